@@ -1,0 +1,37 @@
+# Everything builds on one virtual environment in .venv; every goal installs what is missing.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint bench soak clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[text,dev]"
+	touch $@
+
+demo: install
+	$(BIN)/dirtune ingest digits
+	$(BIN)/dirtune sweep quickstart
+	$(BIN)/dirtune plot quickstart --output results/quickstart/regions.png
+	$(BIN)/dirtune table quickstart
+
+test: install lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/sweep_overhead.py
+
+soak: install
+	$(BIN)/pytest -m soak
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,218 @@
+"""The command line: parse, call one public function, print.
+
+Heavy imports happen inside the verb that needs them, so that `--help` answers at once and reading results loads neither
+torch nor Ray. What the user can mend is one message and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="dirtune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Ablation sweeps for deep imbalanced regression.",
+)  # fmt: skip
+
+DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
+ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
+StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
+SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
+    from dirtune.errors import InputError
+
+    try:
+        app()
+    except InputError as error:
+        print(f"dirtune: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def ingest(
+    name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
+    raw: Annotated[Path | None, typer.Option(help="Folder with the raw files.")] = None,
+    data: DataRoot = "data",
+    sentence_model: Annotated[str | None, typer.Option(help="sts_b: model for frozen sentence features.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")] = None,
+) -> None:
+    """Write a data set as sharded Parquet with a manifest."""
+    from dirtune.data.ingest import ingest as call
+
+    options = _assignments(option or [], "--option")
+    if sentence_model is not None:
+        options["sentence_model"] = sentence_model
+    manifest = call(name, root=data, raw=raw, options=options)
+    rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
+    _print(f"{name}: {rows}; {data}/{name}", *manifest.notes)
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(help="An ingested data set.")],
+    data: DataRoot = "data",
+    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the set's manifest.")] = None,
+) -> None:
+    """Show counts per split and shot region, and the label histogram."""
+    from dirtune.data.ingest import inspect as call
+
+    _print(str(call(name, root=data, shot_rule=shot_rule)))
+
+
+@app.command()
+def train(
+    file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
+    study: Annotated[str | None, typer.Option(help="Take the configuration of an arm of this study.")] = None,
+    arm: Annotated[str | None, typer.Option(help="The arm; default: the study's reference.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2.")] = None,
+    data: DataRoot = "data",
+    results: ResultsRoot = "results",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Run one trial, from a file, from an arm of a study, or from settings alone."""
+    from dirtune.display import train_with_bar, trained_text
+    from dirtune.training.train import train as call
+
+    settings = _assignments(set_ or [], "--set")
+    config, where = _trial_settings(file, study, arm, seed, settings)
+    with train_with_bar(_console()) as on_epoch:
+        result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
+                      device=device, on_epoch=on_epoch, where=where)  # fmt: skip
+    _print(trained_text(result))
+
+
+@app.command()
+def plan(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Show what a study would run; run nothing."""
+    from dirtune.display import plan_table
+    from dirtune.tuning.sweep import plan as call
+
+    _print(plan_table(call(study, data=data, results=results)))
+
+
+@app.command()
+def sweep(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Run everything of a study that is not recorded yet."""
+    from dirtune.display import SweepView, summary_text
+    from dirtune.tuning.sweep import sweep as call
+
+    with SweepView(_console()) as view:
+        summary = call(study, data=data, results=results, view=view)
+    _print(summary_text(summary))
+    raise typer.Exit(1 if summary.crashed else 0)
+
+
+@app.command()
+def resume(study: SweepName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Continue a sweep that was interrupted or killed."""
+    from dirtune.display import SweepView, summary_text
+    from dirtune.tuning.sweep import resume as call
+
+    with SweepView(_console()) as view:
+        summary = call(study, data=data, results=results, view=view)
+    _print(summary_text(summary))
+    raise typer.Exit(1 if summary.crashed else 0)
+
+
+@app.command()
+def status(study: SweepName, results: ResultsRoot = "results") -> None:
+    """Show how far a sweep is; also while it runs or after it has died."""
+    from dirtune.display import status_table
+    from dirtune.results.status import status as call
+
+    _print(status_table(call(study, results=results)))
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")],
+    results: ResultsRoot = "results",
+    format_: Annotated[str, typer.Option("--format", help="table, csv, json or markdown.")] = "table",
+) -> None:
+    """Ask the results tables, read-only."""
+    from dirtune.results.query import format_table
+    from dirtune.results.query import query as call
+
+    print(format_table(call(sql, results), format_))
+
+
+@app.command(name="list")
+def list_(kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None) -> None:
+    """List what a study can name."""
+    from dirtune.catalogue import catalogue
+    from dirtune.display import catalogue_table
+    from dirtune.errors import Fault, InputError
+
+    known = catalogue()
+    if kind is not None and kind not in known:
+        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
+    for name in [kind] if kind else known:
+        _print(catalogue_table(name, known[name]))
+
+
+def _trial_settings(
+    file: Path | None, study: str | None, arm: str | None, seed: int | None, settings: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """A trial's configuration as plain data, and what to call its source."""
+    from dirtune.config import merged, nested
+    from dirtune.errors import Fault, InputError
+    from dirtune.yamlfile import read_yaml
+
+    if file is not None and study is not None:
+        raise InputError(Fault(where="train", rule="takes a file or --study, not both"))
+    plain, where = ({}, "--set") if file is None else (read_yaml(file), str(file))
+    if not isinstance(plain, dict):
+        raise InputError(Fault(where=where, rule="a configuration must be a mapping"))
+    if study is not None:
+        plain, where = _arm_settings(study, arm), study
+    for path, value in settings.items():
+        plain = merged(plain, nested(path, value))
+    return (plain if seed is None else {**plain, "seed": seed}), where
+
+
+def _arm_settings(study: str, name: str | None) -> dict[str, Any]:
+    from dirtune.errors import Fault, InputError
+    from dirtune.tuning.study import load_study
+
+    resolved = load_study(study)
+    arms = {arm.name: arm for arm in resolved.arms}
+    wanted = name or resolved.study.reference
+    if wanted not in arms:
+        raise InputError(Fault(where=study, key="arms", rule="unknown arm", got=wanted, known=tuple(arms)))
+    return arms[wanted].config.plain()
+
+
+def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
+    """`["a.b=1e-4"]` as `{"a.b": 0.0001}`; values are read as YAML."""
+    from dirtune.errors import Fault, InputError
+    from dirtune.yamlfile import parse_yaml
+
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise InputError([Fault(where=flag, rule="must be name=value", got=text) for text in wrong])
+    pairs = (text.split("=", 1) for text in texts)
+    return {name: parse_yaml(value, where=f"{flag} {name}") for name, value in pairs}
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print(*things: Any) -> None:
+    console = _console()
+    for thing in things:
+        console.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""`TrialConfig`: one training run as a value, and its identity.
+
+A configuration is a frozen tree. Its canonical JSON together with the fingerprint of the data is hashed to `trial_id`:
+equal settings on equal data are the same trial, in whatever study or arm they appear. A method (loss, terms,
+re-weighting) and a recipe (optimiser, schedule, batch, epochs, augmentation) are separate branches, because on AgeDB
+the recipe moves the error more than any method does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Field, create_model, model_serializer, model_validator
+from pydantic.functional_serializers import SerializerFunctionWrapHandler
+
+from dirtune.frozen import Frozen, digest
+from dirtune.losses import LOSSES, TERMS, Term
+from dirtune.metrics import HIGHER_IS_BETTER, METRICS
+from dirtune.models.regressor import ModelSpec
+from dirtune.results.schema import REGIONS
+from dirtune.reweighting import Reweighting
+
+
+class DataConfig(Frozen):
+    """Which ingested data set, and how its label bins become shot regions."""
+
+    name: str
+    shot_rule: str | None = None
+    """A rule of the set's manifest; none: its default."""
+
+
+class Constant(Frozen):
+    """The learning rate stays."""
+
+    name: Literal["constant"] = "constant"
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
+        return 1.0
+
+
+class Steps(Frozen):
+    """The learning rate is multiplied by `factor_per_step` after each milestone (epochs finished)."""
+
+    name: Literal["steps"] = "steps"
+    milestones: tuple[int, ...]
+    factor_per_step: float = 0.1
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
+        passed = sum(epoch > milestone for milestone in self.milestones)
+        return float(self.factor_per_step**passed)
+
+
+class Cosine(Frozen):
+    """Half a cosine from 1 in the first epoch towards 0 after the last."""
+
+    name: Literal["cosine"] = "cosine"
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
+        return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / epochs))
+
+
+class Views(Frozen):
+    """How many augmented views of a sample are made, and which part of the loss sees which."""
+
+    count: int = Field(default=1, ge=1)
+    augmentation: str = "none"
+    """A name of `dirtune.data.views.AUGMENTATIONS`; text views differ by the encoder's dropout alone."""
+    regression: Literal["all", "first"] = "all"
+    """all: every view enters the regression loss and the terms (ACCon). first: view one enters the regression loss,
+    the others the terms (ConR's official scheme, with count 3)."""
+
+    @model_validator(mode="after")
+    def _terms_need_a_view(self) -> Views:
+        if self.regression == "first" and self.count < 2:
+            raise ValueError("regression: first leaves no view for the terms unless count >= 2")
+        return self
+
+
+class Recipe(Frozen):
+    """Everything about the training that is not the method under test."""
+
+    name: str = "custom"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """sgd only."""
+    schedule: Annotated[Constant | Steps | Cosine, Field(discriminator="name")] = Constant()
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    """Samples per step over all workers; each sample counts once, however many views it has."""
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient of all parameters; none: no clipping."""
+    views: Views = Views()
+
+
+class Objective(Frozen):
+    """The validation number that picks the epoch of a trial and the configuration of an arm."""
+
+    metric: str = "mae"
+    region: str = "all"
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Objective:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(sorted(METRICS))}, got {self.metric!r}")
+        if self.region not in REGIONS:
+            raise ValueError(f"region must be one of {', '.join(REGIONS)}, got {self.region!r}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its name among the values of an epoch."""
+        return f"val/{self.region}/{self.metric}"
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        return "max" if self.metric in HIGHER_IS_BETTER else "min"
+
+
+class _Terms(Frozen):
+    """The regularizer terms of the loss by name; absent or null: not used."""
+
+    def active(self) -> dict[str, Term]:
+        """The terms that are present, in the order of their names."""
+        return {name: term for name in sorted(TERMS) if (term := getattr(self, name)) is not None}
+
+    @model_serializer(mode="wrap")
+    def _only_active(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An absent term leaves no trace, so that registering a new one changes no trial's identity.
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+Terms = create_model(  # type: ignore[call-overload]
+    "Terms", __base__=_Terms, **{name: (term | None, None) for name, term in TERMS.items()}
+)
+
+
+AnyLoss = Annotated[Union[tuple(LOSSES.values())], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+
+
+class TrialConfig(Frozen):
+    """One training run: data, regressor, loss `alpha * L_reg + sum of weighted terms`, re-weighting, recipe, seed."""
+
+    data: DataConfig
+    model: ModelSpec
+    loss: AnyLoss = LOSSES["l1"]()
+    alpha: float = Field(default=1.0, ge=0)
+    """Weight of the regression loss."""
+    terms: Terms = Terms()
+    reweighting: Reweighting = Reweighting()
+    recipe: Recipe = Recipe()
+    objective: Objective = Objective()
+    seed: int = Field(default=0, ge=0)
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    def trial_id(self, data_fingerprint: str) -> str:
+        """Identity of this run on the data with that fingerprint: 16 hexadecimal digits."""
+        return digest({"config": self.plain(), "data": data_fingerprint})
+
+
+def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `overlay` laid over it, mapping by mapping.
+
+    A mapping whose `name` changes is replaced, not mixed: the settings of one encoder mean nothing to another.
+    """
+    result = dict(base)
+    for key, value in overlay.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and not _renamed(below, value):
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _renamed(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return "name" in above and above["name"] != below.get("name", above["name"])
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`nested("a.b", 1) == {"a": {"b": 1}}`."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def leaf(tree: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or None where there is nothing."""
+    current: Any = tree
+    for part in path.split("."):
+        if not isinstance(current, Mapping) or part not in current:
+            return None
+        current = current[part]
+    return current

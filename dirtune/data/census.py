@@ -1,0 +1,118 @@
+"""What a written version really holds: it is read back once, counted, hashed and checked.
+
+The content hash is the SHA-256 of the sorted digests of all samples, so it depends on the samples alone: not on shards,
+not on row order, not on Ray's scheduling. A sample's digest covers its split, id, label and inputs; the split
+fingerprint leaves the inputs out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from dirtune.data.columns import Columns, to_numpy
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import canonical_json
+from dirtune.manifest import InputSpec, LabelSpec, SplitInfo
+from dirtune.reweighting.density import label_bins, label_density
+from dirtune.storage import Storage
+
+SHOWN_FAULTS = 20
+_ROWS_AT_ONCE = 256
+
+
+@dataclass
+class SplitRows:
+    """What the shards of one split hold, one entry per sample."""
+
+    files: tuple[str, ...]  # relative to the manifest
+    ids: list[str] = field(default_factory=list)
+    labels: list[float] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)  # digests of (split, id, label, inputs)
+    places: list[bytes] = field(default_factory=list)  # digests of (split, id, label)
+
+    def info(self, label: LabelSpec) -> SplitInfo:
+        """The split's entry in the manifest."""
+        counts = label_density(label_bins(self.labels, label), label.num_bins)
+        return SplitInfo(files=self.files, rows=len(self.ids), bin_counts=tuple(counts.tolist()))
+
+
+def read_back(
+    home: Storage, split: str, files: Sequence[str], inputs: Mapping[str, InputSpec]
+) -> SplitRows:
+    """Read the shards of a split, a few rows at a time, and keep ids, labels and digests."""
+    rows = SplitRows(files=tuple(files))
+    for file in files:
+        with home.filesystem.open_input_file(home.path(file)) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(batch_size=_ROWS_AT_ONCE):
+                _add(rows, split, to_numpy(batch, inputs), sorted(inputs))
+    return rows
+
+
+def _add(rows: SplitRows, split: str, columns: Columns, inputs: Sequence[str]) -> None:
+    rows.ids += columns["sample_id"].tolist()
+    rows.labels += columns["label"].tolist()
+    for content, place in _digests(split, columns, inputs):
+        rows.contents.append(content)
+        rows.places.append(place)
+
+
+def _digests(split: str, columns: Columns, inputs: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
+    for row, sample_id in enumerate(columns["sample_id"]):
+        state = hashlib.sha256(canonical_json([split, sample_id]).encode())
+        state.update(columns["label"][row].tobytes())
+        place = state.digest()
+        for name in inputs:
+            state.update(canonical_json(name).encode())
+            state.update(columns[name][row])
+        yield state.digest(), place
+
+
+def hash_of(digests: Iterable[bytes]) -> str:
+    """One hash of many digests, whatever their order."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -> None:
+    """Refuse empty splits, repeated sample ids and labels that are not finite or out of range.
+
+    Raises:
+        InputError: with the first 20 faults and their count.
+    """
+    times = Counter(sample_id for found in rows.values() for sample_id in found.ids)
+    refuse(
+        [
+            fault
+            for split, found in rows.items()
+            for fault in _split_faults(split, found, times, label, where=where)
+        ],
+        where=where,
+    )
+
+
+def _split_faults(
+    split: str, rows: SplitRows, times: Mapping[str, int], label: LabelSpec, *, where: str
+) -> Iterator[Fault]:
+    if not rows.ids:
+        yield Fault(where=where, key=split, rule="the split has no samples")
+    limits = f"{label.name} must be within {label.low:g}..{label.high:g}"
+    for sample_id, value in zip(rows.ids, rows.labels, strict=True):
+        place = f"{split}.{sample_id}"
+        if times[sample_id] > 1:
+            yield Fault(where=where, key=place, rule="the sample id stands more than once")
+        if not label.low <= value <= label.high:  # NaN is within nothing
+            yield Fault(where=where, key=place, rule=limits, got=value)
+
+
+def refuse(faults: Sequence[Fault], *, where: str) -> None:
+    """Raise an `InputError` with the first 20 faults and their count; nothing happens if there are none."""
+    hidden = len(faults) - SHOWN_FAULTS
+    if hidden > 0:
+        rule = f"{len(faults)} faults in all, {hidden} of them not shown"
+        raise InputError([*faults[:SHOWN_FAULTS], Fault(where=where, rule=rule)])
+    if faults:
+        raise InputError(faults)

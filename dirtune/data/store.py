@@ -1,0 +1,219 @@
+"""The data store: how an ingested data set lies on disk, how it is written, and how it is read back.
+
+```
+<root>/<name>/manifest.json                          names the current version; written last
+<root>/<name>/version-<hex>/<split>/part_*.parquet   shards, written by Ray Data
+<root>/<name>/version-<hex>/<side file>              e.g. vocabulary.json
+```
+A set is what its manifest names. A new version is written beside the old one, read back once from disk (rows, label
+histogram, hashes, faults), and comes to life with one atomic write of the manifest; whatever the manifest does not name
+is then removed. So a killed ingest costs disk space until the next one, never data. Reading needs pyarrow only; Ray is
+imported by the write alone. The nodes of a cluster must all reach the root: a shared disk or a URL.
+
+Trade-off: one extra read of the whole set at ingest buys a manifest that describes what is on disk, not what was meant.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dirtune.data.census import check_rows, hash_of, read_back
+from dirtune.data.columns import Columns, to_arrow, to_numpy
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import read
+from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.storage import Storage
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+_VERSION = "version-"
+_OPEN = "open"  # a file that stands in a version folder as long as its writer may use the folder
+
+
+def write_dataset(
+    storage: Storage,
+    name: str,
+    splits: Mapping[str, Dataset],
+    *,
+    inputs: Mapping[str, InputSpec],
+    label: LabelSpec,
+    shot_rules: Mapping[str, ShotRule],
+    default_shot_rule: str,
+    source: Mapping[str, str],
+    notes: Sequence[str] = (),
+    side_files: Mapping[str, bytes] | None = None,
+) -> Manifest:
+    """Write a data set as a new version, make it the current one, and remove the one before.
+
+    Whatever is raised on the way, the version before stays complete and the new one is removed.
+
+    Args:
+        storage: the data root.
+        splits: a Ray data set per split; batches in numpy format hold `sample_id`, `label` (in the label's unit) and
+            one column per input, of the shape that `inputs` says.
+        source: where the data came from; `source["request"]` is what `find_ingested` compares.
+        side_files: further files of the set by name, for `read_side_file`.
+
+    Raises:
+        InputError: a sample id stands twice, a label is not finite or out of range, a split is empty, or another
+            ingest of the same set finished meanwhile; rows are listed up to 20.
+    """
+    if "train" not in splits or default_shot_rule not in shot_rules:
+        raise ValueError(
+            f"a train split and the default shot rule {default_shot_rule!r} must be given"
+        )
+    home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
+    try:
+        for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
+            home.write(f"{version}/{side_name}", content)
+        rows = {}
+        for split, dataset in splits.items():
+            files = _write_shards(home, f"{version}/{split}", dataset, inputs)
+            rows[split] = read_back(home, split, files, inputs)
+        check_rows(rows, label, where=name)
+        manifest = Manifest(
+            name=name, inputs=dict(inputs), label=label,
+            shot_rules=dict(shot_rules), default_shot_rule=default_shot_rule,
+            splits={split: found.info(label) for split, found in rows.items()},
+            content_hash=hash_of(each for found in rows.values() for each in found.contents),
+            split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
+            source=dict(source), notes=tuple(notes),
+        )  # fmt: skip
+        _commit(home, version, manifest)
+    finally:
+        _remove_unnamed_versions(home)
+    return manifest
+
+
+def _write_shards(
+    home: Storage, folder: str, dataset: Dataset, inputs: Mapping[str, InputSpec]
+) -> list[str]:
+    """Write a split's shards and return their names relative to the manifest."""
+    from ray.data.datasource import FilenameProvider
+
+    specs = dict(inputs)
+    dataset.map_batches(lambda batch: to_arrow(batch, specs), batch_format="numpy").write_parquet(
+        home.path(folder),
+        filesystem=home.filesystem,
+        filename_provider=FilenameProvider(dataset_uuid="part", file_format="parquet"),
+        compression="zstd",
+    )
+    return [f"{folder}/{name}" for name in home.names(folder, suffix=".parquet")]
+
+
+def _commit(home: Storage, version: str, manifest: Manifest) -> None:
+    if not home.exists(f"{version}/{_OPEN}"):
+        rule = "another ingest of this data set finished meanwhile; nothing was changed"
+        raise InputError(Fault(where=manifest.name, rule=rule))
+    home.remove(f"{version}/{_OPEN}")
+    home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def _remove_unnamed_versions(home: Storage) -> None:
+    # Searching the text, not the parsed manifest, spares also what a manifest of another release names.
+    text = home.read(MANIFEST).decode(errors="replace") if home.exists(MANIFEST) else ""
+    for folder in home.folders():
+        if folder.startswith(_VERSION) and folder not in text:
+            home.remove(folder)
+
+
+def list_datasets(storage: Storage) -> list[str]:
+    """Names of the data sets ingested below a data root."""
+    return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
+
+
+def read_manifest(storage: Storage, name: str) -> Manifest:
+    """The manifest of a data set.
+
+    Raises:
+        InputError: the set is not ingested, or its manifest cannot be read.
+    """
+    where = storage.path(f"{name}/{MANIFEST}")
+    if not storage.exists(f"{name}/{MANIFEST}"):
+        rule = f"data set is not ingested (`dirtune ingest {name}` does it)"
+        raise InputError(
+            Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage))
+        )
+    try:
+        raw = json.loads(storage.read(f"{name}/{MANIFEST}"))
+    except ValueError as error:
+        rule = f"damaged manifest ({error}); ingest the data set again"
+        raise InputError(Fault(where=where, rule=rule)) from None
+    return read(Manifest, raw, where=where)
+
+
+def find_ingested(storage: Storage, name: str, request: str) -> Manifest | None:
+    """The data set, if an equal request has made it and none of its files is missing."""
+    try:
+        manifest = read_manifest(storage, name)
+    except InputError:
+        return None
+    files = [file for info in manifest.splits.values() for file in info.files]
+    whole = all(storage.exists(f"{name}/{file}") for file in files)
+    return manifest if whole and manifest.source.get("request") == request else None
+
+
+def split_files(storage: Storage, manifest: Manifest, split: str) -> list[str]:
+    """Full paths of a split's shards inside `storage.filesystem`, for readers such as Ray Data.
+
+    Raises:
+        InputError: the data set has no such split.
+    """
+    if split not in manifest.splits:
+        known = tuple(manifest.splits)
+        raise InputError(Fault(where=manifest.name, rule="unknown split", got=split, known=known))
+    return [storage.path(f"{manifest.name}/{file}") for file in manifest.splits[split].files]
+
+
+def read_split(storage: Storage, manifest: Manifest, split: str) -> pa.Table:
+    """All samples of a split, sorted by sample id.
+
+    Raises:
+        InputError: no such split, or a shard is missing, damaged or incomplete.
+    """
+    files = split_files(storage, manifest, split)
+    table = pa.concat_tables([_read_shard(storage, manifest, file) for file in files])
+    if table.num_rows != manifest.splits[split].rows:
+        rule = f"{manifest.splits[split].rows} samples expected; ingest the data set again"
+        raise InputError(Fault(where=manifest.name, key=split, rule=rule, got=table.num_rows))
+    return table.sort_by("sample_id")
+
+
+def _read_shard(storage: Storage, manifest: Manifest, file: str) -> pa.Table:
+    columns = ["sample_id", "label", *manifest.inputs]
+    try:
+        with storage.filesystem.open_input_file(file) as stream:
+            return pq.ParquetFile(stream).read(columns)
+    except (OSError, pa.ArrowException) as error:
+        rule = f"shard cannot be read ({error}); ingest the data set again"
+        raise InputError(Fault(where=file, rule=rule)) from None
+
+
+def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:
+    """A further file of the data set, such as `vocabulary.json`.
+
+    Raises:
+        InputError: the data set has no such file.
+    """
+    version = manifest.splits["train"].files[0].partition("/")[0]
+    try:
+        return storage.read(f"{manifest.name}/{version}/{name}")
+    except FileNotFoundError:
+        known = storage.names(f"{manifest.name}/{version}")
+        fault = Fault(where=manifest.name, rule="no such side file", got=name, known=known)
+        raise InputError(fault) from None
+
+
+def decode(data: pa.Table | pa.RecordBatch, manifest: Manifest) -> Columns:
+    """Stored columns as arrays: ids as objects, labels float64, inputs of shape `(samples, *shape)`.
+
+    Inputs of one chunk are views of the Arrow memory and read-only; several chunks are joined first.
+    """
+    return to_numpy(data, manifest.inputs)

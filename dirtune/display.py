@@ -1,0 +1,145 @@
+"""How plans, running sweeps, status and catalogues look in a terminal, and in a log where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from dirtune.results.status import SweepStatus
+    from dirtune.training.train import TrainResult
+    from dirtune.training.trial import TrialJob
+    from dirtune.tuning.preflight import Plan
+    from dirtune.tuning.search import Ending
+    from dirtune.tuning.sweep import SweepSummary
+
+STATUSES = ("complete", "pruned", "failed")
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a study would run, arm by arm."""
+    study = plan.study
+    need = study.study.resources
+    table = Table(title=f"{study.name}: {study.study.question}", title_justify="left", caption_justify="left")
+    for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters"):
+        table.add_column(column, justify="left" if column in {"arm", "tuned settings"} else "right")
+    for arm in study.arms:
+        name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
+        seeds = 1 if arm.knobs else len(study.study.seeds)
+        table.add_row(
+            name, str(plan.trials[arm.name]), str(seeds), str(arm.config.recipe.epochs),
+            ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}",
+        )  # fmt: skip
+    rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
+    table.caption = (
+        f"{plan.total} trials ({plan.recorded} recorded), {plan.concurrent} at once; each "
+        f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
+    )
+    return table
+
+
+def status_table(status: SweepStatus) -> Table:
+    """A sweep's trials by arm and state, and the started ones below."""
+    table = Table(title=f"{status.study}: {status.done} of {status.total} trials recorded", title_justify="left")
+    for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last sign"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm, planned in status.planned.items():
+        started = [trial for trial in status.started if trial.arm == arm]
+        table.add_row(
+            arm, str(planned), *(str(status.count(arm, state)) for state in STATUSES), str(len(started)),
+            "\n".join(f"{trial.epochs_run}/{trial.epochs_planned}" for trial in started),
+            "\n".join("-" if trial.objective is None else f"{trial.objective:.4g}" for trial in started),
+            "\n".join(f"{trial.seconds_since_sign:.0f} s ago" for trial in started),
+        )  # fmt: skip
+    return table
+
+
+def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
+    """Names and what they are."""
+    table = Table(title=kind, title_justify="left", show_header=False)
+    for name, sentence in entries.items():
+        table.add_row(name, sentence)
+    return table
+
+
+def summary_text(summary: SweepSummary) -> str:
+    """What a sweep did, in one sentence or two."""
+    counts = ", ".join(f"{number} {status}" for status, number in summary.run.items()) or "nothing to run"
+    text = f"{counts}; {summary.reused} reused. Parquet: {summary.folder}/results"
+    if summary.crashed:
+        lost = "; ".join(f"{trial_id}: {error.splitlines()[-1]}" for trial_id, error in summary.crashed.items())
+        text += f"\n{len(summary.crashed)} trials did not end ({lost}); `dirtune resume` continues them."
+    return text
+
+
+def trained_text(result: TrainResult) -> str:
+    """What a single run came to."""
+    if result.reused:
+        return f"trial {result.trial_id} is recorded already"
+    return f"trial {result.trial_id} {result.status}, best epoch {result.best_epoch}"
+
+
+class SweepView:
+    """A progress bar with one line above it for every trial that ended; without a terminal only the lines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("trials")
+        self._started = time.monotonic()
+        self._total = self._done = 0
+
+    def __enter__(self) -> SweepView:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def begin(self, plan: Plan) -> None:
+        self._total, self._done = plan.total, plan.recorded
+        self._bar.update(self._task, total=plan.total, completed=plan.recorded)
+        self._console.print(
+            f"{plan.study.name}: {plan.total} trials, {plan.recorded} recorded, {plan.concurrent} at once"
+        )
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        best = "" if objective is None else f" {objective:.4g}"
+        self._bar.update(self._task, description=f"{job.arm}/{job.config.seed} epoch {epoch}{best}")
+
+    def ended(self, job: TrialJob, ending: Ending) -> None:
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)
+        value = "" if ending.objective is None else f" {job.config.objective.name} {ending.objective:.4g}"
+        seconds = time.monotonic() - self._started
+        self._console.print(
+            f"[{self._done:>{len(str(self._total))}}/{self._total}] {seconds:5.0f} s  {job.arm}, "
+            f"seed {job.config.seed}: {ending.status}{value}",
+            markup=False, highlight=False,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def train_with_bar(console: Console) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A progress bar over epochs, as the callback of `dirtune.train`; without a terminal a line per epoch."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   console=console, disable=not console.is_terminal)  # fmt: skip
+    task = bar.add_task("epochs", total=None)
+
+    def on_epoch(epoch: int, planned: int, values: dict[str, float]) -> None:
+        text = "  ".join(f"{name} {values[name]:.4g}" for name in ("train/loss", "val/all/mae", "val/few/mae") if name in values)
+        bar.update(task, total=planned, completed=epoch, description=text)
+        if not console.is_terminal:
+            console.print(f"epoch {epoch}/{planned}  {text}", markup=False, highlight=False)
+
+    with bar:
+        yield on_epoch

@@ -1,0 +1,111 @@
+"""Regression losses that look at one sample at a time: L1, MSE and Huber, with sample weights.
+
+All are `mean_i(w_i * l_i)` with `e_i = |prediction_i - label_i|`. The weights have mean one over the *training set*, not
+over the batch, so the mean is over samples and not over weights: a batch of rare labels shall count for more. This is the
+definition of the code of Yang et al. (ICML 2021), github.com/YyzHarry/imbalanced-regression, and of its followers.
+Half-precision predictions are compared in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from dirtune.frozen import Frozen
+
+
+class L1(Frozen):
+    """`l_i = e_i`; the loss of the age data sets."""
+
+    name: Literal["l1"] = "l1"
+
+    def __call__(
+        self,
+        predictions: Float[Tensor, " batch"],
+        labels: Float[Tensor, " batch"],
+        weights: Float[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        return l1(predictions, labels, weights)
+
+
+class MSE(Frozen):
+    """`l_i = e_i^2`; the loss of STS-B and NYUD2."""
+
+    name: Literal["mse"] = "mse"
+
+    def __call__(
+        self,
+        predictions: Float[Tensor, " batch"],
+        labels: Float[Tensor, " batch"],
+        weights: Float[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        return mse(predictions, labels, weights)
+
+
+class Huber(Frozen):
+    """Quadratic below `beta`, linear above."""
+
+    name: Literal["huber"] = "huber"
+    beta: float = Field(default=1.0, gt=0)
+    """Where the square ends, in the label's unit; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on labels
+    divided by 5 (STS-B)."""
+
+    def __call__(
+        self,
+        predictions: Float[Tensor, " batch"],
+        labels: Float[Tensor, " batch"],
+        weights: Float[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        return huber(predictions, labels, weights, beta=self.beta)
+
+
+def l1(
+    predictions: Float[Tensor, " batch"],
+    labels: Float[Tensor, " batch"],
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """`mean_i w_i e_i`, in the label's unit; no weights means all are one."""
+    return _weighted_mean(_errors(predictions, labels), weights)
+
+
+def mse(
+    predictions: Float[Tensor, " batch"],
+    labels: Float[Tensor, " batch"],
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """`mean_i w_i e_i^2`, in the label's unit squared; no weights means all are one."""
+    return _weighted_mean(_errors(predictions, labels).square(), weights)
+
+
+def huber(
+    predictions: Float[Tensor, " batch"],
+    labels: Float[Tensor, " batch"],
+    weights: Float[Tensor, " batch"] | None = None,
+    *,
+    beta: float,
+) -> Float[Tensor, ""]:
+    """`mean_i w_i l_i`, `l = e^2 / (2 beta)` for `e < beta` and `e - beta / 2` otherwise, in the label's unit.
+
+    This is the "smooth L1" form (slope one far from zero), as in the code of Yang et al.; `torch.nn.HuberLoss` is `beta`
+    times it.
+    """
+    errors = _errors(predictions, labels)
+    losses = torch.where(errors < beta, errors.square() / (2 * beta), errors - beta / 2)
+    return _weighted_mean(losses, weights)
+
+
+def _errors(
+    predictions: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    precision = torch.promote_types(predictions.dtype, torch.float32)
+    return (predictions.to(precision) - labels.to(precision)).abs()
+
+
+def _weighted_mean(
+    losses: Float[Tensor, " batch"], weights: Float[Tensor, " batch"] | None
+) -> Float[Tensor, ""]:
+    return losses.mean() if weights is None else (losses * weights.to(losses.dtype)).mean()

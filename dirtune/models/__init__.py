@@ -1,0 +1,1 @@
+"""Encoders and the regressor built on them: inputs to embeddings, representations and predictions."""

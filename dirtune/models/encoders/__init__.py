@@ -1,0 +1,22 @@
+"""Encoders, and the literal dict that names them.
+
+Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's inputs. To add one: write its file, add
+its line here; the contract test covers it.
+"""
+
+from __future__ import annotations
+
+from dirtune.models.encoders.bilstm import BiLSTM
+from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.mlp import MLP
+from dirtune.models.encoders.pair_mlp import PairMLP
+from dirtune.models.encoders.resnet import ResNet18, ResNet50
+
+ENCODERS = {
+    "bilstm": BiLSTM,
+    "cnn": CNN,
+    "mlp": MLP,
+    "pair_mlp": PairMLP,
+    "resnet18": ResNet18,
+    "resnet50": ResNet50,
+}

@@ -1,0 +1,62 @@
+"""A three-layer convolutional encoder for small images; fast enough on one CPU core for whole studies.
+
+Three 4x4 convolutions of stride two, each followed by a ReLU, and no pooling at the end: where a stroke lies matters
+for a label such as an angle. On rotated 24x24 digits this halved the error of the same widths averaged over positions,
+and 4x4 kernels, which cover each pixel equally often at stride two, were clearly better than 3x3 at equal cost. There
+is no batch normalisation, so that one worker and several compute the same function of a global batch.
+
+This encoder is the project's own, not a published one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+
+_SMALLEST = 8  # pixels a side: three halvings leave one position
+
+
+class CNN(Frozen):
+    """Three convolutions; reads one image input `(channels, height, width)`, at least 8 pixels a side."""
+
+    name: Literal["cnn"] = "cnn"
+    channels: int = Field(default=32, gt=0)
+    """Width of the first two layers; the third has three times as many."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator.
+
+        Raises:
+            InputError: the data set has not exactly one image input, or its images are too small.
+        """
+        name = only_input(self.name, "image", inputs)
+        if min(inputs[name].shape[1:]) < _SMALLEST:
+            raise misfit(self.name, f"images of at least {_SMALLEST}x{_SMALLEST} pixels", inputs)
+        return _CNN(name, inputs[name].shape, self.channels)
+
+
+class _CNN(Encoder):
+    """`embedding_dim = 3 * channels * (height // 8) * (width // 8)`."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.reads = name
+        layers: list[nn.Module] = []
+        depth, height, width = shape
+        for outgoing in (channels, channels, 3 * channels):
+            layers += [nn.Conv2d(depth, outgoing, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+            depth = outgoing
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.embedding_dim = depth * (height // _SMALLEST) * (width // _SMALLEST)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+        embeddings: Tensor = self.layers(inputs[self.reads])
+        return embeddings

@@ -1,0 +1,55 @@
+"""A multilayer perceptron for tabular data: one vector input through hidden layers with ReLU and dropout."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders.encoder import Encoder, only_input
+
+
+class MLP(Frozen):
+    """Hidden layers; reads one vector input. The last layer's width is the embedding's size."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[int, ...] = Field(default=(128, 128), min_length=1)
+    """Widths of the hidden layers."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of values set to zero before each layer in training; more than 0 makes two views of a sample differ."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator.
+
+        Raises:
+            InputError: the data set has not exactly one vector input.
+        """
+        name = only_input(self.name, "vector", inputs)
+        return _MLP(name, prod(inputs[name].shape), self.hidden, self.dropout)
+
+
+class _MLP(Encoder):
+    def __init__(self, name: str, size: int, hidden: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.reads = name
+        self.layers = hidden_layers(size, hidden, dropout)
+        self.embedding_dim = hidden[-1]
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+        embeddings: Tensor = self.layers(inputs[self.reads].flatten(1))
+        return embeddings
+
+
+def hidden_layers(size: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
+    """Dropout, linear map and ReLU for each width in turn, from `size` values to `hidden[-1]`."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Dropout(dropout), nn.Linear(size, width), nn.ReLU()]
+        size = width
+    return nn.Sequential(*layers)

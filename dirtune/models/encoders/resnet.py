@@ -1,0 +1,96 @@
+"""Residual networks of torchvision without their last layer, for images of one or three channels.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. ResNet-50 from random weights is the encoder of
+the published AgeDB-DIR and IMDB-WIKI-DIR tables (Yang et al., ICML 2021, and its successors). Departures: 1. an image of
+one channel gets a first convolution of its own instead of being copied to three; 2. the average is taken over whatever
+positions are left, so that any image size works.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+
+
+class ResNet18(Frozen):
+    """ResNet-18, 512 values; reads one image input of one or three channels."""
+
+    name: Literal["resnet18"] = "resnet18"
+    weights_file: str | None = None
+    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator or the weights file.
+
+        Raises:
+            InputError: the inputs do not fit, or the weights file cannot be used.
+        """
+        return _build(self.name, inputs, self.weights_file)
+
+
+class ResNet50(Frozen):
+    """ResNet-50, 2048 values; reads one image input of one or three channels."""
+
+    name: Literal["resnet50"] = "resnet50"
+    weights_file: str | None = None
+    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator or the weights file.
+
+        Raises:
+            InputError: the inputs do not fit, or the weights file cannot be used.
+        """
+        return _build(self.name, inputs, self.weights_file)
+
+
+class _ResNet(Encoder):
+    def __init__(self, name: str, channels: int, network: Any) -> None:
+        super().__init__()
+        self.reads = name
+        self.embedding_dim = int(network.fc.in_features)
+        network.fc = nn.Identity()
+        if channels == 1:
+            network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.network = network
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+        embeddings: Tensor = self.network(inputs[self.reads])
+        return embeddings
+
+
+def _build(encoder: str, inputs: dict[str, InputSpec], weights_file: str | None) -> Encoder:
+    # Here, because it takes as long to import as torch itself and the other encoders do without.
+    from torchvision.models import get_model
+
+    name = only_input(encoder, "image", inputs)
+    channels = inputs[name].shape[0]
+    if channels not in (1, 3):
+        raise misfit(encoder, "an image input of one or three channels", inputs)
+    built = _ResNet(name, channels, get_model(encoder))
+    if weights_file is not None:
+        _load(built.network, weights_file)
+    return built
+
+
+def _load(network: nn.Module, weights_file: str) -> None:
+    try:
+        state = torch.load(weights_file, map_location="cpu", weights_only=True)
+        kept = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        network.load_state_dict(kept)
+    except FileNotFoundError:
+        raise InputError(Fault(where=weights_file, rule="no such file")) from None
+    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+        rule = f"not the weights of this encoder ({str(error).splitlines()[0]})"
+        raise InputError(Fault(where=weights_file, rule=rule)) from None

@@ -1,0 +1,152 @@
+"""The regressor: encoder `f`, projection `g`, predictor `h`, and how it is built from a spec and a seed.
+
+    e = f(x)                                embedding
+    z = g(e) / |g(e)|                       representation on the hypersphere; without projection z = e / |e|
+    prediction = offset + scale * h(...)    in the label's unit; h reads z, g(e) or e
+
+Source: Zhao et al., "ACCon", AAAI 2025 (its framework and its official code); Keramati et al., "ConR", ICLR 2024 (no
+projection, the predictor reads `e`). ACCon's text puts `h` on the normalised `z`; its code does so on STS-B-DIR only
+(label divided by 5) and reads the projection before normalisation on ages. All three are offered; the default is the
+text's. Departures: 1. `h` has a bias everywhere (ACCon's text: none; its code: bias, and a ReLU on the output, which
+stops learning where the output is negative and is left out here); 2. a vector without length has the representation zero and
+passes no gradient, where division by a tiny number would pass an enormous one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders import ENCODERS
+from dirtune.models.encoders.bilstm import BiLSTM
+from dirtune.models.encoders.encoder import Encoder
+from dirtune.randomness import derive_seed
+
+PredictorInput = Literal["representation", "projection", "embedding"]
+AnyEncoder = Annotated[Union[tuple(ENCODERS.values())], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+
+_SHORTEST = 1e-6  # a vector shorter than this has no direction
+
+
+class ModelSpec(Frozen):
+    """The regressor as a value."""
+
+    encoder: AnyEncoder  # type: ignore[valid-type]
+    projection_dim: int | None = Field(default=None, gt=0)
+    """Size of the representation; none: no projection layer."""
+    predictor_input: PredictorInput = "representation"
+    """What the predictor reads: z, the projection before normalisation, or e. Without projection it always reads e."""
+    label_scale: float = Field(default=1.0, gt=0)
+    """Label units per unit of the predictor's output. Papers: 1 on ages, 5 on STS-B-DIR."""
+    label_offset: float = 0.0
+    """The prediction, in label units, where the predictor's output is zero. Papers: 0."""
+
+
+class RegressorOutput(NamedTuple):
+    """What the regressor says about one view of a batch.
+
+    A tuple, because `DistributedDataParallel` finds tensors only in containers that it knows: behind a dataclass and a
+    static graph it leaves the gradients of the ranks apart, without a word.
+    """
+
+    embeddings: Float[Tensor, "batch embedding_dim"]  # e
+    representations: Float[Tensor, "batch representation_dim"]  # z, L2-normalised, float32 at least
+    predictions: Float[Tensor, " batch"]  # in the label's unit, float32 at least
+
+
+class Regressor(nn.Module):
+    """Encoder, projection (or none) and predictor; `model(inputs)` gives a `RegressorOutput`."""
+
+    def __init__(
+        self, spec: ModelSpec, encoder: Encoder, projection: nn.Linear | None, predictor: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = encoder
+        self.projection = projection
+        self.predictor = predictor
+
+    def forward(self, inputs: Inputs) -> RegressorOutput:
+        embeddings = self.encoder(inputs)
+        projected = embeddings if self.projection is None else self.projection(embeddings)
+        representations = normalised(projected)
+        read = {
+            "embedding": embeddings,
+            "projection": projected,
+            "representation": representations,
+        }["embedding" if self.projection is None else self.spec.predictor_input]
+        raw = _at_least_float32(self.predictor(read).squeeze(-1))
+        predictions = self.spec.label_offset + self.spec.label_scale * raw
+        return RegressorOutput(embeddings, representations, predictions)
+
+
+def build_regressor(
+    spec: ModelSpec,
+    inputs: dict[str, InputSpec],
+    seed: int,
+    vocabulary: Sequence[str] | None = None,
+) -> Regressor:
+    """A regressor for a data set's inputs, on the CPU, determined by `spec`, `inputs` and `seed` alone.
+
+    Encoder, projection and predictor are initialised from a stream each, so that arms that differ in one part start
+    equal in the others. The caller's random state is left as it was.
+
+    Args:
+        spec: the regressor as a value.
+        inputs: of the data set, from its manifest.
+        seed: of the trial.
+        vocabulary: tokens by id, for encoders that start from word vectors.
+
+    Raises:
+        InputError: the inputs do not fit the encoder, or a file it names cannot be used.
+    """
+    with _own_stream(seed, "encoder"):
+        encoder = _build_encoder(spec, inputs, vocabulary)
+    projection, read_dim = None, encoder.embedding_dim
+    if spec.projection_dim is not None:
+        with _own_stream(seed, "projection"):
+            projection = nn.Linear(encoder.embedding_dim, spec.projection_dim)
+        if spec.predictor_input != "embedding":
+            read_dim = spec.projection_dim
+    with _own_stream(seed, "predictor"):
+        predictor = nn.Linear(read_dim, 1)
+    return Regressor(spec, encoder, projection, predictor)
+
+
+def normalised(vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    """Each row divided by its length, in float32 at least; zero, with gradient zero, for a row without length."""
+    vectors = _at_least_float32(vectors)
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    has_direction = lengths > _SHORTEST
+    return torch.where(has_direction, vectors / torch.where(has_direction, lengths, 1.0), 0.0)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _build_encoder(
+    spec: ModelSpec, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None
+) -> Encoder:
+    encoder: Any = spec.encoder  # to a type checker, a union computed from ENCODERS is no type
+    built: Encoder = (
+        encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
+    )
+    return built
+
+
+@contextmanager
+def _own_stream(seed: int, part: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would also seed the accelerators, which nothing here restores.
+        torch.default_generator.manual_seed(derive_seed(seed, "init", part))
+        yield

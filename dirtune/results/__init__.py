@@ -1,0 +1,58 @@
+"""Results of sweeps: the tables on disk, and everything that is computed from them without torch or Ray.
+
+`open` gives the four tables as pandas frames. Nothing heavy is imported before a table is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables under a results root, read anew at each access, so that a running sweep can be watched."""
+
+    root: str
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial; the configuration's leaves are the `config.*` columns."""
+        return self._frame("trials")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per trial, split, selection, region and metric."""
+        return self._frame("metrics")
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per trial, epoch and name."""
+        return self._frame("epochs")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per trial and sample of the validation and test splits."""
+        return self._frame("predictions")
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        from dirtune.results.store import read_table
+
+        frame: pd.DataFrame = read_table(self.root, table).to_pandas()
+        return frame
+
+
+def open(root: str | Path) -> Results:
+    """The results under a root (path or URL): one folder per study.
+
+    Raises:
+        InputError: there is no study.
+    """
+    from dirtune.results.studies import open_studies
+
+    open_studies(root)
+    return Results(str(root))

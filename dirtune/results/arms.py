@@ -1,0 +1,203 @@
+"""What a study has of each arm: the model chosen for every seed, how many were tried, and the holes.
+
+Tables and figures start from here. An arm's trials are those that `study.json` plans for it, by `trial_id`; a searched
+arm plans none by name and has all that were recorded for it. What the present plan does not know (a study that was
+changed leaves such trials) is counted and left out. A seed without a complete trial is a hole with a reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.selection import EPOCHS, Candidate, Selection, as_loss
+from dirtune.results.store import read_table
+from dirtune.results.studies import StudyInfo
+from dirtune.storage import Storage
+
+TRIAL_COLUMNS = ("trial_id", "arm", "seed", "status", "error", "objective", "data_fingerprint")
+LONGEST_REASON = 100  # characters of an error that a table has room for
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """The part of a row of `trials` that tables need."""
+
+    trial_id: str
+    arm: str
+    seed: int
+    status: str
+    error: str | None
+    objective: float | None
+    data_fingerprint: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hole:
+    """A value that should be there and is not."""
+
+    arm: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRuns:
+    """One arm."""
+
+    arm: str
+    chosen: Mapping[int, Candidate]  # by seed
+    tried: Mapping[int, int]  # recorded configurations by seed
+    unfinished: Mapping[str, int]  # number of trials by status, the complete ones aside
+    holes: tuple[Hole, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuns:
+    """All arms, in the order of the study."""
+
+    arms: tuple[ArmRuns, ...]
+    metrics: pa.Table  # of the whole study
+    fingerprints: tuple[str, ...]  # of the data that the trials saw
+    orphans: int  # recorded trials that the present plan does not know
+
+
+def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
+    """Choose one model for every arm and seed.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    trials = trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
+    metrics = read_table(storage, "metrics")
+    candidates = _candidates(trials, metrics, info)
+    members = members_of_arms(trials, info)
+    used = {trial.trial_id: trial for rows in members.values() for trial in rows}
+    return StudyRuns(
+        arms=tuple(_arm_runs(arm, rows, info, candidates, rule) for arm, rows in members.items()),
+        metrics=metrics,
+        fingerprints=tuple(
+            sorted({t.data_fingerprint for t in used.values() if t.data_fingerprint})
+        ),
+        orphans=len(trials) - len(used),
+    )
+
+
+def trial_rows(trials: pa.Table) -> list[TrialRow]:
+    """The rows of the table `trials`."""
+    columns = [trials[name].to_pylist() for name in TRIAL_COLUMNS]
+    rows = zip(*columns, strict=True)
+    return [TrialRow(**dict(zip(TRIAL_COLUMNS, row, strict=True))) for row in rows]
+
+
+def members_of_arms(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
+    """The trials of every arm, the arms in the order of the study, or of their names if it does not say."""
+    arms = list(info.arms) or sorted({trial.arm for trial in trials})
+    return {arm: _members(trials, info, arm) for arm in arms}
+
+
+def known_metric(metrics: pa.Table, metric: str) -> str:
+    """The name of a metric, if any trial has it, or if there is none yet.
+
+    Raises:
+        InputError: trials have metrics, and this is none of them.
+    """
+    known = pc.unique(metrics["metric"]).to_pylist()
+    if known and metric not in known:
+        raise InputError(Fault(where="metric", rule="unknown metric", got=metric, known=known))
+    return metric
+
+
+def values_by_trial(
+    metrics: pa.Table, *, metric: str, region: str, split: str, selection: str
+) -> dict[str, float | None]:
+    """One number per trial out of the long table; None where it is undefined."""
+    conditions = {"metric": metric, "region": region, "split": split, "selection": selection}
+    for column, value in conditions.items():
+        metrics = metrics.filter(pc.equal(metrics[column], value))
+    return dict(zip(metrics["trial_id"].to_pylist(), metrics["value"].to_pylist(), strict=True))
+
+
+def _candidates(
+    trials: Sequence[TrialRow], metrics: pa.Table, info: StudyInfo
+) -> dict[str, list[Candidate]]:
+    """The models that each complete trial offers."""
+
+    def values(split: str, epoch: str) -> dict[str, float | None]:
+        return values_by_trial(
+            metrics, metric=info.metric, region=info.region, split=split, selection=epoch
+        )
+
+    validation = {epoch: values("val", epoch) for epoch in EPOCHS}
+    validation["best_val"] = {trial.trial_id: trial.objective for trial in trials}
+    test = {epoch: values("test", epoch) for epoch in EPOCHS}
+    return {
+        trial.trial_id: [
+            Candidate(
+                trial_id=trial.trial_id,
+                epoch=epoch,
+                validation=as_loss(validation[epoch].get(trial.trial_id), info.metric),
+                test=as_loss(test[epoch].get(trial.trial_id), info.metric),
+            )
+            for epoch in EPOCHS
+        ]
+        for trial in trials
+        if trial.status == "complete"
+    }
+
+
+def _members(trials: Sequence[TrialRow], info: StudyInfo, arm: str) -> list[TrialRow]:
+    planned = info.plans[arm].trial_ids if arm in info.plans else None
+    if planned:
+        return [trial for trial in trials if trial.trial_id in planned]
+    return [trial for trial in trials if trial.arm == arm]
+
+
+def _arm_runs(
+    arm: str,
+    trials: Sequence[TrialRow],
+    info: StudyInfo,
+    candidates: Mapping[str, Sequence[Candidate]],
+    rule: Selection,
+) -> ArmRuns:
+    by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in _planned_seeds(info, arm)}
+    for trial in trials:
+        by_seed.setdefault(trial.seed, []).append(trial)
+    chosen: dict[int, Candidate] = {}
+    holes: list[Hole] = []
+    for seed, rows in sorted(by_seed.items()):
+        offered = [c for trial in rows for c in candidates.get(trial.trial_id, ())]
+        if offered:
+            chosen[seed] = rule.choose(offered)
+        else:
+            holes.append(Hole(arm=arm, seed=seed, reason=_reason(rows)))
+    return ArmRuns(
+        arm=arm,
+        chosen=chosen,
+        tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
+        unfinished=Counter(trial.status for trial in trials if trial.status != "complete"),
+        holes=tuple(holes),
+    )
+
+
+def _planned_seeds(info: StudyInfo, arm: str) -> Sequence[int]:
+    planned = info.plans[arm].seeds if arm in info.plans else ()
+    return sorted(planned) or info.seeds
+
+
+def _reason(trials: Sequence[TrialRow]) -> str:
+    if not trials:
+        return "not recorded"
+    if len(trials) > 1:
+        counts = Counter(trial.status for trial in trials)
+        return "none complete: " + ", ".join(
+            f"{n} {status}" for status, n in sorted(counts.items())
+        )
+    error = (trials[0].error or "").strip().split("\n")[0]
+    reason = f"{trials[0].status}: {error}" if error else trials[0].status
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."

@@ -1,0 +1,102 @@
+"""One study's rows from its many small files, and the cache that spares opening them one by one.
+
+Opening 10,000 files takes seconds whatever opens them: per file of 79 columns, 0.4 ms of two cores, of which 0.02 ms is
+the disk. `compact` writes the rows of all recorded trials once more into one file per table,
+`results/compacted/<table>.parquet`, which says in its metadata which trials it holds and the stamp (size and time) that
+each one's file in `trials/` had. A reader takes a trial from there while its stamp is the same, and from its own files
+otherwise. So the small files stay the truth; the cache may be missing, old, or deleted at any time.
+
+Only the two tables that every table and figure reads are compacted; predictions would double the disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from dirtune.results.parquetfile import encoded, read_files
+from dirtune.results.unify import unify
+from dirtune.storage import Storage
+
+COMPACTED_TABLES = ("trials", "metrics")
+STAMPS_KEY = b"dirtune.stamps"
+SUFFIX = ".parquet"
+
+
+def compact(storage: Storage) -> None:
+    """Compact the results of a study: for whoever drives its sweep, now and then and at the end.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    stamps = recorded_stamps(storage)
+    metadata = {STAMPS_KEY: json.dumps(stamps)}
+    for table in COMPACTED_TABLES:
+        rows = unify(study_rows(storage, table, stamps))
+        storage.write(_compacted(table), encoded(rows, metadata))
+
+
+def recorded_stamps(storage: Storage) -> dict[str, str]:
+    """The recorded trials of a study, by id in order, each with the stamp of its file in `trials/`."""
+    folder = pafs.FileSelector(storage.path("results/trials"), allow_not_found=True)
+    stamps = {
+        info.base_name.removesuffix(SUFFIX): f"{info.size}/{info.mtime_ns}"
+        for info in storage.filesystem.get_file_info(folder)
+        if info.base_name.endswith(SUFFIX) and not info.base_name.startswith(".")
+    }
+    return dict(sorted(stamps.items()))
+
+
+def study_rows(
+    storage: Storage,
+    table: str,
+    stamps: Mapping[str, str],
+    columns: Sequence[str] | None = None,
+) -> list[pa.Table]:
+    """What a study has recorded in one table, as it was written: for `unify`.
+
+    Args:
+        storage: the study's folder.
+        table: one of the four.
+        stamps: the trials to read, from `recorded_stamps`. Listed before anything is read, so that what is recorded
+            meanwhile stays unseen in every table.
+        columns: only these, as far as they exist, `trial_id` among them; none: all.
+
+    Raises:
+        InputError: a file is damaged, or of a newer version.
+    """
+    parts, held = _compacted_rows(storage, table, stamps, columns)
+    files = row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in held])
+    return parts + read_files(storage, files, columns)
+
+
+def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
+    """The files, relative to the study's folder, that hold these trials' rows; a trial that failed has no metrics."""
+    names = [f"{trial_id}{SUFFIX}" for trial_id in trial_ids]
+    existing = set(storage.names(f"results/{table}", suffix=SUFFIX)) if names else set()
+    return [f"results/{table}/{name}" for name in names if name in existing]
+
+
+def _compacted_rows(
+    storage: Storage, table: str, stamps: Mapping[str, str], columns: Sequence[str] | None
+) -> tuple[list[pa.Table], set[str]]:
+    """The part of the rows that the cache can give, and the trials that it answers for."""
+    if table not in COMPACTED_TABLES:
+        return [], set()
+    cache = read_files(storage, [_compacted(table)], columns)
+    if not cache:
+        return [], set()
+    stored = json.loads(cache[0].schema.metadata[STAMPS_KEY])
+    held = {trial_id for trial_id, stamp in stored.items() if stamps.get(trial_id) == stamp}
+    if len(held) < len(stored):
+        valid = pa.array(sorted(held), pa.string())
+        cache = [cache[0].filter(pc.is_in(cache[0]["trial_id"], value_set=valid))]
+    return cache, held
+
+
+def _compacted(table: str) -> str:
+    return f"results/compacted/{table}{SUFFIX}"

@@ -1,0 +1,77 @@
+"""One Parquet file of results: how it is encoded, and how it is read with a damaged file named.
+
+Files are decoded from bytes by `ParquetFile`, not through a pyarrow dataset: a dataset needs a second opening of every
+file to unify schemas, cannot say which of 10,000 files is damaged, and importing it costs as much as all the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.schema import SCHEMA_VERSION
+from dirtune.storage import Storage
+
+VERSION_KEY = b"dirtune.schema_version"
+REMOTE_REQUESTS = (
+    32  # in flight at once; on a disk, more threads than cores only get in each other's way
+)
+
+
+def encoded(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -> bytes:
+    """The content of a Parquet file that says which version of the schema it follows."""
+    table = table.replace_schema_metadata({VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})})
+    # Of one row, dictionaries and statistics of every column would be most of the file and of the time to open it.
+    many = table.num_rows > 1
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd" if many else "none",
+        use_dictionary=many,
+        write_statistics=many,
+    )
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_files(
+    storage: Storage, names: Sequence[str], columns: Sequence[str] | None = None
+) -> list[pa.Table]:
+    """The tables in the named files, in that order; a file that has gone meanwhile is left out.
+
+    Args:
+        storage: where the files are.
+        names: relative to it.
+        columns: only these, as far as a file has them; none: all.
+
+    Raises:
+        InputError: with one fault per file that is damaged or of a newer version.
+    """
+    threads = (os.cpu_count() or 1) if storage.is_local else REMOTE_REQUESTS
+    with ThreadPoolExecutor(min(threads, len(names) or 1)) as pool:
+        read = list(pool.map(lambda name: _read(storage, name, columns), names))
+    faults = [found for found in read if isinstance(found, Fault)]
+    if faults:
+        raise InputError(faults)
+    return [found for found in read if isinstance(found, pa.Table)]
+
+
+def _read(storage: Storage, name: str, columns: Sequence[str] | None) -> pa.Table | Fault | None:
+    try:
+        content = pa.BufferReader(storage.read(name))
+        table = pq.ParquetFile(content).read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError) as error:
+        return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
+    version = (table.schema.metadata or {}).get(VERSION_KEY, b"1").decode()
+    if version != str(SCHEMA_VERSION):
+        rule = f"has schema version {version}, but this dirtune reads {SCHEMA_VERSION}"
+        return Fault(where=storage.path(name), rule=rule)
+    return table

@@ -1,0 +1,109 @@
+"""The results tables: a public, versioned interface.
+
+`trials` has one row per training run, `metrics` and `epochs` are long tables, `predictions` keeps what the selected
+model said about every validation and test sample, so that any metric can be computed later. The `config.*` columns of
+`trials` are the leaves of the trial's configuration, typed as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+TABLES = ("metrics", "epochs", "predictions", "trials")  # written in this order: trials/ commits
+REGIONS = ("all", "many", "medium", "few")
+Status = Literal["complete", "pruned", "failed"]
+
+TRIALS = pa.schema(
+    {
+        "study": pa.string(),
+        "arm": pa.string(),
+        "cell": pa.string(),  # the arm's values on the axes, as JSON; "{}" for a named arm
+        "trial_id": pa.string(),
+        "replicate": pa.int64(),  # position of the seed in the study's list
+        "seed": pa.int64(),
+        "status": pa.string(),  # complete, pruned, failed
+        "error": pa.string(),
+        "error_term": pa.string(),  # the loss term that was not finite
+        "error_epoch": pa.int64(),
+        "epochs_planned": pa.int64(),
+        "epochs_run": pa.int64(),
+        "best_epoch": pa.int64(),  # smallest validation objective, counted from 1
+        "objective": pa.float64(),  # validation objective at best_epoch
+        "seconds_train": pa.float64(),
+        "seconds_eval": pa.float64(),
+        "seconds_data": pa.float64(),  # waiting for and augmenting batches
+        "seconds_overhead": pa.float64(),  # from the worker being free for this trial to its record, less the above
+        "samples_per_second": pa.float64(),  # training samples over seconds_train + seconds_data
+        "peak_memory_bytes": pa.int64(),  # device memory on CUDA, resident set of the process on CPU
+        "device": pa.string(),
+        "workers": pa.int64(),
+        "worker": pa.string(),  # host and process that ran it
+        "sample_order_digest": pa.string(),
+        "data": pa.string(),
+        "data_fingerprint": pa.string(),
+        "code_version": pa.string(),
+        "started_at": pa.timestamp("us", tz="UTC"),
+        "finished_at": pa.timestamp("us", tz="UTC"),
+    }
+)
+
+METRICS = pa.schema(
+    {
+        "trial_id": pa.string(),
+        "split": pa.string(),  # val, test
+        "selection": pa.string(),  # best_val, last
+        "region": pa.string(),  # all, many, medium, few
+        "metric": pa.string(),
+        "value": pa.float64(),  # null where the metric is undefined
+        "n": pa.int64(),  # samples in the region
+    }
+)
+
+EPOCHS = pa.schema(
+    {"trial_id": pa.string(), "epoch": pa.int64(), "name": pa.string(), "value": pa.float64()}
+)
+
+PREDICTIONS = pa.schema(
+    {
+        "trial_id": pa.string(),
+        "split": pa.string(),
+        "sample_id": pa.string(),
+        "label": pa.float64(),
+        "prediction": pa.float64(),
+    }
+)
+
+SCHEMAS = {"trials": TRIALS, "metrics": METRICS, "epochs": EPOCHS, "predictions": PREDICTIONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPredictions:
+    """What the selected model said about one split; all arrays have one entry per sample."""
+
+    sample_ids: Sequence[str]
+    labels: NDArray[np.float64]
+    predictions: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """Everything that is kept of one trial."""
+
+    trial: Mapping[str, object]  # columns of TRIALS that are known; absent ones become null
+    config: Mapping[str, object]  # nested configuration; leaves become config.<dotted.path>
+    metrics: Sequence[Mapping[str, object]] = ()  # rows of METRICS without trial_id
+    epochs: Sequence[
+        Mapping[str, float]
+    ] = ()  # one mapping name -> value per epoch, first epoch first
+    predictions: Mapping[str, SplitPredictions] = field(default_factory=dict)  # by split
+
+    @property
+    def trial_id(self) -> str:
+        return str(self.trial["trial_id"])

@@ -1,0 +1,92 @@
+"""How far a sweep is, read from its folder: while it runs, after it has ended, and after it has died.
+
+Needs nobody's help: recorded trials are counted from the results, started ones from the progress they have left. A
+started trial whose last sign of life is long ago has been killed; `dirtune resume` continues it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.store import read_table
+from dirtune.storage import Storage
+
+RESOLVED, PROGRESS = "study.json", "progress.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedTrial:
+    """A trial that has begun and is not recorded."""
+
+    trial_id: str
+    arm: str
+    seed: int
+    epochs_run: int
+    epochs_planned: int
+    objective: float | None  # best so far
+    seconds_since_sign: float  # since its last epoch ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStatus:
+    """The state of one sweep."""
+
+    study: str
+    planned: Mapping[str, int]  # trials by arm
+    recorded: Mapping[tuple[str, str], int]  # by arm and status
+    started: tuple[StartedTrial, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.planned.values())
+
+    @property
+    def done(self) -> int:
+        return sum(self.recorded.values())
+
+    def count(self, arm: str, status: str) -> int:
+        return self.recorded.get((arm, status), 0)
+
+
+def status(study: str, *, results: str | Path = "results") -> SweepStatus:
+    """The state of a sweep.
+
+    Raises:
+        InputError: there is no sweep of that name below `results`.
+    """
+    root = Storage.at(results)
+    folder = root.below(study)
+    if not folder.exists(RESOLVED):
+        raise InputError(
+            Fault(where=str(results), rule="no sweep of this name", got=study, known=root.folders())
+        )
+    plain = json.loads(folder.read(RESOLVED))
+    trials = read_table(folder, "trials")
+    recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
+    known = set(trials["trial_id"].to_pylist())
+    started = [_started(folder, name) for name in folder.folders("trials") if name not in known]
+    return SweepStatus(
+        study=study, planned=plain["trials"], recorded=recorded,
+        started=tuple(trial for trial in started if trial is not None),
+    )  # fmt: skip
+
+
+def _started(folder: Storage, trial_id: str) -> StartedTrial | None:
+    path = folder.path(f"trials/{trial_id}/{PROGRESS}")
+    try:
+        row: dict[str, Any] = json.loads(folder.read(f"trials/{trial_id}/{PROGRESS}"))["trial"]
+        modified = folder.filesystem.get_file_info(path).mtime_ns / 1e9
+    except FileNotFoundError:  # before its first epoch, or recorded this very moment
+        return None
+    return StartedTrial(
+        trial_id=trial_id, arm=row["arm"], seed=row["seed"], epochs_run=row["epochs_run"],
+        epochs_planned=row["epochs_planned"], objective=row["objective"],
+        seconds_since_sign=time.time() - modified,
+    )  # fmt: skip

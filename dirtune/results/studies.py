@@ -1,0 +1,118 @@
+"""Which studies a results root holds, and what each one's `study.json` says about it.
+
+A root is a folder with one folder per study. The results layer reads `study.json` as plain data and can do without any
+of its keys: a table must still be possible when only the trials have survived.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dirtune.errors import Fault, InputError
+from dirtune.storage import Storage
+
+STUDY_FILE = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study plans for one arm; an arm that is searched plans no trial by name."""
+
+    seeds: frozenset[int]
+    trial_ids: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyInfo:
+    """What results need to know of a study; empty where `study.json` does not say."""
+
+    name: str
+    question: str = ""
+    reference: str | None = None
+    arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    metric: str = "mae"  # the objective's
+    region: str = "all"  # the objective's
+    plans: Mapping[str, Plan] = field(default_factory=dict)  # by arm
+    data: str = ""
+    unit: str = ""  # of the label
+
+
+def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
+    """The folders of the studies under a root, by name; `studies` picks some.
+
+    Raises:
+        InputError: there is no study, or one of `studies` is not there.
+    """
+    storage = Storage.at(root)
+    found = {name: storage.below(name) for name in storage.folders() if _is_study(storage, name)}
+    if not found:
+        rule = f"holds no study (a folder with {STUDY_FILE} or results/trials)"
+        raise InputError(Fault(where=str(root), rule=rule))
+    if studies is None:
+        return found
+    unknown = [name for name in studies if name not in found]
+    if unknown:
+        known = list(found)
+        raise InputError(
+            Fault(where=str(root), rule="unknown study", got=name, known=known) for name in unknown
+        )
+    return {name: found[name] for name in found if name in studies}
+
+
+def read_study(storage: Storage) -> StudyInfo:
+    """What `study.json` in a study's folder says.
+
+    Raises:
+        InputError: it is there and not a JSON object.
+    """
+    name = storage.root.rsplit("/", 1)[-1]
+    raw = _read_json(storage)
+    objective = raw.get("objective") or {}
+    data = raw.get("data") or {}
+    return StudyInfo(
+        name=name,
+        question=raw.get("question") or "",
+        reference=raw.get("reference"),
+        arms=tuple(raw.get("arms") or ()),
+        seeds=tuple(raw.get("seeds") or ()),
+        metric=objective.get("metric") or "mae",
+        region=objective.get("region") or "all",
+        plans=_plans(raw.get("planned") or ()),
+        data=data.get("name") or "",
+        unit=(data.get("label") or data).get("unit") or "",
+    )
+
+
+def _is_study(root: Storage, name: str) -> bool:
+    return root.exists(f"{name}/{STUDY_FILE}") or root.exists(f"{name}/results/trials")
+
+
+def _read_json(storage: Storage) -> dict[str, Any]:
+    if not storage.exists(STUDY_FILE):
+        return {}
+    try:
+        raw = json.loads(storage.read(STUDY_FILE))
+    except ValueError as error:
+        where = storage.path(STUDY_FILE)
+        raise InputError(Fault(where=where, rule=f"not readable as JSON ({error})")) from None
+    if not isinstance(raw, dict):
+        raise InputError(Fault(where=storage.path(STUDY_FILE), rule="must be a JSON object"))
+    return raw
+
+
+def _plans(planned: Sequence[Mapping[str, Any]]) -> dict[str, Plan]:
+    entries: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in planned:
+        entries.setdefault(entry["arm"], []).append(entry)
+    return {
+        arm: Plan(
+            seeds=frozenset(entry["seed"] for entry in rows if entry.get("seed") is not None),
+            trial_ids=frozenset(entry["trial_id"] for entry in rows if entry.get("trial_id")),
+        )
+        for arm, rows in entries.items()
+    }

@@ -1,0 +1,122 @@
+"""A folder that files appear in whole or not at all: on a local disk, on NFS, or behind a URL such as `s3://`.
+
+Everything that dirtune must not lose goes through `Storage.write`. On a disk a file is written aside, flushed to the
+device, and renamed into place; an object store shows an object only when its upload is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from dirtune.errors import Fault, InputError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder of a file system; names are relative to it and use `/`."""
+
+    filesystem: pafs.FileSystem
+    root: str
+
+    @classmethod
+    def at(cls, location: str | Path) -> Storage:
+        """The folder at a path or URL; it need not exist yet.
+
+        Raises:
+            InputError: the URL's scheme is not supported.
+        """
+        if "://" not in str(location):
+            return cls(pafs.LocalFileSystem(), str(Path(location).expanduser().resolve()))
+        try:
+            filesystem, root = pafs.FileSystem.from_uri(str(location))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(Fault(where=str(location), rule=f"no usable location ({error})")) from None
+        return cls(filesystem, root.rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """The full path of `name` inside the file system."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def below(self, name: str) -> Storage:
+        """The sub-folder `name`."""
+        return Storage(self.filesystem, self.path(name))
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound
+
+    def read(self, name: str) -> bytes:
+        """The whole content of a file; `FileNotFoundError` if it is not there."""
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            return stream.read()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a whole file in place of whatever was there; after a crash the old or the new one stands, never a part."""
+        path = self.path(name)
+        if self.is_local:
+            _write_local(Path(path), content)
+            return
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def names(self, folder: str = "", *, suffix: str = "") -> list[str]:
+        """Names (without the folder) of the files directly inside `folder`, sorted; none if it does not exist."""
+        return sorted(
+            info.base_name
+            for info in self._entries(folder)
+            if info.type == pafs.FileType.File
+            and info.base_name.endswith(suffix)
+            and not info.base_name.startswith(".")
+        )
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly inside `folder`, sorted; none if it does not exist."""
+        return sorted(
+            info.base_name for info in self._entries(folder) if info.type == pafs.FileType.Directory
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a whole folder; nothing happens if it is not there."""
+        kind = self.filesystem.get_file_info(self.path(name)).type
+        if kind == pafs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
+        elif kind != pafs.FileType.NotFound:
+            self.filesystem.delete_file(self.path(name))
+
+    def _entries(self, folder: str) -> Iterator[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
+        return iter(self.filesystem.get_file_info(selector))
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with aside.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,112 @@
+"""`dirtune train`: one trial without Ray, by the same code that a sweep's workers run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dirtune.config import TrialConfig
+from dirtune.data.store import read_manifest, read_side_file
+from dirtune.data.stream import read_directly
+from dirtune.data.views import AUGMENTATIONS
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import read
+from dirtune.manifest import Manifest
+from dirtune.results.schema import Status
+from dirtune.storage import Storage
+from dirtune.training.provenance import code_version
+from dirtune.training.trial import TrialJob, TrialRun
+
+STUDY = "train"  # the folder of single runs below the results root
+
+OnEpoch = Callable[[int, int, dict[str, float]], None]
+"""Called after every epoch with its number, the planned number and its values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """One finished run."""
+
+    trial_id: str
+    status: Status
+    best_epoch: int
+    values: dict[str, float]  # of the last epoch
+    reused: bool  # it had been recorded before
+
+
+def train(
+    config: TrialConfig | dict[str, Any],
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    arm: str = "train",
+    threads: int = 1,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    where: str = "configuration",
+) -> TrainResult:
+    """Run one trial to its record, in the study folder `train`; a recorded trial is not run again.
+
+    Args:
+        config: a configuration, or plain data that is read as one (`where` names its source in faults).
+        threads: torch threads on the CPU.
+        on_epoch: called after every epoch.
+
+    Raises:
+        InputError: the configuration or the data are not usable.
+    """
+    if not isinstance(config, TrialConfig):
+        config = read(TrialConfig, config, where=where)
+    storage = Storage.at(data)
+    manifest = read_manifest(storage, config.data.name)
+    check_against(config, manifest, where=where)
+    torch.set_num_threads(threads)
+    study = Storage.at(results).below(STUDY)
+    job = TrialJob(
+        study=STUDY, arm=arm, trial_id=config.trial_id(manifest.fingerprint), config=config,
+        code_version=code_version(),
+    )  # fmt: skip
+    if study.exists(f"results/trials/{job.trial_id}.parquet"):
+        return TrainResult(trial_id=job.trial_id, status="complete", best_epoch=0, values={}, reused=True)
+    resident = read_directly(storage, manifest, torch.device(device))
+    trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage))
+    values: dict[str, float] = {}
+    while trial.status is None:
+        values = trial.step()
+        if on_epoch is not None:
+            on_epoch(trial.training.epoch, config.recipe.epochs, values)
+    return TrainResult(
+        trial_id=job.trial_id, status=trial.status, best_epoch=trial.training.best_epoch, values=values,
+        reused=False,
+    )  # fmt: skip
+
+
+def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: str = "") -> None:
+    """Whether a configuration names only what the data set and the library have.
+
+    Raises:
+        InputError: with everything it names that does not exist.
+    """
+    prefix, rule, faults = f"{key}." if key else "", config.data.shot_rule, []
+    if rule is not None and rule not in manifest.shot_rules:
+        faults.append(Fault(where=where, key=f"{prefix}data.shot_rule", rule="unknown shot rule", got=rule,
+                            known=tuple(manifest.shot_rules)))  # fmt: skip
+    augmentation = config.recipe.views.augmentation
+    if augmentation not in AUGMENTATIONS:
+        faults.append(Fault(where=where, key=f"{prefix}recipe.views.augmentation", rule="unknown augmentation",
+                            got=augmentation, known=tuple(AUGMENTATIONS)))  # fmt: skip
+    if faults:
+        raise InputError(faults)
+
+
+def vocabulary_of(manifest: Manifest, storage: Storage) -> list[str] | None:
+    """The tokens of a text data set by id; none for other data."""
+    if not any(spec.kind == "tokens" for spec in manifest.inputs.values()):
+        return None
+    vocabulary: list[str] = json.loads(read_side_file(storage, manifest, "vocabulary.json"))
+    return vocabulary

@@ -1,0 +1,268 @@
+"""One trial from its start (or its checkpoint) to its record. `dirtune train` and every sweep run this.
+
+Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
+`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial continues,
+and the results tables at the end. Recording comes first, tidying up second: whatever kills the process in between, the
+trial is either recorded or continues.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from dirtune.config import TrialConfig
+from dirtune.data.cache import ResidentData
+from dirtune.errors import NonFiniteLoss
+from dirtune.results.schema import SplitPredictions, Status, TrialRecord
+from dirtune.results.store import write_record
+from dirtune.storage import Storage
+from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from dirtune.training.distributed import Ranks
+from dirtune.training.loop import (
+    Training,
+    begin,
+    epochs,
+    evaluate,
+    predict,
+    use_best_weights,
+)
+
+CONFIG, PROGRESS = "config.json", "progress.json"
+EVALUATED_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """What a worker needs to know to run one trial; plain enough to travel between processes."""
+
+    study: str
+    arm: str
+    cell: str = "{}"  # the arm's values on the axes, as JSON
+    replicate: int = 0
+    trial_id: str
+    config: TrialConfig
+    code_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A trial so far, as plain data: the part of its record that exists before it ends."""
+
+    trial: Mapping[str, Any]  # columns of the trials table
+    config: Mapping[str, Any]
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def record(self, status: Status, **columns: Any) -> TrialRecord:
+        """The record of a trial that ends here; `columns` are added to its row of the trials table."""
+        trial = {**self.trial, "status": status, "finished_at": datetime.now(UTC), **columns}
+        trial["started_at"] = datetime.fromisoformat(str(trial["started_at"]))
+        return TrialRecord(trial=trial, config=self.config, epochs=self.epochs)
+
+
+def trial_folder(study: Storage, trial_id: str) -> Storage:
+    """The folder of one trial inside the study's."""
+    return study.below(f"trials/{trial_id}")
+
+
+def read_progress(study: Storage, trial_id: str) -> Progress | None:
+    """The progress that a running or killed trial has left, if any."""
+    folder = trial_folder(study, trial_id)
+    if not folder.exists(PROGRESS):
+        return None
+    return Progress(**json.loads(folder.read(PROGRESS)))
+
+
+def tidy(study: Storage, trial_id: str) -> None:
+    """Remove what only an unfinished trial needs; its `config.json` stays."""
+    folder = trial_folder(study, trial_id)
+    remove_checkpoint(folder)
+    folder.remove(PROGRESS)
+
+
+class TrialRun:
+    """A trial being run: call `step` until `status` is set. On every rank of a group; only rank 0 writes.
+
+    Args:
+        study: the study's folder.
+        idle_since: `time.perf_counter()` of the moment the worker became free; what passed since is overhead.
+        checkpoint_seconds: smallest time between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        job: TrialJob,
+        data: ResidentData,
+        study: Storage,
+        *,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        idle_since: float | None = None,
+        checkpoint_seconds: float = 0.0,
+        vocabulary: list[str] | None = None,
+    ) -> None:
+        self.job, self.study, self.ranks = job, study, ranks
+        self.status: Status | None = None
+        self._folder = trial_folder(study, job.trial_id)
+        self._mark = time.perf_counter() if idle_since is None else idle_since
+        self._overhead = 0.0
+        self._started_at = datetime.now(UTC).isoformat()
+        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpointed_at = time.perf_counter()
+        if data.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(data.device)
+        self.training = begin(job.config, data, ranks, vocabulary)
+        self._continue()
+        self._epochs = epochs(self.training)
+        if ranks.is_first:
+            self._folder.write(CONFIG, _json(job.config.plain()))
+
+    def step(self) -> dict[str, float]:
+        """Run one epoch; after the last one, evaluate and record. Returns the epoch's values.
+
+        A loss that is not finite ends the trial as failed and is recorded, not raised.
+        """
+        before = self.training.seconds.total
+        try:
+            if not self.training.is_finished:
+                next(self._epochs)
+            if self.training.is_finished:
+                self._complete(before)
+            else:
+                self._save(before)
+        except NonFiniteLoss as error:
+            self._fail(error, before)
+        return self.training.history[-1] if self.training.history else {}
+
+    def _continue(self) -> None:
+        state = load_checkpoint(self._folder, self.training.data.device)
+        if state is None:
+            return
+        self._overhead, self._started_at = state["overhead"], state["started_at"]
+        self.training.restore(state["training"])
+
+    def _save(self, spent_before: float) -> None:
+        """Progress after every epoch, a checkpoint when the last one is old enough."""
+        self._account(spent_before)
+        if not self.ranks.is_first:
+            return
+        self._folder.write(PROGRESS, _json(vars(self._progress())))
+        if time.perf_counter() - self._checkpointed_at < self._checkpoint_seconds:
+            return
+        state = {
+            "training": self.training.state(),
+            "overhead": self._overhead,
+            "started_at": self._started_at,
+        }
+        save_checkpoint(self._folder, state)
+        self._checkpointed_at = time.perf_counter()
+
+    def _complete(self, spent_before: float) -> None:
+        started = time.perf_counter()
+        metrics, predictions = self._final_evaluation()
+        self.training.seconds.eval += time.perf_counter() - started
+        self._account(spent_before)
+        record = self._progress().record("complete")
+        self._record(replace(record, metrics=metrics, predictions=predictions))
+
+    def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
+        self._account(spent_before)
+        record = self._progress().record(
+            "failed", error=str(error), error_term=error.term, error_epoch=error.epoch
+        )
+        self._record(record)
+
+    def _record(self, record: TrialRecord) -> None:
+        if self.ranks.is_first:
+            write_record(self.study, record)
+            tidy(self.study, self.job.trial_id)
+        self.status = record.trial["status"]  # type: ignore[assignment]
+
+    def _final_evaluation(self) -> tuple[list[dict[str, Any]], dict[str, SplitPredictions]]:
+        """Metrics of the last and of the best epoch, and the predictions of the best."""
+        metrics, predictions = [], {}
+        for selection in ("last", "best_val"):
+            if selection == "best_val":
+                use_best_weights(self.training)
+            for split in EVALUATED_SPLITS:
+                values = predict(self.training, split)
+                keys = {"split": split, "selection": selection}
+                metrics += [{**keys, **row} for row in evaluate(self.training, split, values)]
+                if selection == "best_val":
+                    rows = self.training.data.splits[split]
+                    predictions[split] = SplitPredictions(
+                        sample_ids=rows.sample_ids, labels=rows.exact_labels, predictions=values
+                    )
+        return metrics, predictions
+
+    def _account(self, spent_before: float) -> None:
+        """Whatever passed since the last call and was not training, evaluation or data is overhead."""
+        now = time.perf_counter()
+        self._overhead += now - self._mark - (self.training.seconds.total - spent_before)
+        self._mark = now
+
+    def _progress(self) -> Progress:
+        job, training = self.job, self.training
+        seconds, device = training.seconds, training.data.device
+        samples = training.epoch * len(training.data.splits["train"])
+        trial = {
+            "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
+            "replicate": job.replicate, "seed": job.config.seed,
+            "epochs_planned": job.config.recipe.epochs, "epochs_run": training.epoch,
+            "best_epoch": training.best_epoch or None, "objective": training.best_objective,
+            "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
+            "seconds_overhead": self._overhead,
+            "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
+            "peak_memory_bytes": _peak_memory(device),
+            "device": _device_name(device), "workers": self.ranks.world,
+            "worker": f"{socket.gethostname()}/{os.getpid()}",
+            "sample_order_digest": training.order_digest,
+            "data": training.data.manifest.name,
+            "data_fingerprint": training.data.manifest.fingerprint,
+            "code_version": job.code_version, "started_at": self._started_at,
+        }  # fmt: skip
+        return Progress(trial=trial, config=job.config.plain(), epochs=training.history)
+
+
+def run(
+    job: TrialJob, training_data: ResidentData, study: Storage, *, vocabulary: list[str] | None = None
+) -> Training:
+    """Run one trial to its record in this process."""
+    trial = TrialRun(job, training_data, study, vocabulary=vocabulary)
+    while trial.status is None:
+        trial.step()
+    return trial.training
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(_without_nan(value), indent=1).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an undefined metric becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"

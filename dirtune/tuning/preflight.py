@@ -1,0 +1,90 @@
+"""Before a sweep spends anything: does the study fit the data and the machine, and what will it take?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import Manifest
+from dirtune.models.regressor import build_regressor
+from dirtune.training.train import check_against
+from dirtune.tuning.study import Arm, ResolvedStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study would run."""
+
+    study: ResolvedStudy
+    rows: dict[str, int]  # samples by split
+    trials: dict[str, int]  # by arm
+    recorded: int
+    concurrent: int
+    parameters: dict[str, int]  # trainable parameters by arm
+
+    @property
+    def total(self) -> int:
+        return sum(self.trials.values())
+
+
+def data_set_of(study: ResolvedStudy) -> str:
+    """The one data set of a study.
+
+    Raises:
+        InputError: its arms use several.
+    """
+    names = sorted({arm.config.data.name for arm in study.arms})
+    if len(names) > 1:
+        raise InputError(Fault(where=study.name, rule="all arms of a study share one data set", got=names))
+    return names[0]
+
+
+def check(study: ResolvedStudy, manifest: Manifest) -> None:
+    """Whether every arm fits the data.
+
+    Raises:
+        InputError: with everything that does not.
+    """
+    faults = [fault for arm in study.arms for fault in _faults_of_arm(study, arm, manifest)]
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+
+
+def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
+    """How many trials a cluster with that many CPUs and GPUs runs at once.
+
+    Raises:
+        InputError: it cannot hold even one.
+    """
+    need = study.study.resources
+    fits = int(cpus // (need.cpus * need.workers))
+    if need.gpus:
+        fits = min(fits, int(gpus // need.gpus) // need.workers)
+    if fits < 1:
+        rule = (
+            f"one trial needs {need.cpus * need.workers} CPUs and {need.gpus * need.workers:g} GPUs, "
+            f"the cluster has {cpus:g} and {gpus:g}"
+        )
+        raise InputError(Fault(where=study.name, key="resources", rule=rule))
+    return min(fits, need.concurrent or fits)
+
+
+def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
+    """Trainable parameters of every arm's regressor."""
+    return {
+        arm.name: sum(
+            parameter.numel()
+            for parameter in build_regressor(arm.config.model, manifest.inputs, 0).parameters()
+        )
+        for arm in study.arms
+    }
+
+
+def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
+    where = f"study {study.name!r}"
+    try:
+        check_against(arm.config, manifest, where=where, key=f"arms.{arm.name}")
+        build_regressor(arm.config.model, manifest.inputs, 0)
+    except InputError as error:
+        yield from error.faults

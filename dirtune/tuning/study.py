@@ -1,0 +1,309 @@
+"""A study: one YAML file that says what is compared, over which seeds, and what is tuned inside every arm.
+
+Reading resolves it completely: every arm becomes a full `TrialConfig`, and everything that is wrong with the file is
+reported at once. A study is data; nothing in it names a path or a machine.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dirtune.config import Objective, TrialConfig, leaf, merged, nested
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen, canonical_json, read
+from dirtune.tuning.space import Knob, size
+from dirtune.yamlfile import read_yaml
+
+class Asha(Frozen):
+    """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
+
+    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Ray's implementation). An
+    arm is halved against itself only: arms are compared by the study, not by the scheduler.
+    """
+
+    name: Literal["asha"] = "asha"
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs before the first rung."""
+    reduction_factor: float = Field(default=3.0, gt=1)
+
+
+class Search(Frozen):
+    """How the settings of `space` are tuned, with the same budget in every arm that has any of them."""
+
+    trials: int = Field(default=20, ge=1)
+    """Configurations tried per arm."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    scheduler: Asha | None = None
+    """none: every trial runs to its end."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler; the trials use the first of the study's seeds."""
+
+
+class Resources(Frozen):
+    """What one trial holds while it runs."""
+
+    cpus: int = Field(default=1, ge=1)
+    """CPU cores, and torch threads, of each worker."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each worker; a fraction lets trials share one."""
+    workers: int = Field(default=1, ge=1)
+    """1: the trial runs inside its Tune actor; 2 or more: a resident Ray Train group."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Most trials at once; none: as many as the cluster holds."""
+    checkpoint_seconds: float = Field(default=10.0, ge=0)
+    """Smallest time between two checkpoints of a trial."""
+
+
+class Study(Frozen):
+    """The file as written."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    question: str
+    base: dict[str, Any]
+    """What all arms share: a `TrialConfig` without seed and objective."""
+    arms: dict[str, dict[str, Any]] = {"base": {}}
+    """Named arms: what is laid over `base`."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    """Settings by dotted path and the values compared; every arm is crossed with every combination."""
+    reference: str
+    """The arm that the others are compared with."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    space: dict[str, Knob] = {}
+    search: Search = Search()
+    objective: Objective = Objective()
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One configuration under comparison; `config` holds the study's first seed."""
+
+    name: str
+    cell: Mapping[str, Any]
+    config: TrialConfig
+    knobs: Mapping[str, Knob]
+
+    @property
+    def cell_json(self) -> str:
+        return canonical_json(self.cell)
+
+    def with_seed(self, seed: int) -> TrialConfig:
+        return self.config.model_copy(update={"seed": seed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedStudy:
+    """A study with every arm as a full configuration."""
+
+    study: Study
+    arms: tuple[Arm, ...]
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    @property
+    def fixed_arms(self) -> tuple[Arm, ...]:
+        """Arms with nothing to tune: one trial per seed."""
+        return tuple(arm for arm in self.arms if not arm.knobs)
+
+    @property
+    def searched_arms(self) -> tuple[Arm, ...]:
+        return tuple(arm for arm in self.arms if arm.knobs)
+
+    def trials_in(self, arm: Arm) -> int:
+        """Trials that an arm will have."""
+        if not arm.knobs:
+            return len(self.study.seeds)
+        return int(min(self.study.search.trials, size(dict(arm.knobs))))
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved study as plain data: what `study.json` holds and a later run is compared with."""
+        study = self.study
+        return {
+            "name": study.name, "question": study.question, "reference": study.reference,
+            "seeds": list(study.seeds), "objective": study.objective.model_dump(mode="json"),
+            "search": study.search.model_dump(mode="json") if self.searched_arms else None,
+            "arms": [arm.name for arm in self.arms],
+            "trials": {arm.name: self.trials_in(arm) for arm in self.arms},
+            "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
+            "spaces": {
+                arm.name: {path: knob.model_dump(mode="json", exclude={"arms"}) for path, knob in arm.knobs.items()}
+                for arm in self.searched_arms
+            },
+        }  # fmt: skip
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with dirtune, by name."""
+    with importlib.resources.as_file(importlib.resources.files("search_spaces")) as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_study(name_or_path: str) -> Path:
+    """The file of a study: a path, or the name of a shipped one.
+
+    Raises:
+        InputError: neither exists.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        return path
+    shipped = shipped_studies()
+    if name_or_path not in shipped:
+        fault = Fault(where="study", rule="unknown study (or no such file)", got=name_or_path, known=list(shipped))
+        raise InputError(fault)  # fmt: skip
+    return shipped[name_or_path]
+
+
+def load_study(name_or_path: str) -> ResolvedStudy:
+    """Read and resolve a study.
+
+    Raises:
+        InputError: with everything that is wrong with the file.
+    """
+    path = find_study(name_or_path)
+    return resolve(read_yaml(path), where=str(path))
+
+
+def resolve(raw: Any, *, where: str) -> ResolvedStudy:
+    """Resolve a study given as plain data; `where` names its source in faults."""
+    if not isinstance(raw, dict):
+        raise InputError(Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__))
+    study = read(Study, raw, where=where)
+    faults = list(_faults_between_parts(study, where))
+    base = {**study.base, "objective": study.objective.model_dump(), "seed": study.seeds[0]}
+    base_faults = _faults_of_config(base, where, "base")
+    faults += base_faults
+    arms: list[Arm] = []
+    for name, cell, overlay in _cells(study):
+        config = merged(base, overlay)
+        found = _faults_of_config(config, where, f"arms.{name}")
+        faults += [fault for fault in found if not _is_of_base(fault, base_faults)]
+        if not found:
+            knobs = _knobs_of(study, name, config)
+            arms.append(Arm(name=name, cell=cell, config=_config(config), knobs=knobs))
+    if not faults:
+        faults += [*_faults_of_space(study, arms, where), *_faults_of_arms(study, arms, where)]
+    if faults:
+        raise InputError(faults)
+    return ResolvedStudy(study=study, arms=tuple(arms))
+
+
+def configured(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrialConfig:
+    """An arm's configuration with tuned settings (by dotted path) and a seed."""
+    plain = arm.config.plain() | {"seed": seed}
+    for path, value in settings.items():
+        plain = merged(plain, nested(path, value))
+    return _config(plain)
+
+
+def _config(plain: dict[str, Any]) -> TrialConfig:
+    return TrialConfig.model_validate_json(json.dumps(plain))
+
+
+def _cells(study: Study) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, values on the axes, and overlay of every arm crossed with every combination of the axes."""
+    for arm, overlay in study.arms.items():
+        for values in itertools.product(*study.axes.values()):
+            cell = dict(zip(study.axes, values, strict=True))
+            settings = overlay
+            for path, value in cell.items():
+                settings = merged(settings, nested(path, value))
+            yield _cell_name(arm, cell, named=len(study.arms) > 1), cell, settings
+
+
+def _cell_name(arm: str, cell: Mapping[str, Any], *, named: bool) -> str:
+    values = [f"{path.rsplit('.', 1)[-1]}={json.dumps(value)}" for path, value in cell.items()]
+    return " ".join([arm, *values] if named or not values else values)
+
+
+def _faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
+    try:
+        read(TrialConfig, plain, where=where, prefix=prefix)
+    except InputError as error:
+        return list(error.faults)
+    return []
+
+
+def _is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
+    """Whether an arm only repeats what is already wrong in `base`."""
+    key = fault.key.split(".", 2)[-1]
+    return any((key, fault.rule) == (base.key.split(".", 1)[-1], base.rule) for base in base_faults)
+
+
+def _faults_between_parts(study: Study, where: str) -> Iterator[Fault]:
+    arms = [name for name, _, _ in _cells(study)]
+    if study.reference not in arms:
+        yield Fault(where=where, key="reference", rule="unknown arm", got=study.reference, known=arms)
+    if len(set(study.seeds)) < len(study.seeds):
+        yield Fault(where=where, key="seeds", rule="a seed stands twice", got=list(study.seeds))
+    for key in ("seed", "objective"):
+        if key in study.base:
+            yield Fault(where=where, key=f"base.{key}", rule=f"is set by the study's own `{key}`"
+                        if key == "objective" else "is set by the study's `seeds`")  # fmt: skip
+    for path, values in study.axes.items():
+        if len({canonical_json(value) for value in values}) < len(values):
+            yield Fault(where=where, key=f"axes.{path}", rule="a value stands twice", got=list(values))
+    for path, knob in study.space.items():
+        for name in knob.arms or ():
+            if name not in arms:
+                yield Fault(where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms)
+
+
+def _knobs_of(study: Study, arm: str, config: dict[str, Any]) -> dict[str, Knob]:
+    full = _config(config).plain()
+    return {
+        path: knob
+        for path, knob in study.space.items()
+        if leaf(full, path) is not None and (knob.arms is None or arm in knob.arms)
+    }
+
+
+def _faults_of_space(study: Study, arms: list[Arm], where: str) -> Iterator[Fault]:
+    for path, knob in study.space.items():
+        users = [arm for arm in arms if path in arm.knobs]
+        if path in study.axes:
+            yield Fault(where=where, key=f"space.{path}", rule="is an axis already: compared, not tuned")
+        if not users:
+            yield Fault(where=where, key=f"space.{path}", rule="no arm has this setting", known=_leaves(arms))
+        for arm in users:
+            yield from _faults_of_knob(path, knob, arm, where)
+
+
+def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:
+    default = leaf(arm.config.plain(), path)
+    if not knob.contains(default):
+        yield Fault(where=where, key=f"space.{path}", rule=f"excludes the value that arm {arm.name!r} starts from",
+                    got=default)  # fmt: skip
+    ends = knob.values if hasattr(knob, "values") else (knob.low, knob.high)
+    for value in ends:
+        plain = merged(arm.config.plain(), nested(path, value))
+        for fault in _faults_of_config(plain, where, f"space.{path} in arm {arm.name!r}"):
+            yield fault
+
+
+def _faults_of_arms(study: Study, arms: list[Arm], where: str) -> Iterator[Fault]:
+    seen: dict[str, str] = {}
+    for arm in arms:
+        text = canonical_json(arm.config.plain())
+        if text in seen:
+            yield Fault(where=where, key=f"arms.{arm.name}", rule=f"is the same configuration as arm {seen[text]!r}")
+        seen.setdefault(text, arm.name)
+
+
+def _leaves(arms: list[Arm]) -> list[str]:
+    """Dotted paths of all settings of all arms."""
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in tree.items():
+            yield from walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+
+    return sorted({path for arm in arms for path in walk(arm.config.plain(), "")})

@@ -1,0 +1,214 @@
+"""Running a study: `sweep` and `resume` are one thing, set completion.
+
+The study's folder is the state. Planned trials minus recorded ones are run; a trial that had been started continues
+from its checkpoint; Tune schedules, pauses and stops, and what it remembers is thrown away at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from dirtune.data.store import read_manifest
+from dirtune.data.stream import materialise
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import Manifest
+from dirtune.results.schema import Status
+from dirtune.results.store import read_table, recorded
+from dirtune.storage import Storage
+from dirtune.training.provenance import provenance
+from dirtune.training.train import vocabulary_of
+from dirtune.training.trial import tidy
+from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
+from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
+from dirtune.tuning.worker import WorkerSettings
+from dirtune.yamlfile import parse_yaml
+
+STUDY_FILE, RESOLVED, PROVENANCE, OPTUNA = "study.yaml", "study.json", "provenance.json", "optuna.db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary:
+    """What a sweep did and what is on disk now."""
+
+    folder: str
+    reused: int  # recorded before
+    run: Mapping[Status, int]  # ended now, by status
+    crashed: Mapping[str, str]  # trials whose worker died: trial_id -> what is known
+
+
+def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
+    """What `sweep` would run; starts nothing."""
+    resolved = load_study(study)
+    manifest = _fitting_manifest(resolved, data)
+    folder = _study_folder(results, resolved.name)
+    return _plan(resolved, manifest, recorded=len(recorded(folder)), cpus=os.cpu_count() or 1)
+
+
+def sweep(
+    study: str, *, data: str | Path = "data", results: str | Path = "results", view: View | None = None
+) -> SweepSummary:
+    """Run everything of a study that is not recorded yet.
+
+    Args:
+        study: a file, or the name of a shipped study.
+        data: root of the ingested data sets; a path or URL.
+        results: root of the results; the study gets a folder of its own below it.
+
+    Raises:
+        InputError: the study or the data are not usable, or the folder holds another study.
+    """
+    path = find_study(study)
+    resolved = load_study(study)
+    manifest = _fitting_manifest(resolved, data)
+    folder = _study_folder(results, resolved.name)
+    _claim(folder, resolved, manifest, path.read_bytes())
+    return _run(resolved, manifest, folder, Storage.at(data), view or Silent())
+
+
+def resume(
+    study: str, *, data: str | Path = "data", results: str | Path = "results", view: View | None = None
+) -> SweepSummary:
+    """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
+
+    Raises:
+        InputError: there is no such sweep, or the data have changed since.
+    """
+    name = load_study(study).name if study.endswith((".yaml", ".yml")) else study
+    folder = _study_folder(results, name)
+    if not folder.exists(STUDY_FILE):
+        known = Storage.at(results).folders()
+        raise InputError(Fault(where=str(results), rule="no sweep of this study to resume", got=name, known=known))
+    text = folder.read(STUDY_FILE)
+    where = folder.path(STUDY_FILE)
+    resolved = resolve(parse_yaml(text.decode(), where=where), where=where)
+    manifest = _fitting_manifest(resolved, data)
+    _claim(folder, resolved, manifest, text)
+    return _run(resolved, manifest, folder, Storage.at(data), view or Silent())
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[None]:
+    """A Ray session: the running one if there is one, else a local one that ends with the block."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _study_folder(results: str | Path, name: str) -> Storage:
+    return Storage.at(results).below(name)
+
+
+def _fitting_manifest(study: ResolvedStudy, data: str | Path) -> Manifest:
+    manifest = read_manifest(Storage.at(data), data_set_of(study))
+    check(study, manifest)
+    return manifest
+
+
+def _plan(study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float = 0.0) -> Plan:
+    return Plan(
+        study=study, recorded=recorded, parameters=parameters_of(study, manifest),
+        rows={name: split.rows for name, split in manifest.splits.items()},
+        trials={arm.name: study.trials_in(arm) for arm in study.arms},
+        concurrent=capacity(study, cpus, gpus),
+    )  # fmt: skip
+
+
+def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: bytes) -> None:
+    """Make the folder this study's, or see that it already is."""
+    plain = {**study.plain(), "data": {"name": manifest.name, "fingerprint": manifest.fingerprint}}
+    if folder.exists(RESOLVED):
+        differences = list(_differences(json.loads(folder.read(RESOLVED)), plain))
+        if differences:
+            raise InputError(
+                [Fault(where=folder.path(), rule="holds another study of this name")]
+                + [Fault(where=folder.path(RESOLVED), key=key, rule=text) for key, text in differences]
+            )
+        return
+    folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
+    folder.write(STUDY_FILE, text)
+    folder.write(RESOLVED, json.dumps(plain, indent=1).encode())
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys at which two plain values differ, and how."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *(name for name in now if name not in before)]:
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key, f"was {before!r}, is now {now!r}"
+
+
+def _run(
+    study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage, view: View
+) -> SweepSummary:
+    endings = _recorded_endings(folder)
+    for trial_id in endings:
+        tidy(folder, trial_id)
+    with ray_session(), _optuna_storage(folder) as storage:
+        cluster = ray.cluster_resources()
+        found = _plan(study, manifest, recorded=len(endings), cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
+        agenda = Agenda(
+            study, storage=storage, fingerprint=manifest.fingerprint,
+            code_version=provenance()["code_version"], recorded=endings,
+        )  # fmt: skip
+        driver = Driver(agenda, folder, view, found.concurrent)
+        view.begin(found)
+        if not agenda.is_empty:
+            settings = _worker_settings(study, manifest, folder, data)
+            run_with_tune(study, driver, settings, materialise(data, manifest))
+    return SweepSummary(
+        folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed
+    )
+
+
+def _recorded_endings(folder: Storage) -> dict[str, Ending]:
+    rows = read_table(folder, "trials", columns=["status", "objective"]).to_pylist()
+    return {
+        row["trial_id"]: Ending(status=row["status"], objective=row["objective"]) for row in rows
+    }
+
+
+def _worker_settings(
+    study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage
+) -> WorkerSettings:
+    resources = study.study.resources
+    return WorkerSettings(
+        study_folder=folder.path(), manifest=manifest, cpus=resources.cpus, gpus=resources.gpus,
+        workers=resources.workers, checkpoint_seconds=resources.checkpoint_seconds,
+        vocabulary=vocabulary_of(manifest, data),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _optuna_storage(folder: Storage) -> Iterator[str]:
+    """URL of the sweep's Optuna storage; behind a remote folder it is a local file that is copied back at the end."""
+    if folder.is_local:
+        Path(folder.path()).mkdir(parents=True, exist_ok=True)
+        yield f"sqlite:///{folder.path(OPTUNA)}"
+        return
+    with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
+        local = Path(scratch) / OPTUNA
+        if folder.exists(OPTUNA):
+            local.write_bytes(folder.read(OPTUNA))
+        try:
+            yield f"sqlite:///{local}"
+        finally:
+            if local.exists():
+                folder.write(OPTUNA, local.read_bytes())

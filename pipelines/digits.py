@@ -1,0 +1,159 @@
+"""digits: rotated handwritten digits, the embedded data set; the label is the angle.
+
+Source: the 1,797 digits of scikit-learn's `load_digits` (8x8 pixels, values 0..16; the test part of the UCI
+"Optical Recognition of Handwritten Digits" data, Alpaydin and Kaynak, 1998). Each sample is one of them, scaled to
+24x24 pixels and turned counter-clockwise by an angle in [-60, 60) degrees.
+
+Training angles follow a two-sided exponential density, `n(b) = max(1, round(264 exp(-|c(b) - 0.25| / 9.1)))` with `c(b)`
+the centre of the one-degree bin `b`: 4,809 images in 18 many-, 29 medium- and 73 few-shot bins. Validation (5 per
+bin) and test (10 per bin) are balanced. The three splits use different digits, so nothing can be learnt by heart.
+Everything depends on the option `seed` alone; the content hash is the same on every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform
+
+from dirtune.data.store import find_ingested, write_dataset
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen, digest
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.randomness import derive_seed
+from dirtune.storage import Storage
+
+NAME = "digits"
+RECIPE = 1  # counted up whenever the same options would give other samples
+SIZE = 24
+LABEL = LabelSpec(
+    name="angle", unit="degrees", low=-60.0, high=60.0, bin_width=1.0, num_bins=120
+)  # fmt: skip
+PEAK, MODE, SCALE = 264.0, 0.25, 9.1  # of the training density: samples, degrees, degrees
+PER_BIN = {"val": 5, "test": 10}
+SOURCE_DIGITS = {"train": 1197, "val": 200, "test": 400}
+_BLOCKS = 2  # a set of a few megabytes needs no more tasks
+_STEPS = 1000  # angles are multiples of 1/1000 degree, so none lies within rounding of a bin edge
+
+
+class Options(Frozen):
+    """Settings of the ingest."""
+
+    seed: int = 0
+    """Draws which digits go to which split, and the angles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One split before rendering."""
+
+    sources: NDArray[np.int64]  # position of the digit in `load_digits`
+    angles: NDArray[np.float64]  # degrees, counter-clockwise
+
+
+def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+    """Render the digits and write them, unless the same seed has been ingested.
+
+    Raises:
+        InputError: raw files were given.
+    """
+    if raw is not None:
+        rule = "digits is embedded and reads no raw files"
+        raise InputError(Fault(where=NAME, key="raw", rule=rule, got=str(raw)))
+    request = digest({"pipeline": NAME, "recipe": RECIPE, "options": options.model_dump()})
+    if (present := find_ingested(storage, NAME, request)) is not None:
+        return present
+    from sklearn.datasets import (
+        load_digits,
+    )  # half of what a Ray worker would import of this module
+
+    pixels = load_digits().images
+    return write_dataset(
+        storage, NAME, {split: _rendered(split, plan, pixels) for split, plan in plans(options.seed).items()},
+        inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))}, label=LABEL,
+        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+        source={"raw": "sklearn.datasets.load_digits", "seed": str(options.seed), "request": request},
+        notes=("the three splits use different digits",),
+    )  # fmt: skip
+
+
+def training_counts() -> NDArray[np.int64]:
+    """Training samples per bin; shape `(120,)`."""
+    centres = LABEL.low + (np.arange(LABEL.num_bins) + 0.5) * LABEL.bin_width
+    density = PEAK * np.exp(-np.abs(centres - MODE) / SCALE)
+    counts: NDArray[np.int64] = np.maximum(1, np.rint(density)).astype(np.int64)
+    return counts
+
+
+def plans(seed: int) -> dict[str, Plan]:
+    """Which digit is turned by which angle, by split."""
+    drawn = np.random.default_rng(derive_seed(seed, NAME, "split"))
+    order = drawn.permutation(sum(SOURCE_DIGITS.values()))
+    edges = np.cumsum(list(SOURCE_DIGITS.values()))[:-1]
+    pools = dict(zip(SOURCE_DIGITS, np.split(order, edges), strict=True))
+    counts = {split: np.full(LABEL.num_bins, number) for split, number in PER_BIN.items()}
+    counts["train"] = training_counts()
+    return {split: _plan(seed, split, pool, counts[split]) for split, pool in pools.items()}
+
+
+def _plan(seed: int, split: str, pool: NDArray[np.int64], counts: NDArray[np.int64]) -> Plan:
+    drawn = np.random.default_rng(derive_seed(seed, NAME, split))
+    bins = drawn.permutation(np.repeat(np.arange(len(counts)), counts))
+    within = drawn.integers(_STEPS, size=len(bins)) / _STEPS
+    # `resize` repeats the pool: every digit is used equally often, give or take one.
+    return Plan(sources=np.resize(pool, len(bins)), angles=LABEL.low + bins + within)
+
+
+def _rendered(split: str, plan: Plan, pixels: NDArray[np.float64]) -> ray.data.Dataset:
+    table = pa.table(
+        {
+            "sample_id": [f"{split}-{row:05d}" for row in range(len(plan.angles))],
+            "source": plan.sources,
+            "label": plan.angles,
+        }
+    )
+    dataset = ray.data.from_arrow(table, override_num_blocks=_BLOCKS)
+    return dataset.map_batches(_render, fn_kwargs={"pixels": pixels}, batch_format="numpy")
+
+
+def _render(batch: dict[str, NDArray[Any]], pixels: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    images = [
+        rotated(pixels[source], angle)
+        for source, angle in zip(batch["source"], batch["label"], strict=True)
+    ]
+    return {
+        "sample_id": batch["sample_id"],
+        "label": batch["label"],
+        "image": np.stack(images)[:, None],
+    }
+
+
+def rotated(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:
+    """A digit scaled up and turned counter-clockwise about its centre, in one bilinear resampling.
+
+    The output pixel at offset `d` (row, column) from the centre takes the value of the input at offset
+    `(n / 24) R d`, with `R = [[cos, sin], [-sin, cos]]` of the angle and `n` the input's size; outside is
+    background. One resampling instead of two keeps the strokes sharp.
+
+    Args:
+        image: shape `(n, n)`, values 0..16.
+        angle: degrees.
+
+    Returns:
+        shape `(24, 24)`, values 0..255.
+    """
+    radians, old, new = np.deg2rad(angle), (len(image) - 1) / 2, (SIZE - 1) / 2
+    turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
+    matrix = turn * len(image) / SIZE
+    offset = old - matrix @ np.array([new, new])
+    values = affine_transform(
+        image, matrix, offset, output_shape=(SIZE, SIZE), order=1, mode="grid-constant"
+    )
+    turned: NDArray[np.uint8] = np.rint(values * (255 / 16)).astype(np.uint8)
+    return turned

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dirtune.data.census import SplitRows, check_rows, hash_of, refuse
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import LabelSpec
+
+LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bins=10)
+
+
+def _rows(prefix: str, labels: list[float]) -> SplitRows:
+    ids = [f"{prefix}{row}" for row in range(len(labels))]
+    return SplitRows(files=(), ids=ids, labels=labels)
+
+
+def test_rows_are_counted_by_label_bin() -> None:
+    info = _rows("a", [0.0, 0.5, 3.0, 10.0]).info(LABEL)
+    assert info.rows == 4
+    assert info.bin_counts == (2, 0, 0, 1, 0, 0, 0, 0, 0, 1)
+
+
+def test_sound_rows_pass_up_to_both_ends_of_the_range() -> None:
+    check_rows({"train": _rows("a", [0.0, 10.0]), "val": _rows("b", [5.0])}, LABEL, where="ages")
+
+
+def test_every_kind_of_fault_is_found_at_once() -> None:
+    rows = {
+        "train": _rows("a", [1.0, math.nan, 11.0, math.inf, -0.5]),
+        "val": _rows("a", [1.0]),  # a0 again
+        "test": _rows("c", []),
+    }
+    with pytest.raises(InputError) as caught:
+        check_rows(rows, LABEL, where="ages")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "ages: train.a0: the sample id stands more than once",
+        "ages: train.a1: age must be within 0..10, got nan",
+        "ages: train.a2: age must be within 0..10, got 11.0",
+        "ages: train.a3: age must be within 0..10, got inf",
+        "ages: train.a4: age must be within 0..10, got -0.5",
+        "ages: val.a0: the sample id stands more than once",
+        "ages: test: the split has no samples",
+    ]
+
+
+def test_twenty_faults_are_shown_and_all_are_counted() -> None:
+    refuse([], where="ages")
+    faults = [Fault(where=f"row {row}", rule="is bad") for row in range(23)]
+    with pytest.raises(InputError) as caught:
+        refuse(faults[:20], where="ages")
+    assert caught.value.faults == tuple(faults[:20])
+    with pytest.raises(InputError) as caught:
+        refuse(faults, where="ages")
+    assert caught.value.faults[:20] == tuple(faults[:20])
+    assert str(caught.value.faults[20]) == "ages: 23 faults in all, 3 of them not shown"
+
+
+def test_the_hash_of_digests_does_not_depend_on_their_order() -> None:
+    assert hash_of([b"a", b"b", b"c"]) == hash_of([b"c", b"a", b"b"]) != hash_of([b"a", b"b"])

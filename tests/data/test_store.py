@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dirtune.data.store import (
+    decode,
+    find_ingested,
+    list_datasets,
+    read_manifest,
+    read_side_file,
+    read_split,
+    split_files,
+    write_dataset,
+)
+from dirtune.errors import InputError
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.storage import Storage
+
+INPUTS = {
+    "image": InputSpec(kind="image", shape=(1, 2, 3)),
+    "vector": InputSpec(kind="vector", shape=(4,)),
+}
+LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bins=10)
+Row = dict[str, Any]
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_session"),
+    # Ray sets its own deprecated settings when it makes its first DataContext.
+    pytest.mark.filterwarnings(
+        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
+    ),
+]
+
+
+def _rows(split: str, count: int) -> list[Row]:
+    drawn = np.random.default_rng(count)
+    return [
+        {
+            "sample_id": f"{split}-{row}",
+            "label": row % 11 / 1.1,
+            "image": drawn.integers(0, 256, (1, 2, 3)).astype(np.uint8),
+            "vector": drawn.normal(size=4).astype(np.float32),
+        }
+        for row in range(count)
+    ]
+
+
+def _write(
+    storage: Storage, splits: Mapping[str, list[Row]], *, blocks: int = 1, request: str = "r"
+) -> Manifest:
+    import ray.data
+
+    datasets = {
+        split: ray.data.from_items(rows, override_num_blocks=blocks)
+        for split, rows in splits.items()
+    }
+    return write_dataset(
+        storage, "ages", datasets, inputs=INPUTS, label=LABEL,
+        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+        source={"request": request}, notes=("a note",), side_files={"words.json": b"{}"},
+    )  # fmt: skip
+
+
+def _versions(storage: Storage) -> list[str]:
+    return [folder for folder in storage.folders("ages") if folder.startswith("version-")]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.at(tmp_path / "data")
+
+
+def test_what_is_written_is_read_back_sorted_by_sample_id(storage: Storage) -> None:
+    rows = {"train": _rows("train", 25), "test": _rows("test", 3)}
+    manifest = _write(storage, rows, blocks=3)
+    assert read_manifest(storage, "ages") == manifest
+    for split, expected in rows.items():
+        expected.sort(key=lambda row: row["sample_id"])
+        arrays = decode(read_split(storage, manifest, split), manifest)
+        for name in ("sample_id", "label", "image", "vector"):
+            np.testing.assert_array_equal(arrays[name], [row[name] for row in expected])
+    assert arrays["image"].shape == (3, 1, 2, 3)
+    assert arrays["image"].dtype == np.uint8
+
+
+def test_the_manifest_counts_what_is_on_disk(storage: Storage) -> None:
+    manifest = _write(storage, {"train": _rows("train", 25), "val": _rows("val", 2)})
+    assert manifest.splits["train"].rows == 25
+    # Labels are 0, 1/1.1, ..., 10/1.1 and begin anew; the first two share bin 0.
+    assert manifest.train_counts == (6, 3, 2, 2, 2, 2, 2, 2, 2, 2)
+    assert manifest.notes == ("a note",)
+    assert list_datasets(storage) == ["ages"]
+    assert read_side_file(storage, manifest, "words.json") == b"{}"
+
+
+def test_the_content_hash_is_that_of_the_sorted_sample_digests(storage: Storage) -> None:
+    splits = {"train": _rows("train", 5), "val": _rows("val", 2)}
+    contents, places = [], []
+    for split, rows in splits.items():
+        for row in rows:
+            text = f'["{split}","{row["sample_id"]}"]'.encode() + np.float64(row["label"]).tobytes()
+            places.append(hashlib.sha256(text).digest())
+            text += b'"image"' + row["image"].tobytes() + b'"vector"' + row["vector"].tobytes()
+            contents.append(hashlib.sha256(text).digest())
+    manifest = _write(storage, splits)
+    assert manifest.content_hash == hashlib.sha256(b"".join(sorted(contents))).hexdigest()
+    assert manifest.split_fingerprint == hashlib.sha256(b"".join(sorted(places))).hexdigest()
+
+
+def test_shards_and_row_order_leave_the_hashes_alone(storage: Storage) -> None:
+    rows = _rows("train", 12)
+    one = _write(storage, {"train": rows}, blocks=1)
+    other = _write(storage, {"train": rows[::-1]}, blocks=4)
+    assert len(one.splits["train"].files) < len(other.splits["train"].files)
+    assert one.content_hash == other.content_hash
+    assert one.split_fingerprint == other.split_fingerprint
+
+
+def test_another_pixel_changes_the_content_and_not_the_split(storage: Storage) -> None:
+    rows = _rows("train", 4)
+    one = _write(storage, {"train": rows})
+    rows[2]["image"] = rows[2]["image"] ^ 1
+    other = _write(storage, {"train": rows})
+    assert one.content_hash != other.content_hash
+    assert one.split_fingerprint == other.split_fingerprint
+
+
+def test_a_sample_in_another_split_changes_the_split_fingerprint(storage: Storage) -> None:
+    rows = _rows("train", 6)
+    one = _write(storage, {"train": rows[:4], "val": rows[4:]})
+    other = _write(storage, {"train": rows[:3], "val": rows[3:]})
+    assert one.split_fingerprint != other.split_fingerprint
+
+
+def test_a_new_version_replaces_the_old_one_and_clears_what_a_kill_left(storage: Storage) -> None:
+    _write(storage, {"train": _rows("train", 3)})
+    storage.write("ages/version-dead/train/part.parquet", b"half")
+    storage.write("ages/raw/mine.txt", b"keep me")
+    manifest = _write(storage, {"train": _rows("train", 5)})
+    assert _versions(storage) == [manifest.splits["train"].files[0].split("/")[0]]
+    assert read_split(storage, manifest, "train").num_rows == 5
+    assert storage.exists("ages/raw/mine.txt")
+    assert not storage.exists(f"ages/{_versions(storage)[0]}/open")
+
+
+def test_an_exception_while_ray_writes_leaves_the_old_version_complete(storage: Storage) -> None:
+    import ray.data
+
+    old = _write(storage, {"train": _rows("train", 6)})
+
+    def broken(batch: dict[str, Any]) -> dict[str, Any]:
+        if "val-5" in batch["sample_id"]:
+            raise RuntimeError("the disk is on fire")
+        return batch
+
+    val = ray.data.from_items(_rows("val", 6), override_num_blocks=2).map_batches(broken)
+    with pytest.raises(ray.exceptions.RayTaskError, match="the disk is on fire"):
+        write_dataset(
+            storage, "ages", {"train": ray.data.from_items(_rows("train", 9)), "val": val},
+            inputs=INPUTS, label=LABEL, shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts", source={},
+        )  # fmt: skip
+    assert read_manifest(storage, "ages") == old
+    assert read_split(storage, old, "train").num_rows == 6
+    assert len(_versions(storage)) == 1
+
+
+def test_faulty_rows_leave_the_old_version_complete(storage: Storage) -> None:
+    old = _write(storage, {"train": _rows("train", 6)})
+    rows = _rows("train", 3)
+    rows[1]["label"] = float("nan")
+    with pytest.raises(InputError, match=r"train\.train-1: age must be within 0\.\.10, got nan"):
+        _write(storage, {"train": rows})
+    assert read_manifest(storage, "ages") == old
+    assert len(_versions(storage)) == 1
+
+
+def test_a_first_ingest_that_fails_leaves_no_data_set(storage: Storage) -> None:
+    with pytest.raises(InputError, match="val: the split has no samples"):
+        _write(storage, {"train": _rows("train", 3), "val": []})
+    assert list_datasets(storage) == []
+    assert _versions(storage) == []
+
+
+def test_an_ingest_that_another_one_has_overtaken_gives_up(storage: Storage) -> None:
+    import ray.data
+
+    home = storage.path("ages")
+
+    def overtaken(batch: dict[str, Any]) -> dict[str, Any]:
+        import pathlib
+
+        for marker in pathlib.Path(home).glob("version-*/open"):
+            marker.unlink()
+        return batch
+
+    train = ray.data.from_items(_rows("train", 3)).map_batches(overtaken)
+    with pytest.raises(InputError, match="another ingest of this data set finished meanwhile"):
+        write_dataset(
+            storage, "ages", {"train": train}, inputs=INPUTS, label=LABEL,
+            shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={},
+        )  # fmt: skip
+    assert list_datasets(storage) == []
+
+
+def test_a_set_without_training_split_is_a_programming_error(storage: Storage) -> None:
+    with pytest.raises(ValueError, match="a train split"):
+        _write(storage, {"val": _rows("val", 3)})
+
+
+def test_a_set_is_found_again_by_an_equal_request_while_it_is_whole(storage: Storage) -> None:
+    assert find_ingested(storage, "ages", "r") is None
+    manifest = _write(storage, {"train": _rows("train", 3)}, request="r")
+    assert find_ingested(storage, "ages", "r") == manifest
+    assert find_ingested(storage, "ages", "s") is None
+    storage.remove(f"ages/{manifest.splits['train'].files[0]}")
+    assert find_ingested(storage, "ages", "r") is None
+
+
+def test_a_set_that_is_not_ingested_names_the_command_and_the_known_sets(storage: Storage) -> None:
+    _write(storage, {"train": _rows("train", 3)})
+    storage.write("half/notes.txt", b"no manifest here")
+    with pytest.raises(InputError) as caught:
+        read_manifest(storage, "agse")
+    assert "not ingested (`dirtune ingest agse` does it), got 'agse'; known: ages" in str(
+        caught.value
+    )
+    assert "did you mean 'ages'" in str(caught.value)
+
+
+def test_a_damaged_manifest_is_named(storage: Storage) -> None:
+    manifest = _write(storage, {"train": _rows("train", 3)})
+    storage.write("ages/manifest.json", b'{"name": "ages"')
+    with pytest.raises(InputError, match=r"ages/manifest\.json: damaged manifest"):
+        read_manifest(storage, "ages")
+    raw = json.loads(manifest.model_dump_json()) | {"format_version": 2}
+    storage.write("ages/manifest.json", json.dumps(raw).encode())
+    with pytest.raises(InputError, match=r"ages/manifest\.json: format_version"):
+        read_manifest(storage, "ages")
+
+
+def test_missing_damaged_and_incomplete_shards_are_named(storage: Storage) -> None:
+    manifest = _write(storage, {"train": _rows("train", 8)}, blocks=2)
+    first, second = (f"ages/{file}" for file in manifest.splits["train"].files)
+    whole, other = storage.read(first), storage.read(second)
+    storage.write(first, whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"{first}: shard cannot be read"):
+        read_split(storage, manifest, "train")
+    storage.remove(first)
+    with pytest.raises(InputError, match=f"{first}: shard cannot be read"):
+        read_split(storage, manifest, "train")
+    storage.write(first, other)
+    info = manifest.splits["train"].model_copy(update={"rows": 9})
+    longer = manifest.model_copy(update={"splits": {"train": info}})
+    with pytest.raises(InputError, match="9 samples expected; ingest the data set again, got 8"):
+        read_split(storage, longer, "train")
+
+
+def test_unknown_splits_and_side_files_list_the_known_ones(storage: Storage) -> None:
+    manifest = _write(storage, {"train": _rows("train", 3)})
+    with pytest.raises(InputError, match="unknown split, got 'dev'; known: train"):
+        split_files(storage, manifest, "dev")
+    with pytest.raises(InputError, match=r"no such side file, got 'x'; known: words\.json"):
+        read_side_file(storage, manifest, "x")
+
+
+def test_ray_data_reads_the_shards_by_their_full_paths(storage: Storage) -> None:
+    import ray.data
+
+    manifest = _write(storage, {"train": _rows("train", 10)}, blocks=2)
+    files = split_files(storage, manifest, "train")
+    assert len(files) == 2
+    dataset = ray.data.read_parquet(files, filesystem=storage.filesystem)
+    batches = [decode(batch, manifest) for batch in dataset.iter_batches(batch_format="pyarrow")]
+    images = np.concatenate([batch["image"] for batch in batches])
+    ids = [sample_id for batch in batches for sample_id in batch["sample_id"]]
+    by_id = {row["sample_id"]: row["image"] for row in _rows("train", 10)}
+    assert sorted(ids) == sorted(by_id)
+    np.testing.assert_array_equal(images, [by_id[sample_id] for sample_id in ids])
+
+
+def test_reading_needs_no_ray() -> None:
+    code = (
+        "import sys, dirtune.data.store; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,101 @@
+"""Run with `pytest tests/data/test_views.py`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirtune.data.views import AUGMENTATIONS, light, make_views, shift, to_float
+
+
+def images(count: int, size: int = 24) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+
+
+def views(
+    pictures: torch.Tensor,
+    name: str,
+    rows: slice = slice(None),
+    stream: tuple[int, int, int] = (0, 1, 0),
+):
+    made = make_views(
+        {"image": pictures[rows]},
+        count=2,
+        augmentation=name,
+        stream=stream,
+        total=len(pictures),
+        rows=rows,
+    )
+    return [view["image"] for view in made]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_worker_sees_its_part_of_the_same_views(name: str) -> None:
+    pictures = images(10)
+    whole = views(pictures, name)
+    parts = [views(pictures, name, rows) for rows in (slice(0, 3), slice(3, 10))]
+    for view in range(2):
+        assert torch.equal(whole[view], torch.cat([part[view] for part in parts]))
+
+
+@pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - {"none"}))
+def test_views_differ_between_each_other_epochs_and_steps_but_not_between_runs(name: str) -> None:
+    pictures = images(6)
+    first, second = views(pictures, name)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, views(pictures, name)[0])
+    assert not torch.equal(first, views(pictures, name, stream=(0, 2, 0))[0])
+    assert not torch.equal(first, views(pictures, name, stream=(0, 1, 1))[0])
+    assert not torch.equal(first, views(pictures, name, stream=(1, 1, 0))[0])
+
+
+def test_no_augmentation_gives_equal_views_in_the_unit_range() -> None:
+    pictures = images(4)
+    first, second = views(pictures, "none")
+    assert torch.equal(first, second)
+    assert torch.equal(first, pictures.float() / 255)
+
+
+def crop_by_loops(picture: torch.Tensor, top: int, left: int, padding: int) -> torch.Tensor:
+    height, width = picture.shape[-2:]
+    padded = torch.zeros(picture.shape[0], height + 2 * padding, width + 2 * padding)
+    padded[:, padding : padding + height, padding : padding + width] = picture
+    return padded[:, top : top + height, left : left + width]
+
+
+def test_shift_is_a_crop_of_the_padded_image_times_a_gain() -> None:
+    pictures = to_float(images(8))
+    shifted = shift(pictures, torch.Generator().manual_seed(1), 8, slice(None))
+    generator = torch.Generator().manual_seed(1)
+    offsets = torch.randint(5, (8, 2), generator=generator)
+    gains = 0.7 + 0.3 * torch.rand(8, generator=generator)
+    for index, (top, left) in enumerate(offsets.tolist()):
+        expected = gains[index] * crop_by_loops(pictures[index], top, left, padding=2)
+        torch.testing.assert_close(shifted[index], expected)
+
+
+def test_light_is_a_crop_of_the_padded_image_that_may_be_mirrored() -> None:
+    pictures = to_float(images(16, size=28))
+    made = light(pictures, torch.Generator().manual_seed(3), 16, slice(None))
+    generator = torch.Generator().manual_seed(3)
+    offsets = torch.randint(5, (16, 2), generator=generator)
+    mirrored = torch.rand(16, generator=generator) < 0.5
+    assert mirrored.any()
+    assert not mirrored.all()
+    for index, (top, left) in enumerate(offsets.tolist()):
+        expected = crop_by_loops(pictures[index], top, left, padding=2)
+        assert torch.equal(made[index], expected.flip(-1) if mirrored[index] else expected)
+
+
+def test_inputs_that_are_no_images_pass_unchanged() -> None:
+    tokens = torch.arange(12, dtype=torch.int32).reshape(3, 4)
+    made = make_views(
+        {"first": tokens},
+        count=2,
+        augmentation="shift",
+        stream=(0, 0, 0),
+        total=3,
+        rows=slice(None),
+    )
+    assert all(torch.equal(view["first"], tokens) for view in made)

@@ -1,0 +1,86 @@
+"""`pytest tests/reweighting/test_inverse.py`: inverse weights against the formula and the published weights."""
+
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dirtune.reweighting import Reweighting
+from dirtune.reweighting.density import label_density
+from dirtune.reweighting.inverse import effective_counts, inverse_weights
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+
+
+def _weights_by_loops(bins, scheme, clip):
+    def inverse(index):
+        count = sum(other == index for other in bins)
+        count = min(max(count, clip[0]), clip[1]) if clip else count
+        return 1 / {"none": 1, "inverse": count, "sqrt_inverse": sqrt(count)}[scheme]
+
+    total = sum(inverse(index) for index in bins)
+    return [inverse(index) * len(bins) / total for index in bins]
+
+
+@pytest.mark.parametrize("scheme", ["none", "inverse", "sqrt_inverse"])
+@pytest.mark.parametrize("clip", [None, (3, 12)])
+def test_weights_equal_the_formula_written_as_loops(scheme, clip):
+    bins = np.random.default_rng(0).geometric(0.25, size=80).clip(max=14)
+    weights = Reweighting(scheme=scheme, clip=clip).weights(bins, num_bins=16)
+    np.testing.assert_allclose(weights, _weights_by_loops(bins.tolist(), scheme, clip), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ["none", "inverse", "sqrt_inverse"])
+def test_weights_have_mean_one_over_the_training_set(scheme):
+    bins = np.random.default_rng(1).poisson(4.0, size=500)
+    weights = Reweighting(scheme=scheme).weights(bins, num_bins=40)
+    assert weights.mean() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_without_a_scheme_every_weight_is_exactly_one():
+    weights = Reweighting().weights(np.array([0, 0, 0, 2]), num_bins=4)
+    assert weights.tolist() == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_clipping_raises_empty_bins_too():
+    counts = effective_counts(np.array([0, 3, 2000]), "inverse", (5, 1000))
+    assert counts.tolist() == [5.0, 5.0, 1000.0]
+
+
+def test_a_sample_in_a_rarer_bin_weighs_in_inverse_proportion():
+    weights = inverse_weights(np.array([1.0, 4.0]), np.array([0, 1, 1, 1, 1]))
+    np.testing.assert_allclose(weights, [2.5, 0.625, 0.625, 0.625, 0.625])
+
+
+@needs_shared
+@pytest.mark.parametrize(("scheme", "key"), [("inverse", "inverse"), ("sqrt_inverse", "sqrt_inv")])
+def test_agedb_weights_are_the_published_ones(scheme, key):
+    golden = np.load(SHARED / "golden/reweighting/lds_agedb.npz")
+    clip = (5, 1000) if scheme == "inverse" else None
+    weights = Reweighting(scheme=scheme, clip=clip).weights(golden["labels"], num_bins=121)
+    np.testing.assert_allclose(weights, golden[f"ref_f64__{key}__nolds"], rtol=1e-12)
+    np.testing.assert_allclose(weights, golden[f"ref_f32__{key}__nolds"], rtol=1e-6)
+
+
+@needs_shared
+@pytest.mark.parametrize(("scheme", "key"), [("inverse", "inverse"), ("sqrt_inverse", "sqrt_inv")])
+def test_sts_b_weights_are_the_published_ones(scheme, key):
+    golden = np.load(SHARED / "golden/reweighting/lds_stsb.npz")
+    weights = Reweighting(scheme=scheme).weights(golden["bin_idx"], num_bins=50)
+    np.testing.assert_allclose(weights, golden[f"ref_f64__{key}__nolds"], rtol=1e-12)
+    np.testing.assert_allclose(weights, golden[f"ref_f32__{key}__nolds"], rtol=1e-6)
+
+
+@needs_shared
+def test_agedb_and_sts_b_weights_span_the_documented_ranges():
+    ages = np.load(SHARED / "golden/reweighting/lds_agedb.npz")["labels"]
+    scores = np.load(SHARED / "golden/reweighting/lds_stsb.npz")["bin_idx"]
+    clipped = Reweighting(scheme="inverse", clip=(5, 1000)).weights(ages, 121)
+    rooted = Reweighting(scheme="sqrt_inverse").weights(ages, 121)
+    unclipped = Reweighting(scheme="inverse").weights(scores, 50)
+    assert (clipped.min(), clipped.max()) == pytest.approx((0.377, 26.6), rel=2e-3)
+    assert (rooted.min(), rooted.max()) == pytest.approx((0.696, 13.08), rel=1e-3)
+    assert (unclipped.min(), unclipped.max()) == pytest.approx((0.245, 104.98), rel=2e-3)
+    assert label_density(scores, 50).min() == 1

@@ -1,0 +1,129 @@
+"""Run with `pytest tests/test_config.py`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from dirtune.config import Cosine, Steps, Terms, TrialConfig, leaf, merged, nested
+from dirtune.errors import InputError
+from dirtune.frozen import canonical_json, read
+
+MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
+
+
+def configuration(**settings: Any) -> TrialConfig:
+    return read(TrialConfig, merged(MINIMAL, settings), where="test")
+
+
+def faults_of(settings: dict[str, Any]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        configuration(**settings)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_reading_what_was_written_gives_the_same_value() -> None:
+    config = configuration(terms={"conr": {}, "accon": {"tau": 0.2}}, seed=3)
+    assert read(TrialConfig, config.plain(), where="again") == config
+
+
+def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
+    one = configuration(terms={"conr": {"omega": 1}})
+    same = configuration(terms={"conr": {"omega": 1.0}, "accon": None})
+    assert one.trial_id("data") == same.trial_id("data")
+    assert one.trial_id("data") != one.trial_id("other data")
+    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 2}}).trial_id("data")
+    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).trial_id(
+        "data"
+    )
+
+
+def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:
+    assert configuration().plain()["terms"] == {}
+    assert list(configuration(terms={"conr": {}}).plain()["terms"]) == ["conr"]
+
+
+def test_terms_are_active_when_present() -> None:
+    active = configuration(terms={"conr": {}, "accon": {}}).terms.active()
+    assert list(active) == ["accon", "conr"]
+    assert Terms().active() == {}
+
+
+def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
+    faults = faults_of(
+        {
+            "loss": {"name": "l3"},
+            "terms": {"comr": {}, "conr": {"omga": 1, "tau": -1.0}},
+            "recipe": {"epochs": "ten"},
+        }
+    )
+    assert any(
+        "loss.name: unknown name, got 'l3'; known: huber, l1, mse" in text for text in faults
+    )
+    assert any(
+        "terms.comr: unknown key, got 'comr'; known: accon, conr, supcon" in text for text in faults
+    )
+    assert any("did you mean 'conr'" in text for text in faults)
+    assert any(
+        "terms.conr.omga: unknown key, got 'omga'" in text and "omega" in text for text in faults
+    )
+    assert any("terms.conr.tau: should be greater than 0, got -1.0" in text for text in faults)
+    assert any("recipe.epochs: should be a valid integer, got 'ten'" in text for text in faults)
+    assert len(faults) == 5
+
+
+@pytest.mark.parametrize("value", [True, "1.0", [1]])
+def test_a_number_must_be_a_number(value: object) -> None:
+    assert "alpha" in faults_of({"alpha": value})[0]
+
+
+def test_a_metric_that_does_not_exist_is_refused_with_the_known_ones() -> None:
+    (fault,) = faults_of({"objective": {"metric": "maee"}})
+    assert "mae" in fault
+    assert "rmse" in fault
+
+
+def test_views_for_the_terms_must_be_left() -> None:
+    assert "count >= 2" in faults_of({"recipe": {"views": {"regression": "first"}}})[0]
+
+
+def test_the_objective_knows_its_direction() -> None:
+    assert configuration().objective.mode == "min"
+    assert configuration(objective={"metric": "pearson"}).objective.mode == "max"
+
+
+def test_a_renamed_part_is_replaced_and_an_unnamed_one_merged() -> None:
+    base = {"encoder": {"name": "cnn", "channels": 8}, "recipe": {"epochs": 3, "batch_size": 4}}
+    over = {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5}}
+    assert merged(base, over) == {
+        "encoder": {"name": "mlp"},
+        "recipe": {"epochs": 5, "batch_size": 4},
+    }
+    assert merged({"encoder": {"name": "cnn", "channels": 8}}, {"encoder": {"channels": 9}}) == {
+        "encoder": {"name": "cnn", "channels": 9}
+    }
+
+
+def test_dotted_paths_lead_to_leaves() -> None:
+    assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
+    assert leaf({"a": {"b": 2}}, "a.b") == 2
+    assert leaf({"a": {"b": 2}}, "a.c") is leaf({"a": 1}, "a.b") is None
+
+
+def test_schedules_follow_their_formulas() -> None:
+    steps = Steps(milestones=(2, 4), factor_per_step=0.1)
+    assert [steps.factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+    assert Cosine().factor(1, 10) == 1.0
+    assert Cosine().factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert (
+        canonical_json({"b": 1, "a": [1, 2]})
+        == canonical_json({"a": [1, 2], "b": 1})
+        == '{"a":[1,2],"b":1}'
+    )

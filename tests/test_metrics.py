@@ -1,0 +1,244 @@
+"""`pytest tests/test_metrics.py`: each metric against numpy or scipy on plain arrays, and the published values."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dirtune.manifest import LabelSpec, ShotRule
+from dirtune.metrics import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    REGIONS,
+    balanced_mae,
+    error_sums,
+    gmean,
+    mae,
+    mse,
+    pearson,
+    r2,
+    region_metrics,
+    spearman,
+    zero_errors,
+)
+from dirtune.results import schema
+from dirtune.reweighting.density import label_bins, label_density, shot_regions
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+
+AGE = LabelSpec(name="age", unit="years", low=0.0, high=120.0, bin_width=1.0, num_bins=121)
+SCORE = LabelSpec(name="score", unit="points", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
+NO_SAMPLE = np.zeros(0)
+
+
+def _sample(n=200, seed=0, offset=0.0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 30, size=n) / 2 + offset
+    return labels, labels + generator.normal(0.3, 2.0, size=n)
+
+
+def _balanced_mae_by_loops(labels, predictions, bins):
+    errors = {}
+    for label, prediction, index in zip(labels, predictions, bins, strict=True):
+        errors.setdefault(index, []).append(abs(prediction - label))
+    return sum(sum(found) / len(found) for found in errors.values()) / len(errors)
+
+
+REFERENCES = {
+    "mae": lambda y, p: np.abs(p - y).mean(),
+    "mse": lambda y, p: ((p - y) ** 2).mean(),
+    "rmse": lambda y, p: math.sqrt(((p - y) ** 2).mean()),
+    "gmean": lambda y, p: scipy.stats.gmean(np.abs(p - y)),
+    "zero_errors": lambda y, p: (p == y).sum(),
+    "balanced_mae": lambda y, p: _balanced_mae_by_loops(y, p, y),
+    "r2": lambda y, p: 1 - ((p - y) ** 2).mean() / y.var(),
+    "pearson": lambda y, p: scipy.stats.pearsonr(y, p).statistic,
+    "spearman": lambda y, p: scipy.stats.spearmanr(y, p).statistic,
+}
+
+
+def _value(name, labels, predictions):
+    metric = METRICS[name]
+    return metric(error_sums(labels, predictions)) if metric else spearman(labels, predictions)
+
+
+def _merged(shards):
+    total = error_sums(NO_SAMPLE, NO_SAMPLE)
+    for labels, predictions in shards:
+        total = total + error_sums(labels, predictions)
+    return total
+
+
+def test_every_metric_has_a_reference():
+    assert METRICS.keys() == REFERENCES.keys()
+
+
+def test_the_metrics_to_maximise_are_metrics():
+    assert METRICS.keys() >= HIGHER_IS_BETTER
+
+
+def test_the_regions_are_those_of_the_results_tables():
+    assert REGIONS == schema.REGIONS
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("n", [2, 3, 200])
+def test_a_metric_equals_its_reference(name, n):
+    labels, predictions = _sample(n)
+    expected = REFERENCES[name](labels, predictions)
+    assert _value(name, labels, predictions) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric])
+@pytest.mark.parametrize("cuts", [[100], [0, 1, 3, 150], [200]])
+def test_sums_of_shards_are_the_sums_of_their_union(name, cuts):
+    labels, predictions = _sample()
+    merged = _merged(zip(np.split(labels, cuts), np.split(predictions, cuts), strict=True))
+    whole = error_sums(labels, predictions)
+    assert merged.n == whole.n
+    assert METRICS[name](merged) == pytest.approx(METRICS[name](whole), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", [pearson, r2])
+def test_float32_labels_far_from_zero_lose_no_digits(metric):
+    labels, predictions = (x.astype(np.float32) for x in _sample(3000, offset=100_000.0))
+    exact = REFERENCES[metric.__name__](labels.astype(np.float64), predictions.astype(np.float64))
+    merged = _merged(zip(np.split(labels, 100), np.split(predictions, 100), strict=True))
+    assert metric(merged) == pytest.approx(exact, rel=1e-10)
+    assert metric(error_sums(labels, predictions)) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_sample_has_no_value(name):
+    value = _value(name, NO_SAMPLE, NO_SAMPLE)
+    assert value == 0 if name == "zero_errors" else math.isnan(value)
+
+
+@pytest.mark.parametrize("name", ["r2", "pearson", "spearman"])
+def test_one_sample_has_no_correlation(name):
+    assert math.isnan(_value(name, [1.0], [2.0]))
+
+
+@pytest.mark.parametrize("name", ["r2", "pearson", "spearman"])
+def test_constant_labels_have_no_correlation(name):
+    labels, predictions = np.full(7, 0.1), np.arange(7.0)
+    assert math.isnan(_value(name, labels, predictions))
+    if METRICS[name]:
+        assert math.isnan(METRICS[name](_merged([(labels, predictions), (labels, predictions)])))
+
+
+def test_constant_predictions_have_an_r2_but_no_correlation():
+    labels, predictions = np.arange(7.0), np.full(7, 0.1)
+    assert math.isnan(_value("pearson", labels, predictions))
+    assert math.isnan(_value("spearman", labels, predictions))
+    assert _value("r2", labels, predictions) == pytest.approx(REFERENCES["r2"](labels, predictions))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_prediction_that_is_no_number_spoils_the_value_quietly(value):
+    labels, predictions = np.arange(4.0), np.array([0.5, value, 2.5, 3.5])
+    assert not math.isfinite(_value("mae", labels, predictions))
+    assert not math.isfinite(mse(_merged([(labels, predictions), (labels, labels)])))
+    assert math.isnan(_value("pearson", labels, predictions))
+
+
+def test_zero_errors_are_replaced_by_epsilon_in_the_geometric_mean():
+    sums = error_sums([1.0, 2.0, 3.0], [1.0, 4.0, 7.0])
+    assert zero_errors(sums) == 1
+    assert gmean(sums) == pytest.approx((1e-10 * 2 * 4) ** (1 / 3), rel=1e-12)
+    assert gmean(sums, epsilon=1e-3) == pytest.approx((1e-3 * 2 * 4) ** (1 / 3), rel=1e-12)
+    assert gmean(sums, epsilon=0) == 0
+
+
+def test_epsilon_changes_nothing_where_no_error_is_zero():
+    sums = error_sums([1.0, 2.0], [2.0, 4.0])
+    assert gmean(sums) == gmean(sums, epsilon=0) == pytest.approx(math.sqrt(2), rel=1e-12)
+
+
+def test_balanced_mae_gives_every_bin_the_same_say():
+    sums = error_sums([0.0, 0.1, 0.2, 9.0], [1.0, 1.1, 1.2, 4.0], bins=[0, 0, 0, 9])
+    assert balanced_mae(sums) == pytest.approx((1.0 + 5.0) / 2)
+    assert mae(sums) == pytest.approx((1.0 + 1.0 + 1.0 + 5.0) / 4)
+
+
+def test_arrays_of_different_length_are_refused_with_both_shapes():
+    with pytest.raises(ValueError, match=r"got \[\(3,\), \(2,\), \(3,\)\]"):
+        error_sums(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match=r"regions must be one per label, but got \(2,\)"):
+        region_metrics(np.zeros(3), np.zeros(3), np.array(["many", "few"]))
+
+
+def test_regions_have_their_own_samples_and_empty_ones_their_rows():
+    labels, predictions = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 5.0])
+    rows = region_metrics(labels, predictions, np.array(["many", "many", "few"]))
+    assert [(row["region"], row["metric"]) for row in rows] == [
+        (region, metric) for region in REGIONS for metric in METRICS
+    ]
+    found = {(row["region"], row["metric"]): (row["value"], row["n"]) for row in rows}
+    assert found["all", "mae"] == (pytest.approx(2.5 / 3), 3)
+    assert found["many", "mae"] == (0.25, 2)
+    assert found["few", "mae"] == (2.0, 1)
+    assert found["medium", "mae"] == (pytest.approx(math.nan, nan_ok=True), 0)
+    assert found["many", "zero_errors"] == (1.0, 2)
+
+
+def test_regions_balance_over_the_given_bins():
+    labels, predictions = np.array([0.1, 0.2, 1.5]), np.array([1.1, 2.2, 1.5])
+    regions = np.array(["many", "many", "many"])
+    rows = region_metrics(labels, predictions, regions, bins=[0, 0, 1])
+    values = {row["metric"]: row["value"] for row in rows if row["region"] == "many"}
+    assert values["balanced_mae"] == pytest.approx(0.75)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("variant", "predictions"), [("dir", "preds"), ("dir_exact_hits", "preds_with_exact_hits")]
+)
+@pytest.mark.parametrize(
+    ("region", "theirs"),
+    [("many", "many"), ("medium", "median"), ("few", "low"), ("all", "all")],
+)
+def test_agedb_metrics_are_those_of_the_official_code(variant, predictions, region, theirs):
+    golden = np.load(SHARED / "golden/reweighting/metrics_agedb.npz")
+    labels, predictions = golden["labels"], golden[predictions]
+    counts = label_density(label_bins(golden["train_labels"], AGE), AGE.num_bins)
+    regions = shot_regions(counts, ShotRule())[label_bins(labels, AGE)]
+    chosen = np.full(len(labels), True) if region == "all" else regions == region
+    sums = error_sums(labels[chosen], predictions[chosen])
+    assert mae(sums) == pytest.approx(float(golden[f"{variant}__{theirs}__l1"]), rel=1e-12)
+    assert mse(sums) == pytest.approx(float(golden[f"{variant}__{theirs}__mse"]), rel=1e-12)
+    expected = float(golden[f"{variant}__{theirs}__gmean"])
+    assert gmean(sums, epsilon=0) == pytest.approx(expected, rel=1e-12)
+    if variant == "dir":
+        balanced = float(golden[f"balanced__{theirs}__l1"])
+        assert balanced_mae(sums) == pytest.approx(balanced, rel=1e-12)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("variant", "predictions"), [("plain", "preds_unit"), ("exact_hits", "preds_unit_exact_hits")]
+)
+def test_sts_b_metrics_are_those_of_the_official_code(variant, predictions):
+    golden = np.load(SHARED / "golden/reweighting/metrics_stsb.npz")
+    regions = np.array(["many", "medium", "few"])[golden["shot_code_per_sample"]]
+    bins = label_bins(golden["labels"], SCORE)
+    assert bins.tolist() == golden["bin_idx"].tolist()
+    rows = region_metrics(golden["labels"], golden[predictions] * 5, regions, bins=bins)
+    values = {(row["region"], row["metric"]): row["value"] for row in rows}
+    theirs = {
+        "mae": "l1",
+        "mse": "mse",
+        "gmean": "gmean",
+        "pearson": "pearsonr",
+        "spearman": "spearmanr",
+    }
+    for region in REGIONS:
+        prefix = f"{variant}__{'overall' if region == 'all' else region}"
+        for metric, name in theirs.items():
+            expected = float(golden[f"{prefix}__{name}"])
+            assert values[region, metric] == pytest.approx(expected, rel=1e-12), (region, metric)
+        sizes = {row["n"] for row in rows if row["region"] == region}
+        assert sizes == {int(golden[f"{prefix}__num_samples"])}

@@ -1,0 +1,93 @@
+"""What is promised about the package. Run with `pytest tests/test_packaging.py`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENT = re.compile(r'^\s*"([A-Za-z0-9_.-]+)[^"]*",?\s*#\s*(.+)$', re.MULTILINE)
+
+
+def module_paths(comment: str) -> list[str]:
+    """The files that a requirement's comment names, such as `tuning/{search,sweep}`."""
+    named = re.findall(r"[a-z_/]+(?:\{[a-z_,]+\}|\*)?", comment.split(";")[0].split("(")[0])
+    return [name for name in named if "/" in name or (ROOT / "dirtune" / f"{name}.py").exists()]
+
+
+def test_every_requirement_says_which_file_uses_it() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    commented = {name.lower() for name, _ in REQUIREMENT.findall(text)}
+    for requirement in PROJECT["dependencies"]:
+        name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower()
+        assert name in commented, f"{requirement} does not say which file uses it"
+
+
+def test_every_requirement_has_a_tested_version() -> None:
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    for requirement in wanted:
+        name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-")
+        assert name in pinned, f"{name} has no tested version in constraints.txt"
+
+
+def test_ignored_paths_are_anchored() -> None:
+    lines = [
+        line
+        for line in (ROOT / ".gitignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    loose = [
+        line
+        for line in lines
+        if not line.startswith("/") and line not in {"__pycache__/", "*.egg-info/"}
+    ]
+    assert not loose, "an unanchored line such as data/ would hide dirtune/data"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pyproject.toml",
+        "dirtune",
+        "search_spaces",
+        "pipelines",
+        "tests",
+        "cluster.yaml",
+        "README.md",
+    ],
+)
+def test_the_top_level_is_as_promised(name: str) -> None:
+    assert (ROOT / name).exists()
+
+
+def test_functions_and_files_stay_small() -> None:
+    import ast
+
+    lengths: dict[str, int] = {}
+    for path in [
+        *sorted((ROOT / "dirtune").rglob("*.py")),
+        *sorted((ROOT / "pipelines").rglob("*.py")),
+    ]:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, f"{path} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = (
+                    node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                )
+                lengths[f"{path.name}:{node.name}"] = (
+                    (node.body[-1].end_lineno or 0) - body[0].lineno + 1
+                )
+    assert max(lengths.values()) <= 60, max(lengths, key=lambda name: lengths[name])
+    ordered = sorted(lengths.values())
+    assert ordered[len(ordered) // 2] <= 8
+    assert ordered[int(len(ordered) * 0.9)] <= 25

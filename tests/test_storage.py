@@ -1,0 +1,80 @@
+"""Run with `pytest tests/test_storage.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.storage import Storage
+
+
+def test_what_is_written_is_read_back_and_listed(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path / "new" / "root")
+    storage.write("a/x.txt", b"1")
+    storage.write("a/y.bin", b"2")
+    assert storage.read("a/x.txt") == b"1"
+    assert storage.names("a") == ["x.txt", "y.bin"]
+    assert storage.names("a", suffix=".bin") == ["y.bin"]
+    assert storage.folders() == ["a"]
+    assert storage.below("a").exists("x.txt")
+
+
+def test_a_folder_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    assert Storage.at(tmp_path / "none").names() == []
+    assert Storage.at(tmp_path / "none").folders("deeper") == []
+
+
+def test_removing_takes_files_folders_and_nothing(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path)
+    storage.write("a/x", b"1")
+    storage.write("b", b"1")
+    for name in ("a", "b", "never"):
+        storage.remove(name)
+    assert storage.names() == storage.folders() == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    storage = Storage.at(tmp_path)
+    storage.write("x", b"old")
+    with pytest.raises(TypeError):
+        storage.write("x", "text is no bytes")  # type: ignore[arg-type]
+    assert storage.read("x") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from dirtune.storage import Storage
+        storage = Storage.at(sys.argv[1])
+        print("ready", flush=True)
+        while True:
+            for byte in (b"a", b"b"):
+                storage.write("x", byte * 3_000_000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    for delay in (0.01, 0.03, 0.05):
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(delay)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        names = Storage.at(tmp_path).names()
+        content = Storage.at(tmp_path).read("x") if names else b""
+        assert names in ([], ["x"])
+        assert content in (b"", b"a" * 3_000_000, b"b" * 3_000_000)
+
+
+def test_a_url_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="no usable location"):
+        Storage.at("gopher://somewhere/else")
