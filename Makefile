@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/dirtune ingest digits
 	$(BIN)/dirtune sweep quickstart
-	$(BIN)/dirtune plot quickstart --output results/quickstart/regions.png
+	$(BIN)/dirtune plot quickstart
 	$(BIN)/dirtune table quickstart
 
 test: install lint

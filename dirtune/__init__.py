@@ -10,17 +10,17 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "ingest": "dirtune.data.ingest",
-    "inspect": "dirtune.data.ingest",
-    "train": "dirtune.training.train",
-    "plan": "dirtune.tuning.sweep",
-    "sweep": "dirtune.tuning.sweep",
-    "resume": "dirtune.tuning.sweep",
-    "status": "dirtune.results.status",
-    "query": "dirtune.results.query",
-    "table": "dirtune.results.tables",
-    "plot": "dirtune.results.plots",
-    "catalogue": "dirtune.catalogue",
+    "catalogue": "dirtune.catalogue:catalogue",
+    "ingest": "dirtune.data.ingest:ingest",
+    "inspect": "dirtune.data.ingest:inspect",
+    "plan": "dirtune.tuning.sweep:plan",
+    "plot": "dirtune.results.plots:plot",
+    "query": "dirtune.results.query:query",
+    "resume": "dirtune.tuning.sweep:resume",
+    "status": "dirtune.results.status:status",
+    "sweep": "dirtune.tuning.sweep:sweep",
+    "table": "dirtune.results.tables:arm_table",
+    "train": "dirtune.training.train:train",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
@@ -29,4 +29,5 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dirtune' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name].split(":")
+    return getattr(import_module(module), attribute)

@@ -144,6 +144,42 @@ def query(
     print(format_table(call(sql, results), format_))
 
 
+@app.command()
+def table(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
+    reference: Annotated[str | None, typer.Option(help="Compare with this arm; default: the study's.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, markdown or csv.")] = "table",
+) -> None:
+    """Compare the arms of a study: all, many, medium and few, with paired differences."""
+    from dirtune.results.rendering import render
+    from dirtune.results.tables import arm_table
+
+    made = arm_table(results, study, metric=metric, split=split, selection=selection, reference=reference)
+    print(render(made, format_))
+
+
+@app.command()
+def plot(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    kind: Annotated[str, typer.Option(help="regions or curve.")] = "regions",
+    x: Annotated[str | None, typer.Option(help="curve: the setting on the x axis, such as terms.conr.omega.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,
+    region: Annotated[str, typer.Option(help="curve: the shot region.")] = "all",
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+) -> None:
+    """Draw a figure of a study."""
+    from dirtune.results.plots import plot as call
+
+    file = output or Path("figures") / f"{study}-{kind}.png"
+    _print(f"figure: {call(results, study, kind, x=x, output=file, metric=metric, region=region, split=split)}")
+
+
 @app.command(name="list")
 def list_(kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None) -> None:
     """List what a study can name."""

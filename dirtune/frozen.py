@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -49,7 +49,7 @@ def read(model: type[FrozenT], raw: object, *, where: str, prefix: str = "") -> 
         return model.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         raise InputError(faults_of(error, model, where=where, prefix=prefix)) from None
-    except TypeError as error:  # a YAML date or set: no JSON value
+    except (TypeError, ValueError) as error:  # a YAML date or set, or a list that holds itself
         raise InputError(Fault(where=where, key=prefix, rule=f"must be plain data ({error})")) from None
 
 
@@ -61,12 +61,14 @@ def faults_of(
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel], where: str, prefix: str) -> Fault:
-    path = [str(part) for part in detail["loc"]]
-    key = ".".join([prefix, *path] if prefix else path)
     kind, context = detail["type"], detail.get("ctx", {})
+    location = [str(part) for part in detail["loc"]]
+    path, models = _as_written(model, location[:-1] if kind == "extra_forbidden" else location)
+    key = ".".join([prefix, *path] if prefix else path)
     if kind == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        return Fault(where=where, key=key, rule="unknown key", got=path[-1], known=known)
+        key = f"{key}.{location[-1]}".removeprefix(".")
+        known = sorted({name for candidate in models for name in candidate.model_fields})
+        return Fault(where=where, key=key, rule="unknown key", got=location[-1], known=known)
     if kind == "union_tag_invalid":
         known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         discriminator = str(context["discriminator"]).strip("'")
@@ -83,21 +85,31 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], where: str, prefix: str
     return Fault(where=where, key=key, rule=rule, got=detail["input"])
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """The field names of the model that stands at `path` below `model` (union tags are part of the path)."""
+def _as_written(
+    model: type[BaseModel], location: list[str]
+) -> tuple[list[str], list[type[BaseModel]]]:
+    """pydantic's location as the path that stands in the input, and the models that may stand there."""
+    path: list[str] = []
     current: list[type[BaseModel]] = [model]
-    for part in path:
-        following: list[type[BaseModel]] = []
-        for candidate in current:
-            if part in candidate.model_fields:
-                following += _models_in(candidate.model_fields[part].annotation)
-            elif candidate.model_fields.get("name") and candidate.model_fields["name"].default == part:
-                following.append(candidate)
-        current = following
-    return sorted({name for candidate in current for name in candidate.model_fields})
+    for part in location:
+        fields = [each.model_fields[part] for each in current if part in each.model_fields]
+        chosen = [each for each in current if part in _tags(each)]
+        if chosen and not fields:  # pydantic puts the tag of a union's member into the location
+            current = chosen
+            continue
+        if fields:  # otherwise the index or key of a container, whose values stay the same
+            current = [found for field in fields for found in _models_in(field.annotation)]
+        path.append(part)
+    return path, current
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    """The values of fields that admit one text only: what a union can tell its members apart by."""
+    options = [get_args(field.annotation) for field in model.model_fields.values()]
+    return {each[0] for each in options if len(each) == 1 and isinstance(each[0], str)}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _models_in(inner)]
+    return [found for inner in get_args(annotation) for found in _models_in(inner)]

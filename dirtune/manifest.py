@@ -7,14 +7,14 @@ column per input.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from dirtune.frozen import Frozen
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 SPLITS = ("train", "val", "test")
 
 

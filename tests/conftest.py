@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # one test process beside Ray's on two cores
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,13 @@ def ray_session() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def digits(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which `digits` is ingested."""
+    from dirtune.data.ingest import ingest
+
+    root = tmp_path_factory.mktemp("data")
+    ingest("digits", root=root)
+    return root

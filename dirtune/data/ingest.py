@@ -7,9 +7,7 @@ package keeps, so that the library never depends on a data set.
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,6 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
@@ -74,7 +73,7 @@ def ingest(
     module, storage = pipeline(name), Storage.at(root)
     chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
     before = _manifest_text(storage, name)
-    with _running_ray():
+    with ray_session():
         manifest = module.ingest(storage, None if raw is None else Path(raw).expanduser(), chosen)
     unchanged = before is not None and before == _manifest_text(storage, name)
     rows = sum(info.rows for info in manifest.splits.values())
@@ -86,24 +85,6 @@ def ingest(
 def _manifest_text(storage: Storage, name: str) -> bytes | None:
     path = f"{name}/{MANIFEST}"
     return storage.read(path) if storage.exists(path) else None
-
-
-@contextmanager
-def _running_ray() -> Iterator[None]:
-    import ray
-    import ray.data  # sets up its logger, so that the level below stays
-
-    logger = logging.getLogger("ray.data")
-    level, started = logger.level, not ray.is_initialized()
-    logger.setLevel(logging.WARNING)  # a pass over a small set logs 20 lines otherwise
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if started:
-            ray.shutdown()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 from dirtune.errors import Fault, InputError
 from dirtune.results.selection import EPOCHS, Candidate, Selection, as_loss
 from dirtune.results.store import read_table
-from dirtune.results.studies import StudyInfo
+from dirtune.results.studies import Plan, StudyInfo
 from dirtune.storage import Storage
 
 TRIAL_COLUMNS = ("trial_id", "arm", "seed", "status", "error", "objective", "data_fingerprint")
+METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
 LONGEST_REASON = 100  # characters of an error that a table has room for
 
 
@@ -53,6 +54,7 @@ class ArmRuns:
     arm: str
     chosen: Mapping[int, Candidate]  # by seed
     tried: Mapping[int, int]  # recorded configurations by seed
+    planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # number of trials by status, the complete ones aside
     holes: tuple[Hole, ...]
 
@@ -74,7 +76,7 @@ def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
         InputError: a file is damaged.
     """
     trials = trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
-    metrics = read_table(storage, "metrics")
+    metrics = read_table(storage, "metrics", columns=METRIC_COLUMNS)
     candidates = _candidates(trials, metrics, info)
     members = members_of_arms(trials, info)
     used = {trial.trial_id: trial for rows in members.values() for trial in rows}
@@ -165,7 +167,8 @@ def _arm_runs(
     candidates: Mapping[str, Sequence[Candidate]],
     rule: Selection,
 ) -> ArmRuns:
-    by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in _planned_seeds(info, arm)}
+    plan = info.plans.get(arm, Plan(seeds=info.seeds))
+    by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in plan.seeds}
     for trial in trials:
         by_seed.setdefault(trial.seed, []).append(trial)
     chosen: dict[int, Candidate] = {}
@@ -180,14 +183,10 @@ def _arm_runs(
         arm=arm,
         chosen=chosen,
         tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
+        planned=plan.trials,
         unfinished=Counter(trial.status for trial in trials if trial.status != "complete"),
         holes=tuple(holes),
     )
-
-
-def _planned_seeds(info: StudyInfo, arm: str) -> Sequence[int]:
-    planned = info.plans[arm].seeds if arm in info.plans else ()
-    return sorted(planned) or info.seeds
 
 
 def _reason(trials: Sequence[TrialRow]) -> str:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from dirtune.results.parquetfile import encoded, read_files
+from dirtune.results.schema import SCHEMAS
 from dirtune.results.unify import unify
 from dirtune.storage import Storage
 
@@ -36,7 +37,7 @@ def compact(storage: Storage) -> None:
     stamps = recorded_stamps(storage)
     metadata = {STAMPS_KEY: json.dumps(stamps)}
     for table in COMPACTED_TABLES:
-        rows = unify(study_rows(storage, table, stamps))
+        rows = unify([SCHEMAS[table].empty_table(), *study_rows(storage, table, stamps)])
         storage.write(_compacted(table), encoded(rows, metadata))
 
 

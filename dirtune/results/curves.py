@@ -9,7 +9,7 @@ is shown.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, as_loss
 from dirtune.results.store import read_table
 from dirtune.results.studies import StudyInfo, open_studies, read_study
-from dirtune.results.tables import SPLITS
+from dirtune.results.tables import SPLITS, check_known
 
 PREFIX, SEED = "config.", "config.seed"
 LOG_FROM_RATIO = 20.0  # a positive setting that spans more than this factor gets a logarithmic axis
@@ -83,9 +83,9 @@ def curve_data(
     Raises:
         InputError: a name is unknown, no trial has the setting as a number, or a file is damaged.
     """
-    _check_named("region", region, REGIONS)
-    _check_named("split", split, SPLITS)
-    _check_named("selection", epoch, EPOCHS)
+    check_known("region", region, REGIONS)
+    check_known("split", split, SPLITS)
+    check_known("selection", epoch, EPOCHS)
     setting = x.removeprefix(PREFIX)
     storage = open_studies(root, [study])[study]
     info = read_study(storage)
@@ -112,11 +112,6 @@ def curve_data(
         reference=_reference(trials, info),
         left_out=_left_out(swept),
     )
-
-
-def _check_named(what: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise InputError(Fault(where=what, rule=f"unknown {what}", got=name, known=known))
 
 
 def _with_lines(table: pa.Table, info: StudyInfo, setting: str) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.results.curves import Curve, Line, curve_data
 from dirtune.results.rendering import metric_label
 from dirtune.results.schema import REGIONS
-from dirtune.results.tables import arm_table
+from dirtune.results.tables import arm_table, check_known
 
 PLOTS = ("regions", "curve")
 FILE_TYPES = (".pdf", ".png", ".svg")
@@ -37,14 +37,9 @@ STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.linewidth": 0.6,
     "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
     "grid.linewidth": 0.4,
-    "grid.color": "#DDDDDD",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "legend.handlelength": 1.4,
     "pdf.fonttype": 42,  # text stays text: publishers refuse the default
     "svg.fonttype": "none",
 }
@@ -92,11 +87,8 @@ def plot(
     Raises:
         InputError: a name is unknown, a curve has no `x`, or a file is damaged.
     """
-    if kind not in PLOTS:
-        raise InputError(Fault(where="plot", rule="unknown plot", got=kind, known=PLOTS))
-    if output.suffix not in FILE_TYPES:
-        rule = "unknown type of file"
-        raise InputError(Fault(where=str(output), rule=rule, got=output.suffix, known=FILE_TYPES))
+    check_known("plot", kind, PLOTS)
+    check_known("type of file", output.suffix, FILE_TYPES)
     with mpl.rc_context(STYLE):
         if kind == "regions":
             bars = region_bars(root, study, metric=metric, split=split, selection=selection)
@@ -140,19 +132,25 @@ def region_bars(
 
 def draw_regions(bars: RegionBars) -> Figure:
     """Bars of the arms, grouped by shot region."""
-    figure, axes = _figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.3)
+    figure = Figure(figsize=(COLUMN if len(bars.arms) <= 4 else PAGE, 2.3), layout="constrained")
+    axes = figure.add_subplot()
     width = 0.8 / max(len(bars.arms), 1)
     for position, color in enumerate(_colors(bars.arms, bars.reference).values()):
-        offsets = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
+        centres = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
+        means = bars.means[position]
         axes.bar(
-            offsets, bars.means[position], 0.88 * width, color=_lighter(color), edgecolor=color,
-            linewidth=0.8, label=bars.arms[position], yerr=bars.sds[position],
-            capsize=min(2.5, 12 * width), error_kw={"linewidth": 0.8, "zorder": 4},
+            centres, means, 0.88 * width, color=_lighter(color), edgecolor=color, linewidth=0.8,
+            label=bars.arms[position],
         )  # fmt: skip
-        for offset, values in zip(offsets, bars.seeds[position], strict=True):
-            places = [offset + shift for shift in _spread(len(values), width)]
+        # The error bar stands beside the dots: on top of each other neither can be read.
+        axes.errorbar(
+            [centre + 0.25 * width for centre in centres], means, bars.sds[position],
+            fmt="none", ecolor="black", elinewidth=0.8, capsize=min(1.6, 8 * width),
+        )  # fmt: skip
+        for centre, values in zip(centres, bars.seeds[position], strict=True):
+            places = [centre - 0.12 * width + shift for shift in _spread(len(values), width)]
             axes.scatter(
-                places, values, s=8, color=color, edgecolors="white", linewidths=0.4, zorder=5
+                places, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3
             )
     axes.set_xticks(range(len(bars.regions)), bars.regions)
     axes.tick_params(axis="x", length=0)
@@ -165,7 +163,8 @@ def draw_regions(bars: RegionBars) -> Figure:
 
 def draw_curve(curve: Curve) -> Figure:
     """A line or a cloud per arm, the best of each marked with a star."""
-    figure, axes = _figure(COLUMN, 2.4)
+    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+    axes = figure.add_subplot()
     colors = _colors([line.label for line in curve.lines], None)
     for position, line in enumerate(curve.lines):
         _draw_line(axes, line, colors[line.label], MARKERS[position % len(MARKERS)])
@@ -214,16 +213,11 @@ def _curve_caption(curve: Curve) -> str:
     parts = [f"{curve.study}, {curve.split} split, epoch: {curve.epoch}."]
     if any(line.joined for line in curve.lines):
         parts.append("Lines: mean over seeds; dots: single trials.")
-    parts.append("Star: smallest validation objective.")
+    parts.append("Star: best validation objective.")
     if curve.left_out:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(curve.left_out.items()))
         parts.append(f"Left out: {reasons}.")
     return " ".join(parts)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
 
 
 def _colors(names: Sequence[str], reference: str | None) -> dict[str, str]:
@@ -239,7 +233,7 @@ def _lighter(color: str) -> tuple[float, ...]:
 
 def _spread(count: int, width: float) -> list[float]:
     """Side by side, so that equal values stay visible."""
-    step = 0.6 * width / max(count, 3)
+    step = 0.4 * width / max(count, 3)
     return [(i - (count - 1) / 2) * step for i in range(count)]
 
 
@@ -251,6 +245,6 @@ def _finish(figure: Figure, axes: Axes, caption: str) -> None:
         columns = int(room / (max(map(len, labels)) + 6))  # 6: the sample and the gaps
         rows = math.ceil(len(labels) / max(columns, 1))
         columns = math.ceil(len(labels) / rows)  # rows of about equal length
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     lines = textwrap.wrap(caption, int(figure.get_figwidth() * 22))
     figure.supxlabel("\n".join(lines), fontsize=6, color="#555555")

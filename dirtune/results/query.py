@@ -153,14 +153,14 @@ def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue()
+    return text.getvalue().rstrip("\n")
 
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:
     objects = [
         {name: _plain(value) for name, value in zip(names, row, strict=True)} for row in rows
     ]
-    return json.dumps(objects, indent=1, default=str, allow_nan=False) + "\n"
+    return json.dumps(objects, indent=1, default=str, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -73,7 +73,7 @@ def as_markdown(table: ArmTable) -> str:
         f"**{grid.title}**\n\n{textgrid.as_markdown(grid.header, grid.rows)}\n"
         for grid in grids_of(table)
     ]
-    return "".join([*grids, *(f"* {line}\n" for line in footer(table))])
+    return "\n".join([*grids, *(f"* {line}" for line in footer(table))])
 
 
 def as_csv(table: ArmTable) -> str:
@@ -85,7 +85,7 @@ def as_csv(table: ArmTable) -> str:
         for region in REGIONS:
             values = (value(table, row, region) for _, value in _CSV_COLUMNS)
             writer.writerow("" if _is_nothing(value) else value for value in values)
-    return text.getvalue()
+    return text.getvalue().rstrip("\n")
 
 
 def grids_of(table: ArmTable) -> list[Grid]:
@@ -95,7 +95,8 @@ def grids_of(table: ArmTable) -> list[Grid]:
     better = "higher" if table.metric in HIGHER_IS_BETTER else "lower"
     grids = [
         Grid(
-            f"{table.study}: {label} ({better} is better), {table.split} split, mean ± sd over seeds",
+            f"{table.study}: {label} ({better} is better), {table.split} split, {table.selection}, "
+            "mean ± sd over seeds",
             ["arm", *REGIONS, "seeds", "configs"],
             [_mean_row(row, decimals) for row in table.rows],
         )
@@ -219,6 +220,9 @@ def _configurations(row: ArmRow) -> str:
 
 def _tried(row: ArmRow) -> str:
     unfinished = ", ".join(f"{n} {status}" for status, n in sorted(row.unfinished.items()))
+    recorded = sum(row.tried.values())
+    if row.planned is not None and recorded < row.planned:
+        unfinished = ", ".join(filter(None, [unfinished, f"{row.planned - recorded} not recorded"]))
     return f"{row.arm} {_configurations(row)}" + (f" ({unfinished})" if unfinished else "")
 
 

@@ -20,10 +20,13 @@ STUDY_FILE = "study.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a study plans for one arm; an arm that is searched plans no trial by name."""
+    """What a study plans for one arm."""
 
-    seeds: frozenset[int]
-    trial_ids: frozenset[str]
+    seeds: tuple[int, ...]
+    trial_ids: frozenset[str] = (
+        frozenset()
+    )  # empty: not known by name, as in an arm that is searched
+    trials: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class StudyInfo:
     seeds: tuple[int, ...] = ()
     metric: str = "mae"  # the objective's
     region: str = "all"  # the objective's
-    plans: Mapping[str, Plan] = field(default_factory=dict)  # by arm
+    plans: Mapping[str, Plan] = field(default_factory=dict)  # of every one of `arms`
     data: str = ""
     unit: str = ""  # of the label
 
@@ -82,7 +85,7 @@ def read_study(storage: Storage) -> StudyInfo:
         seeds=tuple(raw.get("seeds") or ()),
         metric=objective.get("metric") or "mae",
         region=objective.get("region") or "all",
-        plans=_plans(raw.get("planned") or ()),
+        plans={arm: _plan(raw, arm) for arm in raw.get("arms") or ()},
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
     )
@@ -105,14 +108,16 @@ def _read_json(storage: Storage) -> dict[str, Any]:
     return raw
 
 
-def _plans(planned: Sequence[Mapping[str, Any]]) -> dict[str, Plan]:
-    entries: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in planned:
-        entries.setdefault(entry["arm"], []).append(entry)
-    return {
-        arm: Plan(
-            seeds=frozenset(entry["seed"] for entry in rows if entry.get("seed") is not None),
-            trial_ids=frozenset(entry["trial_id"] for entry in rows if entry.get("trial_id")),
-        )
-        for arm, rows in entries.items()
-    }
+def _plan(raw: Mapping[str, Any], arm: str) -> Plan:
+    """From the list of planned trials if there is one, else from the seeds."""
+    planned = [entry for entry in raw.get("planned") or () if entry["arm"] == arm]
+    seeds = sorted({entry["seed"] for entry in planned if entry.get("seed") is not None})
+    if not seeds:
+        seeds = list(raw.get("seeds") or ())
+        if arm in (raw.get("spaces") or {}):
+            seeds = seeds[:1]  # a search tries its configurations with one seed
+    return Plan(
+        seeds=tuple(seeds),
+        trial_ids=frozenset(entry["trial_id"] for entry in planned if entry.get("trial_id")),
+        trials=(raw.get("trials") or {}).get(arm),
+    )

@@ -10,7 +10,7 @@ Importing this module brings in neither torch nor Ray nor scipy.stats, so that `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class ArmRow:
     arm: str
     cells: Mapping[str, Cell]  # by region
     tried: Mapping[int, int]  # configurations by seed
+    planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # pruned and failed trials
     holes: tuple[Hole, ...]
 
@@ -100,12 +101,12 @@ def arm_table(
     """
     storage = open_studies(root, [study])[study]
     info, rule = read_study(storage), selection_named(selection)
-    _check_named("split", split, SPLITS)
+    check_known("split", split, SPLITS)
     runs = study_runs(storage, info, rule)
     metric = known_metric(runs.metrics, metric or info.metric)
     reference = reference or info.reference
     if reference is not None:
-        _check_named("reference", reference, [arm.arm for arm in runs.arms])
+        check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data:
         _check_one_data_set(study, runs.fingerprints)
     rows = _rows(runs, metric, split)
@@ -127,10 +128,18 @@ def arm_table(
     )
 
 
-def _check_named(what: str, name: str, known: list[str] | tuple[str, ...]) -> None:
+def check_known(what: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not among the known ones.
+
+    Raises:
+        InputError: with the known ones.
+    """
     if name not in known:
-        rule = "unknown arm" if what == "reference" else f"unknown {what}"
-        raise InputError(Fault(where=what, rule=rule, got=name, known=known))
+        raise InputError(Fault(where=what, rule=f"unknown {what}", got=name, known=known))
+
+
+# The verb of the command line is also a call: `dirtune.table("results", "quickstart")`.
+table = arm_table
 
 
 def _check_one_data_set(study: str, fingerprints: tuple[str, ...]) -> None:
@@ -174,7 +183,12 @@ def _row(
             values=found, mean=mean(found.values()), sd=sd(found.values()), n=len(found)
         )
     return ArmRow(
-        arm=arm.arm, cells=cells, tried=arm.tried, unfinished=arm.unfinished, holes=tuple(holes)
+        arm=arm.arm,
+        cells=cells,
+        tried=arm.tried,
+        planned=arm.planned,
+        unfinished=arm.unfinished,
+        holes=tuple(holes),
     )
 
 

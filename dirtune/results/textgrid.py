@@ -1,4 +1,7 @@
-"""A grid of texts, for a terminal or as Markdown: how tables look, whatever is in them."""
+"""A grid of texts, for a terminal or as Markdown: how tables look, whatever is in them.
+
+Texts end without a line break, as `print` wants them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of GitHub's Markdown."""
     marks = ["---", *["---:"] * (len(header) - 1)]
     lines = [[_in_markdown(cell) for cell in line] for line in (header, *rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], marks, *lines[1:]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], marks, *lines[1:]))
 
 
 def plain_text(*parts: RenderableType) -> str:
@@ -43,7 +46,7 @@ def plain_text(*parts: RenderableType) -> str:
     with console.capture() as captured:
         console.print(*parts, sep="\n")
     lines = [line.rstrip() for line in captured.get().split("\n")]
-    return "\n".join(lines).strip("\n") + "\n"
+    return "\n".join(lines).strip("\n")
 
 
 def _in_markdown(cell: str) -> str:

@@ -22,7 +22,7 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, epoch_order, extend_digest, share, train_batches
 from dirtune.data.views import plain_view
 from dirtune.errors import NonFiniteLoss
-from dirtune.metrics import region_metrics
+from dirtune.metrics import RegionMetric, region_metrics
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.randomness import derive_seed
 from dirtune.training.distributed import Ranks
@@ -145,11 +145,12 @@ def predict(training: Training, split: str) -> NDArray[np.float64]:
 
 def evaluate(
     training: Training, split: str, predictions: NDArray[np.float64]
-) -> list[dict[str, Any]]:
+) -> list[RegionMetric]:
     """All metrics of a split in all shot regions: rows with region, metric, value and n."""
-    labels = training.data.splits[split].exact_labels
+    rows = training.data.splits[split]
     rule = training.config.data.shot_rule or training.data.manifest.default_shot_rule
-    return region_metrics(labels, predictions, training.data.regions(split, rule))
+    regions, bins = training.data.regions(split, rule), rows.label_bins.cpu().numpy()
+    return [*region_metrics(rows.exact_labels, predictions, regions, bins=bins)]
 
 
 def use_best_weights(training: Training) -> None:
@@ -170,8 +171,17 @@ def _optimizer(config: TrialConfig, model: Regressor) -> torch.optim.Optimizer:
 def _distributed(training: Training) -> torch.nn.Module:
     if training.ranks.world == 1:
         return training.model
+    _freeze_unread_projection(training)
     # Which parameters take part in the loss depends on the arm, but never on the step.
     return DistributedDataParallel(training.model, static_graph=True)
+
+
+def _freeze_unread_projection(training: Training) -> None:
+    """DDP would wait for the gradient of a projection that neither the predictor nor a term reads."""
+    config, projection = training.config, training.model.projection
+    is_read = config.model.predictor_input != "embedding" or config.terms.active()
+    if projection is not None and not is_read:
+        projection.requires_grad_(requires_grad=False)
 
 
 def _train_epoch(
@@ -242,9 +252,11 @@ class _LossMeans:
             self.first_bad[name] += finite * (self.first_bad[name] == self.steps - 1)
 
     def values(self) -> dict[str, float]:
-        for name, finite_steps in self.first_bad.items():
-            if int(finite_steps) < self.steps:
-                raise NonFiniteLoss(name, self.epoch, int(finite_steps) + 1)
+        # Of several, the first in time: once the weights are not finite, every part is not.
+        finite_steps = {name: int(steps) for name, steps in self.first_bad.items()}
+        first = min(finite_steps, key=finite_steps.__getitem__)
+        if finite_steps[first] < self.steps:
+            raise NonFiniteLoss(first, self.epoch, finite_steps[first] + 1)
         return {f"train/{name}": float(total) / self.steps for name, total in self.sums.items()}
 
 

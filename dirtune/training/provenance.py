@@ -15,14 +15,18 @@ LIBRARIES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "nump
 
 
 def code_version() -> str:
-    """`<package version>+<commit>[.<hash of uncommitted changes>]`; without a checkout the package version alone."""
-    package, folder = version("dirtune"), Path(__file__).parent
+    """`<package version>+<commit>[.<hash of the sources>]`; without a checkout the package version alone.
+
+    The hash stands there when the package's sources are not those of the commit, files not yet added included.
+    """
+    package, folder = version("dirtune"), Path(__file__).parents[1]
+    # Installed into an environment inside somebody else's checkout, the package is not part of that commit.
+    is_tracked = _git(folder, "ls-files", "--", "training/provenance.py")
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-    if commit is None:
+    if not is_tracked or commit is None:
         return package
-    changes = _git(folder, "diff", "HEAD", "--", str(folder))
-    suffix = f".{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else ""
-    return f"{package}+{commit}{suffix}"
+    is_changed = _git(folder, "status", "--porcelain", "--", "*.py")
+    return f"{package}+{commit}.{_sources_hash(folder)}" if is_changed else f"{package}+{commit}"
 
 
 def provenance() -> dict[str, Any]:
@@ -34,6 +38,13 @@ def provenance() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def _sources_hash(folder: Path) -> str:
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        state.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return state.hexdigest()[:8]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -17,6 +17,7 @@ from dirtune.data.views import AUGMENTATIONS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import Manifest
+from dirtune.results.parquetfile import read_files
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
@@ -35,7 +36,7 @@ class TrainResult:
     trial_id: str
     status: Status
     best_epoch: int
-    values: dict[str, float]  # of the last epoch
+    values: dict[str, float]  # of the last epoch; empty if reused
     reused: bool  # it had been recorded before
 
 
@@ -71,8 +72,8 @@ def train(
         study=STUDY, arm=arm, trial_id=config.trial_id(manifest.fingerprint), config=config,
         code_version=code_version(),
     )  # fmt: skip
-    if study.exists(f"results/trials/{job.trial_id}.parquet"):
-        return TrainResult(trial_id=job.trial_id, status="complete", best_epoch=0, values={}, reused=True)
+    if (earlier := _recorded(study, job.trial_id)) is not None:
+        return earlier
     resident = read_directly(storage, manifest, torch.device(device))
     trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage))
     values: dict[str, float] = {}
@@ -83,6 +84,17 @@ def train(
     return TrainResult(
         trial_id=job.trial_id, status=trial.status, best_epoch=trial.training.best_epoch, values=values,
         reused=False,
+    )  # fmt: skip
+
+
+def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
+    columns = ["status", "best_epoch"]
+    tables = read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
+    if not tables:
+        return None
+    (row,) = tables[0].to_pylist()
+    return TrainResult(
+        trial_id=trial_id, status=row["status"], best_epoch=row["best_epoch"] or 0, values={}, reused=True
     )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def _resources(study: ResolvedStudy) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial; a group reserves its own, and `capacity` has counted it."""
     need = study.study.resources
     if need.workers > 1:
-        return tune.PlacementGroupFactory([{"CPU": 0}])
+        return tune.PlacementGroupFactory([{"memory": 1}])  # one byte: Tune refuses to reserve nothing
     return tune.PlacementGroupFactory([{"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
@@ -46,9 +46,14 @@ def check(study: ResolvedStudy, manifest: Manifest) -> None:
     Raises:
         InputError: with everything that does not.
     """
-    faults = [fault for arm in study.arms for fault in _faults_of_arm(study, arm, manifest)]
+    # What several arms share is said for the first of them.
+    faults = {
+        (fault.key.split(".", 2)[-1], fault.rule): fault
+        for arm in reversed(study.arms)
+        for fault in _faults_of_arm(study, arm, manifest)
+    }
     if faults:
-        raise InputError(dict.fromkeys(faults))
+        raise InputError(reversed(faults.values()))
 
 
 def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
@@ -82,9 +87,9 @@ def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
 
 
 def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
-    where = f"study {study.name!r}"
+    where, key = f"study {study.name!r}", f"arms.{arm.name}"
     try:
-        check_against(arm.config, manifest, where=where, key=f"arms.{arm.name}")
+        check_against(arm.config, manifest, where=where, key=key)
         build_regressor(arm.config.model, manifest.inputs, 0)
     except InputError as error:
-        yield from error.faults
+        yield from (replace(fault, where=where, key=fault.key or f"{key}.{fault.where}") for fault in error.faults)

@@ -7,12 +7,14 @@ A knob is named by the dotted path of the setting. It applies to an arm whose co
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, Union
 
-import optuna
 from pydantic import Field, model_validator
 
 from dirtune.frozen import Frozen
+
+if TYPE_CHECKING:
+    import optuna  # a trial worker reads studies and never asks
 
 Scalar: TypeAlias = bool | int | float | str | None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,12 @@ from typing import Any
 
 import ray
 
+from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
+from dirtune.results.compaction import compact
 from dirtune.results.schema import Status
 from dirtune.results.store import read_table, recorded
 from dirtune.storage import Storage
@@ -98,19 +99,6 @@ def resume(
     return _run(resolved, manifest, folder, Storage.at(data), view or Silent())
 
 
-@contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """A Ray session: the running one if there is one, else a local one that ends with the block."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _study_folder(results: str | Path, name: str) -> Storage:
     return Storage.at(results).below(name)
 
@@ -132,7 +120,8 @@ def _plan(study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: floa
 
 def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: bytes) -> None:
     """Make the folder this study's, or see that it already is."""
-    plain = {**study.plain(), "data": {"name": manifest.name, "fingerprint": manifest.fingerprint}}
+    data = {"name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit}
+    plain = {**study.plain(), "data": data}
     if folder.exists(RESOLVED):
         differences = list(_differences(json.loads(folder.read(RESOLVED)), plain))
         if differences:
@@ -173,6 +162,7 @@ def _run(
         if not agenda.is_empty:
             settings = _worker_settings(study, manifest, folder, data)
             run_with_tune(study, driver, settings, materialise(data, manifest))
+            compact(folder)
     return SweepSummary(
         folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed
     )

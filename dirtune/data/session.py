@@ -1,0 +1,26 @@
+"""A Ray session for as long as it is needed: the one that is there, or a quiet local one of our own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the Ray of this process, or of `RAY_ADDRESS`; if there is none, start a local one and end it afterwards."""
+    import ray
+    import ray.data  # sets up its logger, so that the level below stays
+
+    logger = logging.getLogger("ray.data")
+    level, started = logger.level, not ray.is_initialized()
+    logger.setLevel(logging.WARNING)  # a pass over a small set logs 20 lines otherwise
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if started:
+            ray.shutdown()

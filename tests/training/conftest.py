@@ -1,0 +1,95 @@
+"""A toy data set, written as an ingest writes it, and configurations that train on it in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dirtune.config import TrialConfig, merged
+from dirtune.data.cache import ResidentData
+from dirtune.data.census import hash_of, read_back
+from dirtune.data.columns import Columns, to_arrow
+from dirtune.data.store import read_manifest
+from dirtune.data.stream import read_directly
+from dirtune.frozen import read
+from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.storage import Storage
+
+TAIL = (60, 45, 30, 20, 15, 12, 8, 6, 4, 2)  # training samples per label bin; 202 in all
+ROWS = {"train": TAIL, "val": (3,) * 10, "test": (4,) * 10}
+INPUTS = {
+    "image": InputSpec(kind="image", shape=(1, 8, 8)),
+    "vector": InputSpec(kind="vector", shape=(6,)),
+}
+LABEL = LabelSpec(name="length", unit="m", low=0, high=20, bin_width=2, num_bins=10)
+SHOT_RULES = {
+    "toy": ShotRule(many_above=40, few_below=10),
+    "no_few": ShotRule(many_above=40, few_below=0),
+}
+SETTINGS: dict[str, Any] = {
+    "data": {"name": "toy"},
+    "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_offset": 4.0},
+    "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.01},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def configuration() -> Callable[..., TrialConfig]:
+    """Makes a configuration: the toy settings with others laid over them."""
+    return lambda **settings: read(TrialConfig, merged(SETTINGS, settings), where="test")
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which `toy` stands: 202 training, 30 validation and 40 test samples."""
+    root = tmp_path_factory.mktemp("data")
+    home, rows = Storage.at(root / "toy"), {}
+    for seed, (split, per_bin) in enumerate(ROWS.items()):
+        file = f"version-1/{split}/part_0.parquet"
+        Path(home.path(file)).parent.mkdir(parents=True)
+        pq.write_table(to_arrow(_samples(split, per_bin, seed), INPUTS), home.path(file))
+        rows[split] = read_back(home, split, [file], INPUTS)
+    manifest = Manifest(
+        name="toy", inputs=INPUTS, label=LABEL, shot_rules=SHOT_RULES, default_shot_rule="toy",
+        splits={split: found.info(LABEL) for split, found in rows.items()},
+        content_hash=hash_of(each for found in rows.values() for each in found.contents),
+        split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
+    )  # fmt: skip
+    home.write(MANIFEST, manifest.model_dump_json().encode())
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy(data_root: Path) -> ResidentData:
+    """The toy data set as tensors."""
+    storage = Storage.at(data_root)
+    return read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"))
+
+
+def _samples(split: str, per_bin: tuple[int, ...], seed: int) -> Columns:
+    """Labels spread over their bins; a vector and an image that tell the label up to noise."""
+    drawn = np.random.default_rng(seed)
+    bins = np.repeat(np.arange(len(per_bin)), per_bin)
+    labels = LABEL.bin_width * (bins + drawn.random(len(bins)))
+    phase = labels[:, None] / 20 + np.arange(6) / 6
+    brightness = labels[:, None, None, None] * 8 + drawn.normal(0, 20, (len(bins), 1, 8, 8))
+    return {
+        "sample_id": np.array([f"{split}-{row:03d}" for row in range(len(bins))], dtype=object),
+        "label": labels,
+        "vector": (np.sin(3 * phase) + drawn.normal(0, 0.2, phase.shape)).astype(np.float32),
+        "image": (40 + brightness).clip(0, 255).astype(np.uint8),
+    }

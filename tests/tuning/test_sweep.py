@@ -1,0 +1,230 @@
+"""Sweeps for real, on a local Ray: run with `pytest tests/tuning/test_sweep.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+import dirtune
+from dirtune.errors import InputError
+from dirtune.tuning.study import load_study
+
+pytestmark = pytest.mark.ray
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "question": "Does the machinery hold?",
+    "reference": "vanilla",
+    "seeds": [0, 1],
+    "base": {
+        "data": {"name": "digits"},
+        "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
+        "recipe": {"epochs": 3, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
+    },
+    "arms": {
+        "vanilla": {},
+        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
+    },
+    "resources": {"checkpoint_seconds": 0},
+}
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., str]:
+    def write(**changes: Any) -> str:
+        path = tmp_path / f"{changes.get('name', 'tiny')}.yaml"
+        path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+def rows(sql: str, results: Path) -> pd.DataFrame:
+    return dirtune.query(sql, results).to_pandas()
+
+
+def metrics(results: Path, study: str = "tiny") -> pd.DataFrame:
+    sql = f"""select arm, seed, split, selection, region, metric, value, n
+              from metrics join trials using (trial_id) where study = '{study}' order by all"""
+    return rows(sql, results)
+
+
+def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file()
+    first = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert first.run == {"complete": 4}
+    assert first.reused == 0
+    trials = rows("select * from trials order by arm, seed", tmp_path)
+    assert trials[["arm", "seed", "replicate"]].values.tolist() == [
+        ["conr", 0, 0], ["conr", 1, 1], ["vanilla", 0, 0], ["vanilla", 1, 1]
+    ]  # fmt: skip
+    # One seed, one order of samples, whatever the arm.
+    digests = trials.set_index(["arm", "seed"])["sample_order_digest"]
+    assert digests["conr", 0] == digests["vanilla", 0] != digests["conr", 1]
+    assert (trials["epochs_run"] == 3).all()
+    assert (trials["data_fingerprint"].nunique(), trials["code_version"].nunique()) == (1, 1)
+    assert trials["config.terms.conr.omega"].tolist()[:2] == [3.0, 3.0]
+    assert rows("select count(*) c from predictions", tmp_path)["c"][0] == 4 * (600 + 1200)
+
+    second = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert (second.run, second.reused) == ({}, 4)
+    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(trials["trial_id"])
+    leftovers = {p.name for p in (tmp_path / "tiny" / "trials").glob("*/*")}
+    assert leftovers == {"config.json"}
+
+
+def test_a_sweep_and_a_single_run_agree_bit_for_bit(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(seeds=[5])
+    dirtune.sweep(path, data=digits, results=tmp_path)
+    arm = load_study(path).arms[1]
+    dirtune.train(arm.with_seed(5), data=digits, results=tmp_path, arm="conr")
+    swept, single = metrics(tmp_path), metrics(tmp_path, "train")
+    swept = swept[swept["arm"] == "conr"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(swept, single, check_exact=True)
+
+
+def test_a_resident_group_trains_the_same_trials(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    resources = {"workers": 2, "checkpoint_seconds": 0}
+    alone = study_file(name="alone", seeds=[0])
+    together = study_file(name="together", seeds=[0], resources=resources)
+    dirtune.sweep(alone, data=digits, results=tmp_path)
+    dirtune.sweep(together, data=digits, results=tmp_path)
+    trials = rows("select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path)
+    assert trials.groupby("study")["workers"].unique().to_dict() == {"alone": [1], "together": [2]}
+    assert trials["sample_order_digest"].nunique() == 1
+    assert trials[trials["study"] == "together"]["worker"].nunique() == 1  # one group ran both trials
+    one, two = metrics(tmp_path, "alone"), metrics(tmp_path, "together")
+    chosen = one["metric"].isin(["mae", "rmse"])
+    pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
+
+
+def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(
+        seeds=[0],
+        search={"trials": 8, "sampler": "random", "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}},
+        space={
+            "terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2},
+            "model.projection_dim": {"distribution": "choice", "values": [2, 4, 8]},
+        },
+    )
+    summary = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert sum(summary.run.values()) == 1 + 8
+    trials = rows("select * from trials where arm = 'conr'", tmp_path)
+    assert trials["config.terms.conr.beta"].dtype == "float64"
+    assert trials["config.model.projection_dim"].dtype.kind in "iIf"
+    assert trials["config.terms.conr.beta"].nunique() == 8
+    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db").trials
+    by_state = pd.Series([trial.state for trial in told]).value_counts()
+    assert by_state.get(TrialState.COMPLETE, 0) == (trials["status"] == "complete").sum()
+    assert by_state.get(TrialState.PRUNED, 0) == (trials["status"] == "pruned").sum() > 0
+    pruned = trials[trials["status"] == "pruned"]
+    assert (pruned["epochs_run"] < 3).all()
+    assert pruned["objective"].notna().all()
+    epochs = rows("select trial_id, max(epoch) e from epochs group by trial_id", tmp_path).set_index("trial_id")["e"]
+    assert (epochs[pruned["trial_id"]].values == pruned["epochs_run"].values).all()
+
+
+def test_a_trial_that_diverges_is_recorded_as_failed_and_the_sweep_goes_on(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
+    summary = dirtune.sweep(study_file(arms=arms, seeds=[0]), data=digits, results=tmp_path)
+    assert summary.run == {"complete": 1, "failed": 1}
+    row = rows("select * from trials where arm = 'wild'", tmp_path).iloc[0]
+    assert (row["status"], row["error_term"], row["error_epoch"]) == ("failed", "regression", 1)
+    assert "'regression' is not finite at epoch 1, step" in row["error"]
+
+
+def test_the_folder_of_another_study_is_refused_with_the_difference(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    dirtune.sweep(study_file(seeds=[0]), data=digits, results=tmp_path)
+    arms = {"vanilla": {}, "conr": {"terms": {"conr": {"beta": 9.0, "omega": 3.0}}}}
+    with pytest.raises(InputError) as caught:
+        dirtune.sweep(study_file(seeds=[0], arms=arms), data=digits, results=tmp_path)
+    text = str(caught.value)
+    assert "holds another study of this name" in text
+    assert "configs.conr.terms.conr.beta: was 0.1, is now 9.0" in text
+    assert "configs.conr.model.projection_dim: was 8, is now None" in text
+
+
+def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    arms = {
+        "vanilla": {},
+        "text": {"model": {"encoder": {"name": "bilstm"}}},
+        "eyes": {"recipe": {"views": {"augmentation": "rotate"}}, "data": {"shot_rule": "official"}},
+    }
+    with pytest.raises(InputError) as caught:
+        dirtune.sweep(study_file(arms=arms), data=digits, results=tmp_path)
+    text = str(caught.value)
+    assert "arms.text.model.encoder: encoder 'bilstm' needs" in text
+    assert "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift" in text
+    assert "arms.eyes.data.shot_rule: unknown shot rule, got 'official'; known: counts" in text
+    with pytest.raises(InputError, match="the cluster has 2 and 0"):
+        dirtune.sweep(study_file(resources={"workers": 3}), data=digits, results=tmp_path)
+    assert not (tmp_path / "tiny" / "results").exists()
+
+
+def test_nothing_to_resume_is_said_with_what_is_there(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no sweep of this study to resume, got 'tiny'"):
+        dirtune.resume("tiny", data=digits, results=tmp_path)
+
+
+def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
+    """Run a command and kill -9 it as soon as `is_time()`."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not is_time():
+        assert child.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline, "the sweep did not get far enough to be killed"
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
+    path = study_file(base=base)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
+
+    def in_the_middle() -> bool:
+        recorded = list((killed / "tiny/results/trials").glob("*.parquet"))
+        started = list((killed / "tiny/trials").glob("*/checkpoint/state.pt"))
+        return len(recorded) >= 1 and len(started) >= 1
+
+    kill_when(command, in_the_middle)
+    before = dirtune.status("tiny", results=killed)
+    assert 1 <= before.done < 4
+    assert all(0 < trial.epochs_run < 12 for trial in before.started)
+    resumed = dirtune.resume("tiny", data=digits, results=killed)
+    assert resumed.reused >= before.done
+    assert resumed.reused + resumed.run["complete"] == 4
+    dirtune.sweep(path, data=digits, results=undisturbed)
+    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
+    order = "select arm, seed, sample_order_digest, best_epoch, objective from trials order by all"
+    pd.testing.assert_frame_equal(rows(order, killed), rows(order, undisturbed), check_exact=True)
