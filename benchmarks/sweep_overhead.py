@@ -70,7 +70,18 @@ def time_bare(data: str, epochs: int, trials: int, cores: int) -> float:
     shares = [list(range(trials))[core::cores] for core in range(cores)]
     started = time.perf_counter()
     children = [
-        subprocess.Popen([sys.executable, __file__, "--bare", ",".join(map(str, share)), "--epochs", str(epochs), "--data", data])
+        subprocess.Popen(
+            [
+                sys.executable,
+                __file__,
+                "--bare",
+                ",".join(map(str, share)),
+                "--epochs",
+                str(epochs),
+                "--data",
+                data,
+            ]
+        )
         for share in shares
     ]
     assert not any(child.wait() for child in children)
@@ -90,7 +101,9 @@ def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
     return path
 
 
-def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float, list[float], float]:
+def time_sweep(
+    data: str, epochs: int, trials: int, workers: int
+) -> tuple[float, list[float], float]:
     """Wall seconds, recorded overhead per trial by start, and the mean seconds of training per trial."""
     with tempfile.TemporaryDirectory() as scratch:
         path = study_file(Path(scratch), epochs, trials, workers)
@@ -101,7 +114,11 @@ def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float
                "from trials order by started_at")  # fmt: skip
         rows = dirtune.query(sql, scratch).to_pylist()
     assert [row["status"] for row in rows] == ["complete"] * trials
-    return wall, [row["seconds_overhead"] for row in rows], sum(row["spent"] for row in rows) / trials
+    return (
+        wall,
+        [row["seconds_overhead"] for row in rows],
+        sum(row["spent"] for row in rows) / trials,
+    )
 
 
 def main() -> None:
@@ -120,13 +137,21 @@ def main() -> None:
     wall, overhead, spent = time_sweep(options.data, options.epochs, options.trials, workers)
     slots = 1 if options.group else options.cores
     later = overhead[slots:]
-    print(f"sweep: {options.trials} trials x {options.epochs} epochs, {workers} worker(s) each: {wall:.1f} s wall")
+    print(
+        f"sweep: {options.trials} trials x {options.epochs} epochs, {workers} worker(s) each: {wall:.1f} s wall"
+    )
     print(f"  own time of a trial (train + eval + data): {spent:.2f} s")
-    print(f"  recorded overhead per trial once workers are up: mean {sum(later) / len(later):.3f} s, max {max(later):.3f} s")
-    print(f"  first trial of each worker: {', '.join(f'{value:.2f} s' for value in overhead[:slots])}")
+    print(
+        f"  recorded overhead per trial once workers are up: mean {sum(later) / len(later):.3f} s, max {max(later):.3f} s"
+    )
+    print(
+        f"  first trial of each worker: {', '.join(f'{value:.2f} s' for value in overhead[:slots])}"
+    )
     if not options.group:
         bare = time_bare(options.data, options.epochs, options.trials, options.cores)
-        print(f"bare loop on {options.cores} cores: {bare:.1f} s wall; sweep / bare = {wall / bare:.2f}")
+        print(
+            f"bare loop on {options.cores} cores: {bare:.1f} s wall; sweep / bare = {wall / bare:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _HOMES = {
     "train": "dirtune.training.train:train",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,11 +22,16 @@ def catalogue() -> dict[str, dict[str, str]]:
         "terms": _sentences(TERMS),
         "encoders": _sentences(ENCODERS),
         "augmentations": _sentences(AUGMENTATIONS),
-        "metrics": {name: "" for name in METRICS},
+        "metrics": dict.fromkeys(METRICS, ""),
         "data": dict(import_module("pipelines").PIPELINES),
-        "studies": {name: str(read_yaml(path)["question"]) for name, path in shipped_studies().items()},
+        "studies": {
+            name: str(read_yaml(path)["question"]) for name, path in shipped_studies().items()
+        },
     }
 
 
 def _sentences(registry: Mapping[str, Any]) -> dict[str, str]:
-    return {name: (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ") for name, thing in registry.items()}
+    return {
+        name: (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+        for name, thing in registry.items()
+    }

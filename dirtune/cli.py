@@ -17,7 +17,9 @@ app = typer.Typer(
     help="Ablation sweeps for deep imbalanced regression.",
 )  # fmt: skip
 
-DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
+DataRoot = Annotated[
+    str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")
+]
 ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
 SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
@@ -39,8 +41,12 @@ def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
     raw: Annotated[Path | None, typer.Option(help="Folder with the raw files.")] = None,
     data: DataRoot = "data",
-    sentence_model: Annotated[str | None, typer.Option(help="sts_b: model for frozen sentence features.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")] = None,
+    sentence_model: Annotated[
+        str | None, typer.Option(help="sts_b: model for frozen sentence features.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")
+    ] = None,
 ) -> None:
     """Write a data set as sharded Parquet with a manifest."""
     from dirtune.data.ingest import ingest as call
@@ -57,7 +63,9 @@ def ingest(
 def inspect(
     name: Annotated[str, typer.Argument(help="An ingested data set.")],
     data: DataRoot = "data",
-    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the set's manifest.")] = None,
+    shot_rule: Annotated[
+        str | None, typer.Option(help="A shot rule of the set's manifest.")
+    ] = None,
 ) -> None:
     """Show counts per split and shot region, and the label histogram."""
     from dirtune.data.ingest import inspect as call
@@ -67,11 +75,19 @@ def inspect(
 
 @app.command()
 def train(
-    file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
-    study: Annotated[str | None, typer.Option(help="Take the configuration of an arm of this study.")] = None,
-    arm: Annotated[str | None, typer.Option(help="The arm; default: the study's reference.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A YAML file with a trial configuration.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Take the configuration of an arm of this study.")
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="The arm; default: the study's reference.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2.")
+    ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
@@ -133,9 +149,13 @@ def status(study: SweepName, results: ResultsRoot = "results") -> None:
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")],
+    sql: Annotated[
+        str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")
+    ],
     results: ResultsRoot = "results",
-    format_: Annotated[str, typer.Option("--format", help="table, csv, json or markdown.")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", help="table, csv, json or markdown.")
+    ] = "table",
 ) -> None:
     """Ask the results tables, read-only."""
     from dirtune.results.query import format_table
@@ -148,17 +168,23 @@ def query(
 def table(
     study: SweepName,
     results: ResultsRoot = "results",
-    metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Default: the metric of the study's objective.")
+    ] = None,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
-    reference: Annotated[str | None, typer.Option(help="Compare with this arm; default: the study's.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Compare with this arm; default: the study's.")
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="table, markdown or csv.")] = "table",
 ) -> None:
     """Compare the arms of a study: all, many, medium and few, with paired differences."""
     from dirtune.results.rendering import render
     from dirtune.results.tables import arm_table
 
-    made = arm_table(results, study, metric=metric, split=split, selection=selection, reference=reference)
+    made = arm_table(
+        results, study, metric=metric, split=split, selection=selection, reference=reference
+    )
     print(render(made, format_))
 
 
@@ -167,9 +193,13 @@ def plot(
     study: SweepName,
     results: ResultsRoot = "results",
     kind: Annotated[str, typer.Option(help="regions or curve.")] = "regions",
-    x: Annotated[str | None, typer.Option(help="curve: the setting on the x axis, such as terms.conr.omega.")] = None,
+    x: Annotated[
+        str | None, typer.Option(help="curve: the setting on the x axis, such as terms.conr.omega.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Default: the metric of the study's objective.")
+    ] = None,
     region: Annotated[str, typer.Option(help="curve: the shot region.")] = "all",
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
 ) -> None:
@@ -177,11 +207,17 @@ def plot(
     from dirtune.results.plots import plot as call
 
     file = output or Path("figures") / f"{study}-{kind}.png"
-    _print(f"figure: {call(results, study, kind, x=x, output=file, metric=metric, region=region, split=split)}")
+    _print(
+        f"figure: {call(results, study, kind, x=x, output=file, metric=metric, region=region, split=split)}"
+    )
 
 
 @app.command(name="list")
-def list_(kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None) -> None:
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")
+    ] = None,
+) -> None:
     """List what a study can name."""
     from dirtune.catalogue import catalogue
     from dirtune.display import catalogue_table
@@ -195,7 +231,11 @@ def list_(kind: Annotated[str | None, typer.Argument(help="losses, terms, encode
 
 
 def _trial_settings(
-    file: Path | None, study: str | None, arm: str | None, seed: int | None, settings: dict[str, Any]
+    file: Path | None,
+    study: str | None,
+    arm: str | None,
+    seed: int | None,
+    settings: dict[str, Any],
 ) -> tuple[dict[str, Any], str]:
     """A trial's configuration as plain data, and what to call its source."""
     from dirtune.config import merged, nested
@@ -222,7 +262,9 @@ def _arm_settings(study: str, name: str | None) -> dict[str, Any]:
     arms = {arm.name: arm for arm in resolved.arms}
     wanted = name or resolved.study.reference
     if wanted not in arms:
-        raise InputError(Fault(where=study, key="arms", rule="unknown arm", got=wanted, known=tuple(arms)))
+        raise InputError(
+            Fault(where=study, key="arms", rule="unknown arm", got=wanted, known=tuple(arms))
+        )
     return arms[wanted].config.plain()
 
 

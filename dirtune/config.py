@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Union
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_serializer, model_validator
-from pydantic.functional_serializers import SerializerFunctionWrapHandler
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from dirtune.frozen import Frozen, digest
-from dirtune.losses import LOSSES, TERMS, Term
+from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import HIGHER_IS_BETTER, METRICS
 from dirtune.models.regressor import ModelSpec
 from dirtune.results.schema import REGIONS
@@ -108,7 +115,9 @@ class Objective(Frozen):
     @model_validator(mode="after")
     def _names_are_known(self) -> Objective:
         if self.metric not in METRICS:
-            raise ValueError(f"metric must be one of {', '.join(sorted(METRICS))}, got {self.metric!r}")
+            raise ValueError(
+                f"metric must be one of {', '.join(sorted(METRICS))}, got {self.metric!r}"
+            )
         if self.region not in REGIONS:
             raise ValueError(f"region must be one of {', '.join(REGIONS)}, got {self.region!r}")
         return self
@@ -141,7 +150,10 @@ Terms = create_model(  # type: ignore[call-overload]
 )
 
 
-AnyLoss = Annotated[Union[tuple(LOSSES.values())], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyLoss = RegressionLoss
+else:
+    AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
 
 
 class TrialConfig(Frozen):

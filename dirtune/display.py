@@ -26,7 +26,9 @@ def plan_table(plan: Plan) -> Table:
     """What a study would run, arm by arm."""
     study = plan.study
     need = study.study.resources
-    table = Table(title=f"{study.name}: {study.study.question}", title_justify="left", caption_justify="left")
+    table = Table(
+        title=f"{study.name}: {study.study.question}", title_justify="left", caption_justify="left"
+    )
     for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters"):
         table.add_column(column, justify="left" if column in {"arm", "tuned settings"} else "right")
     for arm in study.arms:
@@ -46,7 +48,10 @@ def plan_table(plan: Plan) -> Table:
 
 def status_table(status: SweepStatus) -> Table:
     """A sweep's trials by arm and state, and the started ones below."""
-    table = Table(title=f"{status.study}: {status.done} of {status.total} trials recorded", title_justify="left")
+    table = Table(
+        title=f"{status.study}: {status.done} of {status.total} trials recorded",
+        title_justify="left",
+    )
     for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last sign"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for arm, planned in status.planned.items():
@@ -70,11 +75,17 @@ def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
 
 def summary_text(summary: SweepSummary) -> str:
     """What a sweep did, in one sentence or two."""
-    counts = ", ".join(f"{number} {status}" for status, number in summary.run.items()) or "nothing to run"
+    counts = (
+        ", ".join(f"{number} {status}" for status, number in summary.run.items())
+        or "nothing to run"
+    )
     text = f"{counts}; {summary.reused} reused. Parquet: {summary.folder}/results"
     if summary.crashed:
-        lost = "; ".join(f"{trial_id}: {error.splitlines()[-1]}" for trial_id, error in summary.crashed.items())
-        text += f"\n{len(summary.crashed)} trials did not end ({lost}); `dirtune resume` continues them."
+        reasons = "; ".join(sorted(set(summary.crashed.values())))
+        text += (
+            f"\n{len(summary.crashed)} trials lost their worker ({reasons}); {summary.left} trials are left, "
+            "`dirtune resume` continues them."
+        )
     return text
 
 
@@ -119,7 +130,11 @@ class SweepView:
     def ended(self, job: TrialJob, ending: Ending) -> None:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
-        value = "" if ending.objective is None else f" {job.config.objective.name} {ending.objective:.4g}"
+        value = (
+            ""
+            if ending.objective is None
+            else f" {job.config.objective.name} {ending.objective:.4g}"
+        )
         seconds = time.monotonic() - self._started
         self._console.print(
             f"[{self._done:>{len(str(self._total))}}/{self._total}] {seconds:5.0f} s  {job.arm}, "
@@ -136,7 +151,11 @@ def train_with_bar(console: Console) -> Iterator[Callable[[int, int, dict[str, f
     task = bar.add_task("epochs", total=None)
 
     def on_epoch(epoch: int, planned: int, values: dict[str, float]) -> None:
-        text = "  ".join(f"{name} {values[name]:.4g}" for name in ("train/loss", "val/all/mae", "val/few/mae") if name in values)
+        text = "  ".join(
+            f"{name} {values[name]:.4g}"
+            for name in ("train/loss", "val/all/mae", "val/few/mae")
+            if name in values
+        )
         bar.update(task, total=planned, completed=epoch, description=text)
         if not console.is_terminal:
             console.print(f"epoch {epoch}/{planned}  {text}", markup=False, highlight=False)

@@ -50,7 +50,9 @@ def read(model: type[FrozenT], raw: object, *, where: str, prefix: str = "") -> 
     except ValidationError as error:
         raise InputError(faults_of(error, model, where=where, prefix=prefix)) from None
     except (TypeError, ValueError) as error:  # a YAML date or set, or a list that holds itself
-        raise InputError(Fault(where=where, key=prefix, rule=f"must be plain data ({error})")) from None
+        raise InputError(
+            Fault(where=where, key=prefix, rule=f"must be plain data ({error})")
+        ) from None
 
 
 def faults_of(

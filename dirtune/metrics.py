@@ -181,7 +181,6 @@ METRICS: dict[str, Callable[[ErrorSums], float] | None] = {
     "spearman": None,  # not a function of sums
 }
 HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman"})
-HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman"})
 
 
 class RegionMetric(TypedDict):

@@ -37,7 +37,9 @@ class Storage:
         try:
             filesystem, root = pafs.FileSystem.from_uri(str(location))
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(Fault(where=str(location), rule=f"no usable location ({error})")) from None
+            raise InputError(
+                Fault(where=str(location), rule=f"no usable location ({error})")
+            ) from None
         return cls(filesystem, root.rstrip("/"))
 
     @property
@@ -53,12 +55,12 @@ class Storage:
         return Storage(self.filesystem, self.path(name))
 
     def exists(self, name: str) -> bool:
-        return self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound
+        return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
 
     def read(self, name: str) -> bytes:
         """The whole content of a file; `FileNotFoundError` if it is not there."""
         with self.filesystem.open_input_stream(self.path(name)) as stream:
-            return stream.read()
+            return bytes(stream.read())
 
     def write(self, name: str, content: bytes) -> None:
         """Put a whole file in place of whatever was there; after a crash the old or the new one stands, never a part."""

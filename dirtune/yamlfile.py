@@ -24,7 +24,7 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for position, key in enumerate(keys):
         if key in keys[:position]:
             raise yaml.constructor.ConstructorError(
@@ -42,7 +42,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
-        raise InputError(Fault(where=line, rule=f"not readable as YAML ({error.problem})")) from None
+        raise InputError(
+            Fault(where=line, rule=f"not readable as YAML ({error.problem})")
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(Fault(where=where, rule=f"not readable as YAML ({error})")) from None
 

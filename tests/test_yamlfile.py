@@ -44,7 +44,7 @@ def test_yaml_cannot_construct_python_objects() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.yaml: no such file"):
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
         read_yaml(tmp_path / "none.yaml")
 
 

@@ -55,7 +55,9 @@ class ResidentData:
 
 
 def resident(
-    manifest: Manifest, arrays: Mapping[str, Mapping[str, NDArray[np.generic]]], device: torch.device
+    manifest: Manifest,
+    arrays: Mapping[str, Mapping[str, NDArray[np.generic]]],
+    device: torch.device,
 ) -> ResidentData:
     """Place decoded arrays (by split, then by column) on a device."""
     splits = {name: _resident_split(manifest, columns, device) for name, columns in arrays.items()}
@@ -70,7 +72,9 @@ def _resident_split(
     bins = label_bins(labels, manifest.label)
     return ResidentSplit(
         sample_ids=tuple(columns["sample_id"][order].tolist()),
-        inputs={name: torch.from_numpy(columns[name][order]).to(device) for name in manifest.inputs},
+        inputs={
+            name: torch.from_numpy(columns[name][order]).to(device) for name in manifest.inputs
+        },
         labels=torch.from_numpy(labels).to(device, torch.float32),
         label_bins=torch.from_numpy(bins).to(device),
         exact_labels=labels,

@@ -69,7 +69,9 @@ def make_views(
     augment = AUGMENTATIONS[augmentation]
     views = []
     for view in range(count):
-        generator = torch.Generator().manual_seed(derive_seed(stream[0], "views", *stream[1:], view))
+        generator = torch.Generator().manual_seed(
+            derive_seed(stream[0], "views", *stream[1:], view)
+        )
         views.append(
             {
                 name: augment(to_float(value), generator, total, rows) if is_image(value) else value
@@ -85,6 +87,7 @@ def plain_view(inputs: Inputs) -> Inputs:
 
 
 def is_image(value: Tensor) -> bool:
+    """Whether an input column holds images: they are the ones stored as bytes."""
     return value.dtype == torch.uint8
 
 
@@ -97,7 +100,9 @@ def _pad_crop(
     images: Images, generator: torch.Generator, total: int, rows: slice, *, padding: int
 ) -> Images:
     height, width = images.shape[-2:]
-    offsets = torch.randint(2 * padding + 1, (total, 2), generator=generator)[rows].to(images.device)
+    offsets = torch.randint(2 * padding + 1, (total, 2), generator=generator)[rows].to(
+        images.device
+    )
     padded = F.pad(images, (padding,) * 4)
     sample = torch.arange(images.shape[0], device=images.device)[:, None, None]
     y = offsets[:, 0, None, None] + torch.arange(height, device=images.device)[:, None]

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,7 +34,7 @@ from dirtune.models.encoders.encoder import Encoder
 from dirtune.randomness import derive_seed
 
 PredictorInput = Literal["representation", "projection", "embedding"]
-AnyEncoder = Annotated[Union[tuple(ENCODERS.values())], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+AnyEncoder = Annotated[reduce(or_, ENCODERS.values()), Field(discriminator="name")]  # type: ignore[valid-type]
 
 _SHORTEST = 1e-6  # a vector shorter than this has no direction
 

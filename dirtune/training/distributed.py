@@ -31,7 +31,7 @@ class Ranks:
         """The rows of all ranks, in the order of the ranks; differentiable; shares may be uneven."""
         if self.world == 1:
             return rows
-        gathered: Tensor = _Gather.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(rows, self.rank, self.world)
         return gathered
 
 

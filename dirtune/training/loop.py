@@ -55,7 +55,9 @@ class Training:
     ranks: Ranks
     model: Regressor
     optimizer: torch.optim.Optimizer
-    history: list[dict[str, float]] = field(default_factory=list)  # one mapping name -> value per epoch
+    history: list[dict[str, float]] = field(
+        default_factory=list
+    )  # one mapping name -> value per epoch
     best_epoch: int = 0  # counted from 1; 0: no epoch with a defined objective yet
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
@@ -73,7 +75,11 @@ class Training:
     @property
     def best_objective(self) -> float | None:
         """The validation objective at `best_epoch`."""
-        return self.history[self.best_epoch - 1][self.config.objective.name] if self.best_epoch else None
+        return (
+            self.history[self.best_epoch - 1][self.config.objective.name]
+            if self.best_epoch
+            else None
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as tensors and plain data."""
@@ -224,7 +230,7 @@ def _step(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
     label_range = training.data.manifest.label.range
     loss = total_loss(training.config, output, batch, training.ranks, label_range)
     training.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    loss.total.backward()
     if training.config.recipe.gradient_clip is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
     training.optimizer.step()

@@ -61,7 +61,9 @@ def total_loss(
         return Loss(total, parts)
     skipped = 0 if config.recipe.views.regression == "all" else 1
     inputs = TermInputs(
-        representations=_gathered_views(output.representations, views, ranks)[skipped:].flatten(0, 1),
+        representations=_gathered_views(output.representations, views, ranks)[skipped:].flatten(
+            0, 1
+        ),
         labels=labels.repeat(views - skipped),
         label_bins=ranks.gather(batch.label_bins).repeat(views - skipped),
         predictions=predictions[skipped:].detach().flatten(),

@@ -234,7 +234,11 @@ class TrialRun:
 
 
 def run(
-    job: TrialJob, training_data: ResidentData, study: Storage, *, vocabulary: list[str] | None = None
+    job: TrialJob,
+    training_data: ResidentData,
+    study: Storage,
+    *,
+    vocabulary: list[str] | None = None,
 ) -> Training:
     """Run one trial to its record in this process."""
     trial = TrialRun(job, training_data, study, vocabulary=vocabulary)

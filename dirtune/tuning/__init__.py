@@ -1,0 +1,1 @@
+"""Tuning: studies, search spaces, the search, resident workers, and the sweep that drives them with Ray."""

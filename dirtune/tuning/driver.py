@@ -30,6 +30,11 @@ from dirtune.tuning.study import ResolvedStudy
 from dirtune.tuning.trainable import JOB, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
+CRASHES_TO_STOP = 3
+WORKER_RESTARTS = (
+    2  # a trial whose worker died goes on from its checkpoint on another one, so often
+)
+
 
 class View(Protocol):
     """Whoever wants to see a sweep run: a progress bar, a log, a test."""
@@ -65,6 +70,12 @@ class Driver:
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
+    _crashes_in_a_row: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing is left to start, or workers die one after another before their first epoch."""
+        return self.agenda.is_empty or self._crashes_in_a_row >= CRASHES_TO_STOP
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles what it is given, for a restore of its own that is never used here.
@@ -72,15 +83,15 @@ class Driver:
 
     def start(self) -> TrialJob | None:
         """The next trial, if a slot is free and one is left."""
-        # Optuna is asked only when a slot is free, so that it knows as much as it can.
-        job = self.agenda.next() if len(self._running) < self.concurrent else None
+        if self.is_finished or len(self._running) >= self.concurrent:
+            return None
+        job = self.agenda.next()  # only now: Optuna shall know as much as it can
         if job is not None:
             self._running.add(job.trial_id)
         return job
 
     def epoch(self, job: TrialJob, result: Mapping[str, Any]) -> None:
-        if result[EPOCH] == 0:
-            return
+        self._crashes_in_a_row = 0
         objective = result.get(OBJECTIVE)
         self.agenda.report(job, result[EPOCH], objective)
         self.view.epoch(job, result[EPOCH], objective)
@@ -93,10 +104,11 @@ class Driver:
             tidy(self.folder, job.trial_id)
         self._finish(job, Ending(status=status, objective=result.get("best_objective")))
 
-    def crash(self, job: TrialJob, error: str) -> None:
+    def crash(self, job: TrialJob) -> None:
         """The worker died. Nothing is recorded: the trial goes on from its checkpoint when the sweep is resumed."""
-        self.crashed[job.trial_id] = error
+        self.crashed[job.trial_id] = "the worker died"
         self._running.discard(job.trial_id)
+        self._crashes_in_a_row += 1
 
     def _progress_of(self, job: TrialJob) -> Progress:
         progress = read_progress(self.folder, job.trial_id)
@@ -121,9 +133,11 @@ class _Suggestions(Searcher):
         job = self._driver.start()
         if job is not None:
             return {JOB: job, ARM: job.arm}
-        return str(Searcher.FINISHED) if self._driver.agenda.is_empty else None
+        return str(Searcher.FINISHED) if self._driver.is_finished else None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """The callback below sees the trial itself."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -139,14 +153,32 @@ class _Endings(tune.Callback):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         self._driver.epoch(trial.config[JOB], result)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         self._driver.ended(trial.config[JOB], trial.last_result)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._driver.crash(trial.config[JOB], str(trial.get_error() or "the worker died"))
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._driver.crash(trial.config[JOB])
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        for trial in trials:  # only now does Tune say why
+            trial_id, error = trial.config[JOB].trial_id, trial.get_error()
+            if trial_id in self._driver.crashed and error is not None:
+                self._driver.crashed[trial_id] = _reason(str(error))
+
+
+def _reason(error: str) -> str:
+    """The first sentence of the last line of a remote traceback, which names the exception."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return lines[-1].split(". ")[0] if lines else "the worker died"
 
 
 def run_with_tune(
@@ -164,7 +196,7 @@ def run_with_tune(
             ),
             run_config=tune.RunConfig(
                 name=study.name, storage_path=scratch, verbose=0, callbacks=[_Endings(driver)],
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
             ),
         )  # fmt: skip
         tuner.fit()
@@ -174,8 +206,12 @@ def _resources(study: ResolvedStudy) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial; a group reserves its own, and `capacity` has counted it."""
     need = study.study.resources
     if need.workers > 1:
-        return tune.PlacementGroupFactory([{"memory": 1}])  # one byte: Tune refuses to reserve nothing
-    return tune.PlacementGroupFactory([{"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}])
+        return tune.PlacementGroupFactory(
+            [{"memory": 1}]
+        )  # one byte: Tune refuses to reserve nothing
+    return tune.PlacementGroupFactory(
+        [{"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}]
+    )
 
 
 def _trial_name(trial: Trial) -> str:

@@ -120,7 +120,11 @@ def _serve(config: dict[str, Any]) -> None:
     worker = ResidentWorker(config["settings"], config["blocks"], device, ranks)
     number = 0
     while (command := ray.get(mailbox.receive.remote(number))) != CLOSE:
-        result = worker.step() if command == STEP else worker.start(command)
+        result = None
+        if command == STEP:
+            result = worker.step()
+        else:
+            worker.start(command)
         if ranks.is_first:
             ray.get(mailbox.answer.remote(number, result))
         number += 1

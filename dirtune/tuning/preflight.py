@@ -36,7 +36,9 @@ def data_set_of(study: ResolvedStudy) -> str:
     """
     names = sorted({arm.config.data.name for arm in study.arms})
     if len(names) > 1:
-        raise InputError(Fault(where=study.name, rule="all arms of a study share one data set", got=names))
+        raise InputError(
+            Fault(where=study.name, rule="all arms of a study share one data set", got=names)
+        )
     return names[0]
 
 
@@ -92,4 +94,7 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
         check_against(arm.config, manifest, where=where, key=key)
         build_regressor(arm.config.model, manifest.inputs, 0)
     except InputError as error:
-        yield from (replace(fault, where=where, key=fault.key or f"{key}.{fault.where}") for fault in error.faults)
+        yield from (
+            replace(fault, where=where, key=fault.key or f"{key}.{fault.where}")
+            for fault in error.faults
+        )

@@ -63,7 +63,9 @@ class ArmSearch:
         )  # fmt: skip
         earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
         search = study.study.search
-        self._optuna.sampler = _sampler(search.sampler, derive_seed(search.seed, arm.name, len(earlier)))
+        self._optuna.sampler = _sampler(
+            search.sampler, derive_seed(search.seed, arm.name, len(earlier))
+        )
         self._known = {trial.user_attrs[TRIAL_ID] for trial in earlier}
         self._open = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)

@@ -19,8 +19,16 @@ from pydantic import Field
 from dirtune.config import Objective, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, canonical_json, read
+from dirtune.tuning.faults import (
+    faults_between_parts,
+    faults_of_arms,
+    faults_of_config,
+    faults_of_space,
+    is_of_base,
+)
 from dirtune.tuning.space import Knob, size
 from dirtune.yamlfile import read_yaml
+
 
 class Asha(Frozen):
     """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
@@ -159,7 +167,12 @@ def find_study(name_or_path: str) -> Path:
         return path
     shipped = shipped_studies()
     if name_or_path not in shipped:
-        fault = Fault(where="study", rule="unknown study (or no such file)", got=name_or_path, known=list(shipped))
+        fault = Fault(
+            where="study",
+            rule="unknown study (or no such file)",
+            got=name_or_path,
+            known=list(shipped),
+        )
         raise InputError(fault)  # fmt: skip
     return shipped[name_or_path]
 
@@ -177,22 +190,24 @@ def load_study(name_or_path: str) -> ResolvedStudy:
 def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     """Resolve a study given as plain data; `where` names its source in faults."""
     if not isinstance(raw, dict):
-        raise InputError(Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__))
+        raise InputError(
+            Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__)
+        )
     study = read(Study, raw, where=where)
-    faults = list(_faults_between_parts(study, where))
+    faults = list(faults_between_parts(study, [name for name, _, _ in _cells(study)], where))
     base = {**study.base, "objective": study.objective.model_dump(), "seed": study.seeds[0]}
-    base_faults = _faults_of_config(base, where, "base")
+    base_faults = faults_of_config(base, where, "base")
     faults += base_faults
     arms: list[Arm] = []
     for name, cell, overlay in _cells(study):
         config = merged(base, overlay)
-        found = _faults_of_config(config, where, f"arms.{name}")
-        faults += [fault for fault in found if not _is_of_base(fault, base_faults)]
+        found = faults_of_config(config, where, f"arms.{name}")
+        faults += [fault for fault in found if not is_of_base(fault, base_faults)]
         if not found:
             knobs = _knobs_of(study, name, config)
             arms.append(Arm(name=name, cell=cell, config=_config(config), knobs=knobs))
     if not faults:
-        faults += [*_faults_of_space(study, arms, where), *_faults_of_arms(study, arms, where)]
+        faults += [*faults_of_space(study, arms, where), *faults_of_arms(arms, where)]
     if faults:
         raise InputError(faults)
     return ResolvedStudy(study=study, arms=tuple(arms))
@@ -226,39 +241,6 @@ def _cell_name(arm: str, cell: Mapping[str, Any], *, named: bool) -> str:
     return " ".join([arm, *values] if named or not values else values)
 
 
-def _faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
-    try:
-        read(TrialConfig, plain, where=where, prefix=prefix)
-    except InputError as error:
-        return list(error.faults)
-    return []
-
-
-def _is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
-    """Whether an arm only repeats what is already wrong in `base`."""
-    key = fault.key.split(".", 2)[-1]
-    return any((key, fault.rule) == (base.key.split(".", 1)[-1], base.rule) for base in base_faults)
-
-
-def _faults_between_parts(study: Study, where: str) -> Iterator[Fault]:
-    arms = [name for name, _, _ in _cells(study)]
-    if study.reference not in arms:
-        yield Fault(where=where, key="reference", rule="unknown arm", got=study.reference, known=arms)
-    if len(set(study.seeds)) < len(study.seeds):
-        yield Fault(where=where, key="seeds", rule="a seed stands twice", got=list(study.seeds))
-    for key in ("seed", "objective"):
-        if key in study.base:
-            yield Fault(where=where, key=f"base.{key}", rule=f"is set by the study's own `{key}`"
-                        if key == "objective" else "is set by the study's `seeds`")  # fmt: skip
-    for path, values in study.axes.items():
-        if len({canonical_json(value) for value in values}) < len(values):
-            yield Fault(where=where, key=f"axes.{path}", rule="a value stands twice", got=list(values))
-    for path, knob in study.space.items():
-        for name in knob.arms or ():
-            if name not in arms:
-                yield Fault(where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms)
-
-
 def _knobs_of(study: Study, arm: str, config: dict[str, Any]) -> dict[str, Knob]:
     full = _config(config).plain()
     return {
@@ -266,44 +248,3 @@ def _knobs_of(study: Study, arm: str, config: dict[str, Any]) -> dict[str, Knob]
         for path, knob in study.space.items()
         if leaf(full, path) is not None and (knob.arms is None or arm in knob.arms)
     }
-
-
-def _faults_of_space(study: Study, arms: list[Arm], where: str) -> Iterator[Fault]:
-    for path, knob in study.space.items():
-        users = [arm for arm in arms if path in arm.knobs]
-        if path in study.axes:
-            yield Fault(where=where, key=f"space.{path}", rule="is an axis already: compared, not tuned")
-        if not users:
-            yield Fault(where=where, key=f"space.{path}", rule="no arm has this setting", known=_leaves(arms))
-        for arm in users:
-            yield from _faults_of_knob(path, knob, arm, where)
-
-
-def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:
-    default = leaf(arm.config.plain(), path)
-    if not knob.contains(default):
-        yield Fault(where=where, key=f"space.{path}", rule=f"excludes the value that arm {arm.name!r} starts from",
-                    got=default)  # fmt: skip
-    ends = knob.values if hasattr(knob, "values") else (knob.low, knob.high)
-    for value in ends:
-        plain = merged(arm.config.plain(), nested(path, value))
-        for fault in _faults_of_config(plain, where, f"space.{path} in arm {arm.name!r}"):
-            yield fault
-
-
-def _faults_of_arms(study: Study, arms: list[Arm], where: str) -> Iterator[Fault]:
-    seen: dict[str, str] = {}
-    for arm in arms:
-        text = canonical_json(arm.config.plain())
-        if text in seen:
-            yield Fault(where=where, key=f"arms.{arm.name}", rule=f"is the same configuration as arm {seen[text]!r}")
-        seen.setdefault(text, arm.name)
-
-
-def _leaves(arms: list[Arm]) -> list[str]:
-    """Dotted paths of all settings of all arms."""
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in tree.items():
-            yield from walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
-
-    return sorted({path for arm in arms for path in walk(arm.config.plain(), "")})

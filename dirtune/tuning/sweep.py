@@ -36,7 +36,12 @@ from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml
 
-STUDY_FILE, RESOLVED, PROVENANCE, OPTUNA = "study.yaml", "study.json", "provenance.json", "optuna.db"
+STUDY_FILE, RESOLVED, PROVENANCE, OPTUNA = (
+    "study.yaml",
+    "study.json",
+    "provenance.json",
+    "optuna.db",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ class SweepSummary:
     folder: str
     reused: int  # recorded before
     run: Mapping[Status, int]  # ended now, by status
-    crashed: Mapping[str, str]  # trials whose worker died: trial_id -> what is known
+    crashed: Mapping[str, str]  # trials whose worker died, and why
+    left: int  # trials that are not recorded now
 
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
@@ -58,7 +64,11 @@ def plan(study: str, *, data: str | Path = "data", results: str | Path = "result
 
 
 def sweep(
-    study: str, *, data: str | Path = "data", results: str | Path = "results", view: View | None = None
+    study: str,
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    view: View | None = None,
 ) -> SweepSummary:
     """Run everything of a study that is not recorded yet.
 
@@ -79,7 +89,11 @@ def sweep(
 
 
 def resume(
-    study: str, *, data: str | Path = "data", results: str | Path = "results", view: View | None = None
+    study: str,
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
 
@@ -90,7 +104,11 @@ def resume(
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
         known = Storage.at(results).folders()
-        raise InputError(Fault(where=str(results), rule="no sweep of this study to resume", got=name, known=known))
+        raise InputError(
+            Fault(
+                where=str(results), rule="no sweep of this study to resume", got=name, known=known
+            )
+        )
     text = folder.read(STUDY_FILE)
     where = folder.path(STUDY_FILE)
     resolved = resolve(parse_yaml(text.decode(), where=where), where=where)
@@ -109,7 +127,9 @@ def _fitting_manifest(study: ResolvedStudy, data: str | Path) -> Manifest:
     return manifest
 
 
-def _plan(study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float = 0.0) -> Plan:
+def _plan(
+    study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float = 0.0
+) -> Plan:
     return Plan(
         study=study, recorded=recorded, parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
@@ -127,7 +147,10 @@ def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: byte
         if differences:
             raise InputError(
                 [Fault(where=folder.path(), rule="holds another study of this name")]
-                + [Fault(where=folder.path(RESOLVED), key=key, rule=text) for key, text in differences]
+                + [
+                    Fault(where=folder.path(RESOLVED), key=key, rule=text)
+                    for key, text in differences
+                ]
             )
         return
     folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
@@ -139,7 +162,9 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, st
     """Dotted keys at which two plain values differ, and how."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from _differences(
+                before.get(name), now.get(name), f"{key}.{name}" if key else name
+            )
     elif before != now:
         yield key, f"was {before!r}, is now {now!r}"
 
@@ -152,7 +177,13 @@ def _run(
         tidy(folder, trial_id)
     with ray_session(), _optuna_storage(folder) as storage:
         cluster = ray.cluster_resources()
-        found = _plan(study, manifest, recorded=len(endings), cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
+        found = _plan(
+            study,
+            manifest,
+            recorded=len(endings),
+            cpus=cluster.get("CPU", 0),
+            gpus=cluster.get("GPU", 0),
+        )
         agenda = Agenda(
             study, storage=storage, fingerprint=manifest.fingerprint,
             code_version=provenance()["code_version"], recorded=endings,
@@ -164,8 +195,9 @@ def _run(
             run_with_tune(study, driver, settings, materialise(data, manifest))
             compact(folder)
     return SweepSummary(
-        folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed
-    )
+        folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed,
+        left=found.total - len(endings) - sum(driver.counts.values()),
+    )  # fmt: skip
 
 
 def _recorded_endings(folder: Storage) -> dict[str, Ending]:

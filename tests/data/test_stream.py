@@ -18,7 +18,11 @@ def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
     manifest = read_manifest(storage, "digits")
     streamed = fetch(manifest, materialise(storage, manifest), cpu)
     direct = read_directly(storage, manifest, cpu)
-    assert {name: len(split) for name, split in streamed.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
+    assert {name: len(split) for name, split in streamed.splits.items()} == {
+        "train": 4809,
+        "val": 600,
+        "test": 1200,
+    }
     for name, split in streamed.splits.items():
         assert split.sample_ids == direct.splits[name].sample_ids
         assert torch.equal(split.inputs["image"], direct.splits[name].inputs["image"])

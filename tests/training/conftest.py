@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configuration() -> Callable[..., TrialConfig]:
     """Makes a configuration: the toy settings with others laid over them."""
     return lambda **settings: read(TrialConfig, merged(SETTINGS, settings), where="test")
@@ -78,6 +70,26 @@ def toy(data_root: Path) -> ResidentData:
     """The toy data set as tensors."""
     storage = Storage.at(data_root)
     return read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Storage:
+    """The folder of an empty study."""
+    return Storage.at(tmp_path / "study")
+
+
+@pytest.fixture
+def dying_after_the_record() -> Callable[[Path], Storage]:
+    """Makes a folder on which the process dies when it tidies up."""
+    return _Unremovable.at
+
+
+class _Unremovable(Storage):
+    def below(self, name: str) -> Storage:
+        return _Unremovable(self.filesystem, self.path(name))
+
+    def remove(self, name: str) -> None:
+        raise OSError("the process died here")
 
 
 def _samples(split: str, per_bin: tuple[int, ...], seed: int) -> Columns:

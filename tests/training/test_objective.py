@@ -153,9 +153,7 @@ def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
     ).model_copy(update={"terms": terms})
     total_loss(config, output, batch, Ranks(), LABEL_RANGE)
     (seen,) = recorder.seen
-    expected = term_inputs_by_hand(
-        list(range(views))[int(regression == "first") :], output, batch
-    )
+    expected = term_inputs_by_hand(list(range(views))[int(regression == "first") :], output, batch)
     for name in ("representations", "predictions", "labels", "label_bins", "weights"):
         assert torch.equal(getattr(seen, name), getattr(expected, name)), name
     assert (seen.num_views, seen.label_range) == (expected.num_views, LABEL_RANGE)

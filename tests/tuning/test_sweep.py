@@ -19,6 +19,9 @@ from optuna.trial import TrialState
 
 import dirtune
 from dirtune.errors import InputError
+from dirtune.storage import Storage
+from dirtune.training.trial import TrialJob, read_progress
+from dirtune.tuning.driver import Silent
 from dirtune.tuning.study import load_study
 
 pytestmark = pytest.mark.ray
@@ -82,7 +85,9 @@ def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
 
     second = dirtune.sweep(path, data=digits, results=tmp_path)
     assert (second.run, second.reused) == ({}, 4)
-    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(trials["trial_id"])
+    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(
+        trials["trial_id"]
+    )
     leftovers = {p.name for p in (tmp_path / "tiny" / "trials").glob("*/*")}
     assert leftovers == {"config.json"}
 
@@ -107,10 +112,14 @@ def test_a_resident_group_trains_the_same_trials(
     together = study_file(name="together", seeds=[0], resources=resources)
     dirtune.sweep(alone, data=digits, results=tmp_path)
     dirtune.sweep(together, data=digits, results=tmp_path)
-    trials = rows("select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path)
+    trials = rows(
+        "select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path
+    )
     assert trials.groupby("study")["workers"].unique().to_dict() == {"alone": [1], "together": [2]}
     assert trials["sample_order_digest"].nunique() == 1
-    assert trials[trials["study"] == "together"]["worker"].nunique() == 1  # one group ran both trials
+    assert (
+        trials[trials["study"] == "together"]["worker"].nunique() == 1
+    )  # one group ran both trials
     one, two = metrics(tmp_path, "alone"), metrics(tmp_path, "together")
     chosen = one["metric"].isin(["mae", "rmse"])
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
@@ -121,7 +130,11 @@ def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
 ) -> None:
     path = study_file(
         seeds=[0],
-        search={"trials": 8, "sampler": "random", "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}},
+        search={
+            "trials": 8,
+            "sampler": "random",
+            "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
+        },
         space={
             "terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2},
             "model.projection_dim": {"distribution": "choice", "values": [2, 4, 8]},
@@ -133,14 +146,18 @@ def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
     assert trials["config.terms.conr.beta"].dtype == "float64"
     assert trials["config.model.projection_dim"].dtype.kind in "iIf"
     assert trials["config.terms.conr.beta"].nunique() == 8
-    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db").trials
+    told = optuna.load_study(
+        study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db"
+    ).trials
     by_state = pd.Series([trial.state for trial in told]).value_counts()
     assert by_state.get(TrialState.COMPLETE, 0) == (trials["status"] == "complete").sum()
     assert by_state.get(TrialState.PRUNED, 0) == (trials["status"] == "pruned").sum() > 0
     pruned = trials[trials["status"] == "pruned"]
     assert (pruned["epochs_run"] < 3).all()
     assert pruned["objective"].notna().all()
-    epochs = rows("select trial_id, max(epoch) e from epochs group by trial_id", tmp_path).set_index("trial_id")["e"]
+    epochs = rows(
+        "select trial_id, max(epoch) e from epochs group by trial_id", tmp_path
+    ).set_index("trial_id")["e"]
     assert (epochs[pruned["trial_id"]].values == pruned["epochs_run"].values).all()
 
 
@@ -174,13 +191,19 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
     arms = {
         "vanilla": {},
         "text": {"model": {"encoder": {"name": "bilstm"}}},
-        "eyes": {"recipe": {"views": {"augmentation": "rotate"}}, "data": {"shot_rule": "official"}},
+        "eyes": {
+            "recipe": {"views": {"augmentation": "rotate"}},
+            "data": {"shot_rule": "official"},
+        },
     }
     with pytest.raises(InputError) as caught:
         dirtune.sweep(study_file(arms=arms), data=digits, results=tmp_path)
     text = str(caught.value)
     assert "arms.text.model.encoder: encoder 'bilstm' needs" in text
-    assert "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift" in text
+    assert (
+        "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift"
+        in text
+    )
     assert "arms.eyes.data.shot_rule: unknown shot rule, got 'official'; known: counts" in text
     with pytest.raises(InputError, match="the cluster has 2 and 0"):
         dirtune.sweep(study_file(resources={"workers": 3}), data=digits, results=tmp_path)
@@ -190,6 +213,36 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
 def test_nothing_to_resume_is_said_with_what_is_there(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sweep of this study to resume, got 'tiny'"):
         dirtune.resume("tiny", data=digits, results=tmp_path)
+
+
+class Killer(Silent):
+    """Kills the worker of the first trial that has finished `epoch` epochs, `times` times."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder, self.times, self.killed = Storage.at(folder), times, []
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        progress = read_progress(self.folder, job.trial_id)
+        if epoch < 2 or len(self.killed) == self.times or progress is None:
+            return
+        if {trial for trial, _ in self.killed} <= {job.trial_id}:
+            pid = int(str(progress.trial["worker"]).split("/")[1])
+            self.killed.append((job.trial_id, pid))
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}
+    path = study_file(base=base, seeds=[0])
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    killer = Killer(killed / "tiny", times=1)
+    summary = dirtune.sweep(path, data=digits, results=killed, view=killer)
+    assert len(killer.killed) == 1
+    assert (summary.run, dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
+    dirtune.sweep(path, data=digits, results=undisturbed)
+    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
 
 
 def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
@@ -210,7 +263,17 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
     path = study_file(base=base)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
+    command = [
+        sys.executable,
+        "-m",
+        "dirtune.cli",
+        "sweep",
+        path,
+        "--data",
+        str(digits),
+        "--results",
+        str(killed),
+    ]
 
     def in_the_middle() -> bool:
         recorded = list((killed / "tiny/results/trials").glob("*.parquet"))

@@ -1,0 +1,109 @@
+"""What can be wrong with a study, part by part; `dirtune.tuning.study.resolve` collects it and raises once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dirtune.config import TrialConfig, leaf, merged, nested
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import canonical_json, read
+from dirtune.tuning.space import Choice, Knob
+
+if TYPE_CHECKING:
+    from dirtune.tuning.study import Arm, Study
+
+
+def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[Fault]:
+    """What is wrong with a study before its arms are looked at; `arms` are all their names."""
+    if study.reference not in arms:
+        yield Fault(
+            where=where, key="reference", rule="unknown arm", got=study.reference, known=arms
+        )
+    if len(set(study.seeds)) < len(study.seeds):
+        yield Fault(where=where, key="seeds", rule="a seed stands twice", got=list(study.seeds))
+    for key, owner in (("seed", "seeds"), ("objective", "objective")):
+        if key in study.base:
+            yield Fault(where=where, key=f"base.{key}", rule=f"is set by the study's own `{owner}`")
+    for path, values in study.axes.items():
+        if len({canonical_json(value) for value in values}) < len(values):
+            yield Fault(
+                where=where, key=f"axes.{path}", rule="a value stands twice", got=list(values)
+            )
+    for path, knob in study.space.items():
+        for name in knob.arms or ():
+            if name not in arms:
+                yield Fault(
+                    where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms
+                )
+
+
+def faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
+    """What is wrong with one arm's configuration."""
+    try:
+        read(TrialConfig, plain, where=where, prefix=prefix)
+    except InputError as error:
+        return list(error.faults)
+    return []
+
+
+def is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
+    """Whether an arm only repeats what is already wrong in `base`."""
+    key = fault.key.split(".", 2)[-1]
+    return any((key, fault.rule) == (base.key.split(".", 1)[-1], base.rule) for base in base_faults)
+
+
+def faults_of_arms(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Arms that are the same configuration under two names."""
+    seen: dict[str, str] = {}
+    for arm in arms:
+        text = canonical_json(arm.config.plain())
+        if text in seen:
+            yield Fault(
+                where=where,
+                key=f"arms.{arm.name}",
+                rule=f"is the same configuration as arm {seen[text]!r}",
+            )
+        seen.setdefault(text, arm.name)
+
+
+def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Knobs that nobody has, that are compared already, or that leave what the arms accept."""
+    for path, knob in study.space.items():
+        users = [arm for arm in arms if path in arm.knobs]
+        if path in study.axes:
+            yield Fault(
+                where=where, key=f"space.{path}", rule="is an axis already: compared, not tuned"
+            )
+        if not users:
+            yield Fault(
+                where=where,
+                key=f"space.{path}",
+                rule="no arm has this setting",
+                known=_leaves(arms),
+            )
+        for arm in users:
+            yield from _faults_of_knob(path, knob, arm, where)
+
+
+def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:
+    default = leaf(arm.config.plain(), path)
+    if not knob.contains(default):
+        yield Fault(where=where, key=f"space.{path}", rule=f"excludes the value that arm {arm.name!r} starts from",
+                    got=default)  # fmt: skip
+    ends = knob.values if isinstance(knob, Choice) else (knob.low, knob.high)
+    for value in ends:
+        plain = merged(arm.config.plain(), nested(path, value))
+        yield from faults_of_config(plain, where, f"space.{path} in arm {arm.name!r}")
+
+
+def _leaves(arms: Sequence[Arm]) -> list[str]:
+    """Dotted paths of all settings of all arms."""
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in tree.items():
+            yield from (
+                walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+            )
+
+    return sorted({path for arm in arms for path in walk(arm.config.plain(), "")})

@@ -1,0 +1,52 @@
+"""Run with `pytest tests/test_errors.py`."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from dirtune.errors import Fault, InputError, NonFiniteLoss, TrialFailure
+
+
+def test_a_fault_says_where_which_rule_what_came_and_what_is_known() -> None:
+    assert str(Fault(where="s.yaml", rule="no such file")) == "s.yaml: no such file"
+    assert str(Fault(where="s.yaml", key="a.b", rule="is missing")) == "s.yaml: a.b: is missing"
+    fault = Fault(where="s.yaml", key="a", rule="unknown term", got="zzz", known=("conr", "accon"))
+    assert str(fault) == "s.yaml: a: unknown term, got 'zzz'; known: accon, conr"
+
+
+def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
+    fault = Fault(where="f", rule="unknown term", got="comr", known=("conr", "accon"))
+    assert str(fault).endswith("known: accon, conr (did you mean 'conr'?)")
+
+
+@pytest.mark.parametrize("got", [0, 0.0, "", False, []])
+def test_a_value_that_came_is_shown_also_if_it_is_empty(got: object) -> None:
+    assert str(Fault(where="f", rule="must be more", got=got)) == f"f: must be more, got {got!r}"
+
+
+def test_an_input_error_shows_all_its_faults_one_a_line() -> None:
+    faults = [Fault(where="f", key=key, rule="is missing") for key in ("a", "b")]
+    assert str(InputError(faults)) == "f: a: is missing\nf: b: is missing"
+    assert InputError(iter(faults)).faults == tuple(faults)
+    assert InputError(faults[0]).faults == (faults[0],)
+
+
+def test_an_input_error_is_a_value_error_and_a_failure_is_not() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(NonFiniteLoss, TrialFailure)
+    assert not issubclass(TrialFailure, ValueError)
+
+
+def test_errors_travel_between_processes_with_all_they_carry() -> None:
+    faults = (Fault(where="f", key="k", rule="unknown", got="x", known=("y",)), Fault(where="g", rule="r"))  # fmt: skip
+    error = pickle.loads(pickle.dumps(InputError(faults)))
+    assert type(error) is InputError
+    assert error.faults == faults
+    assert str(error) == str(InputError(faults))
+
+    loss = pickle.loads(pickle.dumps(NonFiniteLoss("conr", 3, 17)))
+    assert type(loss) is NonFiniteLoss
+    assert (loss.term, loss.epoch, loss.step) == ("conr", 3, 17)
+    assert str(loss) == "loss term 'conr' is not finite at epoch 3, step 17"

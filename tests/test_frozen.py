@@ -1,0 +1,189 @@
+"""Run with `pytest tests/test_frozen.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import date
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, ValidationError, model_validator
+
+from dirtune.errors import InputError
+from dirtune.frozen import Frozen, canonical_json, digest, read
+
+
+class Circle(Frozen):
+    name: Literal["circle"] = "circle"
+    radius: float = Field(default=1.0, gt=0)
+
+
+class Box(Frozen):
+    name: Literal["box"] = "box"
+    width: float = 1.0
+    height: float = 1.0
+
+
+class Knob(Frozen):
+    kind: Literal["knob"]  # a tag without a default
+    low: float = 0.0
+
+
+class Dial(Frozen):
+    kind: Literal["dial"]
+    high: float = 1.0
+
+
+class Size(Frozen):
+    rows: int = 1
+    ratio: float = 0.5
+
+    @model_validator(mode="after")
+    def _ratio_fits(self) -> Size:
+        if self.ratio > self.rows:
+            raise ValueError("ratio <= rows must hold")
+        return self
+
+
+class Drawing(Frozen):
+    title: str
+    shape: Annotated[Circle | Box, Field(discriminator="name")] = Circle()
+    size: Size | None = None
+    sizes: dict[str, Size] | None = None
+    knobs: dict[str, Annotated[Knob | Dial, Field(discriminator="kind")]] | None = None
+    pages: tuple[Size, ...] = ()
+    form: Literal["a3", "a4"] = "a4"
+    dark: bool = False
+
+
+def drawing(**settings: Any) -> Drawing:
+    return read(Drawing, {"title": "t", **settings}, where="d.yaml")
+
+
+def faults_of(raw: Any, prefix: str = "") -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read(Drawing, raw, where="d.yaml", prefix=prefix)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def fault_of(**settings: Any) -> str:
+    (fault,) = faults_of({"title": "t", **settings})
+    return fault
+
+
+# --- Values
+
+
+def test_a_value_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Circle().radius = 2.0  # type: ignore[misc]
+
+
+def test_values_of_equal_content_are_equal_and_usable_as_keys() -> None:
+    assert {Box(width=2.0), Box(width=2.0, height=1.0)} == {Box(width=2.0)}
+
+
+# --- Identity
+
+
+def test_canonical_json_depends_on_content_alone() -> None:
+    text = canonical_json({"b": [1, 2.5, None, True], "a": {"ü": "x"}})
+    assert text == r'{"a":{"\u00fc":"x"},"b":[1,2.5,null,true]}'
+    assert text == canonical_json({"a": {"ü": "x"}, "b": [1, 2.5, None, True]})
+    assert canonical_json([1, 2]) != canonical_json([2, 1])
+
+
+def test_a_digest_is_the_beginning_of_the_sha_256_of_the_canonical_text() -> None:
+    expected = hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
+    assert digest({"b": 2, "a": 1}) == expected[:16]
+    assert digest({"b": 2, "a": 1}, length=64) == expected
+    assert digest({"b": 2, "a": 1}) != digest({"b": 2, "a": 2})
+
+
+# --- Reading
+
+
+def test_lists_fill_tuples_and_whole_numbers_fill_floats() -> None:
+    found = drawing(pages=[{"rows": 2}, {"ratio": 1}], shape={"name": "box", "width": 3})
+    assert found.pages == (Size(rows=2), Size(ratio=1.0))
+    assert found.shape == Box(width=3.0)
+    assert type(found.pages[1].ratio) is float
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"title": 3}, "title: should be a valid string, got 3"),
+        ({"dark": 1}, "dark: should be a valid boolean, got 1"),
+        ({"dark": "yes"}, "dark: should be a valid boolean, got 'yes'"),
+        ({"size": {"rows": 1.0}}, "size.rows: should be a valid integer, got 1.0"),
+        ({"size": {"rows": True}}, "size.rows: should be a valid integer, got True"),
+        ({"size": {"ratio": "0.5"}}, "size.ratio: should be a valid number, got '0.5'"),
+        ({"size": {"ratio": True}}, "size.ratio: should be a valid number, got True"),
+        ({"size": {"ratio": math.nan}}, "size.ratio: should be a finite number, got nan"),
+        ({"size": {"ratio": math.inf}}, "size.ratio: should be a finite number, got inf"),
+        ({"form": "a5"}, "form: should be 'a3' or 'a4', got 'a5'"),
+        ({"shape": {"name": "circle", "radius": 0}}, "shape.radius: should be greater than 0, got 0"),
+        ({"size": {"ratio": 2.0}}, "size: ratio <= rows must hold, got {'ratio': 2.0}"),
+        ({"pages": [{}, {"rows": "x"}]}, "pages.1.rows: should be a valid integer, got 'x'"),
+        ({"sizes": {"big": {"rows": "x"}}}, "sizes.big.rows: should be a valid integer, got 'x'"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_with_key_rule_and_value(
+    settings: dict[str, Any], message: str
+) -> None:
+    assert fault_of(**settings) == f"d.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "known"),
+    [
+        ({"titel": 1}, "titel", "dark, form, knobs, pages, shape, size, sizes, title"),
+        ({"size": {"row": 1}}, "size.row", "ratio, rows"),
+        ({"shape": {"name": "box", "wdth": 1}}, "shape.wdth", "height, name, width"),
+        ({"sizes": {"big": {"row": 1}}}, "sizes.big.row", "ratio, rows"),
+        ({"pages": [{}, {"row": 1}]}, "pages.1.row", "ratio, rows"),
+        ({"knobs": {"a.b": {"kind": "dial", "hihg": 1}}}, "knobs.a.b.hihg", "high, kind"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_keys_that_its_place_knows(
+    settings: dict[str, Any], key: str, known: str
+) -> None:
+    got = key.rpartition(".")[2]
+    assert f"d.yaml: {key}: unknown key, got {got!r}; known: {known} (did you mean" in fault_of(
+        **settings
+    )
+
+
+def test_the_member_of_a_union_is_chosen_by_its_tag_alone() -> None:
+    assert fault_of(shape={"name": "blox"}) == (
+        "d.yaml: shape.name: unknown name, got 'blox'; known: box, circle (did you mean 'box'?)"
+    )
+    assert fault_of(shape={"radius": 1.0}) == "d.yaml: shape.name: is missing"
+    assert fault_of(knobs={"a": {"kind": "x"}}).startswith(
+        "d.yaml: knobs.a.kind: unknown kind, got 'x'; known: dial, knob"
+    )
+    assert "radius" in fault_of(shape={"name": "box", "radius": 1.0})
+
+
+def test_every_fault_is_found_at_once_below_its_prefix() -> None:
+    faults = faults_of({"sise": 1, "shape": {"name": "box", "width": "w"}}, prefix="base.drawing")
+    assert [fault.partition(": ")[2].partition(":")[0] for fault in sorted(faults)] == [
+        "base.drawing.shape.width", "base.drawing.sise", "base.drawing.title",
+    ]  # fmt: skip
+    assert "d.yaml: base.drawing.title: is missing" in faults
+
+
+@pytest.mark.parametrize("raw", [None, 3, "title", [1, 2]])
+def test_what_is_no_mapping_is_refused(raw: object) -> None:
+    (fault,) = faults_of(raw)
+    assert "should be an object" in fault
+
+
+def test_what_no_file_can_hold_as_plain_data_is_refused() -> None:
+    itself: list[object] = []
+    itself.append(itself)
+    for value in (date(2026, 1, 1), {1, 2}, itself):
+        (fault,) = faults_of({"title": value})
+        assert fault.startswith("d.yaml: must be plain data (")

@@ -1,0 +1,95 @@
+"""Run with `pytest tests/training/test_checkpoint.py`."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirtune.storage import Storage
+from dirtune.training.checkpoint import (
+    CHECKPOINT,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
+
+CPU = torch.device("cpu")
+
+
+class Touch:
+    """When it is unpickled, a file appears."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.at(tmp_path / "trial")
+
+
+def test_what_was_saved_is_loaded_bit_for_bit(storage: Storage) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "digest": "ab",
+        "history": [{"loss": 0.1, "undefined": math.nan}], "none": None,
+    }  # fmt: skip
+    save_checkpoint(storage, state)
+    loaded = load_checkpoint(storage, CPU)
+    assert loaded is not None
+    assert loaded.keys() == state.keys()
+    assert torch.equal(loaded["model"]["weight"], model.weight)
+    torch.testing.assert_close(
+        loaded["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0
+    )
+    assert loaded["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+    assert loaded["history"][0]["loss"] == 0.1
+    assert math.isnan(loaded["history"][0]["undefined"])
+    assert loaded["none"] is None
+
+
+def test_a_checkpoint_takes_the_place_of_the_one_before(storage: Storage) -> None:
+    save_checkpoint(storage, {"epoch": 1})
+    save_checkpoint(storage, {"epoch": 2})
+    assert load_checkpoint(storage, CPU) == {"epoch": 2}
+    assert [path.name for path in Path(storage.path("checkpoint")).iterdir()] == ["state.pt"]
+
+
+def test_there_is_nothing_to_load_before_the_first_and_after_the_last(storage: Storage) -> None:
+    assert load_checkpoint(storage, CPU) is None
+    remove_checkpoint(storage)
+    save_checkpoint(storage, {"epoch": 1})
+    remove_checkpoint(storage)
+    assert load_checkpoint(storage, CPU) is None
+    assert not storage.exists("checkpoint")
+
+
+def test_a_checkpoint_that_holds_an_object_is_refused_and_not_executed(
+    storage: Storage, tmp_path: Path
+) -> None:
+    mark, content = tmp_path / "executed", io.BytesIO()
+    torch.save({"model": Touch(mark)}, content)
+    storage.write(CHECKPOINT, content.getvalue())
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(storage, CPU)
+    assert not mark.exists()
+    torch.load(io.BytesIO(content.getvalue()), weights_only=False)
+    assert mark.exists()  # it would have run
+
+
+def test_a_checkpoint_is_loaded_to_the_device_of_the_data(storage: Storage) -> None:
+    save_checkpoint(storage, {"weights": torch.ones(2)})
+    loaded = load_checkpoint(storage, torch.device("meta"))
+    assert loaded is not None
+    assert loaded["weights"].device.type == "meta"

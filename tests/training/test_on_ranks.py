@@ -1,0 +1,174 @@
+"""Run with `pytest tests/training/test_on_ranks.py`: the loop and trials on two gloo ranks, in one start of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from dirtune.config import TrialConfig
+from dirtune.data.cache import ResidentData
+from dirtune.results.store import recorded
+from dirtune.storage import Storage
+from dirtune.training.distributed import Ranks
+from dirtune.training.loop import begin, epochs, predict
+from dirtune.training.trial import TrialJob, TrialRun
+from tests.training.gloo import on_ranks
+from tests.training.runs import (
+    EXPLODING,
+    TERMS,
+    Configure,
+    finish,
+    in_float64,
+    job_of,
+    lasting,
+    same,
+    tables,
+    weights_of,
+)
+
+Runs = dict[str, tuple[ResidentData, TrialConfig]]
+Jobs = dict[str, TrialJob]
+
+# 202 rows: with batches of 67 the last one has one row, so that the first of two ranks gets none.
+EXACT: dict[str, dict[str, Any]] = {
+    "terms and projection": {
+        "terms": TERMS, "model": {"projection_dim": 4}, "recipe": {"batch_size": 67},
+    },
+    "momentum and clipping": {
+        "terms": {"accon": {}}, "reweighting": {"scheme": "sqrt_inverse"},
+        "recipe": {"batch_size": 33, "optimizer": "sgd", "gradient_clip": 0.5},
+    },
+    "a projection that no loss reads": {
+        "model": {"projection_dim": 4, "predictor_input": "embedding"},
+        "recipe": {"optimizer": "adam", "weight_decay": 0.1, "batch_size": 33},
+    },
+}  # fmt: skip
+IN_FLOAT32: dict[str, dict[str, Any]] = {
+    "augmented images": {
+        "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
+        "recipe": {
+            "batch_size": 67, "optimizer": "sgd", "learning_rate": 0.001,
+            "views": {"count": 3, "augmentation": "shift", "regression": "first"},
+        },
+    },
+}  # fmt: skip
+
+
+def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> dict[str, Any]:
+    training = begin(config, data, Ranks(rank, world))
+    if data.splits["train"].inputs["vector"].dtype == torch.float64:
+        training.model.double()
+    list(epochs(training))
+    predictions = {split: torch.from_numpy(predict(training, split)) for split in data.splits}
+    return {
+        "weights": weights_of(training), "predictions": predictions, "history": training.history,
+        "digest": training.order_digest,
+    }  # fmt: skip
+
+
+def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[str, Any]:
+    """One trial with a folder for each rank, one interrupted after two epochs, and one that explodes."""
+    whole = finish(
+        TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks)
+    )
+    shared = Storage.at(f"{folder}/shared")
+    first = TrialRun(jobs["whole"], data, shared, ranks=ranks)
+    for _ in range(2):
+        first.step()
+    dist.barrier()  # a killed group starts again when its first rank has written
+    again = finish(TrialRun(jobs["whole"], data, shared, ranks=ranks))
+    failed = finish(TrialRun(jobs["exploding"], data, shared, ranks=ranks))
+    return {
+        "statuses": [str(trial.status) for trial in (whole, again, failed)],
+        "weights": [trial.training.model.state_dict() for trial in (whole, again)],
+    }
+
+
+def on_this_rank(
+    rank: int, world: int, data: ResidentData, runs: Runs, jobs: Jobs, folder: str
+) -> dict[str, Any]:
+    return {
+        "runs": {name: outcome(rank, world, *run) for name, run in runs.items()},
+        "trials": trials(Ranks(rank, world), data, jobs, folder),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(configuration: Configure, toy: ResidentData) -> Runs:
+    exact = {name: (in_float64(toy), configuration(**settings)) for name, settings in EXACT.items()}
+    return exact | {name: (toy, configuration(**settings)) for name, settings in IN_FLOAT32.items()}
+
+
+@pytest.fixture(scope="module")
+def jobs(configuration: Configure, toy: ResidentData) -> Jobs:
+    model = {"encoder": {"dropout": 0.3}, "projection_dim": 4}
+    whole = configuration(terms=TERMS, model=model, recipe={"batch_size": 67})
+    return {
+        "whole": job_of(whole, toy),
+        "exploding": job_of(configuration(recipe=EXPLODING), toy),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def results(toy: ResidentData, runs: Runs, jobs: Jobs, folder: Path) -> list[dict[str, Any]]:
+    """What each rank has seen."""
+    return on_ranks(2, on_this_rank, toy, runs, jobs, str(folder))
+
+
+@pytest.mark.parametrize("name", [*EXACT, *IN_FLOAT32])
+def test_two_ranks_train_to_the_weights_of_one_process_on_the_same_global_batches(
+    results: list[dict[str, Any]], runs: Runs, name: str
+) -> None:
+    one = outcome(0, 1, *runs[name])
+    rtol, atol = (1e-9, 1e-11) if name in EXACT else (1e-3, 1e-4)
+    found = [result["runs"][name] for result in results]
+    for part in ("weights", "predictions"):
+        for each in found:
+            torch.testing.assert_close(each[part], one[part], rtol=rtol, atol=atol)
+    assert same(found[0]["weights"], found[1]["weights"])
+    for each in found:
+        assert each["digest"] == one["digest"]
+        for values, expected in zip(each["history"], one["history"], strict=True):
+            assert values == pytest.approx(expected, rel=max(rtol, 1e-6), abs=1e-6)
+
+
+def test_the_first_rank_alone_writes(results: list[dict[str, Any]], folder: Path) -> None:
+    assert [result["trials"]["statuses"][0] for result in results] == ["complete"] * 2
+    assert not (folder / "of_rank_1").exists()
+    (row,) = tables(Storage.at(folder / "of_rank_0"))["trials"]
+    assert row["workers"] == 2
+
+
+def test_an_interrupted_group_ends_bitwise_as_an_uninterrupted_one(
+    results: list[dict[str, Any]], folder: Path, jobs: Jobs
+) -> None:
+    for result in results:
+        for weights in result["trials"]["weights"]:
+            assert same(weights, results[0]["trials"]["weights"][0])
+    alone = lasting(tables(Storage.at(folder / "of_rank_0")))
+    resumed = {
+        name: [row for row in rows if row["trial_id"] == jobs["whole"].trial_id]
+        for name, rows in lasting(tables(Storage.at(folder / "shared"))).items()
+    }
+    # The other trial's configuration columns stand there, too.
+    assert alone.pop("trials")[0].items() <= resumed.pop("trials")[0].items()
+    assert resumed == alone
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_on_all_ranks(
+    results: list[dict[str, Any]], folder: Path, jobs: Jobs
+) -> None:
+    assert [result["trials"]["statuses"] for result in results] == [
+        ["complete", "complete", "failed"]
+    ] * 2
+    statuses = recorded(Storage.at(folder / "shared"))
+    assert statuses == {jobs["whole"].trial_id: "complete", jobs["exploding"].trial_id: "failed"}

@@ -1,0 +1,177 @@
+"""Run with `pytest tests/training/test_train.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dirtune.config import TrialConfig, merged
+from dirtune.data.cache import ResidentData
+from dirtune.data.store import read_manifest
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import InputSpec
+from dirtune.results.store import read_table
+from dirtune.storage import Storage
+from dirtune.training.train import STUDY, check_against, train, vocabulary_of
+from dirtune.training.trial import TrialJob, TrialRun
+
+PLAIN: dict[str, Any] = {
+    "data": {"name": "toy"},
+    "model": {"encoder": {"name": "mlp", "hidden": [8]}},
+    "recipe": {"epochs": 2, "batch_size": 64},
+}
+
+
+def faults_of(config: dict[str, Any], data_root: Path, tmp_path: Path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        train(merged(PLAIN, config), data=data_root, results=tmp_path, where="run.yaml")
+    assert not list(tmp_path.iterdir())
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, dict[str, float]]] = []
+    result = train(
+        PLAIN, data=data_root, results=tmp_path, arm="vanilla",
+        on_epoch=lambda *values: seen.append(values),
+    )  # fmt: skip
+    assert (result.status, result.reused) == ("complete", False)
+    assert [(epoch, planned) for epoch, planned, _ in seen] == [(1, 2), (2, 2)]
+    assert result.values == seen[-1][2]
+
+    (row,) = read_table(tmp_path, "trials").to_pylist()
+    expected = {
+        "study": "train", "arm": "vanilla", "trial_id": result.trial_id, "status": "complete",
+        "best_epoch": result.best_epoch, "data": "toy", "config.recipe.epochs": 2,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert row["objective"] == min(values["val/all/mae"] for _, _, values in seen)
+    assert row["code_version"]
+    assert {row["split"] for row in read_table(tmp_path, "predictions").to_pylist()} == {
+        "val",
+        "test",
+    }
+
+
+def test_a_configuration_value_and_the_plain_data_it_was_read_from_are_one_trial(
+    data_root: Path, tmp_path: Path
+) -> None:
+    first = train(read(TrialConfig, PLAIN, where="value"), data=data_root, results=tmp_path)
+    again = train(PLAIN, data=data_root, results=tmp_path)
+    assert (first.trial_id, False, True) == (again.trial_id, first.reused, again.reused)
+
+
+def test_a_recorded_trial_is_not_run_again(data_root: Path, tmp_path: Path) -> None:
+    first = train(PLAIN, data=data_root, results=tmp_path)
+    before = read_table(tmp_path, "trials").to_pylist()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was run again")
+
+    again = train(PLAIN, data=data_root, results=tmp_path, on_epoch=refuse)
+    assert again.reused
+    assert (again.trial_id, again.status, again.best_epoch, again.values) == (
+        first.trial_id, "complete", first.best_epoch, {},
+    )  # fmt: skip
+    assert read_table(tmp_path, "trials").to_pylist() == before
+    other = train({**PLAIN, "seed": 1}, data=data_root, results=tmp_path)
+    assert not other.reused
+    assert len(read_table(tmp_path, "trials")) == 2
+
+
+def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(
+    data_root: Path, tmp_path: Path
+) -> None:
+    config = {**PLAIN, "terms": {"conr": {"push_power": 1e300}}}
+    results = [train(config, data=data_root, results=tmp_path) for _ in range(2)]
+    assert [result.status for result in results] == ["failed", "failed"]
+    assert [result.best_epoch for result in results] == [0, 0]
+    assert [result.reused for result in results] == [False, True]
+
+
+def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_again(
+    data_root: Path, toy: ResidentData, tmp_path: Path,
+    dying_after_the_record: Callable[[Path], Storage],
+) -> None:  # fmt: skip
+    config = read(TrialConfig, PLAIN, where="value")
+    trial_id = config.trial_id(toy.manifest.fingerprint)
+    job = TrialJob(study=STUDY, arm="train", trial_id=trial_id, config=config)
+    epochs: list[int] = []
+    early, late = tmp_path / "early", tmp_path / "late"
+
+    TrialRun(job, toy, Storage.at(early / STUDY)).step()
+    result = train(
+        PLAIN, data=data_root, results=early, on_epoch=lambda epoch, *_: epochs.append(epoch)
+    )
+    assert (result.status, result.reused, epochs) == ("complete", False, [2])
+
+    trial = TrialRun(job, toy, dying_after_the_record(late / STUDY))
+    trial.step()
+    with pytest.raises(OSError, match="died here"):
+        trial.step()
+    assert train(PLAIN, data=data_root, results=late).reused
+
+
+def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: Path) -> None:
+    faults = faults_of(
+        {"recipe": {"epochs": 0, "optimiser": "sgd"}, "loss": {"name": "l3"}, "seed": -1},
+        data_root, tmp_path,
+    )  # fmt: skip
+    assert sorted(faults) == [
+        "run.yaml: loss.name: unknown name, got 'l3'; known: huber, l1, mse",
+        "run.yaml: recipe.epochs: should be greater than or equal to 1, got 0",
+        "run.yaml: recipe.optimiser: unknown key, got 'optimiser'; known: batch_size, epochs, "
+        "gradient_clip, learning_rate, momentum, name, optimizer, schedule, views, weight_decay "
+        "(did you mean 'optimizer'?)",
+        "run.yaml: seed: should be greater than or equal to 0, got -1",
+    ]
+
+
+def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_known_ones(
+    data_root: Path, tmp_path: Path
+) -> None:
+    config = {"data": {"shot_rule": "tyo"}, "recipe": {"views": {"augmentation": "shfit"}}}
+    assert faults_of(config, data_root, tmp_path) == [
+        "run.yaml: data.shot_rule: unknown shot rule, got 'tyo'; known: no_few, toy "
+        "(did you mean 'toy'?)",
+        "run.yaml: recipe.views.augmentation: unknown augmentation, got 'shfit'; "
+        "known: light, none, shift (did you mean 'shift'?)",
+    ]
+
+
+def test_a_key_before_the_faults_tells_which_arm_they_belong_to(data_root: Path) -> None:
+    config = read(TrialConfig, merged(PLAIN, {"data": {"shot_rule": "tyo"}}), where="value")
+    manifest = read_manifest(Storage.at(data_root), "toy")
+    with pytest.raises(InputError, match=r"^study\.yaml: arms\.one\.data\.shot_rule: unknown"):
+        check_against(config, manifest, where="study.yaml", key="arms.one")
+    check_against(read(TrialConfig, PLAIN, where="value"), manifest, where="study.yaml")
+
+
+def test_a_data_set_that_is_not_ingested_is_refused_with_those_that_are(
+    data_root: Path, tmp_path: Path
+) -> None:
+    (fault,) = faults_of({"data": {"name": "toi"}}, data_root, tmp_path)
+    assert "data set is not ingested (`dirtune ingest toi` does it), got 'toi'; known: toy" in fault
+    assert "did you mean 'toy'" in fault
+
+
+def test_an_encoder_that_cannot_read_the_data_is_refused(data_root: Path, tmp_path: Path) -> None:
+    (fault,) = faults_of({"model": {"encoder": {"name": "bilstm"}}}, data_root, tmp_path)
+    assert fault.startswith("model.encoder: encoder 'bilstm' needs")
+
+
+def test_a_text_data_set_has_a_vocabulary_and_others_have_none(
+    data_root: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(Storage.at(data_root), "toy")
+    assert vocabulary_of(manifest, Storage.at(data_root)) is None
+    tokens = {"first": InputSpec(kind="tokens", shape=(3,), vocabulary=2)}
+    text = manifest.model_copy(update={"inputs": tokens})
+    storage = Storage.at(tmp_path)
+    storage.write("toy/version-1/vocabulary.json", json.dumps(["", "word"]).encode())
+    assert vocabulary_of(text, storage) == ["", "word"]

@@ -1,0 +1,101 @@
+"""Run with `pytest tests/training/test_trial_resumed.py`: trials that are interrupted or killed end as if they were not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dirtune.data.cache import ResidentData
+from dirtune.results.store import recorded
+from dirtune.storage import Storage
+from dirtune.training.trial import TrialRun
+from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "adam, dropout, cosine": {
+        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {"epochs": 4, "schedule": {"name": "cosine"}, "weight_decay": 0.01},
+    },
+    "sgd, momentum, steps, views": {
+        "model": {"encoder": {"name": "cnn", "channels": 2}},
+        "recipe": {
+            "epochs": 4, "optimizer": "sgd", "momentum": 0.9, "batch_size": 50,
+            "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 0.1},
+            "views": {"count": 2, "augmentation": "shift"}, "gradient_clip": 1.0,
+        },
+    },
+    "adamw, worse after the first epoch": {
+        "recipe": {"epochs": 4, "optimizer": "adamw", "learning_rate": 0.3},
+        "objective": {"metric": "r2", "region": "few"}, "reweighting": {"scheme": "inverse"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_one(
+    configuration: Configure, toy: ResidentData, tmp_path: Path, name: str
+) -> None:
+    job = job_of(configuration(**RESUMED[name]), toy)
+    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    expected = lasting(tables(whole.study))
+    for number, ends in enumerate([(1,), (2,), (3,), (1, 2, 3)]):
+        study, done = Storage.at(tmp_path / f"parts_{number}"), 0
+        for end in ends:
+            trial = TrialRun(job, toy, study)
+            assert trial.training.epoch == done
+            while trial.training.epoch < end:
+                trial.step()
+            done = end
+        torch.manual_seed(number)  # a new process starts from another state
+        last = finish(TrialRun(job, toy, study))
+        assert lasting(tables(study)) == expected
+        found, wanted = last.training.state(), whole.training.state()
+        np.testing.assert_equal(
+            found["history"], wanted["history"]
+        )  # an undefined metric equals itself
+        for part in ("model", "best_weights", "optimizer"):
+            torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
+
+
+class DyingBeforeTheRecord(Storage):
+    """The process dies when all but the committing file of the record is written."""
+
+    def write(self, name: str, content: bytes) -> None:
+        if name.startswith("results/trials/"):
+            raise OSError("the process died here")
+        super().write(name, content)
+
+
+def test_a_trial_killed_after_its_record_is_recorded(
+    configuration: Configure, toy: ResidentData, study: Storage, tmp_path: Path,
+    dying_after_the_record: Callable[[Path], Storage],
+) -> None:  # fmt: skip
+    job = job_of(configuration(), toy)
+    with pytest.raises(OSError, match="died here"):
+        finish(TrialRun(job, toy, dying_after_the_record(Path(study.root))))
+    assert recorded(study) == {job.trial_id: "complete"}
+    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    assert lasting(tables(study)) == lasting(tables(whole.study))
+
+
+def test_a_trial_killed_within_its_record_is_not_recorded_and_continues_to_the_same_record(
+    configuration: Configure, toy: ResidentData, study: Storage, tmp_path: Path
+) -> None:
+    job = job_of(configuration(), toy)
+    with pytest.raises(OSError, match="died here"):
+        finish(TrialRun(job, toy, DyingBeforeTheRecord(study.filesystem, study.root)))
+    assert study.exists(f"results/predictions/{job.trial_id}.parquet")
+    assert recorded(study) == {}
+    assert all(rows == [] for rows in tables(study).values())
+
+    again = TrialRun(job, toy, study)
+    assert again.training.epoch == 2
+    finish(again)
+    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    assert lasting(tables(study)) == lasting(tables(whole.study))
+    assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]
