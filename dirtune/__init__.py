@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "catalogue": "dirtune.catalogue:catalogue",
+    "catalogue": "dirtune.tuning.catalogue:catalogue",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.ingest:inspect",
     "plan": "dirtune.tuning.sweep:plan",

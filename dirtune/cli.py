@@ -24,6 +24,9 @@ ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
 SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
 
+# A root or an output that is a file where a folder should be, or may not be written; the message names it.
+_UNUSABLE_PLACES = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
@@ -31,7 +34,7 @@ def main() -> None:
 
     try:
         app()
-    except InputError as error:
+    except (InputError, *_UNUSABLE_PLACES) as error:
         print(f"dirtune: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -90,13 +93,14 @@ def train(
     ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run one trial, from a file, from an arm of a study, or from settings alone."""
     from dirtune.display import train_with_bar, trained_text
     from dirtune.training.train import train as call
 
+    _check_device(device)
     settings = _assignments(set_ or [], "--set")
     config, where = _trial_settings(file, study, arm, seed, settings)
     with train_with_bar(_console()) as on_epoch:
@@ -219,9 +223,9 @@ def list_(
     ] = None,
 ) -> None:
     """List what a study can name."""
-    from dirtune.catalogue import catalogue
     from dirtune.display import catalogue_table
     from dirtune.errors import Fault, InputError
+    from dirtune.tuning.catalogue import catalogue
 
     known = catalogue()
     if kind is not None and kind not in known:
@@ -268,6 +272,17 @@ def _arm_settings(study: str, name: str | None) -> dict[str, Any]:
     return arms[wanted].config.plain()
 
 
+def _check_device(name: str) -> None:
+    import torch
+
+    from dirtune.errors import Fault, InputError
+
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    known = ["cpu", "cuda", *cuda] if cuda else ["cpu"]
+    if name not in known:
+        raise InputError(Fault(where="--device", rule="not on this machine", got=name, known=known))
+
+
 def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
     """`["a.b=1e-4"]` as `{"a.b": 0.0001}`; values are read as YAML."""
     from dirtune.errors import Fault, InputError
@@ -283,13 +298,18 @@ def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console()
+    from dirtune.results.textgrid import WIDTH
+
+    # A pipe has no width: what is written to one is neither folded nor cut at 80 columns.
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _print(*things: Any) -> None:
     console = _console()
     for thing in things:
-        console.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
+        console.print(
+            thing, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(thing, str)
+        )
 
 
 if __name__ == "__main__":

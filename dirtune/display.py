@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from dirtune.results.status import SweepStatus
@@ -26,16 +28,15 @@ def plan_table(plan: Plan) -> Table:
     """What a study would run, arm by arm."""
     study = plan.study
     need = study.study.resources
-    table = Table(
-        title=f"{study.name}: {study.study.question}", title_justify="left", caption_justify="left"
-    )
+    table = _table(f"{study.name}: {study.study.question}")
     for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters"):
-        table.add_column(column, justify="left" if column in {"arm", "tuned settings"} else "right")
+        left = column in {"arm", "tuned settings"}
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     for arm in study.arms:
         name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
         seeds = 1 if arm.knobs else len(study.study.seeds)
         table.add_row(
-            name, str(plan.trials[arm.name]), str(seeds), str(arm.config.recipe.epochs),
+            Text(name), str(plan.trials[arm.name]), str(seeds), str(arm.config.recipe.epochs),
             ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}",
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
@@ -48,16 +49,13 @@ def plan_table(plan: Plan) -> Table:
 
 def status_table(status: SweepStatus) -> Table:
     """A sweep's trials by arm and state, and the started ones below."""
-    table = Table(
-        title=f"{status.study}: {status.done} of {status.total} trials recorded",
-        title_justify="left",
-    )
+    table = _table(f"{status.study}: {status.done} of {status.total} trials recorded")
     for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last sign"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+        table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
     for arm, planned in status.planned.items():
         started = [trial for trial in status.started if trial.arm == arm]
         table.add_row(
-            arm, str(planned), *(str(status.count(arm, state)) for state in STATUSES), str(len(started)),
+            Text(arm), str(planned), *(str(status.count(arm, state)) for state in STATUSES), str(len(started)),
             "\n".join(f"{trial.epochs_run}/{trial.epochs_planned}" for trial in started),
             "\n".join("-" if trial.objective is None else f"{trial.objective:.4g}" for trial in started),
             "\n".join(f"{trial.seconds_since_sign:.0f} s ago" for trial in started),
@@ -67,10 +65,19 @@ def status_table(status: SweepStatus) -> Table:
 
 def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
     """Names and what they are."""
-    table = Table(title=kind, title_justify="left", show_header=False)
+    table = _table(kind)
+    table.show_header = False
     for name, sentence in entries.items():
-        table.add_row(name, sentence)
+        table.add_row(name, Text(sentence))
     return table
+
+
+def _table(title: str) -> Table:
+    # As `Text`, here and in cells: what people have named may hold brackets, which rich takes for markup.
+    return Table(
+        title=Text(title), title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
 
 
 def summary_text(summary: SweepSummary) -> str:
@@ -102,8 +109,8 @@ class SweepView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, disable=not console.is_terminal,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("trials")
         self._started = time.monotonic()
@@ -119,8 +126,9 @@ class SweepView:
     def begin(self, plan: Plan) -> None:
         self._total, self._done = plan.total, plan.recorded
         self._bar.update(self._task, total=plan.total, completed=plan.recorded)
-        self._console.print(
-            f"{plan.study.name}: {plan.total} trials, {plan.recorded} recorded, {plan.concurrent} at once"
+        self._console.out(
+            f"{plan.study.name}: {plan.total} trials, {plan.recorded} recorded, {plan.concurrent} at once",
+            highlight=False,
         )
 
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
@@ -136,10 +144,10 @@ class SweepView:
             else f" {job.config.objective.name} {ending.objective:.4g}"
         )
         seconds = time.monotonic() - self._started
-        self._console.print(
+        self._console.out(
             f"[{self._done:>{len(str(self._total))}}/{self._total}] {seconds:5.0f} s  {job.arm}, "
             f"seed {job.config.seed}: {ending.status}{value}",
-            markup=False, highlight=False,
+            highlight=False,
         )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ Variant = Literal["official", "official_sts", "paper"]
 
 
 class ACCon(Frozen):
-    """The ACCon term with its hyperparameters; see `accon`."""
+    """ACCon: pulls the angle of a pair to its label distance (Zhao et al., AAAI 2025); formula: `accon`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""

@@ -19,7 +19,7 @@ from dirtune.frozen import Frozen
 
 
 class L1(Frozen):
-    """`l_i = e_i`; the loss of the age data sets."""
+    """Absolute error; the loss of the age data sets."""
 
     name: Literal["l1"] = "l1"
 
@@ -33,7 +33,7 @@ class L1(Frozen):
 
 
 class MSE(Frozen):
-    """`l_i = e_i^2`; the loss of STS-B and NYUD2."""
+    """Squared error; the loss of STS-B and NYUD2."""
 
     name: Literal["mse"] = "mse"
 
@@ -47,7 +47,7 @@ class MSE(Frozen):
 
 
 class Huber(Frozen):
-    """Quadratic below `beta`, linear above."""
+    """Squared error below `beta`, absolute error above."""
 
     name: Literal["huber"] = "huber"
     beta: float = Field(default=1.0, gt=0)

@@ -29,7 +29,7 @@ from dirtune.losses.pairs import (
 
 
 class SupCon(Frozen):
-    """The SupCon term with its hyperparameters; see `supcon`."""
+    """Naive SupCon: pulls together equal label bins (ACCon's Eq. 1, after Khosla et al., 2020); formula: `supcon`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. ACCon's code: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""

@@ -48,7 +48,8 @@ class ModelSpec(Frozen):
     predictor_input: PredictorInput = "representation"
     """What the predictor reads: z, the projection before normalisation, or e. Without projection it always reads e."""
     label_scale: float = Field(default=1.0, gt=0)
-    """Label units per unit of the predictor's output. Papers: 1 on ages, 5 on STS-B-DIR."""
+    """Label units per unit of the predictor's output; the regression loss is taken on labels divided by it, terms and
+    metrics see label units. Papers: 1 on ages, 5 on STS-B-DIR."""
     label_offset: float = 0.0
     """The prediction, in label units, where the predictor's output is zero. Papers: 0."""
 

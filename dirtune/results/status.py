@@ -16,6 +16,7 @@ from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.store import read_table
+from dirtune.results.studies import read_study
 from dirtune.storage import Storage
 
 RESOLVED, PROGRESS = "study.json", "progress.json"
@@ -64,29 +65,33 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     root = Storage.at(results)
     folder = root.below(study)
     if not folder.exists(RESOLVED):
+        known = [name for name in root.folders() if root.exists(f"{name}/{RESOLVED}")]
         raise InputError(
-            Fault(where=str(results), rule="no sweep of this name", got=study, known=root.folders())
+            Fault(where=str(results), rule="no sweep of this name", got=study, known=known)
         )
-    plain = json.loads(folder.read(RESOLVED))
+    plans = read_study(folder).plans
     trials = read_table(folder, "trials")
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
-    known = set(trials["trial_id"].to_pylist())
-    started = [_started(folder, name) for name in folder.folders("trials") if name not in known]
+    ended = set(trials["trial_id"].to_pylist())
+    started = [_started(folder, name) for name in folder.folders("trials") if name not in ended]
     return SweepStatus(
-        study=study, planned=plain["trials"], recorded=recorded,
+        study=study, recorded=recorded,
+        planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
     )  # fmt: skip
 
 
 def _started(folder: Storage, trial_id: str) -> StartedTrial | None:
-    path = folder.path(f"trials/{trial_id}/{PROGRESS}")
+    name = f"trials/{trial_id}/{PROGRESS}"
+    modified = folder.filesystem.get_file_info(folder.path(name)).mtime_ns
+    if modified is None:  # before its first epoch
+        return None
     try:
-        row: dict[str, Any] = json.loads(folder.read(f"trials/{trial_id}/{PROGRESS}"))["trial"]
-        modified = folder.filesystem.get_file_info(path).mtime_ns / 1e9
-    except FileNotFoundError:  # before its first epoch, or recorded this very moment
+        row: dict[str, Any] = json.loads(folder.read(name))["trial"]
+    except FileNotFoundError:  # recorded this very moment
         return None
     return StartedTrial(
         trial_id=trial_id, arm=row["arm"], seed=row["seed"], epochs_run=row["epochs_run"],
         epochs_planned=row["epochs_planned"], objective=row["objective"],
-        seconds_since_sign=time.time() - modified,
+        seconds_since_sign=time.time() - modified / 1e9,
     )  # fmt: skip

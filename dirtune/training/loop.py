@@ -6,6 +6,7 @@ the `Training` value is complete: it can be saved, restored and continued to the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -268,7 +269,12 @@ class _LossMeans:
 
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
-    rows = evaluate(training, "val", predict(training, "val"))
+    predictions = predict(training, "val")
+    if not np.isfinite(predictions).all():
+        # The last step of the epoch broke the weights: its loss was still finite.
+        steps = math.ceil(len(training.data.splits["train"]) / training.config.recipe.batch_size)
+        raise NonFiniteLoss("predictions", training.epoch + 1, steps)
+    rows = evaluate(training, "val", predictions)
     training.seconds.eval += time.perf_counter() - started
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
 

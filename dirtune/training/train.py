@@ -16,7 +16,7 @@ from dirtune.data.stream import read_directly
 from dirtune.data.views import AUGMENTATIONS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
-from dirtune.manifest import Manifest
+from dirtune.manifest import SPLITS, Manifest
 from dirtune.results.parquetfile import read_files
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
@@ -105,6 +105,9 @@ def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: s
         InputError: with everything it names that does not exist.
     """
     prefix, rule, faults = f"{key}." if key else "", config.data.shot_rule, []
+    for split in (split for split in SPLITS if split not in manifest.splits):
+        text = f"data set {manifest.name!r} lacks a split that training needs"
+        faults.append(Fault(where=where, key=f"{prefix}data.name", rule=text, got=split))
     if rule is not None and rule not in manifest.shot_rules:
         faults.append(Fault(where=where, key=f"{prefix}data.shot_rule", rule="unknown shot rule", got=rule,
                             known=tuple(manifest.shot_rules)))  # fmt: skip

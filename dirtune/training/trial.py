@@ -30,7 +30,6 @@ from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import (
-    Training,
     begin,
     epochs,
     evaluate,
@@ -231,20 +230,6 @@ class TrialRun:
             "code_version": job.code_version, "started_at": self._started_at,
         }  # fmt: skip
         return Progress(trial=trial, config=job.config.plain(), epochs=training.history)
-
-
-def run(
-    job: TrialJob,
-    training_data: ResidentData,
-    study: Storage,
-    *,
-    vocabulary: list[str] | None = None,
-) -> Training:
-    """Run one trial to its record in this process."""
-    trial = TrialRun(job, training_data, study, vocabulary=vocabulary)
-    while trial.status is None:
-        trial.step()
-    return trial.training
 
 
 def _json(value: object) -> bytes:

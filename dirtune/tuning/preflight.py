@@ -48,14 +48,13 @@ def check(study: ResolvedStudy, manifest: Manifest) -> None:
     Raises:
         InputError: with everything that does not.
     """
-    # What several arms share is said for the first of them.
-    faults = {
-        (fault.key.split(".", 2)[-1], fault.rule): fault
-        for arm in reversed(study.arms)
-        for fault in _faults_of_arm(study, arm, manifest)
-    }
+    faults: dict[tuple[str, str, str], Fault] = {}
+    for arm in study.arms:
+        for fault in _faults_of_arm(study, arm, manifest):
+            # What several arms share is said for the first of them.
+            faults.setdefault((fault.key.split(".", 2)[-1], fault.rule, repr(fault.got)), fault)
     if faults:
-        raise InputError(reversed(faults.values()))
+        raise InputError(faults.values())
 
 
 def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
@@ -67,7 +66,7 @@ def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
     need = study.study.resources
     fits = int(cpus // (need.cpus * need.workers))
     if need.gpus:
-        fits = min(fits, int(gpus // need.gpus) // need.workers)
+        fits = min(fits, _workers_on(gpus, need.gpus) // need.workers)
     if fits < 1:
         rule = (
             f"one trial needs {need.cpus * need.workers} CPUs and {need.gpus * need.workers:g} GPUs, "
@@ -90,11 +89,27 @@ def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
 
 def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
     where, key = f"study {study.name!r}", f"arms.{arm.name}"
-    try:
-        check_against(arm.config, manifest, where=where, key=key)
-        build_regressor(arm.config.model, manifest.inputs, 0)
-    except InputError as error:
-        yield from (
-            replace(fault, where=where, key=fault.key or f"{key}.{fault.where}")
-            for fault in error.faults
+    for fits in (
+        lambda: check_against(arm.config, manifest, where=where, key=key),
+        lambda: build_regressor(arm.config.model, manifest.inputs, 0),
+    ):
+        try:
+            fits()
+        except InputError as error:
+            yield from (
+                replace(fault, where=where, key=fault.key or f"{key}.{fault.where}")
+                for fault in error.faults
+            )
+    asha, epochs = study.study.search.scheduler, arm.config.recipe.epochs
+    if arm.knobs and asha is not None and asha.grace_epochs > epochs:
+        rule = f"must be at most the {epochs} epochs of a trial"
+        yield Fault(
+            where=where, key="search.scheduler.grace_epochs", rule=rule, got=asha.grace_epochs
         )
+
+
+def _workers_on(gpus: float, need: float) -> int:
+    """Workers that find their share of the GPUs; a fraction is a part of one GPU, never of two."""
+    if need >= 1:
+        return int(gpus // need)
+    return int(gpus) * int(1 / need + 1e-9)  # 1 // 0.2 is 4

@@ -65,6 +65,15 @@ def test_arms_with_one_seed_see_one_sample_order_and_start_from_one_encoder(
     assert trained(other, toy).order_digest != digests[0]
 
 
+def test_dropout_draws_anew_in_every_epoch(configuration: Configure, toy: ResidentData) -> None:
+    # Equal samples, a still model and predictions below all labels: the loss depends on the draws alone.
+    data = with_inputs(toy, "train", torch.ones_like)
+    model = {"encoder": {"dropout": 0.5}, "label_offset": -100.0}
+    training = trained(configuration(model=model, recipe={**STILL, "batch_size": 1000}), data)
+    losses = [values["train/loss"] for values in training.history]
+    assert len({round(loss, 3) for loss in losses}) == 3
+
+
 # --- What an epoch reports
 
 
@@ -226,3 +235,16 @@ def test_an_explosion_in_a_later_epoch_keeps_the_epochs_before(
         list(epochs(training))
     assert (caught.value.term, caught.value.epoch) == ("regression", 3)
     assert training.epoch == 2
+
+
+def test_weights_that_break_in_the_last_step_are_found_by_the_predictions(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    # One step per epoch: its own loss is finite, what it leaves behind is not.
+    recipe = {"optimizer": "sgd", "learning_rate": 1e38, "batch_size": 1000}
+    training = begin(configuration(recipe=recipe), toy)
+    with pytest.raises(
+        NonFiniteLoss, match="'predictions' is not finite at epoch 1, step 1"
+    ) as caught:
+        next(epochs(training))
+    assert caught.value.term == "predictions"

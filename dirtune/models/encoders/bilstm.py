@@ -94,6 +94,9 @@ class _BiLSTM(Encoder):
         return pair_features(self._sentence(inputs[FIRST]), self._sentence(inputs[SECOND]))
 
     def _sentence(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
+        if len(tokens) == 0:
+            # A rank may have no row of a short last batch; packing refuses that, so an empty sentence stands in.
+            return self._sentence(tokens.new_zeros((1, tokens.shape[1])))[:0]
         lengths = _lengths(tokens)
         vectors = self.dropout(self._without_some_words(self.vectors(tokens)))
         # Packing refuses empty sentences: they lend their first padding and are zeroed below.

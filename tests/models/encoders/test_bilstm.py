@@ -147,3 +147,14 @@ def test_a_vectors_file_needs_the_whole_vocabulary(vocabulary):
     spec = SPEC.model_copy(update={"vectors_file": "vectors.txt"})
     with pytest.raises(InputError, match="needs the data set's vocabulary of 11 tokens"):
         spec.build(TOKENS, vocabulary)
+
+
+def test_a_rank_without_rows_has_no_embeddings_and_zero_gradients():
+    encoder = _built()
+    empty = {name: tokens[:0] for name, tokens in random_inputs(TOKENS, 3).items()}
+    embeddings = encoder(empty)
+    assert embeddings.shape == (0, encoder.embedding_dim)
+    embeddings.sum().backward()
+    gradients = [parameter.grad for parameter in encoder.lstm.parameters()]
+    assert gradients
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)

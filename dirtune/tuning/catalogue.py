@@ -9,7 +9,7 @@ from typing import Any
 
 from dirtune.data.views import AUGMENTATIONS
 from dirtune.losses import LOSSES, TERMS
-from dirtune.metrics import METRICS
+from dirtune.metrics import METRICS, spearman
 from dirtune.models.encoders import ENCODERS
 from dirtune.tuning.study import shipped_studies
 from dirtune.yamlfile import read_yaml
@@ -22,7 +22,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "terms": _sentences(TERMS),
         "encoders": _sentences(ENCODERS),
         "augmentations": _sentences(AUGMENTATIONS),
-        "metrics": dict.fromkeys(METRICS, ""),
+        "metrics": _sentences({name: metric or spearman for name, metric in METRICS.items()}),
         "data": dict(import_module("pipelines").PIPELINES),
         "studies": {
             name: str(read_yaml(path)["question"]) for name, path in shipped_studies().items()

@@ -1,0 +1,490 @@
+"""The command line as its users meet it. Run with `pytest tests/test_cli.py`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from dirtune import cli
+from dirtune.tuning.sweep import SweepSummary
+from tests.results.records import record, write_study
+
+VERBS = {
+    "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
+    "list",
+}  # fmt: skip
+TINY = [
+    "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
+    "--set", "recipe.epochs=1", "--set", "recipe.batch_size=512",
+]  # fmt: skip
+STUDY: dict[str, Any] = {
+    "name": "tiny", "question": "Does [it] run?", "reference": "vanilla", "seeds": [0],
+    "base": {
+        "data": {"name": "digits"}, "model": {"encoder": {"name": "cnn", "channels": 4}},
+        "recipe": {"epochs": 1, "batch_size": 512},
+    },
+    "arms": {"vanilla": {}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, through the entry point of the installed script."""
+    monkeypatch.setenv("COLUMNS", "200")  # of typer's own messages
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dirtune", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        captured = capsys.readouterr()
+        assert isinstance(code, int)
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def call_outside(*arguments: object) -> Outcome:
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dirtune.cli", *map(str, arguments)], capture_output=True, text=True
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def assert_refused(outcome: Outcome, *parts: str) -> None:
+    """Exit code 2, one message on stderr that says all of `parts`, and nothing else."""
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    assert outcome.err.count("dirtune: ") == 1
+    assert outcome.err.startswith("dirtune: ")
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `@` stands for in the commands below."""
+    root = tmp_path_factory.mktemp("cli")
+    records = [
+        record(arm, seed, value + seed, config={"terms": {"conr": {"omega": value}}})
+        for arm, value in (("vanilla", 5.0), ("conr", 4.0))
+        for seed in (0, 1)
+    ]
+    write_study(
+        root / "store", records, name="study", question="?", reference="vanilla",
+        arms=["vanilla", "conr"], seeds=[0, 1, 2], trials={"vanilla": 3, "conr": 3},
+    )  # fmt: skip
+    write_study(root / "store", [record("single", 0)], name="train")  # a single run, no sweep
+    for name in ("empty", "glue", "raw"):
+        (root / name).mkdir()
+    (root / "glue/train.tsv").write_text("index\n")
+    (root / "raw/train_new.tsv").write_text("index\n")
+    (root / "file").write_text("no folder")
+    (root / "run.yaml").write_text("data: {name: digits}\nmodel: {encoder: {name: cnn}}\n")
+    (root / "broken.yaml").write_text("name: x\nquestion: why\nseeds: [0]]\n")
+    (root / "list.yaml").write_text("- name\n")
+    three = {
+        **STUDY, "reference": "vanila", "arms": {"vanilla": {}, "conr": {"terms": {"comr": {}}}},
+        "base": {**STUDY["base"], "recipe": {"epochs": "ten"}},
+    }  # fmt: skip
+    (root / "three.yaml").write_text(yaml.safe_dump(three, sort_keys=False))
+    return root
+
+
+# The command, and what its message must say.
+MISTAKES: list[tuple[list[str], list[str]]] = [
+    (["ingest", "digit", "--data", "@empty"],
+     ["data set: unknown name, got 'digit'; known: digits, sts_b", "did you mean 'digits'?"]),
+    (["ingest", "digits", "--data", "@empty", "--option", "seed"],
+     ["--option: must be name=value, got 'seed'"]),
+    (["ingest", "digits", "--data", "@empty", "--option", "sed=1"],
+     ["options of digits: sed: unknown key, got 'sed'; known: seed (did you mean 'seed'?)"]),
+    (["inspect", "digits", "--data", "@empty"],
+     ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"]),
+    (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
+    (["sweep", "quickstart", "--data", "@empty", "--results", "@nowhere"],
+     ["@empty: data set is not ingested"]),
+    (["plan", "quikstart"],
+     ["study: unknown study (or no such file), got 'quikstart'; known: ", "did you mean 'quickstart'?"]),
+    (["sweep", "quikstart", "--results", "@nowhere"], ["did you mean 'quickstart'?"]),
+    (["plan", "@missing.yaml"], ["@missing.yaml: no such file"]),
+    (["plan", "@broken.yaml"], ["@broken.yaml:3: not readable as YAML"]),
+    (["plan", "@list.yaml"], ["@list.yaml: a study must be a mapping, got 'list'"]),
+    (["train", "@list.yaml"], ["@list.yaml: a configuration must be a mapping"]),
+    (["train", "--study", "quickstart", "--arm", "comr"],
+     ["quickstart: arms: unknown arm, got 'comr'; known: accon, ", "did you mean 'conr'?"]),
+    (["train", "@run.yaml", "--study", "quickstart"],
+     ["train: takes a file or --study, not both"]),
+    (["train", "--set", "recipe.epochs", "--set", "seed"],
+     ["--set: must be name=value, got 'recipe.epochs'", "--set: must be name=value, got 'seed'"]),
+    (["train", "@run.yaml", "--set", "recipe.epochs=ten"],
+     ["@run.yaml: recipe.epochs: should be a valid integer, got 'ten'"]),
+    (["train", "@run.yaml", "--set", "recipe.epochs=[1"],
+     ["--set recipe.epochs:1: not readable as YAML"]),
+    (["train", "@run.yaml", "--set", "terms.comr.beta=1", "--seed", "-1"],
+     ["terms.comr: unknown key, got 'comr'; known: accon, conr", "seed: should be greater than or"]),
+    (["train", "--data", "@empty"], ["--set: data: is missing", "--set: model: is missing"]),
+    (["train", "@run.yaml", "--data", "@empty"], ["@empty: data set is not ingested"]),
+    (["train", "@run.yaml", "--device", "tpu"],
+     ["--device: not on this machine, got 'tpu'; known: cpu"]),
+    (["table", "study", "--results", "@empty"], ["@empty: holds no study"]),
+    (["table", "stduy", "--results", "@store"],
+     ["@store: unknown study, got 'stduy'; known: study, train (did you mean 'study'?)"]),
+    (["table", "study", "--results", "@store", "--metric", "mea"],
+     ["metric: unknown metric, got 'mea'; known: mae (did you mean 'mae'?)"]),
+    (["table", "study", "--results", "@store", "--reference", "comr"],
+     ["arm: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"]),
+    (["table", "study", "--results", "@store", "--format", "tex"],
+     ["format: unknown format, got 'tex'; known: csv, markdown, table"]),
+    (["table", "study", "--results", "@store", "--selection", "best"],
+     ["selection: unknown rule, got 'best'; known: best_val, last, oracle"]),
+    (["table", "study", "--results", "@store", "--split", "train"],
+     ["split: unknown split, got 'train'; known: test, val"]),
+    (["plot", "study", "--results", "@store", "--kind", "pie"],
+     ["plot: unknown plot, got 'pie'; known: curve, regions"]),
+    (["plot", "study", "--results", "@store", "--output", "figure.gif"],
+     ["type of file: unknown type of file, got '.gif'; known: .pdf, .png, .svg"]),
+    (["plot", "study", "--results", "@store", "--kind", "curve"],
+     ["x: a curve needs the setting on its x axis"]),
+    (["plot", "study", "--results", "@store", "--kind", "curve", "--x", "terms.conr.omgea"],
+     ["got 'terms.conr.omgea'; known: terms.conr.omega (did you mean"]),
+    (["query", "select aarm from trials", "--results", "@store"],
+     ['"aarm" not found', "table trials: has study, arm, ", "table metrics: has trial_id, split, "]),
+    (["query", "drop table trials", "--results", "@store"],
+     ["query: must be one SELECT statement, but is DROP"]),
+    (["query", "select 1", "--results", "@store", "--format", "xml"],
+     ["format: unknown format, got 'xml'; known: csv, json, markdown, table"]),
+    (["query", "select 1", "--results", "@nowhere"], ["@nowhere: holds no study"]),
+    (["query", "select 1", "--results", "gopher://x"], ["gopher://x: no usable location"]),
+    (["status", "stduy", "--results", "@store"],
+     ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
+    (["resume", "quickstart", "--results", "@empty"],
+     ["@empty: no sweep of this study to resume, got 'quickstart'"]),
+    (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
+    # A file stands where a folder should be.
+    (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
+    (["inspect", "digits", "--data", "@file"], ["@file", "Not a directory"]),
+    (["plot", "study", "--results", "@store", "--output", "@file/figure.png"], ["@file", "File exists"]),
+]  # fmt: skip
+
+
+# Said by the pipeline itself, inside a Ray session.
+RAW_MISTAKES: list[tuple[list[str], list[str]]] = [
+    (["ingest", "sts_b", "--data", "@empty"],
+     ["sts_b: raw: needs the folder of train_new.tsv, dev_new.tsv, test_new.tsv", "--raw DIR"]),
+    (["ingest", "sts_b", "--data", "@empty", "--raw", "@glue"],
+     ["@glue: this is the GLUE layout", "train_new.tsv, dev_new.tsv, test_new.tsv"]),
+    (["ingest", "sts_b", "--data", "@empty", "--raw", "@raw"],
+     ["@raw/dev_new.tsv: no such file", "@raw/test_new.tsv: no such file"]),
+]  # fmt: skip
+
+
+def commands_of(mistakes: list[tuple[list[str], list[str]]]) -> list[str]:
+    return [" ".join(arguments) for arguments, _ in mistakes]
+
+
+def in_places(texts: list[str], places: Path) -> list[str]:
+    return [text.replace("@", f"{places}/") for text in texts]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=commands_of(MISTAKES))
+def test_a_mistake_ends_with_exit_code_2_and_one_message(
+    call: Call, places: Path, arguments: list[str], parts: list[str]
+) -> None:
+    outcome = call(*in_places(arguments, places))
+    assert_refused(outcome, *in_places(parts, places))
+    assert not (places / "nowhere").exists()
+
+
+@pytest.mark.parametrize(("arguments", "parts"), RAW_MISTAKES, ids=commands_of(RAW_MISTAKES))
+def test_raw_files_that_cannot_be_used_end_with_exit_code_2_and_one_message(
+    ray_session: None, call: Call, places: Path, arguments: list[str], parts: list[str]
+) -> None:
+    outcome = call(*in_places(arguments, places))
+    assert_refused(outcome, *in_places(parts, places))
+    assert not list((places / "empty").iterdir())
+
+
+def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(
+    places: Path,
+) -> None:
+    file = places / "three.yaml"
+    outcome = call_outside("plan", file)
+    assert_refused(outcome)
+    assert sorted(outcome.err.removeprefix("dirtune: ").splitlines()) == [
+        f"{file}: arms.conr.terms.comr: unknown key, got 'comr'; known: accon, conr, supcon "
+        "(did you mean 'conr'?)",
+        f"{file}: base.recipe.epochs: should be a valid integer, got 'ten'",
+        f"{file}: reference: unknown arm, got 'vanila'; known: conr, vanilla (did you mean 'vanilla'?)",
+    ]
+
+
+def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(
+    places: Path,
+) -> None:
+    outcome = call_outside("query", "select few from trials", "--results", places / "store")
+    assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
+    assert {"metrics", "epochs", "predictions", "trials", "results"} == set(
+        re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "quickstart", "--fast"], "No such option"),
+        (["swep"], "No such command"),
+        (["plan"], "Missing argument"),
+        (["train", "--seed", "one"], "Invalid value"),
+        (["train", "--threads", "0"], "Invalid value"),
+    ],
+)
+def test_a_wrong_use_of_the_command_line_ends_with_exit_code_2(
+    call: Call, arguments: list[str], message: str
+) -> None:
+    outcome = call(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_an_unknown_option_of_the_real_command_ends_with_exit_code_2() -> None:
+    outcome = call_outside("plan", "quickstart", "--fast")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "No such option: --fast" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("dirtune.tuning.sweep.plan", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        call("plan", "quickstart")
+
+
+def commands() -> dict[str, Any]:
+    return typer.main.get_command(cli.app).commands  # type: ignore[attr-defined, no-any-return]
+
+
+def test_every_promised_verb_exists() -> None:
+    assert set(commands()) == VERBS
+
+
+def test_help_names_every_verb(call: Call) -> None:
+    outcome = call("--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    for verb in VERBS:
+        assert re.search(rf"^\W*{verb}  ", outcome.out, re.MULTILINE), verb
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(
+    call: Call, verb: str
+) -> None:
+    outcome = call(verb, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    text = " ".join(outcome.out.split())
+    command = commands()[verb]
+    assert command.help.strip() in text
+    for parameter in command.params:
+        options = [option for option in parameter.opts if option.startswith("--")]
+        assert all(option in text for option in options)
+        assert parameter.help, f"{verb} {parameter.name} is not explained"
+        assert " ".join(parameter.help.split()) in text
+
+
+def test_a_table_is_shown_in_a_terminals_a_papers_and_a_spreadsheets_form(
+    call: Call, places: Path
+) -> None:
+    command = ["table", "study", "--results", places / "store", "--reference", "conr"]
+    plain, markdown, sheet = (
+        call(*command, "--format", style) for style in ("table", "markdown", "csv")
+    )
+    assert {outcome.code for outcome in (plain, markdown, sheet)} == {0}
+    assert re.search(r"^ *vanilla +5\.50 ± 0\.71 +4\.50 ", plain.out, re.MULTILINE)
+    assert "difference to conr, paired by seed" in plain.out
+    assert "| vanilla | 5.50 ± 0.71 | 4.50 ± 0.71 |" in markdown.out
+    rows = {(row["arm"], row["region"]): row for row in csv.DictReader(io.StringIO(sheet.out))}
+    assert len(rows) == 2 * 4
+    assert float(rows["vanilla", "few"]["mean"]) == pytest.approx(5.5 + 2.0)
+    assert float(rows["vanilla", "all"]["difference"]) == pytest.approx(1.0)
+
+
+def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
+    sql = "select arm, avg(\"test.few.mae\") as few from results where arm <> 'single' group by arm order by arm"
+
+    def answer(style: str) -> str:
+        outcome = call("query", sql, "--results", places / "store", "--format", style)
+        assert (outcome.code, outcome.err) == (0, "")
+        return outcome.out
+
+    lines = [line.split() for line in answer("table").splitlines()]
+    assert ["conr", "6.5"] in lines
+    assert ["vanilla", "7.5"] in lines
+    assert answer("csv") == "arm,few\nconr,6.5\nvanilla,7.5\n"
+    assert json.loads(answer("json")) == [
+        {"arm": "conr", "few": 6.5}, {"arm": "vanilla", "few": 7.5},
+    ]  # fmt: skip
+    assert "| vanilla | 7.5 |" in answer("markdown")
+
+
+def test_the_status_of_a_sweep_is_shown_uncut_in_a_pipe(call: Call, places: Path) -> None:
+    outcome = call("status", "study", "--results", places / "store")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "study: 4 of 6 trials recorded" in outcome.out
+    assert "…" not in outcome.out
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in outcome.out.splitlines()]
+    assert ["vanilla", "3", "2", "0", "0", "0", "", "", ""] in cells
+
+
+@pytest.mark.parametrize(
+    "options", [["--kind", "regions"], ["--kind", "curve", "--x", "terms.conr.omega"]]
+)
+def test_a_plot_names_the_file_that_it_writes(
+    call: Call, places: Path, tmp_path: Path, options: list[str]
+) -> None:
+    file = tmp_path / "deeper" / "figure.png"
+    outcome = call("plot", "study", "--results", places / "store", "--output", file, *options)
+    assert (outcome.code, outcome.out) == (0, f"figure: {file}\n")
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_without_a_file_goes_to_the_folder_figures(
+    call: Call, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = call("plot", "study", "--results", places / "store")
+    assert outcome.out == "figure: figures/study-regions.png\n"
+    assert (tmp_path / "figures" / "study-regions.png").is_file()
+
+
+def test_what_a_study_can_name_is_listed_all_or_by_kind(call: Call) -> None:
+    everything, terms = call("list"), call("list", "terms")
+    assert (everything.code, terms.code) == (0, 0)
+    for title in ("losses", "terms", "encoders", "augmentations", "metrics", "data", "studies"):
+        assert re.search(rf"^{title} *$", everything.out, re.MULTILINE), title
+    for name in ("huber", "resnet50", "digits", "Does a projection or a contrastive term help"):
+        assert name in everything.out
+    assert "│ conr " in terms.out
+    assert "huber" not in terms.out
+
+
+def test_a_plan_shows_every_arm_and_runs_nothing(digits: Path, tmp_path: Path, call: Call) -> None:
+    outcome = call("plan", "quickstart", "--data", digits, "--results", tmp_path / "results")
+    assert (outcome.code, outcome.err) == (0, "")
+    arms = ("vanilla (reference)", "projection", "sqrt_inverse_lds", "conr", "accon", "accon_conr")
+    for arm in arms:
+        assert f"│ {arm} " in outcome.out
+    assert "12 trials (0 recorded)" in outcome.out
+    assert "4,809 train" in outcome.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_inspection_shows_regions_and_refuses_an_unknown_rule(digits: Path, call: Call) -> None:
+    outcome = call("inspect", "digits", "--data", digits)
+    assert outcome.code == 0
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert ["region", "bins", "train", "val", "test"] in lines
+    assert ["few", "73", "363", "365", "730"] in lines
+    refused = call("inspect", "digits", "--data", digits, "--shot-rule", "official")
+    assert_refused(refused, "digits: unknown shot rule, got 'official'; known: counts")
+
+
+def test_a_trial_is_trained_once_and_then_known(digits: Path, tmp_path: Path, call: Call) -> None:
+    command = ["train", *TINY, "--data", digits, "--results", tmp_path]
+    first, second, other = call(*command), call(*command), call(*command, "--seed", 7)
+    assert {outcome.code for outcome in (first, second, other)} == {0}
+    line, end = first.out.splitlines()
+    assert line.startswith("epoch 1/1  train/loss ")
+    trial_id = end.split()[1]
+    assert end == f"trial {trial_id} complete, best epoch 1"
+    assert second.out == f"trial {trial_id} is recorded already\n"
+    assert trial_id not in other.out
+    recorded = {file.stem for file in (tmp_path / "train/results/trials").glob("*.parquet")}
+    assert recorded == {trial_id, other.out.splitlines()[1].split()[1]}
+
+
+def test_train_takes_the_configuration_of_an_arm_and_lays_settings_over_it(
+    digits: Path, tmp_path: Path, call: Call
+) -> None:
+    outcome = call(
+        "train", "--study", "quickstart", "--arm", "conr", *TINY, "--set", "terms.conr.omega=2.5e0",
+        "--data", digits, "--results", tmp_path,
+    )  # fmt: skip
+    assert outcome.code == 0
+    sql = 'select arm, epochs_run, "config.terms.conr.omega", "config.recipe.name" from trials'
+    answer = call("query", sql, "--results", tmp_path, "--format", "csv")
+    assert answer.out.splitlines()[1] == "conr,1,2.5,digits"
+
+
+def test_what_does_not_fit_the_data_is_refused_before_training(
+    digits: Path, tmp_path: Path, call: Call
+) -> None:
+    wrong = ["--set", "recipe.views.augmentation=flip", "--set", "data.shot_rule=official"]
+    outcome = call("train", *TINY, *wrong, "--data", digits, "--results", tmp_path)
+    assert_refused(
+        outcome,
+        "--set: data.shot_rule: unknown shot rule, got 'official'; known: counts",
+        "--set: recipe.views.augmentation: unknown augmentation, got 'flip'; known: light, none",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Call) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    roots = ["--data", digits, "--results", tmp_path]
+    swept = call("sweep", file, *roots)
+    assert swept.code == 0
+    lines = [line for line in swept.out.splitlines() if line]
+    assert lines[0].startswith("tiny: 1 trials, 0 recorded, ")
+    assert re.fullmatch(r"\[1/1\] +\d+ s  vanilla, seed 0: complete val/all/mae [\d.]+", lines[1])
+    assert lines[2] == f"1 complete; 0 reused. Parquet: {tmp_path}/tiny/results"
+    assert "tiny: 1 of 1 trials recorded" in call("status", "tiny", "--results", tmp_path).out
+    resumed = call("resume", "tiny", *roots)
+    assert resumed.code == 0
+    assert f"nothing to run; 1 reused. Parquet: {tmp_path}/tiny/results" in resumed.out
+
+
+@pytest.mark.parametrize("verb", ["sweep", "resume"])
+def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
+    call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    # What it takes to lose a worker for real is in the tests of the sweep itself.
+    lost = SweepSummary(folder="f", reused=0, run={}, crashed={"abc": "out of memory"}, left=1)
+    monkeypatch.setattr(f"dirtune.tuning.sweep.{verb}", lambda *_, **__: lost)
+    outcome = call(verb, "quickstart")
+    assert outcome.code == 1
+    assert "`dirtune resume` continues them" in outcome.out

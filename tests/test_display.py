@@ -1,0 +1,227 @@
+"""Run with `pytest tests/test_display.py`."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from dirtune.config import TrialConfig
+from dirtune.display import (
+    SweepView,
+    catalogue_table,
+    plan_table,
+    status_table,
+    summary_text,
+    train_with_bar,
+    trained_text,
+)
+from dirtune.results.status import StartedTrial, SweepStatus
+from dirtune.training.train import TrainResult
+from dirtune.training.trial import TrialJob
+from dirtune.tuning.preflight import Plan
+from dirtune.tuning.search import Ending
+from dirtune.tuning.study import resolve
+from dirtune.tuning.sweep import SweepSummary
+
+ODD = "conr [omega 2] [/b] :x:"  # what rich would take for markup, a closing tag and an emoji
+OMEGA = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
+
+
+def plan(**changes: Any) -> Plan:
+    raw = {
+        "name": "tiny", "question": "Does [bold]it[/i] help?", "reference": "vanilla",
+        "seeds": [0, 1], "base": {
+            "data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 7},
+        },
+        "arms": {"vanilla": {}, ODD: {"terms": {"conr": {}}}},
+        "space": OMEGA, "search": {"trials": 5}, "resources": {"workers": 2, "gpus": 0.5},
+    }  # fmt: skip
+    study = resolve({**raw, **changes}, where="test")
+    return Plan(
+        study=study, rows={"train": 4809, "test": 1200}, trials={"vanilla": 2, ODD: 5}, recorded=1,
+        concurrent=3, parameters={"vanilla": 67073, ODD: 177057},
+    )  # fmt: skip
+
+
+def job(arm: str = "vanilla", seed: int = 3) -> TrialJob:
+    plain = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "seed": seed}
+    config = TrialConfig.model_validate(plain)
+    return TrialJob(study="tiny", arm=arm, trial_id="abc", config=config)
+
+
+def terminal(*, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+
+
+def log() -> Console:
+    """A console without a terminal, which thinks that it is 80 characters wide."""
+    return Console(file=io.StringIO(), width=80)
+
+
+def written(console: Console) -> str:
+    stream = console.file
+    assert isinstance(stream, io.StringIO)
+    return stream.getvalue()
+
+
+def shown(thing: RenderableType, *, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(thing)
+    return written(console)
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the table's line whose first cell is `first`."""
+    lines = [line.strip()[1:-1].split("│") for line in text.splitlines() if line.startswith("│")]
+    (found,) = [[cell.strip() for cell in line] for line in lines if line[0].strip() == first]
+    return found
+
+
+def test_a_plan_shows_every_arm_with_its_budget_and_what_is_tuned() -> None:
+    text = shown(plan_table(plan()))
+    assert cells(text, "vanilla (reference)") == [
+        "vanilla (reference)", "2", "2", "7", "-", "67,073",
+    ]  # fmt: skip
+    assert cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057"]
+    caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 1 GPU; samples: 4,809 train, 1,200"
+    assert caption in " ".join(text.split())
+
+
+def test_what_people_have_named_is_never_taken_for_markup() -> None:
+    assert "tiny: Does [bold]it[/i] help?" in shown(plan_table(plan()))
+    state = SweepStatus(study="tiny", planned={ODD: 1}, recorded={}, started=())
+    assert cells(shown(status_table(state)), ODD)[1] == "1"
+    assert "a [b] :x: [/c]" in shown(catalogue_table("terms", {"conr": "a [b] :x: [/c]"}))
+
+
+def test_a_narrow_terminal_folds_a_long_name_and_loses_nothing_of_it() -> None:
+    name = "projection_dim=128_epochs=90_temperature=0.07"
+    state = SweepStatus(study="tiny", planned={name: 1}, recorded={}, started=())
+    text = shown(status_table(state), width=80)
+    first = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert "".join(first) == name
+    assert "…" not in text
+
+
+def test_status_shows_counts_by_arm_and_the_started_trials_with_their_last_sign() -> None:
+    started = [
+        StartedTrial(
+            trial_id=f"t{epochs}", arm="conr", seed=0, epochs_run=epochs, epochs_planned=10,
+            objective=objective, seconds_since_sign=seconds,
+        )
+        for epochs, objective, seconds in ((3, 4.56789, 12.4), (1, None, 3600.0))
+    ]  # fmt: skip
+    recorded = {("vanilla", "complete"): 2, ("vanilla", "failed"): 1, ("conr", "pruned"): 4}
+    state = SweepStatus(
+        study="tiny", planned={"vanilla": 3, "conr": 8}, recorded=recorded, started=tuple(started)
+    )
+    text = shown(status_table(state))
+    assert "tiny: 7 of 11 trials recorded" in text
+    assert cells(text, "vanilla") == ["vanilla", "3", "2", "0", "1", "0", "", "", ""]
+    assert cells(text, "conr") == ["conr", "8", "0", "4", "0", "2", "3/10", "4.568", "12 s ago"]
+    assert cells(text, "") == ["", "", "", "", "", "", "1/10", "-", "3600 s ago"]
+
+
+def test_a_catalogue_names_its_kind_and_every_entry() -> None:
+    text = shown(catalogue_table("losses", {"l1": "Absolute error.", "mse": "Squared error."}))
+    assert text.splitlines()[0].strip() == "losses"
+    assert cells(text, "l1") == ["l1", "Absolute error."]
+    assert cells(text, "mse") == ["mse", "Squared error."]
+
+
+def summary(**changes: Any) -> SweepSummary:
+    usual: dict[str, Any] = {"folder": "/r/tiny", "reused": 2, "run": {}, "crashed": {}, "left": 0}
+    return SweepSummary(**{**usual, **changes})
+
+
+def test_a_summary_counts_what_ran_and_says_where_it_is() -> None:
+    text = summary_text(summary(run={"complete": 3, "pruned": 1}))
+    assert text == "3 complete, 1 pruned; 2 reused. Parquet: /r/tiny/results"
+    assert summary_text(summary()).startswith("nothing to run; 2 reused.")
+
+
+def test_a_summary_of_lost_workers_gives_the_reason_and_names_resume() -> None:
+    crashed = {"a1": "the worker died (out of memory)", "b2": "the worker died (out of memory)"}
+    first, second = summary_text(summary(crashed=crashed, left=5)).splitlines()
+    assert first.startswith("nothing to run")
+    assert second.startswith("2 trials lost their worker (the worker died (out of memory));")
+    assert "5 trials are left" in second
+    assert "`dirtune resume`" in second
+
+
+def test_a_single_run_says_what_it_came_to() -> None:
+    result = TrainResult(trial_id="abc", status="complete", best_epoch=4, values={}, reused=False)
+    again = TrainResult(trial_id="abc", status="complete", best_epoch=4, values={}, reused=True)
+    assert trained_text(result) == "trial abc complete, best epoch 4"
+    assert trained_text(again) == "trial abc is recorded already"
+
+
+def run_a_sweep(console: Console) -> None:
+    with SweepView(console) as view:
+        view.begin(plan())
+        view.epoch(job(), 1, 5.0)
+        view.ended(job(), Ending(status="complete", objective=4.56789))
+        view.epoch(job(ODD, 4), 1, None)
+        view.epoch(job(ODD, 4), 2, 6.54321)
+        view.ended(job(ODD, 4), Ending(status="failed", objective=None))
+
+
+def test_without_a_terminal_there_is_one_line_for_every_trial_that_ended() -> None:
+    console = log()
+    run_a_sweep(console)
+    first, *lines = [line for line in written(console).splitlines() if line]
+    assert first == "tiny: 7 trials, 1 recorded, 3 at once"
+    assert [line.split(" s  ")[1] for line in lines] == [
+        "vanilla, seed 3: complete val/all/mae 4.568", f"{ODD}, seed 4: failed",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines] == ["[2/7]", "[3/7]"]
+
+
+def test_a_long_line_of_a_log_is_not_folded() -> None:
+    console, arm = log(), "conr " + "x" * 90
+    with SweepView(console) as view:
+        view.begin(plan())
+        view.ended(job(arm), Ending(status="complete", objective=1.0))
+    assert f"{arm}, seed 3: complete val/all/mae 1\n" in written(console)
+
+
+def test_a_terminal_has_a_bar_below_the_lines() -> None:
+    console = terminal()
+    run_a_sweep(console)
+    text = written(console)
+    assert "vanilla, seed 3: complete val/all/mae 4.568" in text
+    assert f"{ODD}, seed 4: failed" in text
+    assert any(f"{ODD}/4 epoch 2 6.543" in line and "3/7" in line for line in text.splitlines())
+
+
+def train_two_epochs(console: Console) -> str:
+    with train_with_bar(console) as on_epoch:
+        on_epoch(1, 2, {"train/loss": 9.11649, "val/all/mae": 30.0, "learning_rate": 0.1})
+        on_epoch(2, 2, {"train/loss": 8.0, "val/all/mae": 29.5, "val/few/mae": 41.7})
+    return written(console)
+
+
+def test_without_a_terminal_a_run_writes_a_line_per_epoch() -> None:
+    assert [line.rstrip() for line in train_two_epochs(log()).splitlines() if line] == [
+        "epoch 1/2  train/loss 9.116  val/all/mae 30",
+        "epoch 2/2  train/loss 8  val/all/mae 29.5  val/few/mae 41.7",
+    ]
+
+
+def test_a_terminal_shows_a_run_as_a_bar_over_epochs() -> None:
+    text = train_two_epochs(terminal())
+    assert "2/2" in text
+    assert "val/few/mae 41.7" in text
+    assert "epoch 1/2" not in text
+
+
+def test_an_error_in_between_leaves_the_terminal_as_it_was() -> None:
+    console = terminal()
+    with pytest.raises(KeyError), SweepView(console):
+        raise KeyError("in between")
+    assert (
+        written(console).count("\x1b[?25l") == written(console).count("\x1b[?25h") == 1
+    )  # the cursor

@@ -1,0 +1,143 @@
+"""Run with `pytest tests/tuning/test_scheduler.py`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from dirtune.tuning.scheduler import ARM, EPOCH, OBJECTIVE, PerArmScheduler, build_scheduler
+from dirtune.tuning.study import ResolvedStudy, resolve
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+OMEGA = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
+
+
+def study(**changes: Any) -> ResolvedStudy:
+    """Two searched arms (conr, wide) and a fixed one, halved by two after every epoch that is a power of two."""
+    raw = {
+        "name": "tiny", "question": "?", "reference": "vanilla", "seeds": [0],
+        "base": {
+            "data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}},
+            "recipe": {"epochs": 8},
+        },
+        "arms": {
+            "vanilla": {}, "conr": {"terms": {"conr": {}}},
+            "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}},
+        },
+        "search": {"scheduler": {"grace_epochs": 1, "reduction_factor": 2}}, "space": OMEGA,
+    }  # fmt: skip
+    return resolve({**raw, **changes}, where="test")
+
+
+class Running:
+    """Trials of a study under its scheduler, as Tune would drive them."""
+
+    def __init__(self, scheduler: PerArmScheduler) -> None:
+        self.scheduler = scheduler
+
+    def start(self, arm: str) -> Trial:
+        trial = Trial("trial_worker", config={ARM: arm}, stub=True)
+        self.scheduler.on_trial_add(None, trial)
+        return trial
+
+    def report(self, trial: Trial, epoch: int, objective: float | None) -> str:
+        result = {EPOCH: epoch} if objective is None else {EPOCH: epoch, OBJECTIVE: objective}
+        return self.scheduler.on_trial_result(None, trial, result)
+
+    def first_epoch(self, arm: str, objective: float | None) -> str:
+        return self.report(self.start(arm), 1, objective)
+
+
+@pytest.fixture
+def running() -> Running:
+    return Running(build_scheduler(study()))
+
+
+def halved(values: list[float]) -> Iterator[str]:
+    """Asynchronous halving at one rung: stop what is worse than the median of those that came before."""
+    for position, value in enumerate(values):
+        yield STOP if position and value > median(values[:position]) else CONTINUE
+
+
+def test_every_arm_is_halved_as_if_it_were_alone(running: Running) -> None:
+    generator = random.Random(0)
+    values = {arm: [generator.gauss(level, 1) for _ in range(40)] for arm, level in
+              (("conr", 5.0), ("wide", 500.0))}  # fmt: skip
+    order = [arm for arm in values for _ in range(40)]
+    generator.shuffle(order)
+    left = {arm: iter(found) for arm, found in values.items()}
+    decisions: dict[str, list[str]] = {arm: [] for arm in values}
+    for arm in order:
+        decisions[arm].append(running.first_epoch(arm, next(left[arm])))
+    for arm, found in values.items():
+        assert decisions[arm] == list(halved(found))
+        assert 5 < decisions[arm].count(STOP) < 35
+
+
+def test_the_trials_of_a_hopeless_arm_are_not_stopped_for_a_better_arm(running: Running) -> None:
+    for value in (1.0, 1.1, 1.2):
+        running.first_epoch("conr", value)
+    assert running.first_epoch("wide", 900.0) == CONTINUE
+    assert running.first_epoch("wide", 800.0) == CONTINUE
+    assert running.first_epoch("wide", 950.0) == STOP
+
+
+def test_later_rungs_compare_trials_of_equal_age(running: Running) -> None:
+    old, young = running.start("conr"), running.start("conr")
+    assert [running.report(old, epoch, 10.0 - epoch) for epoch in (1, 2, 3)] == [CONTINUE] * 3
+    # Worse than the other is now, better than it was after one epoch.
+    assert running.report(young, 1, 8.5) == CONTINUE
+    assert running.report(young, 2, 8.4) == STOP  # the other had 8.0 after two
+
+
+def test_where_more_is_better_the_small_values_are_stopped() -> None:
+    running = Running(build_scheduler(study(objective={"metric": "pearson"})))
+    decisions = [running.first_epoch("conr", value) for value in (0.5, 0.4, 0.9)]
+    assert decisions == [CONTINUE, STOP, CONTINUE]
+
+
+def test_an_arm_with_nothing_to_tune_runs_every_trial_to_its_end(running: Running) -> None:
+    assert "vanilla" not in running.scheduler.by_arm
+    assert [running.first_epoch("vanilla", value) for value in (1.0, 9.0, 99.0)] == [CONTINUE] * 3
+
+
+def test_without_a_scheduler_in_the_study_no_trial_is_stopped() -> None:
+    running = Running(build_scheduler(study(search={"trials": 4})))
+    assert running.scheduler.by_arm == {}
+    assert [running.first_epoch("conr", value) for value in (1.0, 9.0, 99.0)] == [CONTINUE] * 3
+
+
+def test_a_result_without_an_objective_continues_and_does_not_count(running: Running) -> None:
+    assert running.first_epoch("conr", 1.0) == CONTINUE
+    trial = running.start("conr")
+    assert running.report(trial, 1, None) == CONTINUE
+    running.scheduler.on_trial_complete(None, trial, {EPOCH: 1})
+    assert running.first_epoch("conr", 1.5) == STOP
+    assert running.first_epoch("conr", 1.2) == CONTINUE  # the median of 1.0 and 1.5 is 1.25
+
+
+def test_a_trial_that_ended_at_a_rung_counts_there(running: Running) -> None:
+    trial = running.start("conr")
+    running.scheduler.on_trial_complete(None, trial, {EPOCH: 1, OBJECTIVE: 1.0})
+    assert running.first_epoch("conr", 1.1) == STOP
+
+
+def test_the_rungs_are_those_of_the_study() -> None:
+    search = {"scheduler": {"grace_epochs": 4, "reduction_factor": 2}}
+    running = Running(build_scheduler(study(search=search)))
+    good, bad = running.start("conr"), running.start("conr")
+    decisions = []
+    for epoch in range(1, 5):
+        assert running.report(good, epoch, 1.0) == CONTINUE
+        decisions.append(running.report(bad, epoch, 5.0))
+    assert decisions == [CONTINUE, CONTINUE, CONTINUE, STOP]
+
+
+def test_the_scheduler_says_which_arms_it_halves(running: Running) -> None:
+    assert running.scheduler.debug_string() == "one scheduler per arm: conr, wide"
