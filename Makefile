@@ -18,6 +18,7 @@ demo: install
 	$(BIN)/dirtune sweep quickstart
 	$(BIN)/dirtune plot quickstart
 	$(BIN)/dirtune table quickstart
+	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results. Resume, query, plot: see README.md."
 
 test: install lint
 	$(BIN)/pytest

@@ -107,6 +107,7 @@ def train(
         result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
                       device=device, on_epoch=on_epoch, where=where)  # fmt: skip
     _print(trained_text(result))
+    raise typer.Exit(1 if result.status == "failed" else 0)
 
 
 @app.command()

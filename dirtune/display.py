@@ -99,7 +99,9 @@ def summary_text(summary: SweepSummary) -> str:
 def trained_text(result: TrainResult) -> str:
     """What a single run came to."""
     if result.reused:
-        return f"trial {result.trial_id} is recorded already"
+        return f"trial {result.trial_id} is recorded already ({result.status})"
+    if result.error is not None:
+        return f"trial {result.trial_id} failed: {result.error}"
     return f"trial {result.trial_id} {result.status}, best epoch {result.best_epoch}"
 
 

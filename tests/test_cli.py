@@ -360,13 +360,15 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
     assert "| vanilla | 7.5 |" in answer("markdown")
 
 
-def test_the_status_of_a_sweep_is_shown_uncut_in_a_pipe(call: Call, places: Path) -> None:
+def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(
+    call: Call, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     outcome = call("status", "study", "--results", places / "store")
     assert (outcome.code, outcome.err) == (0, "")
     assert "study: 4 of 6 trials recorded" in outcome.out
-    assert "…" not in outcome.out
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in outcome.out.splitlines()]
-    assert ["vanilla", "3", "2", "0", "0", "0", "", "", ""] in cells
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert ["vanilla", "3", "2", "0", "0", "0"] in lines
 
 
 @pytest.mark.parametrize(
@@ -397,7 +399,7 @@ def test_what_a_study_can_name_is_listed_all_or_by_kind(call: Call) -> None:
         assert re.search(rf"^{title} *$", everything.out, re.MULTILINE), title
     for name in ("huber", "resnet50", "digits", "Does a projection or a contrastive term help"):
         assert name in everything.out
-    assert "│ conr " in terms.out
+    assert re.search("^ *conr  +ConR", terms.out, re.MULTILINE)
     assert "huber" not in terms.out
 
 
@@ -406,9 +408,10 @@ def test_a_plan_shows_every_arm_and_runs_nothing(digits: Path, tmp_path: Path, c
     assert (outcome.code, outcome.err) == (0, "")
     arms = ("vanilla (reference)", "projection", "sqrt_inverse_lds", "conr", "accon", "accon_conr")
     for arm in arms:
-        assert f"│ {arm} " in outcome.out
-    assert "12 trials (0 recorded)" in outcome.out
-    assert "4,809 train" in outcome.out
+        assert re.search(rf"^ *{re.escape(arm)} +2 +2 +\d+ ", outcome.out, re.MULTILINE), arm
+    text = " ".join(outcome.out.split())
+    assert "12 trials (0 recorded)" in text
+    assert "samples: 4,809 train, 600 val, 1,200 test" in text
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors", "randomness", "yamlfile", "storage", "frozen", "manifest", "batch",
     "losses", "reweighting", "models", "metrics", "results",
-    "config", "data", "training", "tuning", "catalogue", "display", "cli",
+    "config", "data", "training", "tuning", "display", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dirtune.batch import Inputs
@@ -91,7 +91,7 @@ def is_image(value: Tensor) -> bool:
     return value.dtype == torch.uint8
 
 
-def to_float(images: Int[Tensor, "batch channels height width"]) -> Images:
+def to_float(images: UInt8[Tensor, "batch channels height width"]) -> Images:
     """Bytes 0..255 to [0, 1]."""
     return images.float().div_(255.0)
 

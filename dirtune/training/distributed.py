@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -27,7 +27,7 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def gather(self, rows: Float[Tensor, "local *rest"]) -> Float[Tensor, "total *rest"]:
+    def gather(self, rows: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "total *rest"]:
         """The rows of all ranks, in the order of the ranks; differentiable; shares may be uneven."""
         if self.world == 1:
             return rows

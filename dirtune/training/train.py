@@ -38,6 +38,7 @@ class TrainResult:
     best_epoch: int
     values: dict[str, float]  # of the last epoch; empty if reused
     reused: bool  # it had been recorded before
+    error: str | None = None  # why it failed, if it did
 
 
 def train(
@@ -79,22 +80,23 @@ def train(
     values: dict[str, float] = {}
     while trial.status is None:
         values = trial.step()
-        if on_epoch is not None:
+        if on_epoch is not None and trial.status != "failed":
             on_epoch(trial.training.epoch, config.recipe.epochs, values)
     return TrainResult(
         trial_id=job.trial_id, status=trial.status, best_epoch=trial.training.best_epoch, values=values,
-        reused=False,
+        error=trial.error, reused=False,
     )  # fmt: skip
 
 
 def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
-    columns = ["status", "best_epoch"]
+    columns = ["status", "best_epoch", "error"]
     tables = read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
     if not tables:
         return None
     (row,) = tables[0].to_pylist()
     return TrainResult(
-        trial_id=trial_id, status=row["status"], best_epoch=row["best_epoch"] or 0, values={}, reused=True
+        trial_id=trial_id, status=row["status"], best_epoch=row["best_epoch"] or 0, values={},
+        error=row["error"], reused=True,
     )  # fmt: skip
 
 

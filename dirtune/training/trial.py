@@ -111,6 +111,7 @@ class TrialRun:
     ) -> None:
         self.job, self.study, self.ranks = job, study, ranks
         self.status: Status | None = None
+        self.error: str | None = None  # why it failed, if it did
         self._folder = trial_folder(study, job.trial_id)
         self._mark = time.perf_counter() if idle_since is None else idle_since
         self._overhead = 0.0
@@ -174,6 +175,7 @@ class TrialRun:
         self._record(replace(record, metrics=metrics, predictions=predictions))
 
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
+        self.error = str(error)
         self._account(spent_before)
         record = self._progress().record(
             "failed", error=str(error), error_term=error.term, error_epoch=error.epoch

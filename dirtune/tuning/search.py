@@ -129,6 +129,7 @@ class Agenda:
         code_version: str,
         recorded: Mapping[str, Ending],
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the view tells what happens
         self.searches = {
             arm.name: ArmSearch(study, arm, storage, fingerprint, code_version)
             for arm in study.searched_arms

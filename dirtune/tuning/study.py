@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dirtune.config import Objective, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
@@ -68,6 +68,13 @@ class Resources(Frozen):
     """Most trials at once; none: as many as the cluster holds."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _is_a_share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("must be a share of one GPU or a whole number of them")
+        return gpus
 
 
 class Study(Frozen):

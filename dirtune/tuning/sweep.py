@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
@@ -60,7 +61,8 @@ def plan(study: str, *, data: str | Path = "data", results: str | Path = "result
     resolved = load_study(study)
     manifest = _fitting_manifest(resolved, data)
     folder = _study_folder(results, resolved.name)
-    return _plan(resolved, manifest, recorded=len(recorded(folder)), cpus=os.cpu_count() or 1)
+    machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
+    return _plan(resolved, manifest, recorded=len(recorded(folder)), **machine)
 
 
 def sweep(
@@ -103,7 +105,8 @@ def resume(
     name = load_study(study).name if study.endswith((".yaml", ".yml")) else study
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
-        known = Storage.at(results).folders()
+        root = Storage.at(results)
+        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
             Fault(
                 where=str(results), rule="no sweep of this study to resume", got=name, known=known
@@ -128,7 +131,7 @@ def _fitting_manifest(study: ResolvedStudy, data: str | Path) -> Manifest:
 
 
 def _plan(
-    study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float = 0.0
+    study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float
 ) -> Plan:
     return Plan(
         study=study, recorded=recorded, parameters=parameters_of(study, manifest),

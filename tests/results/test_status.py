@@ -101,6 +101,22 @@ def test_progress_that_vanishes_meanwhile_is_no_error(
     assert found == (["def"] if moment == "before it is read" else ["abc", "def"])
 
 
+def test_progress_that_appears_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_study(tmp_path, [], **STUDY)
+    folder.write("trials/abc/config.json", b"{}")
+    read = Storage.read
+
+    def read_while_a_worker_ends_its_first_epoch(storage: Storage, name: str) -> bytes:
+        if name.endswith(PROGRESS):
+            begin(folder, "abc")
+        return read(storage, name)
+
+    monkeypatch.setattr(Storage, "read", read_while_a_worker_ends_its_first_epoch)
+    assert status("study", results=tmp_path).started == ()
+
+
 def test_a_study_that_has_only_begun_is_all_zeros(tmp_path: Path) -> None:
     write_study(tmp_path, [], **STUDY)
     found = status("study", results=tmp_path)

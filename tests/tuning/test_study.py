@@ -175,6 +175,21 @@ def test_a_wrong_knob_is_named(path: str, knob: dict[str, Any], message: str) ->
     )
 
 
+def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them() -> None:
+    space = {"recipe.epochs": {"distribution": "int", "low": 5, "high": 20}}
+    assert (
+        "cannot be tuned under a scheduler"
+        in faults_of(study(space=space, search={"scheduler": {"name": "asha"}}))[0]
+    )
+
+
+def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
+    assert (
+        "resources.gpus: must be a share of one GPU" in faults_of(study(resources={"gpus": 1.5}))[0]
+    )
+    assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
+
+
 def test_a_setting_is_either_compared_or_tuned() -> None:
     raw = study(
         axes={"terms.conr.omega": [2.0]},
