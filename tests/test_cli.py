@@ -433,7 +433,7 @@ def test_a_trial_is_trained_once_and_then_known(digits: Path, tmp_path: Path, ca
     assert line.startswith("epoch 1/1  train/loss ")
     trial_id = end.split()[1]
     assert end == f"trial {trial_id} complete, best epoch 1"
-    assert second.out == f"trial {trial_id} is recorded already\n"
+    assert second.out == f"trial {trial_id} is recorded already (complete)\n"
     assert trial_id not in other.out
     recorded = {file.stem for file in (tmp_path / "train/results/trials").glob("*.parquet")}
     assert recorded == {trial_id, other.out.splitlines()[1].split()[1]}

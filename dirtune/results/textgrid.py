@@ -12,15 +12,15 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 10_000  # characters; text that is written to a file or a pipe is never folded
 
 
 def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
     """For a rich console: the first column to the left, the others to the right."""
-    table = Table(
-        title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    heading = Text(title, no_wrap=True, overflow="ignore") if title else None
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
         table.add_column(escape(name), justify="right" if position else "left")
     for row in rows:
