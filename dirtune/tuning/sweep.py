@@ -27,7 +27,7 @@ from dirtune.results.compaction import compact
 from dirtune.results.schema import Status
 from dirtune.results.store import read_table, recorded
 from dirtune.storage import Storage
-from dirtune.training.provenance import provenance
+from dirtune.training.provenance import code_version, provenance
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
@@ -189,7 +189,7 @@ def _run(
         )
         agenda = Agenda(
             study, storage=storage, fingerprint=manifest.fingerprint,
-            code_version=provenance()["code_version"], recorded=endings,
+            code_version=code_version(), recorded=endings,
         )  # fmt: skip
         driver = Driver(agenda, folder, view, found.concurrent)
         view.begin(found)
@@ -215,7 +215,7 @@ def _worker_settings(
 ) -> WorkerSettings:
     resources = study.study.resources
     return WorkerSettings(
-        study_folder=folder.path(), manifest=manifest, cpus=resources.cpus, gpus=resources.gpus,
+        study=folder, manifest=manifest, cpus=resources.cpus, gpus=resources.gpus,
         workers=resources.workers, checkpoint_seconds=resources.checkpoint_seconds,
         vocabulary=vocabulary_of(manifest, data),
     )  # fmt: skip

@@ -23,7 +23,7 @@ from dirtune.training.trial import TrialJob, TrialRun
 class WorkerSettings:
     """What all workers of a sweep share."""
 
-    study_folder: str  # path or URL
+    study: Storage  # the study's folder
     manifest: Manifest
     vocabulary: list[str] | None = None
     cpus: int = 1
@@ -60,7 +60,6 @@ class ResidentWorker:
     ) -> None:
         torch.set_num_threads(settings.cpus)
         self._settings, self._ranks = settings, ranks
-        self._study = Storage.at(settings.study_folder)
         self._data = fetch(settings.manifest, blocks, device)
         self._trial: TrialRun | None = None
         self._idle_since = time.perf_counter()
@@ -68,7 +67,7 @@ class ResidentWorker:
     def start(self, job: TrialJob) -> None:
         """Begin a trial, or continue it from its checkpoint; a trial that was running is left as it is on disk."""
         self._trial = TrialRun(
-            job, self._data, self._study, ranks=self._ranks, idle_since=self._idle_since,
+            job, self._data, self._settings.study, ranks=self._ranks, idle_since=self._idle_since,
             checkpoint_seconds=self._settings.checkpoint_seconds, vocabulary=self._settings.vocabulary,
         )  # fmt: skip
 
