@@ -7,10 +7,14 @@ torch nor Ray. What the user can mend is one message and exit code 2, never a tr
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from dirtune.tuning.sweep import SweepSummary
 
 app = typer.Typer(
     name="dirtune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -122,25 +126,17 @@ def plan(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "resu
 @app.command()
 def sweep(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
     """Run everything of a study that is not recorded yet."""
-    from dirtune.display import SweepView, summary_text
     from dirtune.tuning.sweep import sweep as call
 
-    with SweepView(_console()) as view:
-        summary = call(study, data=data, results=results, view=view)
-    _print(summary_text(summary))
-    raise typer.Exit(1 if summary.crashed else 0)
+    _drive(call, study, data, results)
 
 
 @app.command()
 def resume(study: SweepName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
     """Continue a sweep that was interrupted or killed."""
-    from dirtune.display import SweepView, summary_text
     from dirtune.tuning.sweep import resume as call
 
-    with SweepView(_console()) as view:
-        summary = call(study, data=data, results=results, view=view)
-    _print(summary_text(summary))
-    raise typer.Exit(1 if summary.crashed else 0)
+    _drive(call, study, data, results)
 
 
 @app.command()
@@ -233,6 +229,16 @@ def list_(
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
     for name in [kind] if kind else known:
         _print(catalogue_table(name, known[name]))
+
+
+def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
+    """Run a sweep in view; exit code 1 if trials are left."""
+    from dirtune.display import SweepView, summary_text
+
+    with SweepView(_console()) as view:
+        summary = call(study, data=data, results=results, view=view)
+    _print(summary_text(summary))
+    raise typer.Exit(1 if summary.left else 0)
 
 
 def _trial_settings(

@@ -87,12 +87,10 @@ def summary_text(summary: SweepSummary) -> str:
         or "nothing to run"
     )
     text = f"{counts}; {summary.reused} reused. Parquet: {summary.folder}/results"
-    if summary.crashed:
+    if summary.left:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
-        text += (
-            f"\n{len(summary.crashed)} trials lost their worker ({reasons}); {summary.left} trials are left, "
-            "`dirtune resume` continues them."
-        )
+        lost = f"{len(summary.crashed)} trials lost their worker ({reasons}); " if reasons else ""
+        text += f"\n{lost}{summary.left} trials are left, `dirtune resume` continues them."
     return text
 
 

@@ -245,6 +245,31 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
 
 
+class Interrupter(Silent):
+    """Presses Ctrl-C when a trial has finished its second epoch."""
+
+    pressed = False
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        if epoch == 2 and not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_the_sweep_and_records_nothing_that_has_not_ended(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}
+    path = study_file(base=base, seeds=[0])
+    summary = dirtune.sweep(path, data=digits, results=tmp_path, view=Interrupter())
+    assert summary.left >= 1
+    assert set(summary.run) <= {"complete"}
+    resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+    assert resumed.left == 0
+    statuses = rows("select status, epochs_run from trials", tmp_path)
+    assert statuses.values.tolist() == [["complete", 8]] * 2
+
+
 def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     """Run a command and kill -9 it as soon as `is_time()`."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
