@@ -123,7 +123,10 @@ def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: s
 
 def vocabulary_of(manifest: Manifest, storage: Storage) -> list[str] | None:
     """The tokens of a text data set by id; none for other data."""
-    if not any(spec.kind == "tokens" for spec in manifest.inputs.values()):
+    sizes = [spec.vocabulary for spec in manifest.inputs.values() if spec.vocabulary is not None]
+    if not sizes:
         return None
-    vocabulary: list[str] = json.loads(read_side_file(storage, manifest, "vocabulary.json"))
-    return vocabulary
+    tokens = [""] * sizes[0]  # padding and the unknown token have no text
+    for token, index in json.loads(read_side_file(storage, manifest, "vocabulary.json")).items():
+        tokens[index] = token
+    return tokens

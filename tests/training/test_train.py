@@ -170,8 +170,8 @@ def test_a_text_data_set_has_a_vocabulary_and_others_have_none(
 ) -> None:
     manifest = read_manifest(Storage.at(data_root), "toy")
     assert vocabulary_of(manifest, Storage.at(data_root)) is None
-    tokens = {"first": InputSpec(kind="tokens", shape=(3,), vocabulary=2)}
+    tokens = {"first": InputSpec(kind="tokens", shape=(3,), vocabulary=4)}
     text = manifest.model_copy(update={"inputs": tokens})
     storage = Storage.at(tmp_path)
-    storage.write("toy/version-1/vocabulary.json", json.dumps(["", "word"]).encode())
-    assert vocabulary_of(text, storage) == ["", "word"]
+    storage.write("toy/version-1/vocabulary.json", json.dumps({"word": 2, "other": 3}).encode())
+    assert vocabulary_of(text, storage) == ["", "", "word", "other"]

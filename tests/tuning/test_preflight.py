@@ -75,7 +75,7 @@ def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
     [
         ({"cpus": 3}, "one trial needs 3 CPUs and 0 GPUs, the cluster has 2 and 1"),
         ({"workers": 4}, "one trial needs 4 CPUs and 0 GPUs, the cluster has 2 and 1"),
-        ({"gpus": 1.5}, "one trial needs 1 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 2}, "one trial needs 1 CPUs and 2 GPUs, the cluster has 2 and 1"),
         ({"gpus": 0.75, "workers": 2}, "one trial needs 2 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
     ],
 )  # fmt: skip
