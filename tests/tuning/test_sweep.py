@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -316,3 +317,25 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     order = "select arm, seed, sample_order_digest, best_epoch, objective from trials order by all"
     pd.testing.assert_frame_equal(rows(order, killed), rows(order, undisturbed), check_exact=True)
+
+
+@pytest.mark.soak
+def test_a_driver_killed_at_random_moments_ends_with_the_tables_of_an_undisturbed_one(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 20}}
+    path = study_file(base=base, seeds=[0, 1, 2])
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]  # fmt: skip
+    moments = random.Random(7)
+    for _ in range(4):
+        deadline = time.monotonic() + moments.uniform(8, 30)
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.kill()
+        child.wait()
+    dirtune.sweep(path, data=digits, results=killed)
+    dirtune.sweep(path, data=digits, results=undisturbed)
+    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
+    assert rows("select count(*) c from trials", killed)["c"][0] == 6
