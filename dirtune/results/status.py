@@ -16,10 +16,10 @@ from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.store import read_table
-from dirtune.results.studies import read_study
+from dirtune.results.studies import STUDY_FILE, read_study
 from dirtune.storage import Storage
 
-RESOLVED, PROGRESS = "study.json", "progress.json"
+PROGRESS = "progress.json"  # what a started trial leaves after every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     """
     root = Storage.at(results)
     folder = root.below(study)
-    if not folder.exists(RESOLVED):
-        known = [name for name in root.folders() if root.exists(f"{name}/{RESOLVED}")]
+    if not folder.exists(STUDY_FILE):
+        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
             Fault(where=str(results), rule="no sweep of this name", got=study, known=known)
         )

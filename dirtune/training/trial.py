@@ -25,6 +25,7 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.errors import NonFiniteLoss
 from dirtune.results.schema import SplitPredictions, Status, TrialRecord
+from dirtune.results.status import PROGRESS
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
@@ -37,7 +38,7 @@ from dirtune.training.loop import (
     use_best_weights,
 )
 
-CONFIG, PROGRESS = "config.json", "progress.json"
+CONFIG = "config.json"
 EVALUATED_SPLITS = ("val", "test")
 
 

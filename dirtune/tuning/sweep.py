@@ -26,6 +26,7 @@ from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import Status
 from dirtune.results.store import read_table, recorded
+from dirtune.results.studies import STUDY_FILE as RESOLVED
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version, provenance
 from dirtune.training.train import vocabulary_of
@@ -37,12 +38,7 @@ from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml
 
-STUDY_FILE, RESOLVED, PROVENANCE, OPTUNA = (
-    "study.yaml",
-    "study.json",
-    "provenance.json",
-    "optuna.db",
-)
+STUDY_FILE, PROVENANCE, OPTUNA = "study.yaml", "provenance.json", "optuna.db"
 
 
 @dataclass(frozen=True, kw_only=True)
