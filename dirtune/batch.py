@@ -1,4 +1,4 @@
-"""The two values that travel through training: `Batch` into the model, `TermInputs` into a regularizer term."""
+"""The values that travel through training: `Batch` into the model, `TermInputs` into a term, `TrainingLabels` before both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from dirtune.manifest import LabelSpec
 
 Inputs = dict[str, Tensor]
 """One view of a batch: tensors by column name, first dimension = batch."""
@@ -33,10 +35,27 @@ class TermInputs:
     Under distributed training the rows of all ranks have been gathered before.
     """
 
-    representations: Float[Tensor, "rows dim"]  # z, L2-normalised
-    labels: Float[Tensor, " rows"]  # in the label's unit
+    representations: Float[Tensor, "rows dim"]  # what the term reads: z, L2-normalised, or e
+    labels: Float[
+        Tensor, "rows *label"
+    ]  # in the label's unit; (rows, L) for labels of L dimensions
     label_bins: Int[Tensor, " rows"]
-    predictions: Float[Tensor, " rows"]  # in the label's unit, detached
+    predictions: Float[Tensor, "rows *label"]  # in the label's unit, detached
     weights: Float[Tensor, " rows"]
+    samples: Int[Tensor, " rows"]  # position in the training split; equal for the views of a sample
     num_views: int
     label_range: float  # width of the label's range, from the manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingLabels:
+    """The labels of the training split, for losses and terms that are fitted to their distribution."""
+
+    labels: Float[Tensor, "samples *label"]  # in the label's unit, divided by nothing
+    label_bins: Int[Tensor, " samples"]
+    spec: LabelSpec
+    label_scale: float = 1.0  # label units per unit of what a regression loss is given
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.labels)

@@ -152,7 +152,7 @@ def test_the_loss_of_the_readme_is_a_term() -> None:
     bins = torch.tensor([0, 0, 1, 1, 2, 2])
     inputs = TermInputs(
         representations=z, labels=bins.float(), label_bins=bins, predictions=bins.float(),
-        weights=torch.ones(6), num_views=1, label_range=2.0,
+        weights=torch.ones(6), samples=torch.arange(6), num_views=1, label_range=2.0,
     )  # fmt: skip
     pairs = [(i, j) for i in range(6) for j in range(6) if bins[i] != bins[j]]
     expected = sum(float(z[i] @ z[j]) for i, j in pairs) / len(pairs)

@@ -1,16 +1,17 @@
 """Regression losses and regularizer terms, and the two literal dicts that name them.
 
 Each is a pure function plus a `Frozen` value that holds its hyperparameters and calls it. To add one: write its file,
-add its line here.
+add its line here. A loss or term that is fitted to the training labels, or that has parameters of its own, has `fit` as
+well (`Fittable`); it is then called through what `fit` returns.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from dirtune.batch import TermInputs
+from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.losses.accon import ACCon
 from dirtune.losses.conr import ConR
 from dirtune.losses.pointwise import L1, MSE, Huber
@@ -27,9 +28,25 @@ class RegressionLoss(Protocol):
 
 
 class Term(Protocol):
-    """Maps `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss."""
+    """Maps `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
+
+    It is given the representation z, L2-normalised, unless it has an attribute `reads` that says "embedding": e.
+    """
 
     @property
     def weight(self) -> float: ...
 
     def __call__(self, inputs: TermInputs) -> Tensor: ...
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """A loss or term with a state of its own."""
+
+    def fit(self, labels: TrainingLabels) -> nn.Module | None:
+        """A module that is called as the loss or term is, or None if these settings need no state.
+
+        Its parameters are trained beside the regressor with the constant rate `learning_rate`, an attribute that the
+        module then must have, and without weight decay.
+        """
+        ...

@@ -68,6 +68,7 @@ def total_loss(
         label_bins=ranks.gather(batch.label_bins).repeat(views - skipped),
         predictions=predictions[skipped:].detach().flatten(),
         weights=weights.repeat(views - skipped),
+        samples=ranks.gather(batch.rows).repeat(views - skipped),
         num_views=views - skipped,
         label_range=label_range,
     )

@@ -29,6 +29,7 @@ def _term_inputs(*, samples=8, views=2, dim=5, dtype=torch.float64, labels=None,
         label_bins=rows.long(),
         predictions=rows + 2 * noise.to(dtype),
         weights=weights.to(dtype).repeat(views),
+        samples=torch.arange(len(labels)).repeat(views),
         num_views=views,
         label_range=10.0,
     )

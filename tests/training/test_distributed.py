@@ -41,7 +41,7 @@ def term_inputs(representations: torch.Tensor) -> TermInputs:
     return TermInputs(
         representations=torch.nn.functional.normalize(representations, dim=-1), labels=labels,
         label_bins=labels.long(), predictions=labels + torch.randn(ROWS, generator=generator).double(),
-        weights=torch.rand(ROWS, generator=generator).double() + 0.5, num_views=1, label_range=5.0,
+        weights=torch.rand(ROWS, generator=generator).double() + 0.5, samples=torch.arange(ROWS), num_views=1, label_range=5.0,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def term_inputs_by_hand(views: list[int], output: RegressorOutput, batch: Batch)
         labels=torch.stack([batch.labels[i] for _, i in rows]),
         label_bins=torch.stack([batch.label_bins[i] for _, i in rows]),
         weights=torch.stack([batch.weights[i] for _, i in rows]),
+        samples=torch.stack([batch.rows[i] for _, i in rows]),
         num_views=len(views), label_range=LABEL_RANGE,
     )  # fmt: skip
 
