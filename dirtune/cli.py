@@ -218,12 +218,18 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")
     ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")
+    ] = None,
 ) -> None:
-    """List what a study can name."""
-    from dirtune.display import catalogue_table
+    """List what a study can name, or show one name in detail."""
+    from dirtune.display import catalogue_table, entry_table
     from dirtune.errors import Fault, InputError
-    from dirtune.tuning.catalogue import catalogue
+    from dirtune.tuning.catalogue import catalogue, entry
 
+    if kind is not None and name is not None:
+        _print(entry_table(entry(kind, name)))
+        return
     known = catalogue()
     if kind is not None and kind not in known:
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))

@@ -2,8 +2,8 @@
 
 A configuration is a frozen tree. Its canonical JSON together with the fingerprint of the data is hashed to `trial_id`:
 equal settings on equal data are the same trial, in whatever study or arm they appear. A method (loss, terms,
-re-weighting) and a recipe (optimiser, schedule, batch, epochs, augmentation) are separate branches, because on AgeDB
-the recipe moves the error more than any method does.
+re-weighting, scheme) and a recipe (optimiser, schedule, batch, epochs, augmentation) are separate branches, because on
+AgeDB the recipe moves the error more than any method does.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Views(Frozen):
 
     count: int = Field(default=1, ge=1)
     augmentation: str = "none"
-    """A name of `dirtune.data.views.AUGMENTATIONS`; text views differ by the encoder's dropout alone."""
+    """A name of `dirtune.data.augmentations.AUGMENTATIONS`; text views differ by the encoder's dropout alone."""
     regression: Literal["all", "first"] = "all"
     """all: every view enters the regression loss and the terms (ACCon). first: view one enters the regression loss,
     the others the terms (ConR's official scheme, with count 3)."""
@@ -104,6 +104,53 @@ class Recipe(Frozen):
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient of all parameters; none: no clipping."""
     views: Views = Views()
+
+
+class Joint(Frozen):
+    """One stage: encoder, projection and predictor are trained together on the whole loss."""
+
+    name: Literal["joint"] = "joint"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs after those of the recipe."""
+        return 0
+
+
+class TwoStage(Frozen):
+    """First the representation, by the terms alone; then the predictor alone, by the regression loss.
+
+    The counterpart of joint training in the ablation of Zhao et al., "ACCon", AAAI 2025, and the way of Rank-N-Contrast
+    (Zha et al., NeurIPS 2023). In the first stage nothing trains the predictor and nothing is validated; a term that
+    reads predictions, as ConR does, sees those of the predictor's start.
+    """
+
+    name: Literal["two_stage"] = "two_stage"
+    epochs: int = Field(default=10, ge=1)
+    """Length of the second stage, after the recipe's epochs; a choice of this library."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Constant rate of the second stage; none: the recipe's."""
+
+
+class RRT(Frozen):
+    """Regressor re-training: joint training without re-weighting, then a new predictor with it, on frozen features.
+
+    Source: Yang et al., "Delving into deep imbalanced regression", ICML 2021 (github.com/YyzHarry/imbalanced-regression,
+    `--retrain_fc`), after the decoupled training of Kang et al., ICLR 2020. The second stage starts from the best weights
+    of the first. Departures: 1. batch norm and dropout of the frozen parts rest, where the official code leaves them in
+    training mode (`published_batch_norm`); 2. FDS smooths in the first stage only, where features are trained.
+    """
+
+    name: Literal["rrt"] = "rrt"
+    epochs: int = Field(default=30, ge=1)
+    """Length of the second stage, after the recipe's epochs. Ren et al. (CVPR 2022): 10."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Constant rate of the second stage."""
+    published_batch_norm: bool = False
+    """The frozen parts stay in training mode, so that batch-norm statistics go on moving and dropout goes on."""
+
+
+Scheme = Annotated[Joint | TwoStage | RRT, Field(discriminator="name")]
 
 
 class Objective(Frozen):
@@ -166,9 +213,30 @@ class TrialConfig(Frozen):
     """Weight of the regression loss."""
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
+    scheme: Scheme = Joint()
+    """Which parts are trained when. A second stage has a new predictor, a new optimiser, a loss fitted anew and a constant
+    learning rate, and the best epoch is one of its own; the recipe's epochs and schedule are those of the first."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _every_stage_has_a_loss(self) -> TrialConfig:
+        scheme = self.scheme.name
+        if scheme != "joint" and self.alpha == 0:
+            raise ValueError(
+                f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss"
+            )
+        if scheme == "two_stage" and not self.terms.active():
+            raise ValueError("scheme 'two_stage' needs terms: its first stage has no other loss")
+        if scheme == "two_stage" and self.reweighting.fds is not None:
+            raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
+        return self
+
+    @property
+    def epochs_planned(self) -> int:
+        """Epochs of all stages."""
+        return self.recipe.epochs + self.scheme.epochs
 
     def plain(self) -> dict[str, Any]:
         """The configuration as plain JSON data."""

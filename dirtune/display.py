@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dirtune.results.status import SweepStatus
     from dirtune.training.train import TrainResult
     from dirtune.training.trial import TrialJob
+    from dirtune.tuning.catalogue import Entry
     from dirtune.tuning.preflight import Plan
     from dirtune.tuning.search import Ending
     from dirtune.tuning.sweep import SweepSummary
@@ -36,7 +37,7 @@ def plan_table(plan: Plan) -> Table:
         name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
         seeds = 1 if arm.knobs else len(study.study.seeds)
         table.add_row(
-            Text(name), str(plan.trials[arm.name]), str(seeds), str(arm.config.recipe.epochs),
+            Text(name), str(plan.trials[arm.name]), str(seeds), str(arm.config.epochs_planned),
             ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}",
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
@@ -69,6 +70,17 @@ def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
     table.show_header = False
     for name, sentence in entries.items():
         table.add_row(name, Text(sentence))
+    return table
+
+
+def entry_table(entry: Entry) -> Table:
+    """One name of the catalogue in detail."""
+    table = _table(entry.name)
+    table.caption = Text(entry.about)
+    for column in entry.columns:
+        table.add_column(column)
+    for row in entry.rows:
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 

@@ -7,5 +7,6 @@ The package stands beside `dirtune`, not inside it: the library offers component
 
 PIPELINES = {
     "digits": "8x8 handwritten digits, rotated; the label is the angle (embedded, no raw files)",
+    "operator": "random smooth functions; the label is the antiderivative at a point (synthetic, no raw files)",
     "sts_b": "STS-B-DIR: sentence pairs and their similarity, 0..5 (raw: train_new.tsv, dev_new.tsv, test_new.tsv)",
 }

@@ -10,6 +10,7 @@ import pytest
 from dirtune.config import Cosine, Steps, Terms, TrialConfig, leaf, merged, nested
 from dirtune.errors import InputError
 from dirtune.frozen import canonical_json, read
+from dirtune.losses import LOSSES, TERMS
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
 
@@ -60,10 +61,12 @@ def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
         }
     )
     assert any(
-        "loss.name: unknown name, got 'l3'; known: huber, l1, mse" in text for text in faults
+        f"loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}" in text
+        for text in faults
     )
     assert any(
-        "terms.comr: unknown key, got 'comr'; known: accon, conr, supcon" in text for text in faults
+        f"terms.comr: unknown key, got 'comr'; known: {', '.join(sorted(TERMS))}" in text
+        for text in faults
     )
     assert any("did you mean 'conr'" in text for text in faults)
     assert any(
@@ -87,6 +90,44 @@ def test_a_metric_that_does_not_exist_is_refused_with_the_known_ones() -> None:
 
 def test_views_for_the_terms_must_be_left() -> None:
     assert "count >= 2" in faults_of({"recipe": {"views": {"regression": "first"}}})[0]
+
+
+ACCON = {"accon": {}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"scheme": {"name": "two_stage"}}, "'two_stage' needs terms"),
+        ({"scheme": {"name": "two_stage"}, "terms": ACCON, "alpha": 0.0}, "needs alpha > 0"),
+        ({"scheme": {"name": "rrt"}, "terms": ACCON, "alpha": 0.0}, "needs alpha > 0"),
+        (
+            {"scheme": {"name": "two_stage"}, "terms": ACCON, "reweighting": {"fds": {}}},
+            "'two_stage' leaves reweighting.fds without effect",
+        ),
+    ],
+    ids=["no terms", "no regression", "no regression to retrain", "smoothing for nothing"],
+)
+def test_a_scheme_with_a_stage_that_trains_nothing_is_refused(
+    settings: dict[str, Any], rule: str
+) -> None:
+    (fault,) = faults_of(settings)
+    assert rule in fault
+
+
+def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
+    (fault,) = faults_of({"scheme": {"name": "rtt"}})
+    assert "scheme.name: unknown name, got 'rtt'; known: joint, rrt, two_stage" in fault
+    assert "did you mean 'rrt'" in fault
+
+
+def test_the_epochs_of_a_trial_are_those_of_all_its_stages() -> None:
+    recipe = {"epochs": 7}
+    assert configuration(recipe=recipe).epochs_planned == 7
+    assert configuration(recipe=recipe, scheme={"name": "rrt"}).epochs_planned == 37
+    two = configuration(recipe=recipe, terms=ACCON, scheme={"name": "two_stage", "epochs": 5})
+    assert two.epochs_planned == 12
+    assert two.trial_id("data") != configuration(recipe=recipe, terms=ACCON).trial_id("data")
 
 
 def test_the_objective_knows_its_direction() -> None:

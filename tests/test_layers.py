@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top: a module imports only from its own layer and those before it.
 LAYERS = [
-    "errors", "randomness", "yamlfile", "storage", "frozen", "manifest", "batch",
-    "losses", "reweighting", "models", "metrics", "results",
-    "config", "data", "training", "tuning", "display", "cli",
+    "errors", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
+    "losses", "models", "metrics", "diagnostics", "results",
+    "config", "presets", "data", "training", "tuning", "display", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",
@@ -27,6 +27,7 @@ WITHOUT_TORCH_AND_RAY = [
     "manifest",
     "reweighting",
     "metrics",
+    "diagnostics",
     "results",
 ]
 HEAVY = {"torch", "torchvision", "ray", "optuna"}

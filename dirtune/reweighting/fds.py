@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from dirtune.frozen import Frozen
 from dirtune.reweighting.lds import Kernel
+
+ZeroVariance = Literal["skip_dimension", "skip_bin"]
 
 
 class FDS(Frozen):
@@ -23,11 +27,14 @@ class FDS(Frozen):
     momentum: float | None = Field(default=0.9, ge=0, lt=1)
     """Share of the old statistics that an update keeps; none: the mean over all samples seen."""
     first_bin: int = Field(default=0, ge=0)
-    """Label bins below it are not smoothed. Official: 3 (AgeDB), 7 (NYUD2)."""
+    """Label bins below it count as this one. Official: 3 (AgeDB), 7 (NYUD2), 0 elsewhere."""
     clip: tuple[float, float] = (0.1, 10.0)
     """Limits of the ratio of variances. Official: 0.1..10 (ages), 0.5..2 (STS-B), 0.2..5 (NYUD2)."""
     fill_empty: bool = False
     """Give a bin without samples the mean of its neighbours' statistics, as the STS-B script does."""
+    zero_variance: ZeroVariance = "skip_dimension"
+    """What is left as it is where an embedding dimension does not vary within a bin: that dimension (ages; meant by all
+    scripts), or the whole bin (what the scripts for STS-B and NYUD2 do under torch 1.2 and later)."""
     published_aliasing: bool = False
     """Reproduce the official scripts for ages and STS-B: the current statistics are updated in place after the smoothed
     ones were made, so that the two are an epoch apart, and the statistics are taken of smoothed features."""

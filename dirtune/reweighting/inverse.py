@@ -1,12 +1,13 @@
 """Inverse re-weighting: a sample weighs the inverse of how often its label occurs (INV), or of the root of it (SQINV).
 
-`w_i = (1 / c_b(i)) * N / sum_j 1 / c_b(j)`, where `c_b` is the effective count of bin `b` and the sum runs over the
-`N` training samples, so that the mean weight over the training set is one. Label distribution smoothing
+`w_b = (1 / c_b) * N / sum_a n_a / c_a`, where `c_b` is the effective count of bin `b`, `n_b` the number of its training
+samples and `N` the number of all, so that the mean weight over the training set is one. Label distribution smoothing
 (`dirtune.reweighting.lds`) stands between the two functions here: it smooths the effective counts.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; official repository
-YyzHarry/imbalanced-regression (`agedb-dir/datasets.py`, `sts-b-dir/tasks.py`). Departures: 1. weights are float64, the
-official ones are rounded to float32; 2. clipping is a setting, officially fixed per data set and scheme.
+YyzHarry/imbalanced-regression (`agedb-dir/datasets.py`, `sts-b-dir/tasks.py`, `nyud2-dir/loaddata.py`). Departures:
+1. weights are float64, the official ones are rounded to float32; 2. clipping is a setting, officially fixed per data set
+and scheme; 3. a bin that has no effective count weighs 0, officially infinity.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Scheme = Literal["none", "inverse", "sqrt_inverse"]
+from dirtune.errors import Fault, InputError
+
+CountScheme = Literal["none", "inverse", "sqrt_inverse"]
 
 
 def effective_counts(
-    density: NDArray[np.int64], scheme: Scheme, clip: tuple[int, int] | None = None
+    density: NDArray[np.int64], scheme: CountScheme, clip: tuple[int, int] | None = None
 ) -> NDArray[np.float64]:
     """What each bin's weight is the inverse of: its count (inverse), the root of it (sqrt_inverse), or one (none).
 
@@ -38,13 +41,24 @@ def effective_counts(
     return counts if scheme == "inverse" else np.sqrt(counts)
 
 
-def inverse_weights(effective: NDArray[np.float64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The weight of each training sample, with mean one; shape of `bins`.
+def inverse_weights(
+    effective: NDArray[np.float64], density: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The weight of each bin, with mean one over the training samples; shape `(num_bins,)`.
 
     Args:
-        effective: effective counts, shape `(num_bins,)`; positive in every bin that a sample is in.
-        bins: the training samples' bins. They must be the ones that were counted: weights of a subset of the training
-            set are to be computed from that subset.
+        effective: effective counts, shape `(num_bins,)`. Where one is 0, no sample can be, and the weight is 0.
+        density: training samples per bin. They must be the ones that the effective counts are made from: weights of a
+            subset of the training set are to be computed from that subset.
+
+    Raises:
+        InputError: a bin with samples has no effective count.
     """
-    inverse: NDArray[np.float64] = 1.0 / effective[bins]
-    return inverse / float(inverse.mean())
+    has_count = effective > 0
+    lost = np.flatnonzero((density > 0) & ~has_count)
+    if len(lost):
+        rule = "must be a bin with training samples, since those below take its count; now without"
+        key = "reweighting.lds.first_bin"
+        raise InputError(Fault(where="training labels", key=key, rule=rule, got=lost.tolist()))
+    inverse = np.divide(1.0, effective, out=np.zeros_like(effective), where=has_count)
+    return np.asarray(inverse * (density.sum() / (density @ inverse)), dtype=np.float64)

@@ -2,12 +2,12 @@
 
 Neighbouring labels share their samples' evidence, so the density that matters to a regressor is
 `p~(y') = integral of k(y, y') p(y) dy`; on bins, `c~ = c * k`. What is smoothed are the effective counts: clipped for
-the inverse and already square-rooted for the inverse root, so that SQINV+LDS uses `k * sqrt(n)`, not `sqrt(k * n)`.
+the inverse and, officially, already square-rooted for the inverse root.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; official repository
-YyzHarry/imbalanced-regression (`agedb-dir/utils.py`, `agedb-dir/datasets.py`, `sts-b-dir/tasks.py`). Departures:
-1. smoothed counts stay fractional, the official ones are cut to integers for the inverse (`truncate`); 2. beyond the
-first and last bin there are zeros, as officially for ages and STS-B (depth mirrors there, which is not offered).
+YyzHarry/imbalanced-regression (`agedb-dir/utils.py`, `agedb-dir/datasets.py`, `sts-b-dir/tasks.py`,
+`nyud2-dir/loaddata.py`). Departure: smoothed counts stay fractional, the official ones are cut to integers for the
+inverse (`LDS.published_truncation`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,73 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 from scipy.ndimage import convolve1d, gaussian_filter1d
 from scipy.signal.windows import triang
 
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen
+
 Kernel = Literal["gaussian", "triang", "laplace"]
+Boundary = Literal["constant", "reflect"]
+
+
+class LDS(Frozen):
+    """Label distribution smoothing (Yang et al., ICML 2021); formula and departures: `dirtune.reweighting.lds`.
+
+    NYUD2-DIR: `boundary: reflect, first_bin: 7`; without smoothing there, `size: 1, first_bin: 7`.
+    """
+
+    kernel: Kernel = "gaussian"
+    size: int = Field(default=5, gt=0)
+    """Width of the kernel window, in bins; odd. The papers use 5; 1 smooths nothing."""
+    sigma: float = Field(default=2.0, gt=0)
+    """Width of the kernel, in bins. The papers use 2; without effect for triang."""
+    boundary: Boundary = "constant"
+    """What lies beyond the ends. constant: nothing, officially for ages and STS-B; reflect: the mirrored counts,
+    officially for NYUD2. An end of the label range is mostly an end of the data, hence the default."""
+    first_bin: int = Field(default=0, ge=0)
+    """Smoothing starts at this bin, and the bins below take its smoothed count. Official: 7 (NYUD2, depths from 0.7 m),
+    otherwise 0."""
+    root: Literal["before", "after"] = "before"
+    """For the scheme sqrt_inverse. before: the roots of the counts are smoothed, as officially, the default because the
+    published numbers were made so; after: the root is taken of the smoothed counts, as the paper's density suggests.
+    Weights on AgeDB-DIR differ by up to 39 %."""
+    published_truncation: bool = False
+    """Cut the smoothed counts to integers, as the official code does for the scheme inverse (without effect otherwise):
+    its counts are integers, and scipy's convolution answers in the type it was given. Off by default because nothing
+    intends it; weights on AgeDB-DIR change by up to 7 %."""
+
+    @field_validator("size")
+    @classmethod
+    def _has_a_centre(cls, size: int) -> int:
+        if size % 2 == 0:
+            raise ValueError("must be odd, so that the kernel has a centre bin")
+        return size
+
+
+def smoothed_counts(
+    effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False
+) -> NDArray[np.float64]:
+    """Effective counts convolved with the kernel from `first_bin` on; shape `(num_bins,)`.
+
+    Args:
+        effective: effective counts per bin.
+        lds: the kernel and what happens at the ends.
+        truncate: cut the result to integers.
+
+    Raises:
+        InputError: there are not as many bins as `first_bin` says.
+    """
+    if lds.first_bin >= len(effective):
+        rule = f"must be one of the {len(effective)} label bins"
+        raise InputError(
+            Fault(where="training labels", key="lds.first_bin", rule=rule, got=lds.first_bin)
+        )
+    window = kernel_window(lds.kernel, lds.size, lds.sigma)
+    tail = convolve1d(effective[lds.first_bin :], weights=window, mode=lds.boundary)
+    smoothed = np.pad(np.asarray(tail, dtype=np.float64), (lds.first_bin, 0), mode="edge")
+    return np.trunc(smoothed) if truncate else smoothed
 
 
 def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64]:
@@ -42,18 +105,3 @@ def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64
         return np.exp(-np.abs(offsets) / sigma)
     folded = gaussian_filter1d((offsets == 0).astype(np.float64), sigma=sigma)
     return np.asarray(folded / folded.max(), dtype=np.float64)
-
-
-def smoothed_counts(
-    effective: NDArray[np.float64], window: NDArray[np.float64], *, truncate: bool = False
-) -> NDArray[np.float64]:
-    """Effective counts convolved with a kernel window, zeros beyond the ends; shape `(num_bins,)`.
-
-    Args:
-        effective: effective counts per bin.
-        window: odd length, symmetric.
-        truncate: cut the result to integers. The official code does so for the inverse, because its counts are
-            integers and scipy's convolution answers in the type it was given; weights on AgeDB-DIR change by up to 7 %.
-    """
-    smoothed = np.asarray(convolve1d(effective, weights=window, mode="constant"), dtype=np.float64)
-    return np.trunc(smoothed) if truncate else smoothed

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from dirtune.config import Objective, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, canonical_json, read
+from dirtune.presets import PRESET_KEYS, expanded
 from dirtune.tuning.faults import (
     faults_between_parts,
     faults_of_arms,
@@ -202,13 +203,11 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         )
     study = read(Study, raw, where=where)
     faults = list(faults_between_parts(study, [name for name, _, _ in _cells(study)], where))
-    base = {**study.base, "objective": study.objective.model_dump(), "seed": study.seeds[0]}
-    base_faults = faults_of_config(base, where, "base")
+    base, base_faults = _expanded_base(study, where)
     faults += base_faults
     arms: list[Arm] = []
     for name, cell, overlay in _cells(study):
-        config = merged(base, overlay)
-        found = faults_of_config(config, where, f"arms.{name}")
+        config, found = _expanded_arm(base, overlay, where, f"arms.{name}")
         faults += [fault for fault in found if not is_of_base(fault, base_faults)]
         if not found:
             knobs = _knobs_of(study, name, config)
@@ -218,6 +217,29 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     if faults:
         raise InputError(faults)
     return ResolvedStudy(study=study, arms=tuple(arms))
+
+
+def _expanded_base(study: Study, where: str) -> tuple[dict[str, Any], list[Fault]]:
+    """The base with its presets' settings in place, and what is wrong with it."""
+    own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
+    try:
+        base = expanded(study.base, leaf(study.base, "data.name"), where=where, key="base")
+    except InputError as error:
+        readable = {key: value for key, value in study.base.items() if key not in PRESET_KEYS}
+        return {**readable, **own}, list(error.faults)
+    return {**base, **own}, faults_of_config({**base, **own}, where, "base")
+
+
+def _expanded_arm(
+    base: dict[str, Any], overlay: dict[str, Any], where: str, key: str
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The configuration of an arm with its presets' settings in place, and what is wrong with it."""
+    data = leaf(merged(base, overlay), "data.name")
+    try:
+        config = merged(base, expanded(overlay, data, where=where, key=key))
+    except InputError as error:
+        return {}, list(error.faults)
+    return config, faults_of_config(config, where, key)
 
 
 def configured(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrialConfig:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dirtune.data.views import AUGMENTATIONS, light, make_views, shift, to_float
+from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.views import make_views
 
 
 def images(count: int, size: int = 24) -> torch.Tensor:
@@ -55,37 +56,6 @@ def test_no_augmentation_gives_equal_views_in_the_unit_range() -> None:
     first, second = views(pictures, "none")
     assert torch.equal(first, second)
     assert torch.equal(first, pictures.float() / 255)
-
-
-def crop_by_loops(picture: torch.Tensor, top: int, left: int, padding: int) -> torch.Tensor:
-    height, width = picture.shape[-2:]
-    padded = torch.zeros(picture.shape[0], height + 2 * padding, width + 2 * padding)
-    padded[:, padding : padding + height, padding : padding + width] = picture
-    return padded[:, top : top + height, left : left + width]
-
-
-def test_shift_is_a_crop_of_the_padded_image_times_a_gain() -> None:
-    pictures = to_float(images(8))
-    shifted = shift(pictures, torch.Generator().manual_seed(1), 8, slice(None))
-    generator = torch.Generator().manual_seed(1)
-    offsets = torch.randint(5, (8, 2), generator=generator)
-    gains = 0.7 + 0.3 * torch.rand(8, generator=generator)
-    for index, (top, left) in enumerate(offsets.tolist()):
-        expected = gains[index] * crop_by_loops(pictures[index], top, left, padding=2)
-        torch.testing.assert_close(shifted[index], expected)
-
-
-def test_light_is_a_crop_of_the_padded_image_that_may_be_mirrored() -> None:
-    pictures = to_float(images(16, size=28))
-    made = light(pictures, torch.Generator().manual_seed(3), 16, slice(None))
-    generator = torch.Generator().manual_seed(3)
-    offsets = torch.randint(5, (16, 2), generator=generator)
-    mirrored = torch.rand(16, generator=generator) < 0.5
-    assert mirrored.any()
-    assert not mirrored.all()
-    for index, (top, left) in enumerate(offsets.tolist()):
-        expected = crop_by_loops(pictures[index], top, left, padding=2)
-        assert torch.equal(made[index], expected.flip(-1) if mirrored[index] else expected)
 
 
 def test_inputs_that_are_no_images_pass_unchanged() -> None:

@@ -1,4 +1,4 @@
-"""`pytest tests/models/test_regressor.py`: what the predictor reads, the hypersphere, and paired starts."""
+"""`pytest tests/models/test_regressor.py`: what the predictor reads, the hypersphere, and paired starts; heads, label dimensions and smoothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.models.encoders import CNN, MLP
 from dirtune.models.regressor import ModelSpec, build_regressor, normalised
+from dirtune.reweighting.fds import FDS
 from tests.models.encoders.cases import CASES, VECTOR, random_inputs
 from tests.training.gloo import on_ranks
 
 MLP_SPEC = ModelSpec(encoder=MLP(hidden=(8, 5)))
+BINS = 4
 
 
 def _spec(**changes):
@@ -25,16 +27,24 @@ def _regressor(spec: ModelSpec = MLP_SPEC, seed: int = 0):
 
 
 def _by_hand(regressor, inputs):
-    spec, e = regressor.spec, regressor.encoder(inputs)
+    return _from_embeddings(regressor, regressor.encoder(inputs))
+
+
+def _from_embeddings(regressor, e):
+    spec = regressor.spec
     g = (
         e
         if regressor.projection is None
         else e @ regressor.projection.weight.T + regressor.projection.bias
     )
-    z = torch.stack([row / row.square().sum().sqrt() for row in g])
+    heads = g.reshape(len(g), spec.projection_heads, -1)
+    z = torch.stack(
+        [torch.cat([head / head.square().sum().sqrt() for head in row]) for row in heads]
+    ) / (spec.projection_heads**0.5)
     read = {"embedding": e, "projection": g, "representation": z}
     h = read["embedding" if regressor.projection is None else spec.predictor_input]
-    raw = (h * regressor.predictor.weight).sum(dim=1) + regressor.predictor.bias
+    raw = h @ regressor.predictor.weight.T + regressor.predictor.bias
+    raw = raw[:, 0] if len(regressor.predictor.bias) == 1 else raw
     return e, z, spec.label_offset + spec.label_scale * raw
 
 
@@ -52,6 +62,83 @@ def test_the_output_equals_the_formula(predictor_input, projection_dim):
     for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert output.predictions.shape == (4,)
+
+
+@pytest.mark.parametrize("predictor_input", ["representation", "projection", "embedding"])
+@pytest.mark.parametrize("heads", [2, 3])
+def test_heads_are_normalised_apart_and_read_together(predictor_input, heads):
+    spec = _spec(predictor_input=predictor_input, projection_dim=3, projection_heads=heads)
+    regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
+    output = regressor(inputs)
+    for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert output.representations.shape == (4, 3 * heads)
+    torch.testing.assert_close(output.representations.norm(dim=1), torch.ones(4))
+
+
+def test_the_cosine_is_the_mean_of_the_cosines_of_the_heads():
+    regressor = _regressor(_spec(projection_dim=3, projection_heads=2))
+    one, other = regressor(random_inputs(VECTOR, 2)).representations
+    cosine = torch.nn.functional.cosine_similarity
+    heads = [cosine(one[part], other[part], dim=0) for part in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(one @ other, sum(heads) / 2)
+
+
+def test_one_label_dimension_more_gives_one_column_more():
+    inputs = random_inputs(VECTOR, 4)
+    spec = _spec(projection_dim=3, label_scale=2.0, label_offset=1.0)
+    regressor = build_regressor(spec, VECTOR, 0, label_dim=2)
+    predictions = regressor(inputs).predictions
+    assert predictions.shape == (4, 2)
+    torch.testing.assert_close(predictions, _by_hand(regressor, inputs)[2])
+    assert _start_equal(regressor, _regressor(spec), "encoder")
+
+
+def _smoothing(spec, *, epochs: int = 3):
+    """A regressor in training whose feature smoothing has seen some epochs, and label bins for 6 samples."""
+    regressor = build_regressor(spec, VECTOR, 0, smoothing=FDS(size=3), num_bins=BINS)
+    label_bins = torch.arange(6) % BINS
+    for epoch in range(epochs):
+        embeddings = regressor.encoder(random_inputs(VECTOR, 24, seed=epoch + 1)).detach()
+        statistics = regressor.smoothing.statistics(embeddings, label_bins.repeat(4))
+        regressor.smoothing.end_epoch(statistics)
+    return regressor, label_bins
+
+
+@pytest.mark.parametrize("predictor_input", ["representation", "projection", "embedding"])
+@pytest.mark.parametrize("projection_dim", [None, 3])
+def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(
+    predictor_input, projection_dim
+):
+    spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim)
+    regressor, label_bins = _smoothing(spec)
+    inputs = random_inputs(VECTOR, 6)
+    output, plain = regressor(inputs, label_bins), regressor(inputs)
+    assert torch.equal(output.embeddings, plain.embeddings)
+    assert torch.equal(output.representations, plain.representations)
+    smoothed = regressor.smoothing(output.embeddings, label_bins)
+    expected = _from_embeddings(regressor, smoothed)[2]
+    torch.testing.assert_close(output.predictions, expected)
+    assert not torch.allclose(output.predictions, plain.predictions)
+
+
+def test_smoothing_stays_out_of_evaluation_and_of_rows_without_a_bin():
+    regressor, label_bins = _smoothing(_spec(projection_dim=3))
+    inputs = random_inputs(VECTOR, 6)
+    plain = regressor(inputs).predictions
+    torch.testing.assert_close(regressor(inputs, label_bins - BINS).predictions, plain)
+    assert torch.equal(regressor.eval()(inputs, label_bins).predictions, plain)
+
+
+def test_an_arm_with_smoothing_starts_equal_to_one_without():
+    regressor, _ = _smoothing(_spec(projection_dim=3), epochs=0)
+    for part in ("encoder", "projection", "predictor"):
+        assert _start_equal(regressor, _regressor(_spec(projection_dim=3)), part)
+
+
+def test_smoothing_that_does_not_fit_the_label_bins_is_refused():
+    with pytest.raises(InputError, match=r"reweighting.fds: size: half the window"):
+        build_regressor(MLP_SPEC, VECTOR, 0, smoothing=FDS(), num_bins=2)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -159,6 +246,10 @@ def test_a_spec_is_read_from_plain_data_by_the_encoders_name():
         ({"encoder": {"name": "cnn", "chanels": 8}}, "unknown key.*mean 'channels'"),
         ({"encoder": {"name": "cnn"}, "projection_dim": 0}, "model.projection_dim"),
         ({"encoder": {"name": "cnn"}, "label_scale": 0.0}, "model.label_scale"),
+        (
+            {"encoder": {"name": "cnn"}, "projection_heads": 2},
+            "model: projection_heads > 1 needs a projection_dim",
+        ),
     ],
 )
 def test_a_wrong_spec_is_refused_at_its_key(raw, message):
@@ -195,3 +286,35 @@ def test_several_ranks_have_the_gradient_of_the_whole_batch_from_the_first_step(
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def _gradients_while_smoothing_begins(model):
+    """Gradients of each epoch of a run in which smoothing begins; all ranks see the same statistics."""
+    regressor = getattr(model, "module", model)
+    rank, world = (model.process_group.rank(), 2) if regressor is not model else (0, 1)
+    inputs, label_bins, found = random_inputs(VECTOR, 6), torch.arange(6) % BINS, []
+    share = {name: value.chunk(world)[rank] for name, value in inputs.items()}
+    for _ in range(4):
+        model.zero_grad()
+        output = model(share, label_bins.chunk(world)[rank])
+        output.predictions.square().mean().backward()
+        found.append([parameter.grad.clone() for parameter in model.parameters()])
+        with torch.no_grad():
+            embeddings = regressor.encoder(inputs)
+        statistics = regressor.smoothing.statistics(embeddings.repeat(2, 1), label_bins.repeat(2))
+        regressor.smoothing.end_epoch(statistics)
+    return found
+
+
+def _smoothed_gradients_of_rank(rank: int, world: int, spec: ModelSpec):
+    regressor, _ = _smoothing(spec, epochs=0)
+    return _gradients_while_smoothing_begins(DistributedDataParallel(regressor, static_graph=True))
+
+
+def test_several_ranks_have_the_gradient_of_the_whole_batch_while_smoothing_begins():
+    spec = _spec(projection_dim=3)
+    expected = _gradients_while_smoothing_begins(_smoothing(spec, epochs=0)[0])
+    assert not torch.allclose(expected[1][0], expected[2][0])
+    for found in on_ranks(2, _smoothed_gradients_of_rank, spec):
+        for gradients, whole in zip(found, expected, strict=True):
+            torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-7)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dirtune.errors import InputError
 from dirtune.reweighting import Reweighting
 from dirtune.reweighting.density import label_density
 from dirtune.reweighting.inverse import effective_counts, inverse_weights
@@ -50,8 +51,28 @@ def test_clipping_raises_empty_bins_too():
 
 
 def test_a_sample_in_a_rarer_bin_weighs_in_inverse_proportion():
-    weights = inverse_weights(np.array([1.0, 4.0]), np.array([0, 1, 1, 1, 1]))
-    np.testing.assert_allclose(weights, [2.5, 0.625, 0.625, 0.625, 0.625])
+    weights = inverse_weights(np.array([1.0, 4.0]), np.array([1, 4]))
+    np.testing.assert_allclose(weights, [2.5, 0.625])
+
+
+def test_a_bin_without_any_count_weighs_nothing():
+    weights = inverse_weights(np.array([0.0, 2.0, 0.5]), np.array([0, 2, 0]))
+    np.testing.assert_allclose(weights, [0.0, 1.0, 4.0])
+
+
+def test_samples_without_an_effective_count_are_refused():
+    with pytest.raises(
+        InputError, match=r"lds.first_bin: must be a bin with training samples.*got \[1\]"
+    ):
+        inverse_weights(np.array([1.0, 0.0]), np.array([3, 2]))
+
+
+def test_the_weights_of_samples_are_those_of_their_bins():
+    bins = np.random.default_rng(2).poisson(4.0, size=200)
+    scheme = Reweighting(scheme="inverse")
+    by_bin = scheme.bin_weights(label_density(bins, 30))
+    assert by_bin.shape == (30,)
+    assert by_bin[bins].tolist() == scheme.weights(bins, 30).tolist()
 
 
 @needs_shared

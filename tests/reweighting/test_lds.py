@@ -86,16 +86,66 @@ def test_a_window_of_one_bin_smooths_nothing():
     np.testing.assert_allclose(smoothed, plain, rtol=1e-12)
 
 
-def test_beyond_the_ends_there_is_nothing():
-    window = kernel_window("triang", 3, 1.0)
-    assert smoothed_counts(np.array([4.0, 0.0, 8.0]), window).tolist() == [4.0, 6.0, 8.0]
+@pytest.mark.parametrize(
+    ("boundary", "expected"), [("constant", [4.0, 6.0, 8.0]), ("reflect", [6.0, 6.0, 12.0])]
+)
+def test_beyond_the_ends_there_is_nothing_or_the_mirrored_counts(boundary, expected):
+    lds = LDS(kernel="triang", size=3, boundary=boundary)
+    assert smoothed_counts(np.array([4.0, 0.0, 8.0]), lds).tolist() == expected
 
 
 def test_truncation_cuts_smoothed_counts_to_integers():
-    window = kernel_window("triang", 3, 1.0)
+    lds = LDS(kernel="triang", size=3)
     counts = np.array([3.0, 1.0, 0.0])
-    assert smoothed_counts(counts, window).tolist() == [3.5, 2.5, 0.5]
-    assert smoothed_counts(counts, window, truncate=True).tolist() == [3.0, 2.0, 0.0]
+    assert smoothed_counts(counts, lds).tolist() == [3.5, 2.5, 0.5]
+    assert smoothed_counts(counts, lds, truncate=True).tolist() == [3.0, 2.0, 0.0]
+
+
+def test_bins_below_the_first_take_its_smoothed_count():
+    counts = np.array([100.0, 50.0, 4.0, 0.0, 8.0])
+    lds = LDS(kernel="triang", size=3, boundary="reflect", first_bin=2)
+    assert smoothed_counts(counts, lds).tolist() == [6.0, 6.0, 6.0, 6.0, 12.0]
+
+
+def test_a_first_bin_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="first_bin: must be one of the 3 label bins, got 3"):
+        Reweighting(scheme="inverse", lds=LDS(first_bin=3)).weights(np.array([0, 1]), 3)
+
+
+def test_a_first_bin_without_samples_is_refused_where_bins_below_it_have_some():
+    lds = LDS(size=1, first_bin=1)
+    with pytest.raises(InputError, match="first_bin: must be a bin with training samples"):
+        Reweighting(scheme="inverse", lds=lds).weights(np.array([0, 2, 2]), 3)
+
+
+def _depth_weights_by_loops(counts, scheme, window, first):
+    """The weights of all bins as the script for NYUD2 makes them, with float counts."""
+    roots = [sqrt(count) if scheme == "sqrt_inverse" else count for count in counts[first:]]
+    num, half = len(roots), len(window) // 2
+    smoothed = []
+    for index in range(num):
+        total = 0.0
+        for offset in range(-half, half + 1):
+            at = index + offset
+            at = -1 - at if at < 0 else 2 * num - 1 - at if at >= num else at
+            total += window[half + offset] * roots[at]
+        smoothed.append(total)
+    smoothed = [smoothed[0]] * first + smoothed
+    scale = sum(counts) / sum(n / c for n, c in zip(counts, smoothed, strict=True))
+    return [scale / c for c in smoothed]
+
+
+@pytest.mark.parametrize("scheme", ["inverse", "sqrt_inverse"])
+@pytest.mark.parametrize("lds", [*KERNELS, pytest.param(LDS(size=1), id="not_smoothed")])
+def test_bin_weights_of_depths_equal_the_published_form_written_as_loops(lds, scheme):
+    counts = np.random.default_rng(3).integers(1_000_000, 150_000_000, size=100)
+    counts[:7] = 0
+    settings = lds.model_copy(update={"boundary": "reflect", "first_bin": 7})
+    weights = Reweighting(scheme=scheme, lds=settings).bin_weights(counts)
+    window = _window_by_loops(lds.kernel, lds.size, lds.sigma)
+    expected = _depth_weights_by_loops(counts.tolist(), scheme, window, 7)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+    assert counts @ weights / counts.sum() == pytest.approx(1.0, rel=1e-12)
 
 
 def test_smoothing_a_root_scheme_smooths_the_roots():
@@ -105,15 +155,31 @@ def test_smoothing_a_root_scheme_smooths_the_roots():
     assert weights[9] / weights[0] == pytest.approx((3 + 0.5 * 1) / (1 + 0.5 * 3))
 
 
-def test_lds_without_a_scheme_is_refused_in_one_sentence():
+def test_the_root_can_be_taken_after_smoothing():
+    bins = np.repeat([0, 1], [9, 1])
+    lds = LDS(kernel="triang", size=3, root="after")
+    weights = Reweighting(scheme="sqrt_inverse", lds=lds).weights(bins, num_bins=2)
+    assert weights[9] / weights[0] == pytest.approx(sqrt((9 + 0.5 * 1) / (1 + 0.5 * 9)))
+
+
+@pytest.mark.parametrize("scheme", ["none", "dense"])
+def test_lds_without_counts_is_refused_in_one_sentence(scheme):
     with pytest.raises(InputError) as refusal:
-        read(Reweighting, {"lds": {}}, where="study.yaml", prefix="reweighting")
+        read(Reweighting, {"scheme": scheme, "lds": {}}, where="study.yaml", prefix="reweighting")
     (fault,) = refusal.value.faults
-    assert fault.rule == "lds smooths the counts of a scheme, so scheme must not be 'none'"
+    assert fault.rule == f"lds smooths the counts of a scheme, so scheme must not be {scheme!r}"
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("size", 4), ("size", 0), ("sigma", 0.0), ("kernel", "box")]
+    ("field", "value"),
+    [
+        ("size", 4),
+        ("size", 0),
+        ("sigma", 0.0),
+        ("kernel", "box"),
+        ("boundary", "wrap"),
+        ("first_bin", -1),
+    ],
 )
 def test_an_impossible_kernel_is_refused(field, value):
     with pytest.raises(ValidationError, match=field):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.data.ingest import pipeline
-from dirtune.data.views import AUGMENTATIONS
+from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import METRICS
 from dirtune.models.encoders import ENCODERS

@@ -42,6 +42,7 @@ class BiLSTM(Frozen):
     hidden: int = Field(default=1500, gt=0)
     """LSTM units in each direction."""
     layers: int = Field(default=2, gt=0)
+    """LSTM layers."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of values set to zero in training, in word vectors and in LSTM outputs."""
     word_dropout: float = Field(default=0.0, ge=0, lt=1)

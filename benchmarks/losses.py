@@ -1,0 +1,146 @@
+"""Forward and backward of every term: time and peak memory, against the same term written down directly.
+
+    python benchmarks/losses.py [--rows 128 512 2048 8192] [--terms accon conr ...]
+
+Random unit vectors of 128 dimensions, integer labels 0..100 (all distinct for RankSim), float32, one thread. Each case runs
+in a process of its own: time is the best of several runs, memory the growth of the process's largest resident size. A
+direct form that would need more than `--limit` GB is left out. SupCon is also compared with pytorch-metric-learning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import direct_losses as direct
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dirtune.batch import TermInputs, TrainingLabels
+from dirtune.losses import TERMS
+from dirtune.manifest import LabelSpec
+
+DIM = 128
+OMEGA, TAU = direct.OMEGA, direct.TAU
+LABEL = LabelSpec(name="y", unit="", low=0, high=direct.LABEL_RANGE, bin_width=1, num_bins=101)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "accon": {"tau": TAU, "variant": "paper"},
+    "acconr": {"tau": TAU, "omega": OMEGA, "variant": "paper"},
+    "adasupcon": {"tau": TAU},
+    "conr": {"tau": TAU, "omega": OMEGA, "variant": "paper"},
+    "multi_similarity": {},
+    "ordinal_entropy": {},
+    "ranksim": {"interpolation": 2.0},
+    "rnc": {"tau": 2.0},
+    "supcon": {"tau": TAU, "variant": "paper"},
+}
+LOOPS = {"ranksim", "rnc"}  # one autograd node per row: beyond 512 rows, minutes and many gigabytes
+LOOP_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    megabytes: float
+    value: float
+
+
+def batch(rows: int, *, distinct: bool) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(rows, DIM, generator=generator), dim=1)
+    labels = torch.randint(0, 101, (rows,), generator=generator).float()
+    return z, torch.randperm(rows, generator=generator).float() if distinct else labels
+
+
+def dirtune_loss(name: str) -> Loss:
+    term = TERMS[name](**SETTINGS[name])
+
+    def loss(z: Tensor, labels: Tensor) -> Tensor:
+        bins = labels.long()
+        inputs = TermInputs(
+            representations=z, labels=labels, label_bins=bins, predictions=labels.flip(0),
+            weights=torch.ones_like(labels), samples=torch.arange(len(z)), num_views=1,
+            label_range=direct.LABEL_RANGE,
+        )  # fmt: skip
+        fitted = term.fit(TrainingLabels(labels=labels, label_bins=bins, spec=LABEL)) if hasattr(term, "fit") else None  # fmt: skip
+        return (fitted or term)(inputs)
+
+    return loss
+
+
+def metric_learning(z: Tensor, labels: Tensor) -> Tensor:
+    from pytorch_metric_learning.losses import SupConLoss
+
+    return SupConLoss(temperature=TAU)(z, labels.long())
+
+
+def measured(loss: Loss, rows: int, *, distinct: bool) -> Cost:
+    """In this process: one warm-up on few rows, then the largest growth and the best time of several runs."""
+    torch.set_num_threads(1)
+    run(loss, 64, distinct=distinct)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    value, times = 0.0, []
+    while not times or (len(times) < 20 and sum(times) < 2.0):
+        started = time.perf_counter()
+        value = run(loss, rows, distinct=distinct)
+        times.append(time.perf_counter() - started)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return Cost(min(times), grown / 1024, value)
+
+
+def run(loss: Loss, rows: int, *, distinct: bool) -> float:
+    z, labels = batch(rows, distinct=distinct)
+    z.requires_grad_()
+    value = loss(z, labels)
+    value.backward()
+    return float(value.detach())
+
+
+def work(kind: str, name: str, rows: int) -> Cost:
+    losses = {"dirtune": dirtune_loss, "direct": lambda name: getattr(direct, name)}
+    loss = metric_learning if kind == "pml" else losses[kind](name)
+    return measured(loss, rows, distinct=name == "ranksim")
+
+
+def compare(name: str, kind: str, rows: int) -> tuple[Cost, Cost | None]:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        ours = pool.apply(work, ("dirtune", name, rows))
+        if name in LOOPS and rows > LOOP_ROWS:
+            return ours, None
+        return ours, pool.apply(work, (kind, name, rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[128, 512, 2048, 8192])
+    parser.add_argument("--terms", nargs="+", default=sorted(SETTINGS), choices=sorted(SETTINGS))
+    chosen = parser.parse_args()
+    table = Table("term", "against", "rows", "ms", "MB", "its ms", "its MB", "time x", "memory x")
+    for name in chosen.terms:
+        for kind in ("direct", "pml") if name == "supcon" else ("direct",):
+            for rows in chosen.rows:
+                table.add_row(*cells(name, kind, rows, *compare(name, kind, rows)))
+    Console().print(table)
+
+
+def cells(name: str, kind: str, rows: int, ours: Cost, other: Cost | None) -> list[str]:
+    shown = [name, kind, f"{rows:,}", f"{ours.seconds * 1e3:.1f}", f"{ours.megabytes:.0f}"]
+    if other is None:
+        return [*shown, "-", "-", "-", "-"]
+    return [
+        *shown, f"{other.seconds * 1e3:.1f}", f"{other.megabytes:.0f}",
+        f"{other.seconds / ours.seconds:.1f}", f"{other.megabytes / max(ours.megabytes, 1):.1f}",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

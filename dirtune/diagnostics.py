@@ -1,0 +1,264 @@
+"""Diagnostics of representations: do angles on the hypersphere tell label distances?
+
+A diagnostic is a function of `PairSums`, sums over all pairs of samples that are made in one pass: at ten thousand
+samples the pass over fifty million pairs is the expense, what is computed from it is not. Pairs are evaluated a block
+of rows at a time, so that memory stays linear in the number of samples, and everything is float64 inside.
+
+Representations are normalised here; a row without length keeps the cosine zero to every other. What is undefined (no
+pair, constant input) is NaN, never an exception or a warning.
+
+Source: Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+Hypersphere", ICML 2020, for alignment and uniformity; Wang and Liu, "Understanding the Behaviour of Contrastive Loss",
+CVPR 2021, for tolerance; Zhao et al., "ACCon", AAAI 2025, for the correlation, the target angles and the curve of
+cosines. Departures: 1. the samples of one label bin take the place of two views of a sample (alignment) and of a class
+(tolerance); 2. tolerance is the mean over the pairs of one bin, not that over all pairs with zeros for the others;
+3. every pair counts once and no sample is its own partner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dirtune.metrics import RegionMetric
+
+Array = NDArray[np.float64]
+
+BLOCK_ENTRIES = 1 << 20
+"""Entries of the pair matrix that one block may have."""
+
+_SHARPNESS = 2.0  # t of the uniformity; the paper's
+_SHORTEST = 1e-6  # a vector shorter than this has no direction
+_EDGE = 1e-6  # of a bin: what rounding may take from a label distance on the edge of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A set of samples as the model sees them.
+
+    Raises:
+        ValueError: the shapes do not belong to one set, or the label range is not positive.
+    """
+
+    representations: NDArray[np.floating[Any]]  # (n, dim)
+    labels: NDArray[np.floating[Any]]  # (n,), or (n, L) for labels of L dimensions
+    bins: NDArray[np.integer[Any]]  # label bins, (n,)
+    label_range: float  # width of the label's range, from the manifest
+
+    def __post_init__(self) -> None:
+        shapes = [array.shape for array in (self.representations, self.labels, self.bins)]
+        dimensions = [len(shape) for shape in shapes]
+        if dimensions not in ([2, 1, 1], [2, 2, 1]) or len({shape[0] for shape in shapes}) > 1:
+            raise ValueError(f"shapes must be (n, dim), (n,) or (n, L), and (n,), but got {shapes}")
+        if not self.label_range > 0:
+            raise ValueError(f"label_range must be positive, but got {self.label_range}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSums:
+    """What a set of pairs contributes to the diagnostics; `a + b` is the contribution of both sets together."""
+
+    pairs: int
+    repulsion: float  # sum of exp(-2 |z_i - z_j|^2)
+    deviation: float  # sum of | angle - pi |y_i - y_j| / range |, in degrees
+    neighbours: int  # pairs of one label bin
+    neighbour_cosines: float
+    neighbour_squares: float  # sum of |z_i - z_j|^2
+    mean: Array  # of (label distance, cosine), shape (2,)
+    scatter: Array  # sum of outer products of (label distance, cosine) - mean, shape (2, 2)
+    low: Array  # smallest (label distance, cosine), shape (2,)
+    high: Array  # largest (label distance, cosine), shape (2,)
+
+    def __add__(self, other: PairSums) -> PairSums:
+        pairs = self.pairs + other.pairs
+        share = other.pairs / max(pairs, 1)
+        delta = other.mean - self.mean
+        return PairSums(
+            pairs=pairs,
+            repulsion=self.repulsion + other.repulsion,
+            deviation=self.deviation + other.deviation,
+            neighbours=self.neighbours + other.neighbours,
+            neighbour_cosines=self.neighbour_cosines + other.neighbour_cosines,
+            neighbour_squares=self.neighbour_squares + other.neighbour_squares,
+            mean=self.mean + delta * share,
+            scatter=self.scatter + other.scatter + np.outer(delta, delta) * self.pairs * share,
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+        )
+
+
+def pair_sums(embedded: Embedded) -> PairSums:
+    """The sums over all pairs of different samples."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return reduce(add, (_sums(block, embedded.label_range) for block in _pairs(embedded)))
+
+
+def alignment(sums: PairSums) -> float:
+    """Mean of `|z_i - z_j|^2` over the pairs of one label bin, in 0..4; low: a bin is one place."""
+    return _ratio(sums.neighbour_squares, sums.neighbours)
+
+
+def uniformity(sums: PairSums) -> float:
+    """`log mean exp(-2 |z_i - z_j|^2)` over all pairs, in -8..0; low: spread over the whole sphere."""
+    return math.log(_ratio(sums.repulsion, sums.pairs))
+
+
+def tolerance(sums: PairSums) -> float:
+    """Mean cosine of the pairs of one label bin, in -1..1; high: similar labels may be close."""
+    return _ratio(sums.neighbour_cosines, sums.neighbours)
+
+
+def cosine_correlation(sums: PairSums) -> float:
+    """Pearson's correlation of cosine and label distance over all pairs, in -1..1; low: far labels, low cosines."""
+    # Equality of the extremes, because the rounded mean of equal numbers may leave a tiny scatter.
+    if (sums.low == sums.high).any():
+        return math.nan
+    spread = math.sqrt(sums.scatter[0, 0]) * math.sqrt(sums.scatter[1, 1])
+    return float(np.clip(_ratio(float(sums.scatter[0, 1]), spread), -1.0, 1.0))
+
+
+def angle_deviation(sums: PairSums) -> float:
+    """Mean of `|theta_ij - pi min(|y_i - y_j| / range, 1)|` over all pairs, in degrees; low: at ACCon's target angles."""
+    return _ratio(sums.deviation, sums.pairs)
+
+
+DIAGNOSTICS: dict[str, Callable[[PairSums], float]] = {
+    "alignment": alignment,
+    "uniformity": uniformity,
+    "tolerance": tolerance,
+    "cosine_correlation": cosine_correlation,
+    "angle_deviation": angle_deviation,
+}
+
+
+def representation_metrics(embedded: Embedded) -> list[RegionMetric]:
+    """Every diagnostic as a row of the metrics table, region "all"; `n` counts samples."""
+    sums, n = pair_sums(embedded), len(embedded.bins)
+    return [
+        RegionMetric(region="all", metric=name, value=diagnostic(sums), n=n)
+        for name, diagnostic in DIAGNOSTICS.items()
+    ]
+
+
+class AnchorCurve(NamedTuple):
+    """Cosine against label distance, seen from the samples of one label; one entry per distance that occurs."""
+
+    distances: Array  # multiples of the bin width, in the label's unit
+    means: Array  # of the cosines
+    deviations: Array  # their standard deviations, of the pairs at hand
+    pairs: NDArray[np.int64]
+
+
+def anchor_curve(
+    representations: ArrayLike, labels: ArrayLike, anchor_label: float, *, bin_width: float
+) -> AnchorCurve:
+    """How the cosine to the samples of one label falls with the label distance from them.
+
+    Args:
+        representations: shape `(n, dim)`.
+        labels: shape `(n,)`.
+        anchor_label: a sample is an anchor if its label rounds to this one, in steps of the bin width.
+        bin_width: label distances are rounded to multiples of it, halves upwards.
+    """
+    z, y = _directions(representations), np.asarray(labels, dtype=np.float64)
+    anchors = np.flatnonzero(_steps(np.abs(y - anchor_label), bin_width) == 0)
+    steps = int(_steps(y.max() - y.min(), bin_width)) + 1 if len(y) else 0
+    sums, counts = np.zeros(steps), np.zeros(steps, dtype=np.int64)
+    for at, cosines in _curve_points(z, y, anchors, bin_width):
+        sums += np.bincount(at, cosines, steps)
+        counts += np.bincount(at, minlength=steps)
+    means, squares = sums / np.maximum(counts, 1), np.zeros(steps)
+    for at, cosines in _curve_points(z, y, anchors, bin_width):
+        squares += np.bincount(at, np.square(cosines - means[at]), steps)
+    seen = np.flatnonzero(counts)
+    deviations = np.sqrt(squares[seen] / counts[seen])
+    distances = np.multiply(seen, bin_width, dtype=np.float64)
+    return AnchorCurve(distances, means[seen], deviations, counts[seen])
+
+
+class _Pairs(NamedTuple):
+    """Some pairs, one entry each."""
+
+    cosines: Array
+    squares: Array  # of the distance on the sphere
+    distances: Array  # of the labels
+    neighbours: NDArray[np.bool_]
+
+
+def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
+    """All pairs `i < j`, in blocks of rows `i`; at least one block, which may be empty."""
+    z = _directions(embedded.representations)
+    n = len(z)
+    lengths = np.einsum("nd,nd->n", z, z)
+    labels = np.asarray(embedded.labels, dtype=np.float64)
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    for rows in _blocks(n):
+        rest = slice(rows.start, n)
+        later = np.arange(n)[None, rest] > np.arange(n)[rows, None]
+        cosines = np.clip(z[rows] @ z[rest].T, -1.0, 1.0)
+        yield _Pairs(
+            cosines=cosines[later],
+            squares=(lengths[rows, None] + lengths[None, rest] - 2 * cosines)[later],
+            distances=np.linalg.norm(labels[rows, None] - labels[None, rest], axis=2)[later],
+            neighbours=(embedded.bins[rows, None] == embedded.bins[None, rest])[later],
+        )
+
+
+def _sums(pairs: _Pairs, label_range: float) -> PairSums:
+    columns = np.stack([pairs.distances, pairs.cosines])
+    mean = columns.sum(axis=1) / max(columns.shape[1], 1)
+    centred = columns - mean[:, None]
+    targets = np.pi * np.minimum(pairs.distances / label_range, 1.0)
+    return PairSums(
+        pairs=columns.shape[1],
+        repulsion=float(np.exp(-_SHARPNESS * pairs.squares).sum()),
+        deviation=float(np.degrees(np.abs(np.arccos(pairs.cosines) - targets)).sum()),
+        neighbours=int(np.count_nonzero(pairs.neighbours)),
+        neighbour_cosines=float(pairs.cosines[pairs.neighbours].sum()),
+        neighbour_squares=float(pairs.squares[pairs.neighbours].sum()),
+        mean=mean,
+        scatter=centred @ centred.T,
+        low=columns.min(axis=1, initial=np.inf),
+        high=columns.max(axis=1, initial=-np.inf),
+    )
+
+
+def _curve_points(
+    z: Array, y: Array, anchors: NDArray[np.int64], bin_width: float
+) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """Step of the label distance and cosine of every pair of an anchor and another sample, in blocks of anchors."""
+    for block in _blocks(len(z)):
+        rows = anchors[block]
+        others = np.arange(len(z))[None, :] != rows[:, None]
+        cosines = np.clip(z[rows] @ z.T, -1.0, 1.0)
+        yield _steps(np.abs(y[rows, None] - y[None, :]), bin_width)[others], cosines[others]
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    size = max(1, BLOCK_ENTRIES // max(n, 1))
+    for start in range(0, max(n, 1), size):
+        yield slice(start, min(start + size, n))
+
+
+def _directions(representations: ArrayLike) -> Array:
+    """Each row divided by its length; zero for a row without length."""
+    z = np.asarray(representations, dtype=np.float64)
+    lengths = np.linalg.norm(z, axis=1, keepdims=True)
+    directions: Array = np.divide(z, lengths, out=np.zeros_like(z), where=~(lengths <= _SHORTEST))
+    return directions
+
+
+def _steps(distances: ArrayLike, bin_width: float) -> NDArray[np.int64]:
+    steps = np.asarray(distances, dtype=np.float64) / bin_width
+    return np.floor(steps + 0.5 + _EDGE).astype(np.int64)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

@@ -1,0 +1,121 @@
+"""Run with `pytest tests/data/test_augmentations.py`; that ranks and repetitions agree is in `test_views.py`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirtune.data.augmentations import (
+    AUGMENTATIONS,
+    Draws,
+    _hue_turns,
+    _resized_crop,
+    light,
+    shift,
+    strong,
+)
+
+
+def images(count: int, size: int = 24, channels: int = 1) -> torch.Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def draws(seed: int, total: int) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed), total, slice(None), torch.device("cpu"))
+
+
+def crop_by_loops(picture: torch.Tensor, top: int, left: int, padding: int) -> torch.Tensor:
+    height, width = picture.shape[-2:]
+    padded = torch.zeros(picture.shape[0], height + 2 * padding, width + 2 * padding)
+    padded[:, padding : padding + height, padding : padding + width] = picture
+    return padded[:, top : top + height, left : left + width]
+
+
+def test_shift_is_a_crop_of_the_padded_image_times_a_gain() -> None:
+    pictures = images(8)
+    shifted = shift(pictures, draws(1, 8))
+    generator = torch.Generator().manual_seed(1)
+    offsets = torch.randint(5, (8, 2), generator=generator)
+    gains = 0.7 + 0.3 * torch.rand(8, generator=generator)
+    for index, (top, left) in enumerate(offsets.tolist()):
+        expected = gains[index] * crop_by_loops(pictures[index], top, left, padding=2)
+        torch.testing.assert_close(shifted[index], expected)
+
+
+def test_light_is_a_crop_of_the_padded_image_that_may_be_mirrored() -> None:
+    pictures = images(16, size=28)
+    made = light(pictures, draws(3, 16))
+    generator = torch.Generator().manual_seed(3)
+    offsets = torch.randint(5, (16, 2), generator=generator)
+    mirrored = torch.rand(16, generator=generator) < 0.5
+    assert mirrored.any()
+    assert not mirrored.all()
+    for index, (top, left) in enumerate(offsets.tolist()):
+        expected = crop_by_loops(pictures[index], top, left, padding=2)
+        assert torch.equal(made[index], expected.flip(-1) if mirrored[index] else expected)
+
+
+def test_a_crop_of_the_whole_area_and_ratio_one_is_the_image() -> None:
+    pictures = images(5, channels=3)
+    made = _resized_crop(pictures, draws(0, 5), area=(1.0, 1.0), ratio=(1.0, 1.0))
+    torch.testing.assert_close(made, pictures, atol=1e-5, rtol=0)
+
+
+def test_a_quarter_of_the_area_is_a_window_of_half_the_width_scaled_up() -> None:
+    ramp = torch.linspace(0, 1, 32)
+    pictures = torch.stack([ramp.expand(32, 32), ramp.expand(32, 32).T])[:, None]
+    made = _resized_crop(pictures, draws(5, 2), area=(0.25, 0.25), ratio=(1.0, 1.0))
+    across = made[0, 0].amax() - made[0, 0].amin()
+    # Half the width of a ramp of 32 pixels, less the half pixel at either end of the window.
+    assert across == pytest.approx((15.5 / 31), abs=1e-4)
+    assert made[0, 0].std(dim=0).amax() < 1e-6
+    assert made[1, 0].std(dim=1).amax() < 1e-6
+
+
+def test_crops_lie_inside_of_the_image_at_every_place() -> None:
+    pictures = torch.linspace(0, 1, 16).expand(200, 1, 16, 16).contiguous()
+    made = _resized_crop(pictures, draws(2, 200), area=(0.2, 0.5), ratio=(0.75, 4 / 3))
+    assert made.amin() < 0.05
+    assert made.amax() > 0.95
+    middles = made.mean(dim=(1, 2, 3))
+    assert middles.std() > 0.05
+
+
+def test_a_turn_of_the_hue_keeps_the_luma_and_every_grey() -> None:
+    matrices = _hue_turns(torch.tensor([0.0, 0.1, -0.07]))
+    torch.testing.assert_close(matrices[0], torch.eye(3), atol=1e-5, rtol=0)
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(luma @ matrices, luma.expand(3, 3), atol=1e-3, rtol=0)
+    grey = torch.full((3,), 0.4)
+    torch.testing.assert_close(matrices @ grey, grey.expand(3, 3), atol=2e-3, rtol=0)
+
+
+def test_a_turn_back_undoes_a_turn_of_the_hue() -> None:
+    there, back = _hue_turns(torch.tensor([0.08, -0.08]))
+    torch.testing.assert_close(there @ back, torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_strong_greys_about_a_fifth_and_mirrors_nothing_else_of_the_range() -> None:
+    made = strong(images(500, size=8, channels=3), draws(0, 500))
+    grey = (made.amax(dim=1) - made.amin(dim=1)).amax(dim=(1, 2)) < 1e-6
+    assert 0.14 < grey.float().mean() < 0.26
+    assert made.amin() >= 0
+    assert made.amax() <= 1
+
+
+def test_strong_leaves_about_a_fifth_of_the_colours_alone() -> None:
+    """Of a picture of one colour, the crop and the mirror keep everything and only the jitter changes it."""
+    colour = torch.tensor([0.5, 0.3, 0.4])[:, None, None].expand(500, 3, 8, 8).contiguous()
+    made = strong(colour, draws(1, 500))
+    same = (made - colour).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert 0.8 * 0.2 - 0.06 < same.float().mean() < 0.8 * 0.2 + 0.06
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_shape_and_the_range_stay(name: str, channels: int) -> None:
+    made = AUGMENTATIONS[name](images(6, channels=channels), draws(0, 6))
+    assert made.shape == (6, channels, 24, 24)
+    assert made.isfinite().all()
+    assert (made >= 0).all()
+    assert (made <= 1).all()

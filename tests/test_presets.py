@@ -1,0 +1,132 @@
+"""Run with `pytest tests/test_presets.py`: every published setting is readable, and names are replaced by settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dirtune.config import TrialConfig, leaf, merged
+from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.presets import ANY, Preset, expanded, methods, recipes
+from dirtune.tuning.study import resolve
+
+NEEDS_A_TERM = {"two_stage": {"terms": {"accon": {}}, "model": {"projection_dim": 8}}}
+
+
+def _settings(presets: dict[str, Preset]) -> list[Any]:
+    return [
+        pytest.param(name, data, id=f"{name}-{data}")
+        for name, preset in presets.items()
+        for data in preset.data
+    ]
+
+
+def _config(data: str, overlay: dict[str, Any]) -> TrialConfig:
+    name = "own" if data == ANY else data
+    base = {"data": {"name": name}, "model": {"encoder": {"name": "mlp"}}}
+    return read(TrialConfig, merged(base, expanded(overlay, name, where="test")), where="test")
+
+
+@pytest.mark.parametrize(("method", "data"), _settings(methods()))
+def test_every_published_setting_of_a_method_is_a_configuration(method: str, data: str) -> None:
+    plain = merged(NEEDS_A_TERM.get(method, {}), {"methods": [method]})
+    config = _config(data, plain).plain()
+    for path, value in _leaves(methods()[method].data[data].set):
+        assert leaf(config, path) == value, path
+
+
+@pytest.mark.parametrize(("recipe", "data"), _settings(recipes()))
+def test_every_recipe_is_a_configuration_with_a_known_augmentation(recipe: str, data: str) -> None:
+    config = _config(data, {"recipe": recipe})
+    assert config.recipe.name == recipe
+    assert config.recipe.views.augmentation in AUGMENTATIONS
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, value))
+    return found
+
+
+def test_settings_of_ones_own_win_over_those_of_a_preset() -> None:
+    overlay = {"recipe": {"name": "dir", "epochs": 3}, "methods": ["conr"], "terms": {"conr": {"tau": 0.5}}}  # fmt: skip
+    config = _config("agedb", overlay)
+    assert (config.recipe.epochs, config.recipe.batch_size) == (3, 256)
+    assert (config.terms.conr.tau, config.terms.conr.beta) == (0.5, 4.0)
+
+
+def test_methods_are_laid_over_each_other_in_their_order() -> None:
+    config = _config("agedb", {"methods": ["lds", "accon", "conr"]})
+    assert set(config.terms.active()) == {"accon", "conr"}
+    assert config.reweighting.lds is not None
+    assert config.model.projection_dim == 512
+
+
+def test_a_data_set_without_an_entry_gets_the_general_form() -> None:
+    assert _config("own", {"methods": ["lds"]}).reweighting.scheme == "sqrt_inverse"
+    assert _config("sts_b", {"methods": ["lds"]}).reweighting.scheme == "inverse"
+
+
+def test_a_recipe_with_another_name_is_a_label() -> None:
+    assert _config("agedb", {"recipe": {"name": "mine", "epochs": 7}}).recipe.epochs == 7
+
+
+def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
+    with pytest.raises(InputError) as caught:
+        expanded({"recipe": "dri", "methods": ["accno", 3]}, "agedb", where="f.yaml", key="base")
+    recipe, accon, number = (str(fault) for fault in caught.value.faults)
+    assert recipe.startswith("f.yaml: base.recipe: unknown recipe preset, got 'dri'; known: accon")
+    assert accon.endswith("(did you mean 'accon'?)")
+    assert "base.methods: unknown methods preset, got 3" in number
+
+
+def test_a_recipe_without_settings_for_the_data_set_names_those_that_have() -> None:
+    with pytest.raises(InputError, match="nothing is published on 'sts_b'.*known: accon, dir"):
+        expanded({"recipe": "rnc"}, "sts_b", where="f.yaml")
+
+
+def _study(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "crossed", "question": "Recipe or method?", "seeds": [0], "reference": "vanilla dir",
+        "base": {"data": {"name": "digits"}, "model": {"projection_dim": 16, "encoder": {"name": "cnn"}}},
+        "arms": {"vanilla": {}, "conr": {"methods": ["conr"]}},
+        **changes,
+    }  # fmt: skip
+
+
+def test_a_study_crosses_methods_with_recipes() -> None:
+    study = resolve(
+        _study(axes={"recipe": ["dir", "conr"]}, reference='vanilla recipe="dir"'), where="s"
+    )
+    found = {arm.name: arm.config for arm in study.arms}
+    assert len(found) == 4
+    assert {config.recipe.name for config in found.values()} == {"dir", "conr"}
+    with_conr = found['conr recipe="conr"']
+    assert with_conr.recipe.views.count == 3
+    assert with_conr.terms.conr.omega == 3.0
+    assert found['vanilla recipe="dir"'].terms.active() == {}
+
+
+def test_what_is_wrong_with_presets_stands_beside_the_other_faults_of_a_study() -> None:
+    raw = _study(
+        reference="vanilla", arms={"vanilla": {}, "a": {"methods": ["nope"]}, "b": {"alpha": -1}}
+    )
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="s.yaml")
+    keys = {fault.key for fault in caught.value.faults}
+    assert keys == {"arms.a.methods", "arms.b.alpha"}
+
+
+def test_an_unknown_preset_in_the_base_is_told_once() -> None:
+    raw = _study(reference="vanilla")
+    raw["base"] = {**raw["base"], "recipe": "nope"}
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="s.yaml")
+    assert [fault.key for fault in caught.value.faults] == ["base.recipe"]
