@@ -13,12 +13,28 @@ from torch import Tensor, nn
 
 from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.losses.accon import ACCon
+from dirtune.losses.acconr import ACConR
+from dirtune.losses.adasupcon import AdaSupCon
+from dirtune.losses.balanced_mse import BMC, BNI, GAI
 from dirtune.losses.conr import ConR
+from dirtune.losses.focal import FocalL1, FocalMSE
+from dirtune.losses.multi_similarity import MultiSimilarity
+from dirtune.losses.ordinal_entropy import OrdinalEntropy
 from dirtune.losses.pointwise import L1, MSE, Huber
+from dirtune.losses.ranksim import RankSim
+from dirtune.losses.rnc import RnC
 from dirtune.losses.supcon import SupCon
+from dirtune.losses.tukey import Tukey
 
-LOSSES = {"huber": Huber, "l1": L1, "mse": MSE}
-TERMS = {"accon": ACCon, "conr": ConR, "supcon": SupCon}
+LOSSES = {
+    "bmc": BMC, "bni": BNI, "focal_l1": FocalL1, "focal_mse": FocalMSE, "gai": GAI,
+    "huber": Huber, "l1": L1, "mse": MSE, "tukey": Tukey,
+}  # fmt: skip
+TERMS = {
+    "accon": ACCon, "acconr": ACConR, "adasupcon": AdaSupCon, "conr": ConR,
+    "multi_similarity": MultiSimilarity, "ordinal_entropy": OrdinalEntropy, "ranksim": RankSim,
+    "rnc": RnC, "supcon": SupCon,
+}  # fmt: skip
 
 
 class RegressionLoss(Protocol):

@@ -1,7 +1,11 @@
 """ConR: pull samples of similar labels together, push away those that only the predictions take for similar.
 
 Keramati, Meng and Evans, "ConR: Contrastive Regularizer for Deep Imbalanced Regression", ICLR 2024. Official code:
-github.com/BorealisAI/ConR, `agedb-dir/loss.py`, `imdb-wiki-dir/loss.py`. Total loss: `alpha * L_R + beta * L_ConR`.
+github.com/BorealisAI/ConR, `agedb-dir/loss.py`, `imdb-wiki-dir/loss.py`, `nyud2-dir/ConR.py`. Total loss:
+`alpha * L_R + beta * L_ConR`.
+
+Pair matrices are what this term costs, so they are written over where that is possible, and above a size there is but a
+block of anchors at a time: 8,192 rows of 128 dimensions take 20 MiB in float32, their gradient included.
 """
 
 from __future__ import annotations
@@ -10,26 +14,26 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.frozen import Frozen
+from dirtune.losses.blocks import sum_over_anchors
 from dirtune.losses.pairs import (
+    LabelDistance,
     cosine_matrix,
     distance_matrix,
     full_precision,
     logsumexp,
-    negative_log_likelihoods,
-    smoothed_mean,
-    without_diagonal,
+    without_self,
 )
+from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
 
 Pushing = Literal["exp", "linear", "none"]
-Form = Literal["official", "paper"]
+Denominator = Literal["official", "paper"]
 
 
-class ConR(Frozen):
+class ConR(TemperedTerm):
     """ConR: pushes apart what is predicted alike but labelled apart (Keramati et al., ICLR 2024); formula: `conr`."""
 
     beta: float = Field(default=4.0, ge=0)
@@ -38,27 +42,32 @@ class ConR(Frozen):
     """Similarity window for labels and predictions, in the label's unit. Official: 1 year (AgeDB, IMDB-WIKI), 0.2 m
     (NYUD2)."""
     tau: float = Field(default=0.07, gt=0)
-    """Temperature, without unit. Effective in the official code: 0.07 (AgeDB, whatever its flag says; IMDB-WIKI), 0.2
-    (NYUD2)."""
+    """Temperature, without unit; where it is learned, its starting value. Effective in the official code: 0.07 (AgeDB,
+    whatever its flag says; IMDB-WIKI), 0.2 (NYUD2)."""
     push_power: float = Field(default=0.01, ge=0)
     """The pushing weight's growth with the label distance, per label unit; 0 with pushing `exp`: the sample weight alone.
     Official ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
-    pushing: Pushing = "exp"
-    """Pushing weight of a negative: `exp` `w_i exp(e D_ij)` (AgeDB, IMDB-WIKI), `linear` `w_i e D_ij` (NYUD2), `none` 1."""
-    variant: Form = "official"
-    """official: with the two additions of the code, the default because the published numbers were made with them; paper:
-    without. It sets the two switches below, which separate them."""
-    denominator: Form | None = None
-    """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; none: as
-    `variant` says."""
+    label_distance: LabelDistance = "l2"
+    """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""
+    variant: Literal["official", "nyu", "paper"] = "official"
+    """official: the code of AgeDB and IMDB-WIKI, the default because the published numbers were made with it; nyu: the
+    code of NYUD2, for one label, prediction and weight per image, the means of its maps; paper: without the additions of
+    the code. It sets the three switches below, which separate them."""
+    pushing: Pushing | None = None
+    """Pushing weight of a negative: exp `w_i exp(e D_ij)`; linear `w_i e D_ij`; none 1; null: linear in nyu, else exp."""
+    denominator: Denominator | None = None
+    """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: paper
+    in paper, else official."""
     outer_weight: bool | None = None
-    """Whether the anchor's sample weight multiplies its loss as well; none: official does, paper does not."""
+    """Whether the anchor's sample weight multiplies its loss as well; null: it does in official only."""
 
     @property
     def weight(self) -> float:
         return self.beta
 
-    def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
+    def at_temperature(
+        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
+    ) -> Float[Tensor, ""]:
         is_official = self.variant == "official"
         return conr(
             inputs.representations,
@@ -66,82 +75,153 @@ class ConR(Frozen):
             inputs.predictions,
             inputs.weights,
             omega=self.omega,
-            tau=self.tau,
+            tau=tau,
             push_power=self.push_power,
-            pushing=self.pushing,
-            denominator=self.denominator or self.variant,
+            pushing=self._pushing,
+            denominator=self.denominator or ("paper" if self.variant == "paper" else "official"),
             outer_weight=is_official if self.outer_weight is None else self.outer_weight,
+            counts_self=self.variant == "nyu",
+            label_distance=self.label_distance,
+            rho=rho,
         )
+
+    @property
+    def _pushing(self) -> Pushing:
+        return self.pushing or ("linear" if self.variant == "nyu" else "exp")
+
+    @model_validator(mode="after")
+    def _linear_pushing_needs_a_slope(self) -> ConR:
+        if self._pushing == "linear" and self.push_power == 0:
+            raise ValueError("push_power must be positive with pushing 'linear'")
+        return self
 
 
 def conr(
     representations: Float[Tensor, "rows dim"],
-    labels: Float[Tensor, " rows"],
-    predictions: Float[Tensor, " rows"],
+    labels: Float[Tensor, "rows *label"],
+    predictions: Float[Tensor, "rows *label"],
     weights: Float[Tensor, " rows"],
     *,
     omega: float,
-    tau: float,
+    tau: Tau,
     push_power: float,
     pushing: Pushing,
-    denominator: Form,
+    denominator: Denominator,
     outer_weight: bool,
+    counts_self: bool = False,
+    label_distance: LabelDistance = "l2",
+    rho: float | None = None,
 ) -> Float[Tensor, ""]:
     """The mean over all anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - s_ij)`, times `w_i` under `outer_weight`.
 
-    With the cosine `c`, `s_ij = c_ij / tau`, the distances of labels `D_ij` and of predictions `Q_ij`:
+    With the cosine `c`, `s_ij = c_ij / tau_i`, the distances of labels `D_ij` and of predictions `Q_ij`:
 
         P_i = { j != i : D_ij <= omega }              N_i = { j : D_ij > omega and Q_ij <= omega }
         Z_i = sum_{P_i} exp(s_ij) + sum_{N_i} S_ij exp(s_ij)     [+ rows - |P_i|, official denominator]
         S_ij = w_i exp(e D_ij), or w_i e D_ij, or 1              (e = push_power)
 
-    An anchor without negatives or without positives contributes 0 and still counts in the mean. Predictions only select
-    the negatives and get no gradient. Representations must have unit norm.
+    Under `counts_self` the mean over positives divides by `|P_i| + 1`. An anchor without negatives or without positives
+    contributes 0 and still counts in the mean. Predictions only select the negatives and get no gradient. Representations
+    must have unit norm.
 
     Where the official code and the paper differ: (1) the code masks logits before the exponential, so that every
-    non-positive adds `exp(0)` to `Z_i`; (2) the code multiplies by the weight a second time, outside of the logarithm.
-    Departures from the official code: (3) an anchor without positives gives 0 instead of NaN; (4) everything is
-    evaluated in one log-sum-exp, so that no temperature overflows.
+    non-positive adds `exp(0)` to `Z_i`; (2) the code of AgeDB and IMDB-WIKI multiplies by the weight a second time, outside
+    of the logarithm; (3) the code of NYUD2 does not, but pushes linearly and counts the anchor among its positives.
+    Departures from the official code: (4) an anchor without positives gives 0 instead of NaN; (5) everything is evaluated
+    in one log-sum-exp, so that no temperature overflows; (6) labels may have several dimensions, where the code fails;
+    (7) a temperature per anchor, and with `rho` the robust form, `robust_sums`, over the summands of `Z_i`.
     """
     with full_precision(representations) as z:
-        labels, predictions, weights = (v.to(z.dtype) for v in (labels, predictions, weights))
-        distances = distance_matrix(labels)
-        similar = distances <= omega
-        positives = without_diagonal(similar)
-        negatives = ~similar & (distance_matrix(predictions) <= omega)
-        pushes = _log_pushes(distances, weights, push_power=push_power, pushing=pushing)
-        logits = cosine_matrix(z).div_(tau).add_(_offsets(pushes, positives, negatives))
-        log_normalizers = logsumexp(logits)
-        if denominator == "official":
-            padding = (~positives).sum(dim=1).to(z.dtype)  # at least 1: the anchor itself
-            log_normalizers = torch.logaddexp(log_normalizers, padding.log())
-        sums, counts = negative_log_likelihoods(logits, log_normalizers, positives)
-        losses = smoothed_mean(sums, counts, smoothing=0.0)
-        losses = losses * weights if outer_weight else losses
-        return torch.where((counts > 0) & negatives.any(dim=1), losses, 0.0).mean()
+        labels, predictions, weights = (
+            values.detach().to(z.dtype) for values in (labels, predictions, weights)
+        )
+
+        def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+            positives, negatives, offsets = select_pairs(
+                anchors, labels, predictions, weights, omega=omega, push_power=push_power,
+                pushing=pushing, label_distance=label_distance,
+            )  # fmt: skip
+            # Dividing the anchors and adding to the offsets, not to the products, takes two pair matrices less.
+            logits = offsets.add_(cosine_matrix(z[anchors] / taus[anchors, None], z))
+            losses = anchor_losses(
+                logits, positives, negatives, taus[anchors], denominator=denominator,
+                counts_self=counts_self, rho=rho,
+            )  # fmt: skip
+            return (losses * weights[anchors] if outer_weight else losses).sum()
+
+        return sum_over_anchors(block, z, anchor_temperatures(tau, z)) / len(z)
+
+
+def select_pairs(
+    anchors: slice,
+    labels: Float[Tensor, "rows *label"],
+    predictions: Float[Tensor, "rows *label"],
+    weights: Float[Tensor, " rows"],
+    *,
+    omega: float,
+    push_power: float,
+    pushing: Pushing,
+    label_distance: LabelDistance,
+) -> tuple[
+    Bool[Tensor, "anchors rows"], Bool[Tensor, "anchors rows"], Float[Tensor, "anchors rows"]
+]:
+    """The masks of `P_i` and of `N_i`, and what is added to a pair's logit: 0 in `P_i`, `log S_ij` in `N_i`.
+
+    All other pairs, the anchor itself among them, get a huge negative number. A pushing weight of 0 gives minus infinity,
+    which is harmless, because the anchor itself keeps every row finite.
+    """
+    distances = distance_matrix(labels[anchors], labels, label_distance=label_distance)
+    similar = distances <= omega
+    negatives = (
+        distance_matrix(predictions[anchors], predictions, label_distance=label_distance) <= omega
+    ).logical_and_(~similar)
+    positives = without_self(similar, anchors)
+    offsets = _log_pushes(distances, weights[anchors], push_power=push_power, pushing=pushing)
+    lowest = torch.finfo(offsets.dtype).min
+    return (
+        positives,
+        negatives,
+        offsets.masked_fill_(~negatives, lowest).masked_fill_(positives, 0.0),
+    )
 
 
 def _log_pushes(
-    distances: Float[Tensor, "rows rows"],
-    weights: Float[Tensor, " rows"],
+    distances: Float[Tensor, "anchors rows"],
+    weights: Float[Tensor, " anchors"],
     *,
     push_power: float,
     pushing: Pushing,
-) -> Float[Tensor, "rows #rows"]:
-    """`log S_ij`, minus infinity where the pushing weight is 0 (harmless: the diagonal keeps every row finite)."""
+) -> Float[Tensor, "anchors rows"]:
+    """`log S_ij`, written over the distances."""
     if pushing == "none":
-        return torch.zeros_like(weights)[:, None]
-    log_weights = weights.log()[:, None]
-    if pushing == "exp":
-        return log_weights + push_power * distances
-    return log_weights + (push_power * distances).log()
+        return distances.zero_()
+    growth = distances.mul_(push_power)
+    growth = growth.log_() if pushing == "linear" else growth
+    return growth.add_(weights.log()[:, None])
 
 
-def _offsets(
-    pushes: Float[Tensor, "rows #rows"],
-    positives: Bool[Tensor, "rows rows"],
-    negatives: Bool[Tensor, "rows rows"],
-) -> Float[Tensor, "rows rows"]:
-    """What is added to a pair's logit: 0 for positives, `log S` for negatives, a huge negative number for the rest."""
-    lowest = torch.finfo(pushes.dtype).min
-    return torch.where(negatives, pushes, lowest).masked_fill_(positives, 0.0)
+def anchor_losses(
+    logits: Float[Tensor, "anchors rows"],
+    positives: Bool[Tensor, "anchors rows"],
+    negatives: Bool[Tensor, "anchors rows"],
+    taus: Float[Tensor, " anchors"],
+    *,
+    denominator: Denominator,
+    counts_self: bool = False,
+    rho: float | None = None,
+) -> Float[Tensor, " anchors"]:
+    """`l_i` of `conr` before the outer weight; `logits` hold `s_ij` in `P_i`, `s_ij + log S_ij` in `N_i`, else no weight."""
+    # All sums over masks come before the log-sum-exp: each takes a matrix for a moment, and so does its gradient.
+    counts = positives.sum(dim=1, dtype=logits.dtype)
+    num_negatives = negatives.sum(dim=1, dtype=logits.dtype)
+    attraction = torch.where(positives, logits, 0.0).sum(dim=1)
+    log_normalizers = logsumexp(logits)
+    num_others = counts + num_negatives
+    if denominator == "official":
+        padding = logits.shape[1] - counts  # at least 1: the anchor itself
+        log_normalizers = torch.logaddexp(log_normalizers, padding.log())
+        num_others = num_others + padding
+    sums = counts * log_normalizers - attraction
+    sums = robust_sums(sums, counts, taus, num_others=num_others, rho=rho)
+    losses = sums / (counts + 1 if counts_self else counts.clamp(min=1))
+    return torch.where(num_negatives > 0, losses, 0.0)

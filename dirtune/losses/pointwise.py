@@ -1,9 +1,10 @@
-"""Regression losses that look at one sample at a time: L1, MSE and Huber, with sample weights.
+"""Regression losses that look at one error at a time: L1, MSE and Huber, with sample weights.
 
-All are `mean_i(w_i * l_i)` with `e_i = |prediction_i - label_i|`. The weights have mean one over the *training set*, not
-over the batch, so the mean is over samples and not over weights: a batch of rare labels shall count for more. This is the
-definition of the code of Yang et al. (ICML 2021), github.com/YyzHarry/imbalanced-regression, and of its followers.
-Half-precision predictions are compared in float32.
+All are the mean over elements of `w_i * l`, with the error `e = |prediction - label|` of an element; an element is a
+sample or, for labels of several dimensions, one dimension of a sample, which then all have the sample's weight. The
+weights have mean one over the *training set*, not over the batch, so the mean is over elements and not over weights: a
+batch of rare labels shall count for more. This is the definition of the code of Yang et al. (ICML 2021),
+github.com/YyzHarry/imbalanced-regression, and of its followers. Half-precision predictions are compared in float32.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class L1(Frozen):
 
     def __call__(
         self,
-        predictions: Float[Tensor, " batch"],
-        labels: Float[Tensor, " batch"],
-        weights: Float[Tensor, " batch"] | None = None,
+        predictions: Float[Tensor, "rows *label"],
+        labels: Float[Tensor, "rows *label"],
+        weights: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, ""]:
         return l1(predictions, labels, weights)
 
@@ -39,9 +40,9 @@ class MSE(Frozen):
 
     def __call__(
         self,
-        predictions: Float[Tensor, " batch"],
-        labels: Float[Tensor, " batch"],
-        weights: Float[Tensor, " batch"] | None = None,
+        predictions: Float[Tensor, "rows *label"],
+        labels: Float[Tensor, "rows *label"],
+        weights: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, ""]:
         return mse(predictions, labels, weights)
 
@@ -56,56 +57,61 @@ class Huber(Frozen):
 
     def __call__(
         self,
-        predictions: Float[Tensor, " batch"],
-        labels: Float[Tensor, " batch"],
-        weights: Float[Tensor, " batch"] | None = None,
+        predictions: Float[Tensor, "rows *label"],
+        labels: Float[Tensor, "rows *label"],
+        weights: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, ""]:
         return huber(predictions, labels, weights, beta=self.beta)
 
 
 def l1(
-    predictions: Float[Tensor, " batch"],
-    labels: Float[Tensor, " batch"],
-    weights: Float[Tensor, " batch"] | None = None,
+    predictions: Float[Tensor, "rows *label"],
+    labels: Float[Tensor, "rows *label"],
+    weights: Float[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, ""]:
-    """`mean_i w_i e_i`, in the label's unit; no weights means all are one."""
-    return _weighted_mean(_errors(predictions, labels), weights)
+    """The mean of `w e`, in the label's unit; no weights means all are one."""
+    return weighted_mean(absolute_errors(predictions, labels), weights)
 
 
 def mse(
-    predictions: Float[Tensor, " batch"],
-    labels: Float[Tensor, " batch"],
-    weights: Float[Tensor, " batch"] | None = None,
+    predictions: Float[Tensor, "rows *label"],
+    labels: Float[Tensor, "rows *label"],
+    weights: Float[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, ""]:
-    """`mean_i w_i e_i^2`, in the label's unit squared; no weights means all are one."""
-    return _weighted_mean(_errors(predictions, labels).square(), weights)
+    """The mean of `w e^2`, in the label's unit squared; no weights means all are one."""
+    return weighted_mean(absolute_errors(predictions, labels).square(), weights)
 
 
 def huber(
-    predictions: Float[Tensor, " batch"],
-    labels: Float[Tensor, " batch"],
-    weights: Float[Tensor, " batch"] | None = None,
+    predictions: Float[Tensor, "rows *label"],
+    labels: Float[Tensor, "rows *label"],
+    weights: Float[Tensor, " rows"] | None = None,
     *,
     beta: float,
 ) -> Float[Tensor, ""]:
-    """`mean_i w_i l_i`, `l = e^2 / (2 beta)` for `e < beta` and `e - beta / 2` otherwise, in the label's unit.
+    """The mean of `w l`, `l = e^2 / (2 beta)` for `e < beta` and `e - beta / 2` otherwise, in the label's unit.
 
     This is the "smooth L1" form (slope one far from zero), as in the code of Yang et al.; `torch.nn.HuberLoss` is `beta`
     times it.
     """
-    errors = _errors(predictions, labels)
+    errors = absolute_errors(predictions, labels)
     losses = torch.where(errors < beta, errors.square() / (2 * beta), errors - beta / 2)
-    return _weighted_mean(losses, weights)
+    return weighted_mean(losses, weights)
 
 
-def _errors(
-    predictions: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def absolute_errors(
+    predictions: Float[Tensor, "rows *label"], labels: Float[Tensor, "rows *label"]
+) -> Float[Tensor, "rows *label"]:
+    """`|prediction - label|` of each element, in float32 at least."""
     precision = torch.promote_types(predictions.dtype, torch.float32)
     return (predictions.to(precision) - labels.to(precision)).abs()
 
 
-def _weighted_mean(
-    losses: Float[Tensor, " batch"], weights: Float[Tensor, " batch"] | None
+def weighted_mean(
+    losses: Float[Tensor, "rows *label"], weights: Float[Tensor, " rows"] | None
 ) -> Float[Tensor, ""]:
-    return losses.mean() if weights is None else (losses * weights.to(losses.dtype)).mean()
+    """The mean over elements of each one's loss times the weight of its sample; no weights means all are one."""
+    if weights is None:
+        return losses.mean()
+    by_row = weights.reshape(-1, *(1,) * (losses.ndim - 1))
+    return (losses * by_row.to(losses.dtype)).mean()

@@ -1,14 +1,24 @@
-"""`pytest tests/losses/test_conr.py`: ConR against the formula written as loops over anchors."""
+"""`pytest tests/losses/test_conr.py`: ConR against the formula written as loops over anchors, and its official outputs."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.losses import blocks
 from dirtune.losses.conr import ConR, conr
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
+MAPS = sorted(path.stem for path in GOLDEN.glob("conr_nyu_*.npz"))
+VECTORS = sorted(path.stem for path in GOLDEN.glob("conr_paper_md_*.npz"))
 
 SETTINGS = {
     "omega": 1.0,
@@ -17,32 +27,53 @@ SETTINGS = {
     "pushing": "exp",
     "denominator": "official",
     "outer_weight": True,
+    "counts_self": False,
+    "label_distance": "l2",
+    "rho": None,
+}
+DISTANCES = {
+    "l1": lambda a, b: sum(abs(x - y) for x, y in zip(a, b, strict=True)),
+    "l2": math.dist,
+    "max": lambda a, b: max(abs(x - y) for x, y in zip(a, b, strict=True)),
+}
+PUSHES = {
+    "exp": lambda w, e, d: w * math.exp(e * d),
+    "linear": lambda w, e, d: w * e * d,
+    "none": lambda w, e, d: 1.0,
 }
 
 
-def _conr_by_loops(inputs, *, omega, tau, push_power, pushing, denominator, outer_weight):
-    z, y = inputs.representations.tolist(), inputs.labels.tolist()
-    p, w = inputs.predictions.tolist(), inputs.weights.tolist()
-    rows, losses = range(len(z)), []
-    for i in rows:
-        share = [math.exp(sum(a * b for a, b in zip(z[i], z[j], strict=True)) / tau) for j in rows]
-        positives = [j for j in rows if j != i and abs(y[i] - y[j]) <= omega]
-        negatives = [j for j in rows if abs(y[i] - y[j]) > omega and abs(p[i] - p[j]) <= omega]
-        if not positives or not negatives:
-            losses.append(0.0)
-            continue
-        push = {
-            "exp": lambda d, w=w[i]: w * math.exp(push_power * d),
-            "linear": lambda d, w=w[i]: w * push_power * d,
-            "none": lambda d: 1.0,
-        }[pushing]
-        total = sum(share[j] for j in positives)
-        total += sum(push(abs(y[i] - y[j])) * share[j] for j in negatives)
-        if denominator == "official":
-            total += len(z) - len(positives)
-        loss = sum(-math.log(share[j] / total) for j in positives) / len(positives)
-        losses.append(loss * w[i] if outer_weight else loss)
+def _points(values):
+    return values[:, None].tolist() if values.ndim == 1 else values.tolist()
+
+
+def _conr_by_loops(inputs, **settings):
+    z, y, p = inputs.representations.tolist(), _points(inputs.labels), _points(inputs.predictions)
+    rows, w = range(len(z)), inputs.weights.tolist()
+    taus = torch.as_tensor(settings["tau"], dtype=torch.float64).expand(len(z)).tolist()
+    losses = [_anchor_loss(i, rows, z, y, p, w[i], {**settings, "tau": taus[i]}) for i in rows]
     return sum(losses) / len(losses)
+
+
+def _anchor_loss(i, rows, z, y, p, weight, settings):
+    omega, tau, distance = settings["omega"], settings["tau"], DISTANCES[settings["label_distance"]]
+    share = [math.exp(sum(a * b for a, b in zip(z[i], z[j], strict=True)) / tau) for j in rows]
+    positives = [j for j in rows if j != i and distance(y[i], y[j]) <= omega]
+    negatives = [j for j in rows if distance(y[i], y[j]) > omega and distance(p[i], p[j]) <= omega]
+    if not positives or not negatives:
+        return 0.0
+    push = PUSHES[settings["pushing"]]
+    terms = [share[j] for j in positives]
+    terms += [
+        push(weight, settings["push_power"], distance(y[i], y[j])) * share[j] for j in negatives
+    ]
+    if settings["denominator"] == "official":
+        terms += [1.0] * (len(z) - len(positives))
+    loss = sum(-math.log(share[j] / sum(terms)) for j in positives)
+    if settings["rho"] is not None:  # the mean over the terms in place of their sum, times tau
+        loss = tau * (loss + len(positives) * (settings["rho"] - math.log(len(terms))))
+    loss /= len(positives) + settings["counts_self"]
+    return loss * weight if settings["outer_weight"] else loss
 
 
 def _conr(inputs, **changed):
@@ -55,23 +86,61 @@ def _crowded(inputs):
     return replace(inputs, predictions=torch.zeros_like(inputs.predictions))
 
 
+def _vectors(inputs, dims):
+    """The inputs with labels and predictions of several dimensions, a third of the pairs within one unit."""
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.rand(len(inputs.labels), dims, generator=generator, dtype=torch.float64)
+    noise = torch.randn(labels.shape, generator=generator, dtype=torch.float64)
+    return replace(inputs, labels=2 * labels, predictions=2 * labels + 0.5 * noise)
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("pushing", ["exp", "linear", "none"])
 @pytest.mark.parametrize("denominator", ["official", "paper"])
 @pytest.mark.parametrize("outer_weight", [True, False])
+@pytest.mark.parametrize("counts_self", [True, False])
 @pytest.mark.parametrize("tau", [0.07, 1.0])
-def test_conr_equals_the_loops(seed, views, pushing, denominator, outer_weight, tau, term_inputs):
+def test_conr_equals_the_loops(
+    seed, views, pushing, denominator, outer_weight, counts_self, tau, term_inputs
+):
     inputs = term_inputs(samples=12, views=views, seed=seed)
     changed = {
         "pushing": pushing,
         "denominator": denominator,
         "outer_weight": outer_weight,
+        "counts_self": counts_self,
         "tau": tau,
     }
     expected = _conr_by_loops(inputs, **{**SETTINGS, **changed})
     assert expected > 0
     assert _conr(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("label_distance", ["l1", "l2", "max"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("pushing", ["exp", "linear"])
+def test_labels_of_several_dimensions_equal_the_loops(label_distance, dims, pushing, term_inputs):
+    inputs = _vectors(term_inputs(), dims)
+    changed = {"label_distance": label_distance, "pushing": pushing}
+    expected = _conr_by_loops(inputs, **{**SETTINGS, **changed})
+    assert expected > 0
+    assert _conr(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("denominator", ["official", "paper"])
+@pytest.mark.parametrize("rho", [None, 0.3])
+def test_a_temperature_per_anchor_equals_the_loops(denominator, rho, term_inputs):
+    inputs = term_inputs(samples=12)
+    changed = {"tau": torch.linspace(0.1, 1.0, 24), "denominator": denominator, "rho": rho}
+    expected = _conr_by_loops(inputs, **{**SETTINGS, **changed})
+    assert _conr(inputs, **changed).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_gradient_reaches_the_temperatures(term_inputs):
+    inputs = term_inputs(samples=5, dim=3)
+    taus = torch.linspace(0.2, 1.0, 10, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda taus: _conr(inputs, tau=taus, rho=0.3), (taus,))
 
 
 def test_the_window_of_labels_takes_in_its_edge(term_inputs):
@@ -141,14 +210,65 @@ def test_pushes_beyond_the_largest_float_stay_finite(term_inputs):
     assert inputs.representations.grad.isfinite().all()
 
 
+def _loss_and_gradients(inputs, taus):
+    leaves = (inputs.representations, taus)
+    loss = _conr(inputs, tau=taus)
+    return loss, *torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("entries", [1, 24 * 5, 24 * 23])
+def test_blocks_of_anchors_give_the_same_loss_and_gradients(entries, term_inputs, monkeypatch):
+    inputs = term_inputs(samples=12)
+    taus = torch.linspace(0.1, 1.0, 24, dtype=torch.float64, requires_grad=True)
+    whole = _loss_and_gradients(inputs, taus)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", entries)
+    for part, expected in zip(_loss_and_gradients(inputs, taus), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-12)
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Watches the entries of every tensor that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        outputs = result if isinstance(result, tuple | list) else (result,)
+        sizes = [output.numel() for output in outputs if isinstance(output, torch.Tensor)]
+        self.entries = max([self.entries, *sizes])
+        return result
+
+
+def test_no_tensor_is_larger_than_a_block_of_anchors(term_inputs, monkeypatch):
+    inputs = term_inputs(samples=64, dim=4)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 8 * 128)
+    with _LargestTensor() as largest:
+        _conr(inputs).backward()
+    assert largest.entries == 8 * 128
+
+
+OFFICIAL = {"denominator": "official", "outer_weight": True}
+NYU = {
+    "pushing": "linear",
+    "denominator": "official",
+    "outer_weight": False,
+    "counts_self": True,
+}
+
+
 @pytest.mark.parametrize(
     ("term", "switches"),
     [
-        (ConR(), {"denominator": "official", "outer_weight": True}),
+        (ConR(), OFFICIAL),
         (ConR(variant="paper"), {"denominator": "paper", "outer_weight": False}),
+        (ConR(variant="nyu"), NYU),
         (ConR(denominator="paper"), {"denominator": "paper", "outer_weight": True}),
         (ConR(variant="paper", outer_weight=True), {"denominator": "paper", "outer_weight": True}),
         (ConR(outer_weight=False), {"denominator": "official", "outer_weight": False}),
+        (ConR(pushing="none"), {**OFFICIAL, "pushing": "none"}),
+        (ConR(variant="nyu", pushing="exp"), {**NYU, "pushing": "exp"}),
     ],
 )
 def test_the_variant_sets_the_switches_that_are_not_given(term, switches, term_inputs):
@@ -157,13 +277,87 @@ def test_the_variant_sets_the_switches_that_are_not_given(term, switches, term_i
 
 
 def test_the_term_hands_its_hyperparameters_on(term_inputs):
-    inputs = term_inputs()
-    term = ConR(beta=0.5, omega=2.0, tau=0.2, push_power=0.4, pushing="linear")
+    inputs = _vectors(term_inputs(), 2)
+    term = ConR(beta=0.5, omega=0.7, tau=0.2, push_power=0.4, pushing="linear", label_distance="l1")
+    changed = {"omega": 0.7, "push_power": 0.4, "pushing": "linear", "label_distance": "l1"}
     assert term.weight == 0.5
-    assert term(inputs) == _conr(inputs, omega=2.0, tau=0.2, push_power=0.4, pushing="linear")
+    assert term(inputs) == _conr(inputs, tau=0.2, **changed) > 0
+    taus = torch.linspace(0.2, 1.0, 16, dtype=torch.float64)
+    assert term.at_temperature(inputs, taus, rho=0.1) == _conr(inputs, tau=taus, rho=0.1, **changed)
 
 
 def test_impossible_hyperparameters_are_all_named():
     with pytest.raises(InputError) as caught:
         read(ConR, {"tau": 0, "omega": -1, "pushing": "cubic", "eta": 1}, where="study.yaml")
     assert sorted(fault.key for fault in caught.value.faults) == ["eta", "omega", "pushing", "tau"]
+
+
+@pytest.mark.parametrize("given", [{"variant": "nyu"}, {"pushing": "linear"}])
+def test_linear_pushing_without_a_slope_is_refused(given):
+    with pytest.raises(InputError, match="push_power must be positive with pushing 'linear'"):
+        read(ConR, {**given, "push_power": 0}, where="study.yaml")
+
+
+def _golden(name, dtype):
+    with np.load(GOLDEN / f"{name}.npz") as vector:
+        arrays = {
+            key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim
+        }
+        return arrays, json.loads(str(vector["hparams"])), float(vector["loss"])
+
+
+def _assert_golden(loss, leaf, expected, gradient, tolerance):
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=tolerance, abs=1e-14)
+    largest = gradient.abs().max().item()
+    torch.testing.assert_close(leaf.grad, gradient, rtol=0, atol=tolerance * largest)
+
+
+in_both_precisions = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)]
+)
+
+
+def test_the_vectors_are_here():
+    assert (len(MAPS), len(VECTORS)) == (3, 2)
+
+
+@in_both_precisions
+@pytest.mark.parametrize("name", MAPS)
+def test_the_nyu_form_equals_the_official_code_on_means_of_maps(name, dtype, tolerance):
+    arrays, hyperparameters, expected = _golden(name, dtype)
+    leaf = arrays["features"].clone().requires_grad_()
+    means = [arrays[key].flatten(1).mean(dim=1) for key in ("depth", "output", "weights")]
+    loss = conr(
+        normalize(leaf.flatten(1), dim=1),
+        *means,
+        omega=hyperparameters["w"],
+        tau=hyperparameters["t"],
+        push_power=hyperparameters["e"],
+        **NYU,
+    )
+    _assert_golden(loss, leaf, expected, arrays["grad"], tolerance)
+
+
+@in_both_precisions
+@pytest.mark.parametrize("name", VECTORS)
+def test_labels_of_several_dimensions_equal_the_reference(name, dtype, tolerance):
+    arrays, hyperparameters, expected = _golden(name, dtype)
+    leaf = arrays["features"].clone().requires_grad_()
+    metric, dims = hyperparameters["metric"], arrays["targets"].shape[1]
+    # The mean of absolute differences is l1 with the label unit divided by their number.
+    units = dims if metric == "l1mean" else 1
+    loss = conr(
+        normalize(leaf, dim=1),
+        arrays["targets"],
+        arrays["preds"],
+        arrays["weights"].flatten(),
+        omega=hyperparameters["w"] * units,
+        tau=hyperparameters["tau"],
+        push_power=hyperparameters["e"] / units,
+        pushing=hyperparameters["push"],
+        denominator="paper",
+        outer_weight=hyperparameters["outer_weight"],
+        label_distance={"l1": "l1", "l1mean": "l1", "l2": "l2", "linf": "max"}[metric],
+    )
+    _assert_golden(loss, leaf, expected, arrays["grad"], tolerance)

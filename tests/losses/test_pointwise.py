@@ -1,12 +1,20 @@
-"""`pytest tests/losses/test_pointwise.py`: each regression loss against its formula written as a loop."""
+"""`pytest tests/losses/test_pointwise.py`: L1, MSE and Huber against loops; what all losses of single errors promise."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch.nn.functional import smooth_l1_loss
 
-from dirtune.losses import LOSSES
+from dirtune.losses.focal import FocalL1, FocalMSE
 from dirtune.losses.pointwise import L1, MSE, Huber, huber, l1, mse
+from dirtune.losses.tukey import Tukey
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
 
 PREDICTIONS = [3.0, -1.0, 2.5, 7.0, 4.0]
 LABELS = [2.0, 1.0, 2.5, 3.0, 4.3]
@@ -34,9 +42,19 @@ def _tensors(dtype=torch.float64):
     return [torch.tensor(values, dtype=dtype) for values in (PREDICTIONS, LABELS, WEIGHTS)]
 
 
-every_loss = pytest.mark.parametrize(
-    "loss", [pytest.param(LOSSES[n](), id=n) for n in sorted(LOSSES)]
-)
+SLOPED = [
+    pytest.param(L1(), id="l1"),
+    pytest.param(MSE(), id="mse"),
+    pytest.param(Huber(), id="huber"),
+    pytest.param(FocalL1(), id="focal_l1"),
+    pytest.param(FocalL1(gamma=0.5), id="focal_l1-gamma_0.5"),
+    pytest.param(FocalL1(gamma=0.0), id="focal_l1-gamma_0"),
+    pytest.param(FocalMSE(activation="tanh"), id="focal_mse-tanh"),
+    pytest.param(FocalMSE(activation="unshifted", gamma=2.0), id="focal_mse-unshifted"),
+    pytest.param(Tukey(scale="none"), id="tukey-none"),
+]
+TAKES_ITS_SCALE_FOR_A_CONSTANT = pytest.param(Tukey(), id="tukey-mad")
+every_loss = pytest.mark.parametrize("loss", [*SLOPED, TAKES_ITS_SCALE_FOR_A_CONSTANT])
 every_formula = pytest.mark.parametrize(
     ("loss", "loss_of"),
     [
@@ -74,6 +92,21 @@ def test_huber_is_the_smooth_l1_of_torch():
 
 
 @every_loss
+def test_labels_of_two_dimensions_give_the_mean_of_the_dimensions(loss):
+    predictions, labels, weights = _tensors()
+    two = torch.stack([predictions, 2 - predictions], 1), torch.stack([labels, 3 * labels], 1)
+    expected = [loss(two[0][:, dim], two[1][:, dim], weights) for dim in (0, 1)]
+    torch.testing.assert_close(loss(*two, weights), sum(expected) / 2)
+
+
+@every_loss
+def test_a_column_of_labels_is_a_vector_of_labels(loss):
+    predictions, labels, weights = _tensors()
+    column = loss(predictions[:, None], labels[:, None], weights)
+    assert column == loss(predictions, labels, weights)
+
+
+@every_loss
 def test_twice_the_weights_is_twice_the_loss(loss):
     predictions, labels, weights = _tensors()
     doubled = loss(predictions, labels, 2 * weights)
@@ -88,8 +121,9 @@ def test_permuting_the_samples_changes_nothing(loss):
 
 
 @every_loss
-def test_a_perfect_prediction_has_no_loss_and_a_finite_gradient(loss):
-    _, labels, weights = _tensors()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_perfect_prediction_has_no_loss_and_no_gradient(loss, dtype):
+    _, labels, weights = _tensors(dtype)
     predictions = labels.clone().requires_grad_()
     value = loss(predictions, labels, weights)
     value.backward()
@@ -97,7 +131,7 @@ def test_a_perfect_prediction_has_no_loss_and_a_finite_gradient(loss):
     assert predictions.grad.abs().max() == 0
 
 
-@every_loss
+@pytest.mark.parametrize("loss", SLOPED)
 def test_the_gradient_is_the_slope_of_the_loss(loss):
     predictions, labels, weights = _tensors()
     labels[2] += 0.1  # away from the kink at a perfect prediction
@@ -119,3 +153,30 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 def test_huber_refuses_a_beta_that_is_not_positive(beta):
     with pytest.raises(ValidationError, match="greater than 0"):
         Huber(beta=beta)
+
+
+@needs_shared
+def test_losses_and_gradients_are_the_published_ones():
+    golden = np.load(SHARED / "golden/reweighting/losses.npz")
+    functions = {
+        "weighted_l1_loss": l1,
+        "weighted_mse_loss": mse,
+        "weighted_huber_loss": huber,
+    }
+    compared = 0
+    for key, call in json.loads(str(golden["meta"]))["calls"].items():
+        function = functions.get(call.pop("fn"))
+        if function is None:  # a focal one
+            continue
+        predictions, labels, weights = (
+            torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0])
+            for name in ("inputs", "targets", "weights")
+        )
+        predictions.requires_grad_()
+        loss = function(predictions, labels, weights if key.endswith("__w") else None, **call)
+        loss.backward()
+        assert loss.item() == pytest.approx(float(golden[f"{key}__loss"]), rel=1e-12), key
+        expected = golden[f"{key}__grad"][:, 0]
+        np.testing.assert_allclose(predictions.grad.numpy(), expected, rtol=1e-12, err_msg=key)
+        compared += 1
+    assert compared == 18

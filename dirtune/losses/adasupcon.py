@@ -1,0 +1,183 @@
+"""AdaSupCon: SupCon whose negatives get a margin that grows with the share of training labels between the two.
+
+Dai et al., "Adaptive Contrast for Image Regression in Computer-Aided Disease Assessment" (AdaCon), IEEE TMI 2021. Official
+code: github.com/xmed-lab/AdaCon, `SupConLoss_admargin` in `echonet/models/rnet2dp1.py`, its labels in
+`echonet/datasets/echo.py`. ACCon's comparison has a version of its own: github.com/Haifengtao/ACCon, first commit,
+`agedb/loss.py` and `agedb/datasets.py`.
+
+The margin makes a negative look more similar than it is, so that labels far apart in the distribution are pushed apart
+harder. The distribution is that of the training split, not of the batch: the term is called through what `fit` returns.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from dirtune.batch import TermInputs, TrainingLabels
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen
+from dirtune.losses.blocks import sum_over_anchors
+from dirtune.losses.pairs import (
+    Reduction,
+    cosine_matrix,
+    distance_matrix,
+    equal_bins,
+    full_precision,
+    masked_logsumexp,
+    negative_log_likelihoods,
+    num_anchors,
+    smoothed_mean,
+    sum_anchors,
+    without_self,
+)
+
+
+class AdaSupCon(Frozen):
+    """AdaSupCon: SupCon with margins from the training labels (AdaCon, Dai et al., IEEE TMI 2021); formula: `adasupcon`."""
+
+    gamma: float = Field(default=1.0, ge=0)
+    """Weight of the term in the total loss; 0 switches it off. AdaCon's code: 0.75 (EchoNet); ACCon's: 1 (AgeDB)."""
+    tau: float | None = Field(default=None, gt=0)
+    """Temperature, without unit; null: 1/150 in official (its scale of 150 at temperature 1), else 0.05, as in ACCon's
+    code."""
+    variant: Literal["corrected", "official", "accon_repo"] = "corrected"
+    """corrected: margins from the labels themselves and an exact mean; the default, because it is the method at the
+    temperature of the terms it is compared with. official: AdaCon's code, with margins from label bins. accon_repo: ACCon's
+    code, which adds up the bins' labels where their counts are meant, so that its margins are none of the distribution's,
+    and smooths the mean as its SupCon does."""
+    reduction: Reduction = "all"
+    """all: mean over all anchors, as both codes; valid: only over those that have a positive."""
+
+    @property
+    def weight(self) -> float:
+        return self.gamma
+
+    def fit(self, labels: TrainingLabels) -> FittedAdaSupCon:
+        """The term with the distribution of the training labels.
+
+        Raises:
+            InputError: labels of several dimensions, which have no order.
+        """
+        if labels.labels.ndim > 1:
+            rule, dims = "is made for labels of one dimension", labels.labels.shape[1]
+            raise InputError(Fault(where="term adasupcon", key="variant", rule=rule, got=dims))
+        return FittedAdaSupCon(self, *self._distribution(labels))
+
+    def _distribution(self, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
+        if self.variant == "corrected":
+            return midrank_distribution(labels.labels)
+        if self.variant == "official":
+            return midrank_distribution(labels.label_bins)
+        return accon_repo_distribution(
+            labels.label_bins, first_key=labels.spec.low / labels.spec.bin_width
+        )
+
+
+class FittedAdaSupCon(nn.Module):
+    """`adasupcon` with the distribution of the training labels; labels between two known ones are interpolated."""
+
+    knots: Tensor
+    positions: Tensor
+
+    def __init__(
+        self,
+        settings: AdaSupCon,
+        knots: Float[Tensor, " knots"],
+        positions: Float[Tensor, " knots"],
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("knots", knots)
+        self.register_buffer("positions", positions)
+
+    def forward(self, inputs: TermInputs) -> Float[Tensor, ""]:
+        settings = self.settings
+        by_label = settings.variant == "corrected"
+        values = inputs.labels if by_label else inputs.label_bins
+        default_tau = 1 / 150 if settings.variant == "official" else 0.05
+        return adasupcon(
+            inputs.representations,
+            interpolate(values.to(self.knots.dtype), self.knots, self.positions),
+            inputs.label_bins,
+            tau=default_tau if settings.tau is None else settings.tau,
+            smoothing=1e-5 if settings.variant == "accon_repo" else 0.0,
+            reduction=settings.reduction,
+        )
+
+
+def adasupcon(
+    representations: Float[Tensor, "rows dim"],
+    positions: Float[Tensor, " rows"],
+    label_bins: Int[Tensor, " rows"],
+    *,
+    tau: float,
+    smoothing: float = 0.0,
+    reduction: Reduction = "all",
+) -> Float[Tensor, ""]:
+    """The mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing, with
+
+        p_ij = exp(s_ij / tau) / sum_{k != i} exp(s_ik / tau)
+        s_ij = c_ij in the anchor's label bin,  c_ij + min(2 |F_i - F_j|, 2) elsewhere
+
+    where `c` is the cosine, `P_i` holds the other rows of the anchor's label bin, and `F` are the positions in the
+    distribution of the training labels: 0 at its lower end, 1 at its upper end. Representations must have unit norm.
+
+    An anchor without positives has `l_i = -1` under smoothing (what ACCon's code yields; its gradient is zero) and
+    `l_i = 0` without, where AdaCon's code yields 0/0.
+
+    Departures from the official codes: (1) label bins take the place of their buckets, 0.05 percentage points (AdaCon) and
+    one year (ACCon) wide; (2) AdaCon's scale s and temperature T are one `tau = 1 / s`, which is the same at its T = 1;
+    (3) the maximum is subtracted inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
+    """
+    with full_precision(representations) as z:
+        positions = positions.to(z.dtype)
+
+        def block(anchors: slice, z: Tensor) -> Tensor:
+            same = equal_bins(label_bins[anchors], label_bins)
+            spans = distance_matrix(positions[anchors], positions)
+            margins = spans.mul_(2.0).clamp_(max=2.0).masked_fill_(same, 0.0)
+            logits = margins.add_(cosine_matrix(z[anchors], z)).div_(tau)
+            others = without_self(torch.ones_like(same), anchors)
+            log_normalizers = masked_logsumexp(logits, others)
+            sums, counts = negative_log_likelihoods(logits, log_normalizers, same & others)
+            losses = smoothed_mean(sums, counts, smoothing=smoothing)
+            return sum_anchors(losses, counts > 0, reduction)
+
+        return sum_over_anchors(block, z) / num_anchors(label_bins, reduction)
+
+
+def midrank_distribution(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values `v` in ascending order, and `F(v)`: the share of values below `v`, and half of those at `v`."""
+    knots, counts = values.double().unique(return_counts=True)
+    counts = counts.double()
+    return knots, (counts.cumsum(0) - counts / 2) / len(values)
+
+
+def accon_repo_distribution(label_bins: Tensor, *, first_key: float) -> tuple[Tensor, Tensor]:
+    """The distinct bins in ascending order, and what ACCon's code has in place of `F`.
+
+    A bin's key is its lower edge in bin widths (for ages: the age), `first_key` that of bin 0. Starting from the count of
+    the first bin, the code adds up keys, takes away half of a bin's own key, and divides by the number of samples.
+    """
+    knots, counts = label_bins.double().unique(return_counts=True)
+    keys = knots + first_key
+    cumulated = torch.cat([counts[:1], keys[1:]]).cumsum(0)
+    return knots, (cumulated - keys / 2) / len(label_bins)
+
+
+def interpolate(
+    values: Float[Tensor, " rows"],
+    knots: Float[Tensor, " knots"],
+    positions: Float[Tensor, " knots"],
+) -> Float[Tensor, " rows"]:
+    """The positions at the values: linear between two knots, that of the outermost knot beyond."""
+    upper = torch.searchsorted(knots, values.contiguous()).clamp(max=len(knots) - 1)
+    lower = (upper - 1).clamp(min=0)
+    width = (knots[upper] - knots[lower]).clamp(min=torch.finfo(knots.dtype).tiny)  # one knot: 0
+    shares = ((values - knots[lower]) / width).clamp(0.0, 1.0)
+    return torch.lerp(positions[lower], positions[upper], shares)
