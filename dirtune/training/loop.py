@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -19,135 +17,46 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import Batch
-from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData, epoch_order, extend_digest, share, train_batches
+from dirtune.data.cache import epoch_order, extend_digest, share, train_batches
 from dirtune.data.views import plain_view
+from dirtune.diagnostics import Embedded, representation_metrics
 from dirtune.errors import NonFiniteLoss
 from dirtune.metrics import RegionMetric, region_metrics
-from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
-from dirtune.training.distributed import Ranks
-from dirtune.training.objective import Loss, stacked_views, total_loss
+from dirtune.training.objective import Loss, LossMeans, stacked_views
+from dirtune.training.smoothing import update_smoothing
+from dirtune.training.stages import set_modes, stages
+from dirtune.training.state import Seconds, Training
 
 EVAL_BATCH = 1024
-
-Weights = dict[str, Tensor]
-
-
-@dataclass
-class Seconds:
-    """Where the time of a run went."""
-
-    train: float = 0.0
-    eval: float = 0.0
-    data: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.train + self.eval + self.data
-
-
-@dataclass
-class Training:
-    """A run between two epochs."""
-
-    config: TrialConfig
-    data: ResidentData
-    ranks: Ranks
-    model: Regressor
-    optimizer: torch.optim.Optimizer
-    history: list[dict[str, float]] = field(
-        default_factory=list
-    )  # one mapping name -> value per epoch
-    best_epoch: int = 0  # counted from 1; 0: no epoch with a defined objective yet
-    best_weights: Weights = field(default_factory=dict)
-    order_digest: str = ""
-    seconds: Seconds = field(default_factory=Seconds)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs finished."""
-        return len(self.history)
-
-    @property
-    def is_finished(self) -> bool:
-        return self.epoch >= self.config.recipe.epochs
-
-    @property
-    def best_objective(self) -> float | None:
-        """The validation objective at `best_epoch`."""
-        return (
-            self.history[self.best_epoch - 1][self.config.objective.name]
-            if self.best_epoch
-            else None
-        )
-
-    def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs, as tensors and plain data."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-            "order_digest": self.order_digest,
-            "seconds": vars(self.seconds).copy(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = state["history"]
-        self.best_epoch = state["best_epoch"]
-        self.best_weights = state["best_weights"]
-        self.order_digest = state["order_digest"]
-        self.seconds = Seconds(**state["seconds"])
-
-
-def begin(
-    config: TrialConfig,
-    data: ResidentData,
-    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
-    vocabulary: list[str] | None = None,
-) -> Training:
-    """A run before its first epoch; `vocabulary` serves encoders that start from word vectors."""
-    model = build_regressor(config.model, data.manifest.inputs, config.seed, vocabulary)
-    model = model.to(data.device)
-    return Training(config, data, ranks, model, _optimizer(config, model))
+MOST_DIAGNOSED = 5000
 
 
 def epochs(training: Training) -> Iterator[Training]:
-    """Train to the end of the recipe, yielding after every epoch.
+    """Train to the end of the last stage, yielding after every epoch.
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
     """
-    model = _distributed(training)
-    split = training.data.splits["train"]
-    spec = training.data.manifest.label
-    weights = training.config.reweighting.weights(split.label_bins.cpu().numpy(), spec.num_bins)
-    sample_weights = torch.from_numpy(weights).to(training.data.device, torch.float32)
-    while not training.is_finished:
-        values = _train_epoch(training, model, sample_weights)
-        values |= _validate(training)
-        training.history.append(values)
-        _keep_best(training)
-        yield training
+    for stage in stages(training.config):
+        if training.epoch >= stage.end:
+            continue
+        if training.stage != stage:
+            training.switch(stage)
+        yield from _epochs_of_stage(training)
 
 
 def predict(training: Training, split: str) -> NDArray[np.float64]:
-    """Predictions of the current model for every row of a split, in the label's unit; shape `(rows,)`."""
-    data = training.data.splits[split]
-    start, stop = share(len(data), training.ranks.rank, training.ranks.world)
-    training.model.eval()
-    with torch.inference_mode():
-        parts = [
-            training.model(plain_view({k: v[at : min(at + EVAL_BATCH, stop)] for k, v in data.inputs.items()}))
-            for at in range(start, stop, EVAL_BATCH)
-        ]  # fmt: skip
-        local = torch.cat([part.predictions for part in parts])
-        return training.ranks.gather(local).double().cpu().numpy()
+    """Predictions of the current model for every row of a split, in the label's unit; shape `(rows,)` or `(rows, L)`."""
+    predictions = _outputs(training, split, lambda output: output.predictions)
+    return predictions.double().cpu().numpy()
+
+
+def represent(training: Training, split: str) -> NDArray[np.float32]:
+    """The representations z of the current model for every row of a split; shape `(rows, dim)`."""
+    representations = _outputs(training, split, lambda output: output.representations)
+    return representations.float().cpu().numpy()
 
 
 def evaluate(
@@ -160,35 +69,47 @@ def evaluate(
     return [*region_metrics(rows.exact_labels, predictions, regions, bins=bins)]
 
 
-def use_best_weights(training: Training) -> None:
-    """Put the weights of the best epoch into the model; afterwards the run can only be evaluated."""
-    if training.best_weights:
-        training.model.load_state_dict(training.best_weights)
+def evaluate_representations(training: Training, split: str) -> list[RegionMetric]:
+    """The diagnostics of the current model's representations of a split: rows with region "all", metric, value and n.
+
+    They look at all pairs, so of a large split only every k-th row enters, at most `MOST_DIAGNOSED`; `n` says how many.
+    """
+    rows = training.data.splits[split]
+    kept = slice(None, None, math.ceil(len(rows) / MOST_DIAGNOSED))
+    return representation_metrics(
+        Embedded(
+            representations=represent(training, split)[kept], labels=rows.exact_labels[kept],
+            bins=rows.label_bins.cpu().numpy()[kept],
+            label_range=training.data.manifest.label.label_range,
+        )
+    )  # fmt: skip
 
 
-def _optimizer(config: TrialConfig, model: Regressor) -> torch.optim.Optimizer:
-    recipe, parameters = config.recipe, list(model.parameters())
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=recipe.momentum)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=rate, weight_decay=decay)
+def _epochs_of_stage(training: Training) -> Iterator[Training]:
+    model, weights = _distributed(training), _sample_weights(training)
+    while training.epoch < training.stage.end:
+        values = _train_epoch(training, model, weights)
+        _update_smoothing(training)
+        if training.stage.trains_predictor:
+            values |= _validate(training)
+        training.history.append(values)
+        _keep_best(training)
+        yield training
 
 
 def _distributed(training: Training) -> torch.nn.Module:
     if training.ranks.world == 1:
         return training.model
-    _freeze_unread_projection(training)
-    # Which parameters take part in the loss depends on the arm, but never on the step.
+    # Which parameters take part in the loss depends on the arm and the stage, but never on the step.
     return DistributedDataParallel(training.model, static_graph=True)
 
 
-def _freeze_unread_projection(training: Training) -> None:
-    """DDP would wait for the gradient of a projection that neither the predictor nor a term reads."""
-    config, projection = training.config, training.model.projection
-    is_read = config.model.predictor_input != "embedding" or config.terms.active()
-    if projection is not None and not is_read:
-        projection.requires_grad_(requires_grad=False)
+def _sample_weights(training: Training) -> Tensor:
+    split, spec = training.data.splits["train"], training.data.manifest.label
+    weights = training.stage.reweighting.weights(
+        split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
+    )
+    return torch.from_numpy(weights).to(training.data.device, torch.float32)
 
 
 def _train_epoch(
@@ -197,22 +118,24 @@ def _train_epoch(
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
     order = epoch_order(config.seed, epoch, len(split))
     training.order_digest = extend_digest(training.order_digest, order)
-    rate = config.recipe.learning_rate * config.recipe.schedule.factor(epoch, config.recipe.epochs)
+    rate = training.stage.rate(epoch)
     for group in training.optimizer.param_groups:
-        group["lr"] = rate
+        if group["scheduled"]:
+            group["lr"] = rate
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
     batches = train_batches(
-        split, sample_weights, order, batch_size=config.recipe.batch_size, views=config.recipe.views,
+        split, sample_weights, order, batch_size=config.recipe.batch_size, views=training.stage.views,
         seed=config.seed, epoch=epoch, rank=training.ranks.rank, world=training.ranks.world,
     )  # fmt: skip
-    model.train()
-    means = _LossMeans(epoch)
+    set_modes(model, training.model, training.stage)
+    means = LossMeans(epoch)
     for batch in _timed(batches, training.seconds):
         started = time.perf_counter()
         means.add(_step(training, model, batch))
         training.seconds.train += time.perf_counter() - started
-    return {**means.values(), "learning_rate": rate}
+    values = means.values() | training.loss.learned()
+    return {**{f"train/{name}": value for name, value in values.items()}, "learning_rate": rate}
 
 
 def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
@@ -227,9 +150,8 @@ def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
 
 
 def _step(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
-    output = model(stacked_views(batch))
-    label_range = training.data.manifest.label.range
-    loss = total_loss(training.config, output, batch, training.ranks, label_range)
+    output = model(stacked_views(batch), _bins_to_smooth(training, batch))
+    loss: Loss = training.loss(output, batch, training.ranks)
     training.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
     if training.config.recipe.gradient_clip is not None:
@@ -238,33 +160,27 @@ def _step(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
     return loss
 
 
-class _LossMeans:
-    """Means of the loss and its parts over an epoch, kept on the device so that no step waits for it."""
+def _smooths(training: Training) -> bool:
+    """Whether features are smoothed: a stage that does not train them has none to smooth."""
+    return training.model.smoothing is not None and training.stage.trains_representation
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.steps = 0
-        self.sums: dict[str, Tensor] = {}
-        self.first_bad: dict[str, Tensor] = {}  # number of finite steps before the first other one
 
-    def add(self, loss: Loss) -> None:
-        self.steps += 1
-        for name, value in {**loss.parts, "loss": loss.total}.items():
-            value = value.detach()
-            finite = torch.isfinite(value).long()
-            if name not in self.sums:
-                self.sums[name], self.first_bad[name] = value.clone(), finite
-                continue
-            self.sums[name] += value
-            self.first_bad[name] += finite * (self.first_bad[name] == self.steps - 1)
+def _bins_to_smooth(training: Training, batch: Batch) -> Tensor | None:
+    """The label bins of the stacked views; -1 for a view that enters no regression loss and is not smoothed."""
+    if not _smooths(training):
+        return None
+    bins, others = batch.label_bins, len(batch.views) - 1
+    if training.stage.views.regression == "all":
+        return bins.repeat(1 + others)
+    return torch.cat([bins, torch.full_like(bins, -1).repeat(others)])
 
-    def values(self) -> dict[str, float]:
-        # Of several, the first in time: once the weights are not finite, every part is not.
-        finite_steps = {name: int(steps) for name, steps in self.first_bad.items()}
-        first = min(finite_steps, key=finite_steps.__getitem__)
-        if finite_steps[first] < self.steps:
-            raise NonFiniteLoss(first, self.epoch, finite_steps[first] + 1)
-        return {f"train/{name}": float(total) / self.steps for name, total in self.sums.items()}
+
+def _update_smoothing(training: Training) -> None:
+    if not _smooths(training):
+        return
+    started = time.perf_counter()
+    update_smoothing(training.model, training.data.splits["train"], training.ranks)
+    training.seconds.train += time.perf_counter() - started
 
 
 def _validate(training: Training) -> dict[str, float]:
@@ -279,7 +195,22 @@ def _validate(training: Training) -> dict[str, float]:
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
 
 
+def _outputs(training: Training, split: str, choose: Callable[[RegressorOutput], Tensor]) -> Tensor:
+    """A part of the current model's output for every row of a split, on all ranks."""
+    data = training.data.splits[split]
+    start, stop = share(len(data), training.ranks.rank, training.ranks.world)
+    training.model.eval()
+    with torch.inference_mode():
+        parts = [
+            choose(training.model(plain_view({k: v[at : min(at + EVAL_BATCH, stop)] for k, v in data.inputs.items()})))
+            for at in range(start, stop, EVAL_BATCH)
+        ]  # fmt: skip
+        return training.ranks.gather(torch.cat(parts))
+
+
 def _keep_best(training: Training) -> None:
+    if not training.stage.trains_predictor:
+        return
     objective = training.config.objective
     value, best = training.history[-1][objective.name], training.best_objective
     if np.isnan(value):

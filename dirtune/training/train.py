@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from dirtune.config import TrialConfig
+from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
-from dirtune.data.views import AUGMENTATIONS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import SPLITS, Manifest
@@ -81,7 +81,7 @@ def train(
     while trial.status is None:
         values = trial.step()
         if on_epoch is not None and trial.status != "failed":
-            on_epoch(trial.training.epoch, config.recipe.epochs, values)
+            on_epoch(trial.training.epoch, config.epochs_planned, values)
     return TrainResult(
         trial_id=job.trial_id, status=trial.status, best_epoch=trial.training.best_epoch, values=values,
         error=trial.error, reused=False,

@@ -30,13 +30,8 @@ from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import (
-    begin,
-    epochs,
-    evaluate,
-    predict,
-    use_best_weights,
-)
+from dirtune.training.loop import epochs, evaluate, evaluate_representations, predict
+from dirtune.training.state import begin, use_best_weights
 
 CONFIG = "config.json"
 EVALUATED_SPLITS = ("val", "test")
@@ -190,7 +185,7 @@ class TrialRun:
         self.status = record.trial["status"]  # type: ignore[assignment]
 
     def _final_evaluation(self) -> tuple[list[dict[str, Any]], dict[str, SplitPredictions]]:
-        """Metrics of the last and of the best epoch, and the predictions of the best."""
+        """Metrics of the last and of the best epoch; predictions and representations of the best."""
         metrics, predictions = [], {}
         for selection in ("last", "best_val"):
             if selection == "best_val":
@@ -204,6 +199,8 @@ class TrialRun:
                     predictions[split] = SplitPredictions(
                         sample_ids=rows.sample_ids, labels=rows.exact_labels, predictions=values
                     )
+        keys = {"split": "test", "selection": "best_val"}
+        metrics += [{**keys, **row} for row in evaluate_representations(self.training, "test")]
         return metrics, predictions
 
     def _account(self, spent_before: float) -> None:
@@ -219,7 +216,7 @@ class TrialRun:
         trial = {
             "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
             "replicate": job.replicate, "seed": job.config.seed,
-            "epochs_planned": job.config.recipe.epochs, "epochs_run": training.epoch,
+            "epochs_planned": job.config.epochs_planned, "epochs_run": training.epoch,
             "best_epoch": training.best_epoch or None, "objective": training.best_objective,
             "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,

@@ -60,14 +60,14 @@ def entry(kind: str, name: str) -> Entry:
     Raises:
         InputError: the kind has no details, or nothing of that name.
     """
-    settings: dict[str, Mapping[str, type[Frozen]]] = {
+    settings: dict[str, Mapping[str, Any]] = {
         "losses": LOSSES, "terms": TERMS, "encoders": ENCODERS,
-    }  # type: ignore[dict-item]  # fmt: skip
+    }  # fmt: skip
     presets = {"methods": methods, "recipes": recipes}
     known = [*settings, *presets]
     if kind not in known:
         raise InputError(Fault(where="list", rule="no details on this kind", got=kind, known=known))
-    things: Mapping[str, Any] = settings[kind] if kind in settings else presets[kind]()
+    things = settings[kind] if kind in settings else presets[kind]()
     if name not in things:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))  # fmt: skip
     thing = things[name]

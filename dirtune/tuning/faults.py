@@ -75,7 +75,7 @@ def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[F
             yield Fault(
                 where=where, key=f"space.{path}", rule="is an axis already: compared, not tuned"
             )
-        if path == "recipe.epochs" and study.search.scheduler is not None:
+        if path in {"recipe.epochs", "scheme.epochs"} and study.search.scheduler is not None:
             rule = "cannot be tuned under a scheduler that stops trials by their epoch"
             yield Fault(where=where, key=f"space.{path}", rule=rule)
         if not users:

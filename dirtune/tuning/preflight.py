@@ -100,7 +100,7 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
                 replace(fault, where=where, key=fault.key or f"{key}.{fault.where}")
                 for fault in error.faults
             )
-    asha, epochs = study.study.search.scheduler, arm.config.recipe.epochs
+    asha, epochs = study.study.search.scheduler, arm.config.epochs_planned
     if arm.knobs and asha is not None and asha.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
         yield Fault(

@@ -54,7 +54,7 @@ def build_scheduler(study: ResolvedStudy) -> PerArmScheduler:
         {
             arm.name: ASHAScheduler(
                 time_attr=EPOCH, metric=OBJECTIVE, mode=study.study.objective.mode,
-                max_t=arm.config.recipe.epochs, grace_period=asha.grace_epochs,
+                max_t=arm.config.epochs_planned, grace_period=asha.grace_epochs,
                 reduction_factor=asha.reduction_factor,
             )
             for arm in study.searched_arms

@@ -15,7 +15,8 @@ from dirtune.data.cache import ResidentData
 from dirtune.results.schema import TABLES
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
-from dirtune.training.loop import Training, begin, epochs
+from dirtune.training.loop import epochs
+from dirtune.training.state import Training, begin
 from dirtune.training.trial import TrialJob, TrialRun
 
 Configure = Callable[..., TrialConfig]
@@ -35,7 +36,7 @@ VARYING = {
 
 def trained(config: TrialConfig, data: ResidentData) -> Training:
     training = begin(config, data)
-    assert sum(1 for _ in epochs(training)) == config.recipe.epochs
+    assert sum(1 for _ in epochs(training)) == config.epochs_planned
     return training
 
 

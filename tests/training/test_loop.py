@@ -13,7 +13,8 @@ from torch import Tensor
 from dirtune.data.cache import ResidentData, epoch_order
 from dirtune.errors import NonFiniteLoss
 from dirtune.training import loop
-from dirtune.training.loop import begin, epochs, predict, use_best_weights
+from dirtune.training.loop import epochs, predict, represent
+from dirtune.training.state import begin, use_best_weights
 from tests.training.runs import EXPLODING, TERMS, Configure, same, trained, weights_of, with_inputs
 
 STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}  # too small to move a weight
@@ -127,6 +128,26 @@ def test_predictions_are_in_the_order_of_the_split_however_it_is_cut(
     assert predict(training, "test") == pytest.approx(expected, rel=1e-5)
     monkeypatch.setattr(loop, "EVAL_BATCH", 7)
     assert predict(training, "test") == pytest.approx(expected, rel=1e-5)
+
+
+def test_representations_are_in_the_order_of_the_split_and_on_the_hypersphere(
+    configuration: Configure, toy: ResidentData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"encoder": {"dropout": 0.5}, "projection_dim": 3}
+    training = begin(configuration(model=model), toy)
+    training.model.eval()
+    with torch.no_grad():
+        expected = torch.cat(
+            [
+                training.model({"vector": row[None]}).representations
+                for row in toy.splits["test"].inputs["vector"]
+            ]
+        )
+    monkeypatch.setattr(loop, "EVAL_BATCH", 7)
+    found = represent(training, "test")
+    assert (found.shape, found.dtype) == ((40, 3), np.float32)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, rtol=1e-5)
 
 
 # --- The best epoch

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dirtune.data.cache import ResidentData
-from dirtune.training.loop import Training, begin, epochs
+from dirtune.training.loop import epochs
+from dirtune.training.state import Training, begin
 from tests.training.runs import Configure, in_float64, same, weights_of
 
 WHOLE = {"batch_size": 1000}  # one step an epoch
@@ -142,3 +143,57 @@ def test_weights_rest_once_the_schedule_has_reached_zero(
     assert not same(start, after[0])
     assert same(after[0], after[1])
     assert same(after[0], after[2])
+
+
+def smoothed_gradient(training: Training, data: ResidentData) -> list[Tensor]:
+    """The gradient of the mean absolute error over the training split where the predictor reads smoothed features."""
+    split, model = data.splits["train"], training.model
+    model.train()
+    errors = (model(split.inputs, split.label_bins).predictions - split.labels).abs()
+    return list(torch.autograd.grad(errors.mean(), list(model.parameters())))
+
+
+def test_smoothed_features_are_those_of_the_samples_own_bins_and_their_statistics_those_of_the_epoch(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    recipe = {**WHOLE, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "epochs": 4}
+    config = configuration(recipe=recipe, reweighting={"fds": {"size": 3, "momentum": 0.5}})
+    data = in_float64(toy)
+    training = begin(config, data)
+    training.model.double()
+    smoothed = smoothed_gradient(training, data)
+    plain = [value.detach().clone() for value in training.model.parameters()]
+    changed = []
+    for _ in epochs(training):
+        expected = [
+            value - 0.05 * gradient for value, gradient in zip(plain, smoothed, strict=True)
+        ]
+        after = [value.detach().clone() for value in training.model.parameters()]
+        torch.testing.assert_close(after, expected, rtol=1e-6, atol=1e-9)
+        assert training.model.smoothing.epochs == training.epoch
+        smoothed, plain = smoothed_gradient(training, data), after
+        raw = full_batch_gradient(training, data)
+        changed.append(not torch.allclose(smoothed[0], raw[0], rtol=1e-3))
+    assert changed == [False, True, True, True]
+
+
+def test_a_view_that_enters_no_regression_loss_is_not_smoothed(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    seen = []
+    for regression in ("first", "all"):
+        recipe = {**WHOLE, "views": {"count": 3, "regression": regression}}
+        config = configuration(recipe=recipe, reweighting={"fds": {"size": 3}})
+        training = begin(config, toy)
+        given: list[Tensor] = []
+        training.model.smoothing.register_forward_pre_hook(
+            lambda _, arguments, given=given: given.append(arguments[1])
+        )
+        next(epochs(training))
+        seen.append(given[0].unflatten(0, (3, -1)))
+    first, every = seen
+    assert torch.equal(first[0], every[0])
+    assert torch.equal(every[0], every[1])
+    assert torch.equal(every[0], every[2])
+    assert (first[1:] == -1).all()
+    assert torch.bincount(first[0]).tolist() == [60, 45, 30, 20, 15, 12, 8, 6, 4, 2]

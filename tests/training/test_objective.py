@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,18 +11,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dirtune.batch import Batch, TermInputs
+from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.losses import ACCon, ConR
+from dirtune.manifest import LabelSpec
 from dirtune.models.regressor import RegressorOutput
 from dirtune.training.distributed import Ranks
-from dirtune.training.objective import stacked_views, total_loss
+from dirtune.training.objective import Loss, TrainingLoss, stacked_views
 
 SAMPLES, DIM, LABEL_RANGE = 9, 4, 12.0
 TERMS = {"conr": {"beta": 2.0, "omega": 1.5, "tau": 0.5}, "accon": {"gamma": 0.3, "tau": 0.5}}
 VIEWS = [(1, "all"), (2, "all"), (3, "all"), (2, "first"), (3, "first")]
 
 Configure = Callable[..., TrialConfig]
+
+LABELS = TrainingLabels(
+    labels=torch.arange(12.0), label_bins=torch.arange(12), label_scale=5.0,
+    spec=LabelSpec(
+        name="length", unit="m", low=1, high=1 + LABEL_RANGE, bin_width=1, num_bins=12
+    ),
+)  # fmt: skip
+
+
+def total_loss(config: TrialConfig, output: RegressorOutput, batch: Batch) -> Loss:
+    loss: Loss = TrainingLoss(config, LABELS)(output, batch, Ranks())
+    return loss
 
 
 def batch_of(views: int) -> Batch:
@@ -81,12 +95,19 @@ class Recorder:
 
     weight = 1.0
 
+    reads = "representation"
+
     def __init__(self) -> None:
         self.seen: list[TermInputs] = []
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, inputs: TermInputs) -> Tensor:
         self.seen.append(inputs)
         return inputs.representations.sum()
+
+    def as_loss(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        self.pairs.append((predictions, labels, weights))
+        return predictions.sum()
 
 
 @pytest.mark.parametrize("loss", ["l1", "mse", "huber"])
@@ -99,7 +120,7 @@ def test_the_total_is_alpha_times_the_regression_loss_plus_the_weighted_terms(
         recipe={"views": {"count": views, "regression": regression}},
     )  # fmt: skip
     batch, output, again = batch_of(views), output_for(views), output_for(views)
-    found = total_loss(config, output, batch, Ranks(), LABEL_RANGE)
+    found = total_loss(config, output, batch)
     found.total.backward()
 
     every = list(range(views))
@@ -124,7 +145,7 @@ def test_the_total_is_alpha_times_the_regression_loss_plus_the_weighted_terms(
 
 def test_without_terms_the_total_is_the_regression_loss_alone(configuration: Configure) -> None:
     config, batch, output = configuration(alpha=2.0), batch_of(1), output_for(1)
-    found = total_loss(config, output, batch, Ranks(), LABEL_RANGE)
+    found = total_loss(config, output, batch)
     assert list(found.parts) == ["regression"]
     expected = 2.0 * regression_by_hand("l1", 1.0, [0], output, batch)
     torch.testing.assert_close(found.total, expected)
@@ -135,7 +156,7 @@ def test_conr_official_scheme_gives_view_one_to_the_regression_and_the_others_to
 ) -> None:
     config = configuration(recipe={"views": {"count": 3, "regression": "first"}}, terms=TERMS)
     output = output_for(3)
-    total_loss(config, output, batch_of(3), Ranks(), LABEL_RANGE).total.backward()
+    total_loss(config, output, batch_of(3)).total.backward()
     reached = [
         [bool(view.abs().max() > 0) for view in rows.grad.split(SAMPLES)]
         for rows in (output.predictions, output.representations)
@@ -152,7 +173,7 @@ def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
     config = configuration(
         model={"label_scale": 5.0}, recipe={"views": {"count": views, "regression": regression}}
     ).model_copy(update={"terms": terms})
-    total_loss(config, output, batch, Ranks(), LABEL_RANGE)
+    total_loss(config, output, batch)
     (seen,) = recorder.seen
     expected = term_inputs_by_hand(list(range(views))[int(regression == "first") :], output, batch)
     for name in ("representations", "predictions", "labels", "label_bins", "weights"):
@@ -162,11 +183,88 @@ def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
     assert seen.representations.requires_grad
 
 
+@pytest.mark.parametrize("regression", ["all", "first"])
+def test_labels_of_several_dimensions_keep_their_rows(
+    configuration: Configure, regression: str
+) -> None:
+    pointwise, term, rows = Recorder(), Recorder(), 3 * SAMPLES
+    config = configuration(
+        model={"label_scale": 5.0}, recipe={"views": {"count": 3, "regression": regression}}
+    ).model_copy(
+        update={"loss": pointwise.as_loss, "terms": SimpleNamespace(active=lambda: {"term": term})}
+    )
+    labels = torch.arange(2.0 * SAMPLES, dtype=torch.float64).reshape(SAMPLES, 2)
+    predictions = 100 + torch.arange(2.0 * rows, dtype=torch.float64).reshape(rows, 2)
+    output = output_for(3)._replace(predictions=predictions)
+    total_loss(config, output, replace(batch_of(3), labels=labels))
+
+    entering = 3 if regression == "all" else 1
+    ((found, expected, weights),) = pointwise.pairs
+    assert torch.equal(found, predictions[: entering * SAMPLES] / 5.0)
+    assert torch.equal(expected, torch.cat([labels] * entering) / 5.0)
+    assert torch.equal(weights, batch_of(3).weights.repeat(entering))
+    (seen,) = term.seen
+    skipped = 0 if regression == "all" else 1
+    assert torch.equal(seen.predictions, predictions[skipped * SAMPLES :])
+    assert torch.equal(seen.labels, torch.cat([labels] * (3 - skipped)))
+
+
+def test_a_term_that_asks_for_embeddings_is_given_them_beside_one_that_does_not(
+    configuration: Configure,
+) -> None:
+    plain, raw = Recorder(), Recorder()
+    raw.reads = "embedding"
+    config = configuration(recipe={"views": {"count": 2, "regression": "first"}}).model_copy(
+        update={"terms": SimpleNamespace(active=lambda: {"plain": plain, "raw": raw})}
+    )
+    output = output_for(2)
+    embeddings = torch.arange(2.0 * SAMPLES).reshape(-1, 1).repeat(1, 7).requires_grad_()
+    total_loss(config, output._replace(embeddings=embeddings), batch_of(2))
+    assert torch.equal(plain.seen[0].representations, output.representations[SAMPLES:])
+    assert torch.equal(raw.seen[0].representations, embeddings[SAMPLES:])
+    assert raw.seen[0].representations.requires_grad
+    for name in ("predictions", "labels", "label_bins", "weights", "samples"):
+        assert torch.equal(getattr(plain.seen[0], name), getattr(raw.seen[0], name))
+
+
+def test_only_what_a_term_reads_is_gathered(configuration: Configure) -> None:
+    @dataclass(frozen=True)
+    class Counting(Ranks):
+        widths: list[int] = field(default_factory=list)
+
+        def gather(self, rows: Tensor) -> Tensor:
+            self.widths.append(rows.shape[-1] if rows.ndim == 3 else 0)
+            return rows
+
+    embeddings = torch.ones(SAMPLES, 7)
+    output = output_for(1)._replace(embeddings=embeddings)
+    for wanted, expected in (("representation", DIM), ("embedding", 7)):
+        recorder, ranks = Recorder(), Counting()
+        recorder.reads = wanted
+        config = configuration().model_copy(
+            update={"terms": SimpleNamespace(active=lambda term=recorder: {"term": term})}
+        )
+        TrainingLoss(config, LABELS)(output, batch_of(1), ranks)
+        assert [width for width in ranks.widths if width] == [expected]
+
+
+def test_a_loss_without_its_regression_or_its_terms_is_the_other_half(
+    configuration: Configure,
+) -> None:
+    config, batch, output = configuration(terms=TERMS, alpha=0.7), batch_of(1), output_for(1)
+    whole = total_loss(config, output, batch)
+    terms = TrainingLoss(config, LABELS, regression=False)(output, batch, Ranks())
+    regression = TrainingLoss(config, LABELS, terms=False)(output, batch, Ranks())
+    assert [*terms.parts, *regression.parts] == ["accon", "conr", "regression"]
+    assert {**terms.parts, **regression.parts} == whole.parts
+    torch.testing.assert_close(terms.total + regression.total, whole.total)
+
+
 def test_a_term_of_weight_zero_is_reported_and_changes_nothing(configuration: Configure) -> None:
     batch, output = batch_of(1), output_for(1)
-    plain = total_loss(configuration(), output, batch, Ranks(), LABEL_RANGE)
+    plain = total_loss(configuration(), output, batch)
     config = configuration(terms={"conr": {**TERMS["conr"], "beta": 0.0}})
-    found = total_loss(config, output, batch, Ranks(), LABEL_RANGE)
+    found = total_loss(config, output, batch)
     assert found.parts["conr"] > 0
     assert torch.equal(found.total, plain.total)
 

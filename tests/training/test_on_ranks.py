@@ -14,8 +14,10 @@ from dirtune.data.cache import ResidentData
 from dirtune.results.store import recorded
 from dirtune.storage import Storage
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import begin, epochs, predict
+from dirtune.training.loop import epochs, predict
+from dirtune.training.state import begin
 from dirtune.training.trial import TrialJob, TrialRun
+from tests.training.fitted import with_state
 from tests.training.gloo import on_ranks
 from tests.training.runs import (
     EXPLODING,
@@ -46,7 +48,21 @@ EXACT: dict[str, dict[str, Any]] = {
         "model": {"projection_dim": 4, "predictor_input": "embedding"},
         "recipe": {"optimizer": "adam", "weight_decay": 0.1, "batch_size": 33},
     },
+    "smoothed features": {
+        "reweighting": {"fds": {"size": 3}}, "model": {"projection_dim": 4},
+        "recipe": {"batch_size": 67, "views": {"count": 2, "regression": "first"}}, "terms": TERMS,
+    },
+    "two stages": {
+        "terms": TERMS, "model": {"projection_dim": 4}, "recipe": {"batch_size": 67, "epochs": 2},
+        "scheme": {"name": "two_stage", "epochs": 2},
+    },
+    "regressor re-training": {
+        "terms": TERMS, "model": {"projection_dim": 4}, "reweighting": {"scheme": "inverse"},
+        "recipe": {"batch_size": 67, "epochs": 2, "optimizer": "sgd", "gradient_clip": 0.5},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
+    },
 }  # fmt: skip
+LEARNED = "a loss and a term with parameters"
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
         "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
@@ -66,20 +82,21 @@ def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> d
     predictions = {split: torch.from_numpy(predict(training, split)) for split in data.splits}
     return {
         "weights": weights_of(training), "predictions": predictions, "history": training.history,
-        "digest": training.order_digest,
+        "digest": training.order_digest, "learned": dict(training.loss.state_dict()),
     }  # fmt: skip
 
 
 def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[str, Any]:
-    """One trial with a folder for each rank, one interrupted after two epochs, and one that explodes."""
+    """One trial with a folder for each rank, one interrupted twice, and one that explodes."""
     whole = finish(
         TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks)
     )
     shared = Storage.at(f"{folder}/shared")
-    first = TrialRun(jobs["whole"], data, shared, ranks=ranks)
-    for _ in range(2):
-        first.step()
-    dist.barrier()  # a killed group starts again when its first rank has written
+    for steps in (1, 2):  # into the first stage, and on into the second
+        interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks)
+        for _ in range(steps):
+            interrupted.step()
+        dist.barrier()  # a killed group starts again when its first rank has written
     again = finish(TrialRun(jobs["whole"], data, shared, ranks=ranks))
     failed = finish(TrialRun(jobs["exploding"], data, shared, ranks=ranks))
     return {
@@ -100,13 +117,18 @@ def on_this_rank(
 @pytest.fixture(scope="module")
 def runs(configuration: Configure, toy: ResidentData) -> Runs:
     exact = {name: (in_float64(toy), configuration(**settings)) for name, settings in EXACT.items()}
+    stateful = configuration(recipe={"batch_size": 67}, reweighting={"scheme": "sqrt_inverse"})
+    exact[LEARNED] = (in_float64(toy), with_state(stateful))
     return exact | {name: (toy, configuration(**settings)) for name, settings in IN_FLOAT32.items()}
 
 
 @pytest.fixture(scope="module")
 def jobs(configuration: Configure, toy: ResidentData) -> Jobs:
     model = {"encoder": {"dropout": 0.3}, "projection_dim": 4}
-    whole = configuration(terms=TERMS, model=model, recipe={"batch_size": 67})
+    scheme = {"name": "rrt", "epochs": 2}
+    whole = configuration(
+        terms=TERMS, model=model, recipe={"batch_size": 67, "epochs": 2}, scheme=scheme
+    )
     return {
         "whole": job_of(whole, toy),
         "exploding": job_of(configuration(recipe=EXPLODING), toy),
@@ -124,17 +146,18 @@ def results(toy: ResidentData, runs: Runs, jobs: Jobs, folder: Path) -> list[dic
     return on_ranks(2, on_this_rank, toy, runs, jobs, str(folder))
 
 
-@pytest.mark.parametrize("name", [*EXACT, *IN_FLOAT32])
+@pytest.mark.parametrize("name", [*EXACT, LEARNED, *IN_FLOAT32])
 def test_two_ranks_train_to_the_weights_of_one_process_on_the_same_global_batches(
     results: list[dict[str, Any]], runs: Runs, name: str
 ) -> None:
     one = outcome(0, 1, *runs[name])
-    rtol, atol = (1e-9, 1e-11) if name in EXACT else (1e-3, 1e-4)
+    rtol, atol = (1e-3, 1e-4) if name in IN_FLOAT32 else (1e-9, 1e-11)
     found = [result["runs"][name] for result in results]
-    for part in ("weights", "predictions"):
+    for part in ("weights", "predictions", "learned"):
         for each in found:
             torch.testing.assert_close(each[part], one[part], rtol=rtol, atol=atol)
-    assert same(found[0]["weights"], found[1]["weights"])
+    assert all(same(found[0][part], found[1][part]) for part in ("weights", "learned"))
+    assert bool(one["learned"]) is (name == LEARNED)
     for each in found:
         assert each["digest"] == one["digest"]
         for values, expected in zip(each["history"], one["history"], strict=True):

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from dirtune.config import TrialConfig, merged
+from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.losses import LOSSES
 from dirtune.manifest import InputSpec
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
@@ -56,6 +58,21 @@ def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> 
         "val",
         "test",
     }
+
+
+def test_the_epochs_of_both_stages_are_planned_and_recorded(
+    data_root: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = train(
+        {**PLAIN, "scheme": {"name": "rrt", "epochs": 1}}, data=data_root, results=tmp_path,
+        on_epoch=lambda epoch, planned, _: seen.append((epoch, planned)),
+    )  # fmt: skip
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    (row,) = read_table(tmp_path, "trials").to_pylist()
+    assert (row["epochs_planned"], row["epochs_run"], row["best_epoch"]) == (3, 3, 3)
+    assert row["config.scheme.name"] == "rrt"
+    assert result.best_epoch == 3
 
 
 def test_a_configuration_value_and_the_plain_data_it_was_read_from_are_one_trial(
@@ -123,7 +140,7 @@ def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: P
         data_root, tmp_path,
     )  # fmt: skip
     assert sorted(faults) == [
-        "run.yaml: loss.name: unknown name, got 'l3'; known: huber, l1, mse",
+        f"run.yaml: loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}",
         "run.yaml: recipe.epochs: should be greater than or equal to 1, got 0",
         "run.yaml: recipe.optimiser: unknown key, got 'optimiser'; known: batch_size, epochs, "
         "gradient_clip, learning_rate, momentum, name, optimizer, schedule, views, weight_decay "
@@ -140,7 +157,7 @@ def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_kno
         "run.yaml: data.shot_rule: unknown shot rule, got 'tyo'; known: no_few, toy "
         "(did you mean 'toy'?)",
         "run.yaml: recipe.views.augmentation: unknown augmentation, got 'shfit'; "
-        "known: light, none, shift (did you mean 'shift'?)",
+        f"known: {', '.join(AUGMENTATIONS)} (did you mean 'shift'?)",
     ]
 
 

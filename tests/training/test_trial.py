@@ -15,11 +15,13 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
+from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.frozen import read
 from dirtune.results.schema import TABLES
 from dirtune.results.store import recorded, write_record
 from dirtune.storage import Storage
-from dirtune.training.loop import begin, epochs, predict
+from dirtune.training.loop import epochs, predict
+from dirtune.training.state import begin
 from dirtune.training.trial import TrialRun, read_progress, tidy
 from tests.training.runs import EXPLODING, TERMS, Configure, files, finish, job_of, tables
 
@@ -149,7 +151,7 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
         (row["split"], row["selection"], row["region"], row["metric"]): (row["value"], row["n"])
         for row in found["metrics"]
     }
-    assert len(metrics) == len(found["metrics"]) == 2 * 2 * 4 * 9
+    assert len(metrics) == len(found["metrics"]) == 2 * 2 * 4 * 9 + 5
     for split, rows in (("val", 30), ("test", 40)):
         for selection, epoch in (("best_val", best), ("last", 8)):
             errors = np.abs(said[epoch - 1][split] - toy.splits[split].exact_labels)
@@ -160,6 +162,40 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
             value, n = metrics[split, selection, "few", "mae"]
             assert value == pytest.approx(few.mean(), rel=1e-12)
             assert n == len(few)
+
+
+def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    recipe = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.3, "batch_size": 16}
+    model = {"projection_dim": 4}
+    trial = finish(TrialRun(job_of(configuration(recipe=recipe, model=model), toy), toy, study))
+    assert trial.training.best_epoch < 8
+    found = {row["metric"]: row for row in tables(study)["metrics"] if row["metric"] in DIAGNOSTICS}
+    assert {
+        (row["split"], row["selection"], row["region"], row["n"]) for row in found.values()
+    } == {("test", "best_val", "all", 40)}
+
+    # By pairs of rows, from a model with the best weights.
+    best = begin(trial.job.config, toy)
+    best.model.load_state_dict(trial.training.best_weights)
+    z = best.model.eval()(toy.splits["test"].inputs).representations.detach().double().numpy()
+    labels, bins = toy.splits["test"].exact_labels, toy.splits["test"].label_bins.numpy()
+    pairs = [(i, j) for i in range(40) for j in range(i)]
+    cosines = np.array([z[i] @ z[j] for i, j in pairs])
+    distances = np.array([abs(labels[i] - labels[j]) for i, j in pairs])
+    close = np.array([bins[i] == bins[j] for i, j in pairs])
+    deviations = np.degrees(np.abs(np.arccos(cosines.clip(-1, 1)) - np.pi * distances / 20))
+    assert {name: row["value"] for name, row in found.items()} == pytest.approx(
+        {
+            "alignment": np.mean(2 - 2 * cosines[close]),
+            "uniformity": np.log(np.mean(np.exp(-2 * (2 - 2 * cosines)))),
+            "tolerance": np.mean(cosines[close]),
+            "cosine_correlation": np.corrcoef(cosines, distances)[0, 1],
+            "angle_deviation": np.mean(deviations),
+        },
+        rel=1e-4,
+    )
 
 
 def test_a_loss_that_is_not_finite_is_recorded_and_not_raised(

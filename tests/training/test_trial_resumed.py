@@ -33,6 +33,23 @@ RESUMED: dict[str, dict[str, Any]] = {
         "recipe": {"epochs": 4, "optimizer": "adamw", "learning_rate": 0.3},
         "objective": {"metric": "r2", "region": "few"}, "reweighting": {"scheme": "inverse"},
     },
+    "learned noise and temperatures": {
+        "recipe": {"epochs": 4}, "loss": {"name": "gai", "components": 2},
+        "terms": {"accon": {"temperature": "individual"}, "supcon": {"temperature": "learnable"}},
+    },
+    "smoothed features": {
+        "recipe": {"epochs": 4}, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "reweighting": {"scheme": "sqrt_inverse", "fds": {"size": 3}},
+    },
+    "two stages": {
+        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {"epochs": 2}, "scheme": {"name": "two_stage", "epochs": 2},
+    },
+    "regressor re-training": {
+        "recipe": {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.3, "gradient_clip": 1.0},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
+        "reweighting": {"scheme": "inverse", "fds": {"size": 3, "start_smooth": 0}},
+    },
 }  # fmt: skip
 
 
@@ -58,7 +75,7 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
         np.testing.assert_equal(
             found["history"], wanted["history"]
         )  # an undefined metric equals itself
-        for part in ("model", "best_weights", "optimizer"):
+        for part in ("model", "loss", "best_weights", "optimizer"):
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 
 

@@ -1,0 +1,151 @@
+"""`Training`: a run between two epochs, complete enough to be saved, restored and continued to the same end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dirtune.batch import TrainingLabels
+from dirtune.config import TrialConfig
+from dirtune.data.cache import ResidentData
+from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.training.distributed import Ranks
+from dirtune.training.objective import TrainingLoss
+from dirtune.training.stages import (
+    Stage,
+    build_optimizer,
+    freeze,
+    restart_predictor,
+    stage_of,
+    stages,
+)
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Seconds:
+    """Where the time of a run went."""
+
+    train: float = 0.0
+    eval: float = 0.0
+    data: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.train + self.eval + self.data
+
+
+@dataclass
+class Training:
+    """A run between two epochs."""
+
+    config: TrialConfig
+    data: ResidentData
+    ranks: Ranks
+    model: Regressor
+    stage: Stage = field(init=False)  # of the epoch that was finished last
+    loss: TrainingLoss = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    history: list[dict[str, float]] = field(
+        default_factory=list
+    )  # one mapping name -> value per epoch
+    best_epoch: int = 0  # counted from 1; 0: no epoch of the stage with a defined objective yet
+    best_weights: Weights = field(default_factory=dict)
+    order_digest: str = ""
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def __post_init__(self) -> None:
+        self.prepare(stages(self.config)[0])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.history)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.epoch >= self.config.epochs_planned
+
+    @property
+    def best_objective(self) -> float | None:
+        """The validation objective at `best_epoch`."""
+        return (
+            self.history[self.best_epoch - 1][self.config.objective.name]
+            if self.best_epoch
+            else None
+        )
+
+    def prepare(self, stage: Stage) -> None:
+        """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimiser."""
+        self.stage = stage
+        freeze(self.model, stage, self.config)
+        self.loss = TrainingLoss(
+            self.config, self._training_labels(), regression=stage.trains_predictor,
+            terms=stage.trains_representation,
+        )  # fmt: skip
+        self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
+
+    def switch(self, stage: Stage) -> None:
+        """Go to the next stage: on the best weights so far, with a new predictor; what was the best is forgotten."""
+        use_best_weights(self)
+        self.best_epoch, self.best_weights = 0, {}
+        restart_predictor(self.model, self.config.seed)
+        self.prepare(stage)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as tensors and plain data."""
+        return {
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "order_digest": self.order_digest,
+            "seconds": vars(self.seconds).copy(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.history = state["history"]
+        self.prepare(stage_of(self.config, self.epoch))
+        self.model.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_epoch = state["best_epoch"]
+        self.best_weights = state["best_weights"]
+        self.order_digest = state["order_digest"]
+        self.seconds = Seconds(**state["seconds"])
+
+    def _training_labels(self) -> TrainingLabels:
+        split = self.data.splits["train"]
+        return TrainingLabels(
+            labels=split.labels, label_bins=split.label_bins, spec=self.data.manifest.label,
+            label_scale=self.config.model.label_scale,
+        )  # fmt: skip
+
+
+def begin(
+    config: TrialConfig,
+    data: ResidentData,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    vocabulary: list[str] | None = None,
+) -> Training:
+    """A run before its first epoch; `vocabulary` serves encoders that start from word vectors."""
+    model = build_regressor(
+        config.model, data.manifest.inputs, config.seed, vocabulary,
+        smoothing=config.reweighting.fds, num_bins=data.manifest.label.num_bins,
+        label_dim=math.prod(data.splits["train"].labels.shape[1:]),
+    )  # fmt: skip
+    return Training(config, data, ranks, model.to(data.device))
+
+
+def use_best_weights(training: Training) -> None:
+    """Put the weights of the best epoch into the model, if there is one."""
+    if training.best_weights:
+        training.model.load_state_dict(training.best_weights)

@@ -1,0 +1,115 @@
+"""`pytest tests/training/test_smoothing.py`: the pass that ends an epoch of feature smoothing, on one rank and several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dirtune.data.cache import ResidentSplit
+from dirtune.data.views import plain_view
+from dirtune.models.encoders import CNN, MLP
+from dirtune.models.regressor import ModelSpec, build_regressor
+from dirtune.reweighting.fds import FDS
+from dirtune.training import smoothing
+from dirtune.training.distributed import Ranks
+from dirtune.training.smoothing import update_smoothing
+from tests.models.encoders.cases import IMAGE, VECTOR, random_inputs
+from tests.training.gloo import on_ranks
+
+BINS = 4
+
+
+def _split(rows, inputs=VECTOR):
+    columns = random_inputs(inputs, rows)
+    if "image" in columns:
+        columns = {"image": (columns["image"] * 255).to(torch.uint8)}
+    label_bins = torch.arange(rows) * 7 % BINS
+    return ResidentSplit(
+        sample_ids=tuple(f"{row:03d}" for row in range(rows)), inputs=columns,
+        labels=label_bins.float(), label_bins=label_bins,
+        exact_labels=label_bins.numpy().astype(np.float64),
+    )  # fmt: skip
+
+
+def _model(settings=FDS(size=3), *, encoder=None, inputs=VECTOR):  # noqa: B008 - frozen
+    spec = ModelSpec(encoder=encoder or MLP(hidden=(8, 5)), projection_dim=3)
+    return build_regressor(spec, inputs, 0, smoothing=settings, num_bins=BINS)
+
+
+def _embeddings(model, split):
+    with torch.no_grad():
+        return model.eval().encoder(plain_view(split.inputs))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "inputs"), [(None, VECTOR), (CNN(channels=4), IMAGE)], ids=["mlp", "cnn"]
+)
+def test_an_epoch_ends_with_the_moments_of_the_evaluated_embeddings(encoder, inputs):
+    model, split = _model(encoder=encoder, inputs=inputs), _split(30, inputs)
+    model.train()
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    update_smoothing(model, split, Ranks())
+    embeddings = _embeddings(model, split).double().numpy()
+    for label_bin in range(BINS):
+        own = embeddings[split.label_bins.numpy() == label_bin]
+        mean, variance = model.smoothing.running[:, label_bin].numpy()
+        np.testing.assert_allclose(mean, own.mean(axis=0), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(variance, own.var(axis=0, ddof=1), rtol=1e-4, atol=1e-9)
+    after = model.encoder.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert model.smoothing.epochs == 1
+
+
+def test_the_pass_in_small_batches_is_the_same(monkeypatch):
+    whole, in_batches, split = _model(), _model(), _split(30)
+    update_smoothing(whole, split, Ranks())
+    monkeypatch.setattr(smoothing, "FEATURE_BATCH", 7)
+    update_smoothing(in_batches, split, Ranks())
+    torch.testing.assert_close(in_batches.smoothing.running, whole.smoothing.running)
+
+
+def test_a_model_without_smoothing_is_left_alone():
+    model = _model(None)
+    update_smoothing(model, _split(5), Ranks())
+    assert model.training
+    assert model.smoothing is None
+
+
+def test_aliased_statistics_are_of_smoothed_embeddings():
+    split, model = _split(30), _model(FDS(size=3, published_aliasing=True))
+    for _ in range(3):
+        update_smoothing(model, split, Ranks())
+    embeddings, before = _embeddings(model, split), model.smoothing.running.clone()
+    smoothed = model.smoothing.train()(embeddings, split.label_bins)
+    update_smoothing(model, split, Ranks())
+    own = split.label_bins == 1
+    expected = 0.1 * smoothed[own].mean(dim=0) + 0.9 * before[0, 1]
+    torch.testing.assert_close(model.smoothing.running[0, 1], expected)
+    assert not torch.allclose(smoothed[own].mean(dim=0), embeddings[own].mean(dim=0))
+
+
+def _state_after(epochs, rows, ranks):
+    model, split = _model(FDS(size=3, momentum=None)).double(), _split(rows)
+    split.inputs["features"] = split.inputs["features"].double()
+    for _ in range(epochs):
+        update_smoothing(model, split, ranks)
+        with torch.no_grad():
+            model.encoder.layers[1].weight.mul_(1.1)
+    return dict(model.smoothing.state_dict())
+
+
+def _state_of_rank(rank: int, world: int, rows: int):
+    return _state_after(3, rows, Ranks(rank, world))
+
+
+@pytest.mark.parametrize(("world", "rows"), [(2, 31), (4, 3)])  # uneven; a rank without rows
+def test_several_ranks_arrive_at_the_state_of_one(world, rows):
+    expected = _state_after(3, rows, Ranks())
+    assert not torch.equal(expected["smoothed"], expected["running"])
+    states = on_ranks(world, _state_of_rank, rows)
+    for state in states:
+        assert state.keys() == expected.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-14)
+            assert torch.equal(value, states[0][name]), "all ranks agree to the last bit"
