@@ -1,12 +1,16 @@
 """What is known of an ingested data set: the manifest, its label, its inputs, its splits and shot regions.
 
 An ingested set is a folder of Parquet shards and one `manifest.json`, written last: a set without a manifest does not
-exist. Every shard has the columns `sample_id` (text, unique in the set), `label` (float64, in the label's unit) and one
-column per input.
+exist. Every shard has the columns `sample_id` (text, unique in the set), `label` (float64, in the label's unit), one
+column per input, and `group` (text) where the manifest names a group. How inputs are stored: `dirtune.data.columns`.
+
+Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images and groups; version 1 is still
+read, because a column's Arrow type says how it is stored.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +18,7 @@ from pydantic import Field, model_validator
 from dirtune.frozen import Frozen
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SPLITS = ("train", "val", "test")
 
 
@@ -24,13 +28,35 @@ class InputSpec(Frozen):
     kind: Literal["image", "tokens", "vector"]
     """image: uint8 (channels, height, width); tokens: int32 ids, 0 = padding; vector: float32."""
     shape: tuple[int, ...]
-    """Shape of one sample."""
+    """Shape of one sample, decoded."""
     vocabulary: int | None = None
     """tokens: number of ids, padding included."""
+    encoding: Literal["raw", "jpeg", "png"] = "raw"
+    """image: how a sample is stored; raw for small images, jpeg or png bytes, decoded once when read, for large ones."""
+    quality: int | None = Field(default=None, ge=1, le=100)
+    """jpeg: the encoder's setting."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one sample."""
+        return math.prod(self.shape)
+
+    @model_validator(mode="after")
+    def _only_images_are_encoded(self) -> InputSpec:
+        if self.encoding != "raw" and (
+            self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}
+        ):
+            raise ValueError("only images of 1 or 3 channels can be stored as jpeg or png")
+        if self.quality is not None and self.encoding != "jpeg":
+            raise ValueError("quality is a setting of jpeg alone")
+        return self
 
 
 class LabelSpec(Frozen):
-    """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`; the ends catch the rest."""
+    """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`; the ends catch the rest.
+
+    Every label is within `low..high`.
+    """
 
     name: str
     unit: str
@@ -38,10 +64,18 @@ class LabelSpec(Frozen):
     high: float
     bin_width: float = Field(gt=0)
     num_bins: int = Field(gt=0)
+    contrast_range: float | None = Field(default=None, gt=0)
+    """The label distance that a regularizer takes for the whole range (ACCon's `R`), where a paper's is not `high - low`:
+    published bins of ages begin at 0 and labels reach 186, while its `R` is 100."""
 
     @property
     def range(self) -> float:
         return self.high - self.low
+
+    @property
+    def label_range(self) -> float:
+        """What a regularizer is given as the width of the label's range."""
+        return self.range if self.contrast_range is None else self.contrast_range
 
 
 class ShotRule(Frozen):
@@ -73,7 +107,7 @@ class SplitInfo(Frozen):
 class Manifest(Frozen):
     """All that readers need to know of an ingested data set."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     name: str
     inputs: dict[str, InputSpec]
     label: LabelSpec
@@ -81,9 +115,11 @@ class Manifest(Frozen):
     default_shot_rule: str
     splits: dict[str, SplitInfo]
     content_hash: str
-    """SHA-256 over all samples (id, split, label, inputs), independent of shards and row order."""
+    """SHA-256 over all samples (id, split, label, inputs as stored), independent of shards and row order."""
     split_fingerprint: str
     """SHA-256 over (id, split, label) only: two sets with one fingerprint have the same split."""
+    group: str | None = None
+    """What the column `group` of the shards tells apart, such as "person"; none: there is no such column."""
     source: dict[str, str] = {}
     """Where the raw data came from and how they were read; for people."""
     notes: tuple[str, ...] = ()

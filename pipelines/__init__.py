@@ -2,11 +2,17 @@
 
 A pipeline module has `class Options(Frozen)`, the settings that change what is ingested, and
 `ingest(storage, raw, options) -> Manifest`, which reads the raw files and calls `dirtune.data.store.write_dataset`.
+With one's own data, the option `name` says what the set is called; it is ingested under that name.
 The package stands beside `dirtune`, not inside it: the library offers components, a pipeline knows one data set.
 """
 
 PIPELINES = {
+    "agedb": "AgeDB-DIR: faces and their age (raw: agedb.csv and AgeDB/*.jpg; the images need a password from their authors)",
     "digits": "8x8 handwritten digits, rotated; the label is the angle (embedded, no raw files)",
+    "images": "your own images and a label (raw: a csv, tsv or Parquet file with a column of image paths)",
+    "imdb_wiki": "IMDB-WIKI-DIR: faces and their age (raw: imdb_wiki.csv, or imdb.mat and wiki.mat; imdb_crop/, wiki_crop/)",
     "operator": "random smooth functions; the label is the antiderivative at a point (synthetic, no raw files)",
     "sts_b": "STS-B-DIR: sentence pairs and their similarity, 0..5 (raw: train_new.tsv, dev_new.tsv, test_new.tsv)",
+    "table": "your own table of numbers and a label (raw: a csv, tsv or Parquet file)",
+    "text_pairs": "your own pairs of texts and a label (raw: a csv, tsv or Parquet file)",
 }

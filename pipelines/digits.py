@@ -22,6 +22,7 @@ import ray.data
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, digest
@@ -74,13 +75,14 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     )  # half of what a Ray worker would import of this module
 
     pixels = load_digits().images
-    return write_dataset(
-        storage, NAME, {split: _rendered(split, plan, pixels) for split, plan in plans(options.seed).items()},
-        inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))}, label=LABEL,
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-        source={"raw": "sklearn.datasets.load_digits", "seed": str(options.seed), "request": request},
-        notes=("the three splits use different digits",),
-    )  # fmt: skip
+    with ray_session():
+        return write_dataset(
+            storage, NAME, {split: _rendered(split, plan, pixels) for split, plan in plans(options.seed).items()},
+            inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))}, label=LABEL,
+            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+            source={"raw": "sklearn.datasets.load_digits", "seed": str(options.seed), "request": request},
+            notes=("the three splits use different digits",),
+        )  # fmt: skip
 
 
 def training_counts() -> NDArray[np.int64]:

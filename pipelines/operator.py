@@ -21,6 +21,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from dirtune.data.columns import Columns
+from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, digest
@@ -61,13 +62,14 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     request = digest({"pipeline": NAME, "recipe": RECIPE, "options": options.model_dump()})
     if (present := find_ingested(storage, NAME, request)) is not None:
         return present
-    return write_dataset(
-        storage, NAME, {split: _dataset(columns) for split, columns in samples(options.seed).items()},
-        inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))}, label=LABEL,
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-        source={"raw": "drawn from a Gaussian process", "seed": str(options.seed), "request": request},
-        notes=("no function is in two splits",),
-    )  # fmt: skip
+    with ray_session():
+        return write_dataset(
+            storage, NAME, {split: _dataset(columns) for split, columns in samples(options.seed).items()},
+            inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))}, label=LABEL,
+            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+            source={"raw": "drawn from a Gaussian process", "seed": str(options.seed), "request": request},
+            notes=("no function is in two splits",),
+        )  # fmt: skip
 
 
 def training_counts() -> NDArray[np.int64]:

@@ -93,4 +93,4 @@ def _load(model: str) -> SentenceTransformer:
 
 
 def _refused(rule: str, model: str) -> InputError:
-    return InputError(Fault(where="sts_b", key="options.sentence_model", rule=rule, got=model))
+    return InputError(Fault(where="options", key="sentence_model", rule=rule, got=model))

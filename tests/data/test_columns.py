@@ -1,10 +1,25 @@
+"""Run with `pytest tests/data/test_columns.py`."""
+
 from __future__ import annotations
+
+import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from dirtune.data.columns import Columns, to_arrow, to_numpy
+from dirtune.data.columns import (
+    Columns,
+    as_stored,
+    decoded,
+    decoded_size,
+    stored_size,
+    to_arrow,
+    to_numpy,
+)
+from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 
 INPUTS = {
@@ -12,6 +27,7 @@ INPUTS = {
     "tokens": InputSpec(kind="tokens", shape=(5,), vocabulary=9),
     "vector": InputSpec(kind="vector", shape=(6,)),
 }
+PNG = {"image": InputSpec(kind="image", shape=(3, 4, 5), encoding="png")}
 
 
 def _batch(rows: int, seed: int = 0) -> Columns:
@@ -23,6 +39,19 @@ def _batch(rows: int, seed: int = 0) -> Columns:
         "tokens": drawn.integers(0, 9, (rows, 5)).astype(np.int32),
         "vector": drawn.normal(size=(rows, 6)).astype(np.float32),
     }
+
+
+def _pngs(rows: int, seed: int = 0) -> tuple[Columns, np.ndarray]:
+    """A batch of PNG files, and the pixels in them."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, 4, 5, 3)).astype(np.uint8)
+    files = np.empty(rows, dtype=object)
+    for row, image in enumerate(pixels):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        files[row] = stream.getvalue()
+    ids = np.array([f"s{row}" for row in range(rows)], dtype=object)
+    batch = {"sample_id": ids, "label": np.zeros(rows), "image": files}
+    return batch, pixels.transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
@@ -38,15 +67,103 @@ def test_a_batch_comes_back_as_it_was(rows: int) -> None:
 def test_slices_and_several_chunks_come_back_in_order() -> None:
     one, other = _batch(3, seed=1), _batch(4, seed=2)
     table = pa.concat_tables([to_arrow(one, INPUTS), to_arrow(other, INPUTS)]).slice(1, 5)
-    expected = np.concatenate([one["image"], other["image"]])[1:6]
-    np.testing.assert_array_equal(to_numpy(table, INPUTS)["image"], expected)
+    restored = to_numpy(table, INPUTS)
+    for name in INPUTS:
+        expected = np.concatenate([one[name], other[name]])[1:6]
+        np.testing.assert_array_equal(restored[name], expected)
+
+
+def test_a_slice_of_one_chunk_comes_back(tmp_path) -> None:
+    batch = _batch(8)
+    sliced = to_arrow(batch, INPUTS).slice(2, 3).combine_chunks()
+    np.testing.assert_array_equal(to_numpy(sliced, INPUTS)["image"], batch["image"][2:5])
+    part = to_arrow(batch, INPUTS).to_batches()[0].slice(5)
+    np.testing.assert_array_equal(to_numpy(part, INPUTS)["image"], batch["image"][5:])
 
 
 def test_one_chunk_is_decoded_without_a_copy() -> None:
     table = to_arrow(_batch(8), INPUTS)
-    decoded = to_numpy(table, INPUTS)["image"]
-    stored = table.column("image").chunk(0).flatten().buffers()[1]
-    assert decoded.__array_interface__["data"][0] == stored.address
+    restored = to_numpy(table, INPUTS)
+    image = table.column("image").chunk(0).buffers()[1]
+    vector = table.column("vector").chunk(0).flatten().buffers()[1]
+    assert restored["image"].__array_interface__["data"][0] == image.address
+    assert restored["vector"].__array_interface__["data"][0] == vector.address
+
+
+def test_raw_images_are_fixed_size_binary_in_parquet_too(tmp_path) -> None:
+    pq.write_table(to_arrow(_batch(5), INPUTS), tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.schema.field("image").type == pa.binary(24)
+    np.testing.assert_array_equal(to_numpy(table, INPUTS)["image"], _batch(5)["image"])
+
+
+def test_the_lists_that_version_1_stored_are_still_read() -> None:
+    images = _batch(5)["image"]
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 24)
+    for column in (lists, pa.chunked_array([lists.slice(0, 2), lists.slice(2)])):
+        restored = to_numpy(pa.table({"image": column}), INPUTS)["image"]
+        np.testing.assert_array_equal(restored, images)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4])
+def test_encoded_images_come_back_as_pixels(rows: int) -> None:
+    batch, pixels = _pngs(rows)
+    table = to_arrow(batch, PNG)
+    assert table.schema.field("image").type == pa.large_binary()
+    restored = to_numpy(table, PNG)["image"]
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, pixels)
+
+
+def test_encoded_images_of_several_chunks_come_back_in_order() -> None:
+    (one, first), (other, second) = _pngs(2, seed=1), _pngs(3, seed=2)
+    table = pa.concat_tables([to_arrow(one, PNG), to_arrow(other, PNG)])
+    np.testing.assert_array_equal(to_numpy(table, PNG)["image"], np.concatenate([first, second]))
+
+
+def test_a_decoded_table_holds_the_same_samples_as_raw_images() -> None:
+    batch, pixels = _pngs(3)
+    table = decoded(to_arrow(batch, PNG), PNG)
+    assert table.column_names == ["sample_id", "label", "image"]
+    assert table.schema.field("image").type == pa.binary(60)
+    np.testing.assert_array_equal(to_numpy(table, PNG)["image"], pixels)
+    raw = to_arrow(_batch(3), INPUTS)
+    assert decoded(raw, INPUTS) == raw
+
+
+def test_the_stored_bytes_of_an_encoded_image_are_its_file() -> None:
+    batch, _ = _pngs(3)
+    column = to_arrow(batch, PNG).column("image")
+    assert as_stored(column, PNG["image"], "image") == batch["image"].tolist()
+    raw = _batch(3)
+    values = as_stored(to_arrow(raw, INPUTS).column("image"), INPUTS["image"], "image")
+    assert np.asarray(values[1]).tobytes() == raw["image"][1].tobytes()
+
+
+def test_a_stored_image_that_is_damaged_or_of_another_size_names_its_input() -> None:
+    batch, _ = _pngs(2)
+    batch["image"][1] = batch["image"][1][:40]
+    with pytest.raises(InputError, match="image: a stored image cannot be decoded"):
+        to_numpy(to_arrow(batch, PNG), PNG)
+    wide = {"image": InputSpec(kind="image", shape=(3, 4, 6), encoding="png")}
+    with pytest.raises(InputError, match=r"must have shape \(3, 4, 6\), got \(3, 4, 5\)"):
+        to_numpy(to_arrow(_pngs(2)[0], wide), wide)
+
+
+def test_groups_are_stored_where_the_set_has_them() -> None:
+    batch = _batch(2) | {"group": np.array(["ann", "bob"], dtype=object)}
+    table = to_arrow(batch, INPUTS, has_groups=True)
+    assert table.column("group").to_pylist() == ["ann", "bob"]
+    assert to_numpy(table, INPUTS)["group"].tolist() == ["ann", "bob"]
+    assert "group" not in to_arrow(batch, INPUTS).column_names
+
+
+def test_sizes_count_the_bytes_of_a_sample() -> None:
+    assert [decoded_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
+    assert [stored_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
+    jpeg = InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")
+    assert decoded_size(jpeg) == 150_528
+    assert stored_size(jpeg) < decoded_size(jpeg)
 
 
 def test_columns_that_are_no_input_are_left_out() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dirtune.data.store import (
     decode,
@@ -71,6 +75,11 @@ def _write(
     )  # fmt: skip
 
 
+@pytest.fixture
+def one_shard_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dirtune.data.store.SHARD_BYTES", 1)
+
+
 def _versions(storage: Storage) -> list[str]:
     return [folder for folder in storage.folders("ages") if folder.startswith("version-")]
 
@@ -117,6 +126,7 @@ def test_the_content_hash_is_that_of_the_sorted_sample_digests(storage: Storage)
     assert manifest.split_fingerprint == hashlib.sha256(b"".join(sorted(places))).hexdigest()
 
 
+@pytest.mark.usefixtures("one_shard_per_block")
 def test_shards_and_row_order_leave_the_hashes_alone(storage: Storage) -> None:
     rows = _rows("train", 12)
     one = _write(storage, {"train": rows}, blocks=1)
@@ -124,6 +134,85 @@ def test_shards_and_row_order_leave_the_hashes_alone(storage: Storage) -> None:
     assert len(one.splits["train"].files) < len(other.splits["train"].files)
     assert one.content_hash == other.content_hash
     assert one.split_fingerprint == other.split_fingerprint
+
+
+def test_small_blocks_are_joined_to_one_shard(storage: Storage) -> None:
+    manifest = _write(storage, {"train": _rows("train", 12)}, blocks=4)
+    assert len(manifest.splits["train"].files) == 1
+
+
+def test_a_row_group_is_a_small_part_of_a_shard(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)  # of 6 + 16 bytes a row
+    manifest = _write(storage, {"train": _rows("train", 12)}, blocks=2)
+    (file,) = split_files(storage, manifest, "train")
+    found = pq.ParquetFile(file)
+    groups = [found.metadata.row_group(at).num_rows for at in range(found.num_row_groups)]
+    assert groups == [5, 5, 2]
+
+
+def _encoded_rows() -> tuple[list[Row], np.ndarray]:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
+    rows = []
+    for at, image in enumerate(pixels):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        person = f"person {at % 2}"
+        rows.append(
+            {"sample_id": f"s{at}", "label": 1.0, "group": person, "image": stream.getvalue()}
+        )
+    return rows, pixels.transpose(0, 3, 1, 2)
+
+
+def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_bytes(
+    storage: Storage,
+) -> None:
+    import ray.data
+
+    rows, pixels = _encoded_rows()
+    spec = InputSpec(kind="image", shape=(3, 8, 6), encoding="png")
+    manifest = write_dataset(
+        storage, "faces", {"train": ray.data.from_items(rows)}, inputs={"image": spec}, label=LABEL,
+        shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={}, group="person",
+    )  # fmt: skip
+    assert read_manifest(storage, "faces") == manifest
+    assert manifest.group == "person"
+    arrays = decode(read_split(storage, manifest, "train"), manifest)
+    np.testing.assert_array_equal(arrays["image"], pixels)
+    assert arrays["group"].tolist() == ["person 0", "person 1", "person 0"]
+    digests = [
+        hashlib.sha256(
+            f'["train","{row["sample_id"]}"]'.encode()
+            + np.float64(1).tobytes()
+            + b'"image"'
+            + row["image"]
+        ).digest()
+        for row in rows
+    ]
+    assert manifest.content_hash == hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def test_a_set_of_version_1_is_read_as_it_is(storage: Storage) -> None:
+    rows = _rows("train", 4)
+    manifest = _write(storage, {"train": rows})
+    old = json.loads(manifest.model_dump_json()) | {"format_version": 1}
+    del old["group"]
+    for spec in old["inputs"].values():
+        del spec["encoding"], spec["quality"]
+    storage.write("ages/manifest.json", json.dumps(old).encode())
+    images = np.stack([row["image"] for row in rows])
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 6)
+    (file,) = split_files(storage, manifest, "train")
+    table = pq.read_table(file)
+    at = table.column_names.index("image")
+    pq.write_table(table.set_column(at, "image", lists), file)
+    found = read_manifest(storage, "ages")
+    assert found.format_version == 1
+    assert found.content_hash == manifest.content_hash
+    np.testing.assert_array_equal(
+        decode(read_split(storage, found, "train"), found)["image"], images
+    )
 
 
 def test_another_pixel_changes_the_content_and_not_the_split(storage: Storage) -> None:
@@ -243,12 +332,13 @@ def test_a_damaged_manifest_is_named(storage: Storage) -> None:
     storage.write("ages/manifest.json", b'{"name": "ages"')
     with pytest.raises(InputError, match=r"ages/manifest\.json: damaged manifest"):
         read_manifest(storage, "ages")
-    raw = json.loads(manifest.model_dump_json()) | {"format_version": 2}
+    raw = json.loads(manifest.model_dump_json()) | {"format_version": 3}
     storage.write("ages/manifest.json", json.dumps(raw).encode())
     with pytest.raises(InputError, match=r"ages/manifest\.json: format_version"):
         read_manifest(storage, "ages")
 
 
+@pytest.mark.usefixtures("one_shard_per_block")
 def test_missing_damaged_and_incomplete_shards_are_named(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 8)}, blocks=2)
     first, second = (f"ages/{file}" for file in manifest.splits["train"].files)
@@ -274,6 +364,7 @@ def test_unknown_splits_and_side_files_list_the_known_ones(storage: Storage) -> 
         read_side_file(storage, manifest, "x")
 
 
+@pytest.mark.usefixtures("one_shard_per_block")
 def test_ray_data_reads_the_shards_by_their_full_paths(storage: Storage) -> None:
     import ray.data
 

@@ -1,31 +1,21 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nltk.tokenize import NLTKWordTokenizer
 
 from dirtune.data.ingest import Inspection, ingest, inspect
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.manifest import Manifest
 from dirtune.storage import Storage
-from pipelines.sts_b import FILES, HEADER, SHOT_RULES, read_pairs
+from pipelines import sts_b
+from pipelines.sts_b import FILES, HEADER, SHOT_RULES, Options, read_pairs
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sts_b"
-
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
-]
 
 
 def _line(first: str, second: str, score: str) -> str:
@@ -65,6 +55,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[
     return Storage.at(folder / "data"), manifest
 
 
+@pytest.mark.ray
 def test_rows_carry_their_line_number_and_scores(small: tuple[Storage, Manifest]) -> None:
     arrays = decode(read_split(*small, "train"), small[1])
     assert arrays["sample_id"].tolist() == ["train-00002", "train-00003", "train-00004"]
@@ -72,6 +63,7 @@ def test_rows_carry_their_line_number_and_scores(small: tuple[Storage, Manifest]
     assert decode(read_split(*small, "val"), small[1])["sample_id"].tolist() == ["val-00002"]
 
 
+@pytest.mark.ray
 def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) -> None:
     vocabulary = json.loads(read_side_file(*small, "vocabulary.json"))
     words = {index: token for token, index in vocabulary.items()}
@@ -90,49 +82,37 @@ def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) 
     assert arrays["first"].shape == (3, 40)
 
 
-def test_long_sentences_are_cut_after_forty_tokens(small: tuple[Storage, Manifest]) -> None:
-    vocabulary = json.loads(read_side_file(*small, "vocabulary.json"))
-    arrays = decode(read_split(*small, "val"), small[1])
-    assert arrays["first"][0].tolist() == [vocabulary["word"]] * 40
-
-
-def test_the_vocabulary_counts_down_in_frequency_over_all_splits(
-    small: tuple[Storage, Manifest],
-) -> None:
-    vocabulary = json.loads(read_side_file(*small, "vocabulary.json"))
-    counts: Counter[str] = Counter()
-    for lines in LINES.values():
-        for sentence in (cell for line in lines for cell in line.split("\t")[7:9]):
-            counts.update(NLTKWordTokenizer().tokenize(sentence)[:40])
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    assert list(vocabulary.items()) == [(token, 2 + rank) for rank, (token, _) in enumerate(ranked)]
-    assert small[1].inputs["first"].vocabulary == len(counts) + 2
-
-
-def test_tokens_beyond_the_largest_vocabulary_are_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.sts_b.MAX_VOCABULARY", 1)  # "word" stands 40 times
-    raw = _raw(tmp_path / "raw")
-    manifest = ingest("sts_b", root=tmp_path, raw=raw, say=str)
-    arrays = decode(read_split(Storage.at(tmp_path), manifest, "test"), manifest)
-    assert arrays["second"][1, :3].tolist() == [1, 1, 0]
-    assert manifest.inputs["first"].vocabulary == 3
-
-
+@pytest.mark.ray
 def test_pairs_that_stand_in_two_splits_are_counted_and_kept(
     small: tuple[Storage, Manifest],
 ) -> None:
-    assert small[1].notes == ("pairs that stand with the same score in train and test, kept: 1",)
+    assert small[1].notes == (
+        "split: as published",
+        "1 content in both train and test: 1 of 2 test rows, 1 train rows",
+    )
     assert small[1].splits["test"].rows == 2
 
 
-def test_a_changed_raw_file_is_ingested_anew(tmp_path: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_changed_raw_file_is_ingested_anew_without_copies_if_asked(tmp_path: Path) -> None:
     raw = _raw(tmp_path / "raw")
     first = ingest("sts_b", root=tmp_path, raw=raw, say=str)
-    assert ingest("sts_b", root=tmp_path, raw=raw, say=str) == first
     _raw(raw, {"dev_new.tsv": [_line("Other.", "Words.", "3")]})
-    assert ingest("sts_b", root=tmp_path, raw=raw, say=str).content_hash != first.content_hash
+    second = ingest("sts_b", root=tmp_path, raw=raw, options={"drop_leaks": True}, say=str)
+    assert second.content_hash != first.content_hash
+    train = read_split(Storage.at(tmp_path), second, "train")
+    assert train["sample_id"].to_pylist() == ["train-00002", "train-00003"]
+    assert second.notes == ("split: as published", "copies left out: 1 rows")
+
+
+@pytest.mark.ray
+def test_an_unchanged_request_returns_the_set_without_starting_ray(
+    small: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, manifest = small
+    monkeypatch.delattr(sts_b, "ray_session")
+    assert sts_b.ingest(storage, Path(storage.root).parent / "raw", Options()) == manifest
 
 
 def test_every_bad_row_is_named_by_file_and_line(tmp_path: Path) -> None:
@@ -185,13 +165,17 @@ def test_windows_line_ends_are_read_like_the_others(tmp_path: Path) -> None:
     assert read_pairs(files) == expected
 
 
-def test_missing_raw_files_are_named(tmp_path: Path) -> None:
+def test_missing_raw_files_are_named_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sts_b, "ray_session")
+    storage = Storage.at(tmp_path)
     with pytest.raises(InputError, match=r"raw: needs the folder of train_new\.tsv, dev_new\.tsv"):
-        ingest("sts_b", root=tmp_path)
+        sts_b.ingest(storage, None, Options())
     raw = _raw(tmp_path / "raw")
     (raw / "dev_new.tsv").unlink()
     with pytest.raises(InputError, match=r"dev_new\.tsv: no such file") as caught:
-        ingest("sts_b", root=tmp_path, raw=raw)
+        sts_b.ingest(storage, raw, Options())
     assert len(caught.value.faults) == 1
 
 
@@ -199,11 +183,16 @@ def test_the_glue_layout_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
         (tmp_path / name).write_text("index\n")
     with pytest.raises(InputError) as caught:
-        ingest("sts_b", root=tmp_path / "data", raw=tmp_path)
+        sts_b.ingest(Storage.at(tmp_path / "data"), tmp_path, Options())
     assert str(caught.value) == (
         f"{tmp_path}: this is the GLUE layout; the re-split STS-B-DIR files are needed: "
         "train_new.tsv, dev_new.tsv, test_new.tsv"
     )
+
+
+def test_grouped_splits_are_refused_because_there_are_no_groups(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sts_b: split: the raw files name no groups"):
+        sts_b.ingest(Storage.at(tmp_path), _raw(tmp_path / "raw"), Options(split="grouped"))
 
 
 def test_the_official_shot_rule_lists_22_many_and_7_medium_bins() -> None:
@@ -218,7 +207,14 @@ def _samples(seen: Inspection, split: str) -> list[int]:
     return [seen.samples(split, region) for region in ("many", "medium", "few")]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the STS-B-DIR files are not beside the repository")
+needs_real_files = pytest.mark.skipif(
+    not REAL.is_dir(), reason="the STS-B-DIR files are not beside the repository"
+)
+
+
+@needs_real_files
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None:
     manifest = ingest("sts_b", root=tmp_path, raw=REAL, say=str)
     assert {split: info.rows for split, info in manifest.splits.items()} == {
@@ -229,13 +225,37 @@ def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None
     assert _samples(official, "test") == [756, 170, 74]
     assert _samples(official, "train") == [4510, 538, 201]
     assert _samples(inspect("sts_b", root=tmp_path, shot_rule="counts"), "test") == [756, 207, 37]
+    assert manifest.split_fingerprint.startswith("12daa666d76831ba")
     assert manifest.notes == (
         "train_new.tsv is the list of YyzHarry/imbalanced-regression",
-        "pairs that stand with the same score in train and val, kept: 7",
-        "pairs that stand with the same score in train and test, kept: 15",
-        "pairs that stand with the same score in val and test, kept: 2",
+        "split: as published",
+        "7 contents in both train and val: 7 of 1,000 val rows, 7 train rows",
+        "15 contents in both train and test: 15 of 1,000 test rows, 18 train rows",
+        "2 contents in both val and test: 2 of 1,000 test rows, 2 val rows",
+        "21 contents more than once in train: 21 rows repeat another",
+        "2 contents more than once in test: 2 rows repeat another",
     )
     assert manifest.train_counts == (
         428, 4, 96, 2, 98, 9, 86, 14, 97, 1, 203, 1, 139, 7, 117, 22, 111, 17, 118, 1, 186, 3, 192, 7, 111,
         27, 150, 35, 143, 1, 357, 6, 332, 22, 239, 55, 209, 71, 257, 5, 352, 3, 229, 4, 126, 20, 115, 25, 133, 263,
     )  # fmt: skip
+
+
+@needs_real_files
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_another_split_of_the_real_files_is_drawn_by_the_published_recipe(tmp_path: Path) -> None:
+    options = {"split": "made", "hold_out": "interpolation", "fraction": 0.25}
+    manifest = ingest("sts_b", root=tmp_path, raw=REAL, options=options, say=str)
+    wide = {
+        split: np.add.reduceat(manifest.splits[split].bin_counts, range(0, 50, 5))
+        for split in ("val", "test")
+    }
+    assert wide["val"].tolist() == wide["test"].tolist() == [100] * 10  # 50 per quarter
+    assert inspect("sts_b", root=tmp_path).shot_rule == "counts"
+    held = inspect("sts_b", root=tmp_path, shot_rule="held_out")
+    assert held.samples("train", "few") == 0
+    assert held.samples("test", "few") > 0
+    assert manifest.notes[1].startswith("split: made, min(n // 2, 50) rows for val and for test")
+    ids = read_split(Storage.at(tmp_path), manifest, "test")["sample_id"].to_pylist()
+    assert {name.split("-")[0] for name in ids} == {"train", "val", "test"}

@@ -1,0 +1,104 @@
+"""The splits that circulate under one name, so that a manifest can say which of them it holds.
+
+Two AgeDB-DIR lists and two STS-B-DIR lists have equal sizes and different rows; numbers on one say nothing about the other.
+A split is recognised by its fingerprint (`dirtune.data.census`: sample ids, splits, labels), a raw list by its SHA-256.
+
+Sources: the files in YyzHarry/imbalanced-regression, BorealisAI/ranksim-imbalanced-regression and
+Wang-ML-Lab/variational-imbalanced-regression. To add one: ingest it, and copy `split_fingerprint` from its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dirtune.data.census import hash_of
+from dirtune.data.splits.rows import LEFT_OUT, Ids, SplitNames
+from dirtune.frozen import canonical_json
+
+
+class KnownSplit(NamedTuple):
+    """One published split of a data set."""
+
+    data: str  # name of the pipeline
+    title: str
+    sizes: Mapping[str, int]
+    lists: tuple[str, ...]  # SHA-256 of the raw file that decides the split
+    fingerprint: str | None = None  # none: the list is known by its hash alone
+    remark: str = ""
+
+
+_AGEDB_SIZES = {"train": 12208, "val": 2140, "test": 2140}
+_STS_B_SIZES = {"train": 5249, "val": 1000, "test": 1000}
+
+KNOWN_SPLITS = (
+    KnownSplit(
+        data="agedb", title="the list of YyzHarry/imbalanced-regression", sizes=_AGEDB_SIZES,
+        lists=("ab9f8d4c7099a9d74ec5094c42b6fe9f1927a166a48d2ab800a88b2fd6081252",),
+        fingerprint="3c607288fe2dc5dd9c57bb40827a3becfcba9536b7b283b98cabc6fb97edaf32",  # id: the column `path`
+    ),
+    KnownSplit(
+        data="agedb", title="the list of Wang-ML-Lab/variational-imbalanced-regression", sizes=_AGEDB_SIZES,
+        lists=("e00bba61a5671b0dea153c70778e531e1eb6022e3d23c13be95fd8c62f384ca7",),
+        remark="of the paths it shares with the list of YyzHarry/imbalanced-regression, 61 % are in the same split; "
+        "results are not comparable with that list",
+    ),
+    KnownSplit(
+        data="sts_b", title="the list of YyzHarry/imbalanced-regression", sizes=_STS_B_SIZES,
+        lists=("4da3322ae29f7ad1b7d03cdeafcb2480c276e5df1d08737678a7856697218a9a",),  # train_new.tsv
+        fingerprint="12daa666d76831ba017719d4a4c95bc2efa0844360d79b3849394f68d04b3747",
+    ),
+    KnownSplit(
+        data="sts_b", title="the list of BorealisAI/ranksim-imbalanced-regression", sizes=_STS_B_SIZES,
+        lists=("cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1",),  # train_new.tsv
+        remark="another random split of the same pairs; the shot rule 'official' does not fit its counts, and results are "
+        "not comparable with the other list",
+    ),
+)  # fmt: skip
+
+
+def fingerprint_of(splits: SplitNames, ids: Ids, labels: NDArray[np.float64]) -> str:
+    """The split fingerprint that the manifest will have, before anything is written; rows left out do not count."""
+    columns = zip(splits.tolist(), ids.tolist(), labels.astype(np.float64), strict=True)
+    return hash_of(
+        hashlib.sha256(canonical_json([split, sample_id]).encode() + label.tobytes()).digest()
+        for split, sample_id, label in columns
+        if split != LEFT_OUT
+    )
+
+
+def identify(name: str, split_fingerprint: str, sizes: Mapping[str, int]) -> str | None:
+    """What is known of a split, as a sentence for the manifest's notes; none if nothing is.
+
+    Args:
+        name: the data set.
+        split_fingerprint: of its manifest.
+        sizes: rows by split.
+    """
+    known = [each for each in KNOWN_SPLITS if each.data == name]
+    for each in known:
+        if each.fingerprint == split_fingerprint:
+            return f"the split is {_described(each)}"
+    alike = [each.title for each in known if dict(each.sizes) == dict(sizes)]
+    if not alike:
+        return None
+    return (
+        f"the splits have the sizes of {' and of '.join(alike)}, but not the rows of any list whose fingerprint is known: "
+        "results are not comparable unless the lists are shown to be equal"
+    )
+
+
+def identify_list(name: str, sha256: str) -> str | None:
+    """What is known of a raw list by its SHA-256, as the end of a sentence that begins with the file's name."""
+    for each in KNOWN_SPLITS:
+        if each.data == name and sha256 in each.lists:
+            return _described(each)
+    return None
+
+
+def _described(known: KnownSplit) -> str:
+    return f"{known.title}, {known.remark}" if known.remark else known.title

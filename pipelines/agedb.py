@@ -1,0 +1,67 @@
+"""agedb: AgeDB-DIR, photographs of known persons and their age, 1 to 101 years.
+
+Source: AgeDB (Moschoglou et al., "AgeDB: the first manually collected, in-the-wild age database", CVPRW 2017), split for
+imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression", ICML 2021; YyzHarry/imbalanced-regression,
+`agedb-dir`). The raw folder holds the list and the images, named `{id}_{person}_{age}_{gender}.jpg`:
+
+    agedb.csv                               age,path,split, such as 31,AgeDB/11706_OliviaHussey_31_f.jpg,train
+    AgeDB/11706_OliviaHussey_31_f.jpg       16,488 of them
+
+The list is public; the images come from their authors, with a password. Label bins are the years 0..120, as in the
+official re-weighting, where the empty bin 0 counts. ACCon's range `R` is 100, as in its paper: the oldest, 101, less the
+youngest, 1. Every person of the published validation and test splits is in its training split, too; the manifest's notes
+say so, and `split=grouped` keeps persons apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from dirtune.data.splits import Recipe
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import LabelSpec, Manifest
+from dirtune.storage import Storage
+from pipelines.face_lists import read_list
+from pipelines.faces import FaceOptions, FaceSet, ingest_faces, raw_folder
+
+NAME = "agedb"
+IMAGES = "AgeDB"
+LABEL = LabelSpec(
+    name="age", unit="years", low=0.0, high=121.0, bin_width=1.0, num_bins=121, contrast_range=100.0
+)
+PUBLISHED = Recipe(per_bin=30)
+_FILE_NAME = re.compile(rf"{IMAGES}/\d+_(?P<person>[^/]+)_\d+_[a-z]\.jpg")
+
+
+class Options(FaceOptions):
+    """Settings of the ingest."""
+
+    split_list: str = "agedb.csv"
+    """The list in the raw folder; two with this name circulate, and only that of Yang et al. belongs to the papers."""
+
+
+def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+    """Read the list and the images and write the data set, unless equal files and options have been ingested.
+
+    Raises:
+        InputError: files are missing, rows or images cannot be used, or the data cannot be split as asked.
+    """
+    folder = raw_folder(NAME, raw, f"{options.split_list} and {IMAGES}/")
+    rows = read_list(folder / options.split_list, LABEL, person_of)
+    if not (folder / IMAGES).is_dir():
+        rule = "no such folder; the images of AgeDB are given by their authors on request, with a password"
+        raise InputError(Fault(where=str(folder / IMAGES), rule=rule))
+    sha256 = hashlib.sha256((folder / options.split_list).read_bytes()).hexdigest()
+    faces = FaceSet(
+        name=NAME, label=LABEL, recipe=PUBLISHED, folder=folder, rows=rows,
+        hashes={options.split_list: sha256},
+    )  # fmt: skip
+    return ingest_faces(storage, faces, options)
+
+
+def person_of(path: str) -> str | None:
+    """The person named in a path; none if it is no path of this data set."""
+    found = _FILE_NAME.fullmatch(path)
+    return found and found["person"]

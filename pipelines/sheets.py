@@ -1,0 +1,236 @@
+"""`Sheet`: a researcher's own table, read from a csv, tsv or Parquet file, with everything that is wrong with its rows.
+
+Cells of text files are read as text and only then taken for numbers, so that one bad cell is one fault with its row, and
+not a column of another type. Rows are counted as they stand in the file: the header of a text file is row 1, the first row
+of a Parquet file is row 1. Blank lines are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dirtune.data.census import SHOWN_FAULTS, refuse
+from dirtune.errors import Fault, InputError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+_EMPTY = "the cell is empty"
+
+
+@dataclass
+class Sheet:
+    """A table and the faults found in it so far; reading a column adds those of its cells."""
+
+    path: Path
+    table: pa.Table
+    row_numbers: NDArray[np.int64]  # of each row of the table, in the file
+    unreadable: list[Fault] = field(default_factory=list)  # rows that are not in the table
+    column_faults: list[Fault] = field(default_factory=list)
+    row_faults: dict[int, list[Fault]] = field(default_factory=dict)  # by position in the table
+
+    def require(self, columns: Mapping[str, str | None]) -> None:
+        """Refuse columns that do not exist or have two roles.
+
+        Args:
+            columns: by the option that names them; none: the option is not used.
+
+        Raises:
+            InputError: with all of them.
+        """
+        known, taken, faults = self.table.column_names, dict[str, str](), list[Fault]()
+        for option, column in columns.items():
+            if column is not None and column not in known:
+                rule = "no such column"
+                faults.append(
+                    Fault(where=str(self.path), key=option, rule=rule, got=column, known=known)
+                )
+            elif column is not None and taken.setdefault(column, option) != option:
+                rule = f"the column is {taken[column]!r} already"
+                faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column))
+        refuse(faults, where=str(self.path))
+
+    def blame(self, row: int, column: str, rule: str, got: object = None) -> None:
+        """Add a fault of a cell."""
+        where = f"{self.path}:{self.row_numbers[row]}"
+        fault = Fault(where=where, key=column, rule=rule, got=got)
+        self.row_faults.setdefault(row, []).append(fault)
+
+    def numbers(self, column: str, *, hint: str = "") -> NDArray[np.float64]:
+        """A column as numbers, NaN where a cell is at fault; a column of texts is one fault, which ends with the hint."""
+        cells = _plain(self.table.column(column))
+        if pa.types.is_string(cells.type):
+            cells = pc.utf8_trim_whitespace(cells)
+            values = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, None)
+        else:
+            values = cells
+        try:
+            numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            return self._no_numbers(column, f"a column of {cells.type}{hint}")
+        bad = np.flatnonzero(~np.isfinite(numbers))
+        texts = [(row, cells[row].as_py()) for row in bad.tolist()]
+        strangers = [text for _, text in texts if not _is_blank(text)]
+        if len(strangers) > len(numbers) // 2:
+            return self._no_numbers(column, f"most cells are no numbers{hint}", strangers[0])
+        for row, text in texts:
+            rule = _EMPTY if _is_blank(text) else "must be a finite number"
+            self.blame(row, column, rule, None if _is_blank(text) else text)
+        return np.where(np.isfinite(numbers), numbers, np.nan)
+
+    def _no_numbers(self, column: str, rule: str, got: object = None) -> NDArray[np.float64]:
+        self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule, got=got))
+        return np.full(len(self.row_numbers), np.nan)
+
+    def texts(self, column: str) -> NDArray[Any]:
+        """A column as texts (objects), empty where a cell is at fault; numbers are written out."""
+        cells = _plain(self.table.column(column))
+        try:
+            found = pc.fill_null(pc.cast(cells, pa.string()), "").to_pylist()
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            rule = f"a column of {cells.type} cannot be read as texts"
+            self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule))
+            found = [""] * len(self.row_numbers)
+        else:
+            for row, text in enumerate(found):
+                if not text.strip():
+                    self.blame(row, column, _EMPTY)
+        return np.array(found, dtype=object)
+
+    def usable(self, skip_bad: int) -> NDArray[np.int64]:
+        """Positions of the rows without a fault.
+
+        Raises:
+            InputError: a whole column is at fault, or more rows than `skip_bad`.
+        """
+        bad = len(self.unreadable) + len(self.row_faults)
+        if self.column_faults or bad > skip_bad:
+            refuse([*self.column_faults, *self.faults], where=str(self.path))
+        rows = np.arange(len(self.row_numbers))
+        good = rows[~np.isin(rows, list(self.row_faults))]
+        if not len(good):
+            raise InputError(Fault(where=str(self.path), rule="no row can be used"))
+        return good
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Faults of rows: first those that could not be read at all, then in the order of the file."""
+        return [
+            *self.unreadable,
+            *(each for row in sorted(self.row_faults) for each in self.row_faults[row]),
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the manifest on the rows that are left out."""
+        if not self.faults:
+            return []
+        count = len(self.unreadable) + len(self.row_faults)
+        shown = [f"left out: {fault}" for fault in self.faults[:SHOWN_FAULTS]]
+        return [f"rows that cannot be used, left out: {count}", *shown]
+
+
+def data_file(pipeline: str, raw: Path | None) -> Path:
+    """The file that was given, or the only one of its kind in the folder that was.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    kinds = ", ".join(SUFFIXES)
+    if raw is None:
+        rule = (
+            f"needs a file ({kinds}) or the folder of one (`dirtune ingest {pipeline} --raw FILE`)"
+        )
+        raise InputError(Fault(where=pipeline, key="raw", rule=rule))
+    if not raw.exists():
+        raise InputError(Fault(where=str(raw), rule="no such file or folder"))
+    found = sorted(raw.iterdir()) if raw.is_dir() else [raw]
+    files = [file for file in found if file.suffix.lower() in SUFFIXES]
+    if len(files) != 1:
+        names = [file.name for file in files] if raw.is_dir() else raw.name
+        raise InputError(Fault(where=str(raw), rule=f"must be one file of {kinds}", got=names))
+    return files[0].resolve()
+
+
+def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None = None) -> Sheet:
+    """Read a whole file; the kind is told by its suffix.
+
+    Args:
+        delimiter: between the cells of a text file; none: a tab in tsv, a comma in csv.
+        quoted: whether a cell of a text file may stand in double quotes; none: in csv, not in tsv.
+
+    Raises:
+        InputError: the file is no such table, or has two columns of one name.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pq.ParquetFile(path).read()
+            sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
+        else:
+            sheet = _read_text(path, delimiter, quoted)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
+    names = sheet.table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    rule = "two columns have this name"
+    refuse([Fault(where=str(path), rule=rule, got=name) for name in twice], where=str(path))
+    return sheet
+
+
+def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
+    is_tsv, invalid = path.suffix.lower() == ".tsv", list[tuple[int, int, int]]()
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        invalid.append((row.number, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    has_quotes = not is_tsv if quoted is None else quoted
+    table = pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no number
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=delimiter or ("\t" if is_tsv else ","),
+            quote_char='"' if has_quotes else False,
+            newlines_in_values=has_quotes, ignore_empty_lines=False, invalid_row_handler=skip,
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(default_column_type=pa.string()),
+    )  # fmt: skip
+    unreadable = [
+        Fault(where=f"{path}:{number}", rule=f"must have {expected} cells", got=actual)
+        for number, expected, actual in invalid
+    ]
+    numbers = np.setdiff1d(
+        np.arange(2, 2 + table.num_rows + len(invalid)), [number for number, _, _ in invalid]
+    )
+    written = np.flatnonzero(_is_written(table))
+    return Sheet(path, table.take(written), numbers[written], unreadable)
+
+
+def _is_written(table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows have a cell that is not empty."""
+    written = np.zeros(table.num_rows, dtype=np.bool_)
+    for column in table.columns:
+        written |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)
+    return written
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts and dictionaries in all their Arrow forms as plain ones."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    return column.cast(pa.string()) if is_text else column
+
+
+def _is_blank(cell: object) -> bool:
+    # A NaN in a Parquet file is what pandas makes of an empty cell.
+    return cell is None or cell == "" or cell != cell

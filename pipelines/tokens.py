@@ -1,0 +1,119 @@
+"""Pairs of texts as token ids and, with a sentence model, as vectors: what `sts_b` and `text_pairs` share.
+
+Each text becomes 40 token ids: 0 is padding, 1 a token outside the vocabulary, the rest counts down in frequency over all
+rows of the raw files, whatever their split (30,000 tokens at most; case is kept). `vocabulary.json` holds the id of each
+token. Because rows that are left out count as well, every split of the same files has the same ids.
+
+Tokens come from nltk's `NLTKWordTokenizer`, which its `word_tokenize` uses as well, but without splitting the text into
+sentences first, which would need a download: a full stop inside a text of several sentences stays with its word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dirtune.manifest import SPLITS, InputSpec
+from pipelines.sentence_features import SentenceFeatures, feature_inputs
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+TEXTS = ("first", "second")
+MAX_TOKENS = 40
+MAX_VOCABULARY = 30_000
+PADDING, UNKNOWN, FIRST_TOKEN = 0, 1, 2
+_BLOCKS = 2  # a set of a few megabytes needs no more tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPairs:
+    """What `write_dataset` needs of pairs."""
+
+    splits: dict[str, Dataset]
+    inputs: dict[str, InputSpec]
+    side_files: dict[str, bytes]
+
+
+def encoded_pairs(pairs: pa.Table, model: str | None) -> EncodedPairs:
+    """Tokenise all pairs, count the vocabulary, and write both texts as ids; needs a Ray session.
+
+    Args:
+        pairs: columns `sample_id`, `split`, `first`, `second`, `label` and, if there are groups, `group`; rows of other
+            splits than train, val and test count for the vocabulary only.
+        model: of the sentence features, as `sentence_features.locate` gives it; none: there are none.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    features = feature_inputs(model, TEXTS) if model else {}
+    prepared = _prepared(pairs, model)
+    vocabulary = _vocabulary(prepared)
+    tokens = InputSpec(kind="tokens", shape=(MAX_TOKENS,), vocabulary=FIRST_TOKEN + len(vocabulary))
+    kept = [name for name in ("sample_id", "label", "group") if name in pairs.column_names]
+    return EncodedPairs(
+        splits={split: _encoded(prepared, split, vocabulary, [*kept, *features]) for split in SPLITS},
+        inputs=dict.fromkeys(TEXTS, tokens) | features,
+        side_files={"vocabulary.json": json.dumps(vocabulary, indent=0).encode()},
+    )  # fmt: skip
+
+
+def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
+    """All pairs with `<name>_tokens` (joined by spaces) and, with a model, `<name>_features`; computed once."""
+    import ray.data
+
+    dataset = ray.data.from_arrow(pairs, override_num_blocks=_BLOCKS)
+    dataset = dataset.map_batches(_tokenise, batch_format="numpy")
+    if model is not None:
+        dataset = dataset.map_batches(
+            SentenceFeatures,
+            fn_constructor_args=(model, TEXTS),
+            compute=ray.data.ActorPoolStrategy(size=1),
+            batch_size=1024,
+        )
+    return dataset.materialize()
+
+
+def _tokenise(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    from nltk.tokenize import NLTKWordTokenizer  # needed on Ray's workers, slow to import
+
+    tokenizer = NLTKWordTokenizer()
+    for name in TEXTS:
+        tokens = [" ".join(tokenizer.tokenize(text)[:MAX_TOKENS]) for text in batch[name]]
+        batch[f"{name}_tokens"] = np.array(tokens, dtype=object)
+    return batch
+
+
+def _vocabulary(prepared: Dataset) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    columns = [f"{name}_tokens" for name in TEXTS]
+    for batch in prepared.select_columns(columns).iter_batches():
+        counts.update(token for name in columns for text in batch[name] for token in text.split())
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    return {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
+
+
+def _encoded(
+    prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]
+) -> Dataset:
+    def encode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        rows = batch["split"] == split
+        tokens = {name: _ids(batch[f"{name}_tokens"][rows], vocabulary) for name in TEXTS}
+        return {**{name: batch[name][rows] for name in kept}, **tokens}
+
+    return prepared.map_batches(encode, batch_format="numpy")
+
+
+def _ids(texts: NDArray[Any], vocabulary: Mapping[str, int]) -> NDArray[np.int32]:
+    ids = np.full((len(texts), MAX_TOKENS), PADDING, dtype=np.int32)
+    for row, text in enumerate(texts):
+        tokens = text.split()
+        ids[row, : len(tokens)] = [vocabulary.get(token, UNKNOWN) for token in tokens]
+    return ids

@@ -1,0 +1,267 @@
+"""Run with `pytest tests/data/test_downloads.py`. Everything is served on the loopback interface of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dirtune.data.downloads import SUMS, RawFile, download, unpack
+from dirtune.errors import InputError
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Site:
+    """A server of one file, and how it behaves."""
+
+    url: str = ""
+    content: bytes = CONTENT
+    breaks_off_after: int | None = None  # bytes of an answer
+    knows_ranges: bool = True
+    modified: float | None = None  # when the file was changed, if conditions are understood
+    asked: list[str | None] = field(default_factory=list)  # the ranges of all requests
+
+
+class _Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        site, range_ = self.site, self.headers.get("Range")
+        site.asked.append(range_)
+        if self.path != "/file":
+            self.send_error(404)
+            return
+        if self._is_outdated():
+            self.send_error(412)
+            return
+        start = int(range_.removeprefix("bytes=").removesuffix("-")) if range_ else 0
+        if not site.knows_ranges:
+            start = 0
+        if start and start >= len(site.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(site.content)}")
+            self.end_headers()
+            return
+        self._answer(site.content[start:], status=206 if start else 200)
+
+    def _is_outdated(self) -> bool:
+        since = self.headers.get("If-Unmodified-Since")
+        if since is None or self.site.modified is None:
+            return False
+        return parsedate_to_datetime(since).timestamp() < self.site.modified
+
+    def _answer(self, body: bytes, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.site.breaks_off_after])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    served = Site()
+    handler = type("Handler", (_Handler,), {"site": served})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_port}/file"
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _file(site: Site, sha256: str | None = SHA256) -> RawFile:
+    return RawFile(name="faces.bin", url=site.url, sha256=sha256)
+
+
+def _fault(file: RawFile, folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        download(file, folder, say=str)
+    return str(caught.value)
+
+
+def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        download(_file(site), tmp_path / "raw", say=said.append)
+    assert (tmp_path / "raw" / "faces.bin").read_bytes() == CONTENT
+    assert os.listdir(tmp_path / "raw") == ["faces.bin"]
+    assert said == [f"faces.bin: SHA-256 {SHA256}, as published"] * 2
+    assert site.asked == [None]
+
+
+def test_a_wrong_hash_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
+    wrong = "0" * 64
+    said = _fault(_file(site, wrong), tmp_path)
+    assert said == (
+        f"{site.url}: the content is not the expected one, SHA-256 {wrong}; nothing was kept"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupted_download_is_continued_where_it_broke_off(
+    site: Site, tmp_path: Path
+) -> None:
+    site.breaks_off_after = 2_000_000
+    said = _fault(_file(site), tmp_path)
+    assert said == (
+        f"{site.url}: the download broke off after 2,000,000 bytes (3,120,000 bytes are missing); "
+        "the next one continues it"
+    )
+    assert not (tmp_path / "faces.bin").exists()
+    assert "after 4,000,000 bytes" in _fault(_file(site), tmp_path)
+    download(_file(site), tmp_path, say=str)
+    assert (tmp_path / "faces.bin").read_bytes() == CONTENT
+    assert site.asked == [None, "bytes=2000000-", "bytes=4000000-"]
+    assert os.listdir(tmp_path) == ["faces.bin"]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole_file(site: Site, tmp_path: Path) -> None:
+    (tmp_path / ".faces.bin.part").write_bytes(CONTENT[:1000])
+    site.knows_ranges = False
+    download(_file(site), tmp_path, say=str)
+    assert (tmp_path / "faces.bin").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> None:
+    (tmp_path / ".faces.bin.part").write_bytes(CONTENT)
+    download(_file(site), tmp_path, say=str)
+    assert (tmp_path / "faces.bin").read_bytes() == CONTENT
+    assert site.asked == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("size", [1000, len(CONTENT) + 1])
+def test_a_file_that_has_changed_since_is_fetched_anew(
+    site: Site, tmp_path: Path, size: int
+) -> None:
+    """Either by the time of its last change, or because the part is longer than the file."""
+    part = tmp_path / ".faces.bin.part"
+    part.write_bytes(b"x" * size)
+    os.utime(part, (1_000_000, 1_000_000))
+    site.modified = 2_000_000.0 if size < len(CONTENT) else None
+    download(_file(site, None), tmp_path, say=str)
+    assert (tmp_path / "faces.bin").read_bytes() == CONTENT
+
+
+def test_an_unknown_hash_is_recorded_and_checked_from_then_on(site: Site, tmp_path: Path) -> None:
+    said: list[str] = []
+    download(_file(site, None), tmp_path, say=said.append)
+    assert said == [f"faces.bin: SHA-256 {SHA256}, recorded in {SUMS}, no hash is published"]
+    assert (tmp_path / SUMS).read_text() == f"{SHA256}  faces.bin\n"
+    download(_file(site, None), tmp_path, say=said.append)
+    assert (tmp_path / SUMS).read_text().count("\n") == 1
+    (tmp_path / "faces.bin").unlink()
+    site.content = CONTENT[:-1]
+    assert "the content is not the expected one" in _fault(_file(site, None), tmp_path)
+
+
+def test_another_file_of_the_name_is_not_overwritten(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "faces.bin").write_text("mine")
+    assert "another file of this name is here; move it away" in _fault(_file(site), tmp_path)
+    assert (tmp_path / "faces.bin").read_text() == "mine"
+    assert site.asked == []
+
+
+def test_a_missing_page_and_a_dead_server_are_said_with_the_address(
+    site: Site, tmp_path: Path
+) -> None:
+    gone = RawFile(name="a", url=site.url.replace("/file", "/gone"))
+    assert "HTTP Error 404" in _fault(gone, tmp_path)
+    dead = RawFile(name="a", url="http://127.0.0.1:9/a")
+    assert _fault(dead, tmp_path).startswith("http://127.0.0.1:9/a: the download broke off after 0")
+
+
+def _tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _link(target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("faces/link")
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+def test_an_archive_is_fetched_unpacked_and_not_fetched_again(site: Site, tmp_path: Path) -> None:
+    site.content = _tar(tmp_path / "a.tar.gz", {"faces/01/a.jpg": b"a"}).read_bytes()
+    file = RawFile(name="faces.tar.gz", url=site.url, unpacks_to=("faces",))
+    said: list[str] = []
+    download(file, tmp_path / "raw", say=said.append)
+    assert (tmp_path / "raw" / "faces" / "01" / "a.jpg").read_bytes() == b"a"
+    (tmp_path / "raw" / "faces.tar.gz").unlink()
+    download(file, tmp_path / "raw", say=said.append)
+    assert said[1:] == ["faces.tar.gz: unpacked to faces", "faces.tar.gz: unpacked already"]
+    assert site.asked == [None]
+
+
+@pytest.mark.parametrize("make", [_tar, _zip])
+@pytest.mark.parametrize("name", ["../evil", "faces/../../evil", "/evil", "..\\evil"])
+def test_members_that_escape_are_refused_and_nothing_is_unpacked(make, name, tmp_path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    archive = make(folder / "faces", {"good": b"", name: b"evil"})
+    with pytest.raises(InputError, match="damaged or unsafe and was not unpacked"):
+        unpack(archive, folder)
+    assert os.listdir(folder) == ["faces"]
+    assert not list(tmp_path.glob("**/*evil"))
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside"])
+def test_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "link": _link(target)})
+    with pytest.raises(InputError, match="damaged or unsafe"):
+        unpack(archive, tmp_path)
+    assert os.listdir(tmp_path) == ["a.tar.gz"]
+
+
+def test_zip_archives_are_unpacked_too(tmp_path: Path) -> None:
+    unpack(_zip(tmp_path / "a.zip", {"AgeDB/1_A_2_m.jpg": b"a", "read.me": b"b"}), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["AgeDB", "a.zip", "read.me"]
+    assert (tmp_path / "AgeDB" / "1_A_2_m.jpg").read_bytes() == b"a"
+
+
+def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "AgeDB").mkdir()
+    with pytest.raises(InputError, match=r"is here already; move it away, got '.*AgeDB'"):
+        unpack(_zip(tmp_path / "a.zip", {"AgeDB/a.jpg": b"a", "b": b""}), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["AgeDB", "a.zip"]
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    whole = _tar(tmp_path / "a.tar.gz", {"faces/a": os.urandom(10_000)}).read_bytes()
+    for content in (whole[: len(whole) // 2], b"no archive"):
+        (tmp_path / "b.tar.gz").write_bytes(content)
+        with pytest.raises(InputError, match=r"b\.tar\.gz: the archive is damaged or unsafe"):
+            unpack(tmp_path / "b.tar.gz", tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "b.tar.gz"]

@@ -1,0 +1,105 @@
+"""Run with `pytest tests/data/test_images.py`."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from dirtune.data.images import JPEG_QUALITY, decode, encode, resized
+from dirtune.errors import InputError
+from dirtune.manifest import InputSpec
+
+JPEG = InputSpec(kind="image", shape=(3, 32, 48), encoding="jpeg", quality=95)
+PNG = InputSpec(kind="image", shape=(3, 32, 48), encoding="png")
+
+
+def _smooth(height: int = 32, width: int = 48) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([4 * x, 4 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
+
+
+def test_png_keeps_every_pixel() -> None:
+    pixels = _smooth()
+    stored = encode(Image.fromarray(pixels), PNG)
+    np.testing.assert_array_equal(
+        decode([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1)
+    )
+
+
+def test_jpeg_keeps_a_smooth_image_nearly() -> None:
+    pixels = _smooth()
+    restored = decode([encode(Image.fromarray(pixels), JPEG)], JPEG, name="image")[0]
+    difference = restored.astype(float) - pixels.transpose(2, 0, 1)
+    assert np.abs(difference).mean() < 1.5
+
+
+def test_a_lower_quality_takes_fewer_bytes_and_none_means_95() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
+    image = Image.fromarray(noise)
+    low = JPEG.model_copy(update={"quality": 50})
+    unsaid = JPEG.model_copy(update={"quality": None})
+    assert JPEG_QUALITY == 95
+    assert len(encode(image, low)) < len(encode(image, JPEG))
+    assert encode(image, unsaid) == encode(image, JPEG)
+
+
+def test_grey_images_have_one_channel() -> None:
+    spec = InputSpec(kind="image", shape=(1, 8, 6), encoding="png")
+    pixels = np.arange(48, dtype=np.uint8).reshape(8, 6)
+    stored = encode(Image.fromarray(pixels), spec)
+    np.testing.assert_array_equal(decode([stored], spec, name="image"), pixels[None, None])
+
+
+def test_resizing_fills_the_shape_in_the_colours_of_the_input() -> None:
+    grey = Image.fromarray(np.full((10, 100), 77, np.uint8))
+    image = resized(grey, JPEG)
+    assert (image.mode, image.size) == ("RGB", (48, 32))
+    assert set(np.asarray(image).flatten().tolist()) == {77}
+
+
+def test_halving_an_image_averages_with_the_weights_of_a_triangle() -> None:
+    """Bilinear with support two: an inner output pixel weighs its four inputs 1, 3, 3, 1 in each direction."""
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8)).astype(np.uint8)
+    spec = InputSpec(kind="image", shape=(1, 4, 4))
+    found = np.asarray(resized(Image.fromarray(pixels), spec))
+    weights = np.array([1, 3, 3, 1]) / 8
+    for row in (1, 2):
+        for column in (1, 2):
+            window = pixels[2 * row - 1 : 2 * row + 3, 2 * column - 1 : 2 * column + 3]
+            assert abs(float(found[row, column]) - weights @ window @ weights) < 1.01
+
+
+def test_bytes_that_are_no_image_are_refused() -> None:
+    with pytest.raises(InputError, match="face: a stored image cannot be decoded"):
+        decode([b"not a jpeg"], JPEG, name="face")
+    whole = encode(Image.fromarray(_smooth()), JPEG)
+    with pytest.raises(InputError, match=r"cannot be decoded .*runcated"):
+        decode([whole[: len(whole) // 2]], JPEG, name="face")
+
+
+def test_an_image_of_another_number_of_channels_is_refused_and_not_repeated() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(_smooth()[:, :, 0]).save(stream, "PNG")
+    with pytest.raises(InputError, match=r"must have shape \(3, 32, 48\), got \(1, 32, 48\)"):
+        decode([stream.getvalue()], PNG, name="face")
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"kind": "vector"}, "only images of 1 or 3 channels"),
+        ({"shape": (4, 8, 8)}, "only images of 1 or 3 channels"),
+        ({"shape": (8, 8)}, "only images of 1 or 3 channels"),
+        ({"encoding": "png"}, "quality is a setting of jpeg alone"),
+        ({"quality": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_specification_that_no_encoder_could_follow_is_refused(
+    changed: dict[str, object], rule: str
+) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        InputSpec.model_validate(JPEG.model_dump() | changed)

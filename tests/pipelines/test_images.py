@@ -1,0 +1,153 @@
+"""Run with `pytest tests/pipelines/test_images.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dirtune.data.store import decode, read_split
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import Manifest
+from dirtune.storage import Storage
+from pipelines import images
+from pipelines.images import Options
+
+SPLITS = ["train", "train", "val", "test", "train", "test"]
+
+
+def _options(**given: object) -> Options:
+    return read(Options, {"name": "photos", "label": "age", **given}, where="options")
+
+
+def _raw(folder: Path) -> Path:
+    """Six images of several formats and sizes, the last a copy of the first, and their list."""
+    drawn = np.random.default_rng(0)
+    names = ["a.png", "b.jpg", "sub/c.png", "d.bmp", "e.png"]
+    for place, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shape = (20 + place, 30, 3) if place % 2 == 0 else (16, 16)
+        Image.fromarray(drawn.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
+    (folder / "f.png").write_bytes((folder / "a.png").read_bytes())
+    frame = {"path": [*names, "f.png"], "age": [10.0, 20.0, 30.0, 40.0, 50.0, 10.0], "part": SPLITS}
+    pd.DataFrame(frame).to_csv(folder / "list.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _raw(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def ingested(
+    raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> tuple[Storage, Manifest]:
+    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    return storage, images.ingest(storage, raw, _options(split_column="part", image_size=12))
+
+
+def _expected(path: Path, size: int, mode: str = "RGB") -> np.ndarray:
+    image = Image.open(path).convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1)
+
+
+@pytest.mark.ray
+def test_small_images_are_stored_as_the_pixels_of_the_resized_files(
+    raw: Path, ingested: tuple[Storage, Manifest]
+) -> None:
+    assert ingested[1].inputs["image"].encoding == "raw"
+    seen = []
+    for split in ("train", "val", "test"):
+        arrays = decode(read_split(*ingested, split), ingested[1])
+        for name, image in zip(arrays["sample_id"], arrays["image"], strict=True):
+            np.testing.assert_array_equal(image, _expected(raw / name, 12))
+            seen.append((name, split))
+    listed = pd.read_csv(raw / "list.csv")
+    assert sorted(seen) == sorted(zip(listed["path"], listed["part"], strict=True))
+
+
+@pytest.mark.ray
+def test_equal_images_in_two_splits_are_leaks(ingested: tuple[Storage, Manifest]) -> None:
+    assert ingested[1].notes == (
+        "split: as published",
+        "1 content in both train and test: 1 of 2 test rows, 1 train rows",
+    )
+
+
+@pytest.mark.ray
+def test_an_unchanged_request_returns_the_set_without_starting_ray(
+    raw: Path, ingested: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(images, "ray_session")
+    options = _options(split_column="part", image_size=12)
+    assert images.ingest(ingested[0], raw / "list.csv", options) == ingested[1]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out(
+    tmp_path: Path,
+) -> None:
+    raw = _raw(tmp_path)
+    (raw / "e.png").write_bytes((raw / "e.png").read_bytes()[:200])
+    listed = pd.read_csv(raw / "list.csv")
+    listed = listed.assign(key=list("uvwxyz"), who=list("aabbcc"))
+    listed.loc[len(listed)] = ["b.jpg", 25.0, "train", "t", "a"]  # one image, two labels
+    listed.to_parquet(raw / "list.parquet")
+    (raw / "list.csv").unlink()
+    settings = {"split_column": "part", "id": "key", "group": "who", "skip_bad": 1}
+    options = _options(**settings, image_size=16, channels=1, encoding="png")
+    storage = Storage.at(tmp_path / "data")
+    manifest = images.ingest(storage, raw, options)
+    assert manifest.inputs["image"].shape == (1, 16, 16)
+    arrays = decode(read_split(storage, manifest, "train"), manifest)
+    assert arrays["sample_id"].tolist() == ["t", "u", "v"]
+    assert arrays["group"].tolist() == ["a", "a", "a"]
+    assert arrays["label"].tolist() == [25.0, 10.0, 20.0]
+    for row, name in enumerate(("b.jpg", "a.png", "b.jpg")):
+        np.testing.assert_array_equal(arrays["image"][row], _expected(raw / name, 16, "L"))
+    assert manifest.notes[-2] == "rows that cannot be used, left out: 1"
+    assert "list.parquet:5: path: the image cannot be read (" in manifest.notes[-1]
+    with pytest.raises(InputError, match=r"list\.parquet:5: path: the image cannot be read"):
+        images.ingest(storage, raw, options.model_copy(update={"skip_bad": 0}))
+    assert images.ingest(storage, raw, options) == manifest
+
+
+def test_missing_images_are_named_by_row_before_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(images, "ray_session")
+    listed = pd.DataFrame({"path": ["no.png", "", "no.png"], "age": ["1", "2", "old"]})
+    listed.to_csv(tmp_path / "list.csv", index=False)
+    with pytest.raises(InputError) as caught:
+        images.ingest(Storage.at(tmp_path / "data"), tmp_path, _options())
+    found = [
+        str(each).removeprefix(f"{tmp_path.resolve()}/list.csv") for each in caught.value.faults
+    ]
+    assert found == [
+        ":2: path: no such image, got 'no.png'",
+        ":3: path: the cell is empty",
+        ":4: id: the sample id stands in row 2 already, got 'no.png'",
+        ":4: age: must be a finite number, got 'old'",
+        ":4: path: no such image, got 'no.png'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "encoding"),
+    [({}, "jpeg"), ({"image_size": 64}, "raw"), ({"image_size": 65}, "jpeg"),
+     ({"encoding": "raw"}, "raw"), ({"image_size": 32, "encoding": "jpeg", "quality": 80}, "jpeg")],
+)  # fmt: skip
+def test_small_images_are_raw_unless_asked(given: dict[str, object], encoding: str) -> None:
+    stored = _options(**given).stored
+    assert (stored.encoding, stored.quality) == (encoding, given.get("quality"))
+
+
+def test_quality_without_jpeg_is_refused() -> None:
+    with pytest.raises(InputError, match="quality needs encoding=jpeg"):
+        _options(image_size=32, quality=90)

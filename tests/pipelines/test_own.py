@@ -1,0 +1,175 @@
+"""Run with `pytest tests/pipelines/test_own.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dirtune.data.splits import Rows
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import LabelSpec
+from pipelines.own import (
+    Division,
+    balanced_recipe,
+    divide,
+    read_entries,
+    request_of,
+)
+from pipelines.own_options import OwnOptions
+from pipelines.sheets import Sheet, read_sheet
+
+HEADER = "who,person,part,y"
+ROWS = ["a,ann,train,1", "b,ann,Dev,2", "c,bob,test,3", "d,bob,left_out,4", "e,cid,training,5"]
+
+
+def _options(**given: object) -> OwnOptions:
+    return read(OwnOptions, {"name": "mine", "label": "y", **given}, where="options")
+
+
+def _sheet(folder: Path, rows: list[str]) -> Sheet:
+    (folder / "a.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    return read_sheet(folder / "a.csv")
+
+
+def _faults(folder: Path, rows: list[str], **given: object) -> list[str]:
+    sheet = _sheet(folder, rows)
+    read_entries(sheet, _options(**given))
+    return [str(fault).removeprefix(str(sheet.path)) for fault in sheet.faults]
+
+
+def _divided(labels: np.ndarray, folder: Path, **given: object) -> Division:
+    sheet = _sheet(folder, [f"{row},,,{label!r}" for row, label in enumerate(labels.tolist())])
+    options = _options(**given)
+    entries = read_entries(sheet, options)
+    used = sheet.usable(0)
+    return divide(options, entries, used, list(range(len(used))))
+
+
+def _long_tail(rows: int = 1000) -> np.ndarray:
+    return np.round(np.random.default_rng(0).exponential(20.0, rows), 3)
+
+
+def test_ids_groups_and_splits_are_read_from_their_columns(tmp_path: Path) -> None:
+    options = _options(id="who", group="person", split_column="part")
+    sheet = _sheet(tmp_path, ROWS)
+    entries = read_entries(sheet, options)
+    used = sheet.usable(0)
+    division = divide(options, entries, used, [0, 1, 2, 3, 4])
+    assert division.table({"more": ["v", "w", "x", "y", "z"]}).to_pydict() == {
+        "sample_id": ["a", "b", "c", "d", "e"],
+        "split": ["train", "val", "test", "left_out", "train"],
+        "label": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "group": ["ann", "ann", "bob", "bob", "cid"],
+        "more": ["v", "w", "x", "y", "z"],
+    }
+    assert division.train.tolist() == [0, 4]
+    assert (
+        "1 group in both train and val: 1 of 1 val rows, 1 train rows" in division.assignment.notes
+    )
+
+
+def test_rows_without_an_id_are_called_by_their_number_in_the_file(tmp_path: Path) -> None:
+    assert read_entries(_sheet(tmp_path, ROWS), _options()).ids.tolist()[:2] == [
+        "row-0000002", "row-0000003",
+    ]  # fmt: skip
+
+
+def test_every_fault_of_these_columns_is_named_by_its_row(tmp_path: Path) -> None:
+    rows = ["a,ann,train,1", "a,ann,trian,12", ",,,", "b,,train,-1", "c,cid,test,x", "d,d,val,2"]
+    found = _faults(
+        tmp_path, rows, id="who", group="person", split_column="part", low=0, high=10
+    )  # fmt: skip
+    assert found == [
+        ":3: who: the sample id stands in row 2 already, got 'a'",
+        ":3: y: must be within 0..10, got 12.0",
+        ":3: part: must be one of train, val, test, left_out, got 'trian'",
+        ":5: y: must be within 0..10, got -1.0",
+        ":5: person: the cell is empty",
+        ":6: y: must be a finite number, got 'x'",
+    ]
+
+
+def test_rows_that_cannot_be_used_are_in_no_split(tmp_path: Path) -> None:
+    sheet = _sheet(tmp_path, [*ROWS, "f,fay,train,?"])
+    options = _options(id="who", split_column="part", skip_bad=1)
+    entries = read_entries(sheet, options)
+    used = sheet.usable(options.skip_bad)
+    division = divide(options, entries, used, [0] * 5)
+    assert division.table({})["sample_id"].to_pylist() == ["a", "b", "c", "d", "e"]
+
+
+def test_grouped_splits_need_a_column_of_groups(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="grouped splits need them"):
+        _divided(_long_tail(), tmp_path, split="grouped")
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    sheet = _sheet(tmp_path, [row for row in ROWS if "Dev" not in row])
+    options = _options(split_column="part")
+    entries = read_entries(sheet, options)
+    with pytest.raises(InputError, match="mine: val: the split would have no rows"):
+        divide(options, entries, sheet.usable(0), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("rows", [300, 1000, 5000])
+def test_made_splits_hold_about_a_tenth_each_and_balance_the_label(
+    tmp_path: Path, rows: int
+) -> None:
+    division = _divided(_long_tail(rows), tmp_path)
+    sizes = {split: len(division.assignment.members(split)) for split in ("train", "val", "test")}
+    assert sizes["val"] == sizes["test"]
+    assert 0.03 * rows < sizes["val"] <= 0.1 * rows
+    assert sum(sizes.values()) == rows
+    mean = {
+        split: division.rows.labels[division.assignment.members(split)].mean() for split in sizes
+    }
+    assert mean["val"] > mean["train"]  # balanced: the rare, large labels come more often
+    assert mean["test"] > mean["train"]
+
+
+def test_natural_splits_have_the_sizes_of_made_ones(tmp_path: Path) -> None:
+    made = _divided(_long_tail(), tmp_path)
+    natural = _divided(_long_tail(), tmp_path, split="natural")
+    for split in ("val", "test"):
+        sizes = [len(each.assignment.members(split)) for each in (made, natural)]
+        assert sizes[0] == sizes[1]
+
+
+def _rows(labels: list[float]) -> Rows:
+    label = LabelSpec(name="y", unit="m", low=0, high=100, bin_width=1, num_bins=100)
+    ids = np.arange(len(labels)).astype(str)
+    return Rows(name="mine", label=label, ids=ids, labels=np.array(labels))
+
+
+def test_the_recipe_takes_as_many_of_a_bin_as_the_share_allows() -> None:
+    # 60 rows in one bin, 30 and 9 in others: at most 20, 10 and 3 of each.
+    labels = [5.0] * 60 + [7.0] * 30 + [9.0] * 9 + [11.0]
+    for share, expected in ((0.05, 1), (0.06, 2), (0.08, 2), (0.09, 3), (0.11, 4), (0.25, 12)):
+        recipe = balanced_recipe(_rows(labels), share)
+        assert (recipe.per_bin, recipe.bin_width, recipe.one_in) == (expected, 1.0, 3)
+        assert sum(min(n, recipe.per_bin) for n in (20, 10, 3)) <= share * 100
+
+
+def test_sparse_bins_are_joined_until_the_share_can_be_drawn() -> None:
+    recipe = balanced_recipe(_rows([float(value) for value in range(100)]), 0.1)
+    # Of five rows one can be drawn, but that makes twenty; of ten rows ten.
+    assert (recipe.per_bin, recipe.bin_width) == (1, 10.0)
+
+
+def test_the_request_depends_on_content_options_and_what_else_is_said(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.write_text("a")
+    other.write_text("a")
+    options = _options()
+    first = request_of("table", 1, one, options)
+    assert request_of("table", 1, other, options) == first
+    other.write_text("b")
+    changed = [
+        request_of("table", 1, other, options), request_of("table", 2, one, options),
+        request_of("images", 1, one, options), request_of("table", 1, one, options, [3]),
+        request_of("table", 1, one, _options(fraction=0.5)),
+    ]  # fmt: skip
+    assert len({first, *changed}) == 6
