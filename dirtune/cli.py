@@ -46,10 +46,15 @@ def main() -> None:
 @app.command()
 def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
-    raw: Annotated[Path | None, typer.Option(help="Folder with the raw files.")] = None,
+    raw: Annotated[
+        Path | None, typer.Option(help="The raw file, or the folder of the raw files.")
+    ] = None,
     data: DataRoot = "data",
+    download: Annotated[
+        bool, typer.Option("--download", help="Bring the raw files into the folder first.")
+    ] = False,
     sentence_model: Annotated[
-        str | None, typer.Option(help="sts_b: model for frozen sentence features.")
+        str | None, typer.Option(help="sts_b, text_pairs: model for frozen sentence features.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")
@@ -61,9 +66,9 @@ def ingest(
     options = _assignments(option or [], "--option")
     if sentence_model is not None:
         options["sentence_model"] = sentence_model
-    manifest = call(name, root=data, raw=raw, options=options)
+    manifest = call(name, root=data, raw=raw, options=options, download=download)
     rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
-    _print(f"{name}: {rows}; {data}/{name}", *manifest.notes)
+    _print(f"{manifest.name}: {rows}; {data}/{manifest.name}", *manifest.notes)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from dirtune.data.census import SHOWN_FAULTS, refuse
 from dirtune.data.images import JPEG_QUALITY
+from dirtune.data.session import ray_session
 from dirtune.data.splits import (
     Assignment,
     Recipe,
@@ -106,6 +107,11 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
     if (present := find_ingested(storage, faces.name, request)) is not None:
         return present
     _check(faces.faults, faces.name, options)
+    with ray_session():
+        return _written(storage, faces, options, request)
+
+
+def _written(storage: Storage, faces: FaceSet, options: FaceOptions, request: str) -> Manifest:
     images = encoded_images(_table(faces.faces), faces.folder, options.image)
     faults = [*faces.faults, *images.faults]
     _check(faults, faces.name, options)

@@ -15,7 +15,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
@@ -55,16 +54,18 @@ def ingest(
     root: str | Path,
     raw: str | Path | None = None,
     options: Mapping[str, object] | None = None,
+    download: bool = False,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Ingest a data set below a data root, unless the same raw files and options have made it already.
 
-    Joins the Ray of this process; if there is none, one is started and shut down again.
+    The pipeline joins the Ray of this process; if there is none, it starts one and shuts it down again.
 
     Args:
         root: the data root, a path or URL.
-        raw: folder of the raw files, for pipelines that need them.
+        raw: the raw file, or the folder of the raw files, for pipelines that need them.
         options: settings of the pipeline (its `Options`).
+        download: bring the raw files into the folder `raw` first, as far as their source allows it.
         say: receives one line on what was done.
 
     Raises:
@@ -72,14 +73,22 @@ def ingest(
     """
     module, storage = pipeline(name), Storage.at(root)
     chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
-    before = _manifest_text(storage, name)
-    with ray_session():
-        manifest = module.ingest(storage, None if raw is None else Path(raw).expanduser(), chosen)
-    unchanged = before is not None and before == _manifest_text(storage, name)
+    before = _manifest_text(storage, getattr(chosen, "name", name))  # one's own data have a name
+    folder = None if raw is None else Path(raw).expanduser()
+    if download:
+        _download(name, folder, say)
+    manifest = module.ingest(storage, folder, chosen)
+    unchanged = before is not None and before == _manifest_text(storage, manifest.name)
     rows = sum(info.rows for info in manifest.splits.values())
     outcome = "unchanged, already ingested from the same request" if unchanged else "ingested"
-    say(f"{name}: {outcome}; {rows:,} samples, content {manifest.fingerprint}")
+    say(f"{manifest.name}: {outcome}; {rows:,} samples, content {manifest.fingerprint}")
     return manifest
+
+
+def _download(name: str, folder: Path | None, say: Callable[[str], None]) -> None:
+    if folder is None:
+        raise InputError(Fault(where=name, key="raw", rule="a download needs the folder to fill"))
+    importlib.import_module("pipelines.downloads").download_raw(name, folder, say=say)
 
 
 def _manifest_text(storage: Storage, name: str) -> bytes | None:

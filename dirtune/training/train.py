@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from dirtune.config import TrialConfig
+from dirtune.config import TrialConfig, leaf
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import SPLITS, Manifest
+from dirtune.presets import expanded
 from dirtune.results.parquetfile import read_files
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
@@ -55,7 +56,7 @@ def train(
     """Run one trial to its record, in the study folder `train`; a recorded trial is not run again.
 
     Args:
-        config: a configuration, or plain data that is read as one (`where` names its source in faults).
+        config: a configuration, or plain data that is read as one, presets included (`where` names its source in faults).
         threads: torch threads on the CPU.
         on_epoch: called after every epoch.
 
@@ -63,7 +64,8 @@ def train(
         InputError: the configuration or the data are not usable.
     """
     if not isinstance(config, TrialConfig):
-        config = read(TrialConfig, config, where=where)
+        plain = expanded(config, leaf(config, "data.name"), where=where)
+        config = read(TrialConfig, plain, where=where)
     storage = Storage.at(data)
     manifest = read_manifest(storage, config.data.name)
     check_against(config, manifest, where=where)

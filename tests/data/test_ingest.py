@@ -9,6 +9,7 @@ import pytest
 
 from dirtune.data.ingest import Inspection, ingest, inspect, pipeline
 from dirtune.errors import InputError
+from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.storage import Storage
 from pipelines import PIPELINES
@@ -38,13 +39,18 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", sorted(PIPELINES))
 def test_every_listed_pipeline_loads_and_has_options(name: str) -> None:
     module = pipeline(name)
-    assert module.Options() == module.Options.model_validate({})
+    assert issubclass(module.Options, Frozen)
     assert callable(module.ingest)
 
 
 def test_an_unknown_data_set_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown name, got 'digit'; known: digits, sts_b"):
+    with pytest.raises(InputError, match="unknown name, got 'digit'; known: agedb, digits, "):
         ingest("digit", root=tmp_path)
+
+
+def test_a_download_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sts_b: raw: a download needs the folder to fill"):
+        ingest("sts_b", root=tmp_path, download=True)
 
 
 def test_a_module_that_is_no_listed_pipeline_is_not_loaded() -> None:
