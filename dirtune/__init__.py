@@ -11,11 +11,13 @@ from typing import Any
 
 _HOMES = {
     "catalogue": "dirtune.tuning.catalogue:catalogue",
+    "compare": "dirtune.results.comparison:compare",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.ingest:inspect",
     "plan": "dirtune.tuning.sweep:plan",
     "plot": "dirtune.results.plots:plot",
     "query": "dirtune.results.query:query",
+    "recompute": "dirtune.results.recompute:recompute",
     "resume": "dirtune.tuning.sweep:resume",
     "status": "dirtune.results.status:status",
     "sweep": "dirtune.tuning.sweep:sweep",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from dirtune.results.comparison import TableRequest
     from dirtune.tuning.sweep import SweepSummary
 
 app = typer.Typer(
@@ -172,26 +173,89 @@ def query(
 
 @app.command()
 def table(
-    study: SweepName,
+    studies: Annotated[
+        list[str], typer.Argument(help="The names of studies that have been swept.")
+    ],
     results: ResultsRoot = "results",
     metric: Annotated[
-        str | None, typer.Option(help="Default: the metric of the study's objective.")
+        list[str] | None,
+        typer.Option(help="May be repeated; default: the metric of the objective."),
     ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="all, many, medium or few; may be repeated.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="What names a row: arm, or an axis by its path.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Of several studies: below or beside.")] = "below",
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
     reference: Annotated[
         str | None, typer.Option(help="Compare with this arm; default: the study's.")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="table, markdown or csv.")] = "table",
+    spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
+    bold: Annotated[
+        str, typer.Option(help="better (than the reference), best or none.")
+    ] = "better",
+    published: Annotated[
+        str | None, typer.Option(help="Show published numbers too: of dir or natural splits.")
+    ] = None,
+    published_as: Annotated[
+        list[str] | None, typer.Option(help="ARM=METHOD: what an arm is called in the papers.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="table, markdown, latex, html, csv or json.")
+    ] = "table",
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show the trials behind every cell.")
+    ] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Say which numbers of this table the results do not support."),
+    ] = None,
 ) -> None:
-    """Compare the arms of a study: all, many, medium and few, with paired differences."""
+    """Compare the arms of studies: all, many, medium and few, with paired differences."""
+    from dirtune.results.comparison import TableRequest, compare
     from dirtune.results.rendering import render
-    from dirtune.results.tables import arm_table
+    from dirtune.results.schema import REGIONS
 
-    made = arm_table(
-        results, study, metric=metric, split=split, selection=selection, reference=reference
-    )
+    request = TableRequest(
+        studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
+        arms=tuple(arm or ()), rows=tuple(row or ("arm",)), layout=layout, split=split, selection=selection,
+        reference=reference, spread=spread, bold=bold, published=published,
+        published_as={
+            name: str(method)
+            for name, method in _assignments(published_as or [], "--published-as").items()
+        },
+    )  # fmt: skip
+    if check is not None:
+        _check_table(check, results, request)
+        return
+    made = compare(results, request)
+    if trace:
+        from dirtune.results.tracing import trace_text
+
+        print(trace_text(made, "json" if format_ == "json" else "markdown"))
+        return
     print(render(made, format_))
+
+
+def _check_table(file: Path, results: str, request: TableRequest) -> None:
+    """Print which numbers of a file are not supported; exit code 1 if there are any."""
+    from dirtune.errors import Fault, InputError
+    from dirtune.results.checking import check
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
+    found = check(results, text, request)
+    _print(str(found))
+    if found.findings:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -88,7 +88,7 @@ def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
 
 
 def test_a_recipe_without_settings_for_the_data_set_names_those_that_have() -> None:
-    with pytest.raises(InputError, match="nothing is published on 'sts_b'.*known: accon, dir"):
+    with pytest.raises(InputError, match=r"nothing is published on 'sts_b'.*known: accon, dir"):
         expanded({"recipe": "rnc"}, "sts_b", where="f.yaml")
 
 

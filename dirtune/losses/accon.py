@@ -19,30 +19,35 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dirtune.batch import TermInputs
-from dirtune.frozen import Frozen
+from dirtune.losses.blocks import sum_over_anchors
 from dirtune.losses.pairs import (
+    LabelDistance,
+    Positives,
     Reduction,
+    bin_sizes,
     cosine_matrix,
     distance_matrix,
     equal_bins,
     full_precision,
-    masked_logsumexp,
-    negative_log_likelihoods,
-    reduce_anchors,
+    likelihoods_among_others,
+    num_anchors,
     smoothed_mean,
-    without_diagonal,
+    sum_anchors,
+    without_self,
 )
+from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
 
 Variant = Literal["official", "official_sts", "paper"]
 
 
-class ACCon(Frozen):
+class ACCon(TemperedTerm):
     """ACCon: pulls the angle of a pair to its label distance (Zhao et al., AAAI 2025); formula: `accon`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""
     tau: float = Field(default=0.05, gt=0)
-    """Temperature, without unit. Official: 0.05 (AgeDB, IMDB-WIKI), 1 (STS-B, where the flag has no effect)."""
+    """Temperature, without unit; where it is learned, its starting value. Official: 0.05 (AgeDB, IMDB-WIKI), 1 (STS-B,
+    where the flag has no effect)."""
     epsilon: float = Field(default=1e-6, ge=0)
     """Smoothing term, without unit: added to the squared sine of a pair's angle and, in the official variants, to the mean
     over positives; 0 is the exact formula. Official: 1e-6."""
@@ -53,46 +58,59 @@ class ACCon(Frozen):
     paper: Eq. 4."""
     reduction: Reduction = "all"
     """all: mean over all anchors, as paper and code; valid: only over those that have a positive."""
+    positives: Positives = "each"
+    """each: one logarithm per positive, as paper and code; joint: one for all of them."""
+    label_distance: LabelDistance = "l2"
+    """Distance of labels of several dimensions; paper and code have but one."""
 
     @property
     def weight(self) -> float:
         return self.gamma
 
-    def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
+    def at_temperature(
+        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
+    ) -> Float[Tensor, ""]:
         return accon(
             inputs.representations,
             inputs.labels,
             inputs.label_bins,
-            tau=self.tau,
+            tau=tau,
             label_range=inputs.label_range,
             epsilon=self.epsilon,
             variant=self.variant,
             reduction=self.reduction,
+            positives=self.positives,
+            label_distance=self.label_distance,
+            rho=rho,
         )
 
     @model_validator(mode="after")
-    def _official_sts_has_no_anchors_to_drop(self) -> ACCon:
-        if self.variant == "official_sts" and self.reduction != "all":
-            raise ValueError("reduction must be 'all' with variant 'official_sts'")
+    def _official_sts_has_no_anchors_of_its_own(self) -> ACCon:
+        for key, only in (("reduction", "all"), ("positives", "each")):
+            if self.variant == "official_sts" and getattr(self, key) != only:
+                raise ValueError(f"{key} must be {only!r} with variant 'official_sts'")
         return self
 
 
 def accon(
     representations: Float[Tensor, "rows dim"],
-    labels: Float[Tensor, " rows"],
+    labels: Float[Tensor, "rows *label"],
     label_bins: Int[Tensor, " rows"],
     *,
-    tau: float,
+    tau: Tau,
     label_range: float,
     epsilon: float,
     variant: Variant,
     reduction: Reduction = "all",
+    positives: Positives = "each",
+    label_distance: LabelDistance = "l2",
+    rho: float | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - c_ij / tau)`, `c` the cosine.
+    """The mean over anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - c_ij / tau_i)`, `c` the cosine.
 
     `P_i` holds the other rows of the anchor's label bin, `N_i` all rows of other bins, and
 
-        Z_i = sum_{P_i} exp(c_ij / tau) + sum_{N_i} exp(t_ij / tau)         [official: exp((t_ij + 1) / tau)]
+        Z_i = sum_{P_i} exp(c_ij / tau_i) + sum_{N_i} exp(t_ij / tau_i)     [official: exp((t_ij + 1) / tau_i)]
         t_ij = -cos(theta_ij - delta_ij) = -c_ij cos(delta_ij) - sqrt(1 - c_ij^2 + epsilon) sin(delta_ij)
         delta_ij = pi min(|y_i - y_j| / label_range, 1)
 
@@ -107,28 +125,63 @@ def accon(
     replaces the signed difference, which is the same up to `label_range`; beyond it both fold the target angle back, and
     we clip it at pi; (6) the shift is the constant `1 / tau`, so that the gradient is exact without unit norm, too;
     (7) label bins take the place of equal labels, which are the case of one bin per label.
+
+    Adaptations, each off by default: (8) for labels of several dimensions `|dy|` is their `label_distance`; (9) `joint`
+    positives, `l_i = log Z_i - log sum_{P_i} exp(c_ij / tau_i)`, without smoothing, as in `supcon`; (10) a temperature per
+    anchor and the robust form with `rho`: `robust_sums`.
     """
-    with full_precision(representations) as z:
-        same = equal_bins(label_bins)
-        cosines = cosine_matrix(z)
-        angles = target_angles(labels.to(z.dtype), label_range)
-        repulsion = compensated_cosines(cosines, angles, epsilon=epsilon)
-        shift = 0.0 if variant == "paper" else 1.0  # of the negatives, before the division by tau
-        logits = torch.where(same, cosines, repulsion.add_(shift)).div_(tau)
-        log_normalizers = masked_logsumexp(logits, without_diagonal(torch.ones_like(same)))
-        pooled = variant == "official_sts" and len(z) > 1  # one row has nothing to normalise by
-        positives = same if pooled else without_diagonal(same)
-        sums, counts = negative_log_likelihoods(logits, log_normalizers, positives)
+    pooled = variant == "official_sts" and len(labels) > 1  # one row has nothing to normalise by
+    smoothing = 0.0 if variant == "paper" or positives == "joint" else epsilon
+    shift = 0.0 if variant == "paper" else 1.0  # of the negatives, before the division by tau
+
+    def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+        same = equal_bins(label_bins[anchors], label_bins)
+        angles = target_angles(
+            labels.to(z.dtype), label_range, anchors, label_distance=label_distance
+        )
+        cosines = cosine_matrix(z[anchors], z)
+        repulsion = compensated_cosines(cosines, angles, epsilon=epsilon).add_(shift)
+        logits = torch.where(same, cosines, repulsion) / taus[anchors, None]
+        sums, counts = likelihoods_among_others(
+            logits,
+            same if pooled else without_self(same, anchors),
+            anchors,
+            form=positives,
+        )
+        sums = robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
         if pooled:
-            return smoothed_mean(sums.sum(), counts.sum(), smoothing=epsilon)
-        losses = smoothed_mean(sums, counts, smoothing=0.0 if variant == "paper" else epsilon)
-        return reduce_anchors(losses, counts > 0, reduction)
+            return sums.sum()
+        losses = smoothed_mean(sums, counts, smoothing=smoothing)
+        return sum_anchors(losses, counts > 0, reduction)
+
+    with full_precision(representations) as z:
+        total = sum_over_anchors(block, z, anchor_temperatures(tau, z))
+        if pooled:
+            pairs = bin_sizes(label_bins).sum().to(z.dtype)
+            return smoothed_mean(total, pairs, smoothing=epsilon)
+        return total / num_anchors(label_bins, reduction)
 
 
-def target_angles(labels: Float[Tensor, " rows"], label_range: float) -> Float[Tensor, "rows rows"]:
-    """`delta_ij = pi min(|y_i - y_j| / label_range, 1)`, in radians; 0 for equal labels even if the range is 0."""
+def target_angles(
+    labels: Float[Tensor, "rows *label"],
+    label_range: float,
+    anchors: slice | None = None,
+    *,
+    label_distance: LabelDistance = "l2",
+) -> Float[Tensor, "anchors rows"]:
+    """`delta_ij = pi min(|y_i - y_j| / label_range, 1)`, in radians; 0 for equal labels even if the range is 0.
+
+    Args:
+        labels: in one unit with `label_range`.
+        label_range: width of the labels' range.
+        anchors: the rows to give; all, without.
+        label_distance: of labels of several dimensions.
+    """
     width = max(label_range, torch.finfo(labels.dtype).tiny)
-    return distance_matrix(labels).div_(width).clamp_(max=1.0).mul_(math.pi)
+    distances = distance_matrix(
+        labels[anchors or slice(None)], labels, label_distance=label_distance
+    )
+    return distances.div_(width).clamp_(max=1.0).mul_(math.pi)
 
 
 def compensated_cosines(

@@ -1,7 +1,8 @@
 """The pair matrices of a batch: cosines, label distances, masks, and sums over masks that never yield NaN.
 
 The contrastive terms differ only in which pairs attract, which repel, and how strongly; what they share stands here as
-small functions on `(rows, rows)` matrices. Row `i` belongs to anchor `i`.
+small functions on `(anchors, rows)` matrices. The anchors are all rows, or the block of them that
+`dirtune.losses.blocks` asks for.
 
 Masked entries get the dtype's smallest finite number instead of minus infinity: an anchor without any partner then has a
 meaningless but finite log-sum-exp, with finite gradients, and can be dropped later by a mask or by an empty sum. The
@@ -10,6 +11,7 @@ price is one more matrix per mask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -21,6 +23,16 @@ from torch.autograd.function import once_differentiable
 
 Reduction = Literal["all", "valid"]
 """all: mean over all anchors; valid: mean over the anchors that have a positive."""
+
+Positives = Literal["each", "joint"]
+"""each: the mean over an anchor's positives of their negative log-likelihoods; joint: the likelihood of all of them."""
+
+LabelDistance = Literal["l1", "l2", "max", "angular"]
+"""How far apart two labels of several dimensions are. l1, l2, max: the norm of their difference, in the label's unit;
+angular: the angle between two gaze directions `(pitch, yaw)`, all in radians. A label of one dimension has but one
+distance, `|y_i - y_j|`, whatever the name."""
+
+_NORMS = {"l1": 1.0, "l2": 2.0, "max": math.inf}
 
 
 @contextmanager
@@ -39,16 +51,19 @@ def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def cosine_matrix(representations: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows rows"]:
-    """`c_ij = z_i . z_j`, to the precision of the representations, which must have unit norm.
+def cosine_matrix(
+    anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"] | None = None
+) -> Float[Tensor, "anchors columns"]:
+    """`c_ij = z_i . z_j`, to the precision of the representations, which must have unit norm; without rows: of all pairs.
 
     Where float32 products are allowed to be computed in TF32 or bfloat16, this one is computed in float64: that setting
     belongs to the whole process, so that switching it off here would switch it off for others, and would not reach the
     backward pass.
     """
-    z = representations
-    exact = z.double() if _is_multiplied_inexactly(z) else z
-    return (exact @ exact.T).to(z.dtype)
+    rows = anchors if rows is None else rows
+    if _is_multiplied_inexactly(anchors):
+        return (anchors.double() @ rows.double().T).to(anchors.dtype)
+    return anchors @ rows.T
 
 
 def _is_multiplied_inexactly(values: Tensor) -> bool:
@@ -56,30 +71,85 @@ def _is_multiplied_inexactly(values: Tensor) -> bool:
     return values.dtype == torch.float32 and backend.matmul.fp32_precision not in ("ieee", "none")
 
 
-def distance_matrix(values: Float[Tensor, " rows"]) -> Float[Tensor, "rows rows"]:
-    """`D_ij = |v_i - v_j|`, for labels and for predictions."""
-    return (values[:, None] - values[None, :]).abs_()
+def euclidean_matrix(
+    anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"] | None = None
+) -> Float[Tensor, "anchors columns"]:
+    """`||z_i - z_j||`, exactly 0 and with gradient 0 for equal vectors; without rows: of all pairs.
+
+    From differences, not from inner products, whose cancellation would leave near neighbours without a direction.
+    """
+    return _norms(anchors, anchors if rows is None else rows, 2.0)
 
 
-def equal_bins(label_bins: Int[Tensor, " rows"]) -> Bool[Tensor, "rows rows"]:
-    """Which pairs lie in one label bin; the diagonal does."""
-    return label_bins[:, None] == label_bins[None, :]
+def distance_matrix(
+    values: Float[Tensor, "anchors *label"],
+    others: Float[Tensor, "rows *label"] | None = None,
+    *,
+    label_distance: LabelDistance = "l2",
+) -> Float[Tensor, "anchors columns"]:
+    """`D_ij = |v_i - v_j|`, for labels and for predictions; without others: of all pairs.
+
+    Raises:
+        ValueError: the distance is angular and the labels of several dimensions are not `(pitch, yaw)`.
+    """
+    others = values if others is None else others
+    if values.ndim == 1:
+        return (values[:, None] - others[None, :]).abs_()
+    if label_distance == "angular":
+        return _angles(_gaze_directions(values), _gaze_directions(others))
+    return _norms(values, others, _NORMS[label_distance])
 
 
-def without_diagonal(mask: Bool[Tensor, "rows rows"]) -> Bool[Tensor, "rows rows"]:
-    """A copy of the mask in which no row is its own partner."""
-    return mask.clone().fill_diagonal_(False)
+def _gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "rows 3"]:
+    """`(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, as MPIIGaze defines gaze (Zhang et al., CVPR 2015)."""
+    if labels.shape[1] != 2:
+        raise ValueError(
+            f"label_distance 'angular' needs labels of 2 dimensions, pitch and yaw, got {labels.shape[1]}"
+        )
+    pitch, yaw = labels.unbind(dim=1)
+    flat = pitch.cos()
+    return -torch.stack([flat * yaw.sin(), pitch.sin(), flat * yaw.cos()], dim=1)
+
+
+def _angles(
+    anchors: Float[Tensor, "anchors 3"], rows: Float[Tensor, "rows 3"]
+) -> Float[Tensor, "anchors rows"]:
+    """The angle between unit vectors as `2 atan2(|g - h|, |g + h|)`: exact at 0 and at pi, where arccos is not."""
+    apart, opposed = _norms(anchors, rows, 2.0), _norms(anchors, -rows, 2.0)
+    return torch.atan2(apart, opposed).mul_(2.0)
+
+
+def _norms(
+    anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"], order: float
+) -> Float[Tensor, "anchors rows"]:
+    return torch.cdist(anchors, rows, p=order, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def equal_bins(
+    label_bins: Int[Tensor, " anchors"], others: Int[Tensor, " rows"] | None = None
+) -> Bool[Tensor, "anchors columns"]:
+    """Which pairs lie in one label bin; a row and itself do; without others: of all pairs."""
+    return label_bins[:, None] == (label_bins if others is None else others)[None, :]
+
+
+def without_self(
+    mask: Bool[Tensor, "anchors rows"], anchors: slice
+) -> Bool[Tensor, "anchors rows"]:
+    """A copy of the mask in which no anchor is its own partner; `anchors` are the rows that the mask's rows stand for."""
+    copy = mask.clone()
+    copy.diagonal(anchors.start).fill_(False)
+    return copy
 
 
 def masked_logsumexp(
-    logits: Float[Tensor, "rows rows"], mask: Bool[Tensor, "rows rows"]
-) -> Float[Tensor, " rows"]:
+    logits: Float[Tensor, "anchors rows"], mask: Bool[Tensor, "anchors rows"]
+) -> Float[Tensor, " anchors"]:
     """`log sum_{j in mask_i} exp(logits_ij)`; an empty row gives a huge negative, finite number."""
     return logsumexp(logits.masked_fill(~mask, torch.finfo(logits.dtype).min))
 
 
-def logsumexp(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
-    """`torch.logsumexp` over columns, with the same gradient, several times faster where most entries are masked.
+def logsumexp(logits: Float[Tensor, "anchors rows"]) -> Float[Tensor, " anchors"]:
+    """`torch.logsumexp` over rows, with the same gradient, several times faster where most entries are masked.
 
     On x86 `torch.exp` is ten times slower where its result underflows, which it does at every masked entry; the softmax
     kernel is not.
@@ -91,10 +161,9 @@ def logsumexp(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        shares = logits.softmax(dim=1)
+        result, shares = _logsumexp_and_shares(logits)
         ctx.save_for_backward(shares)
-        # The largest share is at least 1 / columns, so that its logarithm is exact enough.
-        return logits.amax(dim=1) - shares.amax(dim=1).log()
+        return result
 
     @staticmethod
     @once_differentiable
@@ -103,14 +172,67 @@ class _LogSumExp(torch.autograd.Function):
         return gradient[:, None] * shares
 
 
+def _logsumexp_and_shares(logits: Tensor) -> tuple[Tensor, Tensor]:
+    shares = logits.softmax(dim=1)
+    # The largest share is at least 1 / rows, so that its logarithm is exact enough.
+    return logits.amax(dim=1) - shares.amax(dim=1).log(), shares
+
+
 def negative_log_likelihoods(
-    logits: Float[Tensor, "rows rows"],
-    log_normalizers: Float[Tensor, " rows"],
-    positives: Bool[Tensor, "rows rows"],
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    logits: Float[Tensor, "anchors rows"],
+    log_normalizers: Float[Tensor, " anchors"],
+    positives: Bool[Tensor, "anchors rows"],
+) -> tuple[Float[Tensor, " anchors"], Float[Tensor, " anchors"]]:
     """`-sum_{j in P_i} (logits_ij - log Z_i)` and `|P_i|`; both are 0 for an anchor without positives."""
     counts = positives.sum(dim=1).to(logits.dtype)
     return counts * log_normalizers - torch.where(positives, logits, 0.0).sum(dim=1), counts
+
+
+def likelihoods_among_others(
+    logits: Float[Tensor, "anchors rows"],
+    positives: Bool[Tensor, "anchors rows"],
+    anchors: slice,
+    *,
+    form: Positives = "each",
+) -> tuple[Float[Tensor, " anchors"], Float[Tensor, " anchors"]]:
+    """Negative log-likelihoods under `Z_i = sum_{j != i} exp(logits_ij)`, and what to divide them by.
+
+    each: `sum_{j in P_i} (log Z_i - logits_ij)` and `|P_i|`; joint: `log Z_i - log sum_{j in P_i} exp(logits_ij)` and 1.
+    Both are 0 for an anchor without positives. Logits must be finite.
+    """
+    if form == "each":
+        sums, counts = _LikelihoodsAmongOthers.apply(logits, positives, anchors.start)
+        return sums, counts
+    others = without_self(torch.ones_like(positives), anchors)
+    joint = masked_logsumexp(logits, others) - masked_logsumexp(logits, positives)
+    found = positives.any(dim=1)
+    return torch.where(found, joint, 0.0), found.to(logits.dtype)
+
+
+class _LikelihoodsAmongOthers(torch.autograd.Function):
+    """Keeps one matrix for the backward pass, the slope, where autograd would keep three and add two gradients up."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, positives: Tensor, first_anchor: int
+    ) -> tuple[Tensor, Tensor]:
+        others = logits.clone()
+        others.diagonal(first_anchor).fill_(torch.finfo(logits.dtype).min)
+        log_normalizers, slopes = _logsumexp_and_shares(others)
+        del others
+        # By way of bytes, because the conversion of bool is seven times slower.
+        numbers = positives.view(torch.uint8).to(logits.dtype)
+        counts = numbers.sum(dim=1)
+        ctx.save_for_backward(slopes.mul_(counts[:, None]).sub_(numbers))
+        sums = counts * log_normalizers - numbers.mul_(logits).sum(dim=1)
+        ctx.mark_non_differentiable(counts)
+        return sums, counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        slopes: Tensor = ctx.saved_tensors[0]
+        return gradient[:, None] * slopes, None, None
 
 
 def smoothed_mean(
@@ -125,10 +247,22 @@ def smoothed_mean(
     return (sums - smoothing) / (counts + smoothing)
 
 
-def reduce_anchors(
-    losses: Float[Tensor, " rows"], valid: Bool[Tensor, " rows"], reduction: Reduction
+def sum_anchors(
+    losses: Float[Tensor, " anchors"], valid: Bool[Tensor, " anchors"], reduction: Reduction
 ) -> Float[Tensor, ""]:
-    """The mean over all anchors, or over the valid ones only (0, connected to the graph, if there are none)."""
+    """The sum over all anchors, or over the valid ones only (0, connected to the graph, if there are none)."""
+    return (losses if reduction == "all" else torch.where(valid, losses, 0.0)).sum()
+
+
+def num_anchors(label_bins: Int[Tensor, " rows"], reduction: Reduction) -> int | Int[Tensor, ""]:
+    """How many anchors the sum is over, at least 1; valid are those that share their label bin with another row."""
     if reduction == "all":
-        return losses.mean()
-    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)
+        return max(len(label_bins), 1)
+    return (bin_sizes(label_bins) > 1).sum().clamp(min=1)
+
+
+def bin_sizes(label_bins: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """How many rows lie in each row's label bin, itself included."""
+    ordered = label_bins.sort().values
+    first, last = (torch.searchsorted(ordered, label_bins, side=side) for side in ("left", "right"))
+    return last - first

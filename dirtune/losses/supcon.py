@@ -8,51 +8,67 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.frozen import Frozen
+from dirtune.losses.blocks import sum_over_anchors
 from dirtune.losses.pairs import (
+    Positives,
     Reduction,
     cosine_matrix,
     equal_bins,
+    euclidean_matrix,
     full_precision,
-    masked_logsumexp,
-    negative_log_likelihoods,
-    reduce_anchors,
+    likelihoods_among_others,
+    num_anchors,
     smoothed_mean,
-    without_diagonal,
+    sum_anchors,
+    without_self,
 )
+from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
+
+Similarity = Literal["cosine", "neg_euclidean"]
 
 
-class SupCon(Frozen):
+class SupCon(TemperedTerm):
     """Naive SupCon: pulls together equal label bins (ACCon's Eq. 1, after Khosla et al., 2020); formula: `supcon`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. ACCon's code: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""
     tau: float = Field(default=0.05, gt=0)
-    """Temperature, without unit. ACCon's code: 0.05 (AgeDB, IMDB-WIKI), 1 (STS-B, where its flag has no effect)."""
+    """Temperature, without unit; where it is learned, its starting value. ACCon's code: 0.05 (AgeDB, IMDB-WIKI), 1
+    (STS-B, where its flag has no effect)."""
     epsilon: float = Field(default=1e-5, ge=0)
-    """official: smoothing of each anchor's mean, as a number of positives; 0 is the exact mean. Unused by paper."""
+    """official: smoothing of each anchor's mean, as a number of positives; 0 is the exact mean. Unused by paper and by
+    joint positives."""
     variant: Literal["official", "paper"] = "official"
     """official: the smoothed mean of the code, as the published numbers were made with it; paper: the exact mean."""
     reduction: Reduction = "all"
     """all: mean over all anchors, as paper and code; valid: only over those that have a positive."""
+    similarity: Similarity = "cosine"
+    """cosine: as paper and code; neg_euclidean: the negative distance, as in Rank-N-Contrast (Zha et al., NeurIPS 2023),
+    where `tau` has the unit of a distance (there 2)."""
+    positives: Positives = "each"
+    """each: one logarithm per positive, as paper and code; joint: one for all of them."""
 
     @property
     def weight(self) -> float:
         return self.gamma
 
-    def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
+    def at_temperature(
+        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
+    ) -> Float[Tensor, ""]:
         return supcon(
             inputs.representations,
             inputs.label_bins,
-            tau=self.tau,
+            tau=tau,
             smoothing=self.epsilon if self.variant == "official" else 0.0,
             reduction=self.reduction,
+            similarity=self.similarity,
+            positives=self.positives,
+            rho=rho,
         )
 
 
@@ -60,14 +76,18 @@ def supcon(
     representations: Float[Tensor, "rows dim"],
     label_bins: Int[Tensor, " rows"],
     *,
-    tau: float,
+    tau: Tau,
     smoothing: float = 0.0,
     reduction: Reduction = "all",
+    similarity: Similarity = "cosine",
+    positives: Positives = "each",
+    rho: float | None = None,
 ) -> Float[Tensor, ""]:
     """The mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing.
 
-    `p_ij = exp(c_ij / tau) / sum_{k != i} exp(c_ik / tau)` with the cosine `c`, and `P_i` the other rows of the anchor's
-    label bin. Representations must have unit norm. If all labels are equal, the minimum is `log(rows - 1)`.
+    `p_ij = exp(s_ij / tau_i) / sum_{k != i} exp(s_ik / tau_i)`, and `P_i` the other rows of the anchor's label bin. The
+    similarity `s_ij` is the cosine, for which representations must have unit norm, or `-||z_i - z_j||`. If all labels are
+    equal, the minimum is `log(rows - 1)`.
 
     An anchor without positives has `l_i = -1` under smoothing (what the official code yields; its gradient is zero) and
     `l_i = 0` without.
@@ -75,11 +95,37 @@ def supcon(
     Departures from the official code: (1) label bins take the place of exactly equal labels, which are the case of one
     bin per label; the STS-B script's rounding to 0.1 is the case of bins centred on the tenths. (2) The maximum is
     subtracted inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
+
+    Adaptations of others' ideas, each off by default: (3) similarity `neg_euclidean`; equal representations get no
+    gradient from each other. (4) `joint` positives, `l_i = -log sum_{j in P_i} p_ij`, without smoothing: `L_in` of Khosla
+    et al. up to its `log |P_i|`, and MV-InfoNCE (Koromilas et al., 2025, arXiv 2507.06979) with the rows of a label bin as
+    views and one logarithm per anchor instead of one for all views of a sample. (5) A temperature per anchor and the
+    robust form with `rho`: `robust_sums`.
     """
-    with full_precision(representations) as z:
-        logits = cosine_matrix(z).div_(tau)
-        positives = without_diagonal(equal_bins(label_bins))
-        others = without_diagonal(torch.ones_like(positives))
-        sums, counts = negative_log_likelihoods(logits, masked_logsumexp(logits, others), positives)
+    smoothing = smoothing if positives == "each" else 0.0
+
+    def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+        logits = _logits(z, taus, anchors, similarity)
+        same = equal_bins(label_bins[anchors], label_bins)
+        sums, counts = likelihoods_among_others(
+            logits, without_self(same, anchors), anchors, form=positives
+        )
+        sums = robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
         losses = smoothed_mean(sums, counts, smoothing=smoothing)
-        return reduce_anchors(losses, counts > 0, reduction)
+        return sum_anchors(losses, counts > 0, reduction)
+
+    with full_precision(representations) as z:
+        total = sum_over_anchors(block, z, anchor_temperatures(tau, z))
+        return total / num_anchors(label_bins, reduction)
+
+
+def _logits(
+    z: Float[Tensor, "rows dim"],
+    taus: Float[Tensor, " rows"],
+    anchors: slice,
+    similarity: Similarity,
+) -> Float[Tensor, "anchors rows"]:
+    if similarity == "neg_euclidean":
+        return euclidean_matrix(z[anchors], z) / -taus[anchors, None]
+    # Dividing the vectors instead of the matrix of their products is the same, and cheap.
+    return cosine_matrix(z[anchors] / taus[anchors, None], z)

@@ -22,7 +22,7 @@ from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import Manifest
+from dirtune.manifest import MANIFEST, Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import Status
 from dirtune.results.store import read_table, recorded
@@ -153,6 +153,8 @@ def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: byte
             )
         return
     folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
+    # A copy, so that metrics with other label bins can be computed where the data are not.
+    folder.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     folder.write(STUDY_FILE, text)
     folder.write(RESOLVED, json.dumps(plain, indent=1).encode())
 

@@ -1,6 +1,7 @@
 """`pytest tests/losses/test_accon.py`: ACCon against the formula written with angles, as loops over anchors."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,38 +10,60 @@ from pydantic import ValidationError
 from dirtune.losses.accon import ACCon, accon, compensated_cosines, target_angles
 from dirtune.losses.supcon import supcon
 
-SETTINGS = {"tau": 0.5, "label_range": 10.0, "epsilon": 0.0, "variant": "paper", "reduction": "all"}
+SETTINGS = {
+    "tau": 0.5,
+    "label_range": 10.0,
+    "epsilon": 0.0,
+    "variant": "paper",
+    "reduction": "all",
+    "positives": "each",
+    "label_distance": "l2",
+}
 
 
-def _similarity(z, y, *, label_range, epsilon):
+def _distance(a, b, name):
+    if not isinstance(a, list):
+        return abs(a - b)
+    apart = [abs(p - q) for p, q in zip(a, b, strict=True)]
+    return {"l1": sum(apart), "l2": math.hypot(*apart), "max": max(apart)}[name]
+
+
+def _similarity(z, distance, *, label_range, epsilon):
     """A pair's cosine and its compensated form; with an angle where there is no epsilon."""
     c = sum(a * b for a, b in zip(*z, strict=True))
-    delta = math.pi * min(abs(y[0] - y[1]) / label_range, 1.0)
+    delta = math.pi * min(distance / label_range, 1.0)
     if epsilon == 0:
         return c, -math.cos(math.acos(max(-1.0, min(1.0, c))) - delta)
     return c, -c * math.cos(delta) - math.sqrt(1 - c**2 + epsilon) * math.sin(delta)
 
 
-def _accon_by_loops(inputs, *, tau, label_range, epsilon, variant, reduction):
+def _accon_by_loops(
+    inputs, *, tau, label_range, epsilon, variant, reduction, positives, label_distance
+):
     z, y = inputs.representations.tolist(), inputs.labels.tolist()
+    bins = inputs.label_bins.tolist()
     rows, losses = range(len(z)), []
-    # The official code subtracts the largest logit, the anchor's own 1 / tau, from the positives only.
-    shift = 0.0 if variant == "paper" else 1 / tau
-    smoothing = 0.0 if variant == "paper" else epsilon
+    taus = tau.tolist() if isinstance(tau, torch.Tensor) else [tau] * len(z)
+    smoothing = 0.0 if variant == "paper" or positives == "joint" else epsilon
     sums, counts = 0.0, 0
     for i in rows:
-        pairs = {
-            j: _similarity((z[i], z[j]), (y[i], y[j]), label_range=label_range, epsilon=epsilon)
+        # The official code subtracts the largest logit, the anchor's own 1 / tau, from the positives only.
+        shift = 0.0 if variant == "paper" else 1 / taus[i]
+        distances = [_distance(y[i], y[j], label_distance) for j in rows]
+        pairs = [
+            _similarity((z[i], z[j]), distances[j], label_range=label_range, epsilon=epsilon)
             for j in rows
-        }
-        similar = [j for j in rows if y[i] == y[j]]
-        positives = similar if variant == "official_sts" else [j for j in similar if j != i]
-        total = sum(math.exp(pairs[j][0] / tau - shift) for j in similar if j != i)
-        total += sum(math.exp(pairs[j][1] / tau) for j in rows if j not in similar)
-        log_shares = [pairs[j][0] / tau - shift - math.log(total) for j in positives]
-        sums, counts = sums + sum(log_shares), counts + len(positives)
-        if positives:
-            losses.append(-(sum(log_shares) + smoothing) / (len(positives) + smoothing))
+        ]
+        similar = [j for j in rows if bins[i] == bins[j]]
+        found = similar if variant == "official_sts" else [j for j in similar if j != i]
+        total = sum(math.exp(pairs[j][0] / taus[i] - shift) for j in similar if j != i)
+        total += sum(math.exp(pairs[j][1] / taus[i]) for j in rows if j not in similar)
+        log_shares = [pairs[j][0] / taus[i] - shift - math.log(total) for j in found]
+        sums, counts = sums + sum(log_shares), counts + len(found)
+        if found and positives == "joint":
+            losses.append(-math.log(sum(math.exp(share) for share in log_shares)))
+        elif found:
+            losses.append(-(sum(log_shares) + smoothing) / (len(found) + smoothing))
         elif reduction == "all":
             losses.append(-1.0 if smoothing else 0.0)
     if variant == "official_sts":
@@ -72,6 +95,46 @@ def test_accon_equals_the_loops(seed, views, tau, epsilon, variant, reduction, t
     changed = {"tau": tau, "epsilon": epsilon, "variant": variant, "reduction": reduction}
     expected = _accon_by_loops(inputs, **{**SETTINGS, **changed})
     assert _accon(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 4])
+@pytest.mark.parametrize("variant", ["official", "paper"])
+@pytest.mark.parametrize("reduction", ["all", "valid"])
+def test_joint_positives_equal_the_loops(views, variant, reduction, term_inputs):
+    inputs = term_inputs(views=views)
+    changed = {"positives": "joint", "variant": variant, "reduction": reduction, "epsilon": 1e-3}
+    expected = _accon_by_loops(inputs, **{**SETTINGS, **changed})
+    assert _accon(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["official", "official_sts", "paper"])
+def test_every_anchor_may_have_a_temperature_of_its_own(variant, term_inputs):
+    inputs = term_inputs()
+    changed = {"tau": torch.linspace(0.05, 2.0, 16, dtype=torch.float64), "variant": variant}
+    expected = _accon_by_loops(inputs, **{**SETTINGS, **changed})
+    assert _accon(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("label_distance", ["l1", "l2", "max"])
+def test_labels_of_several_dimensions_are_compared_by_the_named_distance(
+    label_distance, term_inputs
+):
+    inputs = term_inputs()
+    generator = torch.Generator().manual_seed(1)
+    planes = 6 * torch.rand(8, 2, generator=generator, dtype=torch.float64).repeat(2, 1)
+    inputs = replace(inputs, labels=planes, label_bins=torch.arange(8).repeat(2))
+    changed = {"label_distance": label_distance}
+    expected = _accon_by_loops(inputs, **{**SETTINGS, **changed})
+    assert _accon(inputs, **changed).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_gaze_labels_are_compared_by_their_angle(term_inputs):
+    inputs = term_inputs(labels=[0, 1, 2])
+    yaws = torch.tensor([0.0, 0.3, 1.2], dtype=torch.float64).repeat(2)
+    gaze = torch.stack([torch.zeros_like(yaws), yaws], dim=1)  # without pitch the angle is the yaw
+    by_angle = _accon(replace(inputs, labels=gaze), label_distance="angular", label_range=math.pi)
+    by_yaw = _accon(replace(inputs, labels=yaws), label_range=math.pi)
+    torch.testing.assert_close(by_angle, by_yaw)
 
 
 def test_target_angles_are_proportional_to_label_distance_and_end_at_pi():
@@ -147,14 +210,22 @@ def test_anchors_without_positives_give_a_constant_without_gradient(
 
 def test_the_term_hands_its_hyperparameters_on(term_inputs):
     inputs = term_inputs()
-    term = ACCon(gamma=10.0, tau=0.3, epsilon=0.01, variant="official", reduction="valid")
-    expected = _accon(inputs, tau=0.3, epsilon=0.01, variant="official", reduction="valid")
+    term = ACCon(gamma=10.0, tau=0.3, epsilon=0.01, reduction="valid", positives="joint")
+    changed = {"tau": 0.3, "epsilon": 0.01, "variant": "official", "reduction": "valid"}
     assert term.weight == 10.0
-    assert term(inputs) == expected
+    assert term(inputs) == _accon(inputs, **changed, positives="joint")
+    planes = replace(inputs, labels=torch.stack([inputs.labels, -inputs.labels], dim=1))
+    expected = _accon(planes, tau=0.05, epsilon=1e-6, variant="official", label_distance="max")
+    assert ACCon(label_distance="max")(planes) == expected
 
 
-def test_the_sts_form_refuses_a_reduction_that_it_has_not():
-    with pytest.raises(
-        ValidationError, match="reduction must be 'all' with variant 'official_sts'"
-    ):
-        ACCon(variant="official_sts", reduction="valid")
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"reduction": "valid"}, "reduction must be 'all' with variant 'official_sts'"),
+        ({"positives": "joint"}, "positives must be 'each' with variant 'official_sts'"),
+    ],
+)
+def test_the_sts_form_refuses_what_it_has_not(changed, rule):
+    with pytest.raises(ValidationError, match=rule):
+        ACCon(variant="official_sts", **changed)

@@ -8,16 +8,20 @@ from torch.nn.functional import normalize
 
 from dirtune.losses.pairs import (
     at_least_float32,
+    bin_sizes,
     cosine_matrix,
     distance_matrix,
     equal_bins,
+    euclidean_matrix,
     full_precision,
+    likelihoods_among_others,
     logsumexp,
     masked_logsumexp,
     negative_log_likelihoods,
-    reduce_anchors,
+    num_anchors,
     smoothed_mean,
-    without_diagonal,
+    sum_anchors,
+    without_self,
 )
 
 
@@ -63,17 +67,120 @@ def test_cosines_are_exact_where_the_device_may_use_tf32():
     torch.testing.assert_close(cosines, (z.double() @ z.double().T).float(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.usefixtures("inexact_products")
+def test_a_block_of_cosines_is_exact_as_well():
+    z = normalize(_random(256, 256, dtype=torch.float32), dim=1)
+    assert torch.equal(cosine_matrix(z[10:30], z), (z.double() @ z.double().T).float()[10:30])
+
+
+def test_euclidean_distances_are_the_lengths_of_differences():
+    a, b = _random(3, 4), _random(5, 4)
+    expected = [[math.dist(p, q) for q in b.tolist()] for p in a.tolist()]
+    torch.testing.assert_close(euclidean_matrix(a, b), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_vectors_are_at_distance_zero_without_gradient(dtype):
+    z = normalize(_random(1, 64, dtype=dtype), dim=1).repeat(40, 1).requires_grad_()
+    distances = euclidean_matrix(z)
+    distances.sum().backward()
+    assert distances.abs().max() == 0
+    assert z.grad.abs().max() == 0
+
+
+def test_near_neighbours_keep_the_direction_of_their_gradient():
+    near = torch.tensor([[1.0, 0.0], [1.0, 1e-6]], requires_grad=True)
+    euclidean_matrix(near)[0, 1].backward()
+    assert near.grad.tolist() == [[0, -1], [0, 1]]
+
+
 def test_distances_are_absolute_differences():
     distances = distance_matrix(torch.tensor([1.0, 4.0, 2.5]))
     assert distances.tolist() == [[0, 3, 1.5], [3, 0, 1.5], [1.5, 1.5, 0]]
 
 
-def test_equal_bins_include_the_diagonal_until_it_is_taken_out():
+def test_labels_of_one_dimension_have_one_distance_whatever_its_name():
+    labels = torch.tensor([1.0, 4.0, 2.5])
+    for name in ("l1", "l2", "max", "angular"):
+        assert torch.equal(distance_matrix(labels, label_distance=name), distance_matrix(labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        ("l1", lambda d: sum(abs(v) for v in d)),
+        ("l2", lambda d: math.sqrt(sum(v * v for v in d))),
+        ("max", lambda d: max(abs(v) for v in d)),
+    ],
+)
+def test_labels_of_several_dimensions_differ_by_the_named_norm(name, length):
+    labels = _random(6, 3)
+    rows = labels.tolist()
+    expected = [[length([a - b for a, b in zip(p, q, strict=True)]) for q in rows] for p in rows]
+    distances = distance_matrix(labels, label_distance=name)
+    torch.testing.assert_close(distances, torch.tensor(expected, dtype=torch.float64))
+
+
+def _gaze(pitch, yaw):
+    return (
+        -math.cos(pitch) * math.sin(yaw),
+        -math.sin(pitch),
+        -math.cos(pitch) * math.cos(yaw),
+    )
+
+
+def _angle(g, h):
+    cross = (
+        g[1] * h[2] - g[2] * h[1],
+        g[2] * h[0] - g[0] * h[2],
+        g[0] * h[1] - g[1] * h[0],
+    )
+    return math.atan2(math.hypot(*cross), sum(a * b for a, b in zip(g, h, strict=True)))
+
+
+def test_the_angular_distance_is_the_angle_between_gaze_directions():
+    labels = _random(8, 2, scale=2.0)
+    directions = [_gaze(*row) for row in labels.tolist()]
+    expected = [[_angle(g, h) for h in directions] for g in directions]
+    angles = distance_matrix(labels, label_distance="angular")
+    torch.testing.assert_close(angles, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_and_opposite_gaze_directions_have_exact_angles(dtype):
+    gaze = torch.tensor([[0.1, 0.7], [0.1, 0.7], [-0.1, 0.7 - math.pi], [0.1, 0.7001]], dtype=dtype)
+    angles = distance_matrix(gaze, label_distance="angular")
+    assert angles[0, :2].tolist() == [0, 0]
+    assert angles[0, 2].item() == pytest.approx(math.pi)
+    assert angles[0, 3].item() == pytest.approx(1e-4 * math.cos(0.1), rel=1e-2)
+
+
+def test_angular_labels_have_two_dimensions():
+    with pytest.raises(ValueError, match="needs labels of 2 dimensions, pitch and yaw, got 3"):
+        distance_matrix(torch.zeros(4, 3), label_distance="angular")
+
+
+def test_equal_bins_include_the_anchor_itself_until_it_is_taken_out():
     same = equal_bins(torch.tensor([2, 0, 2]))
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     others = [[False, False, True], [False, False, False], [True, False, False]]
-    assert without_diagonal(same).tolist() == others
+    assert without_self(same, slice(0, 3)).tolist() == others
     assert same.diagonal().all()  # the mask itself is left as it was
+
+
+@pytest.mark.parametrize("anchors", [slice(0, 3), slice(2, 5), slice(4, 9), slice(6, 8)])
+def test_a_block_of_anchors_is_the_same_rows_of_the_whole(anchors):
+    z, labels, gaze = _random(7, 3), _random(7), _random(7, 2)
+    bins = torch.tensor([1, 0, 1, 2, 0, 1, 2])
+    torch.testing.assert_close(cosine_matrix(z[anchors], z), cosine_matrix(z)[anchors])
+    torch.testing.assert_close(euclidean_matrix(z[anchors], z), euclidean_matrix(z)[anchors])
+    assert torch.equal(distance_matrix(labels[anchors], labels), distance_matrix(labels)[anchors])
+    for name in ("l1", "l2", "max", "angular"):
+        block = distance_matrix(gaze[anchors], gaze, label_distance=name)
+        torch.testing.assert_close(block, distance_matrix(gaze, label_distance=name)[anchors])
+    assert torch.equal(equal_bins(bins[anchors], bins), equal_bins(bins)[anchors])
+    block = without_self(equal_bins(bins[anchors], bins), anchors)
+    assert torch.equal(block, without_self(equal_bins(bins), slice(0, 7))[anchors])
 
 
 @pytest.mark.parametrize(
@@ -142,21 +249,82 @@ def test_negative_log_likelihoods_are_sums_over_positives():
     assert sums.tolist() == pytest.approx(expected)
 
 
+def _likelihoods_by_loops(logits, positives, first, form):
+    sums, counts = [], []
+    for i, (row, taken) in enumerate(zip(logits.tolist(), positives.tolist(), strict=True)):
+        log_z = math.log(sum(math.exp(s) for j, s in enumerate(row) if j != first + i))
+        found = [s for s, positive in zip(row, taken, strict=True) if positive]
+        if form == "each":
+            sums.append(sum(log_z - s for s in found))
+        else:
+            sums.append(log_z - math.log(sum(math.exp(s) for s in found)) if found else 0.0)
+        counts.append(len(found) if form == "each" else min(len(found), 1))
+    return sums, counts
+
+
+@pytest.mark.parametrize("form", ["each", "joint"])
+@pytest.mark.parametrize("first", [0, 3])
+def test_likelihoods_among_others_equal_the_loops(form, first):
+    logits = _random(4, 7)
+    positives = _random(4, 7).T[[6, 5, 4, 3, 2, 1, 0]].T > 0.3
+    positives[1] = False
+    sums, counts = likelihoods_among_others(logits, positives, slice(first, first + 4), form=form)
+    expected_sums, expected_counts = _likelihoods_by_loops(logits, positives, first, form)
+    assert sums.tolist() == pytest.approx(expected_sums, rel=1e-12)
+    assert counts.tolist() == expected_counts
+    assert 0 in expected_counts
+
+
+@pytest.mark.parametrize("form", ["each", "joint"])
+def test_the_gradient_of_likelihoods_among_others_is_their_slope(form):
+    logits = _random(4, 6).requires_grad_()
+    positives = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)) > 0.5
+    positives[2] = False
+
+    def sums(logits):
+        return likelihoods_among_others(logits, positives, slice(1, 5), form=form)[0]
+
+    assert torch.autograd.gradcheck(sums, (logits,))
+
+
+@pytest.mark.parametrize("form", ["each", "joint"])
+def test_a_single_row_has_no_others_and_no_likelihood(form):
+    logits = torch.tensor([[20.0]], requires_grad=True)
+    sums, counts = likelihoods_among_others(logits, torch.tensor([[False]]), slice(0, 1), form=form)
+    sums.sum().backward()
+    assert sums == 0
+    assert counts == 0
+    assert logits.grad == 0
+
+
 def test_the_mean_of_an_empty_set_is_minus_one_with_smoothing_and_zero_without():
     sums, counts = torch.tensor([6.5, 0.0]), torch.tensor([2.5, 0.0])
     assert smoothed_mean(sums, counts, smoothing=0.0).tolist() == pytest.approx([2.6, 0.0])
     assert smoothed_mean(sums, counts, smoothing=0.5).tolist() == [2.0, -1.0]
 
 
-def test_anchors_are_averaged_over_all_or_over_the_valid_ones():
+def test_anchors_are_summed_over_all_or_over_the_valid_ones():
     losses, valid = torch.tensor([2.0, 5.0, -1.0, 4.0]), torch.tensor([True, True, False, False])
-    assert reduce_anchors(losses, valid, "all") == 2.5
-    assert reduce_anchors(losses, valid, "valid") == 3.5
+    assert sum_anchors(losses, valid, "all") == 10.0
+    assert sum_anchors(losses, valid, "valid") == 7.0
 
 
 def test_no_valid_anchor_gives_a_zero_that_stays_in_the_graph():
     losses = torch.tensor([2.0, 5.0], requires_grad=True)
-    loss = reduce_anchors(losses, torch.tensor([False, False]), "valid")
-    loss.backward()
-    assert loss == 0
+    total = sum_anchors(losses, torch.tensor([False, False]), "valid")
+    total.backward()
+    assert total == 0
     assert losses.grad.tolist() == [0, 0]
+
+
+def test_bin_sizes_count_the_rows_of_each_rows_bin():
+    bins = torch.tensor([7, 0, 7, 3, 0, 7, 90])
+    assert bin_sizes(bins).tolist() == [3, 2, 3, 1, 2, 3, 1]
+    assert num_anchors(bins, "all") == 7
+    assert num_anchors(bins, "valid") == 5
+
+
+@pytest.mark.parametrize("bins", [[], [4], [4, 5]])
+def test_a_mean_is_over_at_least_one_anchor(bins):
+    assert num_anchors(torch.tensor(bins, dtype=torch.long), "valid") == 1
+    assert num_anchors(torch.tensor(bins, dtype=torch.long), "all") == max(len(bins), 1)

@@ -1,0 +1,152 @@
+"""The temperature of a contrastive term: a fixed number, one learned number, or one learned number per training sample.
+
+A term inherits `TemperedTerm`, which brings the settings, and says in `at_temperature` how it is evaluated at given
+temperatures; its functional form takes `tau` as a number or a tensor. Learned temperatures live in the module that `fit`
+returns, as their logarithms, and stay within `BOUNDS`: after a step beyond them they are set back to the bound.
+
+Sources. learnable: Radford et al. (CLIP), ICML 2021, who learn one log temperature with the weights and keep it above
+0.01. individual: Qiu et al. (iSogCLR), ICML 2023; code: github.com/Optimization-AI/LibAUC, `GCLoss_v1`.
+
+A term whose loss grows with `1 / tau` whatever the representations are, as ACCon's official form does, drives a learnable
+temperature to its upper bound; an individual one is held back by its entropy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dirtune.batch import TermInputs, TrainingLabels
+from dirtune.frozen import Frozen
+
+Temperature = Literal["fixed", "learnable", "individual"]
+
+Tau: TypeAlias = float | Float[Tensor, "*rows"]
+"""One temperature for all rows (a number, or a tensor without dimensions), or one per row."""
+
+BOUNDS = (0.01, 10.0)
+"""Learned temperatures stay within. CLIP: above 0.01; iSogCLR's code: 0.05 to 0.7."""
+
+
+class TemperedTerm(Frozen):
+    """A term with a temperature that can be learned."""
+
+    tau: float = Field(gt=0)
+    """Temperature, without unit; where it is learned, its starting value."""
+    temperature: Temperature = "fixed"
+    """fixed: `tau`; learnable: one parameter that starts there; individual: one per training sample, in the
+    distributionally robust form of the loss, `robust_sums`."""
+    tau_learning_rate: float = Field(default=0.01, gt=0)
+    """Learning rate of the logarithm of a learned temperature. iSogCLR's code: 0.01, of the temperature itself."""
+    rho: float = Field(default=0.3, ge=0)
+    """individual: the Kullback-Leibler divergence, in nats, of the anchor's softmax from the uniform distribution at which
+    its temperature rests: the larger, the colder. iSogCLR's code: 0.3, recommended 0.1 to 0.5."""
+
+    def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
+        return self.at_temperature(inputs, self.tau)
+
+    def at_temperature(
+        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
+    ) -> Float[Tensor, ""]:
+        """The term with `tau` in place of its own; with `rho`, in the distributionally robust form."""
+        raise NotImplementedError
+
+    def fit(self, labels: TrainingLabels) -> nn.Module | None:
+        """The term with its learned temperatures; none if the temperature is fixed."""
+        if self.temperature == "fixed":
+            return None
+        if self.temperature == "learnable":
+            return LearnableTemperature(self)
+        return IndividualTemperatures(self, labels.num_samples)
+
+    @model_validator(mode="after")
+    def _a_learned_temperature_starts_within_its_bounds(self) -> TemperedTerm:
+        low, high = BOUNDS
+        if self.temperature != "fixed" and not low <= self.tau <= high:
+            raise ValueError(
+                f"tau must be within {low} and {high} with temperature {self.temperature!r}, got {self.tau}"
+            )
+        return self
+
+
+class LearnableTemperature(nn.Module):
+    """A term whose one temperature is learned."""
+
+    def __init__(self, term: TemperedTerm) -> None:
+        super().__init__()
+        self.term = term
+        self.learning_rate = term.tau_learning_rate
+        self.log_tau = nn.Parameter(torch.tensor(math.log(term.tau)))
+
+    def forward(self, inputs: TermInputs) -> Float[Tensor, ""]:
+        return self.term.at_temperature(inputs, _within_bounds(self.log_tau).exp())
+
+    def values(self) -> dict[str, float]:
+        """The temperature, for the record of an epoch."""
+        return {"tau": _within_bounds(self.log_tau).exp().item()}
+
+
+class IndividualTemperatures(nn.Module):
+    """A term whose every training sample has a learned temperature, that of the rows which are its views.
+
+    The robust loss is divided by the starting temperature, so that the term's weight means what it means without.
+    """
+
+    def __init__(self, term: TemperedTerm, num_samples: int) -> None:
+        super().__init__()
+        self.term = term
+        self.learning_rate = term.tau_learning_rate
+        self.log_taus = nn.Parameter(torch.full((num_samples,), math.log(term.tau)))
+
+    def forward(self, inputs: TermInputs) -> Float[Tensor, ""]:
+        taus = _within_bounds(self.log_taus)[inputs.samples].exp()
+        return self.term.at_temperature(inputs, taus, rho=self.term.rho) / self.term.tau
+
+    def values(self) -> dict[str, float]:
+        """The mean temperature, for the record of an epoch."""
+        return {"tau": _within_bounds(self.log_taus).exp().mean().item()}
+
+
+def anchor_temperatures(tau: Tau, rows: Float[Tensor, "rows *shape"]) -> Float[Tensor, " rows"]:
+    """One temperature per row, in the rows' dtype and connected to `tau` where that is a tensor."""
+    if isinstance(tau, Tensor):
+        return tau.to(rows.dtype).expand(len(rows))
+    return rows.new_full((len(rows),), tau)
+
+
+def robust_sums(
+    sums: Float[Tensor, " anchors"],
+    counts: Float[Tensor, " anchors"],
+    taus: Float[Tensor, " anchors"],
+    *,
+    num_others: int | Float[Tensor, " anchors"],
+    rho: float | None,
+) -> Float[Tensor, " anchors"]:
+    """An anchor's summed loss over its positives in iSogCLR's form: `tau_i (sum_i + |P_i| (rho - log n_i))`.
+
+    With `sum_i = sum_{P_i} (log Z_i - s_ij / tau_i)` and `n_i` (`num_others`) summands in `Z_i`, a positive's share is
+    `tau_i log( mean_k exp((s_ik - s_ij) / tau_i) ) + tau_i rho`: the largest mean of `s_ik - s_ij` over all weightings of
+    the others, penalised by `tau_i` times what their divergence from the uniform weighting exceeds `rho`. Without `rho`
+    the sums are returned as they are.
+
+    Departures from iSogCLR: (1) the logarithm is that of the mini-batch mean; the paper's moving average of `Z_i` over the
+    steps, which takes the bias of small batches away, is left out; (2) `Z_i` is the term's own, which holds the
+    positives too; (3) the term's optimiser takes the place of the momentum step on `tau_i`.
+    """
+    if rho is None:
+        return sums
+    log_others = (
+        torch.as_tensor(num_others, dtype=sums.dtype, device=sums.device).clamp(min=1).log()
+    )
+    return taus * (sums + counts * (rho - log_others))
+
+
+def _within_bounds(log_taus: Float[Tensor, "*samples"]) -> Float[Tensor, "*samples"]:
+    with torch.no_grad():
+        log_taus.clamp_(*(math.log(bound) for bound in BOUNDS))
+    return log_taus
