@@ -7,9 +7,11 @@ changed leaves such trials) is counted and left out. A seed without a complete t
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +22,9 @@ from dirtune.results.store import read_table
 from dirtune.results.studies import Plan, StudyInfo
 from dirtune.storage import Storage
 
-TRIAL_COLUMNS = ("trial_id", "arm", "seed", "status", "error", "objective", "data_fingerprint")
+TRIAL_COLUMNS = (
+    "trial_id", "arm", "cell", "seed", "status", "error", "objective", "data_fingerprint",
+)  # fmt: skip
 METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
 LONGEST_REASON = 100  # characters of an error that a table has room for
 
@@ -31,6 +35,7 @@ class TrialRow:
 
     trial_id: str
     arm: str
+    cell: str | None
     seed: int
     status: str
     error: str | None
@@ -52,6 +57,9 @@ class ArmRuns:
     """One arm."""
 
     arm: str
+    levels: Mapping[
+        str, object
+    ]  # its values on the axes; none if it has none or nothing is recorded
     chosen: Mapping[int, Candidate]  # by seed
     tried: Mapping[int, int]  # recorded configurations by seed
     planned: int | None  # trials in all, if the study says
@@ -103,6 +111,20 @@ def members_of_arms(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, li
     return {arm: _members(trials, info, arm) for arm in arms}
 
 
+def arms_named(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The known arms that names or patterns (`conr*`) ask for, in the order asked; none asked: all.
+
+    A text that is the name of an arm means that arm alone, whatever characters it has.
+    """
+    found = [
+        arm
+        for pattern in patterns or ("*",)
+        for arm in ([pattern] if pattern in known else known)
+        if arm == pattern or fnmatchcase(arm, pattern)
+    ]
+    return list(dict.fromkeys(found))
+
+
 def known_metric(metrics: pa.Table, metric: str) -> str:
     """The name of a metric, if any trial has it, or if there is none yet.
 
@@ -119,16 +141,27 @@ def values_by_trial(
     metrics: pa.Table, *, metric: str, region: str, split: str, selection: str
 ) -> dict[str, float | None]:
     """One number per trial out of the long table; None where it is undefined."""
-    conditions = {"metric": metric, "region": region, "split": split, "selection": selection}
-    for column, value in conditions.items():
-        metrics = metrics.filter(pc.equal(metrics[column], value))
+    metrics = narrowed(metrics, metric=metric, region=region, split=split, selection=selection)
     return dict(zip(metrics["trial_id"].to_pylist(), metrics["value"].to_pylist(), strict=True))
+
+
+def narrowed(metrics: pa.Table, **conditions: str) -> pa.Table:
+    """The rows of the long table whose columns have these values."""
+    for column, value in conditions.items():
+        # Making an Arrow scalar of a Python text imports pandas, 0.3 s; the column's own values are scalars already.
+        known = (each for each in pc.unique(metrics[column]) if each.as_py() == value)
+        own = next(known, None)
+        if own is None:
+            return metrics.slice(0, 0)
+        metrics = metrics.filter(pc.equal(metrics[column], own))
+    return metrics
 
 
 def _candidates(
     trials: Sequence[TrialRow], metrics: pa.Table, info: StudyInfo
 ) -> dict[str, list[Candidate]]:
     """The models that each complete trial offers."""
+    metrics = narrowed(metrics, metric=info.metric, region=info.region)
 
     def values(split: str, epoch: str) -> dict[str, float | None]:
         return values_by_trial(
@@ -181,12 +214,20 @@ def _arm_runs(
             holes.append(Hole(arm=arm, seed=seed, reason=_reason(rows)))
     return ArmRuns(
         arm=arm,
+        levels=_levels(arm, trials),
         chosen=chosen,
         tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
         planned=plan.trials,
         unfinished=Counter(trial.status for trial in trials if trial.status != "complete"),
         holes=tuple(holes),
     )
+
+
+def _levels(arm: str, trials: Sequence[TrialRow]) -> dict[str, object]:
+    # A trial that another arm has recorded carries that arm's cell.
+    cells = (trial.cell for trial in trials if trial.arm == arm and trial.cell)
+    levels: dict[str, object] = json.loads(next(cells, "{}"))
+    return levels
 
 
 def _reason(trials: Sequence[TrialRow]) -> str:

@@ -1,8 +1,11 @@
 """The table of a study: arms by shot regions, mean and spread over seeds, paired differences to the reference arm.
 
-A table is data (`ArmTable`); `dirtune.results.rendering` shows it. Everything that a reader must know to believe a
-number is part of it: the split, the selection rule, the seeds, how many configurations were tried, what is missing and
+A table is data (`ArmTable`, of one study and one metric); `dirtune.results.comparison` puts several together, and
+`dirtune.results.rendering` shows them. Everything that a reader must know to believe a number is part of it: the split,
+the selection rule, the seeds, the trials behind every cell, how many configurations were tried, what is missing and
 why, and the fingerprint of the data.
+
+Which arms are shown changes no statistic: differences are corrected over all arms of the study.
 
 Importing this module brings in neither torch nor Ray nor scipy.stats, so that `dirtune table` answers at once.
 """
@@ -14,17 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import (
     ArmRuns,
     Hole,
     StudyRuns,
     known_metric,
+    narrowed,
     study_runs,
     values_by_trial,
 )
 from dirtune.results.schema import REGIONS
-from dirtune.results.selection import EPOCHS, selection_named
+from dirtune.results.selection import EPOCHS, Candidate, selection_named
 from dirtune.results.statistics import PairedDifference, holm, mean, paired_difference, sd
 from dirtune.results.studies import StudyInfo, open_studies, read_study
 
@@ -48,7 +54,9 @@ class ArmRow:
     """One arm."""
 
     arm: str
+    levels: Mapping[str, object]  # its values on the study's axes
     cells: Mapping[str, Cell]  # by region
+    chosen: Mapping[int, Candidate]  # the trial and epoch behind the values, by seed
     tried: Mapping[int, int]  # configurations by seed
     planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # pruned and failed trials
@@ -63,6 +71,7 @@ class ArmTable:
     question: str
     metric: str
     unit: str  # of the label; empty if unknown
+    regions: tuple[str, ...]  # the columns
     split: str
     selection: str
     description: str  # of the selection
@@ -70,6 +79,7 @@ class ArmTable:
     reference: str | None
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
+    arms: tuple[str, ...]  # all of the study, shown or not
     data: str
     fingerprints: tuple[str, ...]
     orphans: int  # recorded trials that the study no longer plans
@@ -85,12 +95,32 @@ def arm_table(
     reference: str | None = None,
     mix_data: bool = False,
 ) -> ArmTable:
-    """Compare the arms of a study.
+    """Compare the arms of a study by one metric in all regions; the arguments and errors are those of `arm_tables`."""
+    metrics = () if metric is None else (metric,)
+    return arm_tables(
+        root, study, metrics=metrics, split=split, selection=selection, reference=reference,
+        mix_data=mix_data,
+    )[0]  # fmt: skip
+
+
+def arm_tables(
+    root: str | Path,
+    study: str,
+    *,
+    metrics: Sequence[str] = (),
+    regions: Sequence[str] = REGIONS,
+    split: str = "test",
+    selection: str = "best_val",
+    reference: str | None = None,
+    mix_data: bool = False,
+) -> tuple[ArmTable, ...]:
+    """Compare the arms of a study, one table per metric.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        metric: none: the metric of the study's objective.
+        metrics: none: the metric of the study's objective.
+        regions: the columns, in this order.
         split: test or val.
         selection: a rule of `dirtune.results.selection.SELECTIONS`.
         reference: the arm that the others are compared with; none: the study's.
@@ -102,30 +132,34 @@ def arm_table(
     storage = open_studies(root, [study])[study]
     info, rule = read_study(storage), selection_named(selection)
     check_known("split", split, SPLITS)
+    for region in regions:
+        check_known("region", region, REGIONS)
     runs = study_runs(storage, info, rule)
-    metric = known_metric(runs.metrics, metric or info.metric)
     reference = reference or info.reference
     if reference is not None:
         check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data:
         _check_one_data_set(study, runs.fingerprints)
-    rows = _rows(runs, metric, split)
-    return ArmTable(
+    template = ArmTable(
         study=study,
         question=info.question,
-        metric=metric,
+        metric="",
         unit=info.unit,
+        regions=tuple(regions),
         split=split,
         selection=selection,
         description=rule.description,
         objective=f"{info.metric} in region {info.region}",
         reference=reference,
         seeds=_seeds(runs, info),
-        rows=_compared(rows, reference),
+        rows=(),
+        arms=tuple(arm.arm for arm in runs.arms),
         data=info.data,
         fingerprints=runs.fingerprints,
         orphans=runs.orphans,
     )
+    names = [known_metric(runs.metrics, metric) for metric in metrics or (info.metric,)]
+    return tuple(_filled(template, name, runs) for name in names)
 
 
 def check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -136,10 +170,6 @@ def check_known(what: str, name: str, known: Sequence[str]) -> None:
     """
     if name not in known:
         raise InputError(Fault(where=what, rule=f"unknown {what}", got=name, known=known))
-
-
-# The verb of the command line is also a call: `dirtune.table("results", "quickstart")`.
-table = arm_table
 
 
 def _check_one_data_set(study: str, fingerprints: tuple[str, ...]) -> None:
@@ -155,15 +185,21 @@ def _seeds(runs: StudyRuns, info: StudyInfo) -> tuple[int, ...]:
     return info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried}))
 
 
-def _rows(runs: StudyRuns, metric: str, split: str) -> list[ArmRow]:
+def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
+    of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
     values = {
-        (region, epoch): values_by_trial(
-            runs.metrics, metric=metric, region=region, split=split, selection=epoch
-        )
-        for region in REGIONS
+        (region, epoch): _values(of_metric, metric, region, template.split, epoch)
+        for region in template.regions
         for epoch in EPOCHS
     }
-    return [_row(arm, metric, values) for arm in runs.arms]
+    rows = [_row(arm, metric, values) for arm in runs.arms]
+    return replace(template, metric=metric, rows=_compared(rows, template.reference))
+
+
+def _values(
+    metrics: pa.Table, metric: str, region: str, split: str, epoch: str
+) -> Mapping[str, float | None]:
+    return values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
 
 
 def _row(
@@ -171,7 +207,7 @@ def _row(
 ) -> ArmRow:
     cells: dict[str, Cell] = {}
     holes = list(arm.holes)
-    for region in REGIONS:
+    for region in dict.fromkeys(region for region, _ in values):
         found: dict[int, float] = {}
         for seed, chosen in arm.chosen.items():
             value = values[region, chosen.epoch].get(chosen.trial_id)
@@ -184,7 +220,9 @@ def _row(
         )
     return ArmRow(
         arm=arm.arm,
+        levels=arm.levels,
         cells=cells,
+        chosen=arm.chosen,
         tried=arm.tried,
         planned=arm.planned,
         unfinished=arm.unfinished,
@@ -199,10 +237,9 @@ def _compared(rows: list[ArmRow], reference: str | None) -> tuple[ArmRow, ...]:
         return tuple(rows)
     others = [row for row in rows if row is not base]
     cells: dict[str, dict[str, Cell]] = {row.arm: {} for row in others}
-    for region in REGIONS:
+    for region, level in base.cells.items():
         differences = {
-            row.arm: paired_difference(row.cells[region].values, base.cells[region].values)
-            for row in others
+            row.arm: paired_difference(row.cells[region].values, level.values) for row in others
         }
         corrected = holm({arm: difference.p for arm, difference in differences.items()})
         for row in others:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dirtune.results.arms import StudyRuns, study_runs
+import pytest
+
+from dirtune.results.arms import StudyRuns, arms_named, narrowed, study_runs, values_by_trial
 from dirtune.results.schema import TrialRecord
 from dirtune.results.selection import SELECTIONS
 from dirtune.results.studies import read_study
@@ -140,3 +142,46 @@ def test_a_trial_without_metrics_is_still_a_candidate(tmp_path: Path) -> None:
     (arm,) = runs_of(tmp_path, [record("a", 0, metrics=[])]).arms
 
     assert arm.chosen[0].trial_id == "a-0"
+
+
+def test_an_arm_has_its_values_on_the_axes_and_not_those_of_who_recorded_its_trial(
+    tmp_path: Path,
+) -> None:
+    records = [
+        record("a omega=1", 0, trial_id="own", cell='{"omega": 1}'),
+        record("b omega=2", 0, trial_id="shared", cell='{"omega": 2}'),
+    ]
+    planned = [
+        {"arm": "a omega=1", "seed": 0, "replicate": 0, "trial_id": "own"},
+        {"arm": "c", "seed": 0, "replicate": 0, "trial_id": "shared"},
+    ]
+    runs = runs_of(tmp_path, records, arms=["a omega=1", "c"], planned=planned)
+
+    assert [dict(arm.levels) for arm in runs.arms] == [{"omega": 1}, {}]
+
+
+def test_the_long_table_is_narrowed_by_any_column(tmp_path: Path) -> None:
+    rows = metric_rows(5.0) + metric_rows(7.0, metric="mse")
+    metrics = runs_of(tmp_path, [record("a", 0, metrics=rows)]).metrics
+
+    found = narrowed(metrics, metric="mse", region="few", split="test")
+    assert found["value"].to_pylist() == [9.0, 9.0]
+    assert found["selection"].to_pylist() == ["best_val", "last"]
+    assert narrowed(metrics, metric="r2").num_rows == 0
+    assert values_by_trial(metrics, metric="mae", region="all", split="val", selection="last") == {
+        "a-0": 5.0
+    }
+
+
+@pytest.mark.parametrize(
+    ("patterns", "arms"),
+    [
+        ([], ["conr", "accon", "conr[1]"]),
+        (["accon", "conr"], ["accon", "conr"]),
+        (["c*", "conr"], ["conr", "conr[1]"]),
+        (["conr[1]"], ["conr[1]"]),
+        (["CONR"], []),
+    ],
+)  # fmt: skip
+def test_arms_are_named_or_matched_in_the_order_asked(patterns: list[str], arms: list[str]) -> None:
+    assert arms_named(patterns, ["conr", "accon", "conr[1]"]) == arms

@@ -12,7 +12,7 @@ from scipy import stats
 import dirtune
 from dirtune.errors import InputError
 from dirtune.results.statistics import paired_difference
-from dirtune.results.tables import arm_table
+from dirtune.results.tables import arm_table, arm_tables
 from tests.results.records import OFFSETS, metric_rows, record, write_study
 
 ERRORS = {
@@ -155,6 +155,43 @@ def test_another_reference_can_be_asked_for(root: Path) -> None:
     assert table.rows[0].cells["all"].difference.mean == pytest.approx(0.85)
 
 
+def test_metrics_and_regions_are_chosen_by_name(root: Path) -> None:
+    first, second = arm_tables(root, "study", metrics=("mae", "mae"), regions=("few", "all"))
+
+    assert first == second
+    assert first.regions == ("few", "all")
+    assert list(first.rows[0].cells) == ["few", "all"]
+    whole = arm_table(root, "study").rows
+    for row, same in zip(first.rows, whole, strict=True):
+        assert row.cells == {region: same.cells[region] for region in ("few", "all")}
+
+
+def test_a_region_that_is_not_shown_leaves_no_hole(tmp_path: Path) -> None:
+    rows = [
+        {
+            "split": "test",
+            "selection": "best_val",
+            "region": "all",
+            "metric": "alignment",
+            "value": 0.5,
+            "n": 9,
+        }
+    ]
+    write_study(tmp_path, [record("a", 0, metrics=rows)])
+
+    (table,) = arm_tables(tmp_path, "study", metrics=("alignment",), regions=("all",))
+
+    assert (table.rows[0].holes, table.rows[0].cells["all"].mean) == ((), 0.5)
+
+
+def test_the_trials_behind_the_values_are_part_of_the_table(root: Path) -> None:
+    accon = arm_table(root, "study").rows[2]
+
+    assert {seed: chosen.trial_id for seed, chosen in accon.chosen.items()} == {
+        0: "accon-0", 1: "accon-1", 2: "accon-2",
+    }  # fmt: skip
+
+
 def test_a_study_that_has_recorded_nothing_is_a_table_of_holes(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a", "b"], seeds=[0, 1], reference="a")
 
@@ -196,9 +233,13 @@ def test_the_verb_is_a_call(root: Path) -> None:
 def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
     script = (
         "import sys\n"
-        "from dirtune.results.rendering import render\n"
-        "from dirtune.results.tables import arm_table\n"
-        f"render(arm_table({str(root)!r}, 'study'))\n"
+        "from dirtune.results.checking import check\n"
+        "from dirtune.results.comparison import TableRequest, compare\n"
+        "from dirtune.results.rendering import STYLES, render\n"
+        "from dirtune.results.tracing import trace_text\n"
+        f"table = compare({str(root)!r}, TableRequest(studies=('study',), published='dir'))\n"
+        f"check({str(root)!r}, [render(table, style) for style in STYLES][1])\n"
+        "trace_text(table)\n"
         "heavy = {'torch', 'torchvision', 'ray', 'optuna', 'matplotlib', 'scipy.stats', 'duckdb'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -1,0 +1,68 @@
+"""The text of one cell: a mean with its spread, a difference with its interval, a published number; and headings.
+
+How many decimals a table has depends on its smallest mean, and is the same in all its cells.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dirtune.results.comparison import ABSENT
+from dirtune.results.marks import SIGNIFICANT, Spread
+from dirtune.results.published import PublishedRow
+from dirtune.results.tables import ArmRow, ArmTable, Cell
+
+METRIC_LABELS = {  # as papers print them, and the unit given the label's
+    "mae": ("MAE", "{}"),
+    "balanced_mae": ("balanced MAE", "{}"),
+    "rmse": ("RMSE", "{}"),
+    "mse": ("MSE", "{}²"),
+    "gmean": ("GM", "{}"),
+    "r2": ("R²", ""),
+    "pearson": ("Pearson r", ""),
+    "spearman": ("Spearman rho", ""),
+}
+
+
+def metric_label(metric: str, unit: str) -> str:
+    """A metric with its unit, for headings and axes."""
+    name, template = METRIC_LABELS.get(metric, (metric, ""))
+    return f"{name} [{template.format(unit)}]" if unit and template else name
+
+
+def decimals_of(table: ArmTable) -> int:
+    """Enough for three digits of the smallest mean, as the papers print."""
+    means = [abs(cell.mean) for row in table.rows for cell in row.cells.values()]
+    smallest = min((value for value in means if value > 0), default=1.0)
+    return 2 if smallest >= 1 else 3
+
+
+def mean_text(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
+    """Mean ± spread, and the number of seeds where it is not the usual one."""
+    if not cell.n:
+        return ABSENT
+    size = spread.of(cell)
+    text = f"{cell.mean:.{decimals}f}" + ("" if math.isnan(size) else f" ± {size:.{decimals}f}")
+    return text + ("" if cell.n == usual else f" (n={cell.n})")
+
+
+def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
+    """The difference to the reference with its interval; a star where it is significant."""
+    cell = None if row is None else row.cells[region]
+    found = None if cell is None else cell.difference
+    if cell is None or found is None or not found.n:
+        return ABSENT
+    if math.isnan(found.low):
+        return f"{found.mean:+.{decimals}f}"
+    mark = "*" if cell.p_holm < SIGNIFICANT else ""
+    return (
+        f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
+    )
+
+
+def published_text(row: PublishedRow | None, region: str, decimals: int) -> str:
+    """With the digits of the source, and with the final zeros that a number does not keep."""
+    value = None if row is None else row.values.get(region)
+    if value is None:
+        return ABSENT
+    return f"{value:.{max(decimals, len(str(value).partition('.')[2]))}f}"

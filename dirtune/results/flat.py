@@ -1,0 +1,116 @@
+"""A comparison for programs: CSV with one line per study, metric, arm and region, and JSON with the trials as well.
+
+Everything is at full precision; what is undefined is empty in CSV and null in JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dirtune.results.comparison import Comparison
+from dirtune.results.footer import footer
+from dirtune.results.tables import ArmRow, ArmTable, Cell
+
+
+def as_csv(table: Comparison) -> str:
+    """Our numbers alone; the published ones, which have neither seeds nor tests, are in the other forms."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for part in table.parts:
+        for row in part.rows:
+            for region in part.regions:
+                values = (value(part, row, region) for value in CSV_COLUMNS.values())
+                writer.writerow("" if _is_nothing(value) else value for value in values)
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(table: Comparison) -> str:
+    """The request, every cell with its values, trials and test by seed, the published numbers and the footer."""
+    plain = {
+        "request": asdict(table.request),
+        "tables": [_plain_table(part) for part in table.parts],
+        "published": [asdict(row) for row in table.published],
+        "notes": footer(table),
+    }
+    return json.dumps(_without_nan(plain), indent=1)
+
+
+CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
+    "study": lambda table, row, region: table.study,
+    "arm": lambda table, row, region: row.arm,
+    "split": lambda table, row, region: table.split,
+    "selection": lambda table, row, region: table.selection,
+    "metric": lambda table, row, region: table.metric,
+    "region": lambda table, row, region: region,
+    "mean": lambda table, row, region: row.cells[region].mean,
+    "sd": lambda table, row, region: row.cells[region].sd,
+    "n": lambda table, row, region: row.cells[region].n,
+    "reference": lambda table, row, region: table.reference,
+    "difference": lambda table, row, region: _of_difference(row.cells[region], "mean"),
+    "difference_sd": lambda table, row, region: _of_difference(row.cells[region], "sd"),
+    "low": lambda table, row, region: _of_difference(row.cells[region], "low"),
+    "high": lambda table, row, region: _of_difference(row.cells[region], "high"),
+    "pairs": lambda table, row, region: _of_difference(row.cells[region], "n"),
+    "p": lambda table, row, region: _of_difference(row.cells[region], "p"),
+    "p_holm": lambda table, row, region: row.cells[region].p_holm,
+    "configurations": lambda table, row, region: max(row.tried.values(), default=0),
+    "holes": lambda table, row, region: "; ".join(f"{h.seed}: {h.reason}" for h in row.holes),
+    "data_fingerprint": lambda table, row, region: " ".join(table.fingerprints),
+}
+
+
+def _plain_table(part: ArmTable) -> dict[str, Any]:
+    plain = {
+        name: getattr(part, name)
+        for name in ("study", "question", "metric", "unit", "split", "selection", "description", "objective",
+                     "reference", "seeds", "arms", "data", "fingerprints", "orphans")
+    }  # fmt: skip
+    return {**plain, "rows": [_plain_row(row) for row in part.rows]}
+
+
+def _plain_row(row: ArmRow) -> dict[str, Any]:
+    return {
+        "arm": row.arm, "levels": dict(row.levels), "tried": dict(row.tried), "planned": row.planned,
+        "unfinished": dict(row.unfinished), "holes": [asdict(hole) for hole in row.holes],
+        "cells": {region: _plain_cell(row, cell) for region, cell in row.cells.items()},
+    }  # fmt: skip
+
+
+def _plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
+    by_seed = {
+        seed: {
+            "trial_id": row.chosen[seed].trial_id,
+            "epoch": row.chosen[seed].epoch,
+            "value": value,
+        }
+        for seed, value in cell.values.items()
+    }
+    difference = None if cell.difference is None else asdict(cell.difference)
+    return {
+        "mean": cell.mean, "sd": cell.sd, "n": cell.n, "difference": difference, "p_holm": cell.p_holm,
+        "seeds": by_seed,
+    }  # fmt: skip
+
+
+def _of_difference(cell: Cell, name: str) -> object:
+    return getattr(cell.difference, name, None)
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON cannot write NaN."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if _is_nothing(value) else value

@@ -1,0 +1,75 @@
+"""Checking a CSV of ours, which says itself what it shows: every number of every line, at full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.comparison import TableRequest, compare
+from dirtune.results.findings import Check, Finding
+from dirtune.results.flat import CSV_COLUMNS, as_csv
+
+_KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
+_NUMBERS = (
+    "mean", "sd", "n", "difference", "difference_sd", "low", "high", "pairs", "p", "p_holm", "configurations",
+)  # fmt: skip
+_TOLERANCE = 1e-9  # relative: another numpy may add up in another order
+
+
+def is_csv(text: str) -> bool:
+    """Whether the text begins like a CSV of ours."""
+    return text.split("\n", 1)[0].strip() == ",".join(CSV_COLUMNS)
+
+
+def check_csv(root: str | Path, text: str) -> Check:
+    """Compare its numbers with what the store says now.
+
+    Raises:
+        InputError: a study, metric or reference is not in the store any more, or there are no lines.
+    """
+    lines = list(csv.DictReader(io.StringIO(text)))
+    if not lines:
+        raise InputError(Fault(where="check", rule="the CSV has no lines"))
+    now: dict[tuple[str, ...], Mapping[str, str]] = {}
+    for study, split, selection, reference in dict.fromkeys(map(_table_of, lines)):
+        request = TableRequest(
+            studies=(study,), split=split, selection=selection, reference=reference or None,
+            metrics=tuple(dict.fromkeys(line["metric"] for line in lines if line["study"] == study)),
+        )  # fmt: skip
+        made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
+        now |= {_key(line): line for line in made}
+    findings = [
+        Finding(
+            number, " ".join(_key(line)[:-1]), name, line[name], _said(now.get(_key(line)), name)
+        )
+        for number, line in enumerate(lines, start=2)
+        for name in _NUMBERS
+        if line[name] and not _equal(line[name], _said(now.get(_key(line)), name))
+    ]
+    numbers = sum(bool(line[name]) for line in lines for name in _NUMBERS)
+    return Check(numbers, tuple(findings))
+
+
+def _table_of(line: Mapping[str, str]) -> tuple[str, str, str, str]:
+    return line["study"], line["split"], line["selection"], line["reference"]
+
+
+def _key(line: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(line[name] for name in _KEYS)
+
+
+def _said(line: Mapping[str, str] | None, name: str) -> str | None:
+    return None if line is None else line[name]
+
+
+def _equal(written: str, now: str | None) -> bool:
+    if not now:
+        return False
+    try:
+        return math.isclose(float(written), float(now), rel_tol=_TOLERANCE)
+    except ValueError:
+        return False

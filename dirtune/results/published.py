@@ -1,0 +1,156 @@
+"""The numbers that papers have published, to stand beside ours: 429 facts in `data/published_results.csv`.
+
+A published number is matched by data set, kind of split, metric, region and method. Methods are matched by the literal
+map `METHODS` from the names of arms (which are those of the shipped studies and of the presets), or by what the reader
+of a table says; never by how alike two names are. Published numbers enter no statistic of ours: other recipes, other
+seeds (mostly one), and the best epoch often chosen on the test set.
+
+Sources: Zhao et al., "ACCon", AAAI 2025, Tables 1 and 2; Yang et al., ICML 2021, and Ren et al., CVPR 2022, as their
+repositories report their reproductions. The balanced MSE rows on IMDB-WIKI are balanced errors by that repository's
+code, although its table says MAE.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from dirtune.errors import Fault, InputError
+
+FILE = Path(__file__).parent / "data" / "published_results.csv"
+SPLIT_KINDS = ("dir", "natural")  # balanced val and test of the DIR benchmark, or all splits alike
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "vanilla": ("Vanilla",),
+    "lds": ("Vanilla+LDS",),
+    "inverse_lds": ("INV+LDS",),
+    "inverse_fds": ("INV+FDS",),
+    "inverse_lds_fds": ("INV+LDS+FDS",),
+    "sqrt_inverse": ("SqrtINV",),
+    "sqrt_inverse_lds": ("SqrtINV+LDS",),
+    "sqrt_inverse_fds": ("SqrtINV+FDS",),
+    "sqrt_inverse_lds_fds": ("SqrtINV+LDS+FDS",),
+    "focal_r": ("Focal-R",),
+    "focal_r_lds": ("Focal-R+LDS",),
+    "bmc": ("BMC",),
+    "gai": ("GAI",),
+    "bni": ("BNI",),
+    "supcon": ("Vanilla+NaiveSupCon", "NaiveSupCon"),
+    "adasupcon": ("Vanilla+AdaSupCon", "AdaSupCon"),
+    "ranksim": ("Vanilla+RankSim", "RankSim"),
+    "rnc": ("RnC",),
+    "conr": ("Vanilla+ConR", "ConR"),
+    "accon": ("Vanilla+ACCon", "ACCon"),
+    "accon_conr": ("Vanilla+ACCon+ConR",),
+    "sqrt_inverse_lds_supcon": ("SqrtINV+LDS+NaiveSupCon",),
+    "sqrt_inverse_lds_adasupcon": ("SqrtINV+LDS+AdaSupCon",),
+    "sqrt_inverse_lds_ranksim": ("SqrtINV+LDS+RankSim",),
+    "sqrt_inverse_lds_conr": ("SqrtINV+LDS+ConR",),
+    "sqrt_inverse_lds_accon": ("SqrtINV+LDS+ACCon",),
+    "sqrt_inverse_lds_accon_conr": ("SqrtINV+LDS+ACCon+ConR",),
+    "focal_r_lds_supcon": ("Focal-R+LDS+NaiveSupCon",),
+    "focal_r_lds_adasupcon": ("Focal-R+LDS+AdaSupCon",),
+    "focal_r_lds_ranksim": ("Focal-R+LDS+RankSim",),
+    "focal_r_lds_conr": ("Focal-R+LDS+ConR",),
+    "focal_r_lds_accon": ("Focal-R+LDS+ACCon",),
+    "focal_r_lds_accon_conr": ("Focal-R+LDS+ACCon+ConR",),
+}
+"""Published names by arm. `BMSE` of ACCon's Table 1 is nobody's: the paper does not say which of bmc, gai and bni it is."""
+
+
+class PublishedNumber(NamedTuple):
+    """One line of the file."""
+
+    source: str
+    table: str
+    dataset: str
+    split: str  # of SPLIT_KINDS
+    method: str
+    metric: str
+    region: str
+    value: float
+
+    @property
+    def origin(self) -> str:
+        """Where it stands."""
+        return f"{self.source}, {self.table}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """What one source says of one method, for the arm that it stands beside."""
+
+    arm: str
+    method: str
+    origin: str
+    dataset: str
+    metric: str
+    values: Mapping[str, float]  # by region, as far as published
+
+
+def published_rows(
+    arms: Sequence[str],
+    *,
+    dataset: str,
+    split_kind: str,
+    metric: str,
+    names: Mapping[str, str] | None = None,
+) -> list[PublishedRow]:
+    """What is published of the methods that the arms are, in the order of the arms.
+
+    Args:
+        arms: names of arms.
+        dataset: agedb, imdb_wiki, sts_b or nyud2; of others nothing is published.
+        split_kind: dir or natural.
+        metric: as in the results tables.
+        names: the published method of an arm, where it is not the one of `METHODS`.
+
+    Raises:
+        InputError: a published method or kind of split is unknown.
+    """
+    if split_kind not in SPLIT_KINDS:
+        rule = "unknown published split"
+        raise InputError(Fault(where="published", rule=rule, got=split_kind, known=SPLIT_KINDS))
+    named = names or {}
+    _check_methods(named)
+    rows: dict[tuple[str, str, str], dict[str, float]] = {}
+    fitting = [
+        number
+        for number in published_numbers()
+        if (number.dataset, number.split, number.metric) == (dataset, split_kind, metric)
+    ]
+    for arm in arms:
+        methods = (named[arm],) if arm in named else METHODS.get(arm, ())
+        for number in fitting:
+            if number.method in methods:
+                key = (arm, number.method, number.origin)
+                rows.setdefault(key, {})[number.region] = number.value
+    return [
+        PublishedRow(
+            arm=arm, method=method, origin=origin, dataset=dataset, metric=metric, values=values
+        )
+        for (arm, method, origin), values in rows.items()
+    ]
+
+
+@cache
+def published_numbers() -> tuple[PublishedNumber, ...]:
+    """All of them, in the order of the file."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    return tuple(PublishedNumber._make([*texts, float(value)]) for *texts, value in rows)
+
+
+def _check_methods(names: Mapping[str, str]) -> None:
+    known = list(dict.fromkeys(number.method for number in published_numbers()))
+    faults = [
+        Fault(where="published", key=arm, rule="unknown published method", got=method, known=known)
+        for arm, method in names.items()
+        if method not in known
+    ]
+    if faults:
+        raise InputError(faults)

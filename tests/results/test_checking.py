@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.results.checking import check, written_request
+from dirtune.results.comparison import TableRequest, compare
+from dirtune.results.rendering import render
+from tests.results.records import metric_rows, record, write_study
+
+FORMS = ("table", "markdown", "latex", "csv")
+REQUEST = TableRequest(
+    studies=("one", "two"), metrics=("mae", "mse"), regions=("all", "few"), published="dir"
+)
+
+
+def fill(root: Path, *, conr: float = 4.0) -> None:
+    """Two studies; an arm with signs that every form has to escape."""
+    arms = {"vanilla": 5.0, "conr": conr, "a_b & [c] | d": 5.5}
+    for name in ("one", "two"):
+        records = [
+            record(arm, seed, trial_id=f"{name}-{value}-{seed}",
+                   metrics=metric_rows(value + 0.3 * seed + 0.01 * seed * value)
+                   + metric_rows(20 * value + seed, metric="mse"))
+            for arm, value in arms.items() for seed in (0, 1, 2)
+        ]  # fmt: skip
+        write_study(
+            root, records, name=name, reference="vanilla", arms=list(arms), seeds=[0, 1, 2],
+            data={"name": "agedb", "unit": "years"},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    fill(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layout", ["below", "beside"])
+def test_what_was_just_written_is_supported_to_the_last_number(
+    root: Path, form: str, layout: str
+) -> None:
+    request = TableRequest(**{**vars(REQUEST), "layout": layout, "bold": "best", "spread": "se"})
+    text = render(compare(root, request), form)
+
+    found = check(root, text, request)
+
+    assert found.findings == ()
+    # per study, metric and region: three means with spread and two differences of three numbers
+    assert found.numbers >= 2 * 2 * 2 * (3 * 2 + 2 * 3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_changed_store_is_found_in_every_form(tmp_path: Path, form: str) -> None:
+    fill(tmp_path / "before")
+    text = render(compare(tmp_path / "before", REQUEST), form)
+    fill(tmp_path / "after", conr=4.5)
+
+    findings = check(tmp_path / "after", text, REQUEST).findings
+
+    assert findings
+    assert all("conr" in finding.row for finding in findings)
+    assert all(finding.written != finding.now for finding in findings)
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_number_changed_by_hand_is_found_where_it_stands(root: Path, form: str) -> None:
+    text = render(compare(root, REQUEST), form)
+    lines = text.split("\n")
+    at = next(i for i, one in enumerate(lines) if "conr" in one and "4.34" in one)
+    lines[at] = lines[at].replace("4.34", "4.24", 1)
+
+    (finding,) = check(root, "\n".join(lines), REQUEST).findings
+
+    assert (finding.line, finding.row) == (at + 1, "conr")
+    assert "4.24" in finding.written
+    assert "4.34" in finding.now
+    assert "the store says" in str(finding)
+
+
+def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    fill(tmp_path)
+    text = render(compare(tmp_path, REQUEST), "markdown")
+    extra = [
+        record("conr", seed, trial_id=f"two-4.0-{seed}", metrics=metric_rows(9.0 + seed) + metric_rows(1.0, metric="mse"))
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    write_study(tmp_path, extra, name="two")
+
+    findings = check(tmp_path, text).findings
+
+    first = text.split("\n").index(
+        next(one for one in text.split("\n") if one.startswith("| two: arm"))
+    )
+    assert len(findings) == 8
+    assert all(finding.line > first for finding in findings)
+
+
+def test_columns_and_rows_may_have_been_taken_out_and_numbers_rounded(root: Path) -> None:
+    text = "\n".join(["| arm | few | configs |", "| --- | --- | --- |", "| **conr** | 6.3 | 1 |"])
+    request = TableRequest(studies=("one",))
+
+    assert check(root, text.replace("**", ""), request).findings == ()
+    (finding,) = check(root, text.replace("**", "").replace("6.3", "6.4"), request).findings
+    assert (finding.column, finding.written) == ("few", "6.4")
+
+
+def test_rows_and_lines_that_the_store_does_not_know_are_found(root: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",))
+    head = "| arm | all | seeds | configs |\n| --- | --- | --- | --- |\n"
+
+    (stranger,) = check(root, f"{head}| accon | 3.00 | 3/3 | - |", request).findings[:1]
+    (short,) = check(root, f"{head}| conr | 4.34 |", request).findings
+
+    assert (stranger.row, stranger.now) == ("accon", None)
+    assert "no such row" in str(stranger)
+    assert short.column == "whole line"
+
+
+def test_what_is_no_table_of_these_studies_is_refused(root: Path) -> None:
+    request = TableRequest(studies=("one",))
+
+    with pytest.raises(InputError, match="no line of the text is one of the table"):
+        check(root, "Dear reader, 5 of 6 arms are better.", request)
+    with pytest.raises(InputError, match="says not what it shows"):
+        check(root, render(compare(root, request), "table"))
+    with pytest.raises(InputError, match="the CSV has no lines"):
+        check(root, render(compare(root, request), "csv").split("\n")[0])
+
+
+@pytest.mark.parametrize(
+    "comment", ["{}", '{"studies": ["one"], "colour": 1}', '{"studies": ["one", }']
+)
+def test_a_damaged_request_is_refused(comment: str) -> None:
+    with pytest.raises(InputError, match="not readable"):
+        written_request(f"% dirtune table {comment}")
+
+
+def test_a_csv_says_itself_what_it_shows_and_is_checked_at_full_precision(root: Path) -> None:
+    request = TableRequest(studies=("one",), split="val", reference="conr", metrics=("mse",))
+    text = render(compare(root, request), "csv")
+    value = text.split("\n")[1].split(",")[6]
+
+    assert check(root, text).findings == ()
+    (finding,) = check(root, text.replace(value, f"{float(value) * (1 + 1e-7)}", 1)).findings
+    assert (finding.line, finding.column, finding.now) == (2, "mean", value)
+
+
+def test_a_csv_line_of_an_arm_that_is_gone_is_found(root: Path) -> None:
+    text = render(compare(root, TableRequest(studies=("one",))), "csv")
+
+    findings = check(root, text.replace("conr", "gone")).findings
+
+    assert {finding.now for finding in findings} == {None}
+    assert all("gone" in finding.row for finding in findings)
+
+
+def test_the_outcome_counts_what_it_compared(root: Path) -> None:
+    text = render(compare(root, TableRequest(studies=("one",))), "csv")
+
+    assert str(check(root, text)).endswith("numbers checked, no cells not supported")
+    assert str(check(root, text.replace("conr", "gone"))).count("\n") > 1

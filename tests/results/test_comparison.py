@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.results.comparison import TableRequest, compare, of_one_study, row_key
+from dirtune.results.tables import arm_table, arm_tables
+from tests.results.records import metric_rows, record, write_study
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two studies on different data, and one on another version of the first one's data."""
+    for name, data, fingerprint in (
+        ("one", "agedb", "data-a"), ("two", "sts_b", "data-b"), ("other", "agedb", "data-c"),
+    ):  # fmt: skip
+        records = [
+            record(arm, seed, value + seed, trial_id=f"{name}-{arm}-{seed}", fingerprint=fingerprint,
+                   metrics=metric_rows(value + seed) + metric_rows(2 * value, metric="mse"))
+            for arm, value in (("vanilla", 5.0), ("conr", 4.0), ("conr_2", 3.0)) for seed in (0, 1)
+        ]  # fmt: skip
+        write_study(tmp_path, records, name=name, reference="vanilla", data={"name": data})
+    return tmp_path
+
+
+def test_parts_are_the_tables_of_every_study_and_metric(root: Path) -> None:
+    request = TableRequest(studies=("two", "one"), metrics=("mse", "mae"), regions=("few",))
+
+    parts = compare(root, request).parts
+
+    assert [(part.study, part.metric) for part in parts] == [
+        ("two", "mse"), ("two", "mae"), ("one", "mse"), ("one", "mae"),
+    ]  # fmt: skip
+    assert parts[2:] == arm_tables(root, "one", metrics=("mse", "mae"), regions=("few",))
+    assert parts[3].rows[0].cells.keys() == {"few"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "arms"),
+    [
+        ((), ["conr", "conr_2", "vanilla"]),
+        (("vanilla", "conr"), ["vanilla", "conr"]),
+        (("conr*",), ["conr", "conr_2"]),
+        (("vanilla", "*"), ["vanilla", "conr", "conr_2"]),
+    ],
+)  # fmt: skip
+def test_arms_are_chosen_and_ordered_by_name(
+    root: Path, patterns: tuple[str, ...], arms: list[str]
+) -> None:
+    (part,) = compare(root, TableRequest(studies=("one",), arms=patterns)).parts
+
+    assert [row.arm for row in part.rows] == arms
+
+
+def test_hiding_an_arm_changes_no_statistic(root: Path) -> None:
+    whole, part = (
+        compare(root, TableRequest(studies=("one",), arms=arms)).parts[0]
+        for arms in ((), ("conr",))
+    )
+
+    assert part.rows == tuple(row for row in whole.rows if row.arm == "conr")
+    assert part.rows[0].cells["all"].difference.mean == -1.0
+
+
+def test_studies_below_or_beside_each_other_share_a_grid_or_do_not(root: Path) -> None:
+    for layout, sizes in (("below", [2, 2]), ("beside", [4])):
+        request = TableRequest(studies=("one", "two"), metrics=("mae", "mse"), layout=layout)
+        assert [len(block) for block in compare(root, request).blocks] == sizes
+
+
+def test_versions_of_one_data_set_are_mixed_only_when_asked(root: Path) -> None:
+    with pytest.raises(InputError, match=r"data set agedb: .*\['data-a', 'data-c'\]"):
+        compare(root, TableRequest(studies=("one", "other")))
+    assert compare(root, TableRequest(studies=("one", "other"), mix_data=True)).parts
+
+
+def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
+    request = TableRequest(
+        studies=("one", "two"), metrics=("mae", "mse"), arms=("conr", "conr_2"), published="dir",
+        published_as={"conr_2": "SqrtINV+LDS+ConR"},
+    )  # fmt: skip
+    found = [
+        (row.arm, row.dataset, row.metric, row.method) for row in compare(root, request).published
+    ]
+
+    assert found == [
+        ("conr", "agedb", "mae", "Vanilla+ConR"), ("conr_2", "agedb", "mae", "SqrtINV+LDS+ConR"),
+        ("conr", "sts_b", "mse", "Vanilla+ConR"), ("conr_2", "sts_b", "mse", "SqrtINV+LDS+ConR"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"studies": ()}, "table: needs a study"),
+        ({"studies": ("onne",)}, "unknown study, got 'onne'; known: one, other, two"),
+        ({"regions": ("fw",)}, "unknown region, got 'fw'; known: all, few, many, medium"),
+        ({"metrics": ("mea",)}, "unknown metric, got 'mea'; known: mae, mse"),
+        ({"arms": ("con?",)}, None),
+        ({"arms": ("accon",)}, "unknown arm, got 'accon'; known: conr, conr_2, vanilla"),
+        ({"arms": ("x*", "y")}, r"(?s)got 'x\*'.*got 'y'"),
+        ({"rows": ("omega",)}, "unknown row, got 'omega'; known: arm"),
+        ({"layout": "above"}, "unknown layout, got 'above'; known: below, beside"),
+        ({"spread": "std"}, "unknown spread, got 'std'; known: ci95, sd, se"),
+        ({"bold": "all"}, "unknown bold, got 'all'; known: best, better, none"),
+        ({"published": "ours"}, "unknown published split, got 'ours'; known: dir, natural"),
+        ({"published_as": {"x": "ConR"}}, "unknown arm, got 'x'"),
+    ],
+)  # fmt: skip
+def test_unknown_names_are_refused_with_the_known_ones(
+    root: Path, options: dict[str, object], message: str | None
+) -> None:
+    keys = {"studies": ("one",), **options}
+    if message is None:
+        assert compare(root, TableRequest(**keys)).parts[0].rows[0].arm == "conr"
+        return
+    with pytest.raises(InputError, match=message):
+        compare(root, TableRequest(**keys))
+
+
+def test_row_keys_must_tell_the_arms_apart(tmp_path: Path) -> None:
+    records = [record(f"{arm} omega=1", 0, cell='{"omega": 1}') for arm in ("a", "b")]
+    write_study(tmp_path, records)
+
+    with pytest.raises(InputError, match=r"rows: must tell the arms of study study apart"):
+        compare(tmp_path, TableRequest(studies=("study",), rows=("omega",)))
+    (part,) = compare(tmp_path, TableRequest(studies=("study",), rows=("omega", "arm"))).parts
+    assert [row_key(row, ("omega", "arm")) for row in part.rows] == [("1", "a"), ("1", "b")]
+
+
+def test_a_table_alone_is_the_comparison_that_it_answers(root: Path) -> None:
+    made = arm_table(root, "one", metric="mse", reference="conr", split="val")
+    alone = of_one_study(made)
+
+    assert compare(root, alone.request) == alone
