@@ -117,6 +117,8 @@ def test_every_command_runs_in_the_order_of_the_readme(
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
     Path("DIR").mkdir()
     sentence_pairs(Path("DIR"))
+    rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
+    Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
         "ingest", "inspect", "plan", "sweep", "status", "resume", "train", "table", "plot", "query", "list"
