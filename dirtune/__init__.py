@@ -11,7 +11,7 @@ from typing import Any
 
 _HOMES = {
     "catalogue": "dirtune.tuning.catalogue:catalogue",
-    "compare": "dirtune.results.comparison:compare",
+    "compare": "dirtune.results.tables.comparison:compare",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.ingest:inspect",
     "plan": "dirtune.tuning.sweep:plan",
@@ -21,7 +21,7 @@ _HOMES = {
     "resume": "dirtune.tuning.sweep:resume",
     "status": "dirtune.results.status:status",
     "sweep": "dirtune.tuning.sweep:sweep",
-    "table": "dirtune.results.tables:arm_table",
+    "table": "dirtune.results.tables.table:arm_table",
     "train": "dirtune.training.train:train",
 }
 

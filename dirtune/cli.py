@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dirtune.results.comparison import TableRequest
+    from dirtune.results.tables.comparison import TableRequest
     from dirtune.tuning.sweep import SweepSummary
 
 app = typer.Typer(
@@ -218,9 +218,9 @@ def table(
     ] = None,
 ) -> None:
     """Compare the arms of studies: all, many, medium and few, with paired differences."""
-    from dirtune.results.comparison import TableRequest, compare
-    from dirtune.results.rendering import render
     from dirtune.results.schema import REGIONS
+    from dirtune.results.tables.comparison import TableRequest, compare
+    from dirtune.results.tables.rendering import render
 
     request = TableRequest(
         studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
@@ -236,7 +236,7 @@ def table(
         return
     made = compare(results, request)
     if trace:
-        from dirtune.results.tracing import trace_text
+        from dirtune.results.tables.tracing import trace_text
 
         print(trace_text(made, "json" if format_ == "json" else "markdown"))
         return
@@ -246,7 +246,7 @@ def table(
 def _check_table(file: Path, results: str, request: TableRequest) -> None:
     """Print which numbers of a file are not supported; exit code 1 if there are any."""
     from dirtune.errors import Fault, InputError
-    from dirtune.results.checking import check
+    from dirtune.results.tables.checking import check
 
     try:
         text = file.read_text(encoding="utf-8")

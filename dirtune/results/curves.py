@@ -22,7 +22,7 @@ from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, as_loss
 from dirtune.results.store import read_table
 from dirtune.results.studies import StudyInfo, open_studies, read_study
-from dirtune.results.tables import SPLITS, check_known
+from dirtune.results.tables.table import SPLITS, check_known
 
 PREFIX, SEED = "config.", "config.seed"
 LOG_FROM_RATIO = 20.0  # a positive setting that spans more than this factor gets a logarithmic axis

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.curves import Curve, Line, curve_data
-from dirtune.results.rendering import metric_label
 from dirtune.results.schema import REGIONS
-from dirtune.results.tables import arm_table, check_known
+from dirtune.results.tables.rendering import metric_label
+from dirtune.results.tables.table import arm_table, check_known
 
 PLOTS = ("regions", "curve")
 FILE_TYPES = (".pdf", ".png", ".svg")

@@ -29,7 +29,7 @@ from dirtune.results.binning import Binning, binning_of, check_lists
 from dirtune.results.schema import REGIONS
 from dirtune.results.store import read_table, scan_predictions
 from dirtune.results.studies import open_studies
-from dirtune.results.tables import SPLITS, check_known
+from dirtune.results.tables.table import SPLITS, check_known
 from dirtune.reweighting.density import label_bins, shot_regions
 from dirtune.storage import Storage
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import arms_named
-from dirtune.results.marks import BOLD, SPREADS
-from dirtune.results.published import SPLIT_KINDS, PublishedRow, published_rows
 from dirtune.results.schema import REGIONS
-from dirtune.results.tables import ArmRow, ArmTable, arm_tables, check_known
+from dirtune.results.tables.marks import BOLD, SPREADS
+from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, published_rows
+from dirtune.results.tables.table import ArmRow, ArmTable, arm_tables, check_known
 
 ARM = "arm"  # the row key that every study has; the others are its axes
 LAYOUTS = ("below", "beside")

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dirtune.errors import Fault, InputError
-from dirtune.results import latex, textgrid
-from dirtune.results.comparison import TableRequest, compare
-from dirtune.results.findings import Check, Finding
-from dirtune.results.flatcheck import check_csv, is_csv
-from dirtune.results.layout import Grid, grids_of
-from dirtune.results.rendering import REQUEST, markdown_rows, plain_rows
+from dirtune.results import textgrid
+from dirtune.results.tables import latex
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.findings import Check, Finding
+from dirtune.results.tables.flatcheck import check_csv, is_csv
+from dirtune.results.tables.layout import Grid, grids_of
+from dirtune.results.tables.rendering import REQUEST, markdown_rows, plain_rows
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.checking import check, written_request
-from dirtune.results.comparison import TableRequest, compare
-from dirtune.results.rendering import render
+from dirtune.results.tables.checking import check, written_request
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.rendering import render
 from tests.results.records import metric_rows, record, write_study
 
 FORMS = ("table", "markdown", "latex", "csv")

@@ -1,7 +1,7 @@
 """The table of a study: arms by shot regions, mean and spread over seeds, paired differences to the reference arm.
 
-A table is data (`ArmTable`, of one study and one metric); `dirtune.results.comparison` puts several together, and
-`dirtune.results.rendering` shows them. Everything that a reader must know to believe a number is part of it: the split,
+A table is data (`ArmTable`, of one study and one metric); `dirtune.results.tables.comparison` puts several together, and
+`dirtune.results.tables.rendering` shows them. Everything that a reader must know to believe a number is part of it: the split,
 the selection rule, the seeds, the trials behind every cell, how many configurations were tried, what is missing and
 why, and the fingerprint of the data.
 

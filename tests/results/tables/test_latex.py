@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from dirtune.results.latex import escape, line, rows, table
-from dirtune.results.layout import Column, Grid, Row, Shown
+from dirtune.results.tables.latex import escape, line, rows, table
+from dirtune.results.tables.layout import Column, Grid, Row, Shown
 
 NASTY = r"a_b & 50% of $x$ #1 {y} \z ~ ^ < > | [k] "
 GRID = Grid(

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.comparison import Comparison
+from dirtune.results.tables.comparison import Comparison
 from dirtune.results.textgrid import as_markdown
 
 FORMATS = ("markdown", "json")

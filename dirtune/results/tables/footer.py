@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dirtune.results.comparison import Comparison
-from dirtune.results.layout import configurations, origins
-from dirtune.results.marks import BOLD, SIGNIFICANT, SPREADS
-from dirtune.results.tables import ArmRow, ArmTable
+from dirtune.results.tables.comparison import Comparison
+from dirtune.results.tables.layout import configurations, origins
+from dirtune.results.tables.marks import BOLD, SIGNIFICANT, SPREADS
+from dirtune.results.tables.table import ArmRow, ArmTable
 
 
 def footer(table: Comparison) -> list[str]:

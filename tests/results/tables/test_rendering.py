@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from dirtune.errors import InputError
-from dirtune.results.checking import written_request
-from dirtune.results.comparison import Comparison, TableRequest, compare, of_one_study
-from dirtune.results.footer import footer
-from dirtune.results.rendering import STYLES, as_rich, render
-from dirtune.results.tables import arm_table
+from dirtune.results.tables.checking import written_request
+from dirtune.results.tables.comparison import Comparison, TableRequest, compare, of_one_study
+from dirtune.results.tables.footer import footer
+from dirtune.results.tables.rendering import STYLES, as_rich, render
+from dirtune.results.tables.table import arm_table
 from tests.results.records import record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)

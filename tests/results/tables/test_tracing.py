@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.comparison import Comparison, TableRequest, compare
 from dirtune.results.store import read_table
-from dirtune.results.tracing import trace, trace_text
+from dirtune.results.tables.comparison import Comparison, TableRequest, compare
+from dirtune.results.tables.tracing import trace, trace_text
 from tests.results.records import metric_rows, record, write_study
 
 

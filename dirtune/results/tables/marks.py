@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dirtune.results.selection import HIGHER_IS_BETTER
 from dirtune.results.statistics import holm, paired_difference, standard_error
-from dirtune.results.tables import Cell
+from dirtune.results.tables.table import Cell
 
 SIGNIFICANT = 0.05
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from dirtune.results.layout import Column, Grid, Row, Shown
-from dirtune.results.webpage import items, table
+from dirtune.results.tables.layout import Column, Grid, Row, Shown
+from dirtune.results.tables.webpage import items, table
 
 GRID = Grid(
     title="<a> & b", keys=("arm",), columns=(Column("MAE", "all"), Column("MAE", "few"), Column("", "n")),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.results.comparison import TableRequest, compare
-from dirtune.results.footer import footer
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.footer import footer
 from tests.results.records import record, write_study
 
 

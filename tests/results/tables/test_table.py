@@ -12,7 +12,7 @@ from scipy import stats
 import dirtune
 from dirtune.errors import InputError
 from dirtune.results.statistics import paired_difference
-from dirtune.results.tables import arm_table, arm_tables
+from dirtune.results.tables.table import arm_table, arm_tables
 from tests.results.records import OFFSETS, metric_rows, record, write_study
 
 ERRORS = {
@@ -233,10 +233,10 @@ def test_the_verb_is_a_call(root: Path) -> None:
 def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
     script = (
         "import sys\n"
-        "from dirtune.results.checking import check\n"
-        "from dirtune.results.comparison import TableRequest, compare\n"
-        "from dirtune.results.rendering import STYLES, render\n"
-        "from dirtune.results.tracing import trace_text\n"
+        "from dirtune.results.tables.checking import check\n"
+        "from dirtune.results.tables.comparison import TableRequest, compare\n"
+        "from dirtune.results.tables.rendering import STYLES, render\n"
+        "from dirtune.results.tables.tracing import trace_text\n"
         f"table = compare({str(root)!r}, TableRequest(studies=('study',), published='dir'))\n"
         f"check({str(root)!r}, [render(table, style) for style in STYLES][1])\n"
         "trace_text(table)\n"

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from dirtune.results.celltext import difference_text, mean_text, metric_label, published_text
-from dirtune.results.marks import SPREADS
-from dirtune.results.published import PublishedRow
-from dirtune.results.tables import Cell
+from dirtune.results.tables.celltext import difference_text, mean_text, metric_label, published_text
+from dirtune.results.tables.marks import SPREADS
+from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.table import Cell
 
 
 @pytest.mark.parametrize(

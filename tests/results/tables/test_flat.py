@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.results.comparison import Comparison, TableRequest, compare
-from dirtune.results.flat import as_csv, as_json
-from dirtune.results.footer import footer
+from dirtune.results.tables.comparison import Comparison, TableRequest, compare
+from dirtune.results.tables.flat import as_csv, as_json
+from dirtune.results.tables.footer import footer
 from tests.results.records import record, write_study
 
 

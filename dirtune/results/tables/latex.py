@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
-from dirtune.results.layout import Grid, Shown
+from dirtune.results.tables.layout import Grid, Shown
 
 LAST_LATIN = 0x17F  # of the letters that LaTeX knows without further packages
 PREAMBLE = r"% needs \usepackage{booktabs}"

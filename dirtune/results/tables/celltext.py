@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 
-from dirtune.results.comparison import ABSENT
-from dirtune.results.marks import SIGNIFICANT, Spread
-from dirtune.results.published import PublishedRow
-from dirtune.results.tables import ArmRow, ArmTable, Cell
+from dirtune.results.tables.comparison import ABSENT
+from dirtune.results.tables.marks import SIGNIFICANT, Spread
+from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
 METRIC_LABELS = {  # as papers print them, and the unit given the label's
     "mae": ("MAE", "{}"),

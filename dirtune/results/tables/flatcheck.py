@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.comparison import TableRequest, compare
-from dirtune.results.findings import Check, Finding
-from dirtune.results.flat import CSV_COLUMNS, as_csv
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.findings import Check, Finding
+from dirtune.results.tables.flat import CSV_COLUMNS, as_csv
 
 _KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
 _NUMBERS = (

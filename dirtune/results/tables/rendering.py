@@ -1,8 +1,8 @@
 """The forms of a results table: for a terminal, for a paper (Markdown, LaTeX, HTML), and for programs (CSV, JSON).
 
-What people read are the grids of `dirtune.results.layout` and the footer, without which the numbers mean little. CSV
+What people read are the grids of `dirtune.results.tables.layout` and the footer, without which the numbers mean little. CSV
 and JSON have everything at full precision. Markdown and LaTeX carry the request that they answer in a comment, so that
-`dirtune.results.checking` can ask it again.
+`dirtune.results.tables.checking` can ask it again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from dirtune.errors import Fault, InputError
-from dirtune.results import latex, textgrid, webpage
-from dirtune.results.celltext import metric_label
-from dirtune.results.comparison import Comparison, of_one_study
-from dirtune.results.flat import as_csv, as_json
-from dirtune.results.footer import footer
-from dirtune.results.layout import Grid, Shown, grids_of
-from dirtune.results.tables import ArmTable
+from dirtune.results import textgrid
+from dirtune.results.tables import latex, webpage
+from dirtune.results.tables.celltext import metric_label
+from dirtune.results.tables.comparison import Comparison, of_one_study
+from dirtune.results.tables.flat import as_csv, as_json
+from dirtune.results.tables.footer import footer
+from dirtune.results.tables.layout import Grid, Shown, grids_of
+from dirtune.results.tables.table import ArmTable
 
 __all__ = ["STYLES", "as_rich", "footer", "grids_of", "metric_label", "render"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 
-from dirtune.results.layout import Grid, Row, Shown
+from dirtune.results.tables.layout import Grid, Row, Shown
 
 
 def table(grid: Grid) -> str:

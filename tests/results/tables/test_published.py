@@ -8,10 +8,16 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.presets import methods
-from dirtune.results.published import FILE, METHODS, SPLIT_KINDS, published_numbers, published_rows
 from dirtune.results.schema import REGIONS
+from dirtune.results.tables.published import (
+    FILE,
+    METHODS,
+    SPLIT_KINDS,
+    published_numbers,
+    published_rows,
+)
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared/reference/published_results.csv"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared/reference/published_results.csv"
 
 
 def test_the_file_is_read_line_by_line() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.comparison import TableRequest, compare, of_one_study, row_key
-from dirtune.results.tables import arm_table, arm_tables
+from dirtune.results.tables.comparison import TableRequest, compare, of_one_study, row_key
+from dirtune.results.tables.table import arm_table, arm_tables
 from tests.results.records import metric_rows, record, write_study
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.results.comparison import TableRequest, compare
-from dirtune.results.layout import Column, Grid, grids_of
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.layout import Column, Grid, grids_of
 from tests.results.records import metric_rows, record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)

@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dirtune.results.celltext import (
+from dirtune.results.selection import HIGHER_IS_BETTER
+from dirtune.results.tables.celltext import (
     decimals_of,
     difference_text,
     mean_text,
     metric_label,
     published_text,
 )
-from dirtune.results.comparison import ABSENT, Comparison, row_key
-from dirtune.results.marks import BOLD, SPREADS
-from dirtune.results.published import PublishedRow
-from dirtune.results.selection import HIGHER_IS_BETTER
-from dirtune.results.tables import ArmRow, ArmTable
+from dirtune.results.tables.comparison import ABSENT, Comparison, row_key
+from dirtune.results.tables.marks import BOLD, SPREADS
+from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.table import ArmRow, ArmTable
 
 
 class Shown(NamedTuple):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.marks import BOLD, SPREADS, best, better, nothing
 from dirtune.results.statistics import mean, paired_difference, sd
-from dirtune.results.tables import Cell
+from dirtune.results.tables.marks import BOLD, SPREADS, best, better, nothing
+from dirtune.results.tables.table import Cell
 
 REFERENCE = {0: 5.0, 1: 5.3, 2: 4.9, 3: 5.2}
 ARMS = {

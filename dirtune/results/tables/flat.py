@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dirtune.results.comparison import Comparison
-from dirtune.results.footer import footer
-from dirtune.results.tables import ArmRow, ArmTable, Cell
+from dirtune.results.tables.comparison import Comparison
+from dirtune.results.tables.footer import footer
+from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
 
 def as_csv(table: Comparison) -> str:
