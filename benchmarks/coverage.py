@@ -24,9 +24,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dirtune.results.bootstrap import Interval, Kind, mean_interval, stratified_interval
-from dirtune.results.hierarchical import hierarchical_interval, two_way_interval
-from dirtune.results.statistics import PairedDifference, iqm, paired_difference, paired_values
+from dirtune.results.statistics.bootstrap import Interval, Kind, mean_interval, stratified_interval
+from dirtune.results.statistics.hierarchical import hierarchical_interval, two_way_interval
+from dirtune.results.statistics.paired import (
+    PairedDifference,
+    iqm,
+    paired_difference,
+    paired_values,
+)
 
 Array = NDArray[np.float64]
 Ends = Interval | PairedDifference

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dirtune.results.selection import HIGHER_IS_BETTER
-from dirtune.results.statistics import holm, paired_difference, standard_error
+from dirtune.results.statistics.paired import holm, paired_difference, standard_error
 from dirtune.results.tables.table import Cell
 
 SIGNIFICANT = 0.05

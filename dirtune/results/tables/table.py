@@ -31,7 +31,7 @@ from dirtune.results.arms import (
 )
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, Candidate, selection_named
-from dirtune.results.statistics import PairedDifference, holm, mean, paired_difference, sd
+from dirtune.results.statistics.paired import PairedDifference, holm, mean, paired_difference, sd
 from dirtune.results.studies import StudyInfo, open_studies, read_study
 
 SPLITS = ("val", "test")

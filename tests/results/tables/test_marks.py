@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics import mean, paired_difference, sd
+from dirtune.results.statistics.paired import mean, paired_difference, sd
 from dirtune.results.tables.marks import BOLD, SPREADS, best, better, nothing
 from dirtune.results.tables.table import Cell
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 import dirtune
 from dirtune.errors import InputError
-from dirtune.results.statistics import paired_difference
+from dirtune.results.statistics.paired import paired_difference
 from dirtune.results.tables.table import arm_table, arm_tables
 from tests.results.records import OFFSETS, metric_rows, record, write_study
 

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics import holm, mean, paired_difference, sd, standard_error
+from dirtune.results.statistics.paired import (
+    holm,
+    iqm,
+    mean,
+    paired_difference,
+    paired_values,
+    sd,
+    standard_error,
+)
 
 VALUES = [5.1, 4.7, 6.3, 5.5]
 ARM = {0: 4.1, 1: 3.9, 2: 4.8, 3: 4.0, 4: 4.4}
@@ -26,6 +36,28 @@ def test_what_cannot_be_estimated_is_nan() -> None:
     assert math.isnan(mean([]))
     assert math.isnan(sd([1.0]))
     assert math.isnan(standard_error([1.0]))
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+def test_interquartile_mean_is_the_mean_trimmed_by_a_quarter_at_each_end(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+
+    assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25))
+
+
+def test_one_diverged_run_in_four_does_not_move_the_interquartile_mean() -> None:
+    assert iqm([5.0, 1e9, 4.0, 6.0]) == 5.5
+
+
+def test_interquartile_mean_of_nothing_or_with_a_nan_is_nan() -> None:
+    assert math.isnan(iqm([]))
+    assert math.isnan(iqm([1.0, 2.0, 3.0, math.nan]))
+
+
+def test_paired_values_are_in_the_order_of_the_seeds_that_both_have() -> None:
+    found = paired_values({9: 3.0, 2: 1.0, 4: 7.0}, {2: 0.5, 9: 1.0, 5: 0.0})
+
+    assert found.tolist() == [0.5, 2.0]
 
 
 def test_paired_difference_agrees_with_scipys_paired_t_test() -> None:
@@ -90,3 +122,23 @@ def test_holm_stays_below_one_and_does_not_count_what_was_not_tested() -> None:
 
     assert (corrected["a"], corrected["c"]) == (1.0, 1.0)
     assert math.isnan(corrected["b"])
+
+
+def test_the_statistics_are_loaded_without_scipys_slow_half() -> None:
+    names = (
+        "bootstrap",
+        "effects",
+        "hierarchical",
+        "paired_tests",
+        "power",
+        "statistics",
+        "verdict",
+    )
+    loaded = "; ".join(f"import dirtune.results.{name}" for name in names)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{loaded}; import sys; print('scipy.stats' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,305 @@
+"""Images per second into the model, against a `DataLoader` that decodes and augments in every epoch.
+
+    python benchmarks/stream.py [--images 1000] [--cores 2] [--epochs 3] [--batch 64] [--parts stream ingest]
+
+The benchmark makes its own faces: JPEG files of 224 x 224 pixels and about 20 kB. There is no model; a batch counts when it
+is complete. The loader opens the files with Pillow as an image folder does, has as many workers as there are cores, keeps
+them over the epochs, and runs the torchvision v2 transforms that correspond. dirtune reads the same images after ingest:
+resident (pixels in memory), encoded (JPEG bytes in memory) and from disk (Parquet in every epoch). Every case runs in a
+process of its own. Shown: samples per second in the first epoch (with opening and decoding) and the best of the later
+ones, processor time per sample over all epochs, the largest resident size of the process and its children, and the ratio
+of the later epochs. A second table: ingest with Ray Data against a plain loop that decodes, resizes and encodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dirtune.config import Views
+from dirtune.data.images import encode, resized
+from dirtune.data.residency import Residency, keep_freed_memory
+from dirtune.manifest import InputSpec, LabelSpec, ShotRule
+from dirtune.storage import Storage
+
+SIZE = 224
+SPEC = InputSpec(kind="image", shape=(3, SIZE, SIZE), encoding="jpeg", quality=95)
+LABEL = LabelSpec(name="age", unit="years", low=0, high=100, bin_width=1, num_bins=101)
+PLENTY = 2**40
+Result = TypeVar("Result")
+CASES = [(views, name) for name in ("light", "strong") for views in (1, 2)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    folder: Path
+    images: int
+    cores: int
+    epochs: int
+    batch: int
+    views: int = 1
+    augmentation: str = "light"
+
+
+@dataclass(frozen=True)
+class Cost:
+    first: float  # samples per second
+    later: float
+    microseconds: float  # of processor time per sample
+    megabytes: float
+
+
+Epochs = Callable[[Settings], Iterator[Iterable[object]]]
+"""The batches of one epoch after the other; opening counts as part of the first."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--parts", nargs="+", default=["stream", "ingest"])
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dirtune-faces-") as folder:
+        settings = Settings(Path(folder), chosen.images, chosen.cores, chosen.epochs, chosen.batch)
+        make_faces(settings)
+        ingest_table = in_process(compare_ingest, settings)
+        if "stream" in chosen.parts:
+            Console().print(stream_table(settings))
+        if "ingest" in chosen.parts:
+            Console().print(ingest_table)
+    print(f"{settings.cores} cores, load average {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
+
+
+def make_faces(settings: Settings) -> None:
+    """Smooth colours, an oval, and the noise that makes a file as large as that of a photograph."""
+    (settings.folder / "raw").mkdir()
+    drawn = np.random.default_rng(0)
+    grid = np.linspace(-1, 1, SIZE)
+    oval = (grid[:, None] / 0.8) ** 2 + (grid / 0.6) ** 2 < 1
+    for number in range(settings.images):
+        small = Image.fromarray(drawn.integers(60, 200, (6, 6, 3)).astype(np.uint8))
+        smooth = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32)
+        face = smooth + 40 * oval[:, :, None] + drawn.normal(0, 5, (SIZE, SIZE, 3))
+        image = Image.fromarray(face.clip(0, 255).astype(np.uint8))
+        image.save(path_of(settings, number), "JPEG", quality=95)
+
+
+def path_of(settings: Settings, number: int) -> Path:
+    return settings.folder / "raw" / f"{number:06d}.jpg"
+
+
+# --- Into the model
+
+
+def stream_table(settings: Settings) -> Table:
+    headers = (
+        "views",
+        "augmentation",
+        "how",
+        "first/s",
+        "later/s",
+        "cpu us",
+        "MB",
+        "later x",
+        "cpu x",
+    )
+    table = Table(*headers, title=f"{settings.images} images, batches of {settings.batch}")
+    for views, augmentation in CASES:
+        case = Settings(**{**vars(settings), "views": views, "augmentation": augmentation})
+        baseline = in_process(measured, loader_epochs, case)
+        for name, epochs in HOW.items():
+            cost = baseline if epochs is loader_epochs else in_process(measured, epochs, case)
+            table.add_row(
+                str(views), augmentation, name, f"{cost.first:,.0f}", f"{cost.later:,.0f}",
+                f"{cost.microseconds:,.0f}", f"{cost.megabytes:,.0f}",
+                f"{cost.later / baseline.later:.1f}", f"{baseline.microseconds / cost.microseconds:.1f}",
+            )  # fmt: skip
+    return table
+
+
+def measured(epochs: Epochs, settings: Settings) -> Cost:
+    torch.set_num_threads(settings.cores)
+    processor, started, rates = processor_seconds(), time.perf_counter(), []
+    for batches in epochs(settings):
+        for _ in batches:
+            pass
+        rates.append(settings.images / (time.perf_counter() - started))
+        started = time.perf_counter()
+    spent = (processor_seconds() - processor) / (len(rates) * settings.images)
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
+    return Cost(rates[0], max(rates[1:]), spent * 1e6, peak)
+
+
+def processor_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    usages = (resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def dirtune_epochs(settings: Settings, residency: Residency) -> Iterator[Iterable[object]]:
+    from dirtune.data.cache import train_batches
+    from dirtune.data.store import read_manifest
+    from dirtune.data.stream import read_directly
+
+    keep_freed_memory()
+    storage = Storage.at(settings.folder)
+    data = read_directly(storage, read_manifest(storage, "faces"), torch.device("cpu"), residency)
+    split, views = (
+        data.splits["train"],
+        Views(count=settings.views, augmentation=settings.augmentation),
+    )
+    for epoch in range(1, settings.epochs + 2):
+        order = split.order(0, epoch, batch_size=settings.batch, world=1)
+        yield train_batches(
+            split, torch.ones(len(split)), order, batch_size=settings.batch, views=views, seed=0,
+            epoch=epoch,
+        )  # fmt: skip
+
+
+def resident_epochs(settings: Settings) -> Iterator[Iterable[object]]:
+    budget = Residency(device_bytes=PLENTY, host_bytes=PLENTY, threads=settings.cores)
+    return dirtune_epochs(settings, budget)
+
+
+def encoded_epochs(settings: Settings) -> Iterator[Iterable[object]]:
+    budget = Residency(device_bytes=0, host_bytes=PLENTY, threads=settings.cores)
+    return dirtune_epochs(settings, budget)
+
+
+def disk_epochs(settings: Settings) -> Iterator[Iterable[object]]:
+    return dirtune_epochs(settings, Residency(device_bytes=0, host_bytes=0, threads=settings.cores))
+
+
+class Folder(torch.utils.data.Dataset[tuple[Tensor, ...]]):
+    """Image files as an image folder reads them: each opened, converted and transformed when it is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.transform = settings, transform(settings.augmentation)
+
+    def __len__(self) -> int:
+        return self.settings.images
+
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
+        with path_of(self.settings, number).open("rb") as file:
+            image = Image.open(file).convert("RGB")
+        views = tuple(self.transform(image) for _ in range(self.settings.views))
+        return (*views, torch.tensor(float(number % 101)))
+
+
+def transform(augmentation: str) -> Callable[[Image.Image], Tensor]:
+    from torchvision.transforms import v2
+
+    as_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    if augmentation == "light":
+        return v2.Compose([v2.RandomCrop(SIZE, padding=16), v2.RandomHorizontalFlip(), *as_tensor])
+    jitter = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
+    crop = v2.RandomResizedCrop(SIZE, scale=(0.2, 1.0))
+    return v2.Compose(
+        [crop, v2.RandomHorizontalFlip(), jitter, v2.RandomGrayscale(0.2), *as_tensor]
+    )
+
+
+def loader_epochs(settings: Settings) -> Iterator[Iterable[object]]:
+    loader = torch.utils.data.DataLoader(
+        Folder(settings), batch_size=settings.batch, shuffle=True, num_workers=settings.cores,
+        persistent_workers=True,
+    )  # fmt: skip
+    for _ in range(settings.epochs + 1):
+        yield loader
+
+
+HOW: dict[str, Epochs] = {
+    "DataLoader": loader_epochs,
+    "resident": resident_epochs,
+    "encoded": encoded_epochs,
+    "from disk": disk_epochs,
+}
+
+
+# --- Ingest
+
+
+def compare_ingest(settings: Settings) -> Table:
+    """Ingest into `settings.folder` and compare its rate with that of a plain loop."""
+    rates = {"plain loop": timed(plain_loop, settings), "Ray Data": ray_ingest(settings)}
+    table = Table("how", "images/s", "x", title="ingest: decode, resize, encode, write")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:,.0f}", f"{rate / rates['plain loop']:.2f}")
+    return table
+
+
+def timed(work: Callable[[Settings], object], settings: Settings) -> float:
+    started = time.perf_counter()
+    work(settings)
+    return settings.images / (time.perf_counter() - started)
+
+
+def plain_loop(settings: Settings) -> None:
+    target = settings.folder / "plain"
+    target.mkdir()
+    for number in range(settings.images):
+        with Image.open(path_of(settings, number)) as image:
+            content = encode(resized(image, SPEC), SPEC)
+        (target / f"{number}.jpg").write_bytes(content)
+
+
+def ray_ingest(settings: Settings) -> float:
+    """Without the start of Ray; with reading back, checking and hashing what was written."""
+    import ray
+    import ray.data
+
+    ray.init(
+        num_cpus=settings.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )  # fmt: skip
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        ray.data.range(8).materialize()  # a first worker is up
+        return timed(write_faces, settings)
+    finally:
+        ray.shutdown()
+
+
+def write_faces(settings: Settings) -> None:
+    from dirtune.data.store import write_dataset
+    from pipelines.image_files import encoded_images
+
+    names = [path_of(settings, number).name for number in range(settings.images)]
+    labels = pa.array([float(number % 101) for number in range(settings.images)])
+    found = encoded_images(
+        pa.table({"sample_id": names, "label": labels}), settings.folder / "raw", SPEC
+    )
+    write_dataset(
+        Storage.at(settings.folder), "faces", {"train": found.dataset}, inputs={"image": SPEC},
+        label=LABEL, shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={},
+    )  # fmt: skip
+
+
+def in_process(work: Callable[..., Result], *arguments: object) -> Result:
+    """The result of `work` in a process of its own, which may have children."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+if __name__ == "__main__":
+    main()
