@@ -102,8 +102,13 @@ def _accon(source, features, labels, label_bins, hyperparameters):
     )
 
 
-def test_all_vectors_are_here():
+def test_all_vectors_are_here_and_every_other_one_has_a_test_of_its_term():
     assert len(FILES) == 78
+    others = {path.stem for path in FOLDER.glob("*.npz")} - set(FILES)
+    assert len(others) == 40
+    terms = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for prefix in ELSEWHERE:
+        assert terms.count(prefix.rstrip("_")) >= 2, f"{prefix}* is named by no test but this one"
 
 
 @pytest.mark.parametrize(
