@@ -38,6 +38,7 @@ from dirtune.losses.pairs import (
 from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
 
 Variant = Literal["official", "official_sts", "paper"]
+EpsilonAt = Literal["inside", "outside"]
 
 
 class ACCon(TemperedTerm):
@@ -51,6 +52,9 @@ class ACCon(TemperedTerm):
     epsilon: float = Field(default=1e-6, ge=0)
     """Smoothing term, without unit: added to the squared sine of a pair's angle and, in the official variants, to the mean
     over positives; 0 is the exact formula. Official: 1e-6."""
+    epsilon_at: EpsilonAt = "inside"
+    """inside: epsilon stands inside of the root, as in the code, the default because there it bounds the slope; outside: it is
+    added to the root, as the paper prints it, where it is a constant and the slope is as without."""
     variant: Variant = "official"
     """official: negatives over-weighted by `exp(1 / tau)`, as in the code; the default, because the published numbers were
     made with it and it comes nearer to the target angles at small `tau` (6 against 30 degrees off at 0.1 on free vectors);
@@ -77,6 +81,7 @@ class ACCon(TemperedTerm):
             tau=tau,
             label_range=inputs.label_range,
             epsilon=self.epsilon,
+            epsilon_at=self.epsilon_at,
             variant=self.variant,
             reduction=self.reduction,
             positives=self.positives,
@@ -101,6 +106,7 @@ def accon(
     label_range: float,
     epsilon: float,
     variant: Variant,
+    epsilon_at: EpsilonAt = "inside",
     reduction: Reduction = "all",
     positives: Positives = "each",
     label_distance: LabelDistance = "l2",
@@ -120,8 +126,8 @@ def accon(
     Where the official code and the paper differ: (1) the code subtracts the row maximum `1 / tau` from positives only,
     which multiplies every negative term by `exp(1 / tau)`; (2) the code smooths the mean,
     `-( sum_{P_i} log p_ij + epsilon ) / ( |P_i| + epsilon )`; (3) the paper writes epsilon outside of the root, where it
-    is a constant that leaves the slope at `|c| = 1` unbounded. Departures from both: (4) epsilon is inside the root in
-    every variant, and without it the slope is set to 0 where the angle is below the resolution of the dtype; (5) `|dy|`
+    is a constant that leaves the slope at `|c| = 1` unbounded (`epsilon_at`). Departures from both: (4) where no epsilon
+    stands inside of the root, the slope is set to 0 where the angle is below the resolution of the dtype; (5) `|dy|`
     replaces the signed difference, which is the same up to `label_range`; beyond it both fold the target angle back, and
     we clip it at pi; (6) the shift is the constant `1 / tau`, so that the gradient is exact without unit norm, too;
     (7) label bins take the place of equal labels, which are the case of one bin per label.
@@ -140,7 +146,9 @@ def accon(
             labels.to(z.dtype), label_range, anchors, label_distance=label_distance
         )
         cosines = cosine_matrix(z[anchors], z)
-        repulsion = compensated_cosines(cosines, angles, epsilon=epsilon).add_(shift)
+        repulsion = compensated_cosines(
+            cosines, angles, epsilon=epsilon, epsilon_at=epsilon_at
+        ).add_(shift)
         logits = torch.where(same, cosines, repulsion) / taus[anchors, None]
         sums, counts = likelihoods_among_others(
             logits,
@@ -185,14 +193,20 @@ def target_angles(
 
 
 def compensated_cosines(
-    cosines: Float[Tensor, "rows columns"], angles: Float[Tensor, "rows columns"], *, epsilon: float
+    cosines: Float[Tensor, "rows columns"],
+    angles: Float[Tensor, "rows columns"],
+    *,
+    epsilon: float,
+    epsilon_at: EpsilonAt = "inside",
 ) -> Float[Tensor, "rows columns"]:
     """`t_ij = -c_ij cos(delta_ij) - sqrt(1 - c_ij^2 + epsilon) sin(delta_ij)`; the angles get no gradient.
 
-    Without epsilon it is `-cos(theta_ij - delta_ij)`, lowest where the pair stands at its target angle.
+    With epsilon outside, the root's factor is `sqrt(1 - c_ij^2) + epsilon`. Without epsilon it is
+    `-cos(theta_ij - delta_ij)`, lowest where the pair stands at its target angle.
     """
-    result: Tensor = _Compensate.apply(cosines, angles, epsilon)
-    return result
+    is_inside = epsilon_at == "inside"
+    result: Tensor = _Compensate.apply(cosines, angles, epsilon if is_inside else 0.0)
+    return result if is_inside else result - epsilon * angles.sin()
 
 
 class _Compensate(torch.autograd.Function):

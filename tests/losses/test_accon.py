@@ -14,6 +14,7 @@ SETTINGS = {
     "tau": 0.5,
     "label_range": 10.0,
     "epsilon": 0.0,
+    "epsilon_at": "inside",
     "variant": "paper",
     "reduction": "all",
     "positives": "each",
@@ -28,17 +29,28 @@ def _distance(a, b, name):
     return {"l1": sum(apart), "l2": math.hypot(*apart), "max": max(apart)}[name]
 
 
-def _similarity(z, distance, *, label_range, epsilon):
+def _similarity(z, distance, *, label_range, epsilon, epsilon_at):
     """A pair's cosine and its compensated form; with an angle where there is no epsilon."""
     c = sum(a * b for a, b in zip(*z, strict=True))
     delta = math.pi * min(distance / label_range, 1.0)
     if epsilon == 0:
         return c, -math.cos(math.acos(max(-1.0, min(1.0, c))) - delta)
+    if epsilon_at == "outside":
+        return c, -c * math.cos(delta) - (math.sqrt(max(0.0, 1 - c**2)) + epsilon) * math.sin(delta)
     return c, -c * math.cos(delta) - math.sqrt(1 - c**2 + epsilon) * math.sin(delta)
 
 
 def _accon_by_loops(
-    inputs, *, tau, label_range, epsilon, variant, reduction, positives, label_distance
+    inputs,
+    *,
+    tau,
+    label_range,
+    epsilon,
+    epsilon_at,
+    variant,
+    reduction,
+    positives,
+    label_distance,
 ):
     z, y = inputs.representations.tolist(), inputs.labels.tolist()
     bins = inputs.label_bins.tolist()
@@ -51,7 +63,13 @@ def _accon_by_loops(
         shift = 0.0 if variant == "paper" else 1 / taus[i]
         distances = [_distance(y[i], y[j], label_distance) for j in rows]
         pairs = [
-            _similarity((z[i], z[j]), distances[j], label_range=label_range, epsilon=epsilon)
+            _similarity(
+                (z[i], z[j]),
+                distances[j],
+                label_range=label_range,
+                epsilon=epsilon,
+                epsilon_at=epsilon_at,
+            )
             for j in rows
         ]
         similar = [j for j in rows if bins[i] == bins[j]]
@@ -156,6 +174,26 @@ def test_a_negative_is_least_similar_at_its_target_angle(target, epsilon):
     )
     assert angles[compensated.argmin()].item() == pytest.approx(target, abs=0.01)
     assert compensated.min().item() == pytest.approx(-1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["official", "official_sts", "paper"])
+def test_epsilon_may_be_added_to_the_root_as_printed(variant, term_inputs):
+    inputs = term_inputs()
+    changed = {"epsilon": 0.05, "epsilon_at": "outside", "variant": variant}
+    loss = _accon(inputs, **changed)
+    assert loss.item() == pytest.approx(_accon_by_loops(inputs, **(SETTINGS | changed)), rel=1e-10)
+    assert abs(loss.item() - _accon(inputs, **(changed | {"epsilon_at": "inside"})).item()) > 1e-6
+
+
+def test_epsilon_outside_of_the_root_leaves_the_slope_as_without(term_inputs):
+    slopes = []
+    for epsilon in (0.0, 0.1):
+        cosines = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)[None].requires_grad_()
+        compensated = compensated_cosines(
+            cosines, torch.full_like(cosines, 0.7), epsilon=epsilon, epsilon_at="outside"
+        )
+        slopes.append(torch.autograd.grad(compensated.sum(), cosines)[0])
+    assert torch.equal(*slopes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
