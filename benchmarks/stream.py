@@ -7,8 +7,9 @@ is complete. The loader opens the files with Pillow as an image folder does, has
 them over the epochs, and runs the torchvision v2 transforms that correspond. dirtune reads the same images after ingest:
 resident (pixels in memory), encoded (JPEG bytes in memory) and from disk (Parquet in every epoch). Every case runs in a
 process of its own. Shown: samples per second in the first epoch (with opening and decoding) and the best of the later
-ones, processor time per sample over all epochs, the largest resident size of the process and its children, and the ratio
-of the later epochs. A second table: ingest with Ray Data against a plain loop that decodes, resizes and encodes.
+ones, the least processor time per sample of a later epoch, the largest resident sizes of the process and its workers, and
+how many times better than the loader the later epochs are in both. The processor times tell more where others use the
+machine, too. A second table: ingest with Ray Data against a plain loop that decodes, resizes and encodes. Linux only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import argparse
 import logging
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,17 +28,24 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import ray
+import ray.data
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchvision.transforms import v2
 
 from dirtune.config import Views
+from dirtune.data.cache import train_batches
 from dirtune.data.images import encode, resized
 from dirtune.data.residency import Residency, keep_freed_memory
+from dirtune.data.store import read_manifest, write_dataset
+from dirtune.data.stream import read_directly
 from dirtune.manifest import InputSpec, LabelSpec, ShotRule
 from dirtune.storage import Storage
+from pipelines.image_files import encoded_images
 
 SIZE = 224
 SPEC = InputSpec(kind="image", shape=(3, SIZE, SIZE), encoding="jpeg", quality=95)
@@ -84,9 +91,9 @@ def main() -> None:
         make_faces(settings)
         ingest_table = in_process(compare_ingest, settings)
         if "stream" in chosen.parts:
-            Console().print(stream_table(settings))
+            Console(width=100).print(stream_table(settings))
         if "ingest" in chosen.parts:
-            Console().print(ingest_table)
+            Console(width=100).print(ingest_table)
     print(f"{settings.cores} cores, load average {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
 
 
@@ -129,6 +136,7 @@ def stream_table(settings: Settings) -> Table:
         baseline = in_process(measured, loader_epochs, case)
         for name, epochs in HOW.items():
             cost = baseline if epochs is loader_epochs else in_process(measured, epochs, case)
+            print(f"{views} views, {augmentation}, {name}: {cost.later:,.0f}/s", flush=True)
             table.add_row(
                 str(views), augmentation, name, f"{cost.first:,.0f}", f"{cost.later:,.0f}",
                 f"{cost.microseconds:,.0f}", f"{cost.megabytes:,.0f}",
@@ -139,29 +147,37 @@ def stream_table(settings: Settings) -> Table:
 
 def measured(epochs: Epochs, settings: Settings) -> Cost:
     torch.set_num_threads(settings.cores)
-    processor, started, rates = processor_seconds(), time.perf_counter(), []
+    rates, spent, peak = [], [], 0.0
+    started, processor = time.perf_counter(), processor_seconds()
     for batches in epochs(settings):
         for _ in batches:
             pass
         rates.append(settings.images / (time.perf_counter() - started))
-        started = time.perf_counter()
-    spent = (processor_seconds() - processor) / (len(rates) * settings.images)
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
-    return Cost(rates[0], max(rates[1:]), spent * 1e6, peak)
+        spent.append(processor_seconds() - processor)
+        peak = peak_megabytes()
+        started, processor = time.perf_counter(), processor_seconds()
+    return Cost(rates[0], max(rates[1:]), min(spent[1:]) / settings.images * 1e6, peak)
+
+
+def processes() -> list[Path]:
+    """This process and its children, as Linux shows them."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [Path("/proc") / pid for pid in (str(os.getpid()), *children)]
 
 
 def processor_seconds() -> float:
-    """Of this process and of those of its children that have ended."""
-    usages = (resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    fields = [(path / "stat").read_text().rpartition(")")[2].split() for path in processes()]
+    ticks = sum(int(each[11]) + int(each[12]) for each in fields)  # in user and in kernel mode
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_megabytes() -> float:
+    """The largest resident sizes, added; what processes share counts in each."""
+    lines = [line for path in processes() for line in (path / "status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def dirtune_epochs(settings: Settings, residency: Residency) -> Iterator[Iterable[object]]:
-    from dirtune.data.cache import train_batches
-    from dirtune.data.store import read_manifest
-    from dirtune.data.stream import read_directly
-
     keep_freed_memory()
     storage = Storage.at(settings.folder)
     data = read_directly(storage, read_manifest(storage, "faces"), torch.device("cpu"), residency)
@@ -208,8 +224,6 @@ class Folder(torch.utils.data.Dataset[tuple[Tensor, ...]]):
 
 
 def transform(augmentation: str) -> Callable[[Image.Image], Tensor]:
-    from torchvision.transforms import v2
-
     as_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     if augmentation == "light":
         return v2.Compose([v2.RandomCrop(SIZE, padding=16), v2.RandomHorizontalFlip(), *as_tensor])
@@ -266,9 +280,6 @@ def plain_loop(settings: Settings) -> None:
 
 def ray_ingest(settings: Settings) -> float:
     """Without the start of Ray; with reading back, checking and hashing what was written."""
-    import ray
-    import ray.data
-
     ray.init(
         num_cpus=settings.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )  # fmt: skip
@@ -281,9 +292,6 @@ def ray_ingest(settings: Settings) -> float:
 
 
 def write_faces(settings: Settings) -> None:
-    from dirtune.data.store import write_dataset
-    from pipelines.image_files import encoded_images
-
     names = [path_of(settings, number).name for number in range(settings.images)]
     labels = pa.array([float(number % 101) for number in range(settings.images)])
     found = encoded_images(

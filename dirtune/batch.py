@@ -21,7 +21,7 @@ class Batch:
     """
 
     views: tuple[Inputs, ...]
-    labels: Float[Tensor, " batch"]  # in the label's unit
+    labels: Float[Tensor, "batch *label"]  # in the label's unit
     label_bins: Int[Tensor, " batch"]  # index of the label bin
     weights: Float[Tensor, " batch"]  # re-weighting, mean one over the training split
     rows: Int[Tensor, " batch"]  # position in the split, sorted by sample id

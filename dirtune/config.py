@@ -24,7 +24,7 @@ from pydantic import (
 
 from dirtune.frozen import Frozen, digest
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
-from dirtune.metrics import HIGHER_IS_BETTER, METRICS
+from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS
 from dirtune.models.regressor import ModelSpec
 from dirtune.results.schema import REGIONS
 from dirtune.reweighting import Reweighting
@@ -161,9 +161,9 @@ class Objective(Frozen):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Objective:
-        if self.metric not in METRICS:
+        if self.metric not in (known := METRICS.keys() | OWN_METRICS.keys()):
             raise ValueError(
-                f"metric must be one of {', '.join(sorted(METRICS))}, got {self.metric!r}"
+                f"metric must be one of {', '.join(sorted(known))}, got {self.metric!r}"
             )
         if self.region not in REGIONS:
             raise ValueError(f"region must be one of {', '.join(REGIONS)}, got {self.region!r}")

@@ -1,11 +1,12 @@
 """What is known of an ingested data set: the manifest, its label, its inputs, its splits and shot regions.
 
 An ingested set is a folder of Parquet shards and one `manifest.json`, written last: a set without a manifest does not
-exist. Every shard has the columns `sample_id` (text, unique in the set), `label` (float64, in the label's unit), one
-column per input, and `group` (text) where the manifest names a group. How inputs are stored: `dirtune.data.columns`.
+exist. Every shard has the columns `sample_id` (text, unique in the set), `label` (float64, in the label's unit, or a list of
+them for a label of several dimensions), one column per input, and `group` (text) where the manifest names a group. How
+they are stored: `dirtune.data.columns`.
 
-Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images and groups; version 1 is still
-read, because a column's Arrow type says how it is stored.
+Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images, groups, and labels of several
+dimensions; version 1 is still read, because a column's Arrow type says how it is stored.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class InputSpec(Frozen):
 class LabelSpec(Frozen):
     """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`; the ends catch the rest.
 
-    Every label is within `low..high`.
+    Every label is within `low..high`. A label of several dimensions, such as a direction, has one such spec for each of them
+    (`components`); its own bins are the cells of their grid, the last component changing fastest, and `low..high` encloses
+    their ranges. `LabelSpec.grid` makes one.
     """
 
     name: str
@@ -67,6 +70,34 @@ class LabelSpec(Frozen):
     contrast_range: float | None = Field(default=None, gt=0)
     """The label distance that a regularizer takes for the whole range (ACCon's `R`), where a paper's is not `high - low`:
     published bins of ages begin at 0 and labels reach 186, while its `R` is 100."""
+    components: tuple[LabelSpec, ...] = ()
+    """The dimensions of a label of several, in the order of its columns; none: the label is one number."""
+
+    @classmethod
+    def grid(
+        cls,
+        name: str,
+        unit: str,
+        components: tuple[LabelSpec, ...],
+        *,
+        contrast_range: float | None = None,
+    ) -> LabelSpec:
+        """A label of several dimensions with the cells of a grid as its bins."""
+        return cls(
+            name=name, unit=unit, components=components, contrast_range=contrast_range,
+            low=min(axis.low for axis in components), high=max(axis.high for axis in components),
+            bin_width=components[0].bin_width, num_bins=math.prod(axis.num_bins for axis in components),
+        )  # fmt: skip
+
+    @property
+    def axes(self) -> tuple[LabelSpec, ...]:
+        """The specs of all dimensions; of a label of one dimension its own."""
+        return self.components or (self,)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one label: `()` for one dimension, `(L,)` for several."""
+        return (len(self.components),) if self.components else ()
 
     @property
     def range(self) -> float:
@@ -74,8 +105,28 @@ class LabelSpec(Frozen):
 
     @property
     def label_range(self) -> float:
-        """What a regularizer is given as the width of the label's range."""
-        return self.range if self.contrast_range is None else self.contrast_range
+        """What a regularizer is given as the width of the label's range; of several dimensions, the grid's diagonal."""
+        if self.contrast_range is not None:
+            return self.contrast_range
+        return math.hypot(*(axis.range for axis in self.axes))
+
+    @model_validator(mode="after")
+    def _is_the_grid_of_its_components(self) -> LabelSpec:
+        if not self.components:
+            return self
+        if len(self.components) < 2 or any(axis.components for axis in self.components):
+            raise ValueError("components must be two or more labels of one dimension")
+        if {axis.bin_width for axis in self.components} != {self.bin_width}:
+            raise ValueError("bin_width must be that of every component")
+        enclosing = (
+            min(axis.low for axis in self.components),
+            max(axis.high for axis in self.components),
+        )
+        if (self.low, self.high) != enclosing:
+            raise ValueError("low and high must enclose the ranges of the components")
+        if self.num_bins != math.prod(axis.num_bins for axis in self.components):
+            raise ValueError("num_bins must be the product of those of the components")
+        return self
 
 
 class ShotRule(Frozen):
@@ -118,6 +169,8 @@ class Manifest(Frozen):
     """SHA-256 over all samples (id, split, label, inputs as stored), independent of shards and row order."""
     split_fingerprint: str
     """SHA-256 over (id, split, label) only: two sets with one fingerprint have the same split."""
+    metrics: tuple[str, ...] = ()
+    """The data set's own metrics, beside those of every set: names of `dirtune.metrics.OWN_METRICS`."""
     group: str | None = None
     """What the column `group` of the shards tells apart, such as "person"; none: there is no such column."""
     source: dict[str, str] = {}

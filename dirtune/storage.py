@@ -1,7 +1,14 @@
 """A folder that files appear in whole or not at all: on a local disk, on NFS, or behind a URL such as `s3://`.
 
 Everything that dirtune must not lose goes through `Storage.write`. On a disk a file is written aside, flushed to the
-device, and renamed into place; an object store shows an object only when its upload is complete.
+device, and renamed into place; an object store shows an object only when its upload is complete: up to 10 MB, such as a
+manifest, is one request, more is uploaded in parts that become visible together. The parts of an upload that was killed
+stay, unseen, until a lifecycle rule of the bucket removes them.
+
+A URL is one that `pyarrow.fs.FileSystem.from_uri` understands. For S3 and what speaks like it, the keys come from the
+environment (`AWS_ACCESS_KEY_ID`, ...) or the machine, and the place from the URL or the environment:
+`s3://bucket/path?region=eu-west-1`, `s3://bucket/path?scheme=http&endpoint_override=localhost:9000`, `AWS_ENDPOINT_URL`.
+The bucket must exist.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -35,7 +43,7 @@ class Storage:
         if "://" not in str(location):
             return cls(pafs.LocalFileSystem(), str(Path(location).expanduser().resolve()))
         try:
-            filesystem, root = pafs.FileSystem.from_uri(str(location))
+            filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(str(location)))
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 Fault(where=str(location), rule=f"no usable location ({error})")
@@ -68,8 +76,9 @@ class Storage:
         if self.is_local:
             _write_local(Path(path), content)
             return
+        buffer = pa.py_buffer(content)  # what is no bytes fails here: a closed stream is an object
         with self.filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+            stream.write(buffer)
 
     def names(self, folder: str = "", *, suffix: str = "") -> list[str]:
         """Names (without the folder) of the files directly inside `folder`, sorted; none if it does not exist."""
@@ -98,6 +107,15 @@ class Storage:
     def _entries(self, folder: str) -> Iterator[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         return iter(self.filesystem.get_file_info(selector))
+
+
+def _with_single_puts(url: str) -> str:
+    """An S3 URL whose small files are uploaded in one request when they are closed, not in the three of an upload in parts."""
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or "allow_delayed_open" in parts.query:
+        return url
+    query = "&".join(filter(None, [parts.query, "allow_delayed_open=true"]))
+    return urlunsplit(parts._replace(query=query))
 
 
 def _write_local(path: Path, content: bytes) -> None:

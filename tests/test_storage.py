@@ -75,6 +75,25 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(tmp_path: 
         assert content in (b"", b"a" * 3_000_000, b"b" * 3_000_000)
 
 
+def test_a_write_without_room_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    script = """
+        import errno, resource, sys
+        from dirtune.storage import Storage
+        storage = Storage.at(sys.argv[1])
+        storage.write("x", b"old")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            storage.write("x", b"new" * 1000)
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "EFBIG"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert Storage.at(tmp_path).read("x") == b"old"
+
+
 def test_a_url_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InputError, match="no usable location"):
         Storage.at("gopher://somewhere/else")

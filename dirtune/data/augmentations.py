@@ -1,8 +1,9 @@
 """Augmentations of image batches: each sample is changed by its own random draw, on the device the batch lies on.
 
 Only what keeps the label right may stand here. Draws are made on the CPU for the whole global batch and sliced
-(`Draws`), so that 1, 2 and 4 workers see the same images. Everything is a few tensor operations on the whole batch: the
-transforms of torchvision draw once for a batch, or run once for each image.
+(`Draws`), so that 1, 2 and 4 workers see the same images; the transforms of torchvision draw once for a batch, or run once
+for each image. On a CPU the passes over memory are what costs, not the arithmetic: pixels stay bytes while they are cut
+and mirrored, a window is a slice and not a gather (a tenth of its time), and all changes of colour are one matrix.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "batch channels height width"]
+Stored = Images | UInt8[Tensor, "batch channels height width"]
 
-_GREY = (
-    0.299,
-    0.587,
-    0.114,
-)  # luma of red, green and blue (ITU-R BT.601), as PIL and torchvision use
+# Luma of red, green and blue (ITU-R BT.601), as PIL and torchvision use.
+_GREY = (0.299, 0.587, 0.114)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
@@ -39,58 +38,72 @@ class Draws:
         """One number in [low, high) for each sample."""
         return low + (high - low) * self._mine(torch.rand(self.total, generator=self.generator))
 
-    def chance(self, probability: float) -> Shaped[Tensor, "batch 1 1 1"]:
-        """A yes or no for each sample, broadcast over its pixels."""
-        return (self.uniform(0.0, 1.0) < probability)[:, None, None, None]
+    def chance(self, probability: float) -> Bool[Tensor, " batch"]:
+        """A yes or no for each sample."""
+        return self.uniform(0.0, 1.0) < probability
 
-    def offsets(self, end: int) -> Shaped[Tensor, "batch 2"]:
-        """Two integers in [0, end) for each sample."""
-        return self._mine(torch.randint(end, (self.total, 2), generator=self.generator))
+    def windows(self, end: int) -> list[list[int]]:
+        """The upper left corner of a window for each sample, two integers in [0, end); plain, to cut slices with."""
+        drawn = torch.randint(end, (self.total, 2), generator=self.generator)
+        corners: list[list[int]] = drawn[self.rows].tolist()
+        return corners
+
+    def choices(self, probability: float) -> list[bool]:
+        """A yes or no for each sample, as plain values; the same draw as `chance`."""
+        drawn = torch.rand(self.total, generator=self.generator)
+        chosen: list[bool] = (drawn[self.rows] < probability).tolist()
+        return chosen
 
     def _mine(self, values: Tensor) -> Tensor:
         return values[self.rows].to(self.device)
 
 
-Augmentation = Callable[[Images, Draws], Images]
-"""Maps images in [0, 1] to images."""
+Augmentation = Callable[[Stored, Draws], Images]
+"""Maps images, as bytes or in [0, 1], to images in [0, 1]."""
 
 
-def none(images: Images, draws: Draws) -> Images:
+def to_float(images: Stored) -> Images:
+    """Bytes 0..255 to [0, 1]; what is no bytes is there already."""
+    return images if images.is_floating_point() else images.float().div_(255.0)
+
+
+def none(images: Stored, draws: Draws) -> Images:
     """No augmentation: all views of an image are equal."""
-    return images
+    return to_float(images)
 
 
-def shift(images: Images, draws: Draws) -> Images:
+def shift(images: Stored, draws: Draws) -> Images:
     """A crop of the image padded by a twelfth of its width with zeros, and a gain of 0.7 to 1.
 
     Keeps orientation: for labels that a mirror or a rotation would change, such as angles and gaze.
     """
     cropped = _pad_crop(images, draws, padding=max(1, images.shape[-1] // 12))
-    return cropped * draws.uniform(0.7, 1.0)[:, None, None, None]
+    return to_float(cropped).mul_(draws.uniform(0.7, 1.0)[:, None, None, None])
 
 
-def light(images: Images, draws: Draws) -> Images:
+def light(images: Stored, draws: Draws) -> Images:
     """A crop of the image padded by 1/14 of its width (16 of 224) with zeros, mirrored with probability 1/2.
 
     Source: the training transform of Yang et al. (ICML 2021) for faces.
     """
-    cropped = _pad_crop(images, draws, padding=max(1, images.shape[-1] // 14))
-    return torch.where(draws.chance(0.5), cropped.flip(-1), cropped)
+    return to_float(_pad_crop(images, draws, padding=max(1, images.shape[-1] // 14), mirror=0.5))
 
 
-def strong(images: Images, draws: Draws) -> Images:
+def strong(images: Stored, draws: Draws) -> Images:
     """A resized crop of 20 to 100 % of the area, mirror 1/2, colour jitter 0.4/0.4/0.4/0.1 with 0.8, grey with 0.2.
 
     Source: the training transform of ACCon on AgeDB (Zhao et al., AAAI 2025) and of Rank-N-Contrast (Zha et al., NeurIPS
     2023), without the jitter's strength being known exactly. Departures: 1. a crop that would leave the image is made
-    narrower instead of being drawn again; 2. jitter comes in one fixed order, brightness, contrast, saturation, hue;
-    3. hue turns the chroma plane of YIQ instead of HSV's hue. Images of one channel have no saturation, hue or grey.
+    narrower instead of being drawn again; 2. jitter comes in one fixed order, brightness, contrast, saturation, hue, then
+    grey; 3. hue turns the chroma plane of YIQ instead of HSV's hue; 4. colours are clipped to [0, 1] once, at the end, not
+    after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or grey.
     """
-    cropped = _resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3))
-    mirrored = torch.where(draws.chance(0.5), cropped.flip(-1), cropped)
-    jittered = torch.where(draws.chance(0.8), _jittered(mirrored, draws), mirrored)
-    is_grey = draws.chance(0.2)
-    return torch.where(is_grey, _grey(jittered), jittered) if images.shape[1] == 3 else jittered
+    cropped = _resized_crop(
+        to_float(images), draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5
+    )
+    matrices, offsets = _colours(cropped, draws)
+    recoloured = torch.baddbmm(offsets, matrices, cropped.flatten(2))
+    return recoloured.clamp_(0.0, 1.0).view_as(cropped)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -98,53 +111,83 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }  # fmt: skip
 
 
-def _pad_crop(images: Images, draws: Draws, *, padding: int) -> Images:
+def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0) -> Stored:
+    """A window of the image padded with zeros, mirrored with some probability; bytes stay bytes."""
     height, width = images.shape[-2:]
-    offsets = draws.offsets(2 * padding + 1)
-    padded = F.pad(images, (padding,) * 4)
-    sample = torch.arange(images.shape[0], device=images.device)[:, None, None]
-    y = offsets[:, 0, None, None] + torch.arange(height, device=images.device)[:, None]
-    x = offsets[:, 1, None, None] + torch.arange(width, device=images.device)
-    # The channel axis stands behind the indexed ones, so that one gather serves all channels.
-    return padded.permute(0, 2, 3, 1)[sample, y, x].permute(0, 3, 1, 2).contiguous()
+    corners = draws.windows(2 * padding + 1)
+    windows = [
+        image[:, y : y + height, x : x + width]
+        for image, (y, x) in zip(F.pad(images, (padding,) * 4), corners, strict=True)
+    ]
+    mirrored = draws.choices(mirror) if mirror else [False] * len(windows)
+    cropped = [
+        window.flip(-1) if flips else window
+        for window, flips in zip(windows, mirrored, strict=True)
+    ]
+    return torch.stack(cropped) if cropped else images
 
 
 def _resized_crop(
-    images: Images, draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float]
+    images: Images,
+    draws: Draws,
+    *,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    mirror: float = 0.0,
 ) -> Images:
     """A part of each image, of random area, aspect ratio and place, scaled to the size of the image (bilinear)."""
     share = draws.uniform(*area)
     aspect = draws.uniform(math.log(ratio[0]), math.log(ratio[1])).exp()
     width = (share * aspect).sqrt().clamp(max=1.0)
     height = (share / aspect).sqrt().clamp(max=1.0)
-    # In the coordinates of affine_grid the image is [-1, 1], so a part of width w may lie up to 1 - w off the centre.
+    # In the coordinates of grid_sample the image is [-1, 1], so a part of width w may lie up to 1 - w off the centre.
     x, y = draws.uniform(-1.0, 1.0) * (1 - width), draws.uniform(-1.0, 1.0) * (1 - height)
-    zero = torch.zeros_like(width)
-    rows = [torch.stack(row, dim=1) for row in ((width, zero, x), (zero, height, y))]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    if mirror:
+        width = torch.where(draws.chance(mirror), -width, width)
+    # What affine_grid makes of such a box, without its matrix product, which takes as long as the sampling.
+    columns = x[:, None] + width[:, None] * _centres(images.shape[-1], images.device)
+    rows = y[:, None] + height[:, None] * _centres(images.shape[-2], images.device)
+    grid = images.new_empty((images.shape[0], *images.shape[-2:], 2))
+    grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _jittered(images: Images, draws: Draws) -> Images:
-    """Brightness, contrast and saturation by a factor of 0.6 to 1.4, hue by up to a tenth of the circle."""
-    bright, contrast, saturation = (draws.uniform(0.6, 1.4)[:, None, None, None] for _ in range(3))
-    turns = draws.uniform(-0.1, 0.1)
-    images = (images * bright).clamp(0.0, 1.0)
-    mean = _grey(images).mean(dim=(-3, -2, -1), keepdim=True)
-    images = (mean + contrast * (images - mean)).clamp(0.0, 1.0)
-    if images.shape[1] != 3:
-        return images
-    grey = _grey(images)
-    images = (grey + saturation * (images - grey)).clamp(0.0, 1.0)
-    return torch.einsum("nij,njhw->nihw", _hue_turns(turns), images).clamp(0.0, 1.0)
+def _centres(pixels: int, device: torch.device) -> Float[Tensor, " pixels"]:
+    """The centres of a row of pixels that reaches from -1 to 1."""
+    return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
 
 
-def _grey(images: Images) -> Float[Tensor, "batch 1 height width"]:
-    """The luma of each pixel; an image of one channel is its own."""
-    if images.shape[1] != 3:
-        return images.mean(dim=1, keepdim=True)
-    weights = torch.tensor(_GREY, device=images.device, dtype=images.dtype)
-    return torch.einsum("nchw,c->nhw", images, weights)[:, None]
+def _colours(
+    images: Images, draws: Draws
+) -> tuple[Float[Tensor, "batch channels channels"], Float[Tensor, "batch channels 1"]]:
+    """A matrix and an offset for each image: with 0.8 jittered, then grey with 0.2, else the colours as they are.
+
+    With luma weights w, G = 1 w^T, factors b, c, s of 0.6 to 1.4 for brightness, contrast and saturation, the hue's turn H
+    by up to a tenth of the circle, and the image's mean luma m: `x -> c b H (s I + (1 - s) G) x + (1 - c) b m`. The offset
+    is grey, so that saturation and hue leave it alone. A grey image is G times that.
+    """
+    channels = images.shape[1]
+    bright, contrast, saturation = (draws.uniform(0.6, 1.4)[:, None, None] for _ in range(3))
+    turns, is_jittered = draws.uniform(-0.1, 0.1), draws.chance(0.8)[:, None, None]
+    is_grey = draws.chance(0.2)[:, None, None]
+    luma, identity = _luma(images), torch.eye(channels, device=images.device)
+    grey = luma.expand(channels, channels)
+    matrices = contrast * bright * identity
+    if channels == len(_GREY):
+        matrices = _hue_turns(turns) @ (saturation * identity + (1 - saturation) * grey) @ matrices
+    matrices = torch.where(is_jittered, matrices, identity)
+    if channels == len(_GREY):
+        matrices = torch.where(is_grey, grey @ matrices, matrices)
+    means = images.mean(dim=(-2, -1)) @ luma
+    offsets = torch.where(is_jittered, (1 - contrast) * bright * means[:, None, None], 0.0)
+    return matrices, offsets.expand(-1, channels, 1)
+
+
+def _luma(images: Images) -> Float[Tensor, " channels"]:
+    """The weights of the channels in a pixel's luma; equal ones where the channels are not red, green and blue."""
+    channels = images.shape[1]
+    weights = _GREY if channels == len(_GREY) else (1 / channels,) * channels
+    return torch.tensor(weights, device=images.device, dtype=images.dtype)
 
 
 def _hue_turns(turns: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3 3"]:

@@ -1,15 +1,18 @@
-"""Decoded data held as tensors on a worker's device, and the batches cut from them.
+"""A data set in the hands of a worker, the order of its samples in an epoch, and the batches cut from it.
 
-A data set is decoded once; a resident worker keeps its tensors for all its trials. The order of an epoch is one seeded
-permutation of the samples, and every rank takes its slice of each global batch, so that 1, 2 and 4 workers see the same
-global batches.
+Ids, labels and bins are always in memory; the inputs are tensors on the device (`ResidentSplit`) or come from elsewhere
+batch by batch (`dirtune.data.streamed`), behind one interface: `Split.read`. While a set is in memory, decoded or not, an
+epoch's order is one seeded permutation, and every rank takes its slice of each global batch, so that 1, 2 and 4 workers
+see the same global batches. A set that is read from disk in every epoch has an order that reads each of its row groups
+once (`windowed_order`); ranks still get equal, disjoint shares, and no rank reads what another one needs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,30 +25,72 @@ from dirtune.config import Views
 from dirtune.data.views import make_views
 from dirtune.manifest import Manifest
 from dirtune.randomness import derive_seed
-from dirtune.reweighting.density import label_bins, shot_regions
+from dirtune.reweighting.density import shot_regions
+
+Rows = Int[Tensor, " batch"]
+"""Positions in a split, on the CPU."""
+
+WINDOW_GROUPS = 8
+"""Row groups that are mixed at a time in the order of a set on disk: with 16 MB each, 128 MB as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResidentSplit:
-    """One split as tensors, rows sorted by sample id."""
+class Split(ABC):
+    """What is known of every row of a split; rows are sorted by sample id."""
 
     sample_ids: tuple[str, ...]
-    inputs: Inputs
-    labels: Float[Tensor, " rows"]
+    labels: Float[Tensor, "rows *label"]
     label_bins: Int[Tensor, " rows"]
     exact_labels: NDArray[np.float64]  # as stored; `labels` is rounded to float32 for training
+    groups: tuple[Rows, ...] | None = None  # of a set on disk: the rows of each row group
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    @abstractmethod
+    def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
+        """The inputs of each batch of rows, in that order, decoded, on the device; ahead of time where that helps."""
+
+    @property
+    def reading_order(self) -> Int[Tensor, " rows"]:
+        """All rows, in the order in which they are best read once; for an evaluation."""
+        return torch.arange(len(self)) if self.groups is None else torch.cat(self.groups)
+
+    def order(self, seed: int, epoch: int, *, batch_size: int, world: int) -> Int[Tensor, " rows"]:
+        """The order of the samples in an epoch; that of a set in memory depends on (seed, epoch) alone."""
+        if self.groups is None:
+            return epoch_order(seed, epoch, len(self))
+        return windowed_order(self.groups, seed, epoch, batch_size=batch_size, world=world)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidentSplit(Split):
+    """A split whose inputs are tensors on the device."""
+
+    inputs: Inputs
+
+    def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
+        for rows in batches:
+            local = rows.to(self.labels.device)
+            # Indexing with brackets takes ten times as long on a CPU.
+            yield {name: column.index_select(0, local) for name, column in self.inputs.items()}
+
+
+@dataclass
+class DecodeCount:
+    """How many images this worker has decoded."""
+
+    images: int = 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResidentData:
-    """A whole data set on one device."""
+    """A whole data set as a worker keeps it for all its trials."""
 
     manifest: Manifest
     device: torch.device
-    splits: dict[str, ResidentSplit]
+    splits: dict[str, Split]
+    decoded: DecodeCount = field(default_factory=DecodeCount)
 
     def regions(self, split: str, shot_rule: str) -> NDArray[np.str_]:
         """The shot region of every sample of a split, by a rule of the manifest; shape `(rows,)`."""
@@ -54,37 +99,45 @@ class ResidentData:
         return np.asarray(per_bin[self.splits[split].label_bins.cpu().numpy()])
 
 
-def resident(
-    manifest: Manifest,
-    arrays: Mapping[str, Mapping[str, NDArray[np.generic]]],
-    device: torch.device,
-) -> ResidentData:
-    """Place decoded arrays (by split, then by column) on a device."""
-    splits = {name: _resident_split(manifest, columns, device) for name, columns in arrays.items()}
-    return ResidentData(manifest=manifest, device=device, splits=splits)
-
-
-def _resident_split(
-    manifest: Manifest, columns: Mapping[str, NDArray[np.generic]], device: torch.device
-) -> ResidentSplit:
-    order = np.argsort(columns["sample_id"])
-    labels = columns["label"][order].astype(np.float64)
-    bins = label_bins(labels, manifest.label)
-    return ResidentSplit(
-        sample_ids=tuple(columns["sample_id"][order].tolist()),
-        inputs={
-            name: torch.from_numpy(columns[name][order]).to(device) for name in manifest.inputs
-        },
-        labels=torch.from_numpy(labels).to(device, torch.float32),
-        label_bins=torch.from_numpy(bins).to(device),
-        exact_labels=labels,
-    )
-
-
 def epoch_order(seed: int, epoch: int, rows: int) -> Int[Tensor, " rows"]:
     """The order of the samples in one epoch: a permutation that depends on (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(rows, generator=generator)
+    return torch.randperm(rows, generator=_order_generator(seed, epoch))
+
+
+def windowed_order(
+    groups: Sequence[Rows], seed: int, epoch: int, *, batch_size: int, world: int
+) -> Int[Tensor, " rows"]:
+    """A permutation that needs few row groups at a time: groups in random order, rows mixed inside of a window of them.
+
+    Each of `world` ranks mixes and reads a stretch of its own of the groups, so that its slices of the global batches
+    come from there; the order therefore depends on the number of ranks. Trade-off: two samples of one group are never
+    further apart than a window, so a set that was written sorted by label is mixed less than by a permutation.
+    """
+    generator = _order_generator(seed, epoch)
+    drawn = torch.randperm(len(groups), generator=generator).tolist()
+    one_by_one = torch.cat([groups[group] for group in drawn])
+    window = WINDOW_GROUPS * max(len(rows) for rows in groups)
+    sizes = [
+        [stop - start for start, stop in (share(len(rows), rank, world) for rank in range(world))]
+        for rows in one_by_one.split(batch_size)
+    ]
+    stretches = one_by_one.split([sum(of_rank) for of_rank in zip(*sizes, strict=True)])
+    mixed = [_mixed(stretch, window, generator) for stretch in stretches]
+    # Rank by rank inside of each global batch, as `share` cuts it.
+    by_rank = [
+        rows.split(list(of_rank))
+        for rows, of_rank in zip(mixed, zip(*sizes, strict=True), strict=True)
+    ]
+    return torch.cat([part for step in zip(*by_rank, strict=True) for part in step])
+
+
+def _mixed(rows: Rows, window: int, generator: torch.Generator) -> Rows:
+    parts = [part[torch.randperm(len(part), generator=generator)] for part in rows.split(window)]
+    return torch.cat(parts)
+
+
+def _order_generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
 
 
 def extend_digest(previous: str, order: Int[Tensor, " rows"]) -> str:
@@ -93,7 +146,7 @@ def extend_digest(previous: str, order: Int[Tensor, " rows"]) -> str:
 
 
 def train_batches(
-    split: ResidentSplit,
+    split: Split,
     weights: Float[Tensor, " rows"],
     order: Int[Tensor, " rows"],
     *,
@@ -108,21 +161,21 @@ def train_batches(
 
     Args:
         weights: re-weighting of every row of the split.
-        order: the epoch's permutation.
+        order: the epoch's order, of `Split.order`.
         batch_size: samples in a global batch.
     """
-    device = split.labels.device
-    for step, rows in enumerate(order.split(batch_size)):
-        start, stop = share(len(rows), rank, world)
-        local = rows[start:stop].to(device)
+    batches = order.split(batch_size)
+    parts = [slice(*share(len(rows), rank, world)) for rows in batches]
+    local = [rows[part] for rows, part in zip(batches, parts, strict=True)]
+    for step, inputs in enumerate(split.read(local)):
+        rows = local[step].to(split.labels.device)
         yield Batch(
             views=make_views(
-                {name: column[local] for name, column in split.inputs.items()},
-                count=views.count, augmentation=views.augmentation,
-                stream=(seed, epoch, step), total=len(rows), rows=slice(start, stop),
+                inputs, count=views.count, augmentation=views.augmentation,
+                stream=(seed, epoch, step), total=len(batches[step]), rows=parts[step],
             ),
-            labels=split.labels[local], label_bins=split.label_bins[local],
-            weights=weights[local], rows=local,
+            labels=split.labels[rows], label_bins=split.label_bins[rows],
+            weights=weights[rows], rows=rows,
         )  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import as_stored
+from dirtune.data.columns import as_stored, plain_values
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json
 from dirtune.manifest import InputSpec, LabelSpec, SplitInfo
@@ -25,6 +26,9 @@ from dirtune.storage import Storage
 SHOWN_FAULTS = 20
 _ROWS_AT_ONCE = 256
 
+Label = float | list[float]
+"""A label as plain data; a list, if it has several dimensions."""
+
 
 @dataclass
 class SplitRows:
@@ -32,13 +36,14 @@ class SplitRows:
 
     files: tuple[str, ...]  # relative to the manifest
     ids: list[str] = field(default_factory=list)
-    labels: list[float] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)  # digests of (split, id, label, inputs)
     places: list[bytes] = field(default_factory=list)  # digests of (split, id, label)
 
     def info(self, label: LabelSpec) -> SplitInfo:
         """The split's entry in the manifest."""
-        counts = label_density(label_bins(self.labels, label), label.num_bins)
+        labels = np.array(self.labels, dtype=np.float64).reshape(len(self.ids), *label.value_shape)
+        counts = label_density(label_bins(labels, label), label.num_bins)
         return SplitInfo(files=self.files, rows=len(self.ids), bin_counts=tuple(counts.tolist()))
 
 
@@ -57,7 +62,7 @@ def read_back(
 def _add(
     rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]
 ) -> None:
-    ids, labels = batch.column("sample_id").to_pylist(), batch.column("label").to_numpy()
+    ids, labels = batch.column("sample_id").to_pylist(), plain_values(batch.column("label"))
     stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
     rows.ids += ids
     rows.labels += labels.tolist()
@@ -77,7 +82,7 @@ def hash_of(digests: Iterable[bytes]) -> str:
 
 
 def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -> None:
-    """Refuse empty splits, repeated sample ids and labels that are not finite or out of range.
+    """Refuse empty splits, repeated sample ids, and labels that are not finite, out of range or of other dimensions.
 
     Raises:
         InputError: with the first 20 faults and their count.
@@ -98,13 +103,24 @@ def _split_faults(
 ) -> Iterator[Fault]:
     if not rows.ids:
         yield Fault(where=where, key=split, rule="the split has no samples")
-    limits = f"{label.name} must be within {label.low:g}..{label.high:g}"
     for sample_id, value in zip(rows.ids, rows.labels, strict=True):
         place = f"{split}.{sample_id}"
         if times[sample_id] > 1:
             yield Fault(where=where, key=place, rule="the sample id stands more than once")
-        if not label.low <= value <= label.high:  # NaN is within nothing
-            yield Fault(where=where, key=place, rule=limits, got=value)
+        for rule, got in _label_faults(value, label):
+            yield Fault(where=where, key=place, rule=rule, got=got)
+
+
+def _label_faults(value: Label, label: LabelSpec) -> Iterator[tuple[str, Label]]:
+    """The rules that a label breaks, each with what breaks it."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) != len(label.axes):
+        need = f"{len(label.components)} numbers" if label.components else "one number"
+        yield f"{label.name} must be {need}", value
+        return
+    for axis, number in zip(label.axes, values, strict=True):
+        if not axis.low <= number <= axis.high:  # NaN is within nothing
+            yield f"{axis.name} must be within {axis.low:g}..{axis.high:g}", number
 
 
 def refuse(faults: Sequence[Fault], *, where: str) -> None:

@@ -1,8 +1,9 @@
 """The stored form of a batch: numpy arrays to Arrow columns and back.
 
-A shard has the columns `sample_id` (text), `label` (float64, in the label's unit), `group` (text, if the set has groups)
-and one column per input. A sample is flattened in C order; shapes are in the manifest.
+A shard has the columns `sample_id` (text), `label` (in the label's unit), `group` (text, if the set has groups) and one
+column per input. A sample is flattened in C order; shapes are in the manifest.
 
+    label              float64, or a fixed-size list of float64 for labels of several dimensions
     raw image          fixed-size binary, its uint8 values
     encoded image      large binary, a JPEG or PNG file; large, because 2 GB of bytes are few for images
     tokens, vector     fixed-size list of int32 or float32
@@ -38,20 +39,34 @@ def to_arrow(
     """A batch as it is stored; columns that are no input are left out.
 
     Encoded images come as an array of bytes, one object per sample; everything else as numbers of the input's shape.
+    Labels have shape `(samples,)`, or `(samples, L)` for L dimensions.
 
     Raises:
-        ValueError: an input has another shape than its specification.
+        ValueError: an input has another shape than its specification, or a label is neither number nor vector.
         TypeError: an input's numbers do not fit the stored type (such as float images).
     """
     columns = {
         "sample_id": pa.array(batch["sample_id"].tolist(), pa.string()),
-        "label": pa.array(batch["label"].astype(np.float64), pa.float64()),
+        "label": _stored_labels(batch["label"]),
     }
     if has_groups:
         columns["group"] = pa.array(batch["group"].tolist(), pa.string())
     for name, spec in inputs.items():
         columns[name] = _stored(batch[name], spec, name)
     return pa.table(columns)
+
+
+def _stored_labels(labels: NDArray[Any]) -> pa.Array:
+    # Ray hands lists over as an array of arrays.
+    values = np.stack(list(labels)) if labels.dtype == object and len(labels) else labels
+    values = values.astype(np.float64)
+    if values.ndim == 1:
+        return pa.array(values, pa.float64())
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(
+            f"labels must have shape (samples,) or (samples, L >= 2), got {values.shape}"
+        )
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _stored(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
@@ -97,6 +112,8 @@ def decoded(table: pa.Table, inputs: Mapping[str, InputSpec]) -> pa.Table:
 def to_numpy(data: pa.Table | pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> Columns:
     """The samples as arrays: ids as objects, labels as float64, inputs of shape `(samples, *shape)`, images decoded.
 
+    Labels have shape `(samples,)`, or `(samples, L)` for L dimensions.
+
     An input of one chunk that is not encoded is a read-only view of the Arrow memory; several chunks are joined first.
 
     Raises:
@@ -105,9 +122,18 @@ def to_numpy(data: pa.Table | pa.RecordBatch, inputs: Mapping[str, InputSpec]) -
     return {
         name: _input(data.column(name), inputs[name], name)
         if name in inputs
-        else data.column(name).to_numpy(zero_copy_only=False)
+        else plain_values(data.column(name))
         for name in data.schema.names
     }
+
+
+def plain_values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """A column that is no input: texts as objects, numbers as they are, lists of numbers as rows."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    rows = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    return np.concatenate([np.empty(0), *rows]).reshape(len(column), column.type.list_size)
 
 
 def as_stored(

@@ -29,6 +29,7 @@ from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.metrics import OWN_METRICS
 from dirtune.storage import Storage
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def write_dataset(
     shot_rules: Mapping[str, ShotRule],
     default_shot_rule: str,
     source: Mapping[str, str],
+    metrics: Sequence[str] = (),
     group: str | None = None,
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
@@ -61,7 +63,9 @@ def write_dataset(
     Args:
         storage: the data root.
         splits: a Ray data set per split; batches in numpy format hold `sample_id`, `label` (in the label's unit) and
-            one column per input, of the shape that `inputs` says; an encoded image as bytes.
+            one column per input, of the shape that `inputs` says; an encoded image as bytes; a label of several
+            dimensions as a vector.
+        metrics: of `dirtune.metrics.OWN_METRICS`, those that are computed for this set beside the general ones.
         group: what the text column `group` of the batches tells apart; none: there is no such column.
         source: where the data came from; `source["request"]` is what `find_ingested` compares.
         side_files: further files of the set by name, for `read_side_file`.
@@ -71,9 +75,9 @@ def write_dataset(
             ingest of the same set finished meanwhile; rows are listed up to 20.
     """
     if "train" not in splits or default_shot_rule not in shot_rules:
-        raise ValueError(
-            f"a train split and the default shot rule {default_shot_rule!r} must be given"
-        )
+        raise ValueError(f"a train split and the shot rule {default_shot_rule!r} must be given")
+    if unknown := set(metrics) - OWN_METRICS.keys():
+        raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
     home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
     try:
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
@@ -91,7 +95,7 @@ def write_dataset(
             splits={split: found.info(label) for split, found in rows.items()},
             content_hash=hash_of(each for found in rows.values() for each in found.contents),
             split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
-            group=group, source=dict(source), notes=tuple(notes),
+            metrics=tuple(metrics), group=group, source=dict(source), notes=tuple(notes),
         )  # fmt: skip
         _commit(home, version, manifest)
     finally:

@@ -6,11 +6,10 @@ A generator is derived for each (seed, epoch, step, view), never from the arm: t
 from __future__ import annotations
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from dirtune.batch import Inputs
-from dirtune.data.augmentations import AUGMENTATIONS, Draws, Images
+from dirtune.data.augmentations import AUGMENTATIONS, Draws, to_float
 from dirtune.randomness import derive_seed
 
 
@@ -39,7 +38,7 @@ def make_views(
         )
         views.append(
             {
-                name: augment(to_float(value), Draws(generator, total, rows, value.device)) if is_image(value) else value
+                name: augment(value, Draws(generator, total, rows, value.device)) if is_image(value) else value
                 for name, value in inputs.items()
             }
         )  # fmt: skip
@@ -54,8 +53,3 @@ def plain_view(inputs: Inputs) -> Inputs:
 def is_image(value: Tensor) -> bool:
     """Whether an input column holds images: they are the ones stored as bytes."""
     return value.dtype == torch.uint8
-
-
-def to_float(images: UInt8[Tensor, "batch channels height width"]) -> Images:
-    """Bytes 0..255 to [0, 1]."""
-    return images.float().div_(255.0)

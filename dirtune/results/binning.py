@@ -35,6 +35,9 @@ def binning_of(
     label = manifest.label
     if bin_width is None or bin_width == label.bin_width:
         return Binning(label=label, train_counts=np.asarray(manifest.train_counts, dtype=np.int64))
+    if label.components:
+        rule = "cannot be changed for labels of several dimensions"
+        raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
     if not bin_width > 0:
         raise InputError(Fault(where="bin width", rule="must be positive", got=bin_width))
     bins = int(np.ceil(label.num_bins * label.bin_width / bin_width - 1e-9))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.schema import SCHEMA_VERSION
+from dirtune.results.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from dirtune.storage import Storage
 
 VERSION_KEY = b"dirtune.schema_version"
@@ -71,7 +71,8 @@ def _read(storage: Storage, name: str, columns: Sequence[str] | None) -> pa.Tabl
     except (pa.ArrowException, OSError) as error:
         return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
     version = (table.schema.metadata or {}).get(VERSION_KEY, b"1").decode()
-    if version != str(SCHEMA_VERSION):
-        rule = f"has schema version {version}, but this dirtune reads {SCHEMA_VERSION}"
+    if version not in READABLE_VERSIONS:
+        known = " and ".join(READABLE_VERSIONS)
+        rule = f"has schema version {version}, but this dirtune reads {known}"
         return Fault(where=storage.path(name), rule=rule)
     return table

@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
-from dirtune.metrics import METRICS, error_sums, spearman
+from dirtune.metrics import METRICS, metric_values
 from dirtune.results.binning import Binning, binning_of, check_lists
 from dirtune.results.schema import REGIONS
-from dirtune.results.store import read_table, scan_predictions
+from dirtune.results.store import by_sample, read_table, scan_predictions
 from dirtune.results.studies import open_studies
 from dirtune.results.tables.table import SPLITS, check_known
 from dirtune.reweighting.density import label_bins, shot_regions
@@ -79,7 +79,7 @@ def recompute(
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        metric: of `dirtune.metrics.METRICS`.
+        metric: of `dirtune.metrics.METRICS`, or of the data set's own.
         split: test or val.
         rule: which bins are many, medium and few; none: each trial's own.
         bin_width: of the label bins, in the label's unit; none: the data set's.
@@ -90,8 +90,8 @@ def recompute(
     Raises:
         InputError: a name is unknown, there is no manifest or it is of other data, or the bins cannot be counted.
     """
-    check_known("metric", metric, tuple(METRICS))
     storage, manifest = _opened(root, study, split, manifest)
+    check_known("metric", metric, (*METRICS, *manifest.metrics))
     binning = binning_of(manifest, bin_width, train_labels)
     if rule is None:
         rules = _rules(storage, manifest)
@@ -121,6 +121,8 @@ def errors_by_bin(
     that are frequent.
     """
     _, manifest = _opened(root, study, split, manifest)
+    if manifest.label.components:
+        raise InputError(Fault(where=f"study {study}", rule="has labels of several dimensions"))
     binning = binning_of(manifest, bin_width, train_labels)
     return {
         found.trial_id: _bin_errors(found, binning)
@@ -187,11 +189,11 @@ def _predictions(
             continue
         rows: pa.Table = fragment.to_table(
             schema=dataset.schema,
-            columns=["label", "prediction"],
+            columns=["component", "label", "prediction"],
             filter=pc.field("split") == split,
         )
         if rows.num_rows:
-            yield _Predicted(trial_id, rows["label"].to_numpy(), rows["prediction"].to_numpy())
+            yield _Predicted(trial_id, *by_sample(rows))
 
 
 def _by_region(
@@ -202,18 +204,13 @@ def _by_region(
     chosen = {region: own == region for region in REGIONS} | {"all": np.full(len(bins), True)}
     return {
         region: RegionValue(
-            _value(metric, found.labels[rows], found.predictions[rows], bins[rows]),
+            metric_values([metric], found.labels[rows], found.predictions[rows], bins[rows])[
+                metric
+            ],
             int(np.count_nonzero(rows)),
         )
         for region, rows in chosen.items()
     }
-
-
-def _value(metric: str, labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike) -> float:
-    of_sums = METRICS[metric]
-    return (
-        of_sums(error_sums(labels, predictions, bins)) if of_sums else spearman(labels, predictions)
-    )
 
 
 def _bin_errors(found: _Predicted, binning: Binning) -> list[BinErrors]:

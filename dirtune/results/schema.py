@@ -3,6 +3,12 @@
 `trials` has one row per training run, `metrics` and `epochs` are long tables, `predictions` keeps what the selected
 model said about every validation and test sample, so that any metric can be computed later. The `config.*` columns of
 `trials` are the leaves of the trial's configuration, typed as they are.
+
+A label of several dimensions takes a row of `predictions` for each, so that `label` and `prediction` are numbers for every
+data set, and an average over rows is one over elements, as the losses and metrics are.
+
+Version 2 has `component` in `predictions`. It is null for labels of one dimension, the only ones of version 1, so that files
+of version 1, which lack the column, read as what they are.
 """
 
 from __future__ import annotations
@@ -15,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = ("1", "2")
 TABLES = ("metrics", "epochs", "predictions", "trials")  # written in this order: trials/ commits
 REGIONS = ("all", "many", "medium", "few")
 Status = Literal["complete", "pruned", "failed"]
@@ -75,6 +82,7 @@ PREDICTIONS = pa.schema(
         "trial_id": pa.string(),
         "split": pa.string(),
         "sample_id": pa.string(),
+        "component": pa.int8(),  # dimension of the label, from 0; null for labels of one dimension
         "label": pa.float64(),
         "prediction": pa.float64(),
     }
@@ -88,8 +96,8 @@ class SplitPredictions:
     """What the selected model said about one split; all arrays have one entry per sample."""
 
     sample_ids: Sequence[str]
-    labels: NDArray[np.float64]
-    predictions: NDArray[np.float64]
+    labels: NDArray[np.float64]  # (n,), or (n, L) for labels of L dimensions
+    predictions: NDArray[np.float64]  # of the labels' shape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dirtune.errors import Fault, InputError
+from dirtune.metrics import HIGHER_IS_BETTER
 
 EPOCHS = (
     "best_val",
     "last",
 )  # the epochs of a trial that are evaluated: `selection` in the metrics table
-HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman", "delta1", "delta2", "delta3"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.compaction import recorded_stamps, row_files, study_rows
@@ -115,6 +117,19 @@ def scan_predictions(root: str | Path, *, studies: Sequence[str] | None = None) 
     )
 
 
+def by_sample(rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels and predictions as they were recorded: `(n,)`, or `(n, L)` for labels of L dimensions.
+
+    Args:
+        rows: of one trial and split, in the order of the file, with `component`, `label` and `prediction`.
+    """
+    labels, predictions = rows["label"].to_numpy(), rows["prediction"].to_numpy()
+    last = pc.max(rows["component"]).as_py()
+    if last is None:
+        return labels, predictions
+    return labels.reshape(-1, last + 1), predictions.reshape(-1, last + 1)
+
+
 def flattened(config: Mapping[str, Any], prefix: str = "config") -> Iterator[tuple[str, Any]]:
     """The leaves of a nested configuration as `config.<dotted.path>` and value; lists as JSON text.
 
@@ -175,16 +190,32 @@ def _predictions(record: TrialRecord) -> pa.Table:
     schema = SCHEMAS["predictions"]
     parts = [schema.empty_table()]
     for split, of_split in record.predictions.items():
-        ids = pa.array([str(sample) for sample in of_split.sample_ids], pa.string())
+        labels = np.asarray(of_split.labels, dtype=np.float64)
+        predictions = np.asarray(of_split.predictions, dtype=np.float64)
+        if labels.shape != predictions.shape:
+            shapes = (labels.shape, predictions.shape)
+            raise ValueError(f"labels and predictions of {split} must have one shape, got {shapes}")
+        dims = labels.shape[1] if labels.ndim == 2 else 1
+        ids = pa.array(
+            [str(sample) for sample in of_split.sample_ids for _ in range(dims)], pa.string()
+        )
         columns = [
             pa.repeat(record.trial_id, len(ids)),
             pa.repeat(split, len(ids)),
             ids,
-            pa.array(np.asarray(of_split.labels, dtype=np.float64)),
-            pa.array(np.asarray(of_split.predictions, dtype=np.float64)),
+            _components(labels),
+            pa.array(labels.reshape(-1)),
+            pa.array(predictions.reshape(-1)),
         ]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts)
+
+
+def _components(labels: NDArray[np.float64]) -> pa.Array:
+    if labels.ndim == 1:
+        return pa.nulls(len(labels), pa.int8())
+    samples, dims = labels.shape
+    return pa.array(np.tile(np.arange(dims, dtype=np.int8), samples))
 
 
 def _each_trial_once(folders: Sequence[Storage]) -> Iterator[tuple[Storage, dict[str, str]]]:

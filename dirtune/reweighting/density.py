@@ -26,19 +26,34 @@ _FLOAT32_STEPS = 4
 def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
     """The bin index of each label: `floor((y - low) / bin_width)`, clipped to `0..num_bins - 1`.
 
+    A label of several dimensions is in the cell of the grid of its components' bins, the last component's changing fastest.
+
     Decimal labels sit on bin edges that binary floats cannot hold: `0.3 / 0.1` is just below 3, and a quarter of the
     published STS-B scores would fall one bin too low. A label that is below an edge by no more than what float32
     rounding can explain, four float32 steps of the label range's largest magnitude, therefore counts as on the edge.
     For STS-B that is 2.4e-5 of a bin, while its three-decimal scores come no closer to an edge than 1e-2 of one.
 
     Args:
-        labels: any shape, in the label's unit.
+        labels: any shape, in the label's unit; of several dimensions, those are the last axis.
         label: the bins.
 
     Raises:
-        InputError: a label is NaN or infinite.
+        InputError: a label is NaN or infinite, or has not the dimensions of the spec.
     """
     values = np.asarray(labels, dtype=np.float64)
+    return _cells(values, label) if label.components else _intervals(values, label)
+
+
+def _cells(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int64]:
+    if values.shape[-1:] != label.value_shape:
+        rule = f"every label must have {len(label.components)} dimensions; shape of the labels"
+        raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=values.shape))
+    places = [_intervals(values[..., at], axis) for at, axis in enumerate(label.components)]
+    shape = [axis.num_bins for axis in label.components]
+    return np.asarray(np.ravel_multi_index(places, shape), dtype=np.int64)
+
+
+def _intervals(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int64]:
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
         rule = "every label must be finite; labels that are not"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import Batch
-from dirtune.data.cache import epoch_order, extend_digest, share, train_batches
+from dirtune.data.cache import extend_digest, share, train_batches
 from dirtune.data.views import plain_view
 from dirtune.diagnostics import Embedded, representation_metrics
 from dirtune.errors import NonFiniteLoss
@@ -66,7 +66,8 @@ def evaluate(
     rows = training.data.splits[split]
     rule = training.config.data.shot_rule or training.data.manifest.default_shot_rule
     regions, bins = training.data.regions(split, rule), rows.label_bins.cpu().numpy()
-    return [*region_metrics(rows.exact_labels, predictions, regions, bins=bins)]
+    own = training.data.manifest.metrics
+    return [*region_metrics(rows.exact_labels, predictions, regions, bins=bins, own=own)]
 
 
 def evaluate_representations(training: Training, split: str) -> list[RegionMetric]:
@@ -116,7 +117,9 @@ def _train_epoch(
     training: Training, model: torch.nn.Module, sample_weights: Tensor
 ) -> dict[str, float]:
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
-    order = epoch_order(config.seed, epoch, len(split))
+    order = split.order(
+        config.seed, epoch, batch_size=config.recipe.batch_size, world=training.ranks.world
+    )
     training.order_digest = extend_digest(training.order_digest, order)
     rate = training.stage.rate(epoch)
     for group in training.optimizer.param_groups:
@@ -198,14 +201,16 @@ def _validate(training: Training) -> dict[str, float]:
 def _outputs(training: Training, split: str, choose: Callable[[RegressorOutput], Tensor]) -> Tensor:
     """A part of the current model's output for every row of a split, on all ranks."""
     data = training.data.splits[split]
+    order = data.reading_order
     start, stop = share(len(data), training.ranks.rank, training.ranks.world)
     training.model.eval()
     with torch.inference_mode():
         parts = [
-            choose(training.model(plain_view({k: v[at : min(at + EVAL_BATCH, stop)] for k, v in data.inputs.items()})))
-            for at in range(start, stop, EVAL_BATCH)
-        ]  # fmt: skip
-        return training.ranks.gather(torch.cat(parts))
+            choose(training.model(plain_view(inputs)))
+            for inputs in data.read(order[start:stop].split(EVAL_BATCH))
+        ]
+        as_read = training.ranks.gather(torch.cat(parts))
+        return as_read[order.argsort().to(as_read.device)]
 
 
 def _keep_best(training: Training) -> None:

@@ -16,7 +16,7 @@ from operator import add
 
 import torch
 
-from dirtune.data.cache import ResidentSplit, share
+from dirtune.data.cache import Split, share
 from dirtune.data.views import plain_view
 from dirtune.models.fds import BinStatistics, FeatureSmoothing
 from dirtune.models.regressor import Regressor
@@ -25,7 +25,7 @@ from dirtune.training.distributed import Ranks
 FEATURE_BATCH = 1024
 
 
-def update_smoothing(model: Regressor, split: ResidentSplit, ranks: Ranks) -> None:
+def update_smoothing(model: Regressor, split: Split, ranks: Ranks) -> None:
     """End an epoch of the model's feature smoothing, if it has one; the model is left in evaluation mode.
 
     All ranks must call it, also one that has no row of its own.
@@ -44,15 +44,15 @@ def update_smoothing(model: Regressor, split: ResidentSplit, ranks: Ranks) -> No
 
 
 def _local_statistics(
-    model: Regressor, smoothing: FeatureSmoothing, split: ResidentSplit, ranks: Ranks
+    model: Regressor, smoothing: FeatureSmoothing, split: Split, ranks: Ranks
 ) -> BinStatistics:
     start, stop = share(len(split), ranks.rank, ranks.world)
+    batches = split.reading_order[start:stop].split(FEATURE_BATCH)
     statistics = smoothing.no_statistics()
     with torch.no_grad():
-        for at in range(start, stop, FEATURE_BATCH):
-            rows = slice(at, min(at + FEATURE_BATCH, stop))
-            inputs = plain_view({name: column[rows] for name, column in split.inputs.items()})
-            statistics += smoothing.statistics(model.encoder(inputs), split.label_bins[rows])
+        for rows, inputs in zip(batches, split.read(batches), strict=True):
+            bins = split.label_bins[rows.to(split.label_bins.device)]
+            statistics += smoothing.statistics(model.encoder(plain_view(inputs)), bins)
     return statistics
 
 

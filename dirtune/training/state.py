@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,9 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import Manifest
+from dirtune.metrics import METRICS
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import TrainingLoss
@@ -136,13 +138,37 @@ def begin(
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     vocabulary: list[str] | None = None,
 ) -> Training:
-    """A run before its first epoch; `vocabulary` serves encoders that start from word vectors."""
+    """A run before its first epoch; `vocabulary` serves encoders that start from word vectors.
+
+    Raises:
+        InputError: see `check_labels` and `dirtune.models.regressor.build_regressor`.
+    """
+    check_labels(config, data.manifest)
     model = build_regressor(
         config.model, data.manifest.inputs, config.seed, vocabulary,
         smoothing=config.reweighting.fds, num_bins=data.manifest.label.num_bins,
-        label_dim=math.prod(data.splits["train"].labels.shape[1:]),
+        label_dim=len(data.manifest.label.axes),
     )  # fmt: skip
     return Training(config, data, ranks, model.to(data.device))
+
+
+def check_labels(config: TrialConfig, manifest: Manifest) -> None:
+    """Whether the objective and the smoothing fit the labels of a data set.
+
+    Raises:
+        InputError: the set has no such metric as the objective, or labels of several dimensions where features are smoothed.
+    """
+    known, metric = (*METRICS, *manifest.metrics), config.objective.metric
+    if metric not in known:
+        rule = "the data set has no such metric"
+        raise InputError(
+            Fault(where=manifest.name, key="objective.metric", rule=rule, got=metric, known=known)
+        )
+    dims = len(manifest.label.axes)
+    if dims > 1 and config.reweighting.fds is not None:
+        # Its window runs over neighbouring bins, and numbered cells of a grid are no neighbours.
+        rule = "is made for labels of one dimension"
+        raise InputError(Fault(where=manifest.name, key="reweighting.fds", rule=rule, got=dims))
 
 
 def use_best_weights(training: Training) -> None:

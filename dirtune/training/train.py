@@ -22,6 +22,7 @@ from dirtune.results.parquetfile import read_files
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
+from dirtune.training.state import check_labels
 from dirtune.training.trial import TrialJob, TrialRun
 
 STUDY = "train"  # the folder of single runs below the results root
@@ -69,6 +70,7 @@ def train(
     storage = Storage.at(data)
     manifest = read_manifest(storage, config.data.name)
     check_against(config, manifest, where=where)
+    check_labels(config, manifest)
     torch.set_num_threads(threads)
     study = Storage.at(results).below(STUDY)
     job = TrialJob(

@@ -19,7 +19,7 @@ from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.losses import LOSSES, TERMS
-from dirtune.metrics import METRICS, spearman
+from dirtune.metrics import METRICS, OWN_METRICS, spearman
 from dirtune.models.encoders import ENCODERS
 from dirtune.presets import Preset, methods, recipes
 from dirtune.tuning.study import shipped_studies
@@ -35,7 +35,9 @@ def catalogue() -> dict[str, dict[str, str]]:
         "recipes": _adds(recipes()),
         "encoders": _sentences(ENCODERS),
         "augmentations": _sentences(AUGMENTATIONS),
-        "metrics": _sentences({name: metric or spearman for name, metric in METRICS.items()}),
+        "metrics": _sentences(
+            {name: metric or spearman for name, metric in METRICS.items()} | OWN_METRICS
+        ),
         "diagnostics": _sentences(DIAGNOSTICS),
         "data": dict(import_module("pipelines").PIPELINES),
         "studies": {

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
-from dirtune.models.regressor import build_regressor
+from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
 from dirtune.tuning.study import Arm, ResolvedStudy
 
@@ -79,10 +80,7 @@ def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
 def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
     """Trainable parameters of every arm's regressor."""
     return {
-        arm.name: sum(
-            parameter.numel()
-            for parameter in build_regressor(arm.config.model, manifest.inputs, 0).parameters()
-        )
+        arm.name: sum(parameter.numel() for parameter in _regressor(arm, manifest).parameters())
         for arm in study.arms
     }
 
@@ -91,7 +89,8 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
     where, key = f"study {study.name!r}", f"arms.{arm.name}"
     for fits in (
         lambda: check_against(arm.config, manifest, where=where, key=key),
-        lambda: build_regressor(arm.config.model, manifest.inputs, 0),
+        lambda: check_labels(arm.config, manifest),
+        lambda: _regressor(arm, manifest),
     ):
         try:
             fits()
@@ -106,6 +105,13 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
         yield Fault(
             where=where, key="search.scheduler.grace_epochs", rule=rule, got=asha.grace_epochs
         )
+
+
+def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
+    return build_regressor(
+        arm.config.model, manifest.inputs, 0, label_dim=len(manifest.label.axes),
+        smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
+    )  # fmt: skip
 
 
 def _workers_on(gpus: float, need: float) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from dirtune.config import Views
 from dirtune.data.cache import (
+    WINDOW_GROUPS,
+    ResidentData,
     ResidentSplit,
     epoch_order,
     extend_digest,
-    resident,
     share,
     train_batches,
+    windowed_order,
 )
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 
@@ -27,43 +30,31 @@ def manifest() -> Manifest:
     )  # fmt: skip
 
 
-def columns() -> dict[str, np.ndarray]:
-    return {
-        "sample_id": np.array(["c", "a", "b"], dtype=object),
-        "label": np.array([2.5, 0.1, 1.25]),
-        "x": np.array([[3, 3], [1, 1], [2, 2]], dtype=np.float32),
-    }
-
-
-def resident_split(rows: int) -> ResidentSplit:
-    data = {"sample_id": np.array([f"{i:03d}" for i in range(rows)], dtype=object),
-            "label": np.arange(rows) / rows, "x": np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)}  # fmt: skip
-    return resident(manifest(), {"train": data}, torch.device("cpu")).splits["train"]
+def split_of(rows: int) -> ResidentSplit:
+    labels = np.arange(rows, dtype=np.float64)
+    return ResidentSplit(
+        sample_ids=tuple(f"{row:03d}" for row in range(rows)), exact_labels=labels,
+        labels=torch.from_numpy(labels).float(), label_bins=torch.arange(rows) % 3,
+        inputs={"x": torch.arange(2.0 * rows).reshape(rows, 2)},
+    )  # fmt: skip
 
 
 def batches(split: ResidentSplit, rank: int = 0, world: int = 1, epoch: int = 1):
-    order = epoch_order(7, epoch, len(split))
+    order = split.order(7, epoch, batch_size=8, world=world)
     return list(
         train_batches(split, torch.ones(len(split)), order, batch_size=8, views=Views(count=2),
                       seed=7, epoch=epoch, rank=rank, world=world)
     )  # fmt: skip
 
 
-def test_rows_are_sorted_by_sample_id_whatever_the_order_of_the_blocks() -> None:
-    split = resident(manifest(), {"train": columns()}, torch.device("cpu")).splits["train"]
-    assert split.sample_ids == ("a", "b", "c")
-    assert split.inputs["x"].tolist() == [[1, 1], [2, 2], [3, 3]]
-    assert split.exact_labels.tolist() == [0.1, 1.25, 2.5]
-    assert split.label_bins.tolist() == [0, 1, 2]
-
-
 def test_regions_follow_the_training_counts() -> None:
-    data = resident(manifest(), {"train": columns(), "val": columns()}, torch.device("cpu"))
+    split = split_of(3)
+    data = ResidentData(manifest=manifest(), device=torch.device("cpu"), splits={"val": split})
     assert data.regions("val", "counts").tolist() == ["many", "medium", "few"]
 
 
 def test_an_epoch_holds_every_row_once_and_epochs_differ() -> None:
-    split = resident_split(21)
+    split = split_of(21)
     rows = [row for batch in batches(split) for row in batch.rows.tolist()]
     assert sorted(rows) == list(range(21))
     assert [len(batch.rows) for batch in batches(split)] == [8, 8, 5]
@@ -71,15 +62,16 @@ def test_an_epoch_holds_every_row_once_and_epochs_differ() -> None:
 
 
 def test_a_batch_holds_what_belongs_to_its_rows() -> None:
-    split = resident_split(21)
+    split = split_of(21)
     for batch in batches(split):
         assert torch.equal(batch.labels, split.labels[batch.rows])
+        assert torch.equal(batch.label_bins, split.label_bins[batch.rows])
         assert torch.equal(batch.views[0]["x"], split.inputs["x"][batch.rows])
         assert len(batch.views) == 2
 
 
 def test_ranks_share_the_same_global_batches() -> None:
-    split = resident_split(21)
+    split = split_of(21)
     for world in (2, 3, 4):
         parts = [batches(split, rank, world) for rank in range(world)]
         for step, batch in enumerate(batches(split)):
@@ -102,3 +94,77 @@ def test_the_order_depends_on_seed_and_epoch_alone_and_its_digest_on_all_epochs(
     one = extend_digest("", epoch_order(1, 1, 50))
     assert extend_digest(one, epoch_order(1, 2, 50)) != extend_digest(one, epoch_order(1, 3, 50))
     assert len(one) == 16
+
+
+# --- The order of a set on disk
+
+GROUPS = tuple(epoch_order(5, 0, 2000).split(25))  # 80 row groups, of rows in any order
+
+
+def windowed(seed: int = 0, epoch: int = 1, world: int = 1) -> torch.Tensor:
+    return windowed_order(GROUPS, seed, epoch, batch_size=64, world=world)
+
+
+def parts_of(order: torch.Tensor, world: int) -> list[list[torch.Tensor]]:
+    """The rows of each rank, by step."""
+    return [
+        [rows[slice(*share(len(rows), rank, world))] for rows in order.split(64)]
+        for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_windowed_order_gives_every_row_to_one_rank_once_in_equal_shares(world: int) -> None:
+    parts = parts_of(windowed(world=world), world)
+    rows = torch.cat([part for of_rank in parts for part in of_rank])
+    assert sorted(rows.tolist()) == list(range(2000))
+    for step in zip(*parts, strict=True):
+        sizes = [len(part) for part in step]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anothers(
+    world: int,
+) -> None:
+    group_of = {row: at for at, rows in enumerate(GROUPS) for row in rows.tolist()}
+    read_by: list[set[int]] = []
+    for of_rank in parts_of(windowed(world=world), world):
+        steps = [{group_of[row] for row in rows.tolist()} for rows in of_rank]
+        last = {group: step for step, groups in enumerate(steps) for group in groups}
+        first = {
+            group: step for step, groups in reversed(list(enumerate(steps))) for group in groups
+        }
+        alive = [sum(first[g] <= step <= last[g] for g in last) for step in range(len(steps))]
+        # One window, and at its border the one that follows; stretches may begin inside of a group.
+        assert max(alive) <= 2 * WINDOW_GROUPS + 2
+        read_by.append(set(last))
+    twice = sum(len(read) for read in read_by) - len(set.union(*read_by))
+    assert twice <= world - 1
+
+
+def test_a_windowed_order_mixes_inside_of_a_window_and_moves_the_groups() -> None:
+    order = windowed()
+    assert torch.equal(order, windowed())
+    assert not torch.equal(order, windowed(epoch=2))
+    assert not torch.equal(order, windowed(seed=1))
+    group_of = torch.empty(2000, dtype=torch.long)
+    for at, rows in enumerate(GROUPS):
+        group_of[rows] = at
+    window = group_of[order[: 25 * WINDOW_GROUPS]]
+    assert len(window.unique()) == WINDOW_GROUPS
+    assert window.unique().tolist() != list(range(WINDOW_GROUPS))
+    assert (window.diff() != 0).float().mean() > 0.7  # neighbours are mostly of other groups
+
+
+def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row() -> None:
+    split = split_of(6)
+    assert split.reading_order.tolist() == [0, 1, 2, 3, 4, 5]
+    rows = {name: getattr(split, name) for name in ("sample_ids", "labels", "label_bins")}
+    groups = (torch.tensor([4, 0, 2]), torch.tensor([1, 5, 3]))
+    on_disk = ResidentSplit(
+        **rows, inputs=split.inputs, exact_labels=split.exact_labels, groups=groups
+    )
+    assert on_disk.reading_order.tolist() == [4, 0, 2, 1, 5, 3]
+    order = on_disk.order(3, 1, batch_size=2, world=1)
+    assert torch.equal(order, windowed_order(groups, 3, 1, batch_size=2, world=1))

@@ -59,3 +59,33 @@ def test_twenty_faults_are_shown_and_all_are_counted() -> None:
 
 def test_the_hash_of_digests_does_not_depend_on_their_order() -> None:
     assert hash_of([b"a", b"b", b"c"]) == hash_of([b"c", b"a", b"b"]) != hash_of([b"a", b"b"])
+
+
+WIDTH = LabelSpec(name="width", unit="m", low=0, high=2, bin_width=1, num_bins=2)
+HEIGHT = LabelSpec(name="height", unit="m", low=0, high=3, bin_width=1, num_bins=3)
+SIZE = LabelSpec.grid("size", "m", (WIDTH, HEIGHT))
+
+
+def test_rows_are_counted_by_cell() -> None:
+    rows = SplitRows(files=(), ids=["a", "b", "c"], labels=[[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])
+    check_rows({"train": rows}, SIZE, where="sizes")
+    assert rows.info(SIZE).bin_counts == (1, 0, 0, 0, 0, 2)
+
+
+def test_every_component_is_checked_against_its_own_range() -> None:
+    labels = [[2.5, 1.0], [1.0, math.nan], [1.0, 3.0], [2.1, -1.0], [1.0], 1.0]
+    rows = SplitRows(files=(), ids=list("abcdef"), labels=labels)
+    with pytest.raises(InputError) as caught:
+        check_rows({"train": rows}, SIZE, where="sizes")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "sizes: train.a: width must be within 0..2, got 2.5",
+        "sizes: train.b: height must be within 0..3, got nan",
+        "sizes: train.d: width must be within 0..2, got 2.1",
+        "sizes: train.d: height must be within 0..3, got -1.0",
+        "sizes: train.e: size must be 2 numbers, got [1.0]",
+        "sizes: train.f: size must be 2 numbers, got 1.0",
+    ]
+    with pytest.raises(InputError, match=r"age must be one number, got \[1.0, 2.0\]"):
+        check_rows(
+            {"train": SplitRows(files=(), ids=["a"], labels=[[1.0, 2.0]])}, LABEL, where="ages"
+        )

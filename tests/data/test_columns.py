@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -181,3 +182,40 @@ def test_float_images_are_refused_rather_than_truncated() -> None:
     batch = _batch(2) | {"image": np.full((2, 2, 3, 4), 0.5)}
     with pytest.raises(TypeError, match="same_kind"):
         to_arrow(batch, INPUTS)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_labels_of_several_dimensions_come_back_as_rows(rows: int) -> None:
+    labels = np.random.default_rng(0).normal(size=(rows, 3))
+    table = to_arrow({**_batch(rows), "label": labels}, INPUTS)
+    assert table.schema.field("label").type == pa.list_(pa.float64(), 3)
+    restored = to_numpy(table, INPUTS)["label"]
+    assert restored.dtype == np.float64
+    np.testing.assert_array_equal(restored, labels)
+
+
+def test_label_rows_survive_slices_chunks_and_parquet(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).normal(size=(8, 2))
+    table = to_arrow({**_batch(8), "label": labels}, INPUTS)
+    pq.write_table(pa.concat_tables([table.slice(0, 5), table.slice(5)]), tmp_path / "a.parquet")
+    for read in (
+        pq.read_table(tmp_path / "a.parquet"),
+        pa.concat_tables([table.slice(0, 3), table.slice(3)]),
+    ):
+        np.testing.assert_array_equal(to_numpy(read.slice(1, 6), INPUTS)["label"], labels[1:7])
+    batch = table.combine_chunks().to_batches()[0].slice(2, 4)
+    np.testing.assert_array_equal(to_numpy(batch, INPUTS)["label"], labels[2:6])
+
+
+def test_labels_as_an_array_of_arrays_are_stored_alike() -> None:
+    labels = np.random.default_rng(0).normal(size=(3, 2))
+    ragged = np.empty(3, dtype=object)
+    ragged[:] = list(labels)
+    stored = [to_arrow({**_batch(3), "label": each}, INPUTS) for each in (labels, ragged)]
+    assert stored[0].equals(stored[1])
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 2, 2)])
+def test_labels_that_are_neither_numbers_nor_vectors_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"labels must have shape .*got \(4, "):
+        to_arrow({**_batch(4), "label": np.zeros(shape)}, INPUTS)

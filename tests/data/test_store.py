@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dirtune.data.splits import fingerprint_of
 from dirtune.data.store import (
     decode,
     find_ingested,
@@ -385,3 +386,59 @@ def test_reading_needs_no_ray() -> None:
         "import sys, dirtune.data.store; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+GAZE = LabelSpec.grid(
+    "gaze", "rad",
+    (
+        LabelSpec(name="pitch", unit="rad", low=-1, high=1, bin_width=0.5, num_bins=4),
+        LabelSpec(name="yaw", unit="rad", low=-2, high=1, bin_width=0.5, num_bins=6),
+    ),
+)  # fmt: skip
+
+
+def _write_gazes(storage: Storage, rows: list[Row], **settings: Any) -> Manifest:
+    import ray.data
+
+    return write_dataset(
+        storage, "gazes", {"train": ray.data.from_items(rows, override_num_blocks=2)}, inputs={},
+        label=GAZE, shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={}, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("one_shard_per_block")
+@pytest.mark.parametrize("form", [list, np.array], ids=["lists", "arrays"])
+def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(
+    storage: Storage, form: Any
+) -> None:
+    labels = np.random.default_rng(0).uniform([-1, -2], [1, 1], (9, 2))
+    rows = [{"sample_id": f"s{at}", "label": form(label)} for at, label in enumerate(labels)]
+    manifest = _write_gazes(storage, rows, metrics=("angular_error",))
+    assert read_manifest(storage, "gazes") == manifest
+    assert (manifest.label, manifest.metrics) == (GAZE, ("angular_error",))
+    np.testing.assert_array_equal(
+        decode(read_split(storage, manifest, "train"), manifest)["label"], labels
+    )
+
+    counts = [0] * 24
+    for pitch, yaw in labels.tolist():
+        counts[6 * int((pitch + 1) // 0.5) + int((yaw + 2) // 0.5)] += 1
+    assert manifest.train_counts == tuple(counts)
+    digests = [
+        hashlib.sha256(f'["train","s{at}"]'.encode() + label.tobytes()).digest()
+        for at, label in enumerate(labels)
+    ]
+    assert manifest.split_fingerprint == hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    assert fingerprint_of(np.full(9, "train"), np.array([f"s{at}" for at in range(9)]), labels) == (
+        manifest.split_fingerprint
+    )
+
+
+def test_labels_of_other_dimensions_and_unknown_metrics_are_refused(storage: Storage) -> None:
+    with pytest.raises(InputError, match=r"gaze must be 2 numbers, got 0\.5"):
+        _write_gazes(storage, [{"sample_id": "a", "label": 0.5}])
+    with pytest.raises(
+        ValueError, match=r"unknown metrics \['angle'\]; known: \['angular_error'\]"
+    ):
+        _write_gazes(storage, [{"sample_id": "a", "label": [0.5, 0.5]}], metrics=("angle",))
+    assert list_datasets(storage) == []

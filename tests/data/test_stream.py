@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import io
+import math
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 
-from dirtune.data.cache import ResidentData
-from dirtune.data.store import read_manifest, write_dataset
-from dirtune.data.stream import fetch, materialise, read_directly
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.config import Views
+from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
+from dirtune.data.residency import Residency
+from dirtune.data.store import read_manifest
+from dirtune.data.stream import DECODES, fetch, materialise, read_directly
+from dirtune.data.streamed import StreamedSplit
+from dirtune.manifest import Manifest
 from dirtune.storage import Storage
+from tests.data.faces import SHAPE, SIZES, pixels, write_faces
 
 CPU = torch.device("cpu")
-LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bins=10)
-SPLITS = {"train": 5, "val": 2, "test": 3}
+NOTHING = Residency(device_bytes=0, host_bytes=0, threads=2)
+TOTAL = sum(SIZES.values())
+PIXELS = math.prod(SHAPE)
+BUDGETS = {"decoded": 10**7, "encoded": TOTAL * PIXELS // 2, "on disk": 0}
 
 pytestmark = [
     pytest.mark.ray,
@@ -35,67 +40,88 @@ def _same(one: ResidentData, other: ResidentData) -> None:
     assert list(one.splits) == list(other.splits)
     for name, split in one.splits.items():
         assert split.sample_ids == other.splits[name].sample_ids
-        assert torch.equal(split.inputs["image"], other.splits[name].inputs["image"])
         assert torch.equal(split.labels, other.splits[name].labels)
         assert torch.equal(split.label_bins, other.splits[name].label_bins)
+        rows = torch.arange(len(split)).split(100)
+        pairs = zip(split.read(rows), other.splits[name].read(rows), strict=True)
+        assert all(torch.equal(first["image"], second["image"]) for first, second in pairs)
 
 
 def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
     storage = Storage.at(digits)
     manifest = read_manifest(storage, "digits")
-    streamed = fetch(manifest, materialise(storage, manifest), CPU)
-    assert {name: len(split) for name, split in streamed.splits.items()} == {
+    fetched = fetch(manifest, materialise(storage, manifest), CPU)
+    assert {name: len(split) for name, split in fetched.splits.items()} == {
         "train": 4809,
         "val": 600,
         "test": 1200,
     }
-    _same(streamed, read_directly(storage, manifest, CPU))
-
-
-def _pixels() -> dict[str, np.ndarray]:
-    drawn = np.random.default_rng(0)
-    return {
-        split: drawn.integers(0, 256, (rows, 6, 4, 3)).astype(np.uint8)
-        for split, rows in SPLITS.items()
-    }
+    assert all(isinstance(split, ResidentSplit) for split in fetched.splits.values())
+    _same(fetched, read_directly(storage, manifest, CPU))
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
-    """A set of PNG images in three splits."""
-    import ray.data
-
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
-    datasets = {}
-    for split, images in _pixels().items():
-        rows = []
-        for at, image in enumerate(images):
-            stream = io.BytesIO()
-            Image.fromarray(image).save(stream, "PNG")
-            rows.append({"sample_id": f"{split}{at}", "label": at, "image": stream.getvalue()})
-        datasets[split] = ray.data.from_items(rows, override_num_blocks=2)
-    manifest = write_dataset(
-        storage, "faces", datasets, label=LABEL,
-        inputs={"image": InputSpec(kind="image", shape=(3, 6, 4), encoding="png")},
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={},
-    )  # fmt: skip
-    return storage, manifest
+def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
+    return write_faces(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0])
-def test_encoded_images_are_decoded_once_for_all_if_their_pixels_fit(
-    faces: tuple[Storage, Manifest], share: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("residency", [NOTHING, None], ids=["streamed", "resident"])
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_set_is_the_same_decoded_encoded_and_on_disk(
+    faces: tuple[Storage, Manifest], name: str, residency: Residency | None
 ) -> None:
     import ray
 
-    monkeypatch.setattr("dirtune.data.stream.DECODED_SHARE", share)
+    storage, manifest = faces
+    blocks = materialise(storage, manifest, budget_bytes=BUDGETS[name])
+    if name == "on disk":
+        assert blocks.references is None
+    else:
+        types = {block.schema.field("image").type for block in ray.get(list(blocks.references))}
+        assert types == {pa.binary(PIXELS) if name == "decoded" else pa.large_binary()}
+    data = fetch(manifest, blocks, CPU, residency)
+    kind = StreamedSplit if residency else ResidentSplit
+    assert all(isinstance(split, kind) for split in data.splits.values())
+    for split in SIZES:
+        (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
+        assert torch.equal(inputs["image"], torch.from_numpy(pixels(split)))
+    _same(data, read_directly(storage, manifest, CPU))
+
+
+def test_two_workers_of_a_node_share_images_that_were_decoded_once(
+    faces: tuple[Storage, Manifest],
+) -> None:
+    import ray
+
     storage, manifest = faces
     blocks = materialise(storage, manifest)
-    types = {block.schema.field("image").type for block in ray.get(blocks)}
-    assert types == {pa.binary(72) if share else pa.large_binary()}
-    streamed = fetch(manifest, blocks, CPU)
-    for split, images in _pixels().items():
-        np.testing.assert_array_equal(
-            streamed.splits[split].inputs["image"].numpy(), images.transpose(0, 3, 1, 2)
-        )
-    _same(streamed, read_directly(storage, manifest, CPU))
+
+    class Worker:
+        """A trial worker as far as its data go, in a process of its own."""
+
+        def __init__(self, residency: Residency) -> None:
+            self.data = fetch(manifest, blocks, CPU, residency)
+
+        def epochs(self) -> dict[str, Any]:
+            split, digests = self.data.splits["train"], []
+            for epoch in (1, 2):
+                batches = train_batches(
+                    split, torch.ones(len(split)), epoch_order(0, epoch, len(split)),
+                    batch_size=16, views=Views(augmentation="light"), seed=0, epoch=epoch,
+                )  # fmt: skip
+                digests.append(sum(batch.views[0]["image"].double().sum() for batch in batches))
+            chunks = split.chunks.chunks.values()
+            return {
+                "decoded": self.data.decoded.images,
+                "own memory": any(chunk["image"].flags.writeable for chunk in chunks),
+                "sums": [float(digest) for digest in digests],
+            }
+
+    workers = [ray.remote(num_cpus=0)(Worker).remote(NOTHING) for _ in range(2)]
+    first, second = ray.get([worker.epochs.remote() for worker in workers])
+    decodes = [
+        row for block in ray.get(list(blocks.references)) for row in block[DECODES].to_pylist()
+    ]
+    assert decodes == [1] * TOTAL
+    assert first == second
+    assert (first["decoded"], first["own memory"]) == (0, False)

@@ -6,9 +6,7 @@ from itertools import permutations
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.metrics import HIGHER_IS_BETTER as KNOWN_TO_TRAINING
 from dirtune.results.selection import (
-    HIGHER_IS_BETTER,
     SELECTIONS,
     Candidate,
     as_loss,
@@ -65,10 +63,6 @@ def test_metrics_where_higher_is_better_turn_their_sign() -> None:
     assert as_loss(0.7, "pearson") == -0.7
     assert as_loss(0.7, "mae") == 0.7
     assert math.isnan(as_loss(None, "mae"))
-
-
-def test_tables_and_training_agree_on_which_metrics_are_better_higher() -> None:
-    assert KNOWN_TO_TRAINING <= HIGHER_IS_BETTER
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:

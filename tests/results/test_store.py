@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import dirtune.results
 from dirtune.errors import InputError
 from dirtune.results.schema import SCHEMAS, SplitPredictions, TrialRecord
-from dirtune.results.store import read_table, recorded, scan_predictions, write_record
+from dirtune.results.store import by_sample, read_table, recorded, scan_predictions, write_record
 from dirtune.storage import Storage
 from tests.results.records import metric_rows, record, write_study
 
@@ -55,9 +57,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         {"trial_id": "t0", "epoch": 2, "name": "loss", "value": 1.0},
     ]
     assert read_table(storage, "predictions").to_pylist() == [
-        {"trial_id": "t0", "split": "test", "sample_id": "a", "label": 1.0, "prediction": 1.5},
-        {"trial_id": "t0", "split": "test", "sample_id": "b", "label": 2.0, "prediction": 2.5},
-    ]
+        {
+            "trial_id": "t0", "split": "test", "sample_id": sample, "component": None,
+            "label": label, "prediction": label + 0.5,
+        }
+        for sample, label in (("a", 1.0), ("b", 2.0))
+    ]  # fmt: skip
 
 
 def test_an_undefined_metric_is_null(tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_files_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     table = pq.ParquetFile(path).read()
     pq.write_table(table.replace_schema_metadata({"dirtune.schema_version": "99"}), path)
 
-    with pytest.raises(InputError, match=r"a-0.parquet: has schema version 99, .* reads 1"):
+    with pytest.raises(InputError, match=r"a-0.parquet: has schema version 99, .* reads 1 and 2"):
         read_table(storage, "trials")
 
 
@@ -280,3 +285,66 @@ def test_results_open_as_pandas_frames(tmp_path: Path) -> None:
 def test_opening_a_place_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no study"):
         dirtune.results.open(tmp_path)
+
+
+def two_dimensional() -> SplitPredictions:
+    labels = np.arange(6.0).reshape(3, 2)
+    return SplitPredictions(sample_ids=["a", "b", "c"], labels=labels, predictions=labels * 10)
+
+
+def test_predictions_of_two_dimensions_have_a_row_for_each(tmp_path: Path) -> None:
+    storage = write_study(
+        tmp_path, [replace(full_record(), predictions={"val": two_dimensional()})]
+    )
+
+    rows = read_table(storage, "predictions")
+
+    assert rows.schema == SCHEMAS["predictions"]
+    assert rows.drop_columns(["trial_id", "split"]).to_pydict() == {
+        "sample_id": ["a", "a", "b", "b", "c", "c"],
+        "component": [0, 1, 0, 1, 0, 1],
+        "label": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+        "prediction": [0.0, 10.0, 20.0, 30.0, 40.0, 50.0],
+    }
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_predictions_come_back_in_the_shape_of_the_labels(tmp_path: Path, split: str) -> None:
+    recorded_ = {"val": two_dimensional(), **full_record().predictions}
+    storage = write_study(tmp_path, [replace(full_record(), predictions=recorded_)])
+
+    rows = read_table(storage, "predictions")
+    labels, predictions = by_sample(rows.filter(pc.equal(rows["split"], split)))
+
+    np.testing.assert_array_equal(labels, recorded_[split].labels)
+    np.testing.assert_array_equal(predictions, recorded_[split].predictions)
+
+
+def test_predictions_of_version_1_are_read_as_those_of_one_dimension(tmp_path: Path) -> None:
+    storage = write_study(
+        tmp_path,
+        [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})],
+    )
+    for table in SCHEMAS:
+        path = tmp_path / f"study/results/{table}/t0.parquet"
+        rows = pq.ParquetFile(path).read()
+        rows = rows.drop_columns([name for name in rows.column_names if name == "component"])
+        pq.write_table(rows.replace_schema_metadata({"dirtune.schema_version": "1"}), path)
+
+    old, new = (
+        read_table(storage, "predictions")
+        .filter(pc.field("trial_id") == trial)
+        .drop_columns("trial_id")
+        for trial in ("t0", "t1")
+    )
+    assert old.equals(new)
+    assert by_sample(old)[1].tolist() == [1.5, 2.5]
+    scanned = scan_predictions(tmp_path).to_table()
+    assert (scanned["component"].null_count, scanned.num_rows) == (4, 4)
+    assert recorded(storage) == {"t0": "complete", "t1": "complete"}
+
+
+def test_labels_and_predictions_of_different_shape_are_refused(tmp_path: Path) -> None:
+    broken = replace(two_dimensional(), predictions=np.zeros(3))
+    with pytest.raises(ValueError, match=r"of val must have one shape, got \(\(3, 2\), \(3,\)\)"):
+        write_record(Storage.at(tmp_path), replace(full_record(), predictions={"val": broken}))

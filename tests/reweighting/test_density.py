@@ -1,6 +1,7 @@
 """`pytest tests/reweighting/test_density.py`: bins against the published ones, shot regions against the published sizes."""
 
 import csv
+import math
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -135,3 +136,43 @@ def test_sts_b_shot_regions_have_the_published_sizes(rule, sizes):
 
     regions = shot_regions(label_density(bins("train"), 50), rule)
     assert Counter(regions[bins("test")].tolist()) == sizes
+
+
+PITCH = LabelSpec(name="pitch", unit="rad", low=-0.5, high=0.25, bin_width=0.25, num_bins=3)
+YAW = LabelSpec(name="yaw", unit="rad", low=-1.0, high=1.0, bin_width=0.25, num_bins=8)
+GAZE = LabelSpec.grid("gaze", "rad", (PITCH, YAW))
+
+
+def test_a_label_of_two_dimensions_is_in_the_cell_of_both_bins():
+    drawn = np.random.default_rng(0).uniform(-1.2, 1.2, (400, 2))
+    expected = []
+    for pitch, yaw in drawn.tolist():
+        row, column = math.floor((pitch + 0.5) / 0.25), math.floor((yaw + 1.0) / 0.25)
+        expected.append(8 * min(max(row, 0), 2) + min(max(column, 0), 7))
+    assert label_bins(drawn, GAZE).tolist() == expected
+    assert set(expected) == set(range(24))
+    assert label_bins(drawn.reshape(20, 20, 2), GAZE).shape == (20, 20)
+    assert label_bins(np.zeros((0, 2)), GAZE).shape == (0,)
+
+
+def test_a_cell_can_be_few_beside_many():
+    labels = np.repeat([[-0.4, 0.1], [0.2, 0.1]], [120, 3], axis=0)
+    counts = label_density(label_bins(labels, GAZE), GAZE.num_bins)
+    assert counts.sum() == 123
+    assert shot_regions(counts, ShotRule())[label_bins(labels[[0, -1]], GAZE)].tolist() == [
+        "many",
+        "few",
+    ]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (0,)])
+def test_labels_of_other_dimensions_than_the_grid_are_refused(shape):
+    with pytest.raises(
+        InputError, match=r"label 'gaze': every label must have 2 dimensions; .*got \("
+    ):
+        label_bins(np.zeros(shape), GAZE)
+
+
+def test_a_component_that_is_no_number_is_named():
+    with pytest.raises(InputError, match="label 'yaw': every label must be finite"):
+        label_bins([[0.0, math.nan]], GAZE)

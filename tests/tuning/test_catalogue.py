@@ -13,7 +13,7 @@ from dirtune.data.ingest import pipeline
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
-from dirtune.metrics import METRICS
+from dirtune.metrics import METRICS, OWN_METRICS
 from dirtune.models.encoders import ENCODERS
 from dirtune.presets import methods, recipes
 from dirtune.tuning.catalogue import catalogue, entry
@@ -25,7 +25,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
     found = catalogue()
     registries: dict[str, Mapping[str, Any]] = {
         "losses": LOSSES, "terms": TERMS, "encoders": ENCODERS, "augmentations": AUGMENTATIONS,
-        "metrics": METRICS, "diagnostics": DIAGNOSTICS, "methods": methods(), "recipes": recipes(),
+        "metrics": {**METRICS, **OWN_METRICS}, "diagnostics": DIAGNOSTICS, "methods": methods(), "recipes": recipes(),
     }  # fmt: skip
     assert {kind: set(found[kind]) for kind in registries} == {
         kind: set(registry) for kind, registry in registries.items()

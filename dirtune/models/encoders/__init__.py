@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.lenet import LeNet
 from dirtune.models.encoders.mlp import MLP
 from dirtune.models.encoders.pair_mlp import PairMLP
 from dirtune.models.encoders.resnet import ResNet18, ResNet50
@@ -15,6 +16,7 @@ from dirtune.models.encoders.resnet import ResNet18, ResNet50
 ENCODERS = {
     "bilstm": BiLSTM,
     "cnn": CNN,
+    "lenet": LeNet,
     "mlp": MLP,
     "pair_mlp": PairMLP,
     "resnet18": ResNet18,

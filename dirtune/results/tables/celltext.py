@@ -21,6 +21,7 @@ METRIC_LABELS = {  # as papers print them, and the unit given the label's
     "r2": ("R²", ""),
     "pearson": ("Pearson r", ""),
     "spearman": ("Spearman rho", ""),
+    "angular_error": ("angular error [degrees]", ""),  # whatever the label's unit
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dirtune.results.selection import HIGHER_IS_BETTER
+from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.tables.celltext import (
     decimals_of,
     difference_text,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dirtune.results.selection import HIGHER_IS_BETTER
+from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.statistics.paired import holm, paired_difference, standard_error
 from dirtune.results.tables.table import Cell
 

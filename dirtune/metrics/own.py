@@ -1,0 +1,53 @@
+"""Metrics that only some data sets have: functions of all labels and predictions, named by the set's manifest.
+
+Source of the angular error: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (hysts/pytorch_mpiigaze:
+`gaze_estimation/utils.py`). Departure: the angle is `atan2(|g x h|, g . h)` instead of the arccosine of `g . h`, which is
+NaN where rounding takes the product of two equal directions beyond one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dirtune.metrics.sums import Array
+
+
+def angular_error(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Mean angle between the true and the predicted gaze direction, in degrees.
+
+    Args:
+        labels: `(pitch, yaw)` in radians, shape `(n, 2)`.
+        predictions: in the same form.
+    """
+    errors = angular_errors(labels, predictions)
+    return float(errors.mean()) if len(errors) else math.nan
+
+
+def angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
+    """The angle of each sample, in degrees, 0..180; shape `(n,)`. The arguments are those of `angular_error`.
+
+    Raises:
+        ValueError: the shapes differ, or are not `(n, 2)`.
+    """
+    shapes = [np.shape(labels), np.shape(predictions)]
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
+        raise ValueError(f"an angular error needs pitch and yaw, twice (n, 2), but got {shapes}")
+    with np.errstate(invalid="ignore"):
+        truth, said = _directions(labels), _directions(predictions)
+    apart = np.linalg.norm(np.cross(truth, said), axis=1)
+    angles: Array = np.degrees(np.arctan2(apart, np.einsum("nd,nd->n", truth, said)))
+    return angles
+
+
+def _directions(gazes: ArrayLike) -> Array:
+    """`(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, of length one; shape `(n, 3)`."""
+    pitch, yaw = np.asarray(gazes, dtype=np.float64).T
+    flat = np.cos(pitch)
+    return -np.stack([flat * np.sin(yaw), np.sin(pitch), flat * np.cos(yaw)], axis=1)
+
+
+OWN_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"angular_error": angular_error}

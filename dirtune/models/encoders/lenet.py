@@ -1,0 +1,85 @@
+"""LeNet as it is used for small grey images of eyes: two convolutions, each with max pooling, and one linear layer.
+
+Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015, whose network puts the head pose beside
+the 500 values of the linear layer; official model in Caffe, in PyTorch hysts/pytorch_mpiigaze
+(`gaze_estimation/models/mpiigaze/lenet.py`), from which the initialisation is. As there, the convolutions have no other
+nonlinearity than the pooling. Departures: 1. any number of channels and any size of at least 16 x 16 pixels; 2. what the
+predictor reads may be projected first, as with every encoder of this library.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+
+_SMALLEST = 16  # pixels a side: one position is left
+_WIDTHS, _HIDDEN = (20, 50), 500
+
+
+class LeNet(Frozen):
+    """LeNet, 500 values and those of the side input; reads one image input of at least 16 pixels a side."""
+
+    name: Literal["lenet"] = "lenet"
+    side_input: str | None = None
+    """A vector input whose values are put beside the 500, as the head pose is in the paper; none: the image alone."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator.
+
+        Raises:
+            InputError: the data set has not exactly one image input, its images are too small, or there is no such
+                vector input.
+        """
+        name = only_input(self.name, "image", inputs)
+        if min(inputs[name].shape[1:]) < _SMALLEST:
+            raise misfit(self.name, f"images of at least {_SMALLEST}x{_SMALLEST} pixels", inputs)
+        if self.side_input is None:
+            return _LeNet(name, inputs[name].shape)
+        vectors = [each for each, spec in inputs.items() if spec.kind == "vector"]
+        if self.side_input not in vectors:
+            raise misfit(self.name, f"a vector input {self.side_input!r}", inputs, vectors)
+        return _LeNet(name, inputs[name].shape, self.side_input, inputs[self.side_input].size)
+
+
+class _LeNet(Encoder):
+    def __init__(
+        self,
+        image: str,
+        shape: tuple[int, ...],
+        side_input: str | None = None,
+        side_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.image, self.side_input = image, side_input
+        channels, height, width = shape
+        first = nn.Conv2d(channels, _WIDTHS[0], kernel_size=5)
+        second = nn.Conv2d(*_WIDTHS, kernel_size=5)
+        linear = nn.Linear(_WIDTHS[1] * _positions(height) * _positions(width), _HIDDEN)
+        nn.init.normal_(first.weight, std=0.1)
+        nn.init.normal_(second.weight, std=0.01)
+        nn.init.xavier_uniform_(linear.weight)
+        pool = nn.MaxPool2d(2)
+        self.layers = nn.Sequential(first, pool, second, pool, nn.Flatten(), linear, nn.ReLU())
+        for name, parameter in self.layers.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        self.embedding_dim = _HIDDEN + side_size
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+        embeddings: Tensor = self.layers(inputs[self.image])
+        if self.side_input is None:
+            return embeddings
+        return torch.cat([embeddings, inputs[self.side_input].flatten(1)], dim=1)
+
+
+def _positions(pixels: int) -> int:
+    """Pixels of a side that are left after both convolutions and poolings."""
+    return ((pixels - 4) // 2 - 4) // 2

@@ -1,0 +1,187 @@
+"""Run with `pytest tests/data/test_inspection.py`."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
+from dirtune.data.splits.known import KNOWN_SPLITS
+from dirtune.errors import InputError
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.reweighting import LDS
+from dirtune.reweighting.density import label_bins
+from dirtune.storage import Storage
+
+MANIFEST = Manifest(
+    name="ages",
+    inputs={"image": InputSpec(kind="image", shape=(3, 8, 8))},
+    label=LabelSpec(name="age", unit="years", low=0, high=4, bin_width=1, num_bins=4),
+    shot_rules={"counts": ShotRule(), "listed": ShotRule(many_bins=(3,), medium_bins=(0,))},
+    default_shot_rule="counts",
+    splits={
+        "train": SplitInfo(files=("version-0/train/a.parquet",), rows=132, bin_counts=(1, 101, 30, 0)),
+        "test": SplitInfo(files=("version-0/test/a.parquet",), rows=10, bin_counts=(1, 2, 3, 4)),
+    },
+    content_hash="0123456789abcdef" * 4,
+    split_fingerprint="f" * 64,
+    notes=("two look alike",),
+)  # fmt: skip
+COUNTS = [1, 101, 30, 0]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Storage.at(tmp_path).write("ages/manifest.json", MANIFEST.model_dump_json().encode())
+    return tmp_path
+
+
+def test_samples_are_counted_by_shot_region(root: Path) -> None:
+    seen = inspect("ages", root=root)
+    assert list(seen.regions) == ["few", "many", "medium", "few"]
+    assert [seen.bins(region) for region in ("many", "medium", "few")] == [1, 1, 2]
+    assert [seen.samples("train", region) for region in ("many", "medium", "few")] == [101, 30, 1]
+    assert [seen.samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
+
+
+def test_another_shot_rule_sorts_the_same_bins_anew(root: Path) -> None:
+    seen = inspect("ages", root=root, shot_rule="listed")
+    assert list(seen.regions) == ["medium", "few", "few", "many"]
+    with pytest.raises(InputError, match="unknown shot rule, got 'list'; known: counts, listed"):
+        inspect("ages", root=root, shot_rule="list")
+
+
+def test_a_data_set_that_is_not_ingested_is_refused(root: Path) -> None:
+    with pytest.raises(InputError, match=r"not ingested \(`dirtune ingest agedb` does it\)"):
+        inspect("agedb", root=root)
+
+
+def test_the_effective_density_is_the_weighted_mean_of_neighbouring_counts() -> None:
+    lds = LDS(kernel="triang", size=3)
+    # A triangle of three bins weighs 1/2, 1, 1/2; beyond the ends there is nothing.
+    expected = []
+    for centre in range(4):
+        total = 0.0
+        for offset, weight in ((-1, 0.5), (0, 1.0), (1, 0.5)):
+            if 0 <= centre + offset < 4:
+                total += weight * COUNTS[centre + offset]
+        expected.append(total / 2.0)
+    np.testing.assert_allclose(effective_density(COUNTS, lds), expected)
+    np.testing.assert_allclose(inspection_of(MANIFEST, lds=lds).density, expected)
+
+
+def test_without_width_the_effective_density_is_the_counts() -> None:
+    np.testing.assert_allclose(effective_density(COUNTS, LDS(size=1)), COUNTS)
+
+
+def test_weights_are_summed_up_over_the_training_samples() -> None:
+    lds = LDS(kernel="laplace", size=3, sigma=1.0)
+    found = {each.name: each for each in weight_summaries(COUNTS, lds)}
+    assert list(found) == [
+        "none", "inverse", "inverse + LDS", "sqrt_inverse", "sqrt_inverse + LDS"
+    ]  # fmt: skip
+    for name, summary in found.items():
+        # One weight per training sample, made from scratch.
+        effective = [math.sqrt(n) if "sqrt" in name else float(n) for n in COUNTS]
+        if "LDS" in name:
+            window = {-1: math.exp(-1), 0: 1.0, 1: math.exp(-1)}
+            effective = [
+                sum(w * effective[b + o] for o, w in window.items() if 0 <= b + o < 4)
+                for b in range(4)
+            ]
+        weights = []
+        for count, divisor in zip(COUNTS, effective, strict=True):
+            for _ in range(count):
+                weights.append(1.0 if name == "none" else 1 / divisor)
+        mean = sum(weights) / len(weights)
+        weights = [weight / mean for weight in weights]
+        assert summary.min == pytest.approx(min(weights))
+        assert summary.max == pytest.approx(max(weights))
+        assert summary.mean == pytest.approx(1.0)
+        squares = sum(weight**2 for weight in weights)
+        assert summary.effective_samples == pytest.approx(sum(weights) ** 2 / squares)
+
+
+def test_equal_weights_lose_no_sample_and_inverse_ones_count_each_bin_alike() -> None:
+    none, inverse, *_ = weight_summaries([50, 50, 2], None)
+    assert none.effective_samples == pytest.approx(102)
+    # The weights of a bin sum to 1: (3)^2 / (1/50 + 1/50 + 1/2).
+    assert inverse.effective_samples == pytest.approx(9 / 0.54)
+
+
+def test_a_published_split_is_recognised_and_its_look_alike_is_told_apart(root: Path) -> None:
+    (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
+    splits = {
+        split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
+        for split, rows in known.sizes.items()
+    }
+    published = MANIFEST.model_copy(
+        update={"name": known.data, "split_fingerprint": known.fingerprint, "splits": splits}
+    )
+    assert inspection_of(published).notes == (f"the split is {known.title}", "two look alike")
+    other = published.model_copy(update={"split_fingerprint": "0" * 64})
+    assert "not the rows of any list" in inspection_of(other).notes[0]
+    assert inspection_of(MANIFEST).notes == ("two look alike",)
+
+
+def test_a_note_that_ingest_has_made_already_stands_once() -> None:
+    (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
+    note = f"the split is {known.title}"
+    published = MANIFEST.model_copy(
+        update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)}
+    )
+    assert inspection_of(published).notes == (note,)
+
+
+def test_every_bin_is_a_row() -> None:
+    seen = inspection_of(MANIFEST, lds=LDS(size=1))
+    rows = seen.bin_rows()
+    assert [row.bin for row in rows] == [0, 1, 2, 3]
+    assert [row.edges for row in rows] == [((0, 1),), ((1, 2),), ((2, 3),), ((3, 4),)]
+    assert [row.region for row in rows] == ["few", "many", "medium", "few"]
+    assert rows[1].samples == {"train": 101, "test": 2}
+    assert [row.density for row in rows] == pytest.approx(COUNTS)
+
+
+def _grid() -> Manifest:
+    pitch = LabelSpec(name="pitch", unit="degrees", low=-2, high=2, bin_width=2, num_bins=2)
+    yaw = LabelSpec(name="yaw", unit="degrees", low=-3, high=3, bin_width=2, num_bins=3)
+    splits = {"train": SplitInfo(files=("v/a",), rows=141, bin_counts=(0, 30, 1, 5, 101, 4))}
+    label = LabelSpec.grid("gaze", "degrees", (pitch, yaw))
+    return MANIFEST.model_copy(update={"label": label, "splits": splits})
+
+
+def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
+    rows = inspection_of(_grid()).bin_rows()
+    centres = [[(low + high) / 2 for low, high in row.edges] for row in rows]
+    assert label_bins(centres, _grid().label).tolist() == [row.bin for row in rows]
+    assert rows[4].edges == ((0, 2), (-1, 1))
+    assert rows[4].samples == {"train": 101}
+
+
+def test_labels_of_several_dimensions_are_not_smoothed() -> None:
+    seen = inspection_of(_grid())
+    assert seen.density is None
+    assert [row.density for row in seen.bin_rows()] == [None] * 6
+    assert [each.name for each in seen.weights] == ["none", "inverse", "sqrt_inverse"]
+
+
+def test_the_first_image_is_the_one_to_show() -> None:
+    vector = InputSpec(kind="vector", shape=(2,))
+    image = InputSpec(kind="image", shape=(1, 2, 2))
+    both = MANIFEST.model_copy(update={"inputs": {"v": vector, "left": image, "right": image}})
+    assert inspection_of(both).image_input == "left"
+    assert inspection_of(MANIFEST.model_copy(update={"inputs": {"v": vector}})).image_input is None
+
+
+def test_inspecting_loads_neither_ray_nor_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, dirtune.data.inspection; "
+        "sys.exit(bool({'ray', 'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

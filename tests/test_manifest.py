@@ -1,0 +1,54 @@
+"""Run with `pytest tests/test_manifest.py`: labels of several dimensions. What the rest means is tested where it is used."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import LabelSpec
+
+PITCH = LabelSpec(name="pitch", unit="rad", low=-0.5, high=0.25, bin_width=0.25, num_bins=3)
+YAW = LabelSpec(name="yaw", unit="rad", low=-1.0, high=1.0, bin_width=0.25, num_bins=8)
+AGE = LabelSpec(name="age", unit="years", low=0, high=120, bin_width=1, num_bins=121)
+
+
+def test_a_grid_encloses_its_components_and_has_their_cells() -> None:
+    gaze = LabelSpec.grid("gaze", "rad", (PITCH, YAW))
+    assert (gaze.low, gaze.high, gaze.bin_width, gaze.num_bins) == (-1.0, 1.0, 0.25, 24)
+    assert (gaze.axes, gaze.value_shape) == ((PITCH, YAW), (2,))
+    assert gaze.label_range == pytest.approx(math.sqrt(0.75**2 + 2.0**2))
+    assert LabelSpec.grid("gaze", "rad", (PITCH, YAW), contrast_range=1.5).label_range == 1.5
+    assert read(LabelSpec, gaze.model_dump(mode="json"), where="manifest") == gaze
+
+
+def test_a_label_of_one_dimension_is_its_own_axis() -> None:
+    assert (AGE.axes, AGE.value_shape) == ((AGE,), ())
+    assert AGE.label_range == AGE.range == 120.0
+    old = AGE.model_dump(mode="json", exclude={"components"})  # as manifests were before
+    assert read(LabelSpec, old, where="manifest") == AGE
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"components": [PITCH]}, "two or more labels of one dimension"),
+        ({"components": [PITCH, LabelSpec.grid("gaze", "rad", (PITCH, YAW))]}, "two or more labels of one dimension"),
+        ({"components": [PITCH, AGE]}, "bin_width must be that of every component"),
+        ({"low": -0.5}, "low and high must enclose the ranges"),
+        ({"high": 2.0}, "low and high must enclose the ranges"),
+        ({"num_bins": 11}, "num_bins must be the product"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
+    whole = LabelSpec.grid("gaze", "rad", (PITCH, YAW)).model_dump(mode="json")
+    parts = (
+        {"components": [each.model_dump(mode="json") for each in changes["components"]]}
+        if "components" in changes
+        else changes
+    )
+    with pytest.raises(InputError, match=message):
+        read(LabelSpec, {**whole, **parts}, where="manifest")
