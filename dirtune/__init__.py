@@ -13,7 +13,7 @@ _HOMES = {
     "catalogue": "dirtune.tuning.catalogue:catalogue",
     "compare": "dirtune.results.tables.comparison:compare",
     "ingest": "dirtune.data.ingest:ingest",
-    "inspect": "dirtune.data.ingest:inspect",
+    "inspect": "dirtune.data.inspection:inspect",
     "plan": "dirtune.tuning.sweep:plan",
     "plot": "dirtune.results.plots:plot",
     "query": "dirtune.results.query:query",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dirtune.arguments import assignments, check_device, trial_settings
+
 if TYPE_CHECKING:
     from dirtune.results.tables.comparison import TableRequest
     from dirtune.tuning.sweep import SweepSummary
@@ -29,9 +31,6 @@ ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
 SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
 
-# A root or an output that is a file where a folder should be, or may not be written; the message names it.
-_UNUSABLE_PLACES = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-
 
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
@@ -39,7 +38,10 @@ def main() -> None:
 
     try:
         app()
-    except (InputError, *_UNUSABLE_PLACES) as error:
+    except (
+        InputError,
+        OSError,
+    ) as error:  # a place that cannot be reached, read or written names itself
         print(f"dirtune: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -63,13 +65,14 @@ def ingest(
 ) -> None:
     """Write a data set as sharded Parquet with a manifest."""
     from dirtune.data.ingest import ingest as call
+    from dirtune.storage import Storage
 
-    options = _assignments(option or [], "--option")
+    options = assignments(option or [], "--option")
     if sentence_model is not None:
         options["sentence_model"] = sentence_model
     manifest = call(name, root=data, raw=raw, options=options, download=download)
     rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
-    _print(f"{manifest.name}: {rows}; {data}/{manifest.name}", *manifest.notes)
+    _print(f"{manifest.name}: {rows}; {Storage.at(data).path(manifest.name)}", *manifest.notes)
 
 
 @app.command()
@@ -79,11 +82,22 @@ def inspect(
     shot_rule: Annotated[
         str | None, typer.Option(help="A shot rule of the set's manifest.")
     ] = None,
+    bins: Annotated[bool, typer.Option("--bins", help="Count every label bin, too.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="A .png, .pdf or .svg file: histograms, density, samples.")
+    ] = None,
 ) -> None:
-    """Show counts per split and shot region, and the label histogram."""
-    from dirtune.data.ingest import inspect as call
+    """Show counts per split and shot region, weights, leaks, and the label histogram."""
+    from dirtune.data.inspection import inspect as call
 
-    _print(str(call(name, root=data, shot_rule=shot_rule)))
+    seen = call(name, root=data, shot_rule=shot_rule)
+    _print(seen.text(bins=bins))
+    if figure is not None:
+        from dirtune.data.gallery import NO_IMAGES, save_figure
+
+        _print(f"figure: {save_figure(seen, root=data, output=figure)}")
+        if seen.image_input is None:
+            _print(NO_IMAGES)
 
 
 @app.command()
@@ -110,9 +124,9 @@ def train(
     from dirtune.display import train_with_bar, trained_text
     from dirtune.training.train import train as call
 
-    _check_device(device)
-    settings = _assignments(set_ or [], "--set")
-    config, where = _trial_settings(file, study, arm, seed, settings)
+    check_device(device)
+    settings = assignments(set_ or [], "--set")
+    config, where = trial_settings(file, study, arm, seed, settings)
     with train_with_bar(_console()) as on_epoch:
         result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
                       device=device, on_epoch=on_epoch, where=where)  # fmt: skip
@@ -221,6 +235,7 @@ def table(
     from dirtune.results.schema import REGIONS
     from dirtune.results.tables.comparison import TableRequest, compare
     from dirtune.results.tables.rendering import render
+    from dirtune.results.tables.tracing import trace_text
 
     request = TableRequest(
         studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
@@ -228,19 +243,15 @@ def table(
         reference=reference, spread=spread, bold=bold, published=published,
         published_as={
             name: str(method)
-            for name, method in _assignments(published_as or [], "--published-as").items()
+            for name, method in assignments(published_as or [], "--published-as").items()
         },
     )  # fmt: skip
     if check is not None:
         _check_table(check, results, request)
         return
     made = compare(results, request)
-    if trace:
-        from dirtune.results.tables.tracing import trace_text
-
-        print(trace_text(made, "json" if format_ == "json" else "markdown"))
-        return
-    print(render(made, format_))
+    style = "markdown" if trace and format_ == "table" else format_
+    print(trace_text(made, style) if trace else render(made, style))
 
 
 def _check_table(file: Path, results: str, request: TableRequest) -> None:
@@ -314,67 +325,6 @@ def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: st
         summary = call(study, data=data, results=results, view=view)
     _print(summary_text(summary))
     raise typer.Exit(1 if summary.left else 0)
-
-
-def _trial_settings(
-    file: Path | None,
-    study: str | None,
-    arm: str | None,
-    seed: int | None,
-    settings: dict[str, Any],
-) -> tuple[dict[str, Any], str]:
-    """A trial's configuration as plain data, and what to call its source."""
-    from dirtune.config import merged, nested
-    from dirtune.errors import Fault, InputError
-    from dirtune.yamlfile import read_yaml
-
-    if file is not None and study is not None:
-        raise InputError(Fault(where="train", rule="takes a file or --study, not both"))
-    plain, where = ({}, "--set") if file is None else (read_yaml(file), str(file))
-    if not isinstance(plain, dict):
-        raise InputError(Fault(where=where, rule="a configuration must be a mapping"))
-    if study is not None:
-        plain, where = _arm_settings(study, arm), study
-    for path, value in settings.items():
-        plain = merged(plain, nested(path, value))
-    return (plain if seed is None else {**plain, "seed": seed}), where
-
-
-def _arm_settings(study: str, name: str | None) -> dict[str, Any]:
-    from dirtune.errors import Fault, InputError
-    from dirtune.tuning.study import load_study
-
-    resolved = load_study(study)
-    arms = {arm.name: arm for arm in resolved.arms}
-    wanted = name or resolved.study.reference
-    if wanted not in arms:
-        raise InputError(
-            Fault(where=study, key="arms", rule="unknown arm", got=wanted, known=tuple(arms))
-        )
-    return arms[wanted].config.plain()
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    from dirtune.errors import Fault, InputError
-
-    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    known = ["cpu", "cuda", *cuda] if cuda else ["cpu"]
-    if name not in known:
-        raise InputError(Fault(where="--device", rule="not on this machine", got=name, known=known))
-
-
-def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
-    """`["a.b=1e-4"]` as `{"a.b": 0.0001}`; values are read as YAML."""
-    from dirtune.errors import Fault, InputError
-    from dirtune.yamlfile import parse_yaml
-
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise InputError([Fault(where=flag, rule="must be name=value", got=text) for text in wrong])
-    pairs = (text.split("=", 1) for text in texts)
-    return {name: parse_yaml(value, where=f"{flag} {name}") for name, value in pairs}
 
 
 def _console() -> Any:

@@ -23,7 +23,7 @@ CALLS = {
 def test_every_verb_of_the_command_line_is_a_call_of_the_same_name() -> None:
     verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert verbs == {*CALLS, "list"}
-    assert set(dirtune.__all__) == {*CALLS, "catalogue"}
+    assert set(dirtune.__all__) == {*CALLS, "catalogue", "compare", "recompute"}
 
 
 @pytest.mark.parametrize(("name", "root"), CALLS.items())

@@ -140,13 +140,14 @@ def test_the_study_of_the_readme_resolves() -> None:
     assert [arm.name for arm in resolved.arms] == ["vanilla", "conr"]
 
 
-def test_the_loss_of_the_readme_is_a_term() -> None:
+def test_the_loss_of_the_readme_is_a_term(tmp_path: Path) -> None:
     (source,) = blocks("python")
+    file = (
+        tmp_path / "spread.py"
+    )  # pydantic reads the source again, for the documentation of the fields
+    file.write_text(source.replace("from __future__ import annotations\n", ""))
     namespace: dict[str, object] = {"__name__": "readme"}
-    exec(
-        compile(source.replace("from __future__ import annotations\n", ""), "README.md", "exec"),
-        namespace,
-    )
+    exec(compile(file.read_text(), file, "exec"), namespace)
     spread = namespace["Spread"](weight=0.5)  # type: ignore[operator]
     z = torch.nn.functional.normalize(
         torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), dim=-1

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from dirtune.data.inspection import Inspection as Inspection
-from dirtune.data.inspection import inspect as inspect
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
 from dirtune.manifest import MANIFEST, Manifest

@@ -15,7 +15,8 @@ def ray_session() -> Iterator[None]:
 
     logger = logging.getLogger("ray.data")
     level, started = logger.level, not ray.is_initialized()
-    logger.setLevel(logging.WARNING)  # a pass over a small set logs 20 lines otherwise
+    # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why.
+    logger.setLevel(logging.CRITICAL)
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:

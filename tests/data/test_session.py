@@ -28,7 +28,7 @@ def test_the_level_of_the_data_logger_comes_back_also_after_an_error(ray_session
     outside = logger.level
     logger.setLevel(17)
     try:
-        with pytest.raises(RuntimeError, match="inside at level 30"), session():
+        with pytest.raises(RuntimeError, match="inside at level 50"), session():
             raise RuntimeError(f"inside at level {logger.level}")
         assert logger.level == 17
     finally:

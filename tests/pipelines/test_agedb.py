@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dirtune.data.ingest import Inspection, inspect
+from dirtune.data.inspection import Inspection, inspect
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.manifest import Manifest

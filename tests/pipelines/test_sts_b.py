@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dirtune.data.ingest import Inspection, ingest, inspect
+from dirtune.data.ingest import ingest
+from dirtune.data.inspection import Inspection, inspect
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.manifest import Manifest
