@@ -1,6 +1,6 @@
 """Images per second into the model, against a `DataLoader` that decodes and augments in every epoch.
 
-    python benchmarks/stream.py [--images 1000] [--cores 2] [--epochs 3] [--batch 64] [--parts stream ingest]
+    python benchmarks/stream.py [--images 1000] [--cores 1] [--epochs 3] [--batch 64] [--parts stream ingest]
 
 The benchmark makes its own faces: JPEG files of 224 x 224 pixels and about 20 kB. There is no model; a batch counts when it
 is complete. The loader opens the files with Pillow as an image folder does, has as many workers as there are cores, keeps
@@ -8,8 +8,9 @@ them over the epochs, and runs the torchvision v2 transforms that correspond. di
 resident (pixels in memory), encoded (JPEG bytes in memory) and from disk (Parquet in every epoch). Every case runs in a
 process of its own. Shown: samples per second in the first epoch (with opening and decoding) and the best of the later
 ones, the least processor time per sample of a later epoch, the largest resident sizes of the process and its workers, and
-how many times better than the loader the later epochs are in both. The processor times tell more where others use the
-machine, too. A second table: ingest with Ray Data against a plain loop that decodes, resizes and encodes. Linux only.
+how many times better than the loader the later epochs are in both. `--cores` is the number of the loader's workers and of
+torch's threads here; such threads wait for each other, so that one core tells most on a machine that others use, too.
+A second table: ingest with Ray Data against a plain loop that decodes, resizes and encodes. Linux only.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ Epochs = Callable[[Settings], Iterator[Iterable[object]]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--parts", nargs="+", default=["stream", "ingest"])
@@ -237,7 +238,7 @@ def transform(augmentation: str) -> Callable[[Image.Image], Tensor]:
 def loader_epochs(settings: Settings) -> Iterator[Iterable[object]]:
     loader = torch.utils.data.DataLoader(
         Folder(settings), batch_size=settings.batch, shuffle=True, num_workers=settings.cores,
-        persistent_workers=True,
+        persistent_workers=True, multiprocessing_context="fork",
     )  # fmt: skip
     for _ in range(settings.epochs + 1):
         yield loader

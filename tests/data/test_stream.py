@@ -65,10 +65,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
     return write_faces(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize("residency", [NOTHING, None], ids=["streamed", "resident"])
 @pytest.mark.parametrize("name", BUDGETS)
 def test_a_set_is_the_same_decoded_encoded_and_on_disk(
-    faces: tuple[Storage, Manifest], name: str, residency: Residency | None
+    faces: tuple[Storage, Manifest], name: str
 ) -> None:
     import ray
 
@@ -79,13 +78,13 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(
     else:
         types = {block.schema.field("image").type for block in ray.get(list(blocks.references))}
         assert types == {pa.binary(PIXELS) if name == "decoded" else pa.large_binary()}
-    data = fetch(manifest, blocks, CPU, residency)
-    kind = StreamedSplit if residency else ResidentSplit
-    assert all(isinstance(split, kind) for split in data.splits.values())
-    for split in SIZES:
-        (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
-        assert torch.equal(inputs["image"], torch.from_numpy(pixels(split)))
-    _same(data, read_directly(storage, manifest, CPU))
+    for residency, kind in ((NOTHING, StreamedSplit), (None, ResidentSplit)):
+        data = fetch(manifest, blocks, CPU, residency)
+        assert all(isinstance(split, kind) for split in data.splits.values())
+        for split in SIZES:
+            (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
+            assert torch.equal(inputs["image"], torch.from_numpy(pixels(split)))
+        _same(data, read_directly(storage, manifest, CPU))
 
 
 def test_two_workers_of_a_node_share_images_that_were_decoded_once(
