@@ -12,7 +12,6 @@ import torch
 
 from dirtune.config import TrialConfig, leaf
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.residency import keep_freed_memory, measured
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
 from dirtune.errors import Fault, InputError
@@ -80,9 +79,7 @@ def train(
     )  # fmt: skip
     if (earlier := _recorded(study, job.trial_id)) is not None:
         return earlier
-    keep_freed_memory()
-    place = torch.device(device)
-    resident = read_directly(storage, manifest, place, measured(place, threads=threads))
+    resident = read_directly(storage, manifest, torch.device(device))
     trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage))
     values: dict[str, float] = {}
     while trial.status is None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dirtune.data.residency import Residency, keep_freed_memory, measured, sharers
 from dirtune.data.stream import Blocks, fetch
 from dirtune.manifest import Manifest
 from dirtune.results.schema import Status
@@ -31,7 +30,6 @@ class WorkerSettings:
     gpus: float = 0.0
     workers: int = 1
     checkpoint_seconds: float = 10.0
-    residency: Residency | None = None  # none: measured when a worker starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +60,7 @@ class ResidentWorker:
     ) -> None:
         torch.set_num_threads(settings.cpus)
         self._settings, self._ranks = settings, ranks
-        keep_freed_memory()
-        residency = settings.residency or measured(
-            device, sharers=sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
-        )
-        self._data = fetch(settings.manifest, blocks, device, residency)
+        self._data = fetch(settings.manifest, blocks, device)
         self._trial: TrialRun | None = None
         self._idle_since = time.perf_counter()
 
