@@ -14,12 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top: a module imports only from its own layer and those before it.
 LAYERS = [
-    "errors", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
+    "errors", "interrupts", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
     "losses", "models", "metrics", "diagnostics", "results",
     "config", "presets", "data", "training", "tuning", "display", "arguments", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",
+    "interrupts",
     "randomness",
     "yamlfile",
     "storage",

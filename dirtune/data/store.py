@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ from dirtune.data.census import check_rows, hash_of, read_back
 from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
+from dirtune.interrupts import noticed_interrupts
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.metrics import OWN_METRICS
 from dirtune.storage import Storage
@@ -79,7 +81,8 @@ def write_dataset(
     if unknown := set(metrics) - OWN_METRICS.keys():
         raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
     home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
-    try:
+    with noticed_interrupts() as raise_if_interrupted, ExitStack() as at_the_end:
+        at_the_end.callback(_remove_unnamed_versions, home)
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
             home.write(f"{version}/{side_name}", content)
         rows = {}
@@ -97,9 +100,8 @@ def write_dataset(
             split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
             metrics=tuple(metrics), group=group, source=dict(source), notes=tuple(notes),
         )  # fmt: skip
+        raise_if_interrupted()
         _commit(home, version, manifest)
-    finally:
-        _remove_unnamed_versions(home)
     return manifest
 
 

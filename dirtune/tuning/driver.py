@@ -185,7 +185,10 @@ def run_with_tune(
     study: ResolvedStudy, driver: Driver, settings: WorkerSettings, blocks: Blocks
 ) -> None:
     """Run the driver's whole agenda with Ray Tune on resident workers."""
-    with tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch, _quiet_tune():
+    with (
+        tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
+        _tune_settings(driver.concurrent),
+    ):
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(TrialWorker, settings=settings, blocks=blocks), _resources(study)
@@ -219,9 +222,11 @@ def _trial_name(trial: Trial) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_tune() -> Iterator[None]:
-    """Tune without its own log files, tables and snapshots: the study's folder holds all that."""
+def _tune_settings(concurrent: int) -> Iterator[None]:
+    """All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that."""
     settings = {
+        # Beside a searcher Tune would start one worker after another; how many trials there are the driver decides.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(concurrent),
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

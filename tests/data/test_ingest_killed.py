@@ -147,19 +147,12 @@ def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
     tmp_path: Path, start: Callable[[int], Child]
 ) -> None:
     old = ingest("digits", root=tmp_path)
-    for seed in (1, 2, 3):
-        content, versions = _content(tmp_path, old), _versions(tmp_path)
-        child = start(seed)
-        child.wait_for_shard("train", beside=versions)
-        os.killpg(child.process.pid, signal.SIGINT)  # as a terminal does
-        said, _ = child.process.communicate(timeout=SECONDS)
-        if child.process.returncode == 130:
-            break
-        # It came too late, or where an exception is lost (a callback inside of Ray): the whole new version is there.
-        assert child.process.returncode == 0
-        old = read_manifest(Storage.at(tmp_path), "digits")
-        assert {split: info.rows for split, info in old.splits.items()} == ROWS
-    assert child.process.returncode == 130, "three interrupts, and none was heard"
+    content, versions = _content(tmp_path, old), _versions(tmp_path)
+    child = start(1)
+    child.wait_for_shard("train", beside=versions)
+    os.killpg(child.process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = child.process.communicate(timeout=SECONDS)
+    assert child.process.returncode == 130
     assert said.splitlines() == ["digits: interrupted; nothing was changed"]
     assert _versions(tmp_path) == versions
     assert read_manifest(Storage.at(tmp_path), "digits") == old

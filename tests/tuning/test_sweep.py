@@ -312,8 +312,7 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     assert all(0 < trial.epochs_run < 12 for trial in before.started)
     resumed = dirtune.resume("tiny", data=digits, results=killed)
     assert resumed.reused >= before.done
-    if resumed.left:  # said by the summary and by exit code 1; a further resume runs it
-        resumed = dirtune.resume("tiny", data=digits, results=killed)
+    assert (dict(resumed.crashed), resumed.left) == ({}, 0)
     assert resumed.reused + resumed.run["complete"] == 4
     dirtune.sweep(path, data=digits, results=undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)

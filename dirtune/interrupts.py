@@ -1,0 +1,38 @@
+"""Ctrl-C that is not lost: a library may catch the exception where it cannot be passed on, as in a callback of Ray."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def noticed_interrupts() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises `KeyboardInterrupt` if Ctrl-C was pressed since, whoever has caught it meanwhile.
+
+    Ctrl-C raises at once as before. Outside of the main thread, which alone may handle signals, nothing is noticed.
+    """
+    pressed = threading.Event()
+
+    def raise_if_pressed() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield raise_if_pressed
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield raise_if_pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

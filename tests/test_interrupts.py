@@ -1,0 +1,43 @@
+"""Ctrl-C that a library swallows."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+
+import pytest
+
+from dirtune.interrupts import noticed_interrupts
+
+
+def test_an_interrupt_that_somebody_caught_is_raised_again() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with noticed_interrupts() as raise_if_interrupted:
+        raise_if_interrupted()
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback of a library does
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_is_raised_at_once_as_without() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_of_the_main_thread_nothing_is_changed() -> None:
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def look() -> None:
+        with noticed_interrupts() as raise_if_interrupted:
+            raise_if_interrupted()
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [before]
