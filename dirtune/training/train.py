@@ -12,6 +12,7 @@ import torch
 
 from dirtune.config import TrialConfig, leaf
 from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.residency import keep_freed_memory, measured
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
 from dirtune.errors import Fault, InputError
@@ -79,7 +80,9 @@ def train(
     )  # fmt: skip
     if (earlier := _recorded(study, job.trial_id)) is not None:
         return earlier
-    resident = read_directly(storage, manifest, torch.device(device))
+    keep_freed_memory()
+    place = torch.device(device)
+    resident = read_directly(storage, manifest, place, measured(place, threads=threads))
     trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage))
     values: dict[str, float] = {}
     while trial.status is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dirtune.data.residency import Residency, keep_freed_memory, measured, sharers
 from dirtune.data.stream import Blocks, fetch
 from dirtune.manifest import Manifest
 from dirtune.results.schema import Status
@@ -30,6 +31,7 @@ class WorkerSettings:
     gpus: float = 0.0
     workers: int = 1
     checkpoint_seconds: float = 10.0
+    residency: Residency | None = None  # none: measured when a worker starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,11 @@ class ResidentWorker:
     ) -> None:
         torch.set_num_threads(settings.cpus)
         self._settings, self._ranks = settings, ranks
-        self._data = fetch(settings.manifest, blocks, device)
+        keep_freed_memory()
+        residency = settings.residency or measured(
+            device, sharers=sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
+        )
+        self._data = fetch(settings.manifest, blocks, device, residency)
         self._trial: TrialRun | None = None
         self._idle_since = time.perf_counter()
 
