@@ -1,7 +1,7 @@
 """Regression losses and regularizer terms, and the two literal dicts that name them.
 
-Each is a pure function plus a `Frozen` value that holds its hyperparameters and calls it. To add one: write its file,
-add its line here. A loss or term that is fitted to the training labels, or that has parameters of its own, has `fit` as
+Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function beside it. A loss
+of single errors is a `PointLoss` and says what a residual costs. To add one: write its file, add its line here. A loss or term that is fitted to the training labels, or that has parameters of its own, has `fit` as
 well (`Fittable`); it is then called through what `fit` returns.
 """
 

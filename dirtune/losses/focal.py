@@ -16,13 +16,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from dirtune.frozen import Frozen
-from dirtune.losses.pointwise import absolute_errors, weighted_mean
+from dirtune.losses.pointwise import PointLoss
 
 Activation = Literal["sigmoid", "tanh", "unshifted"]
 
 
-class _Focal(Frozen):
+class _Focal(PointLoss):
     activation: Activation = "sigmoid"
     """How an error e becomes a factor. sigmoid: `2 sigma(beta e) - 1`, as in the official code, the default because the
     published numbers were made with it; tanh: `tanh(beta e)`, the code's other choice; unshifted: `sigma(beta e)`, as the
@@ -33,81 +32,36 @@ class _Focal(Frozen):
     gamma: float = Field(default=1.0, ge=0)
     """Power of the factor; 0: no factor. Official: 1."""
 
+    def _factors(self, errors: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+        if self.activation == "unshifted":
+            return (self.beta * errors).sigmoid() ** self.gamma
+        # 2 sigma(x) - 1 = tanh(x / 2), without the cancellation near zero.
+        rate = self.beta / 2 if self.activation == "sigmoid" else self.beta
+        # Below the clamp the slope is 0, and a power of the smallest number is finite: no 0 * inf at an error of 0.
+        smallest = torch.finfo(errors.dtype).tiny
+        return (rate * errors).tanh().clamp(min=smallest) ** self.gamma
+
 
 class FocalL1(_Focal):
-    """Focal-R on the absolute error (Yang et al., ICML 2021); formula: `focal_l1`."""
+    """Focal-R on the absolute error (Yang et al., ICML 2021).
+
+    `a(e)^gamma e` of the error `e = |r|`, in the label's unit, with the factor `a` of `activation`. The gradient flows through
+    the factor as well. Departure from the official code: where the error is 0 the gradient is its limit, 0, for every
+    gamma; there it is 0/0 for a gamma below one.
+    """
 
     name: Literal["focal_l1"] = "focal_l1"
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "rows *label"],
-        labels: Float[Tensor, "rows *label"],
-        weights: Float[Tensor, " rows"] | None = None,
-    ) -> Float[Tensor, ""]:
-        return focal_l1(
-            predictions, labels, weights,
-            activation=self.activation, beta=self.beta, gamma=self.gamma,
-        )  # fmt: skip
+    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+        errors = residuals.abs()
+        return self._factors(errors) * errors
 
 
 class FocalMSE(_Focal):
-    """Focal-R on the squared error (Yang et al., ICML 2021); formula: `focal_mse`."""
+    """Focal-R on the squared error (Yang et al., ICML 2021): `a(e)^gamma e^2`; the rest as in `FocalL1`."""
 
     name: Literal["focal_mse"] = "focal_mse"
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "rows *label"],
-        labels: Float[Tensor, "rows *label"],
-        weights: Float[Tensor, " rows"] | None = None,
-    ) -> Float[Tensor, ""]:
-        return focal_mse(
-            predictions, labels, weights,
-            activation=self.activation, beta=self.beta, gamma=self.gamma,
-        )  # fmt: skip
-
-
-def focal_l1(
-    predictions: Float[Tensor, "rows *label"],
-    labels: Float[Tensor, "rows *label"],
-    weights: Float[Tensor, " rows"] | None = None,
-    *,
-    activation: Activation,
-    beta: float,
-    gamma: float,
-) -> Float[Tensor, ""]:
-    """The mean of `w a(e)^gamma e`, in the label's unit, with the factor `a` of `activation`.
-
-    The gradient flows through the factor as well. Departure from the official code: where the error is 0 the gradient
-    is its limit, 0, for every gamma; there it is 0/0 for a gamma below one.
-    """
-    errors = absolute_errors(predictions, labels)
-    factors = _factors(errors, activation=activation, beta=beta, gamma=gamma)
-    return weighted_mean(factors * errors, weights)
-
-
-def focal_mse(
-    predictions: Float[Tensor, "rows *label"],
-    labels: Float[Tensor, "rows *label"],
-    weights: Float[Tensor, " rows"] | None = None,
-    *,
-    activation: Activation,
-    beta: float,
-    gamma: float,
-) -> Float[Tensor, ""]:
-    """The mean of `w a(e)^gamma e^2`, in the label's unit squared; the rest as in `focal_l1`."""
-    errors = absolute_errors(predictions, labels)
-    factors = _factors(errors, activation=activation, beta=beta, gamma=gamma)
-    return weighted_mean(factors * errors.square(), weights)
-
-
-def _factors(
-    errors: Float[Tensor, "rows *label"], *, activation: Activation, beta: float, gamma: float
-) -> Float[Tensor, "rows *label"]:
-    if activation == "unshifted":
-        return (beta * errors).sigmoid() ** gamma
-    # 2 sigma(x) - 1 = tanh(x / 2), without the cancellation near zero.
-    rate = beta / 2 if activation == "sigmoid" else beta
-    # Below the clamp the slope is 0, and a power of the smallest number is finite: no 0 * inf at an error of 0.
-    return (rate * errors).tanh().clamp(min=torch.finfo(errors.dtype).tiny) ** gamma
+    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+        errors = residuals.abs()
+        return self._factors(errors) * errors.square()

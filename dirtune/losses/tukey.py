@@ -16,8 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from dirtune.frozen import Frozen
-from dirtune.losses.pointwise import weighted_mean
+from dirtune.losses.pointwise import PointLoss
 
 Scale = Literal["mad", "none"]
 
@@ -25,8 +24,14 @@ Scale = Literal["mad", "none"]
 _MAD_TO_DEVIATION = 1.4826
 
 
-class Tukey(Frozen):
-    """Tukey's biweight: errors beyond `c` have no gradient (Belagiannis et al., ICCV 2015); formula: `tukey`."""
+class Tukey(PointLoss):
+    """Tukey's biweight: errors beyond `c` have no gradient (Belagiannis et al., ICCV 2015).
+
+    `c^2/6 (1 - (1 - (r/c)^2)^3)`, the bracket being 1 for `|r| > c`. Under scale `none` r is the residual, and the loss has
+    the label's unit squared. Under `mad` the residual is divided by `1.4826 median|r - median r|`, for each label dimension
+    over the rows, and the loss has no unit. The divisor gets no gradient. Where it is 0 (one row, or half of the residuals
+    equal), r stays as it is. Of an even number of values the median is the lower of the two in the middle.
+    """
 
     name: Literal["tukey"] = "tukey"
     c: float = Field(default=4.685, gt=0)
@@ -36,37 +41,12 @@ class Tukey(Frozen):
     """mad: errors are divided by their robust standard deviation over the batch, as in the paper, the default because an
     untrained regressor is so far off that a fixed c leaves it without gradient; none: they are taken as they are."""
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "rows *label"],
-        labels: Float[Tensor, "rows *label"],
-        weights: Float[Tensor, " rows"] | None = None,
-    ) -> Float[Tensor, ""]:
-        return tukey(predictions, labels, weights, c=self.c, scale=self.scale)
-
-
-def tukey(
-    predictions: Float[Tensor, "rows *label"],
-    labels: Float[Tensor, "rows *label"],
-    weights: Float[Tensor, " rows"] | None = None,
-    *,
-    c: float,
-    scale: Scale,
-) -> Float[Tensor, ""]:
-    """The mean of `w c^2/6 (1 - (1 - (r/c)^2)^3)`, the bracket being 1 for `|r| > c`.
-
-    Under `none` the residual r is `prediction - label`, and the loss has its unit squared. Under `mad` r is divided by
-    `1.4826 median|r - median r|`, for each label dimension over the rows, and the loss has no unit. The divisor gets no
-    gradient. Where it is 0 (one row, or half of the residuals equal), r stays as it is. Of an even number of values the
-    median is the lower of the two in the middle.
-    """
-    precision = torch.promote_types(predictions.dtype, torch.float32)
-    residuals = predictions.to(precision) - labels.to(precision)
-    if scale == "mad":
-        residuals = residuals / _robust_deviations(residuals.detach())
-    x = (residuals / c).square().clamp(max=1)
-    # 1 - (1 - x)^3, written so that it keeps its digits near zero.
-    return weighted_mean(c**2 / 6 * x * (3 - 3 * x + x.square()), weights)
+    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+        if self.scale == "mad":
+            residuals = residuals / _robust_deviations(residuals.detach())
+        x = (residuals / self.c).square().clamp(max=1)
+        # 1 - (1 - x)^3, written so that it keeps its digits near zero.
+        return self.c**2 / 6 * x * (3 - 3 * x + x.square())
 
 
 def _robust_deviations(residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "*label"]:

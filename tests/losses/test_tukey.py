@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dirtune.losses.tukey import Tukey, tukey
+from dirtune.losses.tukey import Tukey
 
 PREDICTIONS = [3.0, -1.0, 2.5, 70.0, 4.0, 1.2]
 LABELS = [2.0, 1.0, 2.5, 3.0, 4.3, 1.9]
@@ -43,13 +43,13 @@ def test_the_published_constants_are_the_default():
 
 def test_near_zero_it_is_half_the_squared_error():
     residuals = torch.tensor([1e-3, -2e-3])
-    loss = tukey(residuals, torch.zeros(2), c=4.685, scale="none")
+    loss = Tukey(scale="none")(residuals, torch.zeros(2))
     torch.testing.assert_close(loss, 0.5 * residuals.square().mean(), rtol=1e-6, atol=0)
 
 
 def test_an_outlier_has_no_gradient_and_costs_a_constant():
     predictions = torch.tensor([1.0, 10.0], requires_grad=True)
-    loss = tukey(predictions, torch.zeros(2), torch.tensor([0.0, 1.0]), c=3.0, scale="none")
+    loss = Tukey(c=3.0, scale="none")(predictions, torch.zeros(2), torch.tensor([0.0, 1.0]))
     loss.backward()
     assert loss == 9 / 6 / 2
     assert predictions.grad[1] == 0
@@ -74,7 +74,7 @@ def test_the_robust_scale_is_a_constant_for_the_gradient():
     residuals = (predictions - labels).detach()
     deviation = 1.4826 * (residuals - residuals.median()).abs().median()
     (gradient,) = torch.autograd.grad(Tukey()(predictions, labels, weights), predictions)
-    scaled = tukey(predictions / deviation, labels / deviation, weights, c=4.685, scale="none")
+    scaled = Tukey(scale="none")(predictions / deviation, labels / deviation, weights)
     (expected,) = torch.autograd.grad(scaled, predictions)
     torch.testing.assert_close(gradient, expected)
 
