@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirtune.metrics import RegionMetric
-
-Array = NDArray[np.float64]
+from dirtune.metrics.moments import Array, Moments, moments
 
 BLOCK_ENTRIES = 1 << 20
 """Entries of the pair matrix that one block may have."""
@@ -65,32 +64,26 @@ class Embedded:
 class PairSums:
     """What a set of pairs contributes to the diagnostics; `a + b` is the contribution of both sets together."""
 
-    pairs: int
     repulsion: float  # sum of exp(-2 |z_i - z_j|^2)
     deviation: float  # sum of | angle - pi |y_i - y_j| / range |, in degrees
     neighbours: int  # pairs of one label bin
     neighbour_cosines: float
     neighbour_squares: float  # sum of |z_i - z_j|^2
-    mean: Array  # of (label distance, cosine), shape (2,)
-    scatter: Array  # sum of outer products of (label distance, cosine) - mean, shape (2, 2)
-    low: Array  # smallest (label distance, cosine), shape (2,)
-    high: Array  # largest (label distance, cosine), shape (2,)
+    moments: Moments  # of (label distance, cosine)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of samples."""
+        return self.moments.n
 
     def __add__(self, other: PairSums) -> PairSums:
-        pairs = self.pairs + other.pairs
-        share = other.pairs / max(pairs, 1)
-        delta = other.mean - self.mean
         return PairSums(
-            pairs=pairs,
             repulsion=self.repulsion + other.repulsion,
             deviation=self.deviation + other.deviation,
             neighbours=self.neighbours + other.neighbours,
             neighbour_cosines=self.neighbour_cosines + other.neighbour_cosines,
             neighbour_squares=self.neighbour_squares + other.neighbour_squares,
-            mean=self.mean + delta * share,
-            scatter=self.scatter + other.scatter + np.outer(delta, delta) * self.pairs * share,
-            low=np.minimum(self.low, other.low),
-            high=np.maximum(self.high, other.high),
+            moments=self.moments + other.moments,
         )
 
 
@@ -117,11 +110,7 @@ def tolerance(sums: PairSums) -> float:
 
 def cosine_correlation(sums: PairSums) -> float:
     """Pearson's correlation of cosine and label distance over all pairs, in -1..1; low: far labels, low cosines."""
-    # Equality of the extremes, because the rounded mean of equal numbers may leave a tiny scatter.
-    if (sums.low == sums.high).any():
-        return math.nan
-    spread = math.sqrt(sums.scatter[0, 0]) * math.sqrt(sums.scatter[1, 1])
-    return float(np.clip(_ratio(float(sums.scatter[0, 1]), spread), -1.0, 1.0))
+    return sums.moments.correlation
 
 
 def angle_deviation(sums: PairSums) -> float:
@@ -212,21 +201,14 @@ def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
 
 
 def _sums(pairs: _Pairs, label_range: float) -> PairSums:
-    columns = np.stack([pairs.distances, pairs.cosines])
-    mean = columns.sum(axis=1) / max(columns.shape[1], 1)
-    centred = columns - mean[:, None]
     targets = np.pi * np.minimum(pairs.distances / label_range, 1.0)
     return PairSums(
-        pairs=columns.shape[1],
         repulsion=float(np.exp(-_SHARPNESS * pairs.squares).sum()),
         deviation=float(np.degrees(np.abs(np.arccos(pairs.cosines) - targets)).sum()),
         neighbours=int(np.count_nonzero(pairs.neighbours)),
         neighbour_cosines=float(pairs.cosines[pairs.neighbours].sum()),
         neighbour_squares=float(pairs.squares[pairs.neighbours].sum()),
-        mean=mean,
-        scatter=centred @ centred.T,
-        low=columns.min(axis=1, initial=np.inf),
-        high=columns.max(axis=1, initial=-np.inf),
+        moments=moments(np.stack([pairs.distances, pairs.cosines])),
     )
 
 

@@ -63,18 +63,15 @@ def balanced_mae(sums: ErrorSums) -> float:
 
 def r2(sums: ErrorSums) -> float:
     """Coefficient of determination, `1 - MSE / Var(label)` with the population variance; undefined for equal labels."""
-    if sums.n < 2 or sums.low[0] == sums.high[0]:
+    moments = sums.moments
+    if moments.n < 2 or moments.low[0] == moments.high[0]:
         return math.nan
-    return 1.0 - _ratio(sums.squared, float(sums.scatter[0, 0]))
+    return 1.0 - _ratio(sums.squared, float(moments.scatter[0, 0]))
 
 
 def pearson(sums: ErrorSums) -> float:
     """Pearson's correlation of predictions and labels, in -1..1; undefined where either is constant."""
-    # Equality of the extremes, because the rounded mean of equal numbers may leave a tiny scatter.
-    if sums.n < 2 or (sums.low == sums.high).any():
-        return math.nan
-    spread = math.sqrt(sums.scatter[0, 0]) * math.sqrt(sums.scatter[1, 1])
-    return float(np.clip(_ratio(float(sums.scatter[0, 1]), spread), -1.0, 1.0))
+    return sums.moments.correlation
 
 
 def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirtune.metrics.formulas import METRICS, spearman
+from dirtune.metrics.moments import Array
 from dirtune.metrics.own import OWN_METRICS
-from dirtune.metrics.sums import Array, error_sums
+from dirtune.metrics.sums import error_sums
 
 REGIONS = ("all", "many", "medium", "few")
 

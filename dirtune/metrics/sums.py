@@ -1,8 +1,6 @@
 """`ErrorSums`: what a set of samples contributes to the metrics of one label dimension, in parts that add up.
 
-Everything is float64 inside, whatever comes in; the second moments are centred and merged as such (Chan, Golub and
-LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", COMPSTAT 1982), so that labels far
-from zero lose no digits.
+Everything is float64 inside, whatever comes in.
 """
 
 from __future__ import annotations
@@ -12,42 +10,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from dirtune.metrics.moments import Array, Moments, moments
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorSums:
     """What a set of samples contributes to the metrics; `a + b` is the contribution of both sets together."""
 
-    n: int
     absolute: float  # sum of |error|
     squared: float  # sum of error ** 2
     logs: float  # sum of log |error| over the errors that are not zero
     zeros: int  # number of errors that are exactly zero
-    mean: Array  # of (label, prediction), shape (2,)
-    scatter: Array  # sum of outer products of (label, prediction) - mean, shape (2, 2)
-    low: Array  # smallest (label, prediction), shape (2,)
-    high: Array  # largest (label, prediction), shape (2,)
+    moments: Moments  # of (label, prediction)
     bins: Array  # distinct bins, ascending, shape (B,)
     bin_counts: NDArray[np.int64]  # samples per distinct bin, shape (B,)
     bin_absolute: Array  # sum of |error| per distinct bin, shape (B,)
 
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.moments.n
+
     def __add__(self, other: ErrorSums) -> ErrorSums:
-        n = self.n + other.n
-        share = other.n / max(n, 1)
         bins, counts, absolute = _add_bins(self, other)
         with np.errstate(invalid="ignore", over="ignore"):
-            delta = other.mean - self.mean
             return ErrorSums(
-                n=n,
                 absolute=self.absolute + other.absolute,
                 squared=self.squared + other.squared,
                 logs=self.logs + other.logs,
                 zeros=self.zeros + other.zeros,
-                mean=self.mean + delta * share,
-                scatter=self.scatter + other.scatter + np.outer(delta, delta) * self.n * share,
-                low=np.minimum(self.low, other.low),
-                high=np.maximum(self.high, other.high),
+                moments=self.moments + other.moments,
                 bins=bins,
                 bin_counts=counts,
                 bin_absolute=absolute,
@@ -71,19 +63,12 @@ def error_sums(
     distinct, positions = np.unique(columns[2], return_inverse=True)
     with np.errstate(invalid="ignore", over="ignore"):
         errors = np.abs(pair[1] - pair[0])
-        n = len(errors)
-        mean = pair.sum(axis=1) / max(n, 1)
-        centred = pair - mean[:, None]
         return ErrorSums(
-            n=n,
             absolute=float(errors.sum()),
             squared=float(np.square(errors).sum()),
             logs=float(np.log(errors[errors != 0]).sum()),
             zeros=int(np.count_nonzero(errors == 0)),
-            mean=mean,
-            scatter=centred @ centred.T,
-            low=pair.min(axis=1, initial=np.inf),
-            high=pair.max(axis=1, initial=-np.inf),
+            moments=moments(pair),
             bins=distinct,
             bin_counts=np.bincount(positions, minlength=len(distinct)).astype(np.int64),
             bin_absolute=np.bincount(positions, errors, len(distinct)).astype(np.float64),
