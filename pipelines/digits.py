@@ -13,6 +13,7 @@ Everything depends on the option `seed` alone; the content hash is the same on e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,10 @@ import ray.data
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, digest
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.storage import Storage
+from pipelines.embedded import Options, ingest_made
 
 NAME = "digits"
 RECIPE = 1  # counted up whenever the same options would give other samples
@@ -41,13 +39,6 @@ PER_BIN = {"val": 5, "test": 10}
 SOURCE_DIGITS = {"train": 1197, "val": 200, "test": 400}
 _BLOCKS = 2  # a set of a few megabytes needs no more tasks
 _STEPS = 1000  # angles are multiples of 1/1000 degree, so none lies within rounding of a bin edge
-
-
-class Options(Frozen):
-    """Settings of the ingest."""
-
-    seed: int = 0
-    """Draws which digits go to which split, and the angles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +55,11 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     Raises:
         InputError: raw files were given.
     """
-    if raw is not None:
-        rule = "digits is embedded and reads no raw files"
-        raise InputError(Fault(where=NAME, key="raw", rule=rule, got=str(raw)))
-    request = digest({"pipeline": NAME, "recipe": RECIPE, "options": options.model_dump()})
-    if (present := find_ingested(storage, NAME, request)) is not None:
-        return present
-    from sklearn.datasets import (
-        load_digits,
-    )  # half of what a Ray worker would import of this module
-
-    pixels = load_digits().images
-    with ray_session():
-        return write_dataset(
-            storage, NAME, {split: _rendered(split, plan, pixels) for split, plan in plans(options.seed).items()},
-            inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))}, label=LABEL,
-            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-            source={"raw": "sklearn.datasets.load_digits", "seed": str(options.seed), "request": request},
-            notes=("the three splits use different digits",),
-        )  # fmt: skip
+    return ingest_made(
+        storage, raw, options, name=NAME, recipe=RECIPE, make=partial(_splits, options.seed), label=LABEL,
+        inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))},
+        source="sklearn.datasets.load_digits", note="the three splits use different digits",
+    )  # fmt: skip
 
 
 def training_counts() -> NDArray[np.int64]:
@@ -102,6 +79,14 @@ def plans(seed: int) -> dict[str, Plan]:
     counts = {split: np.full(LABEL.num_bins, number) for split, number in PER_BIN.items()}
     counts["train"] = training_counts()
     return {split: _plan(seed, split, pool, counts[split]) for split, pool in pools.items()}
+
+
+def _splits(seed: int) -> dict[str, ray.data.Dataset]:
+    # Here, because it is half of what a Ray worker would import of this module.
+    from sklearn.datasets import load_digits
+
+    pixels = load_digits().images
+    return {split: _rendered(split, plan, pixels) for split, plan in plans(seed).items()}
 
 
 def _plan(seed: int, split: str, pool: NDArray[np.int64], counts: NDArray[np.int64]) -> Plan:

@@ -13,6 +13,7 @@ over 100 bins of [-1, 1), validation (5 per bin) and test (10 per bin) are balan
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,11 @@ import ray.data
 from numpy.typing import NDArray
 
 from dirtune.data.columns import Columns
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, digest
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 from dirtune.storage import Storage
+from pipelines.embedded import Options, ingest_made
 
 NAME = "operator"
 RECIPE = 1  # counted up whenever the same options would give other samples
@@ -43,33 +41,17 @@ _BLOCKS = 2  # a set of a few megabytes needs no more tasks
 _ROUNDED = 6  # decimals of a label, so that it is the same on every machine
 
 
-class Options(Frozen):
-    """Settings of the ingest."""
-
-    seed: int = 0
-    """Draws the functions and the points."""
-
-
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Draw the functions and write them, unless the same seed has been ingested.
 
     Raises:
         InputError: raw files were given.
     """
-    if raw is not None:
-        rule = "operator is made, not read, and takes no raw files"
-        raise InputError(Fault(where=NAME, key="raw", rule=rule, got=str(raw)))
-    request = digest({"pipeline": NAME, "recipe": RECIPE, "options": options.model_dump()})
-    if (present := find_ingested(storage, NAME, request)) is not None:
-        return present
-    with ray_session():
-        return write_dataset(
-            storage, NAME, {split: _dataset(columns) for split, columns in samples(options.seed).items()},
-            inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))}, label=LABEL,
-            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-            source={"raw": "drawn from a Gaussian process", "seed": str(options.seed), "request": request},
-            notes=("no function is in two splits",),
-        )  # fmt: skip
+    return ingest_made(
+        storage, raw, options, name=NAME, recipe=RECIPE, make=partial(_splits, options.seed), label=LABEL,
+        inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))},
+        source="drawn from a Gaussian process", note="no function is in two splits",
+    )  # fmt: skip
 
 
 def training_counts() -> NDArray[np.int64]:
@@ -84,6 +66,10 @@ def samples(seed: int) -> dict[str, Columns]:
     wanted = {split: np.full(LABEL.num_bins, number) for split, number in PER_BIN.items()}
     wanted["train"] = training_counts()
     return {split: _filled(seed, split, counts) for split, counts in wanted.items()}
+
+
+def _splits(seed: int) -> dict[str, ray.data.Dataset]:
+    return {split: _dataset(columns) for split, columns in samples(seed).items()}
 
 
 def _filled(seed: int, split: str, wanted: NDArray[np.int64]) -> Columns:

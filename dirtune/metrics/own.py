@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dirtune.metrics.sums import Array
+from dirtune.metrics.moments import Array
 
 
 def angular_error(labels: ArrayLike, predictions: ArrayLike) -> float:

@@ -62,7 +62,6 @@ def test_the_ingest_module_loads_neither_ray_nor_torch() -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context")
 def test_ingesting_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
     import ray
 

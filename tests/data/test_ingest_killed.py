@@ -26,12 +26,7 @@ from dirtune.data.store import list_datasets, read_manifest, read_split
 from dirtune.manifest import Manifest
 from dirtune.storage import Storage
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
-]
+pytestmark = pytest.mark.ray
 
 SECONDS = 300.0  # before a child that does nothing is given up
 ROWS = {"train": 4809, "val": 600, "test": 1200}

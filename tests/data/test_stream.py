@@ -29,10 +29,6 @@ BUDGETS = {"decoded": 10**7, "encoded": TOTAL * PIXELS // 2, "on disk": 0}
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_session"),
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
 ]
 
 

@@ -108,7 +108,6 @@ def test_torchvision_agrees_on_angle_and_direction(angle: int) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context")
 def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: Path) -> None:
     manifest = ingest("digits", root=tmp_path / "one", say=str)
     assert ingest("digits", root=tmp_path / "two", say=str).content_hash == manifest.content_hash
@@ -129,5 +128,7 @@ def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: P
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_raw_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="digits: raw: digits is embedded and reads no raw files"):
+    with pytest.raises(
+        InputError, match="digits: raw: digits is made, not read, and takes no raw files"
+    ):
         ingest("digits", root=tmp_path, raw=tmp_path)

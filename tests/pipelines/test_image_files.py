@@ -20,10 +20,6 @@ GOOD = ("colour.jpg", "grey.jpg", "palette.png", "transparent.png", "wide.jpg")
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_session"),
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
 ]
 
 

@@ -22,10 +22,6 @@ SMALL = Options(image_size=16)
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_session"),
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
 ]
 
 LIST = [

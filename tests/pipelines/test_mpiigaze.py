@@ -20,10 +20,6 @@ from tests.pipelines.gaze_files import photographs, write_all, write_day, write_
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_session"),
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
 ]
 
 

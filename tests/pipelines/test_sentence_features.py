@@ -74,7 +74,6 @@ def test_a_model_that_cannot_be_loaded_is_refused_in_one_sentence(tmp_path: Path
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context")
 def test_the_stored_features_are_the_models_own_vectors(tmp_path: Path) -> None:
     import sentence_transformers
 

@@ -25,13 +25,7 @@ from dirtune.training.state import begin, use_best_weights
 from dirtune.training.trial import TrialRun
 from tests.training.runs import Configure, finish, job_of, lasting, tables, trained
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
-]
+pytestmark = pytest.mark.ray
 
 GAZE = LabelSpec.grid(
     "gaze", "rad",
