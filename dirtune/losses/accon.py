@@ -35,20 +35,16 @@ from dirtune.losses.pairs import (
     sum_anchors,
     without_self,
 )
-from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
+from dirtune.losses.supcon import BinTerm
+from dirtune.losses.temperature import Tau, anchor_temperatures, robust_sums
 
 Variant = Literal["official", "official_sts", "paper"]
 EpsilonAt = Literal["inside", "outside"]
 
 
-class ACCon(TemperedTerm):
+class ACCon(BinTerm):
     """ACCon: pulls the angle of a pair to its label distance (Zhao et al., AAAI 2025); formula: `accon`."""
 
-    gamma: float = Field(default=1.0, ge=0)
-    """Weight of the term in the total loss; 0 switches it off. Official: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""
-    tau: float = Field(default=0.05, gt=0)
-    """Temperature, without unit; where it is learned, its starting value. Official: 0.05 (AgeDB, IMDB-WIKI), 1 (STS-B,
-    where the flag has no effect)."""
     epsilon: float = Field(default=1e-6, ge=0)
     """Smoothing term, without unit: added to the squared sine of a pair's angle and, in the official variants, to the mean
     over positives; 0 is the exact formula. Official: 1e-6."""
@@ -60,16 +56,8 @@ class ACCon(TemperedTerm):
     made with it and it comes nearer to the target angles at small `tau` (6 against 30 degrees off at 0.1 on free vectors);
     official_sts: the STS-B script's form of it (one mean over all positive pairs, each sample also its own positive);
     paper: Eq. 4."""
-    reduction: Reduction = "all"
-    """all: mean over all anchors, as paper and code; valid: only over those that have a positive."""
-    positives: Positives = "each"
-    """each: one logarithm per positive, as paper and code; joint: one for all of them."""
     label_distance: LabelDistance = "l2"
     """Distance of labels of several dimensions; paper and code have but one."""
-
-    @property
-    def weight(self) -> float:
-        return self.gamma
 
     def at_temperature(
         self, inputs: TermInputs, tau: Tau, *, rho: float | None = None

@@ -18,40 +18,26 @@ from torch import Tensor
 from dirtune.batch import TermInputs
 from dirtune.losses.accon import compensated_cosines, target_angles
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.conr import Denominator, anchor_losses, select_pairs
+from dirtune.losses.conr import Denominator, PairTerm, anchor_losses, select_pairs
 from dirtune.losses.pairs import LabelDistance, cosine_matrix, full_precision
-from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures
+from dirtune.losses.temperature import Tau, anchor_temperatures
 
 Variant = Literal["official", "paper"]
 
 
-class ACConR(TemperedTerm):
+class ACConR(PairTerm):
     """ACCon+ConR: ConR's pairs, the negatives drawn to their target angle (Zhao et al., AAAI 2025); formula: `acconr`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Not published; ACCon alone: 1, ConR alone: 4 (AgeDB)."""
-    omega: float = Field(default=1.0, ge=0)
-    """Similarity window for labels and predictions, in the label's unit. Official: 1 year (AgeDB)."""
-    tau: float = Field(default=0.07, gt=0)
-    """Temperature, without unit; where it is learned, its starting value. Effective in the official code: 0.07 (AgeDB,
-    whatever its flag says)."""
-    push_power: float = Field(default=0.01, ge=0)
-    """The pushing weight's growth with the label distance, per label unit; unused with pushing `none`. ConR: 0.01."""
     epsilon: float = Field(default=1e-6, ge=0)
     """Smoothing term, without unit: added to the squared sine of a pair's angle; 0 is the exact formula. Official: 1e-6."""
-    label_distance: LabelDistance = "l2"
-    """Distance of labels, and of predictions, of several dimensions; the code has but one."""
     variant: Variant = "paper"
     """paper: the default, because in the official form most negatives have no gradient; official: the code, which clamps
     `c / tau` where the cosine `c` is meant, so that every negative with `|c| > tau` counts as an angle of 0 or pi. It
-    also sets the three switches below."""
+    also sets pushing, denominator and outer_weight."""
     pushing: Literal["exp", "none"] | None = None
     """Pushing weight of a negative: exp `w_i exp(e D_ij)`; none 1; null: none in official, else exp."""
-    denominator: Denominator | None = None
-    """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: as
-    `variant` says."""
-    outer_weight: bool | None = None
-    """Whether the anchor's sample weight multiplies its loss; null: it does in official only."""
 
     @property
     def weight(self) -> float:

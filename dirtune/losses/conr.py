@@ -33,33 +33,38 @@ Pushing = Literal["exp", "linear", "none"]
 Denominator = Literal["official", "paper"]
 
 
-class ConR(TemperedTerm):
+class PairTerm(TemperedTerm):
+    """The settings of ConR's choice of pairs, for the terms that build on it."""
+
+    omega: float = Field(default=1.0, ge=0)
+    """Similarity window for labels and predictions, in the label's unit. ConR's and ACCon's code: 1 year (AgeDB,
+    IMDB-WIKI); ConR's: 0.2 m (NYUD2)."""
+    tau: float = Field(default=0.07, gt=0)
+    """Temperature, without unit; where it is learned, its starting value. Effective in both codes: 0.07 (AgeDB, whatever
+    their flags say; IMDB-WIKI); in ConR's: 0.2 (NYUD2)."""
+    push_power: float = Field(default=0.01, ge=0)
+    """The pushing weight's growth with the label distance, per label unit; 0 with pushing `exp`: the sample weight alone;
+    unused with pushing `none`. ConR's code ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
+    label_distance: LabelDistance = "l2"
+    """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""
+    denominator: Denominator | None = None
+    """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: as
+    `variant` says (nyu: official)."""
+    outer_weight: bool | None = None
+    """Whether the anchor's sample weight multiplies its loss as well; null: it does in the variant official only."""
+
+
+class ConR(PairTerm):
     """ConR: pushes apart what is predicted alike but labelled apart (Keramati et al., ICLR 2024); formula: `conr`."""
 
     beta: float = Field(default=4.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 4 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
-    omega: float = Field(default=1.0, ge=0)
-    """Similarity window for labels and predictions, in the label's unit. Official: 1 year (AgeDB, IMDB-WIKI), 0.2 m
-    (NYUD2)."""
-    tau: float = Field(default=0.07, gt=0)
-    """Temperature, without unit; where it is learned, its starting value. Effective in the official code: 0.07 (AgeDB,
-    whatever its flag says; IMDB-WIKI), 0.2 (NYUD2)."""
-    push_power: float = Field(default=0.01, ge=0)
-    """The pushing weight's growth with the label distance, per label unit; 0 with pushing `exp`: the sample weight alone.
-    Official ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
-    label_distance: LabelDistance = "l2"
-    """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""
     variant: Literal["official", "nyu", "paper"] = "official"
     """official: the code of AgeDB and IMDB-WIKI, the default because the published numbers were made with it; nyu: the
     code of NYUD2, for one label, prediction and weight per image, the means of its maps; paper: without the additions of
-    the code. It sets the three switches below, which separate them."""
+    the code. It sets pushing, denominator and outer_weight, which separate them."""
     pushing: Pushing | None = None
     """Pushing weight of a negative: exp `w_i exp(e D_ij)`; linear `w_i e D_ij`; none 1; null: linear in nyu, else exp."""
-    denominator: Denominator | None = None
-    """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: paper
-    in paper, else official."""
-    outer_weight: bool | None = None
-    """Whether the anchor's sample weight multiplies its loss as well; null: it does in official only."""
 
     @property
     def weight(self) -> float:

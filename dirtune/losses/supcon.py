@@ -32,30 +32,35 @@ from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, r
 Similarity = Literal["cosine", "neg_euclidean"]
 
 
-class SupCon(TemperedTerm):
-    """Naive SupCon: pulls together equal label bins (ACCon's Eq. 1, after Khosla et al., 2020); formula: `supcon`."""
+class BinTerm(TemperedTerm):
+    """The settings of the terms whose positives are the other rows of the anchor's label bin."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. ACCon's code: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""
     tau: float = Field(default=0.05, gt=0)
     """Temperature, without unit; where it is learned, its starting value. ACCon's code: 0.05 (AgeDB, IMDB-WIKI), 1
     (STS-B, where its flag has no effect)."""
-    epsilon: float = Field(default=1e-5, ge=0)
-    """official: smoothing of each anchor's mean, as a number of positives; 0 is the exact mean. Unused by paper and by
-    joint positives."""
-    variant: Literal["official", "paper"] = "official"
-    """official: the smoothed mean of the code, as the published numbers were made with it; paper: the exact mean."""
     reduction: Reduction = "all"
     """all: mean over all anchors, as paper and code; valid: only over those that have a positive."""
-    similarity: Similarity = "cosine"
-    """cosine: as paper and code; neg_euclidean: the negative distance, as in Rank-N-Contrast (Zha et al., NeurIPS 2023),
-    where `tau` has the unit of a distance (there 2)."""
     positives: Positives = "each"
     """each: one logarithm per positive, as paper and code; joint: one for all of them."""
 
     @property
     def weight(self) -> float:
         return self.gamma
+
+
+class SupCon(BinTerm):
+    """Naive SupCon: pulls together equal label bins (ACCon's Eq. 1, after Khosla et al., 2020); formula: `supcon`."""
+
+    epsilon: float = Field(default=1e-5, ge=0)
+    """official: smoothing of each anchor's mean, as a number of positives; 0 is the exact mean. Unused by paper and by
+    joint positives."""
+    variant: Literal["official", "paper"] = "official"
+    """official: the smoothed mean of the code, as the published numbers were made with it; paper: the exact mean."""
+    similarity: Similarity = "cosine"
+    """cosine: as paper and code; neg_euclidean: the negative distance, as in Rank-N-Contrast (Zha et al., NeurIPS 2023),
+    where `tau` has the unit of a distance (there 2)."""
 
     def at_temperature(
         self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
