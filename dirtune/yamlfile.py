@@ -55,10 +55,18 @@ def read_yaml(path: Path) -> Any:
     Raises:
         InputError: the file is missing, not text, or not YAML.
     """
+    return parse_yaml(read_text(path), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: the file is missing or not text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(Fault(where=str(path), rule="no such file")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
-    return parse_yaml(text, where=str(path))

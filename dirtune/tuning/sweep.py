@@ -36,7 +36,7 @@ from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, paramet
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
-from dirtune.yamlfile import parse_yaml
+from dirtune.yamlfile import parse_yaml, read_text
 
 STUDY_FILE, PROVENANCE, OPTUNA = "study.yaml", "provenance.json", "optuna.db"
 
@@ -79,11 +79,7 @@ def sweep(
         InputError: the study or the data are not usable, or the folder holds another study.
     """
     path = find_study(study)
-    resolved = load_study(study)
-    manifest = _fitting_manifest(resolved, data)
-    folder = _study_folder(results, resolved.name)
-    _claim(folder, resolved, manifest, path.read_bytes())
-    return _run(resolved, manifest, folder, Storage.at(data), view or Silent())
+    return _complete(read_text(path), str(path), data=data, results=results, view=view)
 
 
 def resume(
@@ -108,12 +104,20 @@ def resume(
                 where=str(results), rule="no sweep of this study to resume", got=name, known=known
             )
         )
-    text = folder.read(STUDY_FILE)
-    where = folder.path(STUDY_FILE)
-    resolved = resolve(parse_yaml(text.decode(), where=where), where=where)
-    manifest = _fitting_manifest(resolved, data)
-    _claim(folder, resolved, manifest, text)
-    return _run(resolved, manifest, folder, Storage.at(data), view or Silent())
+    text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
+    return _complete(text, where, data=data, results=results, view=view)
+
+
+def _complete(
+    text: str, where: str, *, data: str | Path, results: str | Path, view: View | None
+) -> SweepSummary:
+    """Run what is not recorded yet of the study in a file's text."""
+    study = resolve(parse_yaml(text, where=where), where=where)
+    manifest = _fitting_manifest(study, data)
+    folder = _study_folder(results, study.name)
+    claim = _Claim(study, manifest, text)
+    claim.refuse_another(folder)
+    return _run(claim, folder, Storage.at(data), view or Silent())
 
 
 def _study_folder(results: str | Path, name: str) -> Storage:
@@ -137,12 +141,27 @@ def _plan(
     )  # fmt: skip
 
 
-def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: bytes) -> None:
-    """Make the folder this study's, or see that it already is."""
-    data = {"name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit}
-    plain = {**study.plain(), "data": data}
-    if folder.exists(RESOLVED):
-        differences = list(_differences(json.loads(folder.read(RESOLVED)), plain))
+@dataclass(frozen=True)
+class _Claim:
+    """A study that takes a folder, or continues in the one it has."""
+
+    study: ResolvedStudy
+    manifest: Manifest
+    text: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        manifest = self.manifest
+        data = {
+            "name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit,
+        }  # fmt: skip
+        return {**self.study.plain(), "data": data}
+
+    def refuse_another(self, folder: Storage) -> None:
+        """See that the folder holds no other study, before anything is started."""
+        if not folder.exists(RESOLVED):
+            return
+        differences = list(_differences(json.loads(folder.read(RESOLVED)), self.plain))
         if differences:
             raise InputError(
                 [Fault(where=folder.path(), rule="holds another study of this name")]
@@ -151,12 +170,16 @@ def _claim(folder: Storage, study: ResolvedStudy, manifest: Manifest, text: byte
                     for key, text in differences
                 ]
             )
-        return
-    folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
-    # A copy, so that metrics with other label bins can be computed where the data are not.
-    folder.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
-    folder.write(STUDY_FILE, text)
-    folder.write(RESOLVED, json.dumps(plain, indent=1).encode())
+
+    def take(self, folder: Storage) -> None:
+        """Make the folder this study's, unless it already is."""
+        if folder.exists(RESOLVED):
+            return
+        folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
+        # A copy, so that metrics with other label bins can be computed where the data are not.
+        folder.write(MANIFEST, self.manifest.model_dump_json(indent=1).encode())
+        folder.write(STUDY_FILE, self.text.encode())
+        folder.write(RESOLVED, json.dumps(self.plain, indent=1).encode())
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -170,13 +193,12 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, st
         yield key, f"was {before!r}, is now {now!r}"
 
 
-def _run(
-    study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage, view: View
-) -> SweepSummary:
+def _run(claim: _Claim, folder: Storage, data: Storage, view: View) -> SweepSummary:
+    study, manifest = claim.study, claim.manifest
     endings = _recorded_endings(folder)
     for trial_id in endings:
         tidy(folder, trial_id)
-    with ray_session(), _optuna_storage(folder) as storage:
+    with ray_session():
         cluster = ray.cluster_resources()
         found = _plan(
             study,
@@ -185,16 +207,18 @@ def _run(
             cpus=cluster.get("CPU", 0),
             gpus=cluster.get("GPU", 0),
         )
-        agenda = Agenda(
-            study, storage=storage, fingerprint=manifest.fingerprint,
-            code_version=code_version(), recorded=endings,
-        )  # fmt: skip
-        driver = Driver(agenda, folder, view, found.concurrent)
-        view.begin(found)
-        if not agenda.is_empty:
-            settings = _worker_settings(study, manifest, folder, data)
-            run_with_tune(study, driver, settings, materialise(data, manifest))
-            compact(folder)
+        claim.take(folder)  # only now: a study that does not fit the cluster leaves nothing behind
+        with _optuna_storage(folder) as storage:
+            agenda = Agenda(
+                study, storage=storage, fingerprint=manifest.fingerprint,
+                code_version=code_version(), recorded=endings,
+            )  # fmt: skip
+            driver = Driver(agenda, folder, view, found.concurrent)
+            view.begin(found)
+            if not agenda.is_empty:
+                settings = _worker_settings(study, manifest, folder, data)
+                run_with_tune(study, driver, settings, materialise(data, manifest))
+                compact(folder)
     return SweepSummary(
         folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed,
         left=found.total - len(endings) - sum(driver.counts.values()),

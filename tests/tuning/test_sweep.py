@@ -340,3 +340,12 @@ def test_a_driver_killed_at_random_moments_ends_with_the_tables_of_an_undisturbe
     dirtune.sweep(path, data=digits, results=undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     assert rows("select count(*) c from trials", killed)["c"][0] == 6
+
+
+def test_a_study_that_does_not_fit_the_cluster_leaves_nothing_behind(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(resources={"cpus": 64})
+    with pytest.raises(InputError, match="one trial needs 64 CPUs"):
+        dirtune.sweep(path, data=digits, results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
