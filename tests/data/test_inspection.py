@@ -13,31 +13,18 @@ import pytest
 from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
 from dirtune.data.splits.known import KNOWN_SPLITS
 from dirtune.errors import InputError
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo
 from dirtune.reweighting import LDS
 from dirtune.reweighting.density import label_bins
 from dirtune.storage import Storage
+from tests.data.manifests import AGES
 
-MANIFEST = Manifest(
-    name="ages",
-    inputs={"image": InputSpec(kind="image", shape=(3, 8, 8))},
-    label=LabelSpec(name="age", unit="years", low=0, high=4, bin_width=1, num_bins=4),
-    shot_rules={"counts": ShotRule(), "listed": ShotRule(many_bins=(3,), medium_bins=(0,))},
-    default_shot_rule="counts",
-    splits={
-        "train": SplitInfo(files=("version-0/train/a.parquet",), rows=132, bin_counts=(1, 101, 30, 0)),
-        "test": SplitInfo(files=("version-0/test/a.parquet",), rows=10, bin_counts=(1, 2, 3, 4)),
-    },
-    content_hash="0123456789abcdef" * 4,
-    split_fingerprint="f" * 64,
-    notes=("two look alike",),
-)  # fmt: skip
 COUNTS = [1, 101, 30, 0]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    Storage.at(tmp_path).write("ages/manifest.json", MANIFEST.model_dump_json().encode())
+    Storage.at(tmp_path).write("ages/manifest.json", AGES.model_dump_json().encode())
     return tmp_path
 
 
@@ -72,7 +59,7 @@ def test_the_effective_density_is_the_weighted_mean_of_neighbouring_counts() -> 
                 total += weight * COUNTS[centre + offset]
         expected.append(total / 2.0)
     np.testing.assert_allclose(effective_density(COUNTS, lds), expected)
-    np.testing.assert_allclose(inspection_of(MANIFEST, lds=lds).density, expected)
+    np.testing.assert_allclose(inspection_of(AGES, lds=lds).density, expected)
 
 
 def test_without_width_the_effective_density_is_the_counts() -> None:
@@ -120,26 +107,26 @@ def test_a_published_split_is_recognised_and_its_look_alike_is_told_apart(root: 
         split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
         for split, rows in known.sizes.items()
     }
-    published = MANIFEST.model_copy(
+    published = AGES.model_copy(
         update={"name": known.data, "split_fingerprint": known.fingerprint, "splits": splits}
     )
     assert inspection_of(published).notes == (f"the split is {known.title}", "two look alike")
     other = published.model_copy(update={"split_fingerprint": "0" * 64})
     assert "not the rows of any list" in inspection_of(other).notes[0]
-    assert inspection_of(MANIFEST).notes == ("two look alike",)
+    assert inspection_of(AGES).notes == ("two look alike",)
 
 
 def test_a_note_that_ingest_has_made_already_stands_once() -> None:
     (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
     note = f"the split is {known.title}"
-    published = MANIFEST.model_copy(
+    published = AGES.model_copy(
         update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)}
     )
     assert inspection_of(published).notes == (note,)
 
 
 def test_every_bin_is_a_row() -> None:
-    seen = inspection_of(MANIFEST, lds=LDS(size=1))
+    seen = inspection_of(AGES, lds=LDS(size=1))
     rows = seen.bin_rows()
     assert [row.bin for row in rows] == [0, 1, 2, 3]
     assert [row.edges for row in rows] == [((0, 1),), ((1, 2),), ((2, 3),), ((3, 4),)]
@@ -153,7 +140,7 @@ def _grid() -> Manifest:
     yaw = LabelSpec(name="yaw", unit="degrees", low=-3, high=3, bin_width=2, num_bins=3)
     splits = {"train": SplitInfo(files=("v/a",), rows=141, bin_counts=(0, 30, 1, 5, 101, 4))}
     label = LabelSpec.grid("gaze", "degrees", (pitch, yaw))
-    return MANIFEST.model_copy(update={"label": label, "splits": splits})
+    return AGES.model_copy(update={"label": label, "splits": splits})
 
 
 def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
@@ -174,9 +161,9 @@ def test_labels_of_several_dimensions_are_not_smoothed() -> None:
 def test_the_first_image_is_the_one_to_show() -> None:
     vector = InputSpec(kind="vector", shape=(2,))
     image = InputSpec(kind="image", shape=(1, 2, 2))
-    both = MANIFEST.model_copy(update={"inputs": {"v": vector, "left": image, "right": image}})
+    both = AGES.model_copy(update={"inputs": {"v": vector, "left": image, "right": image}})
     assert inspection_of(both).image_input == "left"
-    assert inspection_of(MANIFEST.model_copy(update={"inputs": {"v": vector}})).image_input is None
+    assert inspection_of(AGES.model_copy(update={"inputs": {"v": vector}})).image_input is None
 
 
 def test_inspecting_loads_neither_ray_nor_torch_nor_matplotlib() -> None:

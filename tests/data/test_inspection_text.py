@@ -5,24 +5,16 @@ from __future__ import annotations
 import pytest
 
 from dirtune.data.inspection import inspection_of
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo
 from dirtune.reweighting import LDS
+from tests.data.manifests import AGES
 
-MANIFEST = Manifest(
-    name="ages",
-    inputs={"image": InputSpec(kind="image", shape=(3, 8, 8), encoding="jpeg", quality=90)},
-    label=LabelSpec(name="age", unit="years", low=0, high=4, bin_width=1, num_bins=4),
-    shot_rules={"counts": ShotRule(), "listed": ShotRule(many_bins=(3,), medium_bins=(0,))},
-    default_shot_rule="counts",
-    splits={
-        "train": SplitInfo(files=("version-0/train/a.parquet",), rows=132, bin_counts=(1, 101, 30, 0)),
-        "test": SplitInfo(files=("version-0/test/a.parquet",), rows=10, bin_counts=(1, 2, 3, 4)),
-    },
-    content_hash="0123456789abcdef" * 4,
-    split_fingerprint="f" * 64,
-    group="person",
-    notes=("two look alike",),
-)  # fmt: skip
+MANIFEST = AGES.model_copy(
+    update={
+        "inputs": {"image": InputSpec(kind="image", shape=(3, 8, 8), encoding="jpeg", quality=90)},
+        "group": "person",
+    }
+)
 
 
 def test_the_text_shows_counts_histogram_weights_and_notes() -> None:

@@ -22,36 +22,30 @@ from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, misfit, only_input
 
 
-class ResNet18(Frozen):
+class _Named(Frozen):
+    name: str
+    weights_file: str | None = None
+    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator or the weights file.
+
+        Raises:
+            InputError: the inputs do not fit, or the weights file cannot be used.
+        """
+        return _build(self.name, inputs, self.weights_file)
+
+
+class ResNet18(_Named):
     """ResNet-18, 512 values; reads one image input of one or three channels."""
 
     name: Literal["resnet18"] = "resnet18"
-    weights_file: str | None = None
-    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
-
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator or the weights file.
-
-        Raises:
-            InputError: the inputs do not fit, or the weights file cannot be used.
-        """
-        return _build(self.name, inputs, self.weights_file)
 
 
-class ResNet50(Frozen):
+class ResNet50(_Named):
     """ResNet-50, 2048 values; reads one image input of one or three channels."""
 
     name: Literal["resnet50"] = "resnet50"
-    weights_file: str | None = None
-    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
-
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator or the weights file.
-
-        Raises:
-            InputError: the inputs do not fit, or the weights file cannot be used.
-        """
-        return _build(self.name, inputs, self.weights_file)
 
 
 class _ResNet(Encoder):
