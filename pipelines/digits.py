@@ -13,7 +13,6 @@ Everything depends on the option `seed` alone; the content hash is the same on e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ import ray.data
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from dirtune.data.columns import Columns
 from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.storage import Storage
-from pipelines.embedded import Options, ingest_made
+from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "digits"
 RECIPE = 1  # counted up whenever the same options would give other samples
@@ -50,16 +50,12 @@ class Plan:
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
-    """Render the digits and write them, unless the same seed has been ingested.
+    """Render the digits and write them, unless the same options have been ingested.
 
     Raises:
-        InputError: raw files were given.
+        InputError: raw files were given, or the rows cannot be split as asked.
     """
-    return ingest_made(
-        storage, raw, options, name=NAME, recipe=RECIPE, make=partial(_splits, options.seed), label=LABEL,
-        inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))},
-        source="sklearn.datasets.load_digits", note="the three splits use different digits",
-    )  # fmt: skip
+    return ingest_made(storage, raw, options, DIGITS)
 
 
 def training_counts() -> NDArray[np.int64]:
@@ -81,12 +77,15 @@ def plans(seed: int) -> dict[str, Plan]:
     return {split: _plan(seed, split, pool, counts[split]) for split, pool in pools.items()}
 
 
-def _splits(seed: int) -> dict[str, ray.data.Dataset]:
-    # Here, because it is half of what a Ray worker would import of this module.
-    from sklearn.datasets import load_digits
-
-    pixels = load_digits().images
-    return {split: _rendered(split, plan, pixels) for split, plan in plans(seed).items()}
+def _columns(seed: int) -> dict[str, Columns]:
+    return {
+        split: {
+            "sample_id": np.array([f"{split}-{row:05d}" for row in range(len(plan.angles))]),
+            "source": plan.sources,
+            "label": plan.angles,
+        }
+        for split, plan in plans(seed).items()
+    }
 
 
 def _plan(seed: int, split: str, pool: NDArray[np.int64], counts: NDArray[np.int64]) -> Plan:
@@ -97,15 +96,12 @@ def _plan(seed: int, split: str, pool: NDArray[np.int64], counts: NDArray[np.int
     return Plan(sources=np.resize(pool, len(bins)), angles=LABEL.low + bins + within)
 
 
-def _rendered(split: str, plan: Plan, pixels: NDArray[np.float64]) -> ray.data.Dataset:
-    table = pa.table(
-        {
-            "sample_id": [f"{split}-{row:05d}" for row in range(len(plan.angles))],
-            "source": plan.sources,
-            "label": plan.angles,
-        }
-    )
-    dataset = ray.data.from_arrow(table, override_num_blocks=_BLOCKS)
+def _rendered(rows: Columns) -> ray.data.Dataset:
+    # Here, because it is half of what a Ray worker would import of this module.
+    from sklearn.datasets import load_digits
+
+    dataset = ray.data.from_arrow(pa.table(rows), override_num_blocks=_BLOCKS)
+    pixels = load_digits().images
     return dataset.map_batches(_render, fn_kwargs={"pixels": pixels}, batch_format="numpy")
 
 
@@ -144,3 +140,11 @@ def rotated(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:
     )
     turned: NDArray[np.uint8] = np.rint(values * (255 / 16)).astype(np.uint8)
     return turned
+
+
+DIGITS = MadeSet(
+    name=NAME, recipe=RECIPE, label=LABEL,
+    inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))},
+    source="sklearn.datasets.load_digits", note="the three splits use different digits",
+    make=_columns, dataset=_rendered,
+)  # fmt: skip

@@ -3,56 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from pydantic import Field
 from ray.data import Dataset
 
+from dirtune.data.columns import Columns
 from dirtune.data.session import ray_session
+from dirtune.data.splits import Assignment, Rows, Splitting, held_out_rule, split_rows
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, digest
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.frozen import digest
+from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.storage import Storage
 
 
-class Options(Frozen):
-    """Settings of the ingest."""
+class Options(Splitting):
+    """Settings of the ingest; `published` are the splits that the set is made with."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Draws every sample of every split."""
 
 
-def ingest_made(
-    storage: Storage,
-    raw: Path | None,
-    options: Options,
-    *,
-    name: str,
-    recipe: int,
-    make: Callable[[], Mapping[str, Dataset]],
-    inputs: Mapping[str, InputSpec],
-    label: LabelSpec,
-    source: str,
-    note: str,
-) -> Manifest:
-    """Make the splits and write them, unless the same seed has been ingested.
+@dataclass(frozen=True, kw_only=True)
+class MadeSet:
+    """What one such set is."""
 
-    Args:
-        recipe: counted up whenever the same options would give other samples.
-        make: the splits, as `dirtune.data.store.write_dataset` wants them; called within a Ray session.
+    name: str
+    recipe: int  # counted up whenever the same options would give other samples
+    label: LabelSpec
+    inputs: Mapping[str, InputSpec]
+    source: str
+    note: str  # holds of the splits that it is made with
+    make: Callable[
+        [int], Mapping[str, Columns]
+    ]  # of a seed: `sample_id`, `label` and more, by split
+    dataset: Callable[[Columns], Dataset]  # of some rows: as `write_dataset` wants them
+
+
+def ingest_made(storage: Storage, raw: Path | None, options: Options, made: MadeSet) -> Manifest:
+    """Make a set and write it, unless the same options have been ingested.
 
     Raises:
-        InputError: raw files were given.
+        InputError: raw files were given, or the rows cannot be split as asked.
     """
     if raw is not None:
-        rule = f"{name} is made, not read, and takes no raw files"
-        raise InputError(Fault(where=name, key="raw", rule=rule, got=str(raw)))
-    request = digest({"pipeline": name, "recipe": recipe, "options": options.model_dump()})
-    if (present := find_ingested(storage, name, request)) is not None:
+        rule = f"{made.name} is made, not read, and takes no raw files"
+        raise InputError(Fault(where=made.name, key="raw", rule=rule, got=str(raw)))
+    request = digest(
+        {"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()}
+    )
+    if (present := find_ingested(storage, made.name, request)) is not None:
         return present
+    columns, assignment = _split(made, options)
+    rules = {"counts": ShotRule()}
+    if assignment.held_out:
+        rules["held_out"] = held_out_rule(assignment.held_out, made.label.num_bins)
     with ray_session():
         return write_dataset(
-            storage, name, make(), inputs=inputs, label=label,
-            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-            source={"raw": source, "seed": str(options.seed), "request": request}, notes=(note,),
+            storage, made.name,
+            {split: made.dataset(_rows_of(columns, assignment, split)) for split in SPLITS},
+            inputs=made.inputs, label=made.label, shot_rules=rules, default_shot_rule="counts",
+            source={"raw": made.source, "seed": str(options.seed), "request": request},
+            notes=(*((made.note,) if options.split == "published" else ()), *assignment.notes),
         )  # fmt: skip
+
+
+def _split(made: MadeSet, options: Options) -> tuple[Columns, Assignment]:
+    by_split = made.make(options.seed)
+    names = by_split["train"].keys()
+    columns = {name: np.concatenate([by_split[split][name] for split in SPLITS]) for name in names}
+    published = np.repeat(SPLITS, [len(by_split[split]["label"]) for split in SPLITS])
+    rows = Rows(
+        name=made.name, label=made.label, ids=columns["sample_id"], labels=columns["label"],
+        published=published,
+    )  # fmt: skip
+    return columns, split_rows(rows, options)
+
+
+def _rows_of(columns: Columns, assignment: Assignment, split: str) -> Columns:
+    members = assignment.members(split)
+    return {name: values[members] for name, values in columns.items()}

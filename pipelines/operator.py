@@ -13,7 +13,6 @@ over 100 bins of [-1, 1), validation (5 per bin) and test (10 per bin) are balan
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 from dirtune.storage import Storage
-from pipelines.embedded import Options, ingest_made
+from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "operator"
 RECIPE = 1  # counted up whenever the same options would give other samples
@@ -42,16 +41,12 @@ _ROUNDED = 6  # decimals of a label, so that it is the same on every machine
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
-    """Draw the functions and write them, unless the same seed has been ingested.
+    """Draw the functions and write them, unless the same options have been ingested.
 
     Raises:
-        InputError: raw files were given.
+        InputError: raw files were given, or the rows cannot be split as asked.
     """
-    return ingest_made(
-        storage, raw, options, name=NAME, recipe=RECIPE, make=partial(_splits, options.seed), label=LABEL,
-        inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))},
-        source="drawn from a Gaussian process", note="no function is in two splits",
-    )  # fmt: skip
+    return ingest_made(storage, raw, options, OPERATOR)
 
 
 def training_counts() -> NDArray[np.int64]:
@@ -66,10 +61,6 @@ def samples(seed: int) -> dict[str, Columns]:
     wanted = {split: np.full(LABEL.num_bins, number) for split, number in PER_BIN.items()}
     wanted["train"] = training_counts()
     return {split: _filled(seed, split, counts) for split, counts in wanted.items()}
-
-
-def _splits(seed: int) -> dict[str, ray.data.Dataset]:
-    return {split: _dataset(columns) for split, columns in samples(seed).items()}
 
 
 def _filled(seed: int, split: str, wanted: NDArray[np.int64]) -> Columns:
@@ -150,3 +141,11 @@ def _dataset(columns: Columns) -> ray.data.Dataset:
 
 def _stacked(batch: Columns) -> Columns:
     return {**batch, "function": np.stack(list(batch["function"]))}
+
+
+OPERATOR = MadeSet(
+    name=NAME, recipe=RECIPE, label=LABEL,
+    inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))},
+    source="drawn from a Gaussian process", note="no function is in two splits",
+    make=samples, dataset=_dataset,
+)  # fmt: skip
