@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: a library may catch the exception where it cannot be passed on, as in a callback of Ray."""
+"""Ctrl-C that is not lost, although a library catches the exception in a callback, or leaves its own handler behind."""
 
 from __future__ import annotations
 
@@ -36,3 +36,17 @@ def noticed_interrupts() -> Iterator[Callable[[], None]]:
         yield raise_if_pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def handlers_put_back(*signals: signal.Signals) -> Iterator[None]:
+    """Afterwards the handlers of these signals are those from before, whatever was installed meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dirtune.interrupts import noticed_interrupts
+from dirtune.interrupts import handlers_put_back, noticed_interrupts
 
 
 def test_an_interrupt_that_somebody_caught_is_raised_again() -> None:
@@ -41,3 +41,10 @@ def test_outside_of_the_main_thread_nothing_is_changed() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_handler_that_somebody_left_is_taken_away() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with handlers_put_back(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+    assert signal.getsignal(signal.SIGUSR1) is before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from dirtune.data.stream import Blocks
+from dirtune.interrupts import handlers_put_back
 from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
@@ -188,6 +190,8 @@ def run_with_tune(
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         _tune_settings(driver.concurrent),
+        # Tune leaves its own, and the next Ctrl-C in this process would only tell a sweep that is over to end.
+        handlers_put_back(signal.SIGINT, signal.SIGUSR1),
     ):
         tuner = tune.Tuner(
             tune.with_resources(

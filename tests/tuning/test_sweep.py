@@ -68,8 +68,9 @@ def metrics(results: Path, study: str = "tiny") -> pd.DataFrame:
 def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    path = study_file()
+    path, handler = study_file(), signal.getsignal(signal.SIGINT)
     first = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert first.run == {"complete": 4}
     assert first.reused == 0
     trials = rows("select * from trials order by arm, seed", tmp_path)

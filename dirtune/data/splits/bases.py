@@ -41,10 +41,10 @@ def _published(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[S
 def _made(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
     chosen = _needed(recipe, rows)
     splits = made(rows.ids, rows.bins_of_width(chosen.bin_width), chosen, seed=request.split_seed)
-    width = chosen.bin_width or rows.label.bin_width
+    bin_ = f"{chosen.bin_width:g} {rows.label.unit}" if chosen.bin_width else "label bin"
     return splits, (
-        f"split: made, min(n // {chosen.one_in}, {chosen.per_bin}) rows for val and for test per {width:g} "
-        f"{rows.label.unit}, seed {request.split_seed}"
+        f"split: made, min(n // {chosen.one_in}, {chosen.per_bin}) rows for val and for test per {bin_}, "
+        f"seed {request.split_seed}"
     )
 
 

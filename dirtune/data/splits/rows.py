@@ -57,9 +57,16 @@ class Rows:
         return label_bins(self.labels, self.label)
 
     def bins_of_width(self, width: float | None) -> NDArray[np.int64]:
-        """The bin of each row if bins were this wide; none: the label bins."""
+        """The bin of each row if bins were this wide; none: the label bins.
+
+        Raises:
+            InputError: the label has several dimensions, whose bins are cells of a grid.
+        """
         if width is None:
             return self.bins
+        if len(self.label.axes) > 1:
+            rule = "the cells of a label of several dimensions have no one width"
+            raise InputError(Fault(where=self.name, key="bin_width", rule=rule, got=width))
         number = int(np.ceil(self.label.range / width - 1e-9))
         wider = {"bin_width": width, "num_bins": number}
         return label_bins(self.labels, self.label.model_copy(update=wider))

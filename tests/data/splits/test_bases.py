@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dirtune.data.splits import Recipe, Splitting
+from dirtune.data.splits import Recipe, Rows, Splitting
 from dirtune.data.splits.bases import dealt
 from dirtune.errors import InputError
+from dirtune.manifest import LabelSpec
 
 RECIPE = Recipe(per_bin=5)
 
@@ -56,3 +57,15 @@ def test_what_the_data_set_lacks_is_named(ages):
     strange = replace(ages, published=np.array(["train", "dev"] * 450, dtype=object))
     with pytest.raises(InputError, match="unknown split in the raw files, got 'dev'"):
         dealt(strange, Splitting(), None)
+
+
+def test_cells_of_a_grid_are_drawn_from_as_they_are() -> None:
+    axis = LabelSpec(name="angle", unit="degrees", low=0, high=4, bin_width=2, num_bins=2)
+    rows = Rows(
+        name="gaze", label=LabelSpec.grid("gaze", "degrees", (axis, axis)),
+        ids=np.arange(40).astype(str), labels=np.random.default_rng(0).uniform(0, 4, (40, 2)),
+    )  # fmt: skip
+    _, note = dealt(rows, Splitting(split="made"), Recipe(per_bin=2, one_in=2))
+    assert note == "split: made, min(n // 2, 2) rows for val and for test per label bin, seed 0"
+    with pytest.raises(InputError, match="bin_width: the cells of a label of several dimensions"):
+        dealt(rows, Splitting(split="made"), Recipe(per_bin=2, bin_width=1.0))
