@@ -44,6 +44,7 @@ def plan_table(plan: Plan) -> Table:
     table.caption = (
         f"{plan.total} trials ({plan.recorded} recorded), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
+        + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
     return table
 

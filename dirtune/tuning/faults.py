@@ -25,16 +25,30 @@ def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[
     for key, owner in (("seed", "seeds"), ("objective", "objective")):
         if key in study.base:
             yield Fault(where=where, key=f"base.{key}", rule=f"is set by the study's own `{owner}`")
-    for path, values in study.axes.items():
-        if len({canonical_json(value) for value in values}) < len(values):
-            yield Fault(
-                where=where, key=f"axes.{path}", rule="a value stands twice", got=list(values)
-            )
     for path, knob in study.space.items():
         for name in knob.arms or ():
             if name not in arms:
                 yield Fault(
                     where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms
+                )
+        yield from _faults_of_condition(study, path, knob, where)
+
+
+def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Iterator[Fault]:
+    for axis, values in knob.when.items():
+        key = f"space.{path}.when.{axis}"
+        if axis not in study.axes:
+            yield Fault(where=where, key=key, rule="is no axis", known=list(study.axes))
+            continue
+        for value in values:
+            if value not in study.axes[axis]:
+                rule = "is no value of this axis"
+                yield Fault(
+                    where=where,
+                    key=key,
+                    rule=rule,
+                    got=value,
+                    known=list(map(str, study.axes[axis])),
                 )
 
 

@@ -22,6 +22,8 @@ Scalar: TypeAlias = bool | int | float | str | None
 class _Knob(Frozen):
     arms: tuple[str, ...] | None = None
     """The only arms in which it is searched; none: every arm that has the setting."""
+    when: dict[str, tuple[Scalar, ...]] = {}
+    """Axes by dotted path, and the values at which it is searched; an axis that is not named puts no condition."""
 
 
 class _Interval(_Knob):

@@ -7,10 +7,9 @@ reported at once. A study is data; nothing in it names a path or a machine.
 from __future__ import annotations
 
 import importlib.resources
-import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from dirtune.config import Objective, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, canonical_json, read
 from dirtune.presets import PRESET_KEYS, expanded
+from dirtune.tuning.arms import Derive, declared, faults_of_declaration
 from dirtune.tuning.faults import (
     faults_between_parts,
     faults_of_arms,
@@ -87,6 +87,10 @@ class Study(Frozen):
     """What all arms share: a `TrialConfig` without seed and objective."""
     arms: dict[str, dict[str, Any]] = {"base": {}}
     """Named arms: what is laid over `base`."""
+    parts: dict[str, dict[str, Any]] = {}
+    """Named changes of `base` that `derive` puts together."""
+    derive: Derive = Derive()
+    """Arms that follow from the parts and from the reference."""
     axes: dict[str, tuple[Any, ...]] = {}
     """Settings by dotted path and the values compared; every arm is crossed with every combination."""
     reference: str
@@ -106,6 +110,7 @@ class Arm:
     cell: Mapping[str, Any]
     config: TrialConfig
     knobs: Mapping[str, Knob]
+    is_derived: bool = False
 
     @property
     def cell_json(self) -> str:
@@ -121,6 +126,8 @@ class ResolvedStudy:
 
     study: Study
     arms: tuple[Arm, ...]
+    merged_into: Mapping[str, str] = field(default_factory=dict)
+    """Derived arms that are the same configuration as another arm, by name: that arm."""
 
     @property
     def name(self) -> str:
@@ -152,7 +159,7 @@ class ResolvedStudy:
             "trials": {arm.name: self.trials_in(arm) for arm in self.arms},
             "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
             "spaces": {
-                arm.name: {path: knob.model_dump(mode="json", exclude={"arms"}) for path, knob in arm.knobs.items()}
+                arm.name: {path: knob.model_dump(mode="json", exclude={"arms", "when"}) for path, knob in arm.knobs.items()}
                 for arm in self.searched_arms
             },
         }  # fmt: skip
@@ -202,21 +209,43 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
             Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__)
         )
     study = read(Study, raw, where=where)
-    faults = list(faults_between_parts(study, [name for name, _, _ in _cells(study)], where))
+    if faults := list(faults_of_declaration(study, where)):
+        raise InputError(faults)
+    cells = list(declared(study))
+    faults = list(faults_between_parts(study, [cell.name for cell in cells], where))
     base, base_faults = _expanded_base(study, where)
     faults += base_faults
     arms: list[Arm] = []
-    for name, cell, overlay in _cells(study):
+    for name, cell, overlay, is_derived in cells:
         config, found = _expanded_arm(base, overlay, where, f"arms.{name}")
         faults += [fault for fault in found if not is_of_base(fault, base_faults)]
         if not found:
-            knobs = _knobs_of(study, name, config)
-            arms.append(Arm(name=name, cell=cell, config=_config(config), knobs=knobs))
+            knobs = _knobs_of(study, name, cell, config)
+            arms.append(
+                Arm(
+                    name=name, cell=cell, config=_config(config), knobs=knobs, is_derived=is_derived
+                )
+            )
+    merged_into = _duplicates(arms, study.reference)
+    arms = [arm for arm in arms if arm.name not in merged_into]
     if not faults:
         faults += [*faults_of_space(study, arms, where), *faults_of_arms(arms, where)]
     if faults:
         raise InputError(faults)
-    return ResolvedStudy(study=study, arms=tuple(arms))
+    return ResolvedStudy(study=study, arms=tuple(arms), merged_into=merged_into)
+
+
+def _duplicates(arms: Sequence[Arm], reference: str) -> dict[str, str]:
+    """Derived arms that are the configuration of an arm before them, or of the reference, and which one that is."""
+    first: dict[str, str] = {
+        canonical_json(arm.config.plain()): arm.name for arm in arms if arm.name == reference
+    }
+    found = {}
+    for arm in arms:
+        kept = first.setdefault(canonical_json(arm.config.plain()), arm.name)
+        if kept != arm.name and arm.is_derived:
+            found[arm.name] = kept
+    return found
 
 
 def _expanded_base(study: Study, where: str) -> tuple[dict[str, Any], list[Fault]]:
@@ -254,26 +283,14 @@ def _config(plain: dict[str, Any]) -> TrialConfig:
     return TrialConfig.model_validate_json(json.dumps(plain))
 
 
-def _cells(study: Study) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Name, values on the axes, and overlay of every arm crossed with every combination of the axes."""
-    for arm, overlay in study.arms.items():
-        for values in itertools.product(*study.axes.values()):
-            cell = dict(zip(study.axes, values, strict=True))
-            settings = overlay
-            for path, value in cell.items():
-                settings = merged(settings, nested(path, value))
-            yield _cell_name(arm, cell, named=len(study.arms) > 1), cell, settings
-
-
-def _cell_name(arm: str, cell: Mapping[str, Any], *, named: bool) -> str:
-    values = [f"{path.rsplit('.', 1)[-1]}={json.dumps(value)}" for path, value in cell.items()]
-    return " ".join([arm, *values] if named or not values else values)
-
-
-def _knobs_of(study: Study, arm: str, config: dict[str, Any]) -> dict[str, Knob]:
+def _knobs_of(
+    study: Study, arm: str, cell: Mapping[str, Any], config: dict[str, Any]
+) -> dict[str, Knob]:
     full = _config(config).plain()
     return {
         path: knob
         for path, knob in study.space.items()
-        if leaf(full, path) is not None and (knob.arms is None or arm in knob.arms)
+        if leaf(full, path) is not None
+        and (knob.arms is None or arm in knob.arms)
+        and all(cell.get(axis) in values for axis, values in knob.when.items())
     }

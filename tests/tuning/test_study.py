@@ -235,3 +235,30 @@ def test_the_shipped_search_tunes_what_the_papers_name() -> None:
 
 def test_a_path_is_found_as_a_file(tmp_path: Path) -> None:
     assert find_study(str(tmp_path / "x.yaml")) == tmp_path / "x.yaml"
+
+
+def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
+    axes = {"model.projection_dim": [8, 16]}
+    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0}
+    raw = study(
+        reference="vanilla projection_dim=8", axes=axes,
+        space={"terms.conr.omega": {**knob, "when": {"model.projection_dim": [16]}}},
+    )  # fmt: skip
+    resolved = resolve(raw, where="t")
+    assert [arm.name for arm in resolved.searched_arms] == ["conr projection_dim=16"]
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"recipe.epochs": [1]}, "space.terms.conr.omega.when.recipe.epochs: is no axis"),
+        ({"model.projection_dim": [9]}, "is no value of this axis, got 9; known: 8, 16"),
+    ],
+)
+def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:
+    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
+    raw = study(
+        reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]},
+        space={"terms.conr.omega": knob},
+    )  # fmt: skip
+    assert any(message in fault for fault in faults_of(raw))
