@@ -42,11 +42,16 @@ def plan_table(plan: Plan) -> Table:
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
     table.caption = (
-        f"{plan.total} trials ({plan.recorded} recorded), {plan.concurrent} at once; each "
+        f"{plan.total} trials ({_of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
     return table
+
+
+def _of_recorded(plan: Plan) -> str:
+    aside = f", {plan.orphaned} orphaned" if plan.orphaned else ""
+    return f"{plan.recorded} recorded{aside}"
 
 
 def status_table(status: SweepStatus) -> Table:
@@ -99,7 +104,8 @@ def summary_text(summary: SweepSummary) -> str:
         ", ".join(f"{number} {status}" for status, number in summary.run.items())
         or "nothing to run"
     )
-    text = f"{counts}; {summary.reused} reused. Parquet: {summary.folder}/results"
+    aside = f", {summary.orphaned} orphaned" if summary.orphaned else ""
+    text = f"{counts}; {summary.reused} reused{aside}. Parquet: {summary.folder}/results"
     if summary.left:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         lost = f"{len(summary.crashed)} trials lost their worker ({reasons}); " if reasons else ""
@@ -140,7 +146,7 @@ class SweepView:
         self._total, self._done = plan.total, plan.recorded
         self._bar.update(self._task, total=plan.total, completed=plan.recorded)
         self._console.out(
-            f"{plan.study.name}: {plan.total} trials, {plan.recorded} recorded, {plan.concurrent} at once",
+            f"{plan.study.name}: {plan.total} trials, {_of_recorded(plan)}, {plan.concurrent} at once",
             highlight=False,
         )
 

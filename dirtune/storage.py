@@ -104,6 +104,12 @@ class Storage:
         elif kind != pafs.FileType.NotFound:
             self.filesystem.delete_file(self.path(name))
 
+    def move(self, name: str, to: str) -> None:
+        """Move a file; on an object store it is copied, then removed."""
+        if self.is_local:
+            Path(self.path(to)).parent.mkdir(parents=True, exist_ok=True)
+        self.filesystem.move(self.path(name), self.path(to))
+
     def _entries(self, folder: str) -> Iterator[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         return iter(self.filesystem.get_file_info(selector))

@@ -136,7 +136,14 @@ def test_a_catalogue_names_its_kind_and_every_entry() -> None:
 
 
 def summary(**changes: Any) -> SweepSummary:
-    usual: dict[str, Any] = {"folder": "/r/tiny", "reused": 2, "run": {}, "crashed": {}, "left": 0}
+    usual: dict[str, Any] = {
+        "folder": "/r/tiny",
+        "reused": 2,
+        "orphaned": 0,
+        "run": {},
+        "crashed": {},
+        "left": 0,
+    }
     return SweepSummary(**{**usual, **changes})
 
 

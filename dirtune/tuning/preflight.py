@@ -20,7 +20,8 @@ class Plan:
     study: ResolvedStudy
     rows: dict[str, int]  # samples by split
     trials: dict[str, int]  # by arm
-    recorded: int
+    recorded: int  # trials that need not be run
+    orphaned: int = 0  # recorded, and no longer planned
     concurrent: int
     parameters: dict[str, int]  # trainable parameters by arm
 

@@ -48,6 +48,11 @@ def planned_jobs(study: ResolvedStudy, fingerprint: str, code_version: str = "")
     ]
 
 
+def optuna_name(study: str, arm: str) -> str:
+    """What the search of an arm is called in the sweep's Optuna storage."""
+    return f"{study}/{arm}"
+
+
 class ArmSearch:
     """The search inside one arm: a budget of configurations, asked from and told to an Optuna study."""
 
@@ -58,7 +63,7 @@ class ArmSearch:
         self.fingerprint, self.code_version = fingerprint, code_version
         self._budget = study.trials_in(arm)
         self._optuna = optuna.create_study(
-            study_name=f"{study.name}/{arm.name}", storage=storage, load_if_exists=True,
+            study_name=optuna_name(study.name, arm.name), storage=storage, load_if_exists=True,
             direction="minimize" if study.study.objective.mode == "min" else "maximize",
         )  # fmt: skip
         earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]

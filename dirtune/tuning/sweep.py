@@ -7,13 +7,11 @@ from its checkpoint; Tune schedules, pauses and stops, and what it remembers is 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -22,23 +20,24 @@ from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import MANIFEST, Manifest
+from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import Status
-from dirtune.results.store import read_table, recorded
-from dirtune.results.studies import STUDY_FILE as RESOLVED
+from dirtune.results.store import read_table
 from dirtune.storage import Storage
-from dirtune.training.provenance import code_version, provenance
+from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
+from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml, read_text
 
-STUDY_FILE, PROVENANCE, OPTUNA = "study.yaml", "provenance.json", "optuna.db"
+OPTUNA = "optuna.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class SweepSummary:
 
     folder: str
     reused: int  # recorded before
+    orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
     crashed: Mapping[str, str]  # trials whose worker died, and why
     left: int  # trials that are not recorded now
@@ -54,11 +54,13 @@ class SweepSummary:
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
     """What `sweep` would run; starts nothing."""
-    resolved = load_study(study)
+    path = find_study(study)
+    text = read_text(path)
+    resolved = resolve(parse_yaml(text, where=str(path)), where=str(path))
     manifest = _fitting_manifest(resolved, data)
-    folder = _study_folder(results, resolved.name)
+    claim = Claim(_study_folder(results, resolved.name), resolved, manifest, text)
     machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    return _plan(resolved, manifest, recorded=len(recorded(folder)), **machine)
+    return _plan(resolved, manifest, claim.extension(), **machine)
 
 
 def sweep(
@@ -114,10 +116,8 @@ def _complete(
     """Run what is not recorded yet of the study in a file's text."""
     study = resolve(parse_yaml(text, where=where), where=where)
     manifest = _fitting_manifest(study, data)
-    folder = _study_folder(results, study.name)
-    claim = _Claim(study, manifest, text)
-    claim.refuse_another(folder)
-    return _run(claim, folder, Storage.at(data), view or Silent())
+    claim = Claim(_study_folder(results, study.name), study, manifest, text)
+    return _run(claim, Storage.at(data), view or Silent())
 
 
 def _study_folder(results: str | Path, name: str) -> Storage:
@@ -131,84 +131,32 @@ def _fitting_manifest(study: ResolvedStudy, data: str | Path) -> Manifest:
 
 
 def _plan(
-    study: ResolvedStudy, manifest: Manifest, *, recorded: int, cpus: float, gpus: float
+    study: ResolvedStudy, manifest: Manifest, extension: Extension, *, cpus: float, gpus: float
 ) -> Plan:
     return Plan(
-        study=study, recorded=recorded, parameters=parameters_of(study, manifest),
+        study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
         trials={arm.name: study.trials_in(arm) for arm in study.arms},
         concurrent=capacity(study, cpus, gpus),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """A study that takes a folder, or continues in the one it has."""
-
-    study: ResolvedStudy
-    manifest: Manifest
-    text: str
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        manifest = self.manifest
-        data = {
-            "name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit,
-        }  # fmt: skip
-        return {**self.study.plain(), "data": data}
-
-    def refuse_another(self, folder: Storage) -> None:
-        """See that the folder holds no other study, before anything is started."""
-        if not folder.exists(RESOLVED):
-            return
-        differences = list(_differences(json.loads(folder.read(RESOLVED)), self.plain))
-        if differences:
-            raise InputError(
-                [Fault(where=folder.path(), rule="holds another study of this name")]
-                + [
-                    Fault(where=folder.path(RESOLVED), key=key, rule=text)
-                    for key, text in differences
-                ]
-            )
-
-    def take(self, folder: Storage) -> None:
-        """Make the folder this study's, unless it already is."""
-        if folder.exists(RESOLVED):
-            return
-        folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
-        # A copy, so that metrics with other label bins can be computed where the data are not.
-        folder.write(MANIFEST, self.manifest.model_dump_json(indent=1).encode())
-        folder.write(STUDY_FILE, self.text.encode())
-        folder.write(RESOLVED, json.dumps(self.plain, indent=1).encode())
-
-
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys at which two plain values differ, and how."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *(name for name in now if name not in before)]:
-            yield from _differences(
-                before.get(name), now.get(name), f"{key}.{name}" if key else name
-            )
-    elif before != now:
-        yield key, f"was {before!r}, is now {now!r}"
-
-
-def _run(claim: _Claim, folder: Storage, data: Storage, view: View) -> SweepSummary:
-    study, manifest = claim.study, claim.manifest
-    endings = _recorded_endings(folder)
-    for trial_id in endings:
-        tidy(folder, trial_id)
+def _run(claim: Claim, data: Storage, view: View) -> SweepSummary:
+    folder, study, manifest = claim.folder, claim.study, claim.manifest
+    extension = claim.extension()
+    refuse_if_held(folder)  # before Ray starts
     with ray_session():
         cluster = ray.cluster_resources()
         found = _plan(
-            study,
-            manifest,
-            recorded=len(endings),
-            cpus=cluster.get("CPU", 0),
-            gpus=cluster.get("GPU", 0),
+            study, manifest, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0)
         )
-        claim.take(folder)  # only now: a study that does not fit the cluster leaves nothing behind
-        with _optuna_storage(folder) as storage:
+        # Only now: a study that does not fit the cluster leaves nothing behind.
+        with held(folder), _optuna_storage(folder) as storage:
+            claim.forget_changed_searches(storage)
+            claim.take()
+            endings = _recorded_endings(folder)
+            for trial_id in endings:
+                tidy(folder, trial_id)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
@@ -220,8 +168,9 @@ def _run(claim: _Claim, folder: Storage, data: Storage, view: View) -> SweepSumm
                 run_with_tune(study, driver, settings, materialise(data, manifest))
                 compact(folder)
     return SweepSummary(
-        folder=folder.path(), reused=len(endings), run=driver.counts, crashed=driver.crashed,
-        left=found.total - len(endings) - sum(driver.counts.values()),
+        folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
+        run=driver.counts, crashed=driver.crashed,
+        left=max(0, found.total - len(endings) - sum(driver.counts.values())),
     )  # fmt: skip
 
 

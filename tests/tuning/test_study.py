@@ -252,7 +252,7 @@ def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
     ("when", "message"),
     [
         ({"recipe.epochs": [1]}, "space.terms.conr.omega.when.recipe.epochs: is no axis"),
-        ({"model.projection_dim": [9]}, "is no value of this axis, got 9; known: 8, 16"),
+        ({"model.projection_dim": [9]}, "is no value of this axis, got 9; known: 16, 8"),
     ],
 )
 def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:

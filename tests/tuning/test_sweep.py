@@ -178,13 +178,33 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     dirtune.sweep(study_file(seeds=[0]), data=digits, results=tmp_path)
-    arms = {"vanilla": {}, "conr": {"terms": {"conr": {"beta": 9.0, "omega": 3.0}}}}
+    path = study_file(seeds=[0], objective={"metric": "rmse"})
     with pytest.raises(InputError) as caught:
-        dirtune.sweep(study_file(seeds=[0], arms=arms), data=digits, results=tmp_path)
+        dirtune.sweep(path, data=digits, results=tmp_path)
     text = str(caught.value)
-    assert "holds another study of this name" in text
-    assert "configs.conr.terms.conr.beta: was 0.1, is now 9.0" in text
-    assert "configs.conr.model.projection_dim: was 8, is now None" in text
+    assert "holds a study of this name with other data or another objective" in text
+    assert "objective.metric: was 'mae', is now 'rmse'" in text
+
+
+def test_a_study_is_extended_and_changed_and_only_what_is_new_is_run(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    def sweep(**changes: Any) -> tuple[int, int, dict[str, int]]:
+        done = dirtune.sweep(study_file(**changes), data=digits, results=tmp_path)
+        assert done.left == 0
+        return done.reused, done.orphaned, dict(done.run)
+
+    assert sweep(seeds=[0]) == (0, 0, {"complete": 2})
+    assert sweep(seeds=[0, 1]) == (2, 0, {"complete": 2})
+    before = metrics(tmp_path)
+    changed = {**STUDY["arms"], "conr": {"terms": {"conr": {"beta": 0.2, "omega": 3.0}}}}
+    plan = dirtune.plan(study_file(arms=changed), data=digits, results=tmp_path)
+    assert (plan.recorded, plan.orphaned, plan.total) == (2, 2, 4)
+    assert sweep(arms=changed) == (2, 2, {"complete": 2})
+    betas = rows('select distinct "config.terms.conr.beta" beta from trials', tmp_path)["beta"]
+    assert set(betas.dropna()) == {0.2}
+    assert sweep() == (4, 2, {})  # back: what was orphaned is there again
+    pd.testing.assert_frame_equal(metrics(tmp_path), before, check_exact=True)
 
 
 def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
@@ -305,7 +325,11 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     def in_the_middle() -> bool:
         recorded = list((killed / "tiny/results/trials").glob("*.parquet"))
         started = list((killed / "tiny/trials").glob("*/checkpoint/state.pt"))
-        return len(recorded) >= 1 and len(started) >= 1
+        if not (recorded and started):
+            return False
+        with pytest.raises(InputError, match="is being swept by process"):
+            dirtune.resume("tiny", data=digits, results=killed)
+        return True
 
     kill_when(command, in_the_middle)
     before = dirtune.status("tiny", results=killed)
