@@ -210,6 +210,12 @@ def table(
     reference: Annotated[
         str | None, typer.Option(help="Compare with this arm; default: the study's.")
     ] = None,
+    margin: Annotated[
+        str,
+        typer.Option(
+            help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit."
+        ),
+    ] = "2%",
     spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
     bold: Annotated[
         str, typer.Option(help="better (than the reference), best or none.")
@@ -240,7 +246,7 @@ def table(
     request = TableRequest(
         studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
         arms=tuple(arm or ()), rows=tuple(row or ("arm",)), layout=layout, split=split, selection=selection,
-        reference=reference, spread=spread, bold=bold, published=published,
+        reference=reference, margin=margin, spread=spread, bold=bold, published=published,
         published_as={
             name: str(method)
             for name, method in assignments(published_as or [], "--published-as").items()

@@ -39,7 +39,9 @@ def compact(storage: Storage) -> None:
     stamps = recorded_stamps(storage)
     metadata = {STAMPS_KEY: json.dumps(stamps)}
     for table in COMPACTED_TABLES:
-        rows = unify([SCHEMAS[table].empty_table(), *study_rows(storage, table, stamps)])
+        rows = unify(
+            [pa.Table.from_batches([], SCHEMAS[table]), *study_rows(storage, table, stamps)]
+        )
         storage.write(_compacted(table), encoded(rows, metadata))
 
 

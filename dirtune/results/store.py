@@ -95,7 +95,8 @@ def read_table(
         part for folder, stamps in shares for part in study_rows(folder, table, stamps, wanted)
     ]
     empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
-    return unify([empty.empty_table(), *parts])
+    # `empty.empty_table()` imports pandas, which takes longer than reading.
+    return unify([pa.Table.from_batches([], empty), *parts])
 
 
 def scan_predictions(root: str | Path, *, studies: Sequence[str] | None = None) -> Dataset:

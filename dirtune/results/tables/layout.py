@@ -129,7 +129,7 @@ def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         tail = [Shown(str(_pairs(arms)))] if alone else []
         rows.append(Row(keys, (*cells, *tail)))
     return Grid(
-        title=f"difference to {references}, paired by seed, mean [95 % interval]",
+        title=f"difference to {references}, paired by seed, mean [95 % interval] verdict",
         keys=_key_headings(table, parts),
         columns=(*_columns(parts), *((Column("", "pairs"),) if alone else ())),
         rows=tuple(rows),

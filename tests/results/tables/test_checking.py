@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import io
+import re
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,47 @@ def test_the_outcome_counts_what_it_compared(root: Path) -> None:
 
     assert str(check(root, text)).endswith("numbers checked, no cells not supported")
     assert str(check(root, text.replace("conr", "gone"))).count("\n") > 1
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_verdict_is_a_claim_and_is_checked(root: Path, form: str) -> None:
+    text = render(compare(root, REQUEST), form)
+    assert " helps" in text
+    lines = text.split("\n")
+    at = next(i for i, one in enumerate(lines) if "conr" in one and " helps" in one)
+    lines[at] = lines[at].replace(" helps", " hurts", 1)
+
+    (finding,) = check(root, "\n".join(lines), REQUEST).findings
+
+    assert (finding.line, finding.row) == (at + 1, "conr")
+    assert "hurts" in finding.written
+    assert "helps" in finding.now
+
+
+def test_a_verdict_in_a_csv_is_checked_with_the_margin_that_was_asked_for(root: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",), margin="60%")
+    text = render(compare(root, request), "csv")
+    assert ",helps," in text
+
+    assert check(root, text).findings == ()
+    (finding,) = check(root, text.replace(",helps,", ",undecided,")).findings
+    assert (finding.column, finding.written, finding.now) == ("verdict", "undecided", "helps")
+    (margin, *_) = check(root, text.replace(",60%,", ",2%,")).findings
+    assert margin.column == "margin"
+
+
+def test_a_table_from_before_there_were_verdicts_is_still_supported(root: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",))
+    lines = render(compare(root, request), "markdown").split("\n")
+    older = [re.sub(r" (helps|hurts|equivalent|undecided)( \(\+\d+\))?", "", one) for one in lines]
+    assert older != lines
+    table = list(csv.reader(io.StringIO(render(compare(root, request), "csv"))))
+    kept = [
+        at
+        for at, name in enumerate(table[0])
+        if name not in {"verdict", "margin", "margin_asked", "p_equivalence", "further_seeds"}
+    ]
+    plain = "\n".join(",".join(line[at] for at in kept) for line in table)
+
+    assert check(root, "\n".join(older), request).findings == ()
+    assert check(root, plain).findings == ()

@@ -61,7 +61,7 @@ def test_the_second_grid_has_differences_with_intervals(root: Path) -> None:
 
     # differences -1.0, -0.9, -1.05: mean -0.983, sd 0.0764, t(0.975, 2) = 4.303
     assert "difference to vanilla, paired by seed" in grid.title
-    assert texts(grid)[0] == ["conr", *["-0.98 [-1.17, -0.79]*"] * 4, "3"]
+    assert texts(grid)[0] == ["conr", *["-0.98 [-1.17, -0.79] helps"] * 4, "3"]
     assert texts(grid)[1] == ["[x]", "-", "-", "-", "-", "0"]
 
 
@@ -111,7 +111,7 @@ def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> 
         ["accon", "-", "0.900 ± 0.707"],
     ]  # fmt: skip
     assert [row.keys for row in differences.rows] == [("conr",), ("[x]",), ("accon",)]
-    assert texts(differences)[2][1:] == ["-", "+0.000 [+0.000, +0.000]"]
+    assert texts(differences)[2][1:] == ["-", "+0.000 [+0.000, +0.000] equivalent"]
 
 
 def test_axes_name_rows(tmp_path: Path) -> None:

@@ -109,3 +109,12 @@ def test_every_style_renders_a_table_of_holes(tmp_path: Path) -> None:
 def test_an_unknown_style_is_refused(table: Comparison) -> None:
     with pytest.raises(InputError, match="'xml'; known: csv, html, json, latex, markdown, table"):
         render(table, "xml")
+
+
+@pytest.mark.parametrize("style", ["table", "markdown", "latex", "html"])
+def test_every_form_for_readers_has_the_verdict_beside_the_difference(
+    table: Comparison, style: str
+) -> None:
+    said = render(table, style).replace("{[}", "[").replace("{]}", "]").replace("$-$", "-")
+
+    assert "-0.98 [-1.17, -0.79] helps" in said
