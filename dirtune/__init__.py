@@ -11,6 +11,7 @@ from typing import Any
 
 _HOMES = {
     "catalogue": "dirtune.tuning.catalogue:catalogue",
+    "compact": "dirtune.results.compaction:compact_study",
     "compare": "dirtune.results.tables.comparison:compare",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.inspection:inspect",

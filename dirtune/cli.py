@@ -169,6 +169,15 @@ def status(study: SweepName, results: ResultsRoot = "results") -> None:
 
 
 @app.command()
+def compact(study: SweepName, results: ResultsRoot = "results") -> None:
+    """Write a study's many small files once more as a few, which tables read at once; also while it is swept."""
+    from dirtune.results.compaction import compact_study
+
+    rows = compact_study(study, results=results)
+    _print("compacted: " + ", ".join(f"{count:,} rows of {name}" for name, count in rows.items()))
+
+
+@app.command()
 def query(
     sql: Annotated[
         str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")

@@ -24,7 +24,7 @@ from tests.results.records import record, write_study
 
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list",
+    "list", "compact",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -359,6 +359,13 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
         {"arm": "conr", "few": 6.5}, {"arm": "vanilla", "few": 7.5},
     ]  # fmt: skip
     assert "| vanilla | 7.5 |" in answer("markdown")
+
+
+def test_a_study_is_compacted(call: Call, places: Path) -> None:
+    outcome = call("compact", "study", "--results", places / "store")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.fullmatch(r"compacted: \d+ rows of trials, \d+ rows of metrics\n", outcome.out)
+    assert (places / "store/study/results/compacted/trials.parquet").is_file()
 
 
 def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(

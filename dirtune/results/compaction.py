@@ -8,6 +8,10 @@ which says in its metadata which trials it holds and the stamp (size and time) t
 reader takes a trial from there while its stamp is the same, and from its own files otherwise. So the small files stay
 the truth; the cache may be missing, old, or deleted at any time.
 
+Safe beside a running sweep. The trials are listed before anything is read, so the cache claims no trial whose rows it cannot
+have; it takes its place by one rename; and each of its files says itself which trials it holds. So a reader between two
+steps finds every record once, in the cache or in its own file, and a writer is never waited for or written over.
+
 Only the two tables that every table and figure reads are compacted; predictions would double the disk.
 """
 
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +27,7 @@ import pyarrow.fs as pafs
 
 from dirtune.results.parquetfile import encoded, read_files
 from dirtune.results.schema import SCHEMAS
+from dirtune.results.studies import open_studies
 from dirtune.results.unify import unify
 from dirtune.storage import Storage
 
@@ -30,19 +36,31 @@ STAMPS_KEY = b"dirtune.stamps"
 SUFFIX = ".parquet"
 
 
-def compact(storage: Storage) -> None:
-    """Compact the results of a study: for whoever drives its sweep, now and then and at the end.
+def compact_study(study: str, *, results: str | Path = "results") -> dict[str, int]:
+    """Compact a study by its name, also while its sweep runs; the rows written, by table.
+
+    Raises:
+        InputError: there is no such study, or a file is damaged.
+    """
+    return compact(open_studies(results, [study])[study])
+
+
+def compact(storage: Storage) -> dict[str, int]:
+    """Compact the results in a study's folder; the rows written, by table.
 
     Raises:
         InputError: a file is damaged.
     """
     stamps = recorded_stamps(storage)
     metadata = {STAMPS_KEY: json.dumps(stamps)}
+    written = {}
     for table in COMPACTED_TABLES:
         rows = unify(
             [pa.Table.from_batches([], SCHEMAS[table]), *study_rows(storage, table, stamps)]
         )
         storage.write(_compacted(table), encoded(rows, metadata))
+        written[table] = rows.num_rows
+    return written
 
 
 def recorded_stamps(storage: Storage) -> dict[str, str]:
