@@ -19,6 +19,7 @@ _HOMES = {
     "plot": "dirtune.results.plots:plot",
     "query": "dirtune.results.query:query",
     "recompute": "dirtune.results.recompute:recompute",
+    "report": "dirtune.results.report.page:report",
     "resume": "dirtune.tuning.sweep:resume",
     "status": "dirtune.results.status:status",
     "sweep": "dirtune.tuning.sweep:sweep",

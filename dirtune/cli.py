@@ -308,6 +308,20 @@ def plot(
     )
 
 
+@app.command()
+def report(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; default: reports/STUDY.html.")
+    ] = None,
+) -> None:
+    """Write everything that is known of a study into one HTML file, which needs no network."""
+    from dirtune.results.report.page import report as call
+
+    _print(f"report: {call(results, study, output=output)}")
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[

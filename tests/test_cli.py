@@ -24,7 +24,7 @@ from tests.results.records import record, write_study
 
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list", "compact",
+    "list", "compact", "report",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -366,6 +366,13 @@ def test_a_study_is_compacted(call: Call, places: Path) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     assert re.fullmatch(r"compacted: \d+ rows of trials, \d+ rows of metrics\n", outcome.out)
     assert (places / "store/study/results/compacted/trials.parquet").is_file()
+
+
+def test_a_report_names_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path) -> None:
+    file = tmp_path / "deeper" / "study.html"
+    outcome = call("report", "study", "--results", places / "store", "--output", file)
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"report: {file}\n", "")
+    assert file.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(
