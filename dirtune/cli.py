@@ -16,6 +16,7 @@ import typer
 from dirtune.arguments import assignments, check_device, trial_settings
 
 if TYPE_CHECKING:
+    from dirtune.errors import Fault
     from dirtune.results.tables.comparison import TableRequest
     from dirtune.tuning.sweep import SweepSummary
 
@@ -180,18 +181,44 @@ def compact(study: SweepName, results: ResultsRoot = "results") -> None:
 @app.command()
 def query(
     sql: Annotated[
-        str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")
+        str,
+        typer.Argument(
+            help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves."
+        ),
     ],
     results: ResultsRoot = "results",
     format_: Annotated[
-        str, typer.Option("--format", help="table, csv, json or markdown.")
-    ] = "table",
+        str | None,
+        typer.Option(
+            "--format",
+            help="table, csv, json, markdown or parquet; default: table, or the file's suffix.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write into this file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The most rows of the answer.", min=0)] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="The longest that the statement may run.", min=0.01)
+    ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Name damaged files and go on without them.")
+    ] = False,
 ) -> None:
     """Ask the results tables, read-only."""
-    from dirtune.results.query import format_table
+    from dirtune.results.answers import format_table, save_table
     from dirtune.results.query import query as call
 
-    print(format_table(call(sql, results), format_))
+    on_damaged = _say_skipped if skip_damaged else None
+    found = call(sql, results, limit=limit, seconds=seconds, on_damaged=on_damaged)
+    if output is None:
+        print(format_table(found, format_ or "table"))
+    else:
+        _print(f"answer: {save_table(found, output, format_)}")
+    if found.num_rows == limit:
+        print(f"dirtune: stopped at {limit} rows (--limit)", file=sys.stderr)
+
+
+def _say_skipped(fault: Fault) -> None:
+    print(f"dirtune: left out: {fault}", file=sys.stderr)
 
 
 @app.command()

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from dirtune.results.parquetfile import encoded, read_files
+from dirtune.results.parquetfile import OnDamaged, encoded, read_files
 from dirtune.results.schema import SCHEMAS
 from dirtune.results.studies import open_studies
 from dirtune.results.unify import unify
@@ -79,6 +79,7 @@ def study_rows(
     table: str,
     stamps: Mapping[str, str],
     columns: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
 ) -> list[pa.Table]:
     """What a study has recorded in one table, as it was written: for `unify`.
 
@@ -88,13 +89,14 @@ def study_rows(
         stamps: the trials to read, from `recorded_stamps`. Listed before anything is read, so that what is recorded
             meanwhile stays unseen in every table.
         columns: only these, as far as they exist, `trial_id` among them; none: all.
+        on_damaged: called with each damaged file, which is then left out (a damaged cache costs no rows); none: an error.
 
     Raises:
         InputError: a file is damaged, or of a newer version.
     """
-    parts, held = _compacted_rows(storage, table, stamps, columns)
+    parts, held = _compacted_rows(storage, table, stamps, columns, on_damaged)
     files = row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in held])
-    return parts + read_files(storage, files, columns)
+    return parts + read_files(storage, files, columns, on_damaged)
 
 
 def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
@@ -105,12 +107,16 @@ def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[st
 
 
 def _compacted_rows(
-    storage: Storage, table: str, stamps: Mapping[str, str], columns: Sequence[str] | None
+    storage: Storage,
+    table: str,
+    stamps: Mapping[str, str],
+    columns: Sequence[str] | None,
+    on_damaged: OnDamaged | None,
 ) -> tuple[list[pa.Table], set[str]]:
     """The part of the rows that the cache can give, and the trials that it answers for."""
     if table not in COMPACTED_TABLES:
         return [], set()
-    cache = read_files(storage, [_compacted(table)], columns)
+    cache = read_files(storage, [_compacted(table)], columns, on_damaged)
     if not cache:
         return [], set()
     stored = json.loads(cache[0].schema.metadata[STAMPS_KEY])
