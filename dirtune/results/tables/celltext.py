@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from dirtune.results.tables.comparison import ABSENT
-from dirtune.results.tables.marks import Spread
+from dirtune.results.tables.marks import SIGNIFICANT, Spread
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
@@ -48,24 +48,26 @@ def mean_text(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
 
 
 def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
-    """The difference to the reference with its interval and its verdict."""
+    """The difference to the reference with its interval; a star where it is significant."""
     cell = None if row is None else row.cells[region]
     found = None if cell is None else cell.difference
     if cell is None or found is None or not found.n:
         return ABSENT
-    text = f"{found.mean:+.{decimals}f}"
-    if not math.isnan(found.low):
-        text += f" [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]"
-    return f"{text} {verdict_text(cell)}"
+    if math.isnan(found.low):
+        return f"{found.mean:+.{decimals}f}"
+    mark = "*" if cell.p_holm < SIGNIFICANT else ""
+    return (
+        f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
+    )
 
 
-def verdict_text(cell: Cell) -> str:
+def verdict_text(row: ArmRow | None, region: str) -> str:
     """The verdict, and of an undecided one the seeds that are still needed, where that can be estimated."""
-    if cell.verdict is None:
+    found = None if row is None else row.cells[region].verdict
+    if found is None:
         return ABSENT
-    seeds = cell.verdict.further_seeds
-    is_open = cell.verdict.decision == "undecided" and seeds is not None
-    return f"undecided (+{seeds})" if is_open else cell.verdict.decision
+    is_open = found.decision == "undecided" and found.further_seeds is not None
+    return f"undecided (+{found.further_seeds})" if is_open else found.decision
 
 
 def published_text(row: PublishedRow | None, region: str, decimals: int) -> str:

@@ -174,10 +174,10 @@ def _line_compared(line: Line, known: Known, positions: Sequence[int]) -> tuple[
     now = known.rows.get(label)
     findings, count = [], 0
     for cell, position in list(zip(line.cells, positions, strict=True))[known.keys :]:
-        numbers = _numbers(cell)
-        count += len(numbers)
+        claims = [*_numbers(cell), *_VERDICT.findall(cell)]
+        count += len(claims)
         said = None if now is None else now[position]
-        if numbers and (said is None or not _is_supported(cell, said)):
+        if claims and (said is None or not _is_supported(cell, said)):
             column = known.header[position]
             findings.append(Finding(line.number, " ".join(label), column, cell, said))
     return count, findings

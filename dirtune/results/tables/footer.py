@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dirtune.results.statistics.power import ALPHA, POWER
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.layout import configurations, origins
-from dirtune.results.tables.marks import BOLD, SPREADS
+from dirtune.results.tables.marks import BOLD, SIGNIFICANT, SPREADS
 from dirtune.results.tables.table import ArmRow, ArmTable
 
 
@@ -70,7 +70,10 @@ def _marks(table: Comparison) -> Iterator[str]:
     spread, bold = SPREADS[table.request.spread], BOLD[table.request.bold]
     yield f"±: {spread.description}. Bold (in plain text *): {bold.description}."
     if any(part.reference is not None and len(part.arms) > 1 for part in table.parts):
-        yield "Intervals: Student's t, 95 %, of the mean difference, not corrected."
+        yield (
+            "Intervals: Student's t, 95 %, of the mean difference, not corrected. "
+            f"* on a difference: paired t test, corrected p < {SIGNIFICANT}."
+        )
         yield from _verdicts(table)
 
 
@@ -78,7 +81,7 @@ def _verdicts(table: Comparison) -> Iterator[str]:
     yield (
         f"Verdicts: helps, hurts: paired t test, two-sided, corrected p < {ALPHA}; equivalent: within ± the margin by two "
         f"one-sided paired t tests, Bonferroni-corrected over the same arms, p < {ALPHA}; else undecided, which is not "
-        '"no effect". n: the pairs of seeds.'
+        '"no effect". n: the pairs of the differences.'
     )
     yield (
         f"Margin: {table.parts[0].margin}. (+m): m more seeds tell a difference of the margin from none with "

@@ -14,7 +14,7 @@ from dirtune.results.tables.celltext import (
 )
 from dirtune.results.tables.marks import SPREADS
 from dirtune.results.tables.published import PublishedRow
-from dirtune.results.tables.table import Cell
+from dirtune.results.tables.table import ArmRow, Cell
 
 
 @pytest.mark.parametrize(
@@ -66,5 +66,9 @@ def test_an_undecided_cell_says_how_many_seeds_it_needs(
         decision=decision, margin=0.1, is_negligible=False, p_equivalence=1.0, further_seeds=seeds
     )
     cell = Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1, verdict=verdict)
+    row = ArmRow(
+        arm="a", levels={}, cells={"few": cell}, chosen={}, tried={}, planned=None, unfinished={}, holes=()
+    )  # fmt: skip
 
-    assert verdict_text(cell) == text
+    assert verdict_text(row, "few") == text
+    assert verdict_text(None, "few") == "-"
