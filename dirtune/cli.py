@@ -39,10 +39,8 @@ def main() -> None:
 
     try:
         app()
-    except (
-        InputError,
-        OSError,
-    ) as error:  # a place that cannot be reached, read or written names itself
+    # A place that cannot be reached, read or written names itself.
+    except (InputError, OSError) as error:
         print(f"dirtune: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -298,14 +296,9 @@ def table(
 
 def _check_table(file: Path, results: str, request: TableRequest) -> None:
     """Print which numbers of a file are not supported; exit code 1 if there are any."""
-    from dirtune.errors import Fault, InputError
-    from dirtune.results.tables.checking import check
+    from dirtune.results.tables.checking import check_file
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
-    found = check(results, text, request)
+    found = check_file(results, file, request)
     _print(str(found))
     if found.findings:
         raise typer.Exit(1)

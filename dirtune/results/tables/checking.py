@@ -80,6 +80,19 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
     )
 
 
+def check_file(root: str | Path, file: Path, request: TableRequest | None = None) -> Check:
+    """The same for the text of a file.
+
+    Raises:
+        InputError: the file cannot be read; and as `check`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
+    return check(root, text, request)
+
+
 def written_request(text: str) -> TableRequest | None:
     """The request in a comment of the text, if there is one.
 

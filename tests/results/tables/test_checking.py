@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.tables.checking import check, written_request
+from dirtune.results.tables.checking import check, check_file, written_request
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.rendering import render
 from tests.results.records import metric_rows, record, write_study
@@ -208,3 +208,14 @@ def test_a_table_from_before_there_were_verdicts_is_still_supported(root: Path) 
 
     assert check(root, "\n".join(older), request).findings == ()
     assert check(root, plain).findings == ()
+
+
+def test_a_file_is_checked_as_its_text(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "paper.tex"
+    file.write_text(render(compare(root, REQUEST), "latex"))
+
+    assert check_file(root, file) == check(root, file.read_text())
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
+    for name in ("binary", "absent"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+            check_file(root, tmp_path / name)
