@@ -11,6 +11,7 @@ from typing import Any
 
 _HOMES = {
     "catalogue": "dirtune.tuning.catalogue:catalogue",
+    "compact": "dirtune.results.compaction:compact_study",
     "compare": "dirtune.results.tables.comparison:compare",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.inspection:inspect",
@@ -18,6 +19,7 @@ _HOMES = {
     "plot": "dirtune.results.plots:plot",
     "query": "dirtune.results.query:query",
     "recompute": "dirtune.results.recompute:recompute",
+    "report": "dirtune.results.report.page:report",
     "resume": "dirtune.tuning.sweep:resume",
     "status": "dirtune.results.status:status",
     "sweep": "dirtune.tuning.sweep:sweep",

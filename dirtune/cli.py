@@ -16,6 +16,7 @@ import typer
 from dirtune.arguments import assignments, check_device, trial_settings
 
 if TYPE_CHECKING:
+    from dirtune.errors import Fault
     from dirtune.results.tables.comparison import TableRequest
     from dirtune.tuning.sweep import SweepSummary
 
@@ -38,10 +39,8 @@ def main() -> None:
 
     try:
         app()
-    except (
-        InputError,
-        OSError,
-    ) as error:  # a place that cannot be reached, read or written names itself
+    # A place that cannot be reached, read or written names itself.
+    except (InputError, OSError) as error:
         print(f"dirtune: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -169,20 +168,55 @@ def status(study: SweepName, results: ResultsRoot = "results") -> None:
 
 
 @app.command()
+def compact(study: SweepName, results: ResultsRoot = "results") -> None:
+    """Write a study's many small files once more as a few, which tables read at once; also while it is swept."""
+    from dirtune.results.compaction import compact_study
+
+    rows = compact_study(study, results=results)
+    _print("compacted: " + ", ".join(f"{count:,} rows of {name}" for name, count in rows.items()))
+
+
+@app.command()
 def query(
     sql: Annotated[
-        str, typer.Argument(help="SQL over trials, metrics, epochs, predictions, results.")
+        str,
+        typer.Argument(
+            help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves."
+        ),
     ],
     results: ResultsRoot = "results",
     format_: Annotated[
-        str, typer.Option("--format", help="table, csv, json or markdown.")
-    ] = "table",
+        str | None,
+        typer.Option(
+            "--format",
+            help="table, csv, json, markdown or parquet; default: table, or the file's suffix.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write into this file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The most rows of the answer.", min=0)] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="The longest that the statement may run.", min=0.01)
+    ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Name damaged files and go on without them.")
+    ] = False,
 ) -> None:
     """Ask the results tables, read-only."""
-    from dirtune.results.query import format_table
+    from dirtune.results.answers import format_table, save_table
     from dirtune.results.query import query as call
 
-    print(format_table(call(sql, results), format_))
+    on_damaged = _say_skipped if skip_damaged else None
+    found = call(sql, results, limit=limit, seconds=seconds, on_damaged=on_damaged)
+    if output is None:
+        print(format_table(found, format_ or "table"))
+    else:
+        _print(f"answer: {save_table(found, output, format_)}")
+    if found.num_rows == limit:
+        print(f"dirtune: stopped at {limit} rows (--limit)", file=sys.stderr)
+
+
+def _say_skipped(fault: Fault) -> None:
+    print(f"dirtune: left out: {fault}", file=sys.stderr)
 
 
 @app.command()
@@ -210,6 +244,12 @@ def table(
     reference: Annotated[
         str | None, typer.Option(help="Compare with this arm; default: the study's.")
     ] = None,
+    margin: Annotated[
+        str,
+        typer.Option(
+            help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit."
+        ),
+    ] = "2%",
     spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
     bold: Annotated[
         str, typer.Option(help="better (than the reference), best or none.")
@@ -240,7 +280,7 @@ def table(
     request = TableRequest(
         studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
         arms=tuple(arm or ()), rows=tuple(row or ("arm",)), layout=layout, split=split, selection=selection,
-        reference=reference, spread=spread, bold=bold, published=published,
+        reference=reference, margin=margin, spread=spread, bold=bold, published=published,
         published_as={
             name: str(method)
             for name, method in assignments(published_as or [], "--published-as").items()
@@ -256,14 +296,9 @@ def table(
 
 def _check_table(file: Path, results: str, request: TableRequest) -> None:
     """Print which numbers of a file are not supported; exit code 1 if there are any."""
-    from dirtune.errors import Fault, InputError
-    from dirtune.results.tables.checking import check
+    from dirtune.results.tables.checking import check_file
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
-    found = check(results, text, request)
+    found = check_file(results, file, request)
     _print(str(found))
     if found.findings:
         raise typer.Exit(1)
@@ -291,6 +326,20 @@ def plot(
     _print(
         f"figure: {call(results, study, kind, x=x, output=file, metric=metric, region=region, split=split)}"
     )
+
+
+@app.command()
+def report(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; default: reports/STUDY.html.")
+    ] = None,
+) -> None:
+    """Write everything that is known of a study into one HTML file, which needs no network."""
+    from dirtune.results.report.page import report as call
+
+    _print(f"report: {call(results, study, output=output)}")
 
 
 @app.command(name="list")

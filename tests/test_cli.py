@@ -24,7 +24,7 @@ from tests.results.records import record, write_study
 
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list",
+    "list", "compact", "report",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -182,7 +182,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["query", "drop table trials", "--results", "@store"],
      ["query: must be one SELECT statement, but is DROP"]),
     (["query", "select 1", "--results", "@store", "--format", "xml"],
-     ["format: unknown format, got 'xml'; known: csv, json, markdown, table"]),
+     ["format: unknown format, got 'xml'; known: csv, json, markdown, parquet, table"]),
     (["query", "select 1", "--results", "@nowhere"], ["@nowhere: holds no study"]),
     (["query", "select 1", "--results", "gopher://x"], ["gopher://x: no usable location"]),
     (["status", "stduy", "--results", "@store"],
@@ -253,7 +253,7 @@ def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(
 ) -> None:
     outcome = call_outside("query", "select few from trials", "--results", places / "store")
     assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
-    assert {"metrics", "epochs", "predictions", "trials", "results"} == set(
+    assert {"metrics", "epochs", "predictions", "trials", "results", "arms", "curves"} == set(
         re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE)
     )
 
@@ -359,6 +359,42 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
         {"arm": "conr", "few": 6.5}, {"arm": "vanilla", "few": 7.5},
     ]  # fmt: skip
     assert "| vanilla | 7.5 |" in answer("markdown")
+
+
+def test_an_answer_can_be_a_file_and_is_limited_aloud(
+    call: Call, places: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "answer.parquet"
+    command = ["query", "select arm from trials", "--results", places / "store"]
+    saved = call(*command, "--output", file, "--limit", 2, "--seconds", 60)
+    assert (saved.code, saved.out) == (0, f"answer: {file}\n")
+    assert saved.err == "dirtune: stopped at 2 rows (--limit)\n"
+    assert file.read_bytes().startswith(b"PAR1")
+    assert_refused(call(*command, "--format", "parquet"), "give a file (--output)")
+
+
+def test_a_damaged_file_is_named_and_left_out_only_when_asked(call: Call, tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
+    storage.write("results/trials/a-1.parquet", b"damaged")
+    command = ["query", "select trial_id from trials", "--results", tmp_path, "--format", "csv"]
+    assert_refused(call(*command), "a-1.parquet: damaged Parquet file")
+    outcome = call(*command, "--skip-damaged")
+    assert (outcome.code, outcome.out) == (0, "trial_id\na-0\n")
+    assert re.fullmatch(r"dirtune: left out: .*a-1.parquet: damaged Parquet file.*\n", outcome.err)
+
+
+def test_a_study_is_compacted(call: Call, places: Path) -> None:
+    outcome = call("compact", "study", "--results", places / "store")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.fullmatch(r"compacted: \d+ rows of trials, \d+ rows of metrics\n", outcome.out)
+    assert (places / "store/study/results/compacted/trials.parquet").is_file()
+
+
+def test_a_report_names_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path) -> None:
+    file = tmp_path / "deeper" / "study.html"
+    outcome = call("report", "study", "--results", places / "store", "--output", file)
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"report: {file}\n", "")
+    assert file.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(

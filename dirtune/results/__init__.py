@@ -1,6 +1,7 @@
 """Results of sweeps: the tables on disk, and everything that is computed from them without torch or Ray.
 
-`open` gives the four tables as pandas frames. Nothing heavy is imported before a table is asked for.
+`open` gives the four tables as pandas frames or Arrow tables, and answers SQL. Nothing heavy is imported before a table is
+asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,29 @@ class Results:
         """One row per trial and sample of the validation and test splits."""
         return self._frame("predictions")
 
-    def _frame(self, table: str) -> pd.DataFrame:
+    def arrow(self, table: str) -> pa.Table:
+        """One of the four tables by its name, as an Arrow table.
+
+        Raises:
+            InputError: there is no such table, or a file is damaged.
+        """
         from dirtune.results.store import read_table
 
-        frame: pd.DataFrame = read_table(self.root, table).to_pandas()
+        return read_table(self.root, table)
+
+    def query(self, sql: str) -> pd.DataFrame:
+        """The answer of an SQL query over the tables and the views `results`, `arms` and `curves`.
+
+        Raises:
+            InputError: as `dirtune.query`, which also takes limits.
+        """
+        from dirtune.results.query import query
+
+        frame: pd.DataFrame = query(sql, self.root).to_pandas()
+        return frame
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        frame: pd.DataFrame = self.arrow(table).to_pandas()
         return frame
 
 

@@ -8,6 +8,10 @@ which says in its metadata which trials it holds and the stamp (size and time) t
 reader takes a trial from there while its stamp is the same, and from its own files otherwise. So the small files stay
 the truth; the cache may be missing, old, or deleted at any time.
 
+Safe beside a running sweep. The trials are listed before anything is read, so the cache claims no trial whose rows it cannot
+have; it takes its place by one rename; and each of its files says itself which trials it holds. So a reader between two
+steps finds every record once, in the cache or in its own file, and a writer is never waited for or written over.
+
 Only the two tables that every table and figure reads are compacted; predictions would double the disk.
 """
 
@@ -15,13 +19,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from dirtune.results.parquetfile import encoded, read_files
+from dirtune.results.parquetfile import OnDamaged, encoded, read_files
 from dirtune.results.schema import SCHEMAS
+from dirtune.results.studies import open_studies
 from dirtune.results.unify import unify
 from dirtune.storage import Storage
 
@@ -30,17 +36,31 @@ STAMPS_KEY = b"dirtune.stamps"
 SUFFIX = ".parquet"
 
 
-def compact(storage: Storage) -> None:
-    """Compact the results of a study: for whoever drives its sweep, now and then and at the end.
+def compact_study(study: str, *, results: str | Path = "results") -> dict[str, int]:
+    """Compact a study by its name, also while its sweep runs; the rows written, by table.
+
+    Raises:
+        InputError: there is no such study, or a file is damaged.
+    """
+    return compact(open_studies(results, [study])[study])
+
+
+def compact(storage: Storage) -> dict[str, int]:
+    """Compact the results in a study's folder; the rows written, by table.
 
     Raises:
         InputError: a file is damaged.
     """
     stamps = recorded_stamps(storage)
     metadata = {STAMPS_KEY: json.dumps(stamps)}
+    written = {}
     for table in COMPACTED_TABLES:
-        rows = unify([SCHEMAS[table].empty_table(), *study_rows(storage, table, stamps)])
+        rows = unify(
+            [pa.Table.from_batches([], SCHEMAS[table]), *study_rows(storage, table, stamps)]
+        )
         storage.write(_compacted(table), encoded(rows, metadata))
+        written[table] = rows.num_rows
+    return written
 
 
 def recorded_stamps(storage: Storage) -> dict[str, str]:
@@ -59,6 +79,7 @@ def study_rows(
     table: str,
     stamps: Mapping[str, str],
     columns: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
 ) -> list[pa.Table]:
     """What a study has recorded in one table, as it was written: for `unify`.
 
@@ -68,13 +89,14 @@ def study_rows(
         stamps: the trials to read, from `recorded_stamps`. Listed before anything is read, so that what is recorded
             meanwhile stays unseen in every table.
         columns: only these, as far as they exist, `trial_id` among them; none: all.
+        on_damaged: called with each damaged file, which is then left out (a damaged cache costs no rows); none: an error.
 
     Raises:
         InputError: a file is damaged, or of a newer version.
     """
-    parts, held = _compacted_rows(storage, table, stamps, columns)
+    parts, held = _compacted_rows(storage, table, stamps, columns, on_damaged)
     files = row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in held])
-    return parts + read_files(storage, files, columns)
+    return parts + read_files(storage, files, columns, on_damaged)
 
 
 def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
@@ -85,12 +107,16 @@ def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[st
 
 
 def _compacted_rows(
-    storage: Storage, table: str, stamps: Mapping[str, str], columns: Sequence[str] | None
+    storage: Storage,
+    table: str,
+    stamps: Mapping[str, str],
+    columns: Sequence[str] | None,
+    on_damaged: OnDamaged | None,
 ) -> tuple[list[pa.Table], set[str]]:
     """The part of the rows that the cache can give, and the trials that it answers for."""
     if table not in COMPACTED_TABLES:
         return [], set()
-    cache = read_files(storage, [_compacted(table)], columns)
+    cache = read_files(storage, [_compacted(table)], columns, on_damaged)
     if not cache:
         return [], set()
     stored = json.loads(cache[0].schema.metadata[STAMPS_KEY])

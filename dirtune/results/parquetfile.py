@@ -7,7 +7,7 @@ file to unify schemas, cannot say which of 10,000 files is damaged, and importin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from dirtune.results.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from dirtune.storage import Storage
 
 VERSION_KEY = b"dirtune.schema_version"
+OnDamaged = Callable[[Fault], None]
 REMOTE_REQUESTS = (
     32  # in flight at once; on a disk, more threads than cores only get in each other's way
 )
@@ -41,7 +42,10 @@ def encoded(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -> byt
 
 
 def read_files(
-    storage: Storage, names: Sequence[str], columns: Sequence[str] | None = None
+    storage: Storage,
+    names: Sequence[str],
+    columns: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
 ) -> list[pa.Table]:
     """The tables in the named files, in that order; a file that has gone meanwhile is left out.
 
@@ -49,6 +53,7 @@ def read_files(
         storage: where the files are.
         names: relative to it.
         columns: only these, as far as a file has them; none: all.
+        on_damaged: called with the fault of each file that cannot be read, which is then left out; none: that is an error.
 
     Raises:
         InputError: with one fault per file that is damaged or of a newer version.
@@ -56,10 +61,33 @@ def read_files(
     threads = (os.cpu_count() or 1) if storage.is_local else REMOTE_REQUESTS
     with ThreadPoolExecutor(min(threads, len(names) or 1)) as pool:
         read = list(pool.map(lambda name: _read(storage, name, columns), names))
-    faults = [found for found in read if isinstance(found, Fault)]
-    if faults:
-        raise InputError(faults)
+    _report([found for found in read if isinstance(found, Fault)], on_damaged)
     return [found for found in read if isinstance(found, pa.Table)]
+
+
+def whole_files(storage: Storage, names: Sequence[str], on_damaged: OnDamaged) -> list[str]:
+    """Those of the named files whose end, with the index, can be read; `on_damaged` is called with the fault of the others."""
+    faults = {name: _fault_at_end(storage, name) for name in names}
+    _report([fault for fault in faults.values() if fault is not None], on_damaged)
+    return [name for name, fault in faults.items() if fault is None]
+
+
+def _report(faults: Sequence[Fault], on_damaged: OnDamaged | None) -> None:
+    if on_damaged is None:
+        if faults:
+            raise InputError(faults)
+        return
+    for fault in faults:
+        on_damaged(fault)
+
+
+def _fault_at_end(storage: Storage, name: str) -> Fault | None:
+    try:
+        with storage.filesystem.open_input_file(storage.path(name)) as file:
+            pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
+    return None
 
 
 def _read(storage: Storage, name: str, columns: Sequence[str] | None) -> pa.Table | Fault | None:

@@ -1,9 +1,8 @@
 """SQL over the results of a sweep, in a DuckDB that can reach nothing else.
 
-The statement sees the four tables as views and `results`, one row per trial: the columns of `trials` and one column
-`<split>.<region>.<metric>` per number at the best validation epoch (to be quoted: `"test.few.mae"`). The database is in
-memory and gets its tables as Arrow data; then file system, network, extensions, Python variables and settings are
-locked, so that a statement from anybody can be answered. What is recorded is never written to.
+The statement sees the four tables and the views of `dirtune.results.views`. The database is in memory and gets its tables
+as Arrow data; then file system, network, extensions, Python variables and settings are locked, so that a statement from
+anybody can be answered. What is recorded is never written to.
 
 Only the tables that the statement names are loaded, and of the predictions, which can be large, only the columns and
 rows that it asks for.
@@ -11,79 +10,80 @@ rows that it asks for.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.parquetfile import OnDamaged
 from dirtune.results.schema import SCHEMAS, TABLES
 from dirtune.results.store import read_table, scan_predictions
 from dirtune.results.studies import open_studies
-from dirtune.results.textgrid import as_markdown, as_text
-
-WIDE = "results"
+from dirtune.results.views import COLUMNS, VIEWS, view_statements
 
 
-def query(sql: str, root: str | Path, *, studies: Sequence[str] | None = None) -> pa.Table:
+def query(
+    sql: str,
+    root: str | Path,
+    *,
+    studies: Sequence[str] | None = None,
+    limit: int | None = None,
+    seconds: float | None = None,
+    on_damaged: OnDamaged | None = None,
+) -> pa.Table:
     """Answer one SQL query over a results root.
 
     Args:
         sql: a single SELECT (or FROM, WITH, PIVOT, DESCRIBE, EXPLAIN ...) over `trials`, `metrics`, `epochs`,
-            `predictions` and `results`.
+            `predictions`, `results`, `arms` and `curves`.
         root: the results root, a path or URL.
         studies: only these; none: all.
+        limit: the most rows of the answer; none: all.
+        seconds: the longest that the statement may run, once its tables are loaded, above zero; none: for ever.
+        on_damaged: called with each file that is damaged, which is then left out; none: the first such file is an error. Of
+            predictions only the end of the file, with its index, is looked at beforehand.
 
     Raises:
-        InputError: there is no such study, a file is damaged, or the statement cannot be answered: then with DuckDB's
-            message and the columns that there are.
+        InputError: there is no such study, a file is damaged, the statement takes too long, wants to reach something
+            else, or cannot be answered: then with DuckDB's message and the columns that there are.
     """
     open_studies(root, studies)  # an unknown study is reported before any table is read
-    with _sealed(_tables(sql, root, studies)) as database:
+    with _sealed(_tables(sql, root, studies, on_damaged)) as database:
         try:
             _check_is_query(database, sql)
-            return database.sql(sql).to_arrow_table()
+            with _at_most(seconds, database):
+                relation = database.sql(sql)
+                return (relation if limit is None else relation.limit(limit)).to_arrow_table()
+        except duckdb.InterruptException:
+            rule = f"took longer than {seconds:g} seconds"
+            raise InputError(Fault(where="query", rule=rule)) from None
+        except duckdb.PermissionException:
+            rule = "reaches the results alone: no files, network, extensions or settings"
+            raise InputError(Fault(where="query", rule=rule)) from None
         except duckdb.Error as error:
-            columns = _known_columns(root, studies)
+            columns = _known_columns(root, studies, on_damaged)
             raise InputError([Fault(where="query", rule=str(error).strip()), *columns]) from None
 
 
-def format_table(table: pa.Table, format: str = "table") -> str:
-    """A table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
-
-    Numbers are rounded to six digits in the first two only. What is null is empty, and null in JSON, as is a number
-    that JSON cannot write.
-
-    Raises:
-        InputError: unknown format.
-    """
-    if format not in _FORMATS:
-        known = list(_FORMATS)
-        raise InputError(Fault(where="format", rule="unknown format", got=format, known=known))
-    columns = [column.to_pylist() for column in table.columns]
-    return _FORMATS[format](table.column_names, [list(row) for row in zip(*columns, strict=True)])
-
-
-def _tables(sql: str, root: str | Path, studies: Sequence[str] | None) -> dict[str, Any]:
+def _tables(
+    sql: str, root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None
+) -> dict[str, Any]:
     """The tables that a statement names, and the others without rows."""
     # Looking for the words finds too many tables at worst; DuckDB's own parser misses those inside PIVOT and query().
     words = set(re.findall(r"\w+", sql.lower()))
-    if WIDE in words:
-        words |= {"trials", "metrics"}
-    tables: dict[str, Any] = {name: SCHEMAS[name].empty_table() for name in TABLES}
+    for view, parts in VIEWS.items():
+        words |= set(parts) if view in words else set()
+    tables: dict[str, Any] = {name: pa.Table.from_batches([], SCHEMAS[name]) for name in TABLES}
     for name in words & {"trials", "metrics", "epochs"}:
-        tables[name] = read_table(root, name, studies=studies)
+        tables[name] = read_table(root, name, studies=studies, on_damaged=on_damaged)
     if "predictions" in words:
-        tables["predictions"] = scan_predictions(root, studies=studies)
+        tables["predictions"] = scan_predictions(root, studies=studies, on_damaged=on_damaged)
     return tables
 
 
@@ -96,34 +96,31 @@ def _sealed(tables: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         database.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             database.register(name, table)
-        database.execute(_wide_view(tables["metrics"]))
+        for statement in view_statements(tables["metrics"]):
+            database.execute(statement)
         database.execute("SET enable_external_access = false; SET lock_configuration = true")
         yield database
 
 
-def _wide_view(metrics: pa.Table) -> str:
-    """SQL that creates the view `results`."""
-    best = metrics.filter(pc.equal(metrics["selection"], "best_val"))
-    keys = best.group_by(["split", "region", "metric"]).aggregate([]).to_pylist()
-    columns = [
-        f"""max(value) FILTER (split = {_text(key["split"])} AND region = {_text(key["region"])} """
-        f"""AND metric = {_text(key["metric"])}) AS {_name(".".join(key.values()))}"""
-        for key in keys
-    ]
-    values = ", ".join(["trial_id", *columns])
-    return (
-        f"CREATE VIEW {WIDE} AS SELECT * FROM trials LEFT JOIN "
-        f"(SELECT {values} FROM metrics WHERE selection = 'best_val' GROUP BY trial_id) "
-        "USING (trial_id)"
-    )
+@contextmanager
+def _at_most(seconds: float | None, database: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    ended = Event()
 
+    def watch() -> None:
+        # Again and again: an interrupt that comes before the statement has begun is forgotten.
+        while not ended.wait(seconds):
+            database.interrupt()
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"'
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _check_is_query(database: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -138,48 +135,13 @@ def _check_is_query(database: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise InputError(Fault(where="query", rule=f"must be one SELECT statement, but is {names}"))
 
 
-def _known_columns(root: str | Path, studies: Sequence[str] | None) -> list[Fault]:
+def _known_columns(
+    root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None
+) -> list[Fault]:
     columns = {name: SCHEMAS[name].names for name in TABLES}
-    columns["trials"] = read_table(root, "trials", studies=studies).column_names
-    columns[WIDE] = ["all columns of trials", 'one "<split>.<region>.<metric>" per best_val metric']
+    trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
+    columns |= {"trials": trials.column_names, **COLUMNS}
     return [
         Fault(where=f"table {name}", rule=f"has {', '.join(found)}")
         for name, found in columns.items()
     ]
-
-
-def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue().rstrip("\n")
-
-
-def _as_json(names: list[str], rows: list[list[Any]]) -> str:
-    objects = [
-        {name: _plain(value) for name, value in zip(names, row, strict=True)} for row in rows
-    ]
-    return json.dumps(objects, indent=1, default=str, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cells(rows: list[list[Any]]) -> list[list[str]]:
-    return [[_cell(value) for value in row] for row in rows]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-_FORMATS: dict[str, Callable[[list[str], list[list[Any]]], str]] = {
-    "table": lambda names, rows: as_text(names, _cells(rows)),
-    "markdown": lambda names, rows: as_markdown(names, _cells(rows)),
-    "csv": _as_csv,
-    "json": _as_json,
-}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.compaction import recorded_stamps, row_files, study_rows
-from dirtune.results.parquetfile import encoded
+from dirtune.results.parquetfile import OnDamaged, encoded, whole_files
 from dirtune.results.schema import SCHEMAS, TABLES, Status, TrialRecord
 from dirtune.results.studies import open_studies
 from dirtune.results.unify import unify
@@ -66,6 +66,7 @@ def read_table(
     *,
     studies: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
 ) -> pa.Table:
     """The rows of all recorded trials in one of the four tables.
 
@@ -74,6 +75,7 @@ def read_table(
         table: trials, metrics, epochs or predictions.
         studies: of a root, only these.
         columns: only these, as far as they exist; `trial_id` comes always. none: all.
+        on_damaged: called with each damaged file, which is then left out; none: a damaged file is an error.
 
     Returns:
         The columns of the table's schema and, in `trials`, whatever `config.*` columns any trial has. One run can be
@@ -92,14 +94,24 @@ def read_table(
     else:
         shares = list(_each_trial_once(folders))
     parts = [
-        part for folder, stamps in shares for part in study_rows(folder, table, stamps, wanted)
+        part
+        for folder, stamps in shares
+        for part in study_rows(folder, table, stamps, wanted, on_damaged)
     ]
     empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
-    return unify([empty.empty_table(), *parts])
+    # `empty.empty_table()` imports pandas, which takes longer than reading.
+    return unify([pa.Table.from_batches([], empty), *parts])
 
 
-def scan_predictions(root: str | Path, *, studies: Sequence[str] | None = None) -> Dataset:
+def scan_predictions(
+    root: str | Path,
+    *,
+    studies: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
+) -> Dataset:
     """The predictions of all recorded trials without reading them: a dataset that decodes what is asked of it.
+
+    With `on_damaged`, a file whose end cannot be read is reported to it and left out; else it is an error when it is read.
 
     Raises:
         InputError: there is no such study.
@@ -107,11 +119,11 @@ def scan_predictions(root: str | Path, *, studies: Sequence[str] | None = None) 
     import pyarrow.dataset as pads  # costs as much as importing everything else here
 
     folders = [*open_studies(root, studies).values()]
-    files = [
-        folder.path(name)
-        for folder, stamps in _each_trial_once(folders)
-        for name in row_files(folder, "predictions", stamps)
-    ]
+    files = []
+    for folder, stamps in _each_trial_once(folders):
+        names = row_files(folder, "predictions", stamps)
+        names = names if on_damaged is None else whole_files(folder, names, on_damaged)
+        files += [folder.path(name) for name in names]
     return pads.dataset(
         files, schema=SCHEMAS["predictions"], filesystem=folders[0].filesystem, format="parquet"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from dirtune.errors import Fault, InputError
 from dirtune.storage import Storage
 
-STUDY_FILE = "study.json"
+STUDY_FILE, PROVENANCE_FILE = "study.json", "provenance.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class StudyInfo:
 
     name: str
     question: str = ""
+    description: str = ""
     reference: str | None = None
     arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -43,6 +44,8 @@ class StudyInfo:
     plans: Mapping[str, Plan] = field(default_factory=dict)  # of every one of `arms`
     data: str = ""
     unit: str = ""  # of the label
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # resolved, by arm
+    spaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by searched arm
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
@@ -74,12 +77,13 @@ def read_study(storage: Storage) -> StudyInfo:
         InputError: it is there and not a JSON object.
     """
     name = storage.root.rsplit("/", 1)[-1]
-    raw = _read_json(storage)
+    raw = _read_json(storage, STUDY_FILE)
     objective = raw.get("objective") or {}
     data = raw.get("data") or {}
     return StudyInfo(
         name=name,
         question=raw.get("question") or "",
+        description=raw.get("description") or "",
         reference=raw.get("reference"),
         arms=tuple(raw.get("arms") or ()),
         seeds=tuple(raw.get("seeds") or ()),
@@ -88,23 +92,34 @@ def read_study(storage: Storage) -> StudyInfo:
         plans={arm: _plan(raw, arm) for arm in raw.get("arms") or ()},
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
+        configs=raw.get("configs") or {},
+        spaces=raw.get("spaces") or {},
     )
+
+
+def read_provenance(storage: Storage) -> dict[str, Any]:
+    """What `provenance.json` in a study's folder says of code, libraries and machine; nothing if it is not there.
+
+    Raises:
+        InputError: it is there and not a JSON object.
+    """
+    return _read_json(storage, PROVENANCE_FILE)
 
 
 def _is_study(root: Storage, name: str) -> bool:
     return root.exists(f"{name}/{STUDY_FILE}") or root.exists(f"{name}/results/trials")
 
 
-def _read_json(storage: Storage) -> dict[str, Any]:
-    if not storage.exists(STUDY_FILE):
+def _read_json(storage: Storage, name: str) -> dict[str, Any]:
+    if not storage.exists(name):
         return {}
     try:
-        raw = json.loads(storage.read(STUDY_FILE))
+        raw = json.loads(storage.read(name))
     except ValueError as error:
-        where = storage.path(STUDY_FILE)
+        where = storage.path(name)
         raise InputError(Fault(where=where, rule=f"not readable as JSON ({error})")) from None
     if not isinstance(raw, dict):
-        raise InputError(Fault(where=storage.path(STUDY_FILE), rule="must be a JSON object"))
+        raise InputError(Fault(where=storage.path(name), rule="must be a JSON object"))
     return raw
 
 

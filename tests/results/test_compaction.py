@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.compaction import compact
+from dirtune.results.compaction import compact, compact_study
 from dirtune.results.store import read_table, recorded, write_record
 from tests.results.records import metric_rows, record, write_study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(storage: object, table: str) -> list[dict[str, object]]:
@@ -98,3 +103,66 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"compacted/trials.parquet: damaged Parquet file"):
         recorded(storage)
+
+
+def test_a_study_is_compacted_by_name(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0), record("b", 0)])
+
+    assert compact_study("study", results=tmp_path) == {
+        "trials": 2,
+        "metrics": 2 * len(metric_rows(0.0)),
+    }
+    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]
+    with pytest.raises(InputError, match="unknown study, got 'sudy'; known: study"):
+        compact_study("sudy", results=tmp_path)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.results.records import record, write_study
+
+for seed in range(60):
+    # Every second trial fails first and is recorded anew: the cache may hold what is no longer true.
+    if seed % 2:
+        write_study(Path(sys.argv[1]), [record("a", seed, status="failed", error="lost its worker")])
+    write_study(Path(sys.argv[1]), [record("a", seed, float(seed))])
+"""
+
+
+def test_nothing_is_lost_or_doubled_while_another_process_records(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 1000)])
+    rows_each, rounds = len(metric_rows(0.0)), 0
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT) as writer:
+        while writer.poll() is None:
+            compact(storage)
+            seen = read_table(storage, "trials", columns=["status"])
+            metrics = Counter(read_table(storage, "metrics")["trial_id"].to_pylist())
+            trials = seen["trial_id"].to_pylist()
+            assert len(trials) == len(set(trials))
+            complete = [row["trial_id"] for row in seen.to_pylist() if row["status"] == "complete"]
+            assert {metrics[trial] for trial in complete} == {rows_each}
+            assert set(metrics.values()) == {rows_each}
+            rounds += 1
+    assert writer.returncode == 0
+    assert rounds > 3
+    compact(storage)
+    expected = {"a-1000", *(f"a-{seed}" for seed in range(60))}
+    assert recorded(storage) == dict.fromkeys(expected, "complete")
+    assert Counter(read_table(storage, "metrics")["trial_id"].to_pylist()) == dict.fromkeys(
+        expected, rows_each
+    )
+
+
+def test_two_compactions_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", seed) for seed in range(5)])
+    script = (
+        "import sys\nfrom dirtune.results.compaction import compact_study\n"
+        "for _ in range(10): compact_study('study', results=sys.argv[1])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
+
+    assert [process.wait() for process in both] == [0, 0]
+    assert read_table(storage, "metrics").num_rows == 5 * len(metric_rows(0.0))
+    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]

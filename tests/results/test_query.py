@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pytest
 
 import dirtune.results.query as module
 from dirtune.errors import InputError
-from dirtune.results.query import format_table, query
+from dirtune.results.query import query
 from dirtune.results.schema import SplitPredictions, TrialRecord
 from dirtune.results.store import read_table
 from tests.results.records import OFFSETS, record, write_study
@@ -234,50 +231,72 @@ def test_damaged_predictions_are_named(root: Path) -> None:
         query("select * from predictions", root)
 
 
-MIXED = pa.table(
-    {"arm": ["a|b", None], "value": [1 / 3, float("nan")], "n": pa.array([1, None], pa.int64())}
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_csv('https://example.org/x.csv')",
+        "SELECT * FROM glob('/*')",
+        "COPY trials TO '/tmp/out.csv'",
+        "INSTALL httpfs",
+        "ATTACH '/tmp/out.db'",
+    ],
 )
+def test_what_would_reach_out_is_refused_with_one_sentence(root: Path, sql: str) -> None:
+    with pytest.raises(
+        InputError, match=r"query: (reaches the results alone|must be one SELECT)"
+    ) as error:
+        query(sql, root)
+
+    assert len(error.value.faults) == 1
+    assert "\n" not in str(error.value)
 
 
-def test_csv_has_every_digit_and_nothing_for_null() -> None:
-    rows = list(csv.reader(io.StringIO(format_table(MIXED, "csv"))))
+def test_a_limit_holds_for_every_form_of_question(root: Path) -> None:
+    for sql in ("from metrics", "describe trials", "select 1 union all select 2 -- a comment"):
+        assert query(sql, root, limit=1).num_rows == 1
+    assert query("from trials", root, limit=100).num_rows == 6
+    assert query("from trials", root, limit=0).column_names[0] == "study"
 
-    assert rows == [["arm", "value", "n"], ["a|b", repr(1 / 3), "1"], ["", "nan", ""]]
+
+def test_a_statement_that_takes_too_long_is_stopped(root: Path) -> None:
+    endless = "select sum(a.range * b.range) from range(1000000000) a, range(1000000000) b"
+
+    with pytest.raises(InputError, match=r"^query: took longer than 0.1 seconds$"):
+        query(endless, root, seconds=0.1)
+    assert query("select count(*) as n from trials", root, seconds=60)["n"].to_pylist() == [6]
 
 
-def test_json_is_valid_and_has_null_for_what_it_cannot_write() -> None:
-    assert json.loads(format_table(MIXED, "json")) == [
-        {"arm": "a|b", "value": 1 / 3, "n": 1},
-        {"arm": None, "value": None, "n": None},
+def test_damaged_files_are_left_out_when_asked_and_each_is_named(tmp_path: Path) -> None:
+    said = SplitPredictions(sample_ids=["a"], labels=np.array([1.0]), predictions=np.array([1.5]))
+    records = [
+        TrialRecord(trial=one.trial, config={}, metrics=one.metrics, predictions={"test": said})
+        for one in (record("a", seed) for seed in range(3))
     ]
+    storage = write_study(tmp_path, records)
+    for table, trial in (("trials", "a-0"), ("metrics", "a-1"), ("predictions", "a-2")):
+        storage.write(f"results/{table}/{trial}.parquet", b"damaged")
+    named: list[str] = []
+
+    def left(sql: str) -> list[object]:
+        found = query(sql, tmp_path, on_damaged=lambda fault: named.append(fault.where))
+        return found.column(0).to_pylist()
+
+    assert left("select trial_id from trials order by 1") == ["a-1", "a-2"]
+    assert left("select distinct trial_id from metrics order by 1") == ["a-0", "a-2"]
+    assert left("select trial_id from predictions order by 1") == ["a-0", "a-1"]
+    assert [name.split("results/")[-1] for name in named] == [
+        "trials/a-0.parquet", "metrics/a-1.parquet", "predictions/a-2.parquet",
+    ]  # fmt: skip
 
 
-def test_markdown_escapes_what_would_break_the_table() -> None:
-    assert format_table(MIXED, "markdown").split("\n") == [
-        "| arm | value | n |",
-        "| --- | ---: | ---: |",
-        "| a\\|b | 0.333333 | 1 |",
-        "|  | nan |  |",
-    ]
+def test_a_damaged_cache_costs_no_rows_when_damaged_files_are_left_out(root: Path) -> None:
+    (root / "study/results/compacted").mkdir()
+    (root / "study/results/compacted/trials.parquet").write_bytes(b"damaged")
+    named: list[str] = []
 
+    found = query("from trials", root, on_damaged=lambda fault: named.append(fault.where))
 
-def test_the_terminal_table_is_never_folded() -> None:
-    wide = pa.table({"text": ["x" * 500], "[bold]": [2.0]})
-
-    lines = format_table(wide).split("\n")
-
-    assert any("x" * 500 in line for line in lines)
-    assert "[bold]" in lines[0]
-
-
-def test_times_are_shown_in_every_format(tmp_path: Path) -> None:
-    write_study(tmp_path, [record("a", 0)])
-    found = query("select timestamptz '2026-01-02 03:04:05+00' as t", tmp_path)
-
-    for style in ("table", "csv", "json", "markdown"):
-        assert "2026-01-02 03:04:05+00:00" in format_table(found, style)
-
-
-def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown format, got 'xml'; known: csv, json"):
-        format_table(MIXED, "xml")
+    assert found.num_rows == 6
+    assert [Path(name).name for name in named] == ["trials.parquet"]

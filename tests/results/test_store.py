@@ -348,3 +348,16 @@ def test_labels_and_predictions_of_different_shape_are_refused(tmp_path: Path) -
     broken = replace(two_dimensional(), predictions=np.zeros(3))
     with pytest.raises(ValueError, match=r"of val must have one shape, got \(\(3, 2\), \(3,\)\)"):
         write_record(Storage.at(tmp_path), replace(full_record(), predictions={"val": broken}))
+
+
+def test_results_open_as_arrow_tables_and_answer_sql(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0, 4.0), record("a", 1, 5.0)])
+    results = dirtune.results.open(tmp_path)
+
+    assert results.arrow("metrics").equals(read_table(storage, "metrics"))
+    found = results.query(
+        "select mean from arms where region = 'all' and split = 'test' and selection = 'last'"
+    )
+    assert found["mean"].tolist() == [4.5]
+    with pytest.raises(InputError, match="unknown table, got 'metric'"):
+        results.arrow("metric")

@@ -26,7 +26,7 @@ from scipy.special import (  # scipy.stats takes three times as long to import
 
 ALPHA, POWER = 0.05, 0.8
 MOST_SEEDS = 100_000  # more is as good as never
-GRID = 512  # points in the distribution of the standard deviation
+GRID = 128  # points in the distribution of the standard deviation
 
 
 def detection_power(n: int, *, sd: float, effect: float, alpha: float = ALPHA) -> float:
@@ -49,7 +49,7 @@ def equivalence_power(n: int, *, sd: float, margin: float, alpha: float = ALPHA)
     """Chance that two one-sided t tests of `n` seeds show equivalence of arms that are equal.
 
     Given the observed standard deviation `s`, the mean must lie within `margin - t s / sqrt(n)` of zero; the chance of that
-    is averaged over the distribution of `s`, `sd sqrt(chi2(n - 1) / (n - 1))`, at 512 equally likely points.
+    is averaged over the distribution of `s`, `sd sqrt(chi2(n - 1) / (n - 1))`, at 128 equally likely points.
 
     Args:
         n: seeds, at least two.

@@ -14,10 +14,9 @@ this project.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from dirtune.results.statistics.bootstrap import Interval
 from dirtune.results.statistics.paired import PairedDifference
@@ -76,7 +75,8 @@ def verdict(
         raise ValueError(
             f"`margin >= 0, comparisons >= 1` must hold, got {margin=}, {comparisons=}"
         )
-    p_equivalence = equivalence(difference, margin=margin) * comparisons
+    p = equivalence(difference, margin=margin)
+    p_equivalence = p if math.isnan(p) else min(1.0, p * comparisons)
     is_same = difference.n > 1 and difference.sd == 0 and difference.mean == 0
     agrees = interval is None or max(-interval.low, interval.high) <= margin
     is_negligible = agrees and (is_same or p_equivalence < ALPHA)
@@ -87,7 +87,7 @@ def verdict(
         decision=decision,
         margin=margin,
         is_negligible=is_negligible,
-        p_equivalence=float(np.minimum(p_equivalence, 1.0)),  # unlike `min`, it keeps NaN
+        p_equivalence=p_equivalence,
         further_seeds=_further(difference, margin, comparisons) if decision == "undecided" else 0,
     )
 

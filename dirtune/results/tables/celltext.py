@@ -61,6 +61,15 @@ def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
     )
 
 
+def verdict_text(row: ArmRow | None, region: str) -> str:
+    """The verdict, and of an undecided one the seeds that are still needed, where that can be estimated."""
+    found = None if row is None else row.cells[region].verdict
+    if found is None:
+        return ABSENT
+    is_open = found.decision == "undecided" and found.further_seeds is not None
+    return f"undecided (+{found.further_seeds})" if is_open else found.decision
+
+
 def published_text(row: PublishedRow | None, region: str, decimals: int) -> str:
     """With the digits of the source, and with the final zeros that a number does not keep."""
     value = None if row is None else row.values.get(region)

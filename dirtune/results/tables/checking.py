@@ -4,7 +4,8 @@ The table is made anew from its request and put into the same form; then both te
 by line, and their numbers compared. A line belongs to the grid whose headings stand above it (columns may have been
 taken out) and is found by its row keys. A number is supported if what the store says now rounds to it.
 
-Read are Markdown, LaTeX, plain text and our CSV. Words, marks and bold are not compared.
+Read are Markdown, LaTeX, plain text and our CSV. A verdict is a claim and is compared too; other words, marks and bold are
+not.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from dirtune.errors import Fault, InputError
 from dirtune.results import textgrid
+from dirtune.results.statistics.verdict import Decision
 from dirtune.results.tables import latex
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.findings import Check, Finding
@@ -27,6 +29,7 @@ from dirtune.results.tables.rendering import REQUEST, markdown_rows, plain_rows
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_VERDICT = re.compile(rf"\b({'|'.join(get_args(Decision))})\b")
 _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 
 
@@ -75,6 +78,19 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
         numbers=sum(count for count, _ in found),
         findings=tuple(finding for _, findings in found for finding in findings),
     )
+
+
+def check_file(root: str | Path, file: Path, request: TableRequest | None = None) -> Check:
+    """The same for the text of a file.
+
+    Raises:
+        InputError: the file cannot be read; and as `check`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
+    return check(root, text, request)
 
 
 def written_request(text: str) -> TableRequest | None:
@@ -171,10 +187,10 @@ def _line_compared(line: Line, known: Known, positions: Sequence[int]) -> tuple[
     now = known.rows.get(label)
     findings, count = [], 0
     for cell, position in list(zip(line.cells, positions, strict=True))[known.keys :]:
-        numbers = _numbers(cell)
-        count += len(numbers)
+        claims = [*_numbers(cell), *_VERDICT.findall(cell)]
+        count += len(claims)
         said = None if now is None else now[position]
-        if numbers and (said is None or not _supported(numbers, _numbers(said))):
+        if claims and (said is None or not _is_supported(cell, said)):
             column = known.header[position]
             findings.append(Finding(line.number, " ".join(label), column, cell, said))
     return count, findings
@@ -182,6 +198,11 @@ def _line_compared(line: Line, known: Known, positions: Sequence[int]) -> tuple[
 
 def _numbers(cell: str) -> list[str]:
     return _NUMBER.findall(_MARKUP.sub("", cell.replace(MINUS, "-")))
+
+
+def _is_supported(cell: str, said: str) -> bool:
+    verdicts = _VERDICT.findall(cell)
+    return _supported(_numbers(cell), _numbers(said)) and verdicts in ([], _VERDICT.findall(said))
 
 
 def _supported(written: Sequence[str], now: Sequence[str]) -> bool:

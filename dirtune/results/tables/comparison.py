@@ -14,6 +14,7 @@ from pathlib import Path
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import arms_named
 from dirtune.results.schema import REGIONS
+from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, published_rows
 from dirtune.results.tables.table import ArmRow, ArmTable, arm_tables, check_known
@@ -28,7 +29,7 @@ class TableRequest:
     """What a table shows and how.
 
     Raises:
-        InputError: a name is unknown, as far as that can be said without the store.
+        InputError: a name is unknown, as far as that can be said without the store, or the margin is unreadable.
     """
 
     studies: tuple[str, ...]
@@ -40,6 +41,7 @@ class TableRequest:
     split: str = "test"
     selection: str = "best_val"
     reference: str | None = None  # none: each study's
+    margin: str = DEFAULT_MARGIN  # what counts as no difference: 2%, or 0.5 in the metric's unit
     mix_data: bool = False
     spread: str = "sd"  # what ± is: of SPREADS
     bold: str = "better"  # of BOLD
@@ -54,6 +56,7 @@ class TableRequest:
         check_known("layout", self.layout, LAYOUTS)
         check_known("spread", self.spread, tuple(SPREADS))
         check_known("bold", self.bold, tuple(BOLD))
+        Margin.read(self.margin)
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
 
@@ -86,7 +89,8 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
         for study in dict.fromkeys(request.studies)
         for part in arm_tables(
             root, study, metrics=request.metrics, regions=request.regions, split=request.split,
-            selection=request.selection, reference=request.reference, mix_data=request.mix_data,
+            selection=request.selection, reference=request.reference, margin=request.margin,
+            mix_data=request.mix_data,
         )
     ]  # fmt: skip
     _check_arms(request, whole)
@@ -101,7 +105,7 @@ def of_one_study(table: ArmTable) -> Comparison:
     """A table of one study and metric as the smallest comparison there is."""
     request = TableRequest(
         studies=(table.study,), metrics=(table.metric,), regions=table.regions, split=table.split,
-        selection=table.selection, reference=table.reference,
+        selection=table.selection, reference=table.reference, margin=table.margin.text,
     )  # fmt: skip
     return Comparison(request=request, parts=(table,))
 

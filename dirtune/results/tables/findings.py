@@ -24,10 +24,10 @@ class Finding:
 class Check:
     """The outcome."""
 
-    numbers: int  # that were compared
+    numbers: int  # and verdicts that were compared
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
         cells = len(self.findings)
-        last = f"{self.numbers} numbers checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
+        last = f"{self.numbers} numbers and verdicts checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
         return "\n".join([*map(str, self.findings), last])

@@ -60,6 +60,11 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "pairs": lambda table, row, region: _of_difference(row.cells[region], "n"),
     "p": lambda table, row, region: _of_difference(row.cells[region], "p"),
     "p_holm": lambda table, row, region: row.cells[region].p_holm,
+    "verdict": lambda table, row, region: _of_verdict(row.cells[region], "decision"),
+    "margin": lambda table, row, region: _of_verdict(row.cells[region], "margin"),
+    "margin_asked": lambda table, row, region: table.margin.text,
+    "p_equivalence": lambda table, row, region: _of_verdict(row.cells[region], "p_equivalence"),
+    "further_seeds": lambda table, row, region: _of_verdict(row.cells[region], "further_seeds"),
     "configurations": lambda table, row, region: max(row.tried.values(), default=0),
     "holes": lambda table, row, region: "; ".join(f"{h.seed}: {h.reason}" for h in row.holes),
     "data_fingerprint": lambda table, row, region: " ".join(table.fingerprints),
@@ -72,7 +77,7 @@ def _plain_table(part: ArmTable) -> dict[str, Any]:
         for name in ("study", "question", "metric", "unit", "split", "selection", "description", "objective",
                      "reference", "seeds", "arms", "data", "fingerprints", "orphans")
     }  # fmt: skip
-    return {**plain, "rows": [_plain_row(row) for row in part.rows]}
+    return {**plain, "margin": asdict(part.margin), "rows": [_plain_row(row) for row in part.rows]}
 
 
 def _plain_row(row: ArmRow) -> dict[str, Any]:
@@ -93,14 +98,19 @@ def _plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
         for seed, value in cell.values.items()
     }
     difference = None if cell.difference is None else asdict(cell.difference)
+    verdict = None if cell.verdict is None else asdict(cell.verdict)
     return {
         "mean": cell.mean, "sd": cell.sd, "n": cell.n, "difference": difference, "p_holm": cell.p_holm,
-        "seeds": by_seed,
+        "verdict": verdict, "seeds": by_seed,
     }  # fmt: skip
 
 
 def _of_difference(cell: Cell, name: str) -> object:
     return getattr(cell.difference, name, None)
+
+
+def _of_verdict(cell: Cell, name: str) -> object:
+    return getattr(cell.verdict, name, None)
 
 
 def _is_nothing(value: object) -> bool:

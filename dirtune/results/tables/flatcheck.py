@@ -1,4 +1,4 @@
-"""Checking a CSV of ours, which says itself what it shows: every number of every line, at full precision."""
+"""Checking a CSV of ours, which says itself what it shows: every number and verdict of every line, at full precision."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from dirtune.errors import Fault, InputError
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.findings import Check, Finding
 from dirtune.results.tables.flat import CSV_COLUMNS, as_csv
+from dirtune.results.tables.judging import DEFAULT_MARGIN
 
 _KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
 _NUMBERS = (
-    "mean", "sd", "n", "difference", "difference_sd", "low", "high", "pairs", "p", "p_holm", "configurations",
+    "mean", "sd", "n", "difference", "difference_sd", "low", "high", "pairs", "p", "p_holm", "margin", "p_equivalence",
+    "further_seeds", "configurations",
 )  # fmt: skip
+_WORDS = ("verdict",)
 _TOLERANCE = 1e-9  # relative: another numpy may add up in another order
 
 
 def is_csv(text: str) -> bool:
-    """Whether the text begins like a CSV of ours."""
-    return text.split("\n", 1)[0].strip() == ",".join(CSV_COLUMNS)
+    """Whether the text begins like a CSV of ours, of which columns may have been taken out."""
+    header = text.split("\n", 1)[0].strip().split(",")
+    return set(_KEYS) <= set(header) <= set(CSV_COLUMNS)
 
 
 def check_csv(root: str | Path, text: str) -> Check:
@@ -35,9 +39,9 @@ def check_csv(root: str | Path, text: str) -> Check:
     if not lines:
         raise InputError(Fault(where="check", rule="the CSV has no lines"))
     now: dict[tuple[str, ...], Mapping[str, str]] = {}
-    for study, split, selection, reference in dict.fromkeys(map(_table_of, lines)):
+    for study, split, selection, reference, margin in dict.fromkeys(map(_table_of, lines)):
         request = TableRequest(
-            studies=(study,), split=split, selection=selection, reference=reference or None,
+            studies=(study,), split=split, selection=selection, reference=reference or None, margin=margin,
             metrics=tuple(dict.fromkeys(line["metric"] for line in lines if line["study"] == study)),
         )  # fmt: skip
         made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
@@ -47,15 +51,16 @@ def check_csv(root: str | Path, text: str) -> Check:
             number, " ".join(_key(line)[:-1]), name, line[name], _said(now.get(_key(line)), name)
         )
         for number, line in enumerate(lines, start=2)
-        for name in _NUMBERS
-        if line[name] and not _equal(line[name], _said(now.get(_key(line)), name))
+        for name in (*_NUMBERS, *_WORDS)
+        if line.get(name) and not _equal(line[name], _said(now.get(_key(line)), name))
     ]
-    numbers = sum(bool(line[name]) for line in lines for name in _NUMBERS)
+    numbers = sum(bool(line.get(name)) for line in lines for name in _NUMBERS)
     return Check(numbers, tuple(findings))
 
 
-def _table_of(line: Mapping[str, str]) -> tuple[str, str, str, str]:
-    return line["study"], line["split"], line["selection"], line["reference"]
+def _table_of(line: Mapping[str, str]) -> tuple[str, str, str, str, str]:
+    margin = line.get("margin_asked") or DEFAULT_MARGIN
+    return line["study"], line["split"], line["selection"], line["reference"], margin
 
 
 def _key(line: Mapping[str, str]) -> tuple[str, ...]:
@@ -69,6 +74,8 @@ def _said(line: Mapping[str, str] | None, name: str) -> str | None:
 def _equal(written: str, now: str | None) -> bool:
     if not now:
         return False
+    if written == now:
+        return True
     try:
         return math.isclose(float(written), float(now), rel_tol=_TOLERANCE)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dirtune.results.statistics.power import ALPHA, POWER
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.layout import configurations, origins
 from dirtune.results.tables.marks import BOLD, SIGNIFICANT, SPREADS
@@ -73,6 +74,19 @@ def _marks(table: Comparison) -> Iterator[str]:
             "Intervals: Student's t, 95 %, of the mean difference, not corrected. "
             f"* on a difference: paired t test, corrected p < {SIGNIFICANT}."
         )
+        yield from _verdicts(table)
+
+
+def _verdicts(table: Comparison) -> Iterator[str]:
+    yield (
+        f"Verdicts: helps, hurts: paired t test, two-sided, corrected p < {ALPHA}; equivalent: within ± the margin by two "
+        f"one-sided paired t tests, Bonferroni-corrected over the same arms, p < {ALPHA}; else undecided, which is not "
+        '"no effect". n: the pairs of the differences.'
+    )
+    yield (
+        f"Margin: {table.parts[0].margin}. (+m): m more seeds tell a difference of the margin from none with "
+        f"{100 * POWER:g} % power, at the observed spread; add them once."
+    )
 
 
 def _published(table: Comparison) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Where the numbers of a comparison stand: grids of texts with their row keys, groups of columns, and marks.
 
-Every form of a table that is read by people (terminal, Markdown, LaTeX, HTML) shows these grids and nothing else, so
-that a number looks the same everywhere, and one check serves all of them.
+Every form of a table that is read by people shows these grids and nothing else, so that one check serves all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dirtune.results.tables.celltext import (
     mean_text,
     metric_label,
     published_text,
+    verdict_text,
 )
 from dirtune.results.tables.comparison import ABSENT, Comparison, row_key
 from dirtune.results.tables.marks import BOLD, SPREADS
@@ -65,12 +65,12 @@ class Grid:
 
 
 def grids_of(table: Comparison) -> list[Grid]:
-    """The arms, and, where there is a reference and something to compare, the differences to it."""
+    """The arms, and, where there is a reference and something to compare, the differences to it and what they say."""
     grids = []
     for parts in table.blocks:
         grids.append(_means(table, parts))
         if any(row.arm != part.reference for part in _compared(parts) for row in part.rows):
-            grids.append(_differences(table, parts))
+            grids += [_differences(table, parts), _verdicts(table, parts)]
     return grids
 
 
@@ -80,13 +80,12 @@ def origins(table: Comparison) -> list[str]:
 
 
 def _means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
-    spread = SPREADS[table.request.spread]
+    request, spread = table.request, SPREADS[table.request.spread]
     studies = ", ".join(dict.fromkeys(part.study for part in parts))
     metrics = ", ".join(
         f"{metric_label(metric, unit)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
         for metric, unit in dict.fromkeys((part.metric, part.unit) for part in parts)
     )
-    request = table.request
     title = (
         f"{studies}: {metrics}, {request.split} split, {request.selection}, "
         f"mean ± {spread.label} over seeds"
@@ -113,14 +112,9 @@ def _means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
 
 def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
     parts = _compared(parts)
-    references = ", ".join(dict.fromkeys(str(part.reference) for part in parts))
     alone = len({part.study for part in parts}) == 1
     rows = []
-    for keys, arms in _rows_by_key(table, parts).items():
-        if all(
-            arm is None or arm.arm == part.reference for part, arm in zip(parts, arms, strict=True)
-        ):
-            continue
+    for keys, arms in _others_by_key(table, parts).items():
         cells = [
             Shown(difference_text(arm, region, decimals_of(part)))
             for part, arm in zip(parts, arms, strict=True)
@@ -129,11 +123,41 @@ def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         tail = [Shown(str(_pairs(arms)))] if alone else []
         rows.append(Row(keys, (*cells, *tail)))
     return Grid(
-        title=f"difference to {references}, paired by seed, mean [95 % interval]",
+        title=f"difference to {_references(parts)}, paired by seed, mean [95 % interval]",
         keys=_key_headings(table, parts),
         columns=(*_columns(parts), *((Column("", "pairs"),) if alone else ())),
         rows=tuple(rows),
     )
+
+
+def _verdicts(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+    parts = _compared(parts)
+    rows = [
+        Row(keys, tuple(Shown(verdict_text(arm, region)) for part, arm in zip(parts, arms, strict=True) for region in part.regions))
+        for keys, arms in _others_by_key(table, parts).items()
+    ]  # fmt: skip
+    return Grid(
+        title=f"verdict against {_references(parts)}, margin: {parts[0].margin}",
+        keys=_key_headings(table, parts), columns=tuple(_columns(parts)), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _references(parts: Sequence[ArmTable]) -> str:
+    return ", ".join(dict.fromkeys(str(part.reference) for part in parts))
+
+
+def _others_by_key(
+    table: Comparison, parts: Sequence[ArmTable]
+) -> dict[tuple[str, ...], list[ArmRow | None]]:
+    """The arms of every row, those rows left out that have nothing but the reference."""
+    return {
+        keys: arms
+        for keys, arms in _rows_by_key(table, parts).items()
+        if any(
+            arm is not None and arm.arm != part.reference
+            for part, arm in zip(parts, arms, strict=True)
+        )
+    }
 
 
 def _compared(parts: Sequence[ArmTable]) -> list[ArmTable]:

@@ -5,8 +5,6 @@ A table is data (`ArmTable`, of one study and one metric); `dirtune.results.tabl
 the selection rule, the seeds, the trials behind every cell, how many configurations were tried, what is missing and
 why, and the fingerprint of the data.
 
-Which arms are shown changes no statistic: differences are corrected over all arms of the study.
-
 Importing this module brings in neither torch nor Ray nor scipy.stats, so that `dirtune table` answers at once.
 """
 
@@ -31,8 +29,10 @@ from dirtune.results.arms import (
 )
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, Candidate, selection_named
-from dirtune.results.statistics.paired import PairedDifference, holm, mean, paired_difference, sd
+from dirtune.results.statistics.paired import PairedDifference, mean, sd
+from dirtune.results.statistics.verdict import Verdict
 from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin, judged
 
 SPLITS = ("val", "test")
 
@@ -47,6 +47,7 @@ class Cell:
     n: int  # seeds with a value
     difference: PairedDifference | None = None  # to the reference arm; none for itself
     p_holm: float = math.nan  # the difference's p, corrected over the arms of this region
+    verdict: Verdict | None = None  # none for the reference, and without a pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class ArmTable:
     description: str  # of the selection
     objective: str  # what the selection looks at
     reference: str | None
+    margin: Margin  # what counts as no difference to it
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
     arms: tuple[str, ...]  # all of the study, shown or not
@@ -93,13 +95,14 @@ def arm_table(
     split: str = "test",
     selection: str = "best_val",
     reference: str | None = None,
+    margin: str = DEFAULT_MARGIN,
     mix_data: bool = False,
 ) -> ArmTable:
     """Compare the arms of a study by one metric in all regions; the arguments and errors are those of `arm_tables`."""
     metrics = () if metric is None else (metric,)
     return arm_tables(
         root, study, metrics=metrics, split=split, selection=selection, reference=reference,
-        mix_data=mix_data,
+        margin=margin, mix_data=mix_data,
     )[0]  # fmt: skip
 
 
@@ -112,6 +115,7 @@ def arm_tables(
     split: str = "test",
     selection: str = "best_val",
     reference: str | None = None,
+    margin: str = DEFAULT_MARGIN,
     mix_data: bool = False,
 ) -> tuple[ArmTable, ...]:
     """Compare the arms of a study, one table per metric.
@@ -124,10 +128,11 @@ def arm_tables(
         split: test or val.
         selection: a rule of `dirtune.results.selection.SELECTIONS`.
         reference: the arm that the others are compared with; none: the study's.
+        margin: what counts as no difference: a share of the reference's mean (`2%`), or a number in the metric's unit.
         mix_data: allow trials that saw different data in one table.
 
     Raises:
-        InputError: a name is unknown, trials saw different data, or a file is damaged.
+        InputError: a name is unknown, the margin unreadable, trials saw different data, or a file is damaged.
     """
     storage = open_studies(root, [study])[study]
     info, rule = read_study(storage), selection_named(selection)
@@ -135,8 +140,7 @@ def arm_tables(
     for region in regions:
         check_known("region", region, REGIONS)
     runs = study_runs(storage, info, rule)
-    reference = reference or info.reference
-    if reference is not None:
+    if reference := reference or info.reference:
         check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data:
         _check_one_data_set(study, runs.fingerprints)
@@ -151,6 +155,7 @@ def arm_tables(
         description=rule.description,
         objective=f"{info.metric} in region {info.region}",
         reference=reference,
+        margin=Margin.read(margin),
         seeds=_seeds(runs, info),
         rows=(),
         arms=tuple(arm.arm for arm in runs.arms),
@@ -158,8 +163,7 @@ def arm_tables(
         fingerprints=runs.fingerprints,
         orphans=runs.orphans,
     )
-    names = [known_metric(runs.metrics, metric) for metric in metrics or (info.metric,)]
-    return tuple(_filled(template, name, runs) for name in names)
+    return tuple(_filled(template, metric, runs) for metric in metrics or (info.metric,))
 
 
 def check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -186,14 +190,15 @@ def _seeds(runs: StudyRuns, info: StudyInfo) -> tuple[int, ...]:
 
 
 def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
+    metric = known_metric(runs.metrics, metric)
     of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
     values = {
         (region, epoch): _values(of_metric, metric, region, template.split, epoch)
         for region in template.regions
         for epoch in EPOCHS
     }
-    rows = [_row(arm, metric, values) for arm in runs.arms]
-    return replace(template, metric=metric, rows=_compared(rows, template.reference))
+    rows = _compared([_row(arm, metric, values) for arm in runs.arms], metric, template)
+    return replace(template, metric=metric, rows=rows)
 
 
 def _values(
@@ -230,20 +235,16 @@ def _row(
     )
 
 
-def _compared(rows: list[ArmRow], reference: str | None) -> tuple[ArmRow, ...]:
-    """The rows with the differences to the reference arm, corrected over the arms of each region."""
-    base = next((row for row in rows if row.arm == reference), None)
+def _compared(rows: list[ArmRow], metric: str, template: ArmTable) -> tuple[ArmRow, ...]:
+    """The rows with the differences to the reference arm and their verdicts."""
+    base = next((row for row in rows if row.arm == template.reference), None)
     if base is None:
         return tuple(rows)
     others = [row for row in rows if row is not base]
     cells: dict[str, dict[str, Cell]] = {row.arm: {} for row in others}
     for region, level in base.cells.items():
-        differences = {
-            row.arm: paired_difference(row.cells[region].values, level.values) for row in others
-        }
-        corrected = holm({arm: difference.p for arm, difference in differences.items()})
+        values = {row.arm: row.cells[region].values for row in others}
+        found = judged(values, level.values, metric=metric, margin=template.margin)
         for row in others:
-            cells[row.arm][region] = replace(
-                row.cells[region], difference=differences[row.arm], p_holm=corrected[row.arm]
-            )
+            cells[row.arm][region] = replace(row.cells[region], **vars(found[row.arm]))
     return tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in rows)

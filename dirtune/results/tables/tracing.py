@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.tables.comparison import Comparison
+from dirtune.results.tables.comparison import ABSENT, Comparison
 from dirtune.results.textgrid import as_markdown
 
 FORMATS = ("markdown", "json")
@@ -24,6 +24,7 @@ class Traced:
     arm: str
     region: str
     mean: float
+    verdict: str | None  # against the reference
     seeds: tuple[int, ...]
     trial_ids: tuple[str, ...]
     epochs: tuple[str, ...]  # best_val or last
@@ -35,6 +36,7 @@ def trace(table: Comparison) -> list[Traced]:
     return [
         Traced(
             study=part.study, metric=part.metric, arm=row.arm, region=region, mean=cell.mean,
+            verdict=None if cell.verdict is None else cell.verdict.decision,
             seeds=tuple(cell.values),
             trial_ids=tuple(row.chosen[seed].trial_id for seed in cell.values),
             epochs=tuple(row.chosen[seed].epoch for seed in cell.values),
@@ -58,7 +60,15 @@ def trace_text(table: Comparison, style: str = "markdown") -> str:
     traced = trace(table)
     if style == "json":
         return json.dumps([asdict(cell) for cell in traced], indent=1)
-    header = ["study", "metric", "arm", "region", "mean", "trials (seed: trial at epoch = value)"]
+    header = [
+        "study",
+        "metric",
+        "arm",
+        "region",
+        "mean",
+        "verdict",
+        "trials (seed: trial at epoch = value)",
+    ]
     return as_markdown(header, [_line(cell) for cell in traced])
 
 
@@ -67,4 +77,5 @@ def _line(cell: Traced) -> list[str]:
     trials = ", ".join(
         f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds
     )
-    return [cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", trials]
+    verdict = cell.verdict or ABSENT
+    return [cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", verdict, trials]

@@ -4,10 +4,17 @@ import math
 
 import pytest
 
-from dirtune.results.tables.celltext import difference_text, mean_text, metric_label, published_text
+from dirtune.results.statistics.verdict import Decision, Verdict
+from dirtune.results.tables.celltext import (
+    difference_text,
+    mean_text,
+    metric_label,
+    published_text,
+    verdict_text,
+)
 from dirtune.results.tables.marks import SPREADS
 from dirtune.results.tables.published import PublishedRow
-from dirtune.results.tables.table import Cell
+from dirtune.results.tables.table import ArmRow, Cell
 
 
 @pytest.mark.parametrize(
@@ -45,3 +52,23 @@ def test_published_numbers_keep_their_digits_and_regain_their_zeros() -> None:
     assert [published_text(row, region, 2) for region in values] == ["6.90", "7.044", "0.82"]
     assert published_text(row, "few", 3) == "0.820"
     assert published_text(row, "medium", 3) == published_text(None, "all", 2) == "-"
+
+
+@pytest.mark.parametrize(
+    ("decision", "seeds", "text"),
+    [("helps", 0, "helps"), ("equivalent", 0, "equivalent"), ("undecided", 12, "undecided (+12)"),
+     ("undecided", 0, "undecided (+0)"), ("undecided", None, "undecided")],
+)  # fmt: skip
+def test_an_undecided_cell_says_how_many_seeds_it_needs(
+    decision: Decision, seeds: int | None, text: str
+) -> None:
+    verdict = Verdict(
+        decision=decision, margin=0.1, is_negligible=False, p_equivalence=1.0, further_seeds=seeds
+    )
+    cell = Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1, verdict=verdict)
+    row = ArmRow(
+        arm="a", levels={}, cells={"few": cell}, chosen={}, tried={}, planned=None, unfinished={}, holes=()
+    )  # fmt: skip
+
+    assert verdict_text(row, "few") == text
+    assert verdict_text(None, "few") == "-"

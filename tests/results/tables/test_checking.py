@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.tables.checking import check, written_request
+from dirtune.results.tables.checking import check, check_file, written_request
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.rendering import render
 from tests.results.records import metric_rows, record, write_study
@@ -95,7 +97,7 @@ def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
     first = text.split("\n").index(
         next(one for one in text.split("\n") if one.startswith("| two: arm"))
     )
-    assert len(findings) == 8
+    assert len(findings) == 12  # four means, four differences, four verdicts
     assert all(finding.line > first for finding in findings)
 
 
@@ -161,5 +163,59 @@ def test_a_csv_line_of_an_arm_that_is_gone_is_found(root: Path) -> None:
 def test_the_outcome_counts_what_it_compared(root: Path) -> None:
     text = render(compare(root, TableRequest(studies=("one",))), "csv")
 
-    assert str(check(root, text)).endswith("numbers checked, no cells not supported")
+    assert str(check(root, text)).endswith("numbers and verdicts checked, no cells not supported")
     assert str(check(root, text.replace("conr", "gone"))).count("\n") > 1
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_verdict_is_a_claim_and_is_checked(root: Path, form: str) -> None:
+    text = render(compare(root, REQUEST), form)
+    lines = text.split("\n")
+    at = next(i for i, one in enumerate(lines) if "conr" in one and " helps" in one)
+    lines[at] = lines[at].replace(" helps", " hurts", 1)
+
+    (finding,) = check(root, "\n".join(lines), REQUEST).findings
+
+    assert (finding.line, finding.row) == (at + 1, "conr")
+    assert "hurts" in finding.written
+    assert "helps" in finding.now
+
+
+def test_a_verdict_in_a_csv_is_checked_with_the_margin_that_was_asked_for(root: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",), margin="60%")
+    text = render(compare(root, request), "csv")
+    assert ",helps," in text
+
+    assert check(root, text).findings == ()
+    (finding,) = check(root, text.replace(",helps,", ",undecided,")).findings
+    assert (finding.column, finding.written, finding.now) == ("verdict", "undecided", "helps")
+    (margin, *_) = check(root, text.replace(",60%,", ",2%,")).findings
+    assert margin.column == "margin"
+
+
+def test_a_table_from_before_there_were_verdicts_is_still_supported(root: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",))
+    lines = render(compare(root, request), "markdown").split("\n")
+    older = lines[: next(i for i, one in enumerate(lines) if "verdict against" in one)]
+    assert any("difference to" in one for one in older)
+    table = list(csv.reader(io.StringIO(render(compare(root, request), "csv"))))
+    kept = [
+        at
+        for at, name in enumerate(table[0])
+        if name not in {"verdict", "margin", "margin_asked", "p_equivalence", "further_seeds"}
+    ]
+    plain = "\n".join(",".join(line[at] for at in kept) for line in table)
+
+    assert check(root, "\n".join(older), request).findings == ()
+    assert check(root, plain).findings == ()
+
+
+def test_a_file_is_checked_as_its_text(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "paper.tex"
+    file.write_text(render(compare(root, REQUEST), "latex"))
+
+    assert check_file(root, file) == check(root, file.read_text())
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
+    for name in ("binary", "absent"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+            check_file(root, tmp_path / name)

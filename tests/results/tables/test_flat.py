@@ -76,3 +76,16 @@ def test_json_says_what_was_asked(table: Comparison) -> None:
         TableRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()})
         == table.request
     )
+
+
+def test_verdicts_are_columns_of_the_csv_and_part_of_the_json(table: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    said = table.parts[0].rows[1].cells["few"].verdict
+
+    assert [row["verdict"] for row in rows] == ["", "", "helps", "helps", "", ""]
+    assert (rows[3]["margin_asked"], float(rows[3]["margin"])) == ("2%", said.margin)
+    assert (float(rows[3]["p_equivalence"]), rows[3]["further_seeds"]) == (said.p_equivalence, "0")
+    (part,) = json.loads(as_json(table))["tables"]
+    assert part["margin"] == {"text": "2%", "number": 0.02, "is_share": True}
+    assert part["rows"][1]["cells"]["few"]["verdict"]["decision"] == "helps"
+    assert part["rows"][2]["cells"]["few"]["verdict"] is None

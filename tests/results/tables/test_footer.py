@@ -107,3 +107,13 @@ def test_what_is_a_studys_own_is_said_of_each(root: Path) -> None:
     assert "study: Seeds (3): 0, 1, 2." in found
     assert "other: Seeds (1): 7." in found
     assert sum(line.startswith("±") for line in found) == 1
+
+
+def test_it_names_the_rule_of_the_verdicts(root: Path) -> None:
+    text = "\n".join(lines(root, margin="0.5"))
+
+    assert "paired t test, two-sided, corrected p < 0.05; equivalent: within ± the margin" in text
+    assert "Bonferroni-corrected over the same arms" in text
+    assert "Margin: 0.5 in the metric's unit." in text
+    assert "with 80 % power" in text
+    assert "Margin: 2 % of the reference's mean." in "\n".join(lines(root))

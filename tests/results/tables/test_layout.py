@@ -65,8 +65,16 @@ def test_the_second_grid_has_differences_with_intervals(root: Path) -> None:
     assert texts(grid)[1] == ["[x]", "-", "-", "-", "-", "0"]
 
 
+def test_the_third_grid_has_the_verdicts(root: Path) -> None:
+    grid = grids(root, "one", margin="0.5")[2]
+
+    assert grid.title == "verdict against vanilla, margin: 0.5 in the metric's unit"
+    assert grid.header == ["arm", "all", "many", "medium", "few"]
+    assert texts(grid) == [["conr", *["helps"] * 4], ["[x]", *["-"] * 4]]
+
+
 def test_regions_and_arms_are_shown_in_the_order_asked(root: Path) -> None:
-    means, differences = grids(root, "one", regions=("few", "all"), arms=("conr", "vanilla"))
+    means, differences, _ = grids(root, "one", regions=("few", "all"), arms=("conr", "vanilla"))
 
     assert means.header == ["arm", "few", "all", "seeds", "configs"]
     assert [row[:3] for row in texts(means)] == [
@@ -98,12 +106,12 @@ def test_several_metrics_stand_in_groups_of_columns(root: Path) -> None:
 def test_studies_below_each_other_have_their_own_grids(root: Path) -> None:
     found = grids(root, "one", "two", regions=("all",))
 
-    assert [grid.header[0] for grid in found] == ["one: arm", "one: arm", "two: arm", "two: arm"]
-    assert [row.keys for row in found[2].rows] == [("vanilla",), ("accon",)]
+    assert [grid.header[0] for grid in found] == [*["one: arm"] * 3, *["two: arm"] * 3]
+    assert [row.keys for row in found[3].rows] == [("vanilla",), ("accon",)]
 
 
 def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> None:
-    means, differences = grids(root, "one", "two", regions=("all",), layout="beside")
+    means, differences, _ = grids(root, "one", "two", regions=("all",), layout="beside")
 
     assert means.columns == (Column("one MAE [years]", "all"), Column("two MSE [score²]", "all"))
     assert texts(means) == [
@@ -131,7 +139,7 @@ def test_axes_name_rows(tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_below_the_arm_and_are_never_bold(root: Path) -> None:
-    means, differences = grids(root, "one", "two", published="dir", layout="beside", bold="best")
+    means, differences, _ = grids(root, "one", "two", published="dir", layout="beside", bold="best")
 
     rows = {row.keys[0]: row for row in means.rows}
     assert list(rows)[:2] == ["vanilla", "published Vanilla [1]"]

@@ -52,11 +52,11 @@ def test_a_narrow_console_folds_and_does_not_fail(table: Comparison) -> None:
     assert "vanilla" in console.file.getvalue()
 
 
-def test_markdown_has_two_tables_and_a_list(table: Comparison) -> None:
+def test_markdown_has_three_tables_and_a_list(table: Comparison) -> None:
     lines = render(table, "markdown").split("\n")
 
     assert "| vanilla | 5.20 ± 0.20 | 4.20 ± 0.20 | 6.20 ± 0.20 | 7.20 ± 0.20 | 3/3 | 1 |" in lines
-    assert sum(line.startswith("| arm |") for line in lines) == 2
+    assert sum(line.startswith("| arm |") for line in lines) == 3
     assert [line for line in lines if line.startswith("* ")] == [
         f"* {line}" for line in footer(table)
     ]
@@ -65,7 +65,7 @@ def test_markdown_has_two_tables_and_a_list(table: Comparison) -> None:
 def test_latex_has_a_table_per_grid_and_the_footer_below_the_last(table: Comparison) -> None:
     text = render(table, "latex")
 
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
     assert text.count(r"\footnotesize") == len(footer(table))
     assert text.index(r"\footnotesize") > text.rindex(r"\end{tabular}")
 
@@ -109,3 +109,10 @@ def test_every_style_renders_a_table_of_holes(tmp_path: Path) -> None:
 def test_an_unknown_style_is_refused(table: Comparison) -> None:
     with pytest.raises(InputError, match="'xml'; known: csv, html, json, latex, markdown, table"):
         render(table, "xml")
+
+
+@pytest.mark.parametrize("style", ["table", "markdown", "latex", "html"])
+def test_every_form_for_readers_has_the_verdicts(table: Comparison, style: str) -> None:
+    text = render(table, style)
+
+    assert text.index("verdict against vanilla") < text.index("helps") < text.index("Verdicts:")

@@ -51,7 +51,7 @@ def test_the_trace_is_a_table_or_a_list(table: Comparison) -> None:
     lines = trace_text(table).split("\n")
     plain = json.loads(trace_text(table, "json"))
 
-    assert "| study | mae | a | all | 4.5 | 0: t0 at last = 3, 1: t1 at best_val = 6 |" in lines
+    assert "| study | mae | a | all | 4.5 | - | 0: t0 at last = 3, 1: t1 at best_val = 6 |" in lines
     assert len(lines) == 2 + len(plain)
     assert plain[1]["trial_ids"] == ["t0", "t1"]
 
@@ -59,3 +59,13 @@ def test_the_trace_is_a_table_or_a_list(table: Comparison) -> None:
 def test_an_unknown_form_is_refused(table: Comparison) -> None:
     with pytest.raises(InputError, match="'csv'; known: json, markdown"):
         trace_text(table, "csv")
+
+
+def test_the_trace_has_the_verdict(tmp_path: Path) -> None:
+    records = [record(arm, seed, value + seed / 10 + seed * value / 100)
+               for arm, value in (("a", 5.0), ("b", 4.0)) for seed in (0, 1, 2)]  # fmt: skip
+    write_study(tmp_path / "judged", records, reference="a")
+    made = compare(tmp_path / "judged", TableRequest(studies=("study",), regions=("all",)))
+
+    assert [cell.verdict for cell in trace(made)] == [None, "helps"]
+    assert "| study | mae | b | all | 4.14 | helps |" in trace_text(made)

@@ -1,0 +1,193 @@
+"""What a report says, as texts: the table, the settings, where the results come from, every trial, what failed or lacks.
+
+Everything is read from the study's folder, and nothing of it must be there: what has not been recorded yet is a hole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dirtune.results.arms import members_of_arms, trial_rows
+from dirtune.results.store import flattened, read_table
+from dirtune.results.studies import StudyInfo, open_studies, read_provenance, read_study
+from dirtune.results.tables.comparison import Comparison, TableRequest, compare
+
+SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
+ORIGINS = ("code_version", "data", "data_fingerprint", "device", "worker")  # columns of `trials`
+UNPLANNED = "(no longer planned)"
+
+Line = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A table of texts."""
+
+    title: str
+    header: Line
+    rows: tuple[Line, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """The texts of a report."""
+
+    study: str
+    question: str
+    description: str
+    summary: tuple[tuple[str, str], ...]
+    table: Comparison
+    failures: Listing
+    holes: Listing
+    settings: tuple[Listing, ...]
+    provenance: Listing
+    trials: Listing
+    swept: tuple[str, ...]  # settings that are numbers and vary: what curves can be drawn over
+
+
+def content(root: str | Path, study: str) -> Content:
+    """Everything that is known of a study.
+
+    Raises:
+        InputError: there is no such study, its trials saw different data, or a file is damaged.
+    """
+    storage = open_studies(root, [study])[study]
+    info = read_study(storage)
+    table = compare(root, TableRequest(studies=(study,)))
+    found = read_table(storage, "trials")
+    members = members_of_arms(trial_rows(found), info)
+    arms = {row.trial_id: arm for arm, rows in members.items() for row in rows}
+    trials = [
+        {**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")}
+        for row in found.to_pylist()
+    ]
+    order = {arm: position for position, arm in enumerate(members)}
+    trials.sort(key=lambda row: (order.get(row["arm"], len(order)), row["seed"]))
+    return Content(
+        study=study,
+        question=info.question,
+        description=info.description,
+        summary=tuple(_summary(info, table, trials)),
+        table=table,
+        failures=_failures(trials),
+        holes=_holes(table),
+        settings=_settings(info),
+        provenance=_provenance(read_provenance(storage), trials),
+        trials=_trials(trials),
+        swept=tuple(_swept(info, table)),
+    )
+
+
+def _summary(
+    info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    part = table.parts[0]
+    planned = sum(plan.trials or len(plan.seeds) for plan in info.plans.values())
+    states = Counter(row["status"] for row in trials)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(states.items())) or "none recorded"
+    yield "trials", f"{counts}; {planned or 'unknown how many are'} planned"
+    yield "arms", str(len(part.arms))
+    yield "seeds", ", ".join(map(str, part.seeds)) or "none"
+    yield "reference", part.reference or "none"
+    yield "objective", f"{part.objective}, on validation data"
+    yield "data", " ".join([part.data, *part.fingerprints]).strip() or "unknown"
+    ends = [row["finished_at"] for row in trials if row["finished_at"] is not None]
+    yield "last trial ended", f"{max(ends):%Y-%m-%d %H:%M} UTC" if ends else "unknown"
+
+
+def _failures(trials: Iterable[Mapping[str, Any]]) -> Listing:
+    rows = tuple(
+        _line(row, "arm", "seed", "trial_id", "error_epoch", "error_term", "error")
+        for row in trials
+        if row["status"] == "failed"
+    )
+    return Listing(
+        title="Failures", header=("arm", "seed", "trial", "epoch", "term", "error"), rows=rows
+    )
+
+
+def _holes(table: Comparison) -> Listing:
+    holes = [hole for part in table.parts for row in part.rows for hole in row.holes]
+    rows = ((hole.arm, str(hole.seed), hole.reason) for hole in holes)
+    return Listing(title="Holes", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(rows)))
+
+
+def _settings(info: StudyInfo) -> tuple[Listing, ...]:
+    """The settings that all arms share, and each arm's own."""
+    leaves = {arm: dict(_leaves(config)) for arm, config in info.configs.items()}
+    first = next(iter(leaves.values()), {})
+    shared = {
+        path: value
+        for path, value in first.items()
+        if all(of_arm.get(path) == value for of_arm in leaves.values())
+    }
+    own = (
+        (arm, path, value)
+        for arm, of_arm in leaves.items()
+        for path, value in of_arm.items()
+        if path not in shared
+    )
+    tuned = (
+        (arm, path, json.dumps(knob))
+        for arm, space in info.spaces.items()
+        for path, knob in space.items()
+    )
+    return (
+        Listing(title="Base: what all arms share", header=("setting", "value"), rows=tuple(shared.items())),
+        Listing(title="Arms: what differs", header=("arm", "setting", "value"), rows=tuple(own)),
+        Listing(title="Search space", header=("arm", "setting", "distribution"), rows=tuple(tuned)),
+    )  # fmt: skip
+
+
+def _provenance(recorded: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Listing:
+    origins = [
+        (f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]})))
+        for name in ORIGINS
+    ]
+    rows = (*_leaves(recorded), *((name, values) for name, values in origins if values))
+    return Listing(title="Provenance", header=("what", "value"), rows=rows)
+
+
+def _trials(trials: Iterable[Mapping[str, Any]]) -> Listing:
+    rows = tuple(
+        (*_line(row, "arm", "seed", "trial_id", "status", "objective", "epochs_run"), _seconds(row))
+        for row in trials
+    )
+    header = ("arm", "seed", "trial", "status", "objective", "epochs", "seconds")
+    return Listing(title="Trials", header=header, rows=rows)
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    known = [row[name] for name in SECONDS if row[name] is not None]
+    return f"{sum(known):.1f}" if known else ""
+
+
+def _line(row: Mapping[str, Any], *names: str) -> Line:
+    return tuple(_text(row[name]) for name in names)
+
+
+def _leaves(nested: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for path, value in flattened(nested, "config"):
+        yield path.removeprefix("config."), _text(value, nothing="none")
+
+
+def _text(value: object, *, nothing: str = "") -> str:
+    if value is None:
+        return nothing
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _swept(info: StudyInfo, table: Comparison) -> list[str]:
+    searched = [path for space in info.spaces.values() for path in space]
+    levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
+    compared = [
+        path
+        for path, value in levels
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return list(dict.fromkeys([*searched, *compared]))

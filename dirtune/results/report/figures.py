@@ -1,0 +1,77 @@
+"""The figures of a report as SVG elements that can stand together in one page.
+
+They are those of `dirtune.results.plots`. In one page identifiers must not clash, and whatever names a figure shows must
+stay text; so each file is parsed, its identifiers get a prefix of its own, and it is written anew.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from dirtune.results.plots import plot
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_REFERENCE = re.compile(r"url\(#")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, or why there is none or no good one."""
+
+    title: str
+    svg: str = ""
+    problem: str = ""
+
+
+def pictures(root: str | Path, study: str, settings: Sequence[str]) -> Iterator[Picture]:
+    """The arms by shot region, and a curve over each of `settings`.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+        settings: dotted paths; one that cannot be drawn becomes a picture with its problem.
+    """
+    yield _picture(root, study, "regions", None)
+    for setting in settings:
+        yield _picture(root, study, "curve", setting)
+
+
+def _picture(root: str | Path, study: str, kind: str, x: str | None) -> Picture:
+    title = "Arms by shot region" if x is None else f"Metric against {x}"
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            file = plot(root, study, kind, x=x, output=Path(folder) / "figure.svg")
+        except ValueError as error:  # a report has a hole there, and the rest of it
+            return Picture(title, problem=f"Not drawn: {error}")
+        svg = inline(file.read_text(encoding="utf-8"), prefix=f"{kind}-{x}-")
+        return Picture(title, svg=svg, problem=" ".join(str(one.message) for one in said))
+
+
+def inline(svg: str, *, prefix: str) -> str:
+    """An SVG file as an element of a page, its identifiers prefixed."""
+    # Without these names every element would be written as ns0:...
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    root = ElementTree.fromstring(svg)
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
+        root.remove(metadata)
+    safe = re.sub(r"[^\w-]", "-", prefix)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            element.set(name, _prefixed(name, value, safe))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _prefixed(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return f"{prefix}{value}"
+    if name in {"href", f"{{{XLINK}}}href"} and value.startswith("#"):
+        return f"#{prefix}{value[1:]}"
+    return _REFERENCE.sub(f"url(#{prefix}", value)

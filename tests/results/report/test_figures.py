@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from dirtune.results.report.figures import SVG, inline, pictures
+from tests.results.records import record, write_study
+
+SMALL = (
+    '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
+    'xmlns:xlink="http://www.w3.org/1999/xlink"><metadata>by</metadata>'
+    '<defs><path id="m"/></defs><g clip-path="url(#c)" style="fill: url(#m)"><use xlink:href="#m"/>'
+    '<text>id="x" &lt;script&gt; url(#no)</text></g></svg>'
+)
+
+
+def test_identifiers_and_what_refers_to_them_get_the_prefix() -> None:
+    found = inline(SMALL, prefix="curve-a.b ")
+
+    assert found.startswith("<svg")
+    assert 'id="curve-a-b-m"' in found
+    assert 'clip-path="url(#curve-a-b-c)"' in found
+    assert 'style="fill: url(#curve-a-b-m)"' in found
+    assert 'xlink:href="#curve-a-b-m"' in found
+    assert "metadata" not in found
+
+
+def test_text_stays_the_text_that_it_is() -> None:
+    assert '<text>id="x" &lt;script&gt; url(#no)</text>' in inline(SMALL, prefix="p-")
+
+
+def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) -> None:
+    records = [
+        record(f"conr {omega}", seed, omega + seed, config={"omega": omega})
+        for omega in (1.0, 2.0)
+        for seed in (0, 1)
+    ]
+    write_study(tmp_path, records, reference="conr 1.0")
+
+    regions, curve = pictures(tmp_path, "study", ["omega"])
+
+    assert (regions.title, curve.title) == ("Arms by shot region", "Metric against omega")
+    assert (regions.problem, curve.problem) == ("", "")
+    ids = [
+        element.get("id")
+        for picture in (regions, curve)
+        for element in ElementTree.fromstring(picture.svg).iter()
+        if element.get("id")
+    ]
+    assert len(ids) == len(set(ids)) > 20
+    assert any("shot region" in text for text in _texts(regions.svg))
+    assert any("omega" in text for text in _texts(curve.svg))
+
+
+def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)])
+
+    _, curve = pictures(tmp_path, "study", ["terms.conr.omega"])
+
+    assert curve.svg == ""
+    assert "Not drawn: x: must be a setting that is a number in some trial" in curve.problem
+
+
+def test_an_empty_study_is_drawn_or_says_why_not(tmp_path: Path) -> None:
+    write_study(tmp_path, [], arms=["a"], reference="a", seeds=[0])
+
+    (regions,) = pictures(tmp_path, "study", [])
+
+    assert regions.svg or regions.problem
+
+
+def _texts(svg: str) -> list[str]:
+    return ["".join(one.itertext()) for one in ElementTree.fromstring(svg).iter(f"{{{SVG}}}text")]
