@@ -1,0 +1,99 @@
+"""Figures of a study: every one is a file with a data function, which has all the logic, and a draw function, which has none.
+
+    regions              arms per shot region              training_curves  a value of the epochs, per epoch
+    curve                a metric against a setting
+
+A new figure is a file and a line of `PLOTS`. What all share: `request` (what is asked for), `shown` (which arms there is
+room for), `style` (how it looks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from dirtune.results.plots.curve import curve_of, draw_curve
+from dirtune.results.plots.regions import RegionBars, draw_regions, region_bars, region_bars_of
+from dirtune.results.plots.request import PlotRequest
+from dirtune.results.plots.style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE
+from dirtune.results.tables.table import check_known
+
+__all__ = [
+    "COLORS", "FILE_TYPES", "PAGE", "PLOTS", "REFERENCE_COLOR", "STYLE", "Kind", "PlotRequest", "RegionBars",
+    "draw_curve", "draw_regions", "plot", "region_bars",
+]  # fmt: skip
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Data]):
+    """The two halves of a figure."""
+
+    data: Callable[[PlotRequest], Data]
+    draw: Callable[[Data], Figure]
+
+
+PLOTS: dict[str, Kind[Any]] = {
+    "regions": Kind(region_bars_of, draw_regions),
+    "curve": Kind(curve_of, draw_curve),
+}
+
+
+def plot(
+    root: str | Path,
+    study: str,
+    kind: str,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    output: Path,
+    metric: str | None = None,
+    region: str = "all",
+    split: str = "test",
+    selection: str = "best_val",
+    reference: str | None = None,
+    arms: Sequence[str] = (),
+    each: str | None = None,
+    method: str = "ped_anova",
+    relative: bool = False,
+) -> Path:
+    """Draw a figure of a study into a file, and return its path.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+        kind: a name of `PLOTS`.
+        x: curve, data_efficiency: the setting on the x axis, such as `terms.conr.omega`; pareto: a region, or
+            `region/metric`.
+        y: pareto: as x; training_curves: a value of the epochs, such as `train/conr`.
+        output: a .png, .pdf or .svg file.
+        metric: none: the metric of the study's objective.
+        region: of the figures that show one shot region.
+        split: test or val.
+        selection: a rule of `SELECTIONS`; curve, data_efficiency: best_val or last.
+        reference: the arm that others are compared with; none: the study's.
+        arms: only these, names or patterns such as `conr*`; none: all that there is room for.
+        each: pareto: arm or trial is a point; critical_difference: seed or region (of every seed) is a block of ranks.
+        method: importance: ped_anova or fanova.
+        relative: heatmap: differences in percent of the reference.
+
+    Raises:
+        InputError: a name is unknown, there is nothing to draw, or a file is damaged.
+    """
+    check_known("plot", kind, tuple(PLOTS))
+    check_known("type of file", output.suffix, FILE_TYPES)
+    request = PlotRequest(
+        root=root, study=study, x=x, y=y, metric=metric, region=region, split=split,
+        selection=selection, reference=reference, arms=tuple(arms), each=each, method=method, relative=relative,
+    )  # fmt: skip
+    with mpl.rc_context(STYLE):
+        figure = PLOTS[kind].draw(PLOTS[kind].data(request))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output, dpi=300, bbox_inches="tight", pad_inches=0.03)
+    return output
