@@ -43,6 +43,9 @@ class StudyInfo:
     plans: Mapping[str, Plan] = field(default_factory=dict)  # of every one of `arms`
     data: str = ""
     unit: str = ""  # of the label
+    spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
+        default_factory=dict
+    )  # of every searched arm, by the path of the setting
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
@@ -88,6 +91,7 @@ def read_study(storage: Storage) -> StudyInfo:
         plans={arm: _plan(raw, arm) for arm in raw.get("arms") or ()},
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
+        spaces=raw.get("spaces") or {},
     )
 
 

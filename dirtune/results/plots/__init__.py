@@ -1,7 +1,14 @@
 """Figures of a study: every one is a file with a data function, which has all the logic, and a draw function, which has none.
 
-    regions              arms per shot region              training_curves  a value of the epochs, per epoch
-    curve                a metric against a setting
+    regions              arms per shot region
+    heatmap, forest      differences to the reference as a coloured table, with intervals
+    critical_difference  mean ranks of the arms
+    pareto               two numbers against each other
+    curve                a metric against a setting that was swept
+    data_efficiency      a metric against the share of the training data
+    error_by_label       the error against the label, before the training labels' density
+    training_curves      a value of the epochs per epoch
+    history, parallel, importance      a search: trial by trial, setting by setting, what decides
 
 A new figure is a file and a line of `PLOTS`. What all share: `request` (what is asked for), `shown` (which arms there is
 room for), `style` (how it looks).
@@ -17,10 +24,23 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dirtune.results.plots.critical_difference import (
+    critical_difference_data,
+    draw_critical_difference,
+)
 from dirtune.results.plots.curve import curve_of, draw_curve
+from dirtune.results.plots.data_efficiency import data_efficiency_data, draw_data_efficiency
+from dirtune.results.plots.error_by_label import draw_error_by_label, error_by_label_data
+from dirtune.results.plots.forest import draw_forest, forest_data
+from dirtune.results.plots.heatmap import draw_heatmap, heatmap_data
+from dirtune.results.plots.history import draw_history, history_data
+from dirtune.results.plots.importance import draw_importance, importance_data
+from dirtune.results.plots.parallel import draw_parallel, parallel_data
+from dirtune.results.plots.pareto import draw_pareto, pareto_data
 from dirtune.results.plots.regions import RegionBars, draw_regions, region_bars, region_bars_of
 from dirtune.results.plots.request import PlotRequest
 from dirtune.results.plots.style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE
+from dirtune.results.plots.training_curves import draw_training_curves, training_curves_data
 from dirtune.results.tables.table import check_known
 
 __all__ = [
@@ -42,6 +62,16 @@ class Kind(Generic[Data]):
 PLOTS: dict[str, Kind[Any]] = {
     "regions": Kind(region_bars_of, draw_regions),
     "curve": Kind(curve_of, draw_curve),
+    "heatmap": Kind(heatmap_data, draw_heatmap),
+    "forest": Kind(forest_data, draw_forest),
+    "critical_difference": Kind(critical_difference_data, draw_critical_difference),
+    "pareto": Kind(pareto_data, draw_pareto),
+    "error_by_label": Kind(error_by_label_data, draw_error_by_label),
+    "training_curves": Kind(training_curves_data, draw_training_curves),
+    "data_efficiency": Kind(data_efficiency_data, draw_data_efficiency),
+    "history": Kind(history_data, draw_history),
+    "parallel": Kind(parallel_data, draw_parallel),
+    "importance": Kind(importance_data, draw_importance),
 }
 
 

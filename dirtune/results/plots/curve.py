@@ -37,7 +37,7 @@ def curve_of(request: PlotRequest) -> Curve:
 
 def draw_curve(curve: Curve) -> Figure:
     """A line or a cloud per arm, the best of each marked with a star."""
-    figure = new_figure(COLUMN, 2.4)
+    figure = new_figure(COLUMN, 2.1)
     axes = figure.add_subplot()
     colors = arm_colors([line.label for line in curve.lines], None)
     for position, line in enumerate(curve.lines):

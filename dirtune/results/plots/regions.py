@@ -53,7 +53,12 @@ def region_bars(
     """
     return region_bars_of(
         PlotRequest(
-            root=root, study=study, metric=metric, split=split, selection=selection, arms=tuple(arms)
+            root=root,
+            study=study,
+            metric=metric,
+            split=split,
+            selection=selection,
+            arms=tuple(arms),
         )
     )
 
@@ -81,7 +86,7 @@ def region_bars_of(request: PlotRequest) -> RegionBars:
 
 def draw_regions(bars: RegionBars) -> Figure:
     """Bars of the arms, grouped by shot region."""
-    figure = new_figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.3)
+    figure = new_figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.0)
     axes = figure.add_subplot()
     width = 0.8 / max(len(bars.arms), 1)
     for position, color in enumerate(arm_colors(bars.arms, bars.reference).values()):

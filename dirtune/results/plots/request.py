@@ -8,6 +8,7 @@ from pathlib import Path
 from dirtune.errors import Fault, InputError
 from dirtune.results.tables.table import ArmTable, arm_table, check_known
 
+
 @dataclass(frozen=True, kw_only=True)
 class PlotRequest:
     """A figure of a study; the fields are the options of `dirtune.results.plots.plot`."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 FILE_TYPES = (".pdf", ".png", ".svg")
 COLUMN, PAGE = 3.5, 7.0  # inches
-ROW = 0.165  # inches that a line of 8-point text takes
+ROW, CAPTION_ROW = 0.165, 0.1  # inches that a line of 8-point and of 6-point text takes
 CHARACTERS_PER_INCH = 14  # of the legend
 CAPTION_CHARACTERS_PER_INCH = 22
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -43,7 +43,7 @@ STYLE = {
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure; sizes in inches."""
+    """An empty figure; sizes in inches, the height without what `finish` adds."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -66,19 +66,21 @@ def text_color(background: Sequence[float]) -> str:
 
 
 def finish(figure: Figure, caption: str, legend: Axes | None = None) -> None:
-    """The legend of some axes above, the caption below."""
-    if legend is not None:
-        _legend(figure, legend)
+    """The legend of some axes above, the caption below; the figure grows by both, so that they take nothing from the axes."""
+    rows = 0 if legend is None else _legend(figure, legend)
     lines = textwrap.wrap(caption, int(figure.get_figwidth() * CAPTION_CHARACTERS_PER_INCH))
     figure.supxlabel("\n".join(lines), fontsize=6, color="#555555")
+    figure.set_figheight(figure.get_figheight() + ROW * rows + CAPTION_ROW * len(lines))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes) -> int:
+    """Draws it, and says how many rows it has."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
-        return
+        return 0
     room = figure.get_figwidth() * CHARACTERS_PER_INCH
     columns = int(room / (max(map(len, labels)) + 6))  # 6: the sample and the gaps
     rows = math.ceil(len(labels) / max(columns, 1))
     columns = math.ceil(len(labels) / rows)  # rows of about equal length
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+    return rows
