@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from dirtune.errors import Fault, InputError
 from dirtune.results.curves import Curve, Line, curve_data
 from dirtune.results.plots.request import PlotRequest
+from dirtune.results.plots.shown import shown_lines
 from dirtune.results.plots.style import (
+    COLORS,
     COLUMN,
     MARKERS,
     REFERENCE_COLOR,
@@ -25,14 +27,15 @@ def curve_of(request: PlotRequest) -> Curve:
     """The data of the figure.
 
     Raises:
-        InputError: there is no `x`, and as `curve_data`.
+        InputError: there is no `x`, an arm is unknown, and as `curve_data`.
     """
     if request.x is None:
         raise InputError(Fault(where="x", rule="a curve needs the setting on its x axis"))
-    return curve_data(
+    curve = curve_data(
         request.root, request.study, request.x, metric=request.metric, region=request.region,
         split=request.split, epoch=request.selection,
     )  # fmt: skip
+    return shown_lines(curve, request.arms, most=len(COLORS))
 
 
 def draw_curve(curve: Curve) -> Figure:

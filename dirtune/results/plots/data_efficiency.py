@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dirtune.errors import Fault, InputError
-from dirtune.results.arms import arms_named
 from dirtune.results.curves import Curve, Line, curve_data
 from dirtune.results.plots.bands import Band, band, draw_bands
 from dirtune.results.plots.request import PlotRequest
+from dirtune.results.plots.shown import shown_lines
 from dirtune.results.plots.style import COLUMN, MOST_LINES, finish, new_figure
 from dirtune.results.studies import open_studies, read_study
 from dirtune.results.tables.rendering import metric_label
@@ -49,17 +48,16 @@ def data_efficiency_data(request: PlotRequest) -> DataEfficiency:
     )  # fmt: skip
     if not curve.lines:
         raise request.nothing(f"has no complete trial with {curve.x} yet")
-    reference = _reference(request, curve.x)
-    lines = _kept(curve, request)
-    levels = sorted({level for line in lines for level in line.levels})
+    curve = shown_lines(curve, request.arms, most=MOST_LINES)
+    levels = sorted({level for line in curve.lines for level in line.levels})
     return DataEfficiency(
-        bands=tuple(_band(line) for line in lines),
-        reference=reference,
+        bands=tuple(_band(line) for line in curve.lines),
+        reference=_reference(request, curve.x),
         ticks=tuple(levels) if len(levels) <= MOST_TICKS else (),
         logarithmic=levels[0] > 0 and len(levels) > 1,
         x_label="share of the training data" if curve.x.endswith("fraction") else curve.x,
         y_label=f"{metric_label(curve.metric, curve.unit)}, {curve.region}",
-        caption=_caption(curve, len(lines)),
+        caption=_caption(curve),
     )
 
 
@@ -88,18 +86,6 @@ def _reference(request: PlotRequest, setting: str) -> str | None:
     return " ".join(word for word in words if not word.startswith(level)) or None
 
 
-def _kept(curve: Curve, request: PlotRequest) -> list[Line]:
-    """The lines that are asked for, and of them the first that can be followed."""
-    known = [line.label for line in curve.lines]
-    faults = [pattern for pattern in request.arms if not arms_named([pattern], known)]
-    if faults:
-        raise InputError(
-            Fault(where="arms", rule="unknown arm", got=one, known=known) for one in faults
-        )
-    asked = arms_named(request.arms, known)
-    return [line for line in curve.lines if line.label in asked][:MOST_LINES]
-
-
 def _band(line: Line) -> Band:
     by_level: dict[float, list[float]] = defaultdict(list)
     for x, value in zip(line.x, line.values, strict=True):
@@ -107,12 +93,10 @@ def _band(line: Line) -> Band:
     return band(line.label, by_level)
 
 
-def _caption(curve: Curve, shown: int) -> str:
+def _caption(curve: Curve) -> str:
     parts = [
         f"{curve.study}, {curve.split} split, epoch: {curve.epoch}. Lines: mean over the trials of a share ± sd."
     ]
-    if shown < len(curve.lines):
-        parts.append(f"{shown} of {len(curve.lines)} arms are shown, the first.")
     if curve.left_out:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(curve.left_out.items()))
         parts.append(f"Left out: {reasons}.")

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,6 +36,7 @@ from dirtune.results.plots.style import (
 )
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, selection_named
+from dirtune.results.statistics.front import pareto_front
 from dirtune.results.statistics.paired import mean, sd
 from dirtune.results.store import read_table
 from dirtune.results.studies import StudyInfo, open_studies, read_study
@@ -154,19 +154,6 @@ def draw_pareto(data: Pareto) -> Figure:
     return figure
 
 
-def front_of(x: Sequence[float], y: Sequence[float]) -> list[bool]:
-    """Which points are on the front: no other is smaller or equal in both numbers and smaller in one.
-
-    Args:
-        x: losses, smaller being better.
-        y: in the same order.
-    """
-    xs, ys = np.asarray(x), np.asarray(y)
-    as_good = (xs[:, None] <= xs) & (ys[:, None] <= ys)  # row beats or equals column
-    better = (xs[:, None] < xs) | (ys[:, None] < ys)
-    return [not beating.any() for beating in (as_good & better).T]
-
-
 def _quantity(text: str, request: PlotRequest, info: StudyInfo, runs: StudyRuns) -> Quantity:
     region, _, metric = text.partition("/")
     check_known("region", region, REGIONS)
@@ -225,7 +212,7 @@ def _point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
 
 def _with_front(points: Sequence[Point], x_sign: int, y_sign: int) -> tuple[Point, ...]:
     """Those of the front first, from left to right."""
-    front = front_of([x_sign * point.x for point in points], [y_sign * point.y for point in points])
+    front = pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
     marked = [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
     return tuple(sorted(marked, key=lambda point: (not point.on_front, point.x, point.arm)))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import ArmRuns, arms_named
+from dirtune.results.curves import Curve
 from dirtune.results.statistics.paired import mean
 from dirtune.results.tables.table import ArmRow
 
@@ -38,13 +39,7 @@ def shown_arms(
     Raises:
         InputError: a pattern fits no arm.
     """
-    known = [row.arm for row in rows]
-    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
-    if unknown:
-        raise InputError(
-            Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown
-        )
-    asked = arms_named(patterns, known)
+    asked = _asked(patterns, [row.arm for row in rows])
     if len(asked) <= most:
         return Shown(arms=tuple(asked), note="")
     losses = {row.arm: _validation_loss(row) for row in rows}
@@ -56,6 +51,33 @@ def shown_arms(
         arms=tuple(arm for arm in asked if arm in kept),
         note=f" {most} of {len(asked)} arms are shown: {rule}.",
     )
+
+
+def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
+    """A curve with the lines that are asked for, by their labels, and of them the first that there is room for.
+
+    The trials of the others that were asked for are counted among those left out.
+
+    Raises:
+        InputError: a pattern fits no line.
+    """
+    asked = _asked(patterns, [line.label for line in curve.lines])
+    lines = [line for line in curve.lines if line.label in asked]
+    beyond = sum(len(line.values) for line in lines[most:])
+    left_out = {
+        **curve.left_out,
+        **({f"of arms beyond the first {most}": beyond} if beyond else {}),
+    }
+    return replace(curve, lines=tuple(lines[:most]), left_out=left_out)
+
+
+def _asked(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
+    if unknown:
+        raise InputError(
+            Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown
+        )
+    return arms_named(patterns, known)
 
 
 def _validation_loss(row: ArmRow | ArmRuns) -> float:

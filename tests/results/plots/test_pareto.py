@@ -6,22 +6,9 @@ import numpy as np
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.plots.pareto import draw_pareto, front_of, pareto_data
+from dirtune.results.plots.pareto import draw_pareto, pareto_data
 from tests.results.plots.stores import KEYS, VALUES, compared, request, searched
 from tests.results.records import OFFSETS, record, write_study
-
-
-def test_the_front_is_that_of_a_double_loop() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        x, y = generator.integers(0, 6, (2, 12)).tolist()
-        expected = [
-            not any(
-                x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(12)
-            )
-            for i in range(12)
-        ]
-        assert front_of(x, y) == expected
 
 
 def test_points_are_means_and_spreads_over_seeds(tmp_path: Path) -> None:

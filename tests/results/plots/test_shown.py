@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.plots.shown import shown_arms
+from dirtune.results.curves import curve_data
+from dirtune.results.plots.shown import shown_arms, shown_lines
 from dirtune.results.tables.table import ArmRow, arm_table
-from tests.results.plots.stores import compared
+from tests.results.plots.stores import compared, fractions
 
 
 @pytest.fixture
@@ -49,3 +50,15 @@ def test_unknown_patterns_are_all_named(rows: tuple[ArmRow, ...]) -> None:
     with pytest.raises(InputError) as caught:
         shown_arms(rows, ("comr", "l*", "x*"), reference=None, most=5)
     assert [fault.got for fault in caught.value.faults] == ["comr", "x*"]
+
+
+def test_lines_are_picked_and_cut_and_their_trials_counted(tmp_path: Path) -> None:
+    curve = curve_data(fractions(tmp_path), "study", "data.fraction")
+
+    assert [line.label for line in shown_lines(curve, ("c*",), most=1).lines] == ["conr"]
+    cut = shown_lines(curve, (), most=1)
+    assert [line.label for line in cut.lines] == ["vanilla"]
+    assert cut.left_out == {"failed": 1, "of arms beyond the first 1": 8}
+    assert shown_lines(curve, (), most=2) == curve
+    with pytest.raises(InputError, match="unknown arm, got 'x'; known: conr, vanilla"):
+        shown_lines(curve, ("x",), most=2)
