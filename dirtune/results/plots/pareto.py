@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.arms import (
-    TRIAL_COLUMNS,
-    StudyRuns,
-    known_metric,
-    members_of_arms,
-    study_runs,
-    trial_rows,
-    values_by_trial,
+from dirtune.results.arms import study_runs
+from dirtune.results.plots.quantities import (
+    chosen_models,
+    complete_models,
+    pairs_of,
+    quantity_named,
+    values_of,
 )
 from dirtune.results.plots.request import PlotRequest
 from dirtune.results.plots.shown import shown_arms
@@ -34,32 +32,15 @@ from dirtune.results.plots.style import (
     finish,
     new_figure,
 )
-from dirtune.results.schema import REGIONS
-from dirtune.results.selection import EPOCHS, selection_named
+from dirtune.results.selection import selection_named
 from dirtune.results.statistics.front import pareto_front
 from dirtune.results.statistics.paired import mean, sd
-from dirtune.results.store import read_table
-from dirtune.results.studies import StudyInfo, open_studies, read_study
-from dirtune.results.tables.rendering import metric_label
+from dirtune.results.studies import open_studies, read_study
 from dirtune.results.tables.table import SPLITS, check_known
-from dirtune.storage import Storage
 
 EACH = ("arm", "trial")
 X, Y = "many", "few"
 AROUND = 1.0  # of the range of front and reference that is shown on either side of it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantity:
-    """One axis."""
-
-    region: str
-    metric: str
-
-    @property
-    def sign(self) -> int:
-        """-1 where larger is better."""
-        return -1 if self.metric in HIGHER_IS_BETTER else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +63,8 @@ class Pareto:
     reference: str | None
     x_label: str
     y_label: str
-    x_limits: tuple[
-        float, float
-    ]  # around the front and the reference; the caption counts what lies outside
+    # The axes reach around the front and the reference; the caption counts what lies outside.
+    x_limits: tuple[float, float]
     y_limits: tuple[float, float]
     caption: str
 
@@ -100,15 +80,17 @@ def pareto_data(request: PlotRequest) -> Pareto:
     storage = open_studies(request.root, [request.study])[request.study]
     info, rule = read_study(storage), selection_named(request.selection)
     runs = study_runs(storage, info, rule)
-    axes = [_quantity(text, request, info, runs) for text in (request.x or X, request.y or Y)]
+    metric = request.metric or info.metric
+    x, y = (quantity_named(text, metric, runs) for text in (request.x or X, request.y or Y))
     reference = request.reference or info.reference
     arms = shown_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
-    models = _models(storage, info, runs, request.selection if each == "trial" else None)
-    values = [_values(axis, runs, request.split) for axis in axes]
-    pairs = {arm: _pairs(models[arm], values) for arm in arms}
+    is_trial = each == "trial"
+    models = complete_models(storage, info, request.selection) if is_trial else chosen_models(runs)
+    values = [values_of(quantity, runs, request.split) for quantity in (x, y)]
+    pairs = {arm: pairs_of(models[arm], *values) for arm in arms}
     if not any(pairs.values()):
         raise request.nothing("has no complete trial with both numbers yet")
-    points = _with_front(_points(pairs, each), axes[0].sign, axes[1].sign)
+    points = _with_front(_points(pairs, each), x.sign, y.sign)
     marked = [point for point in points if point.on_front or point.arm == reference]
     x_limits = _limits([(p.x, p.x_sd) for p in marked], [p.x for p in points])
     y_limits = _limits([(p.y, p.y_sd) for p in marked], [p.y for p in points])
@@ -116,8 +98,8 @@ def pareto_data(request: PlotRequest) -> Pareto:
     return Pareto(
         points=points,
         reference=reference,
-        x_label=_label(axes[0], info),
-        y_label=_label(axes[1], info),
+        x_label=x.label(info.unit),
+        y_label=y.label(info.unit),
         x_limits=x_limits,
         y_limits=y_limits,
         caption=_caption(request, rule.description, each, pairs, reference)
@@ -138,13 +120,13 @@ def draw_pareto(data: Pareto) -> Figure:
     named: set[str] = set()
     for point in data.points:
         is_reference = point.arm == data.reference
-        color = REFERENCE_COLOR if is_reference else PALE
-        is_named = (point.on_front or is_reference) and point.arm not in named
-        named |= {point.arm} if is_named else set()
+        is_new = (point.on_front or is_reference) and point.arm not in named
+        named |= {point.arm} if is_new else set()
+        behind = REFERENCE_COLOR if is_reference else PALE
+        color, marker = colors.get(point.arm, behind), "s" if is_reference else "o"
         _draw_point(
-            axes, point, colors[point.arm] if point.on_front else color, "s" if is_reference else "o",
-            point.arm if is_named else None,
-        )  # fmt: skip
+            axes, point, color if point.on_front else behind, marker, point.arm if is_new else None
+        )
     axes.set_xlim(*data.x_limits)
     axes.set_ylim(*data.y_limits)
     axes.set_xlabel(data.x_label)
@@ -152,51 +134,6 @@ def draw_pareto(data: Pareto) -> Figure:
     axes.grid()
     finish(figure, data.caption, axes)
     return figure
-
-
-def _quantity(text: str, request: PlotRequest, info: StudyInfo, runs: StudyRuns) -> Quantity:
-    region, _, metric = text.partition("/")
-    check_known("region", region, REGIONS)
-    metric = known_metric(runs.metrics, metric or request.metric or info.metric)
-    return Quantity(region=region, metric=metric)
-
-
-def _models(
-    storage: Storage, info: StudyInfo, runs: StudyRuns, selection: str | None
-) -> dict[str, list[tuple[str, str]]]:
-    """The trials and epochs of every arm: those that stand for it, or with a `selection` all complete ones."""
-    if selection is None:
-        return {
-            arm.arm: [(chosen.trial_id, chosen.epoch) for chosen in arm.chosen.values()]
-            for arm in runs.arms
-        }
-    epoch = selection if selection in EPOCHS else EPOCHS[0]
-    members = members_of_arms(
-        trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS)), info
-    )
-    return {
-        arm: [(row.trial_id, epoch) for row in rows if row.status == "complete"]
-        for arm, rows in members.items()
-    }
-
-
-def _values(axis: Quantity, runs: StudyRuns, split: str) -> dict[tuple[str, str], float]:
-    """By trial and epoch, without what is undefined."""
-    return {
-        (trial_id, epoch): value
-        for epoch in EPOCHS
-        for trial_id, value in values_by_trial(
-            runs.metrics, metric=axis.metric, region=axis.region, split=split, selection=epoch
-        ).items()
-        if value is not None
-    }
-
-
-def _pairs(
-    models: Sequence[tuple[str, str]], values: Sequence[Mapping[tuple[str, str], float]]
-) -> list[tuple[float, float]]:
-    x, y = values
-    return [(x[model], y[model]) for model in models if model in x and model in y]
 
 
 def _points(pairs: Mapping[str, Sequence[tuple[float, float]]], each: str) -> list[Point]:
@@ -231,10 +168,6 @@ def _limits(marked: Sequence[tuple[float, float]], every: Sequence[float]) -> tu
 
 def _is_inside(point: Point, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> bool:
     return x_limits[0] <= point.x <= x_limits[1] and y_limits[0] <= point.y <= y_limits[1]
-
-
-def _label(axis: Quantity, info: StudyInfo) -> str:
-    return f"{metric_label(axis.metric, info.unit)}, {axis.region}"
 
 
 def _caption(
