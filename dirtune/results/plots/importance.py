@@ -33,7 +33,7 @@ def importance_data(request: PlotRequest) -> Importances:
     Raises:
         InputError: nothing was searched, the arm or method is unknown, or there are too few trials.
     """
-    search = searched_arm(request.root, request.study, next(iter(request.arms), None))
+    search = searched_arm(request.root, request.study, request.one_arm())
     used = [
         trial
         for trial in search.trials

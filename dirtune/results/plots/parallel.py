@@ -54,7 +54,7 @@ def parallel_data(request: PlotRequest) -> Parallel:
     Raises:
         InputError: nothing was searched, the arm is unknown, or no trial of it is complete.
     """
-    search = searched_arm(request.root, request.study, next(iter(request.arms), None))
+    search = searched_arm(request.root, request.study, request.one_arm())
     metric, unit = search.info.metric, search.info.unit
     complete = [trial for trial in search.trials if _is_complete(trial)]
     if not complete:

@@ -48,6 +48,16 @@ class PlotRequest:
         check_known("each", each, known)
         return each
 
+    def one_arm(self) -> str | None:
+        """The arm of a figure that shows one; none: it has a default.
+
+        Raises:
+            InputError: several were asked for.
+        """
+        if len(self.arms) > 1:
+            raise InputError(Fault(where="arms", rule="this figure shows one arm", got=self.arms))
+        return next(iter(self.arms), None)
+
     def nothing(self, rule: str) -> InputError:
         """That there is nothing to draw, and why."""
         return InputError(Fault(where=f"study {self.study}", rule=rule))
