@@ -307,25 +307,57 @@ def _check_table(file: Path, results: str, request: TableRequest) -> None:
 @app.command()
 def plot(
     study: SweepName,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="regions, heatmap, forest, critical_difference, pareto, curve, data_efficiency, error_by_label, "
+            "training_curves, history, parallel or importance."
+        ),
+    ] = "regions",
     results: ResultsRoot = "results",
-    kind: Annotated[str, typer.Option(help="regions or curve.")] = "regions",
     x: Annotated[
-        str | None, typer.Option(help="curve: the setting on the x axis, such as terms.conr.omega.")
+        str | None,
+        typer.Option(
+            help="curve, data_efficiency: a setting such as terms.conr.omega; pareto: REGION or REGION/METRIC."
+        ),
+    ] = None,
+    y: Annotated[
+        str | None,
+        typer.Option(help="pareto: as --x; training_curves: a value of the epochs, as train/conr."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file.")] = None,
     metric: Annotated[
         str | None, typer.Option(help="Default: the metric of the study's objective.")
     ] = None,
-    region: Annotated[str, typer.Option(help="curve: the shot region.")] = "all",
+    region: Annotated[str, typer.Option(help="Of figures of one region: all, many, ...")] = "all",
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
+    reference: Annotated[
+        str | None, typer.Option(help="Compare with this arm; default: the study's.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")
+    ] = None,
+    each: Annotated[
+        str | None,
+        typer.Option(
+            help="pareto: a point per arm or trial; critical_difference: rank per seed or region."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="importance: ped_anova or fanova.")] = "ped_anova",
+    relative: Annotated[
+        bool, typer.Option("--relative", help="heatmap: percent of the reference.")
+    ] = False,
 ) -> None:
     """Draw a figure of a study."""
     from dirtune.results.plots import plot as call
 
-    file = output or Path("figures") / f"{study}-{kind}.png"
-    _print(
-        f"figure: {call(results, study, kind, x=x, output=file, metric=metric, region=region, split=split)}"
-    )
+    file = call(
+        results, study, kind, x=x, y=y, output=output or Path("figures") / f"{study}-{kind}.png",
+        metric=metric, region=region, split=split, selection=selection, reference=reference,
+        arms=tuple(arm or ()), each=each, method=method, relative=relative,
+    )  # fmt: skip
+    _print(f"figure: {file}")
 
 
 @app.command()

@@ -169,13 +169,18 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
      ["selection: unknown rule, got 'best'; known: best_val, last, oracle"]),
     (["table", "study", "--results", "@store", "--split", "train"],
      ["split: unknown split, got 'train'; known: test, val"]),
-    (["plot", "study", "--results", "@store", "--kind", "pie"],
-     ["plot: unknown plot, got 'pie'; known: curve, regions"]),
+    (["plot", "study", "pie", "--results", "@store"],
+     ["plot: unknown plot, got 'pie'; known: critical_difference, curve, data_efficiency, "]),
+    (["plot", "study", "heatmp", "--results", "@store"], ["did you mean 'heatmap'?"]),
+    (["plot", "study", "parallel", "--results", "@store"],
+     ["study study: has no arm with settings to search"]),
+    (["plot", "study", "heatmap", "--results", "@store", "--arm", "comr"],
+     ["arms: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"]),
     (["plot", "study", "--results", "@store", "--output", "figure.gif"],
      ["type of file: unknown type of file, got '.gif'; known: .pdf, .png, .svg"]),
-    (["plot", "study", "--results", "@store", "--kind", "curve"],
+    (["plot", "study", "curve", "--results", "@store"],
      ["x: a curve needs the setting on its x axis"]),
-    (["plot", "study", "--results", "@store", "--kind", "curve", "--x", "terms.conr.omgea"],
+    (["plot", "study", "curve", "--results", "@store", "--x", "terms.conr.omgea"],
      ["got 'terms.conr.omgea'; known: terms.conr.omega (did you mean"]),
     (["query", "select aarm from trials", "--results", "@store"],
      ['"aarm" not found', "table trials: has study, arm, ", "table metrics: has trial_id, split, "]),
@@ -409,15 +414,23 @@ def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(
 
 
 @pytest.mark.parametrize(
-    "options", [["--kind", "regions"], ["--kind", "curve", "--x", "terms.conr.omega"]]
+    "options", [["regions"], ["curve", "--x", "terms.conr.omega"], ["heatmap", "--relative"]]
 )
 def test_a_plot_names_the_file_that_it_writes(
     call: Call, places: Path, tmp_path: Path, options: list[str]
 ) -> None:
     file = tmp_path / "deeper" / "figure.png"
-    outcome = call("plot", "study", "--results", places / "store", "--output", file, *options)
+    outcome = call("plot", "study", *options, "--results", places / "store", "--output", file)
     assert (outcome.code, outcome.out) == (0, f"figure: {file}\n")
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_help_of_plot_names_every_kind(call: Call) -> None:
+    from dirtune.results.plots import PLOTS
+
+    # The text is written out in the command line, which imports nothing heavy for it.
+    words = re.findall(r"\w+", call("plot", "--help").out)
+    assert set(PLOTS) <= set(words)
 
 
 def test_a_plot_without_a_file_goes_to_the_folder_figures(

@@ -112,7 +112,7 @@ def test_every_command_runs_in_the_order_of_the_readme(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    shorter = yaml.safe_load(blocks("yaml")[0]) | {"seeds": [0], "search": {"trials": 3}}
+    shorter = yaml.safe_load(blocks("yaml")[0]) | {"seeds": [0], "search": {"trials": 4}}
     shorter["base"]["recipe"]["epochs"] = 1
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
     Path("DIR").mkdir()

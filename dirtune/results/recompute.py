@@ -135,7 +135,7 @@ def _opened(
 ) -> tuple[Storage, Manifest]:
     check_known("split", split, SPLITS)
     storage = open_studies(root, [study])[study]
-    manifest = manifest or _own_manifest(storage)
+    manifest = manifest or own_manifest(storage)
     strangers = {print_ for print_ in _fingerprints(storage).values() if print_} - {
         manifest.fingerprint
     }
@@ -145,7 +145,12 @@ def _opened(
     return storage, manifest
 
 
-def _own_manifest(storage: Storage) -> Manifest:
+def own_manifest(storage: Storage) -> Manifest:
+    """The copy of the data set's manifest that a sweep keeps in its study's folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     where = storage.path(MANIFEST)
     if not storage.exists(MANIFEST):
         rule = "is not there; give the manifest of the data set"

@@ -45,7 +45,9 @@ class StudyInfo:
     data: str = ""
     unit: str = ""  # of the label
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # resolved, by arm
-    spaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by searched arm
+    spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
+        default_factory=dict
+    )  # of every searched arm, by the path of the setting
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:

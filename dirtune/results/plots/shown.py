@@ -1,0 +1,85 @@
+"""Which arms a figure has room for, and the sentence that says which were left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.arms import ArmRuns, arms_named
+from dirtune.results.curves import Curve
+from dirtune.results.statistics.paired import mean
+from dirtune.results.tables.table import ArmRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The arms of a figure, in the order of the study or as asked."""
+
+    arms: tuple[str, ...]
+    note: str  # for the caption: empty, or a sentence that begins with a blank
+
+
+def shown_arms(
+    rows: Sequence[ArmRow | ArmRuns],
+    patterns: Sequence[str],
+    *,
+    reference: str | None,
+    most: int,
+) -> Shown:
+    """All arms that are asked for, if there is room; else the reference and those best on validation data.
+
+    Args:
+        rows: of the study.
+        patterns: names or patterns such as `conr*`; none: all arms.
+        reference: stays whenever it is asked for.
+        most: arms that there is room for, the reference included.
+
+    Raises:
+        InputError: a pattern fits no arm.
+    """
+    asked = _asked(patterns, [row.arm for row in rows])
+    if len(asked) <= most:
+        return Shown(arms=tuple(asked), note="")
+    losses = {row.arm: _validation_loss(row) for row in rows}
+    ranked = sorted(asked, key=lambda arm: (arm != reference, losses[arm]))
+    kept = set(ranked[:most])
+    best = "those with the best mean validation objective"
+    rule = f"the reference and {best}" if reference in kept else best
+    return Shown(
+        arms=tuple(arm for arm in asked if arm in kept),
+        note=f" {most} of {len(asked)} arms are shown: {rule}.",
+    )
+
+
+def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
+    """A curve with the lines that are asked for, by their labels, and of them the first that there is room for.
+
+    The trials of the others that were asked for are counted among those left out.
+
+    Raises:
+        InputError: a pattern fits no line.
+    """
+    asked = _asked(patterns, [line.label for line in curve.lines])
+    lines = [line for line in curve.lines if line.label in asked]
+    beyond = sum(len(line.values) for line in lines[most:])
+    left_out = {
+        **curve.left_out,
+        **({f"of arms beyond the first {most}": beyond} if beyond else {}),
+    }
+    return replace(curve, lines=tuple(lines[:most]), left_out=left_out)
+
+
+def _asked(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
+    if unknown:
+        raise InputError(
+            Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown
+        )
+    return arms_named(patterns, known)
+
+
+def _validation_loss(row: ArmRow | ArmRuns) -> float:
+    loss = mean(chosen.validation for chosen in row.chosen.values())
+    return math.inf if math.isnan(loss) else loss
