@@ -56,9 +56,10 @@ class DepthResNet(Frozen):
         if inputs[name].shape[0] != 3:
             raise misfit(self.name, "an image input of three channels", inputs)
         network = get_model(self.base)
+        coarsest, network.fc = int(network.fc.in_features), nn.Identity()
         if self.weights_file is not None:
             load_weights(network, self.weights_file)
-        return _DepthResNet(name, network)
+        return _DepthResNet(name, network, coarsest)
 
 
 class _DepthResNet(Encoder):
@@ -66,10 +67,9 @@ class _DepthResNet(Encoder):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, reads: str, network: Any) -> None:
+    def __init__(self, reads: str, network: Any, coarsest: int) -> None:
         super().__init__()
         self.reads = reads
-        coarsest = int(network.fc.in_features)
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.scales = nn.ModuleList(
             [network.layer1, network.layer2, network.layer3, network.layer4]
