@@ -6,7 +6,8 @@ them for a label of several dimensions), one column per input, and `group` (text
 they are stored: `dirtune.data.columns`.
 
 Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images, groups, and labels of several
-dimensions; version 1 is still read, because a column's Arrow type says how it is stored.
+dimensions; version 1 is still read, because a column's Arrow type says how it is stored. Where every pixel of an image has
+a label, `label` is their mean, and the map of them is a column like an input (`LabelMap`).
 """
 
 from __future__ import annotations

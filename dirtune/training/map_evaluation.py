@@ -96,10 +96,9 @@ def _metrics(training: Training, sums: _Sums, label_map: LabelMap) -> list[Regio
     whole = pixel_metrics(_of_all_ranks(training, sums.whole), regions)
     if label_map.mask is None:
         return whole
-    return [
-        *pixel_metrics(_of_all_ranks(training, sums.masked), regions),
-        *(RegionMetric(region=row["region"], metric=f"{WHOLE}{row['metric']}", value=row["value"], n=row["n"]) for row in whole),
-    ]  # fmt: skip
+    for row in whole:
+        row["metric"] = f"{WHOLE}{row['metric']}"
+    return [*pixel_metrics(_of_all_ranks(training, sums.masked), regions), *whole]
 
 
 def _of_all_ranks(training: Training, sums: PixelSums) -> PixelSums:

@@ -14,14 +14,17 @@ of zero there; with labels everywhere the two are equal.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.losses import Fittable
+from dirtune.losses.balanced_mse import BMC
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.models.map_regressor import thinned
 from dirtune.models.regressor import RegressorOutput, normalised
@@ -30,6 +33,7 @@ from dirtune.training.distributed import Ranks
 from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, by_view, stacked_views
 from dirtune.training.stages import Stage
 
+FITTED_PIXELS = 1_000_000
 MAP_TERMS = ("conr",)
 """The terms that have a form for labels that are maps."""
 
@@ -38,7 +42,8 @@ class MapLoss(TrainingLoss):
     """The loss of one stage of a trial whose labels are maps.
 
     Args:
-        labels: the means of the training samples, for parts with a parameter per sample.
+        labels: the means of the training samples, for terms with a parameter per sample.
+        pixel_labels: of pixels, for a regression loss that is fitted to labels.
         bin_weights: of a pixel whose label lies in a bin.
         regression: whether the regression loss is a part.
         terms: whether the terms are parts.
@@ -50,12 +55,15 @@ class MapLoss(TrainingLoss):
         self,
         config: TrialConfig,
         labels: TrainingLabels,
+        pixel_labels: TrainingLabels,
         bin_weights: Float[Tensor, " bins"],
         *,
         regression: bool = True,
         terms: bool = True,
     ) -> None:
-        super().__init__(config, labels, regression=regression, terms=terms)
+        super().__init__(
+            config, labels, regression=regression, terms=terms, regression_labels=pixel_labels
+        )
         assert labels.spec.map is not None
         self.spec, self.column = labels.spec, labels.spec.map.column
         self.register_buffer("bin_weights", bin_weights, persistent=False)
@@ -144,11 +152,24 @@ def map_loss(
     config: TrialConfig, labels: TrainingLabels, stage: Stage, manifest: Manifest
 ) -> MapLoss:
     """The loss of a stage; pixels weigh by the bins of all training pixels, with mean one over them."""
-    weights = stage.reweighting.bin_weights(np.asarray(manifest.train_counts, dtype=np.int64))
+    counts = np.asarray(manifest.train_counts, dtype=np.int64)
+    weights = stage.reweighting.bin_weights(counts)
     return MapLoss(
-        config, labels, torch.from_numpy(weights).to(labels.labels.device, torch.float32),
+        config, labels, labels_of_pixels(labels, counts), torch.from_numpy(weights).to(labels.labels.device, torch.float32),
         regression=stage.trains_predictor, terms=stage.trains_representation,
     )  # fmt: skip
+
+
+def labels_of_pixels(labels: TrainingLabels, counts: NDArray[np.int64]) -> TrainingLabels:
+    """`FITTED_PIXELS` labels, at most, that stand for those of all training pixels: the middles of the bins, as often.
+
+    A bin that occurs at all is there once at least.
+    """
+    shares = np.minimum(counts, np.ceil(counts * (FITTED_PIXELS / max(int(counts.sum()), 1))))
+    bins = torch.from_numpy(np.repeat(np.arange(len(counts)), shares.astype(np.int64)))
+    bins = bins.to(labels.labels.device)
+    middles = labels.spec.low + (bins.double() + 0.5) * labels.spec.bin_width
+    return replace(labels, labels=middles.float(), label_bins=bins)
 
 
 def misfits(config: TrialConfig) -> dict[str, object]:
@@ -158,6 +179,6 @@ def misfits(config: TrialConfig) -> dict[str, object]:
     }
     if config.reweighting.scheme == "dense":
         found["reweighting.scheme"] = "dense"
-    if isinstance(config.loss, Fittable):
-        found["loss"] = type(config.loss).__name__
+    if isinstance(config.loss, BMC):  # compares every label of a batch with every other
+        found["loss.name"] = "bmc"
     return found

@@ -53,6 +53,7 @@ class TrainingLoss(nn.Module):
 
     Args:
         labels: of the training split, which `dirtune.losses.Fittable` parts are fitted to.
+        regression_labels: what the regression loss is fitted to instead, if given.
         regression: whether the regression loss is a part.
         terms: whether the terms are parts.
     """
@@ -64,6 +65,7 @@ class TrainingLoss(nn.Module):
         *,
         regression: bool = True,
         terms: bool = True,
+        regression_labels: TrainingLabels | None = None,
     ) -> None:
         super().__init__()
         self.label_scale = config.model.label_scale
@@ -73,11 +75,13 @@ class TrainingLoss(nn.Module):
         self.terms: Mapping[str, Term] = config.terms.active() if terms else {}
         self.factors = {name: term.weight for name, term in self.terms.items()}
         self.factors[REGRESSION] = config.alpha
+        of_part = {REGRESSION: regression_labels or labels}
         self.fitted = nn.ModuleDict(
             {
                 name: module
                 for name, part in {REGRESSION: self.regression, **self.terms}.items()
-                if isinstance(part, Fittable) and (module := part.fit(labels)) is not None
+                if isinstance(part, Fittable)
+                and (module := part.fit(of_part.get(name, labels))) is not None
             }
         ).to(labels.labels.device)
 

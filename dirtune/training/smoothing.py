@@ -6,7 +6,8 @@ rank arrives at the same state without a broadcast, and 1, 2 and 4 ranks at the 
 Source: Yang et al., ICML 2021 (YyzHarry/imbalanced-regression, `train.py`). Departures: 1. the pass is in evaluation
 mode, the official one in training mode: dropout would blur the statistics, and batch normalisation would count every
 sample twice in its own; 2. it sees the stored samples, not an augmented view; 3. no embedding is kept, where officially
-those of the whole split stand in memory at once.
+those of the whole split stand in memory at once; 4. of labels that are maps, all images are looked at, officially 600 that
+a list names.
 """
 
 from __future__ import annotations

@@ -14,12 +14,19 @@ from torch.nn.functional import normalize
 from dirtune.batch import Batch, TrainingLabels
 from dirtune.config import TrialConfig, merged
 from dirtune.frozen import read
+from dirtune.losses import LOSSES
 from dirtune.losses.conr import ConR
 from dirtune.manifest import LabelMap, LabelSpec
 from dirtune.models.regressor import RegressorOutput, normalised
 from dirtune.reweighting.density import label_bins
 from dirtune.training.distributed import Ranks
-from dirtune.training.map_objective import MapLoss, map_bins, map_term_inputs
+from dirtune.training.map_objective import (
+    FITTED_PIXELS,
+    MapLoss,
+    labels_of_pixels,
+    map_bins,
+    map_term_inputs,
+)
 from dirtune.training.objective import Loss
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
@@ -66,7 +73,9 @@ def _loss(
         spec=SPEC,
         label_scale=2.0,
     )
-    found: Loss = MapLoss(config, labels, weights)(output, batch, Ranks())
+    counts = torch.arange(100).numpy()
+    pixels = labels_of_pixels(labels, counts)
+    found: Loss = MapLoss(config, labels, pixels, weights)(output, batch, Ranks())
     return found
 
 
@@ -154,6 +163,36 @@ def test_bins_of_pixels_are_the_bins_of_labels() -> None:
     expected = label_bins(millimetres.numpy() / 1000, SPEC)
     assert torch.equal(map_bins(labels, SPEC), torch.from_numpy(expected))
     assert map_bins(torch.zeros(2), SPEC).tolist() == [-1, -1]
+
+
+def test_a_loss_is_fitted_to_the_labels_of_pixels() -> None:
+    none = TrainingLabels(
+        labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC
+    )
+    counts = np.zeros(100, dtype=np.int64)
+    counts[[7, 20, 99]] = 3_000_000_000, 1_000_000_000, 5
+    found = labels_of_pixels(none, counts)
+    assert abs(len(found.labels) - FITTED_PIXELS) <= 3
+    assert torch.bincount(found.label_bins)[[7, 20, 99]].tolist() == [750_000, 250_000, 1]
+    assert found.labels.unique().tolist() == pytest.approx([0.75, 2.05, 9.95])
+    few = labels_of_pixels(none, counts // 1_000_000_000)
+    assert few.label_bins.tolist() == [7, 7, 7, 20]
+
+
+@pytest.mark.parametrize("name", ["bni", "gai"])
+def test_the_balanced_squared_error_knows_how_rare_depths_are(name: str) -> None:
+    batch, output = _batch(), _output(4)
+    loss = _loss(_config(loss={"name": name}), torch.ones(100), output, batch)
+    chosen = batch.views[0]["depth"][:, 1::2, 1::2]
+    said, truth = output.predictions[chosen > 0] / 2, chosen[chosen > 0] / 2
+    prior = labels_of_pixels(
+        TrainingLabels(
+            labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0
+        ),
+        np.arange(100),
+    )  # fmt: skip
+    expected = LOSSES[name]().fit(prior)(said, truth, torch.ones(len(said)))
+    torch.testing.assert_close(loss.parts["regression"], expected)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_the_data_are_the_same_from_the_object_store(
     ("settings", "told"),
     [
         ({"terms": {"accon": {}}}, r"nyud2: terms.accon: has no form for labels that are maps"),
-        ({"loss": {"name": "bni"}}, r"nyud2: loss: has no form for labels that are maps"),
+        ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: has no form for labels that are maps, got 'bmc'"),
         ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: has no form"),
         ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),
     ],
