@@ -2,7 +2,8 @@
 
 The content hash is the SHA-256 of the sorted digests of all samples, so it depends on the samples alone: not on shards,
 not on row order, not on Ray's scheduling. A sample's digest covers its split, id, label and inputs; the split
-fingerprint leaves the inputs out. Of maps of labels the pixels are counted, those in the part that is looked at. An encoded image counts with its stored bytes, so the hash does not depend on a decoder.
+fingerprint leaves the inputs out. An encoded image counts with its stored bytes, so the hash does not depend on a decoder.
+The histogram of labels that are maps counts the labelled pixels of the part that is looked at.
 """
 
 from __future__ import annotations
