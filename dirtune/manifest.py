@@ -6,7 +6,8 @@ them for a label of several dimensions), one column per input, and `group` (text
 they are stored: `dirtune.data.columns`.
 
 Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images, groups, and labels of several
-dimensions; version 1 is still read, because a column's Arrow type says how it is stored.
+dimensions; version 1 is still read, because a column's Arrow type says how it is stored. Where every pixel of an image has
+a label, `label` is their mean, and the map of them is a column like an input (`LabelMap`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ SPLITS = ("train", "val", "test")
 class InputSpec(Frozen):
     """One input column, as stored."""
 
-    kind: Literal["image", "tokens", "vector"]
-    """image: uint8 (channels, height, width); tokens: int32 ids, 0 = padding; vector: float32."""
+    kind: Literal["image", "map", "tokens", "vector"]
+    """image: uint8 (channels, height, width); map: a number for each pixel, int16 (1, height, width), not negative;
+    tokens: int32 ids, 0 = padding; vector: float32."""
     shape: tuple[int, ...]
     """Shape of one sample, decoded."""
     vocabulary: int | None = None
     """tokens: number of ids, padding included."""
     encoding: Literal["raw", "jpeg", "png"] = "raw"
-    """image: how a sample is stored; raw for small images, jpeg or png bytes, decoded once when read, for large ones."""
+    """image: how a sample is stored; raw for small images, jpeg or png bytes, decoded once when read, for large ones.
+    map: raw or png, of 16 bits."""
     quality: int | None = Field(default=None, ge=1, le=100)
     """jpeg: the encoder's setting."""
 
@@ -42,8 +45,15 @@ class InputSpec(Frozen):
         """Number of elements of one sample."""
         return math.prod(self.shape)
 
+    @property
+    def element(self) -> str:
+        """Type of one element in memory, as numpy names it."""
+        return {"image": "uint8", "map": "int16", "tokens": "int32", "vector": "float32"}[self.kind]
+
     @model_validator(mode="after")
     def _only_images_are_encoded(self) -> InputSpec:
+        if self.kind == "map":
+            return self._checked_map()
         if self.encoding != "raw" and (
             self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}
         ):
@@ -51,6 +61,35 @@ class InputSpec(Frozen):
         if self.quality is not None and self.encoding != "jpeg":
             raise ValueError("quality is a setting of jpeg alone")
         return self
+
+    def _checked_map(self) -> InputSpec:
+        if len(self.shape) != 3 or self.shape[0] != 1:
+            raise ValueError("a map has the shape (1, height, width)")
+        if self.encoding == "jpeg" or self.quality is not None:
+            raise ValueError("a map is stored raw or as png: jpeg would change its numbers")
+        return self
+
+
+class LabelMap(Frozen):
+    """Where the labels of a set are that has one for each pixel of an image.
+
+    A stored map holds counts; a pixel's label is its count times `unit_per_count`, and a count of zero says that the pixel
+    has no label: it enters no loss and no metric. Only the middle of the stored image and maps is looked at, `height` by
+    `width`: the margin around it is what a rotation draws on.
+    """
+
+    column: str
+    """The input, of kind map, that holds them. It is stored as inputs are, and given to no encoder."""
+    unit_per_count: float = Field(gt=0)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    mask: str | None = None
+    """The input, an image of one channel, whose pixels above zero are the ones that are evaluated; none: all are."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The inputs that are no features."""
+        return (self.column,) if self.mask is None else (self.column, self.mask)
 
 
 class LabelSpec(Frozen):
@@ -72,6 +111,9 @@ class LabelSpec(Frozen):
     published bins of ages begin at 0 and labels reach 186, while its `R` is 100."""
     components: tuple[LabelSpec, ...] = ()
     """The dimensions of a label of several, in the order of its columns; none: the label is one number."""
+    map: LabelMap | None = None
+    """A label for each pixel; none: one for each sample. The column `label` then holds the mean over a sample's pixels, and
+    every histogram of the manifest counts pixels."""
 
     @classmethod
     def grid(
@@ -114,6 +156,8 @@ class LabelSpec(Frozen):
     def _is_the_grid_of_its_components(self) -> LabelSpec:
         if not self.components:
             return self
+        if self.map is not None:
+            raise ValueError("labels of pixels must have one dimension")
         if len(self.components) < 2 or any(axis.components for axis in self.components):
             raise ValueError("components must be two or more labels of one dimension")
         if {axis.bin_width for axis in self.components} != {self.bin_width}:
@@ -153,6 +197,7 @@ class SplitInfo(Frozen):
     files: tuple[str, ...]
     rows: int
     bin_counts: tuple[int, ...]
+    """Labels per bin: as many as rows, or as labelled pixels."""
 
 
 class Manifest(Frozen):
@@ -182,6 +227,12 @@ class Manifest(Frozen):
     def fingerprint(self) -> str:
         """The identity of the data a trial sees."""
         return self.content_hash[:16]
+
+    @property
+    def features(self) -> dict[str, InputSpec]:
+        """The inputs that an encoder may read: all but those that hold the labels of pixels."""
+        hidden = () if self.label.map is None else self.label.map.columns
+        return {name: spec for name, spec in self.inputs.items() if name not in hidden}
 
     @property
     def train_counts(self) -> tuple[int, ...]:

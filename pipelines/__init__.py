@@ -12,6 +12,7 @@ PIPELINES = {
     "images": "your own images and a label (raw: a csv, tsv or Parquet file with a column of image paths)",
     "imdb_wiki": "IMDB-WIKI-DIR: faces and their age (raw: imdb_wiki.csv, or imdb.mat and wiki.mat; imdb_crop/, wiki_crop/)",
     "mpiigaze": "MPIIGaze: eyes and where they look, pitch and yaw (raw: the unpacked MPIIGaze.tar.gz)",
+    "nyud2": "NYUD2-DIR: rooms and the depth of every pixel (raw: nyu2_train.csv, nyu2_test.csv, nyu2_train/, nyu2_test/; images by hand)",
     "operator": "random smooth functions; the label is the antiderivative at a point (synthetic, no raw files)",
     "sts_b": "STS-B-DIR: sentence pairs and their similarity, 0..5 (raw: train_new.tsv, dev_new.tsv, test_new.tsv)",
     "table": "your own table of numbers and a label (raw: a csv, tsv or Parquet file)",

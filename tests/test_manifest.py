@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.manifest import LabelSpec
+from dirtune.manifest import InputSpec, LabelMap, LabelSpec
 
 PITCH = LabelSpec(name="pitch", unit="rad", low=-0.5, high=0.25, bin_width=0.25, num_bins=3)
 YAW = LabelSpec(name="yaw", unit="rad", low=-1.0, high=1.0, bin_width=0.25, num_bins=8)
@@ -52,3 +53,24 @@ def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -
     )
     with pytest.raises(InputError, match=message):
         read(LabelSpec, {**whole, **parts}, where="manifest")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"shape": (2, 8, 8)}, "has the shape"),
+        ({"shape": (64,)}, "has the shape"),
+        ({"shape": (1, 8, 8), "encoding": "jpeg"}, "jpeg would change its numbers"),
+    ],
+)
+def test_a_map_has_one_channel_and_is_never_a_jpeg(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        InputSpec(kind="map", **settings)
+
+
+def test_labels_of_pixels_have_one_dimension() -> None:
+    where = LabelMap(column="depth", unit_per_count=0.001, height=4, width=4)
+    axis = LabelSpec(name="a", unit="m", low=0.0, high=1.0, bin_width=0.5, num_bins=2)
+    two = {**LabelSpec.grid("two", "m", (axis, axis)).model_dump(), "map": where}
+    with pytest.raises(ValidationError, match="labels of pixels must have one dimension"):
+        LabelSpec(**two)

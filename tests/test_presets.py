@@ -8,6 +8,7 @@ import pytest
 
 from dirtune.config import TrialConfig, leaf, merged
 from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.map_views import MAP_AUGMENTATIONS
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.presets import ANY, Preset, expanded, methods, recipes
@@ -42,7 +43,7 @@ def test_every_published_setting_of_a_method_is_a_configuration(method: str, dat
 def test_every_recipe_is_a_configuration_with_a_known_augmentation(recipe: str, data: str) -> None:
     config = _config(data, {"recipe": recipe})
     assert config.recipe.name == recipe
-    assert config.recipe.views.augmentation in AUGMENTATIONS
+    assert config.recipe.views.augmentation in AUGMENTATIONS | MAP_AUGMENTATIONS
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -42,6 +42,10 @@ class Draws:
         """A yes or no for each sample."""
         return self.uniform(0.0, 1.0) < probability
 
+    def normal(self, deviation: float, count: int) -> Float[Tensor, "batch count"]:
+        """`count` numbers around zero for each sample, normally distributed."""
+        return deviation * self._mine(torch.randn(self.total, count, generator=self.generator))
+
     def windows(self, end: int) -> list[list[int]]:
         """The upper left corner of a window for each sample, two integers in [0, end); plain, to cut slices with."""
         drawn = torch.randint(end, (self.total, 2), generator=self.generator)
@@ -65,6 +69,13 @@ Augmentation = Callable[[Stored, Draws], Images]
 def to_float(images: Stored) -> Images:
     """Bytes 0..255 to [0, 1]; what is no bytes is there already."""
     return images if images.is_floating_point() else images.float().div_(255.0)
+
+
+def luma(images: Images) -> Float[Tensor, " channels"]:
+    """The weights of the channels in a pixel's luma; equal ones where the channels are not red, green and blue."""
+    channels = images.shape[1]
+    weights = _GREY if channels == len(_GREY) else (1 / channels,) * channels
+    return torch.tensor(weights, device=images.device, dtype=images.dtype)
 
 
 def none(images: Stored, draws: Draws) -> Images:
@@ -170,24 +181,18 @@ def _colours(
     bright, contrast, saturation = (draws.uniform(0.6, 1.4)[:, None, None] for _ in range(3))
     turns, is_jittered = draws.uniform(-0.1, 0.1), draws.chance(0.8)[:, None, None]
     is_grey = draws.chance(0.2)[:, None, None]
-    luma, identity = _luma(images), torch.eye(channels, device=images.device)
-    grey = luma.expand(channels, channels)
+    identity = torch.eye(channels, device=images.device)
+    weights = luma(images)
+    grey = weights.expand(channels, channels)
     matrices = contrast * bright * identity
     if channels == len(_GREY):
         matrices = _hue_turns(turns) @ (saturation * identity + (1 - saturation) * grey) @ matrices
     matrices = torch.where(is_jittered, matrices, identity)
     if channels == len(_GREY):
         matrices = torch.where(is_grey, grey @ matrices, matrices)
-    means = images.mean(dim=(-2, -1)) @ luma
+    means = images.mean(dim=(-2, -1)) @ weights
     offsets = torch.where(is_jittered, (1 - contrast) * bright * means[:, None, None], 0.0)
     return matrices, offsets.expand(-1, channels, 1)
-
-
-def _luma(images: Images) -> Float[Tensor, " channels"]:
-    """The weights of the channels in a pixel's luma; equal ones where the channels are not red, green and blue."""
-    channels = images.shape[1]
-    weights = _GREY if channels == len(_GREY) else (1 / channels,) * channels
-    return torch.tensor(weights, device=images.device, dtype=images.dtype)
 
 
 def _hue_turns(turns: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3 3"]:

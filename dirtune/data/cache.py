@@ -23,7 +23,7 @@ from torch import Tensor
 from dirtune.batch import Batch, Inputs
 from dirtune.config import Views
 from dirtune.data.views import make_views
-from dirtune.manifest import Manifest
+from dirtune.manifest import LabelMap, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import shot_regions
 
@@ -43,6 +43,9 @@ class Split(ABC):
     label_bins: Int[Tensor, " rows"]
     exact_labels: NDArray[np.float64]  # as stored; `labels` is rounded to float32 for training
     groups: tuple[Rows, ...] | None = None  # of a set on disk: the rows of each row group
+    label_map: LabelMap | None = (
+        None  # of labels of pixels; `labels` are then the means of the samples
+    )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -173,6 +176,7 @@ def train_batches(
             views=make_views(
                 inputs, count=views.count, augmentation=views.augmentation,
                 stream=(seed, epoch, step), total=len(batches[step]), rows=parts[step],
+                label_map=split.label_map,
             ),
             labels=split.labels[rows], label_bins=split.label_bins[rows],
             weights=weights[rows], rows=rows,

@@ -3,6 +3,7 @@
 The content hash is the SHA-256 of the sorted digests of all samples, so it depends on the samples alone: not on shards,
 not on row order, not on Ray's scheduling. A sample's digest covers its split, id, label and inputs; the split
 fingerprint leaves the inputs out. An encoded image counts with its stored bytes, so the hash does not depend on a decoder.
+The histogram of labels that are maps counts the labelled pixels of the part that is looked at.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import as_stored, plain_values
+from dirtune.data.columns import as_stored, plain_values, to_numpy
+from dirtune.data.maps import middle
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json
-from dirtune.manifest import InputSpec, LabelSpec, SplitInfo
+from dirtune.manifest import InputSpec, LabelMap, LabelSpec, SplitInfo
 from dirtune.reweighting.density import label_bins, label_density
 from dirtune.storage import Storage
 
@@ -39,23 +41,36 @@ class SplitRows:
     labels: list[Label] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)  # digests of (split, id, label, inputs)
     places: list[bytes] = field(default_factory=list)  # digests of (split, id, label)
+    pixels: NDArray[np.int64] | None = None  # labelled pixels per bin, of maps
 
     def info(self, label: LabelSpec) -> SplitInfo:
         """The split's entry in the manifest."""
         labels = np.array(self.labels, dtype=np.float64).reshape(len(self.ids), *label.value_shape)
-        counts = label_density(label_bins(labels, label), label.num_bins)
+        counts = self.pixels
+        if counts is None:
+            counts = label_density(label_bins(labels, label), label.num_bins)
         return SplitInfo(files=self.files, rows=len(self.ids), bin_counts=tuple(counts.tolist()))
 
 
 def read_back(
-    home: Storage, split: str, files: Sequence[str], inputs: Mapping[str, InputSpec]
+    home: Storage,
+    split: str,
+    files: Sequence[str],
+    inputs: Mapping[str, InputSpec],
+    label: LabelSpec | None = None,
 ) -> SplitRows:
-    """Read the shards of a split, a few rows at a time, and keep ids, labels and digests."""
+    """Read the shards of a split, a few rows at a time, and keep ids, labels and digests; of maps, count the pixels.
+
+    Args:
+        label: needed for labels that are maps.
+    """
     rows = SplitRows(files=tuple(files))
     for file in files:
         with home.filesystem.open_input_file(home.path(file)) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=_ROWS_AT_ONCE):
                 _add(rows, split, batch, inputs)
+                if label is not None and label.map is not None:
+                    _count_pixels(rows, batch, inputs, label, label.map)
     return rows
 
 
@@ -74,6 +89,21 @@ def _add(
             state.update(canonical_json(name).encode())
             state.update(values[row])
         rows.contents.append(state.digest())
+
+
+def _count_pixels(
+    rows: SplitRows,
+    batch: pa.RecordBatch,
+    inputs: Mapping[str, InputSpec],
+    label: LabelSpec,
+    where: LabelMap,
+) -> None:
+    specs = {where.column: inputs[where.column]}
+    counts = to_numpy(batch.select([where.column]), specs)[where.column]
+    seen = middle(counts, where)
+    bins = label_bins(seen[seen > 0] * where.unit_per_count, label)
+    found = label_density(bins, label.num_bins)
+    rows.pixels = found if rows.pixels is None else rows.pixels + found
 
 
 def hash_of(digests: Iterable[bytes]) -> str:

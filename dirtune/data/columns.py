@@ -5,7 +5,9 @@ column per input. A sample is flattened in C order; shapes are in the manifest.
 
     label              float64, or a fixed-size list of float64 for labels of several dimensions
     raw image          fixed-size binary, its uint8 values
+    raw map            fixed-size binary, its int16 values
     encoded image      large binary, a JPEG or PNG file; large, because 2 GB of bytes are few for images
+    encoded map        large binary, a PNG file of 16 bits
     tokens, vector     fixed-size list of int32 or float32
 
 Raw images are no lists of uint8, because Parquet reads those value by value: 90 MB of them took 3.8 s against 0.2 s.
@@ -29,7 +31,6 @@ from dirtune.manifest import InputSpec
 Columns = dict[str, NDArray[Any]]
 """Arrays by column name, first dimension = samples."""
 
-_ELEMENTS = {"image": np.uint8, "tokens": np.int32, "vector": np.float32}
 _PIXELS_PER_BYTE = 8  # of a photograph as JPEG of quality 95
 
 
@@ -74,15 +75,15 @@ def _stored(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
         return pa.array(array.tolist(), pa.large_binary())
     if array.shape[1:] != spec.shape:
         raise ValueError(f"input {name!r} must have shape {spec.shape}, got {array.shape[1:]}")
-    values = array.astype(_ELEMENTS[spec.kind], casting="same_kind", copy=False)
-    if spec.kind == "image":
+    values = array.astype(spec.element, casting="same_kind", copy=False)
+    if spec.kind in {"image", "map"}:
         return _fixed_size_binary(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), spec.size)
 
 
-def _fixed_size_binary(values: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
+def _fixed_size_binary(values: NDArray[Any]) -> pa.FixedSizeBinaryArray:
     buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
-    width = math.prod(values.shape[1:])
+    width = math.prod(values.shape[1:]) * values.itemsize
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(values), buffers)
 
 
@@ -95,7 +96,7 @@ def stored_size(spec: InputSpec) -> int:
 
 def decoded_size(spec: InputSpec) -> int:
     """Bytes of one sample in memory."""
-    return spec.size * np.dtype(_ELEMENTS[spec.kind]).itemsize
+    return spec.size * np.dtype(spec.element).itemsize
 
 
 def decoded(table: pa.Table, inputs: Mapping[str, InputSpec]) -> pa.Table:
@@ -154,7 +155,7 @@ def _input(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> ND
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     array = chunks[0] if len(chunks) == 1 else column.combine_chunks()
     if pa.types.is_fixed_size_binary(array.type):
-        values = np.frombuffer(array.buffers()[1] or b"", np.uint8)
+        values = np.frombuffer(array.buffers()[1] or b"", spec.element)
         values = values[array.offset * spec.size :][: len(array) * spec.size]
     else:
         values = array.flatten().to_numpy(zero_copy_only=True)

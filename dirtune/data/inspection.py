@@ -82,7 +82,7 @@ class Inspection:
         return int(np.count_nonzero(self.regions == region))
 
     def samples(self, split: str, region: str) -> int:
-        """Number of samples of a split in a shot region."""
+        """Number of samples of a split in a shot region; of labels that are maps, of pixels."""
         counts = np.asarray(self.manifest.splits[split].bin_counts)
         return int(counts[self.regions == region].sum())
 

@@ -36,12 +36,15 @@ def _heading(seen: Inspection) -> list[str]:
         *(f"label: {_range(axis)}" for axis in manifest.label.axes),
         f"shot rule: {seen.shot_rule} (known: {', '.join(manifest.shot_rules)})",
     ]
+    if manifest.label.map is not None:
+        images = ", ".join(f"{split} {info.rows:,}" for split, info in manifest.splits.items())
+        lines.append(f"images: {images}; below, labelled pixels are counted")
     return lines if manifest.group is None else [*lines, f"group: {manifest.group}"]
 
 
 def _described(spec: InputSpec) -> str:
     shape = f"{spec.kind} {'x'.join(map(str, spec.shape))}"
-    if spec.kind != "image":
+    if spec.kind not in {"image", "map"}:
         return shape
     quality = "" if spec.quality is None else f" of quality {spec.quality}"
     return f"{shape}, {spec.encoding}{quality}"
@@ -54,11 +57,12 @@ def _range(axis: LabelSpec) -> str:
 
 def _region_table(seen: Inspection) -> list[str]:
     splits = seen.manifest.splits
-    lines = [f"{'region':8}{'bins':>8}" + "".join(f"{split:>10}" for split in splits)]
+    width = 10 if seen.manifest.label.map is None else 16
+    lines = [f"{'region':8}{'bins':>8}" + "".join(f"{split:>{width}}" for split in splits)]
     for region in _MARKS:
-        samples = "".join(f"{seen.samples(split, region):>10,}" for split in splits)
+        samples = "".join(f"{seen.samples(split, region):>{width},}" for split in splits)
         lines.append(f"{region:8}{seen.bins(region):>8}{samples}")
-    totals = "".join(f"{info.rows:>10,}" for info in splits.values())
+    totals = "".join(f"{sum(info.bin_counts):>{width},}" for info in splits.values())
     return [*lines, f"{'all':8}{len(seen.regions):>8}{totals}"]
 
 
@@ -68,7 +72,8 @@ def _histogram(seen: Inspection) -> list[str]:
     if len(axes) > 2:
         return [f"no histogram of a label of {len(axes)} dimensions"]
     legend = ", ".join(f"{mark} {region}" for region, mark in _MARKS.items())
-    lines = [f"training samples per bin, the tallest bar {counts.max():,}; {legend}"]
+    counted = "samples" if seen.manifest.label.map is None else "pixels"
+    lines = [f"training {counted} per bin, the tallest bar {counts.max():,}; {legend}"]
     rows, per_line = seen.bin_rows(), _BINS_PER_LINE if len(axes) == 1 else axes[1].num_bins
     between = f"\n{'':8} " if len(axes) == 1 else "  "
     for start in range(0, len(rows), per_line):
@@ -86,8 +91,9 @@ def _bars(counts: NDArray[np.int64], tallest: int) -> str:
 
 
 def _weight_table(seen: Inspection) -> list[str]:
-    total = seen.manifest.splits["train"].rows
-    lines = [f"{'weights':20}{'min':>8}{'max':>8}{'mean':>8}{'effective samples':>20}"]
+    total = sum(seen.manifest.train_counts)
+    counted = "samples" if seen.manifest.label.map is None else "pixels"
+    lines = [f"{'weights':20}{'min':>8}{'max':>8}{'mean':>8}{f'effective {counted}':>20}"]
     for each in seen.weights:
         numbers = "".join(f"{value:>8.3g}" for value in (each.min, each.max, each.mean))
         effective = f"{each.effective_samples:,.0f} ({100 * each.effective_samples / total:.0f} %)"

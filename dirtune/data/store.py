@@ -80,6 +80,8 @@ def write_dataset(
         raise ValueError(f"a train split and the shot rule {default_shot_rule!r} must be given")
     if unknown := set(metrics) - OWN_METRICS.keys():
         raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
+    if label.map is not None and (missing := set(label.map.columns) - inputs.keys()):
+        raise ValueError(f"the label's maps {sorted(missing)} must be among the inputs")
     home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
     with noticed_interrupts() as raise_if_interrupted, ExitStack() as at_the_end:
         at_the_end.callback(_remove_unnamed_versions, home)
@@ -90,7 +92,7 @@ def write_dataset(
             files = _write_shards(
                 home, f"{version}/{split}", dataset, inputs, has_groups=group is not None
             )
-            rows[split] = read_back(home, split, files, inputs)
+            rows[split] = read_back(home, split, files, inputs, label)
         check_rows(rows, label, where=name)
         manifest = Manifest(
             name=name, inputs=dict(inputs), label=label,

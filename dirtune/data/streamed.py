@@ -39,7 +39,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ROWS_AT_ONCE = 256  # while a split is taken onto the device
-_ELEMENTS = {"image": np.uint8, "tokens": np.int32, "vector": np.float32}
 
 
 class Chunks(Protocol):
@@ -157,7 +156,7 @@ def _column(rows: list[Any], spec: InputSpec, name: str) -> NDArray[Any]:
     """One input of some rows, as one array."""
     if rows and isinstance(rows[0], pa.Scalar):
         return decode([row.as_buffer() for row in rows], spec, name=name)
-    column = np.empty((len(rows), *spec.shape), _ELEMENTS[spec.kind])
+    column = np.empty((len(rows), *spec.shape), spec.element)
     for at, row in enumerate(rows):
         column[at] = row
     return column
@@ -227,6 +226,7 @@ def streamed(
         labels=torch.from_numpy(exact).to(device, torch.float32), exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=_rows_by_chunk(places) if isinstance(chunks, OnDisk) else None,
+        label_map=manifest.label.map,
         specs=manifest.inputs, chunks=chunks, places=places, device=device, threads=threads, decoded=decoded,
     )  # fmt: skip
 

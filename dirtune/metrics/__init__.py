@@ -5,6 +5,7 @@ a metric is distributable because its parts are.
 
     sums.py      the parts, of one label dimension          own.py       metrics that only some data sets have
     formulas.py  the metrics of every data set              regions.py   all metrics, by shot region
+    depth.py     those of depth maps                        pixels.py    all metrics of maps, by shot region
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from dirtune.metrics.formulas import (
     zero_errors,
 )
 from dirtune.metrics.own import OWN_METRICS, angular_error, angular_errors
+from dirtune.metrics.pixels import MAP_METRICS, PixelSums, no_pixels, pixel_metrics, pixel_sums
 from dirtune.metrics.regions import REGIONS, RegionMetric, metric_values, region_metrics
 from dirtune.metrics.sums import ErrorSums, error_sums
 
 __all__ = [
-    "HIGHER_IS_BETTER", "METRICS", "OWN_METRICS", "REGIONS", "ErrorSums", "RegionMetric",
+    "HIGHER_IS_BETTER", "MAP_METRICS", "METRICS", "OWN_METRICS", "REGIONS", "ErrorSums", "PixelSums", "RegionMetric",
     "angular_error", "angular_errors", "balanced_mae", "error_sums", "gmean", "mae", "metric_values",
-    "mse", "pearson", "r2", "region_metrics", "rmse", "spearman", "zero_errors",
+    "mse", "no_pixels", "pearson", "pixel_metrics", "pixel_sums", "r2", "region_metrics", "rmse", "spearman",
+    "zero_errors",
 ]  # fmt: skip

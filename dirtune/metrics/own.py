@@ -1,5 +1,7 @@
 """Metrics that only some data sets have: functions of all labels and predictions, named by the set's manifest.
 
+Those of depth maps are in `dirtune.metrics.depth`.
+
 Source of the angular error: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (hysts/pytorch_mpiigaze:
 `gaze_estimation/utils.py`). Departure: the angle is `atan2(|g x h|, g . h)` instead of the arccosine of `g . h`, which is
 NaN where rounding takes the product of two equal directions beyond one.
@@ -13,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dirtune.metrics.depth import abs_rel, delta1, delta2, delta3, log10
 from dirtune.metrics.moments import Array
 
 
@@ -50,4 +53,11 @@ def _directions(gazes: ArrayLike) -> Array:
     return -np.stack([flat * np.sin(yaw), np.sin(pitch), flat * np.cos(yaw)], axis=1)
 
 
-OWN_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"angular_error": angular_error}
+OWN_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "abs_rel": abs_rel,
+    "angular_error": angular_error,
+    "delta1": delta1,
+    "delta2": delta2,
+    "delta3": delta3,
+    "log10": log10,
+}

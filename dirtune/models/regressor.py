@@ -33,6 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dirtune.batch import Inputs
+from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders import ENCODERS
@@ -78,7 +79,7 @@ class RegressorOutput(NamedTuple):
     static graph it leaves the gradients of the ranks apart, without a word.
     """
 
-    embeddings: Float[Tensor, "batch embedding_dim"]  # e
+    embeddings: Float[Tensor, "batch embedding_dim *space"]  # e
     representations: Float[Tensor, "batch representation_dim"]  # z, L2-normalised, float32 at least
     predictions: Float[Tensor, "batch *label"]  # in the label's unit, float32 at least
 
@@ -91,7 +92,7 @@ class Regressor(nn.Module):
         spec: ModelSpec,
         encoder: Encoder,
         projection: nn.Linear | None,
-        predictor: nn.Linear,
+        predictor: nn.Linear | nn.Conv2d,
         smoothing: FeatureSmoothing | None = None,
     ) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class Regressor(nn.Module):
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
         raw = _at_least_float32(self.predictor(read[predictor_input]))
         predictions = self.spec.label_offset + self.spec.label_scale * raw
-        if self.predictor.out_features == 1:
+        if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
         return RegressorOutput(embeddings, vectors["representation"], predictions)
 
@@ -139,6 +140,7 @@ def build_regressor(
     smoothing: FDS | None = None,
     num_bins: int = 0,
     label_dim: int = 1,
+    maps: bool = False,
 ) -> Regressor:
     """A regressor for a data set's inputs, on the CPU, determined by its arguments alone.
 
@@ -153,13 +155,18 @@ def build_regressor(
         smoothing: of the embeddings that the predictor reads; none: not smoothed.
         num_bins: label bins of the data set, for smoothing.
         label_dim: dimensions of the label; predictions are `(batch,)` for one, `(batch, label_dim)` for more.
+        maps: every pixel has a label; the regressor is a `dirtune.models.map_regressor.MapRegressor`.
 
     Raises:
-        InputError: the inputs do not fit the encoder, a file it names cannot be used, or the smoothing does not fit the
-            label bins.
+        InputError: the inputs do not fit the encoder, a file it names cannot be used, the smoothing does not fit the
+            label bins, or what the encoder makes does not fit the labels.
     """
     with _own_stream(seed, "encoder"):
         encoder = _build_encoder(spec, inputs, vocabulary)
+    _check_maps(spec, encoder, maps=maps)
+    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
+    if maps:
+        return _map_regressor(spec, encoder, seed, smooth)
     projection, read_dim = None, encoder.embedding_dim
     if spec.projection_dim is not None:
         with _own_stream(seed, "projection"):
@@ -170,8 +177,33 @@ def build_regressor(
             read_dim = projection.out_features
     with _own_stream(seed, "predictor"):
         predictor = nn.Linear(read_dim, label_dim)
-    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
     return Regressor(spec, encoder, projection, predictor, smooth)
+
+
+def _check_maps(spec: ModelSpec, encoder: Encoder, *, maps: bool) -> None:
+    if encoder.makes_maps != maps:
+        made, has = ("each pixel", "one label") if encoder.makes_maps else ("the whole sample", "a label for each pixel")  # fmt: skip
+        rule = f"makes an embedding for {made}, but a sample of this data set has {has}"
+        raise InputError(Fault(where="model.encoder", rule=rule, got=_name_of(spec)))
+    if maps and spec.projection_dim is not None:
+        rule = "there is no projection of embeddings of pixels"
+        raise InputError(Fault(where="model.projection_dim", rule=rule, got=spec.projection_dim))
+
+
+def _name_of(spec: ModelSpec) -> str:
+    encoder: Any = spec.encoder
+    return str(encoder.name)
+
+
+def _map_regressor(
+    spec: ModelSpec, encoder: Encoder, seed: int, smoothing: FeatureSmoothing | None
+) -> Regressor:
+    # Here, because a regressor of maps is a regressor.
+    from dirtune.models.map_regressor import MapRegressor, map_predictor
+
+    with _own_stream(seed, "predictor"):
+        predictor = map_predictor(encoder.embedding_dim)
+    return MapRegressor(spec, encoder, None, predictor, smoothing)
 
 
 def normalised(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:

@@ -136,6 +136,9 @@ def _opened(
     check_known("split", split, SPLITS)
     storage = open_studies(root, [study])[study]
     manifest = manifest or own_manifest(storage)
+    if manifest.label.map is not None:
+        rule = "has labels of pixels, and of those only the means of each image are stored"
+        raise InputError(Fault(where=f"study {study}", rule=rule, got=manifest.name))
     strangers = {print_ for print_ in _fingerprints(storage).values() if print_} - {
         manifest.fingerprint
     }

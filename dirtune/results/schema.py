@@ -5,7 +5,8 @@ model said about every validation and test sample, so that any metric can be com
 `trials` are the leaves of the trial's configuration, typed as they are.
 
 A label of several dimensions takes a row of `predictions` for each, so that `label` and `prediction` are numbers for every
-data set, and an average over rows is one over elements, as the losses and metrics are.
+data set, and an average over rows is one over elements, as the losses and metrics are. Of labels that are maps, a row
+holds the means over an image's labelled pixels, because the pixels of a trial would be tens of millions of rows.
 
 Version 2 has `component` in `predictions`. It is null for labels of one dimension, the only ones of version 1, so that files
 of version 1, which lack the column, read as what they are.

@@ -20,7 +20,8 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec, ShotRule
 
 # Rounding to float32 moves a label by half a step; the rest is room for arithmetic on it.
-_FLOAT32_STEPS = 4
+FLOAT32_TOLERANCE = 4 * float(np.finfo(np.float32).eps)
+"""How far below an edge a label still counts as on it, as a share of the label range's largest magnitude."""
 
 
 def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
@@ -59,7 +60,7 @@ def _intervals(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int6
         rule = "every label must be finite; labels that are not"
         raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=count))
     magnitude = max(abs(label.low), abs(label.high))
-    tolerance = _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * magnitude / label.bin_width
+    tolerance = FLOAT32_TOLERANCE * magnitude / label.bin_width
     positions = np.floor((values - label.low) / label.bin_width + tolerance)
     return np.clip(positions, 0, label.num_bins - 1).astype(np.int64)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import Batch
-from dirtune.data.cache import extend_digest, share, train_batches
+from dirtune.data.cache import Split, extend_digest, share, train_batches
 from dirtune.data.views import plain_view
 from dirtune.diagnostics import Embedded, representation_metrics
 from dirtune.errors import NonFiniteLoss
 from dirtune.metrics import RegionMetric, region_metrics
 from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
+from dirtune.training.map_evaluation import MAPS_AT_ONCE, assess_maps
+from dirtune.training.map_objective import map_bins
 from dirtune.training.objective import Loss, LossMeans, stacked_views
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import set_modes, stages
@@ -45,6 +48,23 @@ def epochs(training: Training) -> Iterator[Training]:
         if training.stage != stage:
             training.switch(stage)
         yield from _epochs_of_stage(training)
+
+
+class Assessment(NamedTuple):
+    """What the current model says about a split, and how wrong it is."""
+
+    predictions: NDArray[np.float64]  # as `predict`; of labels that are maps, their means by sample
+    metrics: list[RegionMetric]
+
+
+def assess(training: Training, split: str) -> Assessment:
+    """Predictions of the current model for a split, and all metrics in all shot regions."""
+    label_map = training.data.manifest.label.map
+    if label_map is not None:
+        found = assess_maps(training, split, label_map)
+        return Assessment(found.means, found.metrics)
+    predictions = predict(training, split)
+    return Assessment(predictions, evaluate(training, split, predictions))
 
 
 def predict(training: Training, split: str) -> NDArray[np.float64]:
@@ -107,6 +127,8 @@ def _distributed(training: Training) -> torch.nn.Module:
 
 def _sample_weights(training: Training) -> Tensor:
     split, spec = training.data.splits["train"], training.data.manifest.label
+    if spec.map is not None:  # pixels have weights, samples have not
+        return torch.ones_like(split.labels)
     weights = training.stage.reweighting.weights(
         split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
     )
@@ -169,10 +191,16 @@ def _smooths(training: Training) -> bool:
 
 
 def _bins_to_smooth(training: Training, batch: Batch) -> Tensor | None:
-    """The label bins of the stacked views; -1 for a view that enters no regression loss and is not smoothed."""
+    """The label bins of the stacked views; -1 for what enters no regression loss and is not smoothed."""
     if not _smooths(training):
         return None
-    bins, others = batch.label_bins, len(batch.views) - 1
+    others, label = len(batch.views) - 1, training.data.manifest.label
+    if label.map is not None:
+        bins = map_bins(stacked_views(batch)[label.map.column], label)
+        if training.stage.views.regression == "first":
+            bins[len(batch.rows) :] = -1
+        return bins
+    bins = batch.label_bins
     if training.stage.views.regression == "all":
         return bins.repeat(1 + others)
     return torch.cat([bins, torch.full_like(bins, -1).repeat(others)])
@@ -182,18 +210,18 @@ def _update_smoothing(training: Training) -> None:
     if not _smooths(training):
         return
     started = time.perf_counter()
-    update_smoothing(training.model, training.data.splits["train"], training.ranks)
+    data = training.data
+    update_smoothing(training.model, data.splits["train"], training.ranks, data.manifest.label)
     training.seconds.train += time.perf_counter() - started
 
 
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
-    predictions = predict(training, "val")
+    predictions, rows = assess(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
         steps = math.ceil(len(training.data.splits["train"]) / training.config.recipe.batch_size)
         raise NonFiniteLoss("predictions", training.epoch + 1, steps)
-    rows = evaluate(training, "val", predictions)
     training.seconds.eval += time.perf_counter() - started
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
 
@@ -206,11 +234,15 @@ def _outputs(training: Training, split: str, choose: Callable[[RegressorOutput],
     training.model.eval()
     with torch.inference_mode():
         parts = [
-            choose(training.model(plain_view(inputs)))
-            for inputs in data.read(order[start:stop].split(EVAL_BATCH))
+            choose(training.model(plain_view(inputs, data.label_map)))
+            for inputs in data.read(order[start:stop].split(_rows_at_once(data)))
         ]
         as_read = training.ranks.gather(torch.cat(parts))
         return as_read[order.argsort().to(as_read.device)]
+
+
+def _rows_at_once(split: Split) -> int:
+    return EVAL_BATCH if split.label_map is None else MAPS_AT_ONCE
 
 
 def _keep_best(training: Training) -> None:

@@ -53,6 +53,7 @@ class TrainingLoss(nn.Module):
 
     Args:
         labels: of the training split, which `dirtune.losses.Fittable` parts are fitted to.
+        regression_labels: what the regression loss is fitted to instead, if given.
         regression: whether the regression loss is a part.
         terms: whether the terms are parts.
     """
@@ -64,6 +65,7 @@ class TrainingLoss(nn.Module):
         *,
         regression: bool = True,
         terms: bool = True,
+        regression_labels: TrainingLabels | None = None,
     ) -> None:
         super().__init__()
         self.label_scale = config.model.label_scale
@@ -73,11 +75,13 @@ class TrainingLoss(nn.Module):
         self.terms: Mapping[str, Term] = config.terms.active() if terms else {}
         self.factors = {name: term.weight for name, term in self.terms.items()}
         self.factors[REGRESSION] = config.alpha
+        of_part = {REGRESSION: regression_labels or labels}
         self.fitted = nn.ModuleDict(
             {
                 name: module
                 for name, part in {REGRESSION: self.regression, **self.terms}.items()
-                if isinstance(part, Fittable) and (module := part.fit(labels)) is not None
+                if isinstance(part, Fittable)
+                and (module := part.fit(of_part.get(name, labels))) is not None
             }
         ).to(labels.labels.device)
 
@@ -87,15 +91,19 @@ class TrainingLoss(nn.Module):
         Args:
             output: the regressor's output for `stacked_views(batch)`.
         """
-        predictions = _by_view(output.predictions, len(batch.views), ranks)
+        predictions = by_view(output.predictions, len(batch.views), ranks)
         labels, weights = ranks.gather(batch.labels), ranks.gather(batch.weights)
         parts = {}
         if self.regression is not None:
             parts[REGRESSION] = self._regression(predictions, labels, weights)
         inputs = self._term_inputs(output, batch, predictions, labels, weights, ranks)
         for name, term in self.terms.items():
-            parts[name] = self._part(name)(inputs[reads(term)])
-        total = labels.new_zeros(())
+            parts[name] = self.part(name)(inputs[reads(term)])
+        return self.summed(parts)
+
+    def summed(self, parts: dict[str, Tensor]) -> Loss:
+        """The total of unweighted parts."""
+        total = next(iter(parts.values())).new_zeros(())
         for name, part in parts.items():
             total = total + self.factors[name] * part
         return Loss(total, parts)
@@ -120,7 +128,7 @@ class TrainingLoss(nn.Module):
             for name, value in getattr(module, "values", dict)().items()
         }
 
-    def _part(self, name: str) -> Any:
+    def part(self, name: str) -> Any:
         """A part as it is called: fitted, or as it was configured."""
         if name in self.fitted:
             return self.fitted[name]
@@ -133,7 +141,7 @@ class TrainingLoss(nn.Module):
         weights: Float[Tensor, " batch"],
     ) -> Float[Tensor, ""]:
         seen = predictions[:1] if self.first_view_is_apart else predictions
-        value: Tensor = self._part(REGRESSION)(
+        value: Tensor = self.part(REGRESSION)(
             seen.flatten(0, 1) / self.label_scale,
             _repeated(labels, len(seen)) / self.label_scale,
             _repeated(weights, len(seen)),
@@ -163,7 +171,7 @@ class TrainingLoss(nn.Module):
         vectors = {"embedding": output.embeddings, "representation": output.representations}
         return {
             what: inputs(
-                representations=_by_view(vectors[what], len(batch.views), ranks)[of_terms].flatten(
+                representations=by_view(vectors[what], len(batch.views), ranks)[of_terms].flatten(
                     0, 1
                 )
             )
@@ -205,7 +213,7 @@ class LossMeans:
         return {name: float(total) / self.steps for name, total in self.sums.items()}
 
 
-def _by_view(rows: Tensor, views: int, ranks: Ranks) -> Float[Tensor, "views batch *rest"]:
+def by_view(rows: Tensor, views: int, ranks: Ranks) -> Float[Tensor, "views batch *rest"]:
     """Rows stacked view-major on every rank, as (view, sample of the global batch, ...)."""
     by_view = rows.unflatten(0, (views, -1))
     return ranks.gather(by_view.transpose(0, 1)).transpose(0, 1)

@@ -7,6 +7,7 @@ that rest: they get no gradient, and evaluation mode keeps their batch norm and 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -110,9 +111,10 @@ def restart_predictor(model: Regressor, seed: int) -> None:
     A new module, not new numbers in the old one: a distributed wrapper of the stage before still holds its parameters.
     """
     old = model.predictor
+    new = deepcopy(old).to("cpu", torch.float32)  # where and in what every predictor starts
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "init", "predictor", "second stage"))
-        new = nn.Linear(old.in_features, old.out_features)
+        new.reset_parameters()
     model.predictor = new.to(old.weight)
 
 

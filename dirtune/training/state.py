@@ -13,9 +13,10 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
-from dirtune.metrics import METRICS
+from dirtune.metrics import MAP_METRICS, METRICS
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.distributed import Ranks
+from dirtune.training.map_objective import map_loss, misfits
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.stages import (
     Stage,
@@ -86,10 +87,7 @@ class Training:
         """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimiser."""
         self.stage = stage
         freeze(self.model, stage, self.config)
-        self.loss = TrainingLoss(
-            self.config, self._training_labels(), regression=stage.trains_predictor,
-            terms=stage.trains_representation,
-        )  # fmt: skip
+        self.loss = self._loss(stage)
         self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
 
     def switch(self, stage: Stage) -> None:
@@ -124,6 +122,15 @@ class Training:
         self.order_digest = state["order_digest"]
         self.seconds = Seconds(**state["seconds"])
 
+    def _loss(self, stage: Stage) -> TrainingLoss:
+        labels, manifest = self._training_labels(), self.data.manifest
+        if manifest.label.map is not None:
+            return map_loss(self.config, labels, stage, manifest)
+        return TrainingLoss(
+            self.config, labels, regression=stage.trains_predictor,
+            terms=stage.trains_representation,
+        )  # fmt: skip
+
     def _training_labels(self) -> TrainingLabels:
         split = self.data.splits["train"]
         return TrainingLabels(
@@ -145,20 +152,28 @@ def begin(
     """
     check_labels(config, data.manifest)
     model = build_regressor(
-        config.model, data.manifest.inputs, config.seed, vocabulary,
+        config.model, data.manifest.features, config.seed, vocabulary,
         smoothing=config.reweighting.fds, num_bins=data.manifest.label.num_bins,
-        label_dim=len(data.manifest.label.axes),
+        label_dim=len(data.manifest.label.axes), maps=data.manifest.label.map is not None,
     )  # fmt: skip
     return Training(config, data, ranks, model.to(data.device))
 
 
 def check_labels(config: TrialConfig, manifest: Manifest) -> None:
-    """Whether the objective and the smoothing fit the labels of a data set.
+    """Whether objective, loss, terms and smoothing fit the labels of a data set.
 
     Raises:
-        InputError: the set has no such metric as the objective, or labels of several dimensions where features are smoothed.
+        InputError: the set has no such metric as the objective, labels of several dimensions where features are smoothed,
+            or labels that are maps where a setting has no form for them.
     """
-    known, metric = (*METRICS, *manifest.metrics), config.objective.metric
+    is_map = manifest.label.map is not None
+    general = MAP_METRICS if is_map else tuple(METRICS)
+    known, metric = (*general, *manifest.metrics), config.objective.metric
+    if is_map and (found := misfits(config)):
+        rule = "has no form for labels that are maps"
+        raise InputError(
+            Fault(where=manifest.name, key=key, rule=rule, got=got) for key, got in found.items()
+        )
     if metric not in known:
         rule = "the data set has no such metric"
         raise InputError(

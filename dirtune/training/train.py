@@ -12,6 +12,7 @@ import torch
 
 from dirtune.config import TrialConfig, leaf
 from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.map_views import MAP_AUGMENTATIONS
 from dirtune.data.residency import keep_freed_memory, measured
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
@@ -121,9 +122,10 @@ def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: s
         faults.append(Fault(where=where, key=f"{prefix}data.shot_rule", rule="unknown shot rule", got=rule,
                             known=tuple(manifest.shot_rules)))  # fmt: skip
     augmentation = config.recipe.views.augmentation
-    if augmentation not in AUGMENTATIONS:
+    augmentations = AUGMENTATIONS if manifest.label.map is None else MAP_AUGMENTATIONS
+    if augmentation not in augmentations:
         faults.append(Fault(where=where, key=f"{prefix}recipe.views.augmentation", rule="unknown augmentation",
-                            got=augmentation, known=tuple(AUGMENTATIONS)))  # fmt: skip
+                            got=augmentation, known=tuple(augmentations)))  # fmt: skip
     if faults:
         raise InputError(faults)
 

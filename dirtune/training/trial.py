@@ -30,7 +30,7 @@ from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs, evaluate, evaluate_representations, predict
+from dirtune.training.loop import assess, epochs, evaluate_representations
 from dirtune.training.state import begin, use_best_weights
 
 CONFIG = "config.json"
@@ -191,9 +191,9 @@ class TrialRun:
             if selection == "best_val":
                 use_best_weights(self.training)
             for split in EVALUATED_SPLITS:
-                values = predict(self.training, split)
+                values, rows_of_metrics = assess(self.training, split)
                 keys = {"split": split, "selection": selection}
-                metrics += [{**keys, **row} for row in evaluate(self.training, split, values)]
+                metrics += [{**keys, **row} for row in rows_of_metrics]
                 if selection == "best_val":
                     rows = self.training.data.splits[split]
                     predictions[split] = SplitPredictions(

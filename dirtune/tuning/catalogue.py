@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.map_views import MAP_AUGMENTATIONS
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
@@ -34,7 +35,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "methods": _adds(methods()),
         "recipes": _adds(recipes()),
         "encoders": _sentences(ENCODERS),
-        "augmentations": _sentences(AUGMENTATIONS),
+        "augmentations": _sentences(MAP_AUGMENTATIONS | AUGMENTATIONS),
         "metrics": _sentences(
             {name: metric or spearman for name, metric in METRICS.items()} | OWN_METRICS
         ),

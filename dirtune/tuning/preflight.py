@@ -110,7 +110,8 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
 
 def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
     return build_regressor(
-        arm.config.model, manifest.inputs, 0, label_dim=len(manifest.label.axes),
+        arm.config.model, manifest.features, 0, label_dim=len(manifest.label.axes),
+        maps=manifest.label.map is not None,
         smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
     )  # fmt: skip
 

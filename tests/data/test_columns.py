@@ -20,6 +20,7 @@ from dirtune.data.columns import (
     to_arrow,
     to_numpy,
 )
+from dirtune.data.images import encode_map
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 
@@ -219,3 +220,18 @@ def test_labels_as_an_array_of_arrays_are_stored_alike() -> None:
 def test_labels_that_are_neither_numbers_nor_vectors_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"labels must have shape .*got \(4, "):
         to_arrow({**_batch(4), "label": np.zeros(shape)}, INPUTS)
+
+
+def test_maps_come_back_from_either_form_with_every_bit() -> None:
+    drawn = np.random.default_rng(0)
+    maps = drawn.integers(0, 2**15, (3, 1, 5, 7)).astype(np.int16)
+    given = {"sample_id": np.array(["a", "b", "c"], dtype=object), "label": np.arange(3.0)}
+    raw = {"depth": InputSpec(kind="map", shape=(1, 5, 7))}
+    png = {"depth": InputSpec(kind="map", shape=(1, 5, 7), encoding="png")}
+    files = np.array([encode_map(each[0]) for each in maps], dtype=object)
+    stored = to_arrow({**given, "depth": maps}, raw), to_arrow({**given, "depth": files}, png)
+    for table, specs in [(stored[0], raw), (stored[1], png), (decoded(stored[1], png), png)]:
+        found = to_numpy(table.slice(1), specs)["depth"]
+        assert found.dtype == np.int16
+        np.testing.assert_array_equal(found, maps[1:])
+    assert decoded_size(png["depth"]) == 2 * 35

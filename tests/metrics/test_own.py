@@ -59,7 +59,7 @@ def test_no_sample_has_no_value_and_a_prediction_that_is_no_number_spoils_it_qui
     assert math.isnan(angular_error([[0.0, 0.0], [0.0, 1.0]], [[0.0, math.inf], [0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("name", OWN_METRICS)
+@pytest.mark.parametrize("name", ["angular_error"])
 @pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3, 2)])
 def test_labels_of_another_form_are_refused_with_both_shapes(name, shape):
     with pytest.raises(ValueError, match=r"twice \(n, 2\), but got"):

@@ -10,6 +10,7 @@ import pytest
 
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.ingest import pipeline
+from dirtune.data.map_views import MAP_AUGMENTATIONS
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_registry_is_listed_by_its_kind() -> None:
     found = catalogue()
     registries: dict[str, Mapping[str, Any]] = {
-        "losses": LOSSES, "terms": TERMS, "encoders": ENCODERS, "augmentations": AUGMENTATIONS,
+        "losses": LOSSES, "terms": TERMS, "encoders": ENCODERS, "augmentations": AUGMENTATIONS | MAP_AUGMENTATIONS,
         "metrics": {**METRICS, **OWN_METRICS}, "diagnostics": DIAGNOSTICS, "methods": methods(), "recipes": recipes(),
     }  # fmt: skip
     assert {kind: set(found[kind]) for kind in registries} == {

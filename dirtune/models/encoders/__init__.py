@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.depth_resnet import DepthResNet
 from dirtune.models.encoders.lenet import LeNet
 from dirtune.models.encoders.mlp import MLP
 from dirtune.models.encoders.pair_mlp import PairMLP
@@ -16,6 +17,7 @@ from dirtune.models.encoders.resnet import ResNet18, ResNet50
 ENCODERS = {
     "bilstm": BiLSTM,
     "cnn": CNN,
+    "depth_resnet": DepthResNet,
     "lenet": LeNet,
     "mlp": MLP,
     "pair_mlp": PairMLP,

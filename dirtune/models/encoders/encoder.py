@@ -22,8 +22,10 @@ class Encoder(nn.Module):
     """A module from inputs to embeddings; a heir sets `embedding_dim` and defines `forward`."""
 
     embedding_dim: int
+    makes_maps: bool = False
+    """Whether it makes an embedding for each pixel: `(batch, embedding_dim, height, width)`."""
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim *space"]:
         """Embeddings of one view of a batch."""
         raise NotImplementedError
 

@@ -74,11 +74,16 @@ def _build(encoder: str, inputs: dict[str, InputSpec], weights_file: str | None)
         raise misfit(encoder, "an image input of one or three channels", inputs)
     built = _ResNet(name, channels, get_model(encoder))
     if weights_file is not None:
-        _load(built.network, weights_file)
+        load_weights(built.network, weights_file)
     return built
 
 
-def _load(network: nn.Module, weights_file: str) -> None:
+def load_weights(network: nn.Module, weights_file: str) -> None:
+    """Put the weights of a file into a residual network of torchvision, all but those of its last layer.
+
+    Raises:
+        InputError: there is no such file, or it holds other weights.
+    """
     try:
         state = torch.load(weights_file, map_location="cpu", weights_only=True)
         kept = {key: value for key, value in state.items() if not key.startswith("fc.")}

@@ -6,7 +6,16 @@ import torch
 
 from dirtune.batch import Inputs
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import CNN, MLP, BiLSTM, LeNet, PairMLP, ResNet18, ResNet50
+from dirtune.models.encoders import (
+    CNN,
+    MLP,
+    BiLSTM,
+    DepthResNet,
+    LeNet,
+    PairMLP,
+    ResNet18,
+    ResNet50,
+)
 
 IMAGE = {"image": InputSpec(kind="image", shape=(1, 24, 24))}
 LARGE_IMAGE = {"image": InputSpec(kind="image", shape=(3, 64, 64))}
@@ -23,6 +32,7 @@ TOKENS = {
 CASES = {
     "bilstm": (BiLSTM(vector_size=4, hidden=3), TOKENS),
     "cnn": (CNN(channels=4), IMAGE),
+    "depth_resnet": (DepthResNet(base="resnet18"), LARGE_IMAGE),
     "lenet": (LeNet(), IMAGE),
     "mlp": (MLP(hidden=(8, 5)), VECTOR),
     "pair_mlp": (PairMLP(shared=8, hidden=(5,)), VECTORS),

@@ -1,0 +1,134 @@
+"""An encoder with an embedding for each pixel: a residual network, a decoder, and features of all scales put together.
+
+    image (3, H, W) -> residual network: four scales, the finest at a quarter of the image
+    decoder         -> from the coarsest scale, four up-projections to half of the image
+    fusion          -> every scale, up-projected to half of the image, put together by a 5x5 convolution
+    refinement      -> decoder and fusion side by side through two 5x5 convolutions: the embedding (dim, H/2, W/2)
+
+The prediction is one more 5x5 convolution, which is the regressor's predictor (`dirtune.models.map_regressor`). With
+ResNet-50 the embedding has 128 values for each pixel, with ResNet-18 80.
+
+Source: Hu et al., "Revisiting Single Image Depth Estimation: Toward Higher Resolution Maps with Accurate Object Boundaries",
+WACV 2019, the network of NYUD2-DIR (Yang et al., ICML 2021, `nyud2-dir`); up-projection after Laina et al., "Deeper Depth
+Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departure: images arrive in [0, 1] and are normalised
+here with the mean and deviation of ImageNet, there by the data set.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dirtune.batch import Inputs
+from dirtune.frozen import Frozen
+from dirtune.manifest import InputSpec
+from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+from dirtune.models.encoders.resnet import load_weights
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FUSED = 16  # values that each scale gives to the fusion
+
+
+class DepthResNet(Frozen):
+    """Residual network with up-projection decoder, multi-scale fusion and refinement; one embedding per pixel."""
+
+    name: Literal["depth_resnet"] = "depth_resnet"
+    base: Literal["resnet18", "resnet50"] = "resnet50"
+    """The residual network; resnet50 in the papers."""
+    weights_file: str | None = None
+    """A state dict of the base as torchvision saves it (its last layer is ignored), in the papers that of ImageNet; none:
+    random weights."""
+
+    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+        """The encoder, initialised from torch's global generator or the weights file.
+
+        Raises:
+            InputError: the inputs do not fit, or the weights file cannot be used.
+        """
+        # Here, because it takes as long to import as torch itself and the other encoders do without.
+        from torchvision.models import get_model
+
+        name = only_input(self.name, "image", inputs)
+        if inputs[name].shape[0] != 3:
+            raise misfit(self.name, "an image input of three channels", inputs)
+        network = get_model(self.base)
+        coarsest, network.fc = int(network.fc.in_features), nn.Identity()
+        if self.weights_file is not None:
+            load_weights(network, self.weights_file)
+        return _DepthResNet(name, network, coarsest)
+
+
+class _DepthResNet(Encoder):
+    makes_maps = True
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, reads: str, network: Any, coarsest: int) -> None:
+        super().__init__()
+        self.reads = reads
+        self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        self.scales = nn.ModuleList(
+            [network.layer1, network.layer2, network.layer3, network.layer4]
+        )
+        channels = [coarsest // 8, coarsest // 4, coarsest // 2, coarsest]
+        self.bridge = _convolution(coarsest, coarsest // 2, size=1)
+        self.decoder = nn.ModuleList(
+            [_UpProjection(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)]
+        )
+        self.lifts = nn.ModuleList([_UpProjection(each, _FUSED) for each in channels])
+        fused = _FUSED * len(channels)
+        self.fusion = _convolution(fused, fused, size=5)
+        self.embedding_dim = coarsest // 32 + fused
+        self.refinement = nn.Sequential(
+            *(_convolution(self.embedding_dim, self.embedding_dim, size=5) for _ in range(2))
+        )
+        for name, colours in (("mean", _MEAN), ("deviation", _DEVIATION)):
+            values = torch.tensor(colours)[:, None, None]
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim height width"]:
+        images = (inputs[self.reads] - self.mean) / self.deviation
+        half = [-(-side // 2) for side in images.shape[-2:]]
+        features, found = self.stem(images), []
+        for scale in self.scales:
+            features = scale(features)
+            found.append(features)
+        sizes = [*(each.shape[-2:] for each in reversed(found[:-1])), half]
+        decoded = self.bridge(features)
+        for step, size in zip(self.decoder, sizes, strict=True):
+            decoded = step(decoded, size)
+        lifted = [lift(each, half) for lift, each in zip(self.lifts, found, strict=True)]
+        fused = self.fusion(torch.cat(lifted, dim=1))
+        embeddings: Tensor = self.refinement(torch.cat([decoded, fused], dim=1))
+        return embeddings
+
+
+class _UpProjection(nn.Module):
+    """Bilinear enlargement, then a 5x5 and a 3x3 convolution beside one 5x5 convolution, added."""
+
+    def __init__(self, given: int, made: int) -> None:
+        super().__init__()
+        self.long = nn.Sequential(
+            _convolution(given, made, size=5),
+            nn.Conv2d(made, made, 3, padding=1, bias=False),
+            nn.BatchNorm2d(made),
+        )
+        self.short = nn.Sequential(
+            nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made)
+        )
+
+    def forward(self, features: Tensor, size: Any) -> Tensor:
+        enlarged = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)
+        return F.relu(self.long(enlarged) + self.short(enlarged))
+
+
+def _convolution(given: int, made: int, *, size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(given, made, size, padding=size // 2, bias=False),
+        nn.BatchNorm2d(made),
+        nn.ReLU(),
+    )

@@ -1,0 +1,126 @@
+"""The raw files of NYUD2-DIR: lists of pairs of an image and its depth, and the two codings of depth.
+
+    nyu2_train.csv   data/nyu2_train/bookstore_0001f_out/642.jpg,data/nyu2_train/bookstore_0001f_out/642.png
+    nyu2_test.csv    data/nyu2_test/00000_colors.png,data/nyu2_test/00000_depth.png
+
+The lists have no header. Depth is grey: of 8 bits in training, metres = value / 255 * 10, and of 16 bits in test, in
+millimetres. One taken for the other gives wrong depths without a word, so the coding of every file is looked at. Zero is
+no depth.
+
+Source: YyzHarry/imbalanced-regression, `nyud2-dir/loaddata.py` (Yang et al., ICML 2021).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dirtune.errors import Fault, InputError
+
+LISTS = {"train": "nyu2_train.csv", "test": "nyu2_test.csv"}
+FARTHEST = 10_000  # millimetres; depths beyond count as this
+
+_MODES = {"train": ("L",), "test": ("I;16", "I;16B", "I")}  # Pillow's names
+_SCENE = re.compile(r"nyu2_train/(?P<place>[^/]+?_\d+)[a-z]?_out/[^/]+")
+
+
+class Pair(NamedTuple):
+    """One line of a list."""
+
+    image: str  # path below the raw folder, also the sample id
+    depth: str
+    listed: str  # "train" or "test"
+    scene: str
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image and its depth at the stored size, or the rule that one of its files breaks."""
+
+    image: Image.Image | None = None
+    depth: NDArray[np.int16] | None = None  # millimetres, (height, width); zero: none
+    file: str = ""
+    rule: str = ""
+
+
+def read_list(folder: Path, listed: str) -> list[Pair]:
+    """The pairs of a list.
+
+    Raises:
+        InputError: the list is missing, empty, or has lines of another form; the first 20 are named.
+    """
+    path = folder / LISTS[listed]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            Fault(where=str(path), rule=f"the list cannot be read ({error})")
+        ) from None
+    found = [_pair(line, listed) for line in lines if line.strip()]
+    bad = [number for number, pair in enumerate(found, start=1) if pair is None]
+    if bad or not found:
+        rule = f"every line must be an image and its depth below nyu2_{listed}/, without a header; lines that are not"
+        raise InputError(Fault(where=str(path), rule=rule, got=bad[:20] or "an empty list"))
+    return [pair for pair in found if pair is not None]
+
+
+def _pair(line: str, listed: str) -> Pair | None:
+    columns = [column.strip().removeprefix("data/") for column in line.split(",")]
+    if len(columns) != 2 or not all(each.startswith(f"nyu2_{listed}/") for each in columns):
+        return None
+    if ".." in Path(columns[0]).parts + Path(columns[1]).parts:
+        return None
+    if listed == "test":
+        return Pair(columns[0], columns[1], listed, "test")
+    scene = _SCENE.fullmatch(columns[0])
+    return Pair(columns[0], columns[1], listed, scene["place"]) if scene else None
+
+
+def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Photograph:
+    """An image, bilinear, and its depth, at the nearest pixel, at a size of the same aspect."""
+    file = pair.image
+    try:
+        with Image.open(folder / pair.image) as opened:
+            image = opened.convert("RGB")
+        file = pair.depth
+        with Image.open(folder / pair.depth) as depth:
+            depth.load()
+    except FileNotFoundError:
+        return Photograph(file=file, rule="no such file")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Photograph(file=file, rule=f"the image cannot be read ({error})")
+    for rule in _broken_rules(image, depth, pair, height=height, width=width):
+        return Photograph(file=pair.depth, rule=rule)
+    size = (width, height)
+    nearest = depth.resize(size, Image.Resampling.NEAREST)
+    return Photograph(
+        image.resize(size, Image.Resampling.BILINEAR), millimetres(nearest, pair.listed)
+    )
+
+
+def _broken_rules(
+    image: Image.Image, depth: Image.Image, pair: Pair, *, height: int, width: int
+) -> Iterator[str]:
+    if depth.mode not in _MODES[pair.listed]:
+        bits = {"train": 8, "test": 16}[pair.listed]
+        yield f"depth of the {pair.listed} list must be a grey image of {bits} bits, got mode {depth.mode!r}"
+    if depth.size != image.size:
+        yield f"must have the size of its image, {image.size}, got {depth.size}"
+    if image.width * height != image.height * width:
+        yield f"must have the aspect {width}:{height}, got the size {image.size}"
+
+
+def millimetres(depth: Image.Image, listed: str) -> NDArray[np.int16]:
+    """The depth of each pixel; `(height, width)`, zero where there is none."""
+    values = np.asarray(depth).astype(np.float64)
+    if listed == "train":
+        values = values * (FARTHEST / 255)
+    counts: NDArray[np.int16] = np.rint(values.clip(0, FARTHEST)).astype(np.int16)
+    return counts

@@ -1,0 +1,140 @@
+"""Images and depth maps at the stored size, encoded with Ray Data: each file is opened once, whatever is wrong with others.
+
+Trade-off: as with `pipelines.image_files`, the encoded files are kept in Ray's object store, which spills to disk, until the
+data set is written, because the balanced pixels depend on all of them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+from numpy.typing import NDArray
+from PIL import Image
+
+from dirtune.data.images import decode, encode, encode_map
+from dirtune.data.maps import middle
+from dirtune.errors import Fault
+from dirtune.manifest import InputSpec, LabelSpec
+from dirtune.reweighting.density import label_density
+from pipelines.balanced_pixels import Chosen, mask_of, pixel_bins
+from pipelines.depth_files import Pair, read_photograph
+
+_PAIRS_PER_TASK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The pairs of the lists, read."""
+
+    dataset: ray.data.Dataset  # sample_id, group, label, image, depth
+    pixels: dict[str, NDArray[np.int64]]  # labelled pixels per bin, by sample id
+    faults: list[Fault]  # sorted by file
+
+
+def prepared(
+    pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec
+) -> Stored:
+    """Open, resize and encode every image and its depth, and count its pixels; the folder must be in reach of all workers."""
+    table = pa.table({name: [getattr(pair, name) for pair in pairs] for name in Pair._fields})
+    blocks = max(1, math.ceil(table.num_rows / _PAIRS_PER_TASK))
+    settings = {"folder": folder, "inputs": dict(inputs), "label": label}
+    dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
+    dataset = dataset.map_batches(
+        _prepare, fn_kwargs=settings, batch_format="pyarrow"
+    ).materialize()
+    pixels, faults = {}, []
+    found = dataset.select_columns(["sample_id", "pixels", "file", "rule"])
+    for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
+        for row in batch.to_pylist():
+            pixels[row["sample_id"]] = np.asarray(row["pixels"], dtype=np.int64)
+            if row["rule"]:
+                faults.append(Fault(where=str(folder / row["file"]), rule=row["rule"]))
+    kept = dataset.drop_columns(["pixels", "file", "rule"])
+    return Stored(dataset=kept, pixels=pixels, faults=sorted(faults, key=str))
+
+
+def _prepare(
+    batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec
+) -> pa.Table:
+    rows = [_prepared(Pair(**row), folder, inputs, label) for row in batch.to_pylist()]
+    types = {
+        "sample_id": pa.string(), "group": pa.string(), "label": pa.float64(), "image": pa.large_binary(),
+        "depth": pa.large_binary(), "pixels": pa.list_(pa.int64()), "file": pa.string(), "rule": pa.string(),
+    }  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=pa.schema(types))
+
+
+def _prepared(
+    pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec
+) -> dict[str, Any]:
+    assert label.map is not None
+    row = {"sample_id": pair.image, "group": pair.scene, "label": 0.0, "image": b"", "depth": b"", "pixels": [], "file": "", "rule": ""}  # fmt: skip
+    _, height, width = inputs["depth"].shape
+    read = read_photograph(folder, pair, height=height, width=width)
+    if read.image is None or read.depth is None:
+        return {**row, "file": read.file, "rule": read.rule}
+    bins = pixel_bins(read.depth, label)
+    has_label = bins < label.num_bins
+    if not has_label.any():
+        return {**row, "file": pair.depth, "rule": "no pixel in the middle has a depth"}
+    return {
+        **row,
+        "label": _mean_label(read.depth, label),
+        "image": encode(read.image, inputs["image"]),
+        "depth": encode_map(read.depth),
+        "pixels": label_density(bins[has_label], label.num_bins).tolist(),
+    }
+
+
+def _mean_label(counts: NDArray[np.int16], label: LabelSpec) -> float:
+    assert label.map is not None
+    seen = middle(counts, label.map)
+    return float(seen[seen > 0].mean() * label.map.unit_per_count)
+
+
+def with_masks(
+    dataset: ray.data.Dataset,
+    members: pa.Array,
+    chosen: Mapping[str, Chosen],
+    inputs: Mapping[str, InputSpec],
+    label: LabelSpec,
+) -> ray.data.Dataset:
+    """The members of a split with the masks of their chosen pixels; a sample of which none is chosen by name has them all."""
+    settings = {"members": members, "chosen": dict(chosen), "inputs": dict(inputs), "label": label}
+    return dataset.map_batches(_masked, fn_kwargs=settings, batch_format="pyarrow", batch_size=None)
+
+
+def _masked(
+    batch: pa.Table,
+    members: pa.Array,
+    chosen: dict[str, Chosen],
+    inputs: dict[str, InputSpec],
+    label: LabelSpec,
+) -> pa.Table:
+    batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
+    rows = zip(
+        batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True
+    )
+    masks = [
+        _mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows
+    ]
+    return batch.append_column("mask", pa.array(masks, pa.large_binary()))
+
+
+def _mask(depth: bytes, chosen: Chosen | None, spec: InputSpec, label: LabelSpec) -> bytes:
+    if chosen is None:
+        mask = np.ones(spec.shape[1:], np.bool_)
+    else:
+        mask = mask_of(decode([depth], spec, name="depth")[0, 0], chosen, label)
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,211 @@
+"""nyud2: NYUD2-DIR, photographs of rooms and the depth of every pixel, up to 10 m.
+
+Source: NYU Depth v2 (Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012), made a
+benchmark for imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression", ICML 2021;
+YyzHarry/imbalanced-regression, `nyud2-dir`). The raw folder holds two lists and what they name (`pipelines.depth_files`):
+
+    nyu2_train.csv, nyu2_test.csv                   50,688 and 654 lines: an image and its depth
+    nyu2_train/bookstore_0001f_out/642.{jpg,png}    640 x 480 pixels
+    nyu2_test/00000_{colors,depth}.png
+
+The lists are public; the images are an archive on Google Drive (id 1WoOZOBpOWfmwe7bknWS5PMUCLBPFKTOw) that a person must
+fetch with a browser. Images and maps are stored at 320 x 240; the middle 304 x 228 is trained on and evaluated. Bins are
+0.1 m wide, and shot regions count training pixels: `official` is the published list of bins, `counts` the published
+thresholds scaled to the pixels at hand, for other scenes or sizes.
+
+Departures: 1. the papers choose the best epoch on the test set; here whole places of the training list become a validation
+split; 2. validation and test are evaluated on balanced pixels drawn from a seed, because the official mask was drawn
+without one (`pipelines.balanced_pixels`); 3. a pixel without depth has no label, where the papers learn a depth of zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from pydantic import Field, model_validator
+
+from dirtune.data.census import refuse
+from dirtune.data.images import JPEG_QUALITY
+from dirtune.data.session import ray_session
+from dirtune.data.store import find_ingested, write_dataset
+from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen, digest
+from dirtune.manifest import SPLITS, InputSpec, LabelMap, LabelSpec, Manifest, ShotRule
+from dirtune.randomness import derive_seed
+from dirtune.storage import Storage
+from pipelines.balanced_pixels import Chosen, balanced
+from pipelines.depth_files import LISTS, Pair, read_list
+from pipelines.depth_images import Stored, prepared, with_masks
+from pipelines.faces import raw_folder
+
+NAME = "nyud2"
+RECIPE_VERSION = 1  # counted up whenever the same raw files and options would give other samples
+FIRST_BIN = 7  # depths begin at 0.7 m
+PUBLISHED_PIXELS = 3_513_286_656  # of the training list: 50,688 x 228 x 304
+MANY_ABOVE, FEW_BELOW = 26_000_000, 10_000_000  # training pixels of a bin, of so many
+OFFICIAL = ShotRule(
+    many_bins=(*range(9, 46), 47, 49),
+    medium_bins=(7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63),
+)
+METRICS = ("abs_rel", "log10", "delta1", "delta2", "delta3")
+
+
+class Options(Frozen):
+    """Settings of the ingest; the defaults are the published sizes."""
+
+    stored_height: int = Field(default=240, ge=8)
+    stored_width: int = Field(default=320, ge=8)
+    """Size of stored images and maps, of the same aspect as the raw ones; published: the shorter side becomes 240."""
+    height: int = Field(default=228, ge=4)
+    width: int = Field(default=304, ge=4)
+    """The middle part that is trained on and evaluated."""
+    quality: int = Field(default=JPEG_QUALITY, ge=1, le=100)
+    """JPEG quality of the stored images."""
+    validation_share: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the training list's images that become the validation split, by whole places."""
+    split_seed: int = Field(default=0, ge=0)
+    """Draws the places of the validation split and the balanced pixels."""
+
+    @model_validator(mode="after")
+    def _the_middle_is_within(self) -> Options:
+        if self.height > self.stored_height or self.width > self.stored_width:
+            raise ValueError("height and width must not be above stored_height and stored_width")
+        return self
+
+    @property
+    def label(self) -> LabelSpec:
+        where = LabelMap(
+            column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask"
+        )
+        return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, map=where)  # fmt: skip
+
+    @property
+    def inputs(self) -> dict[str, InputSpec]:
+        size = (self.stored_height, self.stored_width)
+        return {
+            "image": InputSpec(kind="image", shape=(3, *size), encoding="jpeg", quality=self.quality),
+            "depth": InputSpec(kind="map", shape=(1, *size), encoding="png"),
+            "mask": InputSpec(kind="image", shape=(1, *size), encoding="png"),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """Sample ids by split, sorted, and the balanced pixels of those that are evaluated."""
+
+    members: dict[str, list[str]]
+    chosen: dict[str, Chosen]
+    notes: tuple[str, ...]
+
+
+def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+    """Read the lists and the images and write the data set, unless equal files and options have been ingested.
+
+    Raises:
+        InputError: files are missing or cannot be used (the first 20 are named, and their number), or the training list
+            has too few places for a validation split.
+    """
+    folder = raw_folder(NAME, raw, ", ".join([*LISTS.values(), "nyu2_train/", "nyu2_test/"]))
+    pairs = [pair for listed in LISTS for pair in read_list(folder, listed)]
+    request = _request(folder, pairs, options)
+    if (present := find_ingested(storage, NAME, request)) is not None:
+        return present
+    with ray_session():
+        stored = prepared(pairs, folder, options.inputs, options.label)
+        refuse(stored.faults, where=NAME)
+        splits = _split(pairs, stored, options)
+        return write_dataset(
+            storage, NAME, {split: _of_split(stored, splits, split, options) for split in SPLITS},
+            inputs=options.inputs, label=options.label, metrics=METRICS, group="place",
+            shot_rules={"official": OFFICIAL, "counts": _by_counts(stored, splits)},
+            default_shot_rule="official",
+            source={**_hashes(folder), "folder": str(folder), "request": request},
+            notes=splits.notes,
+        )  # fmt: skip
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()
+    }
+
+
+def _request(folder: Path, pairs: Sequence[Pair], options: Options) -> str:
+    files = [(pair.image, pair.depth) for pair in pairs]
+    return digest(
+        {
+            "pipeline": NAME,
+            "recipe": RECIPE_VERSION,
+            "options": options.model_dump(),
+            "lists": _hashes(folder),
+            "files": [[_size(folder / name) for name in both] for both in files],
+        }
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _split(pairs: Sequence[Pair], stored: Stored, options: Options) -> _Splits:
+    places = _validation_places(pairs, options)
+    members = {
+        "train": [p.image for p in pairs if p.listed == "train" and p.scene not in places],
+        "val": [p.image for p in pairs if p.scene in places],
+        "test": [p.image for p in pairs if p.listed == "test"],
+    }
+    chosen: dict[str, Chosen] = {}
+    per_bin = {}
+    for split in ("val", "test"):
+        ids = sorted(members[split])
+        pixels = np.stack([stored.pixels[each] for each in ids])
+        found, per_bin[split] = balanced(pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split)  # fmt: skip
+        chosen |= dict(zip(ids, found, strict=True))
+    return _Splits(members, chosen, tuple(_notes(members, places, per_bin, options)))
+
+
+def _validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
+    """Places of the training list in a seeded order, until they hold the share of its images."""
+    training = [pair.scene for pair in pairs if pair.listed == "train"]
+    names, images = np.unique(training, return_counts=True)
+    if len(names) < 2:
+        rule = "needs two places or more, so that one can be the validation split; places"
+        raise InputError(Fault(where=LISTS["train"], rule=rule, got=names.tolist()))
+    order = np.random.default_rng(derive_seed(options.split_seed, "split", "places")).permutation(len(names))  # fmt: skip
+    reached = images[order].cumsum() >= options.validation_share * len(training)
+    taken = min(int(np.argmax(reached)) + 1, len(names) - 1)
+    return set(names[order[:taken]].tolist())
+
+
+def _notes(
+    members: dict[str, list[str]], places: set[str], per_bin: dict[str, int], options: Options
+) -> Iterator[str]:
+    yield (
+        f"validation: {len(members['val']):,} images of {len(places):,} places of the training list, share "
+        f"{options.validation_share:g}, seed {options.split_seed}; the papers have no validation split and choose on the test set"
+    )
+    for split, number in per_bin.items():
+        yield (
+            f"{split} is evaluated on {number:,} pixels of each occurring bin from {FIRST_BIN} on, drawn with seed "
+            f"{options.split_seed}; the official mask of the test set was drawn without a seed"
+        )
+    yield "whether test images show places of the training list is not known: their names do not say"
+
+
+def _by_counts(stored: Stored, splits: _Splits) -> ShotRule:
+    """The published thresholds, scaled to the training pixels at hand."""
+    pixels = sum(int(stored.pixels[each].sum()) for each in splits.members["train"])
+    scale = pixels / PUBLISHED_PIXELS
+    return ShotRule(many_above=round(MANY_ABOVE * scale), few_below=round(FEW_BELOW * scale))
+
+
+def _of_split(stored: Stored, splits: _Splits, split: str, options: Options) -> ray.data.Dataset:
+    members = pa.array(splits.members[split], pa.string())
+    chosen = {each: splits.chosen[each] for each in splits.members[split] if each in splits.chosen}
+    return with_masks(stored.dataset, members, chosen, options.inputs, options.label)

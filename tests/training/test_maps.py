@@ -1,0 +1,274 @@
+"""Run with `pytest tests/training/test_maps.py`: labels of pixels from the raw files to the record."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dirtune.config import TrialConfig, merged
+from dirtune.data.cache import ResidentData
+from dirtune.data.store import decode, read_manifest, read_split
+from dirtune.data.stream import fetch, materialise, read_directly
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import Manifest
+from dirtune.results.recompute import recompute
+from dirtune.results.schema import REGIONS
+from dirtune.storage import Storage
+from dirtune.training.loop import assess
+from dirtune.training.state import Training, begin, check_labels
+from dirtune.training.train import check_against
+from dirtune.training.trial import TrialRun
+from dirtune.tuning.preflight import check
+from dirtune.tuning.study import resolve, shipped_studies
+from dirtune.yamlfile import read_yaml
+from pipelines.nyud2 import ingest
+from tests.pipelines.depth_scenes import OPTIONS, write_scenes
+from tests.training.runs import finish, job_of, lasting, same, tables, trained, weights_of
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray sets its own deprecated settings when it makes its first DataContext.
+    pytest.mark.filterwarnings(
+        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
+    ),
+]
+
+SETTINGS: dict[str, Any] = {
+    "data": {"name": "nyud2"},
+    "model": {"encoder": {"name": "depth_resnet", "base": "resnet18"}, "label_offset": 2.0},
+    "loss": {"name": "mse"},
+    "recipe": {
+        "epochs": 2, "batch_size": 6, "learning_rate": 0.002, "views": {"augmentation": "depth"},
+    },
+    "objective": {"metric": "rmse"},
+}  # fmt: skip
+EVERYTHING: dict[str, Any] = {
+    "terms": {"conr": {"variant": "nyu", "omega": 0.2, "beta": 0.2, "push_power": 0.2, "tau": 0.2}},
+    "reweighting": {
+        "scheme": "inverse", "lds": {"boundary": "reflect", "first_bin": 7},
+        "fds": {"first_bin": 7, "clip": [0.2, 5.0]},
+    },
+}  # fmt: skip
+
+
+def _config(**settings: Any) -> TrialConfig:
+    return read(TrialConfig, merged(SETTINGS, settings), where="test")
+
+
+@pytest.fixture(scope="module")
+def storage(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    raw = tmp_path_factory.mktemp("raw")
+    write_scenes(raw)
+    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    ingest(storage, raw, OPTIONS)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def manifest(storage: Storage) -> Manifest:
+    return read_manifest(storage, "nyud2")
+
+
+@pytest.fixture(scope="module")
+def rooms(storage: Storage, manifest: Manifest) -> ResidentData:
+    return read_directly(storage, manifest, torch.device("cpu"))
+
+
+class _Constant(nn.Module):
+    """A predictor that says one thing of every pixel of an image, and another of the next."""
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        said = torch.linspace(-2.5, 0.5, len(embeddings))
+        return said[:, None, None, None].expand(-1, 1, *embeddings.shape[-2:])
+
+
+def _with_constant_predictions(rooms: ResidentData) -> Training:
+    training = begin(_config(), rooms)
+    training.model.predictor = _Constant()  # type: ignore[assignment]
+    return training
+
+
+def _expected(labels: list[float], predictions: list[float], bins: list[int]) -> dict[str, float]:
+    """Every metric in plain Python."""
+    errors = [abs(p - y) for y, p in zip(labels, predictions, strict=True)]
+    floored = [max(p, 0.001) for p in predictions]
+    ratios = [max(p / y, y / p) for y, p in zip(labels, floored, strict=True)]
+    by_bin: dict[int, list[float]] = {}
+    for index, error in zip(bins, errors, strict=True):
+        by_bin.setdefault(index, []).append(error)
+    n = len(errors)
+    return {
+        "mae": sum(errors) / n,
+        "mse": sum(e * e for e in errors) / n,
+        "rmse": math.sqrt(sum(e * e for e in errors) / n),
+        "abs_rel": sum(e / y for e, y in zip(errors, labels, strict=True)) / n,
+        "log10": sum(abs(math.log10(p / y)) for p, y in zip(floored, labels, strict=True)) / n,
+        **{f"delta{k}": sum(r <= 1.25**k for r in ratios) / n for k in (1, 2, 3)},
+        "balanced_mae": sum(sum(each) / len(each) for each in by_bin.values()) / len(by_bin),
+    }
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
+    storage: Storage, manifest: Manifest, rooms: ResidentData, masked: bool
+) -> None:
+    found = assess(_with_constant_predictions(rooms), "test")
+    arrays = decode(read_split(storage, manifest, "test"), manifest)
+    said = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()  # one of them negative
+    many, medium = set(range(9, 46)) | {47, 49}, {7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63}
+    pixels: dict[str, list[tuple[float, float, int]]] = {region: [] for region in REGIONS}
+    for row in range(6):
+        for y in range(6, 42):
+            for x in range(8, 56):
+                count = int(arrays["depth"][row, 0, y, x])
+                if not count or (masked and not arrays["mask"][row, 0, y, x]):
+                    continue
+                index = min(count // 100, 99)
+                region = "many" if index in many else "medium" if index in medium else "few"
+                for name in ("all", region):
+                    pixels[name].append((count / 1000, said[row], index))
+    values = {(row["region"], row["metric"]): row for row in found.metrics}
+    for region in REGIONS:
+        labels, predictions, bins = map(list, zip(*pixels[region], strict=True))
+        for name, value in _expected(labels, predictions, bins).items():
+            row = values[region, name if masked else f"whole_{name}"]
+            assert row["n"] == len(labels)
+            assert row["value"] == pytest.approx(value, rel=1e-5), (region, name)
+    np.testing.assert_allclose(found.predictions, said, rtol=1e-6)
+
+
+def test_training_on_maps_learns_and_repeats_itself(rooms: ResidentData) -> None:
+    config = _config(recipe={"epochs": 4})
+    first = trained(config, rooms)
+    losses = [values["train/loss"] for values in first.history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert same(weights_of(first), weights_of(trained(config, rooms)))
+
+
+@pytest.fixture(scope="module")
+def run(
+    rooms: ResidentData, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrialRun, Path, TrialConfig]:
+    config = _config(recipe={"epochs": 3}, **EVERYTHING)
+    root = tmp_path_factory.mktemp("results")
+    return finish(TrialRun(job_of(config, rooms), rooms, Storage.at(root / "study"))), root, config
+
+
+def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
+    run: tuple[TrialRun, Path, TrialConfig], rooms: ResidentData
+) -> None:
+    trial, root, _ = run
+    assert trial.status == "complete"
+    assert trial.training.history[0].keys() >= {"train/conr", "train/regression", "val/few/rmse"}
+    found = tables(Storage.at(root / "study"))
+    named = {(row["split"], row["region"], row["metric"]) for row in found["metrics"]}
+    assert {
+        ("test", "few", "rmse"),
+        ("test", "all", "delta1"),
+        ("val", "all", "whole_rmse"),
+    } <= named
+    assert {name for _, _, name in named}.isdisjoint({"pearson", "spearman", "r2"})
+    means = [row for row in found["predictions"] if row["split"] == "test"]
+    assert len(means) == len(rooms.splits["test"])
+    assert sorted(row["label"] for row in means) == sorted(rooms.splits["test"].exact_labels)
+
+
+def test_smoothing_learns_from_the_features_of_all_labelled_pixels(
+    run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest
+) -> None:
+    smoothing = run[0].training.model.smoothing
+    assert smoothing is not None
+    # Every epoch up to the best takes in the labelled pixels of all training images, at half their height and width.
+    seen = int(smoothing.count.sum()) / smoothing.epochs
+    assert seen == pytest.approx(sum(manifest.train_counts) / 4, rel=0.02)
+
+
+def test_a_trial_that_was_killed_goes_on_to_the_same_end(
+    run: tuple[TrialRun, Path, TrialConfig], rooms: ResidentData, tmp_path: Path
+) -> None:
+    _, root, config = run
+    study = Storage.at(tmp_path / "study")
+    TrialRun(job_of(config, rooms), rooms, study).step()
+    finish(TrialRun(job_of(config, rooms), rooms, study))
+    assert lasting(tables(study)) == lasting(tables(Storage.at(root / "study")))
+
+
+def test_metrics_cannot_be_recomputed_from_means(
+    run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest
+) -> None:
+    root = run[1]
+    with pytest.raises(InputError, match="has labels of pixels, and of those only the means"):
+        recompute(root, "study", metric="rmse", manifest=manifest)
+
+
+def test_a_second_stage_trains_a_new_last_convolution(rooms: ResidentData) -> None:
+    config = _config(
+        recipe={"epochs": 1}, scheme={"name": "rrt", "epochs": 1}, reweighting={"scheme": "inverse"}
+    )
+    training = trained(config, rooms)
+    assert isinstance(training.model.predictor, nn.Conv2d)
+    assert np.isfinite(assess(training, "val").predictions).all()
+
+
+def test_the_data_are_the_same_from_the_object_store(
+    storage: Storage, manifest: Manifest, rooms: ResidentData
+) -> None:
+    config = _config(recipe={"epochs": 1})
+    expected = weights_of(trained(config, rooms))
+    for budget in (2**40, 300_000, 0):  # pixels, encoded bytes, nothing fits
+        blocks = materialise(storage, manifest, budget_bytes=budget)
+        fetched = fetch(manifest, blocks, torch.device("cpu"))
+        assert same(weights_of(trained(config, fetched)), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"terms": {"accon": {}}}, r"nyud2: terms.accon: has no form for labels that are maps"),
+        ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: has no form for labels that are maps, got 'bmc'"),
+        ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: has no form"),
+        ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),
+    ],
+)  # fmt: skip
+def test_what_has_no_form_for_maps_is_refused_with_its_key(
+    manifest: Manifest, settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        check_labels(_config(**settings), manifest)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"encoder": {"name": "cnn"}}, r"model.encoder: makes an embedding for the whole sample"),
+        ({"projection_dim": 8}, r"model.projection_dim: there is no projection"),
+    ],
+)
+def test_a_regressor_that_does_not_fit_maps_is_refused(
+    rooms: ResidentData, settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        begin(_config(model=settings), rooms)
+
+
+def test_an_augmentation_that_would_leave_the_maps_behind_is_unknown(manifest: Manifest) -> None:
+    config = _config(recipe={"views": {"augmentation": "light"}})
+    with pytest.raises(InputError, match=r"unknown augmentation, got 'light'; known: depth, none"):
+        check_against(config, manifest, where="test")
+
+
+def test_the_shipped_study_fits_the_data(manifest: Manifest) -> None:
+    path = shipped_studies()["nyud2_conr"]
+    study = resolve(read_yaml(path), where=str(path))
+    check(study, manifest)
+    settings = {arm.name: arm.config for arm in study.arms}
+    assert settings["conr"].terms.conr.variant == "nyu"
+    assert settings["inverse_lds"].reweighting.lds.first_bin == 7
+    assert settings["sqrt_inverse_lds"].reweighting.scheme == "sqrt_inverse"
