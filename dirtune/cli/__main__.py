@@ -1,0 +1,5 @@
+"""`python -m dirtune.cli`."""
+
+from dirtune.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""The commands that make something: data sets, trials, sweeps; and what says what there is to make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dirtune.arguments import assignments, check_device, trial_settings
+from dirtune.cli.app import DataRoot, ResultsRoot, StudyName, SweepName, app, console, show
+
+if TYPE_CHECKING:
+    from dirtune.tuning.sweep import SweepSummary
+
+
+@app.command()
+def ingest(
+    name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
+    raw: Annotated[
+        Path | None, typer.Option(help="The raw file, or the folder of the raw files.")
+    ] = None,
+    data: DataRoot = "data",
+    download: Annotated[
+        bool, typer.Option("--download", help="Bring the raw files into the folder first.")
+    ] = False,
+    sentence_model: Annotated[
+        str | None, typer.Option(help="sts_b, text_pairs: model for frozen sentence features.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")
+    ] = None,
+) -> None:
+    """Write a data set as sharded Parquet with a manifest."""
+    from dirtune.data.ingest import ingest as call
+    from dirtune.storage import Storage
+
+    options = assignments(option or [], "--option")
+    if sentence_model is not None:
+        options["sentence_model"] = sentence_model
+    manifest = call(name, root=data, raw=raw, options=options, download=download)
+    rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
+    show(f"{manifest.name}: {rows}; {Storage.at(data).path(manifest.name)}", *manifest.notes)
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(help="An ingested data set.")],
+    data: DataRoot = "data",
+    shot_rule: Annotated[
+        str | None, typer.Option(help="A shot rule of the set's manifest.")
+    ] = None,
+    bins: Annotated[bool, typer.Option("--bins", help="Count every label bin, too.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="A .png, .pdf or .svg file: histograms, density, samples.")
+    ] = None,
+) -> None:
+    """Show counts per split and shot region, weights, leaks, and the label histogram."""
+    from dirtune.data.inspection import inspect as call
+
+    seen = call(name, root=data, shot_rule=shot_rule)
+    show(seen.text(bins=bins))
+    if figure is not None:
+        from dirtune.data.gallery import NO_IMAGES, save_figure
+
+        show(f"figure: {save_figure(seen, root=data, output=figure)}")
+        if seen.image_input is None:
+            show(NO_IMAGES)
+
+
+@app.command()
+def train(
+    file: Annotated[
+        Path | None, typer.Argument(help="A YAML file with a trial configuration.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Take the configuration of an arm of this study.")
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="The arm; default: the study's reference.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2.")
+    ] = None,
+    data: DataRoot = "data",
+    results: ResultsRoot = "results",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Run one trial, from a file, from an arm of a study, or from settings alone."""
+    from dirtune.display import train_with_bar, trained_text
+    from dirtune.training.train import train as call
+
+    check_device(device)
+    settings = assignments(set_ or [], "--set")
+    config, where = trial_settings(file, study, arm, seed, settings)
+    with train_with_bar(console()) as on_epoch:
+        result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
+                      device=device, on_epoch=on_epoch, where=where)  # fmt: skip
+    show(trained_text(result))
+    raise typer.Exit(1 if result.status == "failed" else 0)
+
+
+@app.command()
+def plan(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Show what a study would run; run nothing."""
+    from dirtune.display import plan_table
+    from dirtune.tuning.sweep import plan as call
+
+    show(plan_table(call(study, data=data, results=results)))
+
+
+@app.command()
+def sweep(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Run everything of a study that is not recorded yet."""
+    from dirtune.tuning.sweep import sweep as call
+
+    _drive(call, study, data, results)
+
+
+@app.command()
+def resume(study: SweepName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+    """Continue a sweep that was interrupted or killed."""
+    from dirtune.tuning.sweep import resume as call
+
+    _drive(call, study, data, results)
+
+
+@app.command()
+def status(study: SweepName, results: ResultsRoot = "results") -> None:
+    """Show how far a sweep is; also while it runs or after it has died."""
+    from dirtune.display import status_table
+    from dirtune.results.status import status as call
+
+    show(status_table(call(study, results=results)))
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")
+    ] = None,
+) -> None:
+    """List what a study can name, or show one name in detail."""
+    from dirtune.display import catalogue_table, entry_table
+    from dirtune.errors import Fault, InputError
+    from dirtune.tuning.catalogue import catalogue, entry
+
+    if kind is not None and name is not None:
+        show(entry_table(entry(kind, name)))
+        return
+    known = catalogue()
+    if kind is not None and kind not in known:
+        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
+    for name in [kind] if kind else known:
+        show(catalogue_table(name, known[name]))
+
+
+def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
+    """Run a sweep in view; exit code 1 if trials are left."""
+    from dirtune.display import SweepView, summary_text
+
+    with SweepView(console()) as view:
+        summary = call(study, data=data, results=results, view=view)
+    show(summary_text(summary))
+    raise typer.Exit(1 if summary.left else 0)
