@@ -433,8 +433,6 @@ def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(
 def test_labels_of_other_dimensions_and_unknown_metrics_are_refused(storage: Storage) -> None:
     with pytest.raises(InputError, match=r"gaze must be 2 numbers, got 0\.5"):
         _write_gazes(storage, [{"sample_id": "a", "label": 0.5}])
-    with pytest.raises(
-        ValueError, match=r"unknown metrics \['angle'\]; known: \['angular_error'\]"
-    ):
+    with pytest.raises(ValueError, match=r"unknown metrics \['angle'\]; known: .*'angular_error'"):
         _write_gazes(storage, [{"sample_id": "a", "label": [0.5, 0.5]}], metrics=("angle",))
     assert list_datasets(storage) == []
