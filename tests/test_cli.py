@@ -536,7 +536,9 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
     call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     # What it takes to lose a worker for real is in the tests of the sweep itself.
-    lost = SweepSummary(folder="f", reused=0, run={}, crashed={"abc": "out of memory"}, left=1)
+    lost = SweepSummary(
+        folder="f", reused=0, orphaned=0, run={}, crashed={"abc": "out of memory"}, left=1
+    )
     monkeypatch.setattr(f"dirtune.tuning.sweep.{verb}", lambda *_, **__: lost)
     outcome = call(verb, "quickstart")
     assert outcome.code == 1
