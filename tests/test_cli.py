@@ -127,7 +127,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["ingest", "digits", "--data", "@empty", "--option", "seed"],
      ["--option: must be name=value, got 'seed'"]),
     (["ingest", "digits", "--data", "@empty", "--option", "sed=1"],
-     ["options of digits: sed: unknown key, got 'sed'; known: seed (did you mean 'seed'?)"]),
+     ["options of digits: sed: unknown key, got 'sed'; known: balanceu mean 'seed'?)"]),
     (["inspect", "digits", "--data", "@empty"],
      ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"]),
     (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
