@@ -127,7 +127,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["ingest", "digits", "--data", "@empty", "--option", "seed"],
      ["--option: must be name=value, got 'seed'"]),
     (["ingest", "digits", "--data", "@empty", "--option", "sed=1"],
-     ["options of digits: sed: unknown key, got 'sed'; known: balanceu mean 'seed'?)"]),
+     ["options of digits: sed: unknown key, got 'sed'; known: balance, "]),
     (["inspect", "digits", "--data", "@empty"],
      ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"]),
     (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
