@@ -27,7 +27,7 @@ import pyarrow.fs as pafs
 
 from dirtune.results.parquetfile import OnDamaged, encoded, read_files
 from dirtune.results.schema import SCHEMAS
-from dirtune.results.studies import open_studies
+from dirtune.results.studies import open_study
 from dirtune.results.unify import unify
 from dirtune.storage import Storage
 
@@ -42,7 +42,7 @@ def compact_study(study: str, *, results: str | Path = "results") -> dict[str, i
     Raises:
         InputError: there is no such study, or a file is damaged.
     """
-    return compact(open_studies(results, [study])[study])
+    return compact(open_study(results, study))
 
 
 def compact(storage: Storage) -> dict[str, int]:

@@ -21,7 +21,7 @@ from dirtune.results.arms import known_metric, members_of_arms, trial_rows, valu
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, as_loss
 from dirtune.results.store import read_table
-from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.table import SPLITS, check_known
 
 PREFIX, SEED = "config.", "config.seed"
@@ -87,7 +87,7 @@ def curve_data(
     check_known("split", split, SPLITS)
     check_known("selection", epoch, EPOCHS)
     setting = x.removeprefix(PREFIX)
-    storage = open_studies(root, [study])[study]
+    storage = open_study(root, study)
     info = read_study(storage)
     metrics = read_table(storage, "metrics")
     metric = known_metric(metrics, metric or info.metric)

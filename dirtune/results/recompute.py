@@ -28,7 +28,7 @@ from dirtune.metrics import METRICS, metric_values
 from dirtune.results.binning import Binning, binning_of, check_lists
 from dirtune.results.schema import REGIONS
 from dirtune.results.store import by_sample, read_table, scan_predictions
-from dirtune.results.studies import open_studies
+from dirtune.results.studies import open_study
 from dirtune.results.tables.table import SPLITS, check_known
 from dirtune.reweighting.density import label_bins, shot_regions
 from dirtune.storage import Storage
@@ -134,7 +134,7 @@ def _opened(
     root: str | Path, study: str, split: str, manifest: Manifest | None
 ) -> tuple[Storage, Manifest]:
     check_known("split", split, SPLITS)
-    storage = open_studies(root, [study])[study]
+    storage = open_study(root, study)
     manifest = manifest or own_manifest(storage)
     if manifest.label.map is not None:
         rule = "has labels of pixels, and of those only the means of each image are stored"

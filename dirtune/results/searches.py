@@ -18,7 +18,7 @@ import pandas as pd
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import members_of_arms, trial_rows
 from dirtune.results.store import read_table
-from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.table import check_known
 from dirtune.storage import Storage
 
@@ -79,7 +79,7 @@ def searched_arm(root: str | Path, study: str, arm: str | None = None) -> Search
     Raises:
         InputError: the study or arm is unknown, or nothing is searched in it.
     """
-    storage = open_studies(root, [study])[study]
+    storage = open_study(root, study)
     info = read_study(storage)
     searched = tuple(info.spaces)
     if not searched:

@@ -72,6 +72,15 @@ def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict
     return {name: found[name] for name in found if name in studies}
 
 
+def open_study(root: str | Path, study: str) -> Storage:
+    """The folder of one study under a root.
+
+    Raises:
+        InputError: it is not there.
+    """
+    return open_studies(root, [study])[study]
+
+
 def read_study(storage: Storage) -> StudyInfo:
     """What `study.json` in a study's folder says.
 

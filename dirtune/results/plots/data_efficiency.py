@@ -16,7 +16,7 @@ from dirtune.results.plots.bands import Band, band, draw_bands
 from dirtune.results.plots.request import PlotRequest
 from dirtune.results.plots.shown import shown_lines
 from dirtune.results.plots.style import COLUMN, MOST_LINES, finish, new_figure
-from dirtune.results.studies import open_studies, read_study
+from dirtune.results.studies import open_study, read_study
 from dirtune.results.tables.rendering import metric_label
 
 FRACTION = "data.fraction"
@@ -80,7 +80,7 @@ def draw_data_efficiency(data: DataEfficiency) -> Figure:
 
 def _reference(request: PlotRequest, setting: str) -> str | None:
     """The line of the reference arm, which has its value of the setting in its name."""
-    info = read_study(open_studies(request.root, [request.study])[request.study])
+    info = read_study(open_study(request.root, request.study))
     words = (request.reference or info.reference or "").split()
     level = f"{setting.rsplit('.', 1)[-1]}="
     return " ".join(word for word in words if not word.startswith(level)) or None

@@ -24,7 +24,7 @@ from dirtune.results.plots.shown import shown_arms
 from dirtune.results.plots.style import COLUMN, MOST_LINES, PALE, finish, new_figure
 from dirtune.results.recompute import BinErrors, errors_by_bin, own_manifest
 from dirtune.results.selection import SELECTIONS
-from dirtune.results.studies import open_studies, read_study
+from dirtune.results.studies import open_study, read_study
 
 MOST_BINS = 30
 NICE = (1, 2, 5)
@@ -53,7 +53,7 @@ def error_by_label_data(request: PlotRequest) -> ErrorByLabel:
     if request.selection != "best_val":
         rule = "must be best_val: predictions are kept at the best validation epoch only"
         raise InputError(Fault(where="selection", rule=rule, got=request.selection))
-    storage = open_studies(request.root, [request.study])[request.study]
+    storage = open_study(request.root, request.study)
     info, label = read_study(storage), own_manifest(storage).label
     runs = study_runs(storage, info, SELECTIONS["best_val"])
     reference = request.reference or info.reference

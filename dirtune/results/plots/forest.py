@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.plots.request import PlotRequest, source_of
-from dirtune.results.plots.shown import shown_arms
+from dirtune.results.plots.shown import compared
 from dirtune.results.plots.style import (
     BAD,
     GOOD,
@@ -64,15 +64,11 @@ def forest_data(request: PlotRequest) -> Forest:
     Raises:
         InputError: there is no reference or no arm to compare with it, and as `arm_table`.
     """
-    table = request.table()
-    if table.reference is None:
-        raise request.nothing("names no reference; give one")
-    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=MOST_ROWS)
-    rows = {row.arm: row for row in table.rows}
-    arms = tuple(arm for arm in shown.arms if arm != table.reference)
+    shown = compared(request, most=MOST_ROWS)
+    table, arms = shown.table, shown.arms
     sign = 1 if table.metric in HIGHER_IS_BETTER else -1
     effects = tuple(
-        tuple(_effect(rows[arm].cells[region], sign) for arm in arms) for region in table.regions
+        tuple(_effect(shown.cells[arm][region], sign) for arm in arms) for region in table.regions
     )
     if all(math.isnan(effect.mean) for row in effects for effect in row):
         raise request.nothing(f"has no seed that {table.reference} and another arm both have yet")

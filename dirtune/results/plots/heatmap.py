@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.plots.request import PlotRequest, source_of
-from dirtune.results.plots.shown import shown_arms
+from dirtune.results.plots.shown import compared
 from dirtune.results.plots.style import (
     COLUMN,
     DIVERGING,
@@ -53,16 +53,11 @@ def heatmap_data(request: PlotRequest) -> Heatmap:
     Raises:
         InputError: there is no reference or no arm to compare with it, and as `arm_table`.
     """
-    table = request.table()
-    if table.reference is None:
-        raise request.nothing("names no reference; give one")
-    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=MOST_ROWS)
-    rows = {row.arm: row for row in table.rows}
-    base = rows[table.reference].cells
-    arms = tuple(arm for arm in shown.arms if arm != table.reference)
+    shown = compared(request, most=MOST_ROWS)
+    table, arms, base = shown.table, shown.arms, shown.cells[shown.reference]
     differences = tuple(
         tuple(
-            _difference(rows[arm].cells[region], base[region], relative=request.relative)
+            _difference(shown.cells[arm][region], base[region], relative=request.relative)
             for region in table.regions
         )
         for arm in arms
@@ -75,7 +70,7 @@ def heatmap_data(request: PlotRequest) -> Heatmap:
         regions=table.regions,
         differences=differences,
         significant=tuple(
-            tuple(rows[arm].cells[region].p_holm < SIGNIFICANT for region in table.regions)
+            tuple(shown.cells[arm][region].p_holm < SIGNIFICANT for region in table.regions)
             for arm in arms
         ),
         limit=(limit := _limit(differences)),

@@ -17,7 +17,7 @@ from dirtune.results.plots.shown import shown_arms
 from dirtune.results.plots.style import COLUMN, MOST_COLORED, arm_colors, finish, new_figure
 from dirtune.results.searches import EndedTrial, ended_trials
 from dirtune.results.selection import SELECTIONS, as_loss
-from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.rendering import metric_label
 
 
@@ -47,7 +47,7 @@ def history_data(request: PlotRequest) -> History:
     Raises:
         InputError: the study or an arm is unknown, or no trial has an objective.
     """
-    storage = open_studies(request.root, [request.study])[request.study]
+    storage = open_study(request.root, request.study)
     info = read_study(storage)
     runs = study_runs(storage, info, SELECTIONS["best_val"])
     reference = request.reference or info.reference

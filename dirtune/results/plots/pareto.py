@@ -35,7 +35,7 @@ from dirtune.results.plots.style import (
 from dirtune.results.selection import selection_named
 from dirtune.results.statistics.front import pareto_front
 from dirtune.results.statistics.paired import mean, sd
-from dirtune.results.studies import open_studies, read_study
+from dirtune.results.studies import open_study, read_study
 from dirtune.results.tables.table import SPLITS, check_known
 
 EACH = ("arm", "trial")
@@ -77,7 +77,7 @@ def pareto_data(request: PlotRequest) -> Pareto:
     """
     each = request.one_of(EACH)
     check_known("split", request.split, SPLITS)
-    storage = open_studies(request.root, [request.study])[request.study]
+    storage = open_study(request.root, request.study)
     info, rule = read_study(storage), selection_named(request.selection)
     runs = study_runs(storage, info, rule)
     metric = request.metric or info.metric

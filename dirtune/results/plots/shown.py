@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.arms import ArmRuns, arms_named
 from dirtune.results.curves import Curve
+from dirtune.results.plots.request import PlotRequest
 from dirtune.results.statistics.paired import mean
-from dirtune.results.tables.table import ArmRow
+from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,34 @@ class Shown:
 
     arms: tuple[str, ...]
     note: str  # for the caption: empty, or a sentence that begins with a blank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The arms of a figure of differences, without the reference."""
+
+    table: ArmTable
+    reference: str
+    arms: tuple[str, ...]
+    cells: Mapping[str, Mapping[str, Cell]]  # by arm, the reference too, and region
+    note: str  # as that of `Shown`
+
+
+def compared(request: PlotRequest, *, most: int) -> Compared:
+    """The study's table, and the arms of it that there is room to compare with the reference.
+
+    Raises:
+        InputError: there is no reference, and as `arm_table` and `shown_arms`.
+    """
+    table = request.table()
+    if table.reference is None:
+        raise request.nothing("names no reference; give one")
+    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=most)
+    return Compared(
+        table=table, reference=table.reference, note=shown.note,
+        arms=tuple(arm for arm in shown.arms if arm != table.reference),
+        cells={row.arm: row.cells for row in table.rows},
+    )  # fmt: skip
 
 
 def shown_arms(

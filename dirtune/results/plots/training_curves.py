@@ -17,7 +17,7 @@ from dirtune.results.plots.shown import shown_arms
 from dirtune.results.plots.style import COLUMN, MOST_LINES, finish, new_figure
 from dirtune.results.selection import selection_named
 from dirtune.results.store import read_table
-from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.rendering import metric_label
 from dirtune.results.tables.table import check_known
 
@@ -38,7 +38,7 @@ def training_curves_data(request: PlotRequest) -> TrainingCurves:
     Raises:
         InputError: a name is unknown, or no epoch is recorded.
     """
-    storage = open_studies(request.root, [request.study])[request.study]
+    storage = open_study(request.root, request.study)
     info, rule = read_study(storage), selection_named(request.selection)
     epochs = read_table(storage, "epochs")
     if not epochs.num_rows:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dirtune.results.arms import members_of_arms, trial_rows
 from dirtune.results.store import flattened, read_table
-from dirtune.results.studies import StudyInfo, open_studies, read_provenance, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_provenance, read_study
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
 SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
@@ -56,7 +56,7 @@ def content(root: str | Path, study: str) -> Content:
     Raises:
         InputError: there is no such study, its trials saw different data, or a file is damaged.
     """
-    storage = open_studies(root, [study])[study]
+    storage = open_study(root, study)
     info = read_study(storage)
     table = compare(root, TableRequest(studies=(study,)))
     found = read_table(storage, "trials")

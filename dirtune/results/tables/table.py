@@ -31,7 +31,7 @@ from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, Candidate, selection_named
 from dirtune.results.statistics.paired import PairedDifference, mean, sd
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.studies import StudyInfo, open_studies, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin, judged
 
 SPLITS = ("val", "test")
@@ -134,7 +134,7 @@ def arm_tables(
     Raises:
         InputError: a name is unknown, the margin unreadable, trials saw different data, or a file is damaged.
     """
-    storage = open_studies(root, [study])[study]
+    storage = open_study(root, study)
     info, rule = read_study(storage), selection_named(selection)
     check_known("split", split, SPLITS)
     for region in regions:
