@@ -50,8 +50,11 @@ def plan_table(plan: Plan) -> Table:
 
 
 def _of_recorded(plan: Plan) -> str:
-    aside = f", {plan.orphaned} orphaned" if plan.orphaned else ""
-    return f"{plan.recorded} recorded{aside}"
+    return f"{plan.recorded} recorded{_orphans(plan.orphaned)}"
+
+
+def _orphans(number: int) -> str:
+    return f", {number} orphaned" if number else ""
 
 
 def status_table(status: SweepStatus) -> Table:
@@ -104,8 +107,8 @@ def summary_text(summary: SweepSummary) -> str:
         ", ".join(f"{number} {status}" for status, number in summary.run.items())
         or "nothing to run"
     )
-    aside = f", {summary.orphaned} orphaned" if summary.orphaned else ""
-    text = f"{counts}; {summary.reused} reused{aside}. Parquet: {summary.folder}/results"
+    reused = f"{summary.reused} reused{_orphans(summary.orphaned)}"
+    text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
     if summary.left:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         lost = f"{len(summary.crashed)} trials lost their worker ({reasons}); " if reasons else ""

@@ -15,33 +15,27 @@ def noticed_interrupts() -> Iterator[Callable[[], None]]:
 
     Ctrl-C raises at once as before. Outside of the main thread, which alone may handle signals, nothing is noticed.
     """
-    pressed = threading.Event()
+    pressed, before = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def raise_if_pressed() -> None:
         if pressed.is_set():
             raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield raise_if_pressed
-        return
-    before = signal.getsignal(signal.SIGINT)
 
     def notice(number: int, frame: FrameType | None) -> None:
         pressed.set()
         if callable(before):
             before(number, frame)
 
-    signal.signal(signal.SIGINT, notice)
-    try:
+    with handlers_put_back(signal.SIGINT):
+        if _may_handle():
+            signal.signal(signal.SIGINT, notice)
         yield raise_if_pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
 def handlers_put_back(*signals: signal.Signals) -> Iterator[None]:
     """Afterwards the handlers of these signals are those from before, whatever was installed meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _may_handle():
         yield
         return
     before = {each: signal.getsignal(each) for each in signals}
@@ -50,3 +44,7 @@ def handlers_put_back(*signals: signal.Signals) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _may_handle() -> bool:
+    return threading.current_thread() is threading.main_thread()

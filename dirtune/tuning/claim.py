@@ -65,11 +65,7 @@ class Claim:
         found = read_table(self.folder, "trials", columns=["trial_id", "arm"])
         recorded = dict(zip(found["trial_id"].to_pylist(), found["arm"].to_pylist(), strict=True))
         kept = {trial for trial, arm in recorded.items() if self._belongs(trial, arm)}
-        aside = {
-            name.removesuffix(".parquet")
-            for name in self.folder.names(f"{ORPHANED}/trials", suffix=".parquet")
-        }
-        restored = aside & self._planned.keys()
+        restored = self._set_aside() & self._planned.keys()
         return Extension(frozenset(kept), frozenset(recorded) - kept, frozenset(restored - kept))
 
     def take(self) -> None:
@@ -99,17 +95,18 @@ class Claim:
 
     def _move_records(self) -> None:
         extension = self.extension()
-        unfinished = {  # by a driver that was killed here
-            name.removesuffix(".parquet")
-            for name in self.folder.names(f"{ORPHANED}/trials", suffix=".parquet")
-        } - extension.restored
-        # The file in `trials` commits a record: it is the first to go, and the last to come back.
+        unfinished = self._set_aside() - extension.restored  # by a driver that was killed here
+        # The file in `trials`, the last of `TABLES`, commits a record: it is the first to go, and the last to come back.
         for trial_id in extension.orphaned | unfinished:
-            for table in ("trials", *(name for name in TABLES if name != "trials")):
+            for table in reversed(TABLES):
                 self._move(f"results/{table}/{trial_id}", f"{ORPHANED}/{table}/{trial_id}")
         for trial_id in extension.restored:
-            for table in (*(name for name in TABLES if name != "trials"), "trials"):
+            for table in TABLES:
                 self._move(f"{ORPHANED}/{table}/{trial_id}", f"results/{table}/{trial_id}")
+
+    def _set_aside(self) -> set[str]:
+        names = self.folder.names(f"{ORPHANED}/trials", suffix=".parquet")
+        return {name.removesuffix(".parquet") for name in names}
 
     def _move(self, name: str, to: str) -> None:
         if self.folder.exists(f"{name}.parquet"):

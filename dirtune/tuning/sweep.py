@@ -55,12 +55,9 @@ class SweepSummary:
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
     """What `sweep` would run; starts nothing."""
     path = find_study(study)
-    text = read_text(path)
-    resolved = resolve(parse_yaml(text, where=str(path)), where=str(path))
-    manifest = _fitting_manifest(resolved, data)
-    claim = Claim(_study_folder(results, resolved.name), resolved, manifest, text)
+    claim = _claim(read_text(path), str(path), data=data, results=results)
     machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    return _plan(resolved, manifest, claim.extension(), **machine)
+    return _plan(claim, claim.extension(), **machine)
 
 
 def sweep(
@@ -81,7 +78,8 @@ def sweep(
         InputError: the study or the data are not usable, or the folder holds another study.
     """
     path = find_study(study)
-    return _complete(read_text(path), str(path), data=data, results=results, view=view)
+    claim = _claim(read_text(path), str(path), data=data, results=results)
+    return _complete(claim, Storage.at(data), view or Silent())
 
 
 def resume(
@@ -107,32 +105,24 @@ def resume(
             )
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
-    return _complete(text, where, data=data, results=results, view=view)
+    claim = _claim(text, where, data=data, results=results)
+    return _complete(claim, Storage.at(data), view or Silent())
 
 
-def _complete(
-    text: str, where: str, *, data: str | Path, results: str | Path, view: View | None
-) -> SweepSummary:
-    """Run what is not recorded yet of the study in a file's text."""
+def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
+    """The claim of the study in a file's text, which fits the data, on its folder."""
     study = resolve(parse_yaml(text, where=where), where=where)
-    manifest = _fitting_manifest(study, data)
-    claim = Claim(_study_folder(results, study.name), study, manifest, text)
-    return _run(claim, Storage.at(data), view or Silent())
+    manifest = read_manifest(Storage.at(data), data_set_of(study))
+    check(study, manifest)
+    return Claim(_study_folder(results, study.name), study, manifest, text)
 
 
 def _study_folder(results: str | Path, name: str) -> Storage:
     return Storage.at(results).below(name)
 
 
-def _fitting_manifest(study: ResolvedStudy, data: str | Path) -> Manifest:
-    manifest = read_manifest(Storage.at(data), data_set_of(study))
-    check(study, manifest)
-    return manifest
-
-
-def _plan(
-    study: ResolvedStudy, manifest: Manifest, extension: Extension, *, cpus: float, gpus: float
-) -> Plan:
+def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Plan:
+    study, manifest = claim.study, claim.manifest
     return Plan(
         study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
@@ -141,15 +131,14 @@ def _plan(
     )  # fmt: skip
 
 
-def _run(claim: Claim, data: Storage, view: View) -> SweepSummary:
+def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
+    """Run what is not recorded yet."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
     with ray_session():
         cluster = ray.cluster_resources()
-        found = _plan(
-            study, manifest, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0)
-        )
+        found = _plan(claim, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
         # Only now: a study that does not fit the cluster leaves nothing behind.
         with held(folder), _optuna_storage(folder) as storage:
             claim.forget_changed_searches(storage)
