@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,7 @@ class Cell(NamedTuple):
 
 def declared(study: Study) -> Iterator[Cell]:
     """Every arm of a study, the named ones first; a derived one that has a named one's name is that one."""
-    named = {**study.arms, **_composed(study)}
+    named = {**study.arms, **{k: v for k, v in _composed(study).items() if k not in study.arms}}
     arms = {**named, **_one_factor(study, named)}
     for arm, overlay in arms.items():
         for values in itertools.product(*study.axes.values()):
@@ -86,11 +87,10 @@ def _faults_of_values(values: Sequence[Any], where: str, key: str) -> Iterator[F
 
 
 def _composed(study: Study) -> dict[str, Overlay]:
-    """The overlays of all compositions, by their names, without those of unknown parts."""
+    """The overlays of all compositions, by their names."""
     return {
         "+".join(parts) or NO_PART: composed([study.parts[part] for part in parts])
         for parts in dict.fromkeys(_compositions(study))
-        if "+".join(parts) not in study.arms
     }
 
 
@@ -136,13 +136,20 @@ def _one_factor(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Overlay]
     around = arms.get(study.reference)
     if around is None:  # said as an unknown arm
         return {}
+    factors = study.derive.one_factor
+    ends = Counter(map(_end, factors))
     return {
-        _cell_name(study.reference, {path: value}, named=True): composed([around, nested(path, value)])
-        for path, values in study.derive.one_factor.items()
+        f"{study.reference} {_end(path) if ends[_end(path)] == 1 else path}={json.dumps(value)}":
+            composed([around, nested(path, value)])
+        for path, values in factors.items()
         for value in values
     }  # fmt: skip
 
 
 def _cell_name(arm: str, cell: Mapping[str, Any], *, named: bool) -> str:
-    values = [f"{path.rsplit('.', 1)[-1]}={json.dumps(value)}" for path, value in cell.items()]
+    values = [f"{_end(path)}={json.dumps(value)}" for path, value in cell.items()]
     return " ".join([arm, *values] if named or not values else values)
+
+
+def _end(path: str) -> str:
+    return path.rsplit(".", 1)[-1]

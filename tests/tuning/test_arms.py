@@ -83,6 +83,20 @@ def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None
     assert study.merged_into == {"base": "vanilla", "vanilla epochs=5": "vanilla"}
 
 
+def test_a_named_arm_stays_what_it_is_where_a_derived_one_has_its_name() -> None:
+    study = derived(arms={"base": {"recipe": {"epochs": 3}}}, derive={"add_one_in": ["conr"]})
+    assert names(study) == ["base", "conr"]
+    assert study.arms[0].config.recipe.epochs == 3
+
+
+def test_factors_that_end_alike_are_named_by_their_whole_path() -> None:
+    factors = {"terms.conr.tau": [0.5], "terms.accon.tau": [0.5], "terms.conr.beta": [0.5]}
+    study = derived("conr+accon", derive={"ladder": ["conr", "accon"], "one_factor": factors})
+    assert names(study)[3:] == [
+        "conr+accon terms.conr.tau=0.5", "conr+accon terms.accon.tau=0.5", "conr+accon beta=0.5",
+    ]  # fmt: skip
+
+
 def test_derived_arms_are_crossed_with_the_axes() -> None:
     study = derived(
         "base epochs=1", derive={"add_one_in": ["conr"]}, axes={"recipe.epochs": [1, 2]}
