@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from dirtune.results.tables.comparison import TableRequest
 
 
+# Options that tables and figures share.
+Arms = Annotated[
+    list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")
+]
+Reference = Annotated[str | None, typer.Option(help="Compare with this arm; default: the study's.")]
+SplitName = Annotated[str, typer.Option(help="test or val.")]
+Selection = Annotated[str, typer.Option(help="best_val, last or oracle.")]
+
+
 @app.command()
 def compact(study: SweepName, results: ResultsRoot = "results") -> None:
     """Write a study's many small files once more as a few, which tables read at once; also while it is swept."""
@@ -81,18 +90,14 @@ def table(
     region: Annotated[
         list[str] | None, typer.Option(help="all, many, medium or few; may be repeated.")
     ] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")
-    ] = None,
+    arm: Arms = None,
     row: Annotated[
         list[str] | None, typer.Option(help="What names a row: arm, or an axis by its path.")
     ] = None,
     layout: Annotated[str, typer.Option(help="Of several studies: below or beside.")] = "below",
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
-    reference: Annotated[
-        str | None, typer.Option(help="Compare with this arm; default: the study's.")
-    ] = None,
+    split: SplitName = "test",
+    selection: Selection = "best_val",
+    reference: Reference = None,
     margin: Annotated[
         str,
         typer.Option(
@@ -179,14 +184,10 @@ def plot(
         str | None, typer.Option(help="Default: the metric of the study's objective.")
     ] = None,
     region: Annotated[str, typer.Option(help="Of figures of one region: all, many, ...")] = "all",
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    selection: Annotated[str, typer.Option(help="best_val, last or oracle.")] = "best_val",
-    reference: Annotated[
-        str | None, typer.Option(help="Compare with this arm; default: the study's.")
-    ] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")
-    ] = None,
+    split: SplitName = "test",
+    selection: Selection = "best_val",
+    reference: Reference = None,
+    arm: Arms = None,
     each: Annotated[
         str | None,
         typer.Option(
