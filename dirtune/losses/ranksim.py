@@ -30,6 +30,9 @@ _MULTIPLIER = 1_583_458_089  # carries sums that differ by little far apart
 _CACHED_ENTRIES = 1 << 16
 """Keys of a sort, of eight bytes, that the caches next to one core hold."""
 
+_COARSE_COLUMNS = 1024
+"""More values in a row seldom differ in the bits that 32 leave beside the column: every row would be sorted twice."""
+
 
 class RankSim(Frozen):
     """RankSim: ranks neighbours in the embedding as in the label (Gong et al., ICML 2022); formula: `ranksim`."""
@@ -151,16 +154,40 @@ def _ranks(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns
 
 
 def _packed_argsort(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows columns"]:
-    """`values.argsort(dim=1, stable=True)` of float32 on the CPU, in a third of the time.
+    """`values.argsort(dim=1, stable=True)` of float32 on the CPU, in a quarter of the time.
 
-    NumPy's sort of plain integers is vectorised. Value and column are packed into one: a float's bits, read as an integer,
-    sort like the float once those of negative numbers are turned around.
+    NumPy's sort of plain integers is vectorised. Value and column are packed into one integer; one of 32 bits sorts ten
+    times as fast as one of 64 but holds the value only roughly, so that rows it leaves out of order are sorted anew.
     """
+    if values.shape[1] > _COARSE_COLUMNS:
+        return _sorted_columns(_exact(values), column_bits=32)
+    column_bits = (values.shape[1] - 1).bit_length()
+    order = _sorted_columns(_coarse(values, bits=31 - column_bits), column_bits)
+    wrong = (values.gather(1, order).diff(dim=1) < 0).any(dim=1).nonzero()[:, 0]
+    order[wrong] = _sorted_columns(_exact(values[wrong]), column_bits=32)
+    return order
+
+
+def _sorted_columns(
+    keys: Int[Tensor, "rows columns"], column_bits: int
+) -> Int[Tensor, "rows columns"]:
+    """Each row's columns by ascending key, equal keys by column."""
+    packed = (keys << column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
+    packed.numpy().sort(axis=1)
+    return packed.bitwise_and_((1 << column_bits) - 1).long()
+
+
+def _coarse(values: Float[Tensor, "rows columns"], bits: int) -> Int[Tensor, "rows columns"]:
+    """The values' places between the smallest and the largest of all, in at most `bits` bits; order is kept, not all ties."""
+    low, high = values.aminmax()
+    levels = 2 ** min(bits, 22) - 1  # a float32 has 24 bits; the last ones may be rounded up
+    return ((values - low) * (levels / (high - low).clamp(min=1e-30))).int()
+
+
+def _exact(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows columns"]:
+    """A float's bits, read as an integer, sort like the float once those of negative numbers are turned around."""
     bits = (values + 0.0).view(torch.int32)  # -0.0 and 0.0 are equal
-    ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    keys = (ascending.long() << 32).add_(torch.arange(values.shape[1]))
-    keys.numpy().sort(axis=1)
-    return keys.bitwise_and_(0xFFFFFFFF)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
 
 
 class _RankLoss(torch.autograd.Function):

@@ -207,7 +207,7 @@ def test_the_length_of_an_embedding_does_not_matter():
     assert ranksim(vectors * lengths, labels, samples, interpolation=2.0) == expected
 
 
-@pytest.mark.parametrize("columns", [1, 7, 300])
+@pytest.mark.parametrize("columns", [1, 7, 300, 1200])
 def test_the_packed_sort_is_the_stable_sort(columns):
     generator = torch.Generator().manual_seed(1)
     values = torch.randint(-40, 40, (9, columns), generator=generator).float() / 7
@@ -216,6 +216,16 @@ def test_the_packed_sort_is_the_stable_sort(columns):
     values[1, ::3] = torch.inf
     values[1, 1::3] = -torch.inf
     values[2] *= 1e-40  # subnormal
+    order = module._packed_argsort(values)
+    assert torch.equal(order, values.argsort(dim=1, stable=True))
+
+
+@pytest.mark.parametrize("power", [1, 9])
+@pytest.mark.parametrize("columns", [300, 1024])
+def test_values_too_near_for_the_coarse_sort_are_sorted_exactly(columns, power):
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(9, columns, generator=generator) ** power
+    values[3] = 1 - 1e-6 * torch.rand(columns, generator=generator)
     order = module._packed_argsort(values)
     assert torch.equal(order, values.argsort(dim=1, stable=True))
 
