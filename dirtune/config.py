@@ -36,6 +36,8 @@ class DataConfig(Frozen):
     name: str
     shot_rule: str | None = None
     """A rule of the set's manifest; none: its default."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training rows that is trained on: the same rows in every arm, a smaller share is part of a larger."""
 
 
 class Constant(Frozen):
@@ -244,7 +246,10 @@ class TrialConfig(Frozen):
 
     def trial_id(self, data_fingerprint: str) -> str:
         """Identity of this run on the data with that fingerprint: 16 hexadecimal digits."""
-        return digest({"config": self.plain(), "data": data_fingerprint})
+        config = self.plain()
+        if self.data.fraction == 1.0:  # as before there was such a setting
+            del config["data"]["fraction"]
+        return digest({"config": config, "data": data_fingerprint})
 
 
 def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

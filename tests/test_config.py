@@ -9,7 +9,7 @@ import pytest
 
 from dirtune.config import Cosine, Steps, Terms, TrialConfig, leaf, merged, nested
 from dirtune.errors import InputError
-from dirtune.frozen import canonical_json, read
+from dirtune.frozen import canonical_json, digest, read
 from dirtune.losses import LOSSES, TERMS
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
@@ -39,6 +39,15 @@ def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
     assert one.trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).trial_id(
         "data"
     )
+
+
+def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> None:
+    whole = configuration().plain()
+    assert whole["data"]["fraction"] == 1.0
+    half = configuration(data={**whole["data"], "fraction": 0.5})
+    assert half.trial_id("data") != configuration().trial_id("data")
+    del whole["data"]["fraction"]
+    assert configuration().trial_id("data") == digest({"config": whole, "data": "data"})
 
 
 def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
+from dirtune.data.limited import limited
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.metrics import MAP_METRICS, METRICS
@@ -156,7 +157,8 @@ def begin(
         smoothing=config.reweighting.fds, num_bins=data.manifest.label.num_bins,
         label_dim=len(data.manifest.label.axes), maps=data.manifest.label.map is not None,
     )  # fmt: skip
-    return Training(config, data, ranks, model.to(data.device))
+    part = limited(data, config.data.fraction)
+    return Training(config, part, ranks, model.to(data.device))
 
 
 def check_labels(config: TrialConfig, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dirtune.data.cache import ResidentData, epoch_order
+from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order
 from dirtune.errors import NonFiniteLoss
 from dirtune.training import loop
 from dirtune.training.loop import epochs, predict, represent
@@ -46,6 +47,27 @@ def test_one_seed_gives_bitwise_one_result_and_another_seed_another(
     assert same(weights_of(first), weights_of(again))
     assert first.history != other.history
     assert not np.array_equal(predict(first, "test"), predict(other, "test"))
+
+
+def test_a_share_of_the_data_trains_as_a_set_that_holds_nothing_else(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    settings: dict[str, Any] = {"reweighting": {"scheme": "sqrt_inverse"}, "terms": TERMS}
+    share = trained(configuration(**settings, data={"fraction": 0.3}), toy)
+    whole, part = toy.splits["train"], share.data.splits["train"]
+    assert isinstance(whole, ResidentSplit)
+    rows = torch.tensor([whole.sample_ids.index(name) for name in part.sample_ids])
+    alone = replace(
+        whole, sample_ids=part.sample_ids, labels=whole.labels[rows], label_bins=whole.label_bins[rows],
+        exact_labels=whole.exact_labels[rows.numpy()],
+        inputs={name: column[rows] for name, column in whole.inputs.items()},
+    )  # fmt: skip
+    own_set = replace(toy, splits={**toy.splits, "train": alone})
+    expected = trained(configuration(**settings), own_set)
+    assert len(part) == round(0.3 * len(whole))
+    assert share.history == expected.history
+    assert share.order_digest == expected.order_digest
+    assert same(weights_of(share), weights_of(expected))
 
 
 def test_arms_with_one_seed_see_one_sample_order_and_start_from_one_encoder(
