@@ -35,7 +35,7 @@ class TermInputs:
     Under distributed training the rows of all ranks have been gathered before.
     """
 
-    representations: Float[Tensor, "rows dim"]  # what the term reads: z, L2-normalised, or e
+    representations: Float[Tensor, "rows dim"]  # what the term reads: z, e / |e| or e
     labels: Float[
         Tensor, "rows *label"
     ]  # in the label's unit; (rows, L) for labels of L dimensions

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from dirtune.frozen import Frozen, digest
+from dirtune.frozen import Added, Frozen, digest, identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS
 from dirtune.models.regressor import ModelSpec
@@ -36,7 +36,7 @@ class DataConfig(Frozen):
     name: str
     shot_rule: str | None = None
     """A rule of the set's manifest; none: its default."""
-    fraction: float = Field(default=1.0, gt=0, le=1)
+    fraction: Annotated[float, Added()] = Field(default=1.0, gt=0, le=1)
     """Share of the training rows that is trained on: the same rows in every arm, a smaller share is part of a larger."""
 
 
@@ -246,10 +246,7 @@ class TrialConfig(Frozen):
 
     def trial_id(self, data_fingerprint: str) -> str:
         """Identity of this run on the data with that fingerprint: 16 hexadecimal digits."""
-        config = self.plain()
-        if self.data.fraction == 1.0:  # as before there was such a setting
-            del config["data"]["fraction"]
-        return digest({"config": config, "data": data_fingerprint})
+        return digest({"config": identity(self), "data": data_fingerprint})
 
 
 def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,22 @@ class Frozen(BaseModel):
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
+class Added:
+    """Marks a field that came when values without it had been recorded: at its default it is no part of the identity."""
+
+
+def identity(value: Frozen) -> dict[str, Any]:
+    """The value as plain JSON data, without what was `Added` and is at its default; what its hash is taken of."""
+    plain: dict[str, Any] = value.model_dump(mode="json")
+    for name, field in type(value).model_fields.items():
+        inner = getattr(value, name)
+        if name in plain and isinstance(inner, Frozen):
+            plain[name] = identity(inner)
+        elif inner == field.default and any(isinstance(mark, Added) for mark in field.metadata):
+            del plain[name]
+    return plain
+
+
 def canonical_json(value: object) -> str:
     """Sorted keys, no spaces: equal values have equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

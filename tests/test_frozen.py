@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from dirtune.errors import InputError
-from dirtune.frozen import Frozen, canonical_json, digest, read
+from dirtune.frozen import Added, Frozen, canonical_json, digest, identity, read
 
 
 class Circle(Frozen):
@@ -102,6 +102,24 @@ def test_a_digest_is_the_beginning_of_the_sha_256_of_the_canonical_text() -> Non
 
 
 # --- Reading
+
+
+class _Inner(Frozen):
+    old: int = 1
+    late: Annotated[int, Added()] = 2
+
+
+class _Outer(Frozen):
+    inner: _Inner | None = _Inner()
+    share: Annotated[float, Added()] = Field(default=1.0, gt=0)
+
+
+def test_what_was_added_later_is_part_of_the_identity_only_where_it_is_not_at_its_default() -> None:
+    assert identity(_Outer()) == {"inner": {"old": 1}}
+    assert identity(_Outer(inner=None)) == {"inner": None}
+    changed = _Outer(inner=_Inner(old=3, late=4), share=0.5)
+    assert identity(changed) == {"inner": {"old": 3, "late": 4}, "share": 0.5}
+    assert _Outer().model_dump(mode="json") == {"inner": {"old": 1, "late": 2}, "share": 1.0}
 
 
 def test_lists_fill_tuples_and_whole_numbers_fill_floats() -> None:

@@ -46,7 +46,8 @@ class RegressionLoss(Protocol):
 class Term(Protocol):
     """Maps `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
 
-    It is given the representation z, L2-normalised, unless it has an attribute `reads` that says "embedding": e.
+    It is given the representation z, L2-normalised, unless it has an attribute `reads` that says "embedding": e, or
+    "direction": e / |e|.
     """
 
     @property

@@ -14,7 +14,7 @@ temperature to its upper bound; an individual one is held back by its entropy.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 
 Temperature = Literal["fixed", "learnable", "individual"]
 
@@ -43,6 +43,8 @@ class TemperedTerm(Frozen):
     distributionally robust form of the loss, `robust_sums`."""
     tau_learning_rate: float = Field(default=0.01, gt=0)
     """Learning rate of the logarithm of a learned temperature. iSogCLR's code: 0.01, of the temperature itself."""
+    reads: Annotated[Literal["representation", "direction"], Added()] = "representation"
+    """representation (z), as in the papers; direction: of the embedding, e / |e|, before the projection, if there is one."""
     rho: float = Field(default=0.3, ge=0)
     """individual: the Kullback-Leibler divergence, in nats, of the anchor's softmax from the uniform distribution at which
     its temperature rests: the larger, the colder. iSogCLR's code: 0.3, recommended 0.1 to 0.5."""

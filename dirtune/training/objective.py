@@ -20,7 +20,7 @@ from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
 from dirtune.losses import Fittable, Term
-from dirtune.models.regressor import RegressorOutput
+from dirtune.models.regressor import RegressorOutput, normalised
 from dirtune.training.distributed import Ranks
 
 REGRESSION = "regression"
@@ -43,7 +43,7 @@ def stacked_views(batch: Batch) -> Inputs:
 
 
 def reads(term: object) -> str:
-    """What a term is given as representations: "representation" (z) or "embedding" (e)."""
+    """What a term is given: "representation" (z), "embedding" (e) or "direction" (e / |e|)."""
     what: str = getattr(term, "reads", "representation")
     return what
 
@@ -157,7 +157,7 @@ class TrainingLoss(nn.Module):
         weights: Float[Tensor, " batch"],
         ranks: Ranks,
     ) -> dict[str, TermInputs]:
-        """What the terms see, by what they read of the regressor: z or e, gathered only where one of them does."""
+        """What the terms see, by what they read of the regressor; only what one of them reads is gathered."""
         if not self.terms:
             return {}
         of_terms = slice(int(self.first_view_is_apart), None)
@@ -168,15 +168,19 @@ class TrainingLoss(nn.Module):
             samples=_repeated(ranks.gather(batch.rows), len(seen)),
             predictions=seen.flatten(0, 1), num_views=len(seen), label_range=self.label_range,
         )  # fmt: skip
-        vectors = {"embedding": output.embeddings, "representation": output.representations}
+        views = len(batch.views)
         return {
             what: inputs(
-                representations=by_view(vectors[what], len(batch.views), ranks)[of_terms].flatten(
-                    0, 1
-                )
+                representations=by_view(_vectors(output, what), views, ranks)[of_terms].flatten(0, 1)
             )
             for what in sorted({reads(term) for term in self.terms.values()})
-        }
+        }  # fmt: skip
+
+
+def _vectors(output: RegressorOutput, what: str) -> Float[Tensor, "rows dim"]:
+    if what == "direction":
+        return normalised(output.embeddings)
+    return output.embeddings if what == "embedding" else output.representations
 
 
 class LossMeans:

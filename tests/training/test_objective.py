@@ -209,20 +209,22 @@ def test_labels_of_several_dimensions_keep_their_rows(
     assert torch.equal(seen.labels, torch.cat([labels] * (3 - skipped)))
 
 
-def test_a_term_that_asks_for_embeddings_is_given_them_beside_one_that_does_not(
-    configuration: Configure,
-) -> None:
-    plain, raw = Recorder(), Recorder()
-    raw.reads = "embedding"
+def test_every_term_is_given_what_it_reads(configuration: Configure) -> None:
+    plain, raw, unit = Recorder(), Recorder(), Recorder()
+    raw.reads, unit.reads = "embedding", "direction"
+    terms = {"plain": plain, "raw": raw, "unit": unit}
     config = configuration(recipe={"views": {"count": 2, "regression": "first"}}).model_copy(
-        update={"terms": SimpleNamespace(active=lambda: {"plain": plain, "raw": raw})}
+        update={"terms": SimpleNamespace(active=lambda: terms)}
     )
     output = output_for(2)
     embeddings = torch.arange(2.0 * SAMPLES).reshape(-1, 1).repeat(1, 7).requires_grad_()
     total_loss(config, output._replace(embeddings=embeddings), batch_of(2))
     assert torch.equal(plain.seen[0].representations, output.representations[SAMPLES:])
     assert torch.equal(raw.seen[0].representations, embeddings[SAMPLES:])
+    lengths = embeddings[SAMPLES:].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(unit.seen[0].representations, embeddings[SAMPLES:] / lengths)
     assert raw.seen[0].representations.requires_grad
+    assert unit.seen[0].representations.requires_grad
     for name in ("predictions", "labels", "label_bins", "weights", "samples"):
         assert torch.equal(getattr(plain.seen[0], name), getattr(raw.seen[0], name))
 
