@@ -90,9 +90,9 @@ def time_bare(data: str, epochs: int, trials: int, cores: int) -> float:
 
 def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
     """The quickstart's vanilla arm with many seeds, as a study of its own."""
-    from dirtune.tuning.study import find_study
+    from dirtune.tuning.files import find_study
 
-    raw = yaml.safe_load(find_study("quickstart").read_text())
+    raw = find_study("quickstart").raw()
     raw |= {"name": "overhead", "arms": {ARM: {}}, "reference": ARM, "seeds": list(range(trials))}
     raw["base"]["recipe"] |= {"epochs": epochs, "learning_rate": 2e-3}
     raw["resources"] = {"workers": workers}

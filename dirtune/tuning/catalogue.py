@@ -23,8 +23,7 @@ from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import METRICS, OWN_METRICS, spearman
 from dirtune.models.encoders import ENCODERS
 from dirtune.presets import Preset, methods, recipes
-from dirtune.tuning.study import shipped_studies
-from dirtune.yamlfile import read_yaml
+from dirtune.tuning.files import shipped_studies
 
 
 def catalogue() -> dict[str, dict[str, str]]:
@@ -41,9 +40,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         ),
         "diagnostics": _sentences(DIAGNOSTICS),
         "data": dict(import_module("pipelines").PIPELINES),
-        "studies": {
-            name: str(read_yaml(path)["question"]) for name, path in shipped_studies().items()
-        },
+        "studies": {name: str(file.raw()["question"]) for name, file in shipped_studies().items()},
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
+
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor, build_regressor
@@ -109,11 +111,13 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
 
 
 def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
-    return build_regressor(
-        arm.config.model, manifest.features, 0, label_dim=len(manifest.label.axes),
-        maps=manifest.label.map is not None,
-        smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
-    )  # fmt: skip
+    """The arm's regressor in shapes alone: a study of many large ones is checked in seconds and in no memory."""
+    with torch.device("meta"):
+        return build_regressor(
+            arm.config.model, manifest.features, 0, label_dim=len(manifest.label.axes),
+            maps=manifest.label.map is not None,
+            smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
+        )  # fmt: skip
 
 
 def _workers_on(gpus: float, need: float) -> int:

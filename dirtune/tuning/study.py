@@ -6,11 +6,9 @@ reported at once. A study is data; nothing in it names a path or a machine.
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -27,8 +25,8 @@ from dirtune.tuning.faults import (
     faults_of_space,
     is_of_base,
 )
+from dirtune.tuning.files import find_study
 from dirtune.tuning.space import Knob, size
-from dirtune.yamlfile import read_yaml
 
 
 class Asha(Frozen):
@@ -165,41 +163,14 @@ class ResolvedStudy:
         }  # fmt: skip
 
 
-def shipped_studies() -> dict[str, Path]:
-    """The studies that come with dirtune, by name."""
-    with importlib.resources.as_file(importlib.resources.files("search_spaces")) as folder:
-        return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def find_study(name_or_path: str) -> Path:
-    """The file of a study: a path, or the name of a shipped one.
-
-    Raises:
-        InputError: neither exists.
-    """
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        return path
-    shipped = shipped_studies()
-    if name_or_path not in shipped:
-        fault = Fault(
-            where="study",
-            rule="unknown study (or no such file)",
-            got=name_or_path,
-            known=list(shipped),
-        )
-        raise InputError(fault)  # fmt: skip
-    return shipped[name_or_path]
-
-
 def load_study(name_or_path: str) -> ResolvedStudy:
     """Read and resolve a study.
 
     Raises:
         InputError: with everything that is wrong with the file.
     """
-    path = find_study(name_or_path)
-    return resolve(read_yaml(path), where=str(path))
+    file = find_study(name_or_path)
+    return resolve(file.raw(), where=file.where)
 
 
 def resolve(raw: Any, *, where: str) -> ResolvedStudy:

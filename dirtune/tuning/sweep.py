@@ -30,12 +30,13 @@ from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.files import find_study, is_file_name
 from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
-from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
+from dirtune.tuning.study import ResolvedStudy, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
-from dirtune.yamlfile import parse_yaml, read_text
+from dirtune.yamlfile import parse_yaml
 
 OPTUNA = "optuna.db"
 
@@ -54,8 +55,8 @@ class SweepSummary:
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
     """What `sweep` would run; starts nothing."""
-    path = find_study(study)
-    claim = _claim(read_text(path), str(path), data=data, results=results)
+    file = find_study(study)
+    claim = _claim(file.text(), file.where, data=data, results=results)
     machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
     return _plan(claim, claim.extension(), **machine)
 
@@ -70,15 +71,15 @@ def sweep(
     """Run everything of a study that is not recorded yet.
 
     Args:
-        study: a file, or the name of a shipped study.
+        study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
 
     Raises:
         InputError: the study or the data are not usable, or the folder holds another study.
     """
-    path = find_study(study)
-    claim = _claim(read_text(path), str(path), data=data, results=results)
+    file = find_study(study)
+    claim = _claim(file.text(), file.where, data=data, results=results)
     return _complete(claim, Storage.at(data), view or Silent())
 
 
@@ -94,7 +95,7 @@ def resume(
     Raises:
         InputError: there is no such sweep, or the data have changed since.
     """
-    name = load_study(study).name if study.endswith((".yaml", ".yml")) else study
+    name = load_study(study).name if is_file_name(study) else study
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
         root = Storage.at(results)

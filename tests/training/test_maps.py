@@ -25,9 +25,9 @@ from dirtune.training.loop import assess
 from dirtune.training.state import Training, begin, check_labels
 from dirtune.training.train import check_against
 from dirtune.training.trial import TrialRun
+from dirtune.tuning.files import shipped_studies
 from dirtune.tuning.preflight import check
-from dirtune.tuning.study import resolve, shipped_studies
-from dirtune.yamlfile import read_yaml
+from dirtune.tuning.study import resolve
 from pipelines.nyud2 import ingest
 from tests.pipelines.depth_scenes import OPTIONS, write_scenes
 from tests.training.runs import finish, job_of, lasting, same, tables, trained, weights_of
@@ -265,8 +265,8 @@ def test_an_augmentation_that_would_leave_the_maps_behind_is_unknown(manifest: M
 
 
 def test_the_shipped_study_fits_the_data(manifest: Manifest) -> None:
-    path = shipped_studies()["nyud2_conr"]
-    study = resolve(read_yaml(path), where=str(path))
+    file = shipped_studies()["nyud2_conr"]
+    study = resolve(file.raw(), where=file.where)
     check(study, manifest)
     settings = {arm.name: arm.config for arm in study.arms}
     assert settings["conr"].terms.conr.variant == "nyu"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.models.encoders.resnet import ResNet18
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.study import ResolvedStudy, resolve
 
@@ -168,3 +171,19 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
         MANIFEST,
     )
     check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched
+
+
+def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    raw = {
+        "name": "faces", "question": "?", "reference": "base", "seeds": [0],
+        "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "resnet18", "weights_file": str(weights)}}},
+    }  # fmt: skip
+    study = resolve(raw, where="faces.yaml")
+    with pytest.raises(InputError, match=r"weights\.pth: no such file"):
+        check(study, MANIFEST)
+    gray = ResNet18().build({"image": MANIFEST.inputs["image"]})
+    torch.save(gray.network.state_dict(), weights)
+    check(study, MANIFEST)
+    (number,) = parameters_of(study, MANIFEST).values()
+    assert number > 11_000_000

@@ -87,7 +87,8 @@ def load_weights(network: nn.Module, weights_file: str) -> None:
     try:
         state = torch.load(weights_file, map_location="cpu", weights_only=True)
         kept = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        network.load_state_dict(kept)
+        # A network of shapes alone (a study is checked on such) has nothing to copy into.
+        network.load_state_dict(kept, assign=next(network.parameters()).is_meta)
     except FileNotFoundError:
         raise InputError(Fault(where=weights_file, rule="no such file")) from None
     except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:

@@ -1,0 +1,162 @@
+"""Run with `pytest tests/tuning/test_shipped.py`: every study that comes with dirtune, against the data sets it is for."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import pipelines.agedb
+import pipelines.imdb_wiki
+import pipelines.nyud2
+import pipelines.sts_b
+from dirtune.config import leaf
+from dirtune.errors import InputError
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.presets import methods
+from dirtune.tuning.files import StudyFile, find_study, shipped_studies
+from dirtune.tuning.preflight import check, data_set_of, parameters_of
+from dirtune.tuning.study import load_study, resolve
+
+DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
+FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
+TOKENS = InputSpec(kind="tokens", shape=(40,), vocabulary=17011)
+FEATURES = InputSpec(kind="vector", shape=(384,))
+PAIR = {
+    "first": TOKENS, "second": TOKENS, "first_features": FEATURES, "second_features": FEATURES,
+}  # fmt: skip
+
+
+@cache
+def manifest_of(data: str) -> Manifest:
+    """The set's inputs, label and shot rules as its pipeline writes them, without rows."""
+    rooms = pipelines.nyud2.Options()
+    inputs, label, rules = {
+        "agedb": (FACE, pipelines.agedb.LABEL, {"counts": ShotRule()}),
+        "imdb_wiki": (FACE, pipelines.imdb_wiki.LABEL, {"counts": ShotRule()}),
+        "sts_b": (PAIR, pipelines.sts_b.LABEL, pipelines.sts_b.SHOT_RULES),
+        "digits": (
+            {"image": InputSpec(kind="image", shape=(1, 24, 24))},
+            LabelSpec(
+                name="angle", unit="degrees", low=0.0, high=120.0, bin_width=1.0, num_bins=120
+            ),
+            {"counts": ShotRule()},
+        ),
+        "nyud2": (rooms.inputs, rooms.label, {"official": pipelines.nyud2.OFFICIAL}),
+    }[data]
+    split = SplitInfo(files=("part_0.parquet",), rows=3, bin_counts=(3,) * label.num_bins)
+    return Manifest(
+        name=data, inputs=inputs, label=label, shot_rules=rules, default_shot_rule=next(iter(rules)),
+        splits=dict.fromkeys(("train", "val", "test"), split), content_hash="c" * 64, split_fingerprint="s" * 64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_every_shipped_study_fits_its_data_set(name: str) -> None:
+    study = load_study(name)
+    manifest = manifest_of(data_set_of(study))
+    check(study, manifest)
+    assert study.name == name
+    assert study.study.reference in {arm.name for arm in study.arms}
+    assert all(parameters > 0 for parameters in parameters_of(study, manifest).values())
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_a_study_of_large_networks_asks_for_a_gpu(name: str) -> None:
+    study = load_study(name)
+    large = {"resnet18", "resnet50", "depth_resnet"}
+    encoders = {leaf(arm.config.plain(), "model.encoder.name") for arm in study.arms}
+    assert not encoders & large or study.study.resources.gpus > 0
+
+
+def test_every_question_has_a_twin_on_the_embedded_digits() -> None:
+    variants = [study for study in shipped_studies().values() if study.variant]
+    questions = {study.path.stem for study in variants}
+    assert questions == {study.path.stem for study in variants if study.variant == "digits"}
+    assert {"conr_omega", "conr_weights", "accon_gamma", "accon_dimension", "accon_projection",
+            "two_stage", "natural", "dir", "limited_data"} == questions  # fmt: skip
+
+
+def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
+    arms = {arm.name: arm.config for arm in load_study("agedb_dir").arms}
+    terms = ["supcon", "adasupcon", "ranksim", "conr", "accon", "accon+conr"]
+    for kind in ("vanilla", "focal_r+lds", "sqrt_inverse+lds"):
+        for term in terms:
+            active = arms[f"{kind}+{term}"].terms.active()
+            assert sorted(active) == sorted(term.split("+"))
+    for name, config in arms.items():
+        assert config.reweighting.scheme == (
+            "sqrt_inverse" if "lds" in name or "sqrt" in name else "none"
+        )
+        assert (config.reweighting.lds is not None) == ("lds" in name)
+        assert config.loss.name == ("focal_l1" if "focal_r" in name else "l1")
+    assert len(arms) == 23
+
+
+def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
+    for data in ("agedb", "sts_b", "digits"):
+        arms = {arm.name: arm.config for arm in load_study(f"{data}_accon_gamma").arms}
+        published = methods()["accon"].for_data(data)
+        assert published is not None
+        settings = published.set["terms"]["accon"]
+        accon = arms["accon"].terms.accon
+        assert {key: getattr(accon, key) for key in settings} == settings
+        assert arms["accon gamma=0.0"].terms.accon.gamma == 0
+        assert arms["vanilla"].data.name == data
+
+
+OWN = """
+name: mine
+question: Does it help?
+reference: vanilla
+seeds: [0]
+base: {model: {encoder: {name: cnn}}, recipe: {epochs: 2}}
+arms: {vanilla: {}}
+variants:
+  digits: {}
+  faces: {base: {recipe: {epochs: 5}}, seeds: [1, 2]}
+"""
+
+
+def test_a_variant_of_an_own_file_is_chosen_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN)
+    study = load_study(f"{path}:faces")
+    assert (study.name, study.study.seeds) == ("faces_mine", (1, 2))
+    (arm,) = study.arms
+    assert (arm.config.data.name, arm.config.recipe.epochs) == ("faces", 5)
+    (arm,) = load_study(f"{path}:digits").arms
+    assert (arm.config.data.name, arm.config.recipe.epochs) == ("digits", 2)
+
+
+def test_a_variant_written_out_is_a_study_of_its_own(tmp_path: Path) -> None:
+    path, alone = tmp_path / "mine.yaml", tmp_path / "alone.yaml"
+    path.write_text(OWN)
+    alone.write_text(find_study(f"{path}:faces").text())
+    assert find_study(str(alone)).text() == alone.read_text()
+    assert load_study(str(alone)).plain() == load_study(f"{path}:faces").plain()
+
+
+def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wrong_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN)
+    with pytest.raises(InputError, match=r"choose one as FILE:NAME; known: digits, faces"):
+        load_study(str(path))
+    with pytest.raises(
+        InputError, match=r"choose one as FILE:NAME, got 'face'; known: digits, faces"
+    ):
+        load_study(f"{path}:face")
+    path.write_text(OWN.partition("variants")[0])
+    with pytest.raises(InputError, match=r"has no variants, got 'digits'"):
+        load_study(f"{path}:digits")
+
+
+def test_what_is_wrong_with_a_variant_is_said_of_the_variant(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN.replace("epochs: 5", "epoch: 5"))
+    file = StudyFile(path=path, variant="faces")
+    with pytest.raises(InputError, match=r"mine\.yaml:faces: base\.recipe\.epoch: unknown key"):
+        resolve(file.raw(), where=file.where)
