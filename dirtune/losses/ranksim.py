@@ -172,7 +172,7 @@ def _sorted_columns(
     keys: Int[Tensor, "rows columns"], column_bits: int
 ) -> Int[Tensor, "rows columns"]:
     """Each row's columns by ascending key, equal keys by column."""
-    packed = (keys << column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
+    packed: Tensor = (keys << column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
     packed.numpy().sort(axis=1)
     return packed.bitwise_and_((1 << column_bits) - 1).long()
 
