@@ -44,3 +44,15 @@ def test_a_trial_on_a_set_that_is_not_on_the_device_is_bitwise_the_same(
     assert other.order_digest == resident.order_digest
     assert same(weights_of(other), weights_of(resident))
     assert np.array_equal(predict(other, "test"), predict(resident, "test"))
+
+
+@pytest.mark.parametrize("host_bytes", [10**9, 0], ids=["in memory", "on disk"])
+def test_a_share_of_a_set_that_is_not_on_the_device_is_the_same_share(
+    configuration: Configure, toy: ResidentData, data_root: Path, host_bytes: int
+) -> None:
+    config = configuration(**SETTINGS, data={"fraction": 0.4})
+    resident = trained(config, toy)
+    other = trained(config, streamed(data_root, host_bytes))
+    assert other.data.splits["train"].sample_ids == resident.data.splits["train"].sample_ids
+    assert other.order_digest == resident.order_digest
+    assert same(weights_of(other), weights_of(resident))

@@ -12,7 +12,10 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, ResidentSplit
+from dirtune.data.residency import Residency
 from dirtune.data.store import decode, read_manifest, read_split, write_dataset
+from dirtune.data.stream import read_directly
+from dirtune.data.streamed import StreamedSplit
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
@@ -204,6 +207,18 @@ def test_an_interrupted_trial_continues_to_the_same_record(
     assert again.training.epoch == 1
     finish(again)
     assert lasting(tables(other)) == lasting(tables(study))
+
+
+@pytest.mark.parametrize("host_bytes", [10**9, 0], ids=["in memory", "on disk"])
+def test_a_trial_on_gazes_that_are_not_on_the_device_is_bitwise_the_same(
+    storage: Storage, gazes: ResidentData, config: TrialConfig, host_bytes: int
+) -> None:
+    budget = Residency(device_bytes=0, host_bytes=host_bytes, threads=2)
+    streamed = read_directly(storage, gazes.manifest, torch.device("cpu"), budget)
+    assert all(isinstance(split, StreamedSplit) for split in streamed.splits.values())
+    resident, other = trained(config, gazes), trained(config, streamed)
+    assert other.history == resident.history
+    assert np.array_equal(predict(other, "test"), predict(resident, "test"))
 
 
 def test_the_record_can_be_queried_and_gives_the_arrays_back(
