@@ -88,6 +88,9 @@ def train(
     results: ResultsRoot = "results",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    representations: Annotated[
+        int, typer.Option(help="Test samples whose representations are kept.", min=0)
+    ] = 0,
 ) -> None:
     """Run one trial, from a file, from an arm of a study, or from settings alone."""
     from dirtune.display import train_with_bar, trained_text
@@ -98,7 +101,7 @@ def train(
     config, where = trial_settings(file, study, arm, seed, settings)
     with train_with_bar(console()) as on_epoch:
         result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
-                      device=device, on_epoch=on_epoch, where=where)  # fmt: skip
+                      device=device, representations=representations, on_epoch=on_epoch, where=where)  # fmt: skip
     show(trained_text(result))
     raise typer.Exit(1 if result.status == "failed" else 0)
 

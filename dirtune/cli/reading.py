@@ -165,7 +165,7 @@ def plot(
         str,
         typer.Argument(
             help="regions, heatmap, forest, critical_difference, pareto, curve, data_efficiency, error_by_label, "
-            "training_curves, history, parallel or importance."
+            "training_curves, tsne, similarity, anchors, history, parallel or importance."
         ),
     ] = "regions",
     results: ResultsRoot = "results",

@@ -1,6 +1,6 @@
 """Results of sweeps: the tables on disk, and everything that is computed from them without torch or Ray.
 
-`open` gives the four tables as pandas frames or Arrow tables, and answers SQL. Nothing heavy is imported before a table is
+`open` gives the tables as pandas frames or Arrow tables, and answers SQL. Nothing heavy is imported before a table is
 asked for.
 """
 
@@ -41,8 +41,13 @@ class Results:
         """One row per trial and sample of the validation and test splits."""
         return self._frame("predictions")
 
+    @property
+    def representations(self) -> pd.DataFrame:
+        """One row per trial and kept test sample, with z as `vector`; empty unless the study asks for it."""
+        return self._frame("representations")
+
     def arrow(self, table: str) -> pa.Table:
-        """One of the four tables by its name, as an Arrow table.
+        """One of the tables by its name, as an Arrow table.
 
         Raises:
             InputError: there is no such table, or a file is damaged.

@@ -1,6 +1,6 @@
 """SQL over the results of a sweep, in a DuckDB that can reach nothing else.
 
-The statement sees the four tables and the views of `dirtune.results.views`. The database is in memory and gets its tables
+The statement sees the tables and the views of `dirtune.results.views`. The database is in memory and gets its tables
 as Arrow data; then file system, network, extensions, Python variables and settings are locked, so that a statement from
 anybody can be answered. What is recorded is never written to.
 

@@ -1,8 +1,9 @@
 """The results tables: a public, versioned interface.
 
 `trials` has one row per training run, `metrics` and `epochs` are long tables, `predictions` keeps what the selected
-model said about every validation and test sample, so that any metric can be computed later. The `config.*` columns of
-`trials` are the leaves of the trial's configuration, typed as they are.
+model said about every validation and test sample, so that any metric can be computed later. `representations` holds z of
+some test samples, where a study asks for it. The `config.*` columns of `trials` are the leaves of the trial's
+configuration, typed as they are.
 
 A label of several dimensions takes a row of `predictions` for each, so that `label` and `prediction` are numbers for every
 data set, and an average over rows is one over elements, as the losses and metrics are. Of labels that are maps, a row
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = ("1", "2")
-TABLES = ("metrics", "epochs", "predictions", "trials")  # written in this order: trials/ commits
+TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
+"""Written in this order: trials/ commits."""
 REGIONS = ("all", "many", "medium", "few")
 Status = Literal["complete", "pruned", "failed"]
 
@@ -89,7 +91,19 @@ PREDICTIONS = pa.schema(
     }
 )
 
-SCHEMAS = {"trials": TRIALS, "metrics": METRICS, "epochs": EPOCHS, "predictions": PREDICTIONS}
+REPRESENTATIONS = pa.schema(
+    {
+        "trial_id": pa.string(),
+        "split": pa.string(),
+        "sample_id": pa.string(),
+        "vector": pa.list_(pa.float32()),  # z, L2-normalised, at the best epoch
+    }
+)
+
+SCHEMAS = {
+    "trials": TRIALS, "metrics": METRICS, "epochs": EPOCHS, "predictions": PREDICTIONS,
+    "representations": REPRESENTATIONS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,14 @@ class SplitPredictions:
     sample_ids: Sequence[str]
     labels: NDArray[np.float64]  # (n,), or (n, L) for labels of L dimensions
     predictions: NDArray[np.float64]  # of the labels' shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRepresentations:
+    """Where the selected model puts some samples of one split."""
+
+    sample_ids: Sequence[str]
+    vectors: NDArray[np.float32]  # (n, dim), L2-normalised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +134,7 @@ class TrialRecord:
         Mapping[str, float]
     ] = ()  # one mapping name -> value per epoch, first epoch first
     predictions: Mapping[str, SplitPredictions] = field(default_factory=dict)  # by split
+    representations: Mapping[str, SplitRepresentations] = field(default_factory=dict)  # by split
 
     @property
     def trial_id(self) -> str:

@@ -44,6 +44,7 @@ def write_record(storage: Storage, record: TrialRecord) -> None:
         "metrics": _long("metrics", record, record.metrics),
         "epochs": _long("epochs", record, _epoch_rows(record)),
         "predictions": _predictions(record),
+        "representations": _representations(record),
         "trials": _trial(record),
     }
     for name in TABLES:
@@ -68,11 +69,11 @@ def read_table(
     columns: Sequence[str] | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> pa.Table:
-    """The rows of all recorded trials in one of the four tables.
+    """The rows of all recorded trials in one of the tables.
 
     Args:
         source: a study's folder (a `Storage`, as `write_record` takes it), or the path or URL of a results root.
-        table: trials, metrics, epochs or predictions.
+        table: a name of `TABLES`.
         studies: of a root, only these.
         columns: only these, as far as they exist; `trial_id` comes always. none: all.
         on_damaged: called with each damaged file, which is then left out; none: a damaged file is an error.
@@ -219,6 +220,19 @@ def _predictions(record: TrialRecord) -> pa.Table:
             pa.array(labels.reshape(-1)),
             pa.array(predictions.reshape(-1)),
         ]
+        parts.append(pa.table(columns, schema=schema))
+    return pa.concat_tables(parts)
+
+
+def _representations(record: TrialRecord) -> pa.Table:
+    schema = SCHEMAS["representations"]
+    parts = [schema.empty_table()]
+    for split, of_split in record.representations.items():
+        ids = pa.array([str(sample) for sample in of_split.sample_ids], pa.string())
+        vectors = pa.array(
+            list(np.asarray(of_split.vectors, dtype=np.float32)), schema.field("vector").type
+        )
+        columns = [pa.repeat(record.trial_id, len(ids)), pa.repeat(split, len(ids)), ids, vectors]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts)
 

@@ -52,6 +52,7 @@ def train(
     results: str | Path = "results",
     arm: str = "train",
     threads: int = 1,
+    representations: int = 0,
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     where: str = "configuration",
@@ -61,6 +62,7 @@ def train(
     Args:
         config: a configuration, or plain data that is read as one, presets included (`where` names its source in faults).
         threads: torch threads on the CPU.
+        representations: test samples whose representations are kept.
         on_epoch: called after every epoch.
 
     Raises:
@@ -84,7 +86,9 @@ def train(
     keep_freed_memory()
     place = torch.device(device)
     resident = read_directly(storage, manifest, place, measured(place, threads=threads))
-    trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage))
+    trial = TrialRun(
+        job, resident, study, vocabulary=vocabulary_of(manifest, storage), representations=representations,
+    )  # fmt: skip
     values: dict[str, float] = {}
     while trial.status is None:
         values = trial.step()

@@ -24,17 +24,17 @@ import torch
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.errors import NonFiniteLoss
-from dirtune.results.schema import SplitPredictions, Status, TrialRecord
+from dirtune.results.schema import Status, TrialRecord
 from dirtune.results.status import PROGRESS
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import assess, epochs, evaluate_representations
-from dirtune.training.state import begin, use_best_weights
+from dirtune.training.findings import final_evaluation
+from dirtune.training.loop import epochs
+from dirtune.training.state import begin
 
 CONFIG = "config.json"
-EVALUATED_SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +104,10 @@ class TrialRun:
         idle_since: float | None = None,
         checkpoint_seconds: float = 0.0,
         vocabulary: list[str] | None = None,
+        representations: int = 0,
     ) -> None:
         self.job, self.study, self.ranks = job, study, ranks
+        self.representations = representations
         self.status: Status | None = None
         self.error: str | None = None  # why it failed, if it did
         self._folder = trial_folder(study, job.trial_id)
@@ -164,11 +166,11 @@ class TrialRun:
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
-        metrics, predictions = self._final_evaluation()
+        findings = final_evaluation(self.training, representations=self.representations)
         self.training.seconds.eval += time.perf_counter() - started
         self._account(spent_before)
         record = self._progress().record("complete")
-        self._record(replace(record, metrics=metrics, predictions=predictions))
+        self._record(replace(record, **vars(findings)))
 
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
         self.error = str(error)
@@ -183,25 +185,6 @@ class TrialRun:
             write_record(self.study, record)
             tidy(self.study, self.job.trial_id)
         self.status = record.trial["status"]  # type: ignore[assignment]
-
-    def _final_evaluation(self) -> tuple[list[dict[str, Any]], dict[str, SplitPredictions]]:
-        """Metrics of the last and of the best epoch; predictions and representations of the best."""
-        metrics, predictions = [], {}
-        for selection in ("last", "best_val"):
-            if selection == "best_val":
-                use_best_weights(self.training)
-            for split in EVALUATED_SPLITS:
-                values, rows_of_metrics = assess(self.training, split)
-                keys = {"split": split, "selection": selection}
-                metrics += [{**keys, **row} for row in rows_of_metrics]
-                if selection == "best_val":
-                    rows = self.training.data.splits[split]
-                    predictions[split] = SplitPredictions(
-                        sample_ids=rows.sample_ids, labels=rows.exact_labels, predictions=values
-                    )
-        keys = {"split": "test", "selection": "best_val"}
-        metrics += [{**keys, **row} for row in evaluate_representations(self.training, "test")]
-        return metrics, predictions
 
     def _account(self, spent_before: float) -> None:
         """Whatever passed since the last call and was not training, evaluation or data is overhead."""

@@ -97,6 +97,8 @@ class Study(Frozen):
     space: dict[str, Knob] = {}
     search: Search = Search()
     objective: Objective = Objective()
+    representations: int = Field(default=0, ge=0)
+    """Test samples of every trial whose representations are kept, for figures; no part of a trial's identity."""
     resources: Resources = Resources()
 
 

@@ -178,7 +178,7 @@ def _worker_settings(
     return WorkerSettings(
         study=folder, manifest=manifest, cpus=resources.cpus, gpus=resources.gpus,
         workers=resources.workers, checkpoint_seconds=resources.checkpoint_seconds,
-        vocabulary=vocabulary_of(manifest, data),
+        vocabulary=vocabulary_of(manifest, data), representations=study.study.representations,
     )  # fmt: skip
 
 

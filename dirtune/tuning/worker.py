@@ -32,6 +32,7 @@ class WorkerSettings:
     workers: int = 1
     checkpoint_seconds: float = 10.0
     residency: Residency | None = None  # none: measured when a worker starts
+    representations: int = 0  # test samples of a trial whose representations are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class ResidentWorker:
         self._trial = TrialRun(
             job, self._data, self._settings.study, ranks=self._ranks, idle_since=self._idle_since,
             checkpoint_seconds=self._settings.checkpoint_seconds, vocabulary=self._settings.vocabulary,
+            representations=self._settings.representations,
         )  # fmt: skip
 
     def step(self) -> StepResult:

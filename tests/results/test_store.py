@@ -325,7 +325,7 @@ def test_predictions_of_version_1_are_read_as_those_of_one_dimension(tmp_path: P
         tmp_path,
         [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})],
     )
-    for table in SCHEMAS:
+    for table in SCHEMAS.keys() - {"representations"}:  # there were none
         path = tmp_path / f"study/results/{table}/t0.parquet"
         rows = pq.ParquetFile(path).read()
         rows = rows.drop_columns([name for name in rows.column_names if name == "component"])

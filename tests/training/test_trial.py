@@ -20,8 +20,8 @@ from dirtune.frozen import read
 from dirtune.results.schema import TABLES
 from dirtune.results.store import recorded, write_record
 from dirtune.storage import Storage
-from dirtune.training.loop import epochs, predict
-from dirtune.training.state import begin
+from dirtune.training.loop import epochs, predict, represent
+from dirtune.training.state import begin, use_best_weights
 from dirtune.training.trial import TrialRun, read_progress, tidy
 from tests.training.runs import EXPLODING, TERMS, Configure, files, finish, job_of, tables
 
@@ -41,7 +41,7 @@ def test_a_running_trial_has_its_config_progress_and_checkpoint_and_a_recorded_o
 ) -> None:
     job = job_of(configuration(), toy)
     folder = Path(study.path(f"trials/{job.trial_id}"))
-    trial = TrialRun(job, toy, study)
+    trial = TrialRun(job, toy, study, representations=5)
     assert files(folder) == ["config.json"]
     assert read(TrialConfig, strict_json(folder / "config.json"), where="file") == job.config
     for epoch in (1, 2):
@@ -196,6 +196,35 @@ def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
         },
         rel=1e-4,
     )
+
+
+def test_representations_are_kept_of_the_best_epoch_and_spread_over_the_labels(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    trial = TrialRun(job_of(configuration(model={"projection_dim": 4}), toy), toy, study, representations=10)  # fmt: skip
+    kept = tables(finish(trial).study)["representations"]
+    test = toy.splits["test"]
+    at = {name: row for row, name in enumerate(test.sample_ids)}
+    rows = [at[row["sample_id"]] for row in kept]
+    assert rows == sorted(rows)
+    assert sorted(test.label_bins[rows].tolist()) == list(
+        range(10)
+    )  # the split has 4 samples in each of 10 bins
+    assert {row["split"] for row in kept} == {"test"}
+    use_best_weights(trial.training)
+    expected = represent(trial.training, "test")[rows]
+    assert np.array_equal(np.array([row["vector"] for row in kept], np.float32), expected)
+    assert np.linalg.norm(expected, axis=1) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(0, 0), (1, 1), (7, 7), (40, 40), (1000, 40)])
+def test_as_many_representations_are_kept_as_asked_for_and_there_are(
+    configuration: Configure, toy: ResidentData, study: Storage, asked: int, kept: int
+) -> None:
+    job = job_of(configuration(recipe={"epochs": 1}), toy)
+    finish(TrialRun(job, toy, study, representations=asked))
+    ids = [row["sample_id"] for row in tables(study)["representations"]]
+    assert len(set(ids)) == len(ids) == kept
 
 
 def test_a_loss_that_is_not_finite_is_recorded_and_not_raised(

@@ -8,6 +8,7 @@
     data_efficiency      a metric against the share of the training data
     error_by_label       the error against the label, before the training labels' density
     training_curves      a value of the epochs per epoch
+    tsne, similarity, anchors     the representations: a map, cosine against label distance, from single labels
     history, parallel, importance      a search: trial by trial, setting by setting, what decides
 
 A new figure is a file and a line of `PLOTS`. What all share: `request` (what is asked for), `shown` (which arms there is
@@ -24,6 +25,7 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dirtune.results.plots.anchors import anchors_data, draw_anchors
 from dirtune.results.plots.critical_difference import (
     critical_difference_data,
     draw_critical_difference,
@@ -39,8 +41,10 @@ from dirtune.results.plots.parallel import draw_parallel, parallel_data
 from dirtune.results.plots.pareto import draw_pareto, pareto_data
 from dirtune.results.plots.regions import RegionBars, draw_regions, region_bars, region_bars_of
 from dirtune.results.plots.request import PlotRequest
+from dirtune.results.plots.similarity import draw_similarity, similarity_data
 from dirtune.results.plots.style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE
 from dirtune.results.plots.training_curves import draw_training_curves, training_curves_data
+from dirtune.results.plots.tsne import draw_tsne, tsne_data
 from dirtune.results.tables.table import check_known
 
 __all__ = [
@@ -69,6 +73,9 @@ PLOTS: dict[str, Kind[Any]] = {
     "error_by_label": Kind(error_by_label_data, draw_error_by_label),
     "training_curves": Kind(training_curves_data, draw_training_curves),
     "data_efficiency": Kind(data_efficiency_data, draw_data_efficiency),
+    "tsne": Kind(tsne_data, draw_tsne),
+    "similarity": Kind(similarity_data, draw_similarity),
+    "anchors": Kind(anchors_data, draw_anchors),
     "history": Kind(history_data, draw_history),
     "parallel": Kind(parallel_data, draw_parallel),
     "importance": Kind(importance_data, draw_importance),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.results.plots import PlotRequest
-from dirtune.results.schema import SplitPredictions, TrialRecord
+from dirtune.results.schema import SplitPredictions, SplitRepresentations, TrialRecord
 from tests.results.records import metric_rows, record, write_study
 
 VALUES = {  # error on all samples by arm and seed
@@ -113,6 +114,36 @@ def predicted(root: Path) -> Path:
         for arm in ("vanilla", "conr") for seed in range(3)
     ]  # fmt: skip
     records.append(record("lds", 0, fingerprint=fingerprint))
+    storage = write_study(root, records, **(KEYS | {"arms": ["vanilla", "conr", "lds"]}))
+    storage.write("manifest.json", manifest().model_dump_json().encode())
+    return root
+
+
+def on_a_circle(labels: NDArray[np.float64]) -> NDArray[np.float32]:
+    """ACCon's ideal: the angle between two samples is pi times their label distance, over a range of 60."""
+    angles = np.pi * labels / 60
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def at_random(labels: NDArray[np.float64]) -> NDArray[np.float32]:
+    vectors = np.random.default_rng(1).normal(size=(len(labels), 16))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def represented(root: Path) -> Path:
+    """Two arms with the representations of every second test sample, one without any, and the manifest."""
+    fingerprint, records = manifest().fingerprint, []
+    for arm, place in (("vanilla", at_random), ("conr", on_a_circle)):
+        for seed in (1, 2):
+            found = stored_predictions(arm, seed)
+            kept = SplitRepresentations(
+                sample_ids=found.sample_ids[::2], vectors=place(found.labels[::2])
+            )
+            made = record(arm, seed, fingerprint=fingerprint)
+            records.append(
+                replace(made, predictions={"test": found}, representations={"test": kept})
+            )
+    records.append(record("lds", 1, fingerprint=fingerprint))
     storage = write_study(root, records, **(KEYS | {"arms": ["vanilla", "conr", "lds"]}))
     storage.write("manifest.json", manifest().model_dump_json().encode())
     return root
