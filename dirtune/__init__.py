@@ -24,6 +24,7 @@ _HOMES = {
     "status": "dirtune.results.status:status",
     "sweep": "dirtune.tuning.sweep:sweep",
     "table": "dirtune.results.tables.table:arm_table",
+    "tensorboard": "dirtune.results.tensorboard:write_logs",
     "train": "dirtune.training.train:train",
 }
 

@@ -24,7 +24,7 @@ from tests.results.records import record, write_study
 
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list", "compact", "report",
+    "list", "compact", "report", "tensorboard",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -386,6 +386,16 @@ def test_a_damaged_file_is_named_and_left_out_only_when_asked(call: Call, tmp_pa
     outcome = call(*command, "--skip-damaged")
     assert (outcome.code, outcome.out) == (0, "trial_id\na-0\n")
     assert re.fullmatch(r"dirtune: left out: .*a-1.parquet: damaged Parquet file.*\n", outcome.err)
+
+
+def test_curves_are_written_as_tensorboard_logs(call: Call, places: Path) -> None:
+    outcome = call(
+        "tensorboard", "study", "--results", places / "store", "--output", places / "logs"
+    )
+    assert outcome.code == 0
+    number = re.fullmatch(r"curves of (\d+) trials: .*logs/study\n", outcome.out)
+    assert number is not None
+    assert len(list((places / "logs/study").glob("*/*"))) == int(number[1]) > 0
 
 
 def test_a_study_is_compacted(call: Call, places: Path) -> None:

@@ -35,6 +35,19 @@ def compact(study: SweepName, results: ResultsRoot = "results") -> None:
 
 
 @app.command()
+def tensorboard(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    output: Annotated[Path, typer.Option(help="Folder of the logs.")] = Path("logs"),
+) -> None:
+    """Write the curves of all trials as TensorBoard logs, also while they run."""
+    from dirtune.results.tensorboard import write_logs
+
+    number = write_logs(study, results=results, output=output / study)
+    show(f"curves of {number:,} trials: {output / study}")
+
+
+@app.command()
 def query(
     sql: Annotated[
         str,
