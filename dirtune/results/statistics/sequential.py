@@ -1,0 +1,101 @@
+"""Adding seeds until a comparison is decided, without the errors that looking again and again would add.
+
+A test at 5 % after every new seed errs in far more than 5 % of all studies. So the level is spent: the look at `n` seeds of
+at most `N` gets the share `(n - n_before) / N` of it, divided by the number of arms that are compared. By the union bound
+the chance of any wrong word, over all looks and arms, is then at most the level. There are two tests in a look, the paired
+t test (helps, hurts) and two one-sided ones (equivalent); they err under different truths and share no level.
+
+Trade-off: boundaries from the joint law of the looks would stop a little sooner; they hold for many seeds, not for five.
+
+Source: Lan and DeMets, "Discrete Sequential Boundaries for Clinical Trials", Biometrika 1983, for spending the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dirtune.results.statistics.paired import PairedDifference, mean, paired_difference
+from dirtune.results.statistics.paired_tests import equivalence
+from dirtune.results.statistics.power import ALPHA
+from dirtune.results.statistics.verdict import Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """When is looked: after `first` seeds, then after every `step` more, at most after `most`."""
+
+    first: int
+    step: int
+    most: int
+    comparisons: int  # arms that are compared with the reference
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.first <= self.most and self.step >= 1 and self.comparisons >= 1):
+            rule = "`2 <= first <= most`, `step >= 1` and `comparisons >= 1` must hold"
+            raise ValueError(f"{rule}, got {self}")
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of seeds at which is looked; the last is `most`."""
+        return sorted({*range(self.first, self.most, self.step), self.most})
+
+    def level(self, look: int) -> float:
+        """The level that look number `look`, from 0, may spend."""
+        before = self.sizes[look - 1] if look else 0
+        return ALPHA * (self.sizes[look] - before) / self.most / self.comparisons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a comparison stands."""
+
+    decision: Decision
+    seeds: int  # that the last look was at; 0 before the first
+    needed: int | None  # seeds that the next look waits for; none: it has ended
+
+
+def sequence(
+    arm: Mapping[int, float],
+    reference: Mapping[int, float],
+    *,
+    seeds: Sequence[int],
+    looks: Looks,
+    margin: float,
+    higher_is_better: bool = False,
+) -> Standing:
+    """Look as often as the values allow, until the comparison is decided or the seeds are used up.
+
+    Values of later seeds are not looked at before their turn, so that what is found does not depend on the order in which
+    trainings end.
+
+    Args:
+        arm: value by seed.
+        reference: value by seed, in the same unit.
+        seeds: in the order in which they are used; `looks.most` of them.
+        margin: what counts as no difference, as a share of the reference's mean at the first look.
+    """
+    both = arm.keys() & reference.keys()
+    size, seen = 0.0, 0
+    for look, wanted in enumerate(looks.sizes):
+        turn = seeds[:wanted]
+        if not both.issuperset(turn):
+            return Standing(decision="undecided", seeds=seen, needed=wanted)
+        seen = wanted
+        size = size or margin * abs(mean(reference[seed] for seed in turn))
+        difference = paired_difference({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
+        decision = _decision(difference, size, looks.level(look), higher_is_better=higher_is_better)
+        if decision != "undecided":
+            return Standing(decision=decision, seeds=seen, needed=None)
+    return Standing(decision="undecided", seeds=seen, needed=None)
+
+
+def _decision(
+    difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool
+) -> Decision:
+    if difference.p < level:
+        return "helps" if (difference.mean > 0) == higher_is_better else "hurts"
+    is_same = difference.sd == 0 and difference.mean == 0
+    if is_same or equivalence(difference, margin=margin) < level:
+        return "equivalent"
+    return "undecided"
