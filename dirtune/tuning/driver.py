@@ -111,6 +111,7 @@ class Driver:
         self.crashed[job.trial_id] = "the worker died"
         self._running.discard(job.trial_id)
         self._crashes_in_a_row += 1
+        self.agenda.lose(job)
 
     def _progress_of(self, job: TrialJob) -> Progress:
         progress = read_progress(self.folder, job.trial_id)

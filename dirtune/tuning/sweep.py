@@ -7,6 +7,7 @@ from its checkpoint; Tune schedules, pauses and stops, and what it remembers is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
+from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
 from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
@@ -149,6 +151,7 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
+                on_selected=functools.partial(confirm, folder),
             )  # fmt: skip
             driver = Driver(agenda, folder, view, found.concurrent)
             view.begin(found)
@@ -159,7 +162,7 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(endings) - sum(driver.counts.values())),
+        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection),
     )  # fmt: skip
 
 

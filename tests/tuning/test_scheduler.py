@@ -30,7 +30,7 @@ def study(**changes: Any) -> ResolvedStudy:
             "vanilla": {}, "conr": {"terms": {"conr": {}}},
             "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}},
         },
-        "search": {"scheduler": {"grace_epochs": 1, "reduction_factor": 2}}, "space": OMEGA,
+        "search": {"scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}}, "space": OMEGA,
     }  # fmt: skip
     return resolve({**raw, **changes}, where="test")
 
@@ -129,7 +129,7 @@ def test_a_trial_that_ended_at_a_rung_counts_there(running: Running) -> None:
 
 
 def test_the_rungs_are_those_of_the_study() -> None:
-    search = {"scheduler": {"grace_epochs": 4, "reduction_factor": 2}}
+    search = {"scheduler": {"name": "asha", "grace_epochs": 4, "reduction_factor": 2}}
     running = Running(build_scheduler(study(search=search)))
     good, bad = running.start("conr"), running.start("conr")
     decisions = []
