@@ -132,9 +132,12 @@ class ArmSearch:
         trial = self._open.pop(trial_id, None)
         if trial is None:
             return
-        values = [ending.objective, *self._measured(trial_id)]
-        if ending.status == "complete" and None not in values:
-            self._optuna.tell(trial, values)  # type: ignore[arg-type]
+        values = (
+            [] if ending.status != "complete" else [ending.objective, *self._measured(trial_id)]
+        )
+        known = [value for value in values if value is not None]
+        if values and known == values:
+            self._optuna.tell(trial, known)
         else:
             self._optuna.tell(trial, state=_UNFINISHED[ending.status])
 

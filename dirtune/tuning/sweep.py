@@ -35,7 +35,9 @@ from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
 from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.secondary import check_secondary, secondary_objectives
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
+from dirtune.tuning.warm_start import first_configurations
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml, read_text
 
@@ -81,7 +83,7 @@ def sweep(
     """
     path = find_study(study)
     claim = _claim(read_text(path), str(path), data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
 
 
 def resume(
@@ -108,7 +110,7 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
 
 
 def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
@@ -116,6 +118,10 @@ def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> C
     study = resolve(parse_yaml(text, where=where), where=where)
     manifest = read_manifest(Storage.at(data), data_set_of(study))
     check(study, manifest)
+    check_secondary(study, manifest)
+    first_configurations(
+        study, Storage.at(results)
+    )  # what is not there is said before anything starts
     return Claim(_study_folder(results, study.name), study, manifest, text)
 
 
@@ -133,7 +139,7 @@ def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Pl
     )  # fmt: skip
 
 
-def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
+def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> SweepSummary:
     """Run what is not recorded yet."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
@@ -151,6 +157,8 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
+                queued=first_configurations(study, results),
+                measured=functools.partial(secondary_objectives, folder, study),
                 on_selected=functools.partial(confirm, folder),
             )  # fmt: skip
             driver = Driver(agenda, folder, view, found.concurrent)

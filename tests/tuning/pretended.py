@@ -16,7 +16,9 @@ from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.claim import Claim, Extension
 from dirtune.tuning.confirmation import confirm, recorded_rows
 from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.secondary import secondary_objectives
 from dirtune.tuning.study import resolve
+from dirtune.tuning.warm_start import first_configurations
 
 MANIFEST = Manifest(
     name="toy",
@@ -59,10 +61,18 @@ class Pretended:
 
     Args:
         ending: how the training of a configuration ends; by default complete, with `error_of`.
+        few: the error of a configuration on the rare labels; by default that on all.
     """
 
-    def __init__(self, root: Path, ending: Callable[[TrialConfig], Ending] | None = None) -> None:
-        self.folder = Storage.at(root / "tiny")
+    def __init__(
+        self,
+        root: Path,
+        ending: Callable[[TrialConfig], Ending] | None = None,
+        few: Callable[[TrialConfig], float] = error_of,
+        name: str = "tiny",
+    ) -> None:
+        self.few, self.name, self.results = few, name, Storage.at(root)
+        self.folder = self.results.below(name)
         self.ending = ending or (
             lambda config: Ending(status="complete", objective=error_of(config))
         )
@@ -70,7 +80,7 @@ class Pretended:
         self.storage = f"sqlite:///{self.folder.path('optuna.db')}"
 
     def claim(self, **changes: Any) -> Claim:
-        study = resolve({**STUDY, **changes}, where="test")
+        study = resolve({**STUDY, "name": self.name, **changes}, where="test")
         return Claim(self.folder, study, MANIFEST, json.dumps(changes))
 
     def extension(self, **changes: Any) -> Extension:
@@ -87,7 +97,9 @@ class Pretended:
         }
         return Agenda(
             claim.study, storage=self.storage, fingerprint=MANIFEST.fingerprint, code_version="v",
-            recorded=endings, on_selected=lambda *selected: confirm(self.folder, *selected),
+            recorded=endings, queued=first_configurations(claim.study, self.results),
+            measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
+            on_selected=lambda *selected: confirm(self.folder, *selected),
         )  # fmt: skip
 
     def sweep(
@@ -113,13 +125,13 @@ class Pretended:
     def record(self, job: TrialJob) -> None:
         ending = self.ending(job.config)
         trial = {
-            "study": "tiny", "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
+            "study": self.name, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
             "replicate": job.replicate, "seed": job.config.seed, "status": ending.status,
             "objective": ending.objective, "data_fingerprint": MANIFEST.fingerprint,
         }  # fmt: skip
         metrics = [
             {"split": split, "selection": epoch, "region": region, "metric": "mae",
-             "value": ending.objective, "n": 1}
+             "value": self.few(job.config) if region == "few" else ending.objective, "n": 1}
             for split in ("val", "test") for epoch in ("best_val", "last") for region in REGIONS
         ]  # fmt: skip
         complete = ending.status == "complete"
