@@ -29,8 +29,8 @@ from dirtune.storage import Storage
 from dirtune.training.provenance import provenance
 from dirtune.tuning.confirmation import recorded_rows, recorded_selections
 from dirtune.tuning.jobs import JobMaker
+from dirtune.tuning.optuna_studies import optuna_name
 from dirtune.tuning.orphans import orphans, put_back, set_aside
-from dirtune.tuning.search import optuna_name
 from dirtune.tuning.strategy import TUNING
 from dirtune.tuning.study import ResolvedStudy
 

@@ -70,15 +70,27 @@ def recorded_selections(
         endings = {
             row["trial_id"]: Ending(status=row["status"], objective=row["objective"])
             for row in rows
-            if row["arm"] == arm.name and row["replicate"] == TUNING
+            if was_tried(row, arm.name, study)
         }
         if len(endings) < study.budget_of(arm):
             continue
         trial_id = selected_trial(endings, study.study.objective.mode)
         found[arm.name] = None if trial_id is None else Selected(
-            trial_id, _settings_of(folder, trial_id, tuple(arm.knobs))
+            trial_id, settings_of(folder, trial_id, tuple(arm.knobs))
         )  # fmt: skip
     return found
+
+
+def was_tried(row: Mapping[str, Any], arm: str, study: ResolvedStudy) -> bool:
+    """Whether a recorded trial is of the search of an arm."""
+    return row["arm"] == arm and (row["replicate"] == TUNING or not study.confirms)
+
+
+def settings_of(folder: Storage, trial_id: str, paths: Sequence[str]) -> Settings:
+    """A trial's values of settings."""
+    # The trial's own file has the values as they were; a column of the table has one type for all trials.
+    config = json.loads(trial_folder(folder, trial_id).read(CONFIG))
+    return {path: leaf(config, path) for path in paths}
 
 
 def confirm(folder: Storage, arm: str, selected: Selected, jobs: Sequence[TrialJob]) -> None:
@@ -114,9 +126,3 @@ def _entry(arm: str, searched: str, selected: Selected, jobs: Sequence[TrialJob]
             if job.arm == arm
         ],
     }  # fmt: skip
-
-
-def _settings_of(folder: Storage, trial_id: str, paths: Sequence[str]) -> Settings:
-    # The trial's own file has the values as they were; a column of the table has one type for all trials.
-    config = json.loads(trial_folder(folder, trial_id).read(CONFIG))
-    return {path: leaf(config, path) for path in paths}

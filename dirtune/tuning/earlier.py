@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.trial import read_progress
-from dirtune.tuning.strategy import TUNING
+from dirtune.tuning.confirmation import recorded_rows, was_tried
 from dirtune.tuning.study import ResolvedStudy
 
 Curve = Sequence[tuple[int, float]]
@@ -35,14 +35,13 @@ def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
     """What has been recorded and started of the searches of a study."""
     if study.study.search.scheduler is None:
         return EarlierTrials()
-    rows = read_table(folder, "trials", columns=["arm", "replicate"]).to_pylist()
+    rows = recorded_rows(folder)
     curves = _recorded_curves(folder, study)
     ended = {
         arm.name: [
             curves[row["trial_id"]]
             for row in rows
-            if row["arm"] == arm.name and row["trial_id"] in curves
-            and (row["replicate"] == TUNING or not study.confirms)
+            if was_tried(row, arm.name, study) and row["trial_id"] in curves
         ]
         for arm in study.searched_arms
     }  # fmt: skip

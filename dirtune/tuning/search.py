@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -17,26 +16,15 @@ from optuna.trial import TrialState
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.confirmation import Ending, Selected, selected_trial
 from dirtune.tuning.jobs import JobMaker, Settings
+from dirtune.tuning.optuna_studies import TRIAL_ID, open_search, told
 from dirtune.tuning.samplers import sampler_for
 from dirtune.tuning.study import Arm, ResolvedStudy
 
-__all__ = ["Agenda", "ArmSearch", "Ending", "optuna_name"]
+__all__ = ["Agenda", "ArmSearch", "Ending"]
 
-TRIAL_ID = "trial_id"
 REPETITIONS = 100  # asked configurations in a row that may be known before a search gives up
-_UNFINISHED = {
-    "complete": TrialState.FAIL,  # ran to its end, but its objective was never defined
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
-
 Measured = Callable[[str], Sequence[float | None]]
 """The secondary objectives of a recorded trial."""
-
-
-def optuna_name(study: str, arm: str) -> str:
-    """What the search of an arm is called in the sweep's Optuna storage."""
-    return f"{study}/{arm}"
 
 
 class ArmSearch:
@@ -58,10 +46,7 @@ class ArmSearch:
     ) -> None:
         self.arm, self._maker, self._measured = arm, maker, measured
         self._budget = maker.study.budget_of(arm)
-        self._optuna = optuna.create_study(
-            study_name=optuna_name(maker.study.name, arm.name), storage=storage,
-            load_if_exists=True, directions=_directions(maker.study),
-        )  # fmt: skip
+        self._optuna = open_search(maker.study, arm, storage)
         self._forget_nameless()
         earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
         self._tried: dict[str, Settings] = {
@@ -132,14 +117,9 @@ class ArmSearch:
         trial = self._open.pop(trial_id, None)
         if trial is None:
             return
-        values = (
-            [] if ending.status != "complete" else [ending.objective, *self._measured(trial_id)]
-        )
-        known = [value for value in values if value is not None]
-        if values and known == values:
-            self._optuna.tell(trial, known)
-        else:
-            self._optuna.tell(trial, state=_UNFINISHED[ending.status])
+        further = self._measured(trial_id) if ending.status == "complete" else ()
+        state, values = told(ending.status, [ending.objective, *further])
+        self._optuna.tell(trial, values, state=state)
 
     def lose(self, trial_id: str) -> None:
         """The worker of a trial has died; it stays open until the sweep is resumed."""
@@ -250,8 +230,3 @@ class Agenda:
             if job.trial_id not in self._queued:
                 self._queued.add(job.trial_id)
                 self._queue.append(job)
-
-
-def _directions(study: ResolvedStudy) -> list[Literal["minimize", "maximize"]]:
-    objectives = (study.study.objective, *study.study.secondary)
-    return ["minimize" if each.mode == "min" else "maximize" for each in objectives]

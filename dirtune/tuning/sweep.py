@@ -33,6 +33,7 @@ from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
 from dirtune.tuning.holder import held, refuse_if_held
+from dirtune.tuning.optuna_studies import recall_searches
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
@@ -154,6 +155,7 @@ def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> Swee
             endings = _recorded_endings(folder)
             for trial_id in endings:
                 tidy(folder, trial_id)
+            recall_searches(folder, study, storage)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,

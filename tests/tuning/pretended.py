@@ -15,6 +15,7 @@ from dirtune.storage import Storage
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.claim import Claim, Extension
 from dirtune.tuning.confirmation import confirm, recorded_rows
+from dirtune.tuning.optuna_studies import recall_searches
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import secondary_objectives
 from dirtune.tuning.study import resolve
@@ -95,6 +96,7 @@ class Pretended:
             row["trial_id"]: Ending(status=row["status"], objective=row["objective"])
             for row in recorded_rows(self.folder)
         }
+        recall_searches(self.folder, claim.study, self.storage)
         return Agenda(
             claim.study, storage=self.storage, fingerprint=MANIFEST.fingerprint, code_version="v",
             recorded=endings, queued=first_configurations(claim.study, self.results),
