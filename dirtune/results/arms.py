@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.schema import TUNING
 from dirtune.results.selection import EPOCHS, Candidate, Selection, as_loss
 from dirtune.results.store import read_table
 from dirtune.results.studies import Plan, StudyInfo
@@ -47,7 +48,7 @@ class TrialRow:
     @property
     def is_of_search(self) -> bool:
         """It only helped to select a configuration, which other trials have then been trained with."""
-        return self.replicate == -1
+        return self.replicate == TUNING
 
 
 @dataclass(frozen=True, kw_only=True)

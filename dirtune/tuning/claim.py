@@ -23,6 +23,7 @@ import optuna
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST, Manifest
+from dirtune.results.schema import TUNING
 from dirtune.results.studies import SELECTED_FILE
 from dirtune.results.studies import STUDY_FILE as RESOLVED
 from dirtune.storage import Storage
@@ -31,7 +32,6 @@ from dirtune.tuning.confirmation import recorded_rows, recorded_selections
 from dirtune.tuning.jobs import JobMaker
 from dirtune.tuning.optuna_studies import optuna_name
 from dirtune.tuning.orphans import orphans, put_back, set_aside
-from dirtune.tuning.strategy import TUNING
 from dirtune.tuning.study import ResolvedStudy
 
 STUDY_FILE, PROVENANCE = "study.yaml", "provenance.json"

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dirtune.config import leaf
-from dirtune.results.schema import Status
+from dirtune.results.schema import TUNING, Status
 from dirtune.results.store import read_table
 from dirtune.results.studies import SELECTED_FILE
 from dirtune.storage import Storage
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.jobs import Settings
 from dirtune.tuning.orphans import set_aside
-from dirtune.tuning.strategy import TUNING
 from dirtune.tuning.study import ResolvedStudy
 
 RECORDED = ("trial_id", "arm", "replicate", "seed", "status", "objective")

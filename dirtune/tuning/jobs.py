@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.strategy import TUNING
 from dirtune.tuning.study import Arm, ResolvedStudy, configured
 
 Settings = Mapping[str, Any]

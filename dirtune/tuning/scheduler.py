@@ -17,9 +17,10 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.earlier import Curve, EarlierTrials
-from dirtune.tuning.strategy import TUNING, Median
+from dirtune.tuning.strategy import Median
 from dirtune.tuning.study import Arm, ResolvedStudy
 
 JOB, ARM, EPOCH, OBJECTIVE = "job", "arm", "epoch", "objective"

@@ -12,9 +12,6 @@ from pydantic import Field
 
 from dirtune.frozen import Frozen
 
-TUNING = -1
-"""Replicate of the trials of a search that is confirmed: they belong to no seed of the study."""
-
 
 class Asha(Frozen):
     """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.

@@ -11,6 +11,7 @@ import pytest
 
 from dirtune.config import TrialConfig
 from dirtune.results.arms import study_runs
+from dirtune.results.query import query
 from dirtune.results.searches import ended_trials
 from dirtune.results.selection import SELECTIONS
 from dirtune.results.studies import SELECTED_FILE, read_study
@@ -161,6 +162,14 @@ def test_tables_hold_the_confirmed_trials_alone_and_count_the_tried_ones(tmp_pat
     assert {trial.trial_id for trial in tried} == {
         row["trial_id"] for row in found.recorded("conr") if row["replicate"] == -1
     }
+
+
+def test_the_view_of_arms_leaves_the_search_out_and_the_tables_keep_it(tmp_path: Path) -> None:
+    Pretended(tmp_path).sweep()
+    arms = "select n from arms where arm = 'conr' and split = 'test' and region = 'all'"
+    assert query(arms, tmp_path)["n"].to_pylist() == [2, 2]  # best_val and last
+    trials = "select count(*) as n from trials where arm = 'conr' and replicate = -1"
+    assert query(trials, tmp_path)["n"].to_pylist() == [4]
 
 
 def test_before_the_selection_the_trials_of_a_search_stand_for_no_arm(tmp_path: Path) -> None:

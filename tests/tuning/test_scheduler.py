@@ -11,6 +11,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.earlier import EarlierTrials
 from dirtune.tuning.scheduler import (
@@ -21,7 +22,6 @@ from dirtune.tuning.scheduler import (
     PerArmScheduler,
     build_scheduler,
 )
-from dirtune.tuning.strategy import TUNING
 from dirtune.tuning.study import ResolvedStudy, resolve
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
