@@ -35,9 +35,8 @@ def plan_table(plan: Plan) -> Table:
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     for arm in study.arms:
         name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
-        seeds = 1 if arm.knobs else len(study.study.seeds)
         table.add_row(
-            Text(name), str(plan.trials[arm.name]), str(seeds), str(arm.config.epochs_planned),
+            Text(name), str(plan.trials[arm.name]), str(len(study.seeds_of(arm))), str(arm.config.epochs_planned),
             ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}",
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())

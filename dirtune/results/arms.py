@@ -1,7 +1,8 @@
 """What a study has of each arm: the model chosen for every seed, how many were tried, and the holes.
 
 Tables and figures start from here. An arm's trials are those that `study.json` plans for it, by `trial_id`; a searched
-arm plans none by name and has all that were recorded for it. What the present plan does not know (a study that was
+arm plans none by name and has all that were recorded for it. If what a search has selected is then trained on the study's
+seeds, those trials alone are the arm's, and the trials of the search are only counted. What the present plan does not know (a study that was
 changed leaves such trials) is counted and left out. A seed without a complete trial is a hole with a reason.
 """
 
@@ -17,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.schema import TUNING
 from dirtune.results.selection import EPOCHS, Candidate, Selection, as_loss
 from dirtune.results.store import read_table
 from dirtune.results.studies import Plan, StudyInfo
 from dirtune.storage import Storage
 
 TRIAL_COLUMNS = (
-    "trial_id", "arm", "cell", "seed", "status", "error", "objective", "data_fingerprint",
+    "trial_id", "arm", "cell", "replicate", "seed", "status", "error", "objective", "data_fingerprint",
 )  # fmt: skip
 METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
 LONGEST_REASON = 100  # characters of an error that a table has room for
@@ -36,11 +38,17 @@ class TrialRow:
     trial_id: str
     arm: str
     cell: str | None
+    replicate: int | None
     seed: int
     status: str
     error: str | None
     objective: float | None
     data_fingerprint: str | None
+
+    @property
+    def is_of_search(self) -> bool:
+        """It only helped to select a configuration, which other trials have then been trained with."""
+        return self.replicate == TUNING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,9 @@ class ArmRuns:
     ]  # its values on the axes; none if it has none or nothing is recorded
     chosen: Mapping[int, Candidate]  # by seed
     tried: Mapping[int, int]  # recorded configurations by seed
+    searched: (
+        int  # recorded configurations of a search whose selection was then trained on the seeds
+    )
     planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # number of trials by status, the complete ones aside
     holes: tuple[Hole, ...]
@@ -88,13 +99,17 @@ def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
     candidates = _candidates(trials, metrics, info)
     members = members_of_arms(trials, info)
     used = {trial.trial_id: trial for rows in members.values() for trial in rows}
+    searches = searches_of_arms(trials, info)
     return StudyRuns(
-        arms=tuple(_arm_runs(arm, rows, info, candidates, rule) for arm, rows in members.items()),
+        arms=tuple(
+            _arm_runs(arm, rows, searches[arm], info, candidates, rule)
+            for arm, rows in members.items()
+        ),
         metrics=metrics,
         fingerprints=tuple(
             sorted({t.data_fingerprint for t in used.values() if t.data_fingerprint})
         ),
-        orphans=len(trials) - len(used),
+        orphans=len(trials) - len(used) - sum(map(len, searches.values())),
     )
 
 
@@ -107,8 +122,15 @@ def trial_rows(trials: pa.Table) -> list[TrialRow]:
 
 def members_of_arms(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
     """The trials of every arm, the arms in the order of the study, or of their names if it does not say."""
-    arms = list(info.arms) or sorted({trial.arm for trial in trials})
-    return {arm: _members(trials, info, arm) for arm in arms}
+    return {arm: _members(trials, info, arm) for arm in _arms(trials, info)}
+
+
+def searches_of_arms(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
+    """Of every arm, the trials of a search whose selection is trained on the study's seeds: they stand for no arm."""
+    return {
+        arm: [trial for trial in trials if trial.is_of_search and trial.arm == arm]
+        for arm in _arms(trials, info)
+    }
 
 
 def arms_named(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -186,16 +208,21 @@ def _candidates(
     }
 
 
+def _arms(trials: Sequence[TrialRow], info: StudyInfo) -> list[str]:
+    return list(info.arms) or sorted({trial.arm for trial in trials})
+
+
 def _members(trials: Sequence[TrialRow], info: StudyInfo, arm: str) -> list[TrialRow]:
     planned = info.plans[arm].trial_ids if arm in info.plans else None
     if planned:
         return [trial for trial in trials if trial.trial_id in planned]
-    return [trial for trial in trials if trial.arm == arm]
+    return [trial for trial in trials if trial.arm == arm and not trial.is_of_search]
 
 
 def _arm_runs(
     arm: str,
     trials: Sequence[TrialRow],
+    search: Sequence[TrialRow],
     info: StudyInfo,
     candidates: Mapping[str, Sequence[Candidate]],
     rule: Selection,
@@ -217,8 +244,9 @@ def _arm_runs(
         levels=_levels(arm, trials),
         chosen=chosen,
         tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
+        searched=len(search),
         planned=plan.trials,
-        unfinished=Counter(trial.status for trial in trials if trial.status != "complete"),
+        unfinished=Counter(t.status for t in (*trials, *search) if t.status != "complete"),
         holes=tuple(holes),
     )
 

@@ -29,6 +29,7 @@ TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
 """Written in this order: trials/ commits."""
 REGIONS = ("all", "many", "medium", "few")
 Status = Literal["complete", "pruned", "failed"]
+TUNING = -1  # replicate of the trials of a search whose selection is trained on the study's seeds
 
 TRIALS = pa.schema(
     {
@@ -36,7 +37,7 @@ TRIALS = pa.schema(
         "arm": pa.string(),
         "cell": pa.string(),  # the arm's values on the axes, as JSON; "{}" for a named arm
         "trial_id": pa.string(),
-        "replicate": pa.int64(),  # position of the seed in the study's list
+        "replicate": pa.int64(),  # position of the seed in the study's list, or TUNING
         "seed": pa.int64(),
         "status": pa.string(),  # complete, pruned, failed
         "error": pa.string(),

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.arms import members_of_arms, trial_rows
+from dirtune.results.arms import members_of_arms, searches_of_arms, trial_rows
 from dirtune.results.store import read_table
 from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.table import check_known
@@ -51,14 +51,18 @@ class Search:
 
 
 def ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
-    """All recorded trials of the study's arms in the order in which they ended; those that do not say come last.
+    """The recorded trials of the study's arms in the order in which they ended; those that do not say come last.
+
+    Of an arm whose selection is trained anew on the study's seeds they are those of its search.
 
     Raises:
         InputError: a file is damaged.
     """
     table = read_table(storage, "trials")
-    members = members_of_arms(trial_rows(table), info)
-    arms = {row.trial_id: arm for arm, rows in members.items() for row in rows}
+    rows = trial_rows(table)
+    searches = searches_of_arms(rows, info)
+    members = {arm: searches[arm] or own for arm, own in members_of_arms(rows, info).items()}
+    arms = {row.trial_id: arm for arm, own in members.items() for row in own}
     frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
     frame = (
         frame.loc[list(arms)]

@@ -15,7 +15,7 @@ from typing import Any
 from dirtune.errors import Fault, InputError
 from dirtune.storage import Storage
 
-STUDY_FILE, PROVENANCE_FILE = "study.json", "provenance.json"
+STUDY_FILE, PROVENANCE_FILE, SELECTED_FILE = "study.json", "provenance.json", "selected.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class StudyInfo:
     spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
         default_factory=dict
     )  # of every searched arm, by the path of the setting
+    secondary: tuple[tuple[str, str], ...] = ()  # metric and region of further objectives
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
@@ -91,6 +92,7 @@ def read_study(storage: Storage) -> StudyInfo:
     raw = _read_json(storage, STUDY_FILE)
     objective = raw.get("objective") or {}
     data = raw.get("data") or {}
+    selected = _read_json(storage, SELECTED_FILE)
     return StudyInfo(
         name=name,
         question=raw.get("question") or "",
@@ -100,11 +102,12 @@ def read_study(storage: Storage) -> StudyInfo:
         seeds=tuple(raw.get("seeds") or ()),
         metric=objective.get("metric") or "mae",
         region=objective.get("region") or "all",
-        plans={arm: _plan(raw, arm) for arm in raw.get("arms") or ()},
+        plans={arm: _plan(raw, selected, arm) for arm in raw.get("arms") or ()},
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
         configs=raw.get("configs") or {},
         spaces=raw.get("spaces") or {},
+        secondary=tuple((each["metric"], each["region"]) for each in raw.get("secondary") or ()),
     )
 
 
@@ -134,13 +137,15 @@ def _read_json(storage: Storage, name: str) -> dict[str, Any]:
     return raw
 
 
-def _plan(raw: Mapping[str, Any], arm: str) -> Plan:
-    """From the list of planned trials if there is one, else from the seeds."""
+def _plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> Plan:
+    """From the list of planned trials if there is one, or of those that a search has selected, else from the seeds."""
     planned = [entry for entry in raw.get("planned") or () if entry["arm"] == arm]
+    planned += selected.get(arm, {}).get("planned", ())
     seeds = sorted({entry["seed"] for entry in planned if entry.get("seed") is not None})
     if not seeds:
         seeds = list(raw.get("seeds") or ())
-        if arm in (raw.get("spaces") or {}):
+        is_searched = arm in (raw.get("spaces") or {})
+        if is_searched and not (raw.get("search") or {}).get("confirm"):
             seeds = seeds[:1]  # a search tries its configurations with one seed
     return Plan(
         seeds=tuple(seeds),

@@ -3,7 +3,8 @@
 `results` has one row per trial: the columns of `trials`, and one column `<split>.<region>.<metric>` per number at the best
 validation epoch (to be quoted: `"test.few.mae"`). `arms` has one row per study, arm, split, selection, region and metric, with
 mean, standard deviation and range over the arm's complete trials; where an arm was searched these are all its
-configurations, for nothing is selected here (`dirtune table` does that). `curves` has one row per trial, epoch and name:
+configurations, for nothing is selected here (`dirtune table` does that), unless what the search selected was trained anew on the
+study's seeds: then they are those trials alone. `curves` has one row per trial, epoch and name:
 `epochs` with the arm, seed and status it belongs to.
 """
 
@@ -24,7 +25,7 @@ CREATE VIEW arms AS
 SELECT study, arm, split, selection, region, metric, count(value) AS n, avg(value) AS mean,
     stddev_samp(value) AS sd, min(value) AS min, max(value) AS max
 FROM metrics JOIN trials USING (trial_id)
-WHERE status = 'complete'
+WHERE status = 'complete' AND coalesce(replicate, 0) >= 0
 GROUP BY ALL ORDER BY ALL
 """
 

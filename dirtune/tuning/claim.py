@@ -5,13 +5,16 @@ or trials, and arms that change, reuse everything else. What is no longer planne
 table, and moved back when the study plans it again; nothing is thrown away, and nothing old is mixed with new. Data and
 objective are what a study *is*: with others it is refused.
 
+What a search has selected is planned once its budget is spent. While a longer search goes on, the trials of its earlier
+selection stay; the sweep sets them aside when another configuration is selected (`dirtune.tuning.confirmation`).
+
 Each step may be killed: `study.json` is written last, and until then the next sweep does all of it again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,15 +23,18 @@ import optuna
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST, Manifest
-from dirtune.results.schema import TABLES
-from dirtune.results.store import read_table
+from dirtune.results.schema import TUNING
+from dirtune.results.studies import SELECTED_FILE
 from dirtune.results.studies import STUDY_FILE as RESOLVED
 from dirtune.storage import Storage
 from dirtune.training.provenance import provenance
-from dirtune.tuning.search import optuna_name, planned_jobs
+from dirtune.tuning.confirmation import recorded_rows, recorded_selections
+from dirtune.tuning.jobs import JobMaker
+from dirtune.tuning.optuna_studies import optuna_name
+from dirtune.tuning.orphans import orphans, put_back, set_aside
 from dirtune.tuning.study import ResolvedStudy
 
-STUDY_FILE, PROVENANCE, ORPHANED = "study.yaml", "provenance.json", "orphaned"
+STUDY_FILE, PROVENANCE = "study.yaml", "provenance.json"
 IDENTITY = ("data", "objective")
 
 
@@ -62,11 +68,12 @@ class Claim:
             InputError: the folder holds a study of other data or with another objective.
         """
         self._refuse_another()
-        found = read_table(self.folder, "trials", columns=["trial_id", "arm"])
-        recorded = dict(zip(found["trial_id"].to_pylist(), found["arm"].to_pylist(), strict=True))
-        kept = {trial for trial, arm in recorded.items() if self._belongs(trial, arm)}
-        restored = self._set_aside() & self._planned.keys()
-        return Extension(frozenset(kept), frozenset(recorded) - kept, frozenset(restored - kept))
+        rows = recorded_rows(self.folder)
+        planned, undecided = self._planned(rows)
+        recorded = {row["trial_id"] for row in rows}
+        kept = {row["trial_id"] for row in rows if self._belongs(row, planned, undecided)}
+        restored = orphans(self.folder) & planned.keys()
+        return Extension(frozenset(kept), frozenset(recorded - kept), frozenset(restored - kept))
 
     def take(self) -> None:
         """Make the folder this study's."""
@@ -78,6 +85,7 @@ class Claim:
             self.folder.write(MANIFEST, self.manifest.model_dump_json(indent=1).encode())
         else:
             self._move_records()
+            self.folder.remove(SELECTED_FILE)  # the sweep writes it anew
         self.folder.write(STUDY_FILE, self.text.encode())
         self.folder.write(RESOLVED, json.dumps(self._plain, indent=1).encode())
 
@@ -90,48 +98,59 @@ class Claim:
         for name in changed.intersection(optuna.get_all_study_names(storage)):
             optuna.delete_study(study_name=name, storage=storage)
 
-    def _belongs(self, trial_id: str, arm: str) -> bool:
-        return self._planned.get(trial_id) == arm or arm in self._unchanged_searches
+    def _belongs(
+        self, row: Mapping[str, Any], planned: Mapping[str, set[str]], undecided: set[str]
+    ) -> bool:
+        arm = row["arm"]
+        if arm in planned.get(row["trial_id"], ()):
+            return True
+        if not self.study.confirms or row["replicate"] == TUNING:
+            return arm in self._unchanged_searches
+        return arm in undecided and row["seed"] in self.study.study.seeds
 
     def _move_records(self) -> None:
         extension = self.extension()
-        unfinished = self._set_aside() - extension.restored  # by a driver that was killed here
-        # The file in `trials`, the last of `TABLES`, commits a record: it is the first to go, and the last to come back.
-        for trial_id in extension.orphaned | unfinished:
-            for table in reversed(TABLES):
-                self._move(f"results/{table}/{trial_id}", f"{ORPHANED}/{table}/{trial_id}")
-        for trial_id in extension.restored:
-            for table in TABLES:
-                self._move(f"{ORPHANED}/{table}/{trial_id}", f"results/{table}/{trial_id}")
+        unfinished = orphans(self.folder) - extension.restored  # by a driver that was killed here
+        set_aside(self.folder, extension.orphaned | unfinished)
+        put_back(self.folder, extension.restored)
 
-    def _set_aside(self) -> set[str]:
-        names = self.folder.names(f"{ORPHANED}/trials", suffix=".parquet")
-        return {name.removesuffix(".parquet") for name in names}
+    def _planned(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, set[str]], set[str]]:
+        """The arms of every trial that is known before it runs; and the arms of which an unspent search decides."""
+        maker = JobMaker(study=self.study, fingerprint=self.manifest.fingerprint)
+        unchanged = [row for row in rows if row["arm"] in self._unchanged_searches]
+        selections = recorded_selections(self.folder, self.study, unchanged)
+        planned: dict[str, set[str]] = {}
+        for searched, selected in selections.items():
+            for job in maker.confirmed(searched, selected.settings) if selected else ():
+                planned.setdefault(job.trial_id, set()).add(job.arm)
+        # An arm that is known as it stands records its trials itself; others may share them.
+        planned |= {job.trial_id: {job.arm} for job in maker.planned()}
+        undecided = {
+            taker.name
+            for searched in self._unchanged_searches - selections.keys()
+            for taker in self.study.takers(searched)
+            if self._is_unchanged(taker.name)
+        }
+        return planned, undecided
 
-    def _move(self, name: str, to: str) -> None:
-        if self.folder.exists(f"{name}.parquet"):
-            self.folder.move(f"{name}.parquet", f"{to}.parquet")
-
-    @cached_property
-    def _planned(self) -> dict[str, str]:
-        """The arm of every trial that is known before it runs."""
-        jobs = planned_jobs(self.study, self.manifest.fingerprint)
-        return {job.trial_id: job.arm for job in jobs}
+    def _is_unchanged(self, arm: str) -> bool:
+        """Whether an arm has the configuration, space and transferred settings that it had."""
+        before, now = self._before or {}, self._plain
+        return all(
+            (before.get(key) or {}).get(arm) == now[key].get(arm)
+            for key in ("configs", "spaces", "transfers")
+        )
 
     @cached_property
     def _unchanged_searches(self) -> set[str]:
-        """Arms that are searched as before: the same configuration, space, sampler's data and seed of the trials."""
+        """Arms that are searched as before: the same configuration, space, objectives, data and seed of the trials."""
         before, now = self._before, self._plain
-        if before is None:
-            return set()
-        searched = [arm.name for arm in self.study.searched_arms]
-        if before["seeds"][:1] != now["seeds"][:1]:
+        if before is None or _ways(before) != _ways(now):
             return set()
         return {
-            arm
-            for arm in searched
-            if before["configs"].get(arm) == now["configs"][arm]
-            and before["spaces"].get(arm) == now["spaces"][arm]
+            arm.name
+            for arm in self.study.searched_arms
+            if arm.name in before["spaces"] and self._is_unchanged(arm.name)
         }
 
     @cached_property
@@ -169,6 +188,13 @@ class Claim:
                 for key, text in differences
             ]
         )
+
+
+def _ways(plain: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the trials of a search rest on besides their arm: whether they are set apart, their seed, all objectives."""
+    search = plain.get("search") or {}
+    confirm, seed = search.get("confirm", False), search.get("tuning_seed")
+    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", [])
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -25,11 +25,12 @@ from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import Progress, TrialJob, read_progress, tidy
+from dirtune.tuning.earlier import earlier_trials
 from dirtune.tuning.preflight import Plan
-from dirtune.tuning.scheduler import ARM, EPOCH, OBJECTIVE, build_scheduler
+from dirtune.tuning.scheduler import ARM, EPOCH, JOB, OBJECTIVE, build_scheduler
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.study import ResolvedStudy
-from dirtune.tuning.trainable import JOB, TrialWorker
+from dirtune.tuning.trainable import TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
 CRASHES_TO_STOP = 3
@@ -111,6 +112,7 @@ class Driver:
         self.crashed[job.trial_id] = "the worker died"
         self._running.discard(job.trial_id)
         self._crashes_in_a_row += 1
+        self.agenda.lose(job)
 
     def _progress_of(self, job: TrialJob) -> Progress:
         progress = read_progress(self.folder, job.trial_id)
@@ -198,7 +200,8 @@ def run_with_tune(
                 tune.with_parameters(TrialWorker, settings=settings, blocks=blocks), _resources(study)
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_Suggestions(driver), scheduler=build_scheduler(study), num_samples=-1,
+                search_alg=_Suggestions(driver), num_samples=-1,
+                scheduler=build_scheduler(study, earlier_trials(driver.folder, study)),
                 reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
             ),
             run_config=tune.RunConfig(

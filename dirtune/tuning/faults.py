@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dirtune.config import TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json, read
-from dirtune.tuning.space import Choice, Knob
+from dirtune.tuning.space import Choice, Knob, size
+from dirtune.tuning.transfer import faults_of_transfer
 
 if TYPE_CHECKING:
     from dirtune.tuning.study import Arm, Study
@@ -32,6 +34,7 @@ def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[
                     where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms
                 )
         yield from _faults_of_condition(study, path, knob, where)
+    yield from _faults_of_tuning_seed(study, where)
 
 
 def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Iterator[Fault]:
@@ -50,6 +53,21 @@ def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Ite
                     got=value,
                     known=list(map(str, study.axes[axis])),
                 )
+
+
+def _faults_of_tuning_seed(study: Study, where: str) -> Iterator[Fault]:
+    search, key = study.search, "search.tuning_seed"
+    if search.confirm and search.tuning_seed is None:
+        rule = "is missing: a search that is confirmed is trained with a seed of its own"
+        yield Fault(where=where, key=key, rule=rule)
+    if search.confirm and search.tuning_seed in study.seeds:
+        rule = "must not be among `seeds`, which judge what the search has selected"
+        yield Fault(where=where, key=key, rule=rule, got=search.tuning_seed)
+    if not search.confirm and search.tuning_seed is not None:
+        yield Fault(where=where, key=key, rule="has no effect without `confirm: true`")
+    if not search.confirm and search.transfer != "none":
+        rule = "needs `confirm: true`, which trains what the reference arm has selected"
+        yield Fault(where=where, key="search.transfer", rule=rule, got=search.transfer)
 
 
 def faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
@@ -101,6 +119,27 @@ def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[F
             )
         for arm in users:
             yield from _faults_of_knob(path, knob, arm, where)
+
+
+def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """A sampler, scheduler or transfer that the arms, their spaces or the objectives do not admit."""
+    search = study.search
+    yield from faults_of_transfer(study, arms, where)
+    knobs = {path: knob for arm in arms for path, knob in arm.knobs.items()}
+    if search.sampler == "grid" and (
+        endless := [path for path, knob in knobs.items() if size({path: knob}) == math.inf]
+    ):
+        rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
+        yield Fault(where=where, key="search.sampler", rule=rule)
+    if study.secondary and search.scheduler is not None:
+        rule = "stops trials by the objective alone; leave it or `secondary` out"
+        yield Fault(where=where, key="search.scheduler", rule=rule, got=search.scheduler.name)
+    if len({each.name for each in (study.objective, *study.secondary)}) <= len(study.secondary):
+        rule = "an objective stands twice"
+        got = [each.name for each in (study.objective, *study.secondary)]
+        yield Fault(where=where, key="secondary", rule=rule, got=got)
+    if search.warm_start.study == study.name:
+        yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
 
 
 def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:

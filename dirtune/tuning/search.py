@@ -1,4 +1,4 @@
-"""What a sweep runs next: the planned trials of fixed arms, and for searched arms what Optuna asks for.
+"""What a sweep runs next: the planned trials of fixed arms, what Optuna asks for in searched ones, what those select.
 
 The disk is the state: a trial that is recorded is not run again, and one that was started continues. Every searched arm
 has an Optuna study of its own in the sweep's storage, and the same budget. The driver is the only writer of that
@@ -7,123 +7,141 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import optuna
 from optuna.trial import TrialState
 
-from dirtune.config import TrialConfig
-from dirtune.randomness import derive_seed
-from dirtune.results.schema import Status
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.study import Arm, ResolvedStudy, configured
+from dirtune.tuning.confirmation import Ending, Selected, selected_trial
+from dirtune.tuning.jobs import JobMaker, Settings
+from dirtune.tuning.optuna_studies import TRIAL_ID, open_search, told
+from dirtune.tuning.samplers import sampler_for
+from dirtune.tuning.study import Arm, ResolvedStudy
 
-TRIAL_ID = "trial_id"
+__all__ = ["Agenda", "ArmSearch", "Ending"]
+
 REPETITIONS = 100  # asked configurations in a row that may be known before a search gives up
-_UNFINISHED = {
-    "complete": TrialState.FAIL,  # ran to its end, but its objective was never defined
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a trial ended: its status and the validation objective of its best epoch, if it has one."""
-
-    status: Status
-    objective: float | None
-
-
-def planned_jobs(study: ResolvedStudy, fingerprint: str, code_version: str = "") -> list[TrialJob]:
-    """The trials of the arms that have nothing to tune: every seed of one arm after another's same seed."""
-    return [
-        _job(study, arm, replicate, arm.with_seed(seed), fingerprint, code_version)
-        for replicate, seed in enumerate(study.study.seeds)
-        for arm in study.fixed_arms
-    ]
-
-
-def optuna_name(study: str, arm: str) -> str:
-    """What the search of an arm is called in the sweep's Optuna storage."""
-    return f"{study}/{arm}"
+Measured = Callable[[str], Sequence[float | None]]
+"""The secondary objectives of a recorded trial."""
 
 
 class ArmSearch:
-    """The search inside one arm: a budget of configurations, asked from and told to an Optuna study."""
+    """The search inside one arm: a budget of configurations, asked from and told to an Optuna study.
+
+    Args:
+        queued: configurations that are tried first, as far as the budget goes.
+        measured: asked for the secondary objectives of a complete trial, if the study has any.
+    """
 
     def __init__(
-        self, study: ResolvedStudy, arm: Arm, storage: str, fingerprint: str, code_version: str
+        self,
+        maker: JobMaker,
+        arm: Arm,
+        storage: str,
+        *,
+        queued: Sequence[Settings] = (),
+        measured: Measured = lambda _: (),
     ) -> None:
-        self.study, self.arm = study, arm
-        self.fingerprint, self.code_version = fingerprint, code_version
-        self._budget = study.trials_in(arm)
-        self._optuna = optuna.create_study(
-            study_name=optuna_name(study.name, arm.name), storage=storage, load_if_exists=True,
-            direction="minimize" if study.study.objective.mode == "min" else "maximize",
-        )  # fmt: skip
+        self.arm, self._maker, self._measured = arm, maker, measured
+        self._budget = maker.study.budget_of(arm)
+        self._optuna = open_search(maker.study, arm, storage)
+        self._forget_nameless()
         earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
-        search = study.study.search
-        self._optuna.sampler = _sampler(
-            search.sampler, derive_seed(search.seed, arm.name, len(earlier))
-        )
-        self._known = {trial.user_attrs[TRIAL_ID] for trial in earlier}
+        self._tried: dict[str, Settings] = {
+            trial.user_attrs[TRIAL_ID]: trial.params for trial in earlier
+        }
         self._open = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
             for trial in earlier
             if trial.state == TrialState.RUNNING
         }
+        self._endings: dict[str, Ending] = {}
+        self._is_exhausted = self.has_lost = False
+        if not earlier:
+            for settings in queued:
+                self._optuna.enqueue_trial(dict(settings), skip_if_exists=True)
 
     @property
     def is_spent(self) -> bool:
-        return len(self._known) >= self._budget
+        """No configuration is left to ask."""
+        return self._is_exhausted or len(self._tried) >= self._budget
+
+    @property
+    def is_settled(self) -> bool:
+        """The budget is spent, and the end of every trial is told."""
+        return self.is_spent and not self._open
+
+    def selected(self) -> Selected | None:
+        """The best of the complete trials, if there is one."""
+        trial_id = selected_trial(self._endings, self._maker.study.study.objective.mode)
+        return None if trial_id is None else Selected(trial_id, self._tried[trial_id])
 
     def open_jobs(self) -> list[TrialJob]:
         """The trials that an earlier driver had started and nobody has told the end of."""
-        return [self._job_of(trial.params) for trial in self._open.values()]
+        return [self._maker.tried(self.arm, self._tried[trial_id]) for trial_id in self._open]
 
     def ask(self) -> TrialJob | None:
         """A new configuration, or None when the budget is spent.
 
         A sampler may repeat itself in a finite space; a repetition is not run again and costs no budget.
         """
-        for _ in range(0 if self.is_spent else REPETITIONS):
+        search = self._maker.study.study.search
+        for attempt in range(0 if self.is_spent else REPETITIONS):
+            self._optuna.sampler = sampler_for(
+                search, self.arm.name, self.arm.knobs, known=len(self._tried), attempt=attempt
+            )
             trial = self._optuna.ask()
             settings = {path: knob.suggest(trial, path) for path, knob in self.arm.knobs.items()}
-            job = self._job_of(settings)
-            if job.trial_id not in self._known:
+            job = self._maker.tried(self.arm, settings)
+            if job.trial_id not in self._tried:
                 trial.set_user_attr(TRIAL_ID, job.trial_id)
-                self._known.add(job.trial_id)
+                self._tried[job.trial_id] = settings
                 self._open[job.trial_id] = trial
                 return job
             self._optuna.tell(trial, state=TrialState.FAIL)
+        self._is_exhausted = True
         return None
 
     def report(self, trial_id: str, epoch: int, value: float) -> None:
-        """An intermediate validation objective."""
-        self._open[trial_id].report(value, epoch)
+        """An intermediate validation objective; Optuna takes none where there are several objectives."""
+        if trial_id in self._open and len(self._optuna.directions) == 1:
+            self._open[trial_id].report(value, epoch)
 
     def tell(self, trial_id: str, ending: Ending) -> None:
-        """The end of a trial, as what it is; a trial that is not open here is ignored."""
+        """The end of a trial, as what it is; a trial that is not of this search is ignored."""
+        if trial_id not in self._tried:
+            return
+        self._endings[trial_id] = ending
         trial = self._open.pop(trial_id, None)
         if trial is None:
             return
-        if ending.status == "complete" and ending.objective is not None:
-            self._optuna.tell(trial, ending.objective)
-        else:
-            self._optuna.tell(trial, state=_UNFINISHED[ending.status])
+        further = self._measured(trial_id) if ending.status == "complete" else ()
+        state, values = told(ending.status, [ending.objective, *further])
+        self._optuna.tell(trial, values, state=state)
 
-    def _job_of(self, settings: Mapping[str, Any]) -> TrialJob:
-        config = configured(self.arm, settings, self.study.study.seeds[0])
-        return _job(self.study, self.arm, 0, config, self.fingerprint, self.code_version)
+    def lose(self, trial_id: str) -> None:
+        """The worker of a trial has died; it stays open until the sweep is resumed."""
+        self.has_lost = self.has_lost or trial_id in self._open
+
+    def _forget_nameless(self) -> None:
+        """End what a driver had asked for when it was killed, before it knew which trial that is."""
+        for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if TRIAL_ID not in trial.user_attrs:
+                self._optuna.tell(trial.number, state=TrialState.FAIL)
 
 
 class Agenda:
-    """All trials of a sweep in the order they start: what was begun, then fixed arms, then the searches in turn."""
+    """All trials of a sweep in the order they start: what was begun, then fixed arms, then the searches in turn.
+
+    With `confirm`, what a search selects is trained as soon as the search has settled, before the other searches go on.
+
+    Args:
+        recorded: the endings of all recorded trials, by trial id.
+        queued: by arm, the configurations that its search tries first.
+        on_selected: told what a search has selected and the trials that this brings.
+    """
 
     def __init__(
         self,
@@ -133,26 +151,40 @@ class Agenda:
         fingerprint: str,
         code_version: str,
         recorded: Mapping[str, Ending],
+        queued: Mapping[str, Sequence[Settings]] | None = None,
+        measured: Measured = lambda _: (),
+        on_selected: Callable[[str, Selected, Sequence[TrialJob]], None] = lambda *_: None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the view tells what happens
+        self._study, self._on_selected = study, on_selected
+        self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
         self.searches = {
-            arm.name: ArmSearch(study, arm, storage, fingerprint, code_version)
+            arm.name: ArmSearch(
+                self._maker, arm, storage, queued=(queued or {}).get(arm.name, ()), measured=measured
+            )
             for arm in study.searched_arms
-        }
+        }  # fmt: skip
         for trial_id, ending in recorded.items():
             for search in self.searches.values():
                 search.tell(trial_id, ending)
-        begun = [job for search in self.searches.values() for job in search.open_jobs()]
-        fixed = planned_jobs(study, fingerprint, code_version)
-        self._queue = deque(job for job in [*begun, *fixed] if job.trial_id not in recorded)
+        self.without_selection = 0
+        """Planned trials that will never be, because no trial of their search is complete."""
+        self._queue: deque[TrialJob] = deque()
+        self._queued = set(recorded)
         self._turn = deque(self.searches.values())
+        self._unconfirmed = set(self.searches) if study.confirms else set()
+        self._enqueue([job for search in self.searches.values() for job in search.open_jobs()])
+        self._enqueue(self._maker.planned())
+        self._confirm()
 
     @property
     def is_empty(self) -> bool:
-        return not self._queue and all(search.is_spent for search in self._turn)
+        """Nothing is left to start, now or when what runs has ended."""
+        awaited = any(not self.searches[arm].has_lost for arm in self._unconfirmed)
+        return not self._queue and not awaited and all(search.is_spent for search in self._turn)
 
     def next(self) -> TrialJob | None:
-        """The next trial to start, or None when there is none left."""
+        """The next trial to start, or None when there is none, or none before another one has ended."""
         if self._queue:
             return self._queue.popleft()
         while self._turn:
@@ -161,7 +193,8 @@ class Agenda:
                 self._turn.rotate(-1)
                 return job
             self._turn.popleft()
-        return None
+        self._confirm()  # of a search that has only now found out that its space is exhausted
+        return self._queue.popleft() if self._queue else None
 
     def report(self, job: TrialJob, epoch: int, value: float | None) -> None:
         if job.arm in self.searches and value is not None:
@@ -170,23 +203,30 @@ class Agenda:
     def tell(self, job: TrialJob, ending: Ending) -> None:
         if job.arm in self.searches:
             self.searches[job.arm].tell(job.trial_id, ending)
+            self._confirm()
 
+    def lose(self, job: TrialJob) -> None:
+        """The worker of a trial has died, and nothing is known of its end in this sweep."""
+        if job.arm in self.searches:
+            self.searches[job.arm].lose(job.trial_id)
 
-def _job(
-    study: ResolvedStudy, arm: Arm, replicate: int, config: TrialConfig, fingerprint: str, code: str
-) -> TrialJob:
-    return TrialJob(
-        study=study.name, arm=arm.name, cell=arm.cell_json, replicate=replicate,
-        trial_id=config.trial_id(fingerprint), config=config, code_version=code,
-    )  # fmt: skip
+    def _confirm(self) -> None:
+        """Train what the searches that have settled since have selected."""
+        settled = [arm for arm in self._unconfirmed if self.searches[arm].is_settled]
+        for arm in sorted(settled, key=list(self.searches).index):
+            self._unconfirmed.remove(arm)
+            selected = self.searches[arm].selected()
+            if selected is None:
+                takers = self._study.takers(arm)
+                self.without_selection += len(takers) * len(self._study.study.seeds)
+                continue
+            jobs = self._maker.confirmed(arm, selected.settings)
+            self._on_selected(arm, selected, jobs)
+            self._enqueue(jobs)
 
-
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    seed %= 2**32
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        # Multivariate and constant-liar TPE are Optuna 5's defaults; older versions call them experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        options: dict[str, Any] = {"multivariate": True, "constant_liar": True}
-        return optuna.samplers.TPESampler(seed=seed, **options)
+    def _enqueue(self, jobs: Sequence[TrialJob]) -> None:
+        """Those that are not recorded; two arms may be the same configuration once they are tuned."""
+        for job in jobs:
+            if job.trial_id not in self._queued:
+                self._queued.add(job.trial_id)
+                self._queue.append(job)

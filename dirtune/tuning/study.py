@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -22,36 +22,14 @@ from dirtune.tuning.faults import (
     faults_between_parts,
     faults_of_arms,
     faults_of_config,
+    faults_of_search,
     faults_of_space,
     is_of_base,
 )
 from dirtune.tuning.files import find_study
 from dirtune.tuning.space import Knob, size
-
-
-class Asha(Frozen):
-    """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
-
-    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Ray's implementation). An
-    arm is halved against itself only: arms are compared by the study, not by the scheduler.
-    """
-
-    name: Literal["asha"] = "asha"
-    grace_epochs: int = Field(default=1, ge=1)
-    """Epochs before the first rung."""
-    reduction_factor: float = Field(default=3.0, gt=1)
-
-
-class Search(Frozen):
-    """How the settings of `space` are tuned, with the same budget in every arm that has any of them."""
-
-    trials: int = Field(default=20, ge=1)
-    """Configurations tried per arm."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    scheduler: Asha | None = None
-    """none: every trial runs to its end."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the sampler; the trials use the first of the study's seeds."""
+from dirtune.tuning.strategy import Search
+from dirtune.tuning.transfer import with_transfers
 
 
 class Resources(Frozen):
@@ -97,6 +75,8 @@ class Study(Frozen):
     space: dict[str, Knob] = {}
     search: Search = Search()
     objective: Objective = Objective()
+    secondary: tuple[Objective, ...] = ()
+    """Further validation numbers that a search improves along with the objective; the objective alone selects."""
     representations: int = Field(default=0, ge=0)
     """Test samples of every trial whose representations are kept, for figures; no part of a trial's identity."""
     resources: Resources = Resources()
@@ -111,6 +91,8 @@ class Arm:
     config: TrialConfig
     knobs: Mapping[str, Knob]
     is_derived: bool = False
+    transferred: tuple[str, ...] = ()
+    """Settings, by dotted path, that it takes from the configuration that the reference arm selects."""
 
     @property
     def cell_json(self) -> str:
@@ -135,18 +117,45 @@ class ResolvedStudy:
 
     @property
     def fixed_arms(self) -> tuple[Arm, ...]:
-        """Arms with nothing to tune: one trial per seed."""
-        return tuple(arm for arm in self.arms if not arm.knobs)
+        """Arms that are known as they stand: one trial per seed."""
+        return tuple(arm for arm in self.arms if not arm.knobs and not arm.transferred)
 
     @property
     def searched_arms(self) -> tuple[Arm, ...]:
         return tuple(arm for arm in self.arms if arm.knobs)
 
+    @property
+    def confirms(self) -> bool:
+        """Whether what is selected in a search is trained anew on the study's seeds."""
+        return self.study.search.confirm
+
+    @property
+    def tuning_seed(self) -> int:
+        """The seed of the trials of a search."""
+        seed = self.study.search.tuning_seed
+        return self.study.seeds[0] if seed is None else seed
+
+    def takers(self, searched: str) -> tuple[Arm, ...]:
+        """The arms that are trained with what the search of an arm selects: itself, and those that it is transferred to."""
+        is_source = searched == self.study.reference
+        return tuple(
+            arm for arm in self.arms if arm.name == searched or (arm.transferred and is_source)
+        )
+
+    def budget_of(self, arm: Arm) -> int:
+        """Configurations that the search of an arm tries."""
+        return int(min(self.study.search.trials, size(dict(arm.knobs)))) if arm.knobs else 0
+
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds of an arm's trials, those of a search that is confirmed aside."""
+        if arm.knobs and not self.confirms:
+            return self.study.seeds[:1]
+        return self.study.seeds
+
     def trials_in(self, arm: Arm) -> int:
         """Trials that an arm will have."""
-        if not arm.knobs:
-            return len(self.study.seeds)
-        return int(min(self.study.search.trials, size(dict(arm.knobs))))
+        trained = 0 if arm.knobs and not self.confirms else len(self.study.seeds)
+        return self.budget_of(arm) + trained
 
     def plain(self) -> dict[str, Any]:
         """The resolved study as plain data: what `study.json` holds and a later run is compared with."""
@@ -155,7 +164,9 @@ class ResolvedStudy:
             "name": study.name, "question": study.question, "reference": study.reference,
             "seeds": list(study.seeds), "objective": study.objective.model_dump(mode="json"),
             "search": study.search.model_dump(mode="json") if self.searched_arms else None,
+            "secondary": [each.model_dump(mode="json") for each in study.secondary],
             "arms": [arm.name for arm in self.arms],
+            "transfers": {arm.name: list(arm.transferred) for arm in self.arms if arm.transferred},
             "trials": {arm.name: self.trials_in(arm) for arm in self.arms},
             "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
             "spaces": {
@@ -202,10 +213,13 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     merged_into = _duplicates(arms, study.reference)
     arms = [arm for arm in arms if arm.name not in merged_into]
     if not faults:
-        faults += [*faults_of_space(study, arms, where), *faults_of_arms(arms, where)]
+        faults += faults_of_space(study, arms, where)
+        faults += [*faults_of_arms(arms, where), *faults_of_search(study, arms, where)]
     if faults:
         raise InputError(faults)
-    return ResolvedStudy(study=study, arms=tuple(arms), merged_into=merged_into)
+    return ResolvedStudy(
+        study=study, arms=tuple(with_transfers(study, arms)), merged_into=merged_into
+    )
 
 
 def _duplicates(arms: Sequence[Arm], reference: str) -> dict[str, str]:

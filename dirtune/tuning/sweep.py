@@ -7,6 +7,7 @@ from its checkpoint; Tune schedules, pauses and stops, and what it remembers is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,12 +30,16 @@ from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
+from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
 from dirtune.tuning.files import find_study, is_file_name
 from dirtune.tuning.holder import held, refuse_if_held
+from dirtune.tuning.optuna_studies import recall_searches
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.secondary import check_secondary, secondary_objectives
 from dirtune.tuning.study import ResolvedStudy, load_study, resolve
+from dirtune.tuning.warm_start import first_configurations
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml
 
@@ -80,7 +85,7 @@ def sweep(
     """
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
 
 
 def resume(
@@ -107,7 +112,7 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
 
 
 def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
@@ -115,6 +120,10 @@ def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> C
     study = resolve(parse_yaml(text, where=where), where=where)
     manifest = read_manifest(Storage.at(data), data_set_of(study))
     check(study, manifest)
+    check_secondary(study, manifest)
+    first_configurations(
+        study, Storage.at(results)
+    )  # what is not there is said before anything starts
     return Claim(_study_folder(results, study.name), study, manifest, text)
 
 
@@ -132,7 +141,7 @@ def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Pl
     )  # fmt: skip
 
 
-def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
+def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> SweepSummary:
     """Run what is not recorded yet."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
@@ -147,9 +156,13 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
             endings = _recorded_endings(folder)
             for trial_id in endings:
                 tidy(folder, trial_id)
+            recall_searches(folder, study, storage)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
+                queued=first_configurations(study, results),
+                measured=functools.partial(secondary_objectives, folder, study),
+                on_selected=functools.partial(confirm, folder),
             )  # fmt: skip
             driver = Driver(agenda, folder, view, found.concurrent)
             view.begin(found)
@@ -160,7 +173,7 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(endings) - sum(driver.counts.values())),
+        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection),
     )  # fmt: skip
 
 

@@ -13,10 +13,8 @@ from ray import tune
 from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.group import ResidentGroup
-from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
+from dirtune.tuning.scheduler import EPOCH, JOB, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
-
-JOB = "job"
 
 
 class TrialWorker(tune.Trainable):

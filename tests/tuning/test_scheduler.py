@@ -11,7 +11,17 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from dirtune.tuning.scheduler import ARM, EPOCH, OBJECTIVE, PerArmScheduler, build_scheduler
+from dirtune.results.schema import TUNING
+from dirtune.training.trial import TrialJob
+from dirtune.tuning.earlier import EarlierTrials
+from dirtune.tuning.scheduler import (
+    ARM,
+    EPOCH,
+    JOB,
+    OBJECTIVE,
+    PerArmScheduler,
+    build_scheduler,
+)
 from dirtune.tuning.study import ResolvedStudy, resolve
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -30,7 +40,7 @@ def study(**changes: Any) -> ResolvedStudy:
             "vanilla": {}, "conr": {"terms": {"conr": {}}},
             "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}},
         },
-        "search": {"scheduler": {"grace_epochs": 1, "reduction_factor": 2}}, "space": OMEGA,
+        "search": {"scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}}, "space": OMEGA,
     }  # fmt: skip
     return resolve({**raw, **changes}, where="test")
 
@@ -129,7 +139,7 @@ def test_a_trial_that_ended_at_a_rung_counts_there(running: Running) -> None:
 
 
 def test_the_rungs_are_those_of_the_study() -> None:
-    search = {"scheduler": {"grace_epochs": 4, "reduction_factor": 2}}
+    search = {"scheduler": {"name": "asha", "grace_epochs": 4, "reduction_factor": 2}}
     running = Running(build_scheduler(study(search=search)))
     good, bad = running.start("conr"), running.start("conr")
     decisions = []
@@ -141,3 +151,113 @@ def test_the_rungs_are_those_of_the_study() -> None:
 
 def test_the_scheduler_says_which_arms_it_halves(running: Running) -> None:
     assert running.scheduler.debug_string() == "one scheduler per arm: conr, wide"
+
+
+MEDIAN = {"scheduler": {"name": "median", "grace_epochs": 2, "min_trials": 3}}
+
+
+def stopped_by_median(curves: list[list[float]], grace: int, needed: int) -> list[int | None]:
+    """The epoch at which each trial, run one after another, stops: best so far worse than the median of running means."""
+    before: list[list[float]] = []
+    stops: list[int | None] = []
+    for curve in curves:
+        stop = None
+        for epoch in range(grace, len(curve)):  # nobody asks about the last one
+            others = [other for other in before if len(other) >= epoch]
+            means = [sum(other[grace - 1 : epoch]) / (epoch - grace + 1) for other in others]
+            if len(means) >= needed and min(curve[:epoch]) > median(means):
+                stop = epoch
+                break
+        stops.append(stop)
+        before.append(curve[:stop])
+    return stops
+
+
+def noisy_curves(count: int) -> list[list[float]]:
+    generator = random.Random(1)
+    levels = [generator.uniform(1, 9) for _ in range(count)]
+    return [[level + generator.uniform(-2, 2) for _ in range(8)] for level in levels]
+
+
+def run_alone(running: Running, arm: str, curve: list[float]) -> int | None:
+    trial = running.start(arm)
+    for epoch, value in enumerate(curve, start=1):
+        result = {EPOCH: epoch, OBJECTIVE: value}
+        if epoch == len(curve):  # Tune asks no scheduler about a trial that has ended by itself
+            running.scheduler.on_trial_complete(None, trial, result)
+        elif running.report(trial, epoch, value) == STOP:
+            running.scheduler.on_trial_complete(None, trial, result)
+            return epoch
+    return None
+
+
+def test_the_median_rule_stops_what_is_worse_than_the_median_of_its_own_arm() -> None:
+    curves = noisy_curves(12)
+    running = Running(build_scheduler(study(search=MEDIAN)))
+    run_alone(running, "wide", [0.0] * 8)  # another arm, and far better
+    found = [run_alone(running, "conr", curve) for curve in curves]
+    assert found == stopped_by_median([curve[:8] for curve in curves], grace=2, needed=3)
+    assert 2 <= sum(stop is not None for stop in found) <= 10
+
+
+def decisions(running: Running, arm: str, curves: list[list[float]]) -> list[int | None]:
+    return [run_alone(running, arm, curve) for curve in curves]
+
+
+@pytest.mark.parametrize(
+    "search", [MEDIAN, {"scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}}]
+)
+@pytest.mark.parametrize("goes_on_at", [2, 4])
+def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
+    search: dict[str, Any], goes_on_at: int
+) -> None:
+    curves = noisy_curves(14)
+    curves[7][:goes_on_at] = [
+        0.5
+    ] * goes_on_at  # good enough to be still running when the driver dies
+    whole = decisions(Running(build_scheduler(study(search=search))), "conr", curves)
+    assert {None} < set(whole[8:])
+    ended = [
+        list(enumerate(curve[:stop], start=1))
+        for curve, stop in zip(curves[:7], whole[:7], strict=True)
+    ]
+    started = {"t7": list(enumerate(curves[7], start=1))[: goes_on_at + 1]}
+    earlier = EarlierTrials(ended={"conr": ended}, started=started)
+    running = Running(build_scheduler(study(search=search), earlier))
+    job = TrialJob(study="tiny", arm="conr", trial_id="t7", config=study().arms[1].config)
+    trial = Trial("trial_worker", config={ARM: "conr", JOB: job}, stub=True)
+    running.scheduler.on_trial_add(None, trial)
+    stopped = None
+    # Its last checkpoint is an epoch older than its progress, which therefore comes again.
+    for epoch in range(goes_on_at + 1, 8):
+        if running.report(trial, epoch, curves[7][epoch - 1]) == STOP:
+            stopped = epoch
+            break
+    else:
+        last = {EPOCH: 8, OBJECTIVE: curves[7][7]}
+        running.scheduler.on_trial_complete(None, trial, last)
+    assert [stopped, *decisions(running, "conr", curves[8:])] == whole[7:]
+
+
+def test_what_confirms_a_selection_is_never_stopped() -> None:
+    search = {**MEDIAN, "confirm": True, "tuning_seed": 9}
+    scheduler = build_scheduler(study(search=search))
+    running, config = Running(scheduler), study().arms[1].config
+    for replicate, decision in ((TUNING, STOP), (0, CONTINUE)):
+        for value in (1.0, 1.0, 1.0, 9.0):
+            job = TrialJob(
+                study="tiny", arm="conr", trial_id="t", replicate=replicate, config=config
+            )
+            trial = Trial("trial_worker", config={ARM: "conr", JOB: job}, stub=True)
+            scheduler.on_trial_add(None, trial)
+            last = running.report(trial, 2, value)
+        assert last == decision
+
+
+def test_a_worker_that_was_replaced_and_repeats_epochs_counts_once() -> None:
+    running = Running(build_scheduler(study(search=MEDIAN)))
+    trial = running.start("conr")
+    for epoch, value in ((1, 1.0), (2, 2.0), (1, 1.0), (2, 2.0), (3, 3.0)):
+        running.report(trial, epoch, value)
+    (results,) = running.scheduler.by_arm["conr"]._results.values()
+    assert [result[EPOCH] for result in results] == [1, 2, 3]

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from dirtune.config import leaf
-from dirtune.tuning.search import Agenda, Ending, planned_jobs
+from dirtune.tuning.jobs import JobMaker
+from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.study import ResolvedStudy, resolve
 
 COMPLETE = Ending(status="complete", objective=1.0)
@@ -44,7 +45,7 @@ def drain(found: Agenda) -> list[Any]:
 
 
 def test_seeds_of_an_arm_are_paired_with_the_same_seeds_of_the_others() -> None:
-    jobs = planned_jobs(study(), "f")
+    jobs = JobMaker(study=study(), fingerprint="f").planned()
     assert [(job.arm, job.replicate, job.config.seed) for job in jobs] == [
         ("vanilla", 0, 3), ("wide", 0, 3), ("vanilla", 1, 4), ("wide", 1, 4)
     ]  # fmt: skip

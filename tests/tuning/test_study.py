@@ -255,3 +255,60 @@ def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message:
         space={"terms.conr.omega": knob},
     )  # fmt: skip
     assert any(message in fault for fault in faults_of(raw))
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"confirm": True}, "search.tuning_seed: is missing: a search that is confirmed"),
+        (
+            {"confirm": True, "tuning_seed": 1},
+            "search.tuning_seed: must not be among `seeds`, which judge what the search has selected, got 1",
+        ),
+        ({"tuning_seed": 9}, "search.tuning_seed: has no effect without `confirm: true`"),
+    ],
+)
+def test_the_seed_of_a_search_that_is_confirmed_is_its_own(
+    search: dict[str, Any], message: str
+) -> None:
+    assert any(message in fault for fault in faults_of(study(search=search)))
+
+
+def test_a_confirmed_search_has_its_budget_and_the_seeds() -> None:
+    space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
+    search = {"trials": 7, "confirm": True, "tuning_seed": 9}
+    found = resolve(study(space=space, search=search), where="t")
+    vanilla, conr = found.arms
+    assert (found.trials_in(vanilla), found.trials_in(conr)) == (2, 7 + 2)
+    assert (found.budget_of(vanilla), found.budget_of(conr)) == (0, 7)
+    assert (found.tuning_seed, found.seeds_of(conr)) == (9, (0, 1))
+    plain = resolve(study(space=space, search={"trials": 7}), where="t")
+    assert (plain.tuning_seed, plain.seeds_of(plain.arms[1])) == (0, (0,))
+
+
+def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:
+    space = {
+        "terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5},
+        "model.projection_dim": {"distribution": "int", "low": 8, "high": 64},
+    }
+    raw = study(space=space, search={"sampler": "grid"})
+    assert faults_of(raw) == [
+        "tiny.yaml: search.sampler: grid needs finite spaces, and any number is possible for terms.conr.omega"
+    ]
+
+
+def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
+    space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
+    few = {"metric": "mae", "region": "few"}
+    assert (
+        resolve(study(space=space, secondary=[few]), where="t").study.secondary[0].region == "few"
+    )
+    assert any(
+        "secondary: an objective stands twice" in fault
+        for fault in faults_of(study(space=space, secondary=[few, few]))
+    )
+    for name in ("asha", "median"):
+        faults = faults_of(
+            study(space=space, secondary=[few], search={"scheduler": {"name": name}})
+        )
+        assert "search.scheduler: stops trials by the objective alone" in faults[0]

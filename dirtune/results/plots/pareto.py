@@ -1,7 +1,8 @@
 """Figure `pareto`: two numbers of every arm or trial against each other, the front of those that none beats in both.
 
 An improvement for the rare labels is often paid for by the frequent ones; the front shows who gets more for the price.
-`x` and `y` name a shot region, or a region and a metric as in `few/gmean`. The front is that of the means: with few seeds
+`x` and `y` name a shot region, or a region and a metric as in `few/gmean`. A study with `secondary` objectives shows its
+objective and the first of those, and every trial of its searches. The front is that of the means: with few seeds
 a neighbour of the front may belong to it, as the error bars show.
 """
 
@@ -35,7 +36,7 @@ from dirtune.results.plots.style import (
 from dirtune.results.selection import selection_named
 from dirtune.results.statistics.front import pareto_front
 from dirtune.results.statistics.paired import mean, sd
-from dirtune.results.studies import open_study, read_study
+from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.table import SPLITS, check_known
 
 EACH = ("arm", "trial")
@@ -75,13 +76,15 @@ def pareto_data(request: PlotRequest) -> Pareto:
     Raises:
         InputError: a name is unknown, or no trial has both numbers.
     """
-    each = request.one_of(EACH)
     check_known("split", request.split, SPLITS)
     storage = open_study(request.root, request.study)
     info, rule = read_study(storage), selection_named(request.selection)
+    each = request.one_of(EACH[::-1] if info.secondary else EACH)
     runs = study_runs(storage, info, rule)
     metric = request.metric or info.metric
-    x, y = (quantity_named(text, metric, runs) for text in (request.x or X, request.y or Y))
+    default_x, default_y = _objectives(info)
+    asked = (request.x or default_x, request.y or default_y)
+    x, y = (quantity_named(text, metric, runs) for text in asked)
     reference = request.reference or info.reference
     arms = shown_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
     is_trial = each == "trial"
@@ -134,6 +137,14 @@ def draw_pareto(data: Pareto) -> Figure:
     axes.grid()
     finish(figure, data.caption, axes)
     return figure
+
+
+def _objectives(info: StudyInfo) -> tuple[str, str]:
+    """What a study searches the front of, if it does."""
+    if not info.secondary:
+        return X, Y
+    (metric, region), *_ = info.secondary
+    return f"{info.region}/{info.metric}", f"{region}/{metric}"
 
 
 def _points(pairs: Mapping[str, Sequence[tuple[float, float]]], each: str) -> list[Point]:

@@ -11,6 +11,7 @@ from dirtune.results.arms import (
     StudyRuns,
     known_metric,
     members_of_arms,
+    searches_of_arms,
     trial_rows,
     values_by_trial,
 )
@@ -66,11 +67,12 @@ def chosen_models(runs: StudyRuns) -> dict[str, list[Model]]:
 
 
 def complete_models(storage: Storage, info: StudyInfo, selection: str) -> dict[str, list[Model]]:
-    """Of every arm, all complete trials, at the epoch that the selection looks at; oracle: at the best validation epoch."""
+    """Of every arm, all complete trials, those of its search too, at the epoch that the selection looks at; oracle: at the best validation epoch."""
     epoch = selection if selection in EPOCHS else EPOCHS[0]
     trials = trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
+    searches = searches_of_arms(trials, info)
     return {
-        arm: [(row.trial_id, epoch) for row in rows if row.status == "complete"]
+        arm: [(row.trial_id, epoch) for row in (*rows, *searches[arm]) if row.status == "complete"]
         for arm, rows in members_of_arms(trials, info).items()
     }
 

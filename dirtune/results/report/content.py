@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dirtune.results.arms import members_of_arms, trial_rows
+from dirtune.results.arms import members_of_arms, searches_of_arms, trial_rows
 from dirtune.results.store import flattened, read_table
 from dirtune.results.studies import StudyInfo, open_study, read_provenance, read_study
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
@@ -60,8 +60,14 @@ def content(root: str | Path, study: str) -> Content:
     info = read_study(storage)
     table = compare(root, TableRequest(studies=(study,)))
     found = read_table(storage, "trials")
-    members = members_of_arms(trial_rows(found), info)
-    arms = {row.trial_id: arm for arm, rows in members.items() for row in rows}
+    known = trial_rows(found)
+    members = members_of_arms(known, info)
+    arms = {
+        row.trial_id: arm
+        for trials_of in (searches_of_arms(known, info), members)
+        for arm, rows in trials_of.items()
+        for row in rows
+    }
     trials = [
         {**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")}
         for row in found.to_pylist()

@@ -65,7 +65,9 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "margin_asked": lambda table, row, region: table.margin.text,
     "p_equivalence": lambda table, row, region: _of_verdict(row.cells[region], "p_equivalence"),
     "further_seeds": lambda table, row, region: _of_verdict(row.cells[region], "further_seeds"),
-    "configurations": lambda table, row, region: max(row.tried.values(), default=0),
+    "configurations": lambda table, row, region: max(
+        [*row.tried.values(), row.searched], default=0
+    ),
     "holes": lambda table, row, region: "; ".join(f"{h.seed}: {h.reason}" for h in row.holes),
     "data_fingerprint": lambda table, row, region: " ".join(table.fingerprints),
 }
@@ -82,7 +84,7 @@ def _plain_table(part: ArmTable) -> dict[str, Any]:
 
 def _plain_row(row: ArmRow) -> dict[str, Any]:
     return {
-        "arm": row.arm, "levels": dict(row.levels), "tried": dict(row.tried), "planned": row.planned,
+        "arm": row.arm, "levels": dict(row.levels), "tried": dict(row.tried), "searched": row.searched, "planned": row.planned,
         "unfinished": dict(row.unfinished), "holes": [asdict(hole) for hole in row.holes],
         "cells": {region: _plain_cell(row, cell) for region, cell in row.cells.items()},
     }  # fmt: skip

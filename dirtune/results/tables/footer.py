@@ -101,7 +101,7 @@ def _published(table: Comparison) -> Iterator[str]:
 
 def _tried(row: ArmRow) -> str:
     unfinished = ", ".join(f"{n} {status}" for status, n in sorted(row.unfinished.items()))
-    recorded = sum(row.tried.values())
+    recorded = sum(row.tried.values()) + row.searched
     if row.planned is not None and recorded < row.planned:
         unfinished = ", ".join(filter(None, [unfinished, f"{row.planned - recorded} not recorded"]))
     return f"{row.arm} {configurations(row)}" + (f" ({unfinished})" if unfinished else "")

@@ -216,7 +216,9 @@ def _counts(arms: Sequence[ArmRow | None]) -> list[Shown]:
 
 
 def configurations(row: ArmRow) -> str:
-    """How many configurations were tried per seed: a number, or the range."""
+    """How many configurations were tried per seed, or in the search beforehand: a number, or the range."""
+    if row.searched:
+        return str(row.searched)
     counts = sorted({count for count in row.tried.values() if count}) or [0]
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
 

@@ -59,6 +59,7 @@ class ArmRow:
     cells: Mapping[str, Cell]  # by region
     chosen: Mapping[int, Candidate]  # the trial and epoch behind the values, by seed
     tried: Mapping[int, int]  # configurations by seed
+    searched: int = 0  # configurations of a search whose selection was then trained on the seeds
     planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # pruned and failed trials
     holes: tuple[Hole, ...]
@@ -229,6 +230,7 @@ def _row(
         cells=cells,
         chosen=arm.chosen,
         tried=arm.tried,
+        searched=arm.searched,
         planned=arm.planned,
         unfinished=arm.unfinished,
         holes=tuple(holes),

@@ -1,0 +1,62 @@
+"""The trials of a study as jobs for workers: those that are planned, and those that a search's selection brings.
+
+What a job is follows from the study and, for a selection, from its settings alone, so that the driver and a plan without
+one come to the same identities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dirtune.results.schema import TUNING
+from dirtune.training.trial import TrialJob
+from dirtune.tuning.study import Arm, ResolvedStudy, configured
+
+Settings = Mapping[str, Any]
+"""Values of knobs by dotted path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobMaker:
+    """Makes the jobs of one study on one data set."""
+
+    study: ResolvedStudy
+    fingerprint: str
+    code_version: str = ""
+
+    def planned(self) -> list[TrialJob]:
+        """The trials of the arms that are known as they stand: every seed of one arm after another's same seed."""
+        return [
+            self.job(arm, {}, seed, replicate)
+            for replicate, seed in enumerate(self.study.study.seeds)
+            for arm in self.study.fixed_arms
+        ]
+
+    def tried(self, arm: Arm, settings: Settings) -> TrialJob:
+        """A trial of the search of an arm."""
+        replicate = TUNING if self.study.confirms else 0
+        return self.job(arm, settings, self.study.tuning_seed, replicate)
+
+    def confirmed(self, searched: str, settings: Settings) -> list[TrialJob]:
+        """The trials that a search's selection brings: of its arm, and of those that take its settings."""
+        return [
+            self.job(arm, taken_by(arm, settings), seed, replicate)
+            for replicate, seed in enumerate(self.study.study.seeds)
+            for arm in self.study.takers(searched)
+        ]
+
+    def job(self, arm: Arm, settings: Settings, seed: int, replicate: int) -> TrialJob:
+        """An arm with these settings and this seed."""
+        config = configured(arm, settings, seed)
+        return TrialJob(
+            study=self.study.name, arm=arm.name, cell=arm.cell_json, replicate=replicate,
+            trial_id=config.trial_id(self.fingerprint), config=config, code_version=self.code_version,
+        )  # fmt: skip
+
+
+def taken_by(arm: Arm, settings: Settings) -> Settings:
+    """The settings of a selection that an arm is trained with."""
+    paths = arm.transferred or settings.keys()
+    return {path: settings[path] for path in paths}

@@ -1,0 +1,72 @@
+"""How the settings of a study's space are tuned: budget, sampler, scheduler, seeds, and what a search starts from.
+
+Every arm that has something to tune is searched alone, with the same budget. What a search selects has been chosen
+because it was lucky too; `confirm` therefore trains it anew on the study's seeds, which the search has never seen.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dirtune.frozen import Frozen
+
+
+class Asha(Frozen):
+    """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
+
+    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Ray's implementation). An
+    arm is halved against itself only: arms are compared by the study, not by the scheduler.
+    """
+
+    name: Literal["asha"] = "asha"
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs before the first rung."""
+    reduction_factor: float = Field(default=3.0, gt=1)
+
+
+class Median(Frozen):
+    """The median stopping rule inside each arm: a trial stops when its best is worse than the median of the others' means.
+
+    Source: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017 (Ray's implementation). After
+    each epoch, the best objective of the trial is held against the other trials' running means up to that epoch.
+    """
+
+    name: Literal["median"] = "median"
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs that no trial is stopped before, and that no mean counts."""
+    min_trials: int = Field(default=3, ge=1)
+    """Other trials that must have come as far."""
+
+
+class WarmStart(Frozen):
+    """The configurations that a search tries first."""
+
+    presets: bool = False
+    """The arm's own settings, as the study states them or a method's preset does."""
+    study: str | None = None
+    """An earlier study under the same results root; the best configurations of its arm of the same name."""
+    best: int = Field(default=3, ge=1)
+    """How many configurations are taken from the earlier study."""
+
+
+class Search(Frozen):
+    """How the settings of `space` are tuned, with the same budget in every arm that has any of them."""
+
+    trials: int = Field(default=20, ge=1)
+    """Configurations tried per arm."""
+    sampler: Literal["tpe", "random", "gp", "qmc", "grid"] = "tpe"
+    """How Optuna proposes configurations; grid needs a finite space."""
+    scheduler: Annotated[Asha | Median, Field(discriminator="name")] | None = None
+    """none: every trial runs to its end."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler; the trials use `tuning_seed`, or without `confirm` the first of the study's seeds."""
+    confirm: bool = False
+    """Train the configuration that an arm selects with every seed of the study, as the arms without a search are."""
+    tuning_seed: int | None = Field(default=None, ge=0)
+    """With `confirm`: the seed of the trials of the search, none of the study's."""
+    transfer: Literal["none", "only", "both"] = "none"
+    """Whether other arms take the settings that the reference arm has selected, for the knobs they share with it: in place
+    of a search of their own (only), or beside it, as further arms named ARM@transfer (both)."""
+    warm_start: WarmStart = WarmStart()

@@ -1,0 +1,152 @@
+"""A sweep whose trainings are a formula: the real claim, agenda, Optuna, records and selection, without Ray and data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dirtune.config import TrialConfig, leaf
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.results.schema import REGIONS, TrialRecord
+from dirtune.results.store import write_record
+from dirtune.storage import Storage
+from dirtune.training.trial import CONFIG, TrialJob, trial_folder
+from dirtune.tuning.claim import Claim, Extension
+from dirtune.tuning.confirmation import confirm, recorded_rows
+from dirtune.tuning.optuna_studies import recall_searches
+from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.secondary import secondary_objectives
+from dirtune.tuning.study import resolve
+from dirtune.tuning.warm_start import first_configurations
+
+MANIFEST = Manifest(
+    name="toy",
+    inputs={"image": InputSpec(kind="image", shape=(1, 24, 24))},
+    label=LabelSpec(name="angle", unit="degrees", low=0, high=2, bin_width=1, num_bins=2),
+    shot_rules={"counts": ShotRule()},
+    default_shot_rule="counts",
+    splits={
+        split: SplitInfo(files=("part.parquet",), rows=3, bin_counts=(1, 2))
+        for split in ("train", "val", "test")
+    },
+    content_hash="c" * 64,
+    split_fingerprint="s" * 64,
+)
+STUDY: dict[str, Any] = {
+    "name": "tiny", "question": "?", "reference": "conr", "seeds": [3, 4],
+    "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 3}},
+    "arms": {"vanilla": {}, "conr": {"terms": {"conr": {}}},
+             "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}}},
+    "search": {"trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 100},
+    "space": {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}},
+}  # fmt: skip
+
+
+def omega(config: TrialConfig) -> float:
+    return float(leaf(config.plain(), "terms.conr.omega") or 0.0)
+
+
+def error_of(config: TrialConfig) -> float:
+    """Best where omega is 4; seeds move it a little."""
+    return abs(omega(config) - 4.0) + 0.01 * config.seed
+
+
+class Killed(Exception):
+    """The driver died."""
+
+
+class Pretended:
+    """The sweeps of one folder, one driver after another.
+
+    Args:
+        ending: how the training of a configuration ends; by default complete, with `error_of`.
+        few: the error of a configuration on the rare labels; by default that on all.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ending: Callable[[TrialConfig], Ending] | None = None,
+        few: Callable[[TrialConfig], float] = error_of,
+        name: str = "tiny",
+    ) -> None:
+        self.few, self.name, self.results = few, name, Storage.at(root)
+        self.folder = self.results.below(name)
+        self.ending = ending or (
+            lambda config: Ending(status="complete", objective=error_of(config))
+        )
+        Path(self.folder.path()).mkdir(parents=True, exist_ok=True)
+        self.storage = f"sqlite:///{self.folder.path('optuna.db')}"
+
+    def claim(self, **changes: Any) -> Claim:
+        study = resolve({**STUDY, "name": self.name, **changes}, where="test")
+        return Claim(self.folder, study, MANIFEST, json.dumps(changes))
+
+    def extension(self, **changes: Any) -> Extension:
+        return self.claim(**changes).extension()
+
+    def agenda(self, **changes: Any) -> Agenda:
+        """Take the folder for a study and see what is to be run."""
+        claim = self.claim(**changes)
+        claim.forget_changed_searches(self.storage)
+        claim.take()
+        endings = {
+            row["trial_id"]: Ending(status=row["status"], objective=row["objective"])
+            for row in recorded_rows(self.folder)
+        }
+        recall_searches(self.folder, claim.study, self.storage)
+        return Agenda(
+            claim.study, storage=self.storage, fingerprint=MANIFEST.fingerprint, code_version="v",
+            recorded=endings, queued=first_configurations(claim.study, self.results),
+            measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
+            on_selected=lambda *selected: confirm(self.folder, *selected),
+        )  # fmt: skip
+
+    def sweep(
+        self, *, concurrent: int = 2, die_after: int | None = None, **changes: Any
+    ) -> list[TrialJob]:
+        """Run what is left and return it in the order of its end; die when so many trials have ended."""
+        agenda, running, ended = self.agenda(**changes), [], []
+        while not agenda.is_empty or running:
+            while len(running) < concurrent and (job := agenda.next()) is not None:
+                config = json.dumps(job.config.plain()).encode()
+                trial_folder(self.folder, job.trial_id).write(CONFIG, config)
+                running.append(job)
+            if not running:
+                break
+            job = running.pop(0)
+            self.record(job)
+            ended.append(job)
+            if len(ended) == die_after:
+                raise Killed
+            agenda.tell(job, self.ending(job.config))
+        return ended
+
+    def record(self, job: TrialJob) -> None:
+        ending = self.ending(job.config)
+        trial = {
+            "study": self.name, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
+            "replicate": job.replicate, "seed": job.config.seed, "status": ending.status,
+            "objective": ending.objective, "data_fingerprint": MANIFEST.fingerprint,
+        }  # fmt: skip
+        metrics = [
+            {"split": split, "selection": epoch, "region": region, "metric": "mae",
+             "value": self.few(job.config) if region == "few" else ending.objective, "n": 1}
+            for split in ("val", "test") for epoch in ("best_val", "last") for region in REGIONS
+        ]  # fmt: skip
+        complete = ending.status == "complete"
+        write_record(
+            self.folder,
+            TrialRecord(
+                trial=trial, config=job.config.plain(), metrics=metrics if complete else []
+            ),
+        )
+
+    def recorded(self, arm: str | None = None) -> list[Mapping[str, Any]]:
+        return [row for row in recorded_rows(self.folder) if arm in (None, row["arm"])]
+
+
+def of_arm(jobs: Sequence[TrialJob], arm: str) -> list[TrialJob]:
+    return [job for job in jobs if job.arm == arm]

@@ -1,0 +1,133 @@
+"""Searches whose selection is trained anew, for real, on a local Ray: run with `pytest tests/tuning/test_confirmed_sweep.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+import dirtune
+
+pytestmark = pytest.mark.ray
+
+STUDY: dict[str, Any] = {
+    "name": "tuned",
+    "question": "Does what is selected hold on other seeds?",
+    "reference": "conr",
+    "seeds": [0, 1],
+    "base": {
+        "data": {"name": "digits"},
+        "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
+        "recipe": {"epochs": 4, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
+    },
+    "arms": {
+        "vanilla": {},
+        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
+        "lds": {
+            "model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}},
+            "alpha": 2.0,
+        },
+    },
+    "search": {
+        "trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 9, "transfer": "both",
+        "warm_start": {"presets": True},
+    },
+    "space": {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}},
+    "resources": {"checkpoint_seconds": 0},
+}  # fmt: skip
+TRIALS = 2 + 2 * (4 + 2) + 2  # vanilla, conr and lds, lds@transfer
+
+
+def study_file(folder: Path, **changes: Any) -> str:
+    path = folder / "tuned.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return str(path)
+
+
+def rows(columns: str, results: Path) -> pd.DataFrame:
+    sql = f"select {columns} from trials order by arm, replicate, trial_id"
+    return dirtune.query(sql, results).to_pandas()
+
+
+def metrics(results: Path) -> pd.DataFrame:
+    sql = """select arm, seed, trial_id, split, selection, region, metric, value
+             from metrics join trials using (trial_id) order by all"""
+    return dirtune.query(sql, results).to_pandas()
+
+
+def kill_once_selected(command: list[str], folder: Path) -> None:
+    """Run a command and kill -9 it as soon as a trial of a selection has begun."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 500
+    while not _a_confirming_trial_runs(folder):
+        assert child.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline, "the sweep did not get far enough to be killed"
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _a_confirming_trial_runs(folder: Path) -> bool:
+    if not (folder / "selected.json").exists():
+        return False
+    selected = json.loads((folder / "selected.json").read_text())
+    planned = {trial["trial_id"] for arm in selected.values() for trial in arm["planned"]}
+    return any((folder / "trials" / name / "progress.json").exists() for name in planned)
+
+
+def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(
+    digits: Path, tmp_path: Path
+) -> None:
+    path = study_file(tmp_path)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    plan = dirtune.plan(path, data=digits, results=killed)
+    assert plan.total == TRIALS
+    command = [
+        sys.executable, "-m", "dirtune.cli", "sweep", path,
+        "--data", str(digits), "--results", str(killed),
+    ]  # fmt: skip
+    kill_once_selected(command, killed / "tuned")
+    resumed = dirtune.resume("tuned", data=digits, results=killed)
+    assert (dict(resumed.crashed), resumed.left) == ({}, 0)
+    assert resumed.reused + resumed.run["complete"] == TRIALS
+    done = dirtune.sweep(path, data=digits, results=undisturbed)
+    assert (done.run, done.left) == ({"complete": TRIALS}, 0)
+    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
+    chosen = [(folder / "tuned/selected.json").read_text() for folder in (killed, undisturbed)]
+    assert chosen[0] == chosen[1]
+    trials = rows("arm, replicate, seed", undisturbed)
+    assert trials["arm"].value_counts().to_dict() == {
+        "conr": 6, "lds": 6, "lds@transfer": 2, "vanilla": 2
+    }  # fmt: skip
+    assert (trials["replicate"] == -1).sum() == 8
+    again = dirtune.sweep(path, data=digits, results=undisturbed)
+    assert (again.run, again.reused, again.left) == ({}, TRIALS, 0)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_scheduler_stops_trials_of_the_search_and_none_that_confirms_it(
+    digits: Path, tmp_path: Path, scheduler: str
+) -> None:
+    search = {
+        **STUDY["search"], "trials": 8, "transfer": "none",
+        "scheduler": {"name": scheduler, "grace_epochs": 1},
+    }  # fmt: skip
+    path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
+    done = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert done.left == 0
+    trials = rows("replicate, status, epochs_run", tmp_path)
+    tried, confirming = trials[trials["replicate"] == -1], trials[trials["replicate"] != -1]
+    assert (len(tried), len(confirming)) == (8, 2)
+    assert (tried["status"] == "pruned").any()
+    assert (tried["status"] == "complete").any()
+    assert set(confirming["status"]) == {"complete"}
+    assert set(confirming["epochs_run"]) == {4}
