@@ -103,7 +103,7 @@ class ResidentGroup:
             if ready:
                 return ray.get(answer)  # type: ignore[no-any-return]
             if not self._thread.is_alive():
-                raise RuntimeError("the training group ended") from self._failure
+                raise self._failure or RuntimeError("the training group ended")
 
     def _fit(self) -> None:
         try:

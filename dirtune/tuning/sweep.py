@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -22,18 +22,21 @@ from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
-from dirtune.results.schema import Status
+from dirtune.results.schema import ErrorClass, Status
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
-from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
-from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
+from dirtune.tuning.search import Agenda, Ending, optuna_name
+from dirtune.tuning.stop import stoppable
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
+from dirtune.tuning.tune_run import run_with_tune
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml, read_text
 
@@ -48,8 +51,13 @@ class SweepSummary:
     reused: int  # recorded before
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
-    crashed: Mapping[str, str]  # trials whose worker died, and why
-    left: int  # trials that are not recorded now
+    crashed: Mapping[
+        str, str
+    ]  # trials that failed now because their worker died or raised, and why
+    left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
+    stopped: str | None = (
+        None  # what asked the sweep to end before its agenda: a signal, or `dirtune stop`
+    )
 
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
@@ -79,7 +87,7 @@ def sweep(
     """
     path = find_study(study)
     claim = _claim(read_text(path), str(path), data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), view or Silent(), ALWAYS)
 
 
 def resume(
@@ -87,13 +95,19 @@ def resume(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
+    retry: Sequence[str] = (),
     view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
 
+    Args:
+        retry: failed trials to run again, by error class (`out_of_memory`, `nan`, `code`), or all as `failed`; those that
+            failed by `infrastructure` always are.
+
     Raises:
-        InputError: there is no such sweep, or the data have changed since.
+        InputError: there is no such sweep, or the data have changed since, or no such error class.
     """
+    classes = classes_to_retry(retry)
     name = load_study(study).name if study.endswith((".yaml", ".yml")) else study
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
@@ -106,7 +120,7 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
-    return _complete(claim, Storage.at(data), view or Silent())
+    return _complete(claim, Storage.at(data), view or Silent(), classes)
 
 
 def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
@@ -131,8 +145,10 @@ def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Pl
     )  # fmt: skip
 
 
-def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
-    """Run what is not recorded yet."""
+def _complete(
+    claim: Claim, data: Storage, view: View, classes: frozenset[ErrorClass]
+) -> SweepSummary:
+    """Run what is not recorded yet, and again what failed with an error of these classes."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
@@ -140,9 +156,11 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
         cluster = ray.cluster_resources()
         found = _plan(claim, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
         # Only now: a study that does not fit the cluster leaves nothing behind.
-        with held(folder), _optuna_storage(folder) as storage:
+        with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
             claim.forget_changed_searches(storage)
             claim.take()
+            searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
+            reopen(folder, classes, storage, searches)
             endings = _recorded_endings(folder)
             for trial_id in endings:
                 tidy(folder, trial_id)
@@ -150,8 +168,8 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
             )  # fmt: skip
-            driver = Driver(agenda, folder, view, found.concurrent)
-            view.begin(found)
+            driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
+            view.begin(replace(found, recorded=len(endings)))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, folder, data)
                 run_with_tune(study, driver, settings, materialise(data, manifest))
@@ -159,7 +177,8 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(endings) - sum(driver.counts.values())),
+        left=max(0, found.total - len(endings) - sum(driver.counts.values())) + len(driver.to_retry),
+        stopped=watch.reason,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
-JOB = "job"
+JOB, HANDED_BACK = "job", "handed_back"
 
 
 class TrialWorker(tune.Trainable):
@@ -54,7 +54,8 @@ def _job_in(config: dict[str, Any]) -> TrialJob:
 
 
 def _for_tune(result: StepResult) -> dict[str, Any]:
-    values: dict[str, Any] = {EPOCH: result.epoch, "done": result.status is not None}
+    ended = result.handed_back or result.status is not None
+    values: dict[str, Any] = {EPOCH: result.epoch, "done": ended, HANDED_BACK: result.handed_back}
     if result.objective is not None:
         values[OBJECTIVE] = result.objective
     return {**values, "status": result.status, "best_objective": result.best_objective}
