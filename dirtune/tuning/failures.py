@@ -19,7 +19,7 @@ from datetime import datetime
 
 import torch
 import torch.distributed as dist
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
 from dirtune.errors import NonFiniteLoss
@@ -92,6 +92,8 @@ def _class_of(error: BaseException) -> ErrorClass:
     no_memory = isinstance(error, MemoryError | OutOfMemoryError | torch.OutOfMemoryError)
     if no_memory or (_is_bare(error) and _NO_MEMORY.search(str(error))):
         return "out_of_memory"
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return "code"  # nothing but imports happens there
     if isinstance(error, RayError | OSError | dist.DistError):
         return "infrastructure"
     return "infrastructure" if _is_bare(error) and _NO_PEER.search(str(error)) else "code"

@@ -51,13 +51,9 @@ class SweepSummary:
     reused: int  # recorded before
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
-    crashed: Mapping[
-        str, str
-    ]  # trials that failed now because their worker died or raised, and why
+    crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
     left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
-    stopped: str | None = (
-        None  # what asked the sweep to end before its agenda: a signal, or `dirtune stop`
-    )
+    stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
 
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
@@ -162,8 +158,9 @@ def _complete(
             searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
             reopen(folder, classes, storage, searches)
             endings = _recorded_endings(folder)
-            for trial_id in endings:
-                tidy(folder, trial_id)
+            for trial_id, ending in endings.items():
+                if ending.status != "failed":  # what these may still need their class has decided
+                    tidy(folder, trial_id)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
