@@ -16,7 +16,7 @@ from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
-JOB, HANDED_BACK = "job", "handed_back"
+JOB, HANDED_BACK, RESERVATION = "job", "handed_back", "reservation"
 
 
 class TrialWorker(tune.Trainable):
@@ -67,4 +67,7 @@ def _for_tune(result: StepResult) -> dict[str, Any]:
     values: dict[str, Any] = {EPOCH: result.epoch, "done": ended, HANDED_BACK: result.handed_back}
     if result.objective is not None:
         values[OBJECTIVE] = result.objective
-    return {**values, "status": result.status, "best_objective": result.best_objective}
+    return {
+        **values, "status": result.status, "best_objective": result.best_objective,
+        RESERVATION: result.reservation,
+    }  # fmt: skip

@@ -23,9 +23,10 @@ from ray.tune.search import Searcher
 from dirtune.data.stream import Blocks
 from dirtune.interrupts import handlers_put_back
 from dirtune.tuning.driver import Driver
+from dirtune.tuning.reservations import Reservations
 from dirtune.tuning.scheduler import ARM, build_scheduler
 from dirtune.tuning.study import ResolvedStudy
-from dirtune.tuning.trainable import JOB, TrialWorker
+from dirtune.tuning.trainable import JOB, RESERVATION, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
 WORKER_RESTARTS = (
@@ -41,7 +42,8 @@ def run_with_tune(
     Raises:
         KeyboardInterrupt: the second Ctrl-C; the workers are killed, and what they have written is what `resume` goes on from.
     """
-    events = _Events(driver)
+    groups = Reservations(settings.resources, settings.workers) if settings.workers > 1 else None
+    events = _Events(driver, groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         _tune_settings(driver.concurrent),
@@ -49,7 +51,7 @@ def run_with_tune(
     ):
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(TrialWorker, settings=settings, blocks=blocks), _resources(study)
+                tune.with_parameters(TrialWorker, settings=settings, blocks=blocks), _resources(settings)
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_Suggestions(driver), scheduler=build_scheduler(study), num_samples=-1,
@@ -65,6 +67,9 @@ def run_with_tune(
         except KeyboardInterrupt:
             events.kill_workers()
             raise
+        finally:
+            if groups is not None:
+                groups.give_back_all()
 
 
 class _Suggestions(Searcher):
@@ -95,8 +100,8 @@ class _Suggestions(Searcher):
 class _Events(tune.Callback):
     """Tune's events, passed on to the driver."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, groups: Reservations | None) -> None:
+        self._driver, self._groups = driver, groups
         self._trials: list[Trial] = []
 
     def kill_workers(self) -> None:
@@ -113,15 +118,21 @@ class _Events(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self._driver.training(trial.config[JOB])
+        if self._groups is not None:
+            self._groups.start(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self._driver.recovering(trial.config[JOB])
+        if self._groups is not None:
+            self._groups.lose(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        if self._groups is not None:
+            self._groups.report(trial.trial_id, result[RESERVATION])
         self._driver.epoch(trial.config[JOB], result)
 
     def on_trial_complete(
@@ -134,6 +145,8 @@ class _Events(tune.Callback):
     ) -> None:
         error = trial.get_pickled_error() or trial.get_error() or RuntimeError("the worker died")
         self._driver.crash(trial.config[JOB], error)
+        if self._groups is not None:
+            self._groups.lose(trial.trial_id)
 
 
 class _Stopped(tune.Stopper):
@@ -149,16 +162,10 @@ class _Stopped(tune.Stopper):
         return self._driver.is_stopped
 
 
-def _resources(study: ResolvedStudy) -> tune.PlacementGroupFactory:
+def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial; a group reserves its own, and `capacity` has counted it."""
-    need = study.study.resources
-    if need.workers > 1:
-        return tune.PlacementGroupFactory(
-            [{"memory": 1}]
-        )  # one byte: Tune refuses to reserve nothing
-    return tune.PlacementGroupFactory(
-        [{"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}]
-    )
+    one_byte = {"memory": 1.0}  # Tune refuses to reserve nothing
+    return tune.PlacementGroupFactory([one_byte if settings.workers > 1 else settings.resources])
 
 
 def _trial_name(trial: Trial) -> str:

@@ -34,6 +34,11 @@ class WorkerSettings:
     checkpoint_seconds: float = 10.0
     residency: Residency | None = None  # none: measured when a worker starts
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker is given by Ray."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
@@ -47,6 +52,7 @@ class StepResult:
     best_objective: float | None
     status: Status | None
     handed_back: bool = False
+    reservation: str | None = None  # of a group: what it holds (`dirtune.tuning.reservations`)
     values: dict[str, float] = field(default_factory=dict)
 
 
