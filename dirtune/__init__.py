@@ -22,6 +22,7 @@ _HOMES = {
     "report": "dirtune.results.report.page:report",
     "resume": "dirtune.tuning.sweep:resume",
     "status": "dirtune.results.status:status",
+    "stop": "dirtune.tuning.stop:stop",
     "sweep": "dirtune.tuning.sweep:sweep",
     "table": "dirtune.results.tables.table:arm_table",
     "tensorboard": "dirtune.results.tensorboard:write_logs",

@@ -69,6 +69,9 @@ def status_table(status: SweepStatus) -> Table:
             "\n".join("-" if trial.objective is None else f"{trial.objective:.4g}" for trial in started),
             "\n".join(f"{trial.seconds_since_sign:.0f} s ago" for trial in started),
         )  # fmt: skip
+    if status.failures:
+        classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))
+        table.caption = f"failed: {classes}; `dirtune resume --retry CLASS` runs them again"
     return table
 
 
@@ -108,10 +111,13 @@ def summary_text(summary: SweepSummary) -> str:
     )
     reused = f"{summary.reused} reused{_orphans(summary.orphaned)}"
     text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
-    if summary.left:
+    if summary.stopped is not None:
+        text += f"\nStopped by {summary.stopped} when every running trial had finished its epoch."
+    if summary.crashed:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
-        lost = f"{len(summary.crashed)} trials lost their worker ({reasons}); " if reasons else ""
-        text += f"\n{lost}{summary.left} trials are left, `dirtune resume` continues them."
+        text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
+    if summary.left:
+        text += f"\n{summary.left} trials are left, `dirtune resume` continues them."
     return text
 
 
@@ -155,6 +161,12 @@ class SweepView:
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         best = "" if objective is None else f" {objective:.4g}"
         self._bar.update(self._task, description=f"{job.arm}/{job.config.seed} epoch {epoch}{best}")
+
+    def stopping(self, reason: str) -> None:
+        self._console.out(
+            f"{reason}: every running trial finishes its epoch, then the sweep ends; Ctrl-C ends it at once",
+            highlight=False,
+        )
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
         self._done += 1

@@ -1,4 +1,8 @@
-"""Ctrl-C that is not lost, although a library catches the exception in a callback, or leaves its own handler behind."""
+"""Ctrl-C that is not lost, although a library catches the exception in a callback, or leaves its own handler behind.
+
+`noticed_interrupts` is for work that is given up at once, `first_is_noticed` for work that ends in good order when it is
+asked to, and at once when it is asked again.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,26 @@ def noticed_interrupts() -> Iterator[Callable[[], None]]:
         if _may_handle():
             signal.signal(signal.SIGINT, notice)
         yield raise_if_pressed
+
+
+@contextmanager
+def first_is_noticed(*signals: signal.Signals) -> Iterator[Callable[[], signal.Signals | None]]:
+    """The first of these signals is only noticed, and told by the function that this gives; the second raises.
+
+    What the second raises is `KeyboardInterrupt`, whichever of the signals it is. Outside of the main thread, which alone may
+    handle signals, nothing is noticed.
+    """
+    noticed: list[signal.Signals] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        if noticed:
+            raise KeyboardInterrupt
+        noticed.append(signal.Signals(number))
+
+    with handlers_put_back(*signals):
+        for each in signals if _may_handle() else ():
+            signal.signal(each, notice)
+        yield lambda: noticed[0] if noticed else None
 
 
 @contextmanager

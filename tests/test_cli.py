@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,12 +20,14 @@ import yaml
 
 from dirtune import cli
 from dirtune.losses import TERMS
+from dirtune.tuning.holder import held
+from dirtune.tuning.stop import STOP
 from dirtune.tuning.sweep import SweepSummary
 from tests.results.records import record, write_study
 
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list", "compact", "report", "tensorboard",
+    "list", "compact", "report", "tensorboard", "stop",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -194,6 +197,12 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
      ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
     (["resume", "quickstart", "--results", "@empty"],
      ["@empty: no sweep of this study to resume, got 'quickstart'"]),
+    (["resume", "study", "--results", "@store", "--retry", "nans"],
+     ["--retry: unknown class of failures, got 'nans'; known: code, failed, ", "did you mean 'nan'?"]),
+    (["stop", "stduy", "--results", "@store"],
+     ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
+    (["stop", "study", "--results", "@store"],
+     ["@store/study: is not being swept, so there is nothing to stop; running below @store: nothing"]),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file stands where a folder should be.
     (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
@@ -553,3 +562,41 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
     outcome = call(verb, "quickstart")
     assert outcome.code == 1
     assert "`dirtune resume` continues them" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("stopped", "left", "code"),
+    [("SIGINT", 2, 130), ("SIGTERM", 2, 143), ("`dirtune stop`", 2, 1), ("SIGINT", 0, 0)],
+)
+def test_a_sweep_that_was_stopped_says_by_what_and_ends_with_a_code_of_its_own(
+    call: Call, monkeypatch: pytest.MonkeyPatch, stopped: str, left: int, code: int
+) -> None:
+    summary = SweepSummary(
+        folder="f", reused=0, orphaned=0, run={}, crashed={}, left=left, stopped=stopped
+    )
+    monkeypatch.setattr("dirtune.tuning.sweep.sweep", lambda *_, **__: summary)
+    outcome = call("sweep", "quickstart")
+    assert outcome.code == code
+    assert f"Stopped by {stopped} when every running trial had finished its epoch." in outcome.out
+
+
+def test_a_sweep_that_was_interrupted_twice_says_how_to_go_on_without_a_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dirtune.tuning.sweep.resume", interrupted)
+    outcome = call("resume", "quickstart")
+    assert (outcome.code, outcome.err) == (130, "")
+    assert "`dirtune resume` goes on from there" in outcome.out
+
+
+def test_stop_names_whom_it_has_asked(call: Call, tmp_path: Path) -> None:
+    folder = write_study(tmp_path, [], reference="vanilla", arms=["vanilla"])
+    with held(folder):
+        outcome = call("stop", "study", "--results", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"asked process {os.getpid()} on ")
+    assert "`dirtune resume study` goes on from there" in outcome.out
+    assert folder.exists(STOP)

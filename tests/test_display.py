@@ -128,6 +128,15 @@ def test_status_shows_counts_by_arm_and_the_started_trials_with_their_last_sign(
     assert cells(text, "1/10") == ["1/10", "-", "3600 s ago"]
 
 
+def test_status_counts_failures_by_class_and_says_how_to_run_them_again() -> None:
+    state = SweepStatus(
+        study="tiny", planned={"a": 4}, recorded={("a", "failed"): 3}, started=(),
+        failures={"nan": 1, "code": 2},
+    )  # fmt: skip
+    last = shown(status_table(state)).strip().splitlines()[-1]
+    assert last == "failed: 2 code, 1 nan; `dirtune resume --retry CLASS` runs them again"
+
+
 def test_a_catalogue_names_its_kind_and_every_entry() -> None:
     text = shown(catalogue_table("losses", {"l1": "Absolute error.", "mse": "Squared error."}))
     assert text.splitlines()[0].strip() == "losses"
@@ -153,13 +162,18 @@ def test_a_summary_counts_what_ran_and_says_where_it_is() -> None:
     assert summary_text(summary()).startswith("nothing to run; 2 reused.")
 
 
-def test_a_summary_of_lost_workers_gives_the_reason_and_names_resume() -> None:
+def test_a_summary_of_exceptions_gives_the_reason_and_names_resume() -> None:
     crashed = {"a1": "the worker died (out of memory)", "b2": "the worker died (out of memory)"}
-    first, second = summary_text(summary(crashed=crashed, left=5)).splitlines()
+    first, second, third = summary_text(summary(crashed=crashed, left=5)).splitlines()
     assert first.startswith("nothing to run")
-    assert second.startswith("2 trials lost their worker (the worker died (out of memory));")
-    assert "5 trials are left" in second
-    assert "`dirtune resume`" in second
+    assert second == "2 trials failed with an exception: the worker died (out of memory)."
+    assert third == "5 trials are left, `dirtune resume` continues them."
+
+
+def test_a_summary_of_a_stopped_sweep_says_what_stopped_it() -> None:
+    _, second, third = summary_text(summary(stopped="SIGTERM", left=1)).splitlines()
+    assert second == "Stopped by SIGTERM when every running trial had finished its epoch."
+    assert "1 trials are left" in third
 
 
 def test_a_single_run_says_what_it_came_to() -> None:

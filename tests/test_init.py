@@ -17,7 +17,7 @@ from dirtune.cli import app
 CALLS = {
     "ingest": "root", "inspect": "root", "train": "results", "plan": "results", "sweep": "results",
     "resume": "results", "status": "results", "query": "root", "table": "root", "plot": "root",
-    "compact": "results", "report": "root", "tensorboard": "results",
+    "compact": "results", "report": "root", "tensorboard": "results", "stop": "results",
 }  # fmt: skip
 
 

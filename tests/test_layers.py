@@ -98,7 +98,7 @@ def test_losses_models_and_the_loop_know_no_ray() -> None:
             assert "ray" not in {name.split(".")[0] for name in imports_of(path)}, path
 
 
-@pytest.mark.parametrize("verb", ["table", "query", "status", "plot", "compact", "report"])
+@pytest.mark.parametrize("verb", ["table", "query", "status", "plot", "compact", "report", "stop"])
 def test_reading_results_loads_neither_torch_nor_ray(verb: str) -> None:
     script = f"import sys, dirtune; dirtune.{verb}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(

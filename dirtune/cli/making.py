@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,11 +126,30 @@ def sweep(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "res
 
 
 @app.command()
-def resume(study: SweepName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
-    """Continue a sweep that was interrupted or killed."""
+def resume(
+    study: SweepName,
+    data: DataRoot = "data",
+    results: ResultsRoot = "results",
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."
+        ),
+    ] = None,
+) -> None:
+    """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as call
 
-    _drive(call, study, data, results)
+    _drive(partial(call, retry=retry or []), study, data, results)
+
+
+@app.command()
+def stop(study: SweepName, results: ResultsRoot = "results") -> None:
+    """Ask a running sweep to finish the epoch of every trial, write everything, and end."""
+    from dirtune.tuning.stop import stop as call
+
+    who = call(study, results=results)
+    show(f"asked {who} to end; `dirtune resume {study}` goes on from there")
 
 
 @app.command()
@@ -165,10 +186,21 @@ def list_(
 
 
 def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
-    """Run a sweep in view; exit code 1 if trials are left."""
+    """Run a sweep in view; exit code 1 if trials are left, and a signal's own (130, 143) if it has ended the sweep."""
     from dirtune.display import SweepView, summary_text
 
-    with SweepView(console()) as view:
-        summary = call(study, data=data, results=results, view=view)
+    try:
+        with SweepView(console()) as view:
+            summary = call(study, data=data, results=results, view=view)
+    except KeyboardInterrupt:
+        show("interrupted; nothing that was written is lost, `dirtune resume` goes on from there")
+        raise typer.Exit(128 + signal.SIGINT) from None
     show(summary_text(summary))
-    raise typer.Exit(1 if summary.left else 0)
+    raise typer.Exit(_exit_code(summary))
+
+
+def _exit_code(summary: SweepSummary) -> int:
+    if not summary.left:
+        return 0
+    signals = {each.name: 128 + each for each in (signal.SIGINT, signal.SIGTERM)}
+    return signals.get(summary.stopped or "", 1)

@@ -100,7 +100,7 @@ def _read(storage: Storage, name: str, columns: Sequence[str] | None) -> pa.Tabl
         return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
     version = (table.schema.metadata or {}).get(VERSION_KEY, b"1").decode()
     if version not in READABLE_VERSIONS:
-        known = " and ".join(READABLE_VERSIONS)
+        known = ", ".join(READABLE_VERSIONS)
         rule = f"has schema version {version}, but this dirtune reads {known}"
         return Fault(where=storage.path(name), rule=rule)
     return table

@@ -10,7 +10,8 @@ data set, and an average over rows is one over elements, as the losses and metri
 holds the means over an image's labelled pixels, because the pixels of a trial would be tens of millions of rows.
 
 Version 2 has `component` in `predictions`. It is null for labels of one dimension, the only ones of version 1, so that files
-of version 1, which lack the column, read as what they are.
+of version 1, which lack the column, read as what they are. Version 3 has `error_class` in `trials`. It is null where a trial
+has not failed, and in files of older versions, of which every failed trial had a loss that was not finite.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
 TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
 """Written in this order: trials/ commits."""
 REGIONS = ("all", "many", "medium", "few")
 Status = Literal["complete", "pruned", "failed"]
+ErrorClass = Literal["out_of_memory", "nan", "infrastructure", "code"]
 TUNING = -1  # replicate of the trials of a search whose selection is trained on the study's seeds
 
 TRIALS = pa.schema(
@@ -41,6 +43,7 @@ TRIALS = pa.schema(
         "seed": pa.int64(),
         "status": pa.string(),  # complete, pruned, failed
         "error": pa.string(),
+        "error_class": pa.string(),  # of a failed trial: out_of_memory, nan, infrastructure, code
         "error_term": pa.string(),  # the loss term that was not finite
         "error_epoch": pa.int64(),
         "epochs_planned": pa.int64(),

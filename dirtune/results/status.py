@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class SweepStatus:
     planned: Mapping[str, int]  # trials by arm
     recorded: Mapping[tuple[str, str], int]  # by arm and status
     started: tuple[StartedTrial, ...]
+    failures: Mapping[str, int] = field(default_factory=dict)  # failed trials by error class
 
     @property
     def total(self) -> int:
@@ -62,23 +63,37 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     Raises:
         InputError: there is no sweep of that name below `results`.
     """
-    root = Storage.at(results)
-    folder = root.below(study)
-    if not folder.exists(STUDY_FILE):
-        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
-        raise InputError(
-            Fault(where=str(results), rule="no sweep of this name", got=study, known=known)
-        )
+    folder = sweep_folder(study, results=results)
     plans = read_study(folder).plans
-    trials = read_table(folder, "trials")
+    trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
+    classes = Counter(
+        row["error_class"] or "nan"  # the one failure that files without the column record
+        for row in trials.to_pylist()
+        if row["status"] == "failed"
+    )
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
     ended = set(trials["trial_id"].to_pylist())
     started = [_started(folder, name) for name in folder.folders("trials") if name not in ended]
     return SweepStatus(
-        study=study, recorded=recorded,
+        study=study, recorded=recorded, failures=classes,
         planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
     )  # fmt: skip
+
+
+def sweep_folder(study: str, *, results: str | Path = "results") -> Storage:
+    """The folder of a sweep.
+
+    Raises:
+        InputError: there is no sweep of that name below `results`.
+    """
+    root = Storage.at(results)
+    if not root.exists(f"{study}/{STUDY_FILE}"):
+        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
+        raise InputError(
+            Fault(where=str(results), rule="no sweep of this name", got=study, known=known)
+        )
+    return root.below(study)
 
 
 def _started(folder: Storage, trial_id: str) -> StartedTrial | None:

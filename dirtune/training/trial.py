@@ -141,6 +141,16 @@ class TrialRun:
             self._fail(error, before)
         return self.training.history[-1] if self.training.history else {}
 
+    def checkpoint(self) -> None:
+        """Write what this trial goes on from when it is started again; on rank 0, after an epoch."""
+        state = {
+            "training": self.training.state(),
+            "overhead": self._overhead,
+            "started_at": self._started_at,
+        }
+        save_checkpoint(self._folder, state)
+        self._checkpointed_at = time.perf_counter()
+
     def _continue(self) -> None:
         state = load_checkpoint(self._folder, self.training.data.device)
         if state is None:
@@ -154,15 +164,8 @@ class TrialRun:
         if not self.ranks.is_first:
             return
         self._folder.write(PROGRESS, _json(vars(self._progress())))
-        if time.perf_counter() - self._checkpointed_at < self._checkpoint_seconds:
-            return
-        state = {
-            "training": self.training.state(),
-            "overhead": self._overhead,
-            "started_at": self._started_at,
-        }
-        save_checkpoint(self._folder, state)
-        self._checkpointed_at = time.perf_counter()
+        if time.perf_counter() - self._checkpointed_at >= self._checkpoint_seconds:
+            self.checkpoint()
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
@@ -176,8 +179,8 @@ class TrialRun:
         self.error = str(error)
         self._account(spent_before)
         record = self._progress().record(
-            "failed", error=str(error), error_term=error.term, error_epoch=error.epoch
-        )
+            "failed", error=str(error), error_class="nan", error_term=error.term, error_epoch=error.epoch,
+        )  # fmt: skip
         self._record(record)
 
     def _record(self, record: TrialRecord) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dirtune.data.stream import Blocks
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.reservations import own_reservation
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings
 
 STEP, CLOSE = "step", "close"
@@ -70,7 +72,7 @@ class ResidentGroup:
             torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=settings.workers, use_gpu=bool(settings.gpus),
-                resources_per_worker={"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})},
+                resources_per_worker=settings.resources,
             ),
             run_config=RunConfig(storage_path=self._logs.name, failure_config=FailureConfig(max_failures=0)),
         )  # fmt: skip
@@ -103,7 +105,7 @@ class ResidentGroup:
             if ready:
                 return ray.get(answer)  # type: ignore[no-any-return]
             if not self._thread.is_alive():
-                raise RuntimeError("the training group ended") from self._failure
+                raise self._failure or RuntimeError("the training group ended")
 
     def _fit(self) -> None:
         try:
@@ -122,7 +124,7 @@ def _serve(config: dict[str, Any]) -> None:
     while (command := ray.get(mailbox.receive.remote(number))) != CLOSE:
         result = None
         if command == STEP:
-            result = worker.step()
+            result = replace(worker.step(), reservation=own_reservation())
         else:
             worker.start(command)
         if ranks.is_first:

@@ -33,15 +33,20 @@ def refuse_if_held(folder: Storage) -> None:
     Raises:
         InputError: one does; it is named.
     """
+    who = sweeper(folder)
+    if who is None:
+        return
+    rule = f"is being swept by {who}; wait for it, or `dirtune stop` it and go on with `dirtune resume`"
+    raise InputError(Fault(where=folder.path(), rule=rule))
+
+
+def sweeper(folder: Storage) -> str | None:
+    """Who sweeps a study now: process, host and since when; none: nobody does."""
     holder = _holder(folder)
     if holder is None or not _is_alive(holder):
-        return
+        return None
     since = datetime.fromtimestamp(holder["started"]).isoformat(" ", "seconds")
-    rule = (
-        f"is being swept by process {holder['pid']} on {holder['host']} since {since}; "
-        "wait for it, or end it and go on with `dirtune resume`"
-    )
-    raise InputError(Fault(where=folder.path(), rule=rule))
+    return f"process {holder['pid']} on {holder['host']} since {since}"
 
 
 @contextmanager

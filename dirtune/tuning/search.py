@@ -122,7 +122,7 @@ class ArmSearch:
         self._optuna.tell(trial, values, state=state)
 
     def lose(self, trial_id: str) -> None:
-        """The worker of a trial has died; it stays open until the sweep is resumed."""
+        """The worker of a trial has died; nothing is selected before the sweep is resumed, which tries it again."""
         self.has_lost = self.has_lost or trial_id in self._open
 
     def _forget_nameless(self) -> None:
@@ -212,7 +212,11 @@ class Agenda:
 
     def _confirm(self) -> None:
         """Train what the searches that have settled since have selected."""
-        settled = [arm for arm in self._unconfirmed if self.searches[arm].is_settled]
+        settled = [
+            arm
+            for arm in self._unconfirmed
+            if self.searches[arm].is_settled and not self.searches[arm].has_lost
+        ]
         for arm in sorted(settled, key=list(self.searches).index):
             self._unconfirmed.remove(arm)
             selected = self.searches[arm].selected()

@@ -10,8 +10,8 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -23,7 +23,7 @@ from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
-from dirtune.results.schema import Status
+from dirtune.results.schema import ErrorClass, Status
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
@@ -31,14 +31,17 @@ from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
-from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.files import find_study, is_file_name
 from dirtune.tuning.holder import held, refuse_if_held
-from dirtune.tuning.optuna_studies import recall_searches
+from dirtune.tuning.optuna_studies import optuna_name, recall_searches
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
+from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
+from dirtune.tuning.stop import stoppable
 from dirtune.tuning.study import ResolvedStudy, load_study, resolve
+from dirtune.tuning.tune_run import run_with_tune
 from dirtune.tuning.warm_start import first_configurations
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml
@@ -54,8 +57,9 @@ class SweepSummary:
     reused: int  # recorded before
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
-    crashed: Mapping[str, str]  # trials whose worker died, and why
-    left: int  # trials that are not recorded now
+    crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
+    left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
+    stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
 
 
 def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
@@ -85,7 +89,7 @@ def sweep(
     """
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
-    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent(), ALWAYS)
 
 
 def resume(
@@ -93,13 +97,19 @@ def resume(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
+    retry: Sequence[str] = (),
     view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
 
+    Args:
+        retry: failed trials to run again, by error class (`out_of_memory`, `nan`, `code`), or all as `failed`; those that
+            failed by `infrastructure` always are.
+
     Raises:
-        InputError: there is no such sweep, or the data have changed since.
+        InputError: there is no such sweep, or the data have changed since, or no such error class.
     """
+    classes = classes_to_retry(retry)
     name = load_study(study).name if is_file_name(study) else study
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
@@ -112,7 +122,7 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
-    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent())
+    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent(), classes)
 
 
 def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
@@ -141,8 +151,10 @@ def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Pl
     )  # fmt: skip
 
 
-def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> SweepSummary:
-    """Run what is not recorded yet."""
+def _complete(
+    claim: Claim, data: Storage, results: Storage, view: View, classes: frozenset[ErrorClass]
+) -> SweepSummary:
+    """Run what is not recorded yet, and again what failed with an error of these classes."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
@@ -150,12 +162,15 @@ def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> Swee
         cluster = ray.cluster_resources()
         found = _plan(claim, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
         # Only now: a study that does not fit the cluster leaves nothing behind.
-        with held(folder), _optuna_storage(folder) as storage:
+        with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
             claim.forget_changed_searches(storage)
             claim.take()
+            searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
+            reopen(folder, classes, storage, searches)
             endings = _recorded_endings(folder)
-            for trial_id in endings:
-                tidy(folder, trial_id)
+            for trial_id, ending in endings.items():
+                if ending.status != "failed":  # what these may still need their class has decided
+                    tidy(folder, trial_id)
             recall_searches(folder, study, storage)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
@@ -164,8 +179,8 @@ def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> Swee
                 measured=functools.partial(secondary_objectives, folder, study),
                 on_selected=functools.partial(confirm, folder),
             )  # fmt: skip
-            driver = Driver(agenda, folder, view, found.concurrent)
-            view.begin(found)
+            driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
+            view.begin(replace(found, recorded=len(endings)))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, folder, data)
                 run_with_tune(study, driver, settings, materialise(data, manifest))
@@ -173,7 +188,9 @@ def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> Swee
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection),
+        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection)
+        + len(driver.to_retry),
+        stopped=watch.reason,
     )  # fmt: skip
 
 

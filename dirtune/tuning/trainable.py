@@ -16,25 +16,30 @@ from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, JOB, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
+HANDED_BACK, RESERVATION = "handed_back", "reservation"
+
 
 class TrialWorker(tune.Trainable):
     """Runs the trials of a sweep, one at a time, in its own process or on a resident group."""
 
-    _worker: ResidentWorker | ResidentGroup
+    # All work is done in `step`: what is raised there arrives at the driver as it was, not as an actor that did not start,
+    # and a sweep that is asked to end while a group starts is waited for as for an epoch.
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings, blocks: Blocks) -> None:
-        if settings.workers > 1:
-            self._worker = ResidentGroup(settings, blocks)
-        else:
-            self._worker = ResidentWorker(settings, blocks, local_device(settings.gpus))
-        self._worker.start(_job_in(config))
+        self._settings, self._blocks = settings, blocks
+        self._worker: ResidentWorker | ResidentGroup | None = None
+        self._next: TrialJob | None = config[JOB]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._worker.start(_job_in(new_config))
+        self._next = new_config[JOB]
         return True
 
     def step(self) -> dict[str, Any]:
-        return _for_tune(self._worker.step())
+        worker = self._started_worker()
+        if self._next is not None:
+            worker.start(self._next)
+            self._next = None
+        return _for_tune(worker.step())
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
@@ -43,16 +48,26 @@ class TrialWorker(tune.Trainable):
         """Nothing to load: a trial finds its own checkpoint when it starts."""
 
     def cleanup(self) -> None:
-        self._worker.close()
+        if self._worker is not None:
+            self._worker.close()
 
-
-def _job_in(config: dict[str, Any]) -> TrialJob:
-    job: TrialJob = config[JOB]
-    return job
+    def _started_worker(self) -> ResidentWorker | ResidentGroup:
+        if self._worker is None:
+            settings = self._settings
+            self._worker = (
+                ResidentGroup(settings, self._blocks)
+                if settings.workers > 1
+                else ResidentWorker(settings, self._blocks, local_device(settings.gpus))
+            )
+        return self._worker
 
 
 def _for_tune(result: StepResult) -> dict[str, Any]:
-    values: dict[str, Any] = {EPOCH: result.epoch, "done": result.status is not None}
+    ended = result.handed_back or result.status is not None
+    values: dict[str, Any] = {EPOCH: result.epoch, "done": ended, HANDED_BACK: result.handed_back}
     if result.objective is not None:
         values[OBJECTIVE] = result.objective
-    return {**values, "status": result.status, "best_objective": result.best_objective}
+    return {
+        **values, "status": result.status, "best_objective": result.best_objective,
+        RESERVATION: result.reservation,
+    }  # fmt: skip

@@ -18,6 +18,7 @@ from dirtune.results.schema import Status
 from dirtune.storage import Storage
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.tuning.stop import is_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,25 @@ class WorkerSettings:
     residency: Residency | None = None  # none: measured when a worker starts
     representations: int = 0  # test samples of a trial whose representations are kept
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker is given by Ray."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One epoch of a trial as the driver sees it; `status` is set when the trial has been recorded."""
+    """One epoch of a trial as the driver sees it; `status` is set when the trial has been recorded.
+
+    `handed_back`: the sweep shall end, and the trial goes on from its checkpoint when the sweep is resumed.
+    """
 
     epoch: int
     objective: float | None
     best_objective: float | None
     status: Status | None
+    handed_back: bool = False
+    reservation: str | None = None  # of a group: what it holds (`dirtune.tuning.reservations`)
     values: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,13 +91,18 @@ class ResidentWorker:
         )  # fmt: skip
 
     def step(self) -> StepResult:
-        """Run one epoch of the current trial."""
+        """Run one epoch of the current trial; then hand the trial back if the sweep shall end."""
         assert self._trial is not None, "start() comes first"
         values = self._trial.step()
+        handed_back = (
+            self._ranks.is_first and self._trial.status is None and is_asked(self._settings.study)
+        )
+        if handed_back:
+            self._trial.checkpoint()
         self._idle_since = time.perf_counter()
         training = self._trial.training
         return StepResult(
-            epoch=training.epoch, status=self._trial.status, values=values,
+            epoch=training.epoch, status=self._trial.status, handed_back=handed_back, values=values,
             objective=values.get(training.config.objective.name),
             best_objective=training.best_objective,
         )  # fmt: skip

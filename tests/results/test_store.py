@@ -165,7 +165,7 @@ def test_files_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     table = pq.ParquetFile(path).read()
     pq.write_table(table.replace_schema_metadata({"dirtune.schema_version": "99"}), path)
 
-    with pytest.raises(InputError, match=r"a-0.parquet: has schema version 99, .* reads 1 and 2"):
+    with pytest.raises(InputError, match=r"a-0.parquet: has schema version 99, .* reads 1, 2, 3"):
         read_table(storage, "trials")
 
 

@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_is_recorded_and_not_raised(
     found = tables(study)
     (row,) = found["trials"]
     expected = {
-        "status": "failed", "error_term": "regression", "error_epoch": 3, "epochs_planned": 4,
+        "status": "failed", "error_class": "nan", "error_term": "regression", "error_epoch": 3, "epochs_planned": 4,
         "epochs_run": 2,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected

@@ -79,6 +79,18 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 
 
+def test_a_trial_that_is_asked_for_a_checkpoint_goes_on_from_it_whenever_the_last_one_was(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    job = job_of(configuration(), toy)
+    trial = TrialRun(job, toy, study, checkpoint_seconds=3600.0)
+    trial.step()
+    trial.step()
+    assert TrialRun(job, toy, study).training.epoch == 0
+    trial.checkpoint()
+    assert TrialRun(job, toy, study).training.epoch == 2
+
+
 class DyingBeforeTheRecord(Storage):
     """The process dies when all but the committing file of the record is written."""
 

@@ -15,54 +15,18 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-import yaml
 from optuna.trial import TrialState
 
 import dirtune
+from benchmarks.kills import Campaign
 from dirtune.errors import InputError
 from dirtune.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.driver import Silent
 from dirtune.tuning.study import load_study
+from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
-
-STUDY: dict[str, Any] = {
-    "name": "tiny",
-    "question": "Does the machinery hold?",
-    "reference": "vanilla",
-    "seeds": [0, 1],
-    "base": {
-        "data": {"name": "digits"},
-        "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
-        "recipe": {"epochs": 3, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
-    },
-    "arms": {
-        "vanilla": {},
-        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
-    },
-    "resources": {"checkpoint_seconds": 0},
-}
-
-
-@pytest.fixture
-def study_file(tmp_path: Path) -> Callable[..., str]:
-    def write(**changes: Any) -> str:
-        path = tmp_path / f"{changes.get('name', 'tiny')}.yaml"
-        path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
-        return str(path)
-
-    return write
-
-
-def rows(sql: str, results: Path) -> pd.DataFrame:
-    return dirtune.query(sql, results).to_pandas()
-
-
-def metrics(results: Path, study: str = "tiny") -> pd.DataFrame:
-    sql = f"""select arm, seed, split, selection, region, metric, value, n
-              from metrics join trials using (trial_id) where study = '{study}' order by all"""
-    return rows(sql, results)
 
 
 def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
@@ -267,31 +231,6 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
 
 
-class Interrupter(Silent):
-    """Presses Ctrl-C when a trial has finished its second epoch."""
-
-    pressed = False
-
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        if epoch == 2 and not self.pressed:
-            self.pressed = True
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_ctrl_c_ends_the_sweep_and_records_nothing_that_has_not_ended(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}
-    path = study_file(base=base, seeds=[0])
-    summary = dirtune.sweep(path, data=digits, results=tmp_path, view=Interrupter())
-    assert summary.left >= 1
-    assert set(summary.run) <= {"complete"}
-    resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
-    assert resumed.left == 0
-    statuses = rows("select status, epochs_run from trials", tmp_path)
-    assert statuses.values.tolist() == [["complete", 8]] * 2
-
-
 def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     """Run a command and kill -9 it as soon as `is_time()`."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -346,25 +285,15 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
 
 
 @pytest.mark.soak
-def test_a_driver_killed_at_random_moments_ends_with_the_tables_of_an_undisturbed_one(
+def test_a_sweep_under_fire_ends_with_the_tables_of_an_undisturbed_one(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 20}}
-    path = study_file(base=base, seeds=[0, 1, 2])
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]  # fmt: skip
-    moments = random.Random(7)
-    for _ in range(4):
-        deadline = time.monotonic() + moments.uniform(8, 30)
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        child.kill()
-        child.wait()
-    dirtune.sweep(path, data=digits, results=killed)
-    dirtune.sweep(path, data=digits, results=undisturbed)
-    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
-    assert rows("select count(*) c from trials", killed)["c"][0] == 6
+    path = Path(study_file(base=base, seeds=[0, 1, 2]))
+    campaign = Campaign(path, digits, tmp_path, random.Random(7))
+    campaign.run(6)
+    assert campaign.differences == []
+    assert len(campaign.kills) == 6
 
 
 def test_a_study_that_does_not_fit_the_cluster_leaves_nothing_behind(

@@ -1,0 +1,104 @@
+"""Why a trial failed, as one of four classes, which decide what is worth another try; and the record of it.
+
+| class            | what happened                                                             | another try           |
+|------------------|---------------------------------------------------------------------------|-----------------------|
+| `nan`            | a term of the loss was not finite                                         | from the start        |
+| `out_of_memory`  | of the GPU or of the host; where Ray's memory monitor ended the worker, too | from its checkpoint |
+| `infrastructure` | a process or node died, a disk or the network failed                      | from its checkpoint   |
+| `code`           | anything else that was raised                                             | from the start        |
+
+What is left of an exception that has crossed processes is its type, its text and what Ray has wrapped around it. So a
+class is told from types where there are some, and from the text where libraries raise a bare `RuntimeError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+import torch
+import torch.distributed as dist
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.train import ControllerError, WorkerGroupError
+
+from dirtune.errors import NonFiniteLoss
+from dirtune.results.schema import ErrorClass, TrialRecord
+from dirtune.training.trial import Progress, TrialJob
+
+FROM_THE_START: frozenset[ErrorClass] = frozenset({"nan", "code"})
+"""Classes whose other try begins anew: of the others, what had been trained before is as good as ever."""
+
+_NO_MEMORY = re.compile(
+    r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE
+)
+_NO_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
+
+
+def error_class(error: BaseException) -> ErrorClass:
+    """The class of what ended a trial; of several ranks' errors the one that explains the others."""
+    found = {_class_of(each) for each in _causes(error)}
+    # A rank that dies takes its peers with it, and they say of themselves only what they saw.
+    order: tuple[ErrorClass, ...] = ("nan", "out_of_memory", "infrastructure", "code")
+    return next(each for each in order if each in found)
+
+
+def failed_record(
+    job: TrialJob, progress: Progress | None, error: BaseException, *, fingerprint: str, begun: datetime
+) -> TrialRecord:  # fmt: skip
+    """The record of a trial whose worker died or raised.
+
+    Args:
+        progress: what the trial had left; none: it ended before its first epoch did.
+        fingerprint: of the data.
+        begun: when the trial was handed out.
+    """
+    so_far = progress or _before_the_first_epoch(job, fingerprint, begun)
+    return so_far.record("failed", error=reason(error), error_class=error_class(error))
+
+
+def reason(error: BaseException) -> str:
+    """The first sentence of the last line of an error, which names the exception where it is a remote traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].split(". ")[0] if lines else type(error).__name__
+
+
+def _before_the_first_epoch(job: TrialJob, fingerprint: str, begun: datetime) -> Progress:
+    trial = {
+        "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
+        "replicate": job.replicate, "seed": job.config.seed, "epochs_planned": job.config.epochs_planned,
+        "epochs_run": 0, "data": job.config.data.name, "data_fingerprint": fingerprint,
+        "code_version": job.code_version, "started_at": begun.isoformat(),
+    }  # fmt: skip
+    return Progress(trial=trial, config=job.config.plain())
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What Ray has wrapped: the error of a task, or those of a group's ranks."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        yield from _causes(error.cause)
+    elif isinstance(error, WorkerGroupError) and error.worker_failures:
+        for failure in error.worker_failures.values():
+            yield from _causes(failure)
+    elif isinstance(error, ControllerError):
+        yield from _causes(error.controller_failure)
+    else:
+        yield error
+
+
+def _class_of(error: BaseException) -> ErrorClass:
+    if isinstance(error, NonFiniteLoss):
+        return "nan"
+    no_memory = isinstance(error, MemoryError | OutOfMemoryError | torch.OutOfMemoryError)
+    if no_memory or (_is_bare(error) and _NO_MEMORY.search(str(error))):
+        return "out_of_memory"
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return "code"  # nothing but imports happens there
+    if isinstance(error, RayError | OSError | dist.DistError):
+        return "infrastructure"
+    return "infrastructure" if _is_bare(error) and _NO_PEER.search(str(error)) else "code"
+
+
+def _is_bare(error: BaseException) -> bool:
+    """Whether only the text tells what it is: torch's, and Ray's about a process that died."""
+    return type(error) is RuntimeError or isinstance(error, RayError)

@@ -1,0 +1,204 @@
+"""One run of Ray Tune for a driver: what Tune asks is passed on, what it would do on its own is switched off.
+
+Tune asks for trials (`_Suggestions`), tells what happened to them (`_Events`), decides about them
+(`dirtune.tuning.scheduler`) and is told when to end before they do (`_Stopped`). Its own way to end, on Ctrl-C, would cut
+epochs short and keep the workers of a group waiting for an answer; `dirtune.tuning.stop` has another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from dirtune.data.stream import Blocks
+from dirtune.interrupts import handlers_put_back
+from dirtune.tuning.driver import Driver
+from dirtune.tuning.earlier import earlier_trials
+from dirtune.tuning.reservations import Reservations
+from dirtune.tuning.scheduler import ARM, JOB, build_scheduler
+from dirtune.tuning.study import ResolvedStudy
+from dirtune.tuning.trainable import RESERVATION, TrialWorker
+from dirtune.tuning.worker import WorkerSettings
+
+WORKER_RESTARTS = (
+    2  # a trial whose worker died goes on from its checkpoint on another one, so often
+)
+
+
+def run_with_tune(
+    study: ResolvedStudy, driver: Driver, settings: WorkerSettings, blocks: Blocks
+) -> None:
+    """Run the driver's whole agenda with Ray Tune on resident workers.
+
+    Raises:
+        KeyboardInterrupt: the second Ctrl-C; the workers are killed, and what they have written is what `resume` goes on from.
+    """
+    groups = Reservations(settings.resources, settings.workers) if settings.workers > 1 else None
+    events = _Events(driver, groups)
+    with (
+        tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
+        _tune_settings(driver.concurrent),
+        handlers_put_back(signal.SIGUSR1),  # Tune leaves its own
+    ):
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(TrialWorker, settings=settings, blocks=blocks), _resources(settings)
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=_Suggestions(driver), num_samples=-1,
+                scheduler=build_scheduler(study, earlier_trials(driver.folder, study)),
+                reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=study.name, storage_path=scratch, verbose=0, callbacks=[events], stop=_Stopped(driver),
+                failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            ),
+        )  # fmt: skip
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            events.kill_workers()
+            raise
+        finally:
+            if groups is not None:
+                groups.give_back_all()
+
+
+class _Suggestions(Searcher):
+    """Tune's view of the agenda."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        job = self._driver.start()
+        if job is not None:
+            return {JOB: job, ARM: job.arm}
+        return str(Searcher.FINISHED) if self._driver.is_finished else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The callback below sees the trial itself."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's state is a cache; the disk is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: a sweep is resumed from its folder."""
+
+
+class _Events(tune.Callback):
+    """Tune's events, passed on to the driver."""
+
+    def __init__(self, driver: Driver, groups: Reservations | None) -> None:
+        self._driver, self._groups = driver, groups
+        self._trials: list[Trial] = []
+
+    def kill_workers(self) -> None:
+        """End the processes of all trials at once; a joined Ray would keep them as long as this process lives."""
+        for trial in self._trials:
+            if (actor := trial.temporary_state.ray_actor) is not None:
+                ray.kill(actor)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._trials = trials
+        self._driver.look()
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._driver.training(trial.config[JOB])
+        if self._groups is not None:
+            self._groups.start(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._driver.recovering(trial.config[JOB])
+        if self._groups is not None:
+            self._groups.lose(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if self._groups is not None:
+            self._groups.report(trial.trial_id, result[RESERVATION])
+        self._driver.epoch(trial.config[JOB], result)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._driver.ended(trial.config[JOB], trial.last_result)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        error = trial.get_pickled_error() or trial.get_error() or RuntimeError("the worker died")
+        self._driver.crash(trial.config[JOB], error)
+        if self._groups is not None:
+            self._groups.lose(trial.trial_id)
+
+
+class _Stopped(tune.Stopper):
+    """Ends the run when the driver's sweep has been asked to end; trials that have no worker yet are not waited for."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._driver.is_stopped
+
+
+def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial; a group reserves its own, and `capacity` has counted it."""
+    one_byte = {"memory": 1.0}  # Tune refuses to reserve nothing
+    return tune.PlacementGroupFactory([one_byte if settings.workers > 1 else settings.resources])
+
+
+def _trial_name(trial: Trial) -> str:
+    return str(trial.config[JOB].trial_id)
+
+
+@contextlib.contextmanager
+def _tune_settings(concurrent: int) -> Iterator[None]:
+    """All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that."""
+    settings = {
+        # Beside a searcher Tune would start one worker after another; how many trials there are the driver decides.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(concurrent),
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    loggers = [logging.getLogger("ray.tune"), logging.getLogger("ray.air")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,114 @@
+"""The driver without Ray's processes: `pytest tests/tuning/test_driver.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from dirtune.results.store import read_table, recorded
+from dirtune.storage import Storage
+from dirtune.training.trial import TrialJob
+from dirtune.tuning import stop
+from dirtune.tuning.driver import CRASHES_TO_STOP, Driver, Silent
+from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
+from dirtune.tuning.search import Agenda
+from dirtune.tuning.stop import STOP, StopWatch
+from dirtune.tuning.study import load_study
+from dirtune.tuning.trainable import HANDED_BACK
+
+
+@pytest.fixture
+def driver(
+    tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Driver:
+    """Of six trials, two at a time, that always looks whether it is asked to end."""
+    monkeypatch.setattr(stop, "LOOK_SECONDS", 0.0)
+    study, folder = load_study(study_file(seeds=[0, 1, 2])), Storage.at(tmp_path / "tiny")
+    agenda = Agenda(
+        study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
+    )  # fmt: skip
+    return Driver(agenda, folder, Silent(), 2, "f", StopWatch(folder))
+
+
+def started(driver: Driver) -> TrialJob:
+    job = driver.start()
+    assert job is not None
+    driver.training(job)
+    return job
+
+
+def test_trials_are_handed_out_as_slots_are_free(driver: Driver) -> None:
+    first, second = started(driver), started(driver)
+    assert first.trial_id != second.trial_id
+    assert driver.start() is None
+    driver.ended(first, {"status": "complete", "best_objective": 1.0})
+    started(driver)
+    assert driver.start() is None
+    driver.ended(second, {"status": "failed"})
+    for _ in range(3):
+        driver.ended(started(driver), {"status": "complete", "best_objective": 1.0})
+    assert driver.is_finished
+    assert driver.start() is None
+    assert driver.counts == {"complete": 4, "failed": 1}
+
+
+def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver: Driver) -> None:
+    first, second = started(driver), started(driver)
+    driver.folder.write(STOP, b"{}")
+    assert driver.start() is None
+    assert (driver.is_finished, driver.is_stopped) == (True, False)
+    driver.ended(first, {HANDED_BACK: True})
+    assert not driver.is_stopped
+    driver.recovering(second)  # its worker has died, and another is not waited for
+    assert driver.is_stopped
+    assert (driver.counts, recorded(driver.folder)) == ({}, {})
+
+
+def test_a_trial_that_ends_while_others_are_asked_to_is_recorded(driver: Driver) -> None:
+    job = started(driver)
+    driver.folder.write(STOP, b"{}")
+    driver.look()
+    driver.ended(job, {HANDED_BACK: False, "status": "complete", "best_objective": 1.0})
+    assert driver.is_stopped
+    assert driver.counts == {"complete": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "keeps", "retried"),
+    [
+        (ActorDiedError(), "infrastructure", True, True),
+        (RayTaskError("f", "Traceback", MemoryError()), "out_of_memory", True, False),
+        (RayTaskError("f", "Traceback\nValueError: odd", ValueError("odd")), "code", False, False),
+    ],
+)
+def test_a_crash_is_recorded_with_its_class_which_decides_what_is_kept(
+    driver: Driver, error: Exception, found: str, keeps: bool, retried: bool
+) -> None:
+    job = started(driver)
+    driver.folder.write(f"trials/{job.trial_id}/checkpoint/state.pt", b"state")
+    driver.crash(job, error)
+    (row,) = read_table(driver.folder, "trials").to_pylist()
+    assert (row["trial_id"], row["status"], row["error_class"]) == (job.trial_id, "failed", found)
+    assert (row["arm"], row["seed"], row["epochs_run"]) == (job.arm, job.config.seed, 0)
+    assert driver.folder.exists(f"trials/{job.trial_id}/checkpoint/state.pt") is keeps
+    assert driver.to_retry == ({job.trial_id} if retried else set())
+    assert set(driver.crashed) == {job.trial_id}
+    assert driver.counts == {"failed": 1}
+
+
+def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(
+    driver: Driver,
+) -> None:
+    for _ in range(CRASHES_TO_STOP - 1):
+        driver.crash(started(driver), ActorDiedError())
+    job = started(driver)
+    driver.epoch(job, {EPOCH: 1, OBJECTIVE: 2.0})
+    driver.crash(job, ActorDiedError())
+    for _ in range(CRASHES_TO_STOP - 1):
+        assert not driver.is_finished
+        driver.crash(started(driver), ActorDiedError())
+    assert driver.is_finished
+    assert not driver.agenda.is_empty

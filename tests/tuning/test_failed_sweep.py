@@ -1,0 +1,123 @@
+"""Trials that fail, and are run again, on a local Ray: run with `pytest tests/tuning/test_failed_sweep.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import dirtune
+from dirtune.data.store import read_manifest
+from dirtune.storage import Storage
+from dirtune.training.trial import TrialJob, read_progress
+from dirtune.tuning.driver import Silent
+from dirtune.tuning.tune_run import WORKER_RESTARTS
+from tests.tuning.sweeps import STUDY, rows
+
+pytestmark = pytest.mark.ray
+
+BETA = {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}}
+
+
+class Killer(Silent):
+    """Kills the worker of one arm's trials after every epoch, so often."""
+
+    def __init__(self, folder: Path, arm: str, times: int) -> None:
+        self.folder, self.arm, self.times = Storage.at(folder), arm, times
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        progress = read_progress(self.folder, job.trial_id)
+        if job.arm != self.arm or progress is None or not self.times:
+            return
+        self.times -= 1
+        os.kill(int(str(progress.trial["worker"]).split("/")[1]), signal.SIGKILL)
+
+
+def failures(results: Path) -> list[list[Any]]:
+    sql = (
+        "select arm, seed, error_class, epochs_run from trials where status = 'failed' order by all"
+    )
+    return rows(sql, results).values.tolist()  # type: ignore[no-any-return]
+
+
+def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_with_it(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
+    path = study_file(
+        base=base, seeds=[0], space=BETA, search={"trials": 1},
+        resources={"checkpoint_seconds": 0, "concurrent": 1},
+    )  # fmt: skip
+    killer = Killer(tmp_path / "tiny", "conr", WORKER_RESTARTS + 1)
+    summary = dirtune.sweep(path, data=digits, results=tmp_path, view=killer)
+    assert dict(summary.run) == {"complete": 1, "failed": 1}
+    assert summary.left == 1
+    ((trial_id, why),) = summary.crashed.items()
+    assert "died" in why
+    ((arm, _, found, epochs),) = failures(tmp_path)
+    assert (arm, found) == ("conr", "infrastructure")
+    assert 1 <= epochs < 12
+    assert dirtune.status("tiny", results=tmp_path).failures == {"infrastructure": 1}
+
+    seen: list[int] = []
+    view = Silent()
+    view.epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
+    resumed = dirtune.resume("tiny", data=digits, results=tmp_path, view=view)
+    assert (resumed.reused, dict(resumed.run), resumed.left) == (1, {"complete": 1}, 0)
+    assert seen == list(range(epochs + 1, 13))
+    found_rows = rows(
+        "select trial_id, status, error_class from trials where arm = 'conr'", tmp_path
+    )
+    assert found_rows.values.tolist() == [[trial_id, "complete", None]]
+    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db")
+    assert [trial.state.name for trial in told.trials] == ["FAIL", "COMPLETE"]
+    assert told.trials[0].params == told.trials[1].params
+
+
+def test_a_failure_of_the_trial_itself_is_run_again_only_when_asked_for(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
+    dirtune.sweep(study_file(arms=arms, seeds=[0]), data=digits, results=tmp_path)
+    assert failures(tmp_path) == [["wild", 0, "nan", 0]]
+    before = rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0]
+
+    def resume(*retry: str) -> tuple[int, dict[str, int]]:
+        done = dirtune.resume("tiny", data=digits, results=tmp_path, retry=retry)
+        assert done.left == 0
+        return done.reused, dict(done.run)
+
+    assert resume() == (2, {})
+    assert resume("code", "out_of_memory") == (2, {})
+    assert resume("nan") == (1, {"failed": 1})
+    assert failures(tmp_path) == [["wild", 0, "nan", 0]]
+    assert rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0] > before
+    assert resume("failed") == (1, {"failed": 1})
+
+
+def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_sweep_goes_on(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(seeds=[0])
+    # What one arm's trial would go on from cannot be read.
+    plan = dirtune.plan(path, data=digits, results=tmp_path)
+    assert plan.total == 2
+    broken = next(arm for arm in plan.study.arms if arm.name == "conr")
+    trial_id = broken.with_seed(0).trial_id(read_manifest(Storage.at(digits), "digits").fingerprint)
+    state = tmp_path / "tiny/trials" / trial_id / "checkpoint/state.pt"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"no checkpoint")
+    summary = dirtune.sweep(path, data=digits, results=tmp_path)
+    assert dict(summary.run) == {"complete": 1, "failed": 1}
+    assert (set(summary.crashed), summary.left) == ({trial_id}, 0)
+    assert failures(tmp_path) == [["conr", 0, "code", 0]]
+    assert not state.exists()
+    assert dirtune.resume("tiny", data=digits, results=tmp_path).run == {}
+    again = dirtune.resume("tiny", data=digits, results=tmp_path, retry=["code"])
+    assert (again.reused, dict(again.run)) == (1, {"complete": 1})
+    assert failures(tmp_path) == []

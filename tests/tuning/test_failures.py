@@ -1,0 +1,133 @@
+"""Classes of failures: `pytest tests/tuning/test_failures.py`."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.train import ControllerError, WorkerGroupError
+
+from dirtune.config import TrialConfig
+from dirtune.errors import NonFiniteLoss
+from dirtune.frozen import read
+from dirtune.results.store import recorded, write_record
+from dirtune.storage import Storage
+from dirtune.training.trial import Progress, TrialJob
+from dirtune.tuning.failures import error_class, failed_record, reason
+
+CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB."
+PEER = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+PRESSURE = "Task was killed due to the node running low on memory."
+
+
+def raised_in_a_task(cause: Exception) -> RayTaskError:
+    """As it arrives at a driver."""
+    return RayTaskError("train", f"Traceback\n{cause!r}", cause).as_instanceof_cause()
+
+
+def raised_on_ranks(*failures: Exception) -> RayTaskError:
+    return raised_in_a_task(WorkerGroupError("two ranks", dict(enumerate(failures))))
+
+
+CASES: dict[str, tuple[BaseException, str]] = {
+    "a loss that is not finite": (raised_in_a_task(NonFiniteLoss("conr", 2, 7)), "nan"),
+    "no GPU memory": (raised_in_a_task(torch.OutOfMemoryError(CUDA)), "out_of_memory"),
+    "no GPU memory, told by text": (raised_in_a_task(RuntimeError(CUDA)), "out_of_memory"),
+    "no host memory": (raised_in_a_task(MemoryError()), "out_of_memory"),
+    "no host memory for a tensor": (
+        raised_in_a_task(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        "out_of_memory",
+    ),
+    "killed by the memory monitor": (OutOfMemoryError(PRESSURE), "out_of_memory"),
+    "an actor killed by the memory monitor": (RayActorError(None, PRESSURE), "out_of_memory"),
+    "the worker died": (ActorDiedError(), "infrastructure"),
+    "a task's process died": (WorkerCrashedError(), "infrastructure"),
+    "a module that cannot be imported": (
+        ActorDiedError(RayTaskError("f", "Traceback", ImportError("no"))), "code"
+    ),
+    "the node died": (NodeDiedError("gone"), "infrastructure"),
+    "a full disk": (raised_in_a_task(OSError(28, "No space left on device")), "infrastructure"),
+    "the network": (raised_in_a_task(ConnectionResetError()), "infrastructure"),
+    "torch's network": (raised_in_a_task(dist.DistNetworkError("timeout")), "infrastructure"),
+    "a peer, told by text": (raised_in_a_task(RuntimeError(PEER)), "infrastructure"),
+    "a mistake": (raised_in_a_task(ValueError("out of memory, says a value")), "code"),
+    "shapes": (raised_in_a_task(RuntimeError("mat1 and mat2 cannot be multiplied")), "code"),
+    "one rank out of memory": (
+        raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory",
+    ),
+    "one rank dead": (raised_on_ranks(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
+    "one rank's mistake": (raised_on_ranks(KeyError("x"), RuntimeError("odd")), "code"),
+    "the group's controller": (raised_in_a_task(ControllerError(ActorDiedError())), "infrastructure"),
+    "nobody knows": (RuntimeError("the worker died"), "code"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_ended_a_trial_has_a_class(name: str) -> None:
+    error, expected = CASES[name]
+    assert error_class(error) == expected
+
+
+def test_the_class_survives_the_way_through_a_file() -> None:
+    error = raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA))
+    plain = RayTaskError("train", "Traceback", error.cause)  # type: ignore[attr-defined]
+    assert error_class(pickle.loads(pickle.dumps(plain))) == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("Traceback:\n  line 1\nValueError: no. It is not"), "ValueError: no"),
+        (RuntimeError("one line"), "one line"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_the_reason_is_one_sentence(error: BaseException, expected: str) -> None:
+    assert reason(error) == expected
+
+
+def job() -> TrialJob:
+    plain: dict[str, Any] = {
+        "data": {"name": "toy"}, "model": {"encoder": {"name": "mlp", "hidden": [4]}}, "seed": 3,
+        "recipe": {"epochs": 7},
+    }  # fmt: skip
+    return TrialJob(
+        study="s", arm="conr", replicate=1, trial_id="t", config=read(TrialConfig, plain, where="")
+    )
+
+
+def test_a_trial_that_never_ended_an_epoch_is_recorded_as_what_was_handed_out() -> None:
+    begun = datetime(2026, 1, 2, tzinfo=UTC)
+    made = failed_record(job(), None, ActorDiedError(), fingerprint="f", begun=begun)
+    expected = {
+        "study": "s", "arm": "conr", "replicate": 1, "seed": 3, "status": "failed", "epochs_run": 0,
+        "error_class": "infrastructure", "epochs_planned": 7, "data": "toy", "data_fingerprint": "f",
+        "started_at": begun,
+    }  # fmt: skip
+    assert {name: made.trial[name] for name in expected} == expected
+    assert str(made.trial["error"]).startswith("The actor died unexpectedly")
+
+
+def test_a_failure_has_the_progress_that_the_trial_had_made(tmp_path: Any) -> None:
+    progress = Progress(
+        trial={"trial_id": "t", "epochs_run": 4, "started_at": "2026-01-02T00:00:00+00:00"},
+        config={"seed": 3}, epochs=[{"loss": 1.0}],
+    )  # fmt: skip
+    now = datetime.now(UTC)
+    made = failed_record(job(), progress, ValueError("odd"), fingerprint="f", begun=now)
+    assert (made.trial["epochs_run"], made.trial["error_class"]) == (4, "code")
+    assert made.epochs == [{"loss": 1.0}]
+    write_record(Storage.at(tmp_path), made)
+    assert recorded(Storage.at(tmp_path)) == {"t": "failed"}

@@ -1,0 +1,198 @@
+"""Sweeps that are asked to end, on a local Ray: run with `pytest tests/tuning/test_stopped_sweep.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import dirtune
+from dirtune.errors import InputError
+from dirtune.training.trial import TrialJob
+from dirtune.tuning.driver import Silent
+from tests.tuning.sweeps import STUDY, metrics, rows
+
+pytestmark = pytest.mark.ray
+
+PATIENCE_SECONDS = 240.0
+"""No sweep below takes a quarter of it: one that does hangs."""
+SLOW: dict[str, Any] = {
+    "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}, "seeds": [0],
+    # Only being asked to end makes a checkpoint.
+    "resources": {"checkpoint_seconds": 3600},
+}  # fmt: skip
+
+
+class At(Silent):
+    """Does something once, when a trial has finished its second epoch; keeps what it was told."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act, self.acted, self.reasons = act, False, list[str]()
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        if epoch == 2 and not self.acted:
+            self.acted = True
+            self.act()
+
+    def stopping(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """A block that hangs ends the test with `TimeoutError`, wherever it waits."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"hangs for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def undisturbed(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> Callable[..., pd.DataFrame]:
+    """Sweeps a study of the name `tiny` in peace, and gives its metrics."""
+
+    def run(**changes: Any) -> pd.DataFrame:
+        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "undisturbed")
+        return metrics(tmp_path / "undisturbed")
+
+    return run
+
+
+def assert_nothing_was_lost(results: Path, started: int) -> None:
+    """Every started trial has a checkpoint of its last epoch."""
+    (folder,) = [path for path in results.iterdir() if path.is_dir()]
+    trials = dirtune.status(folder.name, results=results).started
+    assert len(trials) == started
+    for trial in trials:
+        assert 2 <= trial.epochs_run < 8
+        assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
+    assert not (folder / "stop.json").exists()
+    assert not (folder / "driver.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str],
+    undisturbed: Callable[..., pd.DataFrame], number: signal.Signals,
+) -> None:  # fmt: skip
+    path, results, handler = study_file(**SLOW), tmp_path / "results", signal.getsignal(number)
+    view = At(lambda: os.kill(os.getpid(), number))
+    with within(PATIENCE_SECONDS):
+        summary = dirtune.sweep(path, data=digits, results=results, view=view)
+    assert signal.getsignal(number) is handler
+    assert (summary.stopped, view.reasons) == (number.name, [number.name])
+    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
+    started = len(dirtune.status("tiny", results=results).started)
+    assert started >= 1
+    assert_nothing_was_lost(results, started)
+    epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}  # fmt: skip
+
+    seen: list[tuple[str, int]] = []
+    again = At(lambda: None)
+    again.epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
+    resumed = dirtune.resume("tiny", data=digits, results=results, view=again)
+    assert (resumed.stopped, resumed.left, dict(resumed.run)) == (None, 0, {"complete": 2})
+    for trial_id, done in epochs.items():  # the first epoch after resuming is the next one
+        assert min(epoch for each, epoch in seen if each == trial_id) == done + 1
+    pd.testing.assert_frame_equal(metrics(results), undisturbed(**SLOW), check_exact=True)
+
+
+def test_stop_from_elsewhere_ends_the_sweep_and_the_next_one_forgets_it(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    asked: list[str] = []
+    view = At(lambda: asked.append(dirtune.stop("tiny", results=tmp_path / "results")))
+    path, results = study_file(**SLOW), tmp_path / "results"
+    with within(PATIENCE_SECONDS):
+        summary = dirtune.sweep(path, data=digits, results=results, view=view)
+    assert asked[0].startswith(f"process {os.getpid()} on ")
+    assert (summary.stopped, view.reasons) == ("`dirtune stop`", ["`dirtune stop`"])
+    assert (dict(summary.run), summary.left) == ({}, 2)
+    assert_nothing_was_lost(results, len(dirtune.status("tiny", results=results).started))
+    with pytest.raises(InputError, match=r"is not being swept, so there is nothing to stop"):
+        dirtune.stop("tiny", results=results)
+    assert dirtune.resume("tiny", data=digits, results=results).run == {"complete": 2}
+
+
+def test_a_group_that_is_interrupted_ends_and_goes_on(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    resources = {"workers": 2, "checkpoint_seconds": 3600}
+    path = study_file(**{**SLOW, "resources": resources})
+    view = At(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with within(PATIENCE_SECONDS):
+        summary = dirtune.sweep(path, data=digits, results=tmp_path, view=view)
+    assert (summary.stopped, dict(summary.crashed), summary.left) == ("SIGINT", {}, 2)
+    assert_nothing_was_lost_of_one(tmp_path)
+    with within(PATIENCE_SECONDS):
+        resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+    assert (dict(resumed.run), resumed.left) == ({"complete": 2}, 0)
+
+
+def assert_nothing_was_lost_of_one(results: Path) -> None:
+    (folder,) = [path for path in results.iterdir() if path.is_dir()]
+    (trial,) = dirtune.status("tiny", results=results).started
+    assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
+) -> None:
+    def press_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    resources = {"workers": workers, "checkpoint_seconds": 0}
+    path, handler = study_file(**{**SLOW, "resources": resources}), signal.getsignal(signal.SIGINT)
+    with within(PATIENCE_SECONDS), pytest.raises(KeyboardInterrupt):
+        dirtune.sweep(path, data=digits, results=tmp_path, view=At(press_twice))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (tmp_path / "tiny/driver.json").exists()
+    with within(PATIENCE_SECONDS):
+        resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+    assert (dict(resumed.run), dict(resumed.crashed), resumed.left) == ({"complete": 2}, {}, 0)
+    assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_ends_in_good_order(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
+) -> None:
+    resources = {"workers": workers, "checkpoint_seconds": 3600}
+    path = study_file(**{**SLOW, "resources": resources})
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(tmp_path)]  # fmt: skip
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    killer = threading.Timer(PATIENCE_SECONDS, lambda: os.killpg(driver.pid, signal.SIGKILL))
+    killer.start()
+    while driver.poll() is None and not list((tmp_path / "tiny/trials").glob("*/progress.json")):
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the group
+    said, _ = driver.communicate()
+    killer.cancel()
+    assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else said
+    assert "Stopped by SIGINT when every running trial had finished its epoch." in said
+    assert "trials are left, `dirtune resume` continues them" in said
+    started = dirtune.status("tiny", results=tmp_path).started
+    assert started
+    for trial in started:
+        assert (tmp_path / "tiny/trials" / trial.trial_id / "checkpoint/state.pt").exists()
