@@ -161,13 +161,13 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
     base = {"data": {"name": "toy"}, "model": CNN, "recipe": {"epochs": 3}}
     arms: dict[str, Any] = {"a": {}, "b": {"terms": {"conr": {}}}}
     space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
-    late = {"scheduler": {"grace_epochs": 4}}
+    late = {"scheduler": {"name": "asha", "grace_epochs": 4}}
     rule = "search.scheduler.grace_epochs: must be at most the 3 epochs of a trial, got 4"
     assert faults_of(study(base=base, arms=arms, space=space, search=late)) == [
         f"study 'tiny': {rule}"
     ]
     check(
-        study(base=base, arms=arms, space=space, search={"scheduler": {"grace_epochs": 3}}),
+        study(base=base, arms=arms, space=space, search={"scheduler": {"name": "asha", "grace_epochs": 3}}),
         MANIFEST,
     )
     check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched
