@@ -7,14 +7,10 @@ from its checkpoint; Tune schedules, pauses and stops, and what it remembers is 
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import ray
-import torch
 
 from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
@@ -31,6 +27,7 @@ from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
 from dirtune.tuning.holder import held, refuse_if_held
+from dirtune.tuning.nodes import Node, available_nodes, nodes_of_cluster
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
@@ -56,8 +53,7 @@ def plan(study: str, *, data: str | Path = "data", results: str | Path = "result
     """What `sweep` would run; starts nothing."""
     path = find_study(study)
     claim = _claim(read_text(path), str(path), data=data, results=results)
-    machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    return _plan(claim, claim.extension(), **machine)
+    return _plan(claim, claim.extension(), available_nodes())
 
 
 def sweep(
@@ -121,13 +117,13 @@ def _study_folder(results: str | Path, name: str) -> Storage:
     return Storage.at(results).below(name)
 
 
-def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Plan:
+def _plan(claim: Claim, extension: Extension, nodes: Sequence[Node]) -> Plan:
     study, manifest = claim.study, claim.manifest
     return Plan(
         study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
         trials={arm.name: study.trials_in(arm) for arm in study.arms},
-        concurrent=capacity(study, cpus, gpus),
+        concurrent=capacity(study, nodes),
     )  # fmt: skip
 
 
@@ -137,8 +133,7 @@ def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
     with ray_session():
-        cluster = ray.cluster_resources()
-        found = _plan(claim, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
+        found = _plan(claim, extension, nodes_of_cluster())
         # Only now: a study that does not fit the cluster leaves nothing behind.
         with held(folder), _optuna_storage(folder) as storage:
             claim.forget_changed_searches(storage)
