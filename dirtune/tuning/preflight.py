@@ -10,6 +10,8 @@ from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
+from dirtune.tuning.forecast import Forecast
+from dirtune.tuning.liveness import Finding
 from dirtune.tuning.nodes import Node, described, room
 from dirtune.tuning.study import Arm, ResolvedStudy, Resources
 
@@ -25,6 +27,13 @@ class Plan:
     orphaned: int = 0  # recorded, and no longer planned
     concurrent: int
     parameters: dict[str, int]  # trainable parameters by arm
+    forecast: Forecast | None = None  # how long it takes
+    findings: tuple[Finding, ...] | None = None  # what arms and tuned settings change, if asked
+
+    @property
+    def dead(self) -> tuple[Finding, ...]:
+        """Arms and tuned settings that change nothing, as far as that was asked."""
+        return tuple(finding for finding in self.findings or () if finding.is_dead)
 
     @property
     def total(self) -> int:

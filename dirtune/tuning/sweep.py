@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
+from dirtune.data.residency import Residency
 from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import materialise
+from dirtune.data.stream import materialise, read_directly
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
@@ -26,15 +29,20 @@ from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.driver import Driver, Silent, View, run_with_tune
+from dirtune.tuning.forecast import Estimate, forecast, left_of, recorded_estimates
 from dirtune.tuning.holder import held, refuse_if_held
+from dirtune.tuning.liveness import Finding, findings
 from dirtune.tuning.nodes import Node, available_nodes, nodes_of_cluster
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
-from dirtune.tuning.search import Agenda, Ending
+from dirtune.tuning.probe import probe_device, probed_estimates
+from dirtune.tuning.search import Agenda, Ending, planned_jobs
 from dirtune.tuning.study import ResolvedStudy, find_study, load_study, resolve
 from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml, read_text
 
 OPTUNA = "optuna.db"
+LOOK = Residency(device_bytes=2**28, host_bytes=2**28)
+"""A larger set is read from disk, batch by batch, by whoever only looks at its first batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +57,40 @@ class SweepSummary:
     left: int  # trials that are not recorded now
 
 
-def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
-    """What `sweep` would run; starts nothing."""
+def plan(
+    study: str,
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    liveness: bool = False,
+    probe: bool = False,
+) -> Plan:
+    """What `sweep` would run; trains nothing but what is asked for here.
+
+    Args:
+        study: a file, or the name of a shipped study.
+        data: root of the ingested data sets; a path or URL.
+        results: root of the results; recorded trials there tell how long a trial takes.
+        liveness: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.liveness`).
+        probe: measure how long a trial takes by some steps of every arm on this machine (`dirtune.tuning.probe`).
+
+    Raises:
+        InputError: the study or the data are not usable, or the nodes cannot hold a trial.
+    """
     path = find_study(study)
     claim = _claim(read_text(path), str(path), data=data, results=results)
-    return _plan(claim, claim.extension(), available_nodes())
+    extension = claim.extension()
+    found = _plan(claim, extension, available_nodes())
+    estimates = (
+        _probed(claim, Storage.at(data)) if probe else recorded_estimates(claim.study, results)
+    )
+    return replace(
+        found,
+        forecast=forecast(
+            claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent
+        ),
+        findings=_findings(claim, Storage.at(data)) if liveness else None,
+    )
 
 
 def sweep(
@@ -125,6 +162,26 @@ def _plan(claim: Claim, extension: Extension, nodes: Sequence[Node]) -> Plan:
         trials={arm.name: study.trials_in(arm) for arm in study.arms},
         concurrent=capacity(study, nodes),
     )  # fmt: skip
+
+
+def _left(claim: Claim, extension: Extension) -> dict[str, int]:
+    """Trials of every arm that `extension` does not reuse."""
+    jobs = planned_jobs(claim.study, claim.manifest.fingerprint)
+    rows = read_table(claim.folder, "trials", columns=["trial_id", "arm"])
+    recorded = zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True)
+    arm_of = {job.trial_id: job.arm for job in jobs} | dict(recorded)
+    return left_of(claim.study, [arm_of[trial] for trial in extension.kept | extension.restored])
+
+
+def _probed(claim: Claim, data: Storage) -> dict[str, Estimate]:
+    device = probe_device(claim.study)
+    at_hand = read_directly(data, claim.manifest, device, LOOK)
+    return probed_estimates(claim.study, at_hand, vocabulary_of(claim.manifest, data))
+
+
+def _findings(claim: Claim, data: Storage) -> tuple[Finding, ...]:
+    at_hand = read_directly(data, claim.manifest, torch.device("cpu"), LOOK)
+    return tuple(findings(claim.study, at_hand, vocabulary_of(claim.manifest, data)))
 
 
 def _complete(claim: Claim, data: Storage, view: View) -> SweepSummary:
