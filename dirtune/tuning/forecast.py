@@ -124,8 +124,8 @@ def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate |
         for row in chosen
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
-    like = "" if own else " of the same data, encoder and batch"
-    source = f"from {len(chosen)} recorded trials{like}"
+    trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
+    source = f"from {trials}" if own else f"from {trials} of the same data, encoder and batch"
     return Estimate(epoch * arm.config.epochs_planned + overhead, source)
 
 
