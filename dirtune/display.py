@@ -42,7 +42,7 @@ def plan_table(plan: Plan) -> Table:
             ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}", _time_of_trial(plan, arm.name),
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
-    table.caption = (
+    table.caption = Text(
         f"{plan.total} trials ({_of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
         + _time_of_study(plan.forecast)

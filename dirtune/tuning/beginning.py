@@ -91,7 +91,8 @@ def misalignment(one: Sketch, other: Sketch) -> float:
 
 
 def _beginning(training: Training, *, steps: int) -> Beginning:
-    before, loss, gradient = _values(training), math.nan, {}
+    before, loss = _values(training), math.nan
+    gradient: Sketch = {}
     for step, found in enumerate(islice(first_steps(training), steps)):
         if step == 0:
             loss, gradient = float(found.total.detach()), _gradients(training)

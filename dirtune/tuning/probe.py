@@ -26,6 +26,7 @@ from dirtune.training.loop import MOST_DIAGNOSED, assess, evaluate_representatio
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import stages
 from dirtune.training.state import Training, begin
+from dirtune.training.trial import EVALUATED_SPLITS
 from dirtune.tuning.forecast import Estimate
 from dirtune.tuning.study import Arm, ResolvedStudy
 
@@ -67,7 +68,7 @@ def _probed(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | 
             training.switch(stage)
         timed = _seconds_of_steps(training)
         steps += len(timed)
-        evaluated = _evaluation(training, rows) if stage.trains_predictor else 0.0
+        evaluated = _evaluation(training, "val", rows) if stage.trains_predictor else 0.0
         smoothed = _smoothing(training, rows) if stage.trains_representation else 0.0
         in_epoch = math.ceil(rows["train"] / arm.config.recipe.batch_size)
         seconds += stage.epochs * (median(timed) * in_epoch + evaluated + smoothed) / workers
@@ -113,18 +114,15 @@ def _seconds_of_steps(training: Training) -> list[float]:
     return found
 
 
-def _evaluation(training: Training, rows: dict[str, int]) -> float:
-    return _timed(lambda: assess(training, "val")) * _share(training, "val", rows)
+def _evaluation(training: Training, split: str, rows: dict[str, int]) -> float:
+    return _timed(lambda: assess(training, split)) * _share(training, split, rows)
 
 
 def _last_evaluation(training: Training, rows: dict[str, int]) -> float:
-    per_split = {
-        split: _timed(lambda split=split: assess(training, split)) * _share(training, split, rows)
-        for split in ("val", "test")
-    }
-    pairs = (min(rows["test"], MOST_DIAGNOSED) / len(training.data.splits["test"])) ** 2
-    diagnosed = _timed(lambda: evaluate_representations(training, "test")) * pairs
-    return 2 * sum(per_split.values()) + diagnosed
+    """Of the last and of the best epoch; the diagnostics look at pairs."""
+    splits = sum(_evaluation(training, split, rows) for split in EVALUATED_SPLITS)
+    share = min(rows["test"], MOST_DIAGNOSED) / len(training.data.splits["test"])
+    return 2 * splits + _timed(lambda: evaluate_representations(training, "test")) * share**2
 
 
 def _smoothing(training: Training, rows: dict[str, int]) -> float:
