@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from dirtune.config import TrialConfig
+from dirtune.config import Recipe, TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.manifest import Manifest
 from dirtune.training.stages import stages
@@ -167,6 +167,14 @@ class _Look:
 
     def effect(self, one: _Begun, other: _Begun) -> Effect:
         """What the difference between two configurations changes."""
+        found = self._of_steps(one, other)
+        clips = one.config.recipe.gradient_clip is not None
+        if found.is_dead and clips and one.first.loss != other.first.loss:
+            # Gradients of two lengths were cut to one.
+            return Effect(kind="later", later=("gradient clipping",))
+        return found
+
+    def _of_steps(self, one: _Begun, other: _Begun) -> Effect:
         size = change(one.first.gradient, other.first.gradient)
         if not size <= ROUNDING:  # NaN is a change
             return self._of_other_gradients(one, other, size)
@@ -180,7 +188,8 @@ class _Look:
 
     def _of_other_gradients(self, one: _Begun, other: _Begun, size: float) -> Effect:
         is_scaled = misalignment(one.first.gradient, other.first.gradient) <= ROUNDING
-        if not is_scaled or self._updates_change(one, other) > SAME_UPDATES:
+        may_be_undone = is_scaled and _undoes_scales(other.config.recipe)
+        if not may_be_undone or self._updates_change(one, other) > SAME_UPDATES:
             return Effect(kind="gradient", size=size)
         later = self._later(one.config, other.config)
         return Effect(kind="later" if later else "scale", size=size, later=later)
@@ -212,6 +221,11 @@ class _Look:
             for config in (one, other)
         ]
         return change(*ended) != 0
+
+
+def _undoes_scales(recipe: Recipe) -> bool:
+    """Adam divides a gradient by its size; but a weight decay that is added to the gradient weighs less beside a larger one."""
+    return recipe.optimizer == "adamw" or (recipe.optimizer == "adam" and recipe.weight_decay == 0)
 
 
 def _acts_later(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:

@@ -179,19 +179,32 @@ def test_a_constant_in_the_loss_is_no_change_of_the_training(
     assert found.is_dead
 
 
-def test_a_scale_of_the_whole_gradient_is_dead_under_adam_and_alive_under_sgd(
-    toy: ResidentData,
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimiser_undoes_it(
+    toy: ResidentData, optimizer: str
 ) -> None:
-    arms, space = (
-        {"mse": {"loss": {"name": "mse"}}},
-        {"alpha": {**uniform(0.5, 2.0), "arms": ["mse"]}},
-    )
-    adam = look(toy, arms, space=space)["mse alpha"]
-    assert str(adam) == (
+    found = scaled(toy, {"optimizer": optimizer})
+    assert str(found) == (
         "arm mse: knob alpha only scales the gradient, which the optimiser undoes (0.5 against 2.0)"
     )
-    sgd = look(toy, arms, space=space, base={"recipe": {"optimizer": "sgd"}})["mse alpha"]
-    assert (sgd.effect.kind, sgd.effect.size) == ("gradient", pytest.approx(0.75, abs=1e-4))
+
+
+@pytest.mark.parametrize("recipe", [{"optimizer": "sgd"}, {"weight_decay": 1e-6}])
+def test_a_scale_is_alive_under_sgd_and_beside_a_weight_decay(
+    toy: ResidentData, recipe: dict[str, Any]
+) -> None:
+    found = scaled(toy, recipe)
+    assert (found.effect.kind, found.effect.size) == ("gradient", pytest.approx(0.75, abs=1e-4))
+
+
+def test_a_scale_that_clipping_hides_acts_where_nothing_is_clipped(toy: ResidentData) -> None:
+    assert scaled(toy, {"gradient_clip": 1e-9}).effect.later == ("gradient clipping",)
+
+
+def scaled(toy: ResidentData, recipe: dict[str, Any]) -> Finding:
+    """What the weight of the only part of a loss changes."""
+    arms, space = {"mse": {"loss": {"name": "mse"}}}, {"alpha": {**uniform(0.5, 2.0), "arms": ["mse"]}}  # fmt: skip
+    return look(toy, arms, space=space, base={"recipe": recipe})["mse alpha"]
 
 
 def test_a_knob_is_given_a_second_chance_beside_other_settings(toy: ResidentData) -> None:
