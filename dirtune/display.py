@@ -59,7 +59,9 @@ def _time_of_trial(plan: Plan, arm: str) -> str:
 def _time_of_study(forecast: Forecast | None) -> str:
     if forecast is None:
         return ""
-    trials = forecast.trials
+    trials, left = forecast.trials, sum(forecast.left.values())
+    if not left:
+        return "\ntime: nothing is left to run"
     if forecast.seconds is None or forecast.gpu_hours is None:
         unknown = [arm for arm, estimate in trials.items() if estimate is None]
         of = "" if len(unknown) == len(trials) else f" of {', '.join(unknown)}"
@@ -67,7 +69,7 @@ def _time_of_study(forecast: Forecast | None) -> str:
     sources = dict.fromkeys(each.source for each in trials.values() if each is not None)
     most, less = ("at most", " (what is stopped early takes less)") if forecast.is_bound else ("about", "")  # fmt: skip
     return (
-        f"\ntime: {most} {duration(forecast.seconds)} for the {sum(forecast.left.values())} trials left{less}, "
+        f"\ntime: {most} {duration(forecast.seconds)} for the {left} trials left{less}, "
         f"{forecast.gpu_hours:.3g} GPU hours; {'; '.join(sources)}"
     )
 

@@ -131,6 +131,11 @@ def test_a_plan_tells_its_time_and_where_it_knows_it_from() -> None:
     )
 
 
+def test_a_study_that_is_done_takes_no_time() -> None:
+    done = timed({"vanilla": None, ODD: None}, left={"vanilla": 0, ODD: 0}, seconds=0.0)
+    assert "time: nothing is left to run" in shown(plan_table(done))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
     """The time of one trial, and how it is known."""
 
     seconds: float
-    source: str  # "from 12 recorded trials"
+    source: str  # "from 12 recorded trials of the arm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate |
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
     trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
-    source = f"from {trials}" if own else f"from {trials} of the same data, encoder and batch"
+    source = f"from {trials} of {'the arm' if own else 'the same data, encoder and batch'}"
     return Estimate(epoch * arm.config.epochs_planned + overhead, source)
 
 

@@ -135,9 +135,8 @@ def _of_knob(study: ResolvedStudy, arm: Arm, path: str, look: _Look) -> Finding:
     others = {name: ends(knob)[1] for name, knob in arm.knobs.items() if name != path}
     effect = Effect(kind="nothing")
     for beside in ({}, others):
-        with contextlib.suppress(
-            ValidationError
-        ):  # the ends of several settings may not go together
+        # The ends of several settings may not go together.
+        with contextlib.suppress(ValidationError):
             one, other = (
                 look.at(configured(arm, {**beside, path: value}, study.study.seeds[0]))
                 for value in (first, last)

@@ -111,8 +111,8 @@ def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) ->
         record(tmp_path, found, "a", number, seconds_train=train, seconds_overhead=number)
     record(tmp_path, found, "b", 0, epochs_run=2, status="pruned")  # 8 s in two epochs
     assert recorded_estimates(found, tmp_path) == {
-        "a": Estimate(12.0 / 4 * 4 + 1, "from 3 recorded trials"),
-        "b": Estimate(8.0 / 2 * 4 + 1, "from 1 recorded trial"),
+        "a": Estimate(12.0 / 4 * 4 + 1, "from 3 recorded trials of the arm"),
+        "b": Estimate(8.0 / 2 * 4 + 1, "from 1 recorded trial of the arm"),
     }
 
 
@@ -121,7 +121,7 @@ def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> 
     record(tmp_path, found, "a", 0)
     record(tmp_path, found, "a", 1, study="earlier", seconds_train=13.0)
     estimates = recorded_estimates(found, tmp_path)
-    assert estimates["a"] == Estimate(9.0, "from 1 recorded trial")
+    assert estimates["a"] == Estimate(9.0, "from 1 recorded trial of the arm")
     like = "from 2 recorded trials of the same data, encoder and batch"
     assert estimates["b"] == Estimate((2.0 + 4.0) / 2 * 4 + 1, like)
 
@@ -162,7 +162,9 @@ def test_a_gpu_says_something_of_gpus_alone(tmp_path: Path) -> None:
     record(tmp_path, needs, "a", 0)
     assert recorded_estimates(needs, tmp_path)["a"] is None
     record(tmp_path, needs, "a", 1, device="NVIDIA H200")
-    assert recorded_estimates(needs, tmp_path)["a"] == Estimate(9.0, "from 1 recorded trial")
+    assert recorded_estimates(needs, tmp_path)["a"] == Estimate(
+        9.0, "from 1 recorded trial of the arm"
+    )
 
 
 def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -
     record(tmp_path, study(), "b", 0)
     (tmp_path / "tiny/results/trials/a0.parquet").write_bytes(b"damaged")
     estimates = recorded_estimates(study(), tmp_path)
-    assert estimates["b"] == Estimate(9.0, "from 1 recorded trial")
+    assert estimates["b"] == Estimate(9.0, "from 1 recorded trial of the arm")
 
 
 def test_what_is_left_is_counted_by_arm() -> None:

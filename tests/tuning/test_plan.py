@@ -84,7 +84,10 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     vanilla, mse = forecast.trials["vanilla"], forecast.trials["mse"]
     assert vanilla is not None
     assert mse is not None
-    assert (vanilla.source, mse.source) == ("from 2 recorded trials", "from 1 recorded trial")
+    assert (vanilla.source, mse.source) == (
+        "from 2 recorded trials of the arm",
+        "from 1 recorded trial of the arm",
+    )
     rows = dirtune.query(
         "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'",
         results,
