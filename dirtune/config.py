@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     create_model,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -161,15 +162,19 @@ class Objective(Frozen):
     metric: str = "mae"
     region: str = "all"
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> Objective:
-        if self.metric not in (known := METRICS.keys() | OWN_METRICS.keys()):
-            raise ValueError(
-                f"metric must be one of {', '.join(sorted(known))}, got {self.metric!r}"
-            )
-        if self.region not in REGIONS:
-            raise ValueError(f"region must be one of {', '.join(REGIONS)}, got {self.region!r}")
-        return self
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, metric: str) -> str:
+        if metric not in (known := METRICS.keys() | OWN_METRICS.keys()):
+            raise ValueError(f"must be one of {', '.join(sorted(known))}")
+        return metric
+
+    @field_validator("region")
+    @classmethod
+    def _region_is_known(cls, region: str) -> str:
+        if region not in REGIONS:
+            raise ValueError(f"must be one of {', '.join(REGIONS)}")
+        return region
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dirtune.training.train import TrainResult
     from dirtune.training.trial import TrialJob
     from dirtune.tuning.catalogue import Entry
+    from dirtune.tuning.forecast import Forecast
+    from dirtune.tuning.liveness import Finding
     from dirtune.tuning.preflight import Plan
     from dirtune.tuning.search import Ending
     from dirtune.tuning.sweep import SweepSummary
@@ -26,25 +28,77 @@ STATUSES = ("complete", "pruned", "failed")
 
 
 def plan_table(plan: Plan) -> Table:
-    """What a study would run, arm by arm."""
-    study = plan.study
-    need = study.study.resources
+    """What a study would run, arm by arm, and how long that takes."""
+    study, need = plan.study, plan.study.study.resources
     table = _table(f"{study.name}: {study.study.question}")
-    for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters"):
+    for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters", "a trial"):
         left = column in {"arm", "tuned settings"}
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     for arm in study.arms:
         name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
         table.add_row(
             Text(name), str(plan.trials[arm.name]), str(len(study.seeds_of(arm))), str(arm.config.epochs_planned),
-            ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}",
+            ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}", _time_of_trial(plan, arm.name),
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
-    table.caption = (
+    table.caption = Text(
         f"{plan.total} trials ({_of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
+        + _time_of_study(plan.forecast)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
+    return table
+
+
+def _time_of_trial(plan: Plan, arm: str) -> str:
+    estimate = None if plan.forecast is None else plan.forecast.trials[arm]
+    return "-" if estimate is None else duration(estimate.seconds)
+
+
+def _time_of_study(forecast: Forecast | None) -> str:
+    if forecast is None:
+        return ""
+    trials, left = forecast.trials, sum(forecast.left.values())
+    if not left:
+        return "\ntime: nothing is left to run"
+    if forecast.seconds is None or forecast.gpu_hours is None:
+        unknown = [arm for arm, estimate in trials.items() if estimate is None]
+        of = "" if len(unknown) == len(trials) else f" of {', '.join(unknown)}"
+        return f"\ntime: no recorded speed{of}; --probe measures one"
+    sources = dict.fromkeys(each.source for each in trials.values() if each is not None)
+    most, less = ("at most", " (what is stopped early takes less)") if forecast.is_bound else ("about", "")  # fmt: skip
+    return (
+        f"\ntime: {most} {duration(forecast.seconds)} for the {left} trials left{less}, "
+        f"{forecast.gpu_hours:.3g} GPU hours; {'; '.join(sources)}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one would say them: two units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What every arm and every tuned setting changes, and by how much of the gradient."""
+    table = _table("what changes the training")
+    for column in ("arm", "setting", "compared", "of the gradient", ""):
+        table.add_column(
+            column, justify="right" if column.startswith("of") else "left", overflow="fold"
+        )
+    for finding in findings:
+        size = f"{finding.effect.size:.1e}" if finding.effect.kind == "gradient" else "-"
+        remark = "" if finding.effect.kind == "gradient" else finding.does
+        table.add_row(
+            Text(finding.arm), Text(finding.knob or "-"), Text(finding.compared), size, Text(remark)
+        )
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from dirtune.config import TrialConfig
 from dirtune.display import (
     SweepView,
     catalogue_table,
+    duration,
+    findings_table,
     plan_table,
     status_table,
     summary_text,
@@ -22,6 +25,8 @@ from dirtune.display import (
 from dirtune.results.status import StartedTrial, SweepStatus
 from dirtune.training.train import TrainResult
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.forecast import Estimate, Forecast
+from dirtune.tuning.liveness import Effect, Finding
 from dirtune.tuning.preflight import Plan
 from dirtune.tuning.search import Ending
 from dirtune.tuning.study import resolve
@@ -84,11 +89,79 @@ def cells(text: str, first: str) -> list[str]:
 def test_a_plan_shows_every_arm_with_its_budget_and_what_is_tuned() -> None:
     text = shown(plan_table(plan()))
     assert cells(text, "vanilla (reference)") == [
-        "vanilla (reference)", "2", "2", "7", "-", "67,073",
+        "vanilla (reference)", "2", "2", "7", "-", "67,073", "-",
     ]  # fmt: skip
-    assert cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057"]
+    assert cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057", "-"]
     caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 1 GPU; samples: 4,809 train, 1,200"
     assert caption in " ".join(text.split())
+
+
+def timed(trials: dict[str, Estimate | None], **changes: Any) -> Plan:
+    """The plan with a forecast of a hundred seconds."""
+    found = Forecast(
+        trials=trials, left={"vanilla": 1, ODD: 5}, seconds=100.0, gpu_hours=0.25, is_bound=False
+    )
+    return replace(plan(), forecast=replace(found, **changes))
+
+
+def test_a_plan_without_speeds_says_how_to_get_one() -> None:
+    text = shown(plan_table(timed({"vanilla": None, ODD: None}, seconds=None, gpu_hours=None)))
+    assert cells(text, "vanilla (reference)")[-1] == "-"
+    assert "time: no recorded speed; --probe measures one" in text
+    known = {"vanilla": Estimate(12.3, "from x"), ODD: None}
+    text = shown(plan_table(timed(known, seconds=None, gpu_hours=None)))
+    assert cells(text, "vanilla (reference)")[-1] == "12 s"
+    assert f"time: no recorded speed of {ODD}; --probe measures one" in text
+    same = replace(plan(), study=replace(plan().study, merged_into={"[b]": ODD}))
+    assert f"[b] is the same as {ODD}" in shown(plan_table(same))
+
+
+def test_a_plan_tells_its_time_and_where_it_knows_it_from() -> None:
+    trials = {"vanilla": Estimate(5.25, "from 3 recorded trials"), ODD: Estimate(75.0, "from 3 recorded trials")}  # fmt: skip
+    text = shown(plan_table(timed(trials)))
+    assert cells(text, ODD)[-1] == "1 min 15 s"
+    assert (
+        "time: about 1 min 40 s for the 6 trials left, 0.25 GPU hours; from 3 recorded trials\n"
+        in re.sub(r" +\n", "\n", text)
+    )
+    bound = shown(plan_table(timed({**trials, ODD: Estimate(1.0, "from y")}, is_bound=True)))
+    assert (
+        "time: at most 1 min 40 s for the 6 trials left (what is stopped early takes less), "
+        "0.25 GPU hours; from 3 recorded trials; from y" in " ".join(bound.split())
+    )
+
+
+def test_a_study_that_is_done_takes_no_time() -> None:
+    done = timed({"vanilla": None, ODD: None}, left={"vanilla": 0, ODD: 0}, seconds=0.0)
+    assert "time: nothing is left to run" in shown(plan_table(done))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.26, "0.3 s"), (9.7, "9.7 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (100, "1 min 40 s"),
+        (3599.4, "59 min 59 s"), (3600, "1 h 0 min"), (5400, "1 h 30 min"), (47.5 * 3600, "47 h 30 min"),
+        (49 * 3600, "2 d 1 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_findings_tell_how_much_of_the_gradient_changes_or_what_else_does() -> None:
+    found = [
+        Finding(arm=ODD, compared="against vanilla", effect=Effect(kind="gradient", size=0.123)),
+        Finding(arm="b", knob="recipe.epochs", compared="1 against 9",
+                effect=Effect(kind="later", later=("epochs", "learning rate"))),
+        Finding(arm="c", knob="[x]", compared="1 against 2", effect=Effect(kind="nothing")),
+    ]  # fmt: skip
+    text = shown(findings_table(found))
+    assert cells(text, ODD) == [ODD, "-", "against vanilla", "1.2e-01"]
+    assert cells(text, "b")[1:] == [
+        "recipe.epochs", "1 against 9", "-",
+        "changes nothing at first, but later: epochs, learning rate",
+    ]  # fmt: skip
+    assert cells(text, "c")[1:] == ["[x]", "1 against 2", "-", "changes neither loss nor gradient"]
 
 
 def test_what_people_have_named_is_never_taken_for_markup() -> None:

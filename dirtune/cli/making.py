@@ -109,12 +109,31 @@ def train(
 
 
 @app.command()
-def plan(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
-    """Show what a study would run; run nothing."""
-    from dirtune.display import plan_table
+def plan(
+    study: StudyName,
+    data: DataRoot = "data",
+    results: ResultsRoot = "results",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train some steps of every arm here, to tell the time.")
+    ] = False,
+    liveness: Annotated[
+        bool,
+        typer.Option(
+            "--liveness",
+            help="Train one batch of every arm and tuned setting, and name what changes nothing; "
+            "then exit code 1.",
+        ),
+    ] = False,
+) -> None:
+    """Show what a study would run, and how long it takes by recorded trials; run nothing."""
+    from dirtune.display import findings_table, plan_table
     from dirtune.tuning.sweep import plan as call
 
-    show(plan_table(call(study, data=data, results=results)))
+    found = call(study, data=data, results=results, probe=probe, liveness=liveness)
+    show(plan_table(found))
+    if found.findings is not None:
+        show(findings_table(found.findings), *map(str, found.dead))
+    raise typer.Exit(1 if found.dead else 0)
 
 
 @app.command()

@@ -102,6 +102,18 @@ class ResidentData:
         return np.asarray(per_bin[self.splits[split].label_bins.cpu().numpy()])
 
 
+def cut_out(split: Split, rows: Rows) -> ResidentSplit:
+    """Some rows of a split as a split of its own, on its device; sorted as the split is."""
+    rows, _ = rows.sort()
+    local = rows.to(split.labels.device)
+    (inputs,) = split.read([rows])
+    return ResidentSplit(
+        sample_ids=tuple(split.sample_ids[row] for row in rows.tolist()), inputs=inputs,
+        labels=split.labels[local], label_bins=split.label_bins[local],
+        exact_labels=split.exact_labels[rows.numpy()], label_map=split.label_map,
+    )  # fmt: skip
+
+
 def epoch_order(seed: int, epoch: int, rows: int) -> Int[Tensor, " rows"]:
     """The order of the samples in one epoch: a permutation that depends on (seed, epoch) alone."""
     return torch.randperm(rows, generator=_order_generator(seed, epoch))

@@ -50,6 +50,14 @@ def epochs(training: Training) -> Iterator[Training]:
         yield from _epochs_of_stage(training)
 
 
+def first_steps(training: Training) -> Iterator[Loss]:
+    """The steps of the next epoch one by one, for whoever wants to see how a stage begins; it may be left at any step.
+
+    After a step its gradients stand in the parameters, as the optimiser was given them. The epoch is not counted.
+    """
+    yield from _steps(training, _distributed(training), _sample_weights(training))
+
+
 class Assessment(NamedTuple):
     """What the current model says about a split, and how wrong it is."""
 
@@ -138,15 +146,24 @@ def _sample_weights(training: Training) -> Tensor:
 def _train_epoch(
     training: Training, model: torch.nn.Module, sample_weights: Tensor
 ) -> dict[str, float]:
+    epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
+    for loss in _steps(training, model, sample_weights):
+        means.add(loss)
+    values = means.values() | training.loss.learned()
+    rate = training.stage.rate(epoch)
+    return {**{f"train/{name}": value for name, value in values.items()}, "learning_rate": rate}
+
+
+def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
+    """The steps of the next epoch, one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
     order = split.order(
         config.seed, epoch, batch_size=config.recipe.batch_size, world=training.ranks.world
     )
     training.order_digest = extend_digest(training.order_digest, order)
-    rate = training.stage.rate(epoch)
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
-            group["lr"] = rate
+            group["lr"] = training.stage.rate(epoch)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
     batches = train_batches(
@@ -154,13 +171,11 @@ def _train_epoch(
         seed=config.seed, epoch=epoch, rank=training.ranks.rank, world=training.ranks.world,
     )  # fmt: skip
     set_modes(model, training.model, training.stage)
-    means = LossMeans(epoch)
     for batch in _timed(batches, training.seconds):
         started = time.perf_counter()
-        means.add(_step(training, model, batch))
+        loss = _step(training, model, batch)
         training.seconds.train += time.perf_counter() - started
-    values = means.values() | training.loss.learned()
-    return {**{f"train/{name}": value for name, value in values.items()}, "learning_rate": rate}
+        yield loss
 
 
 def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:

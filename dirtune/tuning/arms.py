@@ -66,10 +66,13 @@ def declared(study: Study) -> Iterator[Cell]:
 
 def faults_of_declaration(study: Study, where: str) -> Iterator[Fault]:
     """What is wrong with axes, parts and derivations before any arm is looked at."""
-    for path, values in study.axes.items():
-        yield from _faults_of_values(values, where, f"axes.{path}")
-    for path, values in study.derive.one_factor.items():
-        yield from _faults_of_values(values, where, f"derive.one_factor.{path}")
+    factors = study.derive.one_factor
+    compared = {f"axes.{path}": values for path, values in study.axes.items()}
+    compared |= {f"derive.one_factor.{path}": values for path, values in factors.items()}
+    for key, values in compared.items():
+        if not values:
+            yield Fault(where=where, key=key, rule="has no values")
+        yield from _faults_of_values(values, where, key)
     for kind in ("add_one_in", "leave_one_out", "ladder", "pairs"):
         chosen: Composition = getattr(study.derive, kind)
         yield from _faults_of_values(chosen, where, f"derive.{kind}")

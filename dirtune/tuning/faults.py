@@ -15,18 +15,20 @@ from dirtune.tuning.transfer import faults_of_transfer
 if TYPE_CHECKING:
     from dirtune.tuning.study import Arm, Study
 
+_OWNERS = {"seed": "seeds", "objective": "objective"}
+
 
 def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[Fault]:
     """What is wrong with a study before its arms are looked at; `arms` are all their names."""
-    if study.reference not in arms:
+    if not arms:
+        yield Fault(where=where, key="arms", rule="there is no arm, neither named nor derived")
+    elif study.reference not in arms:
         yield Fault(
             where=where, key="reference", rule="unknown arm", got=study.reference, known=arms
         )
     if len(set(study.seeds)) < len(study.seeds):
         yield Fault(where=where, key="seeds", rule="a seed stands twice", got=list(study.seeds))
-    for key, owner in (("seed", "seeds"), ("objective", "objective")):
-        if key in study.base:
-            yield Fault(where=where, key=f"base.{key}", rule=f"is set by the study's own `{owner}`")
+    yield from _faults_of_owned(study, where)
     for path, knob in study.space.items():
         for name in knob.arms or ():
             if name not in arms:
@@ -37,12 +39,29 @@ def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[
     yield from _faults_of_tuning_seed(study, where)
 
 
+def _faults_of_owned(study: Study, where: str) -> Iterator[Fault]:
+    """What the study sets for all its trials, set somewhere else as well."""
+    settings = {
+        "base": study.base,
+        **{f"arms.{name}": overlay for name, overlay in study.arms.items()},
+        **{f"parts.{name}": overlay for name, overlay in study.parts.items()},
+        "axes": study.axes, "derive.one_factor": study.derive.one_factor, "space": study.space,
+    }  # fmt: skip
+    for place, paths in settings.items():
+        for path in paths:
+            if (setting := path.split(".")[0]) in _OWNERS:
+                rule = f"is set by the study's own `{_OWNERS[setting]}`"
+                yield Fault(where=where, key=f"{place}.{path}", rule=rule)
+
+
 def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Iterator[Fault]:
     for axis, values in knob.when.items():
         key = f"space.{path}.when.{axis}"
         if axis not in study.axes:
             yield Fault(where=where, key=key, rule="is no axis", known=list(study.axes))
             continue
+        if not values:
+            yield Fault(where=where, key=key, rule="has no values: it would never be searched")
         for value in values:
             if value not in study.axes[axis]:
                 rule = "is no value of this axis"
@@ -85,6 +104,17 @@ def is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
     return any((key, fault.rule) == (base.key.split(".", 1)[-1], base.rule) for base in base_faults)
 
 
+def faults_of_axes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Axes whose values all give the same configurations, such as 1 and 1.0."""
+    for path, values in study.axes.items():
+        found: dict[str, set[str]] = {canonical_json(value): set() for value in values}
+        for arm in arms:
+            found[canonical_json(arm.cell[path])].add(canonical_json(arm.config.plain()))
+        if len(values) > 1 and len({frozenset(configs) for configs in found.values()}) == 1:
+            rule = "changes nothing: all its values give the same configurations"
+            yield Fault(where=where, key=f"axes.{path}", rule=rule, got=list(values))
+
+
 def faults_of_arms(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
     """Arms that are the same configuration under two names."""
     seen: dict[str, str] = {}
@@ -110,13 +140,8 @@ def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[F
         if path in {"recipe.epochs", "scheme.epochs"} and study.search.scheduler is not None:
             rule = "cannot be tuned under a scheduler that stops trials by their epoch"
             yield Fault(where=where, key=f"space.{path}", rule=rule)
-        if not users:
-            yield Fault(
-                where=where,
-                key=f"space.{path}",
-                rule="no arm has this setting",
-                known=_leaves(arms),
-            )
+        if not users and not _names_what_is_not_there(study, path, knob, arms):
+            yield _unused(path, arms, where)
         for arm in users:
             yield from _faults_of_knob(path, knob, arm, where)
 
@@ -140,6 +165,22 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
         yield Fault(where=where, key="secondary", rule=rule, got=got)
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
+
+
+def _names_what_is_not_there(study: Study, path: str, knob: Knob, arms: Sequence[Arm]) -> bool:
+    """Whether a knob's own conditions are wrong already, which is said elsewhere."""
+    names = {arm.name for arm in arms}
+    return not names.issuperset(knob.arms or ()) or any(_faults_of_condition(study, path, knob, ""))
+
+
+def _unused(path: str, arms: Sequence[Arm], where: str) -> Fault:
+    key = f"space.{path}"
+    having = [arm.name for arm in arms if leaf(arm.config.plain(), path) is not None]
+    if not having:
+        rule = "no arm has this setting"
+        return Fault(where=where, key=key, rule=rule, known=_leaves(arms))
+    rule = "is searched nowhere: `arms` and `when` leave out every arm that has this setting"
+    return Fault(where=where, key=key, rule=rule, known=having)
 
 
 def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,10 @@ from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
-from dirtune.tuning.study import Arm, ResolvedStudy
+from dirtune.tuning.forecast import Forecast
+from dirtune.tuning.liveness import Finding
+from dirtune.tuning.nodes import Node, described, room
+from dirtune.tuning.study import Arm, ResolvedStudy, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,13 @@ class Plan:
     orphaned: int = 0  # recorded, and no longer planned
     concurrent: int
     parameters: dict[str, int]  # trainable parameters by arm
+    forecast: Forecast | None = None  # how long it takes
+    findings: tuple[Finding, ...] | None = None  # what arms and tuned settings change, if asked
+
+    @property
+    def dead(self) -> tuple[Finding, ...]:
+        """Arms and tuned settings that change nothing, as far as that was asked."""
+        return tuple(finding for finding in self.findings or () if finding.is_dead)
 
     @property
     def total(self) -> int:
@@ -61,22 +71,18 @@ def check(study: ResolvedStudy, manifest: Manifest) -> None:
         raise InputError(faults.values())
 
 
-def capacity(study: ResolvedStudy, cpus: float, gpus: float) -> int:
-    """How many trials a cluster with that many CPUs and GPUs runs at once.
+def capacity(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
+    """How many trials these nodes run at once.
 
     Raises:
-        InputError: it cannot hold even one.
+        InputError: they cannot hold even one.
     """
     need = study.study.resources
-    fits = int(cpus // (need.cpus * need.workers))
-    if need.gpus:
-        fits = min(fits, _workers_on(gpus, need.gpus) // need.workers)
-    if fits < 1:
-        rule = (
-            f"one trial needs {need.cpus * need.workers} CPUs and {need.gpus * need.workers:g} GPUs, "
-            f"the cluster has {cpus:g} and {gpus:g}"
-        )
-        raise InputError(Fault(where=study.name, key="resources", rule=rule))
+    slots = room(nodes, cpus=need.cpus, gpus=need.gpus)
+    if slots < need.workers:
+        fault = Fault(where=study.name, key="resources", rule=_no_room(need, nodes, slots))
+        raise InputError(fault)
+    fits = slots // need.workers
     return min(fits, need.concurrent or fits)
 
 
@@ -86,6 +92,17 @@ def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
         arm.name: sum(parameter.numel() for parameter in _regressor(arm, manifest).parameters())
         for arm in study.arms
     }
+
+
+def _no_room(need: Resources, nodes: Sequence[Node], slots: int) -> str:
+    """Why not even one trial can be scheduled."""
+    whole = Node(need.cpus * need.workers, need.gpus * need.workers)
+    cluster = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+    if whole.cpus > cluster.cpus or whole.gpus > cluster.gpus:
+        text = f"the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
+        return f"one trial needs {whole}, {text}"
+    worker, hold = Node(need.cpus, need.gpus), f"hold {slots} of the {need.workers} of a trial"
+    return f"a worker needs {worker} on one node; the nodes ({described(nodes)}) {hold}"
 
 
 def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
@@ -118,10 +135,3 @@ def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
             maps=manifest.label.map is not None,
             smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
         )  # fmt: skip
-
-
-def _workers_on(gpus: float, need: float) -> int:
-    """Workers that find their share of the GPUs; a fraction is a part of one GPU, never of two."""
-    if need >= 1:
-        return int(gpus // need)
-    return int(gpus) * int(1 / need + 1e-9)  # 1 // 0.2 is 4

@@ -21,6 +21,7 @@ from dirtune.tuning.arms import Derive, declared, faults_of_declaration
 from dirtune.tuning.faults import (
     faults_between_parts,
     faults_of_arms,
+    faults_of_axes,
     faults_of_config,
     faults_of_search,
     faults_of_space,
@@ -210,11 +211,12 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
                     name=name, cell=cell, config=_config(config), knobs=knobs, is_derived=is_derived
                 )
             )
+    is_whole, of_axes = len(arms) == len(cells), [*faults_of_axes(study, arms, where)]
     merged_into = _duplicates(arms, study.reference)
     arms = [arm for arm in arms if arm.name not in merged_into]
-    if not faults:
-        faults += faults_of_space(study, arms, where)
-        faults += [*faults_of_arms(arms, where), *faults_of_search(study, arms, where)]
+    if is_whole:  # a setting of an arm that cannot be read would seem to be no arm's
+        faults += [*faults_of_space(study, arms, where), *(of_axes or faults_of_arms(arms, where))]
+        faults += faults_of_search(study, arms, where)
     if faults:
         raise InputError(faults)
     return ResolvedStudy(

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ray
 import torch
 
+from dirtune.data.residency import Residency
 from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import materialise
+from dirtune.data.stream import materialise, read_directly
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
@@ -33,9 +32,14 @@ from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.files import find_study, is_file_name
+from dirtune.tuning.forecast import Estimate, forecast, left_of, recorded_estimates
 from dirtune.tuning.holder import held, refuse_if_held
+from dirtune.tuning.jobs import JobMaker
+from dirtune.tuning.liveness import Finding, findings
+from dirtune.tuning.nodes import Node, available_nodes, nodes_of_cluster
 from dirtune.tuning.optuna_studies import optuna_name, recall_searches
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
+from dirtune.tuning.probe import probe_device, probed_estimates
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
@@ -47,6 +51,8 @@ from dirtune.tuning.worker import WorkerSettings
 from dirtune.yamlfile import parse_yaml
 
 OPTUNA = "optuna.db"
+LOOK = Residency(device_bytes=2**28, host_bytes=2**28)
+"""A larger set is read from disk, batch by batch, by whoever only looks at its first batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +68,40 @@ class SweepSummary:
     stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
 
 
-def plan(study: str, *, data: str | Path = "data", results: str | Path = "results") -> Plan:
-    """What `sweep` would run; starts nothing."""
+def plan(
+    study: str,
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    liveness: bool = False,
+    probe: bool = False,
+) -> Plan:
+    """What `sweep` would run; trains nothing but what is asked for here.
+
+    Args:
+        study: a file, or the name of a shipped study.
+        data: root of the ingested data sets; a path or URL.
+        results: root of the results; recorded trials there tell how long a trial takes.
+        liveness: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.liveness`).
+        probe: measure how long a trial takes by some steps of every arm on this machine (`dirtune.tuning.probe`).
+
+    Raises:
+        InputError: the study or the data are not usable, or the nodes cannot hold a trial.
+    """
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
-    machine = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    return _plan(claim, claim.extension(), **machine)
+    extension = claim.extension()
+    found = _plan(claim, extension, available_nodes())
+    estimates = (
+        _probed(claim, Storage.at(data)) if probe else recorded_estimates(claim.study, results)
+    )
+    return replace(
+        found,
+        forecast=forecast(
+            claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent
+        ),
+        findings=_findings(claim, Storage.at(data)) if liveness else None,
+    )
 
 
 def sweep(
@@ -141,14 +175,36 @@ def _study_folder(results: str | Path, name: str) -> Storage:
     return Storage.at(results).below(name)
 
 
-def _plan(claim: Claim, extension: Extension, *, cpus: float, gpus: float) -> Plan:
+def _plan(claim: Claim, extension: Extension, nodes: Sequence[Node]) -> Plan:
     study, manifest = claim.study, claim.manifest
     return Plan(
         study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
         trials={arm.name: study.trials_in(arm) for arm in study.arms},
-        concurrent=capacity(study, cpus, gpus),
+        concurrent=capacity(study, nodes),
     )  # fmt: skip
+
+
+def _left(claim: Claim, extension: Extension) -> dict[str, int]:
+    """Trials of every arm that `extension` does not reuse."""
+    jobs = JobMaker(study=claim.study, fingerprint=claim.manifest.fingerprint).planned()
+    rows = read_table(claim.folder, "trials", columns=["trial_id", "arm"])
+    recorded = zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True)
+    arm_of = {job.trial_id: job.arm for job in jobs} | dict(recorded)
+    reused = extension.kept | extension.restored
+    # What a selection had brought and is restored is not planned before the search has selected again.
+    return left_of(claim.study, [arm_of[trial] for trial in reused if trial in arm_of])
+
+
+def _probed(claim: Claim, data: Storage) -> dict[str, Estimate]:
+    device = probe_device(claim.study)
+    at_hand = read_directly(data, claim.manifest, device, LOOK)
+    return probed_estimates(claim.study, at_hand, vocabulary_of(claim.manifest, data))
+
+
+def _findings(claim: Claim, data: Storage) -> tuple[Finding, ...]:
+    at_hand = read_directly(data, claim.manifest, torch.device("cpu"), LOOK)
+    return tuple(findings(claim.study, at_hand, vocabulary_of(claim.manifest, data)))
 
 
 def _complete(
@@ -159,8 +215,7 @@ def _complete(
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
     with ray_session():
-        cluster = ray.cluster_resources()
-        found = _plan(claim, extension, cpus=cluster.get("CPU", 0), gpus=cluster.get("GPU", 0))
+        found = _plan(claim, extension, nodes_of_cluster())
         # Only now: a study that does not fit the cluster leaves nothing behind.
         with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
             claim.forget_changed_searches(storage)

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of sweeps share."""
+"""What the tests of sweeps share: study files, and the toy data set of the training's tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.training.conftest import data_root, toy
 from tests.tuning.sweeps import STUDY
+
+__all__ = ["data_root", "study_file", "toy"]
 
 
 @pytest.fixture

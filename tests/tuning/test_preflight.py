@@ -11,6 +11,7 @@ import torch
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.models.encoders.resnet import ResNet18
+from dirtune.tuning.nodes import Node
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.study import ResolvedStudy, resolve
 
@@ -70,7 +71,7 @@ def faults_of(found: ResolvedStudy) -> list[str]:
 def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
     resources: dict[str, Any], cpus: float, gpus: float, trials: int
 ) -> None:
-    assert capacity(study(resources=resources), cpus, gpus) == trials
+    assert capacity(study(resources=resources), [Node(cpus, gpus)]) == trials
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,50 @@ def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(
     resources: dict[str, Any], rule: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        capacity(study(resources=resources), 2, 1)
+        capacity(study(resources=resources), [Node(2, 1)])
+    assert str(caught.value) == f"tiny: resources: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials"),
+    [
+        ({"cpus": 2}, [Node(3), Node(3)], 2),  # six CPUs, but one is left over on each
+        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),  # a group may spread
+        ({"cpus": 1, "workers": 3}, [Node(2), Node(2), Node(2)], 2),
+        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),  # GPUs without a CPU beside them
+        ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
+        ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
+        ({"concurrent": 3}, [Node(2), Node(2)], 3),
+    ],
+)
+def test_a_worker_has_room_on_one_node_or_none(
+    resources: dict[str, Any], nodes: list[Node], trials: int
+) -> None:
+    assert capacity(study(resources=resources), nodes) == trials
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "rule"),
+    [
+        ({"cpus": 4}, [Node(3), Node(3), Node(2)],
+         "a worker needs 4 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs, "
+         "1 with 2 CPUs and 0 GPUs) hold 0 of the 1 of a trial"),
+        ({"cpus": 2, "workers": 3}, [Node(3), Node(3)],
+         "a worker needs 2 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs) "
+         "hold 2 of the 3 of a trial"),
+        ({"gpus": 1, "cpus": 2}, [Node(1, 4), Node(16, 0)],
+         "a worker needs 2 CPUs and 1 GPUs on one node; the nodes (1 with 1 CPUs and 4 GPUs, "
+         "1 with 16 CPUs and 0 GPUs) hold 0 of the 1 of a trial"),
+        ({"gpus": 2}, [Node(8, 1), Node(8, 1)],
+         "a worker needs 1 CPUs and 2 GPUs on one node; the nodes (2 with 8 CPUs and 1 GPUs) "
+         "hold 0 of the 1 of a trial"),
+    ],
+)  # fmt: skip
+def test_what_would_fit_only_across_nodes_is_refused_with_the_nodes(
+    resources: dict[str, Any], nodes: list[Node], rule: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        capacity(study(resources=resources), nodes)
     assert str(caught.value) == f"tiny: resources: {rule}"
 
 
@@ -167,7 +211,12 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
         f"study 'tiny': {rule}"
     ]
     check(
-        study(base=base, arms=arms, space=space, search={"scheduler": {"name": "asha", "grace_epochs": 3}}),
+        study(
+            base=base,
+            arms=arms,
+            space=space,
+            search={"scheduler": {"name": "asha", "grace_epochs": 3}},
+        ),
         MANIFEST,
     )
     check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched

@@ -1,0 +1,160 @@
+"""Run with `pytest tests/tuning/test_faults.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dirtune.config import merged
+from dirtune.errors import InputError
+from dirtune.tuning.study import resolve
+
+STUDY: dict[str, Any] = {
+    "name": "tiny", "question": "?", "reference": "vanilla", "seeds": [0, 1],
+    "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}},
+    "arms": {"vanilla": {}, "conr": {"terms": {"conr": {"omega": 2.0}}}},
+}  # fmt: skip
+OMEGA = {"distribution": "uniform", "low": 0.5, "high": 5.0}
+
+
+def faults_of(**changes: Any) -> list[str]:
+    """What is wrong with the study after these keys have been replaced."""
+    with pytest.raises(InputError) as caught:
+        resolve({**STUDY, **changes}, where="t")
+    return [str(fault) for fault in caught.value.faults]
+
+
+def searched(**condition: Any) -> dict[str, Any]:
+    return {"space": {"terms.conr.omega": {**OMEGA, **condition}}}
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_key_and_known_names() -> None:
+    found = faults_of(
+        reference="vanila", seeds=[1, 1],
+        arms={**STUDY["arms"], "sown": {"seed": 3, "alpha": 2.0}},
+        space={
+            "terms.conr.omega": {**OMEGA, "low": 3.0},
+            "terms.accon.tau": {"distribution": "uniform", "low": 0.1, "high": 1.0},
+            "alpha": {"distribution": "uniform", "low": 0.0, "high": 1.5, "when": {"loss.name": ["l1"]}},
+        },
+    )  # fmt: skip
+    assert [text.split(" (did")[0].split("; known: alpha,")[0] for text in found] == [
+        "t: reference: unknown arm, got 'vanila'; known: conr, sown, vanilla",
+        "t: seeds: a seed stands twice, got [1, 1]",
+        "t: arms.sown.seed: is set by the study's own `seeds`",
+        "t: space.alpha.when.loss.name: is no axis",
+        "t: space.terms.conr.omega: excludes the value that arm 'conr' starts from, got 2.0",
+        "t: space.terms.accon.tau: no arm has this setting",
+    ]
+
+
+def test_a_study_without_arms_says_so_and_nothing_about_its_reference() -> None:
+    assert faults_of(arms={}) == ["t: arms: there is no arm, neither named nor derived"]
+
+
+def test_derived_arms_are_arms() -> None:
+    derived = {
+        "arms": {}, "parts": {"mse": {"loss": {"name": "mse"}}}, "derive": {"add_one_in": ["mse"]},
+        "reference": "base",
+    }  # fmt: skip
+    assert [arm.name for arm in resolve({**STUDY, **derived}, where="t").arms] == ["base", "mse"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"axes": {"alpha": []}}, "axes.alpha"), ({"derive": {"one_factor": {"alpha": []}}}, "derive.one_factor.alpha")],
+)  # fmt: skip
+def test_an_axis_without_values_is_refused(changes: dict[str, Any], key: str) -> None:
+    assert faults_of(**changes) == [f"t: {key}: has no values"]
+
+
+@pytest.mark.parametrize("values", [[2, 2.0], [1, 1.0]])
+def test_an_axis_that_changes_nothing_is_refused_as_the_axis(values: list[float]) -> None:
+    rule = "changes nothing: all its values give the same configurations"
+    assert faults_of(axes={"alpha": values}, reference=f"vanilla alpha={values[0]}") == [
+        f"t: axes.alpha: {rule}, got {values}"
+    ]
+
+
+def test_an_axis_that_changes_some_arms_is_an_axis() -> None:
+    axes = {"alpha": [1.0, 2.0], "recipe.epochs": [10, 20]}
+    resolved = resolve(
+        {**STUDY, "axes": axes, "reference": "vanilla alpha=1.0 epochs=10"}, where="t"
+    )
+    assert len(resolved.arms) == 8
+
+
+def test_derived_arms_do_not_hide_an_axis_that_changes_nothing() -> None:
+    derived = {
+        "arms": {}, "parts": {"mse": {"loss": {"name": "mse"}}}, "derive": {"add_one_in": ["mse"]},
+        "axes": {"alpha": [1, 1.0]}, "reference": "base alpha=1",
+    }  # fmt: skip
+    (text,) = faults_of(**derived)
+    assert text.startswith("t: axes.alpha: changes nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "owner"),
+    [
+        ({"base": merged(STUDY["base"], {"seed": 1})}, "base.seed", "seeds"),
+        ({"base": merged(STUDY["base"], {"objective": {}})}, "base.objective", "objective"),
+        ({"parts": {"sown": {"seed": 1}}}, "parts.sown.seed", "seeds"),
+        ({"axes": {"seed": [1, 2]}, "reference": "vanilla seed=1"}, "axes.seed", "seeds"),
+        ({"axes": {"objective.metric": ["mae", "rmse"]}, "reference": 'vanilla metric="mae"'},
+         "axes.objective.metric", "objective"),
+        ({"derive": {"one_factor": {"seed": [1]}}}, "derive.one_factor.seed", "seeds"),
+        ({"space": {"seed": {"distribution": "int", "low": 0, "high": 9}}}, "space.seed", "seeds"),
+    ],
+)  # fmt: skip
+def test_what_the_study_sets_for_all_trials_is_set_nowhere_else(
+    changes: dict[str, Any], key: str, owner: str
+) -> None:
+    assert faults_of(**changes)[0] == f"t: {key}: is set by the study's own `{owner}`"
+
+
+@pytest.mark.parametrize(
+    ("axes", "condition", "text"),
+    [
+        ({}, {"when": {"alpha": [1.0]}}, "t: space.terms.conr.omega.when.alpha: is no axis"),
+        ({"alpha": [1.0, 2.0]}, {"when": {"alpha": [3.0]}},
+         "t: space.terms.conr.omega.when.alpha: is no value of this axis, got 3.0; known: 1.0, 2.0 "
+         "(did you mean '2.0'?)"),
+        ({"alpha": [1.0, 2.0]}, {"when": {"alpha": []}},
+         "t: space.terms.conr.omega.when.alpha: has no values: it would never be searched"),
+        ({}, {"arms": ["vanilla"]},
+         "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+         "has this setting; known: conr"),
+        ({"alpha": [1.0, 2.0]}, {"arms": ["conr alpha=1.0"], "when": {"alpha": [2.0]}},
+         "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+         "has this setting; known: conr alpha=1.0, conr alpha=2.0"),
+        ({}, {"arms": ["comr"]},
+         "t: space.terms.conr.omega.arms: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"),
+    ],
+)  # fmt: skip
+def test_a_condition_that_cannot_hold_is_one_sentence(
+    axes: dict[str, Any], condition: dict[str, Any], text: str
+) -> None:
+    reference = "vanilla alpha=1.0" if axes else "vanilla"
+    found = faults_of(axes=axes, reference=reference, **searched(**condition))
+    assert found == [text]
+
+
+def test_a_metric_or_region_that_does_not_exist_is_named_with_those_that_do() -> None:
+    first, second = faults_of(objective={"metric": "mea", "region": "rare"})
+    assert first.startswith("t: objective.metric: must be one of ")
+    assert " mae, " in first
+    assert first.endswith("got 'mea'")
+    assert second == "t: objective.region: must be one of all, many, medium, few, got 'rare'"
+
+
+def test_seeds_that_stand_twice_and_none_at_all_are_refused() -> None:
+    assert faults_of(seeds=[3, 1, 3]) == ["t: seeds: a seed stands twice, got [3, 1, 3]"]
+    assert "t: seeds: " in faults_of(seeds=[])[0]
+
+
+def test_a_space_that_excludes_the_start_is_refused_for_each_arm_that_starts_there() -> None:
+    arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0}}}}
+    assert faults_of(arms=arms, **searched()) == [
+        "t: space.terms.conr.omega: excludes the value that arm 'strict' starts from, got 9.0"
+    ]
