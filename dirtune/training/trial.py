@@ -30,7 +30,7 @@ from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
-from dirtune.training.findings import final_evaluation
+from dirtune.training.final import final_evaluation
 from dirtune.training.loop import epochs
 from dirtune.training.state import begin
 

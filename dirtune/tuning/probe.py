@@ -22,11 +22,11 @@ import torch
 
 from dirtune.data.cache import ResidentData, cut_out
 from dirtune.errors import Fault, InputError
+from dirtune.training.final import EVALUATED_SPLITS
 from dirtune.training.loop import MOST_DIAGNOSED, assess, evaluate_representations, first_steps
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import stages
 from dirtune.training.state import Training, begin
-from dirtune.training.trial import EVALUATED_SPLITS
 from dirtune.tuning.forecast import Estimate
 from dirtune.tuning.study import Arm, ResolvedStudy
 
