@@ -218,6 +218,8 @@ def _complete(
         found = _plan(claim, extension, nodes_of_cluster())
         # Only now: a study that does not fit the cluster leaves nothing behind.
         with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
+            claim = replace(claim)  # reads anew: another driver may have been here while Ray started
+            extension = claim.extension()
             claim.forget_changed_searches(storage)
             claim.take()
             searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
