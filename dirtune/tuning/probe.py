@@ -21,6 +21,7 @@ from statistics import median
 import torch
 
 from dirtune.data.cache import ResidentData, cut_out
+from dirtune.data.residency import keep_freed_memory
 from dirtune.errors import Fault, InputError
 from dirtune.training.final import EVALUATED_SPLITS
 from dirtune.training.loop import MOST_DIAGNOSED, assess, evaluate_representations, first_steps
@@ -56,6 +57,7 @@ def probed_estimates(
 ) -> dict[str, Estimate]:
     """The time of a trial of every arm, from a probe of each."""
     need = study.study.resources
+    keep_freed_memory()  # as workers do
     with _threads(need.cpus):
         return {arm.name: _probed(arm, data, need.workers, vocabulary) for arm in study.arms}
 
