@@ -131,15 +131,22 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
     ):
         rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
-    if study.secondary and search.scheduler is not None:
-        rule = "stops trials by the objective alone; leave it or `secondary` out"
-        yield Fault(where=where, key="search.scheduler", rule=rule, got=search.scheduler.name)
-    if len({each.name for each in (study.objective, *study.secondary)}) <= len(study.secondary):
-        rule = "an objective stands twice"
-        got = [each.name for each in (study.objective, *study.secondary)]
-        yield Fault(where=where, key="secondary", rule=rule, got=got)
+    yield from _faults_of_secondary(study, where)
+    for key, is_set in (("search.confirm", search.confirm), ("secondary", bool(study.secondary))):
+        if is_set and not knobs:
+            yield Fault(where=where, key=key, rule="has no effect: no arm has anything to tune")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
+
+
+def _faults_of_secondary(study: Study, where: str) -> Iterator[Fault]:
+    scheduler = study.search.scheduler
+    if study.secondary and scheduler is not None:
+        rule = "stops trials by the objective alone; leave it or `secondary` out"
+        yield Fault(where=where, key="search.scheduler", rule=rule, got=scheduler.name)
+    names = [each.name for each in (study.objective, *study.secondary)]
+    if len(set(names)) < len(names):
+        yield Fault(where=where, key="secondary", rule="an objective stands twice", got=names)
 
 
 def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:

@@ -319,3 +319,13 @@ def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
             study(space=space, secondary=[few], search={"scheduler": {"name": name}})
         )
         assert "search.scheduler: stops trials by the objective alone" in faults[0]
+
+
+def test_what_a_study_without_a_search_cannot_have_is_said() -> None:
+    raw = study(
+        search={"confirm": True, "tuning_seed": 9}, secondary=[{"metric": "mae", "region": "few"}]
+    )
+    rule = "has no effect: no arm has anything to tune"
+    assert faults_of(raw) == [
+        f"tiny.yaml: {key}: {rule}" for key in ("search.confirm", "secondary")
+    ]
