@@ -86,17 +86,19 @@ def is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
 
 
 def faults_of_arms(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Arms that are the same configuration under two names."""
-    seen: dict[str, str] = {}
+    """Arms that are the same configuration under two names, or come to be the same by what both tune."""
+    seen: dict[str, Arm] = {}
     for arm in arms:
-        text = canonical_json(arm.config.plain())
-        if text in seen:
-            yield Fault(
-                where=where,
-                key=f"arms.{arm.name}",
-                rule=f"is the same configuration as arm {seen[text]!r}",
+        plain = arm.config.plain()
+        for path in arm.knobs:
+            plain = merged(plain, nested(path, None))
+        first = seen.setdefault(canonical_json([plain, sorted(arm.knobs)]), arm)
+        if first is not arm:
+            is_same = first.config == arm.config
+            rule = (
+                "is the same configuration as" if is_same else "differs only in what is tuned from"
             )
-        seen.setdefault(text, arm.name)
+            yield Fault(where=where, key=f"arms.{arm.name}", rule=f"{rule} arm {first.name!r}")
 
 
 def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:

@@ -172,7 +172,7 @@ def _complete(claim: Claim, data: Storage, results: Storage, view: View) -> Swee
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection),
+        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_run),
     )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def test_every_arm_has_a_study_of_its_own_and_the_same_budget(tmp_path: Path) ->
     arms = {
         "vanilla": {},
         "a": {"model": {"projection_dim": 8}},
-        "b": {"model": {"projection_dim": 9}},
+        "b": {"model": {"projection_dim": 9}, "alpha": 2.0},
     }
     jobs = drain(agenda(tmp_path, study(arms=arms, space=space)))
     asked = [job.arm for job in jobs if job.arm != "vanilla"]

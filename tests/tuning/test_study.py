@@ -129,6 +129,18 @@ def test_two_arms_with_one_configuration_are_refused() -> None:
     )
 
 
+def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
+    terms = STUDY["arms"]["conr"]["terms"]
+    raw = study(
+        arms={"big": {"model": {"projection_dim": 64}, "terms": terms}},
+        space={"model.projection_dim": {"distribution": "choice", "values": [32, 64]}},
+    )
+    message = "arms.big: differs only in what is tuned from arm 'conr'"
+    assert faults_of(raw) == [f"tiny.yaml: {message}"]
+    own = {**raw["space"]["model.projection_dim"], "arms": ["conr"]}
+    assert len(resolve({**raw, "space": {"model.projection_dim": own}}, where="t").arms) == 3
+
+
 @pytest.mark.parametrize(
     ("path", "knob", "message"),
     [
