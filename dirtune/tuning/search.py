@@ -8,7 +8,7 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import optuna
 from optuna.trial import TrialState
@@ -140,7 +140,7 @@ class Agenda:
     Args:
         recorded: the endings of all recorded trials, by trial id.
         queued: by arm, the configurations that its search tries first.
-        on_selected: told what a search has selected and the trials that this brings.
+        on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Agenda:
         recorded: Mapping[str, Ending],
         queued: Mapping[str, Sequence[Settings]] | None = None,
         measured: Measured = lambda _: (),
-        on_selected: Callable[[str, Selected, Sequence[TrialJob]], None] = lambda *_: None,
+        on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
     ) -> None:
         self._study, self._on_selected = study, on_selected
         self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
@@ -221,7 +221,7 @@ class Agenda:
                 self.without_run += len(takers) * len(self._study.study.seeds)
                 continue
             jobs = self._maker.confirmed(arm, selected.settings)
-            self._on_selected(arm, selected, jobs)
+            self._queued -= set(self._on_selected(arm, selected, jobs))
             self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[TrialJob]) -> None:

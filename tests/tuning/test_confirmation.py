@@ -222,6 +222,34 @@ def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(
     assert found.agenda(**changes).without_run == planned - len(found.recorded()) == 2
 
 
+def test_a_shared_trial_stays_when_the_arm_that_recorded_it_selects_another(
+    tmp_path: Path,
+) -> None:
+    def ending(config: TrialConfig) -> Ending:
+        best = 8.0 if config.model.projection_dim == 8 else 4.0
+        return Ending(status="complete", objective=abs(omega(config) - best))
+
+    space = {"terms.conr.omega": {"distribution": "choice", "values": [4.0, 8.0]}}
+    terms = {"terms": {"conr": {"omega": 4.0}}}
+    changes = {
+        "arms": {"wide": {**terms, "model": {"projection_dim": 8}}, "conr": terms},
+        "space": space,
+    }
+
+    def trials(count: int) -> dict[str, Any]:
+        return searching(trials=count, transfer="both", warm_start={"presets": True}) | changes
+
+    found = Pretended(tmp_path, ending)
+    first = found.sweep(**trials(1))
+    assert {job.arm for job in first if job.replicate >= 0} == {"wide", "conr"}
+    found.sweep(**trials(2))
+    runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
+    assert [set(arm.chosen) for arm in runs.arms] == [{3, 4}] * 3
+    assert len({arm.chosen[3].trial_id for arm in runs.arms}) == 3
+    assert found.extension(**trials(2)).orphaned == frozenset()
+    assert found.sweep(**trials(2)) == []
+
+
 def test_a_trial_whose_worker_died_is_awaited_no_longer_in_this_sweep(tmp_path: Path) -> None:
     found = Pretended(tmp_path)
     agenda = found.agenda(arms={"conr": STUDY["arms"]["conr"]})
