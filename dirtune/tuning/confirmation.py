@@ -124,7 +124,7 @@ def keep_selections(folder: Storage, arms: Collection[str]) -> None:
 
 
 def _write(folder: Storage, selections: Mapping[str, Any]) -> None:
-    folder.write(SELECTED_FILE, json.dumps(selections, indent=1).encode())
+    folder.write(SELECTED_FILE, json.dumps(selections, indent=1, sort_keys=True).encode())
 
 
 def _entry(arm: str, searched: str, selected: Selected, jobs: Sequence[TrialJob]) -> dict[str, Any]:
