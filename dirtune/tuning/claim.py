@@ -24,11 +24,10 @@ import optuna
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.results.schema import TUNING
-from dirtune.results.studies import SELECTED_FILE
 from dirtune.results.studies import STUDY_FILE as RESOLVED
 from dirtune.storage import Storage
 from dirtune.training.provenance import provenance
-from dirtune.tuning.confirmation import recorded_rows, recorded_selections
+from dirtune.tuning.confirmation import keep_selections, recorded_rows, recorded_selections
 from dirtune.tuning.jobs import JobMaker
 from dirtune.tuning.optuna_studies import optuna_name
 from dirtune.tuning.orphans import orphans, put_back, set_aside
@@ -85,7 +84,7 @@ class Claim:
             self.folder.write(MANIFEST, self.manifest.model_dump_json(indent=1).encode())
         else:
             self._move_records()
-            self.folder.remove(SELECTED_FILE)  # the sweep writes it anew
+            keep_selections(self.folder, self._unchanged_selections(self._unchanged_searches))
         self.folder.write(STUDY_FILE, self.text.encode())
         self.folder.write(RESOLVED, json.dumps(self._plain, indent=1).encode())
 
@@ -102,7 +101,8 @@ class Claim:
         self, row: Mapping[str, Any], planned: Mapping[str, set[str]], undecided: set[str]
     ) -> bool:
         arm = row["arm"]
-        if arm in planned.get(row["trial_id"], ()):
+        owners = planned.get(row["trial_id"], set())
+        if arm in owners or (owners and owners.isdisjoint(self._fixed)):
             return True
         if not self.study.confirms or row["replicate"] == TUNING:
             return arm in self._unchanged_searches
@@ -123,15 +123,23 @@ class Claim:
         for searched, selected in selections.items():
             for job in maker.confirmed(searched, selected.settings) if selected else ():
                 planned.setdefault(job.trial_id, set()).add(job.arm)
-        # An arm that is known as it stands records its trials itself; others may share them.
         planned |= {job.trial_id: {job.arm} for job in maker.planned()}
-        undecided = {
+        undecided = self._unchanged_searches - selections.keys()
+        return planned, self._unchanged_selections(undecided)
+
+    def _unchanged_selections(self, searches: set[str]) -> set[str]:
+        """The arms that are as they were and are trained with what these searches select."""
+        return {
             taker.name
-            for searched in self._unchanged_searches - selections.keys()
+            for searched in searches
             for taker in self.study.takers(searched)
             if self._is_unchanged(taker.name)
         }
-        return planned, undecided
+
+    @cached_property
+    def _fixed(self) -> set[str]:
+        """Arms that record their trials themselves; those that are selected may have been recorded by another arm."""
+        return {arm.name for arm in self.study.fixed_arms}
 
     def _is_unchanged(self, arm: str) -> bool:
         """Whether an arm has the configuration, space and transferred settings that it had."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,27 +92,39 @@ def settings_of(folder: Storage, trial_id: str, paths: Sequence[str]) -> Setting
     return {path: leaf(config, path) for path in paths}
 
 
-def confirm(folder: Storage, arm: str, selected: Selected, jobs: Sequence[TrialJob]) -> None:
-    """Write down what a search has selected, and set aside what was trained for an earlier selection.
+def confirm(folder: Storage, arm: str, selected: Selected, jobs: Sequence[TrialJob]) -> set[str]:
+    """Write down what a search has selected, and set aside the records that no arm's selection needs any more.
 
     Args:
         jobs: the trials that the selection brings, of the arm and of those that take its settings.
+
+    Returns:
+        The trials whose records have been set aside.
     """
-    planned: dict[str, set[str]] = {}
-    for job in jobs:
-        planned.setdefault(job.arm, set()).add(job.trial_id)
-    old = {
+    written = json.loads(folder.read(SELECTED_FILE)) if folder.exists(SELECTED_FILE) else {}
+    takers = dict.fromkeys(job.arm for job in jobs)
+    now = {**written, **{name: _entry(name, arm, selected, jobs) for name in takers}}
+    if now != written:
+        _write(folder, now)
+    used = {trial["trial_id"] for entry in now.values() for trial in entry["planned"]}
+    trained = {
         row["trial_id"]
         for row in recorded_rows(folder)
-        if row["arm"] in planned and row["replicate"] != TUNING
+        if row["arm"] in now and row["replicate"] != TUNING
     }
-    # A trial of an earlier selection may stand for another arm as well.
-    written = json.loads(folder.read(SELECTED_FILE)) if folder.exists(SELECTED_FILE) else {}
-    now = {**written, **{name: _entry(name, arm, selected, jobs) for name in planned}}
-    used = {trial["trial_id"] for entry in now.values() for trial in entry["planned"]}
-    if now != written:
-        folder.write(SELECTED_FILE, json.dumps(now, indent=1).encode())
-    set_aside(folder, sorted(old - used))
+    set_aside(folder, sorted(trained - used))
+    return trained - used
+
+
+def keep_selections(folder: Storage, arms: Collection[str]) -> None:
+    """Forget what was selected for other arms than these."""
+    if folder.exists(SELECTED_FILE):
+        written = json.loads(folder.read(SELECTED_FILE))
+        _write(folder, {name: entry for name, entry in written.items() if name in arms})
+
+
+def _write(folder: Storage, selections: Mapping[str, Any]) -> None:
+    folder.write(SELECTED_FILE, json.dumps(selections, indent=1, sort_keys=True).encode())
 
 
 def _entry(arm: str, searched: str, selected: Selected, jobs: Sequence[TrialJob]) -> dict[str, Any]:

@@ -116,17 +116,19 @@ def faults_of_axes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fa
 
 
 def faults_of_arms(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Arms that are the same configuration under two names."""
-    seen: dict[str, str] = {}
+    """Arms that are the same configuration under two names, or come to be the same by what both tune."""
+    seen: dict[str, Arm] = {}
     for arm in arms:
-        text = canonical_json(arm.config.plain())
-        if text in seen:
-            yield Fault(
-                where=where,
-                key=f"arms.{arm.name}",
-                rule=f"is the same configuration as arm {seen[text]!r}",
+        plain = arm.config.plain()
+        for path in arm.knobs:
+            plain = merged(plain, nested(path, None))
+        first = seen.setdefault(canonical_json([plain, sorted(arm.knobs)]), arm)
+        if first is not arm:
+            is_same = first.config == arm.config
+            rule = (
+                "is the same configuration as" if is_same else "differs only in what is tuned from"
             )
-        seen.setdefault(text, arm.name)
+            yield Fault(where=where, key=f"arms.{arm.name}", rule=f"{rule} arm {first.name!r}")
 
 
 def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
@@ -156,15 +158,22 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
     ):
         rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
-    if study.secondary and search.scheduler is not None:
-        rule = "stops trials by the objective alone; leave it or `secondary` out"
-        yield Fault(where=where, key="search.scheduler", rule=rule, got=search.scheduler.name)
-    if len({each.name for each in (study.objective, *study.secondary)}) <= len(study.secondary):
-        rule = "an objective stands twice"
-        got = [each.name for each in (study.objective, *study.secondary)]
-        yield Fault(where=where, key="secondary", rule=rule, got=got)
+    yield from _faults_of_secondary(study, where)
+    for key, is_set in (("search.confirm", search.confirm), ("secondary", bool(study.secondary))):
+        if is_set and not knobs:
+            yield Fault(where=where, key=key, rule="has no effect: no arm has anything to tune")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
+
+
+def _faults_of_secondary(study: Study, where: str) -> Iterator[Fault]:
+    scheduler = study.search.scheduler
+    if study.secondary and scheduler is not None:
+        rule = "stops trials by the objective alone; leave it or `secondary` out"
+        yield Fault(where=where, key="search.scheduler", rule=rule, got=scheduler.name)
+    names = [each.name for each in (study.objective, *study.secondary)]
+    if len(set(names)) < len(names):
+        yield Fault(where=where, key="secondary", rule="an objective stands twice", got=names)
 
 
 def _names_what_is_not_there(study: Study, path: str, knob: Knob, arms: Sequence[Arm]) -> bool:

@@ -7,6 +7,7 @@ must neither spend it again nor forget what came of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -30,6 +31,7 @@ def optuna_name(study: str, arm: str) -> str:
 
 def open_search(study: ResolvedStudy, arm: Arm, storage: str) -> optuna.Study:
     """The Optuna study of an arm, which need not exist yet."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the view tells what happens
     objectives = (study.study.objective, *study.study.secondary)
     directions: list[Literal["minimize", "maximize"]] = [
         "minimize" if each.mode == "min" else "maximize" for each in objectives
@@ -62,7 +64,7 @@ def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, li
     """The state and values that Optuna is told of a trial: what it is, and failed where an objective is not defined."""
     if status == "pruned":
         return TrialState.PRUNED, None
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and not math.isnan(value)]
     if status == "complete" and len(known) == len(values):
         return TrialState.COMPLETE, known
     return TrialState.FAIL, None

@@ -8,7 +8,7 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import optuna
 from optuna.trial import TrialState
@@ -140,7 +140,7 @@ class Agenda:
     Args:
         recorded: the endings of all recorded trials, by trial id.
         queued: by arm, the configurations that its search tries first.
-        on_selected: told what a search has selected and the trials that this brings.
+        on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
     """
 
     def __init__(
@@ -153,9 +153,8 @@ class Agenda:
         recorded: Mapping[str, Ending],
         queued: Mapping[str, Sequence[Settings]] | None = None,
         measured: Measured = lambda _: (),
-        on_selected: Callable[[str, Selected, Sequence[TrialJob]], None] = lambda *_: None,
+        on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the view tells what happens
         self._study, self._on_selected = study, on_selected
         self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
         self.searches = {
@@ -167,8 +166,9 @@ class Agenda:
         for trial_id, ending in recorded.items():
             for search in self.searches.values():
                 search.tell(trial_id, ending)
-        self.without_selection = 0
-        """Planned trials that will never be, because no trial of their search is complete."""
+        self.without_run = 0
+        """Planned trials that need none: their search selected nothing, or another arm has come to be the same."""
+        self._owners: dict[str, str] = {}  # arms by trial
         self._queue: deque[TrialJob] = deque()
         self._queued = set(recorded)
         self._turn = deque(self.searches.values())
@@ -222,15 +222,16 @@ class Agenda:
             selected = self.searches[arm].selected()
             if selected is None:
                 takers = self._study.takers(arm)
-                self.without_selection += len(takers) * len(self._study.study.seeds)
+                self.without_run += len(takers) * len(self._study.study.seeds)
                 continue
             jobs = self._maker.confirmed(arm, selected.settings)
-            self._on_selected(arm, selected, jobs)
+            self._queued -= set(self._on_selected(arm, selected, jobs))
             self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[TrialJob]) -> None:
         """Those that are not recorded; two arms may be the same configuration once they are tuned."""
         for job in jobs:
+            self.without_run += self._owners.setdefault(job.trial_id, job.arm) != job.arm
             if job.trial_id not in self._queued:
                 self._queued.add(job.trial_id)
                 self._queue.append(job)

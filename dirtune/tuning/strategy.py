@@ -6,9 +6,9 @@ because it was lucky too; `confirm` therefore trains it anew on the study's seed
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dirtune.frozen import Frozen
 
@@ -70,3 +70,8 @@ class Search(Frozen):
     """Whether other arms take the settings that the reference arm has selected, for the knobs they share with it: in place
     of a search of their own (only), or beside it, as further arms named ARM@transfer (both)."""
     warm_start: WarmStart = WarmStart()
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _without_a_name_it_is_asha(cls, scheduler: Any) -> Any:
+        return {"name": "asha", **scheduler} if isinstance(scheduler, dict) else scheduler

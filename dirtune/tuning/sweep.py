@@ -218,7 +218,9 @@ def _complete(
         found = _plan(claim, extension, nodes_of_cluster())
         # Only now: a study that does not fit the cluster leaves nothing behind.
         with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
-            claim = replace(claim)  # reads anew: another driver may have been here while Ray started
+            claim = replace(
+                claim
+            )  # reads anew: another driver may have been here while Ray started
             extension = claim.extension()
             claim.forget_changed_searches(storage)
             claim.take()
@@ -245,7 +247,7 @@ def _complete(
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_selection)
+        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_run)
         + len(driver.to_retry),
         stopped=watch.reason,
     )  # fmt: skip

@@ -196,22 +196,58 @@ def test_an_arm_without_a_complete_trial_selects_nothing_and_ends_the_sweep(
     assert len(of_arm(jobs, "conr")) == 4 + 2
     agenda = found.agenda()
     assert agenda.is_empty
-    assert agenda.without_selection == 2
+    assert agenda.without_run == 2
 
 
 def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(
     tmp_path: Path,
 ) -> None:
-    space = {"model.projection_dim": {"distribution": "choice", "values": [8, 16]}}
-    arms = {name: {"model": {"projection_dim": dim}} for name, dim in (("a", 8), ("b", 16))}
+    space = {"terms.conr.omega": {"distribution": "choice", "values": [2.0, 4.0, 8.0]}}
+    terms = {"terms": {"conr": {"omega": 2.0}}}
+    arms = {"conr": terms, "wide": {**terms, "model": {"projection_dim": 8}}}
+    changes = {"arms": arms, "space": space, **searching(transfer="both")}
     found = Pretended(tmp_path)
-    changes = {"arms": {"plain": {}, **arms}, "space": space, "reference": "a"}
-    jobs = found.sweep(concurrent=1, **changes)
-    assert sum(job.replicate >= 0 for job in jobs) == 2 + 2  # plain, and what a and b share
+    jobs = found.sweep(**changes)
+    assert (
+        sum(job.replicate >= 0 for job in jobs) == 2 + 2
+    )  # conr, and what wide and wide@transfer share
     runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
-    assert [set(arm.chosen) for arm in runs.arms] == [{3, 4}] * 3
+    assert {arm.arm: set(arm.chosen) for arm in runs.arms} == {
+        "conr": {3, 4}, "wide": {3, 4}, "wide@transfer": {3, 4}
+    }  # fmt: skip
     assert found.extension(**changes).orphaned == frozenset()
     assert found.sweep(**changes) == []
+    study = found.claim(**changes).study
+    planned = sum(study.trials_in(arm) for arm in study.arms)
+    assert found.agenda(**changes).without_run == planned - len(found.recorded()) == 2
+
+
+def test_a_shared_trial_stays_when_the_arm_that_recorded_it_selects_another(
+    tmp_path: Path,
+) -> None:
+    def ending(config: TrialConfig) -> Ending:
+        best = 8.0 if config.model.projection_dim == 8 else 4.0
+        return Ending(status="complete", objective=abs(omega(config) - best))
+
+    space = {"terms.conr.omega": {"distribution": "choice", "values": [4.0, 8.0]}}
+    terms = {"terms": {"conr": {"omega": 4.0}}}
+    changes = {
+        "arms": {"wide": {**terms, "model": {"projection_dim": 8}}, "conr": terms},
+        "space": space,
+    }
+
+    def trials(count: int) -> dict[str, Any]:
+        return searching(trials=count, transfer="both", warm_start={"presets": True}) | changes
+
+    found = Pretended(tmp_path, ending)
+    first = found.sweep(**trials(1))
+    assert {job.arm for job in first if job.replicate >= 0} == {"wide", "conr"}
+    found.sweep(**trials(2))
+    runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
+    assert [set(arm.chosen) for arm in runs.arms] == [{3, 4}] * 3
+    assert len({arm.chosen[3].trial_id for arm in runs.arms}) == 3
+    assert found.extension(**trials(2)).orphaned == frozenset()
+    assert found.sweep(**trials(2)) == []
 
 
 def test_a_trial_whose_worker_died_is_awaited_no_longer_in_this_sweep(tmp_path: Path) -> None:

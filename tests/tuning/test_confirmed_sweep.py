@@ -39,7 +39,6 @@ STUDY: dict[str, Any] = {
     },
     "search": {
         "trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 9, "transfer": "both",
-        "warm_start": {"presets": True},
     },
     "space": {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}},
     "resources": {"checkpoint_seconds": 0},

@@ -73,6 +73,7 @@ def test_a_storage_that_is_lost_in_the_middle_costs_no_budget(tmp_path: Path) ->
         ("complete", [1.0, 2.0], (TrialState.COMPLETE, [1.0, 2.0])),
         ("complete", [1.0, None], (TrialState.FAIL, None)),
         ("complete", [None], (TrialState.FAIL, None)),
+        ("complete", [float("nan")], (TrialState.FAIL, None)),
         ("pruned", [1.0], (TrialState.PRUNED, None)),
         ("failed", [None], (TrialState.FAIL, None)),
     ],

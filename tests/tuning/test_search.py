@@ -101,7 +101,7 @@ def test_every_arm_has_a_study_of_its_own_and_the_same_budget(tmp_path: Path) ->
     arms = {
         "vanilla": {},
         "a": {"model": {"projection_dim": 8}},
-        "b": {"model": {"projection_dim": 9}},
+        "b": {"model": {"projection_dim": 9}, "alpha": 2.0},
     }
     jobs = drain(agenda(tmp_path, study(arms=arms, space=space)))
     asked = [job.arm for job in jobs if job.arm != "vanilla"]
@@ -128,3 +128,21 @@ def test_the_same_seed_of_the_sampler_asks_the_same_first_configurations(tmp_pat
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_samplers_are_built_by_name(tmp_path: Path, sampler: str) -> None:
     assert len(drain(agenda(tmp_path, study(search={"trials": 2, "sampler": sampler})))) == 4 + 2
+
+
+def test_what_a_selection_has_set_aside_is_run_again_where_it_is_planned(tmp_path: Path) -> None:
+    resolved = study(search={"trials": 1, "confirm": True, "tuning_seed": 9})
+    first = agenda(tmp_path, resolved)
+    jobs = [first.next() for _ in range(5)]
+    for job in jobs:
+        first.tell(job, COMPLETE)
+    confirming = drain(first)
+    assert [(job.arm, job.config.seed) for job in confirming] == [("conr", 3), ("conr", 4)]
+    options = {
+        "storage": f"sqlite:///{tmp_path}/optuna.db", "fingerprint": "f", "code_version": "v",
+        "recorded": {job.trial_id: COMPLETE for job in [*jobs, *confirming]},
+    }  # fmt: skip
+    assert drain(Agenda(resolved, **options)) == []
+    aside = {confirming[1].trial_id}
+    left = drain(Agenda(resolved, **options, on_selected=lambda *_: aside))
+    assert [job.trial_id for job in left] == [confirming[1].trial_id]

@@ -130,6 +130,18 @@ def test_two_arms_with_one_configuration_are_refused() -> None:
     )
 
 
+def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
+    terms = STUDY["arms"]["conr"]["terms"]
+    raw = study(
+        arms={"big": {"model": {"projection_dim": 64}, "terms": terms}},
+        space={"model.projection_dim": {"distribution": "choice", "values": [32, 64]}},
+    )
+    message = "arms.big: differs only in what is tuned from arm 'conr'"
+    assert faults_of(raw) == [f"tiny.yaml: {message}"]
+    own = {**raw["space"]["model.projection_dim"], "arms": ["conr"]}
+    assert len(resolve({**raw, "space": {"model.projection_dim": own}}, where="t").arms) == 3
+
+
 @pytest.mark.parametrize(
     ("path", "knob", "message"),
     [
@@ -312,3 +324,13 @@ def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
             study(space=space, secondary=[few], search={"scheduler": {"name": name}})
         )
         assert "search.scheduler: stops trials by the objective alone" in faults[0]
+
+
+def test_what_a_study_without_a_search_cannot_have_is_said() -> None:
+    raw = study(
+        search={"confirm": True, "tuning_seed": 9}, secondary=[{"metric": "mae", "region": "few"}]
+    )
+    rule = "has no effect: no arm has anything to tune"
+    assert faults_of(raw) == [
+        f"tiny.yaml: {key}: {rule}" for key in ("search.confirm", "secondary")
+    ]

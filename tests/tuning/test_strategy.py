@@ -1,0 +1,38 @@
+"""Run with `pytest tests/tuning/test_strategy.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.tuning.strategy import Asha, Median, Search
+
+
+def search(**settings: Any) -> Search:
+    return read(Search, settings, where="t", prefix="search")
+
+
+def test_a_scheduler_without_a_name_halves() -> None:
+    assert search(scheduler={"grace_epochs": 4}).scheduler == Asha(grace_epochs=4)
+    assert search(scheduler={"name": "median", "min_trials": 5}).scheduler == Median(min_trials=5)
+    assert search().scheduler is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scheduler": {"name": "pbt"}}, "search.scheduler.name: unknown name, got 'pbt'; known: asha, median"),
+        ({"scheduler": "asha"}, "search.scheduler: "),
+        ({"scheduler": {"name": "median", "reduction_factor": 2}}, "unknown key, got 'reduction_factor'"),
+        ({"sampler": "cmaes"}, "search.sampler: should be 'tpe', 'random', 'gp', 'qmc' or 'grid'"),
+        ({"warm_start": {"best": 0}}, "search.warm_start.best: should be greater than or equal to 1"),
+        ({"tuning_seed": -1}, "search.tuning_seed: should be greater than or equal to 0"),
+    ],
+)  # fmt: skip
+def test_what_a_search_cannot_be_is_said(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        search(**settings)
+    assert message in str(caught.value)
