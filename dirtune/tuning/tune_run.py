@@ -68,9 +68,8 @@ def run_with_tune(
         except KeyboardInterrupt:
             events.kill_workers()
             raise
-        finally:
-            if groups is not None:
-                groups.give_back_all()
+        if groups is not None:
+            groups.give_back_all()
 
 
 class _Suggestions(Searcher):
@@ -110,6 +109,8 @@ class _Events(tune.Callback):
         for trial in self._trials:
             if (actor := trial.temporary_state.ray_actor) is not None:
                 ray.kill(actor)
+        if self._groups is not None:
+            self._groups.give_back_all()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
