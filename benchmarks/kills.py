@@ -38,7 +38,7 @@ from dirtune.storage import Storage
 
 VICTIMS = ("driver", "worker", "raylet")
 WORKER_TITLE = "ray::ResourceTrainable"  # what Ray calls the process of a trial worker
-MOMENTS = (4.0, 25.0)  # seconds from a start, or from the last kill, to the next kill
+MOMENTS = (5.0, 40.0)  # seconds from a start, or from the last kill, to the next kill
 PATIENCE_SECONDS = 180.0
 RESUMES_IN_PEACE = 5
 VARYING = {
