@@ -37,7 +37,8 @@ from dirtune.results.store import read_table
 from dirtune.storage import Storage
 
 VICTIMS = ("driver", "worker", "raylet")
-MOMENTS = (4.0, 25.0)  # seconds from a start, or from the last kill, to the next kill
+WORKER_TITLE = "ray::ResourceTrainable"  # what Ray calls the process of a trial worker
+MOMENTS = (5.0, 40.0)  # seconds from a start, or from the last kill, to the next kill
 PATIENCE_SECONDS = 180.0
 RESUMES_IN_PEACE = 5
 VARYING = {
@@ -190,7 +191,7 @@ def family(driver: int) -> Iterator[tuple[int, str]]:
         if command_of(child).split(" ")[0].endswith("/raylet"):
             yield child, "raylet"
             for worker in children.get(child, []):
-                if "TrialWorker" in command_of(worker):
+                if command_of(worker).startswith(WORKER_TITLE):
                     yield worker, "worker"
 
 

@@ -13,10 +13,11 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -69,9 +70,8 @@ def run_with_tune(
         except KeyboardInterrupt:
             events.kill_workers()
             raise
-        finally:
-            if groups is not None:
-                groups.give_back_all()
+        if groups is not None:
+            groups.give_back_all()
 
 
 class _Suggestions(Searcher):
@@ -111,6 +111,8 @@ class _Events(tune.Callback):
         for trial in self._trials:
             if (actor := trial.temporary_state.ray_actor) is not None:
                 ray.kill(actor)
+        if self._groups is not None:
+            self._groups.give_back_all()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
@@ -145,10 +147,19 @@ class _Events(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        error = trial.get_pickled_error() or trial.get_error() or RuntimeError("the worker died")
-        self._driver.crash(trial.config[JOB], error)
+        self._driver.crash(trial.config[JOB], _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
+
+
+def _error_of(trial: Trial) -> BaseException:
+    """What ended a trial; Tune's own getters look where its file arrives only when the run ends."""
+    if trial.pickled_error_file is not None:
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error
+    return RuntimeError(
+        "the worker died" if trial.error_file is None else Path(trial.error_file).read_text()
+    )
 
 
 class _Stopped(tune.Stopper):

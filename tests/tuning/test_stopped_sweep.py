@@ -24,8 +24,8 @@ from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
 
-PATIENCE_SECONDS = 240.0
-"""No sweep below takes a quarter of it: one that does hangs."""
+PATIENCE_SECONDS = 420.0
+"""On two idle cores no sweep below takes a quarter of it: one that takes all of it hangs."""
 SLOW: dict[str, Any] = {
     "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}, "seeds": [0],
     # Only being asked to end makes a checkpoint.
@@ -83,7 +83,7 @@ def assert_nothing_was_lost(results: Path, started: int) -> None:
     trials = dirtune.status(folder.name, results=results).started
     assert len(trials) == started
     for trial in trials:
-        assert 2 <= trial.epochs_run < 8
+        assert 1 <= trial.epochs_run < 8
         assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
     assert not (folder / "stop.json").exists()
     assert not (folder / "driver.json").exists()
