@@ -174,7 +174,8 @@ def _sorted_columns(
     """Each row's columns by ascending key, equal keys by column."""
     packed: Tensor = (keys << column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
     packed.numpy().sort(axis=1)
-    return packed.bitwise_and_((1 << column_bits) - 1).long()
+    columns: Tensor = packed.bitwise_and_((1 << column_bits) - 1).long()
+    return columns
 
 
 def _coarse(values: Float[Tensor, "rows columns"], bits: int) -> Int[Tensor, "rows columns"]:

@@ -65,9 +65,8 @@ def draw_tsne(data: Maps) -> Figure:
     low = min(one.labels.min() for one in data.maps)
     high = max(one.labels.max() for one in data.maps)
     for panel, one in zip(axes, data.maps, strict=True):
-        points = panel.scatter(
-            *one.places.T, c=one.labels, cmap="viridis", vmin=low, vmax=high, s=3, linewidths=0
-        )
+        across, up = one.places.T
+        points = panel.scatter(across, up, c=one.labels, cmap="viridis", vmin=low, vmax=high, s=3, linewidths=0)  # fmt: skip
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[["left", "bottom"]].set_visible(False)
