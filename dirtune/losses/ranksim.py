@@ -182,7 +182,8 @@ def _coarse(values: Float[Tensor, "rows columns"], bits: int) -> Int[Tensor, "ro
     """The values' places between the smallest and the largest of all, in at most `bits` bits; order is kept, not all ties."""
     low, high = values.aminmax()
     levels = 2 ** min(bits, 22) - 1  # a float32 has 24 bits; the last ones may be rounded up
-    return ((values - low) * (levels / (high - low).clamp(min=1e-30))).int()
+    places: Tensor = (values - low) * (levels / (high - low).clamp(min=1e-30))
+    return places.int()
 
 
 def _exact(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows columns"]:
