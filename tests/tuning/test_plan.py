@@ -17,8 +17,8 @@ from dirtune.storage import Storage
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.claim import Claim
 from dirtune.tuning.forecast import START_SECONDS, makespan
+from dirtune.tuning.jobs import JobMaker
 from dirtune.tuning.nodes import Node
-from dirtune.tuning.search import planned_jobs
 from dirtune.tuning.study import ResolvedStudy, load_study
 from tests.training.conftest import SETTINGS
 from tests.training.runs import finish
@@ -53,7 +53,7 @@ def run_all(
     study: ResolvedStudy, toy: Any, results: Path, *, keep: Callable[[TrialJob], bool]
 ) -> None:
     """Run the planned trials, those that are kept, in the study's folder."""
-    for job in planned_jobs(study, toy.manifest.fingerprint):
+    for job in JobMaker(study=study, fingerprint=toy.manifest.fingerprint).planned():
         if keep(job):
             finish(TrialRun(job, toy, Storage.at(results).below(study.name)))
 
