@@ -19,13 +19,15 @@ from tests.results.plots.stores import (
     fractions,
     many_arms,
     predicted,
+    represented,
     searched,
 )
 from tests.results.records import record, write_study
 
 STORES = {
     "error_by_label": predicted, "data_efficiency": fractions, "parallel": searched, "importance": searched,
-    "history": searched, "curve": fractions,
+    "history": searched, "curve": fractions, "tsne": represented, "similarity": represented,
+    "anchors": represented,
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {"curve": {"x": "data.fraction"}}
 DRAWN_EMPTY = {"regions"}
