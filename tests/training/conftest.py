@@ -89,7 +89,8 @@ class _Unremovable(Storage):
         return _Unremovable(self.filesystem, self.path(name))
 
     def remove(self, name: str) -> None:
-        raise OSError("the process died here")
+        if not name.startswith("results/"):
+            raise OSError("the process died here")
 
 
 def _samples(split: str, per_bin: tuple[int, ...], seed: int) -> Columns:
