@@ -154,7 +154,7 @@ def test_seeds_that_stand_twice_and_none_at_all_are_refused() -> None:
 
 
 def test_a_space_that_excludes_the_start_is_refused_for_each_arm_that_starts_there() -> None:
-    arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0}}}}
+    arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0, "tau": 0.3}}}}
     assert faults_of(arms=arms, **searched()) == [
         "t: space.terms.conr.omega: excludes the value that arm 'strict' starts from, got 9.0"
     ]
