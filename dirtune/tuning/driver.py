@@ -5,7 +5,7 @@ How Ray Tune asks and tells is in `dirtune.tuning.tune_run`; everything that mus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -86,10 +86,7 @@ class Driver:
 
     def look(self) -> None:
         """See whether the sweep has been asked to end."""
-        before = self.watch.reason
-        self.watch.look()
-        if self.watch.reason is not None and before is None:
-            self.view.stopping(self.watch.reason)
+        self._see(self.watch.look)
 
     def start(self) -> TrialJob | None:
         """The next trial, if a slot is free and one is left."""
@@ -119,6 +116,9 @@ class Driver:
         """A trial was recorded by its worker, handed back, or stopped by the scheduler (then it is recorded here)."""
         if result.get(HANDED_BACK):
             self._release(job)
+            self._see(
+                self.watch.look_now
+            )  # nothing may be left to start, and then nobody would look again
             return
         status: Status = result.get("status") or "pruned"
         if status == "pruned":
@@ -141,6 +141,12 @@ class Driver:
         self.crashed[job.trial_id] = reason(error)
         self._crashes_in_a_row += 1
         self._finish(job, Ending(status="failed", objective=None))
+
+    def _see(self, look: Callable[[], None]) -> None:
+        before = self.watch.reason
+        look()
+        if self.watch.reason is not None and before is None:
+            self.view.stopping(self.watch.reason)
 
     def _progress_of(self, job: TrialJob) -> Progress:
         progress = read_progress(self.folder, job.trial_id)

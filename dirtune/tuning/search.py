@@ -7,6 +7,7 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -106,7 +107,11 @@ class ArmSearch:
 
     def report(self, trial_id: str, epoch: int, value: float) -> None:
         """An intermediate validation objective; Optuna takes none where there are several objectives."""
-        if trial_id in self._open and len(self._optuna.directions) == 1:
+        if trial_id not in self._open or len(self._optuna.directions) > 1:
+            return
+        with warnings.catch_warnings():
+            # A trial that goes on from before its last report says the same again.
+            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
             self._open[trial_id].report(value, epoch)
 
     def tell(self, trial_id: str, ending: Ending) -> None:

@@ -58,7 +58,7 @@ def is_asked(folder: Storage) -> bool:
 
 @dataclass
 class StopWatch:
-    """The driver's look at whether its sweep shall end; call `look` as often as you like."""
+    """The driver's look at whether its sweep shall end."""
 
     folder: Storage
     signalled: Callable[[], signal.Signals | None] = lambda: None
@@ -72,13 +72,20 @@ class StopWatch:
         return self.signalled()
 
     def look(self) -> None:
-        """Ask the signals, and once in a second the folder."""
+        """Ask the signals, and once in a second the folder; call it as often as you like."""
+        self._look(every=LOOK_SECONDS)
+
+    def look_now(self) -> None:
+        """Ask the signals and the folder, as when a worker has just found out that it was asked."""
+        self._look(every=0.0)
+
+    def _look(self, *, every: float) -> None:
         if self.reason is not None:
             return
         if (number := self.signalled()) is not None:
             self.reason = number.name
             _ask(self.folder)
-        elif time.monotonic() - self._looked >= LOOK_SECONDS:
+        elif time.monotonic() - self._looked >= every:
             self.reason = "`dirtune stop`" if is_asked(self.folder) else None
             self._looked = time.monotonic()
 

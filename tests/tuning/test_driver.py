@@ -67,6 +67,25 @@ def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver:
     assert (driver.counts, recorded(driver.folder)) == ({}, {})
 
 
+def test_a_trial_that_is_handed_back_tells_that_the_sweep_is_asked_to_end(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(driver.view, "stopping", told.append)
+    jobs = [started(driver)]
+    monkeypatch.setattr(stop, "LOOK_SECONDS", 3600.0)
+    driver.look()
+    driver.folder.write(STOP, b"{}")
+    driver.look()  # not yet again
+    assert driver.watch.reason is None
+    driver.ended(jobs[0], {HANDED_BACK: True})
+    assert (driver.watch.reason, told, driver.is_stopped) == (
+        "`dirtune stop`",
+        ["`dirtune stop`"],
+        True,
+    )
+
+
 def test_a_trial_that_ends_while_others_are_asked_to_is_recorded(driver: Driver) -> None:
     job = started(driver)
     driver.folder.write(STOP, b"{}")
