@@ -116,9 +116,8 @@ class Driver:
         """A trial was recorded by its worker, handed back, or stopped by the scheduler (then it is recorded here)."""
         if result.get(HANDED_BACK):
             self._release(job)
-            self._see(
-                self.watch.look_now
-            )  # nothing may be left to start, and then nobody would look again
+            # Nothing may be left to start, and then nobody would look again.
+            self._see(self.watch.look_now)
             return
         status: Status = result.get("status") or "pruned"
         if status == "pruned":

@@ -20,7 +20,7 @@ from dirtune.results.plots.embedded import ArmVectors, study_vectors
 from dirtune.results.plots.error_by_label import bin_width
 from dirtune.results.plots.panels import panels
 from dirtune.results.plots.request import PlotRequest
-from dirtune.results.plots.style import MOST_LINES, finish
+from dirtune.results.plots.style import MOST_LINES, finish, unit_after
 
 PERCENTILES = (10, 50, 90)
 POINTS = 100  # of the target's line
@@ -57,7 +57,7 @@ def anchors_data(request: PlotRequest) -> Anchors:
     found = study_vectors(request, most=MOST_LINES)
     width, label = bin_width(found.label), found.label
     labels = anchor_labels(found.arms[0].labels)
-    unit = f" [{label.unit}]" if label.unit else ""
+    unit = unit_after(label.unit)
     return Anchors(
         anchors=tuple(
             Anchor(label=anchor, bands=tuple(_band(arm, anchor, width) for arm in found.arms))

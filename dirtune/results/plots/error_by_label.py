@@ -21,7 +21,7 @@ from dirtune.results.arms import ArmRuns, study_runs
 from dirtune.results.plots.bands import Band, band, draw_bands
 from dirtune.results.plots.request import PlotRequest
 from dirtune.results.plots.shown import shown_arms
-from dirtune.results.plots.style import COLUMN, MOST_LINES, PALE, finish, new_figure
+from dirtune.results.plots.style import COLUMN, MOST_LINES, PALE, finish, new_figure, unit_after
 from dirtune.results.recompute import BinErrors, errors_by_bin, own_manifest
 from dirtune.results.selection import SELECTIONS
 from dirtune.results.studies import open_study, read_study
@@ -68,7 +68,7 @@ def error_by_label_data(request: PlotRequest) -> ErrorByLabel:
         raise request.nothing(f"has no predictions of the {request.split} split yet")
     bins = next(iter(errors.values()))
     bands = [_band(arm, errors) for arm in arms]
-    unit = f" [{label.unit}]" if label.unit else ""
+    unit = unit_after(label.unit)
     return ErrorByLabel(
         bands=tuple(one for one in bands if one.x),
         reference=reference,

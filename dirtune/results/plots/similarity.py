@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dirtune.results.plots.embedded import ArmVectors, study_vectors
 from dirtune.results.plots.panels import MOST_PANELS, panels
 from dirtune.results.plots.request import PlotRequest
-from dirtune.results.plots.style import finish
+from dirtune.results.plots.style import finish, unit_after
 
 CELLS = 40  # of the density, in each direction
 
@@ -50,7 +50,7 @@ def similarity_data(request: PlotRequest) -> Densities:
     widest = max(float(np.ptp(arm.labels)) for arm in found.arms)
     distances = np.linspace(0.0, widest or 1.0, CELLS + 1)
     cosines = np.linspace(-1.0, 1.0, CELLS + 1)
-    unit = f" [{found.label.unit}]" if found.label.unit else ""
+    unit = unit_after(found.label.unit)
     return Densities(
         densities=tuple(_density(arm, distances, cosines) for arm in found.arms),
         distances=distances, cosines=cosines, x_label=f"{found.label.name} distance{unit}",

@@ -65,6 +65,11 @@ def text_color(background: Sequence[float]) -> str:
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 else "white"
 
 
+def unit_after(unit: str) -> str:
+    """What follows the name of a quantity on an axis: its unit in brackets, or nothing."""
+    return f" [{unit}]" if unit else ""
+
+
 def finish(figure: Figure, caption: str, legend: Axes | None = None) -> None:
     """The legend of some axes above, the caption below; the figure grows by both, so that they take nothing from the axes."""
     rows = 0 if legend is None else _legend(figure, legend)

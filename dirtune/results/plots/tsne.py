@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dirtune.results.plots.embedded import ArmVectors, study_vectors
 from dirtune.results.plots.panels import MOST_PANELS, panels
 from dirtune.results.plots.request import PlotRequest
-from dirtune.results.plots.style import finish
+from dirtune.results.plots.style import finish, unit_after
 
 LARGEST_PERPLEXITY = 30.0
 FEWEST = 8  # samples
@@ -52,7 +52,7 @@ def tsne_data(request: PlotRequest) -> Maps:
         raise request.nothing(
             f"keeps {fewest} representations, too few for a map (at least {FEWEST})"
         )
-    unit = f" [{found.label.unit}]" if found.label.unit else ""
+    unit = unit_after(found.label.unit)
     return Maps(
         maps=tuple(_map(arm) for arm in found.arms), label=f"{found.label.name}{unit}",
         caption=f"{found.caption} t-SNE by cosine distance; axes and distances between groups have no scale.",
