@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.config import TrialConfig, leaf
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.results.schema import REGIONS, TrialRecord
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
@@ -20,20 +19,8 @@ from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import secondary_objectives
 from dirtune.tuning.study import resolve
 from dirtune.tuning.warm_start import first_configurations
+from tests.tuning.test_preflight import MANIFEST
 
-MANIFEST = Manifest(
-    name="toy",
-    inputs={"image": InputSpec(kind="image", shape=(1, 24, 24))},
-    label=LabelSpec(name="angle", unit="degrees", low=0, high=2, bin_width=1, num_bins=2),
-    shot_rules={"counts": ShotRule()},
-    default_shot_rule="counts",
-    splits={
-        split: SplitInfo(files=("part.parquet",), rows=3, bin_counts=(1, 2))
-        for split in ("train", "val", "test")
-    },
-    content_hash="c" * 64,
-    split_fingerprint="s" * 64,
-)
 STUDY: dict[str, Any] = {
     "name": "tiny", "question": "?", "reference": "conr", "seeds": [3, 4],
     "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 3}},

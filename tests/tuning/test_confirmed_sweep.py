@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 import dirtune
+from dirtune.config import merged
+from tests.tuning import sweeps
 
 pytestmark = pytest.mark.ray
 
@@ -24,14 +26,9 @@ STUDY: dict[str, Any] = {
     "question": "Does what is selected hold on other seeds?",
     "reference": "conr",
     "seeds": [0, 1],
-    "base": {
-        "data": {"name": "digits"},
-        "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
-        "recipe": {"epochs": 4, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
-    },
+    "base": merged(sweeps.STUDY["base"], {"recipe": {"epochs": 4}}),
     "arms": {
-        "vanilla": {},
-        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
+        **sweeps.STUDY["arms"],
         "lds": {
             "model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}},
             "alpha": 2.0,
