@@ -3,8 +3,9 @@
 Ids, labels and bins are always in memory; the inputs are tensors on the device (`ResidentSplit`) or come from elsewhere
 batch by batch (`dirtune.data.streamed`), behind one interface: `Split.read`. While a set is in memory, decoded or not, an
 epoch's order is one seeded permutation, and every rank takes its slice of each global batch, so that 1, 2 and 4 workers
-see the same global batches. A set that is read from disk in every epoch has an order that reads each of its row groups
-once (`windowed_order`); ranks still get equal, disjoint shares, and no rank reads what another one needs.
+see the same global batches. A set of more than a few row groups that is read from disk in every epoch has an order that
+reads each of them once (`windowed_order`); ranks still get equal, disjoint shares, and no rank reads what another one
+needs.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Split(ABC):
         return torch.arange(len(self)) if self.groups is None else torch.cat(self.groups)
 
     def order(self, seed: int, epoch: int, *, batch_size: int, world: int) -> Int[Tensor, " rows"]:
-        """The order of the samples in an epoch; that of a set in memory depends on (seed, epoch) alone."""
-        if self.groups is None:
+        """The order of the samples in an epoch; it depends on (seed, epoch) alone if one window holds the whole set."""
+        if self.groups is None or len(self.groups) <= WINDOW_GROUPS:
             return epoch_order(seed, epoch, len(self))
         return windowed_order(self.groups, seed, epoch, batch_size=batch_size, world=world)
 

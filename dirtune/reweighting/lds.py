@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy.ndimage import convolve1d, gaussian_filter1d
-from scipy.signal.windows import triang
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
@@ -100,6 +99,8 @@ def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64
     """
     offsets = np.arange(size, dtype=np.float64) - size // 2
     if kernel == "triang":
+        from scipy.signal.windows import triang  # takes a second to import, and only this needs it
+
         return np.asarray(triang(size), dtype=np.float64)
     if kernel == "laplace":
         return np.exp(-np.abs(offsets) / sigma)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -166,5 +168,18 @@ def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row()
         **rows, inputs=split.inputs, exact_labels=split.exact_labels, groups=groups
     )
     assert on_disk.reading_order.tolist() == [4, 0, 2, 1, 5, 3]
-    order = on_disk.order(3, 1, batch_size=2, world=1)
-    assert torch.equal(order, windowed_order(groups, 3, 1, batch_size=2, world=1))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("groups", [1, WINDOW_GROUPS, WINDOW_GROUPS + 1])
+def test_a_set_on_disk_that_fits_in_a_window_is_mixed_like_one_in_memory(
+    groups: int, world: int
+) -> None:
+    split = split_of(90)
+    of_groups = epoch_order(7, 0, 90).tensor_split(groups)
+    on_disk = replace(split, groups=of_groups)
+    order = on_disk.order(3, 1, batch_size=4, world=world)
+    if groups <= WINDOW_GROUPS:
+        assert torch.equal(order, split.order(3, 1, batch_size=4, world=1))
+    else:
+        assert torch.equal(order, windowed_order(of_groups, 3, 1, batch_size=4, world=world))

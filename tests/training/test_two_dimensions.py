@@ -75,7 +75,7 @@ def storage(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Stor
     storage = Storage.at(tmp_path_factory.mktemp("data"))
     write_dataset(
         storage, "gazes",
-        {split: ray.data.from_items(_samples(split, rows)) for split, rows in ROWS.items()},
+        {split: ray.data.from_items(_samples(split, rows), override_num_blocks=2) for split, rows in ROWS.items()},
         inputs={"vector": InputSpec(kind="vector", shape=(5,))}, label=GAZE,
         metrics=("angular_error",), shot_rules={"counts": ShotRule(many_above=6, few_below=3)},
         default_shot_rule="counts", source={},
