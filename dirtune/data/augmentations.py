@@ -52,11 +52,15 @@ class Draws:
         corners: list[list[int]] = drawn[self.rows].tolist()
         return corners
 
+    def numbers(self, low: float, high: float) -> list[float]:
+        """One number in [low, high) for each sample, as plain values."""
+        drawn = torch.rand(self.total, generator=self.generator)[self.rows]
+        numbers: list[float] = (low + (high - low) * drawn.double()).tolist()
+        return numbers
+
     def choices(self, probability: float) -> list[bool]:
-        """A yes or no for each sample, as plain values; the same draw as `chance`."""
-        drawn = torch.rand(self.total, generator=self.generator)
-        chosen: list[bool] = (drawn[self.rows] < probability).tolist()
-        return chosen
+        """A yes or no for each sample, as plain values."""
+        return [number < probability for number in self.numbers(0.0, 1.0)]
 
     def _mine(self, values: Tensor) -> Tensor:
         return values[self.rows].to(self.device)
@@ -109,8 +113,8 @@ def strong(images: Stored, draws: Draws) -> Images:
     grey; 3. hue turns the chroma plane of YIQ instead of HSV's hue; 4. colours are clipped to [0, 1] once, at the end, not
     after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or grey.
     """
-    cropped = _resized_crop(
-        to_float(images), draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5
+    cropped = to_float(
+        _resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5)
     )
     matrices, offsets = _colours(cropped, draws)
     recoloured = torch.baddbmm(offsets, matrices, cropped.flatten(2))
@@ -139,33 +143,44 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
 
 
 def _resized_crop(
-    images: Images,
+    images: Stored,
     draws: Draws,
     *,
     area: tuple[float, float],
     ratio: tuple[float, float],
     mirror: float = 0.0,
-) -> Images:
-    """A part of each image, of random area, aspect ratio and place, scaled to the size of the image (bilinear)."""
-    share = draws.uniform(*area)
-    aspect = draws.uniform(math.log(ratio[0]), math.log(ratio[1])).exp()
-    width = (share * aspect).sqrt().clamp(max=1.0)
-    height = (share / aspect).sqrt().clamp(max=1.0)
-    # In the coordinates of grid_sample the image is [-1, 1], so a part of width w may lie up to 1 - w off the centre.
-    x, y = draws.uniform(-1.0, 1.0) * (1 - width), draws.uniform(-1.0, 1.0) * (1 - height)
-    if mirror:
-        width = torch.where(draws.chance(mirror), -width, width)
-    # What affine_grid makes of such a box, without its matrix product, which takes as long as the sampling.
-    columns = x[:, None] + width[:, None] * _centres(images.shape[-1], images.device)
-    rows = y[:, None] + height[:, None] * _centres(images.shape[-2], images.device)
-    grid = images.new_empty((images.shape[0], *images.shape[-2:], 2))
-    grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+) -> Stored:
+    """A part of each image, of random area, aspect ratio and place, scaled to the size of the image (bilinear).
+
+    On a CPU bytes stay bytes and are rounded, as Pillow does, which halves the time; GPUs scale floating point alone.
+    """
+    if images.is_cuda:
+        images = to_float(images)
+    size = (images.shape[-2], images.shape[-1])
+    boxes = _boxes(size, draws, area=area, ratio=ratio)
+    mirrored = draws.choices(mirror) if mirror else [False] * len(boxes)
+    cropped = []
+    for image, (y, x, height, width), flips in zip(images, boxes, mirrored, strict=True):
+        part = image[None, :, y : y + height, x : x + width]
+        (scaled,) = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+        cropped.append(scaled.flip(-1) if flips else scaled)
+    return torch.stack(cropped) if cropped else images
 
 
-def _centres(pixels: int, device: torch.device) -> Float[Tensor, " pixels"]:
-    """The centres of a row of pixels that reaches from -1 to 1."""
-    return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
+def _boxes(
+    size: tuple[int, int], draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float]
+) -> list[tuple[int, int, int, int]]:
+    """Of each sample, the upper left corner (y, x) and the height and width of a part of an image, in pixels."""
+    shares = draws.numbers(*area)
+    aspects = map(math.exp, draws.numbers(*map(math.log, ratio)))
+    places = draws.numbers(0.0, 1.0), draws.numbers(0.0, 1.0)
+    boxes = []
+    for share, aspect, right, down in zip(shares, aspects, *places, strict=True):
+        sides = min(1.0, math.sqrt(share / aspect)), min(1.0, math.sqrt(share * aspect))
+        height, width = (max(1, round(side * of)) for side, of in zip(sides, size, strict=True))
+        y, x = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))
+        boxes.append((y, x, height, width))
+    return boxes
 
 
 def _colours(

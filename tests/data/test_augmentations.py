@@ -31,6 +31,32 @@ def crop_by_loops(picture: torch.Tensor, top: int, left: int, padding: int) -> t
     return padded[:, top : top + height, left : left + width]
 
 
+def scaled_by_loops(part: torch.Tensor, size: int) -> torch.Tensor:
+    """Bilinear, with pixel centres at halves and the edges repeated."""
+    for dim in (1, 2):
+        length = part.shape[dim]
+        places = [(at + 0.5) * length / size - 0.5 for at in range(size)]
+        places = [min(max(place, 0.0), length - 1.0) for place in places]
+        lower = [int(place) for place in places]
+        upper = [min(low + 1, length - 1) for low in lower]
+        share = torch.tensor([place - low for place, low in zip(places, lower, strict=True)])
+        share = share[None, :, None] if dim == 1 else share[None, None, :]
+        part = (
+            part.index_select(dim, torch.tensor(lower)) * (1 - share)
+            + part.index_select(dim, torch.tensor(upper)) * share
+        )
+    return part
+
+
+def test_bytes_are_cropped_as_the_same_numbers_up_to_their_rounding() -> None:
+    pictures = (255 * images(30, size=40, channels=3)).byte()
+    how = {"area": (0.2, 1.0), "ratio": (0.75, 4 / 3), "mirror": 0.5}
+    made = _resized_crop(pictures, draws(6, 30), **how)
+    assert made.dtype == torch.uint8
+    exact = 255 * _resized_crop(pictures / 255, draws(6, 30), **how)
+    assert (made - exact).abs().max() < 1.6  # rounded after each of the two directions
+
+
 def test_shift_is_a_crop_of_the_padded_image_times_a_gain() -> None:
     pictures = images(8)
     shifted = shift(pictures, draws(1, 8))
@@ -66,10 +92,29 @@ def test_a_quarter_of_the_area_is_a_window_of_half_the_width_scaled_up() -> None
     pictures = torch.stack([ramp.expand(32, 32), ramp.expand(32, 32).T])[:, None]
     made = _resized_crop(pictures, draws(5, 2), area=(0.25, 0.25), ratio=(1.0, 1.0))
     across = made[0, 0].amax() - made[0, 0].amin()
-    # Half the width of a ramp of 32 pixels, less the half pixel at either end of the window.
-    assert across == pytest.approx((15.5 / 31), abs=1e-4)
+    assert across == pytest.approx(15 / 31, abs=1e-4)  # sixteen pixels of a ramp of 32
     assert made[0, 0].std(dim=0).amax() < 1e-6
     assert made[1, 0].std(dim=1).amax() < 1e-6
+
+
+def test_a_resized_crop_is_a_box_of_whole_pixels_scaled_up_and_perhaps_mirrored() -> None:
+    pictures = images(20, size=9, channels=3)
+    made = _resized_crop(pictures, draws(4, 20), area=(0.2, 1.0), ratio=(0.75, 4 / 3), mirror=0.5)
+    for picture, found in zip(pictures, made, strict=True):
+        boxes = [
+            picture[:, y : y + height, x : x + width]
+            for height in range(3, 10) for width in range(3, 10)
+            for y in range(10 - height) for x in range(10 - width)
+        ]  # fmt: skip
+        corners = found[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+        fitting = [
+            box
+            for box in boxes
+            for seen in (box, box.flip(-1))
+            if torch.allclose(seen[:, [0, 0, -1, -1], [0, -1, 0, -1]], corners, atol=1e-6)
+            and torch.allclose(scaled_by_loops(seen, 9), found, atol=1e-5)
+        ]
+        assert len(fitting) == 1
 
 
 def test_crops_lie_inside_of_the_image_at_every_place() -> None:
