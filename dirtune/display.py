@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dirtune.tuning.liveness import Finding
     from dirtune.tuning.preflight import Plan
     from dirtune.tuning.search import Ending
+    from dirtune.tuning.study import Arm, ResolvedStudy
     from dirtune.tuning.sweep import SweepSummary
 
 STATUSES = ("complete", "pruned", "failed")
@@ -37,7 +38,7 @@ def plan_table(plan: Plan) -> Table:
     for arm in study.arms:
         name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
         table.add_row(
-            Text(name), str(plan.trials[arm.name]), str(len(study.seeds_of(arm))), str(arm.config.epochs_planned),
+            Text(name), str(plan.trials[arm.name]), _seeds_of(plan, arm), str(arm.config.epochs_planned),
             ", ".join(arm.knobs) or "-", f"{plan.parameters[arm.name]:,}", _time_of_trial(plan, arm.name),
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
@@ -45,9 +46,28 @@ def plan_table(plan: Plan) -> Table:
         f"{plan.total} trials ({_of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
         + _time_of_study(plan.forecast)
+        + _further_seeds(study)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
     return table
+
+
+def _seeds_of(plan: Plan, arm: Arm) -> str:
+    study = plan.study
+    if study.study.sequential is None:
+        return str(len(study.seeds_of(arm)))
+    return f"{plan.trials[arm.name]} to {len(study.possible_seeds)}"
+
+
+def _further_seeds(study: ResolvedStudy) -> str:
+    rule = study.study.sequential
+    if rule is None:
+        return ""
+    compared, most = study.compared, len(study.possible_seeds)
+    return (
+        f"\nseeds are added by {rule.step} to arms whose {compared.metric} in region {compared.region} is undecided against "
+        f"{study.study.reference}, {most * len(study.arms)} trials at most; times are without them"
+    )
 
 
 def _time_of_trial(plan: Plan, arm: str) -> str:
@@ -219,6 +239,18 @@ class SweepView:
     def stopping(self, reason: str) -> None:
         self._console.out(
             f"{reason}: every running trial finishes its epoch, then the sweep ends; Ctrl-C ends it at once",
+            highlight=False,
+        )
+
+    def further(self, jobs: Sequence[TrialJob]) -> None:
+        self._total += len(jobs)
+        self._bar.update(self._task, total=self._total)
+        seeds: dict[int, list[str]] = {}
+        for job in jobs:
+            seeds.setdefault(job.config.seed, []).append(job.arm)
+        self._console.out(
+            "undecided, further trials: "
+            + "; ".join(f"seed {seed} of {', '.join(arms)}" for seed, arms in seeds.items()),
             highlight=False,
         )
 

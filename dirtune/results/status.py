@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.sequential import with_seeds_due
 from dirtune.results.store import read_table
 from dirtune.results.studies import STUDY_FILE, read_study
 from dirtune.storage import Storage
@@ -64,7 +65,7 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         InputError: there is no sweep of that name below `results`.
     """
     folder = sweep_folder(study, results=results)
-    plans = read_study(folder).plans
+    plans = with_seeds_due(folder, read_study(folder)).plans
     trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
     classes = Counter(
         row["error_class"] or "nan"  # the one failure that files without the column record

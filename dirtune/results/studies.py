@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dirtune.errors import Fault, InputError
@@ -49,6 +50,7 @@ class StudyInfo:
         default_factory=dict
     )  # of every searched arm, by the path of the setting
     secondary: tuple[tuple[str, str], ...] = ()  # metric and region of further objectives
+    sequential: Mapping[str, Any] = field(default_factory=dict)  # how seeds are added, if they are
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
@@ -89,10 +91,15 @@ def read_study(storage: Storage) -> StudyInfo:
         InputError: it is there and not a JSON object.
     """
     name = storage.root.rsplit("/", 1)[-1]
-    raw = _read_json(storage, STUDY_FILE)
+    return study_info(name, _read_json(storage, STUDY_FILE), _read_json(storage, SELECTED_FILE))
+
+
+def study_info(
+    name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = MappingProxyType({})
+) -> StudyInfo:
+    """What a `study.json` says, and the `selected.json` beside it."""
     objective = raw.get("objective") or {}
     data = raw.get("data") or {}
-    selected = _read_json(storage, SELECTED_FILE)
     return StudyInfo(
         name=name,
         question=raw.get("question") or "",
@@ -108,6 +115,7 @@ def read_study(storage: Storage) -> StudyInfo:
         configs=raw.get("configs") or {},
         spaces=raw.get("spaces") or {},
         secondary=tuple((each["metric"], each["region"]) for each in raw.get("secondary") or ()),
+        sequential=raw.get("sequential") or {},
     )
 
 

@@ -25,6 +25,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.results.schema import TUNING
 from dirtune.results.studies import STUDY_FILE as RESOLVED
+from dirtune.results.studies import StudyInfo, study_info
 from dirtune.storage import Storage
 from dirtune.training.provenance import provenance
 from dirtune.tuning.confirmation import keep_selections, recorded_rows, recorded_selections
@@ -123,7 +124,7 @@ class Claim:
         for searched, selected in selections.items():
             for job in maker.confirmed(searched, selected.settings) if selected else ():
                 planned.setdefault(job.trial_id, set()).add(job.arm)
-        planned |= {job.trial_id: {job.arm} for job in maker.planned()}
+        planned |= {job.trial_id: {job.arm} for job in maker.possible()}
         undecided = self._unchanged_searches - selections.keys()
         return planned, self._unchanged_selections(undecided)
 
@@ -135,6 +136,11 @@ class Claim:
             for taker in self.study.takers(searched)
             if self._is_unchanged(taker.name)
         }
+
+    @cached_property
+    def info(self) -> StudyInfo:
+        """The study as the results layer reads it."""
+        return study_info(self.study.name, self._plain)
 
     @cached_property
     def _fixed(self) -> set[str]:

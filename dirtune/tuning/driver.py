@@ -5,7 +5,7 @@ How Ray Tune asks and tells is in `dirtune.tuning.tune_run`; everything that mus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ class View(Protocol):
 
     def ended(self, job: TrialJob, ending: Ending) -> None: ...
 
+    def further(self, jobs: Sequence[TrialJob]) -> None: ...
+
     def stopping(self, reason: str) -> None: ...
 
 
@@ -46,6 +48,9 @@ class Silent:
         """Nothing."""
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
+        """Nothing."""
+
+    def further(self, jobs: Sequence[TrialJob]) -> None:
         """Nothing."""
 
     def stopping(self, reason: str) -> None:
@@ -65,6 +70,7 @@ class Driver:
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
+    added: int = 0  # trials of further seeds that have become due meanwhile
     _running: dict[str, datetime] = field(default_factory=dict)  # when a trial was handed out
     _training: set[str] = field(default_factory=set)  # running trials that have a worker
     _crashes_in_a_row: int = 0
@@ -157,6 +163,9 @@ class Driver:
         self.counts[ending.status] = self.counts.get(ending.status, 0) + 1
         self.agenda.tell(job, ending)
         self.view.ended(job, ending)
+        if further := self.agenda.further():
+            self.added += len(further)
+            self.view.further(further)
 
     def _release(self, job: TrialJob) -> None:
         self._running.pop(job.trial_id, None)

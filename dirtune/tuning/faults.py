@@ -37,6 +37,7 @@ def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[
                 )
         yield from _faults_of_condition(study, path, knob, where)
     yield from _faults_of_tuning_seed(study, where)
+    yield from _faults_of_sequential(study, arms, where)
 
 
 def _faults_of_owned(study: Study, where: str) -> Iterator[Fault]:
@@ -87,6 +88,20 @@ def _faults_of_tuning_seed(study: Study, where: str) -> Iterator[Fault]:
     if not search.confirm and search.transfer != "none":
         rule = "needs `confirm: true`, which trains what the reference arm has selected"
         yield Fault(where=where, key="search.transfer", rule=rule, got=search.transfer)
+
+
+def _faults_of_sequential(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
+    rule, count = study.sequential, len(study.seeds)
+    if rule is None:
+        return
+    if len(arms) < 2:
+        yield Fault(where=where, key="sequential", rule="has nothing to compare with the reference")
+    if count < 2:
+        text = "the first look needs two seeds at least"
+        yield Fault(where=where, key="seeds", rule=text, got=list(study.seeds))
+    if rule.most_seeds <= count:
+        text = f"must be more than the {count} of `seeds`, or no seed could be added"
+        yield Fault(where=where, key="sequential.most_seeds", rule=text, got=rule.most_seeds)
 
 
 def faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
@@ -153,6 +168,10 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
     search = study.search
     yield from faults_of_transfer(study, arms, where)
     knobs = {path: knob for arm in arms for path, knob in arm.knobs.items()}
+    if study.sequential is not None and knobs:
+        searched = ", ".join(arm.name for arm in arms if arm.knobs)
+        rule = f"adds seeds to arms that are known as they stand, and {searched} would be searched"
+        yield Fault(where=where, key="sequential", rule=rule)
     if search.sampler == "grid" and (
         endless := [path for path, knob in knobs.items() if size({path: knob}) == math.inf]
     ):

@@ -6,7 +6,7 @@ one come to the same identities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,18 @@ class JobMaker:
             for replicate, seed in enumerate(self.study.study.seeds)
             for arm in self.study.fixed_arms
         ]
+
+    def possible(self) -> list[TrialJob]:
+        """The planned trials, and those that a sequential study may add."""
+        return [
+            self.job(arm, {}, seed, replicate)
+            for replicate, seed in enumerate(self.study.possible_seeds)
+            for arm in self.study.fixed_arms
+        ]
+
+    def due(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
+        """The trials of these seeds, by arm."""
+        return [job for job in self.possible() if job.config.seed in seeds[job.arm]]
 
     def tried(self, arm: Arm, settings: Settings) -> TrialJob:
         """A trial of the search of an arm."""

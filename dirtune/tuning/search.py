@@ -19,6 +19,7 @@ from dirtune.tuning.confirmation import Ending, Selected, selected_trial
 from dirtune.tuning.jobs import JobMaker, Settings
 from dirtune.tuning.optuna_studies import TRIAL_ID, open_search, told
 from dirtune.tuning.samplers import sampler_for
+from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.study import Arm, ResolvedStudy
 
 __all__ = ["Agenda", "ArmSearch", "Ending"]
@@ -146,6 +147,7 @@ class Agenda:
         recorded: the endings of all recorded trials, by trial id.
         queued: by arm, the configurations that its search tries first.
         on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
+        sequence: decides about further seeds in a sequential study.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class Agenda:
         queued: Mapping[str, Sequence[Settings]] | None = None,
         measured: Measured = lambda _: (),
         on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
+        sequence: SeedSequence | None = None,
     ) -> None:
         self._study, self._on_selected = study, on_selected
         self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
@@ -178,14 +181,16 @@ class Agenda:
         self._queued = set(recorded)
         self._turn = deque(self.searches.values())
         self._unconfirmed = set(self.searches) if study.confirms else set()
+        self._sequence, self._awaited = sequence, set[str]()  # what may make further seeds due
         self._enqueue([job for search in self.searches.values() for job in search.open_jobs()])
         self._enqueue(self._maker.planned())
         self._confirm()
+        self.further()
 
     @property
     def is_empty(self) -> bool:
         """Nothing is left to start, now or when what runs has ended."""
-        awaited = any(not self.searches[arm].has_lost for arm in self._unconfirmed)
+        awaited = self._awaited or any(not self.searches[arm].has_lost for arm in self._unconfirmed)
         return not self._queue and not awaited and all(search.is_spent for search in self._turn)
 
     def next(self) -> TrialJob | None:
@@ -209,6 +214,21 @@ class Agenda:
         if job.arm in self.searches:
             self.searches[job.arm].tell(job.trial_id, ending)
             self._confirm()
+        self._awaited.discard(job.trial_id)
+        if self._sequence is not None and ending.status == "complete":
+            self._sequence.tell(job)
+
+    def further(self) -> list[TrialJob]:
+        """The trials that have become due since the last call, because comparisons are undecided; they are queued now."""
+        if self._sequence is None:
+            return []
+        due = [
+            job
+            for job in self._maker.due(self._sequence.seeds_due())
+            if job.trial_id not in self._queued
+        ]
+        self._enqueue(due)
+        return due
 
     def lose(self, job: TrialJob) -> None:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""
@@ -240,3 +260,5 @@ class Agenda:
             if job.trial_id not in self._queued:
                 self._queued.add(job.trial_id)
                 self._queue.append(job)
+                if self._sequence is not None:
+                    self._awaited.add(job.trial_id)

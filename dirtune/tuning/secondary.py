@@ -18,18 +18,21 @@ from dirtune.tuning.study import ResolvedStudy
 
 
 def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
-    """Whether the data set has the metrics of all further objectives.
+    """Whether the data set has the metrics of all further objectives, and the one that adds seeds.
 
     Raises:
         InputError: it has not.
     """
     faults: list[Fault] = []
     config = study.arms[0].config
-    for position, objective in enumerate(study.study.secondary):
+    further = {f"secondary.{at}": each for at, each in enumerate(study.study.secondary)}
+    if study.study.sequential is not None:
+        further["sequential.compare"] = study.compared
+    for name, objective in further.items():
         try:
             check_labels(config.model_copy(update={"objective": objective}), manifest)
         except InputError as error:
-            key = f"secondary.{position}.metric"
+            key = f"{name}.metric"
             faults += [replace(fault, where=study.name, key=key) for fault in error.faults]
     if faults:
         raise InputError(faults)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from dirtune.config import Objective
 from dirtune.frozen import Frozen
 
 
@@ -49,6 +50,22 @@ class WarmStart(Frozen):
     """An earlier study under the same results root; the best configurations of its arm of the same name."""
     best: int = Field(default=3, ge=1)
     """How many configurations are taken from the earlier study."""
+
+
+class Sequential(Frozen):
+    """Seeds are added to an arm until its comparison with the reference is decided, or the seeds are used up.
+
+    Decided is by paired t tests whose levels are spent over the looks (`dirtune.results.statistics.sequential`).
+    """
+
+    most_seeds: int = Field(ge=3)
+    """Seeds of an arm at most, the study's own among them; further ones follow the largest of those."""
+    step: int = Field(default=1, ge=1)
+    """Seeds that are added at a time."""
+    compare: Objective | None = None
+    """Metric and shot region that are compared on test data; none: those of the study's objective."""
+    margin: float = Field(default=0.02, gt=0)
+    """What counts as no difference: a share of the reference's mean."""
 
 
 class Search(Frozen):

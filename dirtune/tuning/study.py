@@ -29,7 +29,7 @@ from dirtune.tuning.faults import (
 )
 from dirtune.tuning.files import find_study
 from dirtune.tuning.space import Knob, size
-from dirtune.tuning.strategy import Search
+from dirtune.tuning.strategy import Search, Sequential
 from dirtune.tuning.transfer import with_transfers
 
 
@@ -78,6 +78,8 @@ class Study(Frozen):
     objective: Objective = Objective()
     secondary: tuple[Objective, ...] = ()
     """Further validation numbers that a search improves along with the objective; the objective alone selects."""
+    sequential: Sequential | None = None
+    """Whether seeds are added where a comparison is undecided; none: every arm has the seeds above."""
     representations: int = Field(default=0, ge=0)
     """Test samples of every trial whose representations are kept, for figures; no part of a trial's identity."""
     resources: Resources = Resources()
@@ -136,6 +138,19 @@ class ResolvedStudy:
         seed = self.study.search.tuning_seed
         return self.study.seeds[0] if seed is None else seed
 
+    @property
+    def possible_seeds(self) -> tuple[int, ...]:
+        """The seeds that arms may get, in the order in which they are used; `seeds` alone unless the study is sequential."""
+        seeds, rule = self.study.seeds, self.study.sequential
+        further = 0 if rule is None else rule.most_seeds - len(seeds)
+        return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + further))
+
+    @property
+    def compared(self) -> Objective:
+        """What a sequential study compares its arms by."""
+        rule = self.study.sequential
+        return (rule and rule.compare) or self.study.objective
+
     def takers(self, searched: str) -> tuple[Arm, ...]:
         """The arms that are trained with what the search of an arm selects: itself, and those that it is transferred to."""
         is_source = searched == self.study.reference
@@ -165,6 +180,7 @@ class ResolvedStudy:
             "name": study.name, "question": study.question, "reference": study.reference,
             "seeds": list(study.seeds), "objective": study.objective.model_dump(mode="json"),
             "search": study.search.model_dump(mode="json") if self.searched_arms else None,
+            "sequential": self._plain_sequential(),
             "secondary": [each.model_dump(mode="json") for each in study.secondary],
             "arms": [arm.name for arm in self.arms],
             "transfers": {arm.name: list(arm.transferred) for arm in self.arms if arm.transferred},
@@ -174,6 +190,15 @@ class ResolvedStudy:
                 arm.name: {path: knob.model_dump(mode="json", exclude={"arms", "when"}) for path, knob in arm.knobs.items()}
                 for arm in self.searched_arms
             },
+        }  # fmt: skip
+
+    def _plain_sequential(self) -> dict[str, Any] | None:
+        rule = self.study.sequential
+        if rule is None:
+            return None
+        return {
+            "seeds": list(self.possible_seeds), "step": rule.step, "margin": rule.margin,
+            **self.compared.model_dump(mode="json"),
         }  # fmt: skip
 
 

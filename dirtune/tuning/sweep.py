@@ -23,6 +23,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import ErrorClass, Status
+from dirtune.results.sequential import recorded_values, rule_of, seeds_due
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
@@ -43,6 +44,7 @@ from dirtune.tuning.probe import probe_device, probed_estimates
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
+from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.stop import stoppable
 from dirtune.tuning.study import ResolvedStudy, load_study, resolve
 from dirtune.tuning.tune_run import run_with_tune
@@ -180,14 +182,25 @@ def _plan(claim: Claim, extension: Extension, nodes: Sequence[Node]) -> Plan:
     return Plan(
         study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
-        trials={arm.name: study.trials_in(arm) for arm in study.arms},
+        trials=_trials(claim),
         concurrent=capacity(study, nodes),
     )  # fmt: skip
 
 
+def _trials(claim: Claim) -> dict[str, int]:
+    """Trials by arm, those of further seeds as far as the records make them due."""
+    study = claim.study
+    trials = {arm.name: study.trials_in(arm) for arm in study.arms}
+    rule = rule_of(claim.info)
+    if rule is not None:
+        due = seeds_due(rule, recorded_values(claim.folder, rule))
+        trials = {arm: len(due[arm]) for arm in trials}
+    return trials
+
+
 def _left(claim: Claim, extension: Extension) -> dict[str, int]:
     """Trials of every arm that `extension` does not reuse."""
-    jobs = JobMaker(study=claim.study, fingerprint=claim.manifest.fingerprint).planned()
+    jobs = JobMaker(study=claim.study, fingerprint=claim.manifest.fingerprint).possible()
     rows = read_table(claim.folder, "trials", columns=["trial_id", "arm"])
     recorded = zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True)
     arm_of = {job.trial_id: job.arm for job in jobs} | dict(recorded)
@@ -231,13 +244,16 @@ def _complete(
                 if ending.status != "failed":  # what these may still need their class has decided
                     tidy(folder, trial_id)
             recall_searches(folder, study, storage)
+            rule = rule_of(claim.info)
             agenda = Agenda(
                 study, storage=storage, fingerprint=manifest.fingerprint,
                 code_version=code_version(), recorded=endings,
                 queued=first_configurations(study, results),
                 measured=functools.partial(secondary_objectives, folder, study),
                 on_selected=functools.partial(confirm, folder),
+                sequence=None if rule is None else SeedSequence(folder, rule),
             )  # fmt: skip
+            found = replace(found, trials=_trials(claim))  # reopened trials are due again
             driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
             view.begin(replace(found, recorded=len(endings)))
             if not agenda.is_empty:
@@ -247,8 +263,9 @@ def _complete(
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        left=max(0, found.total - len(_recorded_endings(folder)) - agenda.without_run)
-        + len(driver.to_retry),
+        left=max(
+            0, found.total + driver.added - len(_recorded_endings(folder)) - agenda.without_run
+        ) + len(driver.to_retry),
         stopped=watch.reason,
     )  # fmt: skip
 

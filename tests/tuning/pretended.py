@@ -9,6 +9,7 @@ from typing import Any
 
 from dirtune.config import TrialConfig, leaf
 from dirtune.results.schema import REGIONS, TrialRecord
+from dirtune.results.sequential import rule_of
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
@@ -17,6 +18,7 @@ from dirtune.tuning.confirmation import confirm, recorded_rows
 from dirtune.tuning.optuna_studies import recall_searches
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import secondary_objectives
+from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.study import resolve
 from dirtune.tuning.warm_start import first_configurations
 from tests.tuning.test_preflight import MANIFEST
@@ -89,6 +91,7 @@ class Pretended:
             recorded=endings, queued=first_configurations(claim.study, self.results),
             measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
             on_selected=lambda *selected: confirm(self.folder, *selected),
+            sequence=None if (rule := rule_of(claim.info)) is None else SeedSequence(self.folder, rule),
         )  # fmt: skip
 
     def sweep(
@@ -109,6 +112,7 @@ class Pretended:
             if len(ended) == die_after:
                 raise Killed
             agenda.tell(job, self.ending(job.config))
+            agenda.further()
         return ended
 
     def record(self, job: TrialJob) -> None:

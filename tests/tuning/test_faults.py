@@ -25,6 +25,23 @@ def faults_of(**changes: Any) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
+def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
+    found = faults_of(seeds=[0], sequential={"most_seeds": 3}, arms={"vanilla": {}})
+    assert found == [
+        "t: sequential: has nothing to compare with the reference",
+        "t: seeds: the first look needs two seeds at least, got [0]",
+    ]
+    assert faults_of(seeds=[0, 1, 2], sequential={"most_seeds": 3}) == [
+        "t: sequential.most_seeds: must be more than the 3 of `seeds`, or no seed could be added, got 3"
+    ]
+    assert faults_of(**searched(), sequential={"most_seeds": 3}) == [
+        "t: sequential: adds seeds to arms that are known as they stand, and conr would be searched"
+    ]
+    (unknown,) = faults_of(sequential={"most_seeds": 3, "compare": {"region": "rare"}})
+    assert unknown.startswith("t: sequential.compare.region: ")
+    assert "all, many, medium, few" in unknown
+
+
 def searched(**condition: Any) -> dict[str, Any]:
     return {"space": {"terms.conr.omega": {**OMEGA, **condition}}}
 

@@ -79,6 +79,8 @@ def _plain_table(part: ArmTable) -> dict[str, Any]:
         for name in ("study", "question", "metric", "unit", "split", "selection", "description", "objective",
                      "reference", "seeds", "arms", "data", "fingerprints", "orphans")
     }  # fmt: skip
+    if part.sequential is not None:
+        plain["sequential"] = {"rule": part.sequential[0], "arms": dict(part.sequential[1])}
     return {**plain, "margin": asdict(part.margin), "rows": [_plain_row(row) for row in part.rows]}
 
 

@@ -29,6 +29,7 @@ def _of_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     )
     yield f"Seeds ({len(first.seeds)}): {_numbers(first.seeds) or 'none'}."
     yield from _pairing(first)
+    yield from _sequential(first)
     yield f"Configurations tried per seed: {'; '.join(map(_tried, first.rows))}."
     yield f"Holes: {'; '.join(_holes(parts)) or 'none'}."
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
@@ -54,6 +55,14 @@ def _pairing(part: ArmTable) -> Iterator[str]:
         f"Pairing with {part.reference}: {pairs}. Correction: Holm's, over the arms of a column "
         f"(at most {len(part.arms) - 1}), shown or not."
     )
+
+
+def _sequential(part: ArmTable) -> Iterator[str]:
+    if part.sequential is None:
+        return
+    rule, arms = part.sequential
+    yield f"Seeds were added until decided ({rule}): {'; '.join(f'{arm} {said}' for arm, said in arms.items())}."
+    yield "The other p-values and verdicts of this table take no account of that."
 
 
 def _paired_seeds(row: ArmRow) -> tuple[int, ...]:

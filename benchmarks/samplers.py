@@ -1,0 +1,112 @@
+"""Optuna's TPE against random search on digits, with the same budget: how soon is the best configuration found?
+
+Run: `.venv/bin/python benchmarks/samplers.py [--seeds 4] [--samplers tpe random] [--data data] [--figure FILE]`
+
+The searches of `digits_search`, arms ConR and ACCon, once per sampler and seed; the seed is that of the sampler and of the
+trials. Printed: the best validation error of a complete trial after so many configurations, mean and standard deviation over
+the seeds, and the difference of the samplers at the end, paired by seed. Configurations count in the order in which they
+start, and a pruned one counts too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+import dirtune
+from dirtune.data.session import ray_session
+from dirtune.results.statistics.paired import paired_difference
+from dirtune.tuning.files import find_study
+
+ARMS = ("conr", "accon")
+SHOWN = (2, 4, 6, 8, 10)  # configurations
+Curves = Mapping[tuple[str, str], NDArray[np.float64]]
+"""By arm and sampler, the best error so far; shape `(seeds, configurations)`."""
+
+
+def study_file(folder: Path, sampler: str, seed: int) -> Path:
+    raw = find_study("digits_search").raw()
+    raw |= {"name": f"{sampler}-{seed}", "seeds": [seed], "reference": ARMS[0]}
+    raw["arms"] = {arm: raw["arms"][arm] for arm in ARMS}
+    raw["search"] |= {"sampler": sampler, "seed": seed}
+    path = folder / f"{sampler}-{seed}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def best_so_far(results: Path, study: str, arm: str) -> NDArray[np.float64]:
+    sql = f"select objective, status from trials where study = '{study}' and arm = '{arm}' order by started_at"
+    rows = dirtune.query(sql, results).to_pylist()
+    values = [row["objective"] if row["status"] == "complete" else np.inf for row in rows]
+    return np.minimum.accumulate(values)
+
+
+def curves(results: Path, samplers: Sequence[str], seeds: Sequence[int]) -> Curves:
+    return {
+        (arm, sampler): np.stack([best_so_far(results, f"{sampler}-{seed}", arm) for seed in seeds])
+        for arm in ARMS
+        for sampler in samplers
+    }
+
+
+def report(found: Curves, samplers: Sequence[str]) -> None:
+    print("best validation MAE after n configurations, mean ± sd over seeds")
+    print("arm    sampler " + "".join(f"{n:>15}" for n in SHOWN))
+    for (arm, sampler), values in found.items():
+        cells = [f"{values[:, n - 1].mean():.2f} ± {values[:, n - 1].std(ddof=1):.2f}" for n in SHOWN]  # fmt: skip
+        print(f"{arm:6} {sampler:7} " + "".join(f"{cell:>15}" for cell in cells))
+    first, *others = samplers
+    for arm in ARMS:
+        for other in others:
+            ends = (dict(enumerate(found[arm, each][:, -1])) for each in (first, other))
+            said = paired_difference(*ends)
+            print(f"{arm}: {first} minus {other} at the end {said.mean:+.2f} [{said.low:+.2f}, {said.high:+.2f}], n = {said.n}")  # fmt: skip
+
+
+def draw(found: Curves, file: str) -> None:
+    mpl.use("agg")
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    for axes, arm in zip(figure.subplots(1, len(ARMS), sharey=True), ARMS, strict=True):
+        for (of, sampler), values in found.items():
+            if of == arm:
+                steps = np.arange(1, values.shape[1] + 1)
+                axes.plot(steps, values.mean(axis=0), marker="o", markersize=3, label=sampler)
+                axes.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.2)
+        axes.set(title=arm, xlabel="configurations", ylabel="best validation MAE [degrees]")
+        axes.legend()
+    figure.savefig(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--data", default="data")
+    parser.add_argument(
+        "--results", help="keep the results here; what is recorded there is not run again"
+    )
+    parser.add_argument("--figure", help="PNG, PDF or SVG")
+    options = parser.parse_args()
+    seeds = range(options.seeds)
+    with tempfile.TemporaryDirectory() as scratch, ray_session():
+        results = Path(options.results or scratch)
+        for seed in seeds:
+            for sampler in options.samplers:
+                file = study_file(Path(scratch), sampler, seed)
+                dirtune.sweep(str(file), data=options.data, results=results)
+        found = curves(results, options.samplers, seeds)
+    report(found, options.samplers)
+    if options.figure:
+        draw(found, options.figure)
+
+
+if __name__ == "__main__":
+    main()
