@@ -10,6 +10,7 @@ from dirtune.config import TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json, read
 from dirtune.tuning.space import Choice, Knob, size
+from dirtune.tuning.strategy import LEAST_SETTINGS
 from dirtune.tuning.transfer import faults_of_transfer
 
 if TYPE_CHECKING:
@@ -177,12 +178,25 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
     ):
         rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
+    if search.sampler == "cmaes":
+        yield from _faults_of_cmaes(study, arms, where)
     yield from _faults_of_secondary(study, where)
     for key, is_set in (("search.confirm", search.confirm), ("secondary", bool(study.secondary))):
         if is_set and not knobs:
             yield Fault(where=where, key=key, rule="has no effect: no arm has anything to tune")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
+
+
+def _faults_of_cmaes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    for arm in arms:
+        numbers = [path for path, knob in arm.knobs.items() if not isinstance(knob, Choice)]
+        if arm.knobs and len(numbers) < LEAST_SETTINGS:
+            rule = f"cmaes needs {LEAST_SETTINGS} numbers or more to tune, and arm {arm.name!r} has {len(numbers)}"
+            yield Fault(where=where, key="search.sampler", rule=rule)
+    if study.secondary:
+        rule = "cmaes has one objective; leave it or `secondary` out"
+        yield Fault(where=where, key="search.sampler", rule=rule)
 
 
 def _faults_of_secondary(study: Study, where: str) -> Iterator[Fault]:

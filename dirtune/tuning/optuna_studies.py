@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
@@ -73,10 +73,9 @@ def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, li
 def _recalled(
     arm: Arm, trial_id: str, settings: Settings, status: Status, values: Sequence[float | None]
 ) -> FrozenTrial:
-    fixed = FixedTrial(dict(settings))
-    params = {path: knob.suggest(fixed, path) for path, knob in arm.knobs.items()}  # type: ignore[arg-type]
+    distributions = {path: knob.as_optuna() for path, knob in arm.knobs.items()}
     state, known = told(status, values)
     return create_trial(
-        state=state, values=known, params=params, distributions=fixed.distributions,
+        state=state, values=known, params=dict(settings), distributions=distributions,
         user_attrs={TRIAL_ID: trial_id},
     )  # fmt: skip

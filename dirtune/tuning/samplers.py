@@ -3,8 +3,6 @@
 What a sampler proposes must not depend on how often the driver was killed. So none keeps a random state between two
 configurations: each is seeded by the number of configurations known before. Grid and QMC instead keep one seed, which fixes
 the order of the grid and the sequence; which point of it comes next Optuna reads from its storage.
-
-CMA-ES is left out: Optuna's needs the package `cmaes`.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from typing import Any
 import optuna
 
 from dirtune.randomness import derive_seed
+from dirtune.tuning.cma import CmaEs
 from dirtune.tuning.space import Choice, Integer, Knob, Scalar
 from dirtune.tuning.strategy import Search
 
@@ -44,6 +43,8 @@ def sampler_for(
             )
         if search.sampler == "grid":
             return _Grid({path: values_of(knob) for path, knob in knobs.items()}, seed=one)
+        if search.sampler == "cmaes":
+            return CmaEs({path: knob.as_optuna() for path, knob in knobs.items()}, seed=each)
         options: dict[str, Any] = {"multivariate": True, "constant_liar": True}
         return optuna.samplers.TPESampler(seed=each, **options)
 

@@ -94,8 +94,10 @@ class ArmSearch:
             self._optuna.sampler = sampler_for(
                 search, self.arm.name, self.arm.knobs, known=len(self._tried), attempt=attempt
             )
-            trial = self._optuna.ask()
-            settings = {path: knob.suggest(trial, path) for path, knob in self.arm.knobs.items()}
+            trial = self._optuna.ask(
+                {path: knob.as_optuna() for path, knob in self.arm.knobs.items()}
+            )
+            settings = trial.params
             job = self._maker.tried(self.arm, settings)
             if job.trial_id not in self._tried:
                 trial.set_user_attr(TRIAL_ID, job.trial_id)

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from dirtune.frozen import Frozen
 
 if TYPE_CHECKING:
-    import optuna  # a trial worker reads studies and never asks
+    # A trial worker reads studies and never asks: it does without Optuna.
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -42,8 +43,10 @@ class Uniform(_Interval):
 
     distribution: Literal["uniform"]
 
-    def suggest(self, trial: optuna.Trial, name: str) -> float:
-        return trial.suggest_float(name, self.low, self.high)
+    def as_optuna(self) -> FloatDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high)
 
     def contains(self, value: Scalar) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -60,8 +63,10 @@ class LogUniform(_Interval):
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self
 
-    def suggest(self, trial: optuna.Trial, name: str) -> float:
-        return trial.suggest_float(name, self.low, self.high, log=True)
+    def as_optuna(self) -> FloatDistribution:
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, log=True)
 
     def contains(self, value: Scalar) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -81,8 +86,10 @@ class Integer(_Interval):
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self
 
-    def suggest(self, trial: optuna.Trial, name: str) -> int:
-        return trial.suggest_int(name, self.low, self.high, log=self.log)
+    def as_optuna(self) -> IntDistribution:
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(self.low, self.high, log=self.log)
 
     def contains(self, value: Scalar) -> bool:
         return isinstance(value, int) and self.low <= value <= self.high
@@ -94,9 +101,10 @@ class Choice(_Knob):
     distribution: Literal["choice"]
     values: tuple[Scalar, ...] = Field(min_length=1)
 
-    def suggest(self, trial: optuna.Trial, name: str) -> Scalar:
-        value: Scalar = trial.suggest_categorical(name, self.values)
-        return value
+    def as_optuna(self) -> CategoricalDistribution:
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.values)
 
     def contains(self, value: Scalar) -> bool:
         return value in self.values

@@ -13,6 +13,9 @@ from pydantic import Field, field_validator
 from dirtune.config import Objective
 from dirtune.frozen import Frozen
 
+LEAST_SETTINGS = 2
+"""Numbers that an arm must tune for CMA-ES: there is no covariance of one."""
+
 
 class Asha(Frozen):
     """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
@@ -73,8 +76,8 @@ class Search(Frozen):
 
     trials: int = Field(default=20, ge=1)
     """Configurations tried per arm."""
-    sampler: Literal["tpe", "random", "gp", "qmc", "grid"] = "tpe"
-    """How Optuna proposes configurations; grid needs a finite space."""
+    sampler: Literal["tpe", "random", "gp", "qmc", "grid", "cmaes"] = "tpe"
+    """How Optuna proposes configurations; grid needs a finite space, cmaes two numbers or more in every arm."""
     scheduler: Annotated[Asha | Median, Field(discriminator="name")] | None = None
     """none: every trial runs to its end."""
     seed: int = Field(default=0, ge=0)

@@ -42,6 +42,20 @@ def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
     assert "all, many, medium, few" in unknown
 
 
+def test_cmaes_is_refused_where_it_has_too_little_or_too_much_to_do() -> None:
+    search = {"sampler": "cmaes"}
+    assert faults_of(**searched(), search=search) == [
+        "t: search.sampler: cmaes needs 2 numbers or more to tune, and arm 'conr' has 1"
+    ]
+    space = {
+        **searched()["space"],
+        "recipe.learning_rate": {**OMEGA, "low": 1e-4, "arms": ["conr"]},
+    }
+    assert faults_of(space=space, search=search, secondary=[{"region": "few"}]) == [
+        "t: search.sampler: cmaes has one objective; leave it or `secondary` out"
+    ]
+
+
 def searched(**condition: Any) -> dict[str, Any]:
     return {"space": {"terms.conr.omega": {**OMEGA, **condition}}}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial
 from pydantic import TypeAdapter, ValidationError
 
 from dirtune.tuning.space import Knob, size
@@ -23,7 +22,7 @@ def knob(distribution: str, **settings: Any) -> Any:
 def samples(asked: Any, count: int) -> list[Any]:
     """What Optuna's random sampler suggests for a knob, by its own ask-and-tell."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [asked.suggest(study.ask(), "a.b") for _ in range(count)]
+    return [study.ask({"a.b": asked.as_optuna()}).params["a.b"] for _ in range(count)]
 
 
 EVERY_KIND = [
@@ -44,7 +43,9 @@ def test_every_suggestion_lies_in_the_knob(asked: Any) -> None:
 def test_a_fixed_value_within_the_bounds_is_taken_as_it_is(asked: Any) -> None:
     middle = type(asked.low)((asked.low + asked.high) / 2)
     for value in (asked.low, middle, asked.high):
-        assert asked.suggest(FixedTrial({"a.b": value}), "a.b") == value
+        study = optuna.create_study()
+        study.enqueue_trial({"a.b": value})
+        assert study.ask({"a.b": asked.as_optuna()}).params == {"a.b": value}
 
 
 def test_a_uniform_knob_covers_its_interval_evenly() -> None:
