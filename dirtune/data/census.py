@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dirtune.data.columns import as_stored, plain_values, to_numpy
 from dirtune.data.maps import middle

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dirtune.results.schema import Status
@@ -73,7 +74,9 @@ def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, li
 def _recalled(
     arm: Arm, trial_id: str, settings: Settings, status: Status, values: Sequence[float | None]
 ) -> FrozenTrial:
-    distributions = {path: knob.as_optuna() for path, knob in arm.knobs.items()}
+    distributions: dict[str, BaseDistribution] = {
+        path: knob.as_optuna() for path, knob in arm.knobs.items()
+    }
     state, known = told(status, values)
     return create_trial(
         state=state, values=known, params=dict(settings), distributions=distributions,
