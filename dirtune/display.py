@@ -1,9 +1,8 @@
-"""How plans, running sweeps, status and catalogues look in a terminal, and in a log where there is none."""
+"""How plans, status, catalogues and single runs look in a terminal, and in a log where there is none."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from dirtune.results.status import SweepStatus
     from dirtune.training.train import TrainResult
-    from dirtune.training.trial import TrialJob
     from dirtune.tuning.catalogue import Entry
     from dirtune.tuning.forecast import Forecast
     from dirtune.tuning.liveness import Finding
     from dirtune.tuning.preflight import Plan
-    from dirtune.tuning.search import Ending
     from dirtune.tuning.study import Arm, ResolvedStudy
     from dirtune.tuning.sweep import SweepSummary
 
@@ -31,7 +28,7 @@ STATUSES = ("complete", "pruned", "failed")
 def plan_table(plan: Plan) -> Table:
     """What a study would run, arm by arm, and how long that takes."""
     study, need = plan.study, plan.study.study.resources
-    table = _table(f"{study.name}: {study.study.question}")
+    table = plain_table(f"{study.name}: {study.study.question}")
     for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters", "a trial"):
         left = column in {"arm", "tuned settings"}
         table.add_column(column, justify="left" if left else "right", overflow="fold")
@@ -43,7 +40,7 @@ def plan_table(plan: Plan) -> Table:
         )  # fmt: skip
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
     table.caption = Text(
-        f"{plan.total} trials ({_of_recorded(plan)}), {plan.concurrent} at once; each "
+        f"{plan.total} trials ({of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
         + _time_of_study(plan.forecast)
         + _further_seeds(study)
@@ -108,7 +105,7 @@ def duration(seconds: float) -> str:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """What every arm and every tuned setting changes, and by how much of the gradient."""
-    table = _table("what changes the training")
+    table = plain_table("what changes the training")
     for column in ("arm", "setting", "compared", "of the gradient", ""):
         table.add_column(
             column, justify="right" if column.startswith("of") else "left", overflow="fold"
@@ -122,7 +119,8 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _of_recorded(plan: Plan) -> str:
+def of_recorded(plan: Plan) -> str:
+    """How many of a plan's trials need not be run."""
     return f"{plan.recorded} recorded{_orphans(plan.orphaned)}"
 
 
@@ -132,7 +130,7 @@ def _orphans(number: int) -> str:
 
 def status_table(status: SweepStatus) -> Table:
     """A sweep's trials by arm and state, and the started ones below."""
-    table = _table(f"{status.study}: {status.done} of {status.total} trials recorded")
+    table = plain_table(f"{status.study}: {status.done} of {status.total} trials recorded")
     for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last sign"):
         table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
     for arm, planned in status.planned.items():
@@ -151,7 +149,7 @@ def status_table(status: SweepStatus) -> Table:
 
 def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
     """Names and what they are."""
-    table = _table(kind)
+    table = plain_table(kind)
     table.show_header = False
     for name, sentence in entries.items():
         table.add_row(name, Text(sentence))
@@ -160,7 +158,7 @@ def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
 
 def entry_table(entry: Entry) -> Table:
     """One name of the catalogue in detail."""
-    table = _table(entry.name)
+    table = plain_table(entry.name)
     table.caption = Text(entry.about)
     for column in entry.columns:
         table.add_column(column)
@@ -169,10 +167,11 @@ def entry_table(entry: Entry) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str = "") -> Table:
+    """An empty table as all of them look."""
     # As `Text`, here and in cells: what people have named may hold brackets, which rich takes for markup.
     return Table(
-        title=Text(title), title_justify="left", caption_justify="left",
+        title=Text(title) if title else None, title_justify="left", caption_justify="left",
         box=box.SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
 
@@ -202,72 +201,6 @@ def trained_text(result: TrainResult) -> str:
     if result.error is not None:
         return f"trial {result.trial_id} failed: {result.error}"
     return f"trial {result.trial_id} {result.status}, best epoch {result.best_epoch}"
-
-
-class SweepView:
-    """A progress bar with one line above it for every trial that ended; without a terminal only the lines."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("trials")
-        self._started = time.monotonic()
-        self._total = self._done = 0
-
-    def __enter__(self) -> SweepView:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def begin(self, plan: Plan) -> None:
-        self._total, self._done = plan.total, plan.recorded
-        self._bar.update(self._task, total=plan.total, completed=plan.recorded)
-        self._console.out(
-            f"{plan.study.name}: {plan.total} trials, {_of_recorded(plan)}, {plan.concurrent} at once",
-            highlight=False,
-        )
-
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        best = "" if objective is None else f" {objective:.4g}"
-        self._bar.update(self._task, description=f"{job.arm}/{job.config.seed} epoch {epoch}{best}")
-
-    def stopping(self, reason: str) -> None:
-        self._console.out(
-            f"{reason}: every running trial finishes its epoch, then the sweep ends; Ctrl-C ends it at once",
-            highlight=False,
-        )
-
-    def further(self, jobs: Sequence[TrialJob]) -> None:
-        self._total += len(jobs)
-        self._bar.update(self._task, total=self._total)
-        seeds: dict[int, list[str]] = {}
-        for job in jobs:
-            seeds.setdefault(job.config.seed, []).append(job.arm)
-        self._console.out(
-            "undecided, further trials: "
-            + "; ".join(f"seed {seed} of {', '.join(arms)}" for seed, arms in seeds.items()),
-            highlight=False,
-        )
-
-    def ended(self, job: TrialJob, ending: Ending) -> None:
-        self._done += 1
-        self._bar.update(self._task, completed=self._done)
-        value = (
-            ""
-            if ending.objective is None
-            else f" {job.config.objective.name} {ending.objective:.4g}"
-        )
-        seconds = time.monotonic() - self._started
-        self._console.out(
-            f"[{self._done:>{len(str(self._total))}}/{self._total}] {seconds:5.0f} s  {job.arm}, "
-            f"seed {job.config.seed}: {ending.status}{value}",
-            highlight=False,
-        )  # fmt: skip
 
 
 @contextlib.contextmanager

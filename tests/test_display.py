@@ -12,7 +12,6 @@ from rich.console import Console, RenderableType
 
 from dirtune.config import TrialConfig
 from dirtune.display import (
-    SweepView,
     catalogue_table,
     duration,
     findings_table,
@@ -28,7 +27,6 @@ from dirtune.training.trial import TrialJob
 from dirtune.tuning.forecast import Estimate, Forecast
 from dirtune.tuning.liveness import Effect, Finding
 from dirtune.tuning.preflight import Plan
-from dirtune.tuning.search import Ending
 from dirtune.tuning.study import resolve
 from dirtune.tuning.sweep import SweepSummary
 
@@ -260,44 +258,6 @@ def test_a_single_run_says_what_it_came_to() -> None:
     assert trained_text(failed) == "trial abc failed: no luck"
 
 
-def run_a_sweep(console: Console) -> None:
-    with SweepView(console) as view:
-        view.begin(plan())
-        view.epoch(job(), 1, 5.0)
-        view.ended(job(), Ending(status="complete", objective=4.56789))
-        view.epoch(job(ODD, 4), 1, None)
-        view.epoch(job(ODD, 4), 2, 6.54321)
-        view.ended(job(ODD, 4), Ending(status="failed", objective=None))
-
-
-def test_without_a_terminal_there_is_one_line_for_every_trial_that_ended() -> None:
-    console = log()
-    run_a_sweep(console)
-    first, *lines = [line for line in written(console).splitlines() if line]
-    assert first == "tiny: 7 trials, 1 recorded, 3 at once"
-    assert [line.split(" s  ")[1] for line in lines] == [
-        "vanilla, seed 3: complete val/all/mae 4.568", f"{ODD}, seed 4: failed",
-    ]  # fmt: skip
-    assert [line.split()[0] for line in lines] == ["[2/7]", "[3/7]"]
-
-
-def test_a_long_line_of_a_log_is_not_folded() -> None:
-    console, arm = log(), "conr " + "x" * 90
-    with SweepView(console) as view:
-        view.begin(plan())
-        view.ended(job(arm), Ending(status="complete", objective=1.0))
-    assert f"{arm}, seed 3: complete val/all/mae 1\n" in written(console)
-
-
-def test_a_terminal_has_a_bar_below_the_lines() -> None:
-    console = terminal()
-    run_a_sweep(console)
-    text = written(console)
-    assert "vanilla, seed 3: complete val/all/mae 4.568" in text
-    assert f"{ODD}, seed 4: failed" in text
-    assert any(f"{ODD}/4 epoch 2 6.543" in line and "3/7" in line for line in text.splitlines())
-
-
 def train_two_epochs(console: Console) -> str:
     with train_with_bar(console) as on_epoch:
         on_epoch(1, 2, {"train/loss": 9.11649, "val/all/mae": 30.0, "learning_rate": 0.1})
@@ -317,12 +277,3 @@ def test_a_terminal_shows_a_run_as_a_bar_over_epochs() -> None:
     assert "2/2" in text
     assert "val/few/mae 41.7" in text
     assert "epoch 1/2" not in text
-
-
-def test_an_error_in_between_leaves_the_terminal_as_it_was() -> None:
-    console = terminal()
-    with pytest.raises(KeyError), SweepView(console):
-        raise KeyError("in between")
-    assert (
-        written(console).count("\x1b[?25l") == written(console).count("\x1b[?25h") == 1
-    )  # the cursor

@@ -206,7 +206,8 @@ def list_(
 
 def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
     """Run a sweep in view; exit code 1 if trials are left, and a signal's own (130, 143) if it has ended the sweep."""
-    from dirtune.display import SweepView, summary_text
+    from dirtune.display import summary_text
+    from dirtune.sweepview import SweepView
 
     try:
         with SweepView(console()) as view:

@@ -12,6 +12,7 @@ from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
+from dirtune.tuning.confirmation import Ending
 from dirtune.tuning.forecast import Forecast
 from dirtune.tuning.liveness import Finding
 from dirtune.tuning.nodes import Node, described, room
@@ -26,6 +27,9 @@ class Plan:
     rows: dict[str, int]  # samples by split
     trials: dict[str, int]  # by arm
     recorded: int  # trials that need not be run
+    earlier: tuple[
+        tuple[str, Ending], ...
+    ] = ()  # their arms and how they ended, once a sweep has begun
     orphaned: int = 0  # recorded, and no longer planned
     concurrent: int
     parameters: dict[str, int]  # trainable parameters by arm

@@ -239,7 +239,8 @@ def _complete(
             claim.take()
             searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
             reopen(folder, classes, storage, searches)
-            endings = _recorded_endings(folder)
+            recorded = _recorded(folder)
+            endings = {trial_id: ending for trial_id, (_, ending) in recorded.items()}
             for trial_id, ending in endings.items():
                 if ending.status != "failed":  # what these may still need their class has decided
                     tidy(folder, trial_id)
@@ -255,7 +256,7 @@ def _complete(
             )  # fmt: skip
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
             driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
-            view.begin(replace(found, recorded=len(endings)))
+            view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, folder, data)
                 run_with_tune(study, driver, settings, materialise(data, manifest))
@@ -264,16 +265,18 @@ def _complete(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
         left=max(
-            0, found.total + driver.added - len(_recorded_endings(folder)) - agenda.without_run
+            0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run
         ) + len(driver.to_retry),
         stopped=watch.reason,
     )  # fmt: skip
 
 
-def _recorded_endings(folder: Storage) -> dict[str, Ending]:
-    rows = read_table(folder, "trials", columns=["status", "objective"]).to_pylist()
+def _recorded(folder: Storage) -> dict[str, tuple[str, Ending]]:
+    """The arm and the ending of every recorded trial."""
+    rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
     return {
-        row["trial_id"]: Ending(status=row["status"], objective=row["objective"]) for row in rows
+        row["trial_id"]: (row["arm"], Ending(status=row["status"], objective=row["objective"]))
+        for row in rows
     }
 
 
