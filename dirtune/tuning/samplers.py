@@ -14,7 +14,6 @@ from typing import Any
 import optuna
 
 from dirtune.randomness import derive_seed
-from dirtune.tuning.cma import CmaEs
 from dirtune.tuning.space import Choice, Integer, Knob, Scalar
 from dirtune.tuning.strategy import Search
 
@@ -44,6 +43,8 @@ def sampler_for(
         if search.sampler == "grid":
             return _Grid({path: values_of(knob) for path, knob in knobs.items()}, seed=one)
         if search.sampler == "cmaes":
+            from dirtune.tuning.cma import CmaEs  # its package takes most of a second to import
+
             return CmaEs({path: knob.as_optuna() for path, knob in knobs.items()}, seed=each)
         options: dict[str, Any] = {"multivariate": True, "constant_liar": True}
         return optuna.samplers.TPESampler(seed=each, **options)
