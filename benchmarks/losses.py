@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dirtune.batch import TermInputs, TrainingLabels
+from dirtune.data.residency import keep_freed_memory
 from dirtune.losses import TERMS
 from dirtune.manifest import LabelSpec
 
@@ -87,6 +88,7 @@ def metric_learning(z: Tensor, labels: Tensor) -> Tensor:
 def measured(loss: Loss, rows: int, *, distinct: bool) -> Cost:
     """In this process: one warm-up on few rows, then the largest growth and the best time of several runs."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the workers of a sweep do
     run(loss, 64, distinct=distinct)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     value, times = 0.0, []
