@@ -189,6 +189,8 @@ def summary_text(summary: SweepSummary) -> str:
     if summary.crashed:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
+        if summary.tracebacks:
+            text += f"\nTracebacks: {', '.join(summary.tracebacks)}"
     if summary.left:
         text += f"\n{summary.left} trials are left, `dirtune resume` continues them."
     return text

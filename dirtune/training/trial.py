@@ -35,6 +35,7 @@ from dirtune.training.loop import epochs
 from dirtune.training.state import begin
 
 CONFIG = "config.json"
+TRACEBACK = "traceback.txt"  # what the code of a failed trial raised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +80,11 @@ def read_progress(study: Storage, trial_id: str) -> Progress | None:
 
 
 def tidy(study: Storage, trial_id: str) -> None:
-    """Remove what only an unfinished trial needs; its `config.json` stays."""
+    """Remove what only an unfinished or failed trial needs; its `config.json` stays."""
     folder = trial_folder(study, trial_id)
     remove_checkpoint(folder)
     folder.remove(PROGRESS)
+    folder.remove(TRACEBACK)
 
 
 class TrialRun:

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
-from dirtune.training.trial import Progress, TrialJob, read_progress, tidy
+from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
 from dirtune.tuning.failures import FROM_THE_START, failed_record, reason
 from dirtune.tuning.preflight import Plan
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.stop import StopWatch
-from dirtune.tuning.trainable import HANDED_BACK
+from dirtune.tuning.trainable import FAILURE, HANDED_BACK
 
 CRASHES_TO_STOP = 3
 
@@ -69,6 +69,7 @@ class Driver:
     watch: StopWatch
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
+    tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
     added: int = 0  # trials of further seeds that have become due meanwhile
     _running: dict[str, datetime] = field(default_factory=dict)  # when a trial was handed out
@@ -125,6 +126,9 @@ class Driver:
             # Nothing may be left to start, and then nobody would look again.
             self._see(self.watch.look_now)
             return
+        if (failure := result.get(FAILURE)) is not None:
+            self.crash(job, failure)
+            return
         status: Status = result.get("status") or "pruned"
         if status == "pruned":
             write_record(self.folder, self._progress_of(job).record("pruned"))
@@ -140,6 +144,10 @@ class Driver:
         write_record(self.folder, record)
         if record.trial["error_class"] in FROM_THE_START:
             tidy(self.folder, job.trial_id)
+        if record.trial["error_class"] == "code":
+            folder = trial_folder(self.folder, job.trial_id)
+            folder.write(TRACEBACK, str(error).encode())
+            self.tracebacks.append(folder.path(TRACEBACK))
         if record.trial["error_class"] == "infrastructure":
             self.to_retry.add(job.trial_id)
             self.agenda.lose(job)

@@ -14,6 +14,7 @@ class is told from types where there are some, and from the text where libraries
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -33,6 +34,15 @@ _NO_MEMORY = re.compile(
     r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE
 )
 _NO_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
+
+
+class CodeError(Exception):
+    """What a trial raised, as text: an exception of somebody's own class may not exist in the driver."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> CodeError:
+        """With the traceback, and the exception itself as the last line."""
+        return cls("".join(traceback.format_exception(error)).strip())
 
 
 def error_class(error: BaseException) -> ErrorClass:

@@ -66,6 +66,7 @@ class SweepSummary:
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
     crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
+    tracebacks: Sequence[str] = ()  # files, of those of them whose own code raised
     left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
     stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
 
@@ -264,6 +265,7 @@ def _complete(
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
+        tracebacks=driver.tracebacks,
         left=max(
             0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run
         ) + len(driver.to_retry),

@@ -12,11 +12,12 @@ from ray import tune
 
 from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.failures import CodeError, error_class
 from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, JOB, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
-HANDED_BACK, RESERVATION = "handed_back", "reservation"
+HANDED_BACK, RESERVATION, FAILURE = "handed_back", "reservation", "failure"
 
 
 class TrialWorker(tune.Trainable):
@@ -35,11 +36,25 @@ class TrialWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        try:
+            return _for_tune(self._stepped())
+        except Exception as error:
+            if error_class(error) != "code":
+                raise  # Tune tries again on another worker
+            self._give_up()
+            return {"done": True, FAILURE: CodeError.of(error)}
+
+    def _stepped(self) -> StepResult:
         worker = self._started_worker()
         if self._next is not None:
             worker.start(self._next)
             self._next = None
-        return _for_tune(worker.step())
+        return worker.step()
+
+    def _give_up(self) -> None:
+        """Forget the worker: after an exception nobody knows what it holds; the next trial gets a new one."""
+        self.cleanup()
+        self._worker = self._next = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}

@@ -28,7 +28,7 @@ from dirtune.tuning.earlier import earlier_trials
 from dirtune.tuning.reservations import Reservations
 from dirtune.tuning.scheduler import ARM, JOB, build_scheduler
 from dirtune.tuning.study import ResolvedStudy
-from dirtune.tuning.trainable import RESERVATION, TrialWorker
+from dirtune.tuning.trainable import FAILURE, RESERVATION, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
 WORKER_RESTARTS = (
@@ -135,6 +135,8 @@ class _Events(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        if FAILURE in result:
+            return  # it has ended
         if self._groups is not None:
             self._groups.report(trial.trial_id, result[RESERVATION])
         self._driver.epoch(trial.config[JOB], result)

@@ -10,14 +10,15 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from dirtune.results.store import read_table, recorded
 from dirtune.storage import Storage
-from dirtune.training.trial import TrialJob
+from dirtune.training.trial import TrialJob, tidy
 from dirtune.tuning import stop
 from dirtune.tuning.driver import CRASHES_TO_STOP, Driver, Silent
+from dirtune.tuning.failures import CodeError
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda
 from dirtune.tuning.stop import STOP, StopWatch
 from dirtune.tuning.study import load_study
-from dirtune.tuning.trainable import HANDED_BACK
+from dirtune.tuning.trainable import FAILURE, HANDED_BACK
 
 
 @pytest.fixture
@@ -116,6 +117,24 @@ def test_a_crash_is_recorded_with_its_class_which_decides_what_is_kept(
     assert driver.to_retry == ({job.trial_id} if retried else set())
     assert set(driver.crashed) == {job.trial_id}
     assert driver.counts == {"failed": 1}
+
+
+def test_what_a_trial_raised_is_kept_as_text_and_gone_when_it_is_complete(driver: Driver) -> None:
+    def broken() -> None:
+        raise KeyError("no such column")
+
+    job = started(driver)
+    try:
+        broken()
+    except KeyError as error:
+        driver.ended(job, {FAILURE: CodeError.of(error)})
+    assert driver.crashed == {job.trial_id: "KeyError: 'no such column'"}
+    (row,) = read_table(driver.folder, "trials").to_pylist()
+    assert (row["error_class"], row["error"]) == ("code", "KeyError: 'no such column'")
+    (file,) = driver.tracebacks
+    assert "in broken" in Path(file).read_text()
+    tidy(driver.folder, job.trial_id)
+    assert not Path(file).exists()
 
 
 def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(

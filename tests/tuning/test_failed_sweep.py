@@ -115,6 +115,8 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     summary = dirtune.sweep(path, data=digits, results=tmp_path)
     assert dict(summary.run) == {"complete": 1, "failed": 1}
     assert (set(summary.crashed), summary.left) == ({trial_id}, 0)
+    (traceback,) = summary.tracebacks  # one try: another worker would run the same code
+    assert "in load" in Path(traceback).read_text()
     assert failures(tmp_path) == [["conr", 0, "code", 0]]
     assert not state.exists()
     assert dirtune.resume("tiny", data=digits, results=tmp_path).run == {}
