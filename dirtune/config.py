@@ -210,6 +210,16 @@ else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
 
 
+class Segment(Frozen):
+    """A part of a longer training that goes on from where another trial has ended, as in population based training."""
+
+    parent: str | None
+    """The trial whose weights and optimiser state it starts from; none: it is the first."""
+    start: int = Field(ge=0)
+    """Epochs before it; schedule and sample order are those of the whole training."""
+    end: int = Field(ge=1)
+
+
 class TrialConfig(Frozen):
     """One training run: data, regressor, loss `alpha * L_reg + sum of weighted terms`, re-weighting, recipe, seed."""
 
@@ -225,6 +235,8 @@ class TrialConfig(Frozen):
     learning rate, and the best epoch is one of its own; the recipe's epochs and schedule are those of the first."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
+    segment: Annotated[Segment | None, Added()] = None
+    """none: a whole training."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -234,6 +246,8 @@ class TrialConfig(Frozen):
             raise ValueError(
                 f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss"
             )
+        if scheme != "joint" and self.segment is not None:
+            raise ValueError(f"scheme {scheme!r} cannot be trained in segments")
         if scheme == "two_stage" and not self.terms.active():
             raise ValueError("scheme 'two_stage' needs terms: its first stage has no other loss")
         if scheme == "two_stage" and self.reweighting.fds is not None:
@@ -242,7 +256,9 @@ class TrialConfig(Frozen):
 
     @property
     def epochs_planned(self) -> int:
-        """Epochs of all stages."""
+        """Epochs of all stages; of a segment, those before it and its own."""
+        if self.segment is not None:
+            return self.segment.end
         return self.recipe.epochs + self.scheme.epochs
 
     def plain(self) -> dict[str, Any]:

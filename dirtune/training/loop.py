@@ -116,7 +116,7 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
 
 def _epochs_of_stage(training: Training) -> Iterator[Training]:
     model, weights = _distributed(training), _sample_weights(training)
-    while training.epoch < training.stage.end:
+    while training.epoch < training.stage.end and not training.is_finished:
         values = _train_epoch(training, model, weights)
         _update_smoothing(training)
         if training.stage.trains_predictor:

@@ -117,11 +117,21 @@ class Training:
         self.prepare(stage_of(self.config, self.epoch))
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state["optimizer"])
         self.best_epoch = state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.order_digest = state["order_digest"]
         self.seconds = Seconds(**state["seconds"])
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Its moments, under this run's own settings: those of a segment may differ from its parent's."""
+        own = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     def _loss(self, stage: Stage) -> TrainingLoss:
         labels, manifest = self._training_labels(), self.data.manifest

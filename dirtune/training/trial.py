@@ -32,9 +32,10 @@ from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save
 from dirtune.training.distributed import Ranks
 from dirtune.training.final import final_evaluation
 from dirtune.training.loop import epochs
-from dirtune.training.state import begin
+from dirtune.training.state import Seconds, begin
 
 CONFIG = "config.json"
+HANDOVERS = "handovers"  # of the segments of trainings
 TRACEBACK = "traceback.txt"  # what the code of a failed trial raised
 
 
@@ -69,6 +70,11 @@ class Progress:
 def trial_folder(study: Storage, trial_id: str) -> Storage:
     """The folder of one trial inside the study's."""
     return study.below(f"trials/{trial_id}")
+
+
+def handover(study: Storage, trial_id: str) -> Storage:
+    """Where a segment leaves what others go on from, until its search is over."""
+    return study.below(f"{HANDOVERS}/{trial_id}")
 
 
 def read_progress(study: Storage, trial_id: str) -> Progress | None:
@@ -145,20 +151,28 @@ class TrialRun:
 
     def checkpoint(self) -> None:
         """Write what this trial goes on from when it is started again; on rank 0, after an epoch."""
-        state = {
+        save_checkpoint(self._folder, self._state())
+        self._checkpointed_at = time.perf_counter()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "training": self.training.state(),
             "overhead": self._overhead,
             "started_at": self._started_at,
         }
-        save_checkpoint(self._folder, state)
-        self._checkpointed_at = time.perf_counter()
 
     def _continue(self) -> None:
-        state = load_checkpoint(self._folder, self.training.data.device)
-        if state is None:
-            return
-        self._overhead, self._started_at = state["overhead"], state["started_at"]
-        self.training.restore(state["training"])
+        device, segment = self.training.data.device, self.job.config.segment
+        state = load_checkpoint(self._folder, device)
+        if state is not None:
+            self._overhead, self._started_at = state["overhead"], state["started_at"]
+            self.training.restore(state["training"])
+        elif segment is not None and segment.parent is not None:
+            parent = load_checkpoint(handover(self.study, segment.parent), device)
+            if parent is None:
+                raise FileNotFoundError(f"trial {segment.parent} has left nothing to go on from")
+            self.training.restore(parent["training"])
+            self.training.seconds = Seconds()
 
     def _save(self, spent_before: float) -> None:
         """Progress after every epoch, a checkpoint when the last one is old enough."""
@@ -175,6 +189,9 @@ class TrialRun:
         self.training.seconds.eval += time.perf_counter() - started
         self._account(spent_before)
         record = self._progress().record("complete")
+        if self.job.config.segment is not None and self.ranks.is_first:
+            # Before it is recorded: whatever follows a recorded trial finds it.
+            save_checkpoint(handover(self.study, self.job.trial_id), self._state())
         self._record(replace(record, **vars(findings)))
 
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
@@ -200,7 +217,8 @@ class TrialRun:
     def _progress(self) -> Progress:
         job, training = self.job, self.training
         seconds, device = training.seconds, training.data.device
-        samples = training.epoch * len(training.data.splits["train"])
+        before = job.config.segment.start if job.config.segment else 0
+        samples = (training.epoch - before) * len(training.data.splits["train"])
         trial = {
             "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
             "replicate": job.replicate, "seed": job.config.seed,

@@ -20,7 +20,9 @@ from functools import cached_property
 from typing import Any
 
 import optuna
+from pydantic import ValidationError
 
+from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.results.schema import TUNING
@@ -150,9 +152,9 @@ class Claim:
     def _is_unchanged(self, arm: str) -> bool:
         """Whether an arm has the configuration, space and transferred settings that it had."""
         before, now = self._before or {}, self._plain
-        return all(
-            (before.get(key) or {}).get(arm) == now[key].get(arm)
-            for key in ("configs", "spaces", "transfers")
+        config = (before.get("configs") or {}).get(arm)
+        return _with_defaults(config) == now["configs"][arm] and all(
+            (before.get(key) or {}).get(arm) == now[key].get(arm) for key in ("spaces", "transfers")
         )
 
     @cached_property
@@ -204,11 +206,23 @@ class Claim:
         )
 
 
+def _with_defaults(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """An arm's earlier configuration with the settings that exist since, at their defaults."""
+    try:
+        known = TrialConfig.model_validate_json(json.dumps({**(config or {}), "seed": 0}))
+    except ValidationError:
+        return config
+    return known.model_dump(mode="json", exclude={"seed"})
+
+
 def _ways(plain: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the trials of a search rest on besides their arm: whether they are set apart, their seed, all objectives."""
     search = plain.get("search") or {}
+    scheduler = search.get("scheduler") or {}
+    # Of a population, all that it rests on: its segments follow from each other.
+    population = search if scheduler.get("name") == "pbt" else None
     confirm, seed = search.get("confirm", False), search.get("tuning_seed")
-    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", [])
+    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", []), population
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -11,8 +11,7 @@ workers need not wait for each other; pruned trials teach it nothing; it never r
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-Numeric = FloatDistribution | IntDistribution
+from dirtune.tuning.places import place_of, value_at
+
 START_SPREAD = 1 / 6  # of the distribution around the middle of the space, as Optuna's
 
 
@@ -79,25 +79,3 @@ class CmaEs(optuna.samplers.BaseSampler):
             assert each.value is not None, "a complete trial has a value"
             point = [place_of(known, each.params[name]) for name, known in self._numbers.items()]
             yield np.array(point), sign * each.value
-
-
-def value_at(distribution: Numeric, share: float) -> float | int:
-    """The value of a setting at a place in [0, 1] of its range; whole numbers have equal parts of it."""
-    low, high = _ends(distribution)
-    scaled = low + (high - low) * share
-    value = math.exp(scaled) if distribution.log else scaled
-    if isinstance(distribution, IntDistribution):
-        return int(min(max(round(value), distribution.low), distribution.high))
-    return min(max(value, distribution.low), distribution.high)
-
-
-def place_of(distribution: Numeric, value: float) -> float:
-    """The inverse of `value_at`; of a whole number, the place where it lies exactly."""
-    low, high = _ends(distribution)
-    return ((math.log(value) if distribution.log else value) - low) / (high - low)
-
-
-def _ends(distribution: Numeric) -> Sequence[float]:
-    half = 0.5 if isinstance(distribution, IntDistribution) else 0.0
-    ends = distribution.low - half, distribution.high + half
-    return [math.log(end) for end in ends] if distribution.log else ends

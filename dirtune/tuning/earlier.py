@@ -33,10 +33,11 @@ class EarlierTrials:
 
 def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
     """What has been recorded and started of the searches of a study."""
-    if study.study.search.scheduler is None:
+    search = study.study.search
+    if search.scheduler is None or search.population is not None:
         return EarlierTrials()
     rows = recorded_rows(folder)
-    curves = _recorded_curves(folder, study)
+    curves = recorded_curves(folder, study)
     ended = {
         arm.name: [
             curves[row["trial_id"]]
@@ -50,7 +51,8 @@ def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
     return EarlierTrials(ended=ended, started=started)
 
 
-def _recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, list[tuple[int, float]]]:
+def recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, list[tuple[int, float]]]:
+    """The curve of every recorded trial that has one, by trial id."""
     table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
     table = table.filter(pc.equal(table["name"], study.study.objective.name))
     found: dict[str, list[tuple[int, float]]] = {}

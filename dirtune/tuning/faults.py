@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from dirtune.config import TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import canonical_json, read
-from dirtune.tuning.space import Choice, Knob, size
-from dirtune.tuning.strategy import LEAST_SETTINGS
+from dirtune.tuning.space import Choice, Integer, Knob, size
+from dirtune.tuning.strategy import LEAST_POPULATION, LEAST_SETTINGS, Population
 from dirtune.tuning.transfer import faults_of_transfer
 
 if TYPE_CHECKING:
     from dirtune.tuning.study import Arm, Study
 
-_OWNERS = {"seed": "seeds", "objective": "objective"}
+_OWNERS = {"seed": "seeds", "objective": "objective", "segment": "search.scheduler"}
+CHANGEABLE = ("alpha", "terms.", "recipe.learning_rate", "recipe.weight_decay", "recipe.momentum")
+"""Settings, or beginnings of their paths, that a training can change on its way."""
 
 
 def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[Fault]:
@@ -178,6 +180,8 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
     ):
         rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
+    if search.population is not None:
+        yield from _faults_of_population(study, search.population, arms, where)
     if search.sampler == "cmaes":
         yield from _faults_of_cmaes(study, arms, where)
     yield from _faults_of_secondary(study, where)
@@ -186,6 +190,31 @@ def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
             yield Fault(where=where, key=key, rule="has no effect: no arm has anything to tune")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)  # fmt: skip
+
+
+def _faults_of_population(
+    study: Study, rule: Population, arms: Sequence[Arm], where: str
+) -> Iterator[Fault]:
+    key, search = "search.scheduler", study.search
+    if search.confirm:
+        text = "changes settings during a training, so that there is no one configuration to confirm; leave `confirm` out"
+        yield Fault(where=where, key=key, rule=text, got=rule.name)
+    if search.trials < LEAST_POPULATION:
+        text = f"a population needs {LEAST_POPULATION} trainings or more"
+        yield Fault(where=where, key="search.trials", rule=text, got=search.trials)
+    for arm in (arm for arm in arms if arm.knobs):
+        if fixed := [path for path in arm.knobs if not path.startswith(CHANGEABLE)]:
+            text = f"cannot change during a training (arm {arm.name!r}): {', '.join(fixed)}"
+            yield Fault(where=where, key=key, rule=text, known=CHANGEABLE)
+        if all(isinstance(knob, Choice | Integer) for knob in arm.knobs.values()):
+            text = f"needs a number to change, and arm {arm.name!r} tunes none"
+            yield Fault(where=where, key=key, rule=text)
+        if arm.config.scheme.name != "joint":
+            text = f"cannot divide the stages of arm {arm.name!r}"
+            yield Fault(where=where, key=key, rule=text, got=arm.config.scheme.name)
+        if rule.interval >= arm.config.epochs_planned:
+            text = f"must be less than the {arm.config.epochs_planned} epochs of arm {arm.name!r}"
+            yield Fault(where=where, key=f"{key}.interval", rule=text, got=rule.interval)
 
 
 def _faults_of_cmaes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:

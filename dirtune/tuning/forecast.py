@@ -27,6 +27,7 @@ START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 """Start and end of Ray and its workers, in-process and as a group; on two cores. More cores take less."""
 
 _SPEED = ("epochs_run", "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
+_SEGMENT = "config.segment.start"  # epochs that another trial has trained
 _SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count")
 """Settings, or beginnings of their paths, that two trials of one speed share."""
 
@@ -104,7 +105,7 @@ def _in_order(study: ResolvedStudy, left: Mapping[str, int]) -> Iterator[str]:
 
 
 def _recorded_rows(results: str | Path, settings: Iterable[str]) -> list[dict[str, Any]]:
-    columns = ["study", "arm", "device", "workers", *_SPEED, *sorted(settings)]
+    columns = ["study", "arm", "device", "workers", *_SPEED, _SEGMENT, *sorted(settings)]
     try:
         table = read_table(results, "trials", columns=columns, on_damaged=lambda fault: None)
     except InputError:  # no study yet
@@ -120,13 +121,14 @@ def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate |
     if not chosen:
         return None
     epoch = median(
-        (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"]
+        (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"])
+        / (row["epochs_run"] - (row[_SEGMENT] or 0))
         for row in chosen
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
     trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
     source = f"from {trials} of {'the arm' if own else 'the same data, encoder and batch'}"
-    return Estimate(epoch * arm.config.epochs_planned + overhead, source)
+    return Estimate(epoch * study.epochs_of(arm) + overhead, source)
 
 
 def _ran_as_planned(row: Row, study: ResolvedStudy) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dirtune.config import Segment
 from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.study import Arm, ResolvedStudy, configured
@@ -46,10 +47,10 @@ class JobMaker:
         """The trials of these seeds, by arm."""
         return [job for job in self.possible() if job.config.seed in seeds[job.arm]]
 
-    def tried(self, arm: Arm, settings: Settings) -> TrialJob:
+    def tried(self, arm: Arm, settings: Settings, segment: Segment | None = None) -> TrialJob:
         """A trial of the search of an arm."""
         replicate = TUNING if self.study.confirms else 0
-        return self.job(arm, settings, self.study.tuning_seed, replicate)
+        return self.job(arm, settings, self.study.tuning_seed, replicate, segment)
 
     def confirmed(self, searched: str, settings: Settings) -> list[TrialJob]:
         """The trials that a search's selection brings: of its arm, and of those that take its settings."""
@@ -59,9 +60,16 @@ class JobMaker:
             for arm in self.study.takers(searched)
         ]
 
-    def job(self, arm: Arm, settings: Settings, seed: int, replicate: int) -> TrialJob:
+    def job(
+        self,
+        arm: Arm,
+        settings: Settings,
+        seed: int,
+        replicate: int,
+        segment: Segment | None = None,
+    ) -> TrialJob:
         """An arm with these settings and this seed."""
-        config = configured(arm, settings, seed)
+        config = configured(arm, settings, seed, segment)
         return TrialJob(
             study=self.study.name, arm=arm.name, cell=arm.cell_json, replicate=replicate,
             trial_id=config.trial_id(self.fingerprint), config=config, code_version=self.code_version,

@@ -22,7 +22,8 @@ from dirtune.tuning.jobs import Settings
 from dirtune.tuning.secondary import secondary_objectives
 from dirtune.tuning.study import Arm, ResolvedStudy
 
-TRIAL_ID = "trial_id"  # a user attribute of every trial: which of the sweep's trials it is
+TRIAL_ID, SEGMENT = "trial_id", "segment"
+"""User attributes of a trial: which of the sweep's it is, and its part of a training, if it is one."""
 
 
 def optuna_name(study: str, arm: str) -> str:
@@ -56,7 +57,7 @@ def recall_searches(folder: Storage, study: ResolvedStudy, storage: str) -> None
             trial_id, complete = row["trial_id"], row["status"] == "complete"
             if trial_id not in known:
                 further = secondary_objectives(folder, study, trial_id) if complete else []
-                settings = settings_of(folder, trial_id, tuple(arm.knobs))
+                settings = settings_of(folder, trial_id, (*arm.knobs, SEGMENT))
                 values = [row["objective"], *further]
                 search.add_trial(_recalled(arm, trial_id, settings, row["status"], values))
 
@@ -74,11 +75,12 @@ def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, li
 def _recalled(
     arm: Arm, trial_id: str, settings: Settings, status: Status, values: Sequence[float | None]
 ) -> FrozenTrial:
+    params = {path: settings[path] for path in arm.knobs}
     distributions: dict[str, BaseDistribution] = {
         path: knob.as_optuna() for path, knob in arm.knobs.items()
     }
     state, known = told(status, values)
     return create_trial(
-        state=state, values=known, params=dict(settings), distributions=distributions,
-        user_attrs={TRIAL_ID: trial_id},
+        state=state, values=known, params=params, distributions=distributions,
+        user_attrs={TRIAL_ID: trial_id, SEGMENT: settings[SEGMENT]},
     )  # fmt: skip

@@ -16,6 +16,7 @@ from dirtune.tuning.confirmation import Ending
 from dirtune.tuning.forecast import Forecast
 from dirtune.tuning.liveness import Finding
 from dirtune.tuning.nodes import Node, described, room
+from dirtune.tuning.strategy import Asha, Median
 from dirtune.tuning.study import Arm, ResolvedStudy, Resources
 
 
@@ -124,7 +125,7 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
                 for fault in error.faults
             )
     asha, epochs = study.study.search.scheduler, arm.config.epochs_planned
-    if arm.knobs and asha is not None and asha.grace_epochs > epochs:
+    if arm.knobs and isinstance(asha, Asha | Median) and asha.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
         yield Fault(
             where=where, key="search.scheduler.grace_epochs", rule=rule, got=asha.grace_epochs

@@ -20,7 +20,7 @@ from ray.tune.schedulers import (
 from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.earlier import Curve, EarlierTrials
-from dirtune.tuning.strategy import Median
+from dirtune.tuning.strategy import Asha, Median
 from dirtune.tuning.study import Arm, ResolvedStudy
 
 JOB, ARM, EPOCH, OBJECTIVE = "job", "arm", "epoch", "objective"
@@ -96,7 +96,8 @@ def build_scheduler(
     earlier: EarlierTrials = EarlierTrials(),  # noqa: B008 - frozen
 ) -> PerArmScheduler:
     """The scheduler of a study: that of its search in every searched arm, if it has one."""
-    if study.study.search.scheduler is None:
+    search = study.study.search
+    if search.scheduler is None or search.population is not None:  # which is no matter of stopping
         return PerArmScheduler({})
     return PerArmScheduler(
         {arm.name: _of_arm(study, arm) for arm in study.searched_arms},
@@ -106,7 +107,7 @@ def build_scheduler(
 
 def _of_arm(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
     wanted, mode = study.study.search.scheduler, study.study.objective.mode
-    assert wanted is not None, "only asked for where there is one"
+    assert isinstance(wanted, Asha | Median), "only asked for where there is one"
     if isinstance(wanted, Median):
         return MedianStoppingRule(
             time_attr=EPOCH, metric=OBJECTIVE, mode=mode, grace_period=wanted.grace_epochs,

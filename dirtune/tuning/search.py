@@ -7,137 +7,18 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import optuna
-from optuna.trial import TrialState
-
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.confirmation import Ending, Selected, selected_trial
+from dirtune.tuning.arm_search import ArmSearch, Measured
+from dirtune.tuning.confirmation import Ending, Selected
 from dirtune.tuning.jobs import JobMaker, Settings
-from dirtune.tuning.optuna_studies import TRIAL_ID, open_search, told
-from dirtune.tuning.samplers import sampler_for
+from dirtune.tuning.population import Curves, PopulationSearch
 from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.study import Arm, ResolvedStudy
 
-__all__ = ["Agenda", "ArmSearch", "Ending"]
-
-REPETITIONS = 100  # asked configurations in a row that may be known before a search gives up
-Measured = Callable[[str], Sequence[float | None]]
-"""The secondary objectives of a recorded trial."""
-
-
-class ArmSearch:
-    """The search inside one arm: a budget of configurations, asked from and told to an Optuna study.
-
-    Args:
-        queued: configurations that are tried first, as far as the budget goes.
-        measured: asked for the secondary objectives of a complete trial, if the study has any.
-    """
-
-    def __init__(
-        self,
-        maker: JobMaker,
-        arm: Arm,
-        storage: str,
-        *,
-        queued: Sequence[Settings] = (),
-        measured: Measured = lambda _: (),
-    ) -> None:
-        self.arm, self._maker, self._measured = arm, maker, measured
-        self._budget = maker.study.budget_of(arm)
-        self._optuna = open_search(maker.study, arm, storage)
-        self._forget_nameless()
-        earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
-        self._tried: dict[str, Settings] = {
-            trial.user_attrs[TRIAL_ID]: trial.params for trial in earlier
-        }
-        self._open = {
-            trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
-            for trial in earlier
-            if trial.state == TrialState.RUNNING
-        }
-        self._endings: dict[str, Ending] = {}
-        self._is_exhausted = self.has_lost = False
-        if not earlier:
-            for settings in queued:
-                self._optuna.enqueue_trial(dict(settings), skip_if_exists=True)
-
-    @property
-    def is_spent(self) -> bool:
-        """No configuration is left to ask."""
-        return self._is_exhausted or len(self._tried) >= self._budget
-
-    @property
-    def is_settled(self) -> bool:
-        """The budget is spent, and the end of every trial is told."""
-        return self.is_spent and not self._open
-
-    def selected(self) -> Selected | None:
-        """The best of the complete trials, if there is one."""
-        trial_id = selected_trial(self._endings, self._maker.study.study.objective.mode)
-        return None if trial_id is None else Selected(trial_id, self._tried[trial_id])
-
-    def open_jobs(self) -> list[TrialJob]:
-        """The trials that an earlier driver had started and nobody has told the end of."""
-        return [self._maker.tried(self.arm, self._tried[trial_id]) for trial_id in self._open]
-
-    def ask(self) -> TrialJob | None:
-        """A new configuration, or None when the budget is spent.
-
-        A sampler may repeat itself in a finite space; a repetition is not run again and costs no budget.
-        """
-        search = self._maker.study.study.search
-        for attempt in range(0 if self.is_spent else REPETITIONS):
-            self._optuna.sampler = sampler_for(
-                search, self.arm.name, self.arm.knobs, known=len(self._tried), attempt=attempt
-            )
-            trial = self._optuna.ask(
-                {path: knob.as_optuna() for path, knob in self.arm.knobs.items()}
-            )
-            settings = trial.params
-            job = self._maker.tried(self.arm, settings)
-            if job.trial_id not in self._tried:
-                trial.set_user_attr(TRIAL_ID, job.trial_id)
-                self._tried[job.trial_id] = settings
-                self._open[job.trial_id] = trial
-                return job
-            self._optuna.tell(trial, state=TrialState.FAIL)
-        self._is_exhausted = True
-        return None
-
-    def report(self, trial_id: str, epoch: int, value: float) -> None:
-        """An intermediate validation objective; Optuna takes none where there are several objectives."""
-        if trial_id not in self._open or len(self._optuna.directions) > 1:
-            return
-        with warnings.catch_warnings():
-            # A trial that goes on from before its last report says the same again.
-            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-            self._open[trial_id].report(value, epoch)
-
-    def tell(self, trial_id: str, ending: Ending) -> None:
-        """The end of a trial, as what it is; a trial that is not of this search is ignored."""
-        if trial_id not in self._tried:
-            return
-        self._endings[trial_id] = ending
-        trial = self._open.pop(trial_id, None)
-        if trial is None:
-            return
-        further = self._measured(trial_id) if ending.status == "complete" else ()
-        state, values = told(ending.status, [ending.objective, *further])
-        self._optuna.tell(trial, values, state=state)
-
-    def lose(self, trial_id: str) -> None:
-        """The worker of a trial has died; nothing is selected before the sweep is resumed, which tries it again."""
-        self.has_lost = self.has_lost or trial_id in self._open
-
-    def _forget_nameless(self) -> None:
-        """End what a driver had asked for when it was killed, before it knew which trial that is."""
-        for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if TRIAL_ID not in trial.user_attrs:
-                self._optuna.tell(trial.number, state=TrialState.FAIL)
+__all__ = ["Agenda", "Ending"]
 
 
 class Agenda:
@@ -150,6 +31,7 @@ class Agenda:
         queued: by arm, the configurations that its search tries first.
         on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
         sequence: decides about further seeds in a sequential study.
+        curves: the validation objective of all recorded trials by epoch, which populations compare.
     """
 
     def __init__(
@@ -164,15 +46,14 @@ class Agenda:
         measured: Measured = lambda _: (),
         on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
         sequence: SeedSequence | None = None,
+        curves: Curves = dict,
     ) -> None:
         self._study, self._on_selected = study, on_selected
         self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
         self.searches = {
-            arm.name: ArmSearch(
-                self._maker, arm, storage, queued=(queued or {}).get(arm.name, ()), measured=measured
-            )
+            arm.name: self._search(arm, storage, (queued or {}).get(arm.name, ()), measured, curves)
             for arm in study.searched_arms
-        }  # fmt: skip
+        }
         for trial_id, ending in recorded.items():
             for search in self.searches.values():
                 search.tell(trial_id, ending)
@@ -199,12 +80,9 @@ class Agenda:
         """The next trial to start, or None when there is none, or none before another one has ended."""
         if self._queue:
             return self._queue.popleft()
-        while self._turn:
-            job = self._turn[0].ask()
-            if job is not None:
-                self._turn.rotate(-1)
-                return job
-            self._turn.popleft()
+        job = self._ask()
+        if job is not None:
+            return job
         self._confirm()  # of a search that has only now found out that its space is exhausted
         return self._queue.popleft() if self._queue else None
 
@@ -236,6 +114,24 @@ class Agenda:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""
         if job.arm in self.searches:
             self.searches[job.arm].lose(job.trial_id)
+
+    def _search(
+        self, arm: Arm, storage: str, queued: Sequence[Settings], measured: Measured, curves: Curves
+    ) -> ArmSearch:
+        if self._study.study.search.population is not None:
+            return PopulationSearch(self._maker, arm, storage, queued=queued, curves=curves)
+        return ArmSearch(self._maker, arm, storage, queued=queued, measured=measured)
+
+    def _ask(self) -> TrialJob | None:
+        """The next configuration of the searches, which take turns."""
+        for search in list(self._turn):
+            self._turn.remove(search)
+            job = search.ask()
+            if job is not None or search.is_waiting:
+                self._turn.append(search)
+            if job is not None:
+                return job
+        return None
 
     def _confirm(self) -> None:
         """Train what the searches that have settled since have selected."""

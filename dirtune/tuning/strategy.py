@@ -17,6 +17,10 @@ LEAST_SETTINGS = 2
 """Numbers that an arm must tune for CMA-ES: there is no covariance of one."""
 
 
+LEAST_POPULATION = 4
+"""Trainings of a population: with fewer, one of two would be thrown away."""
+
+
 class Asha(Frozen):
     """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
 
@@ -42,6 +46,33 @@ class Median(Frozen):
     """Epochs that no trial is stopped before, and that no mean counts."""
     min_trials: int = Field(default=3, ge=1)
     """Other trials that must have come as far."""
+
+
+class Population(Frozen):
+    """Population based training inside each arm: trainings that fall behind go on from better ones, with other settings.
+
+    Every `interval` epochs the worst share of an arm's trainings continues from the weights of the best share instead of
+    its own, each with that one's settings times or divided by a factor, or drawn anew. So an arm's settings change during
+    its training; only such as a running training can change may be tuned.
+
+    Source: Jaderberg et al., "Population Based Training of Neural Networks", 2017 (truncation selection). Departure: all
+    of an arm wait for each other at the end of an interval, so that the outcome does not depend on speed.
+    """
+
+    name: Literal["pbt"] = "pbt"
+    interval: int = Field(default=1, ge=1)
+    """Epochs between two exchanges."""
+    share: float = Field(default=0.25, gt=0, le=0.5)
+    """Of the population: how many are replaced, and how many are copied; one at least."""
+    factor: float = Field(default=1.2, gt=1)
+    """A number is multiplied by it or divided by it."""
+    resample: float = Field(default=0.25, ge=0, le=1)
+    """Probability that a setting is drawn anew from its space instead."""
+
+    def segments(self, epochs: int) -> list[tuple[int, int]]:
+        """Start and end of the parts of a training, in epochs."""
+        starts = range(0, epochs, self.interval)
+        return [(start, min(start + self.interval, epochs)) for start in starts]
 
 
 class WarmStart(Frozen):
@@ -75,10 +106,10 @@ class Search(Frozen):
     """How the settings of `space` are tuned, with the same budget in every arm that has any of them."""
 
     trials: int = Field(default=20, ge=1)
-    """Configurations tried per arm."""
+    """Configurations tried per arm; the size of the population under pbt."""
     sampler: Literal["tpe", "random", "gp", "qmc", "grid", "cmaes"] = "tpe"
     """How Optuna proposes configurations; grid needs a finite space, cmaes two numbers or more in every arm."""
-    scheduler: Annotated[Asha | Median, Field(discriminator="name")] | None = None
+    scheduler: Annotated[Asha | Median | Population, Field(discriminator="name")] | None = None
     """none: every trial runs to its end."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler; the trials use `tuning_seed`, or without `confirm` the first of the study's seeds."""
@@ -90,6 +121,11 @@ class Search(Frozen):
     """Whether other arms take the settings that the reference arm has selected, for the knobs they share with it: in place
     of a search of their own (only), or beside it, as further arms named ARM@transfer (both)."""
     warm_start: WarmStart = WarmStart()
+
+    @property
+    def population(self) -> Population | None:
+        """The scheduler, if it is population based training."""
+        return self.scheduler if isinstance(self.scheduler, Population) else None
 
     @field_validator("scheduler", mode="before")
     @classmethod

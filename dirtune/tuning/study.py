@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from dirtune.config import Objective, TrialConfig, leaf, merged, nested
+from dirtune.config import Objective, Segment, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, canonical_json, read
 from dirtune.presets import PRESET_KEYS, expanded
@@ -160,7 +160,19 @@ class ResolvedStudy:
 
     def budget_of(self, arm: Arm) -> int:
         """Configurations that the search of an arm tries."""
-        return int(min(self.study.search.trials, size(dict(arm.knobs)))) if arm.knobs else 0
+        if not arm.knobs:
+            return 0
+        search = self.study.search
+        if search.population is not None:  # each training counts once per segment
+            return search.trials * len(search.population.segments(arm.config.epochs_planned))
+        return int(min(search.trials, size(dict(arm.knobs))))
+
+    def epochs_of(self, arm: Arm) -> float:
+        """Epochs that a trial of an arm trains; of a population's, on average."""
+        population, epochs = self.study.search.population, arm.config.epochs_planned
+        if not arm.knobs or population is None:
+            return epochs
+        return epochs / len(population.segments(epochs))
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds of an arm's trials, those of a search that is confirmed aside."""
@@ -285,9 +297,12 @@ def _expanded_arm(
     return config, faults_of_config(config, where, key)
 
 
-def configured(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrialConfig:
-    """An arm's configuration with tuned settings (by dotted path) and a seed."""
+def configured(
+    arm: Arm, settings: Mapping[str, Any], seed: int, segment: Segment | None = None
+) -> TrialConfig:
+    """An arm's configuration with tuned settings (by dotted path) and a seed; a segment: that part of its training."""
     plain = arm.config.plain() | {"seed": seed}
+    plain["segment"] = None if segment is None else segment.model_dump(mode="json")
     for path, value in settings.items():
         plain = merged(plain, nested(path, value))
     return _config(plain)

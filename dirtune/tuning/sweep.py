@@ -28,10 +28,11 @@ from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
-from dirtune.training.trial import tidy
+from dirtune.training.trial import HANDOVERS, tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View
+from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.files import find_study, is_file_name
 from dirtune.tuning.forecast import Estimate, forecast, left_of, recorded_estimates
 from dirtune.tuning.holder import held, refuse_if_held
@@ -254,6 +255,7 @@ def _complete(
                 measured=functools.partial(secondary_objectives, folder, study),
                 on_selected=functools.partial(confirm, folder),
                 sequence=None if rule is None else SeedSequence(folder, rule),
+                curves=functools.partial(recorded_curves, folder, study),
             )  # fmt: skip
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
             driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
@@ -262,6 +264,8 @@ def _complete(
                 settings = _worker_settings(study, manifest, folder, data)
                 run_with_tune(study, driver, settings, materialise(data, manifest))
                 compact(folder)
+            if agenda.is_empty and not driver.to_retry:
+                folder.remove(HANDOVERS)
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,

@@ -15,6 +15,7 @@ from dirtune.storage import Storage
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.claim import Claim, Extension
 from dirtune.tuning.confirmation import confirm, recorded_rows
+from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.optuna_studies import recall_searches
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import secondary_objectives
@@ -91,6 +92,7 @@ class Pretended:
             recorded=endings, queued=first_configurations(claim.study, self.results),
             measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
             on_selected=lambda *selected: confirm(self.folder, *selected),
+            curves=lambda: recorded_curves(self.folder, claim.study),
             sequence=None if (rule := rule_of(claim.info)) is None else SeedSequence(self.folder, rule),
         )  # fmt: skip
 
@@ -131,7 +133,12 @@ class Pretended:
         write_record(
             self.folder,
             TrialRecord(
-                trial=trial, config=job.config.plain(), metrics=metrics if complete else []
+                trial=trial,
+                config=job.config.plain(),
+                metrics=metrics if complete else [],
+                epochs=[{"val/all/mae": ending.objective}] * job.config.epochs_planned
+                if complete
+                else [],
             ),
         )
 

@@ -268,3 +268,15 @@ def test_settings_of_a_changed_search_are_not_mixed_with_the_old(tmp_path: Path)
     assert len(found.extension(**changed).orphaned) == 2 * (4 + 2)
     found.sweep(**changed)
     assert {row["seed"] for row in found.recorded("conr")} == {101, 3, 4}
+
+
+def test_a_search_of_an_earlier_release_whose_settings_were_fewer_goes_on(tmp_path: Path) -> None:
+    found = Pretended(tmp_path)
+    found.sweep(concurrent=1)
+    everything = len(found.recorded())
+    plain = json.loads(found.folder.read("study.json"))
+    for config in plain["configs"].values():
+        del config["segment"]
+    found.folder.write("study.json", json.dumps(plain).encode())
+    extension = found.extension()
+    assert (len(extension.kept), extension.orphaned) == (everything, frozenset())

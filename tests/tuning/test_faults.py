@@ -42,6 +42,27 @@ def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
     assert "all, many, medium, few" in unknown
 
 
+def test_a_population_is_refused_where_a_training_cannot_change_its_settings() -> None:
+    search = {"trials": 3, "confirm": True, "tuning_seed": 9, "scheduler": {"name": "pbt", "interval": 10}}  # fmt: skip
+    space = {"recipe.batch_size": {"distribution": "int", "low": 8, "high": 256, "arms": ["conr"]}}
+    assert faults_of(space=space, search=search) == [
+        "t: search.scheduler: changes settings during a training, so that there is no one configuration to confirm; "
+        "leave `confirm` out, got 'pbt'",
+        "t: search.trials: a population needs 4 trainings or more, got 3",
+        "t: search.scheduler: cannot change during a training (arm 'conr'): recipe.batch_size; "
+        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms.",
+        "t: search.scheduler: needs a number to change, and arm 'conr' tunes none",
+        "t: search.scheduler.interval: must be less than the 10 epochs of arm 'conr', got 10",
+    ]
+    rrt = {"vanilla": {}, "conr": {"terms": {"conr": {"omega": 2.0}}, "scheme": {"name": "rrt"}}}
+    population = {"trials": 4, "scheduler": {"name": "pbt"}}
+    assert faults_of(**searched(), arms=rrt, search=population) == [
+        "t: search.scheduler: cannot divide the stages of arm 'conr', got 'rrt'"
+    ]
+    (owned,) = faults_of(base={**STUDY["base"], "segment": None})
+    assert owned == "t: base.segment: is set by the study's own `search.scheduler`"
+
+
 def test_cmaes_is_refused_where_it_has_too_little_or_too_much_to_do() -> None:
     search = {"sampler": "cmaes"}
     assert faults_of(**searched(), search=search) == [

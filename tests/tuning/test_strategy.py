@@ -24,7 +24,7 @@ def test_a_scheduler_without_a_name_halves() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scheduler": {"name": "pbt"}}, "search.scheduler.name: unknown name, got 'pbt'; known: asha, median"),
+        ({"scheduler": {"name": "hyperband"}}, "search.scheduler.name: unknown name, got 'hyperband'; known: asha, median, pbt"),
         ({"scheduler": "asha"}, "search.scheduler: "),
         ({"scheduler": {"name": "median", "reduction_factor": 2}}, "unknown key, got 'reduction_factor'"),
         ({"sampler": "cma"}, "search.sampler: should be 'tpe', 'random', 'gp', 'qmc', 'grid' or 'cmaes'"),
