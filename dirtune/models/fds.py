@@ -160,9 +160,7 @@ class FeatureSmoothing(nn.Module):
             embeddings: raw.
             label_bins: of the same samples; below zero: not to be smoothed, as for views that enter no regression loss.
         """
-        if (
-            torch.compiler.is_compiling()
-        ):  # a compiler would take the number of epochs for a constant
+        if torch.compiler.is_compiling():  # it would take the number of epochs for a constant
             smoothed: Tensor = torch.compiler.disable(self._smoothed)(embeddings, label_bins)
             return smoothed
         return self._smoothed(embeddings, label_bins)
