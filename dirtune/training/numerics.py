@@ -9,6 +9,7 @@ one arithmetic.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 from torch import nn
@@ -84,7 +85,7 @@ def placed(model: Regressor, recipe: Recipe, device: torch.device, ranks: Ranks)
     if recipe.sync_batch_norm and ranks.world > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the regressor is no such layer
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
 
@@ -92,7 +93,9 @@ def for_steps(model: Regressor, recipe: Recipe, ranks: Ranks) -> nn.Module:
     """The regressor as training steps call it: compiled if asked for, with gradients averaged over the ranks."""
     # Each size of a batch has a program of its own: one for all sizes would come into being with the second size, and a
     # run continued from a checkpoint would meet it elsewhere.
-    stepped = torch.compile(model, backend=COMPILER, dynamic=False) if recipe.compile else model
+    stepped: nn.Module = model
+    if recipe.compile:
+        stepped = cast(nn.Module, torch.compile(model, backend=COMPILER, dynamic=False))
     if ranks.world == 1:
         return stepped
     # Which parameters take part in the loss depends on the arm and the stage, but never on the step. With torch's static

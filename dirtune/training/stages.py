@@ -112,7 +112,7 @@ def restart_predictor(model: Regressor, seed: int) -> None:
     """
     # Where, in what and in which layout every predictor starts; then where this one is.
     start = deepcopy(model.predictor).to("cpu", torch.float32)
-    start = start.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    start = start.to(memory_format=torch.contiguous_format)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "init", "predictor", "second stage"))
         start.reset_parameters()
