@@ -15,9 +15,9 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One (local) batch of a split.
+    """One (local) batch of a split, or a micro-batch of several that make one step.
 
-    `views` holds one or more augmented views of the same samples; everything else has one entry per sample.
+    `views` holds one or more augmented views of the same samples; every other tensor has one entry per sample.
     """
 
     views: tuple[Inputs, ...]
@@ -25,6 +25,8 @@ class Batch:
     label_bins: Int[Tensor, " batch"]  # index of the label bin
     weights: Float[Tensor, " batch"]  # re-weighting, mean one over the training split
     rows: Int[Tensor, " batch"]  # position in the split, sorted by sample id
+    share: float = 1.0  # of the samples of its step that it has, over all ranks
+    ends_step: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

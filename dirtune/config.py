@@ -8,7 +8,6 @@ AgeDB the recipe moves the error more than any method does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
@@ -27,6 +26,11 @@ from dirtune.frozen import Added, Frozen, digest, identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS
 from dirtune.models.regressor import ModelSpec
+from dirtune.recipe import Constant as Constant
+from dirtune.recipe import Cosine as Cosine
+from dirtune.recipe import Recipe as Recipe
+from dirtune.recipe import Steps as Steps
+from dirtune.recipe import Views as Views
 from dirtune.results.schema import REGIONS
 from dirtune.reweighting import Reweighting
 
@@ -39,74 +43,6 @@ class DataConfig(Frozen):
     """A rule of the set's manifest; none: its default."""
     fraction: Annotated[float, Added()] = Field(default=1.0, gt=0, le=1)
     """Share of the training rows that is trained on: the same rows in every arm, a smaller share is part of a larger."""
-
-
-class Constant(Frozen):
-    """The learning rate stays."""
-
-    name: Literal["constant"] = "constant"
-
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
-        return 1.0
-
-
-class Steps(Frozen):
-    """The learning rate is multiplied by `factor_per_step` after each milestone (epochs finished)."""
-
-    name: Literal["steps"] = "steps"
-    milestones: tuple[int, ...]
-    factor_per_step: float = 0.1
-
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
-        passed = sum(epoch > milestone for milestone in self.milestones)
-        return float(self.factor_per_step**passed)
-
-
-class Cosine(Frozen):
-    """Half a cosine from 1 in the first epoch towards 0 after the last."""
-
-    name: Literal["cosine"] = "cosine"
-
-    def factor(self, epoch: int, epochs: int) -> float:
-        """Learning-rate factor of epoch `epoch` (from 1) of `epochs`."""
-        return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / epochs))
-
-
-class Views(Frozen):
-    """How many augmented views of a sample are made, and which part of the loss sees which."""
-
-    count: int = Field(default=1, ge=1)
-    augmentation: str = "none"
-    """A name of `dirtune.data.augmentations.AUGMENTATIONS`; text views differ by the encoder's dropout alone."""
-    regression: Literal["all", "first"] = "all"
-    """all: every view enters the regression loss and the terms (ACCon). first: view one enters the regression loss,
-    the others the terms (ConR's official scheme, with count 3)."""
-
-    @model_validator(mode="after")
-    def _terms_need_a_view(self) -> Views:
-        if self.regression == "first" and self.count < 2:
-            raise ValueError("regression: first leaves no view for the terms unless count >= 2")
-        return self
-
-
-class Recipe(Frozen):
-    """Everything about the training that is not the method under test."""
-
-    name: str = "custom"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """sgd only."""
-    schedule: Annotated[Constant | Steps | Cosine, Field(discriminator="name")] = Constant()
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    """Samples per step over all workers; each sample counts once, however many views it has."""
-    gradient_clip: float | None = Field(default=None, gt=0)
-    """Largest norm of the gradient of all parameters; none: no clipping."""
-    views: Views = Views()
 
 
 class Joint(Frozen):
@@ -252,6 +188,14 @@ class TrialConfig(Frozen):
             raise ValueError("scheme 'two_stage' needs terms: its first stage has no other loss")
         if scheme == "two_stage" and self.reweighting.fds is not None:
             raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_have_pairs(self) -> TrialConfig:
+        is_split = self.recipe.accumulation > 1
+        if is_split and self.recipe.micro_batch == 1 and self.terms.active():
+            rule = "recipe.accumulation must leave two samples in a micro-batch"
+            raise ValueError(f"{rule}: terms compare pairs")
         return self
 
     @property

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 
-from dirtune.config import Cosine, Steps, Terms, TrialConfig, leaf, merged, nested
+from dirtune.config import Recipe, Terms, TrialConfig, leaf, merged, nested
 from dirtune.errors import InputError
 from dirtune.frozen import canonical_json, digest, read
 from dirtune.losses import LOSSES, TERMS
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
+ADDED_TO_RECIPES: dict[str, Any] = {
+    "precision": "bf16", "channels_last": True, "accumulation": 2, "compile": True, "sync_batch_norm": True,
+}  # fmt: skip
+ID_BEFORE_THEY_CAME = "a73f5db91c2f8711"
 
 
 def configuration(**settings: Any) -> TrialConfig:
@@ -47,7 +50,26 @@ def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> N
     half = configuration(data={**whole["data"], "fraction": 0.5})
     assert half.trial_id("data") != configuration().trial_id("data")
     del whole["data"]["fraction"]
+    for added in ADDED_TO_RECIPES:
+        del whole["recipe"][added]
     assert configuration().trial_id("data") == digest({"config": whole, "data": "data"})
+
+
+@pytest.mark.parametrize("option", ADDED_TO_RECIPES)
+def test_an_option_of_the_numbers_is_part_of_the_identity_but_not_its_default(option: str) -> None:
+    plain = configuration(recipe={option: ADDED_TO_RECIPES[option]})
+    default = Recipe.model_fields[option].default
+    assert plain.trial_id("data") != configuration().trial_id("data")
+    assert configuration(recipe={option: default}).trial_id("data") == ID_BEFORE_THEY_CAME
+
+
+def test_terms_keep_two_samples_of_a_micro_batch() -> None:
+    recipe = {"batch_size": 4, "accumulation": 4}
+    assert configuration(recipe=recipe).recipe.micro_batch == 1
+    (fault,) = faults_of({"recipe": recipe, "terms": {"conr": {}}})
+    assert (
+        "recipe.accumulation must leave two samples in a micro-batch: terms compare pairs" in fault
+    )
 
 
 def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:
@@ -160,15 +182,6 @@ def test_dotted_paths_lead_to_leaves() -> None:
     assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
     assert leaf({"a": {"b": 2}}, "a.b") == 2
     assert leaf({"a": {"b": 2}}, "a.c") is leaf({"a": 1}, "a.b") is None
-
-
-def test_schedules_follow_their_formulas() -> None:
-    steps = Steps(milestones=(2, 4), factor_per_step=0.1)
-    assert [steps.factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01, 0.01]
-    )
-    assert Cosine().factor(1, 10) == 1.0
-    assert Cosine().factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:

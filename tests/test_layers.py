@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors", "interrupts", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
     "losses", "models", "metrics", "diagnostics", "results",
-    "config", "presets", "data", "training", "tuning", "display", "sweepview", "arguments", "cli",
+    "recipe", "config", "presets", "data", "training", "tuning", "display", "sweepview", "arguments", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",
@@ -94,7 +94,7 @@ def test_the_lower_layers_and_the_results_know_neither_torch_nor_ray() -> None:
 
 def test_losses_models_and_the_loop_know_no_ray() -> None:
     for path in modules():
-        if layer_of(path) in {"losses", "models", "training", "config"}:
+        if layer_of(path) in {"losses", "models", "training", "recipe", "config"}:
             assert "ray" not in {name.split(".")[0] for name in imports_of(path)}, path
 
 

@@ -84,7 +84,10 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16."
+        ),
     ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",

@@ -172,6 +172,7 @@ def train_batches(
     epoch: int,
     rank: int = 0,
     world: int = 1,
+    accumulation: int = 1,
 ) -> Iterator[Batch]:
     """One rank's part of every global batch of an epoch; the last batch may be smaller.
 
@@ -179,20 +180,31 @@ def train_batches(
         weights: re-weighting of every row of the split.
         order: the epoch's order, of `Split.order`.
         batch_size: samples in a global batch.
+        accumulation: micro-batches that a global batch is cut into, each of them shared by the ranks. A sample has the
+            same views as in the whole batch. The last batch may have fewer.
     """
-    batches = order.split(batch_size)
-    parts = [slice(*share(len(rows), rank, world)) for rows in batches]
-    local = [rows[part] for rows, part in zip(batches, parts, strict=True)]
-    for step, inputs in enumerate(split.read(local)):
-        rows = local[step].to(split.labels.device)
+    size = batch_size // accumulation
+    parts = [
+        slice(start + own[0], start + own[1])
+        for start, rows in zip(range(0, len(order), size), order.split(size), strict=True)
+        for own in [share(len(rows), rank, world)]
+    ]
+    local = [order[part] for part in parts]
+    for at, inputs in enumerate(split.read(local)):
+        step, piece = divmod(at, accumulation)
+        first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
+        rows = local[at].to(split.labels.device)
         yield Batch(
             views=make_views(
                 inputs, count=views.count, augmentation=views.augmentation,
-                stream=(seed, epoch, step), total=len(batches[step]), rows=parts[step],
+                stream=(seed, epoch, step), total=total,
+                rows=slice(parts[at].start - first, parts[at].stop - first),
                 label_map=split.label_map,
             ),
             labels=split.labels[rows], label_bins=split.label_bins[rows],
             weights=weights[rows], rows=rows,
+            share=min(size, total - piece * size) / total,
+            ends_step=(piece + 1) * size >= total,
         )  # fmt: skip
 
 

@@ -160,9 +160,10 @@ class FeatureSmoothing(nn.Module):
             embeddings: raw.
             label_bins: of the same samples; below zero: not to be smoothed, as for views that enter no regression loss.
         """
-        if not self.training or not self._has_begun:
-            return embeddings
-        return self._calibrated(embeddings, label_bins)
+        if torch.compiler.is_compiling():  # it would take the number of epochs for a constant
+            smoothed: Tensor = torch.compiler.disable(self._smoothed)(embeddings, label_bins)
+            return smoothed
+        return self._smoothed(embeddings, label_bins)
 
     def no_statistics(self) -> BinStatistics:
         """The statistics of no batch."""
@@ -202,6 +203,11 @@ class FeatureSmoothing(nn.Module):
     @property
     def _has_begun(self) -> bool:
         return self.epochs >= self.settings.start_smooth
+
+    def _smoothed(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
+        if not self.training or not self._has_begun:
+            return embeddings
+        return self._calibrated(embeddings, label_bins)
 
     def _calibrated(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
         rows = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)).movedim(1, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
 from dirtune.training.map_evaluation import MAPS_AT_ONCE, assess_maps
 from dirtune.training.map_objective import map_bins
+from dirtune.training.numerics import autocast, for_steps, laid_out
 from dirtune.training.objective import Loss, LossMeans, stacked_views
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import set_modes, stages
@@ -55,7 +57,8 @@ def first_steps(training: Training) -> Iterator[Loss]:
 
     After a step its gradients stand in the parameters, as the optimiser was given them. The epoch is not counted.
     """
-    yield from _steps(training, _distributed(training), _sample_weights(training))
+    model = for_steps(training.model, training.config.recipe, training.ranks)
+    yield from _steps(training, model, _sample_weights(training))
 
 
 class Assessment(NamedTuple):
@@ -115,7 +118,8 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
 
 
 def _epochs_of_stage(training: Training) -> Iterator[Training]:
-    model, weights = _distributed(training), _sample_weights(training)
+    model = for_steps(training.model, training.config.recipe, training.ranks)
+    weights = _sample_weights(training)
     while training.epoch < training.stage.end and not training.is_finished:
         values = _train_epoch(training, model, weights)
         _update_smoothing(training)
@@ -124,13 +128,6 @@ def _epochs_of_stage(training: Training) -> Iterator[Training]:
         training.history.append(values)
         _keep_best(training)
         yield training
-
-
-def _distributed(training: Training) -> torch.nn.Module:
-    if training.ranks.world == 1:
-        return training.model
-    # Which parameters take part in the loss depends on the arm and the stage, but never on the step.
-    return DistributedDataParallel(training.model, static_graph=True)
 
 
 def _sample_weights(training: Training) -> Tensor:
@@ -157,8 +154,9 @@ def _train_epoch(
 def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
     """The steps of the next epoch, one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
+    recipe = config.recipe
     order = split.order(
-        config.seed, epoch, batch_size=config.recipe.batch_size, world=training.ranks.world
+        config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world
     )
     training.order_digest = extend_digest(training.order_digest, order)
     for group in training.optimizer.param_groups:
@@ -167,15 +165,24 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
     batches = train_batches(
-        split, sample_weights, order, batch_size=config.recipe.batch_size, views=training.stage.views,
+        split, sample_weights, order, batch_size=recipe.batch_size, views=training.stage.views,
         seed=config.seed, epoch=epoch, rank=training.ranks.rank, world=training.ranks.world,
+        accumulation=recipe.accumulation,
     )  # fmt: skip
     set_modes(model, training.model, training.stage)
+    so_far: Loss | None = None  # of the micro-batches of the step
     for batch in _timed(batches, training.seconds):
         started = time.perf_counter()
-        loss = _step(training, model, batch)
+        if so_far is None:
+            training.optimizer.zero_grad(set_to_none=True)
+        loss = _add_gradient(training, model, batch)
+        so_far = loss if so_far is None else so_far + loss
+        if batch.ends_step:
+            _update(training, model)
         training.seconds.train += time.perf_counter() - started
-        yield loss
+        if batch.ends_step:
+            yield so_far
+            so_far = None
 
 
 def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
@@ -189,15 +196,32 @@ def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
         yield batch
 
 
-def _step(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
-    output = model(stacked_views(batch), _bins_to_smooth(training, batch))
-    loss: Loss = training.loss(output, batch, training.ranks)
-    training.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
+    """Add to the gradient what a batch, or a micro-batch of one, contributes; the values of its loss."""
+    recipe = training.config.recipe
+    with _reduced_once(model, batch):
+        with autocast(recipe, training.data.device):
+            inputs = laid_out(stacked_views(batch), recipe)
+            output = model(inputs, _bins_to_smooth(training, batch))
+        loss: Loss = training.loss(output, batch, training.ranks).scaled(batch.share)
+        training.scaler.scale(loss.total).backward()
+    return loss.detached()
+
+
+def _reduced_once(model: torch.nn.Module, batch: Batch) -> AbstractContextManager[object]:
+    """Only the last micro-batch of a step sends gradients, those of all of them, from rank to rank."""
+    if isinstance(model, DistributedDataParallel) and not batch.ends_step:
+        return model.no_sync()
+    return nullcontext()
+
+
+def _update(training: Training, model: torch.nn.Module) -> None:
+    """One step of the optimiser."""
     if training.config.recipe.gradient_clip is not None:
+        training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
-    training.optimizer.step()
-    return loss
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
 
 
 def _smooths(training: Training) -> bool:

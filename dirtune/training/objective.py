@@ -20,6 +20,7 @@ from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
 from dirtune.losses import Fittable, Term
+from dirtune.losses.pairs import at_least_float32
 from dirtune.models.regressor import RegressorOutput, normalised
 from dirtune.training.distributed import Ranks
 
@@ -32,6 +33,23 @@ class Loss:
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
+
+    def __add__(self, other: Loss) -> Loss:
+        """The sum of two that have the same parts."""
+        parts = {name: part + other.parts[name] for name, part in self.parts.items()}
+        return Loss(self.total + other.total, parts)
+
+    def scaled(self, factor: float) -> Loss:
+        """The total and all parts times a factor."""
+        if factor == 1.0:
+            return self
+        parts = {name: factor * part for name, part in self.parts.items()}
+        return Loss(factor * self.total, parts)
+
+    def detached(self) -> Loss:
+        """The values alone, without what a backward pass needs."""
+        parts = {name: part.detach() for name, part in self.parts.items()}
+        return Loss(self.total.detach(), parts)
 
 
 def stacked_views(batch: Batch) -> Inputs:
@@ -218,8 +236,9 @@ class LossMeans:
 
 
 def by_view(rows: Tensor, views: int, ranks: Ranks) -> Float[Tensor, "views batch *rest"]:
-    """Rows stacked view-major on every rank, as (view, sample of the global batch, ...)."""
-    by_view = rows.unflatten(0, (views, -1))
+    """Rows stacked view-major on every rank, as (view, sample of the global batch, ...), in float32 at least."""
+    # Before the gather, whose backward pass adds up the gradients of all ranks.
+    by_view = at_least_float32(rows).unflatten(0, (views, -1))
     return ranks.gather(by_view.transpose(0, 1)).transpose(0, 1)
 
 

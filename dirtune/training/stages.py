@@ -110,12 +110,14 @@ def restart_predictor(model: Regressor, seed: int) -> None:
 
     A new module, not new numbers in the old one: a distributed wrapper of the stage before still holds its parameters.
     """
-    old = model.predictor
-    new = deepcopy(old).to("cpu", torch.float32)  # where and in what every predictor starts
+    # Where, in what and in which layout every predictor starts; then where this one is.
+    start = deepcopy(model.predictor).to("cpu", torch.float32)
+    start = start.to(memory_format=torch.contiguous_format)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "init", "predictor", "second stage"))
-        new.reset_parameters()
-    model.predictor = new.to(old.weight)
+        start.reset_parameters()
+    model.predictor = deepcopy(model.predictor)
+    model.predictor.load_state_dict(start.state_dict())
 
 
 def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> torch.optim.Optimizer:

@@ -18,6 +18,7 @@ from dirtune.metrics import MAP_METRICS, METRICS
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.distributed import Ranks
 from dirtune.training.map_objective import map_loss, misfits
+from dirtune.training.numerics import loss_scaler, placed
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.stages import (
     Stage,
@@ -55,6 +56,7 @@ class Training:
     stage: Stage = field(init=False)  # of the epoch that was finished last
     loss: TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
+    scaler: torch.amp.GradScaler = field(init=False)  # of the loss, in fp16; else it does nothing
     history: list[dict[str, float]] = field(
         default_factory=list
     )  # one mapping name -> value per epoch
@@ -90,6 +92,7 @@ class Training:
         freeze(self.model, stage, self.config)
         self.loss = self._loss(stage)
         self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
+        self.scaler = loss_scaler(self.config.recipe, self.data.device)
 
     def switch(self, stage: Stage) -> None:
         """Go to the next stage: on the best weights so far, with a new predictor; what was the best is forgotten."""
@@ -104,6 +107,7 @@ class Training:
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "history": self.history,
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
@@ -118,6 +122,7 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self._load_optimizer(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))  # older checkpoints have none
         self.best_epoch = state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.order_digest = state["order_digest"]
@@ -159,7 +164,8 @@ def begin(
     """A run before its first epoch; `vocabulary` serves encoders that start from word vectors.
 
     Raises:
-        InputError: see `check_labels` and `dirtune.models.regressor.build_regressor`.
+        InputError: see `check_labels`, `dirtune.models.regressor.build_regressor` and
+            `dirtune.training.numerics.check_layers`.
     """
     check_labels(config, data.manifest)
     model = build_regressor(
@@ -168,7 +174,7 @@ def begin(
         label_dim=len(data.manifest.label.axes), maps=data.manifest.label.map is not None,
     )  # fmt: skip
     part = limited(data, config.data.fraction)
-    return Training(config, part, ranks, model.to(data.device))
+    return Training(config, part, ranks, placed(model, config.recipe, data.device, ranks))
 
 
 def check_labels(config: TrialConfig, manifest: Manifest) -> None:

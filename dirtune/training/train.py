@@ -23,6 +23,7 @@ from dirtune.presets import expanded
 from dirtune.results.parquetfile import read_files
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
+from dirtune.training.numerics import check_machine
 from dirtune.training.provenance import code_version
 from dirtune.training.state import check_labels
 from dirtune.training.trial import TrialJob, TrialRun
@@ -75,6 +76,7 @@ def train(
     manifest = read_manifest(storage, config.data.name)
     check_against(config, manifest, where=where)
     check_labels(config, manifest)
+    check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
     torch.set_num_threads(threads)
     study = Storage.at(results).below(STUDY)
     job = TrialJob(

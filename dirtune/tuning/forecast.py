@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from dirtune.errors import InputError
+from dirtune.recipe import Recipe
 from dirtune.results.store import flattened, read_table
 from dirtune.tuning.study import Arm, ResolvedStudy
 
@@ -28,8 +29,9 @@ START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 
 _SPEED = ("epochs_run", "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
 _SEGMENT = "config.segment.start"  # epochs that another trial has trained
-_SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count")
-"""Settings, or beginnings of their paths, that two trials of one speed share."""
+_ADDED = ("recipe.precision", "recipe.channels_last", "recipe.accumulation", "recipe.compile")
+_SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count", *_ADDED)
+"""Settings, or beginnings of their paths, that two trials of one speed share; of those added, older records have none."""
 
 Row = Mapping[str, Any]
 
@@ -115,20 +117,28 @@ def _recorded_rows(results: str | Path, settings: Iterable[str]) -> list[dict[st
 
 def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate | None:
     wanted = _shared(arm)
-    alike = [row for row in rows if all(row.get(path) == wanted[path] for path in wanted)]
+    alike = [row for row in rows if all(_held(row, path) == wanted[path] for path in wanted)]
     own = [row for row in alike if (row["study"], row["arm"]) == (study.name, arm.name)]
     chosen = own or alike
     if not chosen:
         return None
     epoch = median(
         (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"])
-        / (row["epochs_run"] - (row[_SEGMENT] or 0))
+        / (row["epochs_run"] - (row.get(_SEGMENT) or 0))
         for row in chosen
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
     trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
     source = f"from {trials} of {'the arm' if own else 'the same data, encoder and batch'}"
     return Estimate(epoch * study.epochs_of(arm) + overhead, source)
+
+
+def _held(row: Row, column: str) -> Any:
+    """A setting of a recorded trial; where it is older than the setting, the default."""
+    path = column.removeprefix("config.")
+    if row.get(column) is None and path in _ADDED:
+        return Recipe.model_fields[path.removeprefix("recipe.")].default
+    return row.get(column)
 
 
 def _ran_as_planned(row: Row, study: ResolvedStudy) -> bool:

@@ -10,6 +10,7 @@ import torch
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.training.numerics import check_layers, check_machine
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
 from dirtune.tuning.confirmation import Ending
@@ -111,10 +112,17 @@ def _no_room(need: Resources, nodes: Sequence[Node], slots: int) -> str:
 
 
 def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
-    where, key = f"study {study.name!r}", f"arms.{arm.name}"
+    where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.study.resources
     for fits in (
         lambda: check_against(arm.config, manifest, where=where, key=key),
         lambda: check_labels(arm.config, manifest),
+        lambda: check_machine(
+            arm.config.recipe,
+            device="cuda" if need.gpus else "cpu",
+            workers=need.workers,
+            where=where,
+            key=key,
+        ),
         lambda: _regressor(arm, manifest),
     ):
         try:
@@ -135,8 +143,10 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
 def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
     """The arm's regressor in shapes alone: a study of many large ones is checked in seconds and in no memory."""
     with torch.device("meta"):
-        return build_regressor(
+        model = build_regressor(
             arm.config.model, manifest.features, 0, label_dim=len(manifest.label.axes),
             maps=manifest.label.map is not None,
             smoothing=arm.config.reweighting.fds, num_bins=manifest.label.num_bins,
         )  # fmt: skip
+    check_layers(arm.config.recipe, model)
+    return model

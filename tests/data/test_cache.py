@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dirtune.batch import Batch
 from dirtune.config import Views
 from dirtune.data.cache import (
     WINDOW_GROUPS,
@@ -41,11 +42,15 @@ def split_of(rows: int) -> ResidentSplit:
     )  # fmt: skip
 
 
-def batches(split: ResidentSplit, rank: int = 0, world: int = 1, epoch: int = 1):
+def batches(
+    split: ResidentSplit, rank: int = 0, world: int = 1, epoch: int = 1, accumulation: int = 1,
+    augmentation: str = "none",
+) -> list[Batch]:  # fmt: skip
     order = split.order(7, epoch, batch_size=8, world=world)
     return list(
-        train_batches(split, torch.ones(len(split)), order, batch_size=8, views=Views(count=2),
-                      seed=7, epoch=epoch, rank=rank, world=world)
+        train_batches(split, torch.ones(len(split)), order, batch_size=8,
+                      views=Views(count=2, augmentation=augmentation), seed=7, epoch=epoch,
+                      rank=rank, world=world, accumulation=accumulation)
     )  # fmt: skip
 
 
@@ -79,6 +84,42 @@ def test_ranks_share_the_same_global_batches() -> None:
         for step, batch in enumerate(batches(split)):
             together = torch.cat([parts[rank][step].rows for rank in range(world)])
             assert torch.equal(together, batch.rows)
+
+
+def joined(parts: list[Batch]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The rows and the views of several batches as those of one."""
+    views = zip(*(batch.views for batch in parts), strict=True)
+    images = [torch.cat([view["image"] for view in of_batches]) for of_batches in views]
+    return torch.cat([batch.rows for batch in parts]), images
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize(
+    ("accumulation", "sizes"), [(2, [4, 4, 4, 4, 4, 1]), (8, [1] * 21)], ids=["two", "one by one"]
+)
+def test_micro_batches_put_together_are_the_batch_with_the_same_views(
+    accumulation: int, sizes: list[int], world: int
+) -> None:
+    split = split_of(21)
+    images = torch.randint(0, 256, (21, 1, 12, 12), dtype=torch.uint8)
+    split = replace(split, inputs={"image": images})
+    whole = batches(split, augmentation="shift")
+    ranks = [
+        batches(split, rank, world, accumulation=accumulation, augmentation="shift")
+        for rank in range(world)
+    ]
+    micro = list(zip(*ranks, strict=True))  # by micro-batch, the parts of all ranks
+    assert [sum(len(part.rows) for part in parts) for parts in micro] == sizes
+    ends = [at for at, parts in enumerate(micro, start=1) if all(part.ends_step for part in parts)]
+    assert sum(part.ends_step for parts in micro for part in parts) == world * len(whole)
+    for start, end, batch in zip([0, *ends[:-1]], ends, whole, strict=True):
+        of_step = micro[start:end]
+        rows, views = joined([part for parts in of_step for part in parts])
+        assert torch.equal(rows, batch.rows)
+        torch.testing.assert_close(views, [view["image"] for view in batch.views], rtol=0, atol=0)
+        shares = [parts[0].share for parts in of_step]
+        assert shares == [sum(len(part.rows) for part in parts) / len(rows) for parts in of_step]
+        assert sum(shares) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_shares_are_disjoint_complete_and_nearly_equal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dirtune.manifest import Manifest
 from dirtune.results.recompute import recompute
 from dirtune.results.schema import REGIONS
 from dirtune.storage import Storage
-from dirtune.training.loop import assess
+from dirtune.training.loop import assess, first_steps
 from dirtune.training.state import Training, begin, check_labels
 from dirtune.training.train import check_against
 from dirtune.training.trial import TrialRun
@@ -150,6 +151,27 @@ def test_training_on_maps_learns_and_repeats_itself(rooms: ResidentData) -> None
     losses = [values["train/loss"] for values in first.history]
     assert losses[-1] < 0.7 * losses[0]
     assert same(weights_of(first), weights_of(trained(config, rooms)))
+
+
+def test_micro_batches_of_maps_count_by_their_images(rooms: ResidentData) -> None:
+    still = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
+
+    def losses(steps: int, **recipe: Any) -> list[float]:
+        views = {"augmentation": "none"}
+        training = begin(_config(recipe={**still, "views": views, **recipe}, **EVERYTHING), rooms)
+        return [float(loss.total) for loss in islice(first_steps(training), steps)]
+
+    (whole,), parts = losses(1, batch_size=6, accumulation=2), losses(2, batch_size=3)
+    assert whole == pytest.approx(sum(parts) / 2, rel=1e-5)
+
+
+def test_maps_train_in_half_precision_pixel_by_pixel(rooms: ResidentData) -> None:
+    def history(**recipe: Any) -> list[dict[str, float]]:
+        return trained(_config(recipe={"epochs": 1, **recipe}, **EVERYTHING), rooms).history
+
+    plain, half = history(), history(precision="bf16", channels_last=True)
+    assert half[0]["train/loss"] != plain[0]["train/loss"]
+    assert half[0]["train/loss"] == pytest.approx(plain[0]["train/loss"], rel=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,18 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 67, "epochs": 2, "optimizer": "sgd", "gradient_clip": 0.5},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
+    "micro-batches of three rows, the last of one": {
+        "terms": TERMS, "model": {"projection_dim": 4}, "reweighting": {"fds": {"size": 3}},
+        "recipe": {
+            "batch_size": 33, "accumulation": 11, "optimizer": "sgd", "gradient_clip": 0.5,
+            "views": {"count": 2, "regression": "first"},
+        },
+    },
+    "micro-batches in two stages": {
+        "terms": TERMS, "model": {"projection_dim": 4},
+        "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 2},
+        "scheme": {"name": "two_stage", "epochs": 2},
+    },
 }  # fmt: skip
 LEARNED = "a loss and a term with parameters"
 IN_FLOAT32: dict[str, dict[str, Any]] = {
@@ -69,6 +81,13 @@ IN_FLOAT32: dict[str, dict[str, Any]] = {
         "recipe": {
             "batch_size": 67, "optimizer": "sgd", "learning_rate": 0.001,
             "views": {"count": 3, "augmentation": "shift", "regression": "first"},
+        },
+    },
+    "micro-batches of augmented images, pixel by pixel": {
+        "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
+        "recipe": {
+            "batch_size": 66, "accumulation": 3, "optimizer": "sgd", "learning_rate": 0.001,
+            "channels_last": True, "views": {"count": 2, "augmentation": "shift"},
         },
     },
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import TrialConfig, merged
+from dirtune.config import Recipe, TrialConfig, merged
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
@@ -142,8 +142,7 @@ def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: P
     assert sorted(faults) == [
         f"run.yaml: loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}",
         "run.yaml: recipe.epochs: should be greater than or equal to 1, got 0",
-        "run.yaml: recipe.optimiser: unknown key, got 'optimiser'; known: batch_size, epochs, "
-        "gradient_clip, learning_rate, momentum, name, optimizer, schedule, views, weight_decay "
+        f"run.yaml: recipe.optimiser: unknown key, got 'optimiser'; known: {', '.join(sorted(Recipe.model_fields))} "
         "(did you mean 'optimizer'?)",
         "run.yaml: seed: should be greater than or equal to 0, got -1",
     ]
@@ -158,6 +157,13 @@ def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_kno
         "(did you mean 'toy'?)",
         "run.yaml: recipe.views.augmentation: unknown augmentation, got 'shfit'; "
         f"known: {', '.join(AUGMENTATIONS)} (did you mean 'shift'?)",
+    ]
+
+
+def test_half_precision_that_a_cpu_lacks_is_refused(data_root: Path, tmp_path: Path) -> None:
+    assert faults_of({"recipe": {"precision": "fp16"}}, data_root, tmp_path) == [
+        "run.yaml: recipe.precision: needs a GPU (resources.gpus, or --device cuda); "
+        "a CPU can do bf16, got 'fp16'"
     ]
 
 

@@ -50,6 +50,24 @@ RESUMED: dict[str, dict[str, Any]] = {
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
         "reweighting": {"scheme": "inverse", "fds": {"size": 3, "start_smooth": 0}},
     },
+    "bf16, micro-batches, clipping": {
+        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {
+            "epochs": 4, "precision": "bf16", "batch_size": 60, "accumulation": 4, "gradient_clip": 1.0,
+        },
+    },
+    "fp16, a loss that is scaled": {
+        "terms": TERMS, "model": {"projection_dim": 4},
+        "recipe": {"epochs": 2, "precision": "fp16", "gradient_clip": 1.0},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
+    },
+    "images pixel by pixel": {
+        "model": {"encoder": {"name": "cnn", "channels": 4}},
+        "recipe": {
+            "epochs": 4, "channels_last": True, "gradient_clip": 1.0,
+            "views": {"count": 2, "augmentation": "shift"},
+        },
+    },
 }  # fmt: skip
 
 
@@ -75,7 +93,7 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
         np.testing.assert_equal(
             found["history"], wanted["history"]
         )  # an undefined metric equals itself
-        for part in ("model", "loss", "best_weights", "optimizer"):
+        for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 
 

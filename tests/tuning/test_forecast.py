@@ -38,9 +38,10 @@ def study(**changes: Any) -> ResolvedStudy:
 
 
 def record(
-    root: Path, found: ResolvedStudy, arm: str, number: int, *, study: str = "tiny", **columns: Any
-) -> None:
-    """A trial of 2 s an epoch and 1 s beside them, unless other columns are given."""
+    root: Path, found: ResolvedStudy, arm: str, number: int, *, study: str = "tiny",
+    plain: dict[str, Any] | None = None, **columns: Any,
+) -> None:  # fmt: skip
+    """A trial of 2 s an epoch and 1 s beside them, unless other columns or another configuration are given."""
     (config,) = [each.config for each in found.arms if each.name == arm]
     trial = {
         "study": study, "arm": arm, "trial_id": f"{arm}{number}", "status": "complete", "epochs_run": 4,
@@ -49,7 +50,7 @@ def record(
     }  # fmt: skip
     write_record(
         Storage.at(root).below(study),
-        TrialRecord(trial={**trial, **columns}, config=config.plain()),
+        TrialRecord(trial={**trial, **columns}, config=plain or config.plain()),
     )
 
 
@@ -134,6 +135,8 @@ def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> 
         {"data": {"name": "other"}},
         {"recipe": {**BASE["recipe"], "batch_size": 32}},
         {"recipe": {**BASE["recipe"], "views": {"count": 2}}},
+        {"recipe": {**BASE["recipe"], "precision": "bf16"}},
+        {"recipe": {**BASE["recipe"], "accumulation": 2}},
     ],
 )
 def test_another_encoder_batch_or_data_set_says_nothing(
@@ -141,6 +144,16 @@ def test_another_encoder_batch_or_data_set_says_nothing(
 ) -> None:
     record(tmp_path, study(base={**BASE, **change}), "a", 0)
     assert recorded_estimates(study(), tmp_path) == {"a": None, "b": None}
+
+
+def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path) -> None:
+    found = study(arms={"a": {}, "b": {"recipe": {"precision": "bf16"}}})
+    config = found.arms[0].config.plain()
+    for option in ("precision", "channels_last", "accumulation", "compile"):
+        del config["recipe"][option]
+    record(tmp_path, found, "a", 0, plain=config)
+    like = "from 1 recorded trial of the arm"
+    assert recorded_estimates(found, tmp_path) == {"a": Estimate(9.0, like), "b": None}
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,24 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
     check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched
 
 
+def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_their_arm() -> None:
+    arms = {
+        "a": {},
+        "half": {"recipe": {"precision": "fp16"}},
+        "synchronised": {"recipe": {"sync_batch_norm": True}, "model": {"encoder": {"name": "resnet18"}}},
+        "flat": {"recipe": {"channels_last": True}, "model": {"encoder": {"name": "mlp"}}},
+    }  # fmt: skip
+    assert faults_of(study(arms=arms, resources={"workers": 2})) == [
+        "study 'tiny': arms.half.recipe.precision: needs a GPU (resources.gpus, or --device cuda); "
+        "a CPU can do bf16, got 'fp16'",
+        "study 'tiny': arms.synchronised.recipe.sync_batch_norm: "
+        "torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)",
+        "study 'tiny': arms.flat.recipe.channels_last: the encoder has no convolution",
+    ]
+    del arms["flat"]
+    check(study(arms=arms, resources={"workers": 2, "gpus": 1}), MANIFEST)
+
+
 def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     raw = {
