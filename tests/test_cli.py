@@ -28,6 +28,7 @@ from tests.results.records import record, write_study
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
     "list", "compact", "report", "tensorboard", "stop",
+    "doctor", "submit",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -203,6 +204,19 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
      ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
     (["stop", "study", "--results", "@store"],
      ["@store/study: is not being swept, so there is nothing to stop; running below @store: nothing"]),
+    (["status", "study", "--address", "http://127.0.0.1:1"],
+     ["--results: must be a URL or an absolute path that every node reaches", "got 'results'"]),
+    (["stop", "study", "--results", "@store", "--address", "127.0.0.1:1"],
+     ["--address: the address of a cluster's jobs begins with http:// or https://, got '127.0.0.1:1'"]),
+    (["doctor", "--address", "127.0.0.1:1"], ["127.0.0.1:1: nobody answers there (Connection refused)"]),
+    (["doctor", "--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1: nobody answers there"]),
+    (["doctor", "--address", "somewhere"], ["somewhere: is no address; a cluster's is host:port"]),
+    (["submit", "@three.yaml", "--address", "http://127.0.0.1:1", "--data", "data", "--results",
+      "s3://key:secret@bucket/results"],
+     ["--data: must be a URL or an absolute path", "--results: must not hold keys", "@three.yaml: reference: ",
+      "@three.yaml: base.recipe.epochs: ", "@three.yaml: arms.conr.terms.comr: unknown key"]),
+    (["submit", "quickstart", "--address", "http://127.0.0.1:1", "--data", "@empty", "--results", "@empty"],
+     ["http://127.0.0.1:1: nobody answers there"]),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file stands where a folder should be.
     (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),

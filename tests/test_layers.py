@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors", "interrupts", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
     "losses", "models", "metrics", "diagnostics", "results",
-    "config", "presets", "data", "training", "tuning", "display", "arguments", "cli",
+    "config", "presets", "data", "training", "tuning", "cluster", "display", "arguments", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",

@@ -1,0 +1,97 @@
+"""Run with `pytest tests/cluster/test_joining.py`. Joining a cluster for real is in `test_token_cluster.py`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from ray._private.utils import check_version_info
+from ray.exceptions import AuthenticationError
+
+from dirtune.cluster.joining import (
+    MODE,
+    TOKEN,
+    TOKEN_PATH,
+    authentication,
+    check_token,
+    joined,
+    reach,
+    refusal,
+)
+from dirtune.errors import InputError
+
+SECRET = "0123456789abcdef-secret"
+
+
+@pytest.fixture(autouse=True)
+def without_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (MODE, TOKEN, TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(InputError, match=f"^{address}: nobody answers there"), joined(address):
+        pass
+
+
+def test_somebody_who_listens_is_reached_by_host_and_port_or_url() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reach(f"127.0.0.1:{port}", where="x")
+        reach(f"http://127.0.0.1:{port}", where="x")
+
+
+@pytest.mark.parametrize("address", ["somewhere", "127.0.0.1:many", "gopher://host"])
+def test_what_is_no_address_is_said_so(address: str) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        reach(address, where=address)
+
+
+def test_other_versions_are_named_in_one_sentence() -> None:
+    there = {"ray_version": "2.59.0", "python_version": "3.9.1"}
+    with pytest.raises(RuntimeError) as caught:
+        check_version_info(there, "node 10.0.0.1")
+    said = refusal(caught.value)
+    assert "\n" not in said
+    assert said.startswith("other versions than the cluster's: ")
+    assert "Ray: 2.59.0 Python: 3.9.1" in said
+
+
+def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = AuthenticationError("the authentication token is invalid or incorrect.")
+    assert refusal(error).startswith(
+        "the cluster asks for a token and got none: set RAY_AUTH_MODE=token"
+    )
+    monkeypatch.setenv(MODE, "token")
+    monkeypatch.setenv(TOKEN, SECRET)
+    assert refusal(error).startswith("the cluster refuses this token: ")
+    assert SECRET not in refusal(error)
+
+
+def test_a_mode_of_token_needs_one_in_a_variable_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    check_token(where="x")
+    monkeypatch.setenv(MODE, "TOKEN")
+    assert authentication() == "token"
+    with pytest.raises(InputError, match="x: RAY_AUTH_MODE is token, but .*auth_token holds none"):
+        check_token(where="x")
+    file = tmp_path / "token"
+    monkeypatch.setenv(TOKEN_PATH, str(file))
+    for text in (None, "", " \n"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(InputError, match=f"{file} holds none"):
+            check_token(where="x")
+    file.write_text(SECRET)
+    check_token(where="x")
+    file.unlink()
+    monkeypatch.setenv(TOKEN, SECRET)
+    check_token(where="x")
