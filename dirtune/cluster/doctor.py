@@ -170,7 +170,7 @@ def _skew(node: str) -> float:
         there = ray.get(_on(node, time.time).remote(), timeout=ANSWER_SECONDS)
     except (RayError, GetTimeoutError):
         return 0.0
-    return max(before - there, there - time.time(), 0.0)
+    return float(max(before - there, there - time.time(), 0.0))
 
 
 def _session(node: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,9 +47,8 @@ def version_of(ray_version: str) -> str:
 
 
 def test_a_cluster_with_another_ray_is_refused_by_both_versions() -> None:
-    with server(200, version_of("2.59.1")) as address:
-        with pytest.raises(InputError) as caught:
-            connect(address)
+    with server(200, version_of("2.59.1")) as address, pytest.raises(InputError) as caught:
+        connect(address)
     expected = f"{address}: the cluster runs Ray 2.59.1, this client {ray.__version__}: "
     assert str(caught.value).startswith(expected)
 
@@ -67,11 +66,9 @@ def test_the_given_address_wins_over_the_one_of_the_environment(
     ("status", "body"), [(404, "nothing"), (200, "<html>"), (200, "{}"), (500, "")]
 )
 def test_whoever_is_no_ray_is_said_so_in_one_line(status: int, body: str) -> None:
-    with server(status, body) as address:
-        with pytest.raises(
-            InputError, match="does not answer as the jobs of a Ray cluster do"
-        ) as caught:
-            connect(address)
+    expected = "does not answer as the jobs of a Ray cluster do"
+    with server(status, body) as address, pytest.raises(InputError, match=expected) as caught:
+        connect(address)
     assert "\n" not in str(caught.value)
 
 
@@ -82,9 +79,8 @@ def test_a_refused_token_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with server(status, "Unauthorized") as address:
-        with pytest.raises(InputError, match=said) as caught:
-            connect(address)
+    with server(status, "Unauthorized") as address, pytest.raises(InputError, match=said) as caught:
+        connect(address)
     assert "\n" not in str(caught.value)
 
 

@@ -81,7 +81,7 @@ def test_a_mode_of_token_needs_one_in_a_variable_or_a_file(
     check_token(where="x")
     monkeypatch.setenv(MODE, "TOKEN")
     assert authentication() == "token"
-    with pytest.raises(InputError, match="x: RAY_AUTH_MODE is token, but .*auth_token holds none"):
+    with pytest.raises(InputError, match=r"x: RAY_AUTH_MODE is token, but .*auth_token holds none"):
         check_token(where="x")
     file = tmp_path / "token"
     monkeypatch.setenv(TOKEN_PATH, str(file))

@@ -13,6 +13,8 @@ from dirtune.tuning.nodes import Node
 
 VERSIONS = {"dirtune": "0.1.0", "Python": "3.11.7", "Ray": "2.60.0", "torch": "2.15.0"}
 
+FOUR_CPUS = Node(4)
+
 
 def machine(**changes: Any) -> Machine:
     usual: dict[str, Any] = {
@@ -22,7 +24,7 @@ def machine(**changes: Any) -> Machine:
     return Machine(**{**usual, **changes})
 
 
-def member(name: str = "a", *, node: Node = Node(4), skew: float = 0.0, **changes: Any) -> Member:
+def member(name: str = "a", *, node: Node = FOUR_CPUS, skew: float = 0.0, **changes: Any) -> Member:
     return Member(name=name, node=node, machine=machine(**changes), skew=skew)
 
 
