@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ def doctor(
     """Look whether this machine or a cluster is fit for a sweep, and say what to do; exit code 1 if something must be done."""
     from dirtune.cluster.observation import has_problem
 
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None and address.startswith(("http://", "https://")):
         words = [] if dirtune is None else ["--dirtune", dirtune]
         roots = {"--data": data, "--results": results}

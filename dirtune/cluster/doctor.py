@@ -78,7 +78,7 @@ def doctor(
 def _observations(
     found: Found, roots: Probe, own_fault: str | None, dirtune: str | None
 ) -> Iterator[Observation]:
-    yield _address(len(found.members))
+    yield _address()
     if found.silent:
         yield unanswered(found.silent)
     if found.members:
@@ -112,14 +112,14 @@ def access(address: str, mode: str) -> Observation:
     """Who may use the cluster: whoever reaches the ports of one without a token runs code on it."""
     value = f"{address}, authentication {mode}"
     if mode == "token" or address.startswith(LOOPBACK):
-        return Observation(subject="Ray", value=value)
+        return Observation(subject="cluster", value=value)
     advice = "start every node, and this command, with RAY_AUTH_MODE=token: without it whoever reaches the ports runs code"
-    return Observation(subject="Ray", value=value, state="warning", advice=advice)
+    return Observation(subject="cluster", value=value, state="warning", advice=advice)
 
 
-def _address(nodes: int) -> Observation:
+def _address() -> Observation:
     if not ray.is_initialized():
-        return Observation(subject="Ray", value="no cluster; a sweep starts one on this machine")
+        return Observation(subject="cluster", value="none; a sweep starts one on this machine")
     return access(str(ray.get_runtime_context().gcs_address), authentication())
 
 

@@ -38,6 +38,9 @@ def joined(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if "://" in address:
+        rule = "a driver joins a cluster at host:port, not at a URL (its jobs are for http://)"
+        raise InputError(Fault(where=address, rule=rule))
     check_token(where=address)
     if address != "auto":
         reach(address, where=address)

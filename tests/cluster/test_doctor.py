@@ -57,7 +57,7 @@ def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the
     *_, line, is_still_joined = done.stdout.splitlines()
     alone, joined = ([tuple(each.values()) for each in found] for found in json.loads(line))
     cpus = f"{os.cpu_count()} on 1 node"
-    assert ("Ray", "no cluster; a sweep starts one on this machine", "ok", "") in alone
+    assert ("cluster", "none; a sweep starts one on this machine", "ok", "") in alone
     assert ("CPUs", cpus, "ok", "") in alone
     assert ("CPUs", "3 on 2 nodes", "ok", "") in joined
     assert ("clock", "no difference between nodes", "ok", "") in joined

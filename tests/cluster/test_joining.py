@@ -39,6 +39,14 @@ def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() ->
         pass
 
 
+def test_a_url_is_no_address_for_a_driver() -> None:
+    with (
+        pytest.raises(InputError, match="joins a cluster at host:port"),
+        joined("ray://host:10001"),
+    ):
+        pass
+
+
 def test_somebody_who_listens_is_reached_by_host_and_port_or_url() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
