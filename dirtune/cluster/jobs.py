@@ -147,7 +147,8 @@ def _refused(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise InputError(Fault(where=address, rule=token_refusal(str(error)))) from None
+        is_missing = "Authentication required" in str(error)  # else what was shown is wrong
+        raise InputError(Fault(where=address, rule=token_refusal(is_missing=is_missing))) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         said = " ".join(str(error).split())
         rule = f"does not answer as the jobs of a Ray cluster do ({said})"

@@ -1,8 +1,8 @@
 """Joining a cluster as its driver, or being told in one sentence, within seconds, why that is not possible.
 
-Ray waits for minutes for an address at which nobody listens, and ends the process when a token file cannot be read; both
-are looked at first. What it then refuses by itself, other versions or another token, is said anew in one sentence. A
-token is never printed: neither here nor by Ray.
+Ray 2.60 waits for minutes for an address at which no cluster listens, writes to standard error for half a minute when its token is
+refused, and ends the process when a token's file cannot be read. So a process of its own, which may end as it likes,
+asks the cluster for its versions first. A token is never printed: neither here nor by Ray.
 """
 
 from __future__ import annotations
@@ -10,19 +10,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import RayError
 
 from dirtune.errors import Fault, InputError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
 REACH_SECONDS = 3.0
+HELLO_SECONDS = 15.0
+REFUSED = 3
+HELLO = f"""
+import sys
+from ray._common.usage.usage_lib import get_cluster_metadata
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    found = get_cluster_metadata(GcsClient(address=sys.argv[1])) or {{}}
+except AuthenticationError:
+    sys.exit({REFUSED})
+print(found.get("ray_version"), found.get("python_version"))
+"""
+"""Prints the versions of Ray and Python that a cluster was started with."""
 HOW = f"set {MODE}=token, and {TOKEN_PATH} to a file with the cluster's token (or {TOKEN} to the token)"
 
 
@@ -44,33 +61,58 @@ def joined(address: str) -> Iterator[None]:
     check_token(where=address)
     if address != "auto":
         reach(address, where=address)
+        compare(versions_of(address), where=address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()
-        raise InputError(Fault(where=address, rule=refusal(error))) from None
+        said = " ".join(str(error).split())
+        raise InputError(Fault(where=address, rule=f"cannot join: {said}")) from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def refusal(error: Exception) -> str:
-    """Why Ray does not let this process in, as one sentence."""
-    if isinstance(error, AuthenticationError):
-        return token_refusal(str(error))
-    words = " ".join(str(error).split())
-    if "Version mismatch" in words:
-        return f"other versions than the cluster's: {words.partition('Version mismatch: ')[2]}"
-    return f"cannot join: {words}"
+def versions_of(address: str) -> tuple[str, str]:
+    """The Ray and the Python that a cluster was started with.
+
+    Raises:
+        InputError: it refuses the token, or does not answer as a cluster does.
+    """
+    command = [sys.executable, "-c", HELLO, address]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=HELLO_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        rule = f"does not answer as a Ray cluster does, within {HELLO_SECONDS:.0f} s"
+        raise InputError(Fault(where=address, rule=rule)) from None
+    if done.returncode == REFUSED:
+        raise InputError(Fault(where=address, rule=token_refusal()))
+    words = done.stdout.split()
+    if len(words) != 2:
+        raise InputError(Fault(where=address, rule="does not answer as a Ray cluster does"))
+    return words[0], words[1]
 
 
-def token_refusal(said: str) -> str:
-    """What to do about the token, by what Ray says of it."""
-    if authentication() != "token":
+def compare(there: tuple[str, str], *, where: str) -> None:
+    """See that a cluster has the Ray and the Python of this process.
+
+    Raises:
+        InputError: it has others; Ray pickles what it sends, and would refuse.
+    """
+    here = (ray.__version__, platform.python_version())
+    if there != here:
+        rule = f"the cluster runs Ray {there[0]} on Python {there[1]}, this is Ray {here[0]} on Python {here[1]}"
+        raise InputError(Fault(where=where, rule=f"{rule}: install the same here or there"))
+
+
+def token_refusal(*, is_missing: bool = False) -> str:
+    """What to do when a cluster does not take this process's token, or has been shown none."""
+    if is_missing or authentication() != "token":
         return f"the cluster asks for a token and got none: {HOW}"
-    is_wrong = "invalid" in said.lower() or "incorrect" in said.lower()
-    return f"the cluster refuses this token: {HOW}" if is_wrong else f"no token: {HOW}"
+    return f"the cluster refuses this token: {HOW}"
 
 
 def authentication() -> str:

@@ -73,12 +73,14 @@ def test_whoever_is_no_ray_is_said_so_in_one_line(status: int, body: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "asks for a token and got none"), (403, "token")]
+    ("status", "said"),
+    [(401, "asks for a token and got none"), (403, "the cluster refuses this token")],
 )
 def test_a_refused_token_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "some token")
     with server(status, "Unauthorized") as address, pytest.raises(InputError, match=said) as caught:
         connect(address)
     assert "\n" not in str(caught.value)

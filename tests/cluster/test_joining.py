@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from pathlib import Path
 
 import pytest
-from ray._private.utils import check_version_info
-from ray.exceptions import AuthenticationError
+import ray
 
 from dirtune.cluster.joining import (
     MODE,
@@ -15,9 +15,11 @@ from dirtune.cluster.joining import (
     TOKEN_PATH,
     authentication,
     check_token,
+    compare,
     joined,
     reach,
-    refusal,
+    token_refusal,
+    versions_of,
 )
 from dirtune.errors import InputError
 
@@ -60,27 +62,39 @@ def test_what_is_no_address_is_said_so(address: str) -> None:
         reach(address, where=address)
 
 
-def test_other_versions_are_named_in_one_sentence() -> None:
-    there = {"ray_version": "2.59.0", "python_version": "3.9.1"}
-    with pytest.raises(RuntimeError) as caught:
-        check_version_info(there, "node 10.0.0.1")
-    said = refusal(caught.value)
-    assert "\n" not in said
-    assert said.startswith("other versions than the cluster's: ")
-    assert "Ray: 2.59.0 Python: 3.9.1" in said
+def test_another_ray_or_python_is_named_in_one_sentence() -> None:
+    here = (ray.__version__, platform.python_version())
+    compare(here, where="x")
+    for there in (("2.59.0", here[1]), (here[0], "3.9.1")):
+        with pytest.raises(InputError) as caught:
+            compare(there, where="x")
+        said = str(caught.value)
+        assert said.startswith(
+            f"x: the cluster runs Ray {there[0]} on Python {there[1]}, this is Ray "
+        )
+        assert "\n" not in said
+
+
+def test_somebody_who_is_no_cluster_is_told_from_one_that_does_not_answer_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dirtune.cluster.joining.HELLO_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match="does not answer as a Ray cluster does, within 2 s"):
+            versions_of(address)
 
 
 def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    error = AuthenticationError("the authentication token is invalid or incorrect.")
-    assert refusal(error).startswith(
-        "the cluster asks for a token and got none: set RAY_AUTH_MODE=token"
-    )
+    without = "the cluster asks for a token and got none: set RAY_AUTH_MODE=token"
+    assert token_refusal().startswith(without)
     monkeypatch.setenv(MODE, "token")
     monkeypatch.setenv(TOKEN, SECRET)
-    assert refusal(error).startswith("the cluster refuses this token: ")
-    assert SECRET not in refusal(error)
+    assert token_refusal().startswith("the cluster refuses this token: ")
+    assert token_refusal(is_missing=True).startswith(without)
+    assert SECRET not in token_refusal()
 
 
 def test_a_mode_of_token_needs_one_in_a_variable_or_a_file(

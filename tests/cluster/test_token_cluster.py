@@ -32,7 +32,7 @@ SMALL = {
     "base": {**STUDY["base"], "recipe": {"epochs": 1, "batch_size": 512}},
 }  # fmt: skip
 PORTS = (
-    "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port",
+    "port", "dashboard-port", "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
 )  # fmt: skip
 
