@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
 import yaml
 
 from dirtune import cli
+from dirtune.cli.remote import followed
+from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
 from dirtune.tuning.holder import held
 from dirtune.tuning.stop import STOP
@@ -604,6 +606,19 @@ def test_a_sweep_that_was_interrupted_twice_says_how_to_go_on_without_a_tracebac
     outcome = call("resume", "quickstart")
     assert (outcome.code, outcome.err) == (130, "")
     assert "`dirtune resume` goes on from there" in outcome.out
+
+
+def test_ctrl_c_only_stops_following_a_job_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dirtune.cluster.jobs.follow", interrupted)
+    job = Job(cast("Any", None), "http://host:8265", "raysubmit_1")
+    assert followed(job) == 130
+    expected = "job raysubmit_1 goes on; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
+    assert capsys.readouterr().out.strip() == expected
 
 
 def test_stop_names_whom_it_has_asked(call: Call, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import shutil
 import tempfile
@@ -31,6 +32,10 @@ PACKAGES = ("dirtune", "pipelines", "search_spaces")
 LOOK_SECONDS = 1.0
 STOPPED = 143
 """The exit code of a job that was stopped: Ray ends it by SIGTERM."""
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)  # fmt: skip
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -109,6 +114,8 @@ def connect(address: str) -> JobSubmissionClient:
         raise InputError(Fault(where="--address", rule=rule, got=address))
     check_token(where=address)
     reach(address, where=address)
+    for name in _TALKATIVE:  # of packing, sending and closing, at a level of their own
+        logging.getLogger(name).setLevel(logging.WARNING)
     with _refused(address), _without_other_addresses():
         client = JobSubmissionClient(address)
     # Asked for when the client was made; the public `get_version` tells that of the interface only.
