@@ -51,7 +51,7 @@ def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the
     plain = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", BOTH, str(data), str(results)],
-        env={**plain, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=120,
+        env={**plain, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *_, line, is_still_joined = done.stdout.splitlines()
