@@ -348,7 +348,7 @@ def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(
     assert (outcome.code, outcome.err) == (0, "")
     text = " ".join(outcome.out.split())
     command = commands()[verb]
-    assert command.help.strip() in text
+    assert " ".join(command.help.split()) in text
     for parameter in command.params:
         options = [option for option in parameter.opts if option.startswith("--")]
         assert all(option in text for option in options)
