@@ -157,8 +157,10 @@ def _refused(address: str) -> Iterator[None]:
         is_missing = "Authentication required" in str(error)  # else what was shown is wrong
         raise InputError(Fault(where=address, rule=token_refusal(is_missing=is_missing))) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())
-        rule = f"does not answer as the jobs of a Ray cluster do ({said})"
+        said = str(error).strip().splitlines() or [
+            type(error).__name__
+        ]  # perhaps the server's traceback
+        rule = f"does not answer as the jobs of a Ray cluster do ({said[-1]})"
         raise InputError(Fault(where=address, rule=rule)) from None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
+from ray._private.utils import check_version_info
 from ray.exceptions import RayError
 
 from dirtune.errors import Fault, InputError
@@ -97,15 +98,17 @@ def versions_of(address: str) -> tuple[str, str]:
 
 
 def compare(there: tuple[str, str], *, where: str) -> None:
-    """See that a cluster has the Ray and the Python of this process.
+    """See that a cluster has the Ray and the Python of this process, as exactly as Ray itself asks for it.
 
     Raises:
-        InputError: it has others; Ray pickles what it sends, and would refuse.
+        InputError: it has others.
     """
-    here = (ray.__version__, platform.python_version())
-    if there != here:
-        rule = f"the cluster runs Ray {there[0]} on Python {there[1]}, this is Ray {here[0]} on Python {here[1]}"
-        raise InputError(Fault(where=where, rule=f"{rule}: install the same here or there"))
+    try:
+        check_version_info({"ray_version": there[0], "python_version": there[1]}, where)
+    except RuntimeError:
+        here = f"Ray {ray.__version__} on Python {platform.python_version()}"
+        rule = f"the cluster runs Ray {there[0]} on Python {there[1]}, this is {here}: install the same here or there"
+        raise InputError(Fault(where=where, rule=rule)) from None
 
 
 def token_refusal(*, is_missing: bool = False) -> str:
