@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from dirtune.cluster.observation import Observation
     from dirtune.results.status import SweepStatus
     from dirtune.training.train import TrainResult
     from dirtune.tuning.catalogue import Entry
@@ -144,6 +145,17 @@ def status_table(status: SweepStatus) -> Table:
     if status.failures:
         classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))
         table.caption = f"failed: {classes}; `dirtune resume --retry CLASS` runs them again"
+    return table
+
+
+def observations_table(observations: Sequence[Observation]) -> Table:
+    """What a look at a cluster came to; what must be done stands below the value."""
+    table = _table("is it fit for a sweep?")
+    for column in ("", "what", "found"):
+        table.add_column(column, overflow="fold")
+    for each in observations:
+        found = f"{each.value}\n-> {each.advice}" if each.advice else each.value
+        table.add_row(each.state, each.subject, Text(found))
     return table
 
 

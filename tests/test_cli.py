@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
 import yaml
 
 from dirtune import cli
+from dirtune.cli.remote import followed
+from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
 from dirtune.tuning.holder import held
 from dirtune.tuning.stop import STOP
@@ -28,6 +30,7 @@ from tests.results.records import record, write_study
 VERBS = {
     "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
     "list", "compact", "report", "tensorboard", "stop",
+    "doctor", "submit",
 }  # fmt: skip
 TINY = [
     "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
@@ -203,6 +206,18 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
      ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
     (["stop", "study", "--results", "@store"],
      ["@store/study: is not being swept, so there is nothing to stop; running below @store: nothing"]),
+    (["status", "study", "--address", "http://127.0.0.1:1"],
+     ["--results: must be a URL or an absolute path that every node reaches", "got 'results'"]),
+    (["stop", "study", "--results", "@store", "--address", "127.0.0.1:1"],
+     ["--address: the address of a cluster's jobs begins with http:// or https://, got '127.0.0.1:1'"]),
+    (["doctor", "--address", "127.0.0.1:1"], ["127.0.0.1:1: nobody answers there (Connection refused)"]),
+    (["doctor", "--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1: nobody answers there"]),
+    (["doctor", "--address", "somewhere"], ["somewhere: is no address; a cluster's is host:port"]),
+    (["submit", "@three.yaml", "--address", "http://127.0.0.1:1", "--data", "data", "--results", "results"],
+     ["--data: must be a URL or an absolute path", "--results: must be a URL", "@three.yaml: reference: ",
+      "@three.yaml: base.recipe.epochs: ", "@three.yaml: arms.conr.terms.comr: unknown key"]),
+    (["submit", "quickstart", "--address", "http://127.0.0.1:1", "--data", "@empty", "--results", "@empty"],
+     ["http://127.0.0.1:1: nobody answers there"]),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file stands where a folder should be.
     (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
@@ -333,7 +348,7 @@ def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(
     assert (outcome.code, outcome.err) == (0, "")
     text = " ".join(outcome.out.split())
     command = commands()[verb]
-    assert command.help.strip() in text
+    assert " ".join(command.help.split()) in text
     for parameter in command.params:
         options = [option for option in parameter.opts if option.startswith("--")]
         assert all(option in text for option in options)
@@ -591,6 +606,19 @@ def test_a_sweep_that_was_interrupted_twice_says_how_to_go_on_without_a_tracebac
     outcome = call("resume", "quickstart")
     assert (outcome.code, outcome.err) == (130, "")
     assert "`dirtune resume` goes on from there" in outcome.out
+
+
+def test_ctrl_c_only_stops_following_a_job_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dirtune.cluster.jobs.follow", interrupted)
+    job = Job(cast("Any", None), "http://host:8265", "raysubmit_1")
+    assert followed(job) == 130
+    expected = "job raysubmit_1 goes on; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
+    assert capsys.readouterr().out.strip() == expected
 
 
 def test_stop_names_whom_it_has_asked(call: Call, tmp_path: Path) -> None:

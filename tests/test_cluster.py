@@ -1,15 +1,20 @@
-"""`cluster.yaml` is what `ray up` accepts. Run with `pytest tests/test_cluster.py`."""
+"""`cluster.yaml` is what `ray up` accepts, `docs/rayjob.yaml` what KubeRay does. Run with `pytest tests/test_cluster.py`."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import ray
+import typer
 import yaml
+
+from dirtune.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,3 +53,65 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+def test_workers_may_be_spot_instances_and_the_head_is_none(cluster: dict[str, Any]) -> None:
+    options = {
+        name: kind["node_config"].get("InstanceMarketOptions")
+        for name, kind in cluster["available_node_types"].items()
+    }
+    assert options == {"head": None, "gpu_worker": {"MarketType": "spot"}}
+
+
+def test_every_node_mounts_the_shared_storage_and_installs_dirtune(cluster: dict[str, Any]) -> None:
+    commands = "\n".join(cluster["setup_commands"])
+    assert re.search(r"mount -t nfs4 .* /shared\)", commands)
+    assert "cd ~/dirtune && make install" in commands
+    assert cluster["file_mounts"]["~/dirtune"] == "."
+
+
+@pytest.fixture(scope="module")
+def ray_job() -> dict[str, Any]:
+    manifest: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "rayjob.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
+    spec: dict[str, Any] = manifest["spec"]
+    return spec
+
+
+def test_the_manifest_asks_for_a_token_and_the_tested_ray(ray_job: dict[str, Any]) -> None:
+    pinned = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    cluster = ray_job["rayClusterSpec"]
+    assert (cluster["authOptions"], cluster["rayVersion"]) == ({"mode": "token"}, pinned[1])
+    base = (ROOT / "docs" / "Dockerfile").read_text()
+    assert f"FROM rayproject/ray:{pinned[1]}-py311-gpu" in base
+
+
+def test_all_pods_of_the_manifest_share_one_image_and_the_storage_of_its_commands(
+    ray_job: dict[str, Any],
+) -> None:
+    cluster = ray_job["rayClusterSpec"]
+    pods = [
+        group["template"]["spec"]
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    ]
+    assert len({pod["containers"][0]["image"] for pod in pods}) == 1
+    for pod in pods:
+        mounts = {
+            mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]
+        }
+        assert mounts == {"shared": "/shared", "shm": "/dev/shm"}
+        assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+
+
+def test_the_commands_of_the_manifest_are_commands_of_dirtune(ray_job: dict[str, Any]) -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    seen = []
+    for line in ray_job["entrypoint"].split(" && "):
+        program, verb, *arguments = shlex.split(line)
+        assert program == "dirtune"
+        parsed = verbs[verb].make_context(verb, arguments).params
+        assert (parsed["data"], parsed["results"]) == ("/shared/data", "/shared/results")
+        seen.append(verb)
+    assert seen == ["doctor", "sweep"]

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from dirtune.cluster.observation import Observation
 from dirtune.config import TrialConfig
 from dirtune.display import (
     catalogue_table,
     duration,
     findings_table,
+    observations_table,
     plan_table,
     status_table,
     summary_text,
@@ -160,6 +162,15 @@ def test_findings_tell_how_much_of_the_gradient_changes_or_what_else_does() -> N
         "changes nothing at first, but later: epochs, learning rate",
     ]  # fmt: skip
     assert cells(text, "c")[1:] == ["[x]", "1 against 2", "-", "changes neither loss nor gradient"]
+
+
+def test_an_observation_says_its_state_its_value_and_below_it_what_to_do() -> None:
+    fine = Observation(subject="Ray", value="2.60.0")
+    odd = Observation(subject="results root", value=ODD, state="problem", advice="use [another]")
+    text = shown(observations_table([fine, odd]))
+    assert cells(text, "ok") == ["ok", "Ray", "2.60.0"]
+    assert cells(text, "problem") == ["problem", "results root", ODD]
+    assert cells(text, "-> use [another]") == ["-> use [another]"]
 
 
 def test_what_people_have_named_is_never_taken_for_markup() -> None:

@@ -18,6 +18,7 @@ CALLS = {
     "ingest": "root", "inspect": "root", "train": "results", "plan": "results", "sweep": "results",
     "resume": "results", "status": "results", "query": "root", "table": "root", "plot": "root",
     "compact": "results", "report": "root", "tensorboard": "results", "stop": "results",
+    "doctor": "results", "submit": "results",
 }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors", "interrupts", "randomness", "yamlfile", "storage", "frozen", "manifest", "reweighting", "batch",
     "losses", "models", "metrics", "diagnostics", "results",
-    "recipe", "config", "presets", "data", "training", "tuning", "display", "sweepview", "arguments", "cli",
+    "recipe", "config", "presets", "data", "training", "tuning", "cluster", "display", "sweepview",
+    "arguments", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH_AND_RAY = [
     "errors",

@@ -122,6 +122,7 @@ def test_every_command_runs_in_the_order_of_the_readme(
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
         "ingest", "inspect", "plan", "sweep", "status", "resume", "train", "table", "plot", "query", "list", "compact", "report", "tensorboard",
+        "doctor",
     }  # fmt: skip
     for arguments in verbs:
         monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])

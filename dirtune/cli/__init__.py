@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from dirtune.cli import making, reading
+from dirtune.cli import cluster, making, reading
 from dirtune.cli.app import app
 
-__all__ = ["app", "main", "making", "reading"]
+__all__ = ["app", "cluster", "main", "making", "reading"]
 
 
 def main() -> None:

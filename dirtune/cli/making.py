@@ -12,6 +12,7 @@ import typer
 
 from dirtune.arguments import assignments, check_device, trial_settings
 from dirtune.cli.app import DataRoot, ResultsRoot, StudyName, SweepName, app, console, show
+from dirtune.cli.remote import JobsAddress, Python, run_there
 
 if TYPE_CHECKING:
     from dirtune.tuning.sweep import SweepSummary
@@ -166,8 +167,15 @@ def resume(
 
 
 @app.command()
-def stop(study: SweepName, results: ResultsRoot = "results") -> None:
-    """Ask a running sweep to finish the epoch of every trial, write everything, and end."""
+def stop(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    address: JobsAddress = None,
+    python: Python = "python",
+) -> None:
+    """Ask a running sweep to finish the epoch of every trial, write everything, and end; from wherever its results are in reach."""
+    if address is not None:
+        run_there(address, "stop", study, roots={"--results": results}, python=python)
     from dirtune.tuning.stop import stop as call
 
     who = call(study, results=results)
@@ -175,8 +183,15 @@ def stop(study: SweepName, results: ResultsRoot = "results") -> None:
 
 
 @app.command()
-def status(study: SweepName, results: ResultsRoot = "results") -> None:
-    """Show how far a sweep is; also while it runs or after it has died."""
+def status(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    address: JobsAddress = None,
+    python: Python = "python",
+) -> None:
+    """Show how far a sweep is, also while it runs or after it has died; from wherever its results are in reach."""
+    if address is not None:
+        run_there(address, "status", study, roots={"--results": results}, python=python)
     from dirtune.display import status_table
     from dirtune.results.status import status as call
 

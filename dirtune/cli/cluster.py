@@ -1,0 +1,80 @@
+"""The commands that are about a cluster: is it fit for a sweep, and sweep a study there."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from dirtune.cli.app import StudyName, app, show
+from dirtune.cli.remote import Installed, Python, followed, run_there
+
+
+@app.command()
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a cluster, auto, or http://host:8265 to look from inside of it, by a job; "
+            "default: RAY_ADDRESS, else this machine alone."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Root of the data sets, which every node must see.")
+    ] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Root of the results: every node writes and reads there.")
+    ] = None,
+    dirtune: Annotated[
+        str | None, typer.Option(help="The version of dirtune that must be there.")
+    ] = None,
+    python: Python = "python",
+    installed: Installed = False,
+) -> None:
+    """Look whether this machine or a cluster is fit for a sweep, and say what to do; exit code 1 if something must be done."""
+    from dirtune.cluster.observation import has_problem
+
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and address.startswith(("http://", "https://")):
+        words = [] if dirtune is None else ["--dirtune", dirtune]
+        roots = {"--data": data, "--results": results}
+        run_there(address, "doctor", *words, roots=roots, python=python, installed=installed)
+    from dirtune.cluster.doctor import doctor as call
+    from dirtune.display import observations_table
+
+    found = call(address, data=data, results=results, dirtune=dirtune)
+    show(observations_table(found))
+    raise typer.Exit(1 if has_problem(found) else 0)
+
+
+@app.command()
+def submit(
+    study: StudyName,
+    address: Annotated[str, typer.Option(help="Of the cluster's jobs: http://host:8265.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Root of the data sets as every node reaches it: a URL or absolute path."
+        ),
+    ],
+    results: Annotated[str, typer.Option(help="Root of the results, likewise.")],
+    no_follow: Annotated[
+        bool, typer.Option("--no-follow", help="Return as soon as the job is sent.")
+    ] = False,
+    python: Python = "python",
+    installed: Installed = False,
+) -> None:
+    """Sweep a study on a cluster, as a job that goes on when this terminal closes; Ctrl-C only stops following it.
+
+    The study is checked here before anything is sent; there, every node first tries the roots. A cluster with a token needs
+    RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN. Submitting again completes the sweep. `dirtune status`
+    and `dirtune stop` work from wherever the results root is in reach, and with --address on the cluster itself.
+    """
+    from dirtune.cluster.submission import submit as call
+
+    job = call(
+        study, address=address, data=data, results=results, python=python, installed=installed
+    )
+    show(f"sent as job {job.id}; follow it again by `{job.follow_command}`")
+    raise typer.Exit(0 if no_follow else followed(job))

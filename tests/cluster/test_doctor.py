@@ -1,0 +1,110 @@
+"""Run with `pytest tests/cluster/test_doctor.py`; one test starts a cluster of two nodes in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.exceptions import GetTimeoutError, RayTaskError
+
+from dirtune.cluster.doctor import access, names_of, reason, sent_from, unanswered
+from dirtune.cluster.judgement import Member
+from dirtune.cluster.observation import has_problem
+from dirtune.manifest import MANIFEST
+from dirtune.tuning.nodes import Node
+from tests.cluster.test_judgement import machine
+
+BOTH = """
+import json, sys
+from dataclasses import asdict
+import ray
+from ray.cluster_utils import Cluster
+from dirtune.cluster.doctor import doctor
+
+roots = {"data": sys.argv[1], "results": sys.argv[2]}
+alone = doctor(**roots)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+cluster.add_node(num_cpus=2)
+joined = doctor(cluster.address, **roots)
+print(json.dumps([[asdict(each) for each in found] for found in (alone, joined)]), ray.is_initialized(), sep="\\n")
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> tuple[Path, Path]:
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    (tmp_path / "data" / "digits" / MANIFEST).write_text("{}")
+    return tmp_path / "data", tmp_path / "results"
+
+
+@pytest.mark.ray
+def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the_roots(
+    roots: tuple[Path, Path],
+) -> None:
+    data, results = roots
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH, str(data), str(results)],
+        env={**plain, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *_, line, is_still_joined = done.stdout.splitlines()
+    alone, joined = ([tuple(each.values()) for each in found] for found in json.loads(line))
+    cpus = f"{os.cpu_count()} on 1 node"
+    assert ("cluster", "none; a sweep starts one on this machine", "ok", "") in alone
+    assert ("CPUs", cpus, "ok", "") in alone
+    assert ("CPUs", "3 on 2 nodes", "ok", "") in joined
+    assert ("clock", "no difference between nodes", "ok", "") in joined
+    assert any(value.endswith("authentication disabled") for _, value, *_ in joined)
+    for found in (alone, joined):
+        assert ("data root", f"{data}: digits", "ok", "") in found
+        assert ("results root", f"{results}: written and read by every node", "ok", "") in found
+        assert not [each for each in found if each[0] == "no answer"]
+    assert not results.exists()
+    assert is_still_joined == "False"
+
+
+def test_an_open_cluster_is_a_warning_unless_only_this_machine_reaches_it() -> None:
+    assert access("127.0.0.1:6379", "disabled").state == "ok"
+    assert access("10.0.0.1:6379", "token").state == "ok"
+    found = access("10.0.0.1:6379", "disabled")
+    assert (found.state, found.value) == ("warning", "10.0.0.1:6379, authentication disabled")
+    assert "RAY_AUTH_MODE=token" in found.advice
+
+
+def test_nodes_of_one_host_are_told_apart_by_their_ids() -> None:
+    nodes = [
+        {"NodeID": "aaaaaaaa", "NodeManagerHostname": "one"},
+        {"NodeID": "bbbbbbbb", "NodeManagerHostname": "one"},
+        {"NodeID": "cccccccc", "NodeManagerHostname": "two"},
+    ]
+    assert list(names_of(nodes).values()) == ["one (aaaaaa)", "one (bbbbbb)", "two"]
+
+
+def test_a_node_that_does_not_answer_is_a_problem_with_its_reason() -> None:
+    missing = ModuleNotFoundError("No module named 'dirtune'")
+    error = RayTaskError("examined", f"Traceback\n  somewhere\n{missing!r}", missing)
+    assert reason(error).endswith("No module named 'dirtune'\")")
+    assert reason(GetTimeoutError()) == "nothing within 120 s"
+    found = unanswered({"b": reason(GetTimeoutError())})
+    assert (found.state, found.value) == ("problem", "b: nothing within 120 s")
+    assert has_problem([found])
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_same"), [("0.1.0", True), ("0.1.0+abc.def", True), ("0.2.0", False)]
+)
+def test_the_dirtune_of_the_cluster_must_be_the_one_a_study_was_checked_with(
+    sent: str, *, is_same: bool
+) -> None:
+    versions = {**machine().versions, "dirtune": "0.1.0+123"}
+    member = Member(name=socket.gethostname(), node=Node(1), machine=machine(versions=versions))
+    found = list(sent_from(sent, [member]))
+    assert [each.state for each in found] == ([] if is_same else ["problem"])
+    assert all(socket.gethostname() in each.value and sent in each.value for each in found)

@@ -1,0 +1,40 @@
+"""Run with `pytest tests/cluster/test_machine.py`."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+from pathlib import Path
+
+import ray
+import torch
+
+from dirtune.cluster.machine import Machine, Space, gpus_of_driver, measured, space
+
+
+def test_a_machine_is_what_its_system_and_libraries_say(tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    assert isinstance(found, Machine)
+    assert found.versions["Python"] == platform.python_version()
+    assert found.versions["Ray"] == ray.__version__
+    assert torch.__version__.startswith(found.versions["torch"])
+    assert found.versions["dirtune"][0].isdigit()
+    assert found.cuda == torch.version.cuda
+    assert set(found.collectives) <= {"gloo", "nccl"}
+    assert found.disk.total == shutil.disk_usage(tmp_path).total
+    assert found.open_files == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_gpus_are_counted_by_the_folder_of_the_driver(tmp_path: Path) -> None:
+    assert gpus_of_driver(tmp_path / "none") == 0
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / address).mkdir()
+    assert gpus_of_driver(tmp_path) == 2
+
+
+def test_a_folder_that_is_not_there_has_no_space(tmp_path: Path) -> None:
+    assert space(tmp_path / "none") is None
+    found = space(tmp_path)
+    assert isinstance(found, Space)
+    assert 0 < found.free <= found.total
