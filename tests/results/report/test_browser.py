@@ -77,9 +77,7 @@ def test_a_click_on_a_heading_sorts_by_number_up_and_another_down(
     browser: webdriver.Chrome,
 ) -> None:
     table = browser.find_element(By.CSS_SELECTOR, "#results table.sortable")
-    (heading,) = [
-        th for th in table.find_elements(By.CSS_SELECTOR, "thead th") if th.text == "all"
-    ]
+    (heading,) = [th for th in table.find_elements(By.CSS_SELECTOR, "thead th") if th.text == "all"]
     up = [EVIL, "accon", "broken", "conr", "vanilla"]
     up.sort(key=lambda arm: ERRORS.get(arm, np.inf))
 
