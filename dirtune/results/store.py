@@ -11,7 +11,7 @@ Tables are read with whatever columns their files have (`dirtune.results.unify`)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -89,19 +89,25 @@ def read_table(
     if table not in SCHEMAS:
         raise InputError(Fault(where="results", rule="unknown table", got=table, known=TABLES))
     folders = [source] if isinstance(source, Storage) else [*open_studies(source, studies).values()]
-    wanted = None if columns is None else ["trial_id", *columns]
     if table == "trials":
         shares = [(folder, recorded_stamps(folder)) for folder in folders]
     else:
         shares = list(_each_trial_once(folders))
-    parts = [
-        part
-        for folder, stamps in shares
-        for part in study_rows(folder, table, stamps, wanted, on_damaged)
-    ]
-    empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
-    # `empty.empty_table()` imports pandas, which takes longer than reading.
-    return unify([pa.Table.from_batches([], empty), *parts])
+    return _rows(table, shares, columns, on_damaged)
+
+
+def read_tables(folder: Storage, columns: Mapping[str, Sequence[str]]) -> dict[str, pa.Table]:
+    """The rows of several tables of one study at one moment: every table has the same trials, also beside a running sweep.
+
+    Args:
+        folder: the study's.
+        columns: of every table that is wanted, as far as they exist; `trial_id` comes always.
+
+    Raises:
+        InputError: a file is damaged or of a newer version.
+    """
+    shares = [(folder, recorded_stamps(folder))]
+    return {table: _rows(table, shares, wanted, None) for table, wanted in columns.items()}
 
 
 def scan_predictions(
@@ -242,6 +248,24 @@ def _components(labels: NDArray[np.float64]) -> pa.Array:
         return pa.nulls(len(labels), pa.int8())
     samples, dims = labels.shape
     return pa.array(np.tile(np.arange(dims, dtype=np.int8), samples))
+
+
+def _rows(
+    table: str,
+    shares: Iterable[tuple[Storage, Mapping[str, str]]],
+    columns: Sequence[str] | None,
+    on_damaged: OnDamaged | None,
+) -> pa.Table:
+    """A table of some studies, each with the trials (and stamps) that are wanted of it."""
+    wanted = None if columns is None else ["trial_id", *columns]
+    parts = [
+        part
+        for folder, stamps in shares
+        for part in study_rows(folder, table, stamps, wanted, on_damaged)
+    ]
+    empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
+    # `empty.empty_table()` imports pandas, which takes longer than reading.
+    return unify([pa.Table.from_batches([], empty), *parts])
 
 
 def _each_trial_once(folders: Sequence[Storage]) -> Iterator[tuple[Storage, dict[str, str]]]:
