@@ -169,7 +169,7 @@ def _caption(request: PlotRequest, found: Composed, path: AblationPath, directio
     )
     verb = "adds" if direction == ADD else "removes"
     text = (
-        f"{source_of(found.table)} Each step {verb} the part that improves most, chosen on {same}, of the nearest arms that were "
+        f"{source_of(found.table)} Each step {verb} a part: that after which the metric is best, chosen on {same}, of the nearest arms that were "
         "trained. Left: means, and seeds; right: difference to the arm before, paired by seed, mean and 95 % interval "
         f"(Student's t). {COLORS_SAY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."
     )  # fmt: skip
