@@ -176,7 +176,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["table", "study", "--results", "@store", "--split", "train"],
      ["split: unknown split, got 'train'; known: test, val"]),
     (["plot", "study", "pie", "--results", "@store"],
-     ["plot: unknown plot, got 'pie'; known: anchors, critical_difference, curve, data_efficiency, "]),
+     ["plot: unknown plot, got 'pie'; known: ablation_path, anchors, critical_difference, curve, data_efficiency, "]),
     (["plot", "study", "heatmp", "--results", "@store"], ["did you mean 'heatmap'?"]),
     (["plot", "study", "parallel", "--results", "@store"],
      ["study study: has no arm with settings to search"]),

@@ -177,8 +177,8 @@ def plot(
     kind: Annotated[
         str,
         typer.Argument(
-            help="regions, heatmap, forest, critical_difference, pareto, curve, data_efficiency, error_by_label, "
-            "training_curves, tsne, similarity, anchors, history, parallel or importance."
+            help="regions, heatmap, forest, critical_difference, ablation_path, interactions, pareto, curve, data_efficiency, "
+            "error_by_label, training_curves, tsne, similarity, anchors, history, parallel or importance."
         ),
     ] = "regions",
     results: ResultsRoot = "results",
@@ -204,7 +204,8 @@ def plot(
     each: Annotated[
         str | None,
         typer.Option(
-            help="pareto: a point per arm or trial; critical_difference: rank per seed or region."
+            help="pareto: a point per arm or trial; critical_difference: rank per seed or region; "
+            "ablation_path: add or remove parts."
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="importance: ped_anova or fanova.")] = "ped_anova",

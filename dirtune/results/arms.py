@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from dirtune.errors import Fault, InputError
 from dirtune.results.schema import TUNING
 from dirtune.results.selection import EPOCHS, Candidate, Selection, as_loss
-from dirtune.results.store import read_table
+from dirtune.results.store import read_tables
 from dirtune.results.studies import Plan, StudyInfo
 from dirtune.storage import Storage
 
@@ -94,8 +94,8 @@ def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
     Raises:
         InputError: a file is damaged.
     """
-    trials = trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
-    metrics = read_table(storage, "metrics", columns=METRIC_COLUMNS)
+    found = read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS})
+    trials, metrics = trial_rows(found["trials"]), found["metrics"]
     candidates = _candidates(trials, metrics, info)
     members = members_of_arms(trials, info)
     used = {trial.trial_id: trial for rows in members.values() for trial in rows}
@@ -171,11 +171,12 @@ def narrowed(metrics: pa.Table, **conditions: str) -> pa.Table:
     """The rows of the long table whose columns have these values."""
     for column, value in conditions.items():
         # Making an Arrow scalar of a Python text imports pandas, 0.3 s; the column's own values are scalars already.
-        known = (each for each in pc.unique(metrics[column]) if each.as_py() == value)
-        own = next(known, None)
+        known = pc.unique(metrics[column])
+        own = next((each for each in known if each.as_py() == value), None)
         if own is None:
             return metrics.slice(0, 0)
-        metrics = metrics.filter(pc.equal(metrics[column], own))
+        if len(known) > 1:  # else all rows have it
+            metrics = metrics.filter(pc.equal(metrics[column], own))
     return metrics
 
 
@@ -190,8 +191,8 @@ def _candidates(
             metrics, metric=info.metric, region=info.region, split=split, selection=epoch
         )
 
-    validation = {epoch: values("val", epoch) for epoch in EPOCHS}
-    validation["best_val"] = {trial.trial_id: trial.objective for trial in trials}
+    objectives = {trial.trial_id: trial.objective for trial in trials}
+    validation = {"best_val": objectives, "last": values("val", "last")}
     test = {epoch: values("test", epoch) for epoch in EPOCHS}
     return {
         trial.trial_id: [

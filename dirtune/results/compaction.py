@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from dirtune.errors import Fault, InputError
 from dirtune.results.parquetfile import OnDamaged, encoded, read_files
 from dirtune.results.schema import SCHEMAS
 from dirtune.results.studies import open_study
@@ -33,6 +34,7 @@ from dirtune.storage import Storage
 
 COMPACTED_TABLES = ("trials", "metrics")
 STAMPS_KEY = b"dirtune.stamps"
+BATCH = 1_000  # files that are held one by one: a row of 80 columns takes 100 kB alone, and 1 kB among others
 SUFFIX = ".parquet"
 
 
@@ -81,7 +83,7 @@ def study_rows(
     columns: Sequence[str] | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> list[pa.Table]:
-    """What a study has recorded in one table, as it was written: for `unify`.
+    """What a study has recorded in one table, in parts for `unify`.
 
     Args:
         storage: the study's folder.
@@ -96,7 +98,14 @@ def study_rows(
     """
     parts, held = _compacted_rows(storage, table, stamps, columns, on_damaged)
     files = row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in held])
-    return parts + read_files(storage, files, columns, on_damaged)
+    faults: list[Fault] = []
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        if tables := read_files(storage, batch, columns, on_damaged or faults.append):
+            parts.append(unify(tables))
+    if faults:
+        raise InputError(faults)
+    return parts
 
 
 def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:

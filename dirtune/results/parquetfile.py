@@ -59,8 +59,9 @@ def read_files(
         InputError: with one fault per file that is damaged or of a newer version.
     """
     threads = (os.cpu_count() or 1) if storage.is_local else REMOTE_REQUESTS
+    alone = len(names) == 1  # its columns are decoded side by side; of many files, the files are
     with ThreadPoolExecutor(min(threads, len(names) or 1)) as pool:
-        read = list(pool.map(lambda name: _read(storage, name, columns), names))
+        read = list(pool.map(lambda name: _read(storage, name, columns, alone=alone), names))
     _report([found for found in read if isinstance(found, Fault)], on_damaged)
     return [found for found in read if isinstance(found, pa.Table)]
 
@@ -90,10 +91,12 @@ def _fault_at_end(storage: Storage, name: str) -> Fault | None:
     return None
 
 
-def _read(storage: Storage, name: str, columns: Sequence[str] | None) -> pa.Table | Fault | None:
+def _read(
+    storage: Storage, name: str, columns: Sequence[str] | None, *, alone: bool
+) -> pa.Table | Fault | None:
     try:
         content = pa.BufferReader(storage.read(name))
-        table = pq.ParquetFile(content).read(columns=columns, use_threads=False)
+        table = pq.ParquetFile(content).read(columns=columns, use_threads=alone)
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:

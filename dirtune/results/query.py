@@ -23,7 +23,7 @@ import pyarrow as pa
 from dirtune.errors import Fault, InputError
 from dirtune.results.parquetfile import OnDamaged
 from dirtune.results.schema import SCHEMAS, TABLES
-from dirtune.results.store import read_table, scan_predictions
+from dirtune.results.store import read_table, read_tables, scan_predictions
 from dirtune.results.studies import open_studies
 from dirtune.results.views import COLUMNS, VIEWS, view_statements
 
@@ -80,8 +80,9 @@ def _tables(
     for view, parts in VIEWS.items():
         words |= set(parts) if view in words else set()
     tables: dict[str, Any] = {name: pa.Table.from_batches([], SCHEMAS[name]) for name in TABLES}
-    for name in words & {"trials", "metrics", "epochs"}:
-        tables[name] = read_table(root, name, studies=studies, on_damaged=on_damaged)
+    named = dict.fromkeys(words & {"trials", "metrics", "epochs"})
+    if named:
+        tables |= read_tables(root, named, studies=studies, on_damaged=on_damaged)
     if "predictions" in words:
         tables["predictions"] = scan_predictions(root, studies=studies, on_damaged=on_damaged)
     return tables

@@ -31,6 +31,9 @@ from dirtune.storage import Storage
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
+Shares = Sequence[tuple[Storage, Mapping[str, str]]]
+"""Studies, each with the trials that are read of it and their stamps."""
+
 
 def write_record(storage: Storage, record: TrialRecord) -> None:
     """Write everything that is kept of a trial into its study's folder; the file in `trials/` comes last.
@@ -86,22 +89,33 @@ def read_table(
     Raises:
         InputError: no such table or study, or a file that is damaged or of a newer version.
     """
-    if table not in SCHEMAS:
-        raise InputError(Fault(where="results", rule="unknown table", got=table, known=TABLES))
+    return read_tables(source, {table: columns}, studies=studies, on_damaged=on_damaged)[table]
+
+
+def read_tables(
+    source: Storage | str | Path,
+    tables: Mapping[str, Sequence[str] | None],
+    *,
+    studies: Sequence[str] | None = None,
+    on_damaged: OnDamaged | None = None,
+) -> dict[str, pa.Table]:
+    """Several tables at one moment: each has the same trials, also beside a running sweep.
+
+    Args:
+        source: as in `read_table`, whose other arguments and errors these are, too.
+        tables: the names of the tables, and the columns of each.
+        studies: as there.
+        on_damaged: as there.
+    """
+    if unknown := [table for table in tables if table not in SCHEMAS]:
+        raise InputError(Fault(where="results", rule="unknown table", got=unknown[0], known=TABLES))
     folders = [source] if isinstance(source, Storage) else [*open_studies(source, studies).values()]
-    wanted = None if columns is None else ["trial_id", *columns]
-    if table == "trials":
-        shares = [(folder, recorded_stamps(folder)) for folder in folders]
-    else:
-        shares = list(_each_trial_once(folders))
-    parts = [
-        part
-        for folder, stamps in shares
-        for part in study_rows(folder, table, stamps, wanted, on_damaged)
-    ]
-    empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
-    # `empty.empty_table()` imports pandas, which takes longer than reading.
-    return unify([pa.Table.from_batches([], empty), *parts])
+    recorded_in = [(folder, recorded_stamps(folder)) for folder in folders]
+    once = _each_trial_once(recorded_in)
+    return {
+        table: _rows(table, recorded_in if table == "trials" else once, columns, on_damaged)
+        for table, columns in tables.items()
+    }
 
 
 def scan_predictions(
@@ -121,7 +135,8 @@ def scan_predictions(
 
     folders = [*open_studies(root, studies).values()]
     files = []
-    for folder, stamps in _each_trial_once(folders):
+    shares = _each_trial_once([(folder, recorded_stamps(folder)) for folder in folders])
+    for folder, stamps in shares:
         names = row_files(folder, "predictions", stamps)
         names = names if on_damaged is None else whole_files(folder, names, on_damaged)
         files += [folder.path(name) for name in names]
@@ -244,10 +259,25 @@ def _components(labels: NDArray[np.float64]) -> pa.Array:
     return pa.array(np.tile(np.arange(dims, dtype=np.int8), samples))
 
 
-def _each_trial_once(folders: Sequence[Storage]) -> Iterator[tuple[Storage, dict[str, str]]]:
-    """The studies with the trials (and stamps) that no earlier one of them has."""
+def _rows(
+    table: str, shares: Shares, columns: Sequence[str] | None, on_damaged: OnDamaged | None
+) -> pa.Table:
+    wanted = None if columns is None else ["trial_id", *columns]
+    parts = [
+        part
+        for folder, stamps in shares
+        for part in study_rows(folder, table, stamps, wanted, on_damaged)
+    ]
+    empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
+    # `empty.empty_table()` imports pandas, which takes longer than reading.
+    return unify([pa.Table.from_batches([], empty), *parts])
+
+
+def _each_trial_once(shares: Shares) -> Shares:
+    """Of every study the trials that no earlier one has."""
     seen: set[str] = set()
-    for folder in folders:
-        stamps = recorded_stamps(folder)
-        yield folder, {trial: stamp for trial, stamp in stamps.items() if trial not in seen}
+    found = []
+    for folder, stamps in shares:
+        found.append((folder, {trial: s for trial, s in stamps.items() if trial not in seen}))
         seen |= stamps.keys()
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.errors import InputError
+from dirtune.errors import Fault, InputError
 from dirtune.results.compaction import compact, compact_study
 from dirtune.results.store import read_table, recorded, write_record
 from tests.results.records import metric_rows, record, write_study
@@ -40,6 +40,28 @@ def test_compacted_trials_are_not_opened_again(tmp_path: Path) -> None:
     (tmp_path / "study/results/metrics/a-0.parquet").write_bytes(b"not looked at")
 
     assert read_table(storage, "metrics").num_rows == len(metric_rows(0.0))
+
+
+def test_files_are_read_in_batches_in_their_order_and_all_damaged_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [1, 0.5, "auto", None, 3]
+    records = [record("a", seed, config={"x": x}) for seed, x in enumerate(settings)]
+    storage = write_study(tmp_path, records)
+    at_once = read_table(storage, "trials").to_pylist()
+
+    monkeypatch.setattr("dirtune.results.compaction.BATCH", 2)
+
+    assert read_table(storage, "trials").to_pylist() == at_once
+    assert [row["config.x"] for row in at_once] == ["1", "0.5", "auto", None, "3"]
+    for seed in (0, 3):
+        (tmp_path / f"study/results/trials/a-{seed}.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError) as caught:
+        read_table(storage, "trials")
+    assert [fault.where[-11:] for fault in caught.value.faults] == ["a-0.parquet", "a-3.parquet"]
+    skipped: list[Fault] = []
+    assert read_table(storage, "trials", on_damaged=skipped.append).num_rows == 3
+    assert len(skipped) == 2
 
 
 def test_what_was_recorded_later_is_read_from_its_own_files(tmp_path: Path) -> None:

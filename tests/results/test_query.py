@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,7 +13,7 @@ import dirtune.results.query as module
 from dirtune.errors import InputError
 from dirtune.results.query import query
 from dirtune.results.schema import SplitPredictions, TrialRecord
-from dirtune.results.store import read_table
+from dirtune.results.store import read_tables
 from tests.results.records import OFFSETS, record, write_study
 
 SECRET = pa.table({"a": [1]})  # a Python variable that no statement may reach
@@ -124,11 +125,11 @@ def test_only_the_tables_that_are_named_are_read(
 ) -> None:
     asked: list[str] = []
 
-    def spy(source: Path, table: str, **options: object) -> pa.Table:
-        asked.append(table)
-        return read_table(source, table, **options)
+    def spy(source: Path, tables: dict[str, None], **options: Any) -> dict[str, pa.Table]:
+        asked.extend(tables)
+        return read_tables(source, tables, **options)
 
-    monkeypatch.setattr(module, "read_table", spy)
+    monkeypatch.setattr(module, "read_tables", spy)
     query("select count(*) from Trials", root)
 
     assert asked == ["trials"]

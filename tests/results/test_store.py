@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,16 @@ import pytest
 
 import dirtune.results
 from dirtune.errors import InputError
+from dirtune.results.compaction import study_rows
 from dirtune.results.schema import SCHEMAS, SplitPredictions, TrialRecord
-from dirtune.results.store import by_sample, read_table, recorded, scan_predictions, write_record
+from dirtune.results.store import (
+    by_sample,
+    read_table,
+    read_tables,
+    recorded,
+    scan_predictions,
+    write_record,
+)
 from dirtune.storage import Storage
 from tests.results.records import metric_rows, record, write_study
 
@@ -267,6 +276,25 @@ def test_a_sweep_can_be_read_while_it_writes(tmp_path: Path) -> None:
         assert metrics.num_rows % len(metric_rows(0.0)) == 0
     writer.join()
     assert len(recorded(storage)) == 30
+
+
+def test_several_tables_have_the_same_trials_also_beside_a_running_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = write_study(tmp_path, [record("a", seed) for seed in range(3)])
+
+    def while_a_trial_ends(folder: Storage, table: str, *rest: Any) -> list[pa.Table]:
+        rows = study_rows(folder, table, *rest)
+        write_record(folder, record("late", len(rows), trial_id=f"late in {table}"))
+        return rows
+
+    monkeypatch.setattr("dirtune.results.store.study_rows", while_a_trial_ends)
+    found = read_tables(storage, {"trials": ["arm"], "metrics": ["value"]})
+
+    assert set(found["trials"].column_names) == {"trial_id", "arm"}
+    for table in found.values():
+        assert set(table["trial_id"].to_pylist()) == {"a-0", "a-1", "a-2"}
+    assert len(recorded(storage)) == 5
 
 
 def test_results_open_as_pandas_frames(tmp_path: Path) -> None:

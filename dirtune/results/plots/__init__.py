@@ -3,6 +3,7 @@
     regions              arms per shot region
     heatmap, forest      differences to the reference as a coloured table, with intervals
     critical_difference  mean ranks of the arms
+    ablation_path, interactions      parts of arms: the best first, and what two do beyond the sum of each
     pareto               two numbers against each other
     curve                a metric against a setting that was swept
     data_efficiency      a metric against the share of the training data
@@ -25,6 +26,7 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dirtune.results.plots.ablation_path import ablation_path_data, draw_ablation_path
 from dirtune.results.plots.anchors import anchors_data, draw_anchors
 from dirtune.results.plots.critical_difference import (
     critical_difference_data,
@@ -37,6 +39,7 @@ from dirtune.results.plots.forest import draw_forest, forest_data
 from dirtune.results.plots.heatmap import draw_heatmap, heatmap_data
 from dirtune.results.plots.history import draw_history, history_data
 from dirtune.results.plots.importance import draw_importance, importance_data
+from dirtune.results.plots.interactions import draw_interactions, interactions_data
 from dirtune.results.plots.parallel import draw_parallel, parallel_data
 from dirtune.results.plots.pareto import draw_pareto, pareto_data
 from dirtune.results.plots.regions import RegionBars, draw_regions, region_bars, region_bars_of
@@ -69,6 +72,8 @@ PLOTS: dict[str, Kind[Any]] = {
     "heatmap": Kind(heatmap_data, draw_heatmap),
     "forest": Kind(forest_data, draw_forest),
     "critical_difference": Kind(critical_difference_data, draw_critical_difference),
+    "ablation_path": Kind(ablation_path_data, draw_ablation_path),
+    "interactions": Kind(interactions_data, draw_interactions),
     "pareto": Kind(pareto_data, draw_pareto),
     "error_by_label": Kind(error_by_label_data, draw_error_by_label),
     "training_curves": Kind(training_curves_data, draw_training_curves),
@@ -115,8 +120,10 @@ def plot(
         split: test or val.
         selection: a rule of `SELECTIONS`; curve, data_efficiency: best_val or last.
         reference: the arm that others are compared with; none: the study's.
-        arms: only these, names or patterns such as `conr*`; none: all that there is room for.
-        each: pareto: arm or trial is a point; critical_difference: seed or region (of every seed) is a block of ranks.
+        arms: only these, names or patterns such as `conr*`; none: all that there is room for. ablation_path: the arm at
+            its other end; interactions: the arms with both parts.
+        each: pareto: arm or trial is a point; critical_difference: seed or region (of every seed) is a block of ranks;
+            ablation_path: add or remove is what a step does.
         method: importance: ped_anova or fanova.
         relative: heatmap: differences in percent of the reference.
 

@@ -68,7 +68,7 @@ def shown_arms(
     Raises:
         InputError: a pattern fits no arm.
     """
-    asked = _asked(patterns, [row.arm for row in rows])
+    asked = asked_arms(patterns, [row.arm for row in rows])
     if len(asked) <= most:
         return Shown(arms=tuple(asked), note="")
     losses = {row.arm: _validation_loss(row) for row in rows}
@@ -82,6 +82,20 @@ def shown_arms(
     )
 
 
+def asked_arms(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The known arms that names or patterns ask for; none asked: all.
+
+    Raises:
+        InputError: a pattern fits no arm.
+    """
+    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
+    if unknown:
+        raise InputError(
+            Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown
+        )
+    return arms_named(patterns, known)
+
+
 def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
     """A curve with the lines that are asked for, by their labels, and of them the first that there is room for.
 
@@ -90,7 +104,7 @@ def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
     Raises:
         InputError: a pattern fits no line.
     """
-    asked = _asked(patterns, [line.label for line in curve.lines])
+    asked = asked_arms(patterns, [line.label for line in curve.lines])
     lines = [line for line in curve.lines if line.label in asked]
     beyond = sum(len(line.values) for line in lines[most:])
     left_out = {
@@ -98,15 +112,6 @@ def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
         **({f"of arms beyond the first {most}": beyond} if beyond else {}),
     }
     return replace(curve, lines=tuple(lines[:most]), left_out=left_out)
-
-
-def _asked(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
-    if unknown:
-        raise InputError(
-            Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown
-        )
-    return arms_named(patterns, known)
 
 
 def _validation_loss(row: ArmRow | ArmRuns) -> float:

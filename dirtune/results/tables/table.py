@@ -198,10 +198,11 @@ def _seeds(runs: StudyRuns, info: StudyInfo) -> tuple[int, ...]:
 def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
     metric = known_metric(runs.metrics, metric)
     of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
+    chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EPOCHS[0]}
     values = {
         (region, epoch): _values(of_metric, metric, region, template.split, epoch)
         for region in template.regions
-        for epoch in EPOCHS
+        for epoch in sorted(chosen)
     }
     rows = _compared([_row(arm, metric, values) for arm in runs.arms], metric, template)
     return replace(template, metric=metric, rows=rows)

@@ -167,5 +167,38 @@ def fractions(root: Path) -> Path:
     return root
 
 
+PARTS: dict[str, dict[str, Any]] = {  # settings of arms that have one, two or three parts
+    "base": {"model": {"projection_dim": None}, "terms": {}, "reweighting": {"scheme": "none", "lds": None}},
+    "lds": {"reweighting": {"scheme": "sqrt_inverse", "lds": {"sigma": 2.0}}},
+    "projection": {"model": {"projection_dim": 128}},
+    "conr": {"terms": {"conr": {"omega": 3.0, "beta": 1.0}}},
+}  # fmt: skip
+BUILT = {  # by arm: its parts, and its error by seed
+    "plain": ((), (9.0, 9.4, 9.1)),
+    "weighted": (("lds",), (8.1, 8.2, 8.6)),
+    "head": (("projection",), (8.8, 9.5, 9.2)),
+    "contrastive": (("projection", "conr"), (7.0, 7.7, 7.1)),
+    "weighted head": (("projection", "lds"), (8.0, 8.5, 8.3)),
+    "everything": (("projection", "conr", "lds"), (6.6, 7.2, 7.3)),
+}
+
+
+def configuration(parts: Sequence[str]) -> dict[str, Any]:
+    return PARTS["base"] | {key: value for part in parts for key, value in PARTS[part].items()}
+
+
+def built(root: Path, *, without: Sequence[str] = (), **keys: Any) -> Path:
+    """Arms made of parts; `plain` is the reference. All names say nothing of their settings."""
+    arms = [arm for arm in BUILT if arm not in without]
+    records = [
+        record(arm, seed, value, config=configuration(BUILT[arm][0]))
+        for arm in arms for seed, value in enumerate(BUILT[arm][1])
+    ]  # fmt: skip
+    configs = {arm: configuration(BUILT[arm][0]) for arm in arms}
+    whole = {"arms": arms, "reference": "plain", "configs": configs}
+    write_study(root, records, **(KEYS | whole | keys))
+    return root
+
+
 def request(root: Path, **options: Any) -> PlotRequest:
     return PlotRequest(root=root, study="study", **options)

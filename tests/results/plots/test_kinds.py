@@ -15,6 +15,7 @@ from dirtune.results.plots import FILE_TYPES, PLOTS, plot
 from dirtune.results.store import read_table
 from tests.results.plots.stores import (
     KEYS,
+    built,
     compared,
     fractions,
     many_arms,
@@ -27,7 +28,7 @@ from tests.results.records import record, write_study
 STORES = {
     "error_by_label": predicted, "data_efficiency": fractions, "parallel": searched, "importance": searched,
     "history": searched, "curve": fractions, "tsne": represented, "similarity": represented,
-    "anchors": represented,
+    "anchors": represented, "ablation_path": built, "interactions": built,
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {"curve": {"x": "data.fraction"}}
 DRAWN_EMPTY = {"regions"}

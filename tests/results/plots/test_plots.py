@@ -172,7 +172,7 @@ def test_the_colours_stay_apart_for_colour_blind_readers(matrix: list[list[float
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("bars", {}, "unknown plot, got 'bars'; known: anchors, critical_difference, curve, data_efficiency"),
+        ("bars", {}, "unknown plot, got 'bars'; known: ablation_path, anchors, critical_difference, curve, data_efficiency"),
         ("curve", {}, "a curve needs the setting on its x axis"),
         ("curve", {"x": "y"}, "known: x"),
         ("regions", {"output": "x.gif"}, r"unknown type of file, got '.gif'; known: .pdf, .png, .svg"),
