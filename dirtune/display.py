@@ -150,7 +150,7 @@ def status_table(status: SweepStatus) -> Table:
 
 def observations_table(observations: Sequence[Observation]) -> Table:
     """What a look at a cluster came to; what must be done stands below the value."""
-    table = _table("is it fit for a sweep?")
+    table = plain_table("is it fit for a sweep?")
     for column in ("", "what", "found"):
         table.add_column(column, overflow="fold")
     for each in observations:
