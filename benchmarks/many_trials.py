@@ -68,6 +68,7 @@ def study_file(folder: Path, trials: int) -> Path:
     """The quickstart's vanilla arm, very short, with many seeds."""
     raw = find_study("quickstart").raw()
     raw |= {"name": "many", "arms": {"vanilla": {}}, "reference": "vanilla", "seeds": list(range(trials))}  # fmt: skip
+    del raw["representations"]
     raw["base"]["data"]["fraction"] = 0.05
     raw["base"]["recipe"]["epochs"] = 1
     path = folder / "many.yaml"
