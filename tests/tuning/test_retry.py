@@ -12,8 +12,8 @@ from dirtune.errors import InputError
 from dirtune.results.schema import TrialRecord
 from dirtune.results.store import read_table, recorded, write_record
 from dirtune.storage import Storage
+from dirtune.tuning.optuna_studies import TRIAL_ID
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
-from dirtune.tuning.search import TRIAL_ID
 
 CLASSES = ("out_of_memory", "nan", "infrastructure", "code")
 
