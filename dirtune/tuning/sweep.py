@@ -232,7 +232,8 @@ def _complete(
     with ray_session():
         found = _plan(claim, extension, nodes_of_cluster())
         # Only now: a study that does not fit the cluster leaves nothing behind.
-        with held(folder), stoppable(folder) as watch, _optuna_storage(folder) as storage:
+        # Stoppable first: what it forgets was asked of an earlier sweep, as long as this one is not known to hold the folder.
+        with stoppable(folder) as watch, held(folder), _optuna_storage(folder) as storage:
             claim = replace(
                 claim
             )  # reads anew: another driver may have been here while Ray started
