@@ -48,14 +48,12 @@ HOW = f"set {MODE}=token, and {TOKEN_PATH} to a file with the cluster's token (o
 def joined(address: str) -> Iterator[None]:
     """Be a driver of the cluster at `host:port`, or `auto` for the one of this machine, while the block runs.
 
-    A process that has joined one already stays in it.
+    A process that has joined it already stays in it.
 
     Raises:
-        InputError: nobody is there, or the cluster refuses this process: by its versions or its token.
+        InputError: nobody is there, the cluster refuses this process by its versions or its token, or the process has joined
+            another one.
     """
-    if ray.is_initialized():
-        yield
-        return
     if "://" in address:
         rule = "a driver joins a cluster at host:port, not at a URL (its jobs are for http://)"
         raise InputError(Fault(where=address, rule=rule))
@@ -63,6 +61,13 @@ def joined(address: str) -> Iterator[None]:
     if address != "auto":
         reach(address, where=address)
         compare(versions_of(address), where=address)
+    if ray.is_initialized():
+        own = str(ray.get_runtime_context().gcs_address)
+        if address not in ("auto", own):
+            rule = f"this process has joined the Ray of {own}, and cannot join another"
+            raise InputError(Fault(where=address, rule=rule))
+        yield
+        return
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
