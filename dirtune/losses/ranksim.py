@@ -165,7 +165,8 @@ def _packed_argsort(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows 
     column_bits = (values.shape[1] - 1).bit_length()
     order = _sorted_columns(_coarse(values, bits=31 - column_bits), column_bits)
     wrong = _unsorted_rows(values.gather(1, order))
-    order[wrong] = _sorted_columns(_exact(values[wrong]), column_bits=32)
+    if len(wrong):
+        order[wrong] = _sorted_columns(_exact(values[wrong]), column_bits=32)
     return order
 
 
@@ -178,8 +179,10 @@ def _unsorted_rows(values: Float[Tensor, "rows columns"]) -> Int[Tensor, " some_
 def _sorted_columns(
     keys: Int[Tensor, "rows columns"], column_bits: int
 ) -> Int[Tensor, "rows columns"]:
-    """Each row's columns by ascending key, equal keys by column."""
-    packed: Tensor = (keys << column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
+    """Each row's columns by ascending key, equal keys by column; the keys are overwritten."""
+    packed: Tensor = keys.bitwise_left_shift_(column_bits).add_(
+        torch.arange(keys.shape[1], dtype=keys.dtype)
+    )
     packed.numpy().sort(axis=1)
     columns: Tensor = packed.bitwise_and_((1 << column_bits) - 1).long()
     return columns
@@ -189,7 +192,7 @@ def _coarse(values: Float[Tensor, "rows columns"], bits: int) -> Int[Tensor, "ro
     """The values' places between the smallest and the largest of all, in at most `bits` bits; order is kept, not all ties."""
     low, high = values.aminmax()
     levels = 2 ** min(bits, 22) - 1  # a float32 has 24 bits; the last ones may be rounded up
-    places: Tensor = (values - low) * (levels / (high - low).clamp(min=1e-30))
+    places: Tensor = (values - low).mul_(levels / (high - low).clamp(min=1e-30))
     return places.int()
 
 
@@ -216,5 +219,5 @@ class _RankLoss(torch.autograd.Function):
         pushed = slopes.mul_(ctx.interpolation).add_(similarities)
         of_similarities = _ranks(pushed).sub_(ranks).div_(ctx.interpolation + 1e-8)
         # s_ij = u_i . u_j: each direction is in its row and in its column. The product is as exact as that of the forward pass.
-        both = of_similarities + of_similarities.T
+        both = of_similarities.T.contiguous().add_(of_similarities)
         return cosine_matrix(both, directions.T), None, None
