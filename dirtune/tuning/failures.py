@@ -39,10 +39,21 @@ _NO_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 class CodeError(Exception):
     """What a trial raised, as text: an exception of somebody's own class may not exist in the driver."""
 
+    def __init__(self, said: str, traceback: str) -> None:
+        super().__init__(said, traceback)
+        self.said, self.traceback = said, traceback
+
     @classmethod
     def of(cls, error: BaseException) -> CodeError:
-        """With the traceback, and the exception itself as the last line."""
-        return cls("".join(traceback.format_exception(error)).strip())
+        """With the traceback; of a group, with what its ranks said, which Ray's own text cuts short."""
+        causes = [cause for cause in _causes(error) if _class_of(cause) == "code"]
+        lines = dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)
+        frames = "".join(traceback.format_exception(error))
+        said = next(iter(lines)).splitlines()[0]
+        return cls(said, frames if causes == [error] else "\n".join([frames, *lines]))
+
+    def __str__(self) -> str:
+        return self.traceback
 
 
 def error_class(error: BaseException) -> ErrorClass:
@@ -69,7 +80,8 @@ def failed_record(
 
 def reason(error: BaseException) -> str:
     """The first sentence of the last line of an error, which names the exception where it is a remote traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = error.said if isinstance(error, CodeError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].split(". ")[0] if lines else type(error).__name__
 
 

@@ -100,10 +100,11 @@ def test_a_failure_of_the_trial_itself_is_run_again_only_when_asked_for(
     assert resume("failed") == (1, {"failed": 1})
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_sweep_goes_on(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
 ) -> None:
-    path = study_file(seeds=[0])
+    path = study_file(seeds=[0], resources={"workers": workers, "checkpoint_seconds": 0})
     # What one arm's trial would go on from cannot be read.
     plan = dirtune.plan(path, data=digits, results=tmp_path)
     assert plan.total == 2
@@ -116,7 +117,10 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     assert dict(summary.run) == {"complete": 1, "failed": 1}
     assert (set(summary.crashed), summary.left) == ({trial_id}, 0)
     (traceback,) = summary.tracebacks  # one try: another worker would run the same code
-    assert "in load" in Path(traceback).read_text()
+    text = Path(traceback).read_text()
+    assert "load_checkpoint(self._folder, device)" in text
+    assert "UnpicklingError: Weights only load failed" in text
+    assert summary.crashed[trial_id].startswith("UnpicklingError: Weights only load failed")
     assert failures(tmp_path) == [["conr", 0, "code", 0]]
     assert not state.exists()
     assert dirtune.resume("tiny", data=digits, results=tmp_path).run == {}
