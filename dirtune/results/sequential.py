@@ -23,6 +23,9 @@ from dirtune.storage import Storage
 Values = Mapping[str, Mapping[int, float]]
 """The compared test metric by arm and seed."""
 
+Outcome = tuple[str, Mapping[str, str]]
+"""How seeds are added, and where every arm stands, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialRule:
@@ -93,29 +96,28 @@ def recorded_value(storage: Storage, rule: SequentialRule, trial_id: str) -> flo
     return _values(metrics, rule).get(trial_id)
 
 
-def with_seeds_due(storage: Storage, info: StudyInfo) -> StudyInfo:
-    """The study with the seeds that its records make due as planned ones; as it is if its seeds are fixed."""
+def with_seeds_due(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, Outcome | None]:
+    """The study with the seeds that its records make due as planned ones, and how it stands; as it is if they are fixed."""
     rule = rule_of(info)
     if rule is None:
-        return info
-    due = seeds_due(rule, recorded_values(storage, rule))
-    return replace(
+        return info, None
+    values = recorded_values(storage, rule)
+    due = seeds_due(rule, values)
+    planned = replace(
         info, seeds=due[rule.reference],
         plans={arm: Plan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
     )  # fmt: skip
+    return planned, outcome(rule, values)
 
 
-def outcome(storage: Storage, info: StudyInfo) -> tuple[str, dict[str, str]] | None:
-    """How seeds are added in a study, and where every arm stands, in words; none if its seeds are fixed."""
-    rule = rule_of(info)
-    if rule is None:
-        return None
+def outcome(rule: SequentialRule, values: Values) -> Outcome:
+    """How seeds are added in a study, and where every arm stands."""
     most = len(rule.seeds)
     said = (
         f"{rule.metric} in region {rule.region} against {rule.reference}, looked at after {rule.first} seeds and every "
         f"{rule.step} more up to {most}, margin {100 * rule.margin:g} %, levels spent over looks and arms"
     )
-    found = standings(rule, recorded_values(storage, rule))
+    found = standings(rule, values)
     return said, {arm: said_of(standing, most) for arm, standing in found.items()}
 
 

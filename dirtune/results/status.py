@@ -65,7 +65,7 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         InputError: there is no sweep of that name below `results`.
     """
     folder = sweep_folder(study, results=results)
-    plans = with_seeds_due(folder, read_study(folder)).plans
+    plans = with_seeds_due(folder, read_study(folder))[0].plans
     trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
     classes = Counter(
         row["error_class"] or "nan"  # the one failure that files without the column record

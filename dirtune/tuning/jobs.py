@@ -29,23 +29,20 @@ class JobMaker:
 
     def planned(self) -> list[TrialJob]:
         """The trials of the arms that are known as they stand: every seed of one arm after another's same seed."""
-        return [
-            self.job(arm, {}, seed, replicate)
-            for replicate, seed in enumerate(self.study.study.seeds)
-            for arm in self.study.fixed_arms
-        ]
+        return self.due(dict.fromkeys(self._fixed, self.study.study.seeds))
 
     def possible(self) -> list[TrialJob]:
         """The planned trials, and those that a sequential study may add."""
+        return self.due(dict.fromkeys(self._fixed, self.study.possible_seeds))
+
+    def due(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
+        """The trials of these seeds, by arm."""
         return [
             self.job(arm, {}, seed, replicate)
             for replicate, seed in enumerate(self.study.possible_seeds)
             for arm in self.study.fixed_arms
+            if seed in seeds[arm.name]
         ]
-
-    def due(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
-        """The trials of these seeds, by arm."""
-        return [job for job in self.possible() if job.config.seed in seeds[job.arm]]
 
     def tried(self, arm: Arm, settings: Settings, segment: Segment | None = None) -> TrialJob:
         """A trial of the search of an arm."""
@@ -74,6 +71,10 @@ class JobMaker:
             study=self.study.name, arm=arm.name, cell=arm.cell_json, replicate=replicate,
             trial_id=config.trial_id(self.fingerprint), config=config, code_version=self.code_version,
         )  # fmt: skip
+
+    @property
+    def _fixed(self) -> list[str]:
+        return [arm.name for arm in self.study.fixed_arms]
 
 
 def taken_by(arm: Arm, settings: Settings) -> Settings:

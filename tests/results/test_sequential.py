@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.results.sequential import (
-    outcome,
     recorded_value,
     recorded_values,
     rule_of,
@@ -73,7 +72,7 @@ def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_
 def test_a_trial_that_failed_is_waited_for_and_no_further_seed_is_due(tmp_path: Path) -> None:
     storage = written(tmp_path, vanilla=SAME[:3], conr=BETTER[:3], accon=[4.5, 5.6, None])
     assert due(storage) == {"vanilla": 3, "conr": 3, "accon": 3}
-    found = outcome(storage, read_study(storage))
+    _, found = with_seeds_due(storage, read_study(storage))
     assert found is not None
     assert found[1]["accon"] == "undecided after 2, waits for 3 seeds"
 
@@ -82,7 +81,7 @@ def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(
     tmp_path: Path,
 ) -> None:
     storage = written(tmp_path, vanilla=SAME, conr=BETTER[:3], accon=UNSURE)
-    info = with_seeds_due(storage, read_study(storage))
+    info, _ = with_seeds_due(storage, read_study(storage))
     assert info.seeds == (4, 5, 6, 7, 8)
     assert info.plans["conr"].seeds == (4, 5, 6)
     assert status("study", results=tmp_path).planned == {"vanilla": 5, "conr": 3, "accon": 5}
@@ -105,8 +104,9 @@ def test_what_is_due_and_not_recorded_is_a_hole(tmp_path: Path) -> None:
 def test_a_study_of_fixed_seeds_is_left_as_it_is(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [], **{**STUDY, "sequential": None})
     info = read_study(storage)
-    assert with_seeds_due(storage, info) is info
-    assert outcome(storage, info) is None
+    same, found = with_seeds_due(storage, info)
+    assert same is info
+    assert found is None
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:

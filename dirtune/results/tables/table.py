@@ -29,7 +29,7 @@ from dirtune.results.arms import (
 )
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS, Candidate, selection_named
-from dirtune.results.sequential import outcome, with_seeds_due
+from dirtune.results.sequential import Outcome, with_seeds_due
 from dirtune.results.statistics.paired import PairedDifference, mean, sd
 from dirtune.results.statistics.verdict import Verdict
 from dirtune.results.studies import StudyInfo, open_study, read_study
@@ -87,8 +87,7 @@ class ArmTable:
     data: str
     fingerprints: tuple[str, ...]
     orphans: int  # recorded trials that the study no longer plans
-    sequential: tuple[str, Mapping[str, str]] | None = None
-    """How the study adds seeds, and where its arms stand, as `dirtune.results.sequential.outcome` says it."""
+    sequential: Outcome | None = None  # none: its seeds are fixed
 
 
 def arm_table(
@@ -139,8 +138,8 @@ def arm_tables(
         InputError: a name is unknown, the margin unreadable, trials saw different data, or a file is damaged.
     """
     storage = open_study(root, study)
-    as_written, rule = read_study(storage), selection_named(selection)
-    info = with_seeds_due(storage, as_written)
+    rule = selection_named(selection)
+    info, outcome = with_seeds_due(storage, read_study(storage))
     check_known("split", split, SPLITS)
     for region in regions:
         check_known("region", region, REGIONS)
@@ -167,7 +166,7 @@ def arm_tables(
         data=info.data,
         fingerprints=runs.fingerprints,
         orphans=runs.orphans,
-        sequential=outcome(storage, as_written),
+        sequential=outcome,
     )
     return tuple(_filled(template, metric, runs) for metric in metrics or (info.metric,))
 
