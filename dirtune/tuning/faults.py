@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _OWNERS = {"seed": "seeds", "objective": "objective", "segment": "search.scheduler"}
 CHANGEABLE = ("alpha", "terms.", "recipe.learning_rate", "recipe.weight_decay", "recipe.momentum")
-"""Settings, or beginnings of their paths, that a training can change on its way."""
+"""Numbers, or beginnings of their paths, that a training can change on its way."""
 
 
 def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[Fault]:
@@ -203,7 +203,7 @@ def _faults_of_population(
         text = f"a population needs {LEAST_POPULATION} trainings or more"
         yield Fault(where=where, key="search.trials", rule=text, got=search.trials)
     for arm in (arm for arm in arms if arm.knobs):
-        if fixed := [path for path in arm.knobs if not path.startswith(CHANGEABLE)]:
+        if fixed := [path for path in arm.knobs if not _is_changeable(path, arm)]:
             text = f"cannot change during a training (arm {arm.name!r}): {', '.join(fixed)}"
             yield Fault(where=where, key=key, rule=text, known=CHANGEABLE)
         if all(isinstance(knob, Choice | Integer) for knob in arm.knobs.values()):
@@ -215,6 +215,13 @@ def _faults_of_population(
         if rule.interval >= arm.config.epochs_planned:
             text = f"must be less than the {arm.config.epochs_planned} epochs of arm {arm.name!r}"
             yield Fault(where=where, key=f"{key}.interval", rule=text, got=rule.interval)
+
+
+def _is_changeable(path: str, arm: Arm) -> bool:
+    """Whether a running training can take another value: of a term only numbers, what else it has may bring parameters."""
+    value = leaf(arm.config.plain(), path)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return path.startswith(CHANGEABLE) and is_number
 
 
 def _faults_of_cmaes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:

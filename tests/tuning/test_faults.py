@@ -59,6 +59,12 @@ def test_a_population_is_refused_where_a_training_cannot_change_its_settings() -
     assert faults_of(**searched(), arms=rrt, search=population) == [
         "t: search.scheduler: cannot divide the stages of arm 'conr', got 'rrt'"
     ]
+    kinds = {"distribution": "choice", "values": ["fixed", "learnable"]}
+    space = {**searched()["space"], "terms.conr.temperature": kinds}
+    assert faults_of(space=space, search=population) == [
+        "t: search.scheduler: cannot change during a training (arm 'conr'): terms.conr.temperature; "
+        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms."
+    ]
     (owned,) = faults_of(base={**STUDY["base"], "segment": None})
     assert owned == "t: base.segment: is set by the study's own `search.scheduler`"
 
