@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -40,7 +40,7 @@ def run_there(
     roots: Mapping[str, str | None],
     python: str = "python",
     installed: bool = False,
-) -> None:
+) -> NoReturn:
     """Run a verb on a cluster instead of here, show what it prints, and end with its exit code."""
     from dirtune.cluster.submission import Destination
     from dirtune.cluster.submission import run_there as call
