@@ -140,12 +140,22 @@ def plan(
     raise typer.Exit(1 if found.dead else 0)
 
 
+Fuse = Annotated[
+    int | None,
+    typer.Option(
+        help="Trials that one worker trains side by side on the same batches, at most.", min=1
+    ),
+]
+
+
 @app.command()
-def sweep(study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results") -> None:
+def sweep(
+    study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results", fuse: Fuse = None
+) -> None:
     """Run everything of a study that is not recorded yet."""
     from dirtune.tuning.sweep import sweep as call
 
-    _drive(call, study, data, results)
+    _drive(partial(call, fuse=fuse), study, data, results)
 
 
 @app.command()
@@ -159,11 +169,12 @@ def resume(
             help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."
         ),
     ] = None,
+    fuse: Fuse = None,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as call
 
-    _drive(partial(call, retry=retry or []), study, data, results)
+    _drive(partial(call, retry=retry or [], fuse=fuse), study, data, results)
 
 
 @app.command()

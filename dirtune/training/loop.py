@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -43,6 +44,19 @@ def epochs(training: Training) -> Iterator[Training]:
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
+    """
+    for steps in epochs_by_step(training):
+        deque(steps, maxlen=0)
+        yield training
+
+
+def epochs_by_step(training: Training) -> Iterator[Iterator[None]]:
+    """Every epoch as an iterator over its steps, for whoever has to do something between them.
+
+    An epoch is over, validated and counted, when its iterator has ended; only then may the next one be asked for.
+
+    Raises:
+        NonFiniteLoss: see `epochs`.
     """
     for stage in stages(training.config):
         if training.epoch >= stage.end:
@@ -117,17 +131,26 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
     )  # fmt: skip
 
 
-def _epochs_of_stage(training: Training) -> Iterator[Training]:
+def _epochs_of_stage(training: Training) -> Iterator[Iterator[None]]:
     model = for_steps(training.model, training.config.recipe, training.ranks)
     weights = _sample_weights(training)
     while training.epoch < training.stage.end and not training.is_finished:
-        values = _train_epoch(training, model, weights)
-        _update_smoothing(training)
-        if training.stage.trains_predictor:
-            values |= _validate(training)
-        training.history.append(values)
-        _keep_best(training)
-        yield training
+        yield _epoch(training, model, weights)
+
+
+def _epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[None]:
+    epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
+    for loss in _steps(training, model, sample_weights):
+        means.add(loss)
+        yield
+    values = means.values() | training.loss.learned()
+    values = {f"train/{name}": value for name, value in values.items()}
+    values["learning_rate"] = training.stage.rate(epoch)
+    _update_smoothing(training)
+    if training.stage.trains_predictor:
+        values |= _validate(training)
+    training.history.append(values)
+    _keep_best(training)
 
 
 def _sample_weights(training: Training) -> Tensor:
@@ -138,17 +161,6 @@ def _sample_weights(training: Training) -> Tensor:
         split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
     )
     return torch.from_numpy(weights).to(training.data.device, torch.float32)
-
-
-def _train_epoch(
-    training: Training, model: torch.nn.Module, sample_weights: Tensor
-) -> dict[str, float]:
-    epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    for loss in _steps(training, model, sample_weights):
-        means.add(loss)
-    values = means.values() | training.loss.learned()
-    rate = training.stage.rate(epoch)
-    return {**{f"train/{name}": value for name, value in values.items()}, "learning_rate": rate}
 
 
 def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
@@ -169,6 +181,8 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
         seed=config.seed, epoch=epoch, rank=training.ranks.rank, world=training.ranks.world,
         accumulation=recipe.accumulation,
     )  # fmt: skip
+    if training.feed is not None:
+        batches = training.feed.shared(batches, epoch, sample_weights)
     set_modes(model, training.model, training.stage)
     so_far: Loss | None = None  # of the micro-batches of the step
     for batch in _timed(batches, training.seconds):

@@ -17,6 +17,7 @@ from dirtune.manifest import Manifest
 from dirtune.metrics import MAP_METRICS, METRICS
 from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.distributed import Ranks
+from dirtune.training.fused import Feed
 from dirtune.training.map_objective import map_loss, misfits
 from dirtune.training.numerics import loss_scaler, placed
 from dirtune.training.objective import TrainingLoss
@@ -64,6 +65,7 @@ class Training:
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
     seconds: Seconds = field(default_factory=Seconds)
+    feed: Feed | None = None  # where it trains side by side with others: the batches of all
 
     def __post_init__(self) -> None:
         self.prepare(stages(self.config)[0])

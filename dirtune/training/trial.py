@@ -14,7 +14,8 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +32,7 @@ from dirtune.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
 from dirtune.training.final import final_evaluation
-from dirtune.training.loop import epochs
+from dirtune.training.loop import epochs_by_step
 from dirtune.training.state import Seconds, begin
 
 CONFIG = "config.json"
@@ -128,26 +129,44 @@ class TrialRun:
             torch.cuda.reset_peak_memory_stats(data.device)
         self.training = begin(job.config, data, ranks, vocabulary)
         self._continue()
-        self._epochs = epochs(self.training)
+        self._epochs = epochs_by_step(self.training)
         if ranks.is_first:
             self._folder.write(CONFIG, _json(job.config.plain()))
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Of the last epoch."""
+        return self.training.history[-1] if self.training.history else {}
 
     def step(self) -> dict[str, float]:
         """Run one epoch; after the last one, evaluate and record. Returns the epoch's values.
 
         A loss that is not finite ends the trial as failed and is recorded, not raised.
         """
+        deque(self.steps(), maxlen=0)
+        return self.values
+
+    def steps(self, waited: float | None = None) -> Iterator[None]:
+        """`step` as an iterator over the steps of the epoch; the time that others take between them is not counted.
+
+        Args:
+            waited: seconds since the last epoch that are this trial's overhead; none: all that have passed.
+        """
+        if waited is not None:
+            self._mark = time.perf_counter() - waited
         before = self.training.seconds.total
         try:
             if not self.training.is_finished:
-                next(self._epochs)
+                for _ in next(self._epochs):
+                    left = time.perf_counter()
+                    yield
+                    self._mark += time.perf_counter() - left
             if self.training.is_finished:
                 self._complete(before)
             else:
                 self._save(before)
         except NonFiniteLoss as error:
             self._fail(error, before)
-        return self.training.history[-1] if self.training.history else {}
 
     def checkpoint(self) -> None:
         """Write what this trial goes on from when it is started again; on rank 0, after an epoch."""

@@ -5,10 +5,11 @@ How Ray Tune asks and tells is in `dirtune.tuning.tune_run`; everything that mus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dirtune.results.schema import Status
 from dirtune.results.store import write_record
@@ -57,6 +58,11 @@ class Silent:
         """Nothing."""
 
 
+class _HandedOut(NamedTuple):
+    at: datetime
+    worker: str  # of those that share one, the first
+
+
 @dataclass
 class Driver:
     """Hands out the trials of an agenda and takes in their endings."""
@@ -67,12 +73,13 @@ class Driver:
     concurrent: int
     fingerprint: str  # of the data
     watch: StopWatch
+    fuse: int = 1  # trials that a worker trains side by side, at most
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
     tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
     added: int = 0  # trials of further seeds that have become due meanwhile
-    _running: dict[str, datetime] = field(default_factory=dict)  # when a trial was handed out
+    _running: dict[str, _HandedOut] = field(default_factory=dict)
     _training: set[str] = field(default_factory=set)  # running trials that have a worker
     _crashes_in_a_row: int = 0
 
@@ -95,15 +102,24 @@ class Driver:
         """See whether the sweep has been asked to end."""
         self._see(self.watch.look)
 
-    def start(self) -> TrialJob | None:
-        """The next trial, if a slot is free and one is left."""
+    def is_running(self, job: TrialJob) -> bool:
+        """Whether it has been handed out and has not ended."""
+        return job.trial_id in self._running
+
+    def start(self) -> tuple[TrialJob, ...]:
+        """The next trial, with those that one worker may train beside it; none if no worker is free or no trial is left."""
         self.look()
-        if self.is_finished or len(self._running) >= self.concurrent:
-            return None
-        job = self.agenda.next()  # only now: Optuna shall know as much as it can
-        if job is not None:
-            self._running[job.trial_id] = datetime.now(UTC)
-        return job
+        free = self.concurrent - len({handed.worker for handed in self._running.values()})
+        if self.is_finished or free <= 0:
+            return ()
+        most = min(self.fuse, math.ceil(self.agenda.queued / free))  # all workers get some
+        first = self.agenda.next()  # only now: Optuna shall know as much as it can
+        if first is None:
+            return ()
+        jobs = (first, *self.agenda.beside(first, most - 1))
+        handed = _HandedOut(datetime.now(UTC), worker=first.trial_id)
+        self._running |= dict.fromkeys((job.trial_id for job in jobs), handed)
+        return jobs
 
     def training(self, job: TrialJob) -> None:
         """A worker has taken the trial."""
@@ -139,7 +155,7 @@ class Driver:
         """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept."""
         record = failed_record(
             job, read_progress(self.folder, job.trial_id), error,
-            fingerprint=self.fingerprint, begun=self._running[job.trial_id],
+            fingerprint=self.fingerprint, begun=self._running[job.trial_id].at,
         )  # fmt: skip
         write_record(self.folder, record)
         if record.trial["error_class"] in FROM_THE_START:

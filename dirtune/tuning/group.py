@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -26,7 +26,9 @@ from dirtune.tuning.reservations import own_reservation
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings
 
 STEP, CLOSE = "step", "close"
-Command = TrialJob | str
+Command = tuple[TrialJob, ...] | str
+Answer = tuple[list[StepResult], str | None]
+"""What `step` returns, and what the group holds."""
 
 
 class _Mailbox:
@@ -34,7 +36,7 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._commands: list[Command] = []
-        self._answers: dict[int, StepResult | None] = {}
+        self._answers: dict[int, Answer | None] = {}
         self._changed = asyncio.Condition()
 
     async def send(self, command: Command) -> int:
@@ -48,12 +50,12 @@ class _Mailbox:
             await self._changed.wait_for(lambda: len(self._commands) > number)
             return self._commands[number]
 
-    async def answer(self, number: int, result: StepResult | None) -> None:
+    async def answer(self, number: int, result: Answer | None) -> None:
         async with self._changed:
             self._answers[number] = result
             self._changed.notify_all()
 
-    async def collect(self, number: int) -> StepResult | None:
+    async def collect(self, number: int) -> Answer | None:
         async with self._changed:
             await self._changed.wait_for(lambda: number in self._answers)
             return self._answers.pop(number)
@@ -63,6 +65,7 @@ class ResidentGroup:
     """Runs trials on `settings.workers` ranks; the interface of `ResidentWorker`."""
 
     def __init__(self, settings: WorkerSettings, blocks: Blocks) -> None:
+        self.reservation: str | None = None  # what it holds (`dirtune.tuning.reservations`)
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         self._failure: BaseException | None = None
         self._logs = tempfile.TemporaryDirectory(prefix="dirtune-group-")
@@ -79,15 +82,16 @@ class ResidentGroup:
         self._thread = threading.Thread(target=self._fit, name="resident-group", daemon=True)
         self._thread.start()
 
-    def start(self, job: TrialJob) -> None:
+    def start(self, jobs: Sequence[TrialJob]) -> None:
         """Begin a trial on all ranks."""
-        self._do(job)
+        self._do(tuple(jobs))
 
-    def step(self) -> StepResult:
+    def step(self) -> list[StepResult]:
         """Run one epoch of the current trial on all ranks."""
-        result = self._do(STEP)
-        assert result is not None
-        return result
+        answer = self._do(STEP)
+        assert answer is not None
+        results, self.reservation = answer
+        return results
 
     def close(self) -> None:
         """Let the training function return, so that Train frees the group's resources."""
@@ -97,7 +101,7 @@ class ResidentGroup:
         ray.kill(self._mailbox)
         self._logs.cleanup()
 
-    def _do(self, command: Command) -> StepResult | None:
+    def _do(self, command: Command) -> Answer | None:
         number = ray.get(self._mailbox.send.remote(command))
         answer = self._mailbox.collect.remote(number)
         while True:
@@ -122,11 +126,11 @@ def _serve(config: dict[str, Any]) -> None:
     worker = ResidentWorker(config["settings"], config["blocks"], device, ranks)
     number = 0
     while (command := ray.get(mailbox.receive.remote(number))) != CLOSE:
-        result = None
+        answer = None
         if command == STEP:
-            result = replace(worker.step(), reservation=own_reservation())
+            answer = worker.step(), own_reservation()
         else:
             worker.start(command)
         if ranks.is_first:
-            ray.get(mailbox.answer.remote(number, result))
+            ray.get(mailbox.answer.remote(number, answer))
         number += 1

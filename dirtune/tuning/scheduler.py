@@ -7,6 +7,7 @@ scheduler is first told what the trials before have come to, so that it decides 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -23,7 +24,7 @@ from dirtune.tuning.earlier import Curve, EarlierTrials
 from dirtune.tuning.strategy import Asha, Median
 from dirtune.tuning.study import Arm, ResolvedStudy
 
-JOB, ARM, EPOCH, OBJECTIVE = "job", "arm", "epoch", "objective"
+JOBS, ARM, EPOCH, OBJECTIVE = "jobs", "arm", "epoch", "objective"
 
 
 class PerArmScheduler(FIFOScheduler):
@@ -132,5 +133,6 @@ def _remember(scheduler: TrialScheduler, trial: Trial, curve: Curve) -> None:
 
 
 def _job_of(trial: Trial) -> TrialJob | None:
-    job: TrialJob | None = trial.config.get(JOB)
-    return job
+    """The trial, or the first of those that are one to Tune."""
+    jobs: Sequence[TrialJob] = trial.config.get(JOBS, ())
+    return jobs[0] if jobs else None

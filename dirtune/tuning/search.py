@@ -7,9 +7,12 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from dirtune.results.schema import TUNING
+from dirtune.training.fused import batches_key
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.arm_search import ArmSearch, Measured
 from dirtune.tuning.confirmation import Ending, Selected
@@ -86,6 +89,29 @@ class Agenda:
         self._confirm()  # of a search that has only now found out that its space is exhausted
         return self._queue.popleft() if self._queue else None
 
+    @property
+    def queued(self) -> int:
+        """Trials that wait for nothing but a worker."""
+        return len(self._queue)
+
+    def beside(self, first: TrialJob, most: int) -> list[TrialJob]:
+        """Queued trials that see the same batches as `first`, at most so many; they start now, too.
+
+        Trials of a search start alone: each is proposed by what is known then, and may be stopped.
+        """
+        if most < 1 or self._is_of_a_search(first):
+            return []
+        key = batches_key(first.config)
+        alike = (
+            job
+            for job in self._queue
+            if not self._is_of_a_search(job) and batches_key(job.config) == key
+        )
+        chosen = [*itertools.islice(alike, most)]
+        for job in chosen:
+            self._queue.remove(job)
+        return chosen
+
     def report(self, job: TrialJob, epoch: int, value: float | None) -> None:
         if job.arm in self.searches and value is not None:
             self.searches[job.arm].report(job.trial_id, epoch, value)
@@ -114,6 +140,9 @@ class Agenda:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""
         if job.arm in self.searches:
             self.searches[job.arm].lose(job.trial_id)
+
+    def _is_of_a_search(self, job: TrialJob) -> bool:
+        return job.arm in self.searches and not (self._study.confirms and job.replicate != TUNING)
 
     def _search(
         self, arm: Arm, storage: str, queued: Sequence[Settings], measured: Measured, curves: Curves

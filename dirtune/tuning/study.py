@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dirtune.config import Objective, Segment, TrialConfig, leaf, merged, nested
 from dirtune.errors import Fault, InputError
@@ -46,6 +46,8 @@ class Resources(Frozen):
     """Most trials at once; none: as many as the cluster holds."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial."""
+    fuse: int = Field(default=1, ge=1)
+    """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone."""
 
     @field_validator("gpus")
     @classmethod
@@ -53,6 +55,12 @@ class Resources(Frozen):
         if gpus > 1 and gpus != int(gpus):
             raise ValueError("must be a share of one GPU or a whole number of them")
         return gpus
+
+    @model_validator(mode="after")
+    def _groups_are_not_fused(self) -> Self:
+        if self.fuse > 1 and self.workers > 1:
+            raise ValueError("fuse is for trials of one worker")
+        return self
 
 
 class Study(Frozen):

@@ -20,6 +20,7 @@ from dirtune.data.session import ray_session
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import materialise, read_directly
 from dirtune.errors import Fault, InputError
+from dirtune.frozen import read
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import ErrorClass, Status
@@ -47,7 +48,7 @@ from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
 from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.stop import stoppable
-from dirtune.tuning.study import ResolvedStudy, load_study, resolve
+from dirtune.tuning.study import ResolvedStudy, Resources, load_study, resolve
 from dirtune.tuning.tune_run import run_with_tune
 from dirtune.tuning.warm_start import first_configurations
 from dirtune.tuning.worker import WorkerSettings
@@ -113,6 +114,7 @@ def sweep(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
+    fuse: int | None = None,
     view: View | None = None,
 ) -> SweepSummary:
     """Run everything of a study that is not recorded yet.
@@ -121,13 +123,16 @@ def sweep(
         study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
+        fuse: trials that one worker trains side by side, at most; none: as the study says (`resources.fuse`).
 
     Raises:
         InputError: the study or the data are not usable, or the folder holds another study.
     """
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
-    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent(), ALWAYS)
+    return _complete(
+        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS
+    )
 
 
 def resume(
@@ -136,6 +141,7 @@ def resume(
     data: str | Path = "data",
     results: str | Path = "results",
     retry: Sequence[str] = (),
+    fuse: int | None = None,
     view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
@@ -143,6 +149,7 @@ def resume(
     Args:
         retry: failed trials to run again, by error class (`out_of_memory`, `nan`, `code`), or all as `failed`; those that
             failed by `infrastructure` always are.
+        fuse: as for `sweep`.
 
     Raises:
         InputError: there is no such sweep, or the data have changed since, or no such error class.
@@ -160,7 +167,9 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
-    return _complete(claim, Storage.at(data), Storage.at(results), view or Silent(), classes)
+    return _complete(
+        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes
+    )
 
 
 def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
@@ -173,6 +182,16 @@ def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> C
         study, Storage.at(results)
     )  # what is not there is said before anything starts
     return Claim(_study_folder(results, study.name), study, manifest, text)
+
+
+def _fused(claim: Claim, fuse: int | None) -> Claim:
+    """The claim, for so many trials side by side."""
+    if fuse is None:
+        return claim
+    study = claim.study.study
+    resources = read(Resources, {**study.resources.model_dump(), "fuse": fuse}, where="--fuse")
+    study = study.model_copy(update={"resources": resources})
+    return replace(claim, study=replace(claim.study, study=study))
 
 
 def _study_folder(results: str | Path, name: str) -> Storage:
@@ -259,7 +278,15 @@ def _complete(
                 curves=functools.partial(recorded_curves, folder, study),
             )  # fmt: skip
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
-            driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
+            driver = Driver(
+                agenda,
+                folder,
+                view,
+                found.concurrent,
+                manifest.fingerprint,
+                watch,
+                study.study.resources.fuse,
+            )
             view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, folder, data)

@@ -6,6 +6,7 @@ trial's own files (`dirtune.training.trial`), so that Tune's are empty.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
@@ -14,14 +15,15 @@ from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.failures import CodeError, error_class
 from dirtune.tuning.group import ResidentGroup
-from dirtune.tuning.scheduler import EPOCH, JOB, OBJECTIVE
+from dirtune.tuning.scheduler import EPOCH, JOBS, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
-HANDED_BACK, RESERVATION, FAILURE = "handed_back", "reservation", "failure"
+RESULTS, RESERVATION = "results", "reservation"
+ENDED, HANDED_BACK, FAILURE = "ended", "handed_back", "failure"
 
 
 class TrialWorker(tune.Trainable):
-    """Runs the trials of a sweep, one at a time, in its own process or on a resident group."""
+    """Runs the trials of a sweep in its own process or on a resident group: what is one trial to Tune may be several side by side."""
 
     # All work is done in `step`: what is raised there arrives at the driver as it was, not as an actor that did not start,
     # and a sweep that is asked to end while a group starts is waited for as for an epoch.
@@ -29,32 +31,42 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], settings: WorkerSettings, blocks: Blocks) -> None:
         self._settings, self._blocks = settings, blocks
         self._worker: ResidentWorker | ResidentGroup | None = None
-        self._next: TrialJob | None = config[JOB]
+        self._jobs: Sequence[TrialJob] = config[JOBS]
+        self._are_new = True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._next = new_config[JOB]
+        self._jobs, self._are_new = new_config[JOBS], True
         return True
 
     def step(self) -> dict[str, Any]:
         try:
-            return _for_tune(self._stepped())
+            results = self._stepped()
+            return _for_tune(results, self._reservation)
         except Exception as error:
             if error_class(error) != "code":
                 raise  # Tune tries again on another worker
             self._give_up()
-            return {"done": True, FAILURE: CodeError.of(error)}
+            failure = {FAILURE: CodeError.of(error), ENDED: True}
+            return {"done": True, RESULTS: {job.trial_id: failure for job in self._jobs}}
 
-    def _stepped(self) -> StepResult:
+    def _stepped(self) -> list[StepResult]:
         worker = self._started_worker()
-        if self._next is not None:
-            worker.start(self._next)
-            self._next = None
-        return worker.step()
+        if self._are_new:
+            worker.start(self._jobs)
+            self._are_new = False
+        results = worker.step()
+        ended = {result.trial_id for result in results if result.has_ended}
+        self._jobs = [job for job in self._jobs if job.trial_id not in ended]
+        return results
+
+    @property
+    def _reservation(self) -> str | None:
+        return self._worker.reservation if isinstance(self._worker, ResidentGroup) else None
 
     def _give_up(self) -> None:
         """Forget the worker: after an exception nobody knows what it holds; the next trial gets a new one."""
         self.cleanup()
-        self._worker = self._next = None
+        self._worker = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
@@ -77,12 +89,21 @@ class TrialWorker(tune.Trainable):
         return self._worker
 
 
-def _for_tune(result: StepResult) -> dict[str, Any]:
-    ended = result.handed_back or result.status is not None
-    values: dict[str, Any] = {EPOCH: result.epoch, "done": ended, HANDED_BACK: result.handed_back}
-    if result.objective is not None:
-        values[OBJECTIVE] = result.objective
-    return {
-        **values, "status": result.status, "best_objective": result.best_objective,
-        RESERVATION: result.reservation,
+def _for_tune(results: Sequence[StepResult], reservation: str | None) -> dict[str, Any]:
+    of_trials = {result.trial_id: _of_trial(result) for result in results}
+    # Schedulers look at the first, and those that are several are never stopped by one.
+    seen = {
+        name: value
+        for name, value in of_trials[results[0].trial_id].items()
+        if name in {EPOCH, OBJECTIVE}
+    }
+    done = all(result.has_ended for result in results)
+    return {**seen, "done": done, RESULTS: of_trials, RESERVATION: reservation}
+
+
+def _of_trial(result: StepResult) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        EPOCH: result.epoch, ENDED: result.has_ended, HANDED_BACK: result.handed_back,
+        "status": result.status, "best_objective": result.best_objective, FAILURE: result.failure,
     }  # fmt: skip
+    return values if result.objective is None else {**values, OBJECTIVE: result.objective}

@@ -23,12 +23,13 @@ from ray.tune.search import Searcher
 
 from dirtune.data.stream import Blocks
 from dirtune.interrupts import handlers_put_back
+from dirtune.training.trial import TrialJob
 from dirtune.tuning.driver import Driver
 from dirtune.tuning.earlier import earlier_trials
 from dirtune.tuning.reservations import Reservations
-from dirtune.tuning.scheduler import ARM, JOB, build_scheduler
+from dirtune.tuning.scheduler import ARM, JOBS, build_scheduler
 from dirtune.tuning.study import ResolvedStudy
-from dirtune.tuning.trainable import FAILURE, RESERVATION, TrialWorker
+from dirtune.tuning.trainable import ENDED, FAILURE, RESERVATION, RESULTS, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
 WORKER_RESTARTS = (
@@ -82,9 +83,9 @@ class _Suggestions(Searcher):
         self._driver = driver
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        job = self._driver.start()
-        if job is not None:
-            return {JOB: job, ARM: job.arm}
+        jobs = self._driver.start()
+        if jobs:
+            return {JOBS: jobs, ARM: jobs[0].arm}
         return str(Searcher.FINISHED) if self._driver.is_finished else None
 
     def on_trial_complete(
@@ -121,37 +122,49 @@ class _Events(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._driver.training(trial.config[JOB])
+        for job in trial.config[JOBS]:
+            self._driver.training(job)
         if self._groups is not None:
             self._groups.start(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._driver.recovering(trial.config[JOB])
+        trial.config[JOBS] = self._running(trial)
+        for job in trial.config[JOBS]:
+            self._driver.recovering(job)
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if FAILURE in result:
-            return  # it has ended
-        if self._groups is not None:
-            self._groups.report(trial.trial_id, result[RESERVATION])
-        self._driver.epoch(trial.config[JOB], result)
+        if self._groups is not None and (held := result.get(RESERVATION)):
+            self._groups.report(trial.trial_id, held)
+        for job in self._running(trial):
+            of_trial = result[RESULTS][job.trial_id]
+            if of_trial[FAILURE] is None:
+                self._driver.epoch(job, of_trial)
+            if of_trial[ENDED]:
+                self._driver.ended(job, of_trial)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._driver.ended(trial.config[JOB], trial.last_result)
+        for job in self._running(trial):  # stopped by the scheduler
+            self._driver.ended(job, trial.last_result[RESULTS][job.trial_id])
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._driver.crash(trial.config[JOB], _error_of(trial))
+        for job in self._running(trial):
+            self._driver.crash(job, _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
+
+    def _running(self, trial: Trial) -> list[TrialJob]:
+        """Those that are one trial to Tune, without those that have ended."""
+        return [job for job in trial.config[JOBS] if self._driver.is_running(job)]
 
 
 def _error_of(trial: Trial) -> BaseException:
@@ -184,7 +197,7 @@ def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
 
 
 def _trial_name(trial: Trial) -> str:
-    return str(trial.config[JOB].trial_id)
+    return str(trial.config[JOBS][0].trial_id)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A resident worker: one process that holds the data and runs one trial after another.
+"""A resident worker: one process that holds the data and runs one trial after another, or several side by side.
 
 Starting a process, importing torch and fetching the data cost seconds; a trial on a resident worker starts in
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.group`).
@@ -7,6 +7,8 @@ milliseconds. The same worker runs alone inside a Tune actor and as one rank of 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +19,9 @@ from dirtune.manifest import Manifest
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
 from dirtune.training.distributed import Ranks
+from dirtune.training.fused import Feed, in_lockstep
 from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.tuning.failures import CodeError, error_class
 from dirtune.tuning.stop import is_asked
 
 
@@ -48,13 +52,18 @@ class StepResult:
     `handed_back`: the sweep shall end, and the trial goes on from its checkpoint when the sweep is resumed.
     """
 
-    epoch: int
-    objective: float | None
-    best_objective: float | None
-    status: Status | None
+    trial_id: str
+    epoch: int = 0
+    objective: float | None = None
+    best_objective: float | None = None
+    status: Status | None = None
     handed_back: bool = False
-    reservation: str | None = None  # of a group: what it holds (`dirtune.tuning.reservations`)
+    failure: CodeError | None = None  # what the trial's code raised, while others went on beside it
     values: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.handed_back or self.status is not None or self.failure is not None
 
 
 class ResidentWorker:
@@ -79,32 +88,72 @@ class ResidentWorker:
             device, sharers=sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
         )
         self._data = fetch(settings.manifest, blocks, device, residency)
-        self._trial: TrialRun | None = None
+        self._running: list[TrialRun] = []
+        self._failures: dict[str, CodeError] = {}  # of those among several, by trial
+        self._not_begun: list[StepResult] = []
         self._idle_since = time.perf_counter()
 
-    def start(self, job: TrialJob) -> None:
-        """Begin a trial, or continue it from its checkpoint; a trial that was running is left as it is on disk."""
-        self._trial = TrialRun(
+    def start(self, jobs: Sequence[TrialJob]) -> None:
+        """Begin trials that see the same batches, or continue them from their checkpoints; what was running is left as it is on disk."""
+        self._running, self._failures = [], {}  # frees the memory of what was running
+        for job in jobs:
+            try:
+                self._running.append(self._begun(job))
+            except Exception as error:
+                if len(jobs) == 1 or error_class(error) != "code":
+                    raise
+                self._not_begun.append(
+                    StepResult(trial_id=job.trial_id, failure=CodeError.of(error))
+                )
+            self._idle_since = time.perf_counter()
+
+    def step(self) -> list[StepResult]:
+        """Run one epoch of all that are running; then hand them back if the sweep shall end."""
+        if len(self._running) == 1:
+            self._running[0].step()
+        else:
+            self._step_side_by_side()
+        results = [self._result(trial) for trial in self._running]
+        ended = {result.trial_id for result in results if result.has_ended}
+        self._running = [trial for trial in self._running if trial.job.trial_id not in ended]
+        self._idle_since = time.perf_counter()
+        not_begun, self._not_begun = self._not_begun, []
+        return results + not_begun
+
+    def _begun(self, job: TrialJob) -> TrialRun:
+        return TrialRun(
             job, self._data, self._settings.study, ranks=self._ranks, idle_since=self._idle_since,
             checkpoint_seconds=self._settings.checkpoint_seconds, vocabulary=self._settings.vocabulary,
             representations=self._settings.representations,
         )  # fmt: skip
 
-    def step(self) -> StepResult:
-        """Run one epoch of the current trial; then hand the trial back if the sweep shall end."""
-        assert self._trial is not None, "start() comes first"
-        values = self._trial.step()
-        handed_back = (
-            self._ranks.is_first and self._trial.status is None and is_asked(self._settings.study)
-        )
+    def _step_side_by_side(self) -> None:
+        waited = (time.perf_counter() - self._idle_since) / max(1, len(self._running))
+        feed = Feed(Counter(trial.training.epoch + 1 for trial in self._running))
+        for trial in self._running:
+            trial.training.feed = feed
+        in_lockstep([self._steps(trial, waited) for trial in self._running], self._data.device)
+
+    def _steps(self, trial: TrialRun, waited: float) -> Iterator[None]:
+        """Those of one trial; an error of its own code ends it alone."""
+        try:
+            yield from trial.steps(waited)
+        except Exception as error:
+            if error_class(error) != "code":
+                raise
+            self._failures[trial.job.trial_id] = CodeError.of(error)
+
+    def _result(self, trial: TrialRun) -> StepResult:
+        failure = self._failures.get(trial.job.trial_id)
+        goes_on = trial.status is None and failure is None
+        handed_back = self._ranks.is_first and goes_on and is_asked(self._settings.study)
         if handed_back:
-            self._trial.checkpoint()
-        self._idle_since = time.perf_counter()
-        training = self._trial.training
+            trial.checkpoint()
+        training = trial.training
         return StepResult(
-            epoch=training.epoch, status=self._trial.status, handed_back=handed_back, values=values,
-            objective=values.get(training.config.objective.name),
-            best_objective=training.best_objective,
+            trial_id=trial.job.trial_id, epoch=training.epoch, status=trial.status, failure=failure,
+            handed_back=handed_back, values=trial.values, best_objective=training.best_objective,
+            objective=trial.values.get(training.config.objective.name),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -35,8 +35,7 @@ def driver(
 
 
 def started(driver: Driver) -> TrialJob:
-    job = driver.start()
-    assert job is not None
+    (job,) = driver.start()
     driver.training(job)
     return job
 
@@ -44,22 +43,60 @@ def started(driver: Driver) -> TrialJob:
 def test_trials_are_handed_out_as_slots_are_free(driver: Driver) -> None:
     first, second = started(driver), started(driver)
     assert first.trial_id != second.trial_id
-    assert driver.start() is None
+    assert driver.start() == ()
     driver.ended(first, {"status": "complete", "best_objective": 1.0})
     started(driver)
-    assert driver.start() is None
+    assert driver.start() == ()
     driver.ended(second, {"status": "failed"})
     for _ in range(3):
         driver.ended(started(driver), {"status": "complete", "best_objective": 1.0})
     assert driver.is_finished
-    assert driver.start() is None
+    assert driver.start() == ()
     assert driver.counts == {"complete": 4, "failed": 1}
+
+
+def test_several_of_one_seed_go_to_one_worker_and_all_workers_get_some(
+    tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    arms = {"vanilla": {}, **{f"lr_{n}": {"recipe": {"learning_rate": n / 100}} for n in (1, 2, 3)}}
+    study, folder = load_study(study_file(arms=arms)), Storage.at(tmp_path / "tiny")
+    agenda = Agenda(
+        study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
+    )  # fmt: skip
+    driver = Driver(agenda, folder, Silent(), 2, "f", StopWatch(folder), fuse=3)
+    bundles = [driver.start(), driver.start()]
+    assert [len(bundle) for bundle in bundles] == [3, 1]  # the last of the first seed goes alone
+    assert driver.start() == ()
+    for job in bundles[0][:2]:
+        driver.ended(job, {"status": "complete"})
+    assert driver.start() == ()  # the worker has one left
+    driver.ended(bundles[0][2], {"status": "complete"})
+    bundles.append(driver.start())
+    assert [job.config.seed for job in bundles[2]] == [1, 1, 1]
+    assert [job.arm for bundle in bundles for job in bundle][:4] == list(arms)
+    driver.ended(bundles[1][0], {"status": "complete"})
+    assert [job.config.seed for job in driver.start()] == [1]
+    assert driver.is_finished
+
+
+def test_trials_of_a_search_go_alone(tmp_path: Path, study_file: Callable[..., str]) -> None:
+    space = {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}}
+    study, folder = (
+        load_study(study_file(space=space, search={"trials": 2})),
+        Storage.at(tmp_path / "tiny"),
+    )
+    agenda = Agenda(
+        study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
+    )  # fmt: skip
+    driver = Driver(agenda, folder, Silent(), 4, "f", StopWatch(folder), fuse=4)
+    bundles = [driver.start() for _ in range(4)]
+    assert [[job.arm for job in bundle] for bundle in bundles] == [["vanilla"], ["vanilla"], ["conr"], ["conr"]]  # fmt: skip
 
 
 def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver: Driver) -> None:
     first, second = started(driver), started(driver)
     driver.folder.write(STOP, b"{}")
-    assert driver.start() is None
+    assert driver.start() == ()
     assert (driver.is_finished, driver.is_stopped) == (True, False)
     driver.ended(first, {HANDED_BACK: True})
     assert not driver.is_stopped

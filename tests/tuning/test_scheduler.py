@@ -17,7 +17,7 @@ from dirtune.tuning.earlier import EarlierTrials
 from dirtune.tuning.scheduler import (
     ARM,
     EPOCH,
-    JOB,
+    JOBS,
     OBJECTIVE,
     PerArmScheduler,
     build_scheduler,
@@ -225,7 +225,7 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
     earlier = EarlierTrials(ended={"conr": ended}, started=started)
     running = Running(build_scheduler(study(search=search), earlier))
     job = TrialJob(study="tiny", arm="conr", trial_id="t7", config=study().arms[1].config)
-    trial = Trial("trial_worker", config={ARM: "conr", JOB: job}, stub=True)
+    trial = Trial("trial_worker", config={ARM: "conr", JOBS: (job,)}, stub=True)
     running.scheduler.on_trial_add(None, trial)
     stopped = None
     # Its last checkpoint is an epoch older than its progress, which therefore comes again.
@@ -248,7 +248,7 @@ def test_what_confirms_a_selection_is_never_stopped() -> None:
             job = TrialJob(
                 study="tiny", arm="conr", trial_id="t", replicate=replicate, config=config
             )
-            trial = Trial("trial_worker", config={ARM: "conr", JOB: job}, stub=True)
+            trial = Trial("trial_worker", config={ARM: "conr", JOBS: (job,)}, stub=True)
             scheduler.on_trial_add(None, trial)
             last = running.report(trial, 2, value)
         assert last == decision
