@@ -203,6 +203,13 @@ def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
     assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
 
 
+def test_trials_of_several_workers_are_not_fused() -> None:
+    assert (
+        "resources: fuse is for trials of one worker"
+        in faults_of(study(resources={"fuse": 2, "workers": 2}))[0]
+    )
+
+
 def test_a_setting_is_either_compared_or_tuned() -> None:
     raw = study(
         axes={"terms.conr.omega": [2.0]},
