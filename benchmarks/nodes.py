@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -42,7 +43,7 @@ from dirtune.results.store import read_table
 from dirtune.storage import Storage
 
 OBJECT_STORE_BYTES = 150_000_000
-PATIENCE_SECONDS = 120.0  # for a node to start, and for a sweep to record another trial
+PATIENCE_SECONDS = 300.0  # for a node to start, and for a sweep to record another trial
 LOOK_SECONDS = 0.1
 CONTRASTIVE: dict[str, Any] = {
     "conr": {"conr": {"beta": 0.1, "omega": 3.0}},
@@ -101,7 +102,14 @@ class Cluster:
     nodes: dict[str, Node] = field(default_factory=dict)
     address: str = ""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of everyone on this cluster. With a token of its own, for the head would ask for that of the user if there is one."""
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.scratch / "token")}
+        return {**os.environ, **token, "RAY_ADDRESS": self.address}
+
     def start(self) -> None:
+        (self.scratch / "token").write_text(secrets.token_hex(32))
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self._add("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
@@ -119,8 +127,8 @@ class Cluster:
         log = self.scratch / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True
-            )
+                command, env=self.environment, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True,
+            )  # fmt: skip
         self.nodes[name] = Node(name, process, -1)  # to be ended, whatever comes
         self.nodes[name] = Node(name, process, raylet_of(process, log))
 
@@ -214,7 +222,8 @@ def campaign(study: Path, data: Path, results: Path, scratch: Path, chance: rand
     """Sweep a study undisturbed and on a cluster that changes, print what happened; whether all is as it must be."""
     quiet, disturbed = results / "undisturbed", results / "disturbed"
     began = time.monotonic()
-    sweep(study, data, quiet, results / "undisturbed.log").wait()
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    sweep(study, data, quiet, alone).wait()
     seconds = time.monotonic() - began
     expected = tables(quiet / STUDY["name"])
     trials = expected["trials"].total()
@@ -223,11 +232,11 @@ def campaign(study: Path, data: Path, results: Path, scratch: Path, chance: rand
         cluster.start()
         for name in ("a", "b"):
             cluster.add(name, cpus=1)
-        driver = sweep(study, data, disturbed, results / "disturbed.log", address=cluster.address)
-        kill_after = chance.randint(trials // 6, trials // 3)
+        driver = sweep(study, data, disturbed, cluster.environment)
+        kill_after = chance.randint(trials // 8, trials // 5)
         scene = Scene(
             cluster, driver, disturbed / STUDY["name"], chance.choice("ab"), kill_after,
-            join_after=kill_after + max(1, trials // 10),
+            join_after=kill_after + max(1, trials // 15),
         )  # fmt: skip
         try:
             scene.play()
@@ -273,16 +282,14 @@ def tables(folder: Path) -> dict[str, Counter[str]]:
 
 
 def sweep(
-    study: Path, data: Path, results: Path, log: Path, *, address: str | None = None
+    study: Path, data: Path, results: Path, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Begin a sweep on the cluster with this address; none: on a Ray of its own."""
+    """Begin a sweep, with a log beside its results."""
     command = ["sweep", str(study), "--data", str(data), "--results", str(results)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with log.open("wb") as stream:
+    with results.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "dirtune.cli", *command], stdout=stream, stderr=stream,
-            env=environment | ({"RAY_ADDRESS": address} if address else {}),
-        )  # fmt: skip
+            [sys.executable, "-m", "dirtune.cli", *command], env=environment, stdout=log, stderr=log
+        )
 
 
 def raylet_of(process: subprocess.Popen[bytes], log: Path) -> int:
