@@ -1,13 +1,14 @@
 """A sweep on a Ray cluster that loses a node and gets another one must leave the tables of an undisturbed sweep on one machine.
 
-Run: `.venv/bin/python benchmarks/nodes.py [--trials 30] [--seed 7] [--data DATA] [--results RESULTS]`
+Run: `.venv/bin/python benchmarks/nodes.py [--trials 30] [--nodes 2] [--seed 7] [--data DATA] [--results RESULTS]`
 
 A small study on digits is swept undisturbed once, by a Ray of its own. Then a cluster is started on this machine, of separate
 `ray start` processes with a temporary folder each: a head without CPUs, where the driver runs, and two nodes of one CPU. When
 some trials are recorded, one of the nodes gets SIGKILL in the middle of a trial: its raylet (the process that is the node for
 Ray) and all that the raylet had started. Later a node of two CPUs joins, so that more trials fit at once than when the sweep
 began. The driver is left alone: its sweep must end with exit code 0 and without resuming, the node that joined must have
-recorded trials, and all tables must be those of the undisturbed sweep, compared as in `kills.py`.
+recorded trials, and all tables must be those of the undisturbed sweep, compared as in `kills.py`. With `--nodes 1` the only
+node is lost, and all that lay in its memory.
 
 Printed: what happened and when, the trials that every node recorded, and the verdict; the exit code is 1 on a difference. The
 seed decides which node is killed and after how many trials, not what the machine is doing then. The nodes share the cores of
@@ -42,6 +43,7 @@ from dirtune.results.schema import TABLES
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
 
+NAMES = ("a", "b")
 OBJECT_STORE_BYTES = 150_000_000
 PATIENCE_SECONDS = 300.0  # for a node to start, and for a sweep to record another trial
 LOOK_SECONDS = 0.1
@@ -171,7 +173,7 @@ class Scene:
 
     def play(self) -> None:
         """Watch the sweep until it ends, and disturb it on the way."""
-        self.tell("the sweep begins on two nodes of one CPU, a and b")
+        self.tell(f"the sweep begins; nodes of one CPU: {', '.join([*self.cluster.nodes][1:])}")
         self._play_until(self._is_time_to_kill)
         self._kill()
         self._play_until(lambda: self.recorded >= self.join_after)
@@ -218,7 +220,9 @@ class Scene:
         return found
 
 
-def campaign(study: Path, data: Path, results: Path, scratch: Path, chance: random.Random) -> bool:
+def campaign(
+    study: Path, data: Path, results: Path, scratch: Path, *, nodes: int, chance: random.Random
+) -> bool:
     """Sweep a study undisturbed and on a cluster that changes, print what happened; whether all is as it must be."""
     quiet, disturbed = results / "undisturbed", results / "disturbed"
     began = time.monotonic()
@@ -230,13 +234,13 @@ def campaign(study: Path, data: Path, results: Path, scratch: Path, chance: rand
     cluster = Cluster(scratch)
     try:
         cluster.start()
-        for name in ("a", "b"):
+        for name in NAMES[:nodes]:
             cluster.add(name, cpus=1)
         driver = sweep(study, data, disturbed, cluster.environment)
         kill_after = chance.randint(trials // 8, trials // 5)
         scene = Scene(
-            cluster, driver, disturbed / STUDY["name"], chance.choice("ab"), kill_after,
-            join_after=kill_after + max(1, trials // 15),
+            cluster, driver, disturbed / STUDY["name"], chance.choice(NAMES[:nodes]), kill_after,
+            join_after=kill_after + (max(1, trials // 15) if nodes > 1 else 0),
         )  # fmt: skip
         try:
             scene.play()
@@ -338,6 +342,7 @@ def write_study(file: Path, trials: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--nodes", type=int, choices=(1, 2), default=2)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data", type=Path, help="root with digits; default: ingested anew")
     parser.add_argument(
@@ -353,8 +358,11 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "dirtune.cli", *ingest], check=True)
         results = options.results or scratch / "results"
         results.mkdir(parents=True, exist_ok=True)
-        chance = random.Random(options.seed)
-        sys.exit(0 if campaign(scratch / "nodes.yaml", data, results, scratch, chance) else 1)
+        is_right = campaign(
+            scratch / "nodes.yaml", data, results, scratch,
+            nodes=options.nodes, chance=random.Random(options.seed),
+        )  # fmt: skip
+        sys.exit(0 if is_right else 1)
     finally:
         shutil.rmtree(scratch)
 
