@@ -180,7 +180,8 @@ class Scene:
         self.cluster.add("c", cpus=2)
         self.tell("node c with two CPUs has joined")
         self._play_until(lambda: "c" in self.node_of.values())
-        self.tell("the first trial worker has started on node c")
+        if self.driver.poll() is None:
+            self.tell("the first trial worker has started on node c")
         self._play_until(lambda: self.driver.poll() is not None)
         self.tell(f"the sweep has ended with exit code {self.driver.returncode}")
 
