@@ -79,7 +79,7 @@ class Storage:
         return replace(self, root=self.path(name))
 
     def exists(self, name: str) -> bool:
-        return self._kind(name) != pafs.FileType.NotFound
+        return bool(self._kind(name) != pafs.FileType.NotFound)
 
     def read(self, name: str) -> bytes:
         """The whole content of a file; `FileNotFoundError` if it is not there."""

@@ -43,7 +43,7 @@ def noted_as_outage(
     """A method that notes the failing of the results' storage, in place of raising it; the first one is kept."""
 
     @functools.wraps(method)
-    def noting(self: _E, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+    def noting(self: _E, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return method(self, *args, **kwargs)
         except (OSError, StorageInternalError) as error:
