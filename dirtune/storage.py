@@ -9,21 +9,32 @@ A URL is one that `pyarrow.fs.FileSystem.from_uri` understands. For S3 and what 
 environment (`AWS_ACCESS_KEY_ID`, ...) or the machine, and the place from the URL or the environment:
 `s3://bucket/path?region=eu-west-1`, `s3://bucket/path?scheme=http&endpoint_override=localhost:9000`, `AWS_ENDPOINT_URL`.
 The bucket must exist.
+
+A place may fail for a while: a share that hangs, a server that answers with an error, a disk that is full until somebody makes
+room. Whoever has computed for hours and wants to write the outcome asks for a `patient` storage, which tries again. Others
+are told at once.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds between two tries of a patient storage; each pause is twice the one before."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,11 @@ class Storage:
 
     filesystem: pafs.FileSystem
     root: str
+    patience: float = 0.0  # seconds for which what fails is tried again
+
+    def patient(self, seconds: float) -> Storage:
+        """The same folder, where what fails with `OSError` is tried again for so long; a file that is not there is no failure."""
+        return replace(self, patience=seconds)
 
     @classmethod
     def at(cls, location: str | Path) -> Storage:
@@ -60,25 +76,18 @@ class Storage:
 
     def below(self, name: str) -> Storage:
         """The sub-folder `name`."""
-        return Storage(self.filesystem, self.path(name))
+        return replace(self, root=self.path(name))
 
     def exists(self, name: str) -> bool:
-        return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+        return bool(self._kind(name) != pafs.FileType.NotFound)
 
     def read(self, name: str) -> bytes:
         """The whole content of a file; `FileNotFoundError` if it is not there."""
-        with self.filesystem.open_input_stream(self.path(name)) as stream:
-            return bytes(stream.read())
+        return self._patiently(lambda: self._read(self.path(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Put a whole file in place of whatever was there; after a crash the old or the new one stands, never a part."""
-        path = self.path(name)
-        if self.is_local:
-            _write_local(Path(path), content)
-            return
-        buffer = pa.py_buffer(content)  # what is no bytes fails here: a closed stream is an object
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(buffer)
+        self._patiently(lambda: self._write(self.path(name), content))
 
     def names(self, folder: str = "", *, suffix: str = "") -> list[str]:
         """Names (without the folder) of the files directly inside `folder`, sorted; none if it does not exist."""
@@ -98,21 +107,55 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole folder; nothing happens if it is not there."""
-        kind = self.filesystem.get_file_info(self.path(name)).type
+        self._patiently(lambda: self._remove(name))
+
+    def move(self, name: str, to: str) -> None:
+        """Move a file; on an object store it is copied, then removed."""
+        self._patiently(lambda: self._move(self.path(name), self.path(to)))
+
+    def _entries(self, folder: str) -> Iterator[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
+        return iter(self._patiently(lambda: self.filesystem.get_file_info(selector)))
+
+    def _kind(self, name: str) -> pafs.FileType:
+        return self._patiently(lambda: self.filesystem.get_file_info(self.path(name)).type)
+
+    def _read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def _write(self, path: str, content: bytes) -> None:
+        if self.is_local:
+            _write_local(Path(path), content)
+            return
+        buffer = pa.py_buffer(content)  # what is no bytes fails here: a closed stream is an object
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(buffer)
+
+    def _remove(self, name: str) -> None:
+        kind = self._kind(name)
         if kind == pafs.FileType.Directory:
             self.filesystem.delete_dir(self.path(name))
         elif kind != pafs.FileType.NotFound:
             self.filesystem.delete_file(self.path(name))
 
-    def move(self, name: str, to: str) -> None:
-        """Move a file; on an object store it is copied, then removed."""
+    def _move(self, path: str, to: str) -> None:
         if self.is_local:
-            Path(self.path(to)).parent.mkdir(parents=True, exist_ok=True)
-        self.filesystem.move(self.path(name), self.path(to))
+            Path(to).parent.mkdir(parents=True, exist_ok=True)
+        self.filesystem.move(path, to)
 
-    def _entries(self, folder: str) -> Iterator[pafs.FileInfo]:
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        return iter(self.filesystem.get_file_info(selector))
+    def _patiently(self, act: Callable[[], _T]) -> _T:
+        pause, deadline = FIRST_PAUSE, time.monotonic() + self.patience
+        while True:
+            try:
+                return act()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _with_single_puts(url: str) -> str:

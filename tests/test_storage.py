@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -92,6 +93,41 @@ def test_a_write_without_room_leaves_the_old_file_and_no_rest(tmp_path: Path) ->
     assert done.stdout.strip() == "EFBIG"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert Storage.at(tmp_path).read("x") == b"old"
+
+
+def in_the_way(folder: Path, *, seconds: float) -> threading.Timer:
+    """A file where `folder` should be, so that nothing can be done there, until it is taken away."""
+    folder.write_bytes(b"no folder")
+    timer = threading.Timer(seconds, folder.unlink)
+    timer.start()
+    return timer
+
+
+def test_a_patient_storage_writes_and_reads_when_a_place_that_failed_is_there_again(
+    tmp_path: Path,
+) -> None:
+    plain, patient = Storage.at(tmp_path), Storage.at(tmp_path).patient(60)
+    healed = in_the_way(tmp_path / "a", seconds=0.6)
+    with pytest.raises(FileExistsError):
+        plain.write("a/x", b"1")
+    patient.below("a").write("x", b"1")
+    healed.join()
+    assert plain.read("a/x") == b"1"
+    (tmp_path / "a/x").unlink()
+    (tmp_path / "a").rmdir()
+    healed = in_the_way(tmp_path / "a", seconds=0.6)
+    with pytest.raises(NotADirectoryError):
+        plain.read("a/x")
+    with pytest.raises(FileNotFoundError):  # which is an answer, and no failure
+        patient.read("a/x")
+    healed.join()
+
+
+def test_patience_ends_with_what_failed_last_and_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        Storage.at(tmp_path).patient(0.6).write("a/x", b"1")
+    assert Storage.at(tmp_path).read("a") == b"old"
 
 
 def test_a_url_of_an_unknown_kind_is_refused() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
 @contextmanager
@@ -17,6 +20,9 @@ def ray_session() -> Iterator[None]:
     level, started = logger.level, not ray.is_initialized()
     # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why.
     logger.setLevel(logging.CRITICAL)
+    unhandled = os.environ.get(IGNORED)
+    # The errors of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
+    os.environ[IGNORED] = "1"
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
@@ -25,3 +31,5 @@ def ray_session() -> Iterator[None]:
         logger.setLevel(level)
         if started:
             ray.shutdown()
+        if unhandled is None:
+            os.environ.pop(IGNORED, None)

@@ -16,6 +16,7 @@ from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
 from dirtune.tuning.failures import FROM_THE_START, failed_record, reason
+from dirtune.tuning.outage import noted_as_outage
 from dirtune.tuning.preflight import Plan
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda, Ending
@@ -79,25 +80,29 @@ class Driver:
     tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
     added: int = 0  # trials of further seeds that have become due meanwhile
+    outage: Exception | None = None  # the folder or Optuna's storage has failed
     _running: dict[str, _HandedOut] = field(default_factory=dict)
     _training: set[str] = field(default_factory=set)  # running trials that have a worker
     _crashes_in_a_row: int = 0
 
     @property
     def is_finished(self) -> bool:
-        """Nothing is left to start: the agenda is done, the sweep is asked to end, or workers die one after another."""
+        """Nothing is left to start: the agenda is done, the sweep has to end, or workers die one after another."""
         crashing = self._crashes_in_a_row >= CRASHES_TO_STOP
-        return self.agenda.is_empty or self.watch.reason is not None or crashing
+        ending = self.watch.reason is not None or self.outage is not None
+        return ending or crashing or self.agenda.is_empty
 
     @property
     def is_stopped(self) -> bool:
-        """The sweep is asked to end, and no worker trains any more."""
-        return self.watch.reason is not None and not self._training
+        """The sweep is asked to end, and no worker trains any more; or what they train could not be recorded."""
+        asked = self.watch.reason is not None and not self._training
+        return asked or self.outage is not None
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles what it is given, for a restore of its own that is never used here.
         return {}
 
+    @noted_as_outage
     def look(self) -> None:
         """See whether the sweep has been asked to end."""
         self._see(self.watch.look)
@@ -106,6 +111,7 @@ class Driver:
         """Whether it has been handed out and has not ended."""
         return job.trial_id in self._running
 
+    @noted_as_outage
     def start(self) -> tuple[TrialJob, ...]:
         """The next trial, with those that one worker may train beside it; none if no worker is free or no trial is left."""
         self.look()
@@ -129,12 +135,14 @@ class Driver:
         """The trial has lost its worker, and waits for another."""
         self._training.discard(job.trial_id)
 
+    @noted_as_outage
     def epoch(self, job: TrialJob, result: Mapping[str, Any]) -> None:
         self._crashes_in_a_row = 0
         objective = result.get(OBJECTIVE)
         self.agenda.report(job, result[EPOCH], objective)
         self.view.epoch(job, result[EPOCH], objective)
 
+    @noted_as_outage
     def ended(self, job: TrialJob, result: Mapping[str, Any]) -> None:
         """A trial was recorded by its worker, handed back, or stopped by the scheduler (then it is recorded here)."""
         if result.get(HANDED_BACK):
@@ -151,6 +159,7 @@ class Driver:
             tidy(self.folder, job.trial_id)
         self._finish(job, Ending(status=status, objective=result.get("best_objective")))
 
+    @noted_as_outage
     def crash(self, job: TrialJob, error: BaseException) -> None:
         """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept."""
         record = failed_record(

@@ -23,6 +23,9 @@ import torch.distributed as dist
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
+# Which have no public name: what Ray Train says of a rank that it cannot reach, and the base of all that it says itself.
+from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFailedError
+
 from dirtune.errors import NonFiniteLoss
 from dirtune.results.schema import ErrorClass, TrialRecord
 from dirtune.training.trial import Progress, TrialJob
@@ -104,6 +107,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(failure)
     elif isinstance(error, ControllerError):
         yield from _causes(error.controller_failure)
+    elif isinstance(error, WorkerHealthCheckFailedError):
+        yield from _causes(error.health_check_failure)
     else:
         yield error
 
@@ -116,7 +121,7 @@ def _class_of(error: BaseException) -> ErrorClass:
         return "out_of_memory"
     if isinstance(error, RayActorError) and error.actor_init_failed:
         return "code"  # nothing but imports happens there
-    if isinstance(error, RayError | OSError | dist.DistError):
+    if isinstance(error, RayError | RayTrainError | OSError | dist.DistError):
         return "infrastructure"
     return "infrastructure" if _is_bare(error) and _NO_PEER.search(str(error)) else "code"
 

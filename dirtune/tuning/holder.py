@@ -74,8 +74,11 @@ def held(folder: Storage) -> Iterator[None]:
     finally:
         ended.set()
         beats.join()
-        if (_holder(folder) or mine)["token"] == mine["token"]:
-            folder.remove(HOLDER)
+        with contextlib.suppress(
+            OSError
+        ):  # nobody takes it for a sign of life when it is a minute old
+            if (_holder(folder) or mine)["token"] == mine["token"]:
+                folder.remove(HOLDER)
 
 
 def _beat(folder: Storage, mine: dict[str, Any], ended: threading.Event) -> None:

@@ -69,6 +69,14 @@ class PerArmScheduler(FIFOScheduler):
             self._recall(scheduler, trial, before=result[EPOCH])
             scheduler.on_trial_complete(tune_controller, trial, result)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None in particular: Tune then gives a worker that is free to a trial for which none is starting.
+
+        What is inherited names the trial that has waited longest. If a worker is just starting for it, such as on a node that
+        has joined, Tune gives it the free one and ends the other; where trials are shorter than the start of a worker, the
+        new node would never be used. Nothing is lost, for no trial is ever paused.
+        """
+
     def debug_string(self) -> str:
         return f"one scheduler per arm: {', '.join(sorted(self.by_arm))}"
 

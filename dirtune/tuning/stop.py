@@ -98,7 +98,8 @@ def stoppable(folder: Storage) -> Iterator[StopWatch]:
         with first_is_noticed(signal.SIGINT, signal.SIGTERM) as signalled:
             yield StopWatch(folder, signalled)
     finally:
-        folder.remove(STOP)
+        with contextlib.suppress(OSError):  # the next sweep removes it, too
+            folder.remove(STOP)
 
 
 def _ask(folder: Storage) -> None:

@@ -41,6 +41,7 @@ from dirtune.tuning.jobs import JobMaker
 from dirtune.tuning.liveness import Finding, findings
 from dirtune.tuning.nodes import Node, available_nodes, nodes_of_cluster
 from dirtune.tuning.optuna_studies import optuna_name, recall_searches
+from dirtune.tuning.outage import PATIENCE_SECONDS, refuse_to_go_on
 from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
 from dirtune.tuning.probe import probe_device, probed_estimates
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
@@ -278,19 +279,16 @@ def _complete(
                 curves=functools.partial(recorded_curves, folder, study),
             )  # fmt: skip
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
+            patient = folder.patient(PATIENCE_SECONDS)
             driver = Driver(
-                agenda,
-                folder,
-                view,
-                found.concurrent,
-                manifest.fingerprint,
-                watch,
-                study.study.resources.fuse,
-            )
+                agenda, patient, view, found.concurrent, manifest.fingerprint, watch,
+                fuse=study.study.resources.fuse,
+            )  # fmt: skip
             view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
-                settings = _worker_settings(study, manifest, folder, data)
+                settings = _worker_settings(study, manifest, patient, data)
                 run_with_tune(study, driver, settings, materialise(data, manifest))
+                refuse_to_go_on(folder, driver.outage)
                 compact(folder)
             if agenda.is_empty and not driver.to_retry:
                 folder.remove(HANDOVERS)
@@ -339,5 +337,7 @@ def _optuna_storage(folder: Storage) -> Iterator[str]:
         try:
             yield f"sqlite:///{local}"
         finally:
-            if local.exists():
-                folder.write(OPTUNA, local.read_bytes())
+            # What is lost where this fails, the next sweep makes anew of the records.
+            with contextlib.suppress(OSError):
+                if local.exists():
+                    folder.patient(PATIENCE_SECONDS).write(OPTUNA, local.read_bytes())

@@ -28,6 +28,7 @@ from dirtune.tuning.driver import Driver
 from dirtune.tuning.earlier import earlier_trials
 from dirtune.tuning.reservations import Reservations
 from dirtune.tuning.scheduler import ARM, JOBS, build_scheduler
+from dirtune.tuning.slots import Slots
 from dirtune.tuning.study import ResolvedStudy
 from dirtune.tuning.trainable import ENDED, FAILURE, RESERVATION, RESULTS, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
@@ -46,10 +47,10 @@ def run_with_tune(
         KeyboardInterrupt: the second Ctrl-C; the workers are killed, and what they have written is what `resume` goes on from.
     """
     groups = Reservations(settings.resources, settings.workers) if settings.workers > 1 else None
-    events = _Events(driver, groups)
+    events = _Events(driver, Slots(study, driver.concurrent), groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
-        _tune_settings(driver.concurrent),
+        _tune_settings(),
         handlers_put_back(signal.SIGUSR1),  # Tune leaves its own
     ):
         tuner = tune.Tuner(
@@ -103,8 +104,8 @@ class _Suggestions(Searcher):
 class _Events(tune.Callback):
     """Tune's events, passed on to the driver."""
 
-    def __init__(self, driver: Driver, groups: Reservations | None) -> None:
-        self._driver, self._groups = driver, groups
+    def __init__(self, driver: Driver, slots: Slots, groups: Reservations | None) -> None:
+        self._driver, self._slots, self._groups = driver, slots, groups
         self._trials: list[Trial] = []
 
     def kill_workers(self) -> None:
@@ -117,6 +118,7 @@ class _Events(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
+        self._driver.concurrent = self._slots.now()
         self._driver.look()
 
     def on_trial_start(
@@ -201,11 +203,11 @@ def _trial_name(trial: Trial) -> str:
 
 
 @contextlib.contextmanager
-def _tune_settings(concurrent: int) -> Iterator[None]:
+def _tune_settings() -> Iterator[None]:
     """All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that."""
     settings = {
         # Beside a searcher Tune would start one worker after another; how many trials there are the driver decides.
-        "TUNE_MAX_PENDING_TRIALS_PG": str(concurrent),
+        "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",

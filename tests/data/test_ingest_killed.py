@@ -154,25 +154,6 @@ def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
     assert _content(tmp_path, old) == content
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB: one version of digits fits, two do not."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        # Lazily: a worker of Ray may still have a file open.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @pytest.mark.usefixtures("ray_session")
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import BaseWSGIServer
 
 import dirtune
 from dirtune.config import TrialConfig
@@ -33,10 +36,10 @@ CONFIG: dict[str, Any] = {
 
 
 class Bucket:
-    """An empty bucket, and its URLs."""
+    """An empty bucket, its URLs, and its server, which can be made to fail."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: str, server: BaseWSGIServer) -> None:
+        self.endpoint, self._server = endpoint, server
         self.client = boto3.client(
             "s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1",
             aws_access_key_id="key", aws_secret_access_key="secret",
@@ -48,10 +51,24 @@ class Bucket:
         where = f"region=us-east-1&scheme=http&endpoint_override={self.endpoint}"
         return f"s3://key:secret@{BUCKET}/{path}?{where}"
 
+    @contextmanager
+    def unavailable(self) -> Iterator[None]:
+        """Every request is answered with an error of the server."""
+        app, self._server.app = self._server.app, _unavailable
+        try:
+            yield
+        finally:
+            self._server.app = app
+
     def parts(self, key: str) -> int:
         """In how many parts a file was uploaded; 0: in one request. S3 says so in the ETag."""
         tag = self.client.head_object(Bucket=BUCKET, Key=key)["ETag"].strip('"')
         return int(tag.partition("-")[2] or 0)
+
+
+def _unavailable(_: object, start: Callable[..., object]) -> Iterable[bytes]:
+    start("503 Slow Down", [("Content-Length", "0")])
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +78,8 @@ def bucket() -> Iterator[Bucket]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield Bucket(f"{host}:{port}")
+        assert server._server is not None
+        yield Bucket(f"{host}:{port}", server._server)
     finally:
         server.stop()
 
@@ -126,6 +144,21 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(
         content = storage.read("x") if names else b""
         assert names in ([], ["x"])
         assert content in (b"", b"a" * 12_000_000, b"b" * 12_000_000)
+
+
+def test_a_server_that_answers_with_errors_for_a_while_costs_a_patient_storage_nothing(
+    storage: Storage, bucket: Bucket
+) -> None:
+    storage.write("x", b"old")
+    with bucket.unavailable():
+        with pytest.raises(OSError, match="x"):
+            storage.write("x", b"new")
+        written = threading.Thread(target=storage.patient(60).write, args=("x", b"new"))
+        written.start()
+        written.join(timeout=1.0)
+        assert written.is_alive()
+    written.join()
+    assert storage.read("x") == b"new"
 
 
 @pytest.fixture(scope="module")

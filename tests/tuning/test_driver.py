@@ -174,6 +174,20 @@ def test_what_a_trial_raised_is_kept_as_text_and_gone_when_it_is_complete(driver
     assert not Path(file).exists()
 
 
+def test_a_record_that_cannot_be_written_ends_the_sweep_and_raises_nothing(driver: Driver) -> None:
+    first, second = started(driver), started(driver)
+    Path(driver.folder.path()).mkdir(parents=True, exist_ok=True)
+    Path(driver.folder.path("results")).write_bytes(b"no folder")
+    driver.crash(first, ActorDiedError())
+    assert isinstance(driver.outage, NotADirectoryError)
+    assert driver.is_finished
+    assert driver.is_stopped  # also what trains now could not be recorded
+    driver.ended(second, {"status": "complete", "best_objective": 1.0})
+    assert driver.start() is None
+    driver.folder.remove("results")
+    assert recorded(driver.folder) == {}
+
+
 def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(
     driver: Driver,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dirtune.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.driver import Silent
 from dirtune.tuning.tune_run import WORKER_RESTARTS
-from tests.tuning.sweeps import STUDY, rows
+from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
 
@@ -37,6 +38,35 @@ class Killer(Silent):
             return
         self.times -= 1
         os.kill(int(str(progress.trial["worker"]).split("/")[1]), signal.SIGKILL)
+
+
+class RankKiller(Silent):
+    """Kills one rank of the group that trains the arm `conr`, once, in the third epoch of its trial."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder, self.rank = Storage.at(folder), rank
+        self.epochs: list[tuple[str, int]] = []
+        self.groups: list[frozenset[int]] = []
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        self.epochs.append((job.arm, epoch))
+        progress = read_progress(self.folder, job.trial_id)
+        if job.arm == "conr" and progress is not None:
+            first = int(str(progress.trial["worker"]).split("/")[1])
+            ranks = [first, *processes_like(first)]
+            self.groups.append(frozenset(ranks))
+            if epoch == 2 and len(set(self.groups)) == 1:
+                assert len(ranks) == 2
+                threading.Timer(0.1, os.kill, (ranks[self.rank], signal.SIGKILL)).start()
+
+
+def processes_like(pid: int) -> list[int]:
+    """The other children of the same raylet that Ray gives the same title."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    children = Path(f"/proc/{parent}/task").glob("*/children")
+    siblings = {int(each) for file in children for each in file.read_text().split()} - {pid}
+    title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [each for each in siblings if Path(f"/proc/{each}/cmdline").read_bytes() == title]
 
 
 def failures(results: Path) -> list[list[Any]]:
@@ -77,6 +107,29 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
     told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db")
     assert [trial.state.name for trial in told.trials] == ["FAIL", "COMPLETE"]
     assert told.trials[0].params == told.trials[1].params
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.soak)])
+def test_a_group_that_loses_a_rank_starts_again_from_the_checkpoint_and_nothing_else_changes(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str], rank: int
+) -> None:
+    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 5}}
+    resources = {"workers": 2, "checkpoint_seconds": 0}
+    path = study_file(base=base, seeds=[0], resources=resources)
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    view = RankKiller(killed / "tiny", rank)
+    summary = dirtune.sweep(path, data=digits, results=killed, view=view)
+    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
+    before, after = dict.fromkeys(view.groups)  # the second group has other processes
+    assert not before & after
+    assert [epoch for arm, epoch in view.epochs if arm == "vanilla"] == [1, 2, 3, 4, 5]
+    goes_on = [epoch for arm, epoch in view.epochs if arm == "conr"]
+    # Where the checkpoint of the third epoch was written before the rank died, nobody has told of that epoch.
+    assert goes_on in ([1, 2, 3, 4, 5], [1, 2, 4, 5])
+    dirtune.sweep(path, data=digits, results=undisturbed)
+    pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
+    sql = "select arm, epoch, name, value from epochs join trials using (trial_id) order by all"
+    pd.testing.assert_frame_equal(rows(sql, killed), rows(sql, undisturbed), check_exact=True)
 
 
 def test_a_failure_of_the_trial_itself_is_run_again_only_when_asked_for(

@@ -18,6 +18,10 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
@@ -68,6 +72,19 @@ CASES: dict[str, tuple[BaseException, str]] = {
         raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory",
     ),
     "one rank dead": (raised_on_ranks(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
+    "a rank that is not reached, because it died": (
+        raised_on_ranks(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
+        "infrastructure",
+    ),
+    "a rank that is not reached, because the memory monitor killed it": (
+        raised_on_ranks(WorkerHealthCheckFailedError("no answer", OutOfMemoryError(PRESSURE))),
+        "out_of_memory",
+    ),
+    "an answer of a rank that cannot be read": (
+        raised_on_ranks(WorkerHealthCheckFailedError("no answer", raised_in_a_task(TypeError("pickle")))),
+        "code",
+    ),
+    "a group that does not start": (WorkerGroupStartupTimeoutError(2), "infrastructure"),
     "one rank's mistake": (raised_on_ranks(KeyError("x"), RuntimeError("odd")), "code"),
     "the group's controller": (raised_in_a_task(ControllerError(ActorDiedError())), "infrastructure"),
     "nobody knows": (RuntimeError("the worker died"), "code"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dirtune.results.schema import TUNING
 from dirtune.training.trial import TrialJob
@@ -73,6 +73,20 @@ def halved(values: list[float]) -> Iterator[str]:
     """Asynchronous halving at one rung: stop what is worse than the median of those that came before."""
     for position, value in enumerate(values):
         yield STOP if position and value > median(values[:position]) else CONTINUE
+
+
+class Waiting:
+    """What a scheduler sees of a Tune that has one trial without a worker."""
+
+    def get_trials(self) -> list[Trial]:
+        return [Trial("trial_worker", config={ARM: "conr"}, stub=True)]
+
+
+def test_no_trial_is_named_to_which_tune_would_give_a_free_worker_although_one_is_starting_for_it() -> (
+    None
+):
+    assert FIFOScheduler().choose_trial_to_run(Waiting()) is not None
+    assert build_scheduler(study()).choose_trial_to_run(Waiting()) is None
 
 
 def test_every_arm_is_halved_as_if_it_were_alone(running: Running) -> None:

@@ -1,0 +1,372 @@
+"""A sweep on a Ray cluster that loses a node and gets another one must leave the tables of an undisturbed sweep on one machine.
+
+Run: `.venv/bin/python benchmarks/nodes.py [--trials 30] [--nodes 2] [--seed 7] [--data DATA] [--results RESULTS]`
+
+A small study on digits is swept undisturbed once, by a Ray of its own. Then a cluster is started on this machine, of separate
+`ray start` processes with a temporary folder each: a head without CPUs, where the driver runs, and two nodes of one CPU. When
+some trials are recorded, one of the nodes gets SIGKILL in the middle of a trial: its raylet (the process that is the node for
+Ray) and all that the raylet had started. Later a node of two CPUs joins, so that more trials fit at once than when the sweep
+began. The driver is left alone: its sweep must end with exit code 0 and without resuming, the node that joined must have
+recorded trials, and all tables must be those of the undisturbed sweep, compared as in `kills.py`. With `--nodes 1` the only
+node is lost, and all that lay in its memory.
+
+Printed: what happened and when, the trials that every node recorded, and the verdict; the exit code is 1 on a difference. The
+seed decides which node is killed and after how many trials, not what the machine is doing then. The nodes share the cores of
+this machine, so that the times say nothing about a cluster's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kills import WORKER_TITLE, children_by_parent, command_of, differences, rows_of
+
+from dirtune.results.schema import TABLES
+from dirtune.results.store import read_table
+from dirtune.storage import Storage
+
+NAMES = ("a", "b")
+OBJECT_STORE_BYTES = 150_000_000
+PATIENCE_SECONDS = 300.0  # for a node to start, and for a sweep to record another trial
+LOOK_SECONDS = 0.1
+CONTRASTIVE: dict[str, Any] = {
+    "conr": {"conr": {"beta": 0.1, "omega": 3.0}},
+    "accon": {"accon": {"gamma": 0.1}},
+    "ranksim": {"ranksim": {}},
+}
+STUDY: dict[str, Any] = {
+    "name": "nodes",
+    "question": "Do the tables of a sweep depend on the nodes that it has lost?",
+    "reference": "vanilla",
+    "base": {
+        "data": {"name": "digits"},
+        "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
+        "recipe": {"epochs": 3, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
+    },
+    "resources": {"checkpoint_seconds": 0},
+}
+ARMS: dict[str, Any] = {
+    "vanilla": {},
+    "projection": {"model": {"projection_dim": 8}},
+    "mse": {"loss": {"name": "mse"}},
+    **{
+        name: {"model": {"projection_dim": 8}, "terms": terms}
+        for name, terms in CONTRASTIVE.items()
+    },
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One `ray start`, and the raylet that it has started."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    raylet: int
+
+    @property
+    def family(self) -> list[int]:
+        """The raylet and all that it has started."""
+        return [self.raylet, *descendants(self.raylet)]
+
+    @property
+    def trial_workers(self) -> list[int]:
+        return [pid for pid in self.family if command_of(pid).startswith(WORKER_TITLE)]
+
+
+@dataclass
+class Cluster:
+    """A head without CPUs and the nodes that have joined it, all on this machine's loopback.
+
+    Args:
+        scratch: an empty folder with a short name, for the name of a socket is limited to 107 characters.
+    """
+
+    scratch: Path
+    nodes: dict[str, Node] = field(default_factory=dict)
+    address: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of everyone on this cluster. With a token of its own, for the head would ask for that of the user if there is one."""
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.scratch / "token")}
+        return {**os.environ, **token, "RAY_ADDRESS": self.address}
+
+    def start(self) -> None:
+        (self.scratch / "token").write_text(secrets.token_hex(32))
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        self._add("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+
+    def add(self, name: str, *, cpus: int) -> None:
+        self._add(name, f"--address={self.address}", f"--num-cpus={cpus}")
+
+    def _add(self, name: str, *options: str) -> None:
+        command = [
+            str(Path(sys.executable).parent / "ray"), "start", "--block", *options,
+            "--node-ip-address=127.0.0.1", f"--temp-dir={self.scratch / name}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats",
+            f"--dashboard-agent-listen-port={free_port()}",
+        ]  # fmt: skip
+        log = self.scratch / f"{name}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True,
+            )  # fmt: skip
+        self.nodes[name] = Node(name, process, -1)  # to be ended, whatever comes
+        self.nodes[name] = Node(name, process, raylet_of(process, log))
+
+    def kill(self, name: str) -> None:
+        """End a node at once, and all that belongs to it."""
+        node = self.nodes[name]
+        kill_all(node.family)
+        node.process.wait(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        for node in reversed(self.nodes.values()):
+            left = [node.process.pid, *descendants(node.process.pid)]
+            node.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.process.wait(20)
+            kill_all(left)
+            node.process.wait()
+
+
+@dataclass
+class Scene:
+    """What happens to one sweep.
+
+    Args:
+        folder: the study's.
+        kill_after: trials that are recorded when a node is killed.
+        join_after: and when another one joins.
+    """
+
+    cluster: Cluster
+    driver: subprocess.Popen[bytes]
+    folder: Path
+    victim: str
+    kill_after: int
+    join_after: int
+    events: list[tuple[float, str, int]] = field(default_factory=list)
+    node_of: dict[int, str] = field(default_factory=dict)  # by trial worker
+    interrupted: list[str] = field(default_factory=list)  # trials
+    _began: float = field(default_factory=time.monotonic)
+
+    def play(self) -> None:
+        """Watch the sweep until it ends, and disturb it on the way."""
+        self.tell(f"the sweep begins; nodes of one CPU: {', '.join([*self.cluster.nodes][1:])}")
+        self._play_until(self._is_time_to_kill)
+        self._kill()
+        self._play_until(lambda: self.recorded >= self.join_after)
+        self.cluster.add("c", cpus=2)
+        self.tell("node c with two CPUs has joined")
+        self._play_until(lambda: "c" in self.node_of.values())
+        if self.driver.poll() is None:
+            self.tell("the first trial worker has started on node c")
+        self._play_until(lambda: self.driver.poll() is not None)
+        self.tell(f"the sweep has ended with exit code {self.driver.returncode}")
+
+    def tell(self, what: str) -> None:
+        self.events.append((time.monotonic() - self._began, what, self.recorded))
+
+    @property
+    def recorded(self) -> int:
+        return len(list(self.folder.glob("results/trials/*.parquet")))
+
+    def _play_until(self, is_time: Any) -> None:
+        before, since = self.recorded, time.monotonic()
+        while not is_time() and self.driver.poll() is None:
+            if self.recorded > before:
+                before, since = self.recorded, time.monotonic()
+            if time.monotonic() - since > PATIENCE_SECONDS:
+                raise TimeoutError(f"no trial was recorded for {PATIENCE_SECONDS:.0f} s")
+            for name, node in self.cluster.nodes.items():
+                self.node_of |= dict.fromkeys(node.trial_workers, name)
+            time.sleep(LOOK_SECONDS)
+
+    def _is_time_to_kill(self) -> bool:
+        return self.recorded >= self.kill_after and bool(self._running_on(self.victim))
+
+    def _kill(self) -> None:
+        self.interrupted = self._running_on(self.victim)
+        self.cluster.kill(self.victim)
+        self.tell(f"node {self.victim} is killed in the middle of {len(self.interrupted)} trial")
+
+    def _running_on(self, name: str) -> list[str]:
+        """Trials that have finished an epoch and not yet all, on a node."""
+        found = []
+        for file in self.folder.glob("trials/*/progress.json"):
+            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                pid = pid_of(json.loads(file.read_text())["trial"]["worker"])
+                found += [file.parent.name] if self.node_of.get(pid) == name else []
+        return found
+
+
+def campaign(
+    study: Path, data: Path, results: Path, scratch: Path, *, nodes: int, chance: random.Random
+) -> bool:
+    """Sweep a study undisturbed and on a cluster that changes, print what happened; whether all is as it must be."""
+    quiet, disturbed = results / "undisturbed", results / "disturbed"
+    began = time.monotonic()
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    sweep(study, data, quiet, alone).wait()
+    seconds = time.monotonic() - began
+    expected = tables(quiet / STUDY["name"])
+    trials = expected["trials"].total()
+    cluster = Cluster(scratch)
+    try:
+        cluster.start()
+        for name in NAMES[:nodes]:
+            cluster.add(name, cpus=1)
+        driver = sweep(study, data, disturbed, cluster.environment)
+        kill_after = chance.randint(trials // 8, trials // 5)
+        scene = Scene(
+            cluster, driver, disturbed / STUDY["name"], chance.choice(NAMES[:nodes]), kill_after,
+            join_after=kill_after + (max(1, trials // 15) if nodes > 1 else 0),
+        )  # fmt: skip
+        try:
+            scene.play()
+        finally:
+            driver.kill()
+            driver.wait()
+    finally:
+        cluster.close()
+    print(f"undisturbed: {trials} trials in {seconds:.0f} s")
+    return show(scene, list(found_wrong(scene, expected)))
+
+
+def found_wrong(scene: Scene, expected: dict[str, Counter[str]]) -> Iterator[str]:
+    """One sentence for everything that is not as it must be."""
+    if scene.driver.returncode:
+        yield f"the sweep ended with exit code {scene.driver.returncode}"
+    if not scene.interrupted:
+        yield "no node was killed in the middle of a trial"
+    if not recorded_by_node(scene)["c"]:
+        yield "the node that joined has recorded no trial"
+    yield from differences(expected, tables(scene.folder))
+
+
+def show(scene: Scene, wrong: list[str]) -> bool:
+    print(f"{'seconds':>8} {'recorded':>9}  event")
+    for seconds, what, recorded in scene.events:
+        print(f"{seconds:>8.1f} {recorded:>9}  {what}")
+    by_node = recorded_by_node(scene)
+    print("trials recorded by", ", ".join(f"{name}: {by_node[name]}" for name in sorted(by_node)))
+    print("DIFFERENT" if wrong else "all tables are equal to the undisturbed ones, bit for bit")
+    for sentence in wrong:
+        print(sentence)
+    return not wrong
+
+
+def recorded_by_node(scene: Scene) -> Counter[str]:
+    workers = read_table(Storage.at(scene.folder), "trials", columns=["worker"])["worker"]
+    return Counter(scene.node_of.get(pid_of(worker), "?") for worker in workers.to_pylist())
+
+
+def tables(folder: Path) -> dict[str, Counter[str]]:
+    return {table: rows_of(Storage.at(folder), table) for table in TABLES}
+
+
+def sweep(
+    study: Path, data: Path, results: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Begin a sweep, with a log beside its results."""
+    command = ["sweep", str(study), "--data", str(data), "--results", str(results)]
+    with results.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dirtune.cli", *command], env=environment, stdout=log, stderr=log
+        )
+
+
+def raylet_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The raylet of a `ray start`, once it says that it is up."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "Ray runtime started" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"a node does not start: {log.read_text()}")
+        time.sleep(LOOK_SECONDS)
+    pids = descendants(process.pid)
+    return next(pid for pid in pids if command_of(pid).split(" ")[0].endswith("/raylet"))
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, theirs, and so on."""
+    by_parent, found = children_by_parent(), [pid]
+    for each in found:
+        found += by_parent.get(each, [])
+    return found[1:]
+
+
+def kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pid_of(worker: str) -> int:
+    return int(worker.rsplit("/", 1)[1])
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def write_study(file: Path, trials: int) -> None:
+    """As many arms as are seeds for each; 30 trials are six arms with five seeds."""
+    names = list(ARMS)[: max(2, min(len(ARMS), trials // 2))]
+    seeds = list(range(-(-trials // len(names))))
+    study = {**STUDY, "seeds": seeds, "arms": {name: ARMS[name] for name in names}}
+    file.write_text(yaml.safe_dump(study))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--nodes", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--data", type=Path, help="root with digits; default: ingested anew")
+    parser.add_argument(
+        "--results", type=Path, help="an empty folder to keep; default: none is kept"
+    )
+    options = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # short: sockets lie in there
+    try:
+        write_study(scratch / "nodes.yaml", options.trials)
+        data = options.data or scratch / "data"
+        if options.data is None:
+            ingest = ["ingest", "digits", "--data", str(data)]
+            subprocess.run([sys.executable, "-m", "dirtune.cli", *ingest], check=True)
+        results = options.results or scratch / "results"
+        results.mkdir(parents=True, exist_ok=True)
+        is_right = campaign(
+            scratch / "nodes.yaml", data, results, scratch,
+            nodes=options.nodes, chance=random.Random(options.seed),
+        )  # fmt: skip
+        sys.exit(0 if is_right else 1)
+    finally:
+        shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()
