@@ -198,6 +198,8 @@ def summary_text(summary: SweepSummary) -> str:
     text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
     if summary.stopped is not None:
         text += f"\nStopped by {summary.stopped} when every running trial had finished its epoch."
+    if summary.halved:
+        text += f"\n{summary.halved} trials ran out of memory and started again with half the rows at a time."
     if summary.crashed:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."

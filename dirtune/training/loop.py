@@ -28,6 +28,7 @@ from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
 from dirtune.training.map_evaluation import MAPS_AT_ONCE, assess_maps
 from dirtune.training.map_objective import map_bins
+from dirtune.training.memory import naming_the_batch
 from dirtune.training.numerics import autocast, for_steps, laid_out
 from dirtune.training.objective import Loss, LossMeans, stacked_views
 from dirtune.training.smoothing import update_smoothing
@@ -43,6 +44,7 @@ def epochs(training: Training) -> Iterator[Training]:
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
+        OutOfMemory: memory ran out in a step; names its batch.
     """
     for stage in stages(training.config):
         if training.epoch >= stage.end:
@@ -144,8 +146,9 @@ def _train_epoch(
     training: Training, model: torch.nn.Module, sample_weights: Tensor
 ) -> dict[str, float]:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    for loss in _steps(training, model, sample_weights):
-        means.add(loss)
+    with naming_the_batch(training, means):
+        for loss in _steps(training, model, sample_weights):
+            means.add(loss)
     values = means.values() | training.loss.learned()
     rate = training.stage.rate(epoch)
     return {**{f"train/{name}": value for name, value in values.items()}, "learning_rate": rate}

@@ -50,6 +50,16 @@ class TrialJob:
     trial_id: str
     config: TrialConfig
     code_version: str = ""
+    accumulation: int | None = None
+    """Micro-batches of a batch, where memory asks for more than the configuration says; no part of its identity."""
+
+    @property
+    def as_run(self) -> TrialConfig:
+        """The configuration with the micro-batches that it is run with."""
+        if self.accumulation is None:
+            return self.config
+        recipe = self.config.recipe.model_copy(update={"accumulation": self.accumulation})
+        return self.config.model_copy(update={"recipe": recipe})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +136,7 @@ class TrialRun:
         self._checkpointed_at = time.perf_counter()
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
-        self.training = begin(job.config, data, ranks, vocabulary)
+        self.training = begin(job.as_run, data, ranks, vocabulary)
         self._continue()
         self._epochs = epochs(self.training)
         if ranks.is_first:
@@ -223,6 +233,7 @@ class TrialRun:
             "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
             "replicate": job.replicate, "seed": job.config.seed,
             "epochs_planned": job.config.epochs_planned, "epochs_run": training.epoch,
+            "accumulation_used": training.config.recipe.accumulation,
             "best_epoch": training.best_epoch or None, "objective": training.best_objective,
             "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from dirtune.errors import OutOfMemory
 from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
-from dirtune.tuning.failures import FROM_THE_START, failed_record, reason
+from dirtune.tuning.failures import FROM_THE_START, failed_record, memory_failure
+from dirtune.tuning.halving import as_decided, halve
 from dirtune.tuning.preflight import Plan
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.stop import StopWatch
+from dirtune.tuning.study import Resources
 from dirtune.tuning.trainable import FAILURE, HANDED_BACK
 
 CRASHES_TO_STOP = 3
@@ -32,6 +35,8 @@ class View(Protocol):
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None: ...
 
     def ended(self, job: TrialJob, ending: Ending) -> None: ...
+
+    def halved(self, job: TrialJob, reason: str) -> None: ...
 
     def further(self, jobs: Sequence[TrialJob]) -> None: ...
 
@@ -48,6 +53,9 @@ class Silent:
         """Nothing."""
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
+        """Nothing."""
+
+    def halved(self, job: TrialJob, reason: str) -> None:
         """Nothing."""
 
     def further(self, jobs: Sequence[TrialJob]) -> None:
@@ -67,10 +75,12 @@ class Driver:
     concurrent: int
     fingerprint: str  # of the data
     watch: StopWatch
+    resources: Resources = Resources()  # noqa: RUF009 - frozen
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
     tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
+    halved: set[str] = field(default_factory=set)  # ran out of memory and ran again
     added: int = 0  # trials of further seeds that have become due meanwhile
     _running: dict[str, datetime] = field(default_factory=dict)  # when a trial was handed out
     _training: set[str] = field(default_factory=set)  # running trials that have a worker
@@ -80,7 +90,9 @@ class Driver:
     def is_finished(self) -> bool:
         """Nothing is left to start: the agenda is done, the sweep is asked to end, or workers die one after another."""
         crashing = self._crashes_in_a_row >= CRASHES_TO_STOP
-        return self.agenda.is_empty or self.watch.reason is not None or crashing
+        may_return = bool(self._running and self.resources.memory_retries)
+        is_done = self.agenda.is_empty and not may_return
+        return is_done or self.watch.reason is not None or crashing
 
     @property
     def is_stopped(self) -> bool:
@@ -101,9 +113,10 @@ class Driver:
         if self.is_finished or len(self._running) >= self.concurrent:
             return None
         job = self.agenda.next()  # only now: Optuna shall know as much as it can
-        if job is not None:
-            self._running[job.trial_id] = datetime.now(UTC)
-        return job
+        if job is None:
+            return None
+        self._running[job.trial_id] = datetime.now(UTC)
+        return as_decided(self.folder, job)
 
     def training(self, job: TrialJob) -> None:
         """A worker has taken the trial."""
@@ -136,9 +149,16 @@ class Driver:
         self._finish(job, Ending(status=status, objective=result.get("best_objective")))
 
     def crash(self, job: TrialJob, error: BaseException) -> None:
-        """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept."""
+        """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept.
+
+        One that ran out of memory is run again, with smaller micro-batches, where the study allows that.
+        """
+        progress = read_progress(self.folder, job.trial_id)
+        too_large = memory_failure(error, job, progress)
+        if too_large is not None and self._is_halved(job, too_large):
+            return
         record = failed_record(
-            job, read_progress(self.folder, job.trial_id), error,
+            job, progress, error,
             fingerprint=self.fingerprint, begun=self._running[job.trial_id],
         )  # fmt: skip
         write_record(self.folder, record)
@@ -151,9 +171,19 @@ class Driver:
         if record.trial["error_class"] == "infrastructure":
             self.to_retry.add(job.trial_id)
             self.agenda.lose(job)
-        self.crashed[job.trial_id] = reason(error)
+        self.crashed[job.trial_id] = str(record.trial["error"])
         self._crashes_in_a_row += 1
         self._finish(job, Ending(status="failed", objective=None))
+
+    def _is_halved(self, job: TrialJob, error: OutOfMemory) -> bool:
+        again = halve(self.folder, job, error, self.resources)
+        if again is None:
+            return False
+        self._release(job)
+        self.halved.add(job.trial_id)
+        self.agenda.again(again)
+        self.view.halved(again, str(error))
+        return True
 
     def _see(self, look: Callable[[], None]) -> None:
         before = self.watch.reason

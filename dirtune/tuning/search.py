@@ -110,6 +110,10 @@ class Agenda:
         self._enqueue(due)
         return due
 
+    def again(self, job: TrialJob) -> None:
+        """A trial that was handed out has not ended: it starts once more, before all others."""
+        self._queue.appendleft(job)
+
     def lose(self, job: TrialJob) -> None:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""
         if job.arm in self.searches:

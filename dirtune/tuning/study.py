@@ -46,6 +46,10 @@ class Resources(Frozen):
     """Most trials at once; none: as many as the cluster holds."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial."""
+    memory_retries: int = Field(default=0, ge=0, le=3)
+    """How often a trial whose batch does not fit into memory starts again with half the rows at a time; 0: it has failed.
+    The batches and steps stay; batch normalisation and terms that compare pairs see fewer rows. No part of a trial's
+    identity: what was used is recorded as `accumulation_used`."""
 
     @field_validator("gpus")
     @classmethod

@@ -67,6 +67,7 @@ class SweepSummary:
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
     crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
+    halved: int = 0  # trials that ran out of memory and ran again with smaller micro-batches
     tracebacks: Sequence[str] = ()  # files, of those of them whose own code raised
     left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
     stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
@@ -259,7 +260,9 @@ def _complete(
                 curves=functools.partial(recorded_curves, folder, study),
             )  # fmt: skip
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
-            driver = Driver(agenda, folder, view, found.concurrent, manifest.fingerprint, watch)
+            driver = Driver(
+                agenda, folder, view, found.concurrent, manifest.fingerprint, watch, study.study.resources
+            )  # fmt: skip
             view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, folder, data)
@@ -270,7 +273,7 @@ def _complete(
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        tracebacks=driver.tracebacks,
+        halved=len(driver.halved), tracebacks=driver.tracebacks,
         left=max(
             0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run
         ) + len(driver.to_retry),

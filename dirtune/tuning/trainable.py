@@ -6,13 +6,15 @@ trial's own files (`dirtune.training.trial`), so that Tune's are empty.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
+import torch
 from ray import tune
 
 from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.failures import CodeError, error_class
+from dirtune.tuning.failures import final_failure
 from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, JOB, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
@@ -39,10 +41,11 @@ class TrialWorker(tune.Trainable):
         try:
             return _for_tune(self._stepped())
         except Exception as error:
-            if error_class(error) != "code":
+            failure = final_failure(error)
+            if failure is None:
                 raise  # Tune tries again on another worker
-            self._give_up()
-            return {"done": True, FAILURE: CodeError.of(error)}
+        self._give_up()  # only here, where the error no longer holds the tensors of its frames
+        return {"done": True, FAILURE: failure}
 
     def _stepped(self) -> StepResult:
         worker = self._started_worker()
@@ -55,6 +58,8 @@ class TrialWorker(tune.Trainable):
         """Forget the worker: after an exception nobody knows what it holds; the next trial gets a new one."""
         self.cleanup()
         self._worker = self._next = None
+        gc.collect()
+        torch.cuda.empty_cache()  # for trials that share the GPU; without one nothing happens
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
