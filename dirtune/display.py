@@ -43,6 +43,7 @@ def plan_table(plan: Plan) -> Table:
     table.caption = Text(
         f"{plan.total} trials ({of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
+        + (f"\n{plan.crowding}" if plan.crowding else "")
         + _time_of_study(plan.forecast)
         + _further_seeds(study)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())

@@ -12,7 +12,8 @@ holds the means over an image's labelled pixels, because the pixels of a trial w
 Version 2 has `component` in `predictions`. It is null for labels of one dimension, the only ones of version 1, so that files
 of version 1, which lack the column, read as what they are. Version 3 has `error_class` in `trials`. It is null where a trial
 has not failed, and in files of older versions, of which every failed trial had a loss that was not finite. Version 4 has
-`accumulation_used`, which is null in older files: their trials ran with the micro-batches of their configuration.
+`accumulation_used`, which is null in older files: their trials ran with the micro-batches of their configuration; and
+`device_memory_bytes`, null there, too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ TRIALS = pa.schema(
         "seconds_overhead": pa.float64(),  # from the worker being free for this trial to its record, less the above
         "samples_per_second": pa.float64(),  # training samples over seconds_train + seconds_data
         "peak_memory_bytes": pa.int64(),  # device memory on CUDA, resident set of the process on CPU
+        "device_memory_bytes": pa.int64(),  # all that a GPU has; null on CPU
         "device": pa.string(),
         "workers": pa.int64(),
         "worker": pa.string(),  # host and process that ran it

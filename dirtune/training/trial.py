@@ -239,6 +239,7 @@ class TrialRun:
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
             "peak_memory_bytes": _peak_memory(device),
+            "device_memory_bytes": _device_memory(device),
             "device": _device_name(device), "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
             "sample_order_digest": training.order_digest,
@@ -266,6 +267,12 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return None
 
 
 def _device_name(device: torch.device) -> str:

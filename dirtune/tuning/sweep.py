@@ -31,6 +31,7 @@ from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
+from dirtune.tuning.crowding import crowding
 from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.files import find_study, is_file_name
@@ -105,6 +106,7 @@ def plan(
         forecast=forecast(
             claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent
         ),
+        crowding=crowding(claim.study, results),
         findings=_findings(claim, Storage.at(data)) if liveness else None,
     )
 

@@ -6,12 +6,11 @@ trial's own files (`dirtune.training.trial`), so that Tune's are empty.
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
-import torch
 from ray import tune
 
+from dirtune.data.residency import give_freed_memory_back
 from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.failures import final_failure
@@ -58,8 +57,7 @@ class TrialWorker(tune.Trainable):
         """Forget the worker: after an exception nobody knows what it holds; the next trial gets a new one."""
         self.cleanup()
         self._worker = self._next = None
-        gc.collect()
-        torch.cuda.empty_cache()  # for trials that share the GPU; without one nothing happens
+        give_freed_memory_back()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
