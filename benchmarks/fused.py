@@ -11,7 +11,6 @@ one of K steps. The gain is the time of K trials apart over that of K trials fus
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle, islice
@@ -20,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
-
 from training import configuration, measured, synthetic
+
 from dirtune.config import TrialConfig, merged
 from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit
 from dirtune.data.images import encode
 from dirtune.data.streamed import InMemory, StreamedSplit
 from dirtune.frozen import read
-from dirtune.training.fused import Feed, batches_key
+from dirtune.training.fused import batches_key, share_batches
 from dirtune.training.loop import first_steps
 from dirtune.training.state import Training, begin
 
@@ -67,9 +66,8 @@ def trials(encoder: str, batch: int, count: int) -> list[TrialConfig]:
 def steps(trainings: list[Training], *, fused: bool) -> Iterator[None]:
     """Rounds of one step of each training, epoch after epoch."""
     while True:
-        feed = Feed(Counter(training.epoch + 1 for training in trainings)) if fused else None
-        for training in trainings:
-            training.feed = feed
+        if fused:
+            share_batches(trainings)
         yield from (None for _ in zip(*map(first_steps, trainings), strict=True))
 
 

@@ -43,6 +43,7 @@ def plan_table(plan: Plan) -> Table:
     table.caption = Text(
         f"{plan.total} trials ({of_recorded(plan)}), {plan.concurrent} at once; each "
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
+        + (f"\n{plan.crowding}" if plan.crowding else "")
         + _time_of_study(plan.forecast)
         + _further_seeds(study)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
@@ -198,6 +199,8 @@ def summary_text(summary: SweepSummary) -> str:
     text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
     if summary.stopped is not None:
         text += f"\nStopped by {summary.stopped} when every running trial had finished its epoch."
+    if summary.halved:
+        text += f"\n{summary.halved} trials ran out of memory and started again with half the rows at a time."
     if summary.crashed:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."

@@ -58,3 +58,14 @@ class NonFiniteLoss(TrialFailure):
 
     def __reduce__(self) -> tuple[type[NonFiniteLoss], tuple[str, int, int]]:
         return type(self), (self.term, self.epoch, self.step)
+
+
+class OutOfMemory(TrialFailure):
+    """A training step needed more memory than there was; `said` is one sentence that names its batch."""
+
+    def __init__(self, said: str, epoch: int) -> None:
+        self.said, self.epoch = said, epoch
+        super().__init__(said)
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int]]:
+        return type(self), (self.said, self.epoch)

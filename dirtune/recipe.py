@@ -111,3 +111,13 @@ class Recipe(Frozen):
     def micro_batch(self) -> int:
         """Samples, over all workers, whose gradient is computed at once."""
         return self.batch_size // self.accumulation
+
+    def halved(self, *, least: int = 2) -> Recipe | None:
+        """The same batches in micro-batches of half the samples, or fewer where they do not divide into halves.
+
+        Args:
+            least: samples that a micro-batch must have; none is returned where it would have fewer.
+        """
+        finer = range(2 * self.accumulation, self.batch_size // least + 1)
+        found = next((pieces for pieces in finer if self.batch_size % pieces == 0), None)
+        return None if found is None else self.model_copy(update={"accumulation": found})

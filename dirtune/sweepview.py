@@ -69,6 +69,10 @@ class SweepView:
             f"seed {job.config.seed}: {ending.status}{value}"
         )
 
+    def halved(self, job: TrialJob, reason: str) -> None:
+        rows = job.as_run.recipe.micro_batch
+        self._say(f"{job.arm}, seed {job.config.seed}: {reason}; again, {rows} rows at a time")
+
     def further(self, jobs: Sequence[TrialJob]) -> None:
         self._counted.further(jobs)
         seeds: dict[int, list[str]] = {}

@@ -252,6 +252,11 @@ def test_a_summary_of_exceptions_gives_the_reason_and_names_resume() -> None:
     assert third == "5 trials are left, `dirtune resume` continues them."
 
 
+def test_a_summary_says_how_many_trials_started_again_at_half() -> None:
+    _, second = summary_text(summary(run={"complete": 3}, halved=2)).splitlines()
+    assert second == "2 trials ran out of memory and started again with half the rows at a time."
+
+
 def test_a_summary_of_a_stopped_sweep_says_what_stopped_it() -> None:
     _, second, third = summary_text(summary(stopped="SIGTERM", left=1)).splitlines()
     assert second == "Stopped by SIGTERM when every running trial had finished its epoch."

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dirtune.errors import Fault, InputError, NonFiniteLoss, TrialFailure
+from dirtune.errors import Fault, InputError, NonFiniteLoss, OutOfMemory, TrialFailure
 
 
 def test_a_fault_says_where_which_rule_what_came_and_what_is_known() -> None:
@@ -45,6 +45,9 @@ def test_errors_travel_between_processes_with_all_they_carry() -> None:
     assert type(error) is InputError
     assert error.faults == faults
     assert str(error) == str(InputError(faults))
+
+    memory = pickle.loads(pickle.dumps(OutOfMemory("out of memory at epoch 3", 3)))
+    assert (type(memory), str(memory), memory.epoch) == (OutOfMemory, "out of memory at epoch 3", 3)
 
     loss = pickle.loads(pickle.dumps(NonFiniteLoss("conr", 3, 17)))
     assert type(loss) is NonFiniteLoss

@@ -22,6 +22,21 @@ def test_schedules_follow_their_formulas() -> None:
 
 
 @pytest.mark.parametrize(
+    ("batch_size", "accumulation", "least", "expected"),
+    [(12, 1, 2, 2), (12, 2, 2, 4), (12, 4, 2, None), (12, 4, 1, 12), (9, 1, 2, 3), (7, 1, 2, None)],
+)
+def test_half_a_micro_batch_divides_the_batch_and_has_the_least_samples_at_least(
+    batch_size: int, accumulation: int, least: int, expected: int | None
+) -> None:
+    recipe = Recipe(batch_size=batch_size, accumulation=accumulation, epochs=3)
+    found = recipe.halved(least=least)
+    if expected is None:
+        assert found is None
+    else:
+        assert found == Recipe(batch_size=batch_size, accumulation=expected, epochs=3)
+
+
+@pytest.mark.parametrize(
     ("batch_size", "accumulation", "micro"), [(12, 1, 12), (12, 4, 3), (5, 5, 1)]
 )
 def test_a_batch_is_cut_into_equal_micro_batches(

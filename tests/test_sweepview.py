@@ -40,6 +40,19 @@ def test_without_a_terminal_there_is_one_line_for_every_trial_that_ended() -> No
     assert [line.split()[0] for line in lines] == ["[2/7]", "[3/7]"]
 
 
+def test_a_trial_that_starts_again_at_half_is_said() -> None:
+    console = log()
+    with SweepView(console) as view:
+        view.begin(plan())
+        halved = replace(job(), accumulation=2)
+        view.halved(halved, "out of memory at epoch 1, step 1: a batch")
+    rows = halved.config.recipe.batch_size // 2
+    said = (
+        f"vanilla, seed 3: out of memory at epoch 1, step 1: a batch; again, {rows} rows at a time"
+    )
+    assert said in written(console)
+
+
 def test_a_long_line_of_a_log_is_not_folded() -> None:
     console, arm = log(), "conr " + "x" * 90
     found = plan()

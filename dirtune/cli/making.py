@@ -152,7 +152,12 @@ Fuse = Annotated[
 def sweep(
     study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results", fuse: Fuse = None
 ) -> None:
-    """Run everything of a study that is not recorded yet."""
+    """Run everything of a study that is not recorded yet.
+
+    A trial whose batch does not fit into memory has failed, unless the study says `resources: {memory_retries: 1}` (at most 3):
+    it then starts again with half the rows at a time, so often. The batches and the optimiser's steps stay; batch normalisation
+    and terms that compare pairs see fewer rows, and the tables say so.
+    """
     from dirtune.tuning.sweep import sweep as call
 
     _drive(partial(call, fuse=fuse), study, data, results)

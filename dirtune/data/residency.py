@@ -7,6 +7,7 @@ at that moment, divided by the workers that share it, because a model, its gradi
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def keep_freed_memory() -> None:
         return
     libc.mallopt(_MMAP_THRESHOLD, 2**30)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_freed_memory_back() -> None:
+    """Return what this process has freed and kept: of the GPU to its other users, of the host to the kernel.
+
+    After memory has run out: what one thread has freed and keeps would be missing to whoever asks for it elsewhere.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()  # without a GPU nothing happens
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _free_of_node() -> int:

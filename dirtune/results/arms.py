@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from dirtune.storage import Storage
 
 TRIAL_COLUMNS = (
     "trial_id", "arm", "cell", "replicate", "seed", "status", "error", "objective", "data_fingerprint",
+    "accumulation_used", "config.recipe.accumulation",
 )  # fmt: skip
 METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
 LONGEST_REASON = 100  # characters of an error that a table has room for
@@ -33,7 +34,7 @@ LONGEST_REASON = 100  # characters of an error that a table has room for
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """The part of a row of `trials` that tables need."""
+    """The part of a row of `trials` that tables need, in the order of `TRIAL_COLUMNS`."""
 
     trial_id: str
     arm: str
@@ -44,6 +45,13 @@ class TrialRow:
     error: str | None
     objective: float | None
     data_fingerprint: str | None
+    accumulation_used: int | None  # none in older records, which ran as planned
+    accumulation_planned: int | None  # none where nobody could plan one
+
+    @property
+    def is_halved(self) -> bool:
+        """It ran with smaller micro-batches than planned, because it had run out of memory."""
+        return (self.accumulation_used or 1) > (self.accumulation_planned or 1)
 
     @property
     def is_of_search(self) -> bool:
@@ -76,6 +84,8 @@ class ArmRuns:
     planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # number of trials by status, the complete ones aside
     holes: tuple[Hole, ...]
+    halved: tuple[int, ...] = ()
+    """Seeds whose chosen trial ran with smaller micro-batches than planned, because it had run out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +125,13 @@ def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
 
 def trial_rows(trials: pa.Table) -> list[TrialRow]:
     """The rows of the table `trials`."""
-    columns = [trials[name].to_pylist() for name in TRIAL_COLUMNS]
-    rows = zip(*columns, strict=True)
-    return [TrialRow(**dict(zip(TRIAL_COLUMNS, row, strict=True))) for row in rows]
+    known = set(trials.column_names)  # of settings only those that some trial has
+    columns = [
+        trials[name].to_pylist() if name in known else [None] * len(trials)
+        for name in TRIAL_COLUMNS
+    ]
+    names = [each.name for each in fields(TrialRow)]
+    return [TrialRow(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 def members_of_arms(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
@@ -249,7 +263,13 @@ def _arm_runs(
         planned=plan.trials,
         unfinished=Counter(t.status for t in (*trials, *search) if t.status != "complete"),
         holes=tuple(holes),
+        halved=_halved(trials, chosen),
     )
+
+
+def _halved(trials: Sequence[TrialRow], chosen: Mapping[int, Candidate]) -> tuple[int, ...]:
+    found = {trial.trial_id for trial in trials if trial.is_halved}
+    return tuple(seed for seed, candidate in chosen.items() if candidate.trial_id in found)
 
 
 def _levels(arm: str, trials: Sequence[TrialRow]) -> dict[str, object]:

@@ -11,7 +11,9 @@ holds the means over an image's labelled pixels, because the pixels of a trial w
 
 Version 2 has `component` in `predictions`. It is null for labels of one dimension, the only ones of version 1, so that files
 of version 1, which lack the column, read as what they are. Version 3 has `error_class` in `trials`. It is null where a trial
-has not failed, and in files of older versions, of which every failed trial had a loss that was not finite.
+has not failed, and in files of older versions, of which every failed trial had a loss that was not finite. Version 4 has
+`accumulation_used`, which is null in older files: their trials ran with the micro-batches of their configuration; and
+`device_memory_bytes`, null there, too.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = ("1", "2", "3")
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = ("1", "2", "3", "4")
 TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
 """Written in this order: trials/ commits."""
 REGIONS = ("all", "many", "medium", "few")
@@ -46,6 +48,7 @@ TRIALS = pa.schema(
         "error_class": pa.string(),  # of a failed trial: out_of_memory, nan, infrastructure, code
         "error_term": pa.string(),  # the loss term that was not finite
         "error_epoch": pa.int64(),
+        "accumulation_used": pa.int64(),  # micro-batches of a batch; more than planned after running out of memory
         "epochs_planned": pa.int64(),
         "epochs_run": pa.int64(),
         "best_epoch": pa.int64(),  # smallest validation objective, counted from 1
@@ -56,6 +59,7 @@ TRIALS = pa.schema(
         "seconds_overhead": pa.float64(),  # from the worker being free for this trial to its record, less the above
         "samples_per_second": pa.float64(),  # training samples over seconds_train + seconds_data
         "peak_memory_bytes": pa.int64(),  # device memory on CUDA, resident set of the process on CPU
+        "device_memory_bytes": pa.int64(),  # all that a GPU has; null on CPU
         "device": pa.string(),
         "workers": pa.int64(),
         "worker": pa.string(),  # host and process that ran it

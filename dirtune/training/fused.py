@@ -6,9 +6,10 @@ it comes to what it would come to alone. Which trainings see the same batches fo
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,28 @@ def in_lockstep(members: Sequence[Iterator[None]], device: torch.device) -> None
         _restore(state, device)
         if next(member, _END) is None:
             waiting.append((member, _random_state(device)))
+
+
+@runtime_checkable  # for the type checks of the tests
+class Taker(Protocol):
+    """A training, as far as its batches are concerned."""
+
+    config: TrialConfig
+    feed: Feed | None
+
+    @property
+    def epoch(self) -> int: ...
+
+
+def share_batches(takers: Sequence[Taker]) -> None:
+    """Let trainings that go in lockstep share the batches of their next epochs, as far as they see the same ones."""
+    alike: dict[str, list[Taker]] = {}
+    for taker in takers:
+        alike.setdefault(batches_key(taker.config), []).append(taker)
+    for group in alike.values():
+        feed = Feed(Counter(taker.epoch + 1 for taker in group))
+        for taker in group:
+            taker.feed = feed
 
 
 class Feed:

@@ -29,6 +29,7 @@ from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
 from dirtune.training.map_evaluation import MAPS_AT_ONCE, assess_maps
 from dirtune.training.map_objective import map_bins
+from dirtune.training.memory import naming_the_batch
 from dirtune.training.numerics import autocast, for_steps, laid_out
 from dirtune.training.objective import Loss, LossMeans, stacked_views
 from dirtune.training.smoothing import update_smoothing
@@ -44,6 +45,7 @@ def epochs(training: Training) -> Iterator[Training]:
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
+        OutOfMemory: memory ran out in a step; names its batch.
     """
     for steps in epochs_by_step(training):
         deque(steps, maxlen=0)
@@ -56,7 +58,7 @@ def epochs_by_step(training: Training) -> Iterator[Iterator[None]]:
     An epoch is over, validated and counted, when its iterator has ended; only then may the next one be asked for.
 
     Raises:
-        NonFiniteLoss: see `epochs`.
+        NonFiniteLoss, OutOfMemory: see `epochs`.
     """
     for stage in stages(training.config):
         if training.epoch >= stage.end:
@@ -140,9 +142,10 @@ def _epochs_of_stage(training: Training) -> Iterator[Iterator[None]]:
 
 def _epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[None]:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    for loss in _steps(training, model, sample_weights):
-        means.add(loss)
-        yield
+    with naming_the_batch(training, means):
+        for loss in _steps(training, model, sample_weights):
+            means.add(loss)
+            yield
     values = means.values() | training.loss.learned()
     values = {f"train/{name}": value for name, value in values.items()}
     values["learning_rate"] = training.stage.rate(epoch)

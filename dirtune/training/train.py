@@ -16,7 +16,7 @@ from dirtune.data.map_views import MAP_AUGMENTATIONS
 from dirtune.data.residency import keep_freed_memory, measured
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
-from dirtune.errors import Fault, InputError
+from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.manifest import SPLITS, Manifest
 from dirtune.presets import expanded
@@ -93,7 +93,15 @@ def train(
     )  # fmt: skip
     values: dict[str, float] = {}
     while trial.status is None:
-        values = trial.step()
+        try:
+            values = trial.step()
+        except (
+            OutOfMemory
+        ) as error:  # not recorded: with more memory, or a smaller batch at a time, it goes on
+            return TrainResult(
+                trial_id=job.trial_id, status="failed", best_epoch=trial.training.best_epoch, values=values,
+                error=str(error), reused=False,
+            )  # fmt: skip
         if on_epoch is not None and trial.status != "failed":
             on_epoch(trial.training.epoch, config.epochs_planned, values)
     return TrainResult(

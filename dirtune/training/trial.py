@@ -51,6 +51,16 @@ class TrialJob:
     trial_id: str
     config: TrialConfig
     code_version: str = ""
+    accumulation: int | None = None
+    """Micro-batches of a batch, where memory asks for more than the configuration says; no part of its identity."""
+
+    @property
+    def as_run(self) -> TrialConfig:
+        """The configuration with the micro-batches that it is run with."""
+        if self.accumulation is None:
+            return self.config
+        recipe = self.config.recipe.model_copy(update={"accumulation": self.accumulation})
+        return self.config.model_copy(update={"recipe": recipe})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +137,7 @@ class TrialRun:
         self._checkpointed_at = time.perf_counter()
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
-        self.training = begin(job.config, data, ranks, vocabulary)
+        self.training = begin(job.as_run, data, ranks, vocabulary)
         self._continue()
         self._epochs = epochs_by_step(self.training)
         if ranks.is_first:
@@ -242,11 +252,13 @@ class TrialRun:
             "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
             "replicate": job.replicate, "seed": job.config.seed,
             "epochs_planned": job.config.epochs_planned, "epochs_run": training.epoch,
+            "accumulation_used": training.config.recipe.accumulation,
             "best_epoch": training.best_epoch or None, "objective": training.best_objective,
             "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
             "peak_memory_bytes": _peak_memory(device),
+            "device_memory_bytes": _device_memory(device),
             "device": _device_name(device), "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
             "sample_order_digest": training.order_digest,
@@ -274,6 +286,12 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return None
 
 
 def _device_name(device: torch.device) -> str:

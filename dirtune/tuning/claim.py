@@ -80,6 +80,8 @@ class Claim:
     def take(self) -> None:
         """Make the folder this study's."""
         if self._before == self._plain:
+            if self.folder.read(STUDY_FILE) != self.text.encode():  # other resources, comments, ...
+                self.folder.write(STUDY_FILE, self.text.encode())
             return
         if self._before is None:
             self.folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())

@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+from dirtune.errors import OutOfMemory
 from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
-from dirtune.tuning.failures import FROM_THE_START, failed_record, reason
+from dirtune.tuning.failures import FROM_THE_START, failed_record, memory_failure
+from dirtune.tuning.halving import as_decided, halve
 from dirtune.tuning.outage import noted_as_outage
 from dirtune.tuning.preflight import Plan
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.stop import StopWatch
+from dirtune.tuning.study import Resources
 from dirtune.tuning.trainable import FAILURE, HANDED_BACK
 
 CRASHES_TO_STOP = 3
@@ -34,6 +37,8 @@ class View(Protocol):
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None: ...
 
     def ended(self, job: TrialJob, ending: Ending) -> None: ...
+
+    def halved(self, job: TrialJob, reason: str) -> None: ...
 
     def further(self, jobs: Sequence[TrialJob]) -> None: ...
 
@@ -50,6 +55,9 @@ class Silent:
         """Nothing."""
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
+        """Nothing."""
+
+    def halved(self, job: TrialJob, reason: str) -> None:
         """Nothing."""
 
     def further(self, jobs: Sequence[TrialJob]) -> None:
@@ -74,11 +82,12 @@ class Driver:
     concurrent: int
     fingerprint: str  # of the data
     watch: StopWatch
-    fuse: int = 1  # trials that a worker trains side by side, at most
+    resources: Resources = Resources()  # noqa: RUF009 - frozen
     counts: dict[Status, int] = field(default_factory=dict)
     crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
     tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
     to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
+    halved: set[str] = field(default_factory=set)  # ran out of memory and ran again
     added: int = 0  # trials of further seeds that have become due meanwhile
     outage: Exception | None = None  # the folder or Optuna's storage has failed
     _running: dict[str, _HandedOut] = field(default_factory=dict)
@@ -89,8 +98,10 @@ class Driver:
     def is_finished(self) -> bool:
         """Nothing is left to start: the agenda is done, the sweep has to end, or workers die one after another."""
         crashing = self._crashes_in_a_row >= CRASHES_TO_STOP
+        may_return = bool(self._running and self.resources.memory_retries)
+        is_done = self.agenda.is_empty and not may_return
         ending = self.watch.reason is not None or self.outage is not None
-        return ending or crashing or self.agenda.is_empty
+        return is_done or ending or crashing
 
     @property
     def is_stopped(self) -> bool:
@@ -118,14 +129,15 @@ class Driver:
         free = self.concurrent - len({handed.worker for handed in self._running.values()})
         if self.is_finished or free <= 0:
             return ()
-        most = min(self.fuse, math.ceil(self.agenda.queued / free))  # all workers get some
+        # All workers get some.
+        most = min(self.resources.fuse, math.ceil(self.agenda.queued / free))
         first = self.agenda.next()  # only now: Optuna shall know as much as it can
         if first is None:
             return ()
         jobs = (first, *self.agenda.beside(first, most - 1))
         handed = _HandedOut(datetime.now(UTC), worker=first.trial_id)
         self._running |= dict.fromkeys((job.trial_id for job in jobs), handed)
-        return jobs
+        return tuple(as_decided(self.folder, job) for job in jobs)
 
     def training(self, job: TrialJob) -> None:
         """A worker has taken the trial."""
@@ -161,9 +173,16 @@ class Driver:
 
     @noted_as_outage
     def crash(self, job: TrialJob, error: BaseException) -> None:
-        """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept."""
+        """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept.
+
+        One that ran out of memory is run again, with smaller micro-batches, where the study allows that.
+        """
+        progress = read_progress(self.folder, job.trial_id)
+        too_large = memory_failure(error, job, progress)
+        if too_large is not None and self._is_halved(job, too_large):
+            return
         record = failed_record(
-            job, read_progress(self.folder, job.trial_id), error,
+            job, progress, error,
             fingerprint=self.fingerprint, begun=self._running[job.trial_id].at,
         )  # fmt: skip
         write_record(self.folder, record)
@@ -176,9 +195,19 @@ class Driver:
         if record.trial["error_class"] == "infrastructure":
             self.to_retry.add(job.trial_id)
             self.agenda.lose(job)
-        self.crashed[job.trial_id] = reason(error)
+        self.crashed[job.trial_id] = str(record.trial["error"])
         self._crashes_in_a_row += 1
         self._finish(job, Ending(status="failed", objective=None))
+
+    def _is_halved(self, job: TrialJob, error: OutOfMemory) -> bool:
+        again = halve(self.folder, job, error, self.resources)
+        if again is None:
+            return False
+        self._release(job)
+        self.halved.add(job.trial_id)
+        self.agenda.again(again)
+        self.view.halved(again, str(error))
+        return True
 
     def _see(self, look: Callable[[], None]) -> None:
         before = self.watch.reason

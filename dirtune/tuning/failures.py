@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Iterator
 from datetime import datetime
 
-import torch
 import torch.distributed as dist
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
@@ -26,16 +25,14 @@ from ray.train import ControllerError, WorkerGroupError
 # Which have no public name: what Ray Train says of a rank that it cannot reach, and the base of all that it says itself.
 from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFailedError
 
-from dirtune.errors import NonFiniteLoss
+from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.results.schema import ErrorClass, TrialRecord
+from dirtune.training.memory import NO_MEMORY, batch_text, is_out_of_memory
 from dirtune.training.trial import Progress, TrialJob
 
 FROM_THE_START: frozenset[ErrorClass] = frozenset({"nan", "code"})
 """Classes whose other try begins anew: of the others, what had been trained before is as good as ever."""
 
-_NO_MEMORY = re.compile(
-    r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE
-)
 _NO_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 
 
@@ -67,6 +64,30 @@ def error_class(error: BaseException) -> ErrorClass:
     return next(each for each in order if each in found)
 
 
+def final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
+    """What ended a trial in a form that travels, if the same would end it on another worker; none: another may do better."""
+    found = next((each for each in _causes(error) if isinstance(each, OutOfMemory)), None)
+    return CodeError.of(error) if error_class(error) == "code" else found
+
+
+def memory_failure(
+    error: BaseException, job: TrialJob, progress: Progress | None
+) -> OutOfMemory | None:
+    """That a batch of a trial was too large for the memory, in one sentence; none: it failed otherwise, or elsewhere.
+
+    A worker that the node's memory monitor has killed cannot say in which step: it is the epoch after its last one.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, OutOfMemory):
+            return cause
+        if isinstance(cause, RayError) and _class_of(cause) == "out_of_memory":
+            epoch, recipe = (progress.trial["epochs_run"] if progress else 0) + 1, job.as_run.recipe
+            batch = batch_text(recipe, rows=recipe.batch_size, views=recipe.views.count)
+            killed = "the worker was killed because its node ran low on memory"
+            return OutOfMemory(f"out of memory in epoch {epoch}: {batch}; {killed}", epoch)
+    return None
+
+
 def failed_record(
     job: TrialJob, progress: Progress | None, error: BaseException, *, fingerprint: str, begun: datetime
 ) -> TrialRecord:  # fmt: skip
@@ -78,7 +99,11 @@ def failed_record(
         begun: when the trial was handed out.
     """
     so_far = progress or _before_the_first_epoch(job, fingerprint, begun)
-    return so_far.record("failed", error=reason(error), error_class=error_class(error))
+    too_large = memory_failure(error, job, progress)
+    return so_far.record(
+        "failed", error=reason(too_large or error), error_class=error_class(error),
+        error_epoch=None if too_large is None else too_large.epoch,
+    )  # fmt: skip
 
 
 def reason(error: BaseException) -> str:
@@ -92,7 +117,7 @@ def _before_the_first_epoch(job: TrialJob, fingerprint: str, begun: datetime) ->
     trial = {
         "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
         "replicate": job.replicate, "seed": job.config.seed, "epochs_planned": job.config.epochs_planned,
-        "epochs_run": 0, "data": job.config.data.name, "data_fingerprint": fingerprint,
+        "epochs_run": 0, "accumulation_used": job.as_run.recipe.accumulation, "data": job.config.data.name, "data_fingerprint": fingerprint,
         "code_version": job.code_version, "started_at": begun.isoformat(),
     }  # fmt: skip
     return Progress(trial=trial, config=job.config.plain())
@@ -116,8 +141,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _class_of(error: BaseException) -> ErrorClass:
     if isinstance(error, NonFiniteLoss):
         return "nan"
-    no_memory = isinstance(error, MemoryError | OutOfMemoryError | torch.OutOfMemoryError)
-    if no_memory or (_is_bare(error) and _NO_MEMORY.search(str(error))):
+    if isinstance(error, OutOfMemory | OutOfMemoryError) or is_out_of_memory(error):
+        return "out_of_memory"
+    if isinstance(error, RayError) and NO_MEMORY.search(str(error)):  # of a process that died
         return "out_of_memory"
     if isinstance(error, RayActorError) and error.actor_init_failed:
         return "code"  # nothing but imports happens there

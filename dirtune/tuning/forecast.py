@@ -88,9 +88,29 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
 
 def recorded_estimates(study: ResolvedStudy, results: str | Path) -> dict[str, Estimate | None]:
     """The time of a trial of every arm, from what is recorded below the results root; damaged files are left out."""
-    settings = {path for arm in study.arms for path in _shared(arm)}
-    rows = [row for row in _recorded_rows(results, settings) if _ran_as_planned(row, study)]
+    rows = [row for row in recorded_rows(study, results) if _ran_as_planned(row, study)]
     return {arm.name: _recorded(study, arm, rows) for arm in study.arms}
+
+
+def recorded_rows(
+    study: ResolvedStudy, results: str | Path, columns: Iterable[str] = ()
+) -> list[Row]:
+    """What `alike` compares, and further columns, of all trials below the results root that have trained an epoch."""
+    settings = {path for arm in study.arms for path in _shared(arm)}
+    wanted = ["study", "arm", "device", "workers", *_SPEED, _SEGMENT, *sorted(settings), *columns]
+    try:
+        table = read_table(results, "trials", columns=wanted, on_damaged=lambda fault: None)
+    except InputError:  # no study yet
+        return []
+    return [row for row in table.to_pylist() if row["epochs_run"]]
+
+
+def alike(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> tuple[list[Row], bool]:
+    """The trials of the arm itself, or if there are none, those of its data, encoder and batch; and which of them these are."""
+    wanted = _shared(arm)
+    found = [row for row in rows if all(_held(row, path) == wanted[path] for path in wanted)]
+    own = [row for row in found if (row["study"], row["arm"]) == (study.name, arm.name)]
+    return own or found, bool(own)
 
 
 def left_of(study: ResolvedStudy, recorded: Iterable[str]) -> dict[str, int]:
@@ -106,20 +126,8 @@ def _in_order(study: ResolvedStudy, left: Mapping[str, int]) -> Iterator[str]:
             yield from (arm.name for arm in arms if turn < left[arm.name])
 
 
-def _recorded_rows(results: str | Path, settings: Iterable[str]) -> list[dict[str, Any]]:
-    columns = ["study", "arm", "device", "workers", *_SPEED, _SEGMENT, *sorted(settings)]
-    try:
-        table = read_table(results, "trials", columns=columns, on_damaged=lambda fault: None)
-    except InputError:  # no study yet
-        return []
-    return [row for row in table.to_pylist() if row["epochs_run"]]
-
-
 def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate | None:
-    wanted = _shared(arm)
-    alike = [row for row in rows if all(_held(row, path) == wanted[path] for path in wanted)]
-    own = [row for row in alike if (row["study"], row["arm"]) == (study.name, arm.name)]
-    chosen = own or alike
+    chosen, are_own = alike(study, arm, rows)
     if not chosen:
         return None
     epoch = median(
@@ -129,7 +137,7 @@ def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate |
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
     trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
-    source = f"from {trials} of {'the arm' if own else 'the same data, encoder and batch'}"
+    source = f"from {trials} of {'the arm' if are_own else 'the same data, encoder and batch'}"
     return Estimate(epoch * study.epochs_of(arm) + overhead, source)
 
 

@@ -36,6 +36,7 @@ class Plan:
     concurrent: int
     parameters: dict[str, int]  # trainable parameters by arm
     forecast: Forecast | None = None  # how long it takes
+    crowding: str | None = None  # that trials which share a GPU need more memory than it has
     findings: tuple[Finding, ...] | None = None  # what arms and tuned settings change, if asked
 
     @property

@@ -22,6 +22,7 @@ from dirtune.results.store import read_table
 from dirtune.storage import Storage
 from dirtune.training.trial import tidy
 from dirtune.tuning.failures import FROM_THE_START
+from dirtune.tuning.halving import forget
 from dirtune.tuning.optuna_studies import TRIAL_ID
 
 ALL = "failed"
@@ -68,6 +69,8 @@ def reopen(
     for trial_id, error_class in failed.items():
         if error_class in FROM_THE_START:
             tidy(folder, trial_id)
+        if error_class == "out_of_memory":
+            forget(folder, trial_id)  # there may be more memory now
         for table in reversed(TABLES):  # the file in `trials`, the last of them, is the record
             folder.remove(f"results/{table}/{trial_id}.parquet")
     return sorted(failed)

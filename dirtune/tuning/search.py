@@ -101,11 +101,11 @@ class Agenda:
         """
         if most < 1 or self._is_of_a_search(first):
             return []
-        key = batches_key(first.config)
+        key = batches_key(first.as_run)
         alike = (
             job
             for job in self._queue
-            if not self._is_of_a_search(job) and batches_key(job.config) == key
+            if not self._is_of_a_search(job) and batches_key(job.as_run) == key
         )
         chosen = [*itertools.islice(alike, most)]
         for job in chosen:
@@ -135,6 +135,10 @@ class Agenda:
         ]
         self._enqueue(due)
         return due
+
+    def again(self, job: TrialJob) -> None:
+        """A trial that was handed out has not ended: it starts once more, before all others."""
+        self._queue.appendleft(job)
 
     def lose(self, job: TrialJob) -> None:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""

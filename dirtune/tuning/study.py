@@ -48,6 +48,10 @@ class Resources(Frozen):
     """Smallest time between two checkpoints of a trial."""
     fuse: int = Field(default=1, ge=1)
     """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone."""
+    memory_retries: int = Field(default=0, ge=0, le=3)
+    """How often a trial whose batch does not fit into memory starts again with half the rows at a time; 0: it has failed.
+    The batches and steps stay; batch normalisation and terms that compare pairs see fewer rows. No part of a trial's
+    identity: what was used is recorded as `accumulation_used`."""
 
     @field_validator("gpus")
     @classmethod

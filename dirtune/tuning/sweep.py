@@ -32,6 +32,7 @@ from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
+from dirtune.tuning.crowding import crowding
 from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.files import find_study, is_file_name
@@ -69,6 +70,7 @@ class SweepSummary:
     orphaned: int  # recorded before, and set aside now because the study no longer plans them
     run: Mapping[Status, int]  # ended now, by status
     crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
+    halved: int = 0  # trials that ran out of memory and ran again with smaller micro-batches
     tracebacks: Sequence[str] = ()  # files, of those of them whose own code raised
     left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
     stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
@@ -106,6 +108,7 @@ def plan(
         forecast=forecast(
             claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent
         ),
+        crowding=crowding(claim.study, results),
         findings=_findings(claim, Storage.at(data)) if liveness else None,
     )
 
@@ -281,8 +284,7 @@ def _complete(
             found = replace(found, trials=_trials(claim))  # reopened trials are due again
             patient = folder.patient(PATIENCE_SECONDS)
             driver = Driver(
-                agenda, patient, view, found.concurrent, manifest.fingerprint, watch,
-                fuse=study.study.resources.fuse,
+                agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources
             )  # fmt: skip
             view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
@@ -295,7 +297,7 @@ def _complete(
     return SweepSummary(
         folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
-        tracebacks=driver.tracebacks,
+        halved=len(driver.halved), tracebacks=driver.tracebacks,
         left=max(
             0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run
         ) + len(driver.to_retry),

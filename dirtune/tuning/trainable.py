@@ -11,9 +11,10 @@ from typing import Any
 
 from ray import tune
 
+from dirtune.data.residency import give_freed_memory_back
 from dirtune.data.stream import Blocks
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.failures import CodeError, error_class
+from dirtune.tuning.failures import final_failure
 from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, JOBS, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
@@ -43,11 +44,12 @@ class TrialWorker(tune.Trainable):
             results = self._stepped()
             return _for_tune(results, self._reservation)
         except Exception as error:
-            if error_class(error) != "code":
+            failure = final_failure(error)
+            if failure is None:
                 raise  # Tune tries again on another worker
-            self._give_up()
-            failure = {FAILURE: CodeError.of(error), ENDED: True}
-            return {"done": True, RESULTS: {job.trial_id: failure for job in self._jobs}}
+        self._give_up()  # only here, where the error no longer holds the tensors of its frames
+        ended = {FAILURE: failure, ENDED: True}
+        return {"done": True, RESULTS: {job.trial_id: ended for job in self._jobs}}
 
     def _stepped(self) -> list[StepResult]:
         worker = self._started_worker()
@@ -67,6 +69,7 @@ class TrialWorker(tune.Trainable):
         """Forget the worker: after an exception nobody knows what it holds; the next trial gets a new one."""
         self.cleanup()
         self._worker = None
+        give_freed_memory_back()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}

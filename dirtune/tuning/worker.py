@@ -7,21 +7,22 @@ milliseconds. The same worker runs alone inside a Tune actor and as one rank of 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
 
 from dirtune.data.residency import Residency, keep_freed_memory, measured, sharers
 from dirtune.data.stream import Blocks, fetch
+from dirtune.errors import OutOfMemory
 from dirtune.manifest import Manifest
 from dirtune.results.schema import Status
 from dirtune.storage import Storage
 from dirtune.training.distributed import Ranks
-from dirtune.training.fused import Feed, in_lockstep
+from dirtune.training.fused import in_lockstep, share_batches
 from dirtune.training.trial import TrialJob, TrialRun
-from dirtune.tuning.failures import CodeError, error_class
+from dirtune.tuning.failures import CodeError, final_failure
 from dirtune.tuning.stop import is_asked
 
 
@@ -58,7 +59,7 @@ class StepResult:
     best_objective: float | None = None
     status: Status | None = None
     handed_back: bool = False
-    failure: CodeError | None = None  # what the trial's code raised, while others went on beside it
+    failure: CodeError | OutOfMemory | None = None  # what ended it while others went on beside it
     values: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -89,7 +90,7 @@ class ResidentWorker:
         )
         self._data = fetch(settings.manifest, blocks, device, residency)
         self._running: list[TrialRun] = []
-        self._failures: dict[str, CodeError] = {}  # of those among several, by trial
+        self._failures: dict[str, CodeError | OutOfMemory] = {}  # of those among several, by trial
         self._not_begun: list[StepResult] = []
         self._idle_since = time.perf_counter()
 
@@ -100,11 +101,10 @@ class ResidentWorker:
             try:
                 self._running.append(self._begun(job))
             except Exception as error:
-                if len(jobs) == 1 or error_class(error) != "code":
+                failure = final_failure(error)
+                if len(jobs) == 1 or failure is None:
                     raise
-                self._not_begun.append(
-                    StepResult(trial_id=job.trial_id, failure=CodeError.of(error))
-                )
+                self._not_begun.append(StepResult(trial_id=job.trial_id, failure=failure))
             self._idle_since = time.perf_counter()
 
     def step(self) -> list[StepResult]:
@@ -129,19 +129,18 @@ class ResidentWorker:
 
     def _step_side_by_side(self) -> None:
         waited = (time.perf_counter() - self._idle_since) / max(1, len(self._running))
-        feed = Feed(Counter(trial.training.epoch + 1 for trial in self._running))
-        for trial in self._running:
-            trial.training.feed = feed
+        share_batches([trial.training for trial in self._running])
         in_lockstep([self._steps(trial, waited) for trial in self._running], self._data.device)
 
     def _steps(self, trial: TrialRun, waited: float) -> Iterator[None]:
-        """Those of one trial; an error of its own code ends it alone."""
+        """Those of one trial; what would end it on any worker ends it alone."""
         try:
             yield from trial.steps(waited)
         except Exception as error:
-            if error_class(error) != "code":
+            failure = final_failure(error)
+            if failure is None:
                 raise
-            self._failures[trial.job.trial_id] = CodeError.of(error)
+            self._failures[trial.job.trial_id] = copy(failure)  # without frames, which hold tensors
 
     def _result(self, trial: TrialRun) -> StepResult:
         failure = self._failures.get(trial.job.trial_id)

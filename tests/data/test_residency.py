@@ -80,3 +80,30 @@ def test_a_process_that_keeps_its_memory_fills_a_batch_without_new_pages() -> No
         how: int(subprocess.check_output([sys.executable, "-c", FILLING, how])) for how in ("freed", "kept")
     }  # fmt: skip
     assert faults["kept"] < 0.5 * faults["freed"]
+
+
+GIVING_BACK = """
+import torch
+from pathlib import Path
+from dirtune.data.residency import give_freed_memory_back, keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+keep_freed_memory()
+started = resident()
+kept = [torch.ones(2**20) for _ in range(50)]
+del kept
+held = resident() - started
+give_freed_memory_back()
+print(held, resident() - started)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
+def test_a_process_gives_back_what_it_has_freed_and_kept() -> None:
+    """Pages of 200 MB that were freed: held before, and afterwards."""
+    printed = subprocess.check_output([sys.executable, "-c", GIVING_BACK])
+    held, after = map(int, printed.split())
+    assert held > 40_000
+    assert after < 0.2 * held

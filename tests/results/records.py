@@ -47,6 +47,7 @@ def record(
     fingerprint: str = "data-a",
     cell: str = "{}",
     error: str | None = None,
+    accumulation_used: int | None = None,
 ) -> TrialRecord:
     """A trial whose error on all samples is `value`; one that is not complete has no metrics."""
     complete = status == "complete"
@@ -55,6 +56,7 @@ def record(
             "study": "study", "arm": arm, "cell": cell, "trial_id": trial_id or f"{arm}-{seed}",
             "seed": seed, "replicate": seed, "status": status, "error": error,
             "objective": value if objective is None else objective, "data_fingerprint": fingerprint,
+            "accumulation_used": accumulation_used,
         },
         config={**(config or {}), "seed": seed},
         metrics=(metric_rows(value) if complete else []) if metrics is None else metrics,

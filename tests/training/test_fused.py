@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from dirtune.batch import Batch, Inputs
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, Rows, Split
 from dirtune.errors import NonFiniteLoss
-from dirtune.training.fused import Feed, batches_key, in_lockstep
+from dirtune.training.fused import Feed, batches_key, in_lockstep, share_batches
 from dirtune.training.loop import epochs_by_step
 from dirtune.training.state import Training, begin
 from tests.training.runs import EXPLODING, TERMS, Configure, same, trained, weights_of
@@ -50,9 +49,7 @@ def together(trainings: Sequence[Training]) -> None:
     """Train all of them to their ends, an epoch of each at a time."""
     streams = [epochs_by_step(training) for training in trainings]
     while open_ := [each for each in trainings if not each.is_finished]:
-        feed = Feed(Counter(training.epoch + 1 for training in open_))
-        for training in open_:
-            training.feed = feed
+        share_batches(open_)
         in_lockstep([next(streams[trainings.index(each)]) for each in open_], CPU)
 
 
@@ -103,11 +100,10 @@ def test_one_that_diverges_leaves_and_the_others_do_not_notice(
             failures.append(error)
 
     streams = [epochs_by_step(training) for training in trainings]
-    for epoch in range(1, 5):
-        feed = Feed({epoch: 2})
-        for training in trainings:
-            training.feed = feed
-        in_lockstep([guarded(next(stream)) for stream in streams if not failures or stream is streams[1]], CPU)  # fmt: skip
+    for _ in range(4):
+        share_batches(trainings)
+        running = streams[len(failures) :]
+        in_lockstep([guarded(next(stream)) for stream in running], CPU)
     assert len(failures) == 1
     assert trainings[1].history == expected.history
 

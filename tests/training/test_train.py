@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dirtune.config import Recipe, TrialConfig, merged
 from dirtune.data.augmentations import AUGMENTATIONS
@@ -19,6 +20,7 @@ from dirtune.losses import LOSSES
 from dirtune.manifest import InputSpec
 from dirtune.results.store import read_table
 from dirtune.storage import Storage
+from dirtune.training.objective import TrainingLoss
 from dirtune.training.train import STUDY, check_against, train, vocabulary_of
 from dirtune.training.trial import TrialJob, TrialRun
 
@@ -109,6 +111,19 @@ def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(
     assert [result.status for result in results] == ["failed", "failed"]
     assert [result.best_epoch for result in results] == [0, 0]
     assert [result.reused for result in results] == [False, True]
+
+
+def test_a_run_without_memory_says_its_batch_and_may_be_asked_for_again(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoss, "forward", lambda *_: torch.empty(10**15))
+        result = train(PLAIN, data=data_root, results=tmp_path)
+    assert (result.status, result.reused) == ("failed", False)
+    assert "out of memory at epoch 1, step 1: a batch of 64 rows x 1 view" in str(result.error)
+    assert not (tmp_path / STUDY / "results").exists()
+    again = train(PLAIN, data=data_root, results=tmp_path)
+    assert (again.status, again.reused) == ("complete", False)
 
 
 def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_again(

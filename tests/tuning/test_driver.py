@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
+from dirtune.errors import OutOfMemory
 from dirtune.results.store import read_table, recorded
 from dirtune.storage import Storage
 from dirtune.training.trial import TrialJob, tidy
@@ -17,7 +19,7 @@ from dirtune.tuning.failures import CodeError
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda
 from dirtune.tuning.stop import STOP, StopWatch
-from dirtune.tuning.study import load_study
+from dirtune.tuning.study import Resources, load_study
 from dirtune.tuning.trainable import FAILURE, HANDED_BACK
 
 
@@ -63,7 +65,7 @@ def test_several_of_one_seed_go_to_one_worker_and_all_workers_get_some(
     agenda = Agenda(
         study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
     )  # fmt: skip
-    driver = Driver(agenda, folder, Silent(), 2, "f", StopWatch(folder), fuse=3)
+    driver = Driver(agenda, folder, Silent(), 2, "f", StopWatch(folder), Resources(fuse=3))
     bundles = [driver.start(), driver.start()]
     assert [len(bundle) for bundle in bundles] == [3, 1]  # the last of the first seed goes alone
     assert driver.start() == ()
@@ -88,7 +90,7 @@ def test_trials_of_a_search_go_alone(tmp_path: Path, study_file: Callable[..., s
     agenda = Agenda(
         study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
     )  # fmt: skip
-    driver = Driver(agenda, folder, Silent(), 4, "f", StopWatch(folder), fuse=4)
+    driver = Driver(agenda, folder, Silent(), 4, "f", StopWatch(folder), Resources(fuse=4))
     bundles = [driver.start() for _ in range(4)]
     assert [[job.arm for job in bundle] for bundle in bundles] == [["vanilla"], ["vanilla"], ["conr"], ["conr"]]  # fmt: skip
 
@@ -156,6 +158,68 @@ def test_a_crash_is_recorded_with_its_class_which_decides_what_is_kept(
     assert driver.counts == {"failed": 1}
 
 
+def without_memory(job: TrialJob) -> OutOfMemory:
+    rows = job.as_run.recipe.micro_batch
+    return OutOfMemory(f"out of memory at epoch 1, step 1: {rows} rows at a time", 1)
+
+
+def test_a_trial_that_runs_out_of_memory_starts_again_at_half_until_the_limit(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(driver.view, "halved", lambda job, reason: told.append(reason))
+    driver.resources = Resources(memory_retries=2)
+    other, planned = started(driver), started(driver)
+    job, rows = planned, []
+    for _ in range(2):
+        driver.ended(job, {FAILURE: without_memory(job)})
+        assert (driver.counts, recorded(driver.folder)) == ({}, {})
+        job = started(driver)  # before what has not been started
+        rows.append(job.as_run.recipe.micro_batch)
+        assert job.trial_id == planned.trial_id
+    assert rows == [256, 128]
+    assert [text.split(": ")[1] for text in told] == ["512 rows at a time", "256 rows at a time"]
+    driver.ended(job, {FAILURE: without_memory(job)})
+    (row,) = read_table(driver.folder, "trials").to_pylist()
+    assert (row["trial_id"], row["error_class"]) == (planned.trial_id, "out_of_memory")
+    assert (row["error"], row["error_epoch"]) == (str(without_memory(job)), 1)
+    assert (row["accumulation_used"], row["config.recipe.accumulation"]) == (4, 1)
+    assert driver.crashed == {planned.trial_id: str(without_memory(job))}
+    assert driver.halved == {planned.trial_id}
+    driver.ended(other, {"status": "complete", "best_objective": 1.0})
+    assert driver.counts == {"failed": 1, "complete": 1}
+
+
+def test_a_sweep_whose_last_trials_may_start_again_is_not_finished(driver: Driver) -> None:
+    driver.resources = Resources(memory_retries=1)
+    for _ in range(5):
+        driver.ended(started(driver), {"status": "complete", "best_objective": 1.0})
+    last = started(driver)
+    assert driver.agenda.is_empty
+    assert not driver.is_finished
+    driver.ended(last, {FAILURE: without_memory(last)})
+    again = started(driver)
+    assert again.accumulation == 2
+    driver.ended(again, {"status": "complete", "best_objective": 1.0})
+    assert driver.is_finished
+
+
+def test_a_later_driver_starts_a_halved_trial_where_it_had_come_to(driver: Driver) -> None:
+    driver.resources = Resources(memory_retries=3)
+    job = started(driver)
+    driver.ended(job, {FAILURE: without_memory(job)})
+    later = Driver(driver.agenda, driver.folder, Silent(), 2, "f", driver.watch)
+    assert started(later) == replace(job, accumulation=2)
+
+
+def test_a_worker_that_its_node_has_killed_for_memory_is_halved_too(driver: Driver) -> None:
+    driver.resources = Resources(memory_retries=1)
+    job = started(driver)
+    driver.crash(job, RayActorError(None, "Task was killed due to the node running low on memory."))
+    assert driver.counts == {}
+    assert started(driver).accumulation == 2
+
+
 def test_what_a_trial_raised_is_kept_as_text_and_gone_when_it_is_complete(driver: Driver) -> None:
     def broken() -> None:
         raise KeyError("no such column")
@@ -183,7 +247,7 @@ def test_a_record_that_cannot_be_written_ends_the_sweep_and_raises_nothing(drive
     assert driver.is_finished
     assert driver.is_stopped  # also what trains now could not be recorded
     driver.ended(second, {"status": "complete", "best_objective": 1.0})
-    assert driver.start() is None
+    assert not driver.start()
     driver.folder.remove("results")
     assert recorded(driver.folder) == {}
 

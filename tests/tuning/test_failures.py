@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,15 +25,23 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from dirtune.config import TrialConfig
-from dirtune.errors import NonFiniteLoss
+from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.frozen import read
 from dirtune.results.store import recorded, write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import Progress, TrialJob
-from dirtune.tuning.failures import error_class, failed_record, reason
+from dirtune.tuning.failures import (
+    CodeError,
+    error_class,
+    failed_record,
+    final_failure,
+    memory_failure,
+    reason,
+)
 
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB."
 PEER = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+TOO_LARGE = OutOfMemory("out of memory at epoch 2, step 1: a batch of 64 rows", 2)
 PRESSURE = "Task was killed due to the node running low on memory."
 
 
@@ -49,6 +58,7 @@ CASES: dict[str, tuple[BaseException, str]] = {
     "a loss that is not finite": (raised_in_a_task(NonFiniteLoss("conr", 2, 7)), "nan"),
     "no GPU memory": (raised_in_a_task(torch.OutOfMemoryError(CUDA)), "out_of_memory"),
     "no GPU memory, told by text": (raised_in_a_task(RuntimeError(CUDA)), "out_of_memory"),
+    "a batch without memory": (raised_in_a_task(TOO_LARGE), "out_of_memory"),
     "no host memory": (raised_in_a_task(MemoryError()), "out_of_memory"),
     "no host memory for a tensor": (
         raised_in_a_task(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
@@ -113,6 +123,44 @@ def test_the_class_survives_the_way_through_a_file() -> None:
 )
 def test_the_reason_is_one_sentence(error: BaseException, expected: str) -> None:
     assert reason(error) == expected
+
+
+def test_what_another_worker_would_meet_as_well_is_final() -> None:
+    found = final_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE))
+    assert (type(found), str(found)) == (OutOfMemory, str(TOO_LARGE))
+    assert isinstance(final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
+    assert final_failure(ActorDiedError()) is None
+    assert final_failure(torch.OutOfMemoryError(CUDA)) is None  # not in a step: nothing to halve
+
+
+def test_a_batch_that_was_too_large_is_found_among_what_its_ranks_raised() -> None:
+    found = memory_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE), job(), None)
+    assert str(found) == str(TOO_LARGE)
+    for error in (torch.OutOfMemoryError(CUDA), ActorDiedError(), MemoryError(), ValueError("no")):
+        assert memory_failure(raised_in_a_task(error), job(), None) is None
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError(PRESSURE), RayActorError(None, PRESSURE)])
+@pytest.mark.parametrize("epochs", [None, 4])
+def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(
+    error: Exception, epochs: int | None
+) -> None:
+    progress = None if epochs is None else Progress(trial={"epochs_run": epochs}, config={})
+    found = memory_failure(error, replace(job(), accumulation=4), progress)
+    assert found is not None
+    assert found.epoch == (epochs or 0) + 1
+    assert str(found) == (
+        f"out of memory in epoch {found.epoch}: a batch of 128 rows x 1 view, 32 rows at a time; "
+        "the worker was killed because its node ran low on memory"
+    )
+
+
+def test_a_trial_that_ran_out_of_memory_is_recorded_with_its_batch() -> None:
+    begun = datetime(2026, 1, 2, tzinfo=UTC)
+    halved = replace(job(), accumulation=4)
+    row = failed_record(halved, None, TOO_LARGE, fingerprint="f", begun=begun).trial
+    assert (row["error"], row["error_class"]) == (str(TOO_LARGE), "out_of_memory")
+    assert (row["error_epoch"], row["accumulation_used"]) == (2, 4)
 
 
 def job() -> TrialJob:

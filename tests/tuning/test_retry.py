@@ -12,6 +12,7 @@ from dirtune.errors import InputError
 from dirtune.results.schema import TrialRecord
 from dirtune.results.store import read_table, recorded, write_record
 from dirtune.storage import Storage
+from dirtune.tuning.halving import DECISION
 from dirtune.tuning.optuna_studies import TRIAL_ID
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 
@@ -69,6 +70,18 @@ def test_what_a_class_says_nothing_against_goes_on_from_its_checkpoint(tmp_path:
     assert kept == {"out_of_memory", "infrastructure"}
     assert folder.exists("trials/infrastructure/progress.json")
     assert not folder.exists("trials/nan/progress.json")
+
+
+def test_without_memory_a_trial_begins_again_as_it_was_planned(tmp_path: Path) -> None:
+    folder = Storage.at(tmp_path)
+    write_failures(folder)
+    for name in CLASSES:
+        folder.write(f"trials/{name}/{DECISION}", b'{"accumulation": 2, "because": []}')
+    reopen(folder, classes_to_retry(["failed"]), "", [])
+    kept = {name for name in CLASSES if folder.exists(f"trials/{name}/{DECISION}")}
+    assert kept == {"nan", "infrastructure", "code"}  # of these the micro-batches were no fault
+    assert not folder.exists("trials/out_of_memory/checkpoint")
+    assert folder.exists("trials/infrastructure/checkpoint")
 
 
 def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:

@@ -88,6 +88,7 @@ def _plain_row(row: ArmRow) -> dict[str, Any]:
     return {
         "arm": row.arm, "levels": dict(row.levels), "tried": dict(row.tried), "searched": row.searched, "planned": row.planned,
         "unfinished": dict(row.unfinished), "holes": [asdict(hole) for hole in row.holes],
+        "halved": list(row.halved),
         "cells": {region: _plain_cell(row, cell) for region, cell in row.cells.items()},
     }  # fmt: skip
 

@@ -32,6 +32,7 @@ def _of_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     yield from _sequential(first)
     yield f"Configurations tried per seed: {'; '.join(map(_tried, first.rows))}."
     yield f"Holes: {'; '.join(_holes(parts)) or 'none'}."
+    yield from _halved(first)
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
     if hidden := [arm for arm in first.arms if arm not in {row.arm for row in first.rows}]:
         yield f"Arms not shown: {', '.join(hidden)}."
@@ -63,6 +64,18 @@ def _sequential(part: ArmTable) -> Iterator[str]:
     rule, arms = part.sequential
     yield f"Seeds were added until decided ({rule}): {'; '.join(f'{arm} {said}' for arm, said in arms.items())}."
     yield "The other p-values and verdicts of this table take no account of that."
+
+
+def _halved(part: ArmTable) -> Iterator[str]:
+    """Which trials had less memory than planned."""
+    number = sum(len(row.halved) for row in part.rows)
+    if not number:
+        return
+    where = "; ".join(f"{row.arm} {_seeds(row.halved)}" for row in part.rows if row.halved)
+    yield (
+        f"{number} trial{'s' * (number > 1)} ran at half batch or less after running out of memory: {where}. The steps are "
+        "those of the whole batch; batch normalisation and terms that compare pairs saw fewer rows at a time."
+    )
 
 
 def _paired_seeds(row: ArmRow) -> tuple[int, ...]:
@@ -127,7 +140,11 @@ def _holes(parts: Sequence[ArmTable]) -> Iterator[str]:
     for arm, reason, seed in holes:
         seeds.setdefault((arm, reason), []).append(seed)
     for (arm, reason), missing in seeds.items():
-        yield f"{arm} seed{'s' * (len(missing) > 1)} {_numbers(missing)}: {reason}"
+        yield f"{arm} {_seeds(missing)}: {reason}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {_numbers(seeds)}"
 
 
 def _numbers(numbers: Sequence[int]) -> str:

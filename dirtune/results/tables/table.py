@@ -64,6 +64,7 @@ class ArmRow:
     planned: int | None  # trials in all, if the study says
     unfinished: Mapping[str, int]  # pruned and failed trials
     holes: tuple[Hole, ...]
+    halved: tuple[int, ...] = ()  # seeds that ran with smaller micro-batches than planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +240,7 @@ def _row(
         planned=arm.planned,
         unfinished=arm.unfinished,
         holes=tuple(holes),
+        halved=arm.halved,
     )
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.flat import as_json
 from dirtune.results.tables.footer import footer
 from tests.results.records import record, write_study
 
@@ -97,6 +99,23 @@ def test_orphans_are_mentioned(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0), record("gone", 0)], arms=["a"])
 
     assert "Left out: 1 recorded trials that the study no longer plans." in lines(tmp_path)
+
+
+def test_trials_that_ran_at_half_batch_are_counted_and_named(root: Path) -> None:
+    assert not [line for line in lines(root) if "half batch" in line]
+    planned = {"recipe": {"accumulation": 2}}
+    halved = [record("conr", seed, 4.0, accumulation_used=4, config=planned) for seed in (1, 2)]
+    as_planned = record("vanilla", 0, 5.0, accumulation_used=2, config=planned)
+    failed = record("[x]", 0, status="failed", error="out of memory", accumulation_used=8)
+    write_study(root, [*halved, as_planned, failed])
+
+    (line,) = [line for line in lines(root) if "half batch" in line]
+
+    assert line.startswith(
+        "2 trials ran at half batch or less after running out of memory: conr seeds 1, 2. "
+    )
+    assert "batch normalisation and terms that compare pairs saw fewer rows" in line
+    assert line in json.loads(as_json(compare(root, TableRequest(studies=("study",)))))["notes"]
 
 
 def test_what_is_a_studys_own_is_said_of_each(root: Path) -> None:
