@@ -55,7 +55,14 @@ class Storage:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str = "") -> str:
-        """The full path of `name` inside the file system."""
+        """The full path of `name` inside the file system.
+
+        Raises:
+            InputError: the name leads out of the folder; names come from records and manifests of others, too.
+        """
+        if ".." in name and ".." in name.split("/"):
+            rule = "a name must stay inside of its folder"
+            raise InputError(Fault(where=self.root, rule=rule, got=name))
         return f"{self.root}/{name}" if name else self.root
 
     def below(self, name: str) -> Storage:
