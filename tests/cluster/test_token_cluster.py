@@ -222,3 +222,25 @@ def test_a_doctor_is_let_in_with_the_token_alone(cluster: Cluster, digits: Path)
         assert "token" in refused.stderr
         assert refused.stderr.startswith(f"dirtune: {cluster.address}: ")
         assert refused.stderr.count("\n") == 1
+
+
+def test_a_sweep_is_let_in_with_the_token_alone(
+    cluster: Cluster, digits: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(SMALL))
+    refusals = {
+        "the cluster asks for a token and got none": cluster.environment(),
+        "the cluster refuses this token": cluster.environment(
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="wrong"
+        ),
+    }
+    for said, environment in refusals.items():
+        environment["RAY_ADDRESS"] = cluster.address
+        done = call(
+            environment, "sweep", study, "--data", digits, "--results", tmp_path / "results"
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"dirtune: {cluster.address}: {said}: set RAY_AUTH_MODE")
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
