@@ -8,12 +8,14 @@ stay, unseen, until a lifecycle rule of the bucket removes them.
 A URL is one that `pyarrow.fs.FileSystem.from_uri` understands. For S3 and what speaks like it, the keys come from the
 environment (`AWS_ACCESS_KEY_ID`, ...) or the machine, and the place from the URL or the environment:
 `s3://bucket/path?region=eu-west-1`, `s3://bucket/path?scheme=http&endpoint_override=localhost:9000`, `AWS_ENDPOINT_URL`.
-The bucket must exist.
+The bucket must exist. A URL may hold keys as well (`s3://key:secret@bucket/path`); whatever is printed or recorded of a location
+goes through `without_keys` first.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
+
+_KEYS = re.compile(r"://[^/?#:@\s]+(:[^?#\s]*)?@")  # a secret may hold a slash
+
+
+def without_keys(text: str | Path) -> str:
+    """A location, or a text that names some, as it may be shown to anybody: URLs without user and password."""
+    return _KEYS.sub("://", str(text))
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,9 @@ class Storage:
             filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(str(location)))
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
-                Fault(where=str(location), rule=f"no usable location ({error})")
+                Fault(
+                    where=without_keys(location), rule=without_keys(f"no usable location ({error})")
+                )
             ) from None
         return cls(filesystem, root.rstrip("/"))
 

@@ -25,7 +25,7 @@ from dirtune.results.compaction import compact
 from dirtune.results.schema import ErrorClass, Status
 from dirtune.results.sequential import recorded_values, rule_of, seeds_due
 from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.storage import Storage, without_keys
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
@@ -155,7 +155,10 @@ def resume(
         known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
             Fault(
-                where=str(results), rule="no sweep of this study to resume", got=name, known=known
+                where=without_keys(results),
+                rule="no sweep of this study to resume",
+                got=name,
+                known=known,
             )
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
