@@ -45,6 +45,7 @@ def plan_table(plan: Plan) -> Table:
         f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
         + _time_of_study(plan.forecast)
         + _further_seeds(study)
+        + "".join(f"\n{each}" for each in plan.to_come)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
     return table
