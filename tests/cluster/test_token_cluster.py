@@ -137,8 +137,10 @@ def test_a_submission_without_the_token_is_refused_in_one_sentence(
 def test_with_the_token_a_study_is_swept_and_its_results_are_there_afterwards(
     jobs: Cluster, digits: Path, tmp_path: Path
 ) -> None:
-    done = call(jobs.with_token(), *submission(jobs, tmp_path, digits))
+    expected = ("--expect", Path(__file__).resolve().parents[2] / "cluster.yaml")
+    done = call(jobs.with_token(), *submission(jobs, tmp_path, digits, *expected))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 trials, 0 recorded, 34 at once" in done.stdout  # 2 CPUs here, 4 nodes of 8 to come
     assert re.search(r"^sent as job raysubmit_\w+; follow it again by `ray job logs", done.stdout)
     assert f"{tmp_path}/results: written and read by every node" in done.stdout
     assert re.search(r"^1 complete; 0 reused\. Parquet: ", done.stdout, re.MULTILINE)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.autoscaler._private.util import validate_config
 
@@ -122,7 +123,7 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
     """A cluster whose head has no CPU, and the file by which it may start two nodes of one CPU each."""
     # Not the folder of pytest, whose long path leaves no room for the name of a socket.
     home, ports = Path(tempfile.mkdtemp(prefix="dirtune-", dir="/tmp")), free_ports()
-    address = f"127.0.0.1:{ports['port']}"
+    address = f"{get_node_ip_address()}:{ports['port']}"  # where the pretended nodes look for it
     config = {**NOTHING_ELSE, "provider": {**PROVIDER, "gcs_address": address}}
     validate_config(config)
     (home / "cluster.yaml").write_text(json.dumps(config))
@@ -131,7 +132,7 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0",
         f"--autoscaling-config={home / 'cluster.yaml'}", "--include-dashboard=false",
-        "--node-ip-address=127.0.0.1", f"--temp-dir={home / 'ray'}", "--disable-usage-stats",
+        f"--temp-dir={home / 'ray'}", "--disable-usage-stats",
         *(f"--{name}={port}" for name, port in ports.items() if name != "dashboard-port"),
     ]  # fmt: skip
     special = {
