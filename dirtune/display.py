@@ -46,6 +46,7 @@ def plan_table(plan: Plan) -> Table:
         + (f"\n{plan.crowding}" if plan.crowding else "")
         + _time_of_study(plan.forecast)
         + _further_seeds(study)
+        + "".join(f"\n{each}" for each in plan.to_come)
         + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
     )
     return table

@@ -8,7 +8,8 @@ stay, unseen, until a lifecycle rule of the bucket removes them.
 A URL is one that `pyarrow.fs.FileSystem.from_uri` understands. For S3 and what speaks like it, the keys come from the
 environment (`AWS_ACCESS_KEY_ID`, ...) or the machine, and the place from the URL or the environment:
 `s3://bucket/path?region=eu-west-1`, `s3://bucket/path?scheme=http&endpoint_override=localhost:9000`, `AWS_ENDPOINT_URL`.
-The bucket must exist.
+The bucket must exist. A URL may hold keys as well (`s3://key:secret@bucket/path`); whatever is printed or recorded of a location
+goes through `without_keys` first.
 
 A place may fail for a while: a share that hangs, a server that answers with an error, a disk that is full until somebody makes
 room. Whoever has computed for hours and wants to write the outcome asks for a `patient` storage, which tries again. Others
@@ -18,6 +19,7 @@ are told at once.
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,6 +37,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two tries of a patient storage; each pause is twice the one before."""
 
 _T = TypeVar("_T")
+_KEYS = re.compile(r"://[^/?#:@\s]+(:[^?#\s]*)?@")  # a secret may hold a slash
+
+
+def without_keys(text: str | Path) -> str:
+    """A location, or a text that names some, as it may be shown to anybody: URLs without user and password."""
+    return _KEYS.sub("://", str(text))
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Storage:
             filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(str(location)))
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
-                Fault(where=str(location), rule=f"no usable location ({error})")
+                Fault(
+                    where=without_keys(location), rule=without_keys(f"no usable location ({error})")
+                )
             ) from None
         return cls(filesystem, root.rstrip("/"))
 
@@ -71,7 +81,14 @@ class Storage:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str = "") -> str:
-        """The full path of `name` inside the file system."""
+        """The full path of `name` inside the file system.
+
+        Raises:
+            InputError: the name leads out of the folder; names come from records and manifests of others, too.
+        """
+        if ".." in name and ".." in name.split("/"):
+            rule = "a name must stay inside of its folder"
+            raise InputError(Fault(where=self.root, rule=rule, got=name))
         return f"{self.root}/{name}" if name else self.root
 
     def below(self, name: str) -> Storage:

@@ -17,10 +17,11 @@ __all__ = ["app", "cluster", "main", "making", "reading"]
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
     from dirtune.errors import InputError
+    from dirtune.storage import without_keys
 
     try:
         app()
     # A place that cannot be reached, read or written names itself.
     except (InputError, OSError) as error:
-        print(f"dirtune: {error}", file=sys.stderr)
+        print(f"dirtune: {without_keys(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -17,6 +17,12 @@ DataRoot = Annotated[
 ]
 ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        help="cluster.yaml, as `ray up` reads it: nodes that its autoscaler may start are counted, too."
+    ),
+]
 SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
 
 

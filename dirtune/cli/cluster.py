@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import StudyName, app, show
+from dirtune.cli.app import Expect, StudyName, app, show
 from dirtune.cli.remote import Installed, Python, followed, run_there
 
 
@@ -64,6 +64,7 @@ def submit(
     ] = False,
     python: Python = "python",
     installed: Installed = False,
+    expect: Expect = None,
 ) -> None:
     """Sweep a study on a cluster, as a job that goes on when this terminal closes; Ctrl-C only stops following it.
 
@@ -74,7 +75,13 @@ def submit(
     from dirtune.cluster.submission import submit as call
 
     job = call(
-        study, address=address, data=data, results=results, python=python, installed=installed
+        study,
+        address=address,
+        data=data,
+        results=results,
+        python=python,
+        installed=installed,
+        expect=expect,
     )
     show(f"sent as job {job.id}; follow it again by `{job.follow_command}`")
     raise typer.Exit(0 if no_follow else followed(job))

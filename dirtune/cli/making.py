@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dirtune.arguments import assignments, check_device, trial_settings
-from dirtune.cli.app import DataRoot, ResultsRoot, StudyName, SweepName, app, console, show
+from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, console, show
 from dirtune.cli.remote import JobsAddress, Python, run_there
 
 if TYPE_CHECKING:
@@ -128,12 +128,13 @@ def plan(
             "then exit code 1.",
         ),
     ] = False,
+    expect: Expect = None,
 ) -> None:
     """Show what a study would run, and how long it takes by recorded trials; run nothing."""
     from dirtune.display import findings_table, plan_table
     from dirtune.tuning.sweep import plan as call
 
-    found = call(study, data=data, results=results, probe=probe, liveness=liveness)
+    found = call(study, data=data, results=results, probe=probe, liveness=liveness, expect=expect)
     show(plan_table(found))
     if found.findings is not None:
         show(findings_table(found.findings), *map(str, found.dead))
@@ -150,7 +151,11 @@ Fuse = Annotated[
 
 @app.command()
 def sweep(
-    study: StudyName, data: DataRoot = "data", results: ResultsRoot = "results", fuse: Fuse = None
+    study: StudyName,
+    data: DataRoot = "data",
+    results: ResultsRoot = "results",
+    fuse: Fuse = None,
+    expect: Expect = None,
 ) -> None:
     """Run everything of a study that is not recorded yet.
 
@@ -160,7 +165,7 @@ def sweep(
     """
     from dirtune.tuning.sweep import sweep as call
 
-    _drive(partial(call, fuse=fuse), study, data, results)
+    _drive(partial(call, fuse=fuse, expect=expect), study, data, results)
 
 
 @app.command()
@@ -175,11 +180,12 @@ def resume(
         ),
     ] = None,
     fuse: Fuse = None,
+    expect: Expect = None,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as call
 
-    _drive(partial(call, retry=retry or [], fuse=fuse), study, data, results)
+    _drive(partial(call, retry=retry or [], fuse=fuse, expect=expect), study, data, results)
 
 
 @app.command()

@@ -22,11 +22,11 @@ import torch
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dirtune.cluster.joining import authentication, joined
 from dirtune.cluster.judgement import Member, judged
 from dirtune.cluster.machine import Machine, measured
 from dirtune.cluster.observation import Observation, named
 from dirtune.cluster.roots import Answer, Probe, answer, data_root, probing, results_root
+from dirtune.data.joining import authentication, joined
 from dirtune.storage import Storage
 from dirtune.tuning.nodes import Node
 

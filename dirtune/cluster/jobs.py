@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from dirtune.cluster.joining import check_token, reach, token_refusal
+from dirtune.data.joining import check_token, reach, token_refusal
 from dirtune.errors import Fault, InputError
 from dirtune.training.provenance import code_version
 

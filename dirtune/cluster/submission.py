@@ -19,12 +19,13 @@ from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import MANIFEST
 from dirtune.storage import Storage
+from dirtune.tuning.autoscaling import node_types, written
 from dirtune.tuning.files import StudyFile, find_study
 from dirtune.tuning.preflight import check, data_set_of
 from dirtune.tuning.secondary import check_secondary
 from dirtune.tuning.study import resolve
 
-STUDY = "study.yaml"
+STUDY, CLUSTER = "study.yaml", "cluster.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ def submit(
     results: str,
     python: str = "python",
     installed: bool = False,
+    expect: str | None = None,
 ) -> Job:
     """Send a study to a cluster, to be swept there; it goes on when this process has ended.
 
@@ -54,12 +56,14 @@ def submit(
         results: root of the results, likewise.
         python: the Python of the cluster, as the shell of its head finds it.
         installed: use the dirtune that is installed there; its version must be that of here.
+        expect: the cluster's file, which is sent along with its node types alone (`dirtune.tuning.autoscaling`).
 
     Raises:
         InputError: with everything that is wrong with the study and the roots, before anything is sent; or the cluster
             cannot be reached, or does not take it.
     """
     destination = Destination(address=address, python=python, installed=installed)
+    types = node_types(expect)
     faults = [*root_faults("--data", data), *root_faults("--results", results)]
     file = find_study(study)
     faults += _faults_of(file, data)
@@ -67,8 +71,9 @@ def submit(
         raise InputError(faults)
     client = connect(destination.address)
     return send(
-        client, entrypoint(destination, data=data, results=results), address=destination.address,
-        files={STUDY: file.text()}, with_sources=not destination.installed,
+        client, entrypoint(destination, data=data, results=results, expect=bool(types)),
+        address=destination.address, with_sources=not destination.installed,
+        files={STUDY: file.text()} | ({CLUSTER: written(types)} if types else {}),
     )  # fmt: skip
 
 
@@ -88,12 +93,17 @@ def run_there(destination: Destination, verb: str, *words: str, roots: Mapping[s
     )  # fmt: skip
 
 
-def entrypoint(destination: Destination, *, data: str, results: str) -> str:
-    """The job of a study: the roots are tried from every node before the sweep begins."""
+def entrypoint(destination: Destination, *, data: str, results: str, expect: bool = False) -> str:
+    """The job of a study: the roots are tried from every node before the sweep begins.
+
+    Args:
+        expect: the job comes with the node types of the cluster.
+    """
     roots = ("--data", data, "--results", results)
     same = ("--dirtune", version("dirtune")) if destination.installed else ()
     doctor = command(destination, "doctor", *roots, *same)
-    return f"{doctor} && {command(destination, 'sweep', STUDY, *roots)}"
+    further = ("--expect", CLUSTER) if expect else ()
+    return f"{doctor} && {command(destination, 'sweep', STUDY, *roots, *further)}"
 
 
 def command(destination: Destination, verb: str, *arguments: str) -> str:

@@ -191,7 +191,12 @@ def _untar(archive: Path, target: Path) -> None:
     def inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         if _escapes(member.name):  # the standard filter would make an absolute name relative
             raise tarfile.OutsideDestinationError(member, path)
-        return tarfile.data_filter(member, path)  # refuses links to the outside, and devices
+        # The filter follows links to see where they end, which Pythons before 3.11.13 could be deceived about.
+        if (member.issym() or member.islnk()) and _escapes(member.linkname):
+            raise tarfile.LinkOutsideDestinationError(member, path)
+        return tarfile.data_filter(
+            member, path
+        )  # refuses devices, and drops owners and set-id bits
 
     with tarfile.open(archive) as content:
         content.extractall(target, filter=inside)

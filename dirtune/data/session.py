@@ -1,35 +1,63 @@
-"""A Ray session for as long as it is needed: the one that is there, or a quiet local one of our own."""
+"""A Ray session for as long as it is needed: the one that is there, or a quiet local one of our own.
+
+A cluster at `RAY_ADDRESS` is joined by `dirtune.data.joining`, so that a wrong token, another version or a dead address is one
+sentence within seconds. A session of our own has no dashboard, hence no port that takes jobs. Its other ports, which Ray 2.60
+opens on all interfaces, ask for a token that Ray makes (in `~/.ray/auth_token`), unless `RAY_AUTH_MODE` says otherwise.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the Ray of this process, or of `RAY_ADDRESS`; if there is none, start a local one and end it afterwards."""
-    import ray
-    import ray.data  # sets up its logger, so that the level below stays
+    """Join the Ray of this process, or of `RAY_ADDRESS`; if there is none, start a local one and end it afterwards.
+
+    Raises:
+        InputError: the cluster at `RAY_ADDRESS` cannot be joined.
+    """
 
     logger = logging.getLogger("ray.data")
-    level, started = logger.level, not ray.is_initialized()
+    level = logger.level
     # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why.
     logger.setLevel(logging.CRITICAL)
     unhandled = os.environ.get(IGNORED)
     # The errors of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
     os.environ[IGNORED] = "1"
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        with _session():
+            yield
+    finally:
+        logger.setLevel(level)
+        if unhandled is None:
+            os.environ.pop(IGNORED, None)
+
+
+def _session() -> AbstractContextManager[None]:
+    import ray
+
+    if ray.is_initialized():
+        return nullcontext()
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return _of_our_own()
+    from dirtune.data.joining import joined
+
+    return joined(address)
+
+
+@contextmanager
+def _of_our_own() -> Iterator[None]:
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if started:
-            ray.shutdown()
-        if unhandled is None:
-            os.environ.pop(IGNORED, None)
+        ray.shutdown()

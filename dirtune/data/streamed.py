@@ -29,6 +29,7 @@ from dirtune.data.columns import decoded_size, to_numpy
 from dirtune.data.images import decode
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec, Manifest
+from dirtune.plaincolumns import check_plain
 from dirtune.reweighting.density import label_bins
 from dirtune.storage import Storage
 
@@ -201,7 +202,9 @@ def opened(
     """
     try:
         with storage.filesystem.open_input_file(file) as stream:
-            yield pq.ParquetFile(stream, metadata=metadata)
+            parquet = pq.ParquetFile(stream, metadata=metadata)
+            check_plain(parquet.schema_arrow, where=file)
+            yield parquet
     except (OSError, pa.ArrowException) as error:
         rule = f"shard cannot be read ({error}); ingest the data set again"
         raise InputError(Fault(where=file, rule=rule)) from None

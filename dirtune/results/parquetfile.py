@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
+from dirtune.plaincolumns import fault_of_columns
 from dirtune.results.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from dirtune.storage import Storage
 
@@ -99,8 +100,14 @@ def _read(
         table = pq.ParquetFile(content).read(columns=columns, use_threads=alone)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, OSError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+    ) as error:  # the last: what an extension type says of itself
         return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
+    if (fault := fault_of_columns(table.schema, where=storage.path(name))) is not None:
+        return fault
     version = (table.schema.metadata or {}).get(VERSION_KEY, b"1").decode()
     if version not in READABLE_VERSIONS:
         known = ", ".join(READABLE_VERSIONS)

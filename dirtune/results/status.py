@@ -18,7 +18,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.results.sequential import with_seeds_due
 from dirtune.results.store import read_table
 from dirtune.results.studies import STUDY_FILE, read_study
-from dirtune.storage import Storage
+from dirtune.storage import Storage, without_keys
 
 PROGRESS = "progress.json"  # what a started trial leaves after every epoch
 
@@ -92,7 +92,7 @@ def sweep_folder(study: str, *, results: str | Path = "results") -> Storage:
     if not root.exists(f"{study}/{STUDY_FILE}"):
         known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
-            Fault(where=str(results), rule="no sweep of this name", got=study, known=known)
+            Fault(where=without_keys(results), rule="no sweep of this name", got=study, known=known)
         )
     return root.below(study)
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dirtune.errors import Fault, InputError
-from dirtune.storage import Storage
+from dirtune.storage import Storage, without_keys
 
 STUDY_FILE, PROVENANCE_FILE, SELECTED_FILE = "study.json", "provenance.json", "selected.json"
 
@@ -63,14 +63,15 @@ def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict
     found = {name: storage.below(name) for name in storage.folders() if _is_study(storage, name)}
     if not found:
         rule = f"holds no study (a folder with {STUDY_FILE} or results/trials)"
-        raise InputError(Fault(where=str(root), rule=rule))
+        raise InputError(Fault(where=without_keys(root), rule=rule))
     if studies is None:
         return found
     unknown = [name for name in studies if name not in found]
     if unknown:
         known = list(found)
         raise InputError(
-            Fault(where=str(root), rule="unknown study", got=name, known=known) for name in unknown
+            Fault(where=without_keys(root), rule="unknown study", got=name, known=known)
+            for name in unknown
         )
     return {name: found[name] for name in found if name in studies}
 

@@ -13,6 +13,7 @@ from dirtune.models.regressor import Regressor, build_regressor
 from dirtune.training.numerics import check_layers, check_machine
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
+from dirtune.tuning.autoscaling import NodeType
 from dirtune.tuning.confirmation import Ending
 from dirtune.tuning.forecast import Forecast
 from dirtune.tuning.liveness import Finding
@@ -34,6 +35,9 @@ class Plan:
     ] = ()  # their arms and how they ended, once a sweep has begun
     orphaned: int = 0  # recorded, and no longer planned
     concurrent: int
+    to_come: tuple[
+        NodeType, ...
+    ] = ()  # nodes that an autoscaler may start, and `concurrent` counts
     parameters: dict[str, int]  # trainable parameters by arm
     forecast: Forecast | None = None  # how long it takes
     crowding: str | None = None  # that trials which share a GPU need more memory than it has

@@ -7,9 +7,11 @@ for by more trials than it had: a search asks for a configuration as late as it 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dirtune.errors import InputError
+from dirtune.tuning.autoscaling import NodeType, nodes_of, to_come
 from dirtune.tuning.nodes import nodes_of_cluster
 from dirtune.tuning.preflight import capacity
 from dirtune.tuning.study import ResolvedStudy
@@ -22,10 +24,12 @@ class Slots:
     """The trials of a study that the nodes of the joined cluster hold.
 
     Args:
+        types: of nodes that an autoscaler may start; they count as if they were there.
         number: as it was found when the sweep began.
     """
 
     study: ResolvedStudy
+    types: Sequence[NodeType]
     number: int
     _looked: float = float("-inf")
 
@@ -38,6 +42,7 @@ class Slots:
 
     def _found(self) -> int:
         try:
-            return capacity(self.study, nodes_of_cluster())
+            nodes = nodes_of_cluster()
+            return capacity(self.study, [*nodes, *nodes_of(to_come(self.types, nodes))])
         except InputError:
             return 1

@@ -22,7 +22,7 @@ from pathlib import Path
 from dirtune.errors import Fault, InputError
 from dirtune.interrupts import first_is_noticed
 from dirtune.results.status import sweep_folder
-from dirtune.storage import Storage
+from dirtune.storage import Storage, without_keys
 from dirtune.tuning.holder import sweeper
 
 STOP = "stop.json"
@@ -41,9 +41,7 @@ def stop(study: str, *, results: str | Path = "results") -> str:
     who = sweeper(folder)
     if who is None:
         running = "; ".join(_running(Storage.at(results))) or "nothing"
-        rule = (
-            f"is not being swept, so there is nothing to stop; running below {results}: {running}"
-        )
+        rule = f"is not being swept, so there is nothing to stop; running below {without_keys(results)}: {running}"
         raise InputError(Fault(where=folder.path(), rule=rule))
     _ask(folder)
     return who

@@ -26,10 +26,11 @@ from dirtune.results.compaction import compact
 from dirtune.results.schema import ErrorClass, Status
 from dirtune.results.sequential import recorded_values, rule_of, seeds_due
 from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.storage import Storage, without_keys
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
+from dirtune.tuning.autoscaling import NodeType, node_types, nodes_of, to_come
 from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
 from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.crowding import crowding
@@ -49,6 +50,7 @@ from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.search import Agenda, Ending
 from dirtune.tuning.secondary import check_secondary, secondary_objectives
 from dirtune.tuning.seeds import SeedSequence
+from dirtune.tuning.slots import Slots
 from dirtune.tuning.stop import stoppable
 from dirtune.tuning.study import ResolvedStudy, Resources, load_study, resolve
 from dirtune.tuning.tune_run import run_with_tune
@@ -83,6 +85,7 @@ def plan(
     results: str | Path = "results",
     liveness: bool = False,
     probe: bool = False,
+    expect: str | Path | None = None,
 ) -> Plan:
     """What `sweep` would run; trains nothing but what is asked for here.
 
@@ -92,14 +95,16 @@ def plan(
         results: root of the results; recorded trials there tell how long a trial takes.
         liveness: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.liveness`).
         probe: measure how long a trial takes by some steps of every arm on this machine (`dirtune.tuning.probe`).
+        expect: the cluster's file, whose nodes to come are counted as well (`dirtune.tuning.autoscaling`).
 
     Raises:
         InputError: the study or the data are not usable, or the nodes cannot hold a trial.
     """
+    types = node_types(expect)
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
     extension = claim.extension()
-    found = _plan(claim, extension, available_nodes())
+    found = _plan(claim, extension, available_nodes(), types)
     estimates = (
         _probed(claim, Storage.at(data)) if probe else recorded_estimates(claim.study, results)
     )
@@ -119,6 +124,7 @@ def sweep(
     data: str | Path = "data",
     results: str | Path = "results",
     fuse: int | None = None,
+    expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
     """Run everything of a study that is not recorded yet.
@@ -128,14 +134,16 @@ def sweep(
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
         fuse: trials that one worker trains side by side, at most; none: as the study says (`resources.fuse`).
+        expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.autoscaling`).
 
     Raises:
         InputError: the study or the data are not usable, or the folder holds another study.
     """
+    types = node_types(expect)
     file = find_study(study)
     claim = _claim(file.text(), file.where, data=data, results=results)
     return _complete(
-        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS
+        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS, types
     )
 
 
@@ -146,6 +154,7 @@ def resume(
     results: str | Path = "results",
     retry: Sequence[str] = (),
     fuse: int | None = None,
+    expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones go on from their checkpoints.
@@ -154,11 +163,12 @@ def resume(
         retry: failed trials to run again, by error class (`out_of_memory`, `nan`, `code`), or all as `failed`; those that
             failed by `infrastructure` always are.
         fuse: as for `sweep`.
+        expect: as for `sweep`.
 
     Raises:
         InputError: there is no such sweep, or the data have changed since, or no such error class.
     """
-    classes = classes_to_retry(retry)
+    classes, types = classes_to_retry(retry), node_types(expect)
     name = load_study(study).name if is_file_name(study) else study
     folder = _study_folder(results, name)
     if not folder.exists(STUDY_FILE):
@@ -166,13 +176,16 @@ def resume(
         known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
             Fault(
-                where=str(results), rule="no sweep of this study to resume", got=name, known=known
+                where=without_keys(results),
+                rule="no sweep of this study to resume",
+                got=name,
+                known=known,
             )
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = _claim(text, where, data=data, results=results)
     return _complete(
-        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes
+        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes, types
     )
 
 
@@ -202,13 +215,15 @@ def _study_folder(results: str | Path, name: str) -> Storage:
     return Storage.at(results).below(name)
 
 
-def _plan(claim: Claim, extension: Extension, nodes: Sequence[Node]) -> Plan:
-    study, manifest = claim.study, claim.manifest
+def _plan(
+    claim: Claim, extension: Extension, nodes: Sequence[Node], types: Sequence[NodeType]
+) -> Plan:
+    study, manifest, further = claim.study, claim.manifest, to_come(types, nodes)
     return Plan(
         study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
         trials=_trials(claim),
-        concurrent=capacity(study, nodes),
+        concurrent=capacity(study, [*nodes, *nodes_of(further)]), to_come=further,
     )  # fmt: skip
 
 
@@ -246,14 +261,19 @@ def _findings(claim: Claim, data: Storage) -> tuple[Finding, ...]:
 
 
 def _complete(
-    claim: Claim, data: Storage, results: Storage, view: View, classes: frozenset[ErrorClass]
+    claim: Claim,
+    data: Storage,
+    results: Storage,
+    view: View,
+    classes: frozenset[ErrorClass],
+    types: Sequence[NodeType],
 ) -> SweepSummary:
     """Run what is not recorded yet, and again what failed with an error of these classes."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
     with ray_session():
-        found = _plan(claim, extension, nodes_of_cluster())
+        found = _plan(claim, extension, nodes_of_cluster(), types)
         # Only now: a study that does not fit the cluster leaves nothing behind.
         # Stoppable first: what it forgets was asked of an earlier sweep, as long as this one is not known to hold the folder.
         with stoppable(folder) as watch, held(folder), _optuna_storage(folder) as storage:
@@ -289,7 +309,8 @@ def _complete(
             view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, patient, data)
-                run_with_tune(study, driver, settings, materialise(data, manifest))
+                slots = Slots(study, types, found.concurrent)
+                run_with_tune(study, driver, settings, materialise(data, manifest), slots)
                 refuse_to_go_on(folder, driver.outage)
                 compact(folder)
             if agenda.is_empty and not driver.to_retry:

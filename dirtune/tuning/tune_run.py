@@ -39,7 +39,7 @@ WORKER_RESTARTS = (
 
 
 def run_with_tune(
-    study: ResolvedStudy, driver: Driver, settings: WorkerSettings, blocks: Blocks
+    study: ResolvedStudy, driver: Driver, settings: WorkerSettings, blocks: Blocks, slots: Slots
 ) -> None:
     """Run the driver's whole agenda with Ray Tune on resident workers.
 
@@ -47,7 +47,7 @@ def run_with_tune(
         KeyboardInterrupt: the second Ctrl-C; the workers are killed, and what they have written is what `resume` goes on from.
     """
     groups = Reservations(settings.resources, settings.workers) if settings.workers > 1 else None
-    events = _Events(driver, Slots(study, driver.concurrent), groups)
+    events = _Events(driver, slots, groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         _tune_settings(),

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +18,7 @@ import pytest
 import yaml
 
 from dirtune.training.provenance import code_version
+from tests.cluster.heads import answers, end, free_ports, wait_until
 from tests.tuning.sweeps import STUDY, rows
 
 pytestmark = pytest.mark.ray
@@ -32,10 +29,6 @@ SMALL = {
     **STUDY, "seeds": [0], "arms": {"vanilla": {}},
     "base": {**STUDY["base"], "recipe": {"epochs": 1, "batch_size": 512}},
 }  # fmt: skip
-PORTS = (
-    "port", "dashboard-port", "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,47 +91,6 @@ def jobs(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def free_ports() -> dict[str, int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(PORTS, sockets, strict=True)}
-
-
-def wait_until(holds: Callable[[], bool], head: subprocess.Popen[bytes] | None = None) -> None:
-    for _ in range(300):
-        if holds():
-            return
-        assert head is None or head.poll() is None, "the head has ended"
-        time.sleep(0.2)
-    raise AssertionError("waited for a minute")
-
-
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
-
-
-def end(head: subprocess.Popen[bytes]) -> None:
-    """End the head, which ends its daemons; then those that are left, by their ids."""
-    left = descendants(head.pid)
-    head.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(timeout=20)
-    for pid in [head.pid, *left]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    head.wait()
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]  # fmt: skip
-    return children + [each for child in children for each in descendants(child)]
-
-
 def call(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "dirtune.cli", *map(str, arguments)],
@@ -185,8 +137,10 @@ def test_a_submission_without_the_token_is_refused_in_one_sentence(
 def test_with_the_token_a_study_is_swept_and_its_results_are_there_afterwards(
     jobs: Cluster, digits: Path, tmp_path: Path
 ) -> None:
-    done = call(jobs.with_token(), *submission(jobs, tmp_path, digits))
+    expected = ("--expect", Path(__file__).resolve().parents[2] / "cluster.yaml")
+    done = call(jobs.with_token(), *submission(jobs, tmp_path, digits, *expected))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 trials, 0 recorded, 34 at once" in done.stdout  # 2 CPUs here, 4 nodes of 8 to come
     assert re.search(r"^sent as job raysubmit_\w+; follow it again by `ray job logs", done.stdout)
     assert f"{tmp_path}/results: written and read by every node" in done.stdout
     assert re.search(r"^1 complete; 0 reused\. Parquet: ", done.stdout, re.MULTILINE)
@@ -222,3 +176,25 @@ def test_a_doctor_is_let_in_with_the_token_alone(cluster: Cluster, digits: Path)
         assert "token" in refused.stderr
         assert refused.stderr.startswith(f"dirtune: {cluster.address}: ")
         assert refused.stderr.count("\n") == 1
+
+
+def test_a_sweep_is_let_in_with_the_token_alone(
+    cluster: Cluster, digits: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(SMALL))
+    refusals = {
+        "the cluster asks for a token and got none": cluster.environment(),
+        "the cluster refuses this token": cluster.environment(
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="wrong"
+        ),
+    }
+    for said, environment in refusals.items():
+        environment["RAY_ADDRESS"] = cluster.address
+        done = call(
+            environment, "sweep", study, "--data", digits, "--results", tmp_path / "results"
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"dirtune: {cluster.address}: {said}: set RAY_AUTH_MODE")
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tarfile
 import threading
 import zipfile
@@ -213,6 +214,12 @@ def _link(target: str) -> tarfile.TarInfo:
     return info
 
 
+def _special(kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo("faces/special")
+    info.type, info.linkname = kind, target
+    return info
+
+
 def test_an_archive_is_fetched_unpacked_and_not_fetched_again(site: Site, tmp_path: Path) -> None:
     site.content = _tar(tmp_path / "a.tar.gz", {"faces/01/a.jpg": b"a"}).read_bytes()
     file = RawFile(name="faces.tar.gz", url=site.url, unpacks_to=("faces",))
@@ -243,6 +250,53 @@ def test_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(InputError, match="damaged or unsafe"):
         unpack(archive, tmp_path)
     assert os.listdir(tmp_path) == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "faces/../../outside"])
+def test_hard_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "outside").write_text("mine")
+    archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "l": _special(tarfile.LNKTYPE, target)})
+    with pytest.raises(InputError, match="damaged or unsafe"):
+        unpack(archive, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "outside"]
+
+
+def test_nothing_is_written_through_a_link_that_leads_up_inside_the_archive(tmp_path: Path) -> None:
+    """`faces/link` is `..`: still inside when it is made, and outside for what is then written through it twice."""
+    up = {"faces/a": b"a", "link": _link(".."), "faces/link/../../evil": b"evil"}
+    with pytest.raises(InputError, match="damaged or unsafe"):
+        unpack(_tar(tmp_path / "a.tar.gz", up), tmp_path)
+    assert not list(tmp_path.glob("**/*evil"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_and_pipes_are_refused(tmp_path: Path, kind: bytes) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "d": _special(kind)})
+    with pytest.raises(InputError, match="damaged or unsafe"):
+        unpack(archive, tmp_path)
+    assert os.listdir(tmp_path) == ["a.tar.gz"]
+
+
+def test_set_id_bits_are_not_unpacked(tmp_path: Path) -> None:
+    program = tarfile.TarInfo("faces/program")
+    program.mode = 0o6777
+    unpack(_tar(tmp_path / "a.tar.gz", {"program": program}), tmp_path)
+    assert (tmp_path / "faces" / "program").stat().st_mode & 0o7022 == 0
+
+
+def test_a_link_of_a_zip_archive_is_a_file_with_its_target(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    unpack(tmp_path / "a.zip", tmp_path)
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "/etc/passwd"
+
+
+def test_links_inside_an_archive_are_unpacked(tmp_path: Path) -> None:
+    unpack(_tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "link": _link("a")}), tmp_path)
+    assert (tmp_path / "faces" / "link").read_bytes() == b"a"
 
 
 def test_zip_archives_are_unpacked_too(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dirtune.data.joining import REFUSED
 from dirtune.data.session import ray_session as session
 
 pytestmark = pytest.mark.ray
@@ -64,6 +67,41 @@ def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: 
     node = ray.get_runtime_context().get_node_id()
     assert done.stdout.split() == [node, "2", "False"]
     assert ray.get(ray.put(3)) == 3
+
+
+OWN = """
+import json, subprocess, sys, urllib.error, urllib.request
+import ray
+from dirtune.data.joining import HELLO
+from dirtune.data.session import ray_session
+
+def answers_to(request):
+    try:
+        return urllib.request.urlopen(request, timeout=5).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:  # another Ray of this machine has the agent's port
+        return 401
+
+with ray_session():
+    node = ray._private.worker._global_node
+    address, agent = ray.get_runtime_context().gcs_address, node.dashboard_agent_listen_port
+    stranger = {"PATH": "", "HOME": "/nonexistent"}
+    command = [sys.executable, "-c", HELLO, address]
+    hello = subprocess.run(command, env=stranger, capture_output=True).returncode
+    jobs = f"http://{node.node_ip_address}:{agent}/api/job_agent/jobs/"
+    print(json.dumps([node.webui_url, hello, answers_to(jobs)]))
+"""
+
+
+def test_a_ray_of_our_own_has_no_dashboard_and_lets_no_stranger_in(tmp_path: Path) -> None:
+    """Its dashboard, its control port and the port of its agent, by which jobs would come."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True,
+        env={**plain, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == ["", REFUSED, 401]
 
 
 def test_without_a_ray_a_quiet_one_is_started_and_ended() -> None:

@@ -35,6 +35,21 @@ FORBIDDEN = [
     "SET enable_external_access = true",
     "RESET lock_configuration",
     "CREATE SECRET (TYPE s3)",
+    "IMPORT DATABASE '{folder}'",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/out.csv'",
+    "EXPLAIN ANALYZE SELECT * FROM read_text('{folder}/secret.csv')",
+    "SELECT * FROM read_blob('{folder}/secret.csv')",
+    "SELECT * FROM read_json('{folder}/secret.csv')",
+    "SELECT * FROM sniff_csv('{folder}/secret.csv')",
+    "SELECT * FROM parquet_metadata('{folder}/secret.csv')",
+    "SELECT * FROM query_table('{folder}/secret.csv')",
+    "SELECT * FROM query('SELECT * FROM read_text(''{folder}/secret.csv'')')",
+    "SELECT * FROM json_execute_serialized_sql(json_serialize_sql("
+    "'SELECT * FROM read_text(''{folder}/secret.csv'')'))",
+    "SELECT * FROM enable_logging(storage='file', storage_path='{folder}/log')",
+    "PRAGMA profiling_output = '{folder}/profile'",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT getenv('HOME')",
 ]
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 def test_the_trials_at_once_are_those_that_the_nodes_hold_now_and_not_asked_for_every_moment(
     study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Slots(load_study(study_file()), 5)
+    found = Slots(load_study(study_file()), (), 5)
     assert found.now() == 2  # the CPUs of the tests' Ray
     found.number = 7
     assert found.now() == 7
@@ -27,5 +27,5 @@ def test_the_trials_at_once_are_those_that_the_nodes_hold_now_and_not_asked_for_
 def test_no_more_than_the_study_allows_and_one_that_waits_where_no_node_holds_a_trial(
     study_file: Callable[..., str],
 ) -> None:
-    assert Slots(load_study(study_file(resources={"concurrent": 1})), 1).now() == 1
-    assert Slots(load_study(study_file(resources={"cpus": 64})), 4).now() == 1
+    assert Slots(load_study(study_file(resources={"concurrent": 1})), (), 1).now() == 1
+    assert Slots(load_study(study_file(resources={"cpus": 64})), (), 4).now() == 1

@@ -1,4 +1,4 @@
-"""Run with `pytest tests/cluster/test_joining.py`. Joining a cluster for real is in `test_token_cluster.py`."""
+"""Run with `pytest tests/data/test_joining.py`. Joining a cluster for real is in `tests/cluster/test_token_cluster.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from dirtune.cluster.joining import (
+from dirtune.data.joining import (
     MODE,
     TOKEN,
     TOKEN_PATH,
@@ -78,7 +78,7 @@ def test_another_ray_or_python_is_named_in_one_sentence() -> None:
 def test_somebody_who_is_no_cluster_is_told_from_one_that_does_not_answer_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dirtune.cluster.joining.HELLO_SECONDS", 2.0)
+    monkeypatch.setattr("dirtune.data.joining.HELLO_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match="does not answer as a Ray cluster does, within 2 s"):

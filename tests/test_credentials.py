@@ -1,0 +1,159 @@
+"""Keys and tokens are in nothing that is written or printed. Run with `pytest tests/test_credentials.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+import dirtune.tuning.sweep as sweeping
+from dirtune.cli import main
+from dirtune.errors import InputError
+from dirtune.storage import Storage, without_keys
+from dirtune.training.trial import TrialJob, TrialRun
+from tests.training.conftest import configuration, data_root, toy
+from tests.training.runs import finish
+
+__all__ = ["configuration", "data_root", "toy"]
+
+BUCKET, KEY = "results", "AKIAPLANTEDKEY"
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-secret-of-the-environment",
+    "AWS_SESSION_TOKEN": "planted-session-token",
+    "RAY_AUTH_TOKEN": "planted-ray-token",
+    "HF_TOKEN": "planted-hub-token",
+}  # fmt: skip
+IN_URL = "planted+secret+of+the+url"
+STUDY = {
+    "name": "tiny", "question": "?", "reference": "vanilla", "seeds": [0], "arms": {"vanilla": {}},
+    "base": {"data": {"name": "toy"}, "recipe": {"epochs": 1}, "model": {"encoder": {"name": "mlp"}}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it prints every request
+    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    try:
+        host, port = started.get_host_and_port()
+        yield f"{host}:{port}"
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """What is in the bucket at the end, by name; the keys of the environment are planted."""
+    client = boto3.client(
+        "s3", endpoint_url=f"http://{server}", region_name="us-east-1",
+        aws_access_key_id=KEY, aws_secret_access_key=IN_URL,
+    )  # fmt: skip
+    client.create_bucket(Bucket=BUCKET)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    content: dict[str, bytes] = {}
+    yield content
+    for found in client.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        content[found["Key"]] = client.get_object(Bucket=BUCKET, Key=found["Key"])["Body"].read()
+    assert {Path(name).name for name in content} >= {"study.yaml", "provenance.json", "config.json"}
+    assert any(name.startswith("tiny/results/trials/") for name in content)
+    leaks = [name for name, each in content.items() if any(map(each.__contains__, planted()))]
+    assert not leaks
+
+
+def planted() -> list[bytes]:
+    return [each.encode() for each in (KEY, IN_URL, *SECRETS.values())]
+
+
+def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
+    server: str,
+    bucket: dict[str, bytes],
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = f"s3://{KEY}:{IN_URL}@{BUCKET}?region=us-east-1&scheme=http&endpoint_override={server}"  # fmt: skip
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(STUDY))
+    sweep_without_ray(study, data_root, results)
+    monkeypatch.chdir(tmp_path)
+    said = [
+        called(capsys, monkeypatch, *words, "--results", results)
+        for words in (
+            ("status", "tiny"), ("status", "none"), ("table", "tiny"), ("table", "none"),
+            ("report", "tiny"), ("plot", "tiny"), ("query", "from trials"), ("query", "from nothing"),
+            ("stop", "tiny"), ("stop", "none"), ("resume", "none", "--data", str(data_root)),
+            ("doctor",), ("plan", str(study), "--data", str(data_root)),
+            ("submit", str(study), "--address", "http://127.0.0.1:9", "--data", str(data_root)),
+        )
+    ]  # fmt: skip
+    codes = [code for code, _ in said]
+    assert codes == [0, 2, 0, 2, 0, 0, 0, 2, 2, 2, 2, 0, 0, 2], said
+    assert any("s3://results?region" in text for _, text in said)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".html", ".png"}
+    written = [text.encode() for _, text in said] + [path.read_bytes() for path in files]
+    assert not [each[:200] for each in written if any(map(each.__contains__, planted()))]
+
+
+def sweep_without_ray(study: Path, data: Path, results: str) -> None:
+    """What a sweep of the study would leave, by its own parts."""
+    claim = sweeping._claim(study.read_text(), str(study), data=data, results=results)
+    claim.take()
+    config = claim.study.arms[0].config
+    resident = sweeping.read_directly(Storage.at(data), claim.manifest, sweeping.torch.device("cpu"))  # fmt: skip
+    job = TrialJob(
+        study="tiny", arm="vanilla", config=config,
+        trial_id=config.trial_id(claim.manifest.fingerprint),
+    )  # fmt: skip
+    assert finish(TrialRun(job, resident, claim.folder)).status == "complete"
+
+
+def called(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[object, str]:
+    """Exit code and output of a command of this process."""
+    monkeypatch.setattr(sys, "argv", ["dirtune", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:se/cr+et@bucket/path?region=x", "s3://bucket/path?region=x"),
+        ("s3://key@bucket/path", "s3://bucket/path"),
+        ("no usable location (Cannot parse URI: 's3://key:secret@b')", "no usable location (Cannot parse URI: 's3://b')"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"), ("/local/a:b@c", "/local/a:b@c"),
+        ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
+    ],
+)  # fmt: skip
+def test_keys_are_taken_out_of_urls(text: str, shown: str) -> None:
+    assert without_keys(text) == shown
+
+
+def test_a_url_that_cannot_be_used_is_named_without_its_keys() -> None:
+    with pytest.raises(InputError) as refused:
+        Storage.at(f"gopher://{KEY}:{IN_URL}@host/path")
+    assert "gopher://host/path" in str(refused.value)
+    assert not [each for each in planted() if each.decode() in str(refused.value)]
+
+
+def test_provenance_holds_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dirtune.training.provenance import provenance
+
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    text = json.dumps(provenance())
+    assert not [value for value in SECRETS.values() if value in text]
