@@ -45,7 +45,7 @@ from dirtune.storage import Storage
 
 NAMES = ("a", "b")
 OBJECT_STORE_BYTES = 150_000_000
-PATIENCE_SECONDS = 300.0  # for a node to start, and for a sweep to record another trial
+PATIENCE_SECONDS = 600.0  # for a node to start, and for a sweep to record another trial
 LOOK_SECONDS = 0.1
 CONTRASTIVE: dict[str, Any] = {
     "conr": {"conr": {"beta": 0.1, "omega": 3.0}},
