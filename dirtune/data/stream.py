@@ -82,23 +82,11 @@ def materialise(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
             _decoded_once, fn_kwargs={"inputs": dict(manifest.inputs)}, batch_format="pyarrow",
             batch_size=_IMAGES_PER_BATCH,
         )  # fmt: skip
-    return Blocks(storage, tuple(map(_kept_here, dataset.materialize().to_arrow_refs())))
-
-
-def _kept_here(block: Any) -> Any:
-    """The same block with its first copy on this node, which is the driver's.
-
-    A block of a node that is lost would have to be made anew, by tasks that wait for a CPU which the trials hold.
-    """
-    return ray.put(ray.get(block)) if len(_living_nodes()) > 1 else block
-
-
-def _living_nodes() -> list[dict[str, Any]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Blocks(storage, tuple(dataset.materialize().to_arrow_refs()))
 
 
 def _smallest_store() -> float:
-    nodes = _living_nodes()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_workers = [resources for resources in nodes if resources.get("CPU")] or nodes
     return min(float(resources.get("object_store_memory", 0)) for resources in with_workers)
 
