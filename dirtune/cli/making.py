@@ -130,7 +130,7 @@ def plan(
     ] = False,
     expect: Expect = None,
 ) -> None:
-    """Show what a study would run, and how long it takes by recorded trials; run nothing."""
+    """Show what a study would run, how long it takes and whether a GPU is shared by too many, by recorded trials; run nothing."""
     from dirtune.display import findings_table, plan_table
     from dirtune.tuning.sweep import plan as call
 

@@ -66,8 +66,11 @@ def error_class(error: BaseException) -> ErrorClass:
 
 def final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
     """What ended a trial in a form that travels, if the same would end it on another worker; none: another may do better."""
+    if error_class(error) == "code":
+        return CodeError.of(error)
     found = next((each for each in _causes(error) if isinstance(each, OutOfMemory)), None)
-    return CodeError.of(error) if error_class(error) == "code" else found
+    # Anew: what was raised holds the frames it came through, and these the tensors that there was no memory beside.
+    return None if found is None else OutOfMemory(found.said, found.epoch)
 
 
 def memory_failure(

@@ -133,6 +133,15 @@ def test_what_another_worker_would_meet_as_well_is_final() -> None:
     assert final_failure(torch.OutOfMemoryError(CUDA)) is None  # not in a step: nothing to halve
 
 
+def test_what_a_driver_is_told_holds_no_frame_of_what_was_raised() -> None:
+    try:
+        raise TOO_LARGE from RuntimeError("no memory")
+    except OutOfMemory as error:
+        found = final_failure(error)
+    assert found is not None
+    assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
+
+
 def test_a_batch_that_was_too_large_is_found_among_what_its_ranks_raised() -> None:
     found = memory_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE), job(), None)
     assert str(found) == str(TOO_LARGE)
