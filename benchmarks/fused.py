@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from dirtune.training.loop import first_steps
 from dirtune.training.state import Training, begin
 
 BATCHES = 4  # in an epoch
-ARMS = (
+ARMS: tuple[dict[str, Any], ...] = (
     {},
     {"terms": {"conr": {"omega": 1.0}}, "model": {"projection_dim": 64}},
     {"terms": {"accon": {"gamma": 1.0}}, "model": {"projection_dim": 64}},
