@@ -16,7 +16,7 @@ _HOMES = {
     "doctor": "dirtune.cluster.doctor:doctor",
     "ingest": "dirtune.data.ingest:ingest",
     "inspect": "dirtune.data.inspection:inspect",
-    "plan": "dirtune.tuning.sweep:plan",
+    "plan": "dirtune.tuning.planning:plan",
     "plot": "dirtune.results.plots:plot",
     "query": "dirtune.results.query:query",
     "recompute": "dirtune.results.recompute:recompute",

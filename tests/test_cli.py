@@ -320,7 +320,7 @@ def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("dirtune.tuning.sweep.plan", broken)
+    monkeypatch.setattr("dirtune.tuning.planning.plan", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         call("plan", "quickstart")
 

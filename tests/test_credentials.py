@@ -10,14 +10,16 @@ from pathlib import Path
 
 import boto3
 import pytest
+import torch
 import yaml
 from moto.server import ThreadedMotoServer
 
-import dirtune.tuning.sweep as sweeping
 from dirtune.cli import main
+from dirtune.data.stream import read_directly
 from dirtune.errors import InputError
 from dirtune.storage import Storage, without_keys
 from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.tuning.planning import claimed
 from tests.training.conftest import configuration, data_root, toy
 from tests.training.runs import finish
 
@@ -107,10 +109,10 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
 
 def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     """What a sweep of the study would leave, by its own parts."""
-    claim = sweeping._claim(study.read_text(), str(study), data=data, results=results)
+    claim = claimed(study.read_text(), str(study), data=data, results=results)
     claim.take()
     config = claim.study.arms[0].config
-    resident = sweeping.read_directly(Storage.at(data), claim.manifest, sweeping.torch.device("cpu"))  # fmt: skip
+    resident = read_directly(Storage.at(data), claim.manifest, torch.device("cpu"))
     job = TrialJob(
         study="tiny", arm="vanilla", config=config,
         trial_id=config.trial_id(claim.manifest.fingerprint),

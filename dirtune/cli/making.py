@@ -132,7 +132,7 @@ def plan(
 ) -> None:
     """Show what a study would run, how long it takes and whether a GPU is shared by too many, by recorded trials; run nothing."""
     from dirtune.display import findings_table, plan_table
-    from dirtune.tuning.sweep import plan as call
+    from dirtune.tuning.planning import plan as call
 
     found = call(study, data=data, results=results, probe=probe, liveness=liveness, expect=expect)
     show(plan_table(found))

@@ -13,54 +13,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from dirtune.data.residency import Residency
 from dirtune.data.session import ray_session
-from dirtune.data.store import read_manifest
-from dirtune.data.stream import materialise, read_directly
+from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.manifest import Manifest
 from dirtune.results.compaction import compact
 from dirtune.results.schema import ErrorClass, Status
-from dirtune.results.sequential import recorded_values, rule_of, seeds_due
+from dirtune.results.sequential import rule_of
 from dirtune.results.store import read_table
 from dirtune.storage import Storage, without_keys
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
-from dirtune.tuning.autoscaling import NodeType, node_types, nodes_of, to_come
-from dirtune.tuning.claim import STUDY_FILE, Claim, Extension
+from dirtune.tuning.autoscaling import NodeType, node_types
+from dirtune.tuning.claim import STUDY_FILE, Claim
 from dirtune.tuning.confirmation import confirm
-from dirtune.tuning.crowding import crowding
 from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.files import find_study, is_file_name
-from dirtune.tuning.forecast import Estimate, forecast, left_of, recorded_estimates
 from dirtune.tuning.holder import held, refuse_if_held
-from dirtune.tuning.jobs import JobMaker
-from dirtune.tuning.liveness import Finding, findings
-from dirtune.tuning.nodes import Node, available_nodes, nodes_of_cluster
+from dirtune.tuning.nodes import nodes_of_cluster
 from dirtune.tuning.optuna_studies import optuna_name, recall_searches
 from dirtune.tuning.outage import PATIENCE_SECONDS, refuse_to_go_on
-from dirtune.tuning.preflight import Plan, capacity, check, data_set_of, parameters_of
-from dirtune.tuning.probe import probe_device, probed_estimates
+from dirtune.tuning.planning import claimed, planned, study_folder, trials_by_arm
 from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.search import Agenda, Ending
-from dirtune.tuning.secondary import check_secondary, secondary_objectives
+from dirtune.tuning.secondary import secondary_objectives
 from dirtune.tuning.seeds import SeedSequence
 from dirtune.tuning.slots import Slots
 from dirtune.tuning.stop import stoppable
-from dirtune.tuning.study import ResolvedStudy, Resources, load_study, resolve
+from dirtune.tuning.study import ResolvedStudy, Resources, load_study
 from dirtune.tuning.tune_run import run_with_tune
 from dirtune.tuning.warm_start import first_configurations
 from dirtune.tuning.worker import WorkerSettings
-from dirtune.yamlfile import parse_yaml
 
 OPTUNA = "optuna.db"
-LOOK = Residency(device_bytes=2**28, host_bytes=2**28)
-"""A larger set is read from disk, batch by batch, by whoever only looks at its first batches."""
+Recorded = Mapping[str, tuple[str, Ending]]
+"""The arm and the ending of every recorded trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,46 +66,6 @@ class SweepSummary:
     tracebacks: Sequence[str] = ()  # files, of those of them whose own code raised
     left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
     stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
-
-
-def plan(
-    study: str,
-    *,
-    data: str | Path = "data",
-    results: str | Path = "results",
-    liveness: bool = False,
-    probe: bool = False,
-    expect: str | Path | None = None,
-) -> Plan:
-    """What `sweep` would run; trains nothing but what is asked for here.
-
-    Args:
-        study: a file, or the name of a shipped study.
-        data: root of the ingested data sets; a path or URL.
-        results: root of the results; recorded trials there tell how long a trial takes.
-        liveness: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.liveness`).
-        probe: measure how long a trial takes by some steps of every arm on this machine (`dirtune.tuning.probe`).
-        expect: the cluster's file, whose nodes to come are counted as well (`dirtune.tuning.autoscaling`).
-
-    Raises:
-        InputError: the study or the data are not usable, or the nodes cannot hold a trial.
-    """
-    types = node_types(expect)
-    file = find_study(study)
-    claim = _claim(file.text(), file.where, data=data, results=results)
-    extension = claim.extension()
-    found = _plan(claim, extension, available_nodes(), types)
-    estimates = (
-        _probed(claim, Storage.at(data)) if probe else recorded_estimates(claim.study, results)
-    )
-    return replace(
-        found,
-        forecast=forecast(
-            claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent
-        ),
-        crowding=crowding(claim.study, results),
-        findings=_findings(claim, Storage.at(data)) if liveness else None,
-    )
 
 
 def sweep(
@@ -141,7 +91,7 @@ def sweep(
     """
     types = node_types(expect)
     file = find_study(study)
-    claim = _claim(file.text(), file.where, data=data, results=results)
+    claim = claimed(file.text(), file.where, data=data, results=results)
     return _complete(
         _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS, types
     )
@@ -170,7 +120,7 @@ def resume(
     """
     classes, types = classes_to_retry(retry), node_types(expect)
     name = load_study(study).name if is_file_name(study) else study
-    folder = _study_folder(results, name)
+    folder = study_folder(results, name)
     if not folder.exists(STUDY_FILE):
         root = Storage.at(results)
         known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
@@ -183,22 +133,10 @@ def resume(
             )
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
-    claim = _claim(text, where, data=data, results=results)
+    claim = claimed(text, where, data=data, results=results)
     return _complete(
         _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes, types
     )
-
-
-def _claim(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
-    """The claim of the study in a file's text, which fits the data, on its folder."""
-    study = resolve(parse_yaml(text, where=where), where=where)
-    manifest = read_manifest(Storage.at(data), data_set_of(study))
-    check(study, manifest)
-    check_secondary(study, manifest)
-    first_configurations(
-        study, Storage.at(results)
-    )  # what is not there is said before anything starts
-    return Claim(_study_folder(results, study.name), study, manifest, text)
 
 
 def _fused(claim: Claim, fuse: int | None) -> Claim:
@@ -209,55 +147,6 @@ def _fused(claim: Claim, fuse: int | None) -> Claim:
     resources = read(Resources, {**study.resources.model_dump(), "fuse": fuse}, where="--fuse")
     study = study.model_copy(update={"resources": resources})
     return replace(claim, study=replace(claim.study, study=study))
-
-
-def _study_folder(results: str | Path, name: str) -> Storage:
-    return Storage.at(results).below(name)
-
-
-def _plan(
-    claim: Claim, extension: Extension, nodes: Sequence[Node], types: Sequence[NodeType]
-) -> Plan:
-    study, manifest, further = claim.study, claim.manifest, to_come(types, nodes)
-    return Plan(
-        study=study, recorded=extension.reused, orphaned=len(extension.orphaned), parameters=parameters_of(study, manifest),
-        rows={name: split.rows for name, split in manifest.splits.items()},
-        trials=_trials(claim),
-        concurrent=capacity(study, [*nodes, *nodes_of(further)]), to_come=further,
-    )  # fmt: skip
-
-
-def _trials(claim: Claim) -> dict[str, int]:
-    """Trials by arm, those of further seeds as far as the records make them due."""
-    study = claim.study
-    trials = {arm.name: study.trials_in(arm) for arm in study.arms}
-    rule = rule_of(claim.info)
-    if rule is not None:
-        due = seeds_due(rule, recorded_values(claim.folder, rule))
-        trials = {arm: len(due[arm]) for arm in trials}
-    return trials
-
-
-def _left(claim: Claim, extension: Extension) -> dict[str, int]:
-    """Trials of every arm that `extension` does not reuse."""
-    jobs = JobMaker(study=claim.study, fingerprint=claim.manifest.fingerprint).possible()
-    rows = read_table(claim.folder, "trials", columns=["trial_id", "arm"])
-    recorded = zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True)
-    arm_of = {job.trial_id: job.arm for job in jobs} | dict(recorded)
-    reused = extension.kept | extension.restored
-    # What a selection had brought and is restored is not planned before the search has selected again.
-    return left_of(claim.study, [arm_of[trial] for trial in reused if trial in arm_of])
-
-
-def _probed(claim: Claim, data: Storage) -> dict[str, Estimate]:
-    device = probe_device(claim.study)
-    at_hand = read_directly(data, claim.manifest, device, LOOK)
-    return probed_estimates(claim.study, at_hand, vocabulary_of(claim.manifest, data))
-
-
-def _findings(claim: Claim, data: Storage) -> tuple[Finding, ...]:
-    at_hand = read_directly(data, claim.manifest, torch.device("cpu"), LOOK)
-    return tuple(findings(claim.study, at_hand, vocabulary_of(claim.manifest, data)))
 
 
 def _complete(
@@ -273,40 +162,20 @@ def _complete(
     extension = claim.extension()
     refuse_if_held(folder)  # before Ray starts
     with ray_session():
-        found = _plan(claim, extension, nodes_of_cluster(), types)
+        found = planned(claim, extension, nodes_of_cluster(), types)
         # Only now: a study that does not fit the cluster leaves nothing behind.
         # Stoppable first: what it forgets was asked of an earlier sweep, as long as this one is not known to hold the folder.
         with stoppable(folder) as watch, held(folder), _optuna_storage(folder) as storage:
-            claim = replace(
-                claim
-            )  # reads anew: another driver may have been here while Ray started
+            claim = replace(claim)  # reads anew: another driver may have been here meanwhile
             extension = claim.extension()
-            claim.forget_changed_searches(storage)
-            claim.take()
-            searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
-            reopen(folder, classes, storage, searches)
-            recorded = _recorded(folder)
-            endings = {trial_id: ending for trial_id, (_, ending) in recorded.items()}
-            for trial_id, ending in endings.items():
-                if ending.status != "failed":  # what these may still need their class has decided
-                    tidy(folder, trial_id)
-            recall_searches(folder, study, storage)
-            rule = rule_of(claim.info)
-            agenda = Agenda(
-                study, storage=storage, fingerprint=manifest.fingerprint,
-                code_version=code_version(), recorded=endings,
-                queued=first_configurations(study, results),
-                measured=functools.partial(secondary_objectives, folder, study),
-                on_selected=functools.partial(confirm, folder),
-                sequence=None if rule is None else SeedSequence(folder, rule),
-                curves=functools.partial(recorded_curves, folder, study),
-            )  # fmt: skip
-            found = replace(found, trials=_trials(claim))  # reopened trials are due again
+            recorded = _taken(claim, storage, classes)
+            agenda = _agenda(claim, storage, results, recorded)
+            found = replace(found, trials=trials_by_arm(claim))  # reopened trials are due again
             patient = folder.patient(PATIENCE_SECONDS)
             driver = Driver(
                 agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources
             )  # fmt: skip
-            view.begin(replace(found, recorded=len(endings), earlier=tuple(recorded.values())))
+            view.begin(replace(found, recorded=len(recorded), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, patient, data)
                 slots = Slots(study, types, found.concurrent)
@@ -316,7 +185,7 @@ def _complete(
             if agenda.is_empty and not driver.to_retry:
                 folder.remove(HANDOVERS)
     return SweepSummary(
-        folder=folder.path(), reused=len(endings), orphaned=len(extension.orphaned),
+        folder=folder.path(), reused=len(recorded), orphaned=len(extension.orphaned),
         run=driver.counts, crashed=driver.crashed,
         halved=len(driver.halved), tracebacks=driver.tracebacks,
         left=max(
@@ -326,8 +195,35 @@ def _complete(
     )  # fmt: skip
 
 
-def _recorded(folder: Storage) -> dict[str, tuple[str, Ending]]:
-    """The arm and the ending of every recorded trial."""
+def _taken(claim: Claim, storage: str, classes: frozenset[ErrorClass]) -> Recorded:
+    """Make the folder the claim's; what is recorded in it then."""
+    folder, study = claim.folder, claim.study
+    claim.forget_changed_searches(storage)
+    claim.take()
+    searches = [optuna_name(study.name, arm.name) for arm in study.searched_arms]
+    reopen(folder, classes, storage, searches)
+    recorded = _recorded(folder)
+    for trial_id, (_, ending) in recorded.items():
+        if ending.status != "failed":  # what these may still need their class has decided
+            tidy(folder, trial_id)
+    recall_searches(folder, study, storage)
+    return recorded
+
+
+def _agenda(claim: Claim, storage: str, results: Storage, recorded: Recorded) -> Agenda:
+    folder, study, rule = claim.folder, claim.study, rule_of(claim.info)
+    return Agenda(
+        study, storage=storage, fingerprint=claim.manifest.fingerprint, code_version=code_version(),
+        recorded={trial_id: ending for trial_id, (_, ending) in recorded.items()},
+        queued=first_configurations(study, results),
+        measured=functools.partial(secondary_objectives, folder, study),
+        on_selected=functools.partial(confirm, folder),
+        sequence=None if rule is None else SeedSequence(folder, rule),
+        curves=functools.partial(recorded_curves, folder, study),
+    )  # fmt: skip
+
+
+def _recorded(folder: Storage) -> Recorded:
     rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
     return {
         row["trial_id"]: (row["arm"], Ending(status=row["status"], objective=row["objective"]))

@@ -1,4 +1,4 @@
-"""What is known before a sweep runs, on the toy data and without Ray. Run with `pytest tests/tuning/test_plan.py`."""
+"""What is known before a sweep runs, on the toy data and without Ray. Run with `pytest tests/tuning/test_planning.py`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def study_file(tmp_path: Path) -> WriteStudy:
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of these tests."""
-    monkeypatch.setattr("dirtune.tuning.sweep.available_nodes", lambda: (Node(8),))
+    monkeypatch.setattr("dirtune.tuning.planning.available_nodes", lambda: (Node(8),))
 
 
 def run_all(
@@ -187,7 +187,7 @@ def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("dirtune.tuning.sweep.available_nodes", lambda: (Node(3), Node(3)))
+    monkeypatch.setattr("dirtune.tuning.planning.available_nodes", lambda: (Node(3), Node(3)))
     path = study_file(resources={"cpus": 4})
     with pytest.raises(InputError, match="a worker needs 4 CPUs and 0 GPUs on one node"):
         dirtune.plan(path, data=data_root, results=tmp_path)
