@@ -60,8 +60,9 @@ def processors(members: Sequence[Member]) -> Observation:
     value = f"{total:g} on {len(members)} {'node' if len(members) == 1 else 'nodes'}"
     if total:
         return Observation(subject="CPUs", value=value)
-    advice = "add a node with CPUs: every trial asks for at least one"
-    return Observation(subject="CPUs", value=value, state="problem", advice=advice)
+    # No problem of its own: an autoscaler may start nodes, and a sweep that expects none refuses to begin.
+    advice = "add a node with CPUs, or name those that an autoscaler may start (sweep --expect): every trial asks for one"
+    return Observation(subject="CPUs", value=value, state="warning", advice=advice)
 
 
 def accelerators(members: Sequence[Member]) -> Observation:

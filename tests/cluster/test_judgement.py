@@ -65,8 +65,10 @@ def test_a_package_that_is_installed_nowhere_is_a_problem() -> None:
     assert (found.subject, found.state, found.value) == ("dirtune", "problem", "not installed")
 
 
-def test_a_cluster_without_cpus_runs_no_trial() -> None:
-    assert judgement.processors([member(node=Node(0, 1))]).state == "problem"
+def test_a_cluster_without_cpus_may_get_some_and_is_warned_of() -> None:
+    found = judgement.processors([member(node=Node(0, 1))])
+    assert found.state == "warning"
+    assert "--expect" in found.advice
 
 
 def test_gpus_that_ray_does_not_give_away_are_a_warning() -> None:
