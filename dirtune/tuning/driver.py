@@ -118,10 +118,6 @@ class Driver:
         """See whether the sweep has been asked to end."""
         self._see(self.watch.look)
 
-    def is_running(self, job: TrialJob) -> bool:
-        """Whether it has been handed out and has not ended."""
-        return job.trial_id in self._running
-
     @noted_as_outage
     def start(self) -> tuple[TrialJob, ...]:
         """The next trial, with those that one worker may train beside it; none if no worker is free or no trial is left."""

@@ -107,6 +107,7 @@ class _Events(tune.Callback):
     def __init__(self, driver: Driver, slots: Slots, groups: Reservations | None) -> None:
         self._driver, self._slots, self._groups = driver, slots, groups
         self._trials: list[Trial] = []
+        self._jobs: dict[str, list[TrialJob]] = {}  # by Tune's trial, those that have not ended
 
     def kill_workers(self) -> None:
         """End the processes of all trials at once; a joined Ray would keep them as long as this process lives."""
@@ -124,7 +125,8 @@ class _Events(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        for job in trial.config[JOBS]:
+        self._jobs.setdefault(trial.trial_id, list(trial.config[JOBS]))
+        for job in self._jobs[trial.trial_id]:
             self._driver.training(job)
         if self._groups is not None:
             self._groups.start(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
@@ -132,7 +134,7 @@ class _Events(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        trial.config[JOBS] = self._running(trial)
+        trial.config[JOBS] = tuple(self._jobs.get(trial.trial_id, trial.config[JOBS]))
         for job in trial.config[JOBS]:
             self._driver.recovering(job)
         if self._groups is not None:
@@ -143,30 +145,30 @@ class _Events(tune.Callback):
     ) -> None:
         if self._groups is not None and (held := result.get(RESERVATION)):
             self._groups.report(trial.trial_id, held)
-        for job in self._running(trial):
+        for job in list(self._jobs[trial.trial_id]):
             of_trial = result[RESULTS][job.trial_id]
             if of_trial[FAILURE] is None:
                 self._driver.epoch(job, of_trial)
             if of_trial[ENDED]:
+                self._jobs[trial.trial_id].remove(job)
                 self._driver.ended(job, of_trial)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        for job in self._running(trial):  # stopped by the scheduler
+        left = self._jobs.pop(trial.trial_id, [])
+        if self._driver.outage is not None:
+            return  # they go on from their checkpoints when the sweep is resumed
+        for job in left:  # stopped by the scheduler
             self._driver.ended(job, trial.last_result[RESULTS][job.trial_id])
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        for job in self._running(trial):
+        for job in self._jobs.pop(trial.trial_id, trial.config[JOBS]):
             self._driver.crash(job, _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
-
-    def _running(self, trial: Trial) -> list[TrialJob]:
-        """Those that are one trial to Tune, without those that have ended."""
-        return [job for job in trial.config[JOBS] if self._driver.is_running(job)]
 
 
 def _error_of(trial: Trial) -> BaseException:

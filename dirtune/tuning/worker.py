@@ -99,7 +99,14 @@ class ResidentWorker:
         self._running, self._failures = [], {}  # frees the memory of what was running
         for job in jobs:
             try:
-                self._running.append(self._begun(job))
+                self._running.append(
+                    TrialRun(
+                        job, self._data, self._settings.study, ranks=self._ranks, idle_since=self._idle_since,
+                        checkpoint_seconds=self._settings.checkpoint_seconds,
+                        vocabulary=self._settings.vocabulary,
+                        representations=self._settings.representations,
+                    )
+                )  # fmt: skip
             except Exception as error:
                 failure = final_failure(error)
                 if len(jobs) == 1 or failure is None:
@@ -119,13 +126,6 @@ class ResidentWorker:
         self._idle_since = time.perf_counter()
         not_begun, self._not_begun = self._not_begun, []
         return results + not_begun
-
-    def _begun(self, job: TrialJob) -> TrialRun:
-        return TrialRun(
-            job, self._data, self._settings.study, ranks=self._ranks, idle_since=self._idle_since,
-            checkpoint_seconds=self._settings.checkpoint_seconds, vocabulary=self._settings.vocabulary,
-            representations=self._settings.representations,
-        )  # fmt: skip
 
     def _step_side_by_side(self) -> None:
         waited = (time.perf_counter() - self._idle_since) / max(1, len(self._running))
