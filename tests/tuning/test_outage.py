@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -122,6 +123,33 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
             dirtune.train(arm.with_seed(seed), data=digits, results=tmp_path, arm=arm.name)
     swept, single = metrics(small_disk), metrics(tmp_path, "train")
     pd.testing.assert_frame_equal(swept, single, check_exact=True)
+
+
+class FullWhereOnlyTheDriverWrites(Silent):
+    """The driver's own writing fails, at the second epoch that it is told of; the workers' would not."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        self.epochs += 1
+        if self.epochs == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.ray
+def test_an_outage_of_the_driver_alone_leaves_running_trials_to_be_resumed(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(seeds=[0])
+    with pytest.raises(InputError, match=r"No space left on device\), so the sweep has ended"):
+        dirtune.sweep(path, data=digits, results=tmp_path, view=FullWhereOnlyTheDriverWrites())
+    left = dirtune.status("tiny", results=tmp_path)
+    assert left.started
+    assert {status for _, status in left.recorded} <= {"complete"}  # none is taken for pruned
+    resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+    assert (resumed.reused, resumed.left) == (left.done, 0)
+    assert dict(resumed.run) == {"complete": 2 - left.done}
 
 
 class OutOfReach(Silent):
