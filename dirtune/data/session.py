@@ -22,7 +22,6 @@ def ray_session() -> Iterator[None]:
     Raises:
         InputError: the cluster at `RAY_ADDRESS` cannot be joined.
     """
-
     logger = logging.getLogger("ray.data")
     level = logger.level
     # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why.
@@ -35,8 +34,9 @@ def ray_session() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        if unhandled is None:
-            os.environ.pop(IGNORED, None)
+        os.environ.pop(IGNORED, None)
+        if unhandled is not None:
+            os.environ[IGNORED] = unhandled
 
 
 def _session() -> AbstractContextManager[None]:

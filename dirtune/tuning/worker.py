@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -140,7 +139,7 @@ class ResidentWorker:
             failure = final_failure(error)
             if failure is None:
                 raise
-            self._failures[trial.job.trial_id] = copy(failure)  # without frames, which hold tensors
+            self._failures[trial.job.trial_id] = failure
 
     def _result(self, trial: TrialRun) -> StepResult:
         failure = self._failures.get(trial.job.trial_id)
