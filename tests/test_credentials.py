@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import boto3
 import pytest
 import torch
 import yaml
-from moto.server import ThreadedMotoServer
 
 from dirtune.cli import main
 from dirtune.data.stream import read_directly
@@ -20,6 +18,7 @@ from dirtune.errors import InputError
 from dirtune.storage import Storage, without_keys
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.planning import claimed
+from tests.data.s3server import s3_server
 from tests.training.conftest import configuration, data_root, toy
 from tests.training.runs import finish
 
@@ -41,14 +40,8 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it prints every request
-    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    try:
-        host, port = started.get_host_and_port()
-        yield f"{host}:{port}"
-    finally:
-        started.stop()
+    with s3_server() as (_, address):
+        yield address
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -18,13 +17,13 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from werkzeug.serving import BaseWSGIServer
 
 import dirtune
 from dirtune.config import TrialConfig
 from dirtune.data.store import decode, find_ingested, list_datasets, read_manifest, read_split
 from dirtune.storage import Storage
+from tests.data.s3server import s3_server
 
 BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -73,15 +72,9 @@ def _unavailable(_: object, start: Callable[..., object]) -> Iterable[bytes]:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it prints every request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
+    with s3_server() as (server, address):
         assert server._server is not None
-        yield Bucket(f"{host}:{port}", server._server)
-    finally:
-        server.stop()
+        yield Bucket(address, server._server)
 
 
 @pytest.fixture
