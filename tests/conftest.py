@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def ray_session() -> Iterator[None]:
     )  # fmt: skip
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _the_cpus_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test on the shared Ray that keeps a CPU fails itself, instead of those that wait for it afterwards."""
+    yield
+    if "ray_session" not in request.fixturenames:
+        return
+    import ray
+
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        if time.monotonic() > deadline:
+            pytest.fail(
+                f"kept after the test: {ray.available_resources()} of {ray.cluster_resources()}"
+            )
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

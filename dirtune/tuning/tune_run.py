@@ -26,6 +26,7 @@ from dirtune.interrupts import handlers_put_back
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.driver import Driver
 from dirtune.tuning.earlier import earlier_trials
+from dirtune.tuning.placements import settled_placement_groups
 from dirtune.tuning.reservations import Reservations
 from dirtune.tuning.scheduler import ARM, JOBS, build_scheduler
 from dirtune.tuning.slots import Slots
@@ -51,6 +52,7 @@ def run_with_tune(
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         _tune_settings(),
+        settled_placement_groups(),
         handlers_put_back(signal.SIGUSR1),  # Tune leaves its own
     ):
         tuner = tune.Tuner(
