@@ -550,6 +550,15 @@ def test_what_does_not_fit_the_data_is_refused_before_training(
     assert not list(tmp_path.iterdir())
 
 
+def test_how_many_trials_go_side_by_side_is_a_number_or_left_open(
+    digits: Path, tmp_path: Path, call: Call
+) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    outcome = call("sweep", file, "--fuse", "many", "--data", digits, "--results", tmp_path)
+    assert_refused(outcome, "tiny: fuse: must be a number of trials, or 'auto', got 'many'")
+
+
 def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Call) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(STUDY))

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -142,9 +142,11 @@ def plan(
 
 
 Fuse = Annotated[
-    int | None,
+    Any,  # typer has no type for a number or a word
     typer.Option(
-        help="Trials that one worker trains side by side on the same batches, at most.", min=1
+        parser=lambda given: int(given) if given.isdecimal() else given,
+        help="Trials that one worker trains side by side on the same batches, at most; or `auto`: as there is memory.",
+        metavar="NUMBER|auto",
     ),
 ]
 

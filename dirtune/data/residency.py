@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 from pathlib import Path
 
 import torch
@@ -38,13 +39,10 @@ class Residency(Frozen):
 
 def measured(device: torch.device, *, sharers: int = 1, threads: int = 1) -> Residency:
     """The budget of one of `sharers` workers that start on this device (a GPU) or on this node (the CPU) together."""
-    host = int(FREE_SHARE * free_memory() / sharers)
-    if device.type != "cuda":
-        return Residency(device_bytes=host, host_bytes=host, threads=threads)
-    free, _ = torch.cuda.mem_get_info(device)
-    return Residency(
-        device_bytes=int(FREE_SHARE * free / sharers), host_bytes=host, threads=threads
-    )
+    host = int(FREE_SHARE * free_memory(torch.device("cpu")) / sharers)
+    on_gpu = device.type == "cuda"
+    on_device = int(FREE_SHARE * free_memory(device) / sharers) if on_gpu else host
+    return Residency(device_bytes=on_device, host_bytes=host, threads=threads)
 
 
 def sharers(*, cpus: int, gpus: float) -> int:
@@ -54,10 +52,19 @@ def sharers(*, cpus: int, gpus: float) -> int:
     return max(1, (os.cpu_count() or 1) // cpus)
 
 
-def free_memory() -> int:
-    """Bytes that this node, or this container, could still give to processes."""
+def free_memory(device: torch.device) -> int:
+    """Bytes that a GPU, or this node or container, could still give to processes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     in_group = _free_of_group()
     return _free_of_node() if in_group is None else min(_free_of_node(), in_group)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that torch has had in use on a GPU since that was last reset, or that this process has had ever."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def keep_freed_memory() -> None:

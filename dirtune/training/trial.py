@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import socket
 import time
 from collections import deque
@@ -24,6 +23,7 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
+from dirtune.data.residency import peak_memory
 from dirtune.errors import NonFiniteLoss
 from dirtune.results.schema import Status, TrialRecord
 from dirtune.results.status import PROGRESS
@@ -257,7 +257,7 @@ class TrialRun:
             "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
-            "peak_memory_bytes": _peak_memory(device),
+            "peak_memory_bytes": peak_memory(device),
             "device_memory_bytes": _device_memory(device),
             "device": _device_name(device), "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
@@ -280,12 +280,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _device_memory(device: torch.device) -> int | None:

@@ -17,6 +17,7 @@ from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
 from dirtune.tuning.failures import FROM_THE_START, failed_record, memory_failure
+from dirtune.tuning.fusing import Fusing
 from dirtune.tuning.halving import as_decided, halve
 from dirtune.tuning.outage import noted_as_outage
 from dirtune.tuning.preflight import Plan
@@ -90,9 +91,13 @@ class Driver:
     halved: set[str] = field(default_factory=set)  # ran out of memory and ran again
     added: int = 0  # trials of further seeds that have become due meanwhile
     outage: Exception | None = None  # the folder or Optuna's storage has failed
+    fusing: Fusing = field(init=False)
     _running: dict[str, _HandedOut] = field(default_factory=dict)
     _training: set[str] = field(default_factory=set)  # running trials that have a worker
     _crashes_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        self.fusing = Fusing(self.resources.fuse)
 
     @property
     def is_finished(self) -> bool:
@@ -126,7 +131,7 @@ class Driver:
         if self.is_finished or free <= 0:
             return ()
         # All workers get some.
-        most = min(self.resources.fuse, math.ceil(self.agenda.queued / free))
+        most = min(self.fusing.most, math.ceil(self.agenda.queued / free))
         first = self.agenda.next()  # only now: Optuna shall know as much as it can
         if first is None:
             return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,12 +46,21 @@ class Resources(Frozen):
     """Most trials at once; none: as many as the cluster holds."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial."""
-    fuse: int = Field(default=1, ge=1)
-    """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone."""
+    fuse: int | Literal["auto"] = 1
+    """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone.
+    `auto`: as many as the first ones show that there is memory for (`dirtune.tuning.fusing`)."""
     memory_retries: int = Field(default=0, ge=0, le=3)
     """How often a trial whose batch does not fit into memory starts again with half the rows at a time; 0: it has failed.
     The batches and steps stay; batch normalisation and terms that compare pairs see fewer rows. No part of a trial's
     identity: what was used is recorded as `accumulation_used`."""
+
+    @field_validator("fuse", mode="before")
+    @classmethod
+    def _is_a_number_or_left_open(cls, fuse: object) -> object:
+        # In one sentence; of a union pydantic would tell about each member.
+        if fuse == "auto" or (type(fuse) is int and fuse >= 1):
+            return fuse
+        raise ValueError("must be a number of trials, or 'auto'")
 
     @field_validator("gpus")
     @classmethod
@@ -62,7 +71,7 @@ class Resources(Frozen):
 
     @model_validator(mode="after")
     def _groups_are_not_fused(self) -> Self:
-        if self.fuse > 1 and self.workers > 1:
+        if self.fuse != 1 and self.workers > 1:
             raise ValueError("fuse is for trials of one worker")
         return self
 

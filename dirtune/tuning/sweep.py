@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dirtune.data.session import ray_session
 from dirtune.data.stream import materialise
@@ -73,7 +74,7 @@ def sweep(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
-    fuse: int | None = None,
+    fuse: int | Literal["auto"] | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -83,7 +84,7 @@ def sweep(
         study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
-        fuse: trials that one worker trains side by side, at most; none: as the study says (`resources.fuse`).
+        fuse: trials that one worker trains side by side, at most, or `auto`; none: as the study says (`resources.fuse`).
         expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.autoscaling`).
 
     Raises:
@@ -103,7 +104,7 @@ def resume(
     data: str | Path = "data",
     results: str | Path = "results",
     retry: Sequence[str] = (),
-    fuse: int | None = None,
+    fuse: int | Literal["auto"] | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -139,12 +140,12 @@ def resume(
     )
 
 
-def _fused(claim: Claim, fuse: int | None) -> Claim:
+def _fused(claim: Claim, fuse: int | Literal["auto"] | None) -> Claim:
     """The claim, for so many trials side by side."""
     if fuse is None:
         return claim
     study = claim.study.study
-    resources = read(Resources, {**study.resources.model_dump(), "fuse": fuse}, where="--fuse")
+    resources = read(Resources, {**study.resources.model_dump(), "fuse": fuse}, where=study.name)
     study = study.model_copy(update={"resources": resources})
     return replace(claim, study=replace(claim.study, study=study))
 

@@ -19,7 +19,7 @@ from dirtune.tuning.group import ResidentGroup
 from dirtune.tuning.scheduler import EPOCH, JOBS, OBJECTIVE
 from dirtune.tuning.worker import ResidentWorker, StepResult, WorkerSettings, local_device
 
-RESULTS, RESERVATION = "results", "reservation"
+RESULTS, RESERVATION, MEMORY = "results", "reservation", "memory_share"
 ENDED, HANDED_BACK, FAILURE = "ended", "handed_back", "failure"
 
 
@@ -101,7 +101,8 @@ def _for_tune(results: Sequence[StepResult], reservation: str | None) -> dict[st
         if name in {EPOCH, OBJECTIVE}
     }
     done = all(result.has_ended for result in results)
-    return {**seen, "done": done, RESULTS: of_trials, RESERVATION: reservation}
+    memory = max(result.memory_share for result in results)
+    return {**seen, "done": done, RESULTS: of_trials, RESERVATION: reservation, MEMORY: memory}
 
 
 def _of_trial(result: StepResult) -> dict[str, Any]:

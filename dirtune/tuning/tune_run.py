@@ -31,7 +31,7 @@ from dirtune.tuning.reservations import Reservations
 from dirtune.tuning.scheduler import ARM, JOBS, build_scheduler
 from dirtune.tuning.slots import Slots
 from dirtune.tuning.study import ResolvedStudy
-from dirtune.tuning.trainable import ENDED, FAILURE, RESERVATION, RESULTS, TrialWorker
+from dirtune.tuning.trainable import ENDED, FAILURE, MEMORY, RESERVATION, RESULTS, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
 WORKER_RESTARTS = (
@@ -147,6 +147,8 @@ class _Events(tune.Callback):
     ) -> None:
         if self._groups is not None and (held := result.get(RESERVATION)):
             self._groups.report(trial.trial_id, held)
+        if memory := result.get(MEMORY):
+            self._driver.fusing.learn(len(self._jobs[trial.trial_id]), memory)
         for job in list(self._jobs[trial.trial_id]):
             of_trial = result[RESULTS][job.trial_id]
             if of_trial[FAILURE] is None:

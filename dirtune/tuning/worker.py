@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dirtune.data.residency import Residency, keep_freed_memory, measured, sharers
+from dirtune.data.residency import (
+    Residency,
+    free_memory,
+    keep_freed_memory,
+    measured,
+    peak_memory,
+    sharers,
+)
 from dirtune.data.stream import Blocks, fetch
 from dirtune.errors import OutOfMemory
 from dirtune.manifest import Manifest
@@ -59,6 +66,9 @@ class StepResult:
     status: Status | None = None
     handed_back: bool = False
     failure: CodeError | OutOfMemory | None = None  # what ended it while others went on beside it
+    memory_share: float = (
+        0.0  # what it and those beside it have taken, of what their worker may take
+    )
     values: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -84,9 +94,9 @@ class ResidentWorker:
         torch.set_num_threads(settings.cpus)
         self._settings, self._ranks = settings, ranks
         keep_freed_memory()
-        residency = settings.residency or measured(
-            device, sharers=sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
-        )
+        beside = sharers(cpus=settings.cpus, gpus=settings.gpus)
+        self._memory = max(1.0, free_memory(device) / beside)
+        residency = settings.residency or measured(device, sharers=beside, threads=settings.cpus)
         self._data = fetch(settings.manifest, blocks, device, residency)
         self._running: list[TrialRun] = []
         self._failures: dict[str, CodeError | OutOfMemory] = {}  # of those among several, by trial
@@ -152,6 +162,7 @@ class ResidentWorker:
             trial_id=trial.job.trial_id, epoch=training.epoch, status=trial.status, failure=failure,
             handed_back=handed_back, values=trial.values, best_objective=training.best_objective,
             objective=trial.values.get(training.config.objective.name),
+            memory_share=peak_memory(self._data.device) / self._memory,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -12,7 +12,16 @@ import torch
 from pydantic import ValidationError
 
 from dirtune.data import residency
-from dirtune.data.residency import FREE_SHARE, Residency, free_memory, measured, sharers
+from dirtune.data.residency import (
+    FREE_SHARE,
+    Residency,
+    free_memory,
+    measured,
+    peak_memory,
+    sharers,
+)
+
+CPU = torch.device("cpu")
 
 FILLING = """
 import resource, sys, torch
@@ -39,6 +48,15 @@ def test_workers_that_start_together_share_what_is_free() -> None:
     assert measured(torch.device("cpu"), threads=3).threads == 3
 
 
+def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
+    before = peak_memory(CPU)
+    held = torch.ones(2**28)  # 1 GiB
+    with_it = peak_memory(CPU)
+    del held
+    assert with_it >= max(before, 2**30)
+    assert peak_memory(CPU) >= with_it
+
+
 def test_workers_share_a_gpu_by_their_parts_of_it_and_a_node_by_its_cores() -> None:
     assert [sharers(cpus=1, gpus=gpus) for gpus in (0.2, 0.5, 1.0, 4.0)] == [5, 2, 1, 1]
     cores = os.cpu_count() or 1
@@ -53,7 +71,7 @@ def test_a_container_counts_with_its_own_limit(
     memory.write_text("MemTotal:  2000 kB\nMemAvailable:  1000 kB\n")
     monkeypatch.setattr(residency, "_MEMORY", memory)
     monkeypatch.setattr(residency, "_GROUP", group)
-    assert free_memory() == 1000 * 1024
+    assert free_memory(CPU) == 1000 * 1024
     group.mkdir()
     (group / "memory.current").write_text("300000\n")
     for limit, expected in (
@@ -63,7 +81,7 @@ def test_a_container_counts_with_its_own_limit(
         ("9", 0),
     ):
         (group / "memory.max").write_text(f"{limit}\n")
-        assert free_memory() == expected
+        assert free_memory(CPU) == expected
 
 
 def test_budgets_are_no_negative_numbers_and_there_is_a_thread() -> None:

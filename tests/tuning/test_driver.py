@@ -16,6 +16,7 @@ from dirtune.training.trial import TrialJob, tidy
 from dirtune.tuning import stop
 from dirtune.tuning.driver import CRASHES_TO_STOP, Driver, Silent
 from dirtune.tuning.failures import CodeError
+from dirtune.tuning.fusing import SAFE_SHARE
 from dirtune.tuning.scheduler import EPOCH, OBJECTIVE
 from dirtune.tuning.search import Agenda
 from dirtune.tuning.stop import STOP, StopWatch
@@ -79,6 +80,24 @@ def test_several_of_one_seed_go_to_one_worker_and_all_workers_get_some(
     driver.ended(bundles[1][0], {"status": "complete"})
     assert [job.config.seed for job in driver.start()] == [1]
     assert driver.is_finished
+
+
+def test_left_open_how_many_go_to_one_worker_it_is_what_the_first_shows_to_fit(
+    tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    arms = {
+        "vanilla": {},
+        **{f"lr_{n}": {"recipe": {"learning_rate": n / 100}} for n in range(1, 5)},
+    }
+    study, folder = load_study(study_file(arms=arms, seeds=[0])), Storage.at(tmp_path / "tiny")
+    agenda = Agenda(
+        study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={}
+    )  # fmt: skip
+    driver = Driver(agenda, folder, Silent(), 1, "f", StopWatch(folder), Resources(fuse="auto"))
+    (first,) = driver.start()
+    driver.fusing.learn(1, SAFE_SHARE / 3)
+    driver.ended(first, {"status": "complete"})
+    assert len(driver.start()) == 3
 
 
 def test_trials_of_a_search_go_alone(tmp_path: Path, study_file: Callable[..., str]) -> None:

@@ -203,11 +203,18 @@ def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
     assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
 
 
-def test_trials_of_several_workers_are_not_fused() -> None:
+@pytest.mark.parametrize("fuse", [2, "auto"])
+def test_trials_of_several_workers_are_not_fused(fuse: int | str) -> None:
     assert (
         "resources: fuse is for trials of one worker"
-        in faults_of(study(resources={"fuse": 2, "workers": 2}))[0]
+        in faults_of(study(resources={"fuse": fuse, "workers": 2}))[0]
     )
+
+
+@pytest.mark.parametrize("fuse", [0, "many"])
+def test_trials_side_by_side_are_a_number_or_as_many_as_fit(fuse: int | str) -> None:
+    (fault,) = faults_of(study(resources={"fuse": fuse}))
+    assert f"resources.fuse: must be a number of trials, or 'auto', got {fuse!r}" in fault
 
 
 def test_a_setting_is_either_compared_or_tuned() -> None:
