@@ -1,6 +1,6 @@
 """Optuna's TPE against random search on digits, with the same budget: how soon is the best configuration found?
 
-Run: `.venv/bin/python benchmarks/samplers.py [--seeds 4] [--samplers tpe random] [--data data] [--figure FILE]`
+Run: `.venv/bin/python benchmarks/samplers.py [--seeds 4] [--samplers tpe random] [--trials 20] [--data data] [--figure FILE]`
 
 The searches of `digits_search`, arms ConR and ACCon, once per sampler and seed; the seed is that of the sampler and of the
 trials. Printed: the best validation error of a complete trial after so many configurations, mean and standard deviation over
@@ -11,6 +11,7 @@ start, and a pruned one counts too.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,16 +28,15 @@ from dirtune.results.statistics.paired import paired_difference
 from dirtune.tuning.files import find_study
 
 ARMS = ("conr", "accon")
-SHOWN = (2, 4, 6, 8, 10)  # configurations
 Curves = Mapping[tuple[str, str], NDArray[np.float64]]
 """By arm and sampler, the best error so far; shape `(seeds, configurations)`."""
 
 
-def study_file(folder: Path, sampler: str, seed: int) -> Path:
+def study_file(folder: Path, sampler: str, seed: int, trials: int) -> Path:
     raw = find_study("digits_search").raw()
     raw |= {"name": f"{sampler}-{seed}", "seeds": [seed], "reference": ARMS[0]}
     raw["arms"] = {arm: raw["arms"][arm] for arm in ARMS}
-    raw["search"] |= {"sampler": sampler, "seed": seed}
+    raw["search"] |= {"sampler": sampler, "seed": seed, "trials": trials}
     path = folder / f"{sampler}-{seed}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
@@ -59,9 +59,11 @@ def curves(results: Path, samplers: Sequence[str], seeds: Sequence[int]) -> Curv
 
 def report(found: Curves, samplers: Sequence[str]) -> None:
     print("best validation MAE after n configurations, mean ± sd over seeds")
-    print("arm    sampler " + "".join(f"{n:>15}" for n in SHOWN))
+    trials = next(iter(found.values())).shape[1]
+    shown = sorted({math.ceil(trials * part) for part in (0.2, 0.4, 0.6, 0.8, 1.0)})
+    print("arm    sampler " + "".join(f"{n:>15}" for n in shown))
     for (arm, sampler), values in found.items():
-        cells = [f"{values[:, n - 1].mean():.2f} ± {values[:, n - 1].std(ddof=1):.2f}" for n in SHOWN]  # fmt: skip
+        cells = [f"{values[:, n - 1].mean():.2f} ± {values[:, n - 1].std(ddof=1):.2f}" for n in shown]  # fmt: skip
         print(f"{arm:6} {sampler:7} " + "".join(f"{cell:>15}" for cell in cells))
     first, *others = samplers
     for arm in ARMS:
@@ -89,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--trials", type=int, default=20, help="configurations of an arm")
     parser.add_argument("--data", default="data")
     parser.add_argument(
         "--results", help="keep the results here; what is recorded there is not run again"
@@ -100,7 +103,7 @@ def main() -> None:
         results = Path(options.results or scratch)
         for seed in seeds:
             for sampler in options.samplers:
-                file = study_file(Path(scratch), sampler, seed)
+                file = study_file(Path(scratch), sampler, seed, options.trials)
                 dirtune.sweep(str(file), data=options.data, results=results)
         found = curves(results, options.samplers, seeds)
     report(found, options.samplers)

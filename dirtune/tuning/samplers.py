@@ -18,6 +18,9 @@ from dirtune.tuning.space import Choice, Integer, Knob, Scalar
 from dirtune.tuning.strategy import Search
 
 
+MODEL_REPETITIONS = 10  # proposals of a model in a row that may be known
+
+
 def sampler_for(
     search: Search, arm: str, knobs: Mapping[str, Knob], known: int, attempt: int
 ) -> optuna.samplers.BaseSampler:
@@ -32,10 +35,12 @@ def sampler_for(
     with warnings.catch_warnings():
         # What is Optuna 5's default, older versions call experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if search.sampler == "random":
+        # In a small finite space a model proposes its favourite again and again; the rest is left to chance.
+        model_repeats_itself = search.sampler in {"tpe", "gp"} and attempt >= MODEL_REPETITIONS
+        if search.sampler == "random" or model_repeats_itself:
             return optuna.samplers.RandomSampler(seed=each)
         if search.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=each)
+            return optuna.samplers.GPSampler(seed=each, n_startup_trials=search.drawn_at_random)
         if search.sampler == "qmc":
             return optuna.samplers.QMCSampler(
                 seed=one, scramble=True, warn_independent_sampling=False
@@ -46,8 +51,12 @@ def sampler_for(
             from dirtune.tuning.cma import CmaEs  # its package takes most of a second to import
 
             return CmaEs({path: knob.as_optuna() for path, knob in knobs.items()}, seed=each)
-        options: dict[str, Any] = {"multivariate": True, "constant_liar": True}
-        return optuna.samplers.TPESampler(seed=each, **options)
+        return optuna.samplers.TPESampler(
+            seed=each,
+            n_startup_trials=search.drawn_at_random,
+            multivariate=True,
+            constant_liar=True,
+        )
 
 
 class _Grid(optuna.samplers.GridSampler):

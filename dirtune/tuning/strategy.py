@@ -6,6 +6,7 @@ because it was lucky too; `confirm` therefore trains it anew on the study's seed
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -109,6 +110,9 @@ class Search(Frozen):
     """Configurations tried per arm; the size of the population under pbt."""
     sampler: Literal["tpe", "random", "gp", "qmc", "grid", "cmaes"] = "tpe"
     """How Optuna proposes configurations; grid needs a finite space, cmaes two numbers or more in every arm."""
+    startup: int | None = Field(default=None, ge=1)
+    """Configurations of an arm that tpe and gp draw at random before their models propose any; none: a third of `trials`, at
+    most ten. Optuna's own ten, whatever the budget, would make of a search of ten a random one."""
     scheduler: Annotated[Asha | Median | Population, Field(discriminator="name")] | None = None
     """none: every trial runs to its end."""
     seed: int = Field(default=0, ge=0)
@@ -121,6 +125,11 @@ class Search(Frozen):
     """Whether other arms take the settings that the reference arm has selected, for the knobs they share with it: in place
     of a search of their own (only), or beside it, as further arms named ARM@transfer (both)."""
     warm_start: WarmStart = WarmStart()
+
+    @property
+    def drawn_at_random(self) -> int:
+        """Configurations of an arm before a model proposes."""
+        return self.startup or min(10, math.ceil(self.trials / 3))
 
     @property
     def population(self) -> Population | None:

@@ -64,6 +64,30 @@ def test_the_seed_of_the_search_decides_what_is_tried(tmp_path: Path, sampler: s
     assert first == again != other
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_model_proposes_as_soon_as_the_random_share_of_the_budget_is_spent(
+    tmp_path: Path, sampler: str
+) -> None:
+    searches = {
+        name: {**changed(sampler, trials=6)["search"], **more}
+        for name, more in (("default", {}), ("late", {"startup": 4}), ("never", {"startup": 6}))
+    }
+    found = {
+        name: tried(Pretended(tmp_path / name), {**changed(sampler, trials=6), "search": search})
+        for name, search in searches.items()
+    }
+    assert found["default"][:2] == found["never"][:2]
+    assert found["default"][2] != found["never"][2]
+    assert found["late"][:4] == found["never"][:4]
+    assert found["late"][4] != found["never"][4]
+
+
+@pytest.mark.parametrize(("trials", "expected"), [(1, 1), (10, 4), (20, 7), (30, 10), (300, 10)])
+def test_a_third_of_a_budget_is_random_and_ten_at_most(trials: int, expected: int) -> None:
+    assert Search(trials=trials).drawn_at_random == expected
+    assert Search(trials=trials, startup=2).drawn_at_random == 2
+
+
 def test_a_grid_tries_every_configuration_once(tmp_path: Path) -> None:
     found = tried(Pretended(tmp_path), changed("grid", trials=99))
     every = itertools.product(FINITE["model.projection_dim"]["values"], range(5, 9))
