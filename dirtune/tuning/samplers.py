@@ -17,7 +17,6 @@ from dirtune.randomness import derive_seed
 from dirtune.tuning.space import Choice, Integer, Knob, Scalar
 from dirtune.tuning.strategy import Search
 
-
 MODEL_REPETITIONS = 10  # proposals of a model in a row that may be known
 
 
