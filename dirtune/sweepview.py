@@ -69,6 +69,10 @@ class SweepView:
             f"seed {job.config.seed}: {ending.status}{value}"
         )
 
+    def recovering(self, job: TrialJob, reason: str) -> None:
+        said = f"{reason}; on another worker it goes on from its checkpoint"
+        self._say(f"{job.arm}, seed {job.config.seed}: {said}")
+
     def halved(self, job: TrialJob, reason: str) -> None:
         rows = job.as_run.recipe.micro_batch
         self._say(f"{job.arm}, seed {job.config.seed}: {reason}; again, {rows} rows at a time")

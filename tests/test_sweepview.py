@@ -53,6 +53,17 @@ def test_a_trial_that_starts_again_at_half_is_said() -> None:
     assert said in written(console)
 
 
+def test_a_trial_that_has_lost_its_worker_is_said_with_the_reason() -> None:
+    console = log()
+    with SweepView(console) as view:
+        view.begin(plan())
+        view.recovering(job(), "No space left on device")
+    said = (
+        "vanilla, seed 3: No space left on device; on another worker it goes on from its checkpoint"
+    )
+    assert said in written(console)
+
+
 def test_a_long_line_of_a_log_is_not_folded() -> None:
     console, arm = log(), "conr " + "x" * 90
     found = plan()

@@ -16,7 +16,7 @@ from dirtune.results.schema import Status
 from dirtune.results.store import write_record
 from dirtune.storage import Storage
 from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
-from dirtune.tuning.failures import FROM_THE_START, failed_record, memory_failure
+from dirtune.tuning.failures import FROM_THE_START, failed_record, memory_failure, reason
 from dirtune.tuning.fusing import Fusing
 from dirtune.tuning.halving import as_decided, halve
 from dirtune.tuning.outage import noted_as_outage
@@ -39,6 +39,8 @@ class View(Protocol):
 
     def ended(self, job: TrialJob, ending: Ending) -> None: ...
 
+    def recovering(self, job: TrialJob, reason: str) -> None: ...
+
     def halved(self, job: TrialJob, reason: str) -> None: ...
 
     def further(self, jobs: Sequence[TrialJob]) -> None: ...
@@ -56,6 +58,9 @@ class Silent:
         """Nothing."""
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
+        """Nothing."""
+
+    def recovering(self, job: TrialJob, reason: str) -> None:
         """Nothing."""
 
     def halved(self, job: TrialJob, reason: str) -> None:
@@ -144,9 +149,10 @@ class Driver:
         """A worker has taken the trial."""
         self._training.add(job.trial_id)
 
-    def recovering(self, job: TrialJob) -> None:
+    def recovering(self, job: TrialJob, error: BaseException) -> None:
         """The trial has lost its worker, and waits for another."""
         self._training.discard(job.trial_id)
+        self.view.recovering(job, reason(error))
 
     @noted_as_outage
     def epoch(self, job: TrialJob, result: Mapping[str, Any]) -> None:

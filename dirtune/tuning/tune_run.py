@@ -138,7 +138,7 @@ class _Events(tune.Callback):
     ) -> None:
         trial.config[JOBS] = tuple(self._jobs.get(trial.trial_id, trial.config[JOBS]))
         for job in trial.config[JOBS]:
-            self._driver.recovering(job)
+            self._driver.recovering(job, _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
 

@@ -222,6 +222,10 @@ class Killer(Silent):
 
     def __init__(self, folder: Path, times: int) -> None:
         self.folder, self.times, self.killed = Storage.at(folder), times, []
+        self.said: list[tuple[str, str]] = []
+
+    def recovering(self, job: TrialJob, reason: str) -> None:
+        self.said.append((job.trial_id, reason))
 
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         progress = read_progress(self.folder, job.trial_id)
@@ -241,7 +245,8 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     killer = Killer(killed / "tiny", times=1)
     summary = dirtune.sweep(path, data=digits, results=killed, view=killer)
-    assert len(killer.killed) == 1
+    ((lost, _),) = killer.killed
+    assert killer.said == [(lost, "The actor is dead because its worker process has died")]
     assert (summary.run, dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
     dirtune.sweep(path, data=digits, results=undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
