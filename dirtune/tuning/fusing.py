@@ -2,8 +2,8 @@
 
     trials = SAFE_SHARE / (memory taken so far / trials that took it)
 
-with the memory as a share of what the worker may take: on a GPU its part of what was free when it started, on a CPU that of
-the node's. The first trials run alone and tell. What all trials of a process share, data and libraries, counts for each of
+with the memory as a share of what the worker may take: its part of what was free on the GPU when it started. On a CPU nothing
+is reported, and trials run alone, because there it gains nothing. The first trials run alone and tell. What all trials of a process share, data and libraries, counts for each of
 them then, so that the number grows towards what fits. Trade-off: arms differ, and one that needs far more than those before it
 may run out of memory; it then fails alone, or starts again with smaller micro-batches (`resources.memory_retries`).
 """

@@ -67,7 +67,7 @@ class StepResult:
     handed_back: bool = False
     failure: CodeError | OutOfMemory | None = None  # what ended it while others went on beside it
     memory_share: float = (
-        0.0  # what it and those beside it have taken, of what their worker may take
+        0.0  # what it and those beside it have taken, of what their worker may take of its GPU
     )
     values: dict[str, float] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class ResidentWorker:
         self._settings, self._ranks = settings, ranks
         keep_freed_memory()
         beside = sharers(cpus=settings.cpus, gpus=settings.gpus)
-        self._memory = max(1.0, free_memory(device) / beside)
+        self._memory = free_memory(device) / beside
         residency = settings.residency or measured(device, sharers=beside, threads=settings.cpus)
         self._data = fetch(settings.manifest, blocks, device, residency)
         self._running: list[TrialRun] = []
@@ -162,8 +162,13 @@ class ResidentWorker:
             trial_id=trial.job.trial_id, epoch=training.epoch, status=trial.status, failure=failure,
             handed_back=handed_back, values=trial.values, best_objective=training.best_objective,
             objective=trial.values.get(training.config.objective.name),
-            memory_share=peak_memory(self._data.device) / self._memory,
+            memory_share=self._memory_share(),
         )  # fmt: skip
+
+    def _memory_share(self) -> float:
+        """Of a GPU; on a CPU nothing is gained by trials side by side, so that there is no need to know how many fit."""
+        device = self._data.device
+        return peak_memory(device) / self._memory if device.type == "cuda" else 0.0
 
     def close(self) -> None:
         """Nothing to end: the process ends with its actor."""
