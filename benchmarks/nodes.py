@@ -56,7 +56,7 @@ STUDY: dict[str, Any] = {
     "base": {
         "data": {"name": "digits"},
         "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
-        "recipe": {"epochs": 3, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
+        "recipe": {"epochs": 10, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
     },
     "resources": {"checkpoint_seconds": 0},
 }

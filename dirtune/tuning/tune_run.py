@@ -110,6 +110,7 @@ class _Events(tune.Callback):
         self._driver, self._slots, self._groups = driver, slots, groups
         self._trials: list[Trial] = []
         self._jobs: dict[str, list[TrialJob]] = {}  # by Tune's trial, those that have not ended
+        self._ended: list[Trial] = []  # since the last step
 
     def kill_workers(self) -> None:
         """End the processes of all trials at once; a joined Ray would keep them as long as this process lives."""
@@ -121,6 +122,10 @@ class _Events(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
+        for trial in self._ended:
+            # Tune keeps all trials with their last results and averages of each: 60 kB a trial.
+            trial.run_metadata = type(trial.run_metadata)()
+        self._ended.clear()
         self._driver.concurrent = self._slots.now()
         self._driver.look()
 
@@ -160,6 +165,7 @@ class _Events(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        self._ended.append(trial)
         left = self._jobs.pop(trial.trial_id, [])
         if self._driver.outage is not None:
             return  # they go on from their checkpoints when the sweep is resumed
