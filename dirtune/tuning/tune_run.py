@@ -123,8 +123,9 @@ class _Events(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
         for trial in self._ended:
-            # Tune keeps all trials with their last results and averages of each: 60 kB a trial.
-            trial.run_metadata = type(trial.run_metadata)()
+            # Tune keeps all trials with their last results and averages of each number: 60 kB a trial.
+            known = trial.run_metadata
+            known.last_result, known.metric_analysis, known.metric_n_steps = {}, {}, {}
         self._ended.clear()
         self._driver.concurrent = self._slots.now()
         self._driver.look()
