@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from dirtune.errors import Fault, InputError
+
 IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
@@ -20,7 +22,7 @@ def ray_session() -> Iterator[None]:
     """Join the Ray of this process, or of `RAY_ADDRESS`; if there is none, start a local one and end it afterwards.
 
     Raises:
-        InputError: the cluster at `RAY_ADDRESS` cannot be joined.
+        InputError: the cluster at `RAY_ADDRESS` cannot be joined, or no Ray starts here.
     """
     logger = logging.getLogger("ray.data")
     level = logger.level
@@ -56,7 +58,11 @@ def _session() -> AbstractContextManager[None]:
 def _of_our_own() -> Iterator[None]:
     import ray
 
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of no narrower class where Ray's processes do not come up in time
+        rule = f"does not start here: {str(error).splitlines()[0]} (`dirtune doctor` looks for the cause)"
+        raise InputError(Fault(where="Ray", rule=rule)) from error
     try:
         yield
     finally:

@@ -112,3 +112,17 @@ def test_without_a_ray_a_quiet_one_is_started_and_ended() -> None:
     assert done.stdout.split()[-1] == "False"
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == ""
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
+    """The name of a socket may not be longer than 107 characters, and Ray's lie in its temporary folder."""
+    command = [sys.executable, "-m", "dirtune.cli", "ingest", "digits", "--data", str(tmp_path / "data")]  # fmt: skip
+    plain = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**plain, "RAY_TMPDIR": str(tmp_path / ("x" * 100))}
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dirtune: Ray: does not start here: ")
+    assert done.stderr.endswith("(`dirtune doctor` looks for the cause)\n")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
