@@ -47,6 +47,9 @@ STORE_SHARE = 0.5
 DECODES = "decodes"
 """Column of blocks of encoded sets: how often the images of a row have been decoded."""
 
+ARRIVAL_SECONDS = 60.0
+"""A worker reads from disk itself when for so long no block has come from the object store."""
+
 _IMAGES_PER_BATCH = 256  # as pixels, 224 x 224 in colour: 38 MB
 _SMALL = (
     64 * 2**20
@@ -126,11 +129,23 @@ def fetch(
     Raises:
         InputError: a shard or a stored image cannot be read.
     """
-    if blocks.references is None:
-        stored = _on_disk(blocks.storage, manifest)
-    else:
-        stored = _in_memory(manifest, ray.get(list(blocks.references)))
+    tables = None if blocks.references is None else _arrived(blocks.references)
+    stored = _on_disk(blocks.storage, manifest) if tables is None else _in_memory(manifest, tables)
     return _placed(manifest, stored, device, residency or measured(device))
+
+
+def _arrived(references: Sequence[Any]) -> list[pa.Table] | None:
+    """The blocks, once all are in this node's memory; none if they do not come.
+
+    What lay on a node that is lost Ray reads again, by tasks that need a CPU; and the workers who wait for it hold them all.
+    """
+    waiting = list(references)
+    while waiting:
+        arrived, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=ARRIVAL_SECONDS)
+        if not arrived:
+            return None
+    tables: list[pa.Table] = ray.get(list(references))
+    return tables
 
 
 def read_directly(

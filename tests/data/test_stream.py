@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from dirtune.config import Views
+from dirtune.data import stream
 from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
 from dirtune.data.residency import Residency
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import DECODES, fetch, materialise, read_directly
+from dirtune.data.stream import DECODES, Blocks, fetch, materialise, read_directly
 from dirtune.data.streamed import StreamedSplit
 from dirtune.manifest import Manifest
 from dirtune.storage import Storage
@@ -81,6 +82,23 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(
             (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
             assert torch.equal(inputs["image"], torch.from_numpy(pixels(split)))
         _same(data, read_directly(storage, manifest, CPU))
+
+
+def test_a_worker_reads_itself_what_does_not_come(
+    faces: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the loss of a node, when the tasks that would read its blocks again find no CPU."""
+    import ray
+
+    storage, manifest = faces
+    there = materialise(storage, manifest).references
+    assert there is not None
+    lost = ray.remote(num_cpus=99)(lambda: None).remote()
+    monkeypatch.setattr(stream, "ARRIVAL_SECONDS", 0.5)
+    _same(
+        fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_directly(storage, manifest, CPU)
+    )
+    ray.cancel(lost, force=True)
 
 
 def test_two_workers_of_a_node_share_images_that_were_decoded_once(
