@@ -32,7 +32,7 @@ bench: install
 	$(BIN)/python benchmarks/sweep_overhead.py
 
 soak: install
-	$(BIN)/pytest -m soak
+	$(BIN)/pytest -m soak --timeout 3600
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

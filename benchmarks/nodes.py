@@ -7,7 +7,7 @@ A small study on digits is swept undisturbed once, by a Ray of its own. Then a c
 some trials are recorded, one of the nodes gets SIGKILL in the middle of a trial: its raylet (the process that is the node for
 Ray) and all that the raylet had started. Later a node of two CPUs joins, so that more trials fit at once than when the sweep
 began. The driver is left alone: its sweep must end with exit code 0 and without resuming, the node that joined must have
-recorded trials, and all tables must be those of the undisturbed sweep, compared as in `kills.py`. With `--nodes 1` the only
+recorded trials (they last long enough: its first worker takes half a minute on two cores), and all tables must be those of the undisturbed sweep, compared as in `kills.py`. With `--nodes 1` the only
 node is lost, and all that lay in its memory.
 
 Printed: what happened and when, the trials that every node recorded, and the verdict; the exit code is 1 on a difference. The

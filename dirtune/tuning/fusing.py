@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+Fuse = int | Literal["auto"]
+"""So many trials side by side, or as many as are found to fit."""
+
 SAFE_SHARE = 0.7
 """Of its memory, what a worker's trials are meant to take: caches leave fragments, and arms differ."""
 
@@ -20,13 +23,9 @@ MOST = 8
 
 
 class Fusing:
-    """How many trials one worker may have at once.
+    """How many trials one worker may have at once."""
 
-    Args:
-        fuse: so many; or what is found to fit.
-    """
-
-    def __init__(self, fuse: int | Literal["auto"]) -> None:
+    def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse
         self._taken: dict[int, float] = {}  # the largest share of memory, by trials that took it
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,7 @@ from dirtune.tuning.faults import (
     is_of_base,
 )
 from dirtune.tuning.files import find_study
+from dirtune.tuning.fusing import Fuse
 from dirtune.tuning.space import Knob, size
 from dirtune.tuning.strategy import Search, Sequential
 from dirtune.tuning.transfer import with_transfers
@@ -46,7 +47,7 @@ class Resources(Frozen):
     """Most trials at once; none: as many as the cluster holds."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial."""
-    fuse: int | Literal["auto"] = 1
+    fuse: Fuse = 1
     """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone.
     `auto`: as many as the first ones show that there is memory for (`dirtune.tuning.fusing`)."""
     memory_retries: int = Field(default=0, ge=0, le=3)

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from dirtune.data.session import ray_session
 from dirtune.data.stream import materialise
@@ -33,6 +32,7 @@ from dirtune.tuning.confirmation import confirm
 from dirtune.tuning.driver import Driver, Silent, View
 from dirtune.tuning.earlier import recorded_curves
 from dirtune.tuning.files import find_study, is_file_name
+from dirtune.tuning.fusing import Fuse
 from dirtune.tuning.holder import held, refuse_if_held
 from dirtune.tuning.nodes import nodes_of_cluster
 from dirtune.tuning.optuna_studies import optuna_name, recall_searches
@@ -74,7 +74,7 @@ def sweep(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
-    fuse: int | Literal["auto"] | None = None,
+    fuse: Fuse | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -104,7 +104,7 @@ def resume(
     data: str | Path = "data",
     results: str | Path = "results",
     retry: Sequence[str] = (),
-    fuse: int | Literal["auto"] | None = None,
+    fuse: Fuse | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -140,7 +140,7 @@ def resume(
     )
 
 
-def _fused(claim: Claim, fuse: int | Literal["auto"] | None) -> Claim:
+def _fused(claim: Claim, fuse: Fuse | None) -> Claim:
     """The claim, for so many trials side by side."""
     if fuse is None:
         return claim

@@ -57,6 +57,7 @@ class StepResult:
     """One epoch of a trial as the driver sees it; `status` is set when the trial has been recorded.
 
     `handed_back`: the sweep shall end, and the trial goes on from its checkpoint when the sweep is resumed.
+    `memory_share`: what it and those beside it have taken of what their worker may take of its GPU.
     """
 
     trial_id: str
@@ -66,9 +67,7 @@ class StepResult:
     status: Status | None = None
     handed_back: bool = False
     failure: CodeError | OutOfMemory | None = None  # what ended it while others went on beside it
-    memory_share: float = (
-        0.0  # what it and those beside it have taken, of what their worker may take of its GPU
-    )
+    memory_share: float = 0.0
     values: dict[str, float] = field(default_factory=dict)
 
     @property

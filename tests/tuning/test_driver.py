@@ -121,9 +121,7 @@ def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver:
     assert (driver.is_finished, driver.is_stopped) == (True, False)
     driver.ended(first, {HANDED_BACK: True})
     assert not driver.is_stopped
-    driver.recovering(
-        second, OSError("the worker died")
-    )  # its worker has died, and another is not waited for
+    driver.recovering(second, OSError("the worker died"))  # another is not waited for
     assert driver.is_stopped
     assert (driver.counts, recorded(driver.folder)) == ({}, {})
 

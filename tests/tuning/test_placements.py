@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
@@ -102,8 +103,11 @@ def test_who_still_waits_is_not_robbed_for_one_who_does_not(groups: SettledPlace
     wait_until_gone(groups, before)
 
 
-def test_a_withdrawn_request_without_a_place_does_not_stay(groups: SettledPlacementGroups) -> None:
+def test_a_withdrawn_request_without_a_place_does_not_stay(
+    groups: SettledPlacementGroups, request: pytest.FixtureRequest
+) -> None:
     full = placement_group([{"CPU": 2}])
+    request.addfinalizer(partial(remove_placement_group, full))
     assert full.wait(60)
     before = living()
     groups.request_resources(SMALL)
@@ -112,7 +116,6 @@ def test_a_withdrawn_request_without_a_place_does_not_stay(groups: SettledPlacem
     assert len(living() - before) == 1
     time.sleep(SETTLING_SECONDS)
     wait_until_gone(groups, before)
-    remove_placement_group(full)
 
 
 def test_tune_uses_them_while_a_sweep_lasts_and_its_own_afterwards() -> None:
