@@ -58,7 +58,10 @@ def limits_of(effects: Sequence[Effect]) -> tuple[float, float]:
 
 
 def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, float]) -> None:
-    """A line per effect from the top, around a line at zero; what leaves the axis has an arrow at its end."""
+    """A line per effect from the top, around a line at zero.
+
+    What leaves the axis has an arrow at its end; a mean that does has its number there, since its place says nothing.
+    """
     axes.axvline(0.0, color="black", linewidth=0.8, zorder=1)
     for row, effect in enumerate(effects):
         if not math.isnan(effect.mean):
@@ -75,6 +78,18 @@ def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> 
     if limits[0] < effect.mean < limits[1]:
         face = color if effect.significant else "white"
         axes.scatter(effect.mean, row, s=14, color=face, edgecolors=color, linewidths=0.9, zorder=3)
+    else:
+        is_low = effect.mean < 0
+        axes.annotate(
+            f"{effect.mean:+.3g}",
+            (limits[0 if is_low else 1], row),
+            xytext=(4 if is_low else -4, 1.5),  # inside the axis, above the line
+            textcoords="offset points",
+            ha="left" if is_low else "right",
+            va="bottom",
+            fontsize=6,
+            color=color,
+        )
     for is_beyond, place, arrow in zip(
         (ends[0] < limits[0], ends[1] > limits[1]), limits, "<>", strict=True
     ):

@@ -3,7 +3,7 @@
 An interval that stays clear of the zero line is a difference that one comparison alone would call significant; a filled
 marker is one that stays significant after the correction for all comparisons. With three seeds intervals are long; one
 of a diverged arm would squeeze all others, so an axis reaches three times the median distance of an interval's far end
-from zero, and what leaves it has an arrow.
+from zero, and what leaves it has an arrow and its number.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def forest_data(request: PlotRequest) -> Forest:
         label=f"{metric_label(table.metric, table.unit)}: difference to {table.reference}",
         caption=f"{source_of(table)} Difference to {table.reference}, paired by seed: mean and 95 % interval (Student's t). "
         f"{COLORS_SAY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the "
-        f"{len(table.arms) - 1} comparisons of a region. Arrows: beyond the axis.{shown.note}",
+        f"{len(table.arms) - 1} comparisons of a region. Arrows: beyond the axis, with the mean's number where it is.{shown.note}",
     )
 
 

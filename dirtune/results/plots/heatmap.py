@@ -1,7 +1,8 @@
 """Figure `heatmap`: arms by shot regions, the paired difference to the reference in every cell.
 
 Blue is better and orange is worse, whichever way the metric goes; white is no difference. One diverged arm would leave
-all other cells white, so the colours end at the 90th percentile of the differences' sizes, and the caption says where.
+all other cells white, so the colours end at the 90th percentile of the differences' sizes, rounded up to two digits, and
+the caption says where.
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ def _difference(cell: Cell, base: Cell, *, relative: bool) -> float:
 def _limit(differences: tuple[tuple[float, ...], ...]) -> float:
     sizes = np.abs(np.array(differences))
     limit = float(np.nanquantile(sizes, FULL_COLOR)) or float(np.nanmax(sizes))
-    return limit or 1.0
+    if not limit:
+        return 1.0
+    unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
+    return math.ceil(round(limit / unit, 6)) * unit
 
 
 def _write(axes: Axes, row: int, column: int, value: float, data: Heatmap, color: str) -> None:

@@ -47,7 +47,7 @@ def test_every_panel_has_a_zero_line_and_a_marker_per_arm(tmp_path: Path) -> Non
     assert [tick.get_text() for tick in panels[0].get_yticklabels()] == list(data.arms)
 
 
-def test_what_leaves_the_axis_has_an_arrow_at_its_end(tmp_path: Path) -> None:
+def test_what_leaves_the_axis_has_an_arrow_and_its_number_at_its_end(tmp_path: Path) -> None:
     records = [record("a0", seed) for seed in range(3)]
     records += [
         record(f"a{i}", seed, 5.1 + i * seed / 100) for i in range(1, 8) for seed in range(3)
@@ -63,6 +63,9 @@ def test_what_leaves_the_axis_has_an_arrow_at_its_end(tmp_path: Path) -> None:
     last = axes.collections[-1].get_offsets()[0]
     assert last.tolist() == pytest.approx([limits[1], len(data.arms) - 1])
     assert len(_markers(axes)) == len(data.arms)  # the arrow stands for the marker
+    (number,) = axes.texts
+    assert number.get_text() == f"{wild.mean:+.3g}"
+    assert number.xy == pytest.approx((limits[1], len(data.arms) - 1))
 
 
 def test_equal_arms_have_an_axis_too(tmp_path: Path) -> None:

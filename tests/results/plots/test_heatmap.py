@@ -28,7 +28,7 @@ def test_cells_are_mean_differences_over_the_seeds_of_both(tmp_path: Path, relat
         for region, value in zip(data.regions, row, strict=True):
             assert value == pytest.approx(by_loops(arm, region, relative=relative))
     sizes = sorted(abs(value) for row in data.differences for value in row)
-    assert sizes[0] < data.limit <= sizes[-1]
+    assert sizes[0] < data.limit < 1.1 * sizes[-1]
     assert data.label == f"MAE [{'%' if relative else 'degrees'}]: difference to vanilla"
 
 
@@ -82,8 +82,10 @@ def test_one_diverged_arm_does_not_take_the_colours_of_the_others(tmp_path: Path
 
     data = heatmap_data(request(tmp_path))
 
-    assert data.limit == pytest.approx(np.quantile([i / 10 for i in range(1, 20)] + [495.0], 0.9))
-    assert f"Colours end at ±{data.limit:.3g}" in data.caption
+    quantile = np.quantile([i / 10 for i in range(1, 20)] + [495.0], 0.9)  # 1.81
+    assert data.limit == pytest.approx(1.9)
+    assert data.limit - 0.1 < quantile
+    assert "Colours end at ±1.9;" in data.caption
 
 
 def test_more_arms_than_a_page_has_room_for_are_cut_by_a_rule_that_is_said(tmp_path: Path) -> None:
