@@ -117,6 +117,13 @@ def table(
             help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit."
         ),
     ] = "2%",
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Other limits of many and few: 50/10; from the stored predictions."),
+    ] = None,
+    bin_width: Annotated[
+        float | None, typer.Option(help="Wider label bins, in the label's unit; likewise.")
+    ] = None,
     spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
     bold: Annotated[
         str, typer.Option(help="better (than the reference), best or none.")
@@ -147,7 +154,7 @@ def table(
     request = TableRequest(
         studies=tuple(studies), metrics=tuple(metric or ()), regions=tuple(region or REGIONS),
         arms=tuple(arm or ()), rows=tuple(row or ("arm",)), layout=layout, split=split, selection=selection,
-        reference=reference, margin=margin, spread=spread, bold=bold, published=published,
+        reference=reference, margin=margin, shots=shots, bin_width=bin_width, spread=spread, bold=bold, published=published,
         published_as={
             name: str(method)
             for name, method in assignments(published_as or [], "--published-as").items()

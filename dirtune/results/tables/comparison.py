@@ -43,6 +43,8 @@ class TableRequest:
     reference: str | None = None  # none: each study's
     margin: str = DEFAULT_MARGIN  # what counts as no difference: 2%, or 0.5 in the metric's unit
     mix_data: bool = False
+    shots: str | None = None  # other limits of many and few: 50/10; none: as recorded
+    bin_width: float | None = None  # of wider label bins, in the label's unit; none: as recorded
     spread: str = "sd"  # what ± is: of SPREADS
     bold: str = "better"  # of BOLD
     published: str | None = None  # the split kind of the published numbers shown: dir or natural
@@ -59,6 +61,9 @@ class TableRequest:
         Margin.read(self.margin)
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
+            if self.shots is not None or self.bin_width is not None:
+                rule = "are of the data set's own regions and stand beside no others"
+                raise InputError(Fault(where="published numbers", rule=rule))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
         for part in arm_tables(
             root, study, metrics=request.metrics, regions=request.regions, split=request.split,
             selection=request.selection, reference=request.reference, margin=request.margin,
-            mix_data=request.mix_data,
+            mix_data=request.mix_data, shots=request.shots, bin_width=request.bin_width,
         )
     ]  # fmt: skip
     _check_arms(request, whole)
@@ -105,7 +110,8 @@ def of_one_study(table: ArmTable) -> Comparison:
     """A table of one study and metric as the smallest comparison there is."""
     request = TableRequest(
         studies=(table.study,), metrics=(table.metric,), regions=table.regions, split=table.split,
-        selection=table.selection, reference=table.reference, margin=table.margin.text,
+        selection=table.selection, reference=table.reference, margin=table.margin.text, shots=table.shots,
+        bin_width=table.bin_width,
     )  # fmt: skip
     return Comparison(request=request, parts=(table,))
 

@@ -69,6 +69,8 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
         [*row.tried.values(), row.searched], default=0
     ),
     "holes": lambda table, row, region: "; ".join(f"{h.seed}: {h.reason}" for h in row.holes),
+    "shots": lambda table, row, region: table.shots,
+    "bin_width": lambda table, row, region: table.bin_width,
     "data_fingerprint": lambda table, row, region: " ".join(table.fingerprints),
 }
 

@@ -15,6 +15,7 @@ from dirtune.results.tables.flat import CSV_COLUMNS, as_csv
 from dirtune.results.tables.judging import DEFAULT_MARGIN
 
 _KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
+_ADDED = ("shots", "bin_width")  # keys that earlier files lack
 _NUMBERS = (
     "mean", "sd", "n", "difference", "difference_sd", "low", "high", "pairs", "p", "p_holm", "margin", "p_equivalence",
     "further_seeds", "configurations",
@@ -39,16 +40,23 @@ def check_csv(root: str | Path, text: str) -> Check:
     if not lines:
         raise InputError(Fault(where="check", rule="the CSV has no lines"))
     now: dict[tuple[str, ...], Mapping[str, str]] = {}
-    for study, split, selection, reference, margin in dict.fromkeys(map(_table_of, lines)):
+    for study, split, selection, reference, margin, shots, width in dict.fromkeys(
+        map(_table_of, lines)
+    ):
         request = TableRequest(
             studies=(study,), split=split, selection=selection, reference=reference or None, margin=margin,
             metrics=tuple(dict.fromkeys(line["metric"] for line in lines if line["study"] == study)),
+            shots=shots or None, bin_width=float(width) if width else None,
         )  # fmt: skip
         made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
         now |= {_key(line): line for line in made}
     findings = [
         Finding(
-            number, " ".join(_key(line)[:-1]), name, line[name], _said(now.get(_key(line)), name)
+            number,
+            " ".join(line[key] for key in _KEYS[:-1]),
+            name,
+            line[name],
+            _said(now.get(_key(line)), name),
         )
         for number, line in enumerate(lines, start=2)
         for name in (*_NUMBERS, *_WORDS)
@@ -58,13 +66,14 @@ def check_csv(root: str | Path, text: str) -> Check:
     return Check(numbers, tuple(findings))
 
 
-def _table_of(line: Mapping[str, str]) -> tuple[str, str, str, str, str]:
+def _table_of(line: Mapping[str, str]) -> tuple[str, ...]:
     margin = line.get("margin_asked") or DEFAULT_MARGIN
-    return line["study"], line["split"], line["selection"], line["reference"], margin
+    asked = tuple(line[name] for name in ("study", "split", "selection", "reference"))
+    return (*asked, margin, *(line.get(name, "") for name in _ADDED))
 
 
 def _key(line: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(line[name] for name in _KEYS)
+    return (*(line[name] for name in _KEYS), *(line.get(name, "") for name in _ADDED))
 
 
 def _said(line: Mapping[str, str] | None, name: str) -> str | None:

@@ -27,6 +27,8 @@ def _of_study(parts: Sequence[ArmTable]) -> Iterator[str]:
         f"Split: {first.split}. Selection {first.selection}: {first.description} "
         f"(objective: {first.objective})."
     )
+    if first.regrouping:
+        yield first.regrouping
     yield f"Seeds ({len(first.seeds)}): {_numbers(first.seeds) or 'none'}."
     yield from _pairing(first)
     yield from _sequential(first)

@@ -89,6 +89,9 @@ class ArmTable:
     fingerprints: tuple[str, ...]
     orphans: int  # recorded trials that the study no longer plans
     sequential: Outcome | None = None  # none: its seeds are fixed
+    shots: str | None = None  # the limits of many and few asked for; none: as recorded
+    bin_width: float | None = None  # of the label bins asked for; none: as recorded
+    regrouping: str = ""  # what the two mean, for a footer
 
 
 def arm_table(
@@ -121,6 +124,8 @@ def arm_tables(
     reference: str | None = None,
     margin: str = DEFAULT_MARGIN,
     mix_data: bool = False,
+    shots: str | None = None,
+    bin_width: float | None = None,
 ) -> tuple[ArmTable, ...]:
     """Compare the arms of a study, one table per metric.
 
@@ -134,9 +139,12 @@ def arm_tables(
         reference: the arm that the others are compared with; none: the study's.
         margin: what counts as no difference: a share of the reference's mean (`2%`), or a number in the metric's unit.
         mix_data: allow trials that saw different data in one table.
+        shots: other limits of many and few, such as `50/10`: regions are then formed anew from the stored predictions.
+        bin_width: of wider label bins, in the label's unit: likewise.
 
     Raises:
-        InputError: a name is unknown, the margin unreadable, trials saw different data, or a file is damaged.
+        InputError: a name is unknown, the margin or the limits unreadable, trials saw different data, there are no
+            predictions to form regions from, or a file is damaged.
     """
     storage = open_study(root, study)
     rule = selection_named(selection)
@@ -168,8 +176,13 @@ def arm_tables(
         fingerprints=runs.fingerprints,
         orphans=runs.orphans,
         sequential=outcome,
+        shots=shots,
+        bin_width=bin_width,
     )
-    return tuple(_filled(template, metric, runs) for metric in metrics or (info.metric,))
+    metrics = tuple(metrics) or (info.metric,)
+    if shots is None and bin_width is None:
+        return tuple(_filled(template, metric, runs) for metric in metrics)
+    return _regrouped(root, template, metrics, runs)
 
 
 def check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -196,6 +209,7 @@ def _seeds(runs: StudyRuns, info: StudyInfo) -> tuple[int, ...]:
 
 
 def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
+    """The table with the recorded values of a metric."""
     metric = known_metric(runs.metrics, metric)
     of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
     chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EPOCHS[0]}
@@ -204,8 +218,37 @@ def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
         for region in template.regions
         for epoch in sorted(chosen)
     }
-    rows = _compared([_row(arm, metric, values) for arm in runs.arms], metric, template)
-    return replace(template, metric=metric, rows=rows)
+    return _with_rows(template, metric, runs, values)
+
+
+def _regrouped(
+    root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns
+) -> tuple[ArmTable, ...]:
+    """The tables with what the stored predictions of the chosen trials say in other regions."""
+    # A table of recorded values starts without the parts of this one.
+    from dirtune.results.tables.regrouping import PREDICTED, Regrouping
+
+    regrouping = Regrouping.of(
+        root, template.study, shots=template.shots, bin_width=template.bin_width
+    )
+    chosen = [one for arm in runs.arms for one in arm.chosen.values()]
+    if any(one.epoch != PREDICTED for one in chosen):
+        rule = f"looks at another epoch than {PREDICTED}, the only one whose predictions are stored"
+        raise InputError(Fault(where="selection", rule=rule, got=template.selection))
+    template = replace(template, regrouping=regrouping.description)
+    trials = {one.trial_id for one in chosen}
+    found = ((metric, regrouping.values(metric, template.split, trials)) for metric in metrics)
+    return tuple(_with_rows(template, metric, runs, values) for metric, values in found)
+
+
+def _with_rows(
+    template: ArmTable,
+    metric: str,
+    runs: StudyRuns,
+    values: Mapping[tuple[str, str], Mapping[str, float | None]],
+) -> ArmTable:
+    rows = [_row(arm, metric, values, template.regions) for arm in runs.arms]
+    return replace(template, metric=metric, rows=_compared(rows, metric, template))
 
 
 def _values(
@@ -215,11 +258,14 @@ def _values(
 
 
 def _row(
-    arm: ArmRuns, metric: str, values: Mapping[tuple[str, str], Mapping[str, float | None]]
+    arm: ArmRuns,
+    metric: str,
+    values: Mapping[tuple[str, str], Mapping[str, float | None]],
+    regions: Sequence[str],
 ) -> ArmRow:
     cells: dict[str, Cell] = {}
     holes = list(arm.holes)
-    for region in dict.fromkeys(region for region, _ in values):
+    for region in regions:
         found: dict[int, float] = {}
         for seed, chosen in arm.chosen.items():
             value = values[region, chosen.epoch].get(chosen.trial_id)

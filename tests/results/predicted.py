@@ -1,0 +1,57 @@
+"""Trials with predictions on a small data set of angles, and the metrics that an evaluation would have recorded for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.metrics import region_metrics
+from dirtune.results.schema import SplitPredictions, TrialRecord
+from dirtune.reweighting.density import label_bins, label_density, shot_regions
+from tests.results.records import record
+
+LABEL = LabelSpec(name="angle", unit="degrees", low=0.0, high=10.0, bin_width=1.0, num_bins=10)
+RULES = {
+    "counts": ShotRule(many_above=40, few_below=15),
+    "published": ShotRule(many_bins=(0, 1), medium_bins=(2, 9)),
+}
+TRAIN = np.random.default_rng(1).exponential(2.5, 300).clip(0.0, 9.99)
+
+
+def manifest_of(fingerprint: str = "data-a") -> Manifest:
+    counts = label_density(label_bins(TRAIN, LABEL), LABEL.num_bins)
+    split = SplitInfo(files=("a",), rows=len(TRAIN), bin_counts=tuple(counts.tolist()))
+    return Manifest(
+        name="angles", inputs={}, label=LABEL, shot_rules=RULES, default_shot_rule="counts",
+        splits={"train": split}, content_hash=fingerprint.ljust(16, "-") + "0" * 48,
+        split_fingerprint="1" * 64,
+    )  # fmt: skip
+
+
+def predicted(seed: int) -> dict[str, SplitPredictions]:
+    generator = np.random.default_rng(seed)
+    found = {}
+    for split, n in (("val", 40), ("test", 60)):
+        labels = generator.uniform(0.0, 9.5, n)
+        found[split] = SplitPredictions(
+            sample_ids=[f"{split}{i}" for i in range(n)], labels=labels,
+            predictions=0.8 * labels + generator.normal(0.0, 1.0, n),
+        )  # fmt: skip
+    return found
+
+
+def trial(arm: str, seed: int, rule: str | None) -> TrialRecord:
+    """A trial with the metrics that an evaluation would have recorded for its predictions."""
+    predictions = predicted(seed)
+    per_bin = shot_regions(manifest_of().train_counts, RULES[rule or "counts"])
+    rows = []
+    for split, one in predictions.items():
+        bins = label_bins(one.labels, LABEL)
+        found = region_metrics(one.labels, one.predictions, per_bin[bins], bins=bins)
+        rows += [{"split": split, "selection": "best_val", **row} for row in found]
+    made = record(
+        arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=manifest_of().fingerprint
+    )  # fmt: skip
+    return replace(made, predictions=predictions)
