@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top: a module imports only from its own layer and those before it.
 LAYERS = [
-    "errors", "interrupts", "randomness", "yamlfile", "storage", "plaincolumns", "frozen", "manifest", "reweighting", "batch",
+    "errors", "interrupts", "surroundings", "randomness", "yamlfile", "storage", "plaincolumns", "frozen", "manifest", "reweighting", "batch",
     "losses", "models", "metrics", "diagnostics", "results",
     "recipe", "config", "presets", "data", "training", "tuning", "cluster", "display", "sweepview",
     "arguments", "cli",
@@ -22,6 +22,7 @@ LAYERS = [
 WITHOUT_TORCH_AND_RAY = [
     "errors",
     "interrupts",
+    "surroundings",
     "randomness",
     "yamlfile",
     "storage",

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -26,6 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from dirtune.data.joining import check_token, reach, token_refusal
 from dirtune.errors import Fault, InputError
+from dirtune.surroundings import environment
 from dirtune.training.provenance import code_version
 
 PACKAGES = ("dirtune", "pipelines", "search_spaces")
@@ -116,7 +116,8 @@ def connect(address: str) -> JobSubmissionClient:
     reach(address, where=address)
     for name in _TALKATIVE:  # of packing, sending and closing, at a level of their own
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _refused(address), _without_other_addresses():
+    # Ray's client would prefer these variables to the address it is given.
+    with _refused(address), environment(dict.fromkeys(_OTHER_ADDRESSES)):
         client = JobSubmissionClient(address)
     # Asked for when the client was made; the public `get_version` tells that of the interface only.
     there = client._server_ray_version
@@ -173,13 +174,3 @@ def _lost(job: Job) -> Iterator[None]:
     except (OSError, RuntimeError, aiohttp.ClientError):
         rule = f"lost contact with job {job.id}, which may go on; `{job.follow_command}`"
         raise InputError(Fault(where=job.address, rule=rule)) from None
-
-
-@contextlib.contextmanager
-def _without_other_addresses() -> Iterator[None]:
-    """Hide the variables that Ray's client prefers to the address it is given."""
-    hidden = {name: os.environ.pop(name) for name in _OTHER_ADDRESSES if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from dirtune.errors import Fault, InputError
+from dirtune.surroundings import environment, silent
 
 IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
@@ -24,21 +25,10 @@ def ray_session() -> Iterator[None]:
     Raises:
         InputError: the cluster at `RAY_ADDRESS` cannot be joined, or no Ray starts here.
     """
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why.
-    logger.setLevel(logging.CRITICAL)
-    unhandled = os.environ.get(IGNORED)
-    # The errors of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
-    os.environ[IGNORED] = "1"
-    try:
-        with _session():
-            yield
-    finally:
-        logger.setLevel(level)
-        os.environ.pop(IGNORED, None)
-        if unhandled is not None:
-            os.environ[IGNORED] = unhandled
+    # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why. The errors
+    # of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
+    with silent("ray.data"), environment({IGNORED: "1"}), _session():
+        yield
 
 
 def _session() -> AbstractContextManager[None]:

@@ -7,12 +7,8 @@ epochs short and keep the workers of a group waiting for an answer; `dirtune.tun
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import signal
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from ray.tune.search import Searcher
 
 from dirtune.data.stream import Blocks
 from dirtune.interrupts import handlers_put_back
+from dirtune.surroundings import environment, silent
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.driver import Driver
 from dirtune.tuning.earlier import earlier_trials
@@ -34,9 +31,19 @@ from dirtune.tuning.study import ResolvedStudy
 from dirtune.tuning.trainable import ENDED, FAILURE, MEMORY, RESERVATION, RESULTS, TrialWorker
 from dirtune.tuning.worker import WorkerSettings
 
-WORKER_RESTARTS = (
-    2  # a trial whose worker died goes on from its checkpoint on another one, so often
-)
+# All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that.
+TUNE_SETTINGS = {
+    # Beside a searcher Tune would start one worker after another; how many trials there are the driver decides.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+# A trial whose worker died goes on from its checkpoint on another one, so often.
+WORKER_RESTARTS = 2
 
 
 def run_with_tune(
@@ -51,7 +58,8 @@ def run_with_tune(
     events = _Events(driver, slots, groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
-        _tune_settings(),
+        environment(TUNE_SETTINGS),
+        silent("ray.tune", "ray.air"),
         settled_placement_groups(),
         handlers_put_back(signal.SIGUSR1),  # Tune leaves its own
     ):
@@ -213,33 +221,3 @@ def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
 
 def _trial_name(trial: Trial) -> str:
     return str(trial.config[JOBS][0].trial_id)
-
-
-@contextlib.contextmanager
-def _tune_settings() -> Iterator[None]:
-    """All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that."""
-    settings = {
-        # Beside a searcher Tune would start one worker after another; how many trials there are the driver decides.
-        "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    loggers = [logging.getLogger("ray.tune"), logging.getLogger("ray.air")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
