@@ -58,7 +58,7 @@ def forest_data(request: PlotRequest) -> Forest:
         label=f"{metric_label(table.metric, table.unit)}: difference to {table.reference}",
         caption=f"{source_of(table)} Difference to {table.reference}, paired by seed: mean and 95 % interval (Student's t). "
         f"{COLORS_SAY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the "
-        f"{len(table.arms) - 1} comparisons of a region. Arrows: beyond the axis, with the mean's number where it is.{shown.note}",
+        f"{len(table.arms) - 1} comparisons of a region. Arrows: beyond the axis; a number is a mean there.{shown.note}",
     )
 
 

@@ -26,10 +26,12 @@ from dirtune.results.plots.style import (
     new_figure,
     text_color,
 )
+from dirtune.results.tables.celltext import decimals_of
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.rendering import metric_label
 from dirtune.results.tables.table import Cell
 
+PERCENT_DECIMALS = 1
 FULL_COLOR = 0.9  # quantile of the sizes that gets the full colour
 
 
@@ -44,7 +46,7 @@ class Heatmap:
     limit: float  # size that gets the full colour
     good_is: int  # -1: negative differences are good; 1: positive ones
     label: str  # of the colour bar
-    percent: bool
+    decimals: int  # of the numbers
     caption: str
 
 
@@ -77,7 +79,7 @@ def heatmap_data(request: PlotRequest) -> Heatmap:
         limit=(limit := _limit(differences)),
         good_is=1 if table.metric in HIGHER_IS_BETTER else -1,
         label=f"{label}: difference to {table.reference}",
-        percent=request.relative,
+        decimals=PERCENT_DECIMALS if request.relative else decimals_of(table),
         caption=f"{source_of(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * "
         f"p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(table.arms) - 1} comparisons of a column. "
         f"Colours end at ±{limit:.3g}; an empty cell has no pair.{shown.note}",
@@ -131,5 +133,5 @@ def _write(axes: Axes, row: int, column: int, value: float, data: Heatmap, color
     if math.isnan(value):
         return
     mark = "*" if data.significant[row][column] else ""
-    text = f"{value:+.1f}" if data.percent else f"{value:+.2f}"
-    axes.text(column, row, text + mark, ha="center", va="center", color=color)
+    text = f"{value:+.{data.decimals}f}{mark}"
+    axes.text(column, row, text, ha="center", va="center", color=color)

@@ -62,6 +62,20 @@ def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> No
     assert bar.get_xlabel() == data.label
 
 
+def test_numbers_have_the_digits_of_the_table_and_percents_one(tmp_path: Path) -> None:
+    root = compared(tmp_path)
+
+    decimals = {
+        (metric, relative): {len(text.get_text().rstrip("*").split(".")[1]) for text in axes.texts}
+        for metric, relative in (("mae", False), ("mae", True), ("pearson", False))
+        for axes in draw_heatmap(
+            heatmap_data(request(root, metric=metric, relative=relative))
+        ).axes[:1]
+    }
+
+    assert decimals == {("mae", False): {2}, ("mae", True): {1}, ("pearson", False): {3}}
+
+
 def test_a_cell_without_a_pair_stays_empty(tmp_path: Path) -> None:
     records = [record("vanilla", 0), record("conr", 0, 4.0), record("lds", 1)]
     write_study(tmp_path, records, **KEYS)
