@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.plots.style import BAD, GOOD
@@ -69,6 +70,7 @@ def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, flo
     axes.set_xlim(*limits)
     axes.grid(axis="y")
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(3))  # four panels stand beside each other
 
 
 def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:

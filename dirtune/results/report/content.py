@@ -48,6 +48,7 @@ class Content:
     provenance: Listing
     trials: Listing
     swept: tuple[str, ...]  # settings that are numbers and vary: what curves can be drawn over
+    is_search: bool  # some arm has settings to tune
 
 
 def content(root: str | Path, study: str) -> Content:
@@ -86,6 +87,7 @@ def content(root: str | Path, study: str) -> Content:
         provenance=_provenance(read_provenance(storage), trials),
         trials=_trials(trials),
         swept=tuple(_swept(info, table)),
+        is_search=any(info.spaces.values()),
     )
 
 

@@ -16,6 +16,20 @@ from xml.etree import ElementTree
 
 from dirtune.results.plots import plot
 
+FIGURES = {
+    "regions": "Arms by shot region",
+    "forest": "Differences to the reference, with intervals",
+    "error_by_label": "Error against label",
+    "training_curves": "Validation by epoch",
+    "anchors": "Cosine similarity against label distance",
+}
+"""Kinds and their titles: tried for every study, in this order. A t-SNE of many arms would take minutes."""
+OF_SEARCH = {
+    "history": "Search, trial by trial",
+    "parallel": "Search, setting by setting",
+    "importance": "What decides the search",
+}
+"""Those of studies that search settings."""
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"url\(#")
 
@@ -29,27 +43,30 @@ class Picture:
     problem: str = ""
 
 
-def pictures(root: str | Path, study: str, settings: Sequence[str]) -> Iterator[Picture]:
-    """The arms by shot region, and a curve over each of `settings`.
+def pictures(
+    root: str | Path, study: str, settings: Sequence[str], *, is_search: bool
+) -> Iterator[Picture]:
+    """The figures of a study; what cannot be drawn is a picture with its problem.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        settings: dotted paths; one that cannot be drawn becomes a picture with its problem.
+        settings: a curve over each of these dotted paths.
+        is_search: whether it has those `OF_SEARCH`.
     """
-    yield _picture(root, study, "regions", None)
+    for kind, title in {**FIGURES, **(OF_SEARCH if is_search else {})}.items():
+        yield _picture(root, study, title, kind, None)
     for setting in settings:
-        yield _picture(root, study, "curve", setting)
+        yield _picture(root, study, f"Metric against {setting}", "curve", setting)
 
 
-def _picture(root: str | Path, study: str, kind: str, x: str | None) -> Picture:
-    title = "Arms by shot region" if x is None else f"Metric against {x}"
+def _picture(root: str | Path, study: str, title: str, kind: str, x: str | None) -> Picture:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             file = plot(root, study, kind, x=x, output=Path(folder) / "figure.svg")
         except ValueError as error:  # a report has a hole there, and the rest of it
-            return Picture(title, problem=f"Not drawn: {error}")
+            return Picture(title, problem=str(error))
         svg = inline(file.read_text(encoding="utf-8"), prefix=f"{kind}-{x}-")
         return Picture(title, svg=svg, problem=" ".join(str(one.message) for one in said))
 

@@ -40,6 +40,7 @@ def report(root: str | Path, study: str, *, output: Path | None = None) -> Path:
 def page(root: str | Path, study: str) -> str:
     """The text of the file; errors as of `report`."""
     found = content(root, study)
+    drawn = pictures(root, study, found.swept, is_search=found.is_search)
     script = _part("sorting.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -48,7 +49,7 @@ def page(root: str | Path, study: str) -> str:
         content=found,
         grids=grids_of(found.table),
         notes=footer(found.table),
-        pictures=[(picture, Markup(picture.svg)) for picture in pictures(root, study, found.swept)],
+        pictures=[(picture, Markup(picture.svg)) for picture in drawn],
         style=Markup(_part("page.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

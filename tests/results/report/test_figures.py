@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dirtune.results.report.figures import SVG, inline, pictures
+from dirtune.results.report.figures import FIGURES, OF_SEARCH, SVG, inline, pictures
+from tests.results.plots.stores import compared, represented, searched
 from tests.results.records import record, write_study
 
 SMALL = (
@@ -37,13 +38,20 @@ def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) 
     ]
     write_study(tmp_path, records, reference="conr 1.0")
 
-    regions, curve = pictures(tmp_path, "study", ["omega"])
+    drawn = [
+        picture
+        for picture in pictures(tmp_path, "study", ["omega"], is_search=False)
+        if picture.svg
+    ]
 
-    assert (regions.title, curve.title) == ("Arms by shot region", "Metric against omega")
-    assert (regions.problem, curve.problem) == ("", "")
+    regions, forest, curve = drawn
+    assert regions.title == "Arms by shot region"
+    assert forest.title == "Differences to the reference, with intervals"
+    assert curve.title == "Metric against omega"
+    assert {picture.problem for picture in drawn} == {""}
     ids = [
         element.get("id")
-        for picture in (regions, curve)
+        for picture in drawn
         for element in ElementTree.fromstring(picture.svg).iter()
         if element.get("id")
     ]
@@ -55,18 +63,34 @@ def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) 
 def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0)])
 
-    _, curve = pictures(tmp_path, "study", ["terms.conr.omega"])
+    *_, curve = pictures(tmp_path, "study", ["terms.conr.omega"], is_search=False)
 
     assert curve.svg == ""
-    assert "Not drawn: x: must be a setting that is a number in some trial" in curve.problem
+    assert "x: must be a setting that is a number in some trial" in curve.problem
+
+
+def test_every_kind_is_drawn_of_a_study_that_has_what_it_shows(tmp_path: Path) -> None:
+    drawn = {
+        picture.title
+        for root in (
+            searched(tmp_path / "a"),
+            represented(tmp_path / "b"),
+            compared(tmp_path / "c"),
+        )
+        for picture in pictures(root, "study", [], is_search=True)
+        if picture.svg
+    }
+
+    assert drawn == {*FIGURES.values(), *OF_SEARCH.values()}
 
 
 def test_an_empty_study_is_drawn_or_says_why_not(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a"], reference="a", seeds=[0])
 
-    (regions,) = pictures(tmp_path, "study", [])
+    found = list(pictures(tmp_path, "study", [], is_search=False))
 
-    assert regions.svg or regions.problem
+    assert [picture.title for picture in found] == list(FIGURES.values())
+    assert all(picture.svg or picture.problem for picture in found)
 
 
 def _texts(svg: str) -> list[str]:

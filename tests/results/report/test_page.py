@@ -80,7 +80,8 @@ def test_the_page_is_sound_and_has_all_sections(root: Path) -> None:
     assert {"results", "figures", "missing", "settings", "provenance", "trials"} <= set(ids)
     links = [attributes["href"] for tag, attributes in found.elements if tag == "a"]
     assert {str(link).removeprefix("#") for link in links} <= set(ids)
-    assert sum(tag == "svg" for tag, _ in found.elements) == 1
+    assert sum(tag == "svg" for tag, _ in found.elements) == 2  # regions and forest
+    assert [text for _, text in found.texts if text.startswith("Not drawn: ")] == ["Not drawn: 3"]
 
 
 def test_the_page_has_the_table_of_the_command_line_and_its_footer(root: Path) -> None:
