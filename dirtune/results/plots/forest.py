@@ -64,7 +64,9 @@ def forest_data(request: PlotRequest) -> Forest:
 
 def draw_forest(data: Forest) -> Figure:
     """A panel per region, a line per arm."""
-    figure = new_figure(PAGE, 0.6 + ROW * max(len(data.arms), 3))  # fewer have no room for their axes
+    figure = new_figure(
+        PAGE, 0.6 + ROW * max(len(data.arms), 3)
+    )  # fewer have no room for their axes
     panels: Sequence[Axes] = figure.subplots(1, len(data.regions), sharey=True, squeeze=False)[0]
     for axes, region, effects, limit in zip(
         panels, data.regions, data.effects, data.limits, strict=True

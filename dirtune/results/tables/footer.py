@@ -95,7 +95,7 @@ def _marks(table: Comparison) -> Iterator[str]:
     yield f"±: {spread.description}. Bold (in plain text *): {bold.description}."
     if any(part.reference is not None and len(part.arms) > 1 for part in table.parts):
         yield (
-            "Intervals: Student's t, 95 %, of the mean difference, not corrected. "
+            "Intervals: Student's t, 95 % (in simulations of 5 and 10 seeds 92 to 96 %), of the mean difference, not corrected. "
             f"* on a difference: paired t test, corrected p < {SIGNIFICANT}."
         )
         yield from _verdicts(table)
