@@ -23,6 +23,8 @@ from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.rendering import metric_label
 from dirtune.results.tables.table import Cell
 
+FEWEST_ROWS = 3  # of a figure's height: below it, titles and captions leave none for the axes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forest:
@@ -64,9 +66,7 @@ def forest_data(request: PlotRequest) -> Forest:
 
 def draw_forest(data: Forest) -> Figure:
     """A panel per region, a line per arm."""
-    figure = new_figure(
-        PAGE, 0.6 + ROW * max(len(data.arms), 3)
-    )  # fewer have no room for their axes
+    figure = new_figure(PAGE, 0.6 + ROW * max(len(data.arms), FEWEST_ROWS))
     panels: Sequence[Axes] = figure.subplots(1, len(data.regions), sharey=True, squeeze=False)[0]
     for axes, region, effects, limit in zip(
         panels, data.regions, data.effects, data.limits, strict=True
