@@ -59,8 +59,8 @@ def forest_data(request: PlotRequest) -> Forest:
         limits=tuple(limits_of(row) for row in effects),
         label=f"{metric_label(table.metric, table.unit)}: difference to {table.reference}",
         caption=f"{source_of(table)} Difference to {table.reference}, paired by seed: mean and 95 % interval (Student's t). "
-        f"{COLORS_SAY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the "
-        f"{len(table.arms) - 1} comparisons of a region. Arrows: beyond the axis; a number is a mean there.{shown.note}",
+        f"{COLORS_SAY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a "
+        f"region: {len(table.arms) - 1}). Arrows: beyond the axis; a number is a mean there.{shown.note}",
     )
 
 

@@ -81,7 +81,7 @@ def heatmap_data(request: PlotRequest) -> Heatmap:
         label=f"{label}: difference to {table.reference}",
         decimals=PERCENT_DECIMALS if request.relative else decimals_of(table),
         caption=f"{source_of(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * "
-        f"p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(table.arms) - 1} comparisons of a column. "
+        f"p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a column: {len(table.arms) - 1}). "
         f"Colours end at ±{limit:.3g}; an empty cell has no pair.{shown.note}",
     )
 

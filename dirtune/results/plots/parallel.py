@@ -75,7 +75,7 @@ def parallel_data(request: PlotRequest) -> Parallel:
         ),
         pruned=tuple(_places(trial, search.space) for trial in pruned),
         good_is=1.0 if higher else 0.0,
-        caption=f"{request.study}, arm {search.arm}: {len(complete)} complete trials, coloured by the validation objective "
+        caption=f"{request.study}, arm {search.arm}: complete trials ({len(complete)}), coloured by the validation objective "
         f"({metric}, {search.info.region}; dark is good); grey: {len(pruned)} pruned."
         + (f" Left out: {missing} failed." if missing else "")
         + (f" Other searched arms: {', '.join(search.others)}." if search.others else ""),

@@ -50,7 +50,7 @@ def test_every_trial_is_a_line_through_its_settings(tmp_path: Path) -> None:
         ]
         assert places == pytest.approx(expected)
     assert [len(places) for places in data.pruned] == [3, 3]
-    assert "12 complete trials" in data.caption
+    assert "complete trials (12)" in data.caption
     assert "2 pruned. Left out: 1 failed. Other searched arms: accon." in data.caption
 
 
