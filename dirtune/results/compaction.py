@@ -1,7 +1,7 @@
 """One study's rows from its many small files, and the cache that spares opening them one by one.
 
 Opening many small files is slow whatever opens them: the table of 10,000 trials takes 12 s from their files (two cores, 40
-settings), hardly any of it the disk, and 0.9 s from the cache.
+settings), hardly any of it the disk, and 1 s from the cache.
 
 `compact` writes the rows of all recorded trials once more into one file per table, `results/compacted/<table>.parquet`,
 which says in its metadata which trials it holds and the stamp (size and time) that each one's file in `trials/` had. A
