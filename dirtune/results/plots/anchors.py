@@ -72,7 +72,7 @@ def anchors_data(request: PlotRequest) -> Anchors:
 
 def draw_anchors(data: Anchors) -> Figure:
     """A panel per anchor, the arms' lines in each."""
-    figure, axes = panels([f"{data.title} {one.label:g}" for one in data.anchors], height=1.9)
+    figure, axes = panels([f"{data.title} {one.label:.3g}" for one in data.anchors], height=1.9)
     for panel, anchor in zip(axes, data.anchors, strict=True):
         draw_bands(panel, anchor.bands, data.reference, markers=False)
         panel.plot(*data.target, color="black", linestyle=":", linewidth=0.8)

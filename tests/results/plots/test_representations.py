@@ -134,7 +134,7 @@ def test_every_anchor_has_a_panel_with_a_line_per_arm_and_the_target(tmp_path: P
     panels = draw_anchors(data).axes
     assert len(panels) == 3
     for panel, anchor in zip(panels, data.anchors, strict=True):
-        assert panel.get_title() == f"angle {anchor.label:g}"
+        assert panel.get_title() == f"angle {anchor.label:.3g}"
         *lines, target = panel.lines
         assert [line.get_label() for line in lines] == ["vanilla", "conr"]
         assert target.get_linestyle() == ":"
