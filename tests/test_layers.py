@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top: a module imports only from its own layer and those before it.
 LAYERS = [
-    "errors", "interrupts", "surroundings", "randomness", "yamlfile", "storage", "plaincolumns", "frozen", "manifest", "reweighting", "batch",
-    "losses", "models", "metrics", "diagnostics", "results",
+    "errors", "interrupts", "surroundings", "randomness", "yamlfile", "storage", "plaincolumns", "frozen",
+    "manifest", "reweighting", "batch", "losses", "models", "metrics", "diagnostics", "results",
     "recipe", "config", "presets", "data", "training", "tuning", "cluster", "display", "sweepview",
     "arguments", "cli",
 ]  # fmt: skip

@@ -48,7 +48,7 @@ def effect_of(found: PairedDifference | None, p_holm: float, metric: str) -> Eff
 
 def limits_of(effects: Sequence[Effect]) -> tuple[float, float]:
     """From the lowest to the highest end, as far as the rule lets an axis reach, and zero with it."""
-    ends = np.array([[e.mean, e.low, e.high] for e in effects if not math.isnan(e.mean)])
+    ends = np.array([[e.mean, e.low, e.high] for e in effects if math.isfinite(e.mean)])
     if not ends.size or not np.nanmax(np.abs(ends)):
         return -1.0, 1.0
     far = np.nanmax(np.abs(ends), axis=1)

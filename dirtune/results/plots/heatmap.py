@@ -122,7 +122,8 @@ def _difference(cell: Cell, base: Cell, *, relative: bool) -> float:
 
 def _limit(differences: tuple[tuple[float, ...], ...]) -> float:
     sizes = np.abs(np.array(differences))
-    limit = float(np.nanquantile(sizes, FULL_COLOR)) or float(np.nanmax(sizes))
+    sizes = sizes[np.isfinite(sizes)]
+    limit = float(np.quantile(sizes, FULL_COLOR)) or float(sizes.max())
     if not limit:
         return 1.0
     unit = 10.0 ** (math.floor(math.log10(limit)) - 1)

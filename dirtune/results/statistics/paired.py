@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit  # scipy.stats takes three times as long to import
 
 CONFIDENCE = 0.95
+SIMULATED_COVERAGE = (92, 96)  # percent that contain the truth, least and most; see above
 TRIMMED = 0.25  # share of the values that the interquartile mean leaves out at each end
 
 
@@ -50,7 +51,8 @@ def mean(values: Iterable[float]) -> float:
 def sd(values: Iterable[float]) -> float:
     """Sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN of fewer than two values."""
     array = np.fromiter(values, dtype=np.float64)
-    return float(array.std(ddof=1)) if array.size > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # NaN where a value is infinite
+        return float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
 def standard_error(values: Sequence[float]) -> float:

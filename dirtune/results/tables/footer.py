@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dirtune.results.statistics.paired import CONFIDENCE, SIMULATED_COVERAGE
 from dirtune.results.statistics.power import ALPHA, POWER
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.layout import configurations, origins
@@ -94,8 +95,10 @@ def _marks(table: Comparison) -> Iterator[str]:
     spread, bold = SPREADS[table.request.spread], BOLD[table.request.bold]
     yield f"±: {spread.description}. Bold (in plain text *): {bold.description}."
     if any(part.reference is not None and len(part.arms) > 1 for part in table.parts):
+        least, most = SIMULATED_COVERAGE
         yield (
-            "Intervals: Student's t, 95 % (in simulations of 5 and 10 seeds 92 to 96 %), of the mean difference, not corrected. "
+            f"Intervals: Student's t, {100 * CONFIDENCE:g} % (in simulations of 5 and 10 seeds {least} to {most} %), "
+            "of the mean difference, not corrected. "
             f"* on a difference: paired t test, corrected p < {SIGNIFICANT}."
         )
         yield from _verdicts(table)

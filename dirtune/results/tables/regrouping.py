@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import ShotRule
+from dirtune.manifest import Manifest, ShotRule
 from dirtune.results.recompute import own_manifest, recompute
 from dirtune.results.schema import REGIONS
 from dirtune.results.selection import EPOCHS
@@ -28,6 +28,7 @@ class Regrouping:
 
     root: str | Path
     study: str
+    manifest: Manifest  # of the study's data set
     rule: ShotRule | None  # none: each trial's own
     bin_width: float | None  # in the label's unit; none: the data set's
     description: str  # for a footer
@@ -57,7 +58,7 @@ class Regrouping:
             said = f"many has more than {rule.many_above} training samples in a label bin, few less than {rule.few_below}"
         width = f"{bin_width or manifest.label.bin_width:g} {manifest.label.unit}".strip()
         return cls(
-            root=root, study=study, rule=rule, bin_width=bin_width,
+            root=root, study=study, manifest=manifest, rule=rule, bin_width=bin_width,
             description=f"Regions formed anew from the stored predictions: {said}; bins of {width}.",
         )  # fmt: skip
 
@@ -71,7 +72,7 @@ class Regrouping:
         """
         found = recompute(
             self.root, self.study, metric=metric, split=split, rule=self.rule, bin_width=self.bin_width,
-            trials=trials,
+            trials=trials, manifest=self.manifest,
         )  # fmt: skip
         return {
             (region, PREDICTED): {trial: regions[region].value for trial, regions in found.items()}

@@ -68,6 +68,24 @@ def test_what_leaves_the_axis_has_an_arrow_and_its_number_at_its_end(tmp_path: P
     assert number.xy == pytest.approx((limits[1], len(data.arms) - 1))
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_difference_without_end_is_beyond_the_axis_of_the_others(
+    tmp_path: Path, seeds: int
+) -> None:
+    records = [
+        record(arm, seed, value + seed)
+        for arm, value in (("a", 5.0), ("b", 5.5), ("wild", math.inf))
+        for seed in range(seeds)
+    ]
+    write_study(tmp_path, records, arms=["a", "b", "wild"], reference="a")
+
+    data = forest_data(request(tmp_path))
+
+    assert data.limits[0] == pytest.approx((-0.03, 0.53))
+    (axes, *_) = draw_forest(data).axes
+    assert [text.get_text() for text in axes.texts] == ["+inf"]
+
+
 def test_equal_arms_have_an_axis_too(tmp_path: Path) -> None:
     records = [record(arm, seed) for arm in ("a", "b") for seed in range(2)]
     write_study(tmp_path, records, reference="a")
