@@ -82,9 +82,7 @@ def over_seeds(luck: str, seeds: int, *, repetitions: int, resamples: int) -> di
     return counted(intervals, repetitions)
 
 
-def over_samples(
-    luck: str, suits: float, seeds: int, *, repetitions: int, resamples: int
-) -> dict[str, Coverage]:
+def over_samples(luck: str, suits: float, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
     """Coverage of the intervals over seeds and test samples, by kind.
 
     Student's t is asked twice: for the difference on these test samples, and on new ones like all the others.
@@ -102,17 +100,13 @@ def over_samples(
         yield "two-way t", two_way_interval(arm, reference), TRUE_DIFFERENCE
         draw = int(random.integers(2**31))
         for samples in ("shared", "own"):
-            found = hierarchical_interval(
-                arm, reference, samples=samples, resamples=resamples, seed=draw
-            )
+            found = hierarchical_interval(arm, reference, samples=samples, resamples=resamples, seed=draw)
             yield f"bootstrap, {samples}", found, TRUE_DIFFERENCE
 
     return counted(intervals, repetitions)
 
 
-def over_groups(
-    luck: str, groups: int, seeds: int, *, repetitions: int, resamples: int
-) -> dict[str, Coverage]:
+def over_groups(luck: str, groups: int, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
     """Coverage of the stratified bootstrap of the interquartile mean of all groups' runs."""
     random = np.random.default_rng([LUCKS.index(luck), groups, seeds])
 
@@ -160,9 +154,7 @@ def mean_one(spread: float, shape: int | tuple[int, ...], random: np.random.Gene
     return np.exp(spread * random.normal(size=shape) - spread**2 / 2)
 
 
-def counted(
-    intervals: Callable[[], Iterator[tuple[str, Ends, float]]], repetitions: int
-) -> dict[str, Coverage]:
+def counted(intervals: Callable[[], Iterator[tuple[str, Ends, float]]], repetitions: int) -> dict[str, Coverage]:
     """Repeat an experiment that yields intervals with what they should contain."""
     hits: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}
@@ -170,10 +162,7 @@ def counted(
         for kind, interval, truth in intervals():
             hits.setdefault(kind, []).append(interval.low <= truth <= interval.high)
             widths.setdefault(kind, []).append(interval.high - interval.low)
-    return {
-        kind: Coverage(sum(found), repetitions, float(np.median(widths[kind])))
-        for kind, found in hits.items()
-    }
+    return {kind: Coverage(sum(found), repetitions, float(np.median(widths[kind]))) for kind, found in hits.items()}
 
 
 def main() -> None:
@@ -185,10 +174,7 @@ def main() -> None:
     effort = {"repetitions": chosen.repetitions, "resamples": chosen.resamples}
     show(
         "over seeds: coverage in % ± its standard error (width)",
-        {
-            (luck, str(seeds)): over_seeds(luck, seeds, **effort)
-            for luck, seeds in product(LUCKS, chosen.seeds)
-        },
+        {(luck, str(seeds)): over_seeds(luck, seeds, **effort) for luck, seeds in product(LUCKS, chosen.seeds)},
     )
     show(
         f"over seeds and {SAMPLES} test samples",

@@ -98,7 +98,7 @@ def ordinal_entropy(z: Tensor, labels: Tensor) -> Tensor:
     directions = torch.nn.functional.normalize(centres, dim=1)
     upper = torch.triu_indices(len(unique), len(unique), offset=1)
     gaps = (unique[upper[0]] - unique[upper[1]]).abs()
-    spread = ((directions[upper[0]] - directions[upper[1]]).norm(dim=1) * (gaps - gaps.min())).mean() / gaps.max()  # fmt: skip
+    spread = ((directions[upper[0]] - directions[upper[1]]).norm(dim=1) * (gaps - gaps.min())).mean() / gaps.max()
     residuals = (torch.nn.functional.normalize(z, dim=1) - directions[bins]).norm(dim=1)
     return residuals[residuals > 0].mean() - spread
 

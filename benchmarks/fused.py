@@ -48,20 +48,23 @@ def encoded(data: ResidentData) -> ResidentData:
     pixels = train.inputs["image"].permute(0, 2, 3, 1).cpu().numpy()
     column = pa.array([encode(Image.fromarray(each), spec) for each in pixels], pa.large_binary())
     split = StreamedSplit(
-        sample_ids=train.sample_ids, labels=train.labels, label_bins=train.label_bins,
-        exact_labels=train.exact_labels, specs={"image": spec}, chunks=InMemory({0: {"image": column}}),
+        sample_ids=train.sample_ids,
+        labels=train.labels,
+        label_bins=train.label_bins,
+        exact_labels=train.exact_labels,
+        specs={"image": spec},
+        chunks=InMemory({0: {"image": column}}),
         places=np.stack([np.zeros(len(train), np.int64), np.arange(len(train))], axis=1),
-        device=data.device, threads=1, decoded=DecodeCount(),
-    )  # fmt: skip
+        device=data.device,
+        threads=1,
+        decoded=DecodeCount(),
+    )
     return replace(data, splits={"train": split})
 
 
 def trials(encoder: str, batch: int, count: int) -> list[TrialConfig]:
     plain = configuration(encoder, batch).plain()
-    return [
-        read(TrialConfig, merged(plain, arm), where="benchmark")
-        for arm in islice(cycle(ARMS), count)
-    ]
+    return [read(TrialConfig, merged(plain, arm), where="benchmark") for arm in islice(cycle(ARMS), count)]
 
 
 def steps(trainings: list[Training], *, fused: bool) -> Iterator[None]:
@@ -73,9 +76,11 @@ def steps(trainings: list[Training], *, fused: bool) -> Iterator[None]:
 
 
 def report(options: argparse.Namespace, device: torch.device) -> None:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"  # fmt: skip
-    print(f"{name}, torch {torch.__version__}: {options.encoder}, {options.pixels} px, batches of {options.batch}")  # fmt: skip
-    print(f"{'images':8}{'K':>3}{'apart/s per trial':>19}{'fused/s per trial':>19}{'gain':>7}{'MB apart':>10}{'MB fused':>10}")  # fmt: skip
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}: {options.encoder}, {options.pixels} px, batches of {options.batch}")
+    print(
+        f"{'images':8}{'K':>3}{'apart/s per trial':>19}{'fused/s per trial':>19}{'gain':>7}{'MB apart':>10}{'MB fused':>10}"
+    )
     raw = synthetic(BATCHES * options.batch, options.pixels, device)
     for kind, data in {"bytes": raw, "jpeg": encoded(raw)}.items():
         for count in (2**power for power in range(options.most.bit_length())):
@@ -84,13 +89,19 @@ def report(options: argparse.Namespace, device: torch.device) -> None:
             apart, fused = (
                 measured(
                     steps([begin(config, data) for config in configs], fused=is_fused),
-                    configs[0], options.steps, device,
+                    configs[0],
+                    options.steps,
+                    device,
                 )
                 for is_fused in (False, True)
-            )  # fmt: skip
+            )
             rates = (apart.images_per_second, fused.images_per_second)
-            peaks = ("-" if each.peak_mb is None else f"{each.peak_mb:.0f}" for each in (apart, fused))  # fmt: skip
-            print(f"{kind:8}{count:3}{rates[0]:19.1f}{rates[1]:19.1f}{rates[1] / rates[0]:7.2f}" + "".join(f"{peak:>10}" for peak in peaks), flush=True)  # fmt: skip
+            peaks = ("-" if each.peak_mb is None else f"{each.peak_mb:.0f}" for each in (apart, fused))
+            print(
+                f"{kind:8}{count:3}{rates[0]:19.1f}{rates[1]:19.1f}{rates[1] / rates[0]:7.2f}"
+                + "".join(f"{peak:>10}" for peak in peaks),
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ from typing import Any
 import yaml
 
 from dirtune.frozen import canonical_json
-from dirtune.results.schema import TABLES
-from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.schema import TABLES
+from dirtune.results.records.store import read_table
 
 VICTIMS = ("driver", "worker", "raylet")
 WORKER_TITLE = "ray::ResourceTrainable"  # what Ray calls the process of a trial worker
@@ -42,9 +42,16 @@ MOMENTS = (5.0, 40.0)  # seconds from a start, or from the last kill, to the nex
 PATIENCE_SECONDS = 180.0
 RESUMES_IN_PEACE = 5
 VARYING = {
-    "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead", "samples_per_second",
-    "peak_memory_bytes", "worker", "started_at", "finished_at",
-}  # fmt: skip
+    "seconds_train",
+    "seconds_eval",
+    "seconds_data",
+    "seconds_overhead",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "worker",
+    "started_at",
+    "finished_at",
+}
 STUDY: dict[str, Any] = {
     "name": "killed",
     "question": "Do the tables of a sweep depend on what has been killed?",
@@ -150,9 +157,7 @@ class Campaign:
         command = ["sweep", str(self.study), "--data", str(self.data), "--results", str(self._root)]
         log = (self.scratch / f"round_{self._round}.log").open("ab")
         with log:
-            self._driver = subprocess.Popen(
-                [sys.executable, "-m", "dirtune.cli", *command], stdout=log, stderr=log
-            )
+            self._driver = subprocess.Popen([sys.executable, "-m", "dirtune.cli", *command], stdout=log, stderr=log)
         return self._driver
 
     def _tables(self) -> dict[str, Counter[str]]:
@@ -216,9 +221,7 @@ def command_of(pid: int) -> str:
 def show(campaign: Campaign, seconds: float) -> None:
     print(f"{'kill':>4} {'round':>5} {'after s':>8}  {'victim':<8} {'trials recorded':>15}")
     for number, kill in enumerate(campaign.kills, start=1):
-        print(
-            f"{number:>4} {kill.round:>5} {kill.seconds:>8.1f}  {kill.victim:<8} {kill.recorded:>15}"
-        )
+        print(f"{number:>4} {kill.round:>5} {kill.seconds:>8.1f}  {kill.victim:<8} {kill.recorded:>15}")
     by_victim = Counter(kill.victim for kill in campaign.kills)
     counts = ", ".join(f"{by_victim[victim]} {victim}" for victim in VICTIMS)
     verdict = "DIFFERENT" if campaign.differences else "equal to the undisturbed tables"

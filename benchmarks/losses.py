@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.data.residency import keep_freed_memory
+from dirtune.data.memory_budget import keep_freed_memory
 from dirtune.losses import TERMS
 from dirtune.manifest import LabelSpec
 
@@ -69,11 +69,16 @@ def dirtune_loss(name: str) -> Loss:
     def loss(z: Tensor, labels: Tensor) -> Tensor:
         bins = labels.long()
         inputs = TermInputs(
-            representations=z, labels=labels, label_bins=bins, predictions=labels.flip(0),
-            weights=torch.ones_like(labels), samples=torch.arange(len(z)), num_views=1,
+            representations=z,
+            labels=labels,
+            label_bins=bins,
+            predictions=labels.flip(0),
+            weights=torch.ones_like(labels),
+            samples=torch.arange(len(z)),
+            num_views=1,
             label_range=direct.LABEL_RANGE,
-        )  # fmt: skip
-        fitted = term.fit(TrainingLabels(labels=labels, label_bins=bins, spec=LABEL)) if hasattr(term, "fit") else None  # fmt: skip
+        )
+        fitted = term.fit(TrainingLabels(labels=labels, label_bins=bins, spec=LABEL)) if hasattr(term, "fit") else None
         return (fitted or term)(inputs)
 
     return loss
@@ -143,9 +148,12 @@ def cells(name: str, kind: str, rows: int, ours: Cost, other: Cost | None) -> li
     if other is None:
         return [*shown, "-", "-", "-", "-"]
     return [
-        *shown, f"{other.seconds * 1e3:.1f}", f"{other.megabytes:.0f}",
-        f"{other.seconds / ours.seconds:.1f}", f"{other.megabytes / max(ours.megabytes, 1):.1f}",
-    ]  # fmt: skip
+        *shown,
+        f"{other.seconds * 1e3:.1f}",
+        f"{other.megabytes:.0f}",
+        f"{other.seconds / ours.seconds:.1f}",
+        f"{other.megabytes / max(ours.megabytes, 1):.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 import dirtune
-from dirtune.tuning.files import find_study
+from dirtune.study.files import find_study
 
 WORKER_TITLE = b"ray::ResourceTrainable"  # what Ray calls the process of a trial worker
 PARTS = 5
@@ -67,7 +67,7 @@ def resident_mb(process: Path) -> float:
 def study_file(folder: Path, trials: int) -> Path:
     """The quickstart's vanilla arm, very short, with many seeds."""
     raw = find_study("quickstart").raw()
-    raw |= {"name": "many", "arms": {"vanilla": {}}, "reference": "vanilla", "seeds": list(range(trials))}  # fmt: skip
+    raw |= {"name": "many", "arms": {"vanilla": {}}, "reference": "vanilla", "seeds": list(range(trials))}
     del raw["representations"]
     raw["base"]["data"]["fraction"] = 0.05
     raw["base"]["recipe"]["epochs"] = 1
@@ -76,7 +76,7 @@ def study_file(folder: Path, trials: int) -> Path:
     return path
 
 
-def between(times: Sequence[float], values: Sequence[float], start: float, stop: float) -> list[float]:  # fmt: skip
+def between(times: Sequence[float], values: Sequence[float], start: float, stop: float) -> list[float]:
     return [value for at, value in zip(times, values, strict=True) if start <= at <= stop]
 
 

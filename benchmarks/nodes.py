@@ -37,9 +37,9 @@ import yaml
 from kills import differences, rows_of
 from raylets import Cluster
 
-from dirtune.results.schema import TABLES
-from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.schema import TABLES
+from dirtune.results.records.store import read_table
 
 NAMES = ("a", "b")
 PATIENCE_SECONDS = 600.0  # for a sweep to record another trial
@@ -64,10 +64,7 @@ ARMS: dict[str, Any] = {
     "vanilla": {},
     "projection": {"model": {"projection_dim": 8}},
     "mse": {"loss": {"name": "mse"}},
-    **{
-        name: {"model": {"projection_dim": 8}, "terms": terms}
-        for name, terms in CONTRASTIVE.items()
-    },
+    **{name: {"model": {"projection_dim": 8}, "terms": terms} for name, terms in CONTRASTIVE.items()},
 }
 
 
@@ -142,9 +139,7 @@ class Scene:
         return found
 
 
-def campaign(
-    study: Path, data: Path, results: Path, scratch: Path, *, nodes: int, chance: random.Random
-) -> bool:
+def campaign(study: Path, data: Path, results: Path, scratch: Path, *, nodes: int, chance: random.Random) -> bool:
     """Sweep a study undisturbed and on a cluster that changes, print what happened; whether all is as it must be."""
     quiet, disturbed = results / "undisturbed", results / "disturbed"
     began = time.monotonic()
@@ -161,9 +156,13 @@ def campaign(
         driver = sweep(study, data, disturbed, cluster.environment)
         kill_after = chance.randint(trials // 8, trials // 5)
         scene = Scene(
-            cluster, driver, disturbed / STUDY["name"], chance.choice(NAMES[:nodes]), kill_after,
+            cluster,
+            driver,
+            disturbed / STUDY["name"],
+            chance.choice(NAMES[:nodes]),
+            kill_after,
             join_after=kill_after + (max(1, trials // 15) if nodes > 1 else 0),
-        )  # fmt: skip
+        )
         try:
             scene.play()
         finally:
@@ -207,9 +206,7 @@ def tables(folder: Path) -> dict[str, Counter[str]]:
     return {table: rows_of(Storage.at(folder), table) for table in TABLES}
 
 
-def sweep(
-    study: Path, data: Path, results: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
+def sweep(study: Path, data: Path, results: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Begin a sweep, with a log beside its results."""
     command = ["sweep", str(study), "--data", str(data), "--results", str(results)]
     with results.with_suffix(".log").open("wb") as log:
@@ -236,9 +233,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, choices=(1, 2), default=2)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--data", type=Path, help="root with digits; default: ingested anew")
-    parser.add_argument(
-        "--results", type=Path, help="an empty folder to keep; default: none is kept"
-    )
+    parser.add_argument("--results", type=Path, help="an empty folder to keep; default: none is kept")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # short: sockets lie in there
     try:
@@ -250,9 +245,13 @@ def main() -> None:
         results = options.results or scratch / "results"
         results.mkdir(parents=True, exist_ok=True)
         is_right = campaign(
-            scratch / "nodes.yaml", data, results, scratch,
-            nodes=options.nodes, chance=random.Random(options.seed),
-        )  # fmt: skip
+            scratch / "nodes.yaml",
+            data,
+            results,
+            scratch,
+            nodes=options.nodes,
+            chance=random.Random(options.seed),
+        )
         sys.exit(0 if is_right else 1)
     finally:
         shutil.rmtree(scratch)

@@ -33,15 +33,15 @@ from dirtune.config import TrialConfig, merged
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import read_directly
 from dirtune.frozen import read
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.study.resolve import load_study
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import first_steps
 from dirtune.training.state import Training, begin
-from dirtune.tuning.study import load_study
 
 WORLDS = (2, 4)
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
-COLUMNS = ("arm", "optimizer", "precision", "ranks", "loss", "its difference", "of weights", "moved")  # fmt: skip
+COLUMNS = ("arm", "optimizer", "precision", "ranks", "loss", "its difference", "of weights", "moved")
 WIDTHS = (12, 11, 11, 7, 11, 16, 12, 10)
 
 
@@ -133,10 +133,15 @@ def _with_optimizer(config: TrialConfig, optimizer: str) -> TrialConfig:
 def compared(run: Run, world: int, alone: Outcome, together: Outcome) -> str:
     pairs = zip(together.losses, alone.losses, strict=True)
     cells = (
-        run.arm, run.optimizer, run.precision, str(world), f"{alone.losses[-1]:.6f}",
+        run.arm,
+        run.optimizer,
+        run.precision,
+        str(world),
+        f"{alone.losses[-1]:.6f}",
         f"{max(abs(one - other) for one, other in pairs):.1e}",
-        f"{_largest_difference(together.weights, alone.weights):.1e}", f"{alone.moved:.1e}",
-    )  # fmt: skip
+        f"{_largest_difference(together.weights, alone.weights):.1e}",
+        f"{alone.moved:.1e}",
+    )
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
 
 

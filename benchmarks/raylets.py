@@ -53,16 +53,26 @@ class Cluster:
 
     def _add(self, name: str, *options: str) -> None:
         command = [
-            str(Path(sys.executable).parent / "ray"), "start", "--block", *options,
-            "--node-ip-address=127.0.0.1", f"--temp-dir={self.scratch / name}",
-            f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats",
+            str(Path(sys.executable).parent / "ray"),
+            "start",
+            "--block",
+            *options,
+            "--node-ip-address=127.0.0.1",
+            f"--temp-dir={self.scratch / name}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            "--disable-usage-stats",
             f"--dashboard-agent-listen-port={free_port()}",
-        ]  # fmt: skip
+        ]
         log = self.scratch / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command, env=self.environment, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env=self.environment,
+                stdout=stream,
+                stderr=stream,
+                cwd=self.scratch,
+                start_new_session=True,
+            )
         self.nodes[name] = Node(name, process)  # to be ended, whatever comes
         self.nodes[name] = Node(name, process, raylet_of(process, log))
 

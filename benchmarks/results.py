@@ -36,11 +36,11 @@ from rich.console import Console
 from rich.table import Table
 
 import dirtune.results
-from dirtune.results.compaction import compact
-from dirtune.results.query import query
-from dirtune.results.schema import REGIONS, SplitPredictions, TrialRecord
-from dirtune.results.store import write_record
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.query.query import query
+from dirtune.results.records.compaction import compact
+from dirtune.results.records.schema import REGIONS, SplitPredictions, TrialRecord
+from dirtune.results.records.store import write_record
 
 ARMS, SETTINGS, METRICS = 10, 40, ("mae", "rmse", "gmean")
 STUDY = "synthetic"
@@ -91,30 +91,43 @@ def fill(root: Path, trials: int, predicted: int, samples: int) -> None:
     labels = random.uniform(0, 100, samples)
     for number in range(trials):
         said = labels + random.normal(0, 5, samples) if number < predicted else None
-        of_test = {} if said is None else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=said)}  # fmt: skip
+        of_test = {} if said is None else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=said)}
         write_record(storage, record(number, random, of_test))
     storage.write("study.json", b'{"reference": "arm-0"}')  # last: a store that has it is whole
 
 
-def record(
-    number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]
-) -> TrialRecord:
+def record(number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]) -> TrialRecord:
     arm, error = number % ARMS, float(random.gamma(9.0))
     metrics = [
-        {"split": split, "selection": epoch, "region": region, "metric": metric, "value": error * (1 + at / 10), "n": 100}
-        for split in ("val", "test") for epoch in ("best_val", "last")
-        for region in REGIONS for at, metric in enumerate(METRICS)
-    ]  # fmt: skip
+        {
+            "split": split,
+            "selection": epoch,
+            "region": region,
+            "metric": metric,
+            "value": error * (1 + at / 10),
+            "n": 100,
+        }
+        for split in ("val", "test")
+        for epoch in ("best_val", "last")
+        for region in REGIONS
+        for at, metric in enumerate(METRICS)
+    ]
     return TrialRecord(
         trial={
-            "study": STUDY, "arm": f"arm-{arm}", "cell": "{}", "trial_id": f"{number:016x}",
-            "seed": number // ARMS, "replicate": number // ARMS, "status": "complete", "objective": error,
+            "study": STUDY,
+            "arm": f"arm-{arm}",
+            "cell": "{}",
+            "trial_id": f"{number:016x}",
+            "seed": number // ARMS,
+            "replicate": number // ARMS,
+            "status": "complete",
+            "objective": error,
             "data_fingerprint": "synthetic",
         },
         config={f"setting_{at}": float(random.normal()) for at in range(SETTINGS)},
         metrics=metrics,
         predictions=predictions,
-    )  # fmt: skip
+    )
 
 
 def measured(root: Path, repeats: int) -> Table:
@@ -158,18 +171,14 @@ def best(call: Callable[[], float], repeats: int) -> tuple[float, float]:
     return min(times), answer
 
 
-def frame(
-    root: Path, table: str, compacted: bool, columns: Sequence[str] | None = None
-) -> pd.DataFrame:
+def frame(root: Path, table: str, compacted: bool, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A table as one reads it by hand."""
     folder = root / STUDY / "results"
     if compacted:
         return pd.read_parquet(folder / "compacted" / f"{table}.parquet", columns=columns)
     files = sorted((folder / table).glob("*.parquet"))
     batches = (files[start : start + BATCH] for start in range(0, len(files), BATCH))
-    return pd.concat(
-        pd.concat([pd.read_parquet(file, columns=columns) for file in batch]) for batch in batches
-    )
+    return pd.concat(pd.concat([pd.read_parquet(file, columns=columns) for file in batch]) for batch in batches)
 
 
 def open_trials(root: Path) -> float:
@@ -186,9 +195,7 @@ def wide(root: Path) -> float:
 
 def wide_by_hand(root: Path, compacted: bool) -> float:
     metrics = frame(root, "metrics", compacted).query("selection == 'best_val'")
-    numbers = metrics.pivot_table(
-        index="trial_id", columns=["split", "region", "metric"], values="value"
-    )
+    numbers = metrics.pivot_table(index="trial_id", columns=["split", "region", "metric"], values="value")
     numbers.columns = [".".join(key) for key in numbers.columns]
     joined = frame(root, "trials", compacted).join(numbers, on="trial_id")
     return float(joined["test.few.rmse"].sum())
@@ -225,9 +232,7 @@ def recomputed_by_hand(root: Path, compacted: bool) -> float:
 
 def command(root: Path) -> float:
     arguments = ["table", STUDY, "--results", str(root)]
-    subprocess.run(
-        [sys.executable, "-m", "dirtune.cli", *arguments], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, "-m", "dirtune.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
     return 0.0
 
 

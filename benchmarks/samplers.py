@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import dirtune
 from dirtune.data.session import ray_session
 from dirtune.results.statistics.paired import paired_difference
-from dirtune.tuning.files import find_study
+from dirtune.study.files import find_study
 
 ARMS = ("conr", "accon")
 Curves = Mapping[tuple[str, str], NDArray[np.float64]]
@@ -63,14 +63,16 @@ def report(found: Curves, samplers: Sequence[str]) -> None:
     shown = sorted({math.ceil(trials * part) for part in (0.2, 0.4, 0.6, 0.8, 1.0)})
     print("arm    sampler " + "".join(f"{n:>15}" for n in shown))
     for (arm, sampler), values in found.items():
-        cells = [f"{values[:, n - 1].mean():.2f} ± {values[:, n - 1].std(ddof=1):.2f}" for n in shown]  # fmt: skip
+        cells = [f"{values[:, n - 1].mean():.2f} ± {values[:, n - 1].std(ddof=1):.2f}" for n in shown]
         print(f"{arm:6} {sampler:7} " + "".join(f"{cell:>15}" for cell in cells))
     first, *others = samplers
     for arm in ARMS:
         for other in others:
             ends = (dict(enumerate(found[arm, each][:, -1])) for each in (first, other))
             said = paired_difference(*ends)
-            print(f"{arm}: {first} minus {other} at the end {said.mean:+.2f} [{said.low:+.2f}, {said.high:+.2f}], n = {said.n}")  # fmt: skip
+            print(
+                f"{arm}: {first} minus {other} at the end {said.mean:+.2f} [{said.low:+.2f}, {said.high:+.2f}], n = {said.n}"
+            )
 
 
 def draw(found: Curves, file: str) -> None:
@@ -93,9 +95,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
     parser.add_argument("--trials", type=int, default=20, help="configurations of an arm")
     parser.add_argument("--data", default="data")
-    parser.add_argument(
-        "--results", help="keep the results here; what is recorded there is not run again"
-    )
+    parser.add_argument("--results", help="keep the results here; what is recorded there is not run again")
     parser.add_argument("--figure", help="PNG, PDF or SVG")
     options = parser.parse_args()
     seeds = range(options.seeds)

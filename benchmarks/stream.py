@@ -41,11 +41,11 @@ from torchvision.transforms import v2
 from dirtune.config import Views
 from dirtune.data.cache import train_batches
 from dirtune.data.images import encode, resized
-from dirtune.data.residency import Residency, keep_freed_memory
+from dirtune.data.memory_budget import Residency, keep_freed_memory
 from dirtune.data.store import read_manifest, write_dataset
 from dirtune.data.stream import read_directly
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, ShotRule
-from dirtune.storage import Storage
 from pipelines.image_files import encoded_images
 
 SIZE = 224
@@ -139,10 +139,16 @@ def stream_table(settings: Settings) -> Table:
             cost = baseline if epochs is loader_epochs else in_process(measured, epochs, case)
             print(f"{views} views, {augmentation}, {name}: {cost.later:,.0f}/s", flush=True)
             table.add_row(
-                str(views), augmentation, name, f"{cost.first:,.0f}", f"{cost.later:,.0f}",
-                f"{cost.microseconds:,.0f}", f"{cost.megabytes:,.0f}",
-                f"{cost.later / baseline.later:.1f}", f"{baseline.microseconds / cost.microseconds:.1f}",
-            )  # fmt: skip
+                str(views),
+                augmentation,
+                name,
+                f"{cost.first:,.0f}",
+                f"{cost.later:,.0f}",
+                f"{cost.microseconds:,.0f}",
+                f"{cost.megabytes:,.0f}",
+                f"{cost.later / baseline.later:.1f}",
+                f"{baseline.microseconds / cost.microseconds:.1f}",
+            )
     return table
 
 
@@ -189,9 +195,14 @@ def dirtune_epochs(settings: Settings, residency: Residency) -> Iterator[Iterabl
     for epoch in range(1, settings.epochs + 2):
         order = split.order(0, epoch, batch_size=settings.batch, world=1)
         yield train_batches(
-            split, torch.ones(len(split)), order, batch_size=settings.batch, views=views, seed=0,
+            split,
+            torch.ones(len(split)),
+            order,
+            batch_size=settings.batch,
+            views=views,
+            seed=0,
             epoch=epoch,
-        )  # fmt: skip
+        )
 
 
 def resident_epochs(settings: Settings) -> Iterator[Iterable[object]]:
@@ -230,16 +241,18 @@ def transform(augmentation: str) -> Callable[[Image.Image], Tensor]:
         return v2.Compose([v2.RandomCrop(SIZE, padding=16), v2.RandomHorizontalFlip(), *as_tensor])
     jitter = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
     crop = v2.RandomResizedCrop(SIZE, scale=(0.2, 1.0))
-    return v2.Compose(
-        [crop, v2.RandomHorizontalFlip(), jitter, v2.RandomGrayscale(0.2), *as_tensor]
-    )
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), jitter, v2.RandomGrayscale(0.2), *as_tensor])
 
 
 def loader_epochs(settings: Settings) -> Iterator[Iterable[object]]:
     loader = torch.utils.data.DataLoader(
-        Folder(settings), batch_size=settings.batch, shuffle=True, num_workers=settings.cores,
-        persistent_workers=True, multiprocessing_context="fork",
-    )  # fmt: skip
+        Folder(settings),
+        batch_size=settings.batch,
+        shuffle=True,
+        num_workers=settings.cores,
+        persistent_workers=True,
+        multiprocessing_context="fork",
+    )
     for _ in range(settings.epochs + 1):
         yield loader
 
@@ -281,9 +294,7 @@ def plain_loop(settings: Settings) -> None:
 
 def ray_ingest(settings: Settings) -> float:
     """Without the start of Ray; with reading back, checking and hashing what was written."""
-    ray.init(
-        num_cpus=settings.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )  # fmt: skip
+    ray.init(num_cpus=settings.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         ray.data.range(8).materialize()  # a first worker is up
@@ -295,13 +306,17 @@ def ray_ingest(settings: Settings) -> float:
 def write_faces(settings: Settings) -> None:
     names = [path_of(settings, number).name for number in range(settings.images)]
     labels = pa.array([float(number % 101) for number in range(settings.images)])
-    found = encoded_images(
-        pa.table({"sample_id": names, "label": labels}), settings.folder / "raw", SPEC
-    )
+    found = encoded_images(pa.table({"sample_id": names, "label": labels}), settings.folder / "raw", SPEC)
     write_dataset(
-        Storage.at(settings.folder), "faces", {"train": found.dataset}, inputs={"image": SPEC},
-        label=LABEL, shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={},
-    )  # fmt: skip
+        Storage.at(settings.folder),
+        "faces",
+        {"train": found.dataset},
+        inputs={"image": SPEC},
+        label=LABEL,
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        source={},
+    )
 
 
 def in_process(work: Callable[..., Result], *arguments: object) -> Result:

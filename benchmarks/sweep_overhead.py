@@ -25,9 +25,9 @@ from dirtune.data.cache import epoch_order, train_batches
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import read_directly
 from dirtune.data.views import plain_view
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.study.resolve import Arm, load_study
 from dirtune.training.objective import stacked_views
-from dirtune.tuning.study import Arm, load_study
 
 ARM = "vanilla"
 
@@ -49,9 +49,14 @@ def bare_loop(data: str, epochs: int, seeds: list[int]) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * recipe.schedule.factor(epoch, epochs)
             batches = train_batches(
-                train, torch.ones(len(train)), epoch_order(seed, epoch, len(train)),
-                batch_size=recipe.batch_size, views=recipe.views, seed=seed, epoch=epoch,
-            )  # fmt: skip
+                train,
+                torch.ones(len(train)),
+                epoch_order(seed, epoch, len(train)),
+                batch_size=recipe.batch_size,
+                views=recipe.views,
+                seed=seed,
+                epoch=epoch,
+            )
             for batch in batches:
                 predictions = model(stacked_views(batch)).predictions
                 loss = (predictions - batch.labels.repeat(recipe.views.count)).abs().mean() / 60
@@ -90,7 +95,7 @@ def time_bare(data: str, epochs: int, trials: int, cores: int) -> float:
 
 def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
     """The quickstart's vanilla arm with many seeds, as a study of its own."""
-    from dirtune.tuning.files import find_study
+    from dirtune.study.files import find_study
 
     raw = find_study("quickstart").raw()
     raw |= {"name": "overhead", "arms": {ARM: {}}, "reference": ARM, "seeds": list(range(trials))}
@@ -101,17 +106,17 @@ def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
     return path
 
 
-def time_sweep(
-    data: str, epochs: int, trials: int, workers: int
-) -> tuple[float, list[float], float]:
+def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float, list[float], float]:
     """Wall seconds, recorded overhead per trial by start, and the mean seconds of training per trial."""
     with tempfile.TemporaryDirectory() as scratch:
         path = study_file(Path(scratch), epochs, trials, workers)
         started = time.perf_counter()
         dirtune.sweep(str(path), data=data, results=scratch)
         wall = time.perf_counter() - started
-        sql = ("select seconds_overhead, seconds_train + seconds_eval + seconds_data as spent, status "
-               "from trials order by started_at")  # fmt: skip
+        sql = (
+            "select seconds_overhead, seconds_train + seconds_eval + seconds_data as spent, status "
+            "from trials order by started_at"
+        )
         rows = dirtune.query(sql, scratch).to_pylist()
     assert [row["status"] for row in rows] == ["complete"] * trials
     return (
@@ -137,21 +142,15 @@ def main() -> None:
     wall, overhead, spent = time_sweep(options.data, options.epochs, options.trials, workers)
     slots = 1 if options.group else options.cores
     later = overhead[slots:]
-    print(
-        f"sweep: {options.trials} trials x {options.epochs} epochs, {workers} worker(s) each: {wall:.1f} s wall"
-    )
+    print(f"sweep: {options.trials} trials x {options.epochs} epochs, {workers} worker(s) each: {wall:.1f} s wall")
     print(f"  own time of a trial (train + eval + data): {spent:.2f} s")
     print(
         f"  recorded overhead per trial once workers are up: mean {sum(later) / len(later):.3f} s, max {max(later):.3f} s"
     )
-    print(
-        f"  first trial of each worker: {', '.join(f'{value:.2f} s' for value in overhead[:slots])}"
-    )
+    print(f"  first trial of each worker: {', '.join(f'{value:.2f} s' for value in overhead[:slots])}")
     if not options.group:
         bare = time_bare(options.data, options.epochs, options.trials, options.cores)
-        print(
-            f"bare loop on {options.cores} cores: {bare:.1f} s wall; sweep / bare = {wall / bare:.2f}"
-        )
+        print(f"bare loop on {options.cores} cores: {bare:.1f} s wall; sweep / bare = {wall / bare:.2f}")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,7 @@ from dirtune.training.loop import first_steps
 from dirtune.training.numerics import autocast, for_steps, laid_out, loss_scaler, placed
 from dirtune.training.state import begin
 
-WARM_UP = (
-    4  # steps that are not timed: memory is allocated, kernels are chosen, programs are compiled
-)
+WARM_UP = 4  # steps that are not timed: memory is allocated, kernels are chosen, programs are compiled
 PIXELS = {"cnn": 24}  # a side; others: 224
 ROWS_IN_BATCHES = 4
 
@@ -47,9 +45,10 @@ class Measured:
 
 def configuration(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
     settings = {
-        "data": {"name": "synthetic"}, "model": {"encoder": {"name": encoder}},
+        "data": {"name": "synthetic"},
+        "model": {"encoder": {"name": encoder}},
         "recipe": {"batch_size": batch, **recipe},
-    }  # fmt: skip
+    }
     return read(TrialConfig, settings, where="benchmark")
 
 
@@ -58,19 +57,25 @@ def synthetic(rows: int, pixels: int, device: torch.device) -> ResidentData:
     generator = torch.Generator().manual_seed(0)
     labels = 10 * torch.rand(rows, generator=generator, dtype=torch.float64)
     bins = labels.long()
-    images = torch.randint(0, 256, (rows, 3, pixels, pixels), generator=generator, dtype=torch.uint8)  # fmt: skip
+    images = torch.randint(0, 256, (rows, 3, pixels, pixels), generator=generator, dtype=torch.uint8)
     split = ResidentSplit(
-        sample_ids=tuple(f"{row:06d}" for row in range(rows)), inputs={"image": images.to(device)},
-        labels=labels.float().to(device), label_bins=bins.to(device), exact_labels=labels.numpy(),
-    )  # fmt: skip
+        sample_ids=tuple(f"{row:06d}" for row in range(rows)),
+        inputs={"image": images.to(device)},
+        labels=labels.float().to(device),
+        label_bins=bins.to(device),
+        exact_labels=labels.numpy(),
+    )
     counts = tuple(np.bincount(bins.numpy(), minlength=10).tolist())
     manifest = Manifest(
-        name="synthetic", inputs={"image": InputSpec(kind="image", shape=(3, pixels, pixels))},
+        name="synthetic",
+        inputs={"image": InputSpec(kind="image", shape=(3, pixels, pixels))},
         label=LabelSpec(name="label", unit="units", low=0, high=10, bin_width=1, num_bins=10),
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
         splits={"train": SplitInfo(files=("none",), rows=rows, bin_counts=counts)},
-        content_hash="c" * 64, split_fingerprint="s" * 64,
-    )  # fmt: skip
+        content_hash="c" * 64,
+        split_fingerprint="s" * 64,
+    )
     return ResidentData(manifest=manifest, device=device, splits={"train": split})
 
 
@@ -99,7 +104,7 @@ def plain_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
         yield
 
 
-def measured(steps: Iterator[None], config: TrialConfig, count: int, device: torch.device) -> Measured:  # fmt: skip
+def measured(steps: Iterator[None], config: TrialConfig, count: int, device: torch.device) -> Measured:
     before = _start_of_memory(device)
     _run(steps, WARM_UP, device)
     seconds = _run(steps, count, device)
@@ -132,25 +137,30 @@ def _wait_for(device: torch.device) -> None:
 
 
 LOOPS: dict[str, Callable[[TrialConfig, ResidentData], Iterator[None]]] = {
-    "plain": plain_steps, "dirtune": dirtunes_steps,
-}  # fmt: skip
+    "plain": plain_steps,
+    "dirtune": dirtunes_steps,
+}
 
 
 def report(options: argparse.Namespace, device: torch.device) -> None:
     pixels = options.pixels or PIXELS.get(options.encoder, 224)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"  # fmt: skip
-    print(f"{name}, torch {torch.__version__}: {options.encoder}, {pixels} px, batches of {options.batch}")  # fmt: skip
-    print(f"{'precision':10}{'layout':15}{'plain/s':>10}{'dirtune/s':>11}{'ratio':>7}{'plain MB':>10}{'dirtune MB':>12}")  # fmt: skip
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}: {options.encoder}, {pixels} px, batches of {options.batch}")
+    print(
+        f"{'precision':10}{'layout':15}{'plain/s':>10}{'dirtune/s':>11}{'ratio':>7}{'plain MB':>10}{'dirtune MB':>12}"
+    )
     data = synthetic(ROWS_IN_BATCHES * options.batch, pixels, device)
     for precision in options.precision:
         for channels_last in (False, True):
             config = configuration(
-                options.encoder, options.batch, precision=precision, channels_last=channels_last,
+                options.encoder,
+                options.batch,
+                precision=precision,
+                channels_last=channels_last,
                 compile=options.compile,
-            )  # fmt: skip
+            )
             found = {
-                loop: measured(steps(config, data), config, options.steps, device)
-                for loop, steps in LOOPS.items()
+                loop: measured(steps(config, data), config, options.steps, device) for loop, steps in LOOPS.items()
             }
             print(_line(config, found["plain"], found["dirtune"]), flush=True)
 

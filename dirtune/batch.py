@@ -38,9 +38,7 @@ class TermInputs:
     """
 
     representations: Float[Tensor, "rows dim"]  # what the term reads: z, e / |e| or e
-    labels: Float[
-        Tensor, "rows *label"
-    ]  # in the label's unit; (rows, L) for labels of L dimensions
+    labels: Float[Tensor, "rows *label"]  # in the label's unit; (rows, L) for labels of L dimensions
     label_bins: Int[Tensor, " rows"]
     predictions: Float[Tensor, "rows *label"]  # in the label's unit, detached
     weights: Float[Tensor, " rows"]

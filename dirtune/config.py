@@ -31,7 +31,7 @@ from dirtune.recipe import Cosine as Cosine
 from dirtune.recipe import Recipe as Recipe
 from dirtune.recipe import Steps as Steps
 from dirtune.recipe import Views as Views
-from dirtune.results.schema import REGIONS
+from dirtune.results.records.schema import REGIONS
 from dirtune.reweighting import Reweighting
 
 
@@ -179,9 +179,7 @@ class TrialConfig(Frozen):
     def _every_stage_has_a_loss(self) -> TrialConfig:
         scheme = self.scheme.name
         if scheme != "joint" and self.alpha == 0:
-            raise ValueError(
-                f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss"
-            )
+            raise ValueError(f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss")
         if scheme != "joint" and self.segment is not None:
             raise ValueError(f"scheme {scheme!r} cannot be trained in segments")
         if scheme == "two_stage" and not self.terms.active():

@@ -131,8 +131,7 @@ def representation_metrics(embedded: Embedded) -> list[RegionMetric]:
     """Every diagnostic as a row of the metrics table, region "all"; `n` counts samples."""
     sums, n = pair_sums(embedded), len(embedded.bins)
     return [
-        RegionMetric(region="all", metric=name, value=diagnostic(sums), n=n)
-        for name, diagnostic in DIAGNOSTICS.items()
+        RegionMetric(region="all", metric=name, value=diagnostic(sums), n=n) for name, diagnostic in DIAGNOSTICS.items()
     ]
 
 

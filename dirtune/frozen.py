@@ -20,9 +20,13 @@ class Frozen(BaseModel):
     """An immutable, strictly read value."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True,
-        allow_inf_nan=False, ser_json_inf_nan="constants",
-    )  # fmt: skip
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+    )
 
 
 FrozenT = TypeVar("FrozenT", bound=Frozen)
@@ -66,14 +70,10 @@ def read(model: type[FrozenT], raw: object, *, where: str, prefix: str = "") -> 
     except ValidationError as error:
         raise InputError(faults_of(error, model, where=where, prefix=prefix)) from None
     except (TypeError, ValueError) as error:  # a YAML date or set, or a list that holds itself
-        raise InputError(
-            Fault(where=where, key=prefix, rule=f"must be plain data ({error})")
-        ) from None
+        raise InputError(Fault(where=where, key=prefix, rule=f"must be plain data ({error})")) from None
 
 
-def faults_of(
-    error: ValidationError, model: type[BaseModel], *, where: str, prefix: str = ""
-) -> list[Fault]:
+def faults_of(error: ValidationError, model: type[BaseModel], *, where: str, prefix: str = "") -> list[Fault]:
     """Turn pydantic's findings into faults."""
     return [_fault(detail, model, where, prefix) for detail in error.errors()]
 
@@ -91,9 +91,12 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], where: str, prefix: str
         known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         discriminator = str(context["discriminator"]).strip("'")
         return Fault(
-            where=where, key=f"{key}.{discriminator}", rule=f"unknown {discriminator}",
-            got=context["tag"], known=known,
-        )  # fmt: skip
+            where=where,
+            key=f"{key}.{discriminator}",
+            rule=f"unknown {discriminator}",
+            got=context["tag"],
+            known=known,
+        )
     if kind == "union_tag_not_found":
         discriminator = str(context["discriminator"]).strip("'")
         return Fault(where=where, key=f"{key}.{discriminator}", rule="is missing")
@@ -103,9 +106,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], where: str, prefix: str
     return Fault(where=where, key=key, rule=rule, got=detail["input"])
 
 
-def _as_written(
-    model: type[BaseModel], location: list[str]
-) -> tuple[list[str], list[type[BaseModel]]]:
+def _as_written(model: type[BaseModel], location: list[str]) -> tuple[list[str], list[type[BaseModel]]]:
     """pydantic's location as the path that stands in the input, and the models that may stand there."""
     path: list[str] = []
     current: list[type[BaseModel]] = [model]

@@ -54,9 +54,7 @@ class InputSpec(Frozen):
     def _only_images_are_encoded(self) -> InputSpec:
         if self.kind == "map":
             return self._checked_map()
-        if self.encoding != "raw" and (
-            self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}
-        ):
+        if self.encoding != "raw" and (self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}):
             raise ValueError("only images of 1 or 3 channels can be stored as jpeg or png")
         if self.quality is not None and self.encoding != "jpeg":
             raise ValueError("quality is a setting of jpeg alone")
@@ -126,10 +124,15 @@ class LabelSpec(Frozen):
     ) -> LabelSpec:
         """A label of several dimensions with the cells of a grid as its bins."""
         return cls(
-            name=name, unit=unit, components=components, contrast_range=contrast_range,
-            low=min(axis.low for axis in components), high=max(axis.high for axis in components),
-            bin_width=components[0].bin_width, num_bins=math.prod(axis.num_bins for axis in components),
-        )  # fmt: skip
+            name=name,
+            unit=unit,
+            components=components,
+            contrast_range=contrast_range,
+            low=min(axis.low for axis in components),
+            high=max(axis.high for axis in components),
+            bin_width=components[0].bin_width,
+            num_bins=math.prod(axis.num_bins for axis in components),
+        )
 
     @property
     def axes(self) -> tuple[LabelSpec, ...]:

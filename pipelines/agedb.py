@@ -21,16 +21,14 @@ from pathlib import Path
 
 from dirtune.data.splits import Recipe
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
-from dirtune.storage import Storage
 from pipelines.face_lists import read_list
 from pipelines.faces import FaceOptions, FaceSet, ingest_faces, raw_folder
 
 NAME = "agedb"
 IMAGES = "AgeDB"
-LABEL = LabelSpec(
-    name="age", unit="years", low=0.0, high=121.0, bin_width=1.0, num_bins=121, contrast_range=100.0
-)
+LABEL = LabelSpec(name="age", unit="years", low=0.0, high=121.0, bin_width=1.0, num_bins=121, contrast_range=100.0)
 PUBLISHED = Recipe(per_bin=30)
 _FILE_NAME = re.compile(rf"{IMAGES}/\d+_(?P<person>[^/]+)_\d+_[a-z]\.jpg")
 
@@ -55,9 +53,13 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         raise InputError(Fault(where=str(folder / IMAGES), rule=rule))
     sha256 = hashlib.sha256((folder / options.split_list).read_bytes()).hexdigest()
     faces = FaceSet(
-        name=NAME, label=LABEL, recipe=PUBLISHED, folder=folder, rows=rows,
+        name=NAME,
+        label=LABEL,
+        recipe=PUBLISHED,
+        folder=folder,
+        rows=rows,
         hashes={options.split_list: sha256},
-    )  # fmt: skip
+    )
     return ingest_faces(storage, faces, options)
 
 

@@ -27,9 +27,7 @@ def pixel_bins(counts: NDArray[np.int16], label: LabelSpec) -> NDArray[np.int64]
     return np.where(seen > 0, bins, label.num_bins)
 
 
-def balanced(
-    pixels: NDArray[np.int64], *, first_bin: int, seed: int, split: str
-) -> tuple[list[Chosen], int]:
+def balanced(pixels: NDArray[np.int64], *, first_bin: int, seed: int, split: str) -> tuple[list[Chosen], int]:
     """The chosen pixels of each image, and how many there are of each bin.
 
     Args:
@@ -48,9 +46,7 @@ def balanced(
     return np.split(places[order], ends), per_bin
 
 
-def _drawn(
-    pixels: NDArray[np.int64], index: int, number: int, seed: int, split: str
-) -> NDArray[np.int64]:
+def _drawn(pixels: NDArray[np.int64], index: int, number: int, seed: int, split: str) -> NDArray[np.int64]:
     """Image and place of some pixels of one bin."""
     generator = np.random.default_rng(derive_seed(seed, "mask", split, index))
     ends = pixels[:, index].cumsum()

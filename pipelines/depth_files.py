@@ -60,9 +60,7 @@ def read_list(folder: Path, listed: str) -> list[Pair]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            Fault(where=str(path), rule=f"the list cannot be read ({error})")
-        ) from None
+        raise InputError(Fault(where=str(path), rule=f"the list cannot be read ({error})")) from None
     found = [_pair(line, listed) for line in lines if line.strip()]
     bad = [number for number, pair in enumerate(found, start=1) if pair is None]
     if bad or not found:
@@ -100,14 +98,10 @@ def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Pho
         return Photograph(file=pair.depth, rule=rule)
     size = (width, height)
     nearest = depth.resize(size, Image.Resampling.NEAREST)
-    return Photograph(
-        image.resize(size, Image.Resampling.BILINEAR), millimetres(nearest, pair.listed)
-    )
+    return Photograph(image.resize(size, Image.Resampling.BILINEAR), millimetres(nearest, pair.listed))
 
 
-def _broken_rules(
-    image: Image.Image, depth: Image.Image, pair: Pair, *, height: int, width: int
-) -> Iterator[str]:
+def _broken_rules(image: Image.Image, depth: Image.Image, pair: Pair, *, height: int, width: int) -> Iterator[str]:
     if depth.mode not in _MODES[pair.listed]:
         bits = {"train": 8, "test": 16}[pair.listed]
         yield f"depth of the {pair.listed} list must be a grey image of {bits} bits, got mode {depth.mode!r}"

@@ -40,17 +40,13 @@ class Stored:
     faults: list[Fault]  # sorted by file
 
 
-def prepared(
-    pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec
-) -> Stored:
+def prepared(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec) -> Stored:
     """Open, resize and encode every image and its depth, and count its pixels; the folder must be in reach of all workers."""
     table = pa.table({name: [getattr(pair, name) for pair in pairs] for name in Pair._fields})
     blocks = max(1, math.ceil(table.num_rows / _PAIRS_PER_TASK))
     settings = {"folder": folder, "inputs": dict(inputs), "label": label}
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
-    dataset = dataset.map_batches(
-        _prepare, fn_kwargs=settings, batch_format="pyarrow"
-    ).materialize()
+    dataset = dataset.map_batches(_prepare, fn_kwargs=settings, batch_format="pyarrow").materialize()
     pixels, faults = {}, []
     found = dataset.select_columns(["sample_id", "pixels", "file", "rule"])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
@@ -62,22 +58,33 @@ def prepared(
     return Stored(dataset=kept, pixels=pixels, faults=sorted(faults, key=str))
 
 
-def _prepare(
-    batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec
-) -> pa.Table:
+def _prepare(batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> pa.Table:
     rows = [_prepared(Pair(**row), folder, inputs, label) for row in batch.to_pylist()]
     types = {
-        "sample_id": pa.string(), "group": pa.string(), "label": pa.float64(), "image": pa.large_binary(),
-        "depth": pa.large_binary(), "pixels": pa.list_(pa.int64()), "file": pa.string(), "rule": pa.string(),
-    }  # fmt: skip
+        "sample_id": pa.string(),
+        "group": pa.string(),
+        "label": pa.float64(),
+        "image": pa.large_binary(),
+        "depth": pa.large_binary(),
+        "pixels": pa.list_(pa.int64()),
+        "file": pa.string(),
+        "rule": pa.string(),
+    }
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
-def _prepared(
-    pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec
-) -> dict[str, Any]:
+def _prepared(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> dict[str, Any]:
     assert label.map is not None
-    row = {"sample_id": pair.image, "group": pair.scene, "label": 0.0, "image": b"", "depth": b"", "pixels": [], "file": "", "rule": ""}  # fmt: skip
+    row = {
+        "sample_id": pair.image,
+        "group": pair.scene,
+        "label": 0.0,
+        "image": b"",
+        "depth": b"",
+        "pixels": [],
+        "file": "",
+        "rule": "",
+    }
     _, height, width = inputs["depth"].shape
     read = read_photograph(folder, pair, height=height, width=width)
     if read.image is None or read.depth is None:
@@ -121,12 +128,8 @@ def _masked(
     label: LabelSpec,
 ) -> pa.Table:
     batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
-    rows = zip(
-        batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True
-    )
-    masks = [
-        _mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows
-    ]
+    rows = zip(batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True)
+    masks = [_mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows]
     return batch.append_column("mask", pa.array(masks, pa.large_binary()))
 
 

@@ -23,17 +23,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from dirtune.data.columns import Columns
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
-from dirtune.storage import Storage
 from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "digits"
 RECIPE = 1  # counted up whenever the same options would give other samples
 SIZE = 24
-LABEL = LabelSpec(
-    name="angle", unit="degrees", low=-60.0, high=60.0, bin_width=1.0, num_bins=120
-)  # fmt: skip
+LABEL = LabelSpec(name="angle", unit="degrees", low=-60.0, high=60.0, bin_width=1.0, num_bins=120)
 PEAK, MODE, SCALE = 264.0, 0.25, 9.1  # of the training density: samples, degrees, degrees
 PER_BIN = {"val": 5, "test": 10}
 SOURCE_DIGITS = {"train": 1197, "val": 200, "test": 400}
@@ -106,10 +104,7 @@ def _rendered(rows: Columns) -> ray.data.Dataset:
 
 
 def _render(batch: dict[str, NDArray[Any]], pixels: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    images = [
-        rotated(pixels[source], angle)
-        for source, angle in zip(batch["source"], batch["label"], strict=True)
-    ]
+    images = [rotated(pixels[source], angle) for source, angle in zip(batch["source"], batch["label"], strict=True)]
     return {
         "sample_id": batch["sample_id"],
         "label": batch["label"],
@@ -135,16 +130,18 @@ def rotated(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:
     turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
     matrix = turn * len(image) / SIZE
     offset = old - matrix @ np.array([new, new])
-    values = affine_transform(
-        image, matrix, offset, output_shape=(SIZE, SIZE), order=1, mode="grid-constant"
-    )
+    values = affine_transform(image, matrix, offset, output_shape=(SIZE, SIZE), order=1, mode="grid-constant")
     turned: NDArray[np.uint8] = np.rint(values * (255 / 16)).astype(np.uint8)
     return turned
 
 
 DIGITS = MadeSet(
-    name=NAME, recipe=RECIPE, label=LABEL,
+    name=NAME,
+    recipe=RECIPE,
+    label=LABEL,
     inputs={"image": InputSpec(kind="image", shape=(1, SIZE, SIZE))},
-    source="sklearn.datasets.load_digits", note="the three splits use different digits",
-    make=_columns, dataset=_rendered,
-)  # fmt: skip
+    source="sklearn.datasets.load_digits",
+    note="the three splits use different digits",
+    make=_columns,
+    dataset=_rendered,
+)

@@ -12,10 +12,7 @@ from pathlib import Path
 from dirtune.data.downloads import RawFile, Say, download
 from dirtune.errors import Fault, InputError
 
-_YANG = (
-    "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/"
-    "a6fdc45d45c04e6f5c40f43925bc66e580911084"
-)
+_YANG = "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/a6fdc45d45c04e6f5c40f43925bc66e580911084"
 _CONR = "https://raw.githubusercontent.com/BorealisAI/ConR/ad6a8c90426da9243f9e1de7bb37c7429bb99256"
 _ROTHE = "https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/static"
 
@@ -32,7 +29,8 @@ RAW_DATA = {
     "agedb": RawData(
         files=(
             RawFile(
-                name="agedb.csv", url=f"{_YANG}/agedb-dir/data/agedb.csv",
+                name="agedb.csv",
+                url=f"{_YANG}/agedb-dir/data/agedb.csv",
                 sha256="ab9f8d4c7099a9d74ec5094c42b6fe9f1927a166a48d2ab800a88b2fd6081252",
             ),
         ),
@@ -42,12 +40,8 @@ RAW_DATA = {
     "imdb_wiki": RawData(
         files=(
             RawFile(name="imdb_wiki.csv", url=f"{_YANG}/imdb-wiki-dir/data/imdb_wiki.csv"),
-            RawFile(
-                name="imdb_crop.tar", url=f"{_ROTHE}/imdb_crop.tar", unpacks_to=("imdb_crop",)
-            ),
-            RawFile(
-                name="wiki_crop.tar", url=f"{_ROTHE}/wiki_crop.tar", unpacks_to=("wiki_crop",)
-            ),
+            RawFile(name="imdb_crop.tar", url=f"{_ROTHE}/imdb_crop.tar", unpacks_to=("imdb_crop",)),
+            RawFile(name="wiki_crop.tar", url=f"{_ROTHE}/wiki_crop.tar", unpacks_to=("wiki_crop",)),
         ),
     ),
     "sts_b": RawData(
@@ -64,7 +58,8 @@ RAW_DATA = {
         files=(
             RawFile(name="nyu2_train.csv", url=f"{_CONR}/nyud2-dir/data/nyu2_train.csv"),
             RawFile(
-                name="nyu2_test.csv", url=f"{_CONR}/nyud2-dir/data/nyu2_test.csv",
+                name="nyu2_test.csv",
+                url=f"{_CONR}/nyud2-dir/data/nyu2_test.csv",
                 sha256="633dd5b45c7f291f0bbb13011126778661c647c82d1919a1b0d7f7430e8e6eed",
             ),
             RawFile(
@@ -85,7 +80,7 @@ RAW_DATA = {
             ),
         ),
     ),
-}  # fmt: skip
+}
 """By the name of the pipeline; data sets that are not here are embedded, made, or the user's own."""
 
 

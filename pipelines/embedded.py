@@ -16,8 +16,8 @@ from dirtune.data.splits import Assignment, Rows, Splitting, held_out_rule, spli
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 
 
 class Options(Splitting):
@@ -37,9 +37,7 @@ class MadeSet:
     inputs: Mapping[str, InputSpec]
     source: str
     note: str  # holds of the splits that it is made with
-    make: Callable[
-        [int], Mapping[str, Columns]
-    ]  # of a seed: `sample_id`, `label` and more, by split
+    make: Callable[[int], Mapping[str, Columns]]  # of a seed: `sample_id`, `label` and more, by split
     dataset: Callable[[Columns], Dataset]  # of some rows: as `write_dataset` wants them
 
 
@@ -52,9 +50,7 @@ def ingest_made(storage: Storage, raw: Path | None, options: Options, made: Made
     if raw is not None:
         rule = f"{made.name} is made, not read, and takes no raw files"
         raise InputError(Fault(where=made.name, key="raw", rule=rule, got=str(raw)))
-    request = digest(
-        {"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()}
-    )
+    request = digest({"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()})
     if (present := find_ingested(storage, made.name, request)) is not None:
         return present
     columns, assignment = _split(made, options)
@@ -63,12 +59,16 @@ def ingest_made(storage: Storage, raw: Path | None, options: Options, made: Made
         rules["held_out"] = held_out_rule(assignment.held_out, made.label.num_bins)
     with ray_session():
         return write_dataset(
-            storage, made.name,
+            storage,
+            made.name,
             {split: made.dataset(_rows_of(columns, assignment, split)) for split in SPLITS},
-            inputs=made.inputs, label=made.label, shot_rules=rules, default_shot_rule="counts",
+            inputs=made.inputs,
+            label=made.label,
+            shot_rules=rules,
+            default_shot_rule="counts",
             source={"raw": made.source, "seed": str(options.seed), "request": request},
             notes=(*((made.note,) if options.split == "published" else ()), *assignment.notes),
-        )  # fmt: skip
+        )
 
 
 def _split(made: MadeSet, options: Options) -> tuple[Columns, Assignment]:
@@ -77,9 +77,12 @@ def _split(made: MadeSet, options: Options) -> tuple[Columns, Assignment]:
     columns = {name: np.concatenate([by_split[split][name] for split in SPLITS]) for name in names}
     published = np.repeat(SPLITS, [len(by_split[split]["label"]) for split in SPLITS])
     rows = Rows(
-        name=made.name, label=made.label, ids=columns["sample_id"], labels=columns["label"],
+        name=made.name,
+        label=made.label,
+        ids=columns["sample_id"],
+        labels=columns["label"],
         published=published,
-    )  # fmt: skip
+    )
     return columns, split_rows(rows, options)
 
 

@@ -108,9 +108,12 @@ def _eye_at(eyes: _Eyes, at: int, line: str, person: str) -> Eye | str:
         return f"its gaze vector must have length 1, not {eyes.lengths[at]:g}"
     (pitch, yaw), (head_pitch, head_yaw) = eyes.gazes[at].tolist(), eyes.poses[at].tolist()
     return Eye(
-        sample_id=f"{person}/{line}", person=person, gaze=(pitch, yaw),
-        pose=(head_pitch, head_yaw), image=eyes.images[at].tobytes(),
-    )  # fmt: skip
+        sample_id=f"{person}/{line}",
+        person=person,
+        gaze=(pitch, yaw),
+        pose=(head_pitch, head_yaw),
+        image=eyes.images[at].tobytes(),
+    )
 
 
 def _read_day(path: Path) -> _Day | str:

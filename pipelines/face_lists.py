@@ -58,9 +58,7 @@ def _lines(path: Path) -> list[list[str]]:
         raise InputError(Fault(where=str(path), rule=f"must be CSV text ({error})")) from None
 
 
-def _rows(
-    path: Path, lines: list[list[str]], label: LabelSpec, person_of: PersonOf
-) -> Iterator[Face | Fault]:
+def _rows(path: Path, lines: list[list[str]], label: LabelSpec, person_of: PersonOf) -> Iterator[Face | Fault]:
     first_line: dict[str, int] = {}
     for number, cells in enumerate(lines[1:], start=2):
         where = f"{path}:{number}"

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 import ray.data
 from pydantic import Field
 
-from dirtune.data.census import SHOWN_FAULTS, refuse
 from dirtune.data.images import JPEG_QUALITY
 from dirtune.data.session import ray_session
 from dirtune.data.splits import (
@@ -35,10 +34,11 @@ from dirtune.data.splits import (
     split_rows,
 )
 from dirtune.data.store import find_ingested, write_dataset
+from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 from pipelines.face_lists import Face
 from pipelines.image_files import EncodedImages, encoded_images
 
@@ -121,13 +121,17 @@ def _written(storage: Storage, faces: FaceSet, options: FaceOptions, request: st
         rules["held_out"] = held_out_rule(assignment.held_out, faces.label.num_bins)
     split_of = dict(zip(rows.ids.tolist(), assignment.splits.tolist(), strict=True))
     return write_dataset(
-        storage, faces.name,
+        storage,
+        faces.name,
         {split: _of_split(images.dataset, split_of, split) for split in SPLITS},
-        inputs={"image": options.image}, label=faces.label, group="person",
-        shot_rules=rules, default_shot_rule="counts",
+        inputs={"image": options.image},
+        label=faces.label,
+        group="person",
+        shot_rules=rules,
+        default_shot_rule="counts",
         source={**faces.hashes, "folder": str(faces.folder), "request": request},
         notes=(*faces.notes, *_origin(faces, rows, assignment), *assignment.notes, *_left_out(faults)),
-    )  # fmt: skip
+    )
 
 
 def _request(faces: FaceSet, options: FaceOptions) -> str:
@@ -171,12 +175,13 @@ def _split(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple
         raise InputError(Fault(where=faces.name, rule="no row can be used"))
     published = [face.split for face in used]
     rows = Rows(
-        name=faces.name, label=faces.label,
+        name=faces.name,
+        label=faces.label,
         ids=np.array([face.path for face in used]),
         labels=np.array([face.age for face in used]),
         groups=np.array([face.person for face in used]),
         published=None if None in published else np.array(published),
-    )  # fmt: skip
+    )
     contents = [images.contents[face.path] for face in used]
     return rows, split_rows(rows, options, faces.recipe, contents=contents)
 

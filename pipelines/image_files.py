@@ -28,9 +28,7 @@ class EncodedImages:
     """The rows of a table with their images."""
 
     dataset: ray.data.Dataset  # the table with `image`, empty where there is a fault
-    contents: dict[
-        str, bytes
-    ]  # digest of the encoded image by sample id; rows with a fault are missing
+    contents: dict[str, bytes]  # digest of the encoded image by sample id; rows with a fault are missing
     faults: list[Fault]  # sorted by file
 
 

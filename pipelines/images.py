@@ -26,8 +26,8 @@ from dirtune.data.columns import Columns
 from dirtune.data.images import decode
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from dirtune.storage import Storage
 from pipelines.image_files import EncodedImages, encoded_images
 from pipelines.own import Division, divide, read_entries, request_of, write_own
 from pipelines.own_options import OwnOptions
@@ -98,10 +98,13 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         used = sheet.usable(options.skip_bad)
         division = divide(options, entries, used, [images.contents[path] for path in paths[used]])
         return write_own(
-            storage, division,
+            storage,
+            division,
             {split: _of_split(images, division, split, spec) for split in SPLITS},
-            {"image": spec}, sheet=sheet, request=request,
-        )  # fmt: skip
+            {"image": spec},
+            sheet=sheet,
+            request=request,
+        )
 
 
 def _size(path: Path) -> int:
@@ -111,9 +114,7 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _read(
-    sheet: Sheet, paths: NDArray[Any], rows: NDArray[np.int64], options: Options
-) -> EncodedImages:
+def _read(sheet: Sheet, paths: NDArray[Any], rows: NDArray[np.int64], options: Options) -> EncodedImages:
     """The images of some rows, faults noted in the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.path.parent

@@ -32,8 +32,8 @@ from scipy.io import loadmat
 
 from dirtune.data.splits import Recipe
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
-from dirtune.storage import Storage
 from pipelines.face_lists import Face, read_list
 from pipelines.faces import FaceOptions, FaceSet, ingest_faces, raw_folder
 
@@ -41,9 +41,14 @@ NAME = "imdb_wiki"
 ARCHIVES = ("imdb", "wiki")
 OLDEST = 200
 LABEL = LabelSpec(
-    name="age", unit="years", low=0.0, high=float(OLDEST), bin_width=1.0, num_bins=121,
+    name="age",
+    unit="years",
+    low=0.0,
+    high=float(OLDEST),
+    bin_width=1.0,
+    num_bins=121,
     contrast_range=100.0,
-)  # fmt: skip
+)
 PUBLISHED = Recipe(per_bin=150)
 MIN_FACE_SCORE = 1.0
 _MATLAB_DAY_OF_YEAR_1 = 366  # Matlab counts days from year 0, Python from year 1
@@ -76,9 +81,14 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         files = [folder / f"{archive}_crop" / f"{archive}.mat" for archive in ARCHIVES]
         rows, notes = _from_metadata(files)
     faces = FaceSet(
-        name=NAME, label=LABEL, recipe=PUBLISHED, folder=folder, rows=rows, notes=tuple(notes),
+        name=NAME,
+        label=LABEL,
+        recipe=PUBLISHED,
+        folder=folder,
+        rows=rows,
+        notes=tuple(notes),
         hashes={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-    )  # fmt: skip
+    )
     return ingest_faces(storage, faces, options)
 
 
@@ -143,9 +153,7 @@ def is_kept(fields: dict[str, NDArray[Any]], ages: NDArray[np.int64]) -> NDArray
     return kept
 
 
-def _faces(
-    archive: str, file: Path, paths: NDArray[np.str_], ages: NDArray[np.int64]
-) -> Iterator[Face | Fault]:
+def _faces(archive: str, file: Path, paths: NDArray[np.str_], ages: NDArray[np.int64]) -> Iterator[Face | Fault]:
     for name, age in zip(paths.tolist(), ages.tolist(), strict=True):
         path = f"{archive}_crop/{name}"
         person = person_of(path)

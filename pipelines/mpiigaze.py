@@ -28,17 +28,17 @@ import pyarrow as pa
 import ray.data
 from pydantic import Field, model_validator
 
-from dirtune.data.census import SHOWN_FAULTS, refuse
 from dirtune.data.columns import Columns
 from dirtune.data.session import ray_session
 from dirtune.data.splits import Assignment, Recipe, Rows, Splitting, split_rows
 from dirtune.data.splits.settings import Split
 from dirtune.data.store import find_ingested, write_dataset
+from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, list_of, read_eyes
 
 NAME = "mpiigaze"
@@ -53,9 +53,13 @@ INPUTS = {
 
 def _axis(name: str) -> LabelSpec:
     return LabelSpec(
-        name=name, unit="rad", low=-math.radians(BOUND), high=math.radians(BOUND),
-        bin_width=math.radians(CELL), num_bins=2 * BOUND // CELL,
-    )  # fmt: skip
+        name=name,
+        unit="rad",
+        low=-math.radians(BOUND),
+        high=math.radians(BOUND),
+        bin_width=math.radians(CELL),
+        num_bins=2 * BOUND // CELL,
+    )
 
 
 LABEL = LabelSpec.grid("gaze", "rad", (_axis("pitch"), _axis("yaw")))
@@ -84,30 +88,30 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             number), or the data cannot be split as asked.
     """
     folder = _raw_folder(raw)
-    hashes = {
-        f"{p}.txt": hashlib.sha256(list_of(folder, p).read_bytes()).hexdigest() for p in PERSONS
-    }
+    hashes = {f"{p}.txt": hashlib.sha256(list_of(folder, p).read_bytes()).hexdigest() for p in PERSONS}
     request = _request(folder, hashes, options)
     if (present := find_ingested(storage, NAME, request)) is not None:
         return present
     found = [*chain.from_iterable(read_eyes(folder, person) for person in PERSONS)]
     eyes = [each for each in found if isinstance(each, Eye) and not _range_faults(each)]
-    faults = [
-        fault
-        for each in found
-        for fault in ([each] if isinstance(each, Fault) else _range_faults(each))
-    ]
+    faults = [fault for each in found for fault in ([each] if isinstance(each, Fault) else _range_faults(each))]
     if len(found) - len(eyes) > options.skip_bad:
         refuse(faults, where=NAME)
     assignment = _assigned(eyes, options)
     with ray_session():
         return write_dataset(
-            storage, NAME, {split: _of_split(eyes, assignment, split) for split in SPLITS},
-            inputs=INPUTS, label=LABEL, metrics=("angular_error",), group="participant",
-            shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
+            storage,
+            NAME,
+            {split: _of_split(eyes, assignment, split) for split in SPLITS},
+            inputs=INPUTS,
+            label=LABEL,
+            metrics=("angular_error",),
+            group="participant",
+            shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts",
             source={**hashes, "folder": str(folder), "request": request},
             notes=(*_notes(eyes), *assignment.notes, *_left_out(faults)),
-        )  # fmt: skip
+        )
 
 
 def _raw_folder(raw: Path | None) -> Path:
@@ -138,17 +142,19 @@ def _range_faults(eye: Eye) -> list[Fault]:
         Fault(where=eye.sample_id, key=axis.name, rule=f"must be within {axis.low:g}..{axis.high:g} rad", got=angle)
         for axis, angle in zip(LABEL.axes, eye.gaze, strict=True)
         if not axis.low <= angle <= axis.high
-    ]  # fmt: skip
+    ]
 
 
 def _assigned(eyes: Sequence[Eye], options: Options) -> Assignment:
     if not eyes:
         raise InputError(Fault(where=NAME, rule="no line of the lists can be used"))
     rows = Rows(
-        name=NAME, label=LABEL,
-        ids=np.array([eye.sample_id for eye in eyes]), labels=np.array([eye.gaze for eye in eyes]),
+        name=NAME,
+        label=LABEL,
+        ids=np.array([eye.sample_id for eye in eyes]),
+        labels=np.array([eye.gaze for eye in eyes]),
         groups=np.array([eye.person for eye in eyes]),
-    )  # fmt: skip
+    )
     return split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
 
 

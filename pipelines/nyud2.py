@@ -30,15 +30,15 @@ import pyarrow as pa
 import ray.data
 from pydantic import Field, model_validator
 
-from dirtune.data.census import refuse
 from dirtune.data.images import JPEG_QUALITY
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested, write_dataset
+from dirtune.data.verify import refuse
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelMap, LabelSpec, Manifest, ShotRule
 from dirtune.randomness import derive_seed
-from dirtune.storage import Storage
 from pipelines.balanced_pixels import Chosen, balanced
 from pipelines.depth_files import LISTS, Pair, read_list
 from pipelines.depth_images import Stored, prepared, with_masks
@@ -80,10 +80,8 @@ class Options(Frozen):
 
     @property
     def label(self) -> LabelSpec:
-        where = LabelMap(
-            column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask"
-        )
-        return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, map=where)  # fmt: skip
+        where = LabelMap(column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask")
+        return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, map=where)
 
     @property
     def inputs(self) -> dict[str, InputSpec]:
@@ -92,7 +90,7 @@ class Options(Frozen):
             "image": InputSpec(kind="image", shape=(3, *size), encoding="jpeg", quality=self.quality),
             "depth": InputSpec(kind="map", shape=(1, *size), encoding="png"),
             "mask": InputSpec(kind="image", shape=(1, *size), encoding="png"),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -121,19 +119,22 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         refuse(stored.faults, where=NAME)
         splits = _split(pairs, stored, options)
         return write_dataset(
-            storage, NAME, {split: _of_split(stored, splits, split, options) for split in SPLITS},
-            inputs=options.inputs, label=options.label, metrics=METRICS, group="place",
+            storage,
+            NAME,
+            {split: _of_split(stored, splits, split, options) for split in SPLITS},
+            inputs=options.inputs,
+            label=options.label,
+            metrics=METRICS,
+            group="place",
             shot_rules={"official": OFFICIAL, "counts": _by_counts(stored, splits)},
             default_shot_rule="official",
             source={**_hashes(folder), "folder": str(folder), "request": request},
             notes=splits.notes,
-        )  # fmt: skip
+        )
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()
-    }
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()}
 
 
 def _request(folder: Path, pairs: Sequence[Pair], options: Options) -> str:
@@ -165,7 +166,7 @@ def _split(pairs: Sequence[Pair], stored: Stored, options: Options) -> _Splits:
     for split in ("val", "test"):
         ids = sorted(members[split])
         pixels = np.stack([stored.pixels[each] for each in ids])
-        found, per_bin[split] = balanced(pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split)  # fmt: skip
+        found, per_bin[split] = balanced(pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split)
         chosen |= dict(zip(ids, found, strict=True))
     return _Splits(members, chosen, tuple(_notes(members, places, per_bin, options)))
 
@@ -177,15 +178,13 @@ def _validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
     if len(names) < 2:
         rule = "needs two places or more, so that one can be the validation split; places"
         raise InputError(Fault(where=LISTS["train"], rule=rule, got=names.tolist()))
-    order = np.random.default_rng(derive_seed(options.split_seed, "split", "places")).permutation(len(names))  # fmt: skip
+    order = np.random.default_rng(derive_seed(options.split_seed, "split", "places")).permutation(len(names))
     reached = images[order].cumsum() >= options.validation_share * len(training)
     taken = min(int(np.argmax(reached)) + 1, len(names) - 1)
     return set(names[order[:taken]].tolist())
 
 
-def _notes(
-    members: dict[str, list[str]], places: set[str], per_bin: dict[str, int], options: Options
-) -> Iterator[str]:
+def _notes(members: dict[str, list[str]], places: set[str], per_bin: dict[str, int], options: Options) -> Iterator[str]:
     yield (
         f"validation: {len(members['val']):,} images of {len(places):,} places of the training list, share "
         f"{options.validation_share:g}, seed {options.split_seed}; the papers have no validation split and choose on the test set"

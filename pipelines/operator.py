@@ -21,10 +21,10 @@ import ray.data
 from numpy.typing import NDArray
 
 from dirtune.data.columns import Columns
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "operator"
@@ -81,9 +81,7 @@ def _filled(seed: int, split: str, wanted: NDArray[np.int64]) -> Columns:
     }
 
 
-def _first_of_each_bin(
-    values: NDArray[np.float64], missing: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _first_of_each_bin(values: NDArray[np.float64], missing: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions of the first samples of each bin, as many as are missing there; labels out of range are passed over."""
     inside = np.flatnonzero((values >= LABEL.low) & (values < LABEL.high))
     bins = label_bins(values[inside], LABEL)
@@ -108,9 +106,7 @@ def observed(coefficients: NDArray[np.float64], points: NDArray[np.float64]) -> 
     return np.concatenate([values, points[:, None]], axis=1).astype(np.float32)
 
 
-def antiderivatives(
-    coefficients: NDArray[np.float64], points: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def antiderivatives(coefficients: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """`s(x) = a_0 x + sqrt(2) sum_k a_k sin(k pi x) / (k pi)` of each function at its point; shape `(count,)`."""
     frequencies = _frequencies()[1:]
     waves = np.sin(points[:, None] * frequencies) * _weights()[1:] / frequencies
@@ -129,12 +125,14 @@ def _weights() -> NDArray[np.float64]:
 
 
 def _dataset(columns: Columns) -> ray.data.Dataset:
-    functions = pa.FixedSizeListArray.from_arrays(
-        pa.array(columns["function"].ravel()), SENSORS + 1
+    functions = pa.FixedSizeListArray.from_arrays(pa.array(columns["function"].ravel()), SENSORS + 1)
+    table = pa.table(
+        {
+            "sample_id": columns["sample_id"].tolist(),
+            "label": columns["label"],
+            "function": functions,
+        }
     )
-    table = pa.table({
-        "sample_id": columns["sample_id"].tolist(), "label": columns["label"], "function": functions,
-    })  # fmt: skip
     dataset = ray.data.from_arrow(table, override_num_blocks=_BLOCKS)
     return dataset.map_batches(_stacked, batch_format="numpy")
 
@@ -144,8 +142,12 @@ def _stacked(batch: Columns) -> Columns:
 
 
 OPERATOR = MadeSet(
-    name=NAME, recipe=RECIPE, label=LABEL,
+    name=NAME,
+    recipe=RECIPE,
+    label=LABEL,
     inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))},
-    source="drawn from a Gaussian process", note="no function is in two splits",
-    make=samples, dataset=_dataset,
-)  # fmt: skip
+    source="drawn from a Gaussian process",
+    note="no function is in two splits",
+    make=samples,
+    dataset=_dataset,
+)

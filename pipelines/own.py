@@ -28,8 +28,8 @@ from dirtune.data.splits import (
 )
 from dirtune.data.store import write_dataset
 from dirtune.frozen import digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 from pipelines.own_bins import label_spec
 from pipelines.own_options import OwnOptions
 from pipelines.sheets import Sheet
@@ -80,16 +80,12 @@ class Division:
         )
 
 
-def request_of(
-    pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None
-) -> str:
+def request_of(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
     """The identity of an ingest: the options, the content of the file, and what else it depends on."""
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     asked = options.model_dump()
-    return digest(
-        {"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more}
-    )
+    return digest({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more})
 
 
 def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None = None) -> Entries:
@@ -156,14 +152,22 @@ def divide(
     """
     labels = entries.labels[positions]
     label = label_spec(
-        labels, where=options.name, name=options.label, unit=options.unit,
-        low=options.low, high=options.high, bin_width=options.bin_width,
-    )  # fmt: skip
+        labels,
+        where=options.name,
+        name=options.label,
+        unit=options.unit,
+        low=options.low,
+        high=options.high,
+        bin_width=options.bin_width,
+    )
     rows = Rows(
-        name=options.name, label=label, ids=entries.ids[positions], labels=labels,
+        name=options.name,
+        label=label,
+        ids=entries.ids[positions],
+        labels=labels,
         groups=None if entries.groups is None else entries.groups[positions],
         published=None if entries.published is None else entries.published[positions],
-    )  # fmt: skip
+    )
     recipe = balanced_recipe(rows, options.held_back)
     assignment = split_rows(rows, options.splitting, recipe, contents=contents)
     return Division(options=options, rows=rows, positions=positions, assignment=assignment)
@@ -206,8 +210,15 @@ def write_own(
     if held:
         rules["held_out"] = held_out_rule(held, label.num_bins)
     return write_dataset(
-        storage, options.name, splits, inputs=inputs, label=label, group=options.group,
-        shot_rules=rules, default_shot_rule="counts",
+        storage,
+        options.name,
+        splits,
+        inputs=inputs,
+        label=label,
+        group=options.group,
+        shot_rules=rules,
+        default_shot_rule="counts",
         source={"raw": str(sheet.path), "request": request},
-        notes=(*division.assignment.notes, *notes, *sheet.notes), side_files=side_files,
-    )  # fmt: skip
+        notes=(*division.assignment.notes, *notes, *sheet.notes),
+        side_files=side_files,
+    )

@@ -59,9 +59,13 @@ def label_spec(
     inner = math.ceil(_tidy((high - low) / width))
     has_last_edge = high <= float(distinct[-1]) and _on_edges(distinct, low, width)
     return LabelSpec(
-        name=name, unit=unit, low=low, high=high, bin_width=width,
+        name=name,
+        unit=unit,
+        low=low,
+        high=high,
+        bin_width=width,
         num_bins=inner + has_last_edge,
-    )  # fmt: skip
+    )
 
 
 def nice(width: float) -> float:

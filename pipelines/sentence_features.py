@@ -35,9 +35,7 @@ class SentenceFeatures:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name in self._columns:
             sentences = batch[name].tolist()
-            batch[f"{name}_features"] = self._model.encode(
-                sentences, show_progress_bar=False
-            ).astype(np.float32)
+            batch[f"{name}_features"] = self._model.encode(sentences, show_progress_bar=False).astype(np.float32)
         return batch
 
 

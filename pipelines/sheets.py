@@ -19,9 +19,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dirtune.data.census import SHOWN_FAULTS, refuse
+from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
-from dirtune.plaincolumns import check_plain
+from dirtune.io.parquet_safety import check_plain
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
@@ -52,9 +52,7 @@ class Sheet:
         for option, column in columns.items():
             if column is not None and column not in known:
                 rule = "no such column"
-                faults.append(
-                    Fault(where=str(self.path), key=option, rule=rule, got=column, known=known)
-                )
+                faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column, known=known))
             elif column is not None and taken.setdefault(column, option) != option:
                 rule = f"the column is {taken[column]!r} already"
                 faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column))
@@ -148,9 +146,7 @@ def data_file(pipeline: str, raw: Path | None) -> Path:
     """
     kinds = ", ".join(SUFFIXES)
     if raw is None:
-        rule = (
-            f"needs a file ({kinds}) or the folder of one (`dirtune ingest {pipeline} --raw FILE`)"
-        )
+        rule = f"needs a file ({kinds}) or the folder of one (`dirtune ingest {pipeline} --raw FILE`)"
         raise InputError(Fault(where=pipeline, key="raw", rule=rule))
     if not raw.exists():
         raise InputError(Fault(where=str(raw), rule="no such file or folder"))
@@ -202,17 +198,17 @@ def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=delimiter or ("\t" if is_tsv else ","),
             quote_char='"' if has_quotes else False,
-            newlines_in_values=has_quotes, ignore_empty_lines=False, invalid_row_handler=skip,
+            newlines_in_values=has_quotes,
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
         ),
         convert_options=pyarrow.csv.ConvertOptions(default_column_type=pa.string()),
-    )  # fmt: skip
+    )
     unreadable = [
         Fault(where=f"{path}:{number}", rule=f"must have {expected} cells", got=actual)
         for number, expected, actual in invalid
     ]
-    numbers = np.setdiff1d(
-        np.arange(2, 2 + table.num_rows + len(invalid)), [number for number, _, _ in invalid]
-    )
+    numbers = np.setdiff1d(np.arange(2, 2 + table.num_rows + len(invalid)), [number for number, _, _ in invalid])
     written = np.flatnonzero(_is_written(table))
     return Sheet(path, table.take(written), numbers[written], unreadable)
 

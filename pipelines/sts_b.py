@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dirtune.data.census import refuse
 from dirtune.data.session import ray_session
 from dirtune.data.splits import (
     Assignment,
@@ -39,10 +38,11 @@ from dirtune.data.splits import (
     split_rows,
 )
 from dirtune.data.store import find_ingested, write_dataset
+from dirtune.data.verify import refuse
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import digest
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 from pipelines.sentence_features import fingerprint, locate
 from pipelines.tokens import encoded_pairs
 
@@ -50,15 +50,24 @@ NAME = "sts_b"
 RECIPE = 1  # counted up whenever the same raw files and options would give other samples
 FILES = {"train": "train_new.tsv", "val": "dev_new.tsv", "test": "test_new.tsv"}
 HEADER = (
-    "index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score",
-)  # fmt: skip
+    "index",
+    "genre",
+    "filename",
+    "year",
+    "old_index",
+    "source1",
+    "source2",
+    "sentence1",
+    "sentence2",
+    "score",
+)
 LABEL = LabelSpec(name="similarity", unit="score", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
 PUBLISHED = Recipe(per_bin=50, one_in=2, bin_width=0.25)
 SHOT_RULES = {
     # The bin lists of the official code; against its training counts they mean few < 30.
     "official": ShotRule(many_bins=(0, *range(10, 49, 2), 49), medium_bins=(2, 4, 6, 8, 27, 35, 37)),
     "counts": ShotRule(many_above=100, few_below=20),
-}  # fmt: skip
+}
 
 
 class Options(Splitting):
@@ -107,14 +116,18 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     with ray_session():
         encoded = encoded_pairs(_table(pairs, assignment), model)
         return write_dataset(
-            storage, NAME, encoded.splits, inputs=encoded.inputs, label=LABEL,
+            storage,
+            NAME,
+            encoded.splits,
+            inputs=encoded.inputs,
+            label=LABEL,
             shot_rules=_shot_rules(assignment),
             # The published lists were counted on the published training split.
             default_shot_rule="official" if options.split == "published" else "counts",
             source={**hashes, "sentence_model": options.sentence_model or "none", "request": request},
             notes=(*_origin(hashes, rows, options, assignment), *assignment.notes),
             side_files=encoded.side_files,
-        )  # fmt: skip
+        )
 
 
 def _raw_files(raw: Path | None) -> dict[str, Path]:
@@ -159,9 +172,7 @@ def _read_file(split: str, path: Path) -> Iterator[Pair | Fault]:
 def _read_row(split: str, where: str, sample_id: str, line: str) -> Pair | Fault:
     cells = line.split("\t")
     if len(cells) != len(HEADER):
-        return Fault(
-            where=where, rule=f"must have {len(HEADER)} tab-separated columns", got=len(cells)
-        )
+        return Fault(where=where, rule=f"must have {len(HEADER)} tab-separated columns", got=len(cells))
     first, second, text = cells[-3:]
     try:
         score = float(text)
@@ -178,11 +189,12 @@ def _read_row(split: str, where: str, sample_id: str, line: str) -> Pair | Fault
 
 def _rows(pairs: list[Pair]) -> Rows:
     return Rows(
-        name=NAME, label=LABEL,
+        name=NAME,
+        label=LABEL,
         ids=np.array([pair.sample_id for pair in pairs]),
         labels=np.array([pair.score for pair in pairs]),
         published=np.array([pair.split for pair in pairs]),
-    )  # fmt: skip
+    )
 
 
 def _table(pairs: list[Pair], assignment: Assignment) -> pa.Table:
@@ -203,9 +215,7 @@ def _shot_rules(assignment: Assignment) -> dict[str, ShotRule]:
     return {**SHOT_RULES, "held_out": held_out_rule(assignment.held_out, LABEL.num_bins)}
 
 
-def _origin(
-    hashes: Mapping[str, str], rows: Rows, options: Options, assignment: Assignment
-) -> Iterator[str]:
+def _origin(hashes: Mapping[str, str], rows: Rows, options: Options, assignment: Assignment) -> Iterator[str]:
     """What is known of the list and, if the pairs are split anew, of the split."""
     train = FILES["train"]
     if (listed := identify_list(NAME, hashes[train])) is not None:

@@ -32,8 +32,8 @@ from dirtune.data.columns import Columns
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from dirtune.storage import Storage
 from pipelines.own import divide, read_entries, request_of, write_own
 from pipelines.own_options import OwnOptions
 from pipelines.sheets import Sheet, data_file, read_sheet
@@ -101,11 +101,15 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     rows = division.table({"features": _lists(values)})
     with ray_session():
         return write_own(
-            storage, division, {split: _dataset(rows, split) for split in SPLITS},
+            storage,
+            division,
+            {split: _dataset(rows, split) for split in SPLITS},
             {"features": InputSpec(kind="vector", shape=values.shape[1:])},
-            sheet=sheet, request=request, notes=_notes(features),
+            sheet=sheet,
+            request=request,
+            notes=_notes(features),
             side_files={"features.json": json.dumps(features, indent=1).encode()},
-        )  # fmt: skip
+        )
 
 
 def _feature_roles(options: Options) -> dict[str, str]:
@@ -114,9 +118,7 @@ def _feature_roles(options: Options) -> dict[str, str]:
         "one_hot": options.one_hot,
         "ignore": options.ignore,
     }
-    return {
-        f"{role}.{place}": name for role, names in lists.items() for place, name in enumerate(names)
-    }
+    return {f"{role}.{place}": name for role, names in lists.items() for place, name in enumerate(names)}
 
 
 def read_cells(sheet: Sheet, options: Options) -> Cells:
@@ -136,9 +138,7 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
-            sheet.column_faults.append(
-                Fault(where=str(sheet.path), key=name, rule=rule, got=levels)
-            )
+            sheet.column_faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=levels))
     shape = (len(names), len(sheet.row_numbers))
     return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 from pipelines.own import divide, read_entries, request_of, write_own
 from pipelines.own_options import OwnOptions
 from pipelines.sentence_features import fingerprint, locate
@@ -61,6 +61,11 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     with ray_session():
         encoded = encoded_pairs(division.table(columns), model)
         return write_own(
-            storage, division, encoded.splits, encoded.inputs,
-            sheet=sheet, request=request, side_files=encoded.side_files,
-        )  # fmt: skip
+            storage,
+            division,
+            encoded.splits,
+            encoded.inputs,
+            sheet=sheet,
+            request=request,
+            side_files=encoded.side_files,
+        )

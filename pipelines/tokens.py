@@ -62,7 +62,7 @@ def encoded_pairs(pairs: pa.Table, model: str | None) -> EncodedPairs:
         splits={split: _encoded(prepared, split, vocabulary, [*kept, *features]) for split in SPLITS},
         inputs=dict.fromkeys(TEXTS, tokens) | features,
         side_files={"vocabulary.json": json.dumps(vocabulary, indent=0).encode()},
-    )  # fmt: skip
+    )
 
 
 def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
@@ -100,9 +100,7 @@ def _vocabulary(prepared: Dataset) -> dict[str, int]:
     return {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
 
 
-def _encoded(
-    prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]
-) -> Dataset:
+def _encoded(prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> Dataset:
     def encode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         rows = batch["split"] == split
         tokens = {name: _ids(batch[f"{name}_tokens"][rows], vocabulary) for name in TEXTS}

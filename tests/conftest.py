@@ -22,9 +22,7 @@ def ray_session() -> Iterator[None]:
     import ray
 
     # local: not one that somebody else has started on this machine.
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
-    )  # fmt: skip
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
@@ -40,9 +38,7 @@ def _the_cpus_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         if time.monotonic() > deadline:
-            pytest.fail(
-                f"kept after the test: {ray.available_resources()} of {ray.cluster_resources()}"
-            )
+            pytest.fail(f"kept after the test: {ray.available_resources()} of {ray.cluster_resources()}")
         time.sleep(0.05)
 
 

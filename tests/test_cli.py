@@ -22,28 +22,52 @@ from dirtune import cli
 from dirtune.cli.remote import followed
 from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
-from dirtune.tuning.holder import held
-from dirtune.tuning.stop import STOP
+from dirtune.tuning.folder.lock import held
+from dirtune.tuning.folder.stop_request import STOP
 from dirtune.tuning.sweep import SweepSummary
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 VERBS = {
-    "ingest", "inspect", "train", "plan", "sweep", "resume", "status", "query", "table", "plot",
-    "list", "compact", "report", "tensorboard", "stop",
-    "doctor", "submit",
-}  # fmt: skip
+    "ingest",
+    "inspect",
+    "train",
+    "plan",
+    "sweep",
+    "resume",
+    "status",
+    "query",
+    "table",
+    "plot",
+    "list",
+    "compact",
+    "report",
+    "tensorboard",
+    "stop",
+    "doctor",
+    "submit",
+}
 TINY = [
-    "--set", "data.name=digits", "--set", "model.encoder={name: cnn, channels: 4}",
-    "--set", "recipe.epochs=1", "--set", "recipe.batch_size=512",
-]  # fmt: skip
+    "--set",
+    "data.name=digits",
+    "--set",
+    "model.encoder={name: cnn, channels: 4}",
+    "--set",
+    "recipe.epochs=1",
+    "--set",
+    "recipe.batch_size=512",
+]
 STUDY: dict[str, Any] = {
-    "name": "tiny", "question": "Does [it] run?", "reference": "vanilla", "seeds": [0],
+    "name": "tiny",
+    "question": "Does [it] run?",
+    "reference": "vanilla",
+    "seeds": [0],
     "base": {
-        "data": {"name": "digits"}, "model": {"encoder": {"name": "cnn", "channels": 4}},
+        "data": {"name": "digits"},
+        "model": {"encoder": {"name": "cnn", "channels": 4}},
         "recipe": {"epochs": 1, "batch_size": 512},
     },
     "arms": {"vanilla": {}},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -79,9 +103,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def call_outside(*arguments: object) -> Outcome:
     """Run a command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dirtune.cli", *map(str, arguments)], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "dirtune.cli", *map(str, arguments)], capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -106,9 +128,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1)
     ]
     write_study(
-        root / "store", records, name="study", question="?", reference="vanilla",
-        arms=["vanilla", "conr"], seeds=[0, 1, 2], trials={"vanilla": 3, "conr": 3},
-    )  # fmt: skip
+        root / "store",
+        records,
+        name="study",
+        question="?",
+        reference="vanilla",
+        arms=["vanilla", "conr"],
+        seeds=[0, 1, 2],
+        trials={"vanilla": 3, "conr": 3},
+    )
     write_study(root / "store", [record("single", 0)], name="train")  # a single run, no sweep
     for name in ("empty", "glue", "raw"):
         (root / name).mkdir()
@@ -119,122 +147,179 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "broken.yaml").write_text("name: x\nquestion: why\nseeds: [0]]\n")
     (root / "list.yaml").write_text("- name\n")
     three = {
-        **STUDY, "reference": "vanila", "arms": {"vanilla": {}, "conr": {"terms": {"comr": {}}}},
+        **STUDY,
+        "reference": "vanila",
+        "arms": {"vanilla": {}, "conr": {"terms": {"comr": {}}}},
         "base": {**STUDY["base"], "recipe": {"epochs": "ten"}},
-    }  # fmt: skip
+    }
     (root / "three.yaml").write_text(yaml.safe_dump(three, sort_keys=False))
     return root
 
 
 # The command, and what its message must say.
 MISTAKES: list[tuple[list[str], list[str]]] = [
-    (["ingest", "digit", "--data", "@empty"],
-     ["data set: unknown name, got 'digit'; known: agedb, digits, ", "did you mean 'digits'?"]),
-    (["ingest", "digits", "--data", "@empty", "--option", "seed"],
-     ["--option: must be name=value, got 'seed'"]),
-    (["ingest", "digits", "--data", "@empty", "--option", "sed=1"],
-     ["options of digits: sed: unknown key, got 'sed'; known: balance, "]),
-    (["inspect", "digits", "--data", "@empty"],
-     ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"]),
+    (
+        ["ingest", "digit", "--data", "@empty"],
+        ["data set: unknown name, got 'digit'; known: agedb, digits, ", "did you mean 'digits'?"],
+    ),
+    (["ingest", "digits", "--data", "@empty", "--option", "seed"], ["--option: must be name=value, got 'seed'"]),
+    (
+        ["ingest", "digits", "--data", "@empty", "--option", "sed=1"],
+        ["options of digits: sed: unknown key, got 'sed'; known: balance, "],
+    ),
+    (
+        ["inspect", "digits", "--data", "@empty"],
+        ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"],
+    ),
     (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
-    (["sweep", "quickstart", "--data", "@empty", "--results", "@nowhere"],
-     ["@empty: data set is not ingested"]),
-    (["plan", "quikstart"],
-     ["study: unknown study (or no such file), got 'quikstart'; known: ", "did you mean 'quickstart'?"]),
+    (["sweep", "quickstart", "--data", "@empty", "--results", "@nowhere"], ["@empty: data set is not ingested"]),
+    (
+        ["plan", "quikstart"],
+        ["study: unknown study (or no such file), got 'quikstart'; known: ", "did you mean 'quickstart'?"],
+    ),
     (["sweep", "quikstart", "--results", "@nowhere"], ["did you mean 'quickstart'?"]),
     (["plan", "@missing.yaml"], ["@missing.yaml: no such file"]),
     (["plan", "@broken.yaml"], ["@broken.yaml:3: not readable as YAML"]),
     (["plan", "@list.yaml"], ["@list.yaml: a study must be a mapping, got 'list'"]),
     (["train", "@list.yaml"], ["@list.yaml: a configuration must be a mapping"]),
-    (["train", "--study", "quickstart", "--arm", "comr"],
-     ["quickstart: arms: unknown arm, got 'comr'; known: accon, ", "did you mean 'conr'?"]),
-    (["train", "@run.yaml", "--study", "quickstart"],
-     ["train: takes a file or --study, not both"]),
-    (["train", "--set", "recipe.epochs", "--set", "seed"],
-     ["--set: must be name=value, got 'recipe.epochs'", "--set: must be name=value, got 'seed'"]),
-    (["train", "@run.yaml", "--set", "recipe.epochs=ten"],
-     ["@run.yaml: recipe.epochs: should be a valid integer, got 'ten'"]),
-    (["train", "@run.yaml", "--set", "recipe.epochs=[1"],
-     ["--set recipe.epochs:1: not readable as YAML"]),
-    (["train", "@run.yaml", "--set", "terms.comr.beta=1", "--seed", "-1"],
-     ["terms.comr: unknown key, got 'comr'; known: accon, ", "seed: should be greater than or"]),
+    (
+        ["train", "--study", "quickstart", "--arm", "comr"],
+        ["quickstart: arms: unknown arm, got 'comr'; known: accon, ", "did you mean 'conr'?"],
+    ),
+    (["train", "@run.yaml", "--study", "quickstart"], ["train: takes a file or --study, not both"]),
+    (
+        ["train", "--set", "recipe.epochs", "--set", "seed"],
+        ["--set: must be name=value, got 'recipe.epochs'", "--set: must be name=value, got 'seed'"],
+    ),
+    (
+        ["train", "@run.yaml", "--set", "recipe.epochs=ten"],
+        ["@run.yaml: recipe.epochs: should be a valid integer, got 'ten'"],
+    ),
+    (["train", "@run.yaml", "--set", "recipe.epochs=[1"], ["--set recipe.epochs:1: not readable as YAML"]),
+    (
+        ["train", "@run.yaml", "--set", "terms.comr.beta=1", "--seed", "-1"],
+        ["terms.comr: unknown key, got 'comr'; known: accon, ", "seed: should be greater than or"],
+    ),
     (["train", "--data", "@empty"], ["--set: data: is missing", "--set: model: is missing"]),
     (["train", "@run.yaml", "--data", "@empty"], ["@empty: data set is not ingested"]),
-    (["train", "@run.yaml", "--device", "tpu"],
-     ["--device: not on this machine, got 'tpu'; known: cpu"]),
+    (["train", "@run.yaml", "--device", "tpu"], ["--device: not on this machine, got 'tpu'; known: cpu"]),
     (["table", "study", "--results", "@empty"], ["@empty: holds no study"]),
-    (["table", "stduy", "--results", "@store"],
-     ["@store: unknown study, got 'stduy'; known: study, train (did you mean 'study'?)"]),
-    (["table", "study", "--results", "@store", "--metric", "mea"],
-     ["metric: unknown metric, got 'mea'; known: mae (did you mean 'mae'?)"]),
-    (["table", "study", "--results", "@store", "--reference", "comr"],
-     ["arm: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"]),
-    (["table", "study", "--results", "@store", "--format", "tex"],
-     ["format: unknown format, got 'tex'; known: csv, "]),
-    (["table", "study", "--results", "@store", "--selection", "best"],
-     ["selection: unknown rule, got 'best'; known: best_val, last, oracle"]),
-    (["table", "study", "--results", "@store", "--split", "train"],
-     ["split: unknown split, got 'train'; known: test, val"]),
-    (["plot", "study", "pie", "--results", "@store"],
-     ["plot: unknown plot, got 'pie'; known: ablation_path, anchors, critical_difference, curve, data_efficiency, "]),
+    (
+        ["table", "stduy", "--results", "@store"],
+        ["@store: unknown study, got 'stduy'; known: study, train (did you mean 'study'?)"],
+    ),
+    (
+        ["table", "study", "--results", "@store", "--metric", "mea"],
+        ["metric: unknown metric, got 'mea'; known: mae (did you mean 'mae'?)"],
+    ),
+    (
+        ["table", "study", "--results", "@store", "--reference", "comr"],
+        ["arm: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"],
+    ),
+    (["table", "study", "--results", "@store", "--format", "tex"], ["format: unknown format, got 'tex'; known: csv, "]),
+    (
+        ["table", "study", "--results", "@store", "--selection", "best"],
+        ["selection: unknown rule, got 'best'; known: best_val, last, oracle"],
+    ),
+    (
+        ["table", "study", "--results", "@store", "--split", "train"],
+        ["split: unknown split, got 'train'; known: test, val"],
+    ),
+    (
+        ["plot", "study", "pie", "--results", "@store"],
+        ["plot: unknown plot, got 'pie'; known: ablation_path, anchors, critical_difference, curve, data_efficiency, "],
+    ),
     (["plot", "study", "heatmp", "--results", "@store"], ["did you mean 'heatmap'?"]),
-    (["plot", "study", "parallel", "--results", "@store"],
-     ["study study: has no arm with settings to search"]),
-    (["plot", "study", "heatmap", "--results", "@store", "--arm", "comr"],
-     ["arms: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"]),
-    (["plot", "study", "--results", "@store", "--output", "figure.gif"],
-     ["type of file: unknown type of file, got '.gif'; known: .pdf, .png, .svg"]),
-    (["plot", "study", "curve", "--results", "@store"],
-     ["x: a curve needs the setting on its x axis"]),
-    (["plot", "study", "curve", "--results", "@store", "--x", "terms.conr.omgea"],
-     ["got 'terms.conr.omgea'; known: terms.conr.omega (did you mean"]),
-    (["query", "select aarm from trials", "--results", "@store"],
-     ['"aarm" not found', "table trials: has study, arm, ", "table metrics: has trial_id, split, "]),
-    (["query", "drop table trials", "--results", "@store"],
-     ["query: must be one SELECT statement, but is DROP"]),
-    (["query", "select 1", "--results", "@store", "--format", "xml"],
-     ["format: unknown format, got 'xml'; known: csv, json, markdown, parquet, table"]),
+    (["plot", "study", "parallel", "--results", "@store"], ["study study: has no arm with settings to search"]),
+    (
+        ["plot", "study", "heatmap", "--results", "@store", "--arm", "comr"],
+        ["arms: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)"],
+    ),
+    (
+        ["plot", "study", "--results", "@store", "--output", "figure.gif"],
+        ["type of file: unknown type of file, got '.gif'; known: .pdf, .png, .svg"],
+    ),
+    (["plot", "study", "curve", "--results", "@store"], ["x: a curve needs the setting on its x axis"]),
+    (
+        ["plot", "study", "curve", "--results", "@store", "--x", "terms.conr.omgea"],
+        ["got 'terms.conr.omgea'; known: terms.conr.omega (did you mean"],
+    ),
+    (
+        ["query", "select aarm from trials", "--results", "@store"],
+        ['"aarm" not found', "table trials: has study, arm, ", "table metrics: has trial_id, split, "],
+    ),
+    (["query", "drop table trials", "--results", "@store"], ["query: must be one SELECT statement, but is DROP"]),
+    (
+        ["query", "select 1", "--results", "@store", "--format", "xml"],
+        ["format: unknown format, got 'xml'; known: csv, json, markdown, parquet, table"],
+    ),
     (["query", "select 1", "--results", "@nowhere"], ["@nowhere: holds no study"]),
     (["query", "select 1", "--results", "gopher://x"], ["gopher://x: no usable location"]),
-    (["status", "stduy", "--results", "@store"],
-     ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
-    (["resume", "quickstart", "--results", "@empty"],
-     ["@empty: no sweep of this study to resume, got 'quickstart'"]),
-    (["resume", "study", "--results", "@store", "--retry", "nans"],
-     ["--retry: unknown class of failures, got 'nans'; known: code, failed, ", "did you mean 'nan'?"]),
-    (["stop", "stduy", "--results", "@store"],
-     ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"]),
-    (["stop", "study", "--results", "@store"],
-     ["@store/study: is not being swept, so there is nothing to stop; running below @store: nothing"]),
-    (["status", "study", "--address", "http://127.0.0.1:1"],
-     ["--results: must be a URL or an absolute path that every node reaches", "got 'results'"]),
-    (["stop", "study", "--results", "@store", "--address", "127.0.0.1:1"],
-     ["--address: the address of a cluster's jobs begins with http:// or https://, got '127.0.0.1:1'"]),
+    (
+        ["status", "stduy", "--results", "@store"],
+        ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"],
+    ),
+    (["resume", "quickstart", "--results", "@empty"], ["@empty: no sweep of this study to resume, got 'quickstart'"]),
+    (
+        ["resume", "study", "--results", "@store", "--retry", "nans"],
+        ["--retry: unknown class of failures, got 'nans'; known: code, failed, ", "did you mean 'nan'?"],
+    ),
+    (
+        ["stop", "stduy", "--results", "@store"],
+        ["@store: no sweep of this name, got 'stduy'; known: study (did you mean 'study'?)"],
+    ),
+    (
+        ["stop", "study", "--results", "@store"],
+        ["@store/study: is not being swept, so there is nothing to stop; running below @store: nothing"],
+    ),
+    (
+        ["status", "study", "--address", "http://127.0.0.1:1"],
+        ["--results: must be a URL or an absolute path that every node reaches", "got 'results'"],
+    ),
+    (
+        ["stop", "study", "--results", "@store", "--address", "127.0.0.1:1"],
+        ["--address: the address of a cluster's jobs begins with http:// or https://, got '127.0.0.1:1'"],
+    ),
     (["doctor", "--address", "127.0.0.1:1"], ["127.0.0.1:1: nobody answers there (Connection refused)"]),
     (["doctor", "--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1: nobody answers there"]),
     (["doctor", "--address", "somewhere"], ["somewhere: is no address; a cluster's is host:port"]),
-    (["submit", "@three.yaml", "--address", "http://127.0.0.1:1", "--data", "data", "--results", "results"],
-     ["--data: must be a URL or an absolute path", "--results: must be a URL", "@three.yaml: reference: ",
-      "@three.yaml: base.recipe.epochs: ", "@three.yaml: arms.conr.terms.comr: unknown key"]),
-    (["submit", "quickstart", "--address", "http://127.0.0.1:1", "--data", "@empty", "--results", "@empty"],
-     ["http://127.0.0.1:1: nobody answers there"]),
+    (
+        ["submit", "@three.yaml", "--address", "http://127.0.0.1:1", "--data", "data", "--results", "results"],
+        [
+            "--data: must be a URL or an absolute path",
+            "--results: must be a URL",
+            "@three.yaml: reference: ",
+            "@three.yaml: base.recipe.epochs: ",
+            "@three.yaml: arms.conr.terms.comr: unknown key",
+        ],
+    ),
+    (
+        ["submit", "quickstart", "--address", "http://127.0.0.1:1", "--data", "@empty", "--results", "@empty"],
+        ["http://127.0.0.1:1: nobody answers there"],
+    ),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file stands where a folder should be.
     (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
     (["inspect", "digits", "--data", "@file"], ["@file", "Not a directory"]),
     (["plot", "study", "--results", "@store", "--output", "@file/figure.png"], ["@file", "File exists"]),
-]  # fmt: skip
+]
 
 
 # Said by the pipeline itself, inside a Ray session.
 RAW_MISTAKES: list[tuple[list[str], list[str]]] = [
-    (["ingest", "sts_b", "--data", "@empty"],
-     ["sts_b: raw: needs the folder of train_new.tsv, dev_new.tsv, test_new.tsv", "--raw DIR"]),
-    (["ingest", "sts_b", "--data", "@empty", "--raw", "@glue"],
-     ["@glue: this is the GLUE layout", "train_new.tsv, dev_new.tsv, test_new.tsv"]),
-    (["ingest", "sts_b", "--data", "@empty", "--raw", "@raw"],
-     ["@raw/dev_new.tsv: no such file", "@raw/test_new.tsv: no such file"]),
-]  # fmt: skip
+    (
+        ["ingest", "sts_b", "--data", "@empty"],
+        ["sts_b: raw: needs the folder of train_new.tsv, dev_new.tsv, test_new.tsv", "--raw DIR"],
+    ),
+    (
+        ["ingest", "sts_b", "--data", "@empty", "--raw", "@glue"],
+        ["@glue: this is the GLUE layout", "train_new.tsv, dev_new.tsv, test_new.tsv"],
+    ),
+    (
+        ["ingest", "sts_b", "--data", "@empty", "--raw", "@raw"],
+        ["@raw/dev_new.tsv: no such file", "@raw/test_new.tsv: no such file"],
+    ),
+]
 
 
 def commands_of(mistakes: list[tuple[list[str], list[str]]]) -> list[str]:
@@ -283,9 +368,7 @@ def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(
     outcome = call_outside("query", "select few from trials", "--results", places / "store")
     assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
-    assert tables | {"results", "arms", "curves"} == set(
-        re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE)
-    )
+    assert tables | {"results", "arms", "curves"} == set(re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -298,9 +381,7 @@ def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(
         (["train", "--threads", "0"], "Invalid value"),
     ],
 )
-def test_a_wrong_use_of_the_command_line_ends_with_exit_code_2(
-    call: Call, arguments: list[str], message: str
-) -> None:
+def test_a_wrong_use_of_the_command_line_ends_with_exit_code_2(call: Call, arguments: list[str], message: str) -> None:
     outcome = call(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
@@ -314,13 +395,11 @@ def test_an_unknown_option_of_the_real_command_ends_with_exit_code_2() -> None:
     assert "Traceback" not in outcome.err
 
 
-def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_mistake_of_the_user_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("dirtune.tuning.planning.plan", broken)
+    monkeypatch.setattr("dirtune.tuning.plan.plan.plan", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         call("plan", "quickstart")
 
@@ -341,9 +420,7 @@ def test_help_names_every_verb(call: Call) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(
-    call: Call, verb: str
-) -> None:
+def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(call: Call, verb: str) -> None:
     outcome = call(verb, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     text = " ".join(outcome.out.replace("│", " ").split())  # what is long is folded in its frame
@@ -356,13 +433,9 @@ def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(
         assert " ".join(parameter.help.split()) in text
 
 
-def test_a_table_is_shown_in_a_terminals_a_papers_and_a_spreadsheets_form(
-    call: Call, places: Path
-) -> None:
+def test_a_table_is_shown_in_a_terminals_a_papers_and_a_spreadsheets_form(call: Call, places: Path) -> None:
     command = ["table", "study", "--results", places / "store", "--reference", "conr"]
-    plain, markdown, sheet = (
-        call(*command, "--format", style) for style in ("table", "markdown", "csv")
-    )
+    plain, markdown, sheet = (call(*command, "--format", style) for style in ("table", "markdown", "csv"))
     assert {outcome.code for outcome in (plain, markdown, sheet)} == {0}
     assert re.search(r"^ *vanilla +5\.50 ± 0\.71 +4\.50 ", plain.out, re.MULTILINE)
     assert "difference to conr, paired by seed" in plain.out
@@ -386,14 +459,13 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
     assert ["vanilla", "7.5"] in lines
     assert answer("csv") == "arm,few\nconr,6.5\nvanilla,7.5\n"
     assert json.loads(answer("json")) == [
-        {"arm": "conr", "few": 6.5}, {"arm": "vanilla", "few": 7.5},
-    ]  # fmt: skip
+        {"arm": "conr", "few": 6.5},
+        {"arm": "vanilla", "few": 7.5},
+    ]
     assert "| vanilla | 7.5 |" in answer("markdown")
 
 
-def test_an_answer_can_be_a_file_and_is_limited_aloud(
-    call: Call, places: Path, tmp_path: Path
-) -> None:
+def test_an_answer_can_be_a_file_and_is_limited_aloud(call: Call, places: Path, tmp_path: Path) -> None:
     file = tmp_path / "answer.parquet"
     command = ["query", "select arm from trials", "--results", places / "store"]
     saved = call(*command, "--output", file, "--limit", 2, "--seconds", 60)
@@ -414,9 +486,7 @@ def test_a_damaged_file_is_named_and_left_out_only_when_asked(call: Call, tmp_pa
 
 
 def test_curves_are_written_as_tensorboard_logs(call: Call, places: Path) -> None:
-    outcome = call(
-        "tensorboard", "study", "--results", places / "store", "--output", places / "logs"
-    )
+    outcome = call("tensorboard", "study", "--results", places / "store", "--output", places / "logs")
     assert outcome.code == 0
     number = re.fullmatch(r"curves of (\d+) trials: .*logs/study\n", outcome.out)
     assert number is not None
@@ -448,12 +518,8 @@ def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(
     assert ["vanilla", "3", "2", "0", "0", "0"] in lines
 
 
-@pytest.mark.parametrize(
-    "options", [["regions"], ["curve", "--x", "terms.conr.omega"], ["heatmap", "--relative"]]
-)
-def test_a_plot_names_the_file_that_it_writes(
-    call: Call, places: Path, tmp_path: Path, options: list[str]
-) -> None:
+@pytest.mark.parametrize("options", [["regions"], ["curve", "--x", "terms.conr.omega"], ["heatmap", "--relative"]])
+def test_a_plot_names_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path, options: list[str]) -> None:
     file = tmp_path / "deeper" / "figure.png"
     outcome = call("plot", "study", *options, "--results", places / "store", "--output", file)
     assert (outcome.code, outcome.out) == (0, f"figure: {file}\n")
@@ -461,7 +527,7 @@ def test_a_plot_names_the_file_that_it_writes(
 
 
 def test_the_help_of_plot_names_every_kind(call: Call) -> None:
-    from dirtune.results.plots import PLOTS
+    from dirtune.results.figures import PLOTS
 
     # The text is written out in the command line, which imports nothing heavy for it.
     words = re.findall(r"\w+", call("plot", "--help").out)
@@ -528,18 +594,26 @@ def test_train_takes_the_configuration_of_an_arm_and_lays_settings_over_it(
     digits: Path, tmp_path: Path, call: Call
 ) -> None:
     outcome = call(
-        "train", "--study", "quickstart", "--arm", "conr", *TINY, "--set", "terms.conr.omega=2.5e0",
-        "--data", digits, "--results", tmp_path,
-    )  # fmt: skip
+        "train",
+        "--study",
+        "quickstart",
+        "--arm",
+        "conr",
+        *TINY,
+        "--set",
+        "terms.conr.omega=2.5e0",
+        "--data",
+        digits,
+        "--results",
+        tmp_path,
+    )
     assert outcome.code == 0
     sql = 'select arm, epochs_run, "config.terms.conr.omega", "config.recipe.name" from trials'
     answer = call("query", sql, "--results", tmp_path, "--format", "csv")
     assert answer.out.splitlines()[1] == "conr,1,2.5,digits"
 
 
-def test_what_does_not_fit_the_data_is_refused_before_training(
-    digits: Path, tmp_path: Path, call: Call
-) -> None:
+def test_what_does_not_fit_the_data_is_refused_before_training(digits: Path, tmp_path: Path, call: Call) -> None:
     wrong = ["--set", "recipe.views.augmentation=flip", "--set", "data.shot_rule=official"]
     outcome = call("train", *TINY, *wrong, "--data", digits, "--results", tmp_path)
     assert_refused(
@@ -550,9 +624,7 @@ def test_what_does_not_fit_the_data_is_refused_before_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_how_many_trials_go_side_by_side_is_a_number_or_left_open(
-    digits: Path, tmp_path: Path, call: Call
-) -> None:
+def test_how_many_trials_go_side_by_side_is_a_number_or_left_open(digits: Path, tmp_path: Path, call: Call) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     outcome = call("sweep", file, "--fuse", "many", "--data", digits, "--results", tmp_path)
@@ -580,9 +652,7 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
     call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     # What it takes to lose a worker for real is in the tests of the sweep itself.
-    lost = SweepSummary(
-        folder="f", reused=0, orphaned=0, run={}, crashed={"abc": "out of memory"}, left=1
-    )
+    lost = SweepSummary(folder="f", reused=0, orphaned=0, run={}, crashed={"abc": "out of memory"}, left=1)
     monkeypatch.setattr(f"dirtune.tuning.sweep.{verb}", lambda *_, **__: lost)
     outcome = call(verb, "quickstart")
     assert outcome.code == 1
@@ -596,9 +666,7 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
 def test_a_sweep_that_was_stopped_says_by_what_and_ends_with_a_code_of_its_own(
     call: Call, monkeypatch: pytest.MonkeyPatch, stopped: str, left: int, code: int
 ) -> None:
-    summary = SweepSummary(
-        folder="f", reused=0, orphaned=0, run={}, crashed={}, left=left, stopped=stopped
-    )
+    summary = SweepSummary(folder="f", reused=0, orphaned=0, run={}, crashed={}, left=left, stopped=stopped)
     monkeypatch.setattr("dirtune.tuning.sweep.sweep", lambda *_, **__: summary)
     outcome = call("sweep", "quickstart")
     assert outcome.code == code
@@ -626,7 +694,9 @@ def test_ctrl_c_only_stops_following_a_job_and_says_how_to_go_on(
     monkeypatch.setattr("dirtune.cluster.jobs.follow", interrupted)
     job = Job(cast("Any", None), "http://host:8265", "raysubmit_1")
     assert followed(job) == 130
-    expected = "job raysubmit_1 goes on; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
+    expected = (
+        "job raysubmit_1 goes on; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
+    )
     assert capsys.readouterr().out.strip() == expected
 
 

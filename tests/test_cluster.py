@@ -36,9 +36,7 @@ def test_the_head_is_a_known_node_type_and_workers_scale_from_none(cluster: dict
     types = cluster["available_node_types"]
     assert cluster["head_node_type"] in types
     workers = [kind for name, kind in types.items() if name != cluster["head_node_type"]]
-    assert all(
-        kind["min_workers"] == 0 < kind["max_workers"] <= cluster["max_workers"] for kind in workers
-    )
+    assert all(kind["min_workers"] == 0 < kind["max_workers"] <= cluster["max_workers"] for kind in workers)
 
 
 def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(
@@ -58,8 +56,7 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(
 
 def test_workers_may_be_spot_instances_and_the_head_is_none(cluster: dict[str, Any]) -> None:
     options = {
-        name: kind["node_config"].get("InstanceMarketOptions")
-        for name, kind in cluster["available_node_types"].items()
+        name: kind["node_config"].get("InstanceMarketOptions") for name, kind in cluster["available_node_types"].items()
     }
     assert options == {"head": None, "gpu_worker": {"MarketType": "spot"}}
 
@@ -92,15 +89,10 @@ def test_all_pods_of_the_manifest_share_one_image_and_the_storage_of_its_command
     ray_job: dict[str, Any],
 ) -> None:
     cluster = ray_job["rayClusterSpec"]
-    pods = [
-        group["template"]["spec"]
-        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    ]
+    pods = [group["template"]["spec"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
     assert len({pod["containers"][0]["image"] for pod in pods}) == 1
     for pod in pods:
-        mounts = {
-            mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]
-        }
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounts == {"shared": "/shared", "shm": "/dev/shm"}
         assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
 

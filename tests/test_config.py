@@ -13,8 +13,12 @@ from dirtune.losses import LOSSES, TERMS
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
 ADDED_TO_RECIPES: dict[str, Any] = {
-    "precision": "bf16", "channels_last": True, "accumulation": 2, "compile": True, "sync_batch_norm": True,
-}  # fmt: skip
+    "precision": "bf16",
+    "channels_last": True,
+    "accumulation": 2,
+    "compile": True,
+    "sync_batch_norm": True,
+}
 ID_BEFORE_THEY_CAME = "a73f5db91c2f8711"
 
 
@@ -39,9 +43,7 @@ def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
     assert one.trial_id("data") == same.trial_id("data")
     assert one.trial_id("data") != one.trial_id("other data")
     assert one.trial_id("data") != configuration(terms={"conr": {"omega": 2}}).trial_id("data")
-    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).trial_id(
-        "data"
-    )
+    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).trial_id("data")
 
 
 def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> None:
@@ -67,9 +69,7 @@ def test_terms_keep_two_samples_of_a_micro_batch() -> None:
     recipe = {"batch_size": 4, "accumulation": 4}
     assert configuration(recipe=recipe).recipe.micro_batch == 1
     (fault,) = faults_of({"recipe": recipe, "terms": {"conr": {}}})
-    assert (
-        "recipe.accumulation must leave two samples in a micro-batch: terms compare pairs" in fault
-    )
+    assert "recipe.accumulation must leave two samples in a micro-batch: terms compare pairs" in fault
 
 
 def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:
@@ -91,18 +91,10 @@ def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
             "recipe": {"epochs": "ten"},
         }
     )
-    assert any(
-        f"loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}" in text
-        for text in faults
-    )
-    assert any(
-        f"terms.comr: unknown key, got 'comr'; known: {', '.join(sorted(TERMS))}" in text
-        for text in faults
-    )
+    assert any(f"loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}" in text for text in faults)
+    assert any(f"terms.comr: unknown key, got 'comr'; known: {', '.join(sorted(TERMS))}" in text for text in faults)
     assert any("did you mean 'conr'" in text for text in faults)
-    assert any(
-        "terms.conr.omga: unknown key, got 'omga'" in text and "omega" in text for text in faults
-    )
+    assert any("terms.conr.omga: unknown key, got 'omga'" in text and "omega" in text for text in faults)
     assert any("terms.conr.tau: should be greater than 0, got -1.0" in text for text in faults)
     assert any("recipe.epochs: should be a valid integer, got 'ten'" in text for text in faults)
     assert len(faults) == 5
@@ -139,9 +131,7 @@ ACCON = {"accon": {}}
     ],
     ids=["no terms", "no regression", "no regression to retrain", "smoothing for nothing"],
 )
-def test_a_scheme_with_a_stage_that_trains_nothing_is_refused(
-    settings: dict[str, Any], rule: str
-) -> None:
+def test_a_scheme_with_a_stage_that_trains_nothing_is_refused(settings: dict[str, Any], rule: str) -> None:
     (fault,) = faults_of(settings)
     assert rule in fault
 
@@ -185,8 +175,4 @@ def test_dotted_paths_lead_to_leaves() -> None:
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
-    assert (
-        canonical_json({"b": 1, "a": [1, 2]})
-        == canonical_json({"a": [1, 2], "b": 1})
-        == '{"a":[1,2],"b":1}'
-    )
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'

@@ -15,9 +15,9 @@ import yaml
 from dirtune.cli import main
 from dirtune.data.stream import read_directly
 from dirtune.errors import InputError
-from dirtune.storage import Storage, without_keys
+from dirtune.io.storage import Storage, without_keys
 from dirtune.training.trial import TrialJob, TrialRun
-from dirtune.tuning.planning import claimed
+from dirtune.tuning.plan.plan import claimed
 from tests.data.s3server import s3_server
 from tests.training.conftest import configuration, data_root, toy
 from tests.training.runs import finish
@@ -30,12 +30,16 @@ SECRETS = {
     "AWS_SESSION_TOKEN": "planted-session-token",
     "RAY_AUTH_TOKEN": "planted-ray-token",
     "HF_TOKEN": "planted-hub-token",
-}  # fmt: skip
+}
 IN_URL = "planted+secret+of+the+url"
 STUDY = {
-    "name": "tiny", "question": "?", "reference": "vanilla", "seeds": [0], "arms": {"vanilla": {}},
+    "name": "tiny",
+    "question": "?",
+    "reference": "vanilla",
+    "seeds": [0],
+    "arms": {"vanilla": {}},
     "base": {"data": {"name": "toy"}, "recipe": {"epochs": 1}, "model": {"encoder": {"name": "mlp"}}},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +52,12 @@ def server() -> Iterator[str]:
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """What is in the bucket at the end, by name; the keys of the environment are planted."""
     client = boto3.client(
-        "s3", endpoint_url=f"http://{server}", region_name="us-east-1",
-        aws_access_key_id=KEY, aws_secret_access_key=IN_URL,
-    )  # fmt: skip
+        "s3",
+        endpoint_url=f"http://{server}",
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=IN_URL,
+    )
     client.create_bucket(Bucket=BUCKET)
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -76,7 +83,7 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    results = f"s3://{KEY}:{IN_URL}@{BUCKET}?region=us-east-1&scheme=http&endpoint_override={server}"  # fmt: skip
+    results = f"s3://{KEY}:{IN_URL}@{BUCKET}?region=us-east-1&scheme=http&endpoint_override={server}"
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump(STUDY))
     sweep_without_ray(study, data_root, results)
@@ -84,13 +91,22 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
     said = [
         called(capsys, monkeypatch, *words, "--results", results)
         for words in (
-            ("status", "tiny"), ("status", "none"), ("table", "tiny"), ("table", "none"),
-            ("report", "tiny"), ("plot", "tiny"), ("query", "from trials"), ("query", "from nothing"),
-            ("stop", "tiny"), ("stop", "none"), ("resume", "none", "--data", str(data_root)),
-            ("doctor",), ("plan", str(study), "--data", str(data_root)),
+            ("status", "tiny"),
+            ("status", "none"),
+            ("table", "tiny"),
+            ("table", "none"),
+            ("report", "tiny"),
+            ("plot", "tiny"),
+            ("query", "from trials"),
+            ("query", "from nothing"),
+            ("stop", "tiny"),
+            ("stop", "none"),
+            ("resume", "none", "--data", str(data_root)),
+            ("doctor",),
+            ("plan", str(study), "--data", str(data_root)),
             ("submit", str(study), "--address", "http://127.0.0.1:9", "--data", str(data_root)),
         )
-    ]  # fmt: skip
+    ]
     codes = [code for code, _ in said]
     assert codes == [0, 2, 0, 2, 0, 0, 0, 2, 2, 2, 2, 0, 0, 2], said
     assert any("s3://results?region" in text for _, text in said)
@@ -107,15 +123,15 @@ def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     config = claim.study.arms[0].config
     resident = read_directly(Storage.at(data), claim.manifest, torch.device("cpu"))
     job = TrialJob(
-        study="tiny", arm="vanilla", config=config,
+        study="tiny",
+        arm="vanilla",
+        config=config,
         trial_id=config.trial_id(claim.manifest.fingerprint),
-    )  # fmt: skip
+    )
     assert finish(TrialRun(job, resident, claim.folder)).status == "complete"
 
 
-def called(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[object, str]:
+def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[object, str]:
     """Exit code and output of a command of this process."""
     monkeypatch.setattr(sys, "argv", ["dirtune", *words])
     with pytest.raises(SystemExit) as ended:
@@ -129,11 +145,15 @@ def called(
     [
         ("s3://key:se/cr+et@bucket/path?region=x", "s3://bucket/path?region=x"),
         ("s3://key@bucket/path", "s3://bucket/path"),
-        ("no usable location (Cannot parse URI: 's3://key:secret@b')", "no usable location (Cannot parse URI: 's3://b')"),
-        ("s3://bucket/a@b", "s3://bucket/a@b"), ("/local/a:b@c", "/local/a:b@c"),
+        (
+            "no usable location (Cannot parse URI: 's3://key:secret@b')",
+            "no usable location (Cannot parse URI: 's3://b')",
+        ),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("/local/a:b@c", "/local/a:b@c"),
         ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
     ],
-)  # fmt: skip
+)
 def test_keys_are_taken_out_of_urls(text: str, shown: str) -> None:
     assert without_keys(text) == shown
 

@@ -26,8 +26,10 @@ def _embedded(n=23, dim=4, seed=0, **changes):
     labels = drawn.random(n) * 12  # beyond the range, where target angles stop at 180 degrees
     given = {
         "representations": drawn.normal(size=(n, dim)) * drawn.random((n, 1)),
-        "labels": labels, "bins": labels.astype(np.int64), "label_range": RANGE,
-    }  # fmt: skip
+        "labels": labels,
+        "bins": labels.astype(np.int64),
+        "label_range": RANGE,
+    }
     return Embedded(**{**given, **changes})
 
 
@@ -72,9 +74,7 @@ def test_every_diagnostic_equals_plain_loops(entries, label_dim, monkeypatch):
 def test_float32_representations_are_evaluated_in_float64():
     embedded = _embedded()
     rounded = embedded.representations.astype(np.float32)
-    assert _values(_embedded(representations=rounded)) == _values(
-        _embedded(representations=rounded.astype(np.float64))
-    )
+    assert _values(_embedded(representations=rounded)) == _values(_embedded(representations=rounded.astype(np.float64)))
 
 
 def test_the_length_of_a_representation_has_no_effect():
@@ -89,9 +89,7 @@ def test_a_half_circle_in_the_order_of_the_labels_is_what_accon_aims_at():
     angles = np.pi * labels / RANGE
     half_circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     bins = labels.astype(np.int64)
-    values = _values(
-        Embedded(representations=half_circle, labels=labels, bins=bins, label_range=RANGE)
-    )
+    values = _values(Embedded(representations=half_circle, labels=labels, bins=bins, label_range=RANGE))
     assert values["angle_deviation"] == pytest.approx(0, abs=1e-5)
     assert values["cosine_correlation"] < -0.95
     assert values["tolerance"] == pytest.approx(1 - values["alignment"] / 2, abs=1e-12)
@@ -99,9 +97,7 @@ def test_a_half_circle_in_the_order_of_the_labels_is_what_accon_aims_at():
 
 def test_a_row_without_length_is_perpendicular_to_every_other():
     rows = np.array([[3.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    embedded = Embedded(
-        representations=rows, labels=np.zeros(3), bins=np.zeros(3, dtype=np.int64), label_range=1.0
-    )
+    embedded = Embedded(representations=rows, labels=np.zeros(3), bins=np.zeros(3, dtype=np.int64), label_range=1.0)
     values = _values(embedded)
     assert values["tolerance"] == pytest.approx(1 / 3)
     assert values["alignment"] == pytest.approx((1 + 0 + 1) / 3)
@@ -144,7 +140,7 @@ def _far_and_cosine(rows, labels):
     return zip(
         *((abs(labels[i] - labels[j]), -2 * np.sin((angles[i] - angles[j]) / 2) ** 2) for i, j in pairs),
         strict=True,
-    )  # fmt: skip
+    )
 
 
 def test_a_representation_that_is_not_finite_gives_nan():

@@ -40,7 +40,7 @@ def test_an_input_error_is_a_value_error_and_a_failure_is_not() -> None:
 
 
 def test_errors_travel_between_processes_with_all_they_carry() -> None:
-    faults = (Fault(where="f", key="k", rule="unknown", got="x", known=("y",)), Fault(where="g", rule="r"))  # fmt: skip
+    faults = (Fault(where="f", key="k", rule="unknown", got="x", known=("y",)), Fault(where="g", rule="r"))
     error = pickle.loads(pickle.dumps(InputError(faults)))
     assert type(error) is InputError
     assert error.faults == faults

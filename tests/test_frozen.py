@@ -147,10 +147,8 @@ def test_lists_fill_tuples_and_whole_numbers_fill_floats() -> None:
         ({"pages": [{}, {"rows": "x"}]}, "pages.1.rows: should be a valid integer, got 'x'"),
         ({"sizes": {"big": {"rows": "x"}}}, "sizes.big.rows: should be a valid integer, got 'x'"),
     ],
-)  # fmt: skip
-def test_a_value_of_another_kind_is_refused_with_key_rule_and_value(
-    settings: dict[str, Any], message: str
-) -> None:
+)
+def test_a_value_of_another_kind_is_refused_with_key_rule_and_value(settings: dict[str, Any], message: str) -> None:
     assert fault_of(**settings) == f"d.yaml: {message}"
 
 
@@ -169,9 +167,7 @@ def test_an_unknown_key_is_refused_with_the_keys_that_its_place_knows(
     settings: dict[str, Any], key: str, known: str
 ) -> None:
     got = key.rpartition(".")[2]
-    assert f"d.yaml: {key}: unknown key, got {got!r}; known: {known} (did you mean" in fault_of(
-        **settings
-    )
+    assert f"d.yaml: {key}: unknown key, got {got!r}; known: {known} (did you mean" in fault_of(**settings)
 
 
 def test_the_member_of_a_union_is_chosen_by_its_tag_alone() -> None:
@@ -188,8 +184,10 @@ def test_the_member_of_a_union_is_chosen_by_its_tag_alone() -> None:
 def test_every_fault_is_found_at_once_below_its_prefix() -> None:
     faults = faults_of({"sise": 1, "shape": {"name": "box", "width": "w"}}, prefix="base.drawing")
     assert [fault.partition(": ")[2].partition(":")[0] for fault in sorted(faults)] == [
-        "base.drawing.shape.width", "base.drawing.sise", "base.drawing.title",
-    ]  # fmt: skip
+        "base.drawing.shape.width",
+        "base.drawing.sise",
+        "base.drawing.title",
+    ]
     assert "d.yaml: base.drawing.title: is missing" in faults
 
 

@@ -15,11 +15,23 @@ from dirtune.cli import app
 
 # The parameter of the call that says what the verb's `--data` or `--results` says.
 CALLS = {
-    "ingest": "root", "inspect": "root", "train": "results", "plan": "results", "sweep": "results",
-    "resume": "results", "status": "results", "query": "root", "table": "root", "plot": "root",
-    "compact": "results", "report": "root", "tensorboard": "results", "stop": "results",
-    "doctor": "results", "submit": "results",
-}  # fmt: skip
+    "ingest": "root",
+    "inspect": "root",
+    "train": "results",
+    "plan": "results",
+    "sweep": "results",
+    "resume": "results",
+    "status": "results",
+    "query": "root",
+    "table": "root",
+    "plot": "root",
+    "compact": "results",
+    "report": "root",
+    "tensorboard": "results",
+    "stop": "results",
+    "doctor": "results",
+    "submit": "results",
+}
 
 
 def test_every_verb_of_the_command_line_is_a_call_of_the_same_name() -> None:
@@ -29,9 +41,7 @@ def test_every_verb_of_the_command_line_is_a_call_of_the_same_name() -> None:
 
 
 @pytest.mark.parametrize(("name", "root"), CALLS.items())
-def test_a_call_is_a_function_that_takes_its_root_and_says_what_it_does(
-    name: str, root: str
-) -> None:
+def test_a_call_is_a_function_that_takes_its_root_and_says_what_it_does(name: str, root: str) -> None:
     call = getattr(dirtune, name)
     assert inspect.isfunction(call)
     assert root in inspect.signature(call).parameters
@@ -56,10 +66,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_imports_nothing_else_of_it() -> None:
-    script = (
-        "import sys, dirtune; print(sorted(n for n in sys.modules if n.startswith('dirtune.')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    script = "import sys, dirtune; print(sorted(n for n in sys.modules if n.startswith('dirtune.')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,28 +12,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the bottom to the top: a module imports only from its own layer and those before it.
-LAYERS = [
-    "errors", "interrupts", "surroundings", "randomness", "yamlfile", "storage", "plaincolumns", "frozen",
-    "manifest", "reweighting", "batch", "losses", "models", "metrics", "diagnostics", "results",
-    "recipe", "config", "presets", "data", "training", "tuning", "cluster", "display", "sweepview",
-    "arguments", "cli",
-]  # fmt: skip
-WITHOUT_TORCH_AND_RAY = [
-    "errors",
-    "interrupts",
-    "surroundings",
-    "randomness",
-    "yamlfile",
-    "storage",
-    "plaincolumns",
-    "frozen",
-    "manifest",
-    "reweighting",
-    "metrics",
-    "diagnostics",
-    "results",
+# Floors from the bottom to the top: a module imports only from its own floor and those below it.
+# A package whose subpackages are on several floors is listed by subpackage.
+FLOORS = [
+    "errors process randomness frozen",
+    "io",
+    "manifest reweighting batch metrics diagnostics",
+    "losses models results",
+    "recipe config presets",
+    "study",
+    "data",
+    "training",
+    "tuning",
+    "cluster",
+    "cli",
 ]
+LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
+WITHOUT_TORCH_AND_RAY = "errors process randomness io frozen manifest reweighting metrics diagnostics results".split()
 HEAVY = {"torch", "torchvision", "ray", "optuna"}
 # Optuna, which brings in neither torch nor Ray, computes importances; it is imported when they are asked for.
 MAY_ASK_OPTUNA = "results/statistics/importance.py"
@@ -59,11 +54,7 @@ def imports_of(path: Path, *, type_checking: bool = False) -> Iterator[str]:
 def _nodes(node: ast.AST, type_checking: bool) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
-        if (
-            isinstance(child, ast.If)
-            and ast.unparse(child.test) == "TYPE_CHECKING"
-            and not type_checking
-        ):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING" and not type_checking:
             continue
         yield from _nodes(child, type_checking)
 
@@ -76,14 +67,12 @@ def test_imports_point_down(path: Path) -> None:
     assert own in LAYERS, f"{path} belongs to no layer"
     for name in imports_of(path, type_checking=True):
         if name.startswith("dirtune."):
-            assert LAYERS.index(name.split(".")[1]) <= LAYERS.index(own), f"{own} imports {name}"
+            assert LAYERS[name.split(".")[1]] <= LAYERS[own], f"{own} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_library_never_imports_a_pipeline(path: Path) -> None:
-    assert not [
-        name for name in imports_of(path) if name.split(".")[0] in {"pipelines", "search_spaces"}
-    ]
+    assert not [name for name in imports_of(path) if name.split(".")[0] in {"pipelines", "search_spaces"}]
 
 
 def test_the_lower_layers_and_the_results_know_neither_torch_nor_ray() -> None:
@@ -104,15 +93,11 @@ def test_losses_models_and_the_loop_know_no_ray() -> None:
 @pytest.mark.parametrize("verb", ["table", "query", "status", "plot", "compact", "report", "stop"])
 def test_reading_results_loads_neither_torch_nor_ray(verb: str) -> None:
     script = f"import sys, dirtune; dirtune.{verb}; print(sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_verb_needs_it() -> None:
     script = f"import sys, dirtune.cli; print(sorted(({HEAVY!r} | {{'pandas', 'pyarrow'}}) & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -43,7 +43,7 @@ def test_a_label_of_one_dimension_is_its_own_axis() -> None:
         ({"high": 2.0}, "low and high must enclose the ranges"),
         ({"num_bins": 11}, "num_bins must be the product"),
     ],
-)  # fmt: skip
+)
 def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
     whole = LabelSpec.grid("gaze", "rad", (PITCH, YAW)).model_dump(mode="json")
     parts = (

@@ -41,16 +41,8 @@ def test_every_requirement_has_a_tested_version() -> None:
 
 
 def test_ignored_paths_are_anchored() -> None:
-    lines = [
-        line
-        for line in (ROOT / ".gitignore").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
-    loose = [
-        line
-        for line in lines
-        if not line.startswith("/") and line not in {"__pycache__/", "*.egg-info/"}
-    ]
+    lines = [line for line in (ROOT / ".gitignore").read_text().splitlines() if line and not line.startswith("#")]
+    loose = [line for line in lines if not line.startswith("/") and line not in {"__pycache__/", "*.egg-info/"}]
     assert not loose, "an unanchored line such as data/ would hide dirtune/data"
 
 
@@ -82,12 +74,8 @@ def test_functions_and_files_stay_small() -> None:
         assert len(text.splitlines()) <= 400, f"{path} is too long"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = (
-                    node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
-                )
-                lengths[f"{path.name}:{node.name}"] = (
-                    (node.body[-1].end_lineno or 0) - body[0].lineno + 1
-                )
+                body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                lengths[f"{path.name}:{node.name}"] = (node.body[-1].end_lineno or 0) - body[0].lineno + 1
     assert max(lengths.values()) <= 60, max(lengths, key=lambda name: lengths[name])
     ordered = sorted(lengths.values())
     assert ordered[len(ordered) // 2] <= 8

@@ -8,21 +8,17 @@ import pytest
 
 from dirtune.config import TrialConfig, leaf, merged
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.map_views import MAP_AUGMENTATIONS
+from dirtune.data.dense_views import MAP_AUGMENTATIONS
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.presets import ANY, Preset, expanded, methods, recipes
-from dirtune.tuning.study import resolve
+from dirtune.study.resolve import resolve
 
 NEEDS_A_TERM = {"two_stage": {"terms": {"accon": {}}, "model": {"projection_dim": 8}}}
 
 
 def _settings(presets: dict[str, Preset]) -> list[Any]:
-    return [
-        pytest.param(name, data, id=f"{name}-{data}")
-        for name, preset in presets.items()
-        for data in preset.data
-    ]
+    return [pytest.param(name, data, id=f"{name}-{data}") for name, preset in presets.items() for data in preset.data]
 
 
 def _config(data: str, overlay: dict[str, Any]) -> TrialConfig:
@@ -57,7 +53,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def test_settings_of_ones_own_win_over_those_of_a_preset() -> None:
-    overlay = {"recipe": {"name": "dir", "epochs": 3}, "methods": ["conr"], "terms": {"conr": {"tau": 0.5}}}  # fmt: skip
+    overlay = {"recipe": {"name": "dir", "epochs": 3}, "methods": ["conr"], "terms": {"conr": {"tau": 0.5}}}
     config = _config("agedb", overlay)
     assert (config.recipe.epochs, config.recipe.batch_size) == (3, 256)
     assert (config.terms.conr.tau, config.terms.conr.beta) == (0.5, 4.0)
@@ -95,17 +91,18 @@ def test_a_recipe_without_settings_for_the_data_set_names_those_that_have() -> N
 
 def _study(**changes: Any) -> dict[str, Any]:
     return {
-        "name": "crossed", "question": "Recipe or method?", "seeds": [0], "reference": "vanilla dir",
+        "name": "crossed",
+        "question": "Recipe or method?",
+        "seeds": [0],
+        "reference": "vanilla dir",
         "base": {"data": {"name": "digits"}, "model": {"projection_dim": 16, "encoder": {"name": "cnn"}}},
         "arms": {"vanilla": {}, "conr": {"methods": ["conr"]}},
         **changes,
-    }  # fmt: skip
+    }
 
 
 def test_a_study_crosses_methods_with_recipes() -> None:
-    study = resolve(
-        _study(axes={"recipe": ["dir", "conr"]}, reference='vanilla recipe="dir"'), where="s"
-    )
+    study = resolve(_study(axes={"recipe": ["dir", "conr"]}, reference='vanilla recipe="dir"'), where="s")
     found = {arm.name: arm.config for arm in study.arms}
     assert len(found) == 4
     assert {config.recipe.name for config in found.values()} == {"dir", "conr"}
@@ -116,9 +113,7 @@ def test_a_study_crosses_methods_with_recipes() -> None:
 
 
 def test_what_is_wrong_with_presets_stands_beside_the_other_faults_of_a_study() -> None:
-    raw = _study(
-        reference="vanilla", arms={"vanilla": {}, "a": {"methods": ["nope"]}, "b": {"alpha": -1}}
-    )
+    raw = _study(reference="vanilla", arms={"vanilla": {}, "a": {"methods": ["nope"]}, "b": {"alpha": -1}})
     with pytest.raises(InputError) as caught:
         resolve(raw, where="s.yaml")
     keys = {fault.key for fault in caught.value.faults}

@@ -14,7 +14,7 @@ import yaml
 
 from dirtune import cli
 from dirtune.batch import TermInputs
-from dirtune.tuning.study import resolve
+from dirtune.study.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -35,9 +35,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [
-        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
-    ]
+    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     return [line for line in lines if line]
 
 
@@ -121,9 +119,22 @@ def test_every_command_runs_in_the_order_of_the_readme(
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
-        "ingest", "inspect", "plan", "sweep", "status", "resume", "train", "table", "plot", "query", "list", "compact", "report", "tensorboard",
+        "ingest",
+        "inspect",
+        "plan",
+        "sweep",
+        "status",
+        "resume",
+        "train",
+        "table",
+        "plot",
+        "query",
+        "list",
+        "compact",
+        "report",
+        "tensorboard",
         "doctor",
-    }  # fmt: skip
+    }
     for arguments in verbs:
         monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -144,21 +155,23 @@ def test_the_study_of_the_readme_resolves() -> None:
 
 def test_the_loss_of_the_readme_is_a_term(tmp_path: Path) -> None:
     (source,) = blocks("python")
-    file = (
-        tmp_path / "spread.py"
-    )  # pydantic reads the source again, for the documentation of the fields
+    file = tmp_path / "spread.py"  # pydantic reads the source again, for the documentation of the fields
     file.write_text(source.replace("from __future__ import annotations\n", ""))
     namespace: dict[str, object] = {"__name__": "readme"}
     exec(compile(file.read_text(), file, "exec"), namespace)
     spread = namespace["Spread"](weight=0.5)  # type: ignore[operator]
-    z = torch.nn.functional.normalize(
-        torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), dim=-1
-    )
+    z = torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
     bins = torch.tensor([0, 0, 1, 1, 2, 2])
     inputs = TermInputs(
-        representations=z, labels=bins.float(), label_bins=bins, predictions=bins.float(),
-        weights=torch.ones(6), samples=torch.arange(6), num_views=1, label_range=2.0,
-    )  # fmt: skip
+        representations=z,
+        labels=bins.float(),
+        label_bins=bins,
+        predictions=bins.float(),
+        weights=torch.ones(6),
+        samples=torch.arange(6),
+        num_views=1,
+        label_range=2.0,
+    )
     pairs = [(i, j) for i in range(6) for j in range(6) if bins[i] != bins[j]]
     expected = sum(float(z[i] @ z[j]) for i, j in pairs) / len(pairs)
     assert float(spread(inputs)) == pytest.approx(expected, abs=1e-6)

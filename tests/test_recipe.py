@@ -14,9 +14,7 @@ from dirtune.recipe import Cosine, Recipe, Steps
 
 def test_schedules_follow_their_formulas() -> None:
     steps = Steps(milestones=(2, 4), factor_per_step=0.1)
-    assert [steps.factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01, 0.01]
-    )
+    assert [steps.factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert Cosine().factor(1, 10) == 1.0
     assert Cosine().factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
@@ -36,30 +34,28 @@ def test_half_a_micro_batch_divides_the_batch_and_has_the_least_samples_at_least
         assert found == Recipe(batch_size=batch_size, accumulation=expected, epochs=3)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "accumulation", "micro"), [(12, 1, 12), (12, 4, 3), (5, 5, 1)]
-)
-def test_a_batch_is_cut_into_equal_micro_batches(
-    batch_size: int, accumulation: int, micro: int
-) -> None:
+@pytest.mark.parametrize(("batch_size", "accumulation", "micro"), [(12, 1, 12), (12, 4, 3), (5, 5, 1)])
+def test_a_batch_is_cut_into_equal_micro_batches(batch_size: int, accumulation: int, micro: int) -> None:
     assert Recipe(batch_size=batch_size, accumulation=accumulation).micro_batch == micro
 
 
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"batch_size": 10, "accumulation": 4},
-         "recipe: batch_size must be a multiple of accumulation; they are 10 and 4"),
-        ({"batch_size": 2, "accumulation": 4},
-         "recipe: batch_size must be a multiple of accumulation; they are 2 and 4"),
+        (
+            {"batch_size": 10, "accumulation": 4},
+            "recipe: batch_size must be a multiple of accumulation; they are 10 and 4",
+        ),
+        (
+            {"batch_size": 2, "accumulation": 4},
+            "recipe: batch_size must be a multiple of accumulation; they are 2 and 4",
+        ),
         ({"accumulation": 0}, "recipe.accumulation: should be greater than or equal to 1, got 0"),
         ({"precision": "float16"}, "recipe.precision: should be 'float32', 'bf16' or 'fp16', got 'float16'"),
         ({"compile": "inductor"}, "recipe.compile: should be a valid boolean, got 'inductor'"),
     ],
-)  # fmt: skip
-def test_what_no_recipe_can_say_is_refused_in_one_sentence(
-    settings: dict[str, Any], rule: str
-) -> None:
+)
+def test_what_no_recipe_can_say_is_refused_in_one_sentence(settings: dict[str, Any], rule: str) -> None:
     with pytest.raises(InputError) as caught:
         read(Recipe, settings, where="study.yaml", prefix="recipe")
     (fault,) = caught.value.faults

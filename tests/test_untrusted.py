@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dirtune import yamlfile
+from dirtune.io import yamlfile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,16 +17,30 @@ PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "json
 LOADERS = {"load", "loads", "Unpickler", "open"}
 BUILT_IN = {"eval", "exec", "compile", "__import__"}
 NEVER = {
-    "read_pickle", "unsafe_load", "full_load", "load_all", "unsafe_load_all", "popen", "system",
-    "run_path", "run_module", "exec_module", "unpack_archive", "getoutput", "getstatusoutput",
-}  # fmt: skip
+    "read_pickle",
+    "unsafe_load",
+    "full_load",
+    "load_all",
+    "unsafe_load_all",
+    "popen",
+    "system",
+    "run_path",
+    "run_module",
+    "exec_module",
+    "unpack_archive",
+    "getoutput",
+    "getstatusoutput",
+}
 
 # Whoever adds a line here says why what is loaded there is nobody else's.
 ALLOWED = {
-    ("dirtune/tuning/tune_run.py", "cloudpickle.loads"): "an error that the driver's own Tune wrote, in a temporary "
+    (
+        "dirtune/tuning/execution/tune_run.py",
+        "cloudpickle.loads",
+    ): "an error that the driver's own Tune wrote, in a temporary "
     "folder of the driver that nobody else can open; it came from a worker of this sweep, as all that Ray carries",
-    ("dirtune/yamlfile.py", "yaml.load"): "with a loader that is a SafeLoader; see below",
-}  # fmt: skip
+    ("dirtune/io/yamlfile.py", "yaml.load"): "with a loader that is a SafeLoader; see below",
+}
 
 
 def sources() -> list[Path]:
@@ -85,22 +99,37 @@ def test_what_is_allowed_is_there_once() -> None:
 def test_studies_and_manifests_are_read_by_a_safe_loader() -> None:
     assert issubclass(yamlfile._Loader, yaml.SafeLoader)
     text = "name: !!python/object/apply:os.getcwd []"
-    with pytest.raises(ValueError, match=r"where:1: not readable as YAML \(could not determine a constructor"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"where:1: not readable as YAML \(could not determine a constructor"):
         yamlfile.parse_yaml(text, where="where")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "import pickle; pickle.load(f)", "from ray import cloudpickle; cloudpickle.loads(b)",
-        "from pickle import loads", "import pickle as p\nfrom pickle import Unpickler",
-        "torch.load(f)", "torch.load(f, weights_only=False)", "torch.load(f, weights_only=ask)",
-        "np.load(f)", "np.load(f, allow_pickle=True)", "open_it(f, allow_pickle=True)",
-        "pd.read_pickle(f)", "yaml.load(t, Loader=L)", "yaml.unsafe_load(t)", "torch.hub.load(r)",
-        "eval(t)", "exec(t)", "__import__(t)", "os.system(t)", "subprocess.run(t, shell=True)",
-        "SentenceTransformer(n, trust_remote_code=True)", "frame.query(t)", "shutil.unpack_archive(f)",
+        "import pickle; pickle.load(f)",
+        "from ray import cloudpickle; cloudpickle.loads(b)",
+        "from pickle import loads",
+        "import pickle as p\nfrom pickle import Unpickler",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "torch.load(f, weights_only=ask)",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "open_it(f, allow_pickle=True)",
+        "pd.read_pickle(f)",
+        "yaml.load(t, Loader=L)",
+        "yaml.unsafe_load(t)",
+        "torch.hub.load(r)",
+        "eval(t)",
+        "exec(t)",
+        "__import__(t)",
+        "os.system(t)",
+        "subprocess.run(t, shell=True)",
+        "SentenceTransformer(n, trust_remote_code=True)",
+        "frame.query(t)",
+        "shutil.unpack_archive(f)",
     ],
-)  # fmt: skip
+)
 def test_the_law_sees_it(text: str) -> None:
     assert [*code_from_data(text)]
 
@@ -108,9 +137,15 @@ def test_the_law_sees_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "model.eval()", "json.loads(t)", "torch.load(f, weights_only=True)", "yaml.safe_load(t)",
-        "np.load(f, allow_pickle=False)", "subprocess.run([t])", "re.compile(t)", "query(t)",
+        "model.eval()",
+        "json.loads(t)",
+        "torch.load(f, weights_only=True)",
+        "yaml.safe_load(t)",
+        "np.load(f, allow_pickle=False)",
+        "subprocess.run([t])",
+        "re.compile(t)",
+        "query(t)",
     ],
-)  # fmt: skip
+)
 def test_the_law_lets_it_pass(text: str) -> None:
     assert not [*code_from_data(text)]

@@ -17,7 +17,7 @@ __all__ = ["app", "cluster", "main", "making", "reading"]
 def main() -> None:
     """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
     from dirtune.errors import InputError
-    from dirtune.storage import without_keys
+    from dirtune.io.storage import without_keys
 
     try:
         app()

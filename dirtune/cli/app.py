@@ -8,20 +8,19 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    name="dirtune", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="dirtune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Ablation sweeps for deep imbalanced regression.",
-)  # fmt: skip
+)
 
-DataRoot = Annotated[
-    str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")
-]
+DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
 ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
 Expect = Annotated[
     str | None,
-    typer.Option(
-        help="cluster.yaml, as `ray up` reads it: nodes that its autoscaler may start are counted, too."
-    ),
+    typer.Option(help="cluster.yaml, as `ray up` reads it: nodes that its autoscaler may start are counted, too."),
 ]
 SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
 
@@ -30,9 +29,7 @@ def show(*things: Any) -> None:
     """Print texts and tables, as wide as the terminal."""
     screen = console()
     for thing in things:
-        screen.print(
-            thing, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(thing, str)
-        )
+        screen.print(thing, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(thing, str))
 
 
 def console() -> Any:

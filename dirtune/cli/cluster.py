@@ -20,28 +20,22 @@ def doctor(
             "default: RAY_ADDRESS, else this machine alone."
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Root of the data sets, which every node must see.")
-    ] = None,
-    results: Annotated[
-        str | None, typer.Option(help="Root of the results: every node writes and reads there.")
-    ] = None,
-    dirtune: Annotated[
-        str | None, typer.Option(help="The version of dirtune that must be there.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Root of the data sets, which every node must see.")] = None,
+    results: Annotated[str | None, typer.Option(help="Root of the results: every node writes and reads there.")] = None,
+    dirtune: Annotated[str | None, typer.Option(help="The version of dirtune that must be there.")] = None,
     python: Python = "python",
     installed: Installed = False,
 ) -> None:
     """Look whether this machine or a cluster is fit for a sweep, and say what to do; exit code 1 if something must be done."""
-    from dirtune.cluster.observation import has_problem
+    from dirtune.cluster.checks import has_problem
 
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None and address.startswith(("http://", "https://")):
         words = [] if dirtune is None else ["--dirtune", dirtune]
         roots = {"--data": data, "--results": results}
         run_there(address, "doctor", *words, roots=roots, python=python, installed=installed)
+    from dirtune.cli.display import observations_table
     from dirtune.cluster.doctor import doctor as call
-    from dirtune.display import observations_table
 
     found = call(address, data=data, results=results, dirtune=dirtune)
     show(observations_table(found))
@@ -54,14 +48,10 @@ def submit(
     address: Annotated[str, typer.Option(help="Of the cluster's jobs: http://host:8265.")],
     data: Annotated[
         str,
-        typer.Option(
-            help="Root of the data sets as every node reaches it: a URL or absolute path."
-        ),
+        typer.Option(help="Root of the data sets as every node reaches it: a URL or absolute path."),
     ],
     results: Annotated[str, typer.Option(help="Root of the results, likewise.")],
-    no_follow: Annotated[
-        bool, typer.Option("--no-follow", help="Return as soon as the job is sent.")
-    ] = False,
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="Return as soon as the job is sent.")] = False,
     python: Python = "python",
     installed: Installed = False,
     expect: Expect = None,

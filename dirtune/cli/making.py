@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dirtune.arguments import assignments, check_device, trial_settings
 from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, console, show
+from dirtune.cli.arguments import assignments, check_device, trial_settings
 from dirtune.cli.remote import JobsAddress, Python, run_there
 
 if TYPE_CHECKING:
@@ -21,23 +21,17 @@ if TYPE_CHECKING:
 @app.command()
 def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
-    raw: Annotated[
-        Path | None, typer.Option(help="The raw file, or the folder of the raw files.")
-    ] = None,
+    raw: Annotated[Path | None, typer.Option(help="The raw file, or the folder of the raw files.")] = None,
     data: DataRoot = "data",
-    download: Annotated[
-        bool, typer.Option("--download", help="Bring the raw files into the folder first.")
-    ] = False,
+    download: Annotated[bool, typer.Option("--download", help="Bring the raw files into the folder first.")] = False,
     sentence_model: Annotated[
         str | None, typer.Option(help="sts_b, text_pairs: model for frozen sentence features.")
     ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")
-    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")] = None,
 ) -> None:
     """Write a data set as sharded Parquet with a manifest."""
     from dirtune.data.ingest import ingest as call
-    from dirtune.storage import Storage
+    from dirtune.io.storage import Storage
 
     options = assignments(option or [], "--option")
     if sentence_model is not None:
@@ -51,9 +45,7 @@ def ingest(
 def inspect(
     name: Annotated[str, typer.Argument(help="An ingested data set.")],
     data: DataRoot = "data",
-    shot_rule: Annotated[
-        str | None, typer.Option(help="A shot rule of the set's manifest.")
-    ] = None,
+    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the set's manifest.")] = None,
     bins: Annotated[bool, typer.Option("--bins", help="Count every label bin, too.")] = False,
     figure: Annotated[
         Path | None, typer.Option(help="A .png, .pdf or .svg file: histograms, density, samples.")
@@ -74,40 +66,39 @@ def inspect(
 
 @app.command()
 def train(
-    file: Annotated[
-        Path | None, typer.Argument(help="A YAML file with a trial configuration.")
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="Take the configuration of an arm of this study.")
-    ] = None,
-    arm: Annotated[
-        str | None, typer.Option(help="The arm; default: the study's reference.")
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
+    study: Annotated[str | None, typer.Option(help="Take the configuration of an arm of this study.")] = None,
+    arm: Annotated[str | None, typer.Option(help="The arm; default: the study's reference.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16."
-        ),
+        typer.Option("--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16."),
     ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    representations: Annotated[
-        int, typer.Option(help="Test samples whose representations are kept.", min=0)
-    ] = 0,
+    representations: Annotated[int, typer.Option(help="Test samples whose representations are kept.", min=0)] = 0,
 ) -> None:
     """Run one trial, from a file, from an arm of a study, or from settings alone."""
-    from dirtune.display import train_with_bar, trained_text
+    from dirtune.cli.display import train_with_bar, trained_text
     from dirtune.training.train import train as call
 
     check_device(device)
     settings = assignments(set_ or [], "--set")
     config, where = trial_settings(file, study, arm, seed, settings)
     with train_with_bar(console()) as on_epoch:
-        result = call(config, data=data, results=results, arm=arm or "train", threads=threads,
-                      device=device, representations=representations, on_epoch=on_epoch, where=where)  # fmt: skip
+        result = call(
+            config,
+            data=data,
+            results=results,
+            arm=arm or "train",
+            threads=threads,
+            device=device,
+            representations=representations,
+            on_epoch=on_epoch,
+            where=where,
+        )
     show(trained_text(result))
     raise typer.Exit(1 if result.status == "failed" else 0)
 
@@ -124,15 +115,14 @@ def plan(
         bool,
         typer.Option(
             "--liveness",
-            help="Train one batch of every arm and tuned setting, and name what changes nothing; "
-            "then exit code 1.",
+            help="Train one batch of every arm and tuned setting, and name what changes nothing; then exit code 1.",
         ),
     ] = False,
     expect: Expect = None,
 ) -> None:
     """Show what a study would run, how long it takes and whether a GPU is shared by too many, by recorded trials; run nothing."""
-    from dirtune.display import findings_table, plan_table
-    from dirtune.tuning.planning import plan as call
+    from dirtune.cli.display import findings_table, plan_table
+    from dirtune.tuning.plan.plan import plan as call
 
     found = call(study, data=data, results=results, probe=probe, liveness=liveness, expect=expect)
     show(plan_table(found))
@@ -177,9 +167,7 @@ def resume(
     results: ResultsRoot = "results",
     retry: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."
-        ),
+        typer.Option(help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."),
     ] = None,
     fuse: Fuse = None,
     expect: Expect = None,
@@ -200,7 +188,7 @@ def stop(
     """Ask a running sweep to finish the epoch of every trial, write everything, and end; from wherever its results are in reach."""
     if address is not None:
         run_there(address, "stop", study, roots={"--results": results}, python=python)
-    from dirtune.tuning.stop import stop as call
+    from dirtune.tuning.folder.stop_request import stop as call
 
     who = call(study, results=results)
     show(f"asked {who} to end; `dirtune resume {study}` goes on from there")
@@ -216,25 +204,21 @@ def status(
     """Show how far a sweep is, also while it runs or after it has died; from wherever its results are in reach."""
     if address is not None:
         run_there(address, "status", study, roots={"--results": results}, python=python)
-    from dirtune.display import status_table
-    from dirtune.results.status import status as call
+    from dirtune.cli.display import status_table
+    from dirtune.results.analysis.status import status as call
 
     show(status_table(call(study, results=results)))
 
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[
-        str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")
-    ] = None,
+    kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None,
+    name: Annotated[str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")] = None,
 ) -> None:
     """List what a study can name, or show one name in detail."""
-    from dirtune.display import catalogue_table, entry_table
+    from dirtune.cli.catalogue import catalogue, entry
+    from dirtune.cli.display import catalogue_table, entry_table
     from dirtune.errors import Fault, InputError
-    from dirtune.tuning.catalogue import catalogue, entry
 
     if kind is not None and name is not None:
         show(entry_table(entry(kind, name)))
@@ -248,8 +232,8 @@ def list_(
 
 def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
     """Run a sweep in view; exit code 1 if trials are left, and a signal's own (130, 143) if it has ended the sweep."""
-    from dirtune.display import summary_text
-    from dirtune.sweepview import SweepView
+    from dirtune.cli.display import summary_text
+    from dirtune.cli.sweep_view import SweepView
 
     try:
         with SweepView(console()) as view:

@@ -20,9 +20,7 @@ Python = Annotated[
 ]
 Installed = Annotated[
     bool,
-    typer.Option(
-        "--installed", help="Use the dirtune that is installed there, not the one of here."
-    ),
+    typer.Option("--installed", help="Use the dirtune that is installed there, not the one of here."),
 ]
 JobsAddress = Annotated[
     str | None,

@@ -1,7 +1,7 @@
 """`dirtune doctor`: is this machine, or every node of a cluster, fit for a sweep?
 
 One small task pinned to each node measures it and tries the roots; it asks for no CPU, so that it runs beside a sweep.
-What was found is judged in `dirtune.cluster.judgement`, without Ray.
+What was found is judged in `dirtune.cluster.assessment`, without Ray.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import torch
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dirtune.cluster.judgement import Member, judged
+from dirtune.cluster.assessment import Member, judged
+from dirtune.cluster.checks import Observation, named
 from dirtune.cluster.machine import Machine, measured
-from dirtune.cluster.observation import Observation, named
 from dirtune.cluster.roots import Answer, Probe, answer, data_root, probing, results_root
-from dirtune.data.joining import authentication, joined
-from dirtune.storage import Storage
-from dirtune.tuning.nodes import Node
+from dirtune.data.connect import authentication, joined
+from dirtune.io.storage import Storage
+from dirtune.tuning.plan.capacity import Node
 
 ANSWER_SECONDS = 120.0
 """Longest wait for all nodes: a node's first task unpacks the job's files and imports torch."""
@@ -64,9 +64,7 @@ def doctor(
         InputError: there is no cluster at the address, or it refuses this process.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    roots = Probe.of(
-        None if data is None else Storage.at(data), None if results is None else Storage.at(results)
-    )
+    roots = Probe.of(None if data is None else Storage.at(data), None if results is None else Storage.at(results))
     with contextlib.ExitStack() as stack:
         if address is not None:
             stack.enter_context(joined(address))
@@ -75,9 +73,7 @@ def doctor(
         return tuple(_observations(found, roots, own_fault, dirtune))
 
 
-def _observations(
-    found: Found, roots: Probe, own_fault: str | None, dirtune: str | None
-) -> Iterator[Observation]:
+def _observations(found: Found, roots: Probe, own_fault: str | None, dirtune: str | None) -> Iterator[Observation]:
     yield _address()
     if found.silent:
         yield unanswered(found.silent)
@@ -113,7 +109,9 @@ def access(address: str, mode: str) -> Observation:
     value = f"{address}, authentication {mode}"
     if mode == "token" or address.startswith(LOOPBACK):
         return Observation(subject="cluster", value=value)
-    advice = "start every node, and this command, with RAY_AUTH_MODE=token: without it whoever reaches the ports runs code"
+    advice = (
+        "start every node, and this command, with RAY_AUTH_MODE=token: without it whoever reaches the ports runs code"
+    )
     return Observation(subject="cluster", value=value, state="warning", advice=advice)
 
 
@@ -128,16 +126,17 @@ def _of_this_machine(roots: Probe) -> Found:
     machine = measured(tempfile.gettempdir())
     return Found(
         members=(Member(name=name, node=node, machine=machine),),
-        answers={"this": answer(roots, "this")}, names={"this": name}, silent={},
-    )  # fmt: skip
+        answers={"this": answer(roots, "this")},
+        names={"this": name},
+        silent={},
+    )
 
 
 def _of_cluster(roots: Probe) -> Found:
     alive = [node for node in ray.nodes() if node["Alive"]]
     names = names_of(alive)
     asked = {
-        node["NodeID"]: _on(node["NodeID"], _examined).remote(roots, node["NodeID"], _session(node))
-        for node in alive
+        node["NodeID"]: _on(node["NodeID"], _examined).remote(roots, node["NodeID"], _session(node)) for node in alive
     }
     answers, members, silent = {}, [], {}
     until = time.monotonic() + ANSWER_SECONDS

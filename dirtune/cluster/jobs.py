@@ -23,9 +23,9 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from dirtune.data.joining import check_token, reach, token_refusal
+from dirtune.data.connect import check_token, reach, token_refusal
 from dirtune.errors import Fault, InputError
-from dirtune.surroundings import environment
+from dirtune.process import set_environment
 from dirtune.training.provenance import code_version
 
 PACKAGES = ("dirtune", "pipelines", "search_spaces")
@@ -33,9 +33,10 @@ LOOK_SECONDS = 1.0
 STOPPED = 143
 """The exit code of a job that was stopped: Ray ends it by SIGTERM."""
 _TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
-)  # fmt: skip
+)
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -117,7 +118,7 @@ def connect(address: str) -> JobSubmissionClient:
     for name in _TALKATIVE:  # of packing, sending and closing, at a level of their own
         logging.getLogger(name).setLevel(logging.WARNING)
     # Ray's client would prefer these variables to the address it is given.
-    with _refused(address), environment(dict.fromkeys(_OTHER_ADDRESSES)):
+    with _refused(address), set_environment(dict.fromkeys(_OTHER_ADDRESSES)):
         client = JobSubmissionClient(address)
     # Asked for when the client was made; the public `get_version` tells that of the interface only.
     there = client._server_ray_version
@@ -139,9 +140,7 @@ def pack(folder: Path, files: Mapping[str, str], *, with_sources: bool) -> None:
     # By it `importlib.metadata` finds a package that nobody has installed, with this checkout's version.
     about = folder / "dirtune-0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: dirtune\nVersion: {code_version()}\n"
-    )
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dirtune\nVersion: {code_version()}\n")
 
 
 async def _tail(job: Job, write: Callable[[str], None]) -> None:
@@ -158,9 +157,7 @@ def _refused(address: str) -> Iterator[None]:
         is_missing = "Authentication required" in str(error)  # else what was shown is wrong
         raise InputError(Fault(where=address, rule=token_refusal(is_missing=is_missing))) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        said = str(error).strip().splitlines() or [
-            type(error).__name__
-        ]  # perhaps the server's traceback
+        said = str(error).strip().splitlines() or [type(error).__name__]  # perhaps the server's traceback
         rule = f"does not answer as the jobs of a Ray cluster do ({said[-1]})"
         raise InputError(Fault(where=address, rule=rule)) from None
 

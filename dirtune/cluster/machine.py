@@ -40,11 +40,14 @@ class Machine:
 def measured(session: str | Path) -> Machine:
     """This machine; `session` is a folder on the disk that Ray writes to."""
     return Machine(
-        versions=_versions(), cuda=torch.version.cuda,
-        gpus=gpus_of_driver(), collectives=_collectives(),
-        shared_memory=space(SHARED_MEMORY), disk=space(Path(session)) or Space(0, 0),
+        versions=_versions(),
+        cuda=torch.version.cuda,
+        gpus=gpus_of_driver(),
+        collectives=_collectives(),
+        shared_memory=space(SHARED_MEMORY),
+        disk=space(Path(session)) or Space(0, 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    )  # fmt: skip
+    )
 
 
 def gpus_of_driver(folder: Path = DRIVER) -> int:
@@ -62,9 +65,7 @@ def space(folder: Path) -> Space | None:
 
 def _versions() -> dict[str, str]:
     packages = {"dirtune": "dirtune", "Ray": "ray", "torch": "torch"}
-    return {"Python": platform.python_version()} | {
-        name: _version(package) for name, package in packages.items()
-    }
+    return {"Python": platform.python_version()} | {name: _version(package) for name, package in packages.items()}
 
 
 def _version(package: str) -> str:

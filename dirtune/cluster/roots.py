@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirtune.cluster.observation import Observation, by_value, named
+from dirtune.cluster.checks import Observation, by_value, named
 from dirtune.data.store import list_datasets
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 
 DRIVER = "driver"
 UNSEEN = "does not see what the driver has written"
@@ -86,15 +86,11 @@ def results_root(
         return Observation(subject="results root", value=value)
     reasons = "; ".join(dict.fromkeys(fault for fault in faults.values() if fault))
     value = f"{root.path()}: {own_fault or f'{named(wrong)} {reasons}'}"
-    advice = (
-        "use a URL, such as s3://bucket/results, or a path that every node mounts and may write to"
-    )
+    advice = "use a URL, such as s3://bucket/results, or a path that every node mounts and may write to"
     return Observation(subject="results root", value=value, state="problem", advice=advice)
 
 
-def data_root(
-    probe: Probe, answers: Mapping[str, Answer], *, names: Mapping[str, str]
-) -> Observation:
+def data_root(probe: Probe, answers: Mapping[str, Answer], *, names: Mapping[str, str]) -> Observation:
     """What is to be said of the data root: every node sees the data sets that the driver sees."""
     root, own = probe.data, _data_sets(probe.data)
     assert root is not None

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 from dirtune.cluster.jobs import Job, connect, send
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
-from dirtune.storage import Storage
-from dirtune.tuning.autoscaling import node_types, written
-from dirtune.tuning.files import StudyFile, find_study
-from dirtune.tuning.preflight import check, data_set_of
-from dirtune.tuning.secondary import check_secondary
-from dirtune.tuning.study import resolve
+from dirtune.study.files import StudyFile, find_study
+from dirtune.study.resolve import resolve
+from dirtune.tuning.plan.autoscaling import node_types, written
+from dirtune.tuning.plan.checks import check, data_set_of
+from dirtune.tuning.search.secondary import check_secondary
 
 STUDY, CLUSTER = "study.yaml", "cluster.yaml"
 
@@ -56,7 +56,7 @@ def submit(
         results: root of the results, likewise.
         python: the Python of the cluster, as the shell of its head finds it.
         installed: use the dirtune that is installed there; its version must be that of here.
-        expect: the cluster's file, which is sent along with its node types alone (`dirtune.tuning.autoscaling`).
+        expect: the cluster's file, which is sent along with its node types alone (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
         InputError: with everything that is wrong with the study and the roots, before anything is sent; or the cluster
@@ -71,10 +71,12 @@ def submit(
         raise InputError(faults)
     client = connect(destination.address)
     return send(
-        client, entrypoint(destination, data=data, results=results, expect=bool(types)),
-        address=destination.address, with_sources=not destination.installed,
+        client,
+        entrypoint(destination, data=data, results=results, expect=bool(types)),
+        address=destination.address,
+        with_sources=not destination.installed,
         files={STUDY: file.text()} | ({CLUSTER: written(types)} if types else {}),
-    )  # fmt: skip
+    )
 
 
 def run_there(destination: Destination, verb: str, *words: str, roots: Mapping[str, str]) -> Job:
@@ -88,9 +90,12 @@ def run_there(destination: Destination, verb: str, *words: str, roots: Mapping[s
     client = connect(destination.address)
     options = [part for pair in roots.items() for part in pair]
     return send(
-        client, command(destination, verb, *words, *options), address=destination.address, files={},
+        client,
+        command(destination, verb, *words, *options),
+        address=destination.address,
+        files={},
         with_sources=not destination.installed,
-    )  # fmt: skip
+    )
 
 
 def entrypoint(destination: Destination, *, data: str, results: str, expect: bool = False) -> str:
@@ -126,9 +131,7 @@ def _faults_of(file: StudyFile, data: str) -> Sequence[Fault]:
     """What is wrong with a study, by itself and, if they are in reach from here, with its data."""
     try:
         study = resolve(file.raw(), where=file.where)
-        with contextlib.suppress(
-            OSError
-        ):  # what the cluster reaches need not be in reach from here
+        with contextlib.suppress(OSError):  # what the cluster reaches need not be in reach from here
             root, name = Storage.at(data), data_set_of(study)
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)

@@ -113,17 +113,18 @@ def strong(images: Stored, draws: Draws) -> Images:
     grey; 3. hue turns the chroma plane of YIQ instead of HSV's hue; 4. colours are clipped to [0, 1] once, at the end, not
     after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or grey.
     """
-    cropped = to_float(
-        _resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5)
-    )
+    cropped = to_float(_resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
     matrices, offsets = _colours(cropped, draws)
     recoloured = torch.baddbmm(offsets, matrices, cropped.flatten(2))
     return recoloured.clamp_(0.0, 1.0).view_as(cropped)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "light": light, "none": none, "shift": shift, "strong": strong,
-}  # fmt: skip
+    "light": light,
+    "none": none,
+    "shift": shift,
+    "strong": strong,
+}
 
 
 def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0) -> Stored:
@@ -135,10 +136,7 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
         for image, (y, x) in zip(F.pad(images, (padding,) * 4), corners, strict=True)
     ]
     mirrored = draws.choices(mirror) if mirror else [False] * len(windows)
-    cropped = [
-        window.flip(-1) if flips else window
-        for window, flips in zip(windows, mirrored, strict=True)
-    ]
+    cropped = [window.flip(-1) if flips else window for window, flips in zip(windows, mirrored, strict=True)]
     return torch.stack(cropped) if cropped else images
 
 

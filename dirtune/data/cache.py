@@ -44,9 +44,7 @@ class Split(ABC):
     label_bins: Int[Tensor, " rows"]
     exact_labels: NDArray[np.float64]  # as stored; `labels` is rounded to float32 for training
     groups: tuple[Rows, ...] | None = None  # of a set on disk: the rows of each row group
-    label_map: LabelMap | None = (
-        None  # of labels of pixels; `labels` are then the means of the samples
-    )
+    label_map: LabelMap | None = None  # of labels of pixels; `labels` are then the means of the samples
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -109,10 +107,13 @@ def cut_out(split: Split, rows: Rows) -> ResidentSplit:
     local = rows.to(split.labels.device)
     (inputs,) = split.read([rows])
     return ResidentSplit(
-        sample_ids=tuple(split.sample_ids[row] for row in rows.tolist()), inputs=inputs,
-        labels=split.labels[local], label_bins=split.label_bins[local],
-        exact_labels=split.exact_labels[rows.numpy()], label_map=split.label_map,
-    )  # fmt: skip
+        sample_ids=tuple(split.sample_ids[row] for row in rows.tolist()),
+        inputs=inputs,
+        labels=split.labels[local],
+        label_bins=split.label_bins[local],
+        exact_labels=split.exact_labels[rows.numpy()],
+        label_map=split.label_map,
+    )
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> Int[Tensor, " rows"]:
@@ -140,10 +141,7 @@ def windowed_order(
     stretches = one_by_one.split([sum(of_rank) for of_rank in zip(*sizes, strict=True)])
     mixed = [_mixed(stretch, window, generator) for stretch in stretches]
     # Rank by rank inside of each global batch, as `share` cuts it.
-    by_rank = [
-        rows.split(list(of_rank))
-        for rows, of_rank in zip(mixed, zip(*sizes, strict=True), strict=True)
-    ]
+    by_rank = [rows.split(list(of_rank)) for rows, of_rank in zip(mixed, zip(*sizes, strict=True), strict=True)]
     return torch.cat([part for step in zip(*by_rank, strict=True) for part in step])
 
 
@@ -196,16 +194,21 @@ def train_batches(
         rows = local[at].to(split.labels.device)
         yield Batch(
             views=make_views(
-                inputs, count=views.count, augmentation=views.augmentation,
-                stream=(seed, epoch, step), total=total,
+                inputs,
+                count=views.count,
+                augmentation=views.augmentation,
+                stream=(seed, epoch, step),
+                total=total,
                 rows=slice(parts[at].start - first, parts[at].stop - first),
                 label_map=split.label_map,
             ),
-            labels=split.labels[rows], label_bins=split.label_bins[rows],
-            weights=weights[rows], rows=rows,
+            labels=split.labels[rows],
+            label_bins=split.label_bins[rows],
+            weights=weights[rows],
+            rows=rows,
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,
-        )  # fmt: skip
+        )
 
 
 def share(total: int, rank: int, world: int) -> tuple[int, int]:

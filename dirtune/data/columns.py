@@ -34,9 +34,7 @@ Columns = dict[str, NDArray[Any]]
 _PIXELS_PER_BYTE = 8  # of a photograph as JPEG of quality 95
 
 
-def to_arrow(
-    batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: bool = False
-) -> pa.Table:
+def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: bool = False) -> pa.Table:
     """A batch as it is stored; columns that are no input are left out.
 
     Encoded images come as an array of bytes, one object per sample; everything else as numbers of the input's shape.
@@ -64,9 +62,7 @@ def _stored_labels(labels: NDArray[Any]) -> pa.Array:
     if values.ndim == 1:
         return pa.array(values, pa.float64())
     if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(
-            f"labels must have shape (samples,) or (samples, L >= 2), got {values.shape}"
-        )
+        raise ValueError(f"labels must have shape (samples,) or (samples, L >= 2), got {values.shape}")
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
@@ -104,9 +100,7 @@ def decoded(table: pa.Table, inputs: Mapping[str, InputSpec]) -> pa.Table:
     for name, spec in inputs.items():
         if _is_encoded(table.column(name)):
             at = table.column_names.index(name)
-            table = table.set_column(
-                at, name, _fixed_size_binary(_input(table.column(name), spec, name))
-            )
+            table = table.set_column(at, name, _fixed_size_binary(_input(table.column(name), spec, name)))
     return table
 
 
@@ -121,9 +115,7 @@ def to_numpy(data: pa.Table | pa.RecordBatch, inputs: Mapping[str, InputSpec]) -
         InputError: a stored image cannot be decoded.
     """
     return {
-        name: _input(data.column(name), inputs[name], name)
-        if name in inputs
-        else plain_values(data.column(name))
+        name: _input(data.column(name), inputs[name], name) if name in inputs else plain_values(data.column(name))
         for name in data.schema.names
     }
 
@@ -137,9 +129,7 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.concatenate([np.empty(0), *rows]).reshape(len(column), column.type.list_size)
 
 
-def as_stored(
-    column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str
-) -> list[bytes] | NDArray[Any]:
+def as_stored(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> list[bytes] | NDArray[Any]:
     """What the content hash is made of: the bytes of each encoded image, else the numbers."""
     return column.to_pylist() if _is_encoded(column) else _input(column, spec, name)
 

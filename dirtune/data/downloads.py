@@ -194,9 +194,7 @@ def _untar(archive: Path, target: Path) -> None:
         # The filter follows links to see where they end, which Pythons before 3.11.13 could be deceived about.
         if (member.issym() or member.islnk()) and _escapes(member.linkname):
             raise tarfile.LinkOutsideDestinationError(member, path)
-        return tarfile.data_filter(
-            member, path
-        )  # refuses devices, and drops owners and set-id bits
+        return tarfile.data_filter(member, path)  # refuses devices, and drops owners and set-id bits
 
     with tarfile.open(archive) as content:
         content.extractall(target, filter=inside)
@@ -212,8 +210,6 @@ def _move_into(folder: Path, aside: Path, archive: Path) -> None:
     present = [entry.name for entry in entries if (folder / entry.name).exists()]
     if present:
         rule = "not unpacked, because this is here already; move it away"
-        raise InputError(
-            Fault(where=str(archive), rule=rule, got=str(folder / name)) for name in present
-        )
+        raise InputError(Fault(where=str(archive), rule=rule, got=str(folder / name)) for name in present)
     for entry in entries:
         entry.replace(folder / entry.name)

@@ -2,7 +2,7 @@
 
 What is shown comes from an `Inspection` and from `dirtune.data.samples`, which have the logic; the draw functions have
 none. Counts stand on a logarithmic axis: on a linear one the few-shot bins, which this field is about, are invisible.
-Regions are told apart by tint and by name. Nothing uses pyplot (see `dirtune.results.plots`).
+Regions are told apart by tint and by name. Nothing uses pyplot (see `dirtune.results.figures`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from dirtune.data.inspection import REGIONS, Inspection
 from dirtune.data.samples import RegionSamples, sample_images
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec
-from dirtune.results.plots import FILE_TYPES, PAGE, STYLE
-from dirtune.storage import Storage
+from dirtune.results.figures import FILE_TYPES, PAGE, STYLE
 
 TINTS = {"many": "#BFDCEC", "medium": "#EFEFEF", "few": "#FAE3B4"}  # Okabe and Ito's, lightened
 BARS, DENSITY = "#6E6E6E", "#B22B00"
@@ -90,9 +90,7 @@ def _draw_histograms(part: FigureBase, seen: Inspection) -> None:
         axes.stairs(info.bin_counts, edges, baseline=_LOWEST, fill=True, color=BARS)
         if split == "train" and seen.density is not None:
             centres = (edges[:-1] + edges[1:]) / 2
-            axes.plot(
-                centres, seen.density, color=DENSITY, linewidth=1.2, label="effective density"
-            )
+            axes.plot(centres, seen.density, color=DENSITY, linewidth=1.2, label="effective density")
         axes.set_yscale("log")
         _as_plain_numbers(axes.yaxis)
         axes.set_ylim(_LOWEST, 2 * max(info.bin_counts))
@@ -128,17 +126,25 @@ def _draw_maps(part: FigureBase, seen: Inspection) -> None:
     codes = np.select([seen.regions == region for region in REGIONS], range(len(REGIONS)))
     colors = ListedColormap([TINTS[region] for region in REGIONS])
     panels[0].imshow(
-        codes.reshape(shape), cmap=colors, norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3),
-        extent=extent, origin="lower", aspect="auto",
-    )  # fmt: skip
+        codes.reshape(shape),
+        cmap=colors,
+        norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3),
+        extent=extent,
+        origin="lower",
+        aspect="auto",
+    )
     panels[0].set_title("shot regions", fontsize=8)
     tallest = max(max(info.bin_counts) for info in splits.values())
     for axes, (split, info) in zip(panels[1:], splits.items(), strict=True):
         counts = np.ma.masked_equal(np.reshape(info.bin_counts, shape), 0)
         drawn = axes.imshow(
-            counts, cmap="cividis", norm=LogNorm(1, max(tallest, 2)),
-            extent=extent, origin="lower", aspect="auto",
-        )  # fmt: skip
+            counts,
+            cmap="cividis",
+            norm=LogNorm(1, max(tallest, 2)),
+            extent=extent,
+            origin="lower",
+            aspect="auto",
+        )
         axes.set_title(f"{split}: {info.rows:,}", fontsize=8)
     bar = part.colorbar(drawn, ax=panels, label="samples per bin")
     _as_plain_numbers(bar.ax.yaxis)
@@ -160,14 +166,18 @@ def _draw_samples(part: FigureBase, samples: Sequence[RegionSamples], label: Lab
         for axes in row:
             axes.set_axis_off()
         for axes, image, value in zip(row, found.images, found.labels, strict=False):
-            axes.imshow(
-                image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
-            )
+            axes.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_title(_value_text(value), fontsize=6, pad=2)
         row[0].text(
-            -0.25, 0.5, found.region, transform=row[0].transAxes, rotation=90, ha="right", va="center",
+            -0.25,
+            0.5,
+            found.region,
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
             bbox={"facecolor": TINTS[found.region], "linewidth": 0},
-        )  # fmt: skip
+        )
 
 
 def _value_text(value: NDArray[np.float64]) -> str:
@@ -182,13 +192,9 @@ def _caption(seen: Inspection, samples: Sequence[RegionSamples]) -> str:
     ]
     if seen.density is not None:
         width = "" if lds.kernel == "triang" else f", sigma {lds.sigma:g}"
-        parts.append(
-            f"Effective density: training counts smoothed over {lds.size} bins ({lds.kernel}{width})."
-        )
+        parts.append(f"Effective density: training counts smoothed over {lds.size} bins ({lds.kernel}{width}).")
     if samples:
-        parts.append(
-            f"Images: drawn from training, {manifest.label.name} [{manifest.label.unit}] above."
-        )
+        parts.append(f"Images: drawn from training, {manifest.label.name} [{manifest.label.unit}] above.")
     elif seen.image_input is None:
         parts.append(NO_IMAGES)
     return " ".join(parts)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
-from dirtune.storage import Storage
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

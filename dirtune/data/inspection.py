@@ -19,11 +19,11 @@ from dirtune.data.inspection_text import as_text
 from dirtune.data.splits import identify
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.reweighting import LDS, Reweighting, Scheme
 from dirtune.reweighting.density import shot_regions
 from dirtune.reweighting.lds import kernel_window, smoothed_counts
-from dirtune.storage import Storage
 
 REGIONS = ("many", "medium", "few")
 _SCHEMES: tuple[Scheme, ...] = ("none", "inverse", "sqrt_inverse")
@@ -64,9 +64,7 @@ class Inspection:
     shot_rule: str
     regions: NDArray[np.str_]  # shot region of each label bin
     lds: LDS
-    density: (
-        NDArray[np.float64] | None
-    )  # `effective_density`; none for labels of several dimensions
+    density: NDArray[np.float64] | None  # `effective_density`; none for labels of several dimensions
     weights: tuple[WeightSummary, ...]
     notes: tuple[str, ...]
     """Which published split it is or looks like, and what was found at ingest, such as leaks."""
@@ -91,12 +89,14 @@ class Inspection:
         splits = self.manifest.splits.items()
         return [
             BinRow(
-                bin=index, edges=edges, region=str(self.regions[index]),
+                bin=index,
+                edges=edges,
+                region=str(self.regions[index]),
                 samples={split: info.bin_counts[index] for split, info in splits},
                 density=None if self.density is None else float(self.density[index]),
             )
             for index, edges in enumerate(_edges(self.manifest.label))
-        ]  # fmt: skip
+        ]
 
     def text(self, *, bins: bool = False) -> str:
         """For people: what the set is, counts by region, the histogram, weights, notes; `bins` adds a line per bin."""
@@ -106,9 +106,7 @@ class Inspection:
         return self.text()
 
 
-def inspect(
-    name: str, *, root: str | Path, shot_rule: str | None = None, lds: LDS = _SMOOTHING
-) -> Inspection:
+def inspect(name: str, *, root: str | Path, shot_rule: str | None = None, lds: LDS = _SMOOTHING) -> Inspection:
     """An ingested data set with its label bins sorted into shot regions.
 
     Args:
@@ -122,9 +120,7 @@ def inspect(
     return inspection_of(read_manifest(Storage.at(root), name), shot_rule=shot_rule, lds=lds)
 
 
-def inspection_of(
-    manifest: Manifest, *, shot_rule: str | None = None, lds: LDS = _SMOOTHING
-) -> Inspection:
+def inspection_of(manifest: Manifest, *, shot_rule: str | None = None, lds: LDS = _SMOOTHING) -> Inspection:
     """The same of a manifest.
 
     Raises:
@@ -138,12 +134,14 @@ def inspection_of(
     counts = np.asarray(manifest.train_counts, dtype=np.int64)
     smoothing = None if manifest.label.components else lds  # LDS is made for one dimension
     return Inspection(
-        manifest=manifest, shot_rule=rule, lds=lds,
+        manifest=manifest,
+        shot_rule=rule,
+        lds=lds,
         regions=shot_regions(counts, manifest.shot_rules[rule]),
         density=None if smoothing is None else effective_density(counts, smoothing),
         weights=weight_summaries(counts, smoothing),
         notes=tuple(dict.fromkeys([*_identity(manifest), *manifest.notes])),
-    )  # fmt: skip
+    )
 
 
 def effective_density(train_counts: ArrayLike, lds: LDS) -> NDArray[np.float64]:
@@ -172,9 +170,13 @@ def _weight_summary(counts: NDArray[np.int64], scheme: Scheme, lds: LDS | None) 
     taken = weights[counts > 0]
     total = float(counts @ weights)
     return WeightSummary(
-        scheme=scheme, smoothed=lds is not None, min=float(taken.min()), max=float(taken.max()),
-        mean=total / int(counts.sum()), effective_samples=total**2 / float(counts @ weights**2),
-    )  # fmt: skip
+        scheme=scheme,
+        smoothed=lds is not None,
+        min=float(taken.min()),
+        max=float(taken.max()),
+        mean=total / int(counts.sum()),
+        effective_samples=total**2 / float(counts @ weights**2),
+    )
 
 
 def _identity(manifest: Manifest) -> Iterator[str]:
@@ -189,5 +191,5 @@ def _edges(label: LabelSpec) -> Iterator[tuple[tuple[float, float], ...]]:
     steps = [
         [(axis.low + at * axis.bin_width, axis.low + (at + 1) * axis.bin_width) for at in range(axis.num_bins)]
         for axis in label.axes
-    ]  # fmt: skip
+    ]
     return product(*steps)

@@ -48,11 +48,15 @@ def limited(data: ResidentData, fraction: float) -> ResidentData:
 def _part(whole: Split, kept: Rows) -> Part:
     on_device = kept.to(whole.labels.device)
     return Part(
-        whole=whole, kept=kept, sample_ids=tuple(whole.sample_ids[row] for row in kept.tolist()),
-        labels=whole.labels[on_device], label_bins=whole.label_bins[on_device],
-        exact_labels=whole.exact_labels[kept.numpy()], label_map=whole.label_map,
+        whole=whole,
+        kept=kept,
+        sample_ids=tuple(whole.sample_ids[row] for row in kept.tolist()),
+        labels=whole.labels[on_device],
+        label_bins=whole.label_bins[on_device],
+        exact_labels=whole.exact_labels[kept.numpy()],
+        label_map=whole.label_map,
         groups=None if whole.groups is None else _groups_of(whole.groups, kept, len(whole)),
-    )  # fmt: skip
+    )
 
 
 def _groups_of(groups: tuple[Rows, ...], kept: Rows, rows: int) -> tuple[Int[Tensor, " rows"], ...]:

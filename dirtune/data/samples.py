@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dirtune.data.inspection import REGIONS, Inspection
 from dirtune.data.store import decode, split_files
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,11 @@ def _of_region(region: str, table: pa.Table, seen: Inspection) -> RegionSamples:
     labels, sample_ids = arrays["label"], arrays["sample_id"].astype(str)
     order = np.lexsort((sample_ids, labels.reshape(len(labels), -1)[:, 0]))  # by label, then by id
     return RegionSamples(
-        region=region, sample_ids=tuple(sample_ids[order].tolist()), labels=labels[order],
+        region=region,
+        sample_ids=tuple(sample_ids[order].tolist()),
+        labels=labels[order],
         images=arrays[str(seen.image_input)][order],
-    )  # fmt: skip
+    )
 
 
 def _read(

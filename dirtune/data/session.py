@@ -1,6 +1,6 @@
 """A Ray session for as long as it is needed: the one that is there, or a quiet local one of our own.
 
-A cluster at `RAY_ADDRESS` is joined by `dirtune.data.joining`, so that a wrong token, another version or a dead address is one
+A cluster at `RAY_ADDRESS` is joined by `dirtune.data.connect`, so that a wrong token, another version or a dead address is one
 sentence within seconds. A session of our own has no dashboard, hence no port that takes jobs. Its other ports, which Ray 2.60
 opens on all interfaces, ask for a token that Ray makes (in `~/.ray/auth_token`), unless `RAY_AUTH_MODE` says otherwise.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from dirtune.errors import Fault, InputError
-from dirtune.surroundings import environment, silent
+from dirtune.process import set_environment, silence_loggers
 
 IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
@@ -27,7 +27,7 @@ def ray_session() -> Iterator[None]:
     """
     # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why. The errors
     # of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
-    with silent("ray.data"), environment({IGNORED: "1"}), _session():
+    with silence_loggers("ray.data"), set_environment({IGNORED: "1"}), _session():
         yield
 
 
@@ -39,7 +39,7 @@ def _session() -> AbstractContextManager[None]:
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return _of_our_own()
-    from dirtune.data.joining import joined
+    from dirtune.data.connect import joined
 
     return joined(address)
 

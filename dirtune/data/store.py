@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.census import check_rows, hash_of, read_back
 from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
+from dirtune.data.verify import check_rows, hash_of, read_back
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
-from dirtune.interrupts import noticed_interrupts
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.metrics import OWN_METRICS
-from dirtune.storage import Storage
+from dirtune.process import remember_interrupt
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -83,25 +83,29 @@ def write_dataset(
     if label.map is not None and (missing := set(label.map.columns) - inputs.keys()):
         raise ValueError(f"the label's maps {sorted(missing)} must be among the inputs")
     home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
-    with noticed_interrupts() as raise_if_interrupted, ExitStack() as at_the_end:
+    with remember_interrupt() as raise_if_interrupted, ExitStack() as at_the_end:
         at_the_end.callback(_remove_unnamed_versions, home)
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
-            files = _write_shards(
-                home, f"{version}/{split}", dataset, inputs, has_groups=group is not None
-            )
+            files = _write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
             rows[split] = read_back(home, split, files, inputs, label)
         check_rows(rows, label, where=name)
         manifest = Manifest(
-            name=name, inputs=dict(inputs), label=label,
-            shot_rules=dict(shot_rules), default_shot_rule=default_shot_rule,
+            name=name,
+            inputs=dict(inputs),
+            label=label,
+            shot_rules=dict(shot_rules),
+            default_shot_rule=default_shot_rule,
             splits={split: found.info(label) for split, found in rows.items()},
             content_hash=hash_of(each for found in rows.values() for each in found.contents),
             split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
-            metrics=tuple(metrics), group=group, source=dict(source), notes=tuple(notes),
-        )  # fmt: skip
+            metrics=tuple(metrics),
+            group=group,
+            source=dict(source),
+            notes=tuple(notes),
+        )
         raise_if_interrupted()
         _commit(home, version, manifest)
     return manifest
@@ -169,9 +173,7 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
     where = storage.path(f"{name}/{MANIFEST}")
     if not storage.exists(f"{name}/{MANIFEST}"):
         rule = f"data set is not ingested (`dirtune ingest {name}` does it)"
-        raise InputError(
-            Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage))
-        )
+        raise InputError(Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage)))
     try:
         raw = json.loads(storage.read(f"{name}/{MANIFEST}"))
     except ValueError as error:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decoded, decoded_size, plain_values
-from dirtune.data.residency import Residency, measured
+from dirtune.data.memory_budget import Residency, measured
 from dirtune.data.store import split_files
 from dirtune.data.streamed import (
     InMemory,
@@ -39,8 +39,8 @@ from dirtune.data.streamed import (
     taken_in,
 )
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
-from dirtune.storage import Storage
 
 STORE_SHARE = 0.5
 """A data set may take this share of a node's object store."""
@@ -51,9 +51,7 @@ ARRIVAL_SECONDS = 60.0
 """A worker reads from disk itself when for so long no block has come from the object store."""
 
 _IMAGES_PER_BATCH = 256  # as pixels, 224 x 224 in colour: 38 MB
-_SMALL = (
-    64 * 2**20
-)  # bytes of a split that every worker copies, because one tensor is cut faster than many chunks
+_SMALL = 64 * 2**20  # bytes of a split that every worker copies, because one tensor is cut faster than many chunks
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,7 @@ class Blocks:
     """A data set as all workers of a sweep are given it; plain enough to travel between processes."""
 
     storage: Storage
-    references: (
-        tuple[Any, ...] | None
-    )  # to Arrow tables in the object store; none: it is read from disk
+    references: tuple[Any, ...] | None  # to Arrow tables in the object store; none: it is read from disk
 
 
 def materialise(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
@@ -82,9 +78,11 @@ def materialise(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
     dataset = dataset.select_columns(["path", "sample_id", "label", *manifest.inputs])
     if _is_encoded(manifest) and _decoded_bytes(manifest) <= budget:
         dataset = dataset.map_batches(
-            _decoded_once, fn_kwargs={"inputs": dict(manifest.inputs)}, batch_format="pyarrow",
+            _decoded_once,
+            fn_kwargs={"inputs": dict(manifest.inputs)},
+            batch_format="pyarrow",
             batch_size=_IMAGES_PER_BATCH,
-        )  # fmt: skip
+        )
     return Blocks(storage, tuple(dataset.materialize().to_arrow_refs()))
 
 
@@ -121,9 +119,7 @@ def _decoded_once(table: pa.Table, inputs: dict[str, InputSpec]) -> pa.Table:
     return pixels.append_column(DECODES, pa.array(np.ones(table.num_rows, np.int8)))
 
 
-def fetch(
-    manifest: Manifest, blocks: Blocks, device: torch.device, residency: Residency | None = None
-) -> ResidentData:
+def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, residency: Residency | None = None) -> ResidentData:
     """The data set on this worker: on its device as far as its budget allows (none: measured here), else streamed.
 
     Raises:
@@ -179,14 +175,10 @@ def _in_memory(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str, _Sto
     """Blocks by split; a block may hold rows of several."""
     batches = [batch for table in tables for batch in table.to_batches()]
     chunks = InMemory({at: as_chunk(batch, manifest.inputs) for at, batch in enumerate(batches)})
-    split_of = {
-        _short(file): name for name, split in manifest.splits.items() for file in split.files
-    }
+    split_of = {_short(file): name for name, split in manifest.splits.items() for file in split.files}
     paths = [path for batch in batches for path in batch.column("path").to_pylist()]
     splits = np.array([split_of[_short(path)] for path in paths])
-    ids = np.concatenate(
-        [batch.column("sample_id").to_numpy(zero_copy_only=False) for batch in batches]
-    )
+    ids = np.concatenate([batch.column("sample_id").to_numpy(zero_copy_only=False) for batch in batches])
     labels = np.concatenate([plain_values(batch.column("label")) for batch in batches])
     places = np.concatenate([_places(at, batch.num_rows) for at, batch in enumerate(batches)])
     return {
@@ -227,18 +219,22 @@ def _split_on_disk(storage: Storage, manifest: Manifest, split: str) -> _Stored:
     return _Stored(chunks, np.concatenate(ids), np.concatenate(labels), np.concatenate(places))
 
 
-def _placed(
-    manifest: Manifest, stored: dict[str, _Stored], device: torch.device, budget: Residency
-) -> ResidentData:
+def _placed(manifest: Manifest, stored: dict[str, _Stored], device: torch.device, budget: Residency) -> ResidentData:
     """Take splits onto the device as long as the budget lasts, the smallest first; leave the others where they lie."""
     count, left = DecodeCount(), budget.device_bytes
     found = {
         name: streamed(
-            manifest, rows.chunks, rows.ids, rows.labels, rows.places,
-            device=device, threads=budget.threads, decoded=count,
+            manifest,
+            rows.chunks,
+            rows.ids,
+            rows.labels,
+            rows.places,
+            device=device,
+            threads=budget.threads,
+            decoded=count,
         )
         for name, rows in stored.items()
-    }  # fmt: skip
+    }
     splits: dict[str, Split] = dict(found)
     for name, split in sorted(found.items(), key=lambda item: item[1].decoded_bytes):
         if split.decoded_bytes <= (min(left, _SMALL) if split.is_shared else left):

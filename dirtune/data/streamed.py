@@ -28,10 +28,10 @@ from dirtune.data.cache import WINDOW_GROUPS, DecodeCount, ResidentSplit, Rows, 
 from dirtune.data.columns import decoded_size, to_numpy
 from dirtune.data.images import decode
 from dirtune.errors import Fault, InputError
+from dirtune.io.parquet_safety import check_plain
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
-from dirtune.plaincolumns import check_plain
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 
 Chunk = dict[str, Any]
 """Columns by input: an array of numbers, first dimension = rows, or the Arrow array of encoded images."""
@@ -163,9 +163,7 @@ def _column(rows: list[Any], spec: InputSpec, name: str) -> NDArray[Any]:
     return column
 
 
-def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
-) -> Iterator[Result]:
+def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int) -> Iterator[Result]:
     """`map` with the results in order, `depth` of them being made before they are asked for; no threads: plain `map`."""
     if not threads:
         yield from map(work, items)
@@ -192,9 +190,7 @@ def as_chunk(batch: pa.RecordBatch, specs: Mapping[str, InputSpec]) -> Chunk:
 
 
 @contextmanager
-def opened(
-    storage: Storage, file: str, metadata: pq.FileMetaData | None = None
-) -> Iterator[pq.ParquetFile]:
+def opened(storage: Storage, file: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
     """A shard, open for reading.
 
     Raises:
@@ -226,12 +222,18 @@ def streamed(
     exact, places = labels[order].astype(np.float64), places[order]
     return StreamedSplit(
         sample_ids=tuple(ids[order].tolist()),
-        labels=torch.from_numpy(exact).to(device, torch.float32), exact_labels=exact,
+        labels=torch.from_numpy(exact).to(device, torch.float32),
+        exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=_rows_by_chunk(places) if isinstance(chunks, OnDisk) else None,
         label_map=manifest.label.map,
-        specs=manifest.inputs, chunks=chunks, places=places, device=device, threads=threads, decoded=decoded,
-    )  # fmt: skip
+        specs=manifest.inputs,
+        chunks=chunks,
+        places=places,
+        device=device,
+        threads=threads,
+        decoded=decoded,
+    )
 
 
 def _rows_by_chunk(places: NDArray[np.int64]) -> tuple[Rows, ...]:

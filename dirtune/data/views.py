@@ -1,7 +1,7 @@
 """The views of a batch: how stored inputs become what an encoder sees, augmented in training and plain in evaluation.
 
 A generator is derived for each (seed, epoch, step, view), never from the arm: two arms with one seed see the same views.
-Where every pixel has a label, a view holds the labels too (`dirtune.data.map_views`).
+Where every pixel has a label, a view holds the labels too (`dirtune.data.dense_views`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dirtune.batch import Inputs
 from dirtune.data.augmentations import AUGMENTATIONS, Draws, to_float
-from dirtune.data.map_views import augmented_view, plain_map_view
+from dirtune.data.dense_views import augmented_view, plain_map_view
 from dirtune.manifest import LabelMap
 from dirtune.randomness import derive_seed
 
@@ -37,9 +37,7 @@ def make_views(
     """
     views = []
     for view in range(count):
-        generator = torch.Generator().manual_seed(
-            derive_seed(stream[0], "views", *stream[1:], view)
-        )
+        generator = torch.Generator().manual_seed(derive_seed(stream[0], "views", *stream[1:], view))
         device = next(iter(inputs.values())).device
         draws = Draws(generator, total, rows, device)
         if label_map is None:
@@ -51,9 +49,7 @@ def make_views(
 
 def _augmented(inputs: Inputs, augmentation: str, draws: Draws) -> Inputs:
     augment = AUGMENTATIONS[augmentation]
-    return {
-        name: augment(value, draws) if is_image(value) else value for name, value in inputs.items()
-    }
+    return {name: augment(value, draws) if is_image(value) else value for name, value in inputs.items()}
 
 
 def plain_view(inputs: Inputs, label_map: LabelMap | None = None) -> Inputs:

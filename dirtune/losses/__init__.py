@@ -27,14 +27,27 @@ from dirtune.losses.supcon import SupCon
 from dirtune.losses.tukey import Tukey
 
 LOSSES = {
-    "bmc": BMC, "bni": BNI, "focal_l1": FocalL1, "focal_mse": FocalMSE, "gai": GAI,
-    "huber": Huber, "l1": L1, "mse": MSE, "tukey": Tukey,
-}  # fmt: skip
+    "bmc": BMC,
+    "bni": BNI,
+    "focal_l1": FocalL1,
+    "focal_mse": FocalMSE,
+    "gai": GAI,
+    "huber": Huber,
+    "l1": L1,
+    "mse": MSE,
+    "tukey": Tukey,
+}
 TERMS = {
-    "accon": ACCon, "acconr": ACConR, "adasupcon": AdaSupCon, "conr": ConR,
-    "multi_similarity": MultiSimilarity, "ordinal_entropy": OrdinalEntropy, "ranksim": RankSim,
-    "rnc": RnC, "supcon": SupCon,
-}  # fmt: skip
+    "accon": ACCon,
+    "acconr": ACConR,
+    "adasupcon": AdaSupCon,
+    "conr": ConR,
+    "multi_similarity": MultiSimilarity,
+    "ordinal_entropy": OrdinalEntropy,
+    "ranksim": RankSim,
+    "rnc": RnC,
+    "supcon": SupCon,
+}
 
 
 class RegressionLoss(Protocol):

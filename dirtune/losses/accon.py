@@ -59,9 +59,7 @@ class ACCon(BinTerm):
     label_distance: LabelDistance = "l2"
     """Distance of labels of several dimensions; paper and code have but one."""
 
-    def at_temperature(
-        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
-    ) -> Float[Tensor, ""]:
+    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         return accon(
             inputs.representations,
             inputs.labels,
@@ -130,13 +128,9 @@ def accon(
 
     def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
         same = equal_bins(label_bins[anchors], label_bins)
-        angles = target_angles(
-            labels.to(z.dtype), label_range, anchors, label_distance=label_distance
-        )
+        angles = target_angles(labels.to(z.dtype), label_range, anchors, label_distance=label_distance)
         cosines = cosine_matrix(z[anchors], z)
-        repulsion = compensated_cosines(
-            cosines, angles, epsilon=epsilon, epsilon_at=epsilon_at
-        ).add_(shift)
+        repulsion = compensated_cosines(cosines, angles, epsilon=epsilon, epsilon_at=epsilon_at).add_(shift)
         logits = torch.where(same, cosines, repulsion) / taus[anchors, None]
         sums, counts = likelihoods_among_others(
             logits,
@@ -174,9 +168,7 @@ def target_angles(
         label_distance: of labels of several dimensions.
     """
     width = max(label_range, torch.finfo(labels.dtype).tiny)
-    distances = distance_matrix(
-        labels[anchors or slice(None)], labels, label_distance=label_distance
-    )
+    distances = distance_matrix(labels[anchors or slice(None)], labels, label_distance=label_distance)
     return distances.div_(width).clamp_(max=1.0).mul_(math.pi)
 
 

@@ -43,9 +43,7 @@ class ACConR(PairTerm):
     def weight(self) -> float:
         return self.gamma
 
-    def at_temperature(
-        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
-    ) -> Float[Tensor, ""]:
+    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         is_official = self.variant == "official"
         return acconr(
             inputs.representations,
@@ -105,15 +103,19 @@ def acconr(
     it back; (4) those of `conr`.
     """
     with full_precision(representations) as z:
-        labels, predictions, weights = (
-            values.detach().to(z.dtype) for values in (labels, predictions, weights)
-        )
+        labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
         def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
             positives, negatives, offsets = select_pairs(
-                anchors, labels, predictions, weights, omega=omega, push_power=push_power,
-                pushing=pushing, label_distance=label_distance,
-            )  # fmt: skip
+                anchors,
+                labels,
+                predictions,
+                weights,
+                omega=omega,
+                push_power=push_power,
+                pushing=pushing,
+                label_distance=label_distance,
+            )
             cosines, scales = cosine_matrix(z[anchors], z), taus[anchors, None]
             compensated = compensated_cosines(
                 (cosines / scales).clamp(-1.0, 1.0) if clamps_logits else cosines,
@@ -121,9 +123,7 @@ def acconr(
                 epsilon=epsilon,
             )
             logits = offsets.add_(torch.where(negatives, compensated, cosines) / scales)
-            losses = anchor_losses(
-                logits, positives, negatives, taus[anchors], denominator=denominator, rho=rho
-            )
+            losses = anchor_losses(logits, positives, negatives, taus[anchors], denominator=denominator, rho=rho)
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
         return sum_over_anchors(block, z, anchor_temperatures(tau, z)) / len(z)

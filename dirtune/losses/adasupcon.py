@@ -73,9 +73,7 @@ class AdaSupCon(Frozen):
             return midrank_distribution(labels.labels)
         if self.variant == "official":
             return midrank_distribution(labels.label_bins)
-        return accon_repo_distribution(
-            labels.label_bins, first_key=labels.spec.low / labels.spec.bin_width
-        )
+        return accon_repo_distribution(labels.label_bins, first_key=labels.spec.low / labels.spec.bin_width)
 
 
 class FittedAdaSupCon(nn.Module):

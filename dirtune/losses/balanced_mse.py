@@ -94,9 +94,7 @@ class BMC(_Noisy):
 class BalancedMSE(nn.Module):
     """One of the three formulas with its noise, and its label distribution as buffers, named as the formula's keywords."""
 
-    def __init__(
-        self, settings: _Noisy, formula: Callable[..., Tensor], prior: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, settings: _Noisy, formula: Callable[..., Tensor], prior: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.learning_rate = settings.sigma_learning_rate
         self.formula = formula

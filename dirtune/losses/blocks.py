@@ -53,10 +53,7 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: Block, size: int, *tensors: Tensor) -> Tensor:
         needed = ctx.needs_input_grad[2:]
-        leaves = [
-            tensor.detach().requires_grad_(need)
-            for tensor, need in zip(tensors, needed, strict=True)
-        ]
+        leaves = [tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, needed, strict=True)]
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         gradients = [torch.zeros_like(leaf) for leaf in wanted]
         total = tensors[0].new_zeros(())

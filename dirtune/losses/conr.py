@@ -70,9 +70,7 @@ class ConR(PairTerm):
     def weight(self) -> float:
         return self.beta
 
-    def at_temperature(
-        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
-    ) -> Float[Tensor, ""]:
+    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         is_official = self.variant == "official"
         return conr(
             inputs.representations,
@@ -137,21 +135,30 @@ def conr(
     (7) a temperature per anchor, and with `rho` the robust form, `robust_sums`, over the summands of `Z_i`.
     """
     with full_precision(representations) as z:
-        labels, predictions, weights = (
-            values.detach().to(z.dtype) for values in (labels, predictions, weights)
-        )
+        labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
         def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
             positives, negatives, offsets = select_pairs(
-                anchors, labels, predictions, weights, omega=omega, push_power=push_power,
-                pushing=pushing, label_distance=label_distance,
-            )  # fmt: skip
+                anchors,
+                labels,
+                predictions,
+                weights,
+                omega=omega,
+                push_power=push_power,
+                pushing=pushing,
+                label_distance=label_distance,
+            )
             # Dividing the anchors and adding to the offsets, not to the products, takes two pair matrices less.
             logits = offsets.add_(cosine_matrix(z[anchors] / taus[anchors, None], z))
             losses = anchor_losses(
-                logits, positives, negatives, taus[anchors], denominator=denominator,
-                counts_self=counts_self, rho=rho,
-            )  # fmt: skip
+                logits,
+                positives,
+                negatives,
+                taus[anchors],
+                denominator=denominator,
+                counts_self=counts_self,
+                rho=rho,
+            )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
         return sum_over_anchors(block, z, anchor_temperatures(tau, z)) / len(z)
@@ -167,9 +174,7 @@ def select_pairs(
     push_power: float,
     pushing: Pushing,
     label_distance: LabelDistance,
-) -> tuple[
-    Bool[Tensor, "anchors rows"], Bool[Tensor, "anchors rows"], Float[Tensor, "anchors rows"]
-]:
+) -> tuple[Bool[Tensor, "anchors rows"], Bool[Tensor, "anchors rows"], Float[Tensor, "anchors rows"]]:
     """The masks of `P_i` and of `N_i`, and what is added to a pair's logit: 0 in `P_i`, `log S_ij` in `N_i`.
 
     All other pairs, the anchor itself among them, get a huge negative number. A pushing weight of 0 gives minus infinity,

@@ -79,9 +79,7 @@ def _spread_within(residuals: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
     return mean
 
 
-def _spread_between(
-    centres: Float[Tensor, "labels dim"], values: Float[Tensor, " labels"]
-) -> Float[Tensor, ""]:
+def _spread_between(centres: Float[Tensor, "labels dim"], values: Float[Tensor, " labels"]) -> Float[Tensor, ""]:
     if len(values) < 2:
         return centres.new_zeros(())
     # One entry per pair: `labels^2 / 2` numbers, where differences would take `dim` times as many.

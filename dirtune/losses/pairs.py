@@ -103,17 +103,13 @@ def distance_matrix(
 def _gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "rows 3"]:
     """`(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, as MPIIGaze defines gaze (Zhang et al., CVPR 2015)."""
     if labels.shape[1] != 2:
-        raise ValueError(
-            f"label_distance 'angular' needs labels of 2 dimensions, pitch and yaw, got {labels.shape[1]}"
-        )
+        raise ValueError(f"label_distance 'angular' needs labels of 2 dimensions, pitch and yaw, got {labels.shape[1]}")
     pitch, yaw = labels.unbind(dim=1)
     flat = pitch.cos()
     return -torch.stack([flat * yaw.sin(), pitch.sin(), flat * yaw.cos()], dim=1)
 
 
-def _angles(
-    anchors: Float[Tensor, "anchors 3"], rows: Float[Tensor, "rows 3"]
-) -> Float[Tensor, "anchors rows"]:
+def _angles(anchors: Float[Tensor, "anchors 3"], rows: Float[Tensor, "rows 3"]) -> Float[Tensor, "anchors rows"]:
     """The angle between unit vectors as `2 atan2(|g - h|, |g + h|)`: exact at 0 and at pi, where arccos is not."""
     apart, opposed = _norms(anchors, rows, 2.0), _norms(anchors, -rows, 2.0)
     return torch.atan2(apart, opposed).mul_(2.0)
@@ -132,9 +128,7 @@ def equal_bins(
     return label_bins[:, None] == (label_bins if others is None else others)[None, :]
 
 
-def without_self(
-    mask: Bool[Tensor, "anchors rows"], anchors: slice
-) -> Bool[Tensor, "anchors rows"]:
+def without_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Tensor, "anchors rows"]:
     """A copy of the mask in which no anchor is its own partner; `anchors` are the rows that the mask's rows stand for."""
     copy = mask.clone()
     copy.diagonal(anchors.start).fill_(False)
@@ -213,9 +207,7 @@ class _LikelihoodsAmongOthers(torch.autograd.Function):
     """Keeps one matrix for the backward pass, the slope, where autograd would keep three and add two gradients up."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, positives: Tensor, first_anchor: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, positives: Tensor, first_anchor: int) -> tuple[Tensor, Tensor]:
         others = logits.clone()
         others.diagonal(first_anchor).fill_(torch.finfo(logits.dtype).min)
         log_normalizers, slopes = _logsumexp_and_shares(others)

@@ -73,9 +73,7 @@ class Huber(PointLoss):
         return torch.where(errors < beta, errors.square() / (2 * beta), errors - beta / 2)
 
 
-def weighted_mean(
-    losses: Float[Tensor, "rows *label"], weights: Float[Tensor, " rows"] | None
-) -> Float[Tensor, ""]:
+def weighted_mean(losses: Float[Tensor, "rows *label"], weights: Float[Tensor, " rows"] | None) -> Float[Tensor, ""]:
     """The mean over elements of each one's loss times the weight of its sample; no weights means all are one."""
     if weights is None:
         return losses.mean()

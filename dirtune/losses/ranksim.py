@@ -99,9 +99,7 @@ def scalar_labels(labels: Float[Tensor, "rows *label"], *, term: str) -> Float[T
     """
     if labels.ndim > 2 or labels[:1].numel() > 1:
         shape = tuple(labels.shape[1:])
-        raise InputError(
-            Fault(where=f"term {term}", rule="needs labels of one dimension", got=shape)
-        )
+        raise InputError(Fault(where=f"term {term}", rule="needs labels of one dimension", got=shape))
     return labels.reshape(len(labels))
 
 
@@ -120,9 +118,7 @@ def _one_sample_per_label(
     """The drawn samples' embeddings (mean over views) and labels, by ascending sample position."""
     values, groups = labels.unique(return_inverse=True)
     lots = _lots(samples.long())
-    winners = lots.new_zeros(len(values)).scatter_reduce(
-        0, groups, lots, "amin", include_self=False
-    )
+    winners = lots.new_zeros(len(values)).scatter_reduce(0, groups, lots, "amin", include_self=False)
     drawn = lots == winners[groups]
     groups, samples, embeddings = groups[drawn], samples[drawn], embeddings[drawn]
     views = torch.bincount(groups, minlength=len(values))[:, None]
@@ -176,13 +172,9 @@ def _unsorted_rows(values: Float[Tensor, "rows columns"]) -> Int[Tensor, " some_
     return torch.from_numpy(np.flatnonzero((entries[:, 1:] < entries[:, :-1]).any(axis=1)))
 
 
-def _sorted_columns(
-    keys: Int[Tensor, "rows columns"], column_bits: int
-) -> Int[Tensor, "rows columns"]:
+def _sorted_columns(keys: Int[Tensor, "rows columns"], column_bits: int) -> Int[Tensor, "rows columns"]:
     """Each row's columns by ascending key, equal keys by column; the keys are overwritten."""
-    packed: Tensor = keys.bitwise_left_shift_(column_bits).add_(
-        torch.arange(keys.shape[1], dtype=keys.dtype)
-    )
+    packed: Tensor = keys.bitwise_left_shift_(column_bits).add_(torch.arange(keys.shape[1], dtype=keys.dtype))
     packed.numpy().sort(axis=1)
     columns: Tensor = packed.bitwise_and_((1 << column_bits) - 1).long()
     return columns

@@ -62,9 +62,7 @@ class SupCon(BinTerm):
     """cosine: as paper and code; neg_euclidean: the negative distance, as in Rank-N-Contrast (Zha et al., NeurIPS 2023),
     where `tau` has the unit of a distance (there 2)."""
 
-    def at_temperature(
-        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
-    ) -> Float[Tensor, ""]:
+    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         return supcon(
             inputs.representations,
             inputs.label_bins,
@@ -112,9 +110,7 @@ def supcon(
     def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
         logits = _logits(z, taus, anchors, similarity)
         same = equal_bins(label_bins[anchors], label_bins)
-        sums, counts = likelihoods_among_others(
-            logits, without_self(same, anchors), anchors, form=positives
-        )
+        sums, counts = likelihoods_among_others(logits, without_self(same, anchors), anchors, form=positives)
         sums = robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
         losses = smoothed_mean(sums, counts, smoothing=smoothing)
         return sum_anchors(losses, counts > 0, reduction)

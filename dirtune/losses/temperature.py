@@ -52,9 +52,7 @@ class TemperedTerm(Frozen):
     def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
         return self.at_temperature(inputs, self.tau)
 
-    def at_temperature(
-        self, inputs: TermInputs, tau: Tau, *, rho: float | None = None
-    ) -> Float[Tensor, ""]:
+    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         """The term with `tau` in place of its own; with `rho`, in the distributionally robust form."""
         raise NotImplementedError
 
@@ -142,9 +140,7 @@ def robust_sums(
     """
     if rho is None:
         return sums
-    log_others = (
-        torch.as_tensor(num_others, dtype=sums.dtype, device=sums.device).clamp(min=1).log()
-    )
+    log_others = torch.as_tensor(num_others, dtype=sums.dtype, device=sums.device).clamp(min=1).log()
     return taus * (sums + counts * (rho - log_others))
 
 

@@ -29,8 +29,29 @@ from dirtune.metrics.regions import REGIONS, RegionMetric, metric_values, region
 from dirtune.metrics.sums import ErrorSums, error_sums
 
 __all__ = [
-    "HIGHER_IS_BETTER", "MAP_METRICS", "METRICS", "OWN_METRICS", "REGIONS", "ErrorSums", "PixelSums", "RegionMetric",
-    "angular_error", "angular_errors", "balanced_mae", "error_sums", "gmean", "mae", "metric_values",
-    "mse", "no_pixels", "pearson", "pixel_metrics", "pixel_sums", "r2", "region_metrics", "rmse", "spearman",
+    "HIGHER_IS_BETTER",
+    "MAP_METRICS",
+    "METRICS",
+    "OWN_METRICS",
+    "REGIONS",
+    "ErrorSums",
+    "PixelSums",
+    "RegionMetric",
+    "angular_error",
+    "angular_errors",
+    "balanced_mae",
+    "error_sums",
+    "gmean",
+    "mae",
+    "metric_values",
+    "mse",
+    "no_pixels",
+    "pearson",
+    "pixel_metrics",
+    "pixel_sums",
+    "r2",
+    "region_metrics",
+    "rmse",
+    "spearman",
     "zero_errors",
-]  # fmt: skip
+]

@@ -51,7 +51,7 @@ def delta3(labels: ArrayLike, predictions: ArrayLike) -> float:
 def _mean(name: str, labels: ArrayLike, predictions: ArrayLike) -> float:
     truth, said = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
     if truth.shape != said.shape:
-        raise ValueError(f"labels and predictions must have one shape, got {truth.shape} and {said.shape}")  # fmt: skip
+        raise ValueError(f"labels and predictions must have one shape, got {truth.shape} and {said.shape}")
     if not (truth > 0).all():
         raise ValueError(f"{name} needs labels above zero")
     values = PIXEL_VALUES[name](truth, said)

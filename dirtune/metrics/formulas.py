@@ -96,9 +96,7 @@ METRICS: dict[str, Callable[[ErrorSums], float] | None] = {
     "pearson": pearson,
     "spearman": None,  # not a function of sums
 }
-HIGHER_IS_BETTER = frozenset(
-    {"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"}
-)
+HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"})
 """Of all that tables show: the deltas are shares of pixels in published results on depth, tolerance is one of
 `dirtune.diagnostics`."""
 

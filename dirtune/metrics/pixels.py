@@ -65,9 +65,13 @@ def pixel_sums(
     errors = np.abs(said - truth)
     is_zero = errors == 0
     values: list[Array] = [
-        np.ones_like(errors), errors, errors**2, np.log(np.where(is_zero, 1.0, errors)), is_zero.astype(np.float64),
+        np.ones_like(errors),
+        errors,
+        errors**2,
+        np.log(np.where(is_zero, 1.0, errors)),
+        is_zero.astype(np.float64),
         *(PIXEL_VALUES[name](truth, said) for name in own),
-    ]  # fmt: skip
+    ]
     table = [np.bincount(bins, each, minlength=num_bins) for each in values]
     return PixelSums((*_OF_ERRORS, *own), np.stack(table).astype(np.float64))
 
@@ -82,7 +86,7 @@ def pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetr
     for region in REGIONS:
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
         values, n = _values(sums, chosen)
-        rows += [RegionMetric(region=region, metric=name, value=value, n=n) for name, value in values.items()]  # fmt: skip
+        rows += [RegionMetric(region=region, metric=name, value=value, n=n) for name, value in values.items()]
     return rows
 
 
@@ -100,11 +104,14 @@ def _error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str, fl
     rows = dict(zip(sums.names, sums.table, strict=True))
     occupied = chosen & (rows["n"] > 0)
     unknown = np.full(2, math.nan)
-    moments = Moments(
-        n=round(totals["n"]), mean=unknown, scatter=np.full((2, 2), math.nan), low=unknown, high=unknown
-    )  # fmt: skip
+    moments = Moments(n=round(totals["n"]), mean=unknown, scatter=np.full((2, 2), math.nan), low=unknown, high=unknown)
     return ErrorSums(
-        absolute=totals["absolute"], squared=totals["squared"], logs=totals["logs"],
-        zeros=round(totals["zeros"]), moments=moments, bins=np.flatnonzero(occupied).astype(np.float64),
-        bin_counts=rows["n"][occupied].astype(np.int64), bin_absolute=rows["absolute"][occupied],
-    )  # fmt: skip
+        absolute=totals["absolute"],
+        squared=totals["squared"],
+        logs=totals["logs"],
+        zeros=round(totals["zeros"]),
+        moments=moments,
+        bins=np.flatnonzero(occupied).astype(np.float64),
+        bin_counts=rows["n"][occupied].astype(np.int64),
+        bin_absolute=rows["absolute"][occupied],
+    )

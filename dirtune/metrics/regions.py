@@ -52,23 +52,20 @@ def region_metrics(
     pair = [np.asarray(values, dtype=np.float64) for values in (labels, predictions)]
     if pair[0].shape != pair[1].shape or pair[0].ndim not in {1, 2}:
         shapes = [values.shape for values in pair]
-        raise ValueError(
-            f"labels and predictions must have one shape (n,) or (n, L), but got {shapes}"
-        )
+        raise ValueError(f"labels and predictions must have one shape (n,) or (n, L), but got {shapes}")
     if regions.shape != pair[0].shape[:1]:
         raise ValueError(f"regions must be one per label, but got {regions.shape}")
     rows: list[RegionMetric] = []
     for region in REGIONS:
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
         values = metric_values(
-            [*METRICS, *own], pair[0][chosen], pair[1][chosen],
+            [*METRICS, *own],
+            pair[0][chosen],
+            pair[1][chosen],
             None if bins is None else np.asarray(bins)[chosen],
-        )  # fmt: skip
+        )
         n = int(np.count_nonzero(chosen))
-        rows += [
-            RegionMetric(region=region, metric=name, value=value, n=n)
-            for name, value in values.items()
-        ]
+        rows += [RegionMetric(region=region, metric=name, value=value, n=n) for name, value in values.items()]
     return rows
 
 
@@ -84,9 +81,7 @@ def metric_values(
             values[name] = OWN_METRICS[name](labels, predictions)
             continue
         metric = METRICS[name]
-        each = (
-            [metric(of_one) for of_one in sums] if metric else [spearman(*pair) for pair in pairs]
-        )
+        each = [metric(of_one) for of_one in sums] if metric else [spearman(*pair) for pair in pairs]
         values[name] = across_dimensions(name, each)
     return values
 

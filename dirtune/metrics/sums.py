@@ -46,9 +46,7 @@ class ErrorSums:
             )
 
 
-def error_sums(
-    labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike | None = None
-) -> ErrorSums:
+def error_sums(labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike | None = None) -> ErrorSums:
     """The sums of one set of samples (a batch, a shard, a region); all arguments have shape `(n,)`, `n` may be zero.
 
     Args:

@@ -54,9 +54,7 @@ class BinStatistics:
     squares: Float[Tensor, "bins dim"]  # sum of squared deviations from the mean
 
     @classmethod
-    def of(
-        cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int
-    ) -> BinStatistics:
+    def of(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> BinStatistics:
         """The statistics of some rows, there may be none, in float64."""
         rows = rows.double()
         count = torch.bincount(bins, minlength=num_bins)
@@ -69,9 +67,7 @@ class BinStatistics:
         share = (other.count.double() / count.clamp(min=1))[:, None]
         delta = other.mean - self.mean
         between = delta.square() * self.count[:, None] * share
-        return BinStatistics(
-            count, self.mean + delta * share, self.squares + other.squares + between
-        )
+        return BinStatistics(count, self.mean + delta * share, self.squares + other.squares + between)
 
     @property
     def variance(self) -> Float[Tensor, "bins dim"]:
@@ -235,9 +231,7 @@ class FeatureSmoothing(nn.Module):
         if self.settings.fill_empty:
             _fill(self.running, seen)
 
-    def _share_kept(
-        self, count: Int[Tensor, " bins"], *, is_first: bool
-    ) -> Float[Tensor, "bins 1"]:
+    def _share_kept(self, count: Int[Tensor, " bins"], *, is_first: bool) -> Float[Tensor, "bins 1"]:
         """`f`: the share of a bin's old moments; zero in the first epoch."""
         tracked = self.count.clamp(min=1).to(self.running.dtype)
         kept = 1 - count / tracked

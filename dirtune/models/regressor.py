@@ -102,9 +102,7 @@ class Regressor(nn.Module):
         self.predictor = predictor
         self.smoothing = smoothing
 
-    def forward(
-        self, inputs: Inputs, label_bins: Int[Tensor, " batch"] | None = None
-    ) -> RegressorOutput:
+    def forward(self, inputs: Inputs, label_bins: Int[Tensor, " batch"] | None = None) -> RegressorOutput:
         """What the regressor says about a batch.
 
         Args:
@@ -155,7 +153,7 @@ def build_regressor(
         smoothing: of the embeddings that the predictor reads; none: not smoothed.
         num_bins: label bins of the data set, for smoothing.
         label_dim: dimensions of the label; predictions are `(batch,)` for one, `(batch, label_dim)` for more.
-        maps: every pixel has a label; the regressor is a `dirtune.models.map_regressor.MapRegressor`.
+        maps: every pixel has a label; the regressor is a `dirtune.models.dense_regressor.MapRegressor`.
 
     Raises:
         InputError: the inputs do not fit the encoder, a file it names cannot be used, the smoothing does not fit the
@@ -170,9 +168,7 @@ def build_regressor(
     projection, read_dim = None, encoder.embedding_dim
     if spec.projection_dim is not None:
         with _own_stream(seed, "projection"):
-            projection = nn.Linear(
-                encoder.embedding_dim, spec.projection_heads * spec.projection_dim
-            )
+            projection = nn.Linear(encoder.embedding_dim, spec.projection_heads * spec.projection_dim)
         if spec.predictor_input != "embedding":
             read_dim = projection.out_features
     with _own_stream(seed, "predictor"):
@@ -182,7 +178,9 @@ def build_regressor(
 
 def _check_maps(spec: ModelSpec, encoder: Encoder, *, maps: bool) -> None:
     if encoder.makes_maps != maps:
-        made, has = ("each pixel", "one label") if encoder.makes_maps else ("the whole sample", "a label for each pixel")  # fmt: skip
+        made, has = (
+            ("each pixel", "one label") if encoder.makes_maps else ("the whole sample", "a label for each pixel")
+        )
         rule = f"makes an embedding for {made}, but a sample of this data set has {has}"
         raise InputError(Fault(where="model.encoder", rule=rule, got=_name_of(spec)))
     if maps and spec.projection_dim is not None:
@@ -195,11 +193,9 @@ def _name_of(spec: ModelSpec) -> str:
     return str(encoder.name)
 
 
-def _map_regressor(
-    spec: ModelSpec, encoder: Encoder, seed: int, smoothing: FeatureSmoothing | None
-) -> Regressor:
+def _map_regressor(spec: ModelSpec, encoder: Encoder, seed: int, smoothing: FeatureSmoothing | None) -> Regressor:
     # Here, because a regressor of maps is a regressor.
-    from dirtune.models.map_regressor import MapRegressor, map_predictor
+    from dirtune.models.dense_regressor import MapRegressor, map_predictor
 
     with _own_stream(seed, "predictor"):
         predictor = map_predictor(encoder.embedding_dim)
@@ -218,13 +214,9 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _build_encoder(
-    spec: ModelSpec, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None
-) -> Encoder:
+def _build_encoder(spec: ModelSpec, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None) -> Encoder:
     encoder: Any = spec.encoder  # to a type checker, a union computed from ENCODERS is no type
-    built: Encoder = (
-        encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
-    )
+    built: Encoder = encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
     return built
 
 

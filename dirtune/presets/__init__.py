@@ -19,7 +19,7 @@ from typing import Any
 from dirtune.config import merged
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
-from dirtune.yamlfile import read_yaml
+from dirtune.io.yamlfile import read_yaml
 
 ANY = "any"
 PRESET_KEYS = ("recipe", "methods")
@@ -60,9 +60,7 @@ def recipes() -> dict[str, Preset]:
     return _presets("recipes.yaml")
 
 
-def expanded(
-    overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = ""
-) -> dict[str, Any]:
+def expanded(overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = "") -> dict[str, Any]:
     """The overlay with the settings of its recipe and methods in place of their names; its own settings win.
 
     `recipe: {name: NAME, ...}` takes the rest from the recipe of that name, if there is one; any other name is a label.
@@ -82,7 +80,7 @@ def expanded(
             layers.append(found.set)
             continue
         place = f"{key}.{kind}" if key else kind
-        faults.append(Fault(where=where, key=place, rule=f"{found[0]} {kind} preset", got=name, known=found[1]))  # fmt: skip
+        faults.append(Fault(where=where, key=place, rule=f"{found[0]} {kind} preset", got=name, known=found[1]))
     if faults:
         raise InputError(faults)
     result: dict[str, Any] = {}
@@ -104,9 +102,7 @@ def _named(overlay: dict[str, Any]) -> Iterator[tuple[str, object, dict[str, Pre
         yield "methods", name, methods()
 
 
-def _settings(
-    presets: dict[str, Preset], name: object, data: str | None
-) -> Published | tuple[str, list[str]]:
+def _settings(presets: dict[str, Preset], name: object, data: str | None) -> Published | tuple[str, list[str]]:
     """The settings, or what is wrong with the name and the names that would do."""
     if not isinstance(name, str) or name not in presets:
         return "unknown", list(presets)
@@ -120,7 +116,4 @@ def _settings(
 @cache
 def _presets(file: str) -> dict[str, Preset]:
     path = Path(__file__).with_name(file)
-    return {
-        name: read(Preset, plain, where=f"{file}: {name}")
-        for name, plain in read_yaml(path).items()
-    }
+    return {name: read(Preset, plain, where=f"{file}: {name}") for name, plain in read_yaml(path).items()}

@@ -52,7 +52,7 @@ class Results:
         Raises:
             InputError: there is no such table, or a file is damaged.
         """
-        from dirtune.results.store import read_table
+        from dirtune.results.records.store import read_table
 
         return read_table(self.root, table)
 
@@ -62,7 +62,7 @@ class Results:
         Raises:
             InputError: as `dirtune.query`, which also takes limits.
         """
-        from dirtune.results.query import query
+        from dirtune.results.query.query import query
 
         frame: pd.DataFrame = query(sql, self.root).to_pandas()
         return frame
@@ -78,7 +78,7 @@ def open(root: str | Path) -> Results:
     Raises:
         InputError: there is no study.
     """
-    from dirtune.results.studies import open_studies
+    from dirtune.results.records.studies import open_studies
 
     open_studies(root)
     return Results(str(root))

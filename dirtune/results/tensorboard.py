@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dirtune.results.status import PROGRESS
-from dirtune.results.store import read_table
-from dirtune.results.studies import open_study
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.analysis.status import PROGRESS
+from dirtune.results.records.store import read_table
+from dirtune.results.records.studies import open_study
 
 Curves = Mapping[int, Mapping[str, float | None]]
 """Values by epoch and name."""
@@ -77,6 +77,8 @@ def _progress(folder: Storage, trial_id: str) -> _Run | None:
     except FileNotFoundError:  # before its first epoch, or recorded this very moment
         return None
     return _Run(
-        arm=progress["trial"]["arm"], seed=progress["trial"]["seed"], trial_id=trial_id,
+        arm=progress["trial"]["arm"],
+        seed=progress["trial"]["seed"],
+        trial_id=trial_id,
         curves=dict(enumerate(progress["epochs"], start=1)),
-    )  # fmt: skip
+    )

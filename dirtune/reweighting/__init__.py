@@ -56,9 +56,7 @@ class Reweighting(Frozen):
     @model_validator(mode="after")
     def _has_something_to_smooth(self) -> Reweighting:
         if self.lds is not None and self.scheme in ("none", "dense"):
-            raise ValueError(
-                f"lds smooths the counts of a scheme, so scheme must not be {self.scheme!r}"
-            )
+            raise ValueError(f"lds smooths the counts of a scheme, so scheme must not be {self.scheme!r}")
         return self
 
     def weights(
@@ -101,9 +99,7 @@ class Reweighting(Frozen):
         if self.lds is None:
             return effective_counts(density, self.scheme, self.clip)
         if self.scheme == "sqrt_inverse" and self.lds.root == "after":
-            return np.sqrt(
-                smoothed_counts(effective_counts(density, "inverse", self.clip), self.lds)
-            )
+            return np.sqrt(smoothed_counts(effective_counts(density, "inverse", self.clip), self.lds))
         truncate = self.lds.published_truncation and self.scheme == "inverse"
         effective = effective_counts(density, self.scheme, self.clip)
         return smoothed_counts(effective, self.lds, truncate=truncate)

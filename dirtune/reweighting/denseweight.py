@@ -19,9 +19,7 @@ _KERNEL_REACH = 8
 _ACCURACY = 1e-5
 
 
-def dense_weights(
-    labels: NDArray[np.floating], *, alpha: float, epsilon: float = 1e-6
-) -> NDArray[np.float64]:
+def dense_weights(labels: NDArray[np.floating], *, alpha: float, epsilon: float = 1e-6) -> NDArray[np.float64]:
     """`w_i = max(1 - alpha p'_i, epsilon)`, divided by its mean; shape of `labels`.
 
     `p'` is the kernel density of the labels, scaled to 0 at the rarest and to 1 at the densest training label. Where all

@@ -41,9 +41,7 @@ def effective_counts(
     return counts if scheme == "inverse" else np.sqrt(counts)
 
 
-def inverse_weights(
-    effective: NDArray[np.float64], density: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def inverse_weights(effective: NDArray[np.float64], density: NDArray[np.int64]) -> NDArray[np.float64]:
     """The weight of each bin, with mean one over the training samples; shape `(num_bins,)`.
 
     Args:

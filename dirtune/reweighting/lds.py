@@ -60,9 +60,7 @@ class LDS(Frozen):
         return size
 
 
-def smoothed_counts(
-    effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False
-) -> NDArray[np.float64]:
+def smoothed_counts(effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False) -> NDArray[np.float64]:
     """Effective counts convolved with the kernel from `first_bin` on; shape `(num_bins,)`.
 
     Args:
@@ -75,9 +73,7 @@ def smoothed_counts(
     """
     if lds.first_bin >= len(effective):
         rule = f"must be one of the {len(effective)} label bins"
-        raise InputError(
-            Fault(where="training labels", key="lds.first_bin", rule=rule, got=lds.first_bin)
-        )
+        raise InputError(Fault(where="training labels", key="lds.first_bin", rule=rule, got=lds.first_bin))
     window = kernel_window(lds.kernel, lds.size, lds.sigma)
     tail = convolve1d(effective[lds.first_bin :], weights=window, mode=lds.boundary)
     smoothed = np.pad(np.asarray(tail, dtype=np.float64), (lds.first_bin, 0), mode="edge")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 
 CHECKPOINT = "checkpoint/state.pt"
 

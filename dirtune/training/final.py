@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dirtune.data.cache import Split
-from dirtune.results.schema import SplitPredictions, SplitRepresentations
+from dirtune.results.records.schema import SplitPredictions, SplitRepresentations
 from dirtune.training.loop import assess, evaluate_representations, represent
 from dirtune.training.state import Training, use_best_weights
 

@@ -70,9 +70,7 @@ class Feed:
         self._takers = takers
         self._sources: dict[int, _Source] = {}
 
-    def shared(
-        self, batches: Iterator[Batch], epoch: int, weights: Float[Tensor, " rows"]
-    ) -> Iterator[Batch]:
+    def shared(self, batches: Iterator[Batch], epoch: int, weights: Float[Tensor, " rows"]) -> Iterator[Batch]:
         """The batches of an epoch for one of its takers.
 
         Args:

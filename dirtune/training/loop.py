@@ -27,8 +27,8 @@ from dirtune.errors import NonFiniteLoss
 from dirtune.metrics import RegionMetric, region_metrics
 from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
-from dirtune.training.map_evaluation import MAPS_AT_ONCE, assess_maps
-from dirtune.training.map_objective import map_bins
+from dirtune.training.dense_evaluation import MAPS_AT_ONCE, assess_maps
+from dirtune.training.dense_loss import map_bins
 from dirtune.training.memory import naming_the_batch
 from dirtune.training.numerics import autocast, for_steps, laid_out
 from dirtune.training.objective import Loss, LossMeans, stacked_views
@@ -106,9 +106,7 @@ def represent(training: Training, split: str) -> NDArray[np.float32]:
     return representations.float().cpu().numpy()
 
 
-def evaluate(
-    training: Training, split: str, predictions: NDArray[np.float64]
-) -> list[RegionMetric]:
+def evaluate(training: Training, split: str, predictions: NDArray[np.float64]) -> list[RegionMetric]:
     """All metrics of a split in all shot regions: rows with region, metric, value and n."""
     rows = training.data.splits[split]
     rule = training.config.data.shot_rule or training.data.manifest.default_shot_rule
@@ -126,11 +124,12 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
     kept = slice(None, None, math.ceil(len(rows) / MOST_DIAGNOSED))
     return representation_metrics(
         Embedded(
-            representations=represent(training, split)[kept], labels=rows.exact_labels[kept],
+            representations=represent(training, split)[kept],
+            labels=rows.exact_labels[kept],
             bins=rows.label_bins.cpu().numpy()[kept],
             label_range=training.data.manifest.label.label_range,
         )
-    )  # fmt: skip
+    )
 
 
 def _epochs_of_stage(training: Training) -> Iterator[Iterator[None]]:
@@ -170,9 +169,7 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
     """The steps of the next epoch, one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
     recipe = config.recipe
-    order = split.order(
-        config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world
-    )
+    order = split.order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
     training.order_digest = extend_digest(training.order_digest, order)
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
@@ -180,10 +177,17 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
     batches = train_batches(
-        split, sample_weights, order, batch_size=recipe.batch_size, views=training.stage.views,
-        seed=config.seed, epoch=epoch, rank=training.ranks.rank, world=training.ranks.world,
+        split,
+        sample_weights,
+        order,
+        batch_size=recipe.batch_size,
+        views=training.stage.views,
+        seed=config.seed,
+        epoch=epoch,
+        rank=training.ranks.rank,
+        world=training.ranks.world,
         accumulation=recipe.accumulation,
-    )  # fmt: skip
+    )
     if training.feed is not None:
         batches = training.feed.shared(batches, epoch, sample_weights)
     set_modes(model, training.model, training.stage)

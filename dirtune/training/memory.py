@@ -16,9 +16,7 @@ from dirtune.recipe import Recipe
 from dirtune.training.objective import LossMeans
 from dirtune.training.state import Training
 
-NO_MEMORY = re.compile(
-    r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE
-)
+NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 """What the text of an error has in it whose type does not tell: torch's of the CPU and of cuBLAS, and Ray's."""
 
 _ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
@@ -42,9 +40,7 @@ def naming_the_batch(training: Training, means: LossMeans) -> Iterator[None]:
             raise
         step = means.steps + 1
         place = f"out of memory at epoch {means.epoch}, step {step}"
-        batch = batch_text(
-            training.config.recipe, rows=_rows_in(training, step), views=training.stage.views.count
-        )
+        batch = batch_text(training.config.recipe, rows=_rows_in(training, step), views=training.stage.views.count)
         said = f"{place}: {batch}{_asked_for(error)}{_reserved(training.data.device)}"
         raise OutOfMemory(said, means.epoch) from error
 

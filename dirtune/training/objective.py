@@ -98,8 +98,7 @@ class TrainingLoss(nn.Module):
             {
                 name: module
                 for name, part in {REGRESSION: self.regression, **self.terms}.items()
-                if isinstance(part, Fittable)
-                and (module := part.fit(of_part.get(name, labels))) is not None
+                if isinstance(part, Fittable) and (module := part.fit(of_part.get(name, labels))) is not None
             }
         ).to(labels.labels.device)
 
@@ -136,7 +135,7 @@ class TrainingLoss(nn.Module):
             {"params": parameters, "lr": self.fitted[name].learning_rate, "weight_decay": 0.0, "scheduled": False}
             for name, parameters in trained.items()
             if parameters
-        ]  # fmt: skip
+        ]
 
     def learned(self) -> dict[str, float]:
         """What the fitted parts say of their state, as `<part>/<value>`: whatever their method `values` returns."""
@@ -181,18 +180,20 @@ class TrainingLoss(nn.Module):
         of_terms = slice(int(self.first_view_is_apart), None)
         seen = predictions[of_terms].detach()
         inputs = partial(
-            TermInputs, labels=_repeated(labels, len(seen)), weights=_repeated(weights, len(seen)),
+            TermInputs,
+            labels=_repeated(labels, len(seen)),
+            weights=_repeated(weights, len(seen)),
             label_bins=_repeated(ranks.gather(batch.label_bins), len(seen)),
             samples=_repeated(ranks.gather(batch.rows), len(seen)),
-            predictions=seen.flatten(0, 1), num_views=len(seen), label_range=self.label_range,
-        )  # fmt: skip
+            predictions=seen.flatten(0, 1),
+            num_views=len(seen),
+            label_range=self.label_range,
+        )
         views = len(batch.views)
         return {
-            what: inputs(
-                representations=by_view(_vectors(output, what), views, ranks)[of_terms].flatten(0, 1)
-            )
+            what: inputs(representations=by_view(_vectors(output, what), views, ranks)[of_terms].flatten(0, 1))
             for what in sorted({reads(term) for term in self.terms.values()})
-        }  # fmt: skip
+        }
 
 
 def _vectors(output: RegressorOutput, what: str) -> Float[Tensor, "rows dim"]:

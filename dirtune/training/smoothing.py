@@ -22,19 +22,17 @@ from torch import Tensor
 from dirtune.data.cache import Split, share
 from dirtune.data.views import plain_view
 from dirtune.manifest import LabelSpec
+from dirtune.models.dense_regressor import thinned
 from dirtune.models.fds import BinStatistics, FeatureSmoothing
-from dirtune.models.map_regressor import thinned
 from dirtune.models.regressor import Regressor
+from dirtune.training.dense_loss import map_bins
 from dirtune.training.distributed import Ranks
-from dirtune.training.map_objective import map_bins
 
 FEATURE_BATCH = 1024
 FEATURE_MAPS = 8  # 128 values in float64 for each of 114 x 152 pixels: 18 MB a map
 
 
-def update_smoothing(
-    model: Regressor, split: Split, ranks: Ranks, label: LabelSpec | None = None
-) -> None:
+def update_smoothing(model: Regressor, split: Split, ranks: Ranks, label: LabelSpec | None = None) -> None:
     """End an epoch of the model's feature smoothing, if it has one; the model is left in evaluation mode.
 
     All ranks must call it, also one that has no row of its own.
@@ -48,9 +46,7 @@ def update_smoothing(
     if model.smoothing is None:
         return
     model.eval()
-    model.smoothing.end_epoch(
-        _merged(_local_statistics(model, model.smoothing, split, ranks, label), ranks)
-    )
+    model.smoothing.end_epoch(_merged(_local_statistics(model, model.smoothing, split, ranks, label), ranks))
 
 
 def _local_statistics(
@@ -61,9 +57,7 @@ def _local_statistics(
     label: LabelSpec | None,
 ) -> BinStatistics:
     start, stop = share(len(split), ranks.rank, ranks.world)
-    batches = split.reading_order[start:stop].split(
-        FEATURE_BATCH if split.label_map is None else FEATURE_MAPS
-    )
+    batches = split.reading_order[start:stop].split(FEATURE_BATCH if split.label_map is None else FEATURE_MAPS)
     statistics = smoothing.no_statistics()
     with torch.no_grad():
         for rows, inputs in zip(batches, split.read(batches), strict=True):
@@ -88,7 +82,5 @@ def _labelled(
 
 
 def _merged(statistics: BinStatistics, ranks: Ranks) -> BinStatistics:
-    by_rank = [
-        ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)
-    ]
+    by_rank = [ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)]
     return reduce(add, (BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))

@@ -52,16 +52,24 @@ def stages(config: TrialConfig) -> tuple[Stage, ...]:
     """The stages of a run, one after the other."""
     recipe, scheme = config.recipe, config.scheme
     joint = Stage(
-        start=0, epochs=recipe.epochs, learning_rate=recipe.learning_rate, schedule=recipe.schedule,
-        reweighting=config.reweighting, views=recipe.views,
-    )  # fmt: skip
+        start=0,
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        schedule=recipe.schedule,
+        reweighting=config.reweighting,
+        views=recipe.views,
+    )
     if isinstance(scheme, Joint):
         return (joint,)
     second = replace(
-        joint, start=joint.end, epochs=scheme.epochs, schedule=Constant(),
+        joint,
+        start=joint.end,
+        epochs=scheme.epochs,
+        schedule=Constant(),
         learning_rate=scheme.learning_rate or recipe.learning_rate,
-        views=_of_regression(recipe.views), trains_representation=False,
-    )  # fmt: skip
+        views=_of_regression(recipe.views),
+        trains_representation=False,
+    )
     if isinstance(scheme, RRT):
         unweighted = Reweighting(fds=config.reweighting.fds)
         return (
@@ -143,6 +151,4 @@ def _reads_projection(stage: Stage, config: TrialConfig) -> bool:
     if not stage.trains_representation:
         return False
     by_predictor = stage.trains_predictor and config.model.predictor_input != "embedding"
-    return by_predictor or "representation" in {
-        reads(term) for term in config.terms.active().values()
-    }
+    return by_predictor or "representation" in {reads(term) for term in config.terms.active().values()}

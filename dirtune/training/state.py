@@ -16,9 +16,9 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
 from dirtune.metrics import MAP_METRICS, METRICS
 from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.training.dense_loss import map_loss, misfits
 from dirtune.training.distributed import Ranks
 from dirtune.training.fused import Feed
-from dirtune.training.map_objective import map_loss, misfits
 from dirtune.training.numerics import loss_scaler, placed
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.stages import (
@@ -58,9 +58,7 @@ class Training:
     loss: TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)  # of the loss, in fp16; else it does nothing
-    history: list[dict[str, float]] = field(
-        default_factory=list
-    )  # one mapping name -> value per epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # one mapping name -> value per epoch
     best_epoch: int = 0  # counted from 1; 0: no epoch of the stage with a defined objective yet
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
@@ -82,11 +80,7 @@ class Training:
     @property
     def best_objective(self) -> float | None:
         """The validation objective at `best_epoch`."""
-        return (
-            self.history[self.best_epoch - 1][self.config.objective.name]
-            if self.best_epoch
-            else None
-        )
+        return self.history[self.best_epoch - 1][self.config.objective.name] if self.best_epoch else None
 
     def prepare(self, stage: Stage) -> None:
         """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimiser."""
@@ -133,8 +127,7 @@ class Training:
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         """Its moments, under this run's own settings: those of a segment may differ from its parent's."""
         own = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in self.optimizer.param_groups
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
         ]
         self.optimizer.load_state_dict(state)
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
@@ -145,16 +138,20 @@ class Training:
         if manifest.label.map is not None:
             return map_loss(self.config, labels, stage, manifest)
         return TrainingLoss(
-            self.config, labels, regression=stage.trains_predictor,
+            self.config,
+            labels,
+            regression=stage.trains_predictor,
             terms=stage.trains_representation,
-        )  # fmt: skip
+        )
 
     def _training_labels(self) -> TrainingLabels:
         split = self.data.splits["train"]
         return TrainingLabels(
-            labels=split.labels, label_bins=split.label_bins, spec=self.data.manifest.label,
+            labels=split.labels,
+            label_bins=split.label_bins,
+            spec=self.data.manifest.label,
             label_scale=self.config.model.label_scale,
-        )  # fmt: skip
+        )
 
 
 def begin(
@@ -171,10 +168,15 @@ def begin(
     """
     check_labels(config, data.manifest)
     model = build_regressor(
-        config.model, data.manifest.features, config.seed, vocabulary,
-        smoothing=config.reweighting.fds, num_bins=data.manifest.label.num_bins,
-        label_dim=len(data.manifest.label.axes), maps=data.manifest.label.map is not None,
-    )  # fmt: skip
+        config.model,
+        data.manifest.features,
+        config.seed,
+        vocabulary,
+        smoothing=config.reweighting.fds,
+        num_bins=data.manifest.label.num_bins,
+        label_dim=len(data.manifest.label.axes),
+        maps=data.manifest.label.map is not None,
+    )
     part = limited(data, config.data.fraction)
     return Training(config, part, ranks, placed(model, config.recipe, data.device, ranks))
 
@@ -191,14 +193,10 @@ def check_labels(config: TrialConfig, manifest: Manifest) -> None:
     known, metric = (*general, *manifest.metrics), config.objective.metric
     if is_map and (found := misfits(config)):
         rule = "has no form for labels that are maps"
-        raise InputError(
-            Fault(where=manifest.name, key=key, rule=rule, got=got) for key, got in found.items()
-        )
+        raise InputError(Fault(where=manifest.name, key=key, rule=rule, got=got) for key, got in found.items())
     if metric not in known:
         rule = "the data set has no such metric"
-        raise InputError(
-            Fault(where=manifest.name, key="objective.metric", rule=rule, got=metric, known=known)
-        )
+        raise InputError(Fault(where=manifest.name, key="objective.metric", rule=rule, got=metric, known=known))
     dims = len(manifest.label.axes)
     if dims > 1 and config.reweighting.fds is not None:
         # Its window runs over neighbouring bins, and numbered cells of a grid are no neighbours.

@@ -12,17 +12,17 @@ import torch
 
 from dirtune.config import TrialConfig, leaf
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.map_views import MAP_AUGMENTATIONS
-from dirtune.data.residency import keep_freed_memory, measured
+from dirtune.data.dense_views import MAP_AUGMENTATIONS
+from dirtune.data.memory_budget import keep_freed_memory, measured
 from dirtune.data.store import read_manifest, read_side_file
 from dirtune.data.stream import read_directly
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
 from dirtune.presets import expanded
-from dirtune.results.parquetfile import read_files
-from dirtune.results.schema import Status
-from dirtune.storage import Storage
+from dirtune.results.records.parquetfile import read_files
+from dirtune.results.records.schema import Status
 from dirtune.training.numerics import check_machine
 from dirtune.training.provenance import code_version
 from dirtune.training.state import check_labels
@@ -80,34 +80,47 @@ def train(
     torch.set_num_threads(threads)
     study = Storage.at(results).below(STUDY)
     job = TrialJob(
-        study=STUDY, arm=arm, trial_id=config.trial_id(manifest.fingerprint), config=config,
+        study=STUDY,
+        arm=arm,
+        trial_id=config.trial_id(manifest.fingerprint),
+        config=config,
         code_version=code_version(),
-    )  # fmt: skip
+    )
     if (earlier := _recorded(study, job.trial_id)) is not None:
         return earlier
     keep_freed_memory()
     place = torch.device(device)
     resident = read_directly(storage, manifest, place, measured(place, threads=threads))
     trial = TrialRun(
-        job, resident, study, vocabulary=vocabulary_of(manifest, storage), representations=representations,
-    )  # fmt: skip
+        job,
+        resident,
+        study,
+        vocabulary=vocabulary_of(manifest, storage),
+        representations=representations,
+    )
     values: dict[str, float] = {}
     while trial.status is None:
         try:
             values = trial.step()
-        except (
-            OutOfMemory
-        ) as error:  # not recorded: with more memory, or a smaller batch at a time, it goes on
+        except OutOfMemory as error:  # not recorded: with more memory, or a smaller batch at a time, it goes on
             return TrainResult(
-                trial_id=job.trial_id, status="failed", best_epoch=trial.training.best_epoch, values=values,
-                error=str(error), reused=False,
-            )  # fmt: skip
+                trial_id=job.trial_id,
+                status="failed",
+                best_epoch=trial.training.best_epoch,
+                values=values,
+                error=str(error),
+                reused=False,
+            )
         if on_epoch is not None and trial.status != "failed":
             on_epoch(trial.training.epoch, config.epochs_planned, values)
     return TrainResult(
-        trial_id=job.trial_id, status=trial.status, best_epoch=trial.training.best_epoch, values=values,
-        error=trial.error, reused=False,
-    )  # fmt: skip
+        trial_id=job.trial_id,
+        status=trial.status,
+        best_epoch=trial.training.best_epoch,
+        values=values,
+        error=trial.error,
+        reused=False,
+    )
 
 
 def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
@@ -117,9 +130,13 @@ def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
         return None
     (row,) = tables[0].to_pylist()
     return TrainResult(
-        trial_id=trial_id, status=row["status"], best_epoch=row["best_epoch"] or 0, values={},
-        error=row["error"], reused=True,
-    )  # fmt: skip
+        trial_id=trial_id,
+        status=row["status"],
+        best_epoch=row["best_epoch"] or 0,
+        values={},
+        error=row["error"],
+        reused=True,
+    )
 
 
 def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: str = "") -> None:
@@ -133,13 +150,27 @@ def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: s
         text = f"data set {manifest.name!r} lacks a split that training needs"
         faults.append(Fault(where=where, key=f"{prefix}data.name", rule=text, got=split))
     if rule is not None and rule not in manifest.shot_rules:
-        faults.append(Fault(where=where, key=f"{prefix}data.shot_rule", rule="unknown shot rule", got=rule,
-                            known=tuple(manifest.shot_rules)))  # fmt: skip
+        faults.append(
+            Fault(
+                where=where,
+                key=f"{prefix}data.shot_rule",
+                rule="unknown shot rule",
+                got=rule,
+                known=tuple(manifest.shot_rules),
+            )
+        )
     augmentation = config.recipe.views.augmentation
     augmentations = AUGMENTATIONS if manifest.label.map is None else MAP_AUGMENTATIONS
     if augmentation not in augmentations:
-        faults.append(Fault(where=where, key=f"{prefix}recipe.views.augmentation", rule="unknown augmentation",
-                            got=augmentation, known=tuple(augmentations)))  # fmt: skip
+        faults.append(
+            Fault(
+                where=where,
+                key=f"{prefix}recipe.views.augmentation",
+                rule="unknown augmentation",
+                got=augmentation,
+                known=tuple(augmentations),
+            )
+        )
     if faults:
         raise InputError(faults)
 

@@ -23,12 +23,12 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.data.residency import peak_memory
+from dirtune.data.memory_budget import peak_memory
 from dirtune.errors import NonFiniteLoss
-from dirtune.results.schema import Status, TrialRecord
-from dirtune.results.status import PROGRESS
-from dirtune.results.store import write_record
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.analysis.status import PROGRESS
+from dirtune.results.records.schema import Status, TrialRecord
+from dirtune.results.records.store import write_record
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
 from dirtune.training.final import final_evaluation
@@ -227,8 +227,12 @@ class TrialRun:
         self.error = str(error)
         self._account(spent_before)
         record = self._progress().record(
-            "failed", error=str(error), error_class="nan", error_term=error.term, error_epoch=error.epoch,
-        )  # fmt: skip
+            "failed",
+            error=str(error),
+            error_class="nan",
+            error_term=error.term,
+            error_epoch=error.epoch,
+        )
         self._record(record)
 
     def _record(self, record: TrialRecord) -> None:
@@ -249,23 +253,33 @@ class TrialRun:
         before = job.config.segment.start if job.config.segment else 0
         samples = (training.epoch - before) * len(training.data.splits["train"])
         trial = {
-            "study": job.study, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
-            "replicate": job.replicate, "seed": job.config.seed,
-            "epochs_planned": job.config.epochs_planned, "epochs_run": training.epoch,
+            "study": job.study,
+            "arm": job.arm,
+            "cell": job.cell,
+            "trial_id": job.trial_id,
+            "replicate": job.replicate,
+            "seed": job.config.seed,
+            "epochs_planned": job.config.epochs_planned,
+            "epochs_run": training.epoch,
             "accumulation_used": training.config.recipe.accumulation,
-            "best_epoch": training.best_epoch or None, "objective": training.best_objective,
-            "seconds_train": seconds.train, "seconds_eval": seconds.eval, "seconds_data": seconds.data,
+            "best_epoch": training.best_epoch or None,
+            "objective": training.best_objective,
+            "seconds_train": seconds.train,
+            "seconds_eval": seconds.eval,
+            "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
             "peak_memory_bytes": peak_memory(device),
             "device_memory_bytes": _device_memory(device),
-            "device": _device_name(device), "workers": self.ranks.world,
+            "device": _device_name(device),
+            "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
             "sample_order_digest": training.order_digest,
             "data": training.data.manifest.name,
             "data_fingerprint": training.data.manifest.fingerprint,
-            "code_version": job.code_version, "started_at": self._started_at,
-        }  # fmt: skip
+            "code_version": job.code_version,
+            "started_at": self._started_at,
+        }
         return Progress(trial=trial, config=job.config.plain(), epochs=training.history)
 
 

@@ -17,37 +17,37 @@ from dirtune.data.session import ray_session
 from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage, without_keys
 from dirtune.manifest import Manifest
-from dirtune.results.compaction import compact
-from dirtune.results.schema import ErrorClass, Status
-from dirtune.results.sequential import rule_of
-from dirtune.results.store import read_table
-from dirtune.storage import Storage, without_keys
+from dirtune.results.analysis.sequential import rule_of
+from dirtune.results.records.compaction import compact
+from dirtune.results.records.schema import ErrorClass, Status
+from dirtune.results.records.store import read_table
+from dirtune.study.files import find_study, is_file_name
+from dirtune.study.resolve import ResolvedStudy, Resources, load_study
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
 from dirtune.training.trial import HANDOVERS, tidy
-from dirtune.tuning.autoscaling import NodeType, node_types
-from dirtune.tuning.claim import STUDY_FILE, Claim
-from dirtune.tuning.confirmation import confirm
-from dirtune.tuning.driver import Driver, Silent, View
-from dirtune.tuning.earlier import recorded_curves
-from dirtune.tuning.files import find_study, is_file_name
-from dirtune.tuning.fusing import Fuse
-from dirtune.tuning.holder import held, refuse_if_held
-from dirtune.tuning.nodes import nodes_of_cluster
-from dirtune.tuning.optuna_studies import optuna_name, recall_searches
-from dirtune.tuning.outage import PATIENCE_SECONDS, refuse_to_go_on
-from dirtune.tuning.planning import claimed, planned, study_folder, trials_by_arm
-from dirtune.tuning.retry import ALWAYS, classes_to_retry, reopen
-from dirtune.tuning.search import Agenda, Ending
-from dirtune.tuning.secondary import secondary_objectives
-from dirtune.tuning.seeds import SeedSequence
-from dirtune.tuning.slots import Slots
-from dirtune.tuning.stop import stoppable
-from dirtune.tuning.study import ResolvedStudy, Resources, load_study
-from dirtune.tuning.tune_run import run_with_tune
-from dirtune.tuning.warm_start import first_configurations
-from dirtune.tuning.worker import WorkerSettings
+from dirtune.tuning.execution.concurrency import Slots
+from dirtune.tuning.execution.driver import Driver, Silent, View
+from dirtune.tuning.execution.fusing import Fuse
+from dirtune.tuning.execution.storage_failure import PATIENCE_SECONDS, refuse_to_go_on
+from dirtune.tuning.execution.tune_run import run_with_tune
+from dirtune.tuning.execution.worker import WorkerSettings
+from dirtune.tuning.folder.confirmation import confirm
+from dirtune.tuning.folder.learning_curves import recorded_curves
+from dirtune.tuning.folder.lock import held, refuse_if_held
+from dirtune.tuning.folder.optuna_storage import optuna_name, recall_searches
+from dirtune.tuning.folder.reconcile import STUDY_FILE, Claim
+from dirtune.tuning.folder.retry import ALWAYS, classes_to_retry, reopen
+from dirtune.tuning.folder.stop_request import stoppable
+from dirtune.tuning.plan.autoscaling import NodeType, node_types
+from dirtune.tuning.plan.capacity import nodes_of_cluster
+from dirtune.tuning.plan.plan import claimed, planned, study_folder, trials_by_arm
+from dirtune.tuning.search.queue import Agenda, Ending
+from dirtune.tuning.search.secondary import secondary_objectives
+from dirtune.tuning.search.sequential_seeds import SeedSequence
+from dirtune.tuning.search.warm_start import first_configurations
 
 OPTUNA = "optuna.db"
 Recorded = Mapping[str, tuple[str, Ending]]
@@ -85,7 +85,7 @@ def sweep(
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
         fuse: trials that one worker trains side by side, at most, or `auto`; none: as the study says (`resources.fuse`).
-        expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.autoscaling`).
+        expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
         InputError: the study or the data are not usable, or the folder holds another study.
@@ -93,9 +93,7 @@ def sweep(
     types = node_types(expect)
     file = find_study(study)
     claim = claimed(file.text(), file.where, data=data, results=results)
-    return _complete(
-        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS, types
-    )
+    return _complete(_fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS, types)
 
 
 def resume(
@@ -135,9 +133,7 @@ def resume(
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = claimed(text, where, data=data, results=results)
-    return _complete(
-        _fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes, types
-    )
+    return _complete(_fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes, types)
 
 
 def _fused(claim: Claim, fuse: Fuse | None) -> Claim:
@@ -173,9 +169,7 @@ def _complete(
             agenda = _agenda(claim, storage, results, recorded)
             found = replace(found, trials=trials_by_arm(claim))  # reopened trials are due again
             patient = folder.patient(PATIENCE_SECONDS)
-            driver = Driver(
-                agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources
-            )  # fmt: skip
+            driver = Driver(agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources)
             view.begin(replace(found, recorded=len(recorded), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, patient, data)
@@ -186,14 +180,16 @@ def _complete(
             if agenda.is_empty and not driver.to_retry:
                 folder.remove(HANDOVERS)
     return SweepSummary(
-        folder=folder.path(), reused=len(recorded), orphaned=len(extension.orphaned),
-        run=driver.counts, crashed=driver.crashed,
-        halved=len(driver.halved), tracebacks=driver.tracebacks,
-        left=max(
-            0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run
-        ) + len(driver.to_retry),
+        folder=folder.path(),
+        reused=len(recorded),
+        orphaned=len(extension.orphaned),
+        run=driver.counts,
+        crashed=driver.crashed,
+        halved=len(driver.halved),
+        tracebacks=driver.tracebacks,
+        left=max(0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run) + len(driver.to_retry),
         stopped=watch.reason,
-    )  # fmt: skip
+    )
 
 
 def _taken(claim: Claim, storage: str, classes: frozenset[ErrorClass]) -> Recorded:
@@ -214,33 +210,36 @@ def _taken(claim: Claim, storage: str, classes: frozenset[ErrorClass]) -> Record
 def _agenda(claim: Claim, storage: str, results: Storage, recorded: Recorded) -> Agenda:
     folder, study, rule = claim.folder, claim.study, rule_of(claim.info)
     return Agenda(
-        study, storage=storage, fingerprint=claim.manifest.fingerprint, code_version=code_version(),
+        study,
+        storage=storage,
+        fingerprint=claim.manifest.fingerprint,
+        code_version=code_version(),
         recorded={trial_id: ending for trial_id, (_, ending) in recorded.items()},
         queued=first_configurations(study, results),
         measured=functools.partial(secondary_objectives, folder, study),
         on_selected=functools.partial(confirm, folder),
         sequence=None if rule is None else SeedSequence(folder, rule),
         curves=functools.partial(recorded_curves, folder, study),
-    )  # fmt: skip
+    )
 
 
 def _recorded(folder: Storage) -> Recorded:
     rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
-    return {
-        row["trial_id"]: (row["arm"], Ending(status=row["status"], objective=row["objective"]))
-        for row in rows
-    }
+    return {row["trial_id"]: (row["arm"], Ending(status=row["status"], objective=row["objective"])) for row in rows}
 
 
-def _worker_settings(
-    study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage
-) -> WorkerSettings:
+def _worker_settings(study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage) -> WorkerSettings:
     resources = study.study.resources
     return WorkerSettings(
-        study=folder, manifest=manifest, cpus=resources.cpus, gpus=resources.gpus,
-        workers=resources.workers, checkpoint_seconds=resources.checkpoint_seconds,
-        vocabulary=vocabulary_of(manifest, data), representations=study.study.representations,
-    )  # fmt: skip
+        study=folder,
+        manifest=manifest,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        workers=resources.workers,
+        checkpoint_seconds=resources.checkpoint_seconds,
+        vocabulary=vocabulary_of(manifest, data),
+        representations=study.study.representations,
+    )
 
 
 @contextlib.contextmanager

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 PORTS = (
-    "port", "dashboard-port", "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
-)  # fmt: skip
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+)
 
 
 def free_ports() -> dict[str, int]:
@@ -54,5 +58,5 @@ def end(head: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    children = [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]  # fmt: skip
+    children = [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]
     return children + [each for child in children for each in descendants(child)]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from ray.exceptions import GetTimeoutError, RayTaskError
 
+from dirtune.cluster.assessment import Member
+from dirtune.cluster.checks import has_problem
 from dirtune.cluster.doctor import access, names_of, reason, sent_from, unanswered
-from dirtune.cluster.judgement import Member
-from dirtune.cluster.observation import has_problem
 from dirtune.manifest import MANIFEST
-from dirtune.tuning.nodes import Node
-from tests.cluster.test_judgement import machine
+from dirtune.tuning.plan.capacity import Node
+from tests.cluster.test_assessment import machine
 
 BOTH = """
 import json, sys
@@ -51,8 +51,11 @@ def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the
     plain = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", BOTH, str(data), str(results)],
-        env={**plain, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        env={**plain, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     *_, line, is_still_joined = done.stdout.splitlines()
     alone, joined = ([tuple(each.values()) for each in found] for found in json.loads(line))
@@ -97,12 +100,8 @@ def test_a_node_that_does_not_answer_is_a_problem_with_its_reason() -> None:
     assert has_problem([found])
 
 
-@pytest.mark.parametrize(
-    ("sent", "is_same"), [("0.1.0", True), ("0.1.0+abc.def", True), ("0.2.0", False)]
-)
-def test_the_dirtune_of_the_cluster_must_be_the_one_a_study_was_checked_with(
-    sent: str, *, is_same: bool
-) -> None:
+@pytest.mark.parametrize(("sent", "is_same"), [("0.1.0", True), ("0.1.0+abc.def", True), ("0.2.0", False)])
+def test_the_dirtune_of_the_cluster_must_be_the_one_a_study_was_checked_with(sent: str, *, is_same: bool) -> None:
     versions = {**machine().versions, "dirtune": "0.1.0+123"}
     member = Member(name=socket.gethostname(), node=Node(1), machine=machine(versions=versions))
     found = list(sent_from(sent, [member]))

@@ -62,9 +62,7 @@ def test_the_given_address_wins_over_the_one_of_the_environment(
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [(404, "nothing"), (200, "<html>"), (200, "{}"), (500, "")]
-)
+@pytest.mark.parametrize(("status", "body"), [(404, "nothing"), (200, "<html>"), (200, "{}"), (500, "")])
 def test_whoever_is_no_ray_is_said_so_in_one_line(status: int, body: str) -> None:
     expected = "does not answer as the jobs of a Ray cluster do"
     with server(status, body) as address, pytest.raises(InputError, match=expected) as caught:
@@ -76,9 +74,7 @@ def test_whoever_is_no_ray_is_said_so_in_one_line(status: int, body: str) -> Non
     ("status", "said"),
     [(401, "asks for a token and got none"), (403, "the cluster refuses this token")],
 )
-def test_a_refused_token_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, status: int, said: str
-) -> None:
+def test_a_refused_token_is_one_sentence(monkeypatch: pytest.MonkeyPatch, status: int, said: str) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "some token")
     with server(status, "Unauthorized") as address, pytest.raises(InputError, match=said) as caught:
@@ -95,12 +91,8 @@ def test_a_refused_token_is_one_sentence(
         (JobStatus.STOPPED, -15, STOPPED),
     ],
 )
-def test_a_job_ends_with_the_exit_code_of_its_command(
-    status: JobStatus, driver: int | None, code: int
-) -> None:
-    details = JobDetails(
-        type=JobType.SUBMISSION, entrypoint="", status=status, driver_exit_code=driver
-    )
+def test_a_job_ends_with_the_exit_code_of_its_command(status: JobStatus, driver: int | None, code: int) -> None:
+    details = JobDetails(type=JobType.SUBMISSION, entrypoint="", status=status, driver_exit_code=driver)
     assert exit_code(details) == code
 
 
@@ -112,7 +104,7 @@ def test_what_is_sent_is_a_dirtune_that_runs_by_itself_and_knows_its_version(
     assert not list(tmp_path.rglob("__pycache__"))
     script = (
         "import dirtune, search_spaces, pipelines; from importlib.metadata import version;"
-        "from dirtune.tuning.files import shipped_studies;"
+        "from dirtune.study.files import shipped_studies;"
         "print(dirtune.__file__, version('dirtune'), 'quickstart' in shipped_studies())"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}

@@ -14,16 +14,14 @@ from dirtune.cluster.roots import (
     probing,
     results_root,
 )
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
-from dirtune.storage import Storage
 
 NAMES = {"1": "a", "2": "b"}
 
 
 def probe(results: Path | None = None, data: Path | None = None) -> Probe:
-    return Probe.of(
-        None if data is None else Storage.at(data), None if results is None else Storage.at(results)
-    )
+    return Probe.of(None if data is None else Storage.at(data), None if results is None else Storage.at(results))
 
 
 def ingested(root: Path, *names: str) -> Path:
@@ -91,9 +89,7 @@ def test_a_root_that_cannot_be_written_is_a_problem_in_the_words_of_the_system(
 def test_a_node_that_cannot_use_the_root_is_named_with_the_reason(tmp_path: Path) -> None:
     asked = probe(tmp_path)
     (tmp_path / "file").write_text("no folder")
-    wrong = Probe(
-        data=None, results=Storage.at(tmp_path / "file"), folder=asked.folder, secret=asked.secret
-    )
+    wrong = Probe(data=None, results=Storage.at(tmp_path / "file"), folder=asked.folder, secret=asked.secret)
     with probing(asked) as fault:
         answers = {"1": answer(wrong, "1"), "2": answer(asked, "2")}
         found = results_root(asked, fault, answers, names=NAMES)

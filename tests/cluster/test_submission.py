@@ -72,9 +72,7 @@ def test_a_study_and_the_roots_are_refused_together_before_the_cluster_is_asked(
     assert places == ["--data", "--results", "reference"]
 
 
-def test_a_study_is_checked_against_data_that_are_in_reach_from_here(
-    tmp_path: Path, data_root: Path
-) -> None:
+def test_a_study_is_checked_against_data_that_are_in_reach_from_here(tmp_path: Path, data_root: Path) -> None:
     base = {**STUDY["base"], "data": {"name": "toy", "shot_rule": "official"}}
     study = written(tmp_path, base=base)
     with pytest.raises(InputError, match="unknown shot rule, got 'official'"):

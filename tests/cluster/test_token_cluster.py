@@ -26,9 +26,11 @@ pytestmark = pytest.mark.ray
 TOKEN = secrets.token_hex(24)
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 SMALL = {
-    **STUDY, "seeds": [0], "arms": {"vanilla": {}},
+    **STUDY,
+    "seeds": [0],
+    "arms": {"vanilla": {}},
     "base": {**STUDY["base"], "recipe": {"epochs": 1, "batch_size": 512}},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,17 @@ def cluster() -> Iterator[Cluster]:
     (home / "token").write_text(TOKEN)
     started = Cluster(home, free_ports())
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2",
-        "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", f"--temp-dir={home / 'ray'}",
-        "--disable-usage-stats", *(f"--{name}={port}" for name, port in started.ports.items()),
-    ]  # fmt: skip
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--dashboard-host=127.0.0.1",
+        "--node-ip-address=127.0.0.1",
+        f"--temp-dir={home / 'ray'}",
+        "--disable-usage-stats",
+        *(f"--{name}={port}" for name, port in started.ports.items()),
+    ]
     with (home / "log").open("wb") as log:
         head = subprocess.Popen(
             command,
@@ -94,8 +103,11 @@ def jobs(cluster: Cluster) -> Cluster:
 def call(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "dirtune.cli", *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert TOKEN not in done.stdout + done.stderr
     return done
 
@@ -144,9 +156,7 @@ def test_with_the_token_a_study_is_swept_and_its_results_are_there_afterwards(
     assert re.search(r"^sent as job raysubmit_\w+; follow it again by `ray job logs", done.stdout)
     assert f"{tmp_path}/results: written and read by every node" in done.stdout
     assert re.search(r"^1 complete; 0 reused\. Parquet: ", done.stdout, re.MULTILINE)
-    (trial,) = rows("select arm, status, code_version from trials", tmp_path / "results").to_dict(
-        "records"
-    )
+    (trial,) = rows("select arm, status, code_version from trials", tmp_path / "results").to_dict("records")
     assert trial == {"arm": "vanilla", "status": "complete", "code_version": code_version()}
     assert sorted(each.name for each in (tmp_path / "results").iterdir()) == ["tiny"]
     written = [each for each in (tmp_path / "results").rglob("*") if each.is_file()]
@@ -178,22 +188,16 @@ def test_a_doctor_is_let_in_with_the_token_alone(cluster: Cluster, digits: Path)
         assert refused.stderr.count("\n") == 1
 
 
-def test_a_sweep_is_let_in_with_the_token_alone(
-    cluster: Cluster, digits: Path, tmp_path: Path
-) -> None:
+def test_a_sweep_is_let_in_with_the_token_alone(cluster: Cluster, digits: Path, tmp_path: Path) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump(SMALL))
     refusals = {
         "the cluster asks for a token and got none": cluster.environment(),
-        "the cluster refuses this token": cluster.environment(
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="wrong"
-        ),
+        "the cluster refuses this token": cluster.environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="wrong"),
     }
     for said, environment in refusals.items():
         environment["RAY_ADDRESS"] = cluster.address
-        done = call(
-            environment, "sweep", study, "--data", digits, "--results", tmp_path / "results"
-        )
+        done = call(environment, "sweep", study, "--data", digits, "--results", tmp_path / "results")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"dirtune: {cluster.address}: {said}: set RAY_AUTH_MODE")
         assert done.stderr.count("\n") == 1

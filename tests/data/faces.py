@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dirtune.data.census import hash_of, read_back
 from dirtune.data.columns import to_arrow
+from dirtune.data.verify import hash_of, read_back
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 
 LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bins=10)
 SIZES = {"train": 61, "val": 7, "test": 12}
@@ -49,12 +49,15 @@ def write_faces(root: Path) -> tuple[Storage, Manifest]:
             pq.write_table(table, home.path(files[-1]), row_group_size=ROWS_PER_GROUP)
         rows[split] = read_back(home, split, files, specs)
     manifest = Manifest(
-        name="faces", inputs=specs, label=LABEL, shot_rules={"counts": ShotRule()},
+        name="faces",
+        inputs=specs,
+        label=LABEL,
+        shot_rules={"counts": ShotRule()},
         default_shot_rule="counts",
         splits={split: found.info(LABEL) for split, found in rows.items()},
         content_hash=hash_of(each for found in rows.values() for each in found.contents),
         split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
-    )  # fmt: skip
+    )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return storage, manifest
 

@@ -17,4 +17,4 @@ AGES = Manifest(
     content_hash="0123456789abcdef" * 4,
     split_fingerprint="f" * 64,
     notes=("two look alike",),
-)  # fmt: skip
+)

@@ -103,9 +103,11 @@ def test_a_resized_crop_is_a_box_of_whole_pixels_scaled_up_and_perhaps_mirrored(
     for picture, found in zip(pictures, made, strict=True):
         boxes = [
             picture[:, y : y + height, x : x + width]
-            for height in range(3, 10) for width in range(3, 10)
-            for y in range(10 - height) for x in range(10 - width)
-        ]  # fmt: skip
+            for height in range(3, 10)
+            for width in range(3, 10)
+            for y in range(10 - height)
+            for x in range(10 - width)
+        ]
         corners = found[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         fitting = [
             box

@@ -26,32 +26,51 @@ from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 def manifest() -> Manifest:
     split = SplitInfo(files=("a",), rows=3, bin_counts=(150, 50, 2))
     return Manifest(
-        name="toy", inputs={"x": InputSpec(kind="vector", shape=(2,))},
+        name="toy",
+        inputs={"x": InputSpec(kind="vector", shape=(2,))},
         label=LabelSpec(name="y", unit="m", low=0, high=3, bin_width=1, num_bins=3),
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-        splits={"train": split, "val": split}, content_hash="c" * 64, split_fingerprint="s" * 64,
-    )  # fmt: skip
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        splits={"train": split, "val": split},
+        content_hash="c" * 64,
+        split_fingerprint="s" * 64,
+    )
 
 
 def split_of(rows: int) -> ResidentSplit:
     labels = np.arange(rows, dtype=np.float64)
     return ResidentSplit(
-        sample_ids=tuple(f"{row:03d}" for row in range(rows)), exact_labels=labels,
-        labels=torch.from_numpy(labels).float(), label_bins=torch.arange(rows) % 3,
+        sample_ids=tuple(f"{row:03d}" for row in range(rows)),
+        exact_labels=labels,
+        labels=torch.from_numpy(labels).float(),
+        label_bins=torch.arange(rows) % 3,
         inputs={"x": torch.arange(2.0 * rows).reshape(rows, 2)},
-    )  # fmt: skip
+    )
 
 
 def batches(
-    split: ResidentSplit, rank: int = 0, world: int = 1, epoch: int = 1, accumulation: int = 1,
+    split: ResidentSplit,
+    rank: int = 0,
+    world: int = 1,
+    epoch: int = 1,
+    accumulation: int = 1,
     augmentation: str = "none",
-) -> list[Batch]:  # fmt: skip
+) -> list[Batch]:
     order = split.order(7, epoch, batch_size=8, world=world)
     return list(
-        train_batches(split, torch.ones(len(split)), order, batch_size=8,
-                      views=Views(count=2, augmentation=augmentation), seed=7, epoch=epoch,
-                      rank=rank, world=world, accumulation=accumulation)
-    )  # fmt: skip
+        train_batches(
+            split,
+            torch.ones(len(split)),
+            order,
+            batch_size=8,
+            views=Views(count=2, augmentation=augmentation),
+            seed=7,
+            epoch=epoch,
+            rank=rank,
+            world=world,
+            accumulation=accumulation,
+        )
+    )
 
 
 def test_regions_follow_the_training_counts() -> None:
@@ -94,9 +113,7 @@ def joined(parts: list[Batch]) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize(
-    ("accumulation", "sizes"), [(2, [4, 4, 4, 4, 4, 1]), (8, [1] * 21)], ids=["two", "one by one"]
-)
+@pytest.mark.parametrize(("accumulation", "sizes"), [(2, [4, 4, 4, 4, 4, 1]), (8, [1] * 21)], ids=["two", "one by one"])
 def test_micro_batches_put_together_are_the_batch_with_the_same_views(
     accumulation: int, sizes: list[int], world: int
 ) -> None:
@@ -104,10 +121,7 @@ def test_micro_batches_put_together_are_the_batch_with_the_same_views(
     images = torch.randint(0, 256, (21, 1, 12, 12), dtype=torch.uint8)
     split = replace(split, inputs={"image": images})
     whole = batches(split, augmentation="shift")
-    ranks = [
-        batches(split, rank, world, accumulation=accumulation, augmentation="shift")
-        for rank in range(world)
-    ]
+    ranks = [batches(split, rank, world, accumulation=accumulation, augmentation="shift") for rank in range(world)]
     micro = list(zip(*ranks, strict=True))  # by micro-batch, the parts of all ranks
     assert [sum(len(part.rows) for part in parts) for parts in micro] == sizes
     ends = [at for at, parts in enumerate(micro, start=1) if all(part.ends_step for part in parts)]
@@ -150,10 +164,7 @@ def windowed(seed: int = 0, epoch: int = 1, world: int = 1) -> torch.Tensor:
 
 def parts_of(order: torch.Tensor, world: int) -> list[list[torch.Tensor]]:
     """The rows of each rank, by step."""
-    return [
-        [rows[slice(*share(len(rows), rank, world))] for rows in order.split(64)]
-        for rank in range(world)
-    ]
+    return [[rows[slice(*share(len(rows), rank, world))] for rows in order.split(64)] for rank in range(world)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -175,9 +186,7 @@ def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anoth
     for of_rank in parts_of(windowed(world=world), world):
         steps = [{group_of[row] for row in rows.tolist()} for rows in of_rank]
         last = {group: step for step, groups in enumerate(steps) for group in groups}
-        first = {
-            group: step for step, groups in reversed(list(enumerate(steps))) for group in groups
-        }
+        first = {group: step for step, groups in reversed(list(enumerate(steps))) for group in groups}
         alive = [sum(first[g] <= step <= last[g] for g in last) for step in range(len(steps))]
         # One window, and at its border the one that follows; stretches may begin inside of a group.
         assert max(alive) <= 2 * WINDOW_GROUPS + 2
@@ -205,17 +214,13 @@ def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row()
     assert split.reading_order.tolist() == [0, 1, 2, 3, 4, 5]
     rows = {name: getattr(split, name) for name in ("sample_ids", "labels", "label_bins")}
     groups = (torch.tensor([4, 0, 2]), torch.tensor([1, 5, 3]))
-    on_disk = ResidentSplit(
-        **rows, inputs=split.inputs, exact_labels=split.exact_labels, groups=groups
-    )
+    on_disk = ResidentSplit(**rows, inputs=split.inputs, exact_labels=split.exact_labels, groups=groups)
     assert on_disk.reading_order.tolist() == [4, 0, 2, 1, 5, 3]
 
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("groups", [1, WINDOW_GROUPS, WINDOW_GROUPS + 1])
-def test_a_set_on_disk_that_fits_in_a_window_is_mixed_like_one_in_memory(
-    groups: int, world: int
-) -> None:
+def test_a_set_on_disk_that_fits_in_a_window_is_mixed_like_one_in_memory(groups: int, world: int) -> None:
     split = split_of(90)
     of_groups = epoch_order(7, 0, 90).tensor_split(groups)
     on_disk = replace(split, groups=of_groups)

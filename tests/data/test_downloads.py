@@ -111,15 +111,11 @@ def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
     wrong = "0" * 64
     said = _fault(_file(site, wrong), tmp_path)
-    assert said == (
-        f"{site.url}: the content is not the expected one, SHA-256 {wrong}; nothing was kept"
-    )
+    assert said == (f"{site.url}: the content is not the expected one, SHA-256 {wrong}; nothing was kept")
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupted_download_is_continued_where_it_broke_off(
-    site: Site, tmp_path: Path
-) -> None:
+def test_an_interrupted_download_is_continued_where_it_broke_off(site: Site, tmp_path: Path) -> None:
     site.breaks_off_after = 2_000_000
     said = _fault(_file(site), tmp_path)
     assert said == (
@@ -149,9 +145,7 @@ def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("size", [1000, len(CONTENT) + 1])
-def test_a_file_that_has_changed_since_is_fetched_anew(
-    site: Site, tmp_path: Path, size: int
-) -> None:
+def test_a_file_that_has_changed_since_is_fetched_anew(site: Site, tmp_path: Path, size: int) -> None:
     """Either by the time of its last change, or because the part is longer than the file."""
     part = tmp_path / ".faces.bin.part"
     part.write_bytes(b"x" * size)
@@ -180,9 +174,7 @@ def test_another_file_of_the_name_is_not_overwritten(site: Site, tmp_path: Path)
     assert site.asked == []
 
 
-def test_a_missing_page_and_a_dead_server_are_said_with_the_address(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_missing_page_and_a_dead_server_are_said_with_the_address(site: Site, tmp_path: Path) -> None:
     gone = RawFile(name="a", url=site.url.replace("/file", "/gone"))
     assert "HTTP Error 404" in _fault(gone, tmp_path)
     dead = RawFile(name="a", url="http://127.0.0.1:9/a")

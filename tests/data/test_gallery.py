@@ -31,10 +31,16 @@ def _seen(label: LabelSpec, counts: dict[str, tuple[int, ...]], kind: str = "vec
     spec = InputSpec(kind=kind, shape=(1, 2, 3))  # type: ignore[arg-type]
     return inspection_of(
         Manifest(
-            name="ages", inputs={"x": spec}, label=label, shot_rules={"counts": ShotRule()},
-            default_shot_rule="counts", splits=splits, content_hash="0" * 64, split_fingerprint="f" * 64,
+            name="ages",
+            inputs={"x": spec},
+            label=label,
+            shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts",
+            splits=splits,
+            content_hash="0" * 64,
+            split_fingerprint="f" * 64,
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -108,23 +114,17 @@ def test_the_caption_says_what_is_shown_and_what_is_not(ages: Inspection) -> Non
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_images_of_a_region_stand_in_a_row_under_their_labels(
-    ages: Inspection, channels: int
-) -> None:
+def test_the_images_of_a_region_stand_in_a_row_under_their_labels(ages: Inspection, channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, channels, 2, 3)).astype(np.uint8)
     samples = (
-        RegionSamples(
-            region="many", sample_ids=("a", "b"), labels=np.array([12.25, 13.5]), images=pixels[:2]
-        ),
+        RegionSamples(region="many", sample_ids=("a", "b"), labels=np.array([12.25, 13.5]), images=pixels[:2]),
         RegionSamples(region="few", sample_ids=("c",), labels=np.array([19.0]), images=pixels[2:]),
     )
     figure = draw(ages, samples)
     shown = [panel for panel in figure.axes if panel.images]
     assert [panel.get_title() for panel in shown] == ["12.25", "13.5", "19"]
     for panel, image in zip(shown, pixels, strict=True):
-        np.testing.assert_array_equal(
-            np.squeeze(panel.images[0].get_array()), np.squeeze(image.transpose(1, 2, 0))
-        )
+        np.testing.assert_array_equal(np.squeeze(panel.images[0].get_array()), np.squeeze(image.transpose(1, 2, 0)))
     assert [text.get_text() for panel in shown for text in panel.texts] == ["many", "few"]
     assert "Images: drawn from training, age [years] above." in _caption(ages, samples)
 
@@ -148,9 +148,7 @@ def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -
 
 def test_labels_of_two_dimensions_stand_above_their_images(gaze: Inspection) -> None:
     images = np.zeros((1, 1, 2, 3), np.uint8)
-    sample = RegionSamples(
-        region="few", sample_ids=("a",), labels=np.array([[-1.5, 2.25]]), images=images
-    )
+    sample = RegionSamples(region="few", sample_ids=("a",), labels=np.array([[-1.5, 2.25]]), images=images)
     assert draw(gaze, (sample,)).axes[-1].get_title() == "-1.5\n2.25"
 
 
@@ -179,24 +177,20 @@ def test_the_figure_is_written_in_every_type_of_file(
 
 
 @pytest.mark.ray
-def test_the_figure_of_digits_shows_ten_images_of_every_region(
-    digits: Path, tmp_path: Path
-) -> None:
+def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from dirtune.data.gallery import draw, save_figure\n"
         "from dirtune.data.inspection import inspect\n"
         "from dirtune.data.samples import sample_images\n"
-        "from dirtune.storage import Storage\n"
+        "from dirtune.io.storage import Storage\n"
         f"seen = inspect('digits', root={str(digits)!r})\n"
         f"save_figure(seen, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"
         f"figure = draw(seen, sample_images(Storage.at({str(digits)!r}), seen))\n"
         "print(sum(bool(panel.images) for panel in figure.axes))\n"
         "print(sorted({'matplotlib.pyplot', 'torch', 'ray'} & set(sys.modules)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["30", "[]"]
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
@@ -207,12 +201,11 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(
         [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
         [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
     ],
-)  # fmt: skip
+)
 def test_the_colours_stay_apart_for_colour_blind_readers(matrix: list[list[float]]) -> None:
     colors = [*TINTS.values(), BARS, DENSITY]
     linear = [
-        np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(each)])
-        for each in colors
+        np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(each)]) for each in colors
     ]
     seen = [np.array(matrix) @ each for each in linear]
     distances = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]

@@ -25,9 +25,7 @@ def _smooth(height: int = 32, width: int = 48) -> np.ndarray:
 def test_png_keeps_every_pixel() -> None:
     pixels = _smooth()
     stored = encode(Image.fromarray(pixels), PNG)
-    np.testing.assert_array_equal(
-        decode([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1)
-    )
+    np.testing.assert_array_equal(decode([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1))
 
 
 def test_jpeg_keeps_a_smooth_image_nearly() -> None:
@@ -98,8 +96,6 @@ def test_an_image_of_another_number_of_channels_is_refused_and_not_repeated() ->
         ({"quality": 0}, "greater than or equal to 1"),
     ],
 )
-def test_a_specification_that_no_encoder_could_follow_is_refused(
-    changed: dict[str, object], rule: str
-) -> None:
+def test_a_specification_that_no_encoder_could_follow_is_refused(changed: dict[str, object], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         InputSpec.model_validate(JPEG.model_dump() | changed)

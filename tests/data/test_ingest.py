@@ -55,9 +55,7 @@ def test_a_root_that_is_a_file_keeps_its_own_error(tmp_path: Path) -> None:
 
 
 def test_the_ingest_module_loads_neither_ray_nor_torch() -> None:
-    code = (
-        "import sys, dirtune.data.ingest; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
-    )
+    code = "import sys, dirtune.data.ingest; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -74,8 +72,7 @@ def test_ingesting_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in files] == times
     assert said == [
         f"digits: ingested; 6,609 samples, content {first.fingerprint}",
-        "digits: unchanged, already ingested from the same request; 6,609 samples, "
-        f"content {first.fingerprint}",
+        f"digits: unchanged, already ingested from the same request; 6,609 samples, content {first.fingerprint}",
     ]
     assert ray.is_initialized()  # the session was here before, so it stays
 
@@ -95,9 +92,12 @@ def test_a_ray_is_started_for_an_ingest_and_ended_and_none_for_an_unchanged_set(
         with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
             environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
             done = subprocess.run(
-                [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True,
-                check=False, env={**environment, "RAY_TMPDIR": folder},
-            )  # fmt: skip
+                [sys.executable, "-c", SCRIPT, str(tmp_path)],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**environment, "RAY_TMPDIR": folder},
+            )
             assert done.returncode == 0, done.stderr
             return done.stdout, any(Path(folder).iterdir())
 

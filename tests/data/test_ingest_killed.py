@@ -23,8 +23,8 @@ import pytest
 from dirtune.cli import main
 from dirtune.data.ingest import ingest
 from dirtune.data.store import list_datasets, read_manifest, read_split
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 
 pytestmark = pytest.mark.ray
 
@@ -42,9 +42,12 @@ class Child:
         environment = {key: text for key, text in os.environ.items() if key != "RAY_ADDRESS"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dirtune.cli", "ingest", "digits", "--data", str(root), "--option", f"seed={seed}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
             env={**environment, name: value},
-        )  # fmt: skip
+        )
 
     def wait_for_version(self, *, beside: set[str]) -> None:
         """Until it has begun to write."""
@@ -57,10 +60,7 @@ class Child:
     def _wait_for(self, pattern: str, beside: set[str]) -> None:
         deadline = time.monotonic() + SECONDS
         home = self.root / "digits"
-        while not any(
-            path.relative_to(home).parts[0] not in beside
-            for path in home.glob(f"version-*{pattern}")
-        ):
+        while not any(path.relative_to(home).parts[0] not in beside for path in home.glob(f"version-*{pattern}")):
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline, f"nothing like {pattern}"
             time.sleep(0.01)
@@ -175,9 +175,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("ray_session")
-def test_ten_kills_at_random_moments_never_cost_a_data_set(
-    tmp_path: Path, start: Callable[[int], Child]
-) -> None:
+def test_ten_kills_at_random_moments_never_cost_a_data_set(tmp_path: Path, start: Callable[[int], Child]) -> None:
     storage, moments = Storage.at(tmp_path), random.Random(SEED)
     began, whole = time.monotonic(), start(0)
     whole.wait_for_version(beside=set())
@@ -188,9 +186,7 @@ def test_ten_kills_at_random_moments_never_cost_a_data_set(
     content = _content(tmp_path, old)
     for attempt in range(1, 11):
         child, beside = start(attempt), _versions(tmp_path)
-        if (
-            attempt % 2
-        ):  # writing is a small part of an ingest, and every other kill must fall into it
+        if attempt % 2:  # writing is a small part of an ingest, and every other kill must fall into it
             child.wait_for_version(beside=beside)
             time.sleep(moments.uniform(0.0, writing))
         else:

@@ -13,10 +13,10 @@ import pytest
 from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
 from dirtune.data.splits.known import KNOWN_SPLITS
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo
 from dirtune.reweighting import LDS
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 from tests.data.manifests import AGES
 
 COUNTS = [1, 101, 30, 0]
@@ -69,18 +69,13 @@ def test_without_width_the_effective_density_is_the_counts() -> None:
 def test_weights_are_summed_up_over_the_training_samples() -> None:
     lds = LDS(kernel="laplace", size=3, sigma=1.0)
     found = {each.name: each for each in weight_summaries(COUNTS, lds)}
-    assert list(found) == [
-        "none", "inverse", "inverse + LDS", "sqrt_inverse", "sqrt_inverse + LDS"
-    ]  # fmt: skip
+    assert list(found) == ["none", "inverse", "inverse + LDS", "sqrt_inverse", "sqrt_inverse + LDS"]
     for name, summary in found.items():
         # One weight per training sample, made from scratch.
         effective = [math.sqrt(n) if "sqrt" in name else float(n) for n in COUNTS]
         if "LDS" in name:
             window = {-1: math.exp(-1), 0: 1.0, 1: math.exp(-1)}
-            effective = [
-                sum(w * effective[b + o] for o, w in window.items() if 0 <= b + o < 4)
-                for b in range(4)
-            ]
+            effective = [sum(w * effective[b + o] for o, w in window.items() if 0 <= b + o < 4) for b in range(4)]
         weights = []
         for count, divisor in zip(COUNTS, effective, strict=True):
             for _ in range(count):
@@ -107,9 +102,7 @@ def test_a_published_split_is_recognised_and_its_look_alike_is_told_apart(root: 
         split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
         for split, rows in known.sizes.items()
     }
-    published = AGES.model_copy(
-        update={"name": known.data, "split_fingerprint": known.fingerprint, "splits": splits}
-    )
+    published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "splits": splits})
     assert inspection_of(published).notes == (f"the split is {known.title}", "two look alike")
     other = published.model_copy(update={"split_fingerprint": "0" * 64})
     assert "not the rows of any list" in inspection_of(other).notes[0]
@@ -119,9 +112,7 @@ def test_a_published_split_is_recognised_and_its_look_alike_is_told_apart(root: 
 def test_a_note_that_ingest_has_made_already_stands_once() -> None:
     (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
     note = f"the split is {known.title}"
-    published = AGES.model_copy(
-        update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)}
-    )
+    published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)})
     assert inspection_of(published).notes == (note,)
 
 
@@ -167,8 +158,5 @@ def test_the_first_image_is_the_one_to_show() -> None:
 
 
 def test_inspecting_loads_neither_ray_nor_torch_nor_matplotlib() -> None:
-    code = (
-        "import sys, dirtune.data.inspection; "
-        "sys.exit(bool({'ray', 'torch', 'matplotlib'} & set(sys.modules)))"
-    )
+    code = "import sys, dirtune.data.inspection; sys.exit(bool({'ray', 'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

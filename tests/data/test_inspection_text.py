@@ -61,9 +61,7 @@ def test_the_bins_are_listed_on_request() -> None:
 def test_a_set_without_groups_and_notes_does_not_mention_them() -> None:
     raw = InputSpec(kind="image", shape=(1, 2, 2))
     words = InputSpec(kind="tokens", shape=(40,), vocabulary=9)
-    bare = MANIFEST.model_copy(
-        update={"group": None, "notes": (), "inputs": {"a": raw, "b": words}}
-    )
+    bare = MANIFEST.model_copy(update={"group": None, "notes": (), "inputs": {"a": raw, "b": words}})
     text = str(inspection_of(bare))
     assert "inputs: a (image 1x2x2, raw), b (tokens 40)" in text
     assert "group" not in text

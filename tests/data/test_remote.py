@@ -22,7 +22,7 @@ from werkzeug.serving import BaseWSGIServer
 import dirtune
 from dirtune.config import TrialConfig
 from dirtune.data.store import decode, find_ingested, list_datasets, read_manifest, read_split
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from tests.data.s3server import s3_server
 
 BUCKET = "bucket"
@@ -40,9 +40,12 @@ class Bucket:
     def __init__(self, endpoint: str, server: BaseWSGIServer) -> None:
         self.endpoint, self._server = endpoint, server
         self.client = boto3.client(
-            "s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1",
-            aws_access_key_id="key", aws_secret_access_key="secret",
-        )  # fmt: skip
+            "s3",
+            endpoint_url=f"http://{endpoint}",
+            region_name="us-east-1",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+        )
         self.client.create_bucket(Bucket=BUCKET)
 
     def url(self, path: str) -> str:
@@ -113,12 +116,10 @@ def test_a_failed_write_leaves_the_old_file(storage: Storage) -> None:
     assert storage.read("x") == b"old"
 
 
-def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(
-    storage: Storage, bucket: Bucket
-) -> None:
+def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: Storage, bucket: Bucket) -> None:
     script = """
         import sys
-        from dirtune.storage import Storage
+        from dirtune.io.storage import Storage
         storage = Storage.at(sys.argv[1])
         print("ready", flush=True)
         while True:
@@ -162,9 +163,7 @@ def remote_digits(digits: Path, bucket: Bucket) -> str:
 
 
 @pytest.mark.ray
-def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(
-    digits: Path, remote_digits: str, bucket: Bucket
-) -> None:
+def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(digits: Path, remote_digits: str, bucket: Bucket) -> None:
     here, there = Storage.at(digits), Storage.at(remote_digits)
     local, remote = read_manifest(here, "digits"), read_manifest(there, "digits")
     assert list_datasets(there) == ["digits"]
@@ -175,15 +174,11 @@ def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
     assert bucket.parts("data/digits/manifest.json") == 0
-    assert str(dirtune.inspect("digits", root=remote_digits)) == str(
-        dirtune.inspect("digits", root=digits)
-    )
+    assert str(dirtune.inspect("digits", root=remote_digits)) == str(dirtune.inspect("digits", root=digits))
 
 
 @pytest.mark.ray
-def test_another_ingest_replaces_the_version_and_an_equal_one_does_nothing(
-    remote_digits: str, bucket: Bucket
-) -> None:
+def test_another_ingest_replaces_the_version_and_an_equal_one_does_nothing(remote_digits: str, bucket: Bucket) -> None:
     url = bucket.url("other")
     storage = Storage.at(url)
     storage.write("digits/version-dead/train/part.parquet", b"what a kill has left")
@@ -212,9 +207,7 @@ def _metrics(results: str | Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
-def test_a_run_on_s3_is_the_run_on_disk(
-    digits: Path, results: str, remote_digits: str, tmp_path: Path
-) -> None:
+def test_a_run_on_s3_is_the_run_on_disk(digits: Path, results: str, remote_digits: str, tmp_path: Path) -> None:
     dirtune.train(CONFIG, data=digits, results=tmp_path)
     assert _metrics(results) == _metrics(tmp_path)
     assert dirtune.train(CONFIG, data=remote_digits, results=results).reused
@@ -234,8 +227,11 @@ def test_the_command_line_finds_the_place_in_the_environment(
     place = {"AWS_ENDPOINT_URL": f"http://{bucket.endpoint}", "AWS_DEFAULT_REGION": "us-east-1"}
     done = subprocess.run(
         [sys.executable, "-m", "dirtune.cli", *verb, "--results", f"s3://{BUCKET}/results"],
-        env={**os.environ, **KEYS, **place}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, **KEYS, **place},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
 
@@ -260,9 +256,7 @@ def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
     ).trial_id(fingerprint)
     assert Storage.at(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
     run: list[int] = []
-    dirtune.train(
-        CONFIG, data=remote_digits, results=root, on_epoch=lambda epoch, *_: run.append(epoch)
-    )
+    dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=lambda epoch, *_: run.append(epoch))
     assert run == [2]
     assert _metrics(root) == _metrics(results)
     assert not Storage.at(root).exists(f"train/trials/{trial}/checkpoint")

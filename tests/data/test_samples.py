@@ -14,8 +14,8 @@ from PIL import Image
 from dirtune.data.inspection import Inspection, inspection_of
 from dirtune.data.samples import RegionSamples, sample_images
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
-from dirtune.storage import Storage
 
 LABEL = LabelSpec(name="age", unit="years", low=0, high=3, bin_width=1, num_bins=3)
 COUNTS = (120, 30, 4)  # many, medium, few
@@ -58,11 +58,16 @@ def _write(root: Path, spec: InputSpec, *, shards: int = 1, label: LabelSpec = L
     info = SplitInfo(files=tuple(files), rows=ROWS, bin_counts=_counts(label))
     return inspection_of(
         Manifest(
-            name="ages", inputs={"image": spec}, label=label, shot_rules={"counts": ShotRule()},
-            default_shot_rule="counts", splits={"train": info}, content_hash="0" * 64,
+            name="ages",
+            inputs={"image": spec},
+            label=label,
+            shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts",
+            splits={"train": info},
+            content_hash="0" * 64,
             split_fingerprint="f" * 64,
         )
-    )  # fmt: skip
+    )
 
 
 def _counts(label: LabelSpec) -> tuple[int, ...]:
@@ -78,9 +83,7 @@ def _ids(found: tuple[RegionSamples, ...]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("spec", [RAW, InputSpec(kind="image", shape=(3, 4, 5), encoding="png")])
-def test_every_region_shows_its_own_samples_sorted_by_label(
-    tmp_path: Path, spec: InputSpec
-) -> None:
+def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
     seen, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
     found = sample_images(Storage.at(tmp_path), seen, count=10)
     assert [region.region for region in found] == ["many", "medium", "few"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.data.joining import REFUSED
+from dirtune.data.connect import REFUSED
 from dirtune.data.session import ray_session as session
 
 pytestmark = pytest.mark.ray
@@ -61,9 +61,12 @@ def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: 
 
     address = ray.get_runtime_context().gcs_address
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "RAY_ADDRESS": address},
-    )  # fmt: skip
+    )
     node = ray.get_runtime_context().get_node_id()
     assert done.stdout.split() == [node, "2", "False"]
     assert ray.get(ray.put(3)) == 3
@@ -72,7 +75,7 @@ def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: 
 OWN = """
 import json, subprocess, sys, urllib.error, urllib.request
 import ray
-from dirtune.data.joining import HELLO
+from dirtune.data.connect import HELLO
 from dirtune.data.session import ray_session
 
 def answers_to(request):
@@ -98,17 +101,18 @@ def test_a_ray_of_our_own_has_no_dashboard_and_lets_no_stranger_in(tmp_path: Pat
     """Its dashboard, its control port and the port of its agent, by which jobs would come."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", OWN],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**plain, "HOME": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == ["", REFUSED, 401]
 
 
 def test_without_a_ray_a_quiet_one_is_started_and_ended() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split()[-1] == "False"
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == ""
@@ -116,11 +120,11 @@ def test_without_a_ray_a_quiet_one_is_started_and_ended() -> None:
 
 def test_a_ray_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
     """The name of a socket may not be longer than 107 characters, and Ray's lie in its temporary folder."""
-    command = [sys.executable, "-m", "dirtune.cli", "ingest", "digits", "--data", str(tmp_path / "data")]  # fmt: skip
+    command = [sys.executable, "-m", "dirtune.cli", "ingest", "digits", "--data", str(tmp_path / "data")]
     plain = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         command, capture_output=True, text=True, env={**plain, "RAY_TMPDIR": str(tmp_path / ("x" * 100))}
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("dirtune: Ray: does not start here: ")
     assert done.stderr.endswith("(`dirtune doctor` looks for the cause)\n")

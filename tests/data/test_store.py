@@ -27,8 +27,8 @@ from dirtune.data.store import (
     write_dataset,
 )
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 
 INPUTS = {
     "image": InputSpec(kind="image", shape=(1, 2, 3)),
@@ -56,20 +56,22 @@ def _rows(split: str, count: int) -> list[Row]:
     ]
 
 
-def _write(
-    storage: Storage, splits: Mapping[str, list[Row]], *, blocks: int = 1, request: str = "r"
-) -> Manifest:
+def _write(storage: Storage, splits: Mapping[str, list[Row]], *, blocks: int = 1, request: str = "r") -> Manifest:
     import ray.data
 
-    datasets = {
-        split: ray.data.from_items(rows, override_num_blocks=blocks)
-        for split, rows in splits.items()
-    }
+    datasets = {split: ray.data.from_items(rows, override_num_blocks=blocks) for split, rows in splits.items()}
     return write_dataset(
-        storage, "ages", datasets, inputs=INPUTS, label=LABEL,
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts",
-        source={"request": request}, notes=("a note",), side_files={"words.json": b"{}"},
-    )  # fmt: skip
+        storage,
+        "ages",
+        datasets,
+        inputs=INPUTS,
+        label=LABEL,
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        source={"request": request},
+        notes=("a note",),
+        side_files={"words.json": b"{}"},
+    )
 
 
 @pytest.fixture
@@ -138,9 +140,7 @@ def test_small_blocks_are_joined_to_one_shard(storage: Storage) -> None:
     assert len(manifest.splits["train"].files) == 1
 
 
-def test_a_row_group_is_a_small_part_of_a_shard(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_group_is_a_small_part_of_a_shard(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)  # of 6 + 16 bytes a row
     manifest = _write(storage, {"train": _rows("train", 12)}, blocks=2)
     (file,) = split_files(storage, manifest, "train")
@@ -156,9 +156,7 @@ def _encoded_rows() -> tuple[list[Row], np.ndarray]:
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "PNG")
         person = f"person {at % 2}"
-        rows.append(
-            {"sample_id": f"s{at}", "label": 1.0, "group": person, "image": stream.getvalue()}
-        )
+        rows.append({"sample_id": f"s{at}", "label": 1.0, "group": person, "image": stream.getvalue()})
     return rows, pixels.transpose(0, 3, 1, 2)
 
 
@@ -170,9 +168,16 @@ def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_byte
     rows, pixels = _encoded_rows()
     spec = InputSpec(kind="image", shape=(3, 8, 6), encoding="png")
     manifest = write_dataset(
-        storage, "faces", {"train": ray.data.from_items(rows)}, inputs={"image": spec}, label=LABEL,
-        shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={}, group="person",
-    )  # fmt: skip
+        storage,
+        "faces",
+        {"train": ray.data.from_items(rows)},
+        inputs={"image": spec},
+        label=LABEL,
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        source={},
+        group="person",
+    )
     assert read_manifest(storage, "faces") == manifest
     assert manifest.group == "person"
     arrays = decode(read_split(storage, manifest, "train"), manifest)
@@ -180,10 +185,7 @@ def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_byte
     assert arrays["group"].tolist() == ["person 0", "person 1", "person 0"]
     digests = [
         hashlib.sha256(
-            f'["train","{row["sample_id"]}"]'.encode()
-            + np.float64(1).tobytes()
-            + b'"image"'
-            + row["image"]
+            f'["train","{row["sample_id"]}"]'.encode() + np.float64(1).tobytes() + b'"image"' + row["image"]
         ).digest()
         for row in rows
     ]
@@ -207,9 +209,7 @@ def test_a_set_of_version_1_is_read_as_it_is(storage: Storage) -> None:
     found = read_manifest(storage, "ages")
     assert found.format_version == 1
     assert found.content_hash == manifest.content_hash
-    np.testing.assert_array_equal(
-        decode(read_split(storage, found, "train"), found)["image"], images
-    )
+    np.testing.assert_array_equal(decode(read_split(storage, found, "train"), found)["image"], images)
 
 
 def test_another_pixel_changes_the_content_and_not_the_split(storage: Storage) -> None:
@@ -252,10 +252,15 @@ def test_an_exception_while_ray_writes_leaves_the_old_version_complete(storage: 
     val = ray.data.from_items(_rows("val", 6), override_num_blocks=2).map_batches(broken)
     with pytest.raises(ray.exceptions.RayTaskError, match="the disk is on fire"):
         write_dataset(
-            storage, "ages", {"train": ray.data.from_items(_rows("train", 9)), "val": val},
-            inputs=INPUTS, label=LABEL, shot_rules={"counts": ShotRule()},
-            default_shot_rule="counts", source={},
-        )  # fmt: skip
+            storage,
+            "ages",
+            {"train": ray.data.from_items(_rows("train", 9)), "val": val},
+            inputs=INPUTS,
+            label=LABEL,
+            shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts",
+            source={},
+        )
     assert read_manifest(storage, "ages") == old
     assert read_split(storage, old, "train").num_rows == 6
     assert len(_versions(storage)) == 1
@@ -293,9 +298,15 @@ def test_an_ingest_that_another_one_has_overtaken_gives_up(storage: Storage) -> 
     train = ray.data.from_items(_rows("train", 3)).map_batches(overtaken)
     with pytest.raises(InputError, match="another ingest of this data set finished meanwhile"):
         write_dataset(
-            storage, "ages", {"train": train}, inputs=INPUTS, label=LABEL,
-            shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={},
-        )  # fmt: skip
+            storage,
+            "ages",
+            {"train": train},
+            inputs=INPUTS,
+            label=LABEL,
+            shot_rules={"counts": ShotRule()},
+            default_shot_rule="counts",
+            source={},
+        )
     assert list_datasets(storage) == []
 
 
@@ -318,9 +329,7 @@ def test_a_set_that_is_not_ingested_names_the_command_and_the_known_sets(storage
     storage.write("half/notes.txt", b"no manifest here")
     with pytest.raises(InputError) as caught:
         read_manifest(storage, "agse")
-    assert "not ingested (`dirtune ingest agse` does it), got 'agse'; known: ages" in str(
-        caught.value
-    )
+    assert "not ingested (`dirtune ingest agse` does it), got 'agse'; known: ages" in str(caught.value)
     assert "did you mean 'ages'" in str(caught.value)
 
 
@@ -378,51 +387,52 @@ def test_ray_data_reads_the_shards_by_their_full_paths(storage: Storage) -> None
 
 
 def test_reading_needs_no_ray() -> None:
-    code = (
-        "import sys, dirtune.data.store; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
-    )
+    code = "import sys, dirtune.data.store; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 GAZE = LabelSpec.grid(
-    "gaze", "rad",
+    "gaze",
+    "rad",
     (
         LabelSpec(name="pitch", unit="rad", low=-1, high=1, bin_width=0.5, num_bins=4),
         LabelSpec(name="yaw", unit="rad", low=-2, high=1, bin_width=0.5, num_bins=6),
     ),
-)  # fmt: skip
+)
 
 
 def _write_gazes(storage: Storage, rows: list[Row], **settings: Any) -> Manifest:
     import ray.data
 
     return write_dataset(
-        storage, "gazes", {"train": ray.data.from_items(rows, override_num_blocks=2)}, inputs={},
-        label=GAZE, shot_rules={"counts": ShotRule()}, default_shot_rule="counts", source={}, **settings,
-    )  # fmt: skip
+        storage,
+        "gazes",
+        {"train": ray.data.from_items(rows, override_num_blocks=2)},
+        inputs={},
+        label=GAZE,
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        source={},
+        **settings,
+    )
 
 
 @pytest.mark.usefixtures("one_shard_per_block")
 @pytest.mark.parametrize("form", [list, np.array], ids=["lists", "arrays"])
-def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(
-    storage: Storage, form: Any
-) -> None:
+def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(storage: Storage, form: Any) -> None:
     labels = np.random.default_rng(0).uniform([-1, -2], [1, 1], (9, 2))
     rows = [{"sample_id": f"s{at}", "label": form(label)} for at, label in enumerate(labels)]
     manifest = _write_gazes(storage, rows, metrics=("angular_error",))
     assert read_manifest(storage, "gazes") == manifest
     assert (manifest.label, manifest.metrics) == (GAZE, ("angular_error",))
-    np.testing.assert_array_equal(
-        decode(read_split(storage, manifest, "train"), manifest)["label"], labels
-    )
+    np.testing.assert_array_equal(decode(read_split(storage, manifest, "train"), manifest)["label"], labels)
 
     counts = [0] * 24
     for pitch, yaw in labels.tolist():
         counts[6 * int((pitch + 1) // 0.5) + int((yaw + 2) // 0.5)] += 1
     assert manifest.train_counts == tuple(counts)
     digests = [
-        hashlib.sha256(f'["train","s{at}"]'.encode() + label.tobytes()).digest()
-        for at, label in enumerate(labels)
+        hashlib.sha256(f'["train","s{at}"]'.encode() + label.tobytes()).digest() for at, label in enumerate(labels)
     ]
     assert manifest.split_fingerprint == hashlib.sha256(b"".join(sorted(digests))).hexdigest()
     assert fingerprint_of(np.full(9, "train"), np.array([f"s{at}" for at in range(9)]), labels) == (

@@ -13,12 +13,12 @@ import torch
 from dirtune.config import Views
 from dirtune.data import stream
 from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
-from dirtune.data.residency import Residency
+from dirtune.data.memory_budget import Residency
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import DECODES, Blocks, fetch, materialise, read_directly
 from dirtune.data.streamed import StreamedSplit
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 from tests.data.faces import SHAPE, SIZES, pixels, write_faces
 
 CPU = torch.device("cpu")
@@ -63,9 +63,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-def test_a_set_is_the_same_decoded_encoded_and_on_disk(
-    faces: tuple[Storage, Manifest], name: str
-) -> None:
+def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Manifest], name: str) -> None:
     import ray
 
     storage, manifest = faces
@@ -95,9 +93,7 @@ def test_a_worker_reads_itself_what_does_not_come(
     assert there is not None
     lost = ray.remote(num_cpus=99)(lambda: None).remote()
     monkeypatch.setattr(stream, "ARRIVAL_SECONDS", 0.5)
-    _same(
-        fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_directly(storage, manifest, CPU)
-    )
+    _same(fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_directly(storage, manifest, CPU))
     ray.cancel(lost, force=True)
 
 
@@ -119,9 +115,14 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(
             split, digests = self.data.splits["train"], []
             for epoch in (1, 2):
                 batches = train_batches(
-                    split, torch.ones(len(split)), epoch_order(0, epoch, len(split)),
-                    batch_size=16, views=Views(augmentation="light"), seed=0, epoch=epoch,
-                )  # fmt: skip
+                    split,
+                    torch.ones(len(split)),
+                    epoch_order(0, epoch, len(split)),
+                    batch_size=16,
+                    views=Views(augmentation="light"),
+                    seed=0,
+                    epoch=epoch,
+                )
                 digests.append(sum(batch.views[0]["image"].double().sum() for batch in batches))
             chunks = split.chunks.chunks.values()
             return {
@@ -132,9 +133,7 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(
 
     workers = [ray.remote(num_cpus=0)(Worker).remote(NOTHING) for _ in range(2)]
     first, second = ray.get([worker.epochs.remote() for worker in workers])
-    decodes = [
-        row for block in ray.get(list(blocks.references)) for row in block[DECODES].to_pylist()
-    ]
+    decodes = [row for block in ray.get(list(blocks.references)) for row in block[DECODES].to_pylist()]
     assert decodes == [1] * TOTAL
     assert first == second
     assert (first["decoded"], first["own memory"]) == (0, False)

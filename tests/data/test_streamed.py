@@ -26,7 +26,7 @@ from dirtune.data.cache import (
     train_batches,
 )
 from dirtune.data.columns import to_arrow
-from dirtune.data.residency import Residency
+from dirtune.data.memory_budget import Residency
 from dirtune.data.stream import read_directly
 from dirtune.data.streamed import (
     Chunk,
@@ -38,8 +38,8 @@ from dirtune.data.streamed import (
     streamed,
 )
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
-from dirtune.storage import Storage
 from tests.data.faces import ROWS_PER_GROUP, SHAPE, SIZES, ids, pixels, write_faces
 
 CPU = torch.device("cpu")
@@ -64,17 +64,22 @@ def found(faces: tuple[Storage, Manifest]) -> dict[str, ResidentData]:
 def epoch_of(split: Split, order: torch.Tensor, rank: int = 0, world: int = 1) -> list[Batch]:
     views = Views(count=2, augmentation="strong")
     return list(
-        train_batches(split, torch.ones(len(split)), order, batch_size=16, views=views,
-                      seed=3, epoch=1, rank=rank, world=world)
-    )  # fmt: skip
+        train_batches(
+            split, torch.ones(len(split)), order, batch_size=16, views=views, seed=3, epoch=1, rank=rank, world=world
+        )
+    )
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return torch.equal(one.rows, other.rows) and torch.equal(one.labels, other.labels) and all(
-        torch.equal(view[name], again[name])
-        for view, again in zip(one.views, other.views, strict=True)
-        for name in ("image", "vector")
-    )  # fmt: skip
+    return (
+        torch.equal(one.rows, other.rows)
+        and torch.equal(one.labels, other.labels)
+        and all(
+            torch.equal(view[name], again[name])
+            for view, again in zip(one.views, other.views, strict=True)
+            for name in ("image", "vector")
+        )
+    )
 
 
 # --- What a worker gets
@@ -100,9 +105,7 @@ def test_the_smallest_splits_are_taken_onto_the_device_first(
 
 
 @pytest.mark.parametrize("name", RESIDENCIES)
-def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(
-    found: dict[str, ResidentData], name: str
-) -> None:
+def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(found: dict[str, ResidentData], name: str) -> None:
     for split, rows in found[name].splits.items():
         assert list(rows.sample_ids) == ids(split)
         assert rows.exact_labels.tolist() == [row / 10 for row in range(SIZES[split])]
@@ -115,15 +118,11 @@ def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_set_gives_the_same_batches_wherever_it_is(
-    found: dict[str, ResidentData], world: int
-) -> None:
+def test_a_set_gives_the_same_batches_wherever_it_is(found: dict[str, ResidentData], world: int) -> None:
     order = found["resident"].splits["train"].order(3, 1, batch_size=16, world=world)
     assert torch.equal(order, epoch_order(3, 1, SIZES["train"]))
     for rank in range(world):
-        expected, *others = (
-            epoch_of(data.splits["train"], order, rank, world) for data in found.values()
-        )
+        expected, *others = (epoch_of(data.splits["train"], order, rank, world) for data in found.values())
         assert len(expected) == 4
         for other in others:
             assert all(same(*pair) for pair in zip(expected, other, strict=True))
@@ -132,9 +131,7 @@ def test_a_set_gives_the_same_batches_wherever_it_is(
 def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_disk_another(
     found: dict[str, ResidentData],
 ) -> None:
-    resident, in_memory, on_disk = (
-        data.splits["train"].order(3, 1, batch_size=16, world=2) for data in found.values()
-    )
+    resident, in_memory, on_disk = (data.splits["train"].order(3, 1, batch_size=16, world=2) for data in found.values())
     assert torch.equal(resident, in_memory)
     assert not torch.equal(resident, on_disk)
     assert sorted(on_disk.tolist()) == list(range(SIZES["train"]))
@@ -189,10 +186,15 @@ def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) ->
 
     places = np.stack([np.zeros(10, np.int64), np.arange(10)], axis=1)
     split = streamed(
-        manifest.model_copy(update={"inputs": specs}), InMemory({0: chunk}),
-        np.array([f"{9 - row}" for row in range(10)], dtype=object), np.arange(10.0) / 2, places,
-        device=CPU, threads=1, decoded=DecodeCount(),
-    )  # fmt: skip
+        manifest.model_copy(update={"inputs": specs}),
+        InMemory({0: chunk}),
+        np.array([f"{9 - row}" for row in range(10)], dtype=object),
+        np.arange(10.0) / 2,
+        places,
+        device=CPU,
+        threads=1,
+        decoded=DecodeCount(),
+    )
     assert split.is_shared
     (inputs,) = split.read([torch.tensor([0, 9])])
     assert inputs["vector"].tolist() == [[18, 19], [0, 1]]

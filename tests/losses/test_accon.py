@@ -134,9 +134,7 @@ def test_every_anchor_may_have_a_temperature_of_its_own(variant, term_inputs):
 
 
 @pytest.mark.parametrize("label_distance", ["l1", "l2", "max"])
-def test_labels_of_several_dimensions_are_compared_by_the_named_distance(
-    label_distance, term_inputs
-):
+def test_labels_of_several_dimensions_are_compared_by_the_named_distance(label_distance, term_inputs):
     inputs = term_inputs()
     generator = torch.Generator().manual_seed(1)
     planes = 6 * torch.rand(8, 2, generator=generator, dtype=torch.float64).repeat(2, 1)
@@ -169,9 +167,7 @@ def test_target_angles_are_zero_where_labels_and_range_have_no_width():
 @pytest.mark.parametrize("target", [0.3, 1.5, 3.0])
 def test_a_negative_is_least_similar_at_its_target_angle(target, epsilon):
     angles = torch.linspace(0.001, math.pi - 0.001, 3001, dtype=torch.float64)
-    compensated = compensated_cosines(
-        angles.cos()[None], torch.full_like(angles, target)[None], epsilon=epsilon
-    )
+    compensated = compensated_cosines(angles.cos()[None], torch.full_like(angles, target)[None], epsilon=epsilon)
     assert angles[compensated.argmin()].item() == pytest.approx(target, abs=0.01)
     assert compensated.min().item() == pytest.approx(-1.0, abs=1e-5)
 
@@ -189,9 +185,7 @@ def test_epsilon_outside_of_the_root_leaves_the_slope_as_without(term_inputs):
     slopes = []
     for epsilon in (0.0, 0.1):
         cosines = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)[None].requires_grad_()
-        compensated = compensated_cosines(
-            cosines, torch.full_like(cosines, 0.7), epsilon=epsilon, epsilon_at="outside"
-        )
+        compensated = compensated_cosines(cosines, torch.full_like(cosines, 0.7), epsilon=epsilon, epsilon_at="outside")
         slopes.append(torch.autograd.grad(compensated.sum(), cosines)[0])
     assert torch.equal(*slopes)
 
@@ -200,9 +194,7 @@ def test_epsilon_outside_of_the_root_leaves_the_slope_as_without(term_inputs):
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6])
 def test_the_slope_is_bounded_up_to_coincidence_and_opposition(dtype, epsilon):
     step = torch.finfo(dtype).eps
-    cosines = torch.tensor(
-        [[1.0, 1 - step, 1 + step, -1.0, step - 1, -1 - step, 1.01]], dtype=dtype
-    )
+    cosines = torch.tensor([[1.0, 1 - step, 1 + step, -1.0, step - 1, -1 - step, 1.01]], dtype=dtype)
     cosines.requires_grad_()
     compensated = compensated_cosines(cosines, torch.full_like(cosines, 1.0), epsilon=epsilon)
     compensated.sum().backward()
@@ -236,9 +228,7 @@ def test_equal_labels_reduce_it_to_supcon(variant, term_inputs):
     ("variant", "epsilon", "constant"),
     [("official", 1e-6, -1.0), ("official", 0.0, 0.0), ("paper", 1e-6, 0.0)],
 )
-def test_anchors_without_positives_give_a_constant_without_gradient(
-    variant, epsilon, constant, term_inputs
-):
+def test_anchors_without_positives_give_a_constant_without_gradient(variant, epsilon, constant, term_inputs):
     inputs = term_inputs(labels=list(range(6)), views=1)
     loss = _accon(inputs, variant=variant, epsilon=epsilon)
     loss.backward()

@@ -90,9 +90,7 @@ def _acconr(inputs, **changed):
 @pytest.mark.parametrize("outer_weight", [True, False])
 @pytest.mark.parametrize("clamps_logits", [True, False])
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3])
-def test_acconr_equals_the_loops(
-    seed, views, pushing, denominator, outer_weight, clamps_logits, epsilon, term_inputs
-):
+def test_acconr_equals_the_loops(seed, views, pushing, denominator, outer_weight, clamps_logits, epsilon, term_inputs):
     inputs = term_inputs(samples=12, views=views, seed=seed)
     changed = {
         "pushing": pushing,
@@ -128,9 +126,7 @@ def test_the_loss_falls_towards_the_target_angle_from_either_side(term_inputs):
 
     def loss(fraction):
         turns = torch.tensor([0, 0, fraction, fraction], dtype=torch.float64) * math.pi
-        return _acconr(
-            replace(inputs, representations=torch.stack([turns.cos(), turns.sin()], dim=1))
-        ).item()
+        return _acconr(replace(inputs, representations=torch.stack([turns.cos(), turns.sin()], dim=1))).item()
 
     losses = [loss(fraction) for fraction in (0.1, 0.2, 0.3, 0.4, 0.5, 0.9)]
     assert losses[0] > losses[1] > losses[2] < losses[3] < losses[4] < losses[5]
@@ -141,9 +137,15 @@ def test_labels_at_opposite_ends_repel_as_in_conr(term_inputs):
     inputs = replace(inputs, predictions=torch.zeros_like(inputs.predictions))
     switches = {"pushing": "exp", "denominator": "paper", "outer_weight": False}
     expected = conr(
-        inputs.representations, inputs.labels, inputs.predictions, inputs.weights,
-        omega=1.0, tau=0.2, push_power=0.3, **switches,
-    )  # fmt: skip
+        inputs.representations,
+        inputs.labels,
+        inputs.predictions,
+        inputs.weights,
+        omega=1.0,
+        tau=0.2,
+        push_power=0.3,
+        **switches,
+    )
     torch.testing.assert_close(_acconr(inputs), expected)
 
 
@@ -219,9 +221,7 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
     assert term.weight == 0.5
     assert term(inputs) == _acconr(inputs, tau=0.3, **changed) > 0
     taus = torch.linspace(0.2, 1.0, 16, dtype=torch.float64)
-    assert term.at_temperature(inputs, taus, rho=0.1) == _acconr(
-        inputs, tau=taus, rho=0.1, **changed
-    )
+    assert term.at_temperature(inputs, taus, rho=0.1) == _acconr(inputs, tau=taus, rho=0.1, **changed)
 
 
 def test_the_official_form_refuses_a_pushing_weight_that_it_has_not():
@@ -237,9 +237,7 @@ def test_the_vectors_are_here():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     with np.load(GOLDEN / f"{name}.npz") as vector:
-        arrays = {
-            key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim
-        }
+        arrays = {key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim}
         given, expected = json.loads(str(vector["hparams"])), float(vector["loss"])
     paper = {
         "pushing": given.get("push"),

@@ -96,13 +96,9 @@ def test_labels_far_apart_in_the_distribution_are_pushed_apart_harder(term_input
 
 
 @pytest.mark.parametrize(("smoothing", "constant"), [(1e-5, -1.0), (0.0, 0.0)])
-def test_anchors_without_positives_give_a_constant_without_gradient(
-    smoothing, constant, term_inputs
-):
+def test_anchors_without_positives_give_a_constant_without_gradient(smoothing, constant, term_inputs):
     inputs = term_inputs(labels=list(range(6)), views=1)
-    loss = adasupcon(
-        inputs.representations, _positions(inputs), inputs.label_bins, tau=0.1, smoothing=smoothing
-    )
+    loss = adasupcon(inputs.representations, _positions(inputs), inputs.label_bins, tau=0.1, smoothing=smoothing)
     loss.backward()
     assert loss == constant
     assert inputs.representations.grad.abs().max() == 0
@@ -122,9 +118,7 @@ def test_blocks_of_anchors_give_the_same_loss_and_gradient(term_inputs, monkeypa
 def test_a_midrank_is_the_share_below_and_half_of_the_share_at_a_label():
     labels = [7.0, 2.5, 2.5, 9.0, 2.5, 7.0, 0.0, 9.5]
     knots, positions = midrank_distribution(torch.tensor(labels))
-    expected = {
-        y: (sum(x < y for x in labels) + 0.5 * labels.count(y)) / len(labels) for y in labels
-    }
+    expected = {y: (sum(x < y for x in labels) + 0.5 * labels.count(y)) / len(labels) for y in labels}
     assert dict(zip(knots.tolist(), positions.tolist(), strict=True)) == expected
     assert knots.tolist() == sorted(expected)
 
@@ -159,9 +153,7 @@ def test_one_label_in_training_has_one_position():
         ("accon_repo", True, {"tau": 0.05, "smoothing": 1e-5}),
     ],
 )
-def test_the_variant_sets_distribution_temperature_and_smoothing(
-    variant, by_bin, settings, term_inputs
-):
+def test_the_variant_sets_distribution_temperature_and_smoothing(variant, by_bin, settings, term_inputs):
     inputs = replace(term_inputs(), labels=term_inputs().labels + 0.25)
     training = _training_labels([0.5, 0.7, 1.2, 3.1, 3.2, 3.9, 8.5])
     fitted = AdaSupCon(variant=variant).fit(training)
@@ -186,9 +178,7 @@ def test_the_first_key_is_the_lowest_label_in_bin_widths(term_inputs):
 def test_the_term_hands_its_hyperparameters_on(term_inputs):
     inputs = term_inputs(labels=[0, 0, 5, 9], views=1)
     term = AdaSupCon(gamma=0.75, tau=0.3, reduction="valid")
-    expected = adasupcon(
-        inputs.representations, _positions(inputs), inputs.label_bins, tau=0.3, reduction="valid"
-    )
+    expected = adasupcon(inputs.representations, _positions(inputs), inputs.label_bins, tau=0.3, reduction="valid")
     assert term.weight == 0.75
     assert term.fit(_training_labels(inputs.labels.tolist()))(inputs) == expected > 0
 
@@ -220,9 +210,7 @@ def test_duplicates_and_antipodes_have_finite_gradients(variant, tau, term_input
 
 
 def test_labels_without_an_order_are_refused():
-    plane = TrainingLabels(
-        labels=torch.zeros(4, 2), label_bins=torch.zeros(4, dtype=torch.long), spec=WHOLE_YEARS
-    )
+    plane = TrainingLabels(labels=torch.zeros(4, 2), label_bins=torch.zeros(4, dtype=torch.long), spec=WHOLE_YEARS)
     with pytest.raises(InputError, match="is made for labels of one dimension, got 2"):
         AdaSupCon().fit(plane)
 
@@ -241,9 +229,7 @@ def test_the_vectors_are_here():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     with np.load(GOLDEN / f"{name}.npz") as vector:
-        arrays = {
-            key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim
-        }
+        arrays = {key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim}
         given, expected = json.loads(str(vector["hparams"])), float(vector["loss"])
     leaf = arrays["features_raw"].clone().requires_grad_()
     views = leaf.shape[1]

@@ -315,9 +315,7 @@ def _golden_mixture(golden, name):
 
 
 def _golden_histogram(golden, name):
-    values = (
-        torch.from_numpy(golden[f"{name}_{part}"]).double() for part in ("centers", "weights")
-    )
+    values = (torch.from_numpy(golden[f"{name}_{part}"]).double() for part in ("centers", "weights"))
     return dict(zip(("centers", "probabilities"), values, strict=True))
 
 

@@ -64,9 +64,7 @@ def _anchor_loss(i, rows, z, y, p, weight, settings):
         return 0.0
     push = PUSHES[settings["pushing"]]
     terms = [share[j] for j in positives]
-    terms += [
-        push(weight, settings["push_power"], distance(y[i], y[j])) * share[j] for j in negatives
-    ]
+    terms += [push(weight, settings["push_power"], distance(y[i], y[j])) * share[j] for j in negatives]
     if settings["denominator"] == "official":
         terms += [1.0] * (len(z) - len(positives))
     loss = sum(-math.log(share[j] / sum(terms)) for j in positives)
@@ -101,9 +99,7 @@ def _vectors(inputs, dims):
 @pytest.mark.parametrize("outer_weight", [True, False])
 @pytest.mark.parametrize("counts_self", [True, False])
 @pytest.mark.parametrize("tau", [0.07, 1.0])
-def test_conr_equals_the_loops(
-    seed, views, pushing, denominator, outer_weight, counts_self, tau, term_inputs
-):
+def test_conr_equals_the_loops(seed, views, pushing, denominator, outer_weight, counts_self, tau, term_inputs):
     inputs = term_inputs(samples=12, views=views, seed=seed)
     changed = {
         "pushing": pushing,
@@ -187,9 +183,7 @@ def test_a_weight_of_zero_takes_the_negatives_away(pushing, term_inputs):
     inputs = replace(inputs, weights=torch.zeros_like(inputs.weights))
     loss = _conr(inputs, pushing=pushing, denominator="paper", outer_weight=False)
     loss.backward()
-    expected = _conr_by_loops(
-        inputs, **{**SETTINGS, "pushing": pushing, "denominator": "paper", "outer_weight": False}
-    )
+    expected = _conr_by_loops(inputs, **{**SETTINGS, "pushing": pushing, "denominator": "paper", "outer_weight": False})
     assert loss.item() == pytest.approx(expected)
     assert inputs.representations.grad.isfinite().all()
 
@@ -300,9 +294,7 @@ def test_linear_pushing_without_a_slope_is_refused(given):
 
 def _golden(name, dtype):
     with np.load(GOLDEN / f"{name}.npz") as vector:
-        arrays = {
-            key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim
-        }
+        arrays = {key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim}
         return arrays, json.loads(str(vector["hparams"])), float(vector["loss"])
 
 
@@ -313,9 +305,7 @@ def _assert_golden(loss, leaf, expected, gradient, tolerance):
     torch.testing.assert_close(leaf.grad, gradient, rtol=0, atol=tolerance * largest)
 
 
-in_both_precisions = pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)]
-)
+in_both_precisions = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 
 
 def test_the_vectors_are_here():

@@ -20,9 +20,7 @@ from dirtune.manifest import LabelSpec
 from dirtune.training.distributed import Ranks
 from tests.training.gloo import on_ranks
 
-NOT_A_SLOPE = {
-    "ranksim"
-}  # its gradient is by definition not the slope of its loss, which is a staircase
+NOT_A_SLOPE = {"ranksim"}  # its gradient is by definition not the slope of its loss, which is a staircase
 PER_ROW = ("labels", "label_bins", "predictions", "weights", "samples")
 
 
@@ -40,12 +38,8 @@ def _parametrized(terms):
 
 
 every_term = _parametrized(_terms())
-every_smooth_term = _parametrized(
-    (name, term) for name, term in _terms() if name.split("-")[0] not in NOT_A_SLOPE
-)
-every_tempered_term = _parametrized(
-    (name, term) for name, term in _terms() if "tau" in type(term).model_fields
-)
+every_smooth_term = _parametrized((name, term) for name, term in _terms() if name.split("-")[0] not in NOT_A_SLOPE)
+every_tempered_term = _parametrized((name, term) for name, term in _terms() if "tau" in type(term).model_fields)
 every_term_with_a_label_distance = _parametrized(
     (name, term) for name, term in _terms() if "label_distance" in type(term).model_fields
 )
@@ -215,9 +209,7 @@ def test_degenerate_representations_have_finite_gradients(term, degenerate, inpu
 @every_tempered_term
 @every_temperature
 @pytest.mark.parametrize("degenerate", [_with_duplicates_and_antipodes, _identical])
-def test_degenerate_representations_are_finite_at_any_temperature(
-    term, tau, degenerate, inputs_for
-):
+def test_degenerate_representations_are_finite_at_any_temperature(term, tau, degenerate, inputs_for):
     _assert_finite(_with_tau(term, tau), degenerate(inputs_for(term, dtype=torch.float32)))
 
 
@@ -326,9 +318,7 @@ def _gathered_batch(term, ranks):
     }
     gathered = {name: ranks.gather(values[start:stop]) for name, values in rows.items()}
     representations = ranks.gather(own)
-    inputs = TermInputs(
-        representations=representations, num_views=VIEWS, label_range=5.0, **gathered
-    )
+    inputs = TermInputs(representations=representations, num_views=VIEWS, label_range=5.0, **gathered)
     return inputs, own
 
 

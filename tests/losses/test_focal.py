@@ -68,9 +68,7 @@ def test_a_large_error_counts_in_full():
     assert FocalL1()(predictions, labels) == 1000.0
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("beta", 0.0), ("gamma", -0.1), ("activation", "relu")]
-)
+@pytest.mark.parametrize(("field", "value"), [("beta", 0.0), ("gamma", -0.1), ("activation", "relu")])
 def test_impossible_settings_are_refused(field, value):
     with pytest.raises(ValidationError, match=field):
         FocalL1(**{field: value})
@@ -86,13 +84,10 @@ def test_losses_and_gradients_are_the_published_ones_and_zero_where_those_are_na
         if call["fn"] not in kinds:
             continue
         predictions, labels, weights = (
-            torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0])
-            for name in ("inputs", "targets", "weights")
+            torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0]) for name in ("inputs", "targets", "weights")
         )
         predictions.requires_grad_()
-        focal = kinds[call["fn"]](
-            activation=call["activate"], beta=call["beta"], gamma=float(call["gamma"])
-        )
+        focal = kinds[call["fn"]](activation=call["activate"], beta=call["beta"], gamma=float(call["gamma"]))
         loss = focal(predictions, labels, weights if key.endswith("__w") else None)
         loss.backward()
         assert loss.item() == pytest.approx(float(golden[f"{key}__loss"]), rel=1e-12), key

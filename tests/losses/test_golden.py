@@ -22,9 +22,7 @@ ELSEWHERE = ("acconr_", "adasupcon_", "conr_nyu_", "conr_paper_md_", "ordinal_",
 FILES = sorted(path.stem for path in FOLDER.glob("*.npz") if not path.stem.startswith(ELSEWHERE))
 
 REFERENCE_IS_NAN = "conr_imdb_90_singleview_nopos_nan"  # anchors without positives: 0 / 0
-SLOPES_OF_A_THOUSAND = (
-    "accon_ref_80_collinear"  # c = 1 +- 1e-7 moves a slope of 1000 by 10 percent in float32
-)
+SLOPES_OF_A_THOUSAND = "accon_ref_80_collinear"  # c = 1 +- 1e-7 moves a slope of 1000 by 10 percent in float32
 
 IN_FLOAT64 = [name for name in FILES if name != REFERENCE_IS_NAN]
 IN_FLOAT32 = [name for name in IN_FLOAT64 if name != SLOPES_OF_A_THOUSAND]
@@ -62,9 +60,7 @@ def _loss(name, leaf, arrays, hyperparameters):
 
 def _conr(source, features, arrays, hyperparameters):
     # The AgeDB script overwrites the temperature it is given.
-    tau = next(
-        hyperparameters[key] for key in ("t_effective", "t", "tau") if key in hyperparameters
-    )
+    tau = next(hyperparameters[key] for key in ("t_effective", "t", "tau") if key in hyperparameters)
     return conr(
         features,
         arrays["targets"].flatten(),
@@ -113,8 +109,7 @@ def test_all_vectors_are_here_and_every_other_one_has_a_test_of_its_term():
 
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"),
-    [(name, torch.float64, 1e-9) for name in IN_FLOAT64]
-    + [(name, torch.float32, 1e-4) for name in IN_FLOAT32],
+    [(name, torch.float64, 1e-9) for name in IN_FLOAT64] + [(name, torch.float32, 1e-4) for name in IN_FLOAT32],
 )
 def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     arrays, hyperparameters, expected = _read(name, dtype)

@@ -103,9 +103,7 @@ def test_the_mixture_of_agedb_is_the_published_one():
 
 
 @needs_shared
-@pytest.mark.parametrize(
-    ("lds", "name"), [(None, "bni_agedb"), (LDS(published_truncation=True), "bni_agedb_lds")]
-)
+@pytest.mark.parametrize(("lds", "name"), [(None, "bni_agedb"), (LDS(published_truncation=True), "bni_agedb_lds")])
 def test_the_histogram_of_agedb_is_the_published_one(lds, name):
     golden = np.load(SHARED / "golden/reweighting/balanced_mse.npz")
     ages = np.load(SHARED / "golden/reweighting/lds_agedb.npz")["labels"]

@@ -48,9 +48,7 @@ def _on_a_circle(inputs, degrees):
 @pytest.mark.parametrize(("alpha", "beta"), [(2.0, 50.0), (10.0, 1.0)])
 @pytest.mark.parametrize("threshold", [0.5, -0.2])
 @pytest.mark.parametrize("margin", [None, 0.0, 0.1, 3.0])
-def test_multi_similarity_equals_the_loops(
-    seed, views, alpha, beta, threshold, margin, term_inputs
-):
+def test_multi_similarity_equals_the_loops(seed, views, alpha, beta, threshold, margin, term_inputs):
     inputs = term_inputs(samples=12, views=views, seed=seed)
     changed = {"alpha": alpha, "beta": beta, "threshold": threshold, "margin": margin}
     expected = _multi_similarity_by_loops(inputs, **changed)
@@ -62,9 +60,7 @@ def test_multi_similarity_equals_the_loops(
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize(("alpha", "beta"), [(2.0, 50.0), (10.0, 1.0)])
 @pytest.mark.parametrize("margin", [None, 0.0, 0.1])
-def test_loss_and_gradient_equal_pytorch_metric_learning(
-    seed, views, alpha, beta, margin, term_inputs
-):
+def test_loss_and_gradient_equal_pytorch_metric_learning(seed, views, alpha, beta, margin, term_inputs):
     inputs = term_inputs(samples=12, views=views, seed=seed)
     mined = None
     if margin is not None:
@@ -101,9 +97,7 @@ def test_well_separated_bins_cost_nothing(term_inputs):
     assert _multi_similarity(inputs, margin=None) > 0
 
 
-@pytest.mark.parametrize(
-    "labels", [[4] * 6, list(range(6)), [4]], ids=["one bin", "distinct", "one row"]
-)
+@pytest.mark.parametrize("labels", [[4] * 6, list(range(6)), [4]], ids=["one bin", "distinct", "one row"])
 def test_anchors_that_lack_a_kind_of_pair_give_zero_with_a_backward_pass(labels, term_inputs):
     inputs = term_inputs(labels=labels, views=1)
     loss = _multi_similarity(inputs)

@@ -28,11 +28,7 @@ def _parts_by_loops(vectors, labels):
     for label in set(labels):
         members = [v for v, y in zip(vectors, labels, strict=True) if y == label]
         centres[label] = _direction([fmean(column) for column in zip(*members, strict=True)])
-    away = [
-        math.dist(_direction(v), centres[y])
-        for v, y in zip(vectors, labels, strict=True)
-        if labels.count(y) > 1
-    ]
+    away = [math.dist(_direction(v), centres[y]) for v, y in zip(vectors, labels, strict=True) if labels.count(y) > 1]
     pairs = list(combinations(sorted(centres), 2))
     gaps = [v - u for u, v in pairs]
     spread = [
@@ -63,9 +59,7 @@ def test_all_vectors_are_here():
     assert len(FILES) >= 3
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"])
 @pytest.mark.parametrize("name", FILES)
 def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     with np.load(GOLDEN / f"{name}.npz") as vector:
@@ -74,16 +68,12 @@ def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
         expected, expected_gradient = float(vector["loss"]), torch.from_numpy(vector["grad"])
     loss = ordinal_entropy(vectors, labels)
     loss.backward()
-    if math.isnan(
-        expected
-    ):  # all labels distinct: the reference's mean over nothing, without gradient
+    if math.isnan(expected):  # all labels distinct: the reference's mean over nothing, without gradient
         assert len(labels.unique()) == len(labels)
         expected = -_parts_by_loops(vectors.tolist(), labels.tolist())[0]
     assert loss.item() == pytest.approx(expected, rel=tolerance)
     largest = expected_gradient.abs().max()
-    torch.testing.assert_close(
-        vectors.grad.double(), expected_gradient, rtol=0, atol=tolerance * largest
-    )
+    torch.testing.assert_close(vectors.grad.double(), expected_gradient, rtol=0, atol=tolerance * largest)
 
 
 @pytest.mark.parametrize("labels", [[0, 3, 0, 7, 3], [1, 2, 4, 8, 16]])
@@ -157,9 +147,7 @@ def test_many_labels_take_one_number_per_pair_and_not_one_vector():
 def test_labels_of_several_dimensions_are_refused_by_the_terms_name(term_inputs):
     inputs = term_inputs()
     inputs = replace(inputs, labels=inputs.labels[:, None].repeat(1, 3))
-    with pytest.raises(
-        InputError, match=r"term ordinal_entropy: needs labels of one dimension, got \(3,\)"
-    ):
+    with pytest.raises(InputError, match=r"term ordinal_entropy: needs labels of one dimension, got \(3,\)"):
         OrdinalEntropy()(inputs)
 
 

@@ -41,9 +41,7 @@ def inexact_products():
 
 def test_cosines_are_the_inner_products():
     z = normalize(_random(4, 3), dim=1)
-    expected = [
-        [sum(a * b for a, b in zip(p, q, strict=True)) for q in z.tolist()] for p in z.tolist()
-    ]
+    expected = [[sum(a * b for a, b in zip(p, q, strict=True)) for q in z.tolist()] for p in z.tolist()]
     torch.testing.assert_close(cosine_matrix(z), torch.tensor(expected, dtype=torch.float64))
 
 
@@ -238,13 +236,9 @@ def test_an_empty_row_has_a_finite_logsumexp_and_gives_no_gradient(dtype):
 
 def test_negative_log_likelihoods_are_sums_over_positives():
     logits, log_z = _random(4, 4), _random(4)
-    positives = torch.tensor(
-        [[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool
-    )
+    positives = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
     sums, counts = negative_log_likelihoods(logits, log_z, positives)
-    expected = [
-        sum(float(log_z[i] - logits[i, j]) for j in range(4) if positives[i, j]) for i in range(4)
-    ]
+    expected = [sum(float(log_z[i] - logits[i, j]) for j in range(4) if positives[i, j]) for i in range(4)]
     assert counts.tolist() == [2, 1, 0, 3]
     assert sums.tolist() == pytest.approx(expected)
 

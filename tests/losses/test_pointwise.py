@@ -161,8 +161,7 @@ def test_losses_and_gradients_are_the_published_ones():
         if kind is None:  # a focal one
             continue
         predictions, labels, weights = (
-            torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0])
-            for name in ("inputs", "targets", "weights")
+            torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0]) for name in ("inputs", "targets", "weights")
         )
         predictions.requires_grad_()
         loss = kind(**call)(predictions, labels, weights if key.endswith("__w") else None)

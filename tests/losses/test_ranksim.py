@@ -17,9 +17,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
 STABLE = sorted(path.stem for path in GOLDEN.glob("ranksim_sts_*.npz"))
 TIES_OF_CHANCE = ["ranksim_06_uniform_b64_lam2"]  # ages with the reference's unstable sort
 OTHERS = sorted(
-    path.stem
-    for path in GOLDEN.glob("ranksim_*.npz")
-    if path.stem not in STABLE and path.stem not in TIES_OF_CHANCE
+    path.stem for path in GOLDEN.glob("ranksim_*.npz") if path.stem not in STABLE and path.stem not in TIES_OF_CHANCE
 )
 
 
@@ -40,14 +38,9 @@ def _ranksim_by_loops(vectors, labels, *, interpolation, factor=1.0):
         errors = [b - a for a, b in zip(wanted, found, strict=True)]
         total += sum(error**2 for error in errors) / len(z)
         pushed = _ranks(
-            [
-                c + interpolation * factor * 2 * error / len(z)
-                for c, error in zip(cosines, errors, strict=True)
-            ]
+            [c + interpolation * factor * 2 * error / len(z) for c, error in zip(cosines, errors, strict=True)]
         )
-        slopes.append(
-            [-(b - p) / (interpolation + 1e-8) for b, p in zip(found, pushed, strict=True)]
-        )
+        slopes.append([-(b - p) / (interpolation + 1e-8) for b, p in zip(found, pushed, strict=True)])
     return total, torch.tensor(slopes, dtype=torch.float64)
 
 
@@ -66,9 +59,7 @@ def test_loss_and_gradient_equal_the_loops(seed, count, interpolation, factor):
     vectors, labels, samples = _distinct(count, seed=seed)
     loss = ranksim(vectors, labels, samples, interpolation=interpolation)
     (factor * loss).backward()
-    expected, slopes = _ranksim_by_loops(
-        vectors.detach(), labels.tolist(), interpolation=interpolation, factor=factor
-    )
+    expected, slopes = _ranksim_by_loops(vectors.detach(), labels.tolist(), interpolation=interpolation, factor=factor)
     leaf = vectors.detach().clone().requires_grad_()
     z = normalize(leaf, dim=1)
     (z @ z.T * slopes).sum().backward()
@@ -92,9 +83,7 @@ def _golden(name, dtype):
         )
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"])
 @pytest.mark.parametrize("name", STABLE + OTHERS)
 def test_loss_and_gradient_equal_the_reference_on_the_rows_that_it_drew(name, dtype, tolerance):
     loss, expected, gradient, expected_gradient = _golden(name, dtype)
@@ -163,9 +152,7 @@ def test_the_views_of_the_drawn_sample_enter_as_their_mean():
 def test_ties_of_label_distance_go_to_the_sample_of_higher_position():
     vectors = torch.eye(3, dtype=torch.float64)
     vectors[0, 1] = 0.5  # row 1 is nearer to row 0 than row 2 is
-    labels = torch.tensor(
-        [5.0, 2.0, 8.0], dtype=torch.float64
-    )  # rows 1 and 2 are 3 away from row 0
+    labels = torch.tensor([5.0, 2.0, 8.0], dtype=torch.float64)  # rows 1 and 2 are 3 away from row 0
     loss = ranksim(vectors, labels, torch.tensor([0, 1, 2]), interpolation=2.0)
     swapped = ranksim(vectors, labels, torch.tensor([0, 2, 1]), interpolation=2.0)
     assert swapped < loss
@@ -249,9 +236,7 @@ def test_labels_of_one_dimension_may_have_a_trailing_one(trailing):
 def test_labels_of_several_dimensions_are_refused_by_the_terms_name(term_inputs):
     inputs = term_inputs()
     inputs = replace(inputs, labels=inputs.labels[:, None].repeat(1, 2))
-    with pytest.raises(
-        InputError, match=r"term ranksim: needs labels of one dimension, got \(2,\)"
-    ):
+    with pytest.raises(InputError, match=r"term ranksim: needs labels of one dimension, got \(2,\)"):
         RankSim()(inputs)
 
 

@@ -92,9 +92,7 @@ def test_all_vectors_are_here():
     assert REFERENCE_UNDERFLOWS in FILES
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"])
 @pytest.mark.parametrize("name", [name for name in FILES if name != REFERENCE_UNDERFLOWS])
 def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     loss, expected, _, gradient, expected_gradient = _golden(name, dtype)
@@ -176,9 +174,7 @@ def test_near_neighbours_in_float32_keep_their_direction():
     generator = torch.Generator().manual_seed(3)
     exact = torch.randn(6, 64, generator=generator, dtype=torch.float64)
     exact[3:] = exact[:3] + 1e-3 * torch.randn(3, 64, generator=generator, dtype=torch.float64)
-    single = (
-        (exact + 5).float().requires_grad_()
-    )  # far from the origin, where cancellation is worst
+    single = (exact + 5).float().requires_grad_()  # far from the origin, where cancellation is worst
     double = single.detach().double().requires_grad_()
     labels = torch.tensor([0.0, 3.0, 7.0, 1.0, 3.0, 9.0])
     rnc(single, labels, tau=0.1).backward()
@@ -190,9 +186,7 @@ def test_order_of_rows_and_number_of_views_are_free():
     vectors, labels = _batch(15, label_dim=2)  # three views of five samples
     order = torch.randperm(15, generator=torch.Generator().manual_seed(1))
     expected = rnc(vectors, labels, tau=2.0)
-    torch.testing.assert_close(
-        rnc(vectors[order], labels[order], tau=2.0), expected, rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(rnc(vectors[order], labels[order], tau=2.0), expected, rtol=1e-12, atol=0)
 
 
 def test_vectors_in_the_order_of_their_labels_have_a_lower_loss():
@@ -217,9 +211,7 @@ def test_the_term_hands_its_hyperparameters_on(label_distance, term_inputs):
     gaze = torch.stack([inputs.labels, inputs.labels.flip(0)], dim=1) / 10
     inputs = replace(inputs, labels=gaze)
     term = RnC(gamma=0.3, tau=0.7, similarity="cosine", label_distance=label_distance)
-    expected = rnc(
-        inputs.representations, gaze, tau=0.7, similarity="cosine", label_distance=label_distance
-    )
+    expected = rnc(inputs.representations, gaze, tau=0.7, similarity="cosine", label_distance=label_distance)
     assert term.weight == 0.3
     assert term.reads == "embedding"
     assert term(inputs) == expected

@@ -91,9 +91,7 @@ def test_one_joint_positive_is_one_positive(term_inputs):
 def test_the_gradient_of_the_distance_form_is_its_slope(positives, term_inputs):
     inputs = term_inputs(samples=5, dim=3)
     term = SupCon(similarity="neg_euclidean", tau=0.5, positives=positives)
-    assert torch.autograd.gradcheck(
-        lambda z: term(replace(inputs, representations=z)), (inputs.representations,)
-    )
+    assert torch.autograd.gradcheck(lambda z: term(replace(inputs, representations=z)), (inputs.representations,))
 
 
 def test_equal_vectors_give_each_other_no_gradient_in_the_distance_form():
@@ -113,9 +111,7 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
     assert official.weight == 3.0
     assert official(inputs) == supcon(z, bins, tau=0.2, smoothing=0.1, reduction="valid")
     assert paper(inputs) == supcon(z, bins, tau=0.2, smoothing=0.0, reduction="all")
-    assert adapted(inputs) == supcon(
-        z, bins, tau=0.2, similarity="neg_euclidean", positives="joint"
-    )
+    assert adapted(inputs) == supcon(z, bins, tau=0.2, similarity="neg_euclidean", positives="joint")
 
 
 @pytest.mark.parametrize(("variant", "constant"), [("official", -1.0), ("paper", 0.0)])

@@ -72,17 +72,13 @@ def test_the_gradient_of_the_temperature_is_its_slope(name, temperature, term_in
 
 
 @every_tempered_term
-def test_blocks_change_neither_the_loss_nor_the_gradient_of_individual_temperatures(
-    name, term_inputs, monkeypatch
-):
+def test_blocks_change_neither_the_loss_nor_the_gradient_of_individual_temperatures(name, term_inputs, monkeypatch):
     inputs, module = term_inputs(), _fitted(TERMS[name](tau=0.3, temperature="individual"))
     results = []
     for entries in (1 << 20, 40):
         monkeypatch.setattr("dirtune.losses.blocks.BLOCK_ENTRIES", entries)
         loss = module(inputs)
-        results.append(
-            (loss, *torch.autograd.grad(loss, [module.log_taus, inputs.representations]))
-        )
+        results.append((loss, *torch.autograd.grad(loss, [module.log_taus, inputs.representations])))
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-7)
 
 
@@ -100,8 +96,7 @@ def test_individual_temperatures_equal_the_loops(term_inputs):
         others = [k for k in rows if k != i]
         positives = [j for j in others if bins[j] == bins[i]]
         robust = [
-            tau * math.log(sum(math.exp((c[i][k] - c[i][j]) / tau) for k in others) / len(others))
-            + tau * term.rho
+            tau * math.log(sum(math.exp((c[i][k] - c[i][j]) / tau) for k in others) / len(others)) + tau * term.rho
             for j in positives
         ]
         losses.append(sum(robust) / len(robust))
@@ -109,9 +104,7 @@ def test_individual_temperatures_equal_the_loops(term_inputs):
 
 
 def test_an_individual_temperature_rests_where_its_softmax_diverges_by_rho(term_inputs):
-    inputs = term_inputs(
-        samples=1, views=12, dim=3
-    )  # one sample: its temperature is that of all rows
+    inputs = term_inputs(samples=1, views=12, dim=3)  # one sample: its temperature is that of all rows
     module = _fitted(SupCon(tau=0.5, temperature="individual", rho=0.3), samples=1).double()
     optimiser = torch.optim.Adam(module.parameters(), lr=0.05)
     for _ in range(300):

@@ -168,9 +168,7 @@ def test_balanced_mae_gives_every_bin_the_same_say():
 
 
 @needs_shared
-@pytest.mark.parametrize(
-    ("variant", "predictions"), [("dir", "preds"), ("dir_exact_hits", "preds_with_exact_hits")]
-)
+@pytest.mark.parametrize(("variant", "predictions"), [("dir", "preds"), ("dir_exact_hits", "preds_with_exact_hits")])
 @pytest.mark.parametrize(
     ("region", "theirs"),
     [("many", "many"), ("medium", "median"), ("few", "low"), ("all", "all")],

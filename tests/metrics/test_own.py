@@ -14,8 +14,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference dat
 
 def _angle_by_arccos(label, prediction):
     directions = [
-        (-math.cos(p) * math.sin(y), -math.sin(p), -math.cos(p) * math.cos(y))
-        for p, y in (label, prediction)
+        (-math.cos(p) * math.sin(y), -math.sin(p), -math.cos(p) * math.cos(y)) for p, y in (label, prediction)
     ]
     return math.degrees(math.acos(sum(a * b for a, b in zip(*directions, strict=True))))
 
@@ -30,9 +29,7 @@ def test_angles_are_those_of_the_official_code():
 def test_angles_are_the_arccosines_of_the_products_of_the_directions():
     drawn = np.random.default_rng(0)
     labels, predictions = drawn.uniform(-1.2, 1.2, (2, 80, 2))
-    expected = [
-        _angle_by_arccos(*pair) for pair in zip(labels.tolist(), predictions.tolist(), strict=True)
-    ]
+    expected = [_angle_by_arccos(*pair) for pair in zip(labels.tolist(), predictions.tolist(), strict=True)]
     np.testing.assert_allclose(angular_errors(labels, predictions), expected, rtol=1e-10)
     assert angular_error(labels, predictions) == pytest.approx(np.mean(expected), rel=1e-12)
 

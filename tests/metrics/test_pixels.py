@@ -77,4 +77,4 @@ def test_a_prediction_that_is_no_number_spoils_its_regions_quietly():
     predictions[bins.argmin()] = np.nan
     rows = pixel_metrics(pixel_sums(labels, predictions, bins, 6, OWN), REGIONS)
     rmse = {row["region"]: row["value"] for row in rows if row["metric"] == "rmse"}
-    assert [math.isnan(rmse[each]) for each in ("all", "many", "medium", "few")] == [True, True, False, False]  # fmt: skip
+    assert [math.isnan(rmse[each]) for each in ("all", "many", "medium", "few")] == [True, True, False, False]

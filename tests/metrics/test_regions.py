@@ -9,7 +9,7 @@ import scipy.stats
 
 from dirtune.manifest import LabelSpec
 from dirtune.metrics import METRICS, REGIONS, angular_error, metric_values, region_metrics
-from dirtune.results import schema
+from dirtune.results.records import schema
 from dirtune.reweighting.density import label_bins
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -54,9 +54,7 @@ def test_regions_balance_over_the_given_bins():
 
 
 @needs_shared
-@pytest.mark.parametrize(
-    ("variant", "predictions"), [("plain", "preds_unit"), ("exact_hits", "preds_unit_exact_hits")]
-)
+@pytest.mark.parametrize(("variant", "predictions"), [("plain", "preds_unit"), ("exact_hits", "preds_unit_exact_hits")])
 def test_sts_b_metrics_are_those_of_the_official_code(variant, predictions):
     golden = np.load(SHARED / "golden/reweighting/metrics_stsb.npz")
     regions = np.array(["many", "medium", "few"])[golden["shot_code_per_sample"]]
@@ -96,12 +94,7 @@ def _gazes(n=150, seed=0):
 def _balanced_by_loops(errors, cells):
     means = []
     for cell in sorted(set(cells.tolist())):
-        found = [
-            value
-            for row, at in zip(errors.tolist(), cells.tolist(), strict=True)
-            if at == cell
-            for value in row
-        ]
+        found = [value for row, at in zip(errors.tolist(), cells.tolist(), strict=True) if at == cell for value in row]
         means.append(sum(found) / len(found))
     return sum(means) / len(means)
 

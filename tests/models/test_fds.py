@@ -45,9 +45,12 @@ CLIPS = {
     "nyu": ((0.2, 5.0), "skip_bin"),
 }
 CALIBRATIONS = {
-    "plain": ("v1", "v2"), "v1zero": ("v1_zero", "v2"), "v1neg": ("v1_neg", "v2"),
-    "v2neg": ("v1", "v2_neg"), "tiny": ("v1_tiny", "v2"),
-}  # fmt: skip
+    "plain": ("v1", "v2"),
+    "v1zero": ("v1_zero", "v2"),
+    "v1neg": ("v1_neg", "v2"),
+    "v2neg": ("v1", "v2_neg"),
+    "tiny": ("v1_tiny", "v2"),
+}
 
 
 def _golden(name):
@@ -70,7 +73,7 @@ def test_a_run_equals_the_official_code_epoch_by_epoch(name, variant):
     epochs = sum(key.endswith("_features") for key in golden) - 1
     assert epochs >= 4
     # The features are given, whereas training would take them through `statistics`, smoothed if aliased.
-    plain = FeatureSmoothing(settings.model_copy(update={"published_aliasing": False}), 6, spec.num_bins)  # fmt: skip
+    plain = FeatureSmoothing(settings.model_copy(update={"published_aliasing": False}), 6, spec.num_bins)
     for epoch in range(epochs):
         expected = {key.removeprefix(f"{variant}__e{epoch}_"): golden[key] for key in golden}
         batch = torch.from_numpy(golden["batch_features"])
@@ -156,14 +159,10 @@ class _ByHand:
             f = 1 - len(own) / self.seen[b] if f is None else f
             f = 0.0 if self.epoch == self.settings.start_update else f
             means = [float(np.mean([row[d] for row in own])) for d in range(DIM)]
-            spreads = [
-                float(np.var([row[d] for row in own], ddof=1)) if len(own) > 1 else 0.0
-                for d in range(DIM)
-            ]
+            spreads = [float(np.var([row[d] for row in own], ddof=1)) if len(own) > 1 else 0.0 for d in range(DIM)]
             fresh = (means, spreads)
             self.running[b] = tuple(
-                [(1 - f) * fresh[k][d] + f * self.running[b][k][d] for d in range(DIM)]
-                for k in (0, 1)
+                [(1 - f) * fresh[k][d] + f * self.running[b][k][d] for d in range(DIM)] for k in (0, 1)
             )
         if self.settings.fill_empty:
             for b in self.bins:
@@ -272,9 +271,10 @@ def test_a_dense_embedding_is_one_row_per_pixel():
     found = module(dense, dense_bins).permute(0, 2, 3, 1).reshape(24, DIM)
     assert torch.equal(found, module(rows, label_bins))
     for ours, theirs in zip(
-        _parts(module.statistics(dense, dense_bins)), _parts(module.statistics(rows, label_bins)),
+        _parts(module.statistics(dense, dense_bins)),
+        _parts(module.statistics(rows, label_bins)),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert torch.equal(ours, theirs)
 
 
@@ -334,9 +334,7 @@ def test_statistics_of_parts_add_up_far_from_zero(parts):
     rows = rows * 1e-3 + 1e6
     pieces = zip(np.array_split(rows, parts), np.array_split(label_bins, parts), strict=True)
     none = BinStatistics.of(torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64), BINS)
-    merged = reduce(
-        add, (BinStatistics.of(*map(torch.from_numpy, piece), BINS) for piece in pieces), none
-    )
+    merged = reduce(add, (BinStatistics.of(*map(torch.from_numpy, piece), BINS) for piece in pieces), none)
     for b in range(BINS):
         own = rows[label_bins == b]
         assert int(merged.count[b]) == len(own)
@@ -360,9 +358,7 @@ def test_bins_below_the_first_count_as_the_first():
     rows, label_bins = map(torch.from_numpy, _samples(0))
     module = _module(FDS(first_bin=2))
     clamped = module.statistics(rows, label_bins.clamp(min=2))
-    for ours, theirs in zip(
-        _parts(module.statistics(rows, label_bins)), _parts(clamped), strict=True
-    ):
+    for ours, theirs in zip(_parts(module.statistics(rows, label_bins)), _parts(clamped), strict=True):
         assert torch.equal(ours, theirs)
 
 

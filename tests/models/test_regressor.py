@@ -32,15 +32,11 @@ def _by_hand(regressor, inputs):
 
 def _from_embeddings(regressor, e):
     spec = regressor.spec
-    g = (
-        e
-        if regressor.projection is None
-        else e @ regressor.projection.weight.T + regressor.projection.bias
-    )
+    g = e if regressor.projection is None else e @ regressor.projection.weight.T + regressor.projection.bias
     heads = g.reshape(len(g), spec.projection_heads, -1)
-    z = torch.stack(
-        [torch.cat([head / head.square().sum().sqrt() for head in row]) for row in heads]
-    ) / (spec.projection_heads**0.5)
+    z = torch.stack([torch.cat([head / head.square().sum().sqrt() for head in row]) for row in heads]) / (
+        spec.projection_heads**0.5
+    )
     read = {"embedding": e, "projection": g, "representation": z}
     h = read["embedding" if regressor.projection is None else spec.predictor_input]
     raw = h @ regressor.predictor.weight.T + regressor.predictor.bias
@@ -107,9 +103,7 @@ def _smoothing(spec, *, epochs: int = 3):
 
 @pytest.mark.parametrize("predictor_input", ["representation", "projection", "embedding"])
 @pytest.mark.parametrize("projection_dim", [None, 3])
-def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(
-    predictor_input, projection_dim
-):
+def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(predictor_input, projection_dim):
     spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim)
     regressor, label_bins = _smoothing(spec)
     inputs = random_inputs(VECTOR, 6)
@@ -145,7 +139,7 @@ def test_smoothing_that_does_not_fit_the_label_bins_is_refused():
 def test_every_encoder_makes_a_regressor(name):
     encoder, inputs = CASES[name]
     if encoder.build(inputs).makes_maps:
-        return  # tests/models/test_map_regressor.py
+        return  # tests/models/test_dense_regressor.py
     regressor = build_regressor(ModelSpec(encoder=encoder, projection_dim=6), inputs, 0)
     output = regressor(random_inputs(inputs, 2))
     assert output.embeddings.shape == (2, regressor.encoder.embedding_dim)
@@ -266,11 +260,7 @@ def test_inputs_that_do_not_fit_the_encoder_are_refused():
 
 def _gradients(model, inputs):
     model(inputs).predictions.square().mean().backward()
-    return {
-        name: parameter.grad
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def _gradients_of_rank(rank: int, world: int, spec: ModelSpec):

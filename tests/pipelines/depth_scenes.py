@@ -59,8 +59,5 @@ def write_image(path: Path, metres: NDArray[np.float64]) -> None:
 
 def write_depth(path: Path, metres: NDArray[np.float64], *, bits: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if bits == 8:
-        values = np.rint(metres / 10 * 255).astype(np.uint8)
-    else:
-        values = np.rint(metres * 1000).astype(np.uint16)
+    values = np.rint(metres / 10 * 255).astype(np.uint8) if bits == 8 else np.rint(metres * 1000).astype(np.uint16)
     Image.fromarray(values).save(path)

@@ -66,14 +66,9 @@ def write_all(folder: Path, *, per_person: int = 12) -> None:
     """Photographs of all participants, one day each, around a few directions, and lists of all their eyes."""
     drawn = np.random.default_rng(0)
     for number, person in enumerate(PERSONS):
-        angles = [
-            (-5.0 + drawn.normal(0, 1.5), 4.0 * (at % 3) + drawn.normal(0, 1.5))
-            for at in range(per_person)
-        ]
+        angles = [(-5.0 + drawn.normal(0, 1.5), 4.0 * (at % 3) + drawn.normal(0, 1.5)) for at in range(per_person)]
         shown = photographs(angles, seed=number)
         write_day(folder, person, "day01", shown)
         sides = ("left", "right")
-        write_list(
-            folder, person, [f"day01/{name} {side}" for name in shown.names for side in sides]
-        )
+        write_list(folder, person, [f"day01/{name} {side}" for name in shown.names for side in sides])
     assert (folder / LISTS).is_dir()

@@ -13,9 +13,9 @@ from PIL import Image
 from dirtune.data.inspection import Inspection, inspect
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins, label_density
-from dirtune.storage import Storage
 from pipelines.agedb import LABEL, Options, ingest, person_of
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "agedb" / "agedb.csv"
@@ -82,8 +82,12 @@ def test_images_are_resized_without_their_aspect_and_nearly_kept_by_jpeg(
     difference = arrays["image"][row].astype(float) - np.asarray(expected).transpose(2, 0, 1)
     assert np.abs(difference).mean() < 6
     assert small[1].inputs["image"].model_dump() == {
-        "kind": "image", "shape": (3, 16, 16), "vocabulary": None, "encoding": "jpeg", "quality": 95,
-    }  # fmt: skip
+        "kind": "image",
+        "shape": (3, 16, 16),
+        "vocabulary": None,
+        "encoding": "jpeg",
+        "quality": 95,
+    }
 
 
 def test_groups_are_persons_and_crossing_ones_are_noted(small: tuple[Storage, Manifest]) -> None:
@@ -124,9 +128,7 @@ def test_an_equal_request_changes_nothing_and_another_one_is_ingested(tmp_path: 
     other = _ingest(root, raw, Options(image_size=16, quality=60))
     assert other.content_hash != first.content_hash
     assert other.split_fingerprint == first.split_fingerprint
-    assert _ingest(root, raw) == first.model_copy(
-        update={"splits": read_manifest(Storage.at(root), "agedb").splits}
-    )
+    assert _ingest(root, raw) == first.model_copy(update={"splits": read_manifest(Storage.at(root), "agedb").splits})
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(raw / ROWS[0][1])
     assert _ingest(root, raw).content_hash != first.content_hash
 
@@ -153,8 +155,10 @@ def test_as_many_as_allowed_are_left_out_and_noted(tmp_path: Path) -> None:
     raw = _raw(tmp_path / "raw", [*ROWS, (50, "AgeDB/2_B_50_m.jpg", "val"), (130, "x", "val")])
     manifest = _ingest(tmp_path / "data", raw, Options(image_size=16, skip_bad=2))
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4, "val": 2, "test": 2,
-    }  # fmt: skip
+        "train": 4,
+        "val": 2,
+        "test": 2,
+    }
     assert manifest.notes[-3:] == (
         "rows and images that cannot be used, left out: 2",
         f"left out: {raw}/agedb.csv:11: age: must be within 0..121, got 130.0",
@@ -177,17 +181,17 @@ def test_equal_images_in_two_splits_are_noted_and_dropped_on_demand(tmp_path: Pa
     assert "1 content in both train and test: 1 of 2 test rows, 1 train rows" in manifest.notes
     cleaned = _ingest(tmp_path / "data", raw, Options(image_size=16, drop_leaks=True))
     assert cleaned.splits["train"].rows == 3
-    assert (
-        ROWS[0][1] not in read_split(Storage.at(tmp_path / "data"), cleaned, "train")[0].to_pylist()
-    )
+    assert ROWS[0][1] not in read_split(Storage.at(tmp_path / "data"), cleaned, "train")[0].to_pylist()
 
 
 def test_another_split_can_be_asked_for(small: tuple[Storage, Manifest], tmp_path: Path) -> None:
     options = Options(image_size=16, split="natural", split_seed=1)
     manifest = _ingest(tmp_path / "data", _raw(tmp_path / "raw"), options)
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4, "val": 2, "test": 2,
-    }  # fmt: skip
+        "train": 4,
+        "val": 2,
+        "test": 2,
+    }
     assert manifest.split_fingerprint != small[1].split_fingerprint
     assert "split: random, 2 val and 2 test rows, seed 1" in manifest.notes
 
@@ -201,9 +205,7 @@ def test_held_out_ages_become_a_shot_rule(tmp_path: Path) -> None:
 
 def test_missing_raw_files_are_named(tmp_path: Path) -> None:
     storage = Storage.at(tmp_path / "data")
-    with pytest.raises(
-        InputError, match=r"raw: needs the folder of agedb\.csv and AgeDB/ \(`dirtune"
-    ):
+    with pytest.raises(InputError, match=r"raw: needs the folder of agedb\.csv and AgeDB/ \(`dirtune"):
         ingest(storage, None, SMALL)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         ingest(storage, tmp_path / "nowhere", SMALL)
@@ -230,8 +232,10 @@ def test_the_published_counts_come_out_of_the_real_list(tmp_path: Path) -> None:
         (raw / path).hardlink_to(tmp_path / "one.jpg")
     manifest = _ingest(tmp_path, raw, Options(image_size=8))
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 12208, "val": 2140, "test": 2140,
-    }  # fmt: skip
+        "train": 12208,
+        "val": 2140,
+        "test": 2140,
+    }
     assert "agedb.csv is the list of YyzHarry/imbalanced-regression" in manifest.notes
     assert any("2,140 of 2,140 test rows" in note for note in manifest.notes)
     seen = inspect("agedb", root=tmp_path)

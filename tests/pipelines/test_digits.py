@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 from dirtune.data.ingest import ingest
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
 from dirtune.reweighting.density import label_bins, shot_regions
-from dirtune.storage import Storage
 from pipelines.digits import LABEL, plans, rotated, training_counts
 
 
@@ -37,8 +37,10 @@ def test_training_counts_follow_the_stated_density() -> None:
 def test_the_angles_fill_the_bins_as_planned(seed: int) -> None:
     plan = plans(seed)
     for split, counts in {
-        "train": training_counts(), "val": np.full(120, 5), "test": np.full(120, 10),
-    }.items():  # fmt: skip
+        "train": training_counts(),
+        "val": np.full(120, 5),
+        "test": np.full(120, 10),
+    }.items():
         angles = plan[split].angles
         assert angles.min() >= -60
         assert angles.max() < 60
@@ -50,8 +52,10 @@ def test_the_angles_fill_the_bins_as_planned(seed: int) -> None:
 def test_the_splits_use_different_digits(seed: int) -> None:
     sources = {split: set(plan.sources.tolist()) for split, plan in plans(seed).items()}
     assert {split: len(digits) for split, digits in sources.items()} == {
-        "train": 1197, "val": 200, "test": 400,
-    }  # fmt: skip
+        "train": 1197,
+        "val": 200,
+        "test": 400,
+    }
     assert len(sources["train"] | sources["val"] | sources["test"]) == 1797
 
 
@@ -93,9 +97,7 @@ def test_an_image_is_turned_by_the_labelled_angle(angle: float) -> None:
 @pytest.mark.parametrize("angle", [-40, 0, 25])
 def test_torchvision_agrees_on_angle_and_direction(angle: int) -> None:
     image = load_digits().images[3]
-    upsampled = torch.nn.functional.interpolate(
-        torch.from_numpy(image)[None, None], size=(24, 24), mode="bilinear"
-    )
+    upsampled = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None], size=(24, 24), mode="bilinear")
     ours = rotated(image, float(angle)).ravel().astype(np.float64)
 
     def likeness(candidate: int) -> float:
@@ -112,8 +114,10 @@ def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: P
     manifest = ingest("digits", root=tmp_path / "one", say=str)
     assert ingest("digits", root=tmp_path / "two", say=str).content_hash == manifest.content_hash
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4809, "val": 600, "test": 1200,
-    }  # fmt: skip
+        "train": 4809,
+        "val": 600,
+        "test": 1200,
+    }
     assert manifest.train_counts == tuple(training_counts())
     pixels = load_digits().images
     for split, plan in plans(0).items():
@@ -128,7 +132,5 @@ def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: P
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_raw_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="digits: raw: digits is made, not read, and takes no raw files"
-    ):
+    with pytest.raises(InputError, match="digits: raw: digits is made, not read, and takes no raw files"):
         ingest("digits", root=tmp_path, raw=tmp_path)

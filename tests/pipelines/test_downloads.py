@@ -24,14 +24,16 @@ def test_the_hashes_are_those_of_the_known_lists() -> None:
                 assert hashlib.sha256(copy).hexdigest() == file.sha256
                 checked.add(file.name)
     assert checked == {
-        "agedb.csv", "train_new.tsv", "dev_new.tsv", "test_new.tsv", "nyu2_test.csv",
+        "agedb.csv",
+        "train_new.tsv",
+        "dev_new.tsv",
+        "test_new.tsv",
+        "nyu2_test.csv",
         "nyu2_train_FDS_subset.csv",
-    }  # fmt: skip
+    }
 
 
-def test_all_files_are_tried_and_what_a_person_must_do_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_files_are_tried_and_what_a_person_must_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = tuple(RawFile(name=name, url=f"http://127.0.0.1:9/{name}") for name in "ab")
     monkeypatch.setitem(RAW_DATA, "nyud2", RawData(files=files, by_hand="fetch the rest"))
     said: list[str] = []
@@ -52,7 +54,5 @@ def test_files_that_are_here_need_no_network(tmp_path: Path) -> None:
 
 
 def test_a_data_set_without_raw_files_lists_those_with_some(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"nothing to download .* got 'digits'; known: agedb, imdb"
-    ):
+    with pytest.raises(InputError, match=r"nothing to download .* got 'digits'; known: agedb, imdb"):
         download_raw("digits", tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from dirtune.data.ingest import ingest
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -28,8 +28,10 @@ def _train(root: Path, manifest: Manifest) -> dict[str, float]:
 def test_by_default_every_sample_is_kept_where_it_was_made(tmp_path: Path) -> None:
     manifest = _made(tmp_path)
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4809, "val": 600, "test": 1200,
-    }  # fmt: skip
+        "train": 4809,
+        "val": 600,
+        "test": 1200,
+    }
     assert "the three splits use different digits" in manifest.notes
 
 

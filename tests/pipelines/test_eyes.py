@@ -87,10 +87,15 @@ def test_every_line_that_cannot_be_used_is_named_and_stops_no_other(tmp_path: Pa
     found = _read(
         tmp_path,
         [
-            "day01/0009.jpg left", "day02/0001.jpg left", "day01/0001.jpg top", "../day01/0001.jpg left",
-            "day01/0002.jpg left", "day01/0003.jpg left", "day01/0003.jpg right",
+            "day01/0009.jpg left",
+            "day02/0001.jpg left",
+            "day01/0001.jpg top",
+            "../day01/0001.jpg left",
+            "day01/0002.jpg left",
+            "day01/0003.jpg left",
+            "day01/0003.jpg right",
         ],
-    )  # fmt: skip
+    )
     day = tmp_path / DAYS / "p03"
     assert [_rule(each) for each in found[:6]] == [
         f"{day}/day01.mat: holds no 0009.jpg",
@@ -101,9 +106,7 @@ def test_every_line_that_cannot_be_used_is_named_and_stops_no_other(tmp_path: Pa
         "its gaze vector must have length 1, not nan",
     ]
     assert isinstance(found[6], Eye)
-    assert found[1] == Fault(
-        where=f"{list_of(tmp_path, 'p03')}:2", rule=f"{day}/day02.mat: no such file"
-    )
+    assert found[1] == Fault(where=f"{list_of(tmp_path, 'p03')}:2", rule=f"{day}/day02.mat: no such file")
 
 
 @pytest.mark.parametrize(
@@ -114,10 +117,8 @@ def test_every_line_that_cannot_be_used_is_named_and_stops_no_other(tmp_path: Pa
         ({"gaze": np.zeros((2, 3))}, r"3 files have arrays of shape \(3, 3\), not \(2, 3\)"),
         ({"pose": np.zeros((3, 4))}, r"3 files have arrays of shape \(3, 3\), not \(3, 4\)"),
     ],
-)  # fmt: skip
-def test_files_of_another_layout_are_refused(
-    tmp_path: Path, changes: dict[str, np.ndarray], message: str
-) -> None:
+)
+def test_files_of_another_layout_are_refused(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -> None:
     write_day(tmp_path, "p03", "day01", photographs(ANGLES, seed=1), **changes)
     (found,) = _read(tmp_path, ["day01/0001.jpg left"])
     with pytest.raises(AssertionError, match=message):

@@ -59,9 +59,7 @@ def test_every_bad_row_is_named_by_file_and_line_and_the_others_stay(tmp_path: P
 
 @pytest.mark.parametrize("header", ["path,age,split", "age;path;split", "1,a.jpg,train", ""])
 def test_other_columns_are_refused(tmp_path: Path, header: str) -> None:
-    with pytest.raises(
-        InputError, match=r"ages\.csv:1: the first line must name the columns age,p"
-    ):
+    with pytest.raises(InputError, match=r"ages\.csv:1: the first line must name the columns age,p"):
         _read(tmp_path, f"{header}\n1,a.jpg,train\n" if header else "")
 
 

@@ -61,9 +61,7 @@ def test_every_image_is_resized_and_encoded_in_colour(folder: Path, found: Encod
         assert found.contents[name] == hashlib.sha256(stream.getvalue()).digest()
 
 
-def test_what_is_wrong_with_an_image_is_said_and_stops_no_other(
-    folder: Path, found: EncodedImages
-) -> None:
+def test_what_is_wrong_with_an_image_is_said_and_stops_no_other(folder: Path, found: EncodedImages) -> None:
     assert set(found.contents) == set(GOOD)
     said = {Path(fault.where).name: fault.rule for fault in found.faults}
     assert list(said) == ["empty.jpg", "gone.jpg", "text.jpg", "truncated.jpg"]
@@ -73,9 +71,7 @@ def test_what_is_wrong_with_an_image_is_said_and_stops_no_other(
     assert all(Path(fault.where).parent == folder for fault in found.faults)
 
 
-def test_many_images_are_read_by_several_tasks(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_images_are_read_by_several_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.image_files._IMAGES_PER_TASK", 2)
     table = pa.table({"sample_id": list(GOOD)})
     images = encoded_images(table, folder, SPEC)

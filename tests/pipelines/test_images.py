@@ -12,8 +12,8 @@ from PIL import Image
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 from pipelines import images
 from pipelines.images import Options
 
@@ -44,9 +44,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ingested(
-    raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
-) -> tuple[Storage, Manifest]:
+def ingested(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     storage = Storage.at(tmp_path_factory.mktemp("data"))
     return storage, images.ingest(storage, raw, _options(split_column="part", image_size=12))
 
@@ -118,17 +116,13 @@ def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out
     assert images.ingest(storage, raw, options) == manifest
 
 
-def test_missing_images_are_named_by_row_before_ray_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(images, "ray_session")
     listed = pd.DataFrame({"path": ["no.png", "", "no.png"], "age": ["1", "2", "old"]})
     listed.to_csv(tmp_path / "list.csv", index=False)
     with pytest.raises(InputError) as caught:
         images.ingest(Storage.at(tmp_path / "data"), tmp_path, _options())
-    found = [
-        str(each).removeprefix(f"{tmp_path.resolve()}/list.csv") for each in caught.value.faults
-    ]
+    found = [str(each).removeprefix(f"{tmp_path.resolve()}/list.csv") for each in caught.value.faults]
     assert found == [
         ":2: path: no such image, got 'no.png'",
         ":3: path: the cell is empty",
@@ -140,9 +134,14 @@ def test_missing_images_are_named_by_row_before_ray_is_started(
 
 @pytest.mark.parametrize(
     ("given", "encoding"),
-    [({}, "jpeg"), ({"image_size": 64}, "raw"), ({"image_size": 65}, "jpeg"),
-     ({"encoding": "raw"}, "raw"), ({"image_size": 32, "encoding": "jpeg", "quality": 80}, "jpeg")],
-)  # fmt: skip
+    [
+        ({}, "jpeg"),
+        ({"image_size": 64}, "raw"),
+        ({"image_size": 65}, "jpeg"),
+        ({"encoding": "raw"}, "raw"),
+        ({"image_size": 32, "encoding": "jpeg", "quality": 80}, "jpeg"),
+    ],
+)
 def test_small_images_are_raw_unless_asked(given: dict[str, object], encoding: str) -> None:
     stored = _options(**given).stored
     assert (stored.encoding, stored.quality) == (encoding, given.get("quality"))

@@ -12,9 +12,9 @@ from scipy.io import savemat
 
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 from pipelines.imdb_wiki import LABEL, Options, ages_at, ingest, person_of, read_metadata
 
 SMALL = Options(image_size=16)
@@ -109,10 +109,7 @@ def test_the_metadata_are_filtered_as_published(tmp_path: Path, raw: Path) -> No
     # Of four aged 200, one each; the other ages have two.
     assert [info.rows for info in manifest.splits.values()] == [8, 1, 1]
     expected = {
-        f"{archive}_crop/{name}": age
-        for archive in ("imdb", "wiki")
-        for name, *_, age in METADATA
-        if age is not None
+        f"{archive}_crop/{name}": age for archive in ("imdb", "wiki") for name, *_, age in METADATA if age is not None
     }
     assert _ages(tmp_path, manifest) == expected
     assert manifest.notes[:2] == ("imdb.mat: 5 of 10 faces kept", "wiki.mat: 5 of 10 faces kept")
@@ -135,9 +132,7 @@ def test_metadata_have_no_published_split(tmp_path: Path, raw: Path) -> None:
         (733_043.7, 2010, 3),  # with a time of day: 2007-01-02
     ],
 )
-def test_the_age_is_that_in_the_middle_of_the_year_and_never_wraps_around(
-    birth: float, year: int, age: int
-) -> None:
+def test_the_age_is_that_in_the_middle_of_the_year_and_never_wraps_around(birth: float, year: int, age: int) -> None:
     assert ages_at(np.array([birth]), np.array([year], np.uint16)).tolist() == [age]
 
 
@@ -182,9 +177,7 @@ def test_files_that_are_no_metadata_are_named(tmp_path: Path, raw: Path) -> None
 
 
 def test_missing_raw_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"raw: needs the folder of imdb_wiki\.csv, imdb_crop/ and"
-    ):
+    with pytest.raises(InputError, match=r"raw: needs the folder of imdb_wiki\.csv, imdb_crop/ and"):
         ingest(Storage.at(tmp_path), None, SMALL)
     with pytest.raises(InputError, match=r"imdb_wiki\.csv: no such file"):
         ingest(Storage.at(tmp_path), tmp_path, SMALL)

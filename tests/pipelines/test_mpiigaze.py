@@ -10,9 +10,9 @@ import pytest
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins
-from dirtune.storage import Storage
 from pipelines.eyes import DAYS, PERSONS, Eye, list_of, read_eyes
 from pipelines.mpiigaze import LABEL, Options, ingest
 from tests.pipelines.gaze_files import photographs, write_all, write_day, write_list
@@ -31,22 +31,13 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gaze(
-    raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
-) -> tuple[Storage, Manifest]:
+def gaze(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     storage = Storage.at(tmp_path_factory.mktemp("data"))
     return storage, ingest(storage, raw, Options())
 
 
-def test_all_eyes_come_back_with_both_angles_pose_and_pixels(
-    raw: Path, gaze: tuple[Storage, Manifest]
-) -> None:
-    eyes = {
-        eye.sample_id: eye
-        for person in PERSONS
-        for eye in read_eyes(raw, person)
-        if isinstance(eye, Eye)
-    }
+def test_all_eyes_come_back_with_both_angles_pose_and_pixels(raw: Path, gaze: tuple[Storage, Manifest]) -> None:
+    eyes = {eye.sample_id: eye for person in PERSONS for eye in read_eyes(raw, person) if isinstance(eye, Eye)}
     assert len(eyes) == 15 * 24 == sum(info.rows for info in gaze[1].splits.values())
     for split in gaze[1].splits:
         arrays = decode(read_split(*gaze, split), gaze[1])
@@ -73,9 +64,7 @@ def test_the_manifest_says_what_the_set_is(gaze: tuple[Storage, Manifest]) -> No
     assert read_manifest(storage, "mpiigaze") == manifest
     assert (manifest.group, manifest.metrics) == ("participant", ("angular_error",))
     assert [axis.name for axis in manifest.label.axes] == ["pitch", "yaw"]
-    assert manifest.notes[0].startswith(
-        "no split of this data set for imbalanced regression is published"
-    )
+    assert manifest.notes[0].startswith("no split of this data set for imbalanced regression is published")
     assert manifest.notes[1].startswith("360 eyes of 15 participants, ")
     assert any(note.startswith("15 groups in both train and test") for note in manifest.notes)
 
@@ -91,8 +80,7 @@ def test_grouped_splits_keep_participants_apart(raw: Path, tmp_path: Path) -> No
     storage = Storage.at(tmp_path)
     manifest = ingest(storage, raw, Options(split="grouped"))
     groups = [
-        set(decode(read_split(storage, manifest, split), manifest)["group"])
-        for split in ("train", "val", "test")
+        set(decode(read_split(storage, manifest, split), manifest)["group"]) for split in ("train", "val", "test")
     ]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 15
 
@@ -120,14 +108,9 @@ def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_pa
         ingest(Storage.at(tmp_path), tmp_path / "raw", Options(skip_bad=19))
     texts = [str(fault) for fault in caught.value.faults]
     lines = list_of(tmp_path / "raw", "p01").resolve()
-    assert (
-        texts[0] == f"{lines}:1: {(tmp_path / 'raw').resolve()}/{DAYS}/p01/day01.mat: no such file"
-    )
+    assert texts[0] == f"{lines}:1: {(tmp_path / 'raw').resolve()}/{DAYS}/p01/day01.mat: no such file"
     assert len(texts) == 20
-    assert (
-        texts[18]
-        == "p02/day01/0001.jpg left: yaw: must be within -0.698132..0.698132 rad, got 0.8726646259971648"
-    )
+    assert texts[18] == "p02/day01/0001.jpg left: yaw: must be within -0.698132..0.698132 rad, got 0.8726646259971648"
     assert texts[19].endswith("not 'junk'")
     manifest = ingest(Storage.at(tmp_path), tmp_path / "raw", Options(skip_bad=20))
     assert sum(info.rows for info in manifest.splits.values()) == 13 * 18 + 1
@@ -141,7 +124,7 @@ def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_pa
         ({"hold_out": "extrapolation"}, "hold_out and profile need the order of a label of one dimension"),
         ({"profile": "normal"}, "hold_out and profile need the order of a label of one dimension"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_meaning_for_gaze_is_refused(
     raw: Path, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:

@@ -15,9 +15,9 @@ from dirtune.data.inspection import inspection_of
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import shot_regions
-from dirtune.storage import Storage
 from pipelines.nyud2 import FIRST_BIN, OFFICIAL, Options, ingest
 from tests.pipelines.depth_scenes import (
     HEIGHT,
@@ -36,9 +36,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_session"),
     # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
+    pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"),
 ]
 
 
@@ -50,9 +48,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rooms(
-    raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
-) -> tuple[Storage, Manifest]:
+def rooms(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     storage = Storage.at(tmp_path_factory.mktemp("data"))
     return storage, ingest(storage, raw, OPTIONS)
 
@@ -76,9 +72,7 @@ def test_depth_comes_back_in_millimetres_from_either_coding(
     arrays = _arrays(rooms, split)
     assert len(arrays["sample_id"]) > 0
     for row, sample_id in enumerate(arrays["sample_id"]):
-        depth = (
-            sample_id.replace("_colors", "_depth") if split == "test" else sample_id[:-3] + "png"
-        )
+        depth = sample_id.replace("_colors", "_depth") if split == "test" else sample_id[:-3] + "png"
         expected = _millimetres(raw / depth, split)
         np.testing.assert_array_equal(arrays["depth"][row, 0], expected)
         seen = expected[6:42, 8:56]
@@ -103,11 +97,7 @@ def test_validation_is_whole_places_of_the_training_list(rooms: tuple[Storage, M
     assert rows["train"] + rows["val"] == len(SCENES) * PER_SCENE
     assert rows["val"] >= 0.3 * 20
     assert rows["test"] == TESTED
-    assert (
-        rooms[1]
-        .notes[0]
-        .endswith("seed 0; the papers have no validation split and choose on the test set")
-    )
+    assert rooms[1].notes[0].endswith("seed 0; the papers have no validation split and choose on the test set")
 
 
 def _arrays_of_groups(rooms: tuple[Storage, Manifest], split: str) -> list[str]:
@@ -115,9 +105,7 @@ def _arrays_of_groups(rooms: tuple[Storage, Manifest], split: str) -> list[str]:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_the_histogram_counts_labelled_pixels_of_the_middle(
-    rooms: tuple[Storage, Manifest], split: str
-) -> None:
+def test_the_histogram_counts_labelled_pixels_of_the_middle(rooms: tuple[Storage, Manifest], split: str) -> None:
     expected = [0] * 100
     for millimetres in _arrays(rooms, split)["depth"][:, 0, 6:42, 8:56].reshape(-1).tolist():
         if millimetres:
@@ -143,9 +131,7 @@ def test_training_has_no_mask(rooms: tuple[Storage, Manifest]) -> None:
     assert (_arrays(rooms, "train")["mask"] == 1).all()
 
 
-def test_the_mask_is_drawn_from_the_seed(
-    raw: Path, rooms: tuple[Storage, Manifest], tmp_path: Path
-) -> None:
+def test_the_mask_is_drawn_from_the_seed(raw: Path, rooms: tuple[Storage, Manifest], tmp_path: Path) -> None:
     again = ingest(Storage.at(tmp_path / "again"), raw, OPTIONS)
     assert again.content_hash == rooms[1].content_hash
     other = Storage.at(tmp_path / "other")
@@ -183,9 +169,7 @@ def test_an_inspection_says_that_pixels_are_counted(rooms: tuple[Storage, Manife
     assert f"{sum(rooms[1].train_counts):,}" in text
 
 
-def test_an_unchanged_request_is_not_ingested_again(
-    raw: Path, rooms: tuple[Storage, Manifest]
-) -> None:
+def test_an_unchanged_request_is_not_ingested_again(raw: Path, rooms: tuple[Storage, Manifest]) -> None:
     before = rooms[0].read("nyud2/manifest.json")
     assert ingest(rooms[0], raw, OPTIONS) == rooms[1]
     assert rooms[0].read("nyud2/manifest.json") == before
@@ -256,7 +240,7 @@ def _with_one_place(folder: Path) -> None:
         (_without_a_list, r"nyu2_test.csv: the list cannot be read"),
         (_with_one_place, r"nyu2_train.csv: needs two places or more"),
     ],
-)  # fmt: skip
+)
 def test_raw_files_that_cannot_be_used_are_refused_by_name(
     raw: Path, tmp_path: Path, spoil: Callable[[Path], None], told: str
 ) -> None:
@@ -289,7 +273,5 @@ def test_a_stored_map_of_eight_bits_is_refused(rooms: tuple[Storage, Manifest]) 
 
     stream = io.BytesIO()
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(stream, "PNG")
-    with pytest.raises(
-        InputError, match="every stored map must be an image of 16 bits, got 'uint8'"
-    ):
+    with pytest.raises(InputError, match="every stored map must be an image of 16 bits, got 'uint8'"):
         decode_images([stream.getvalue()], rooms[1].inputs["depth"], name="depth")

@@ -66,22 +66,19 @@ def test_ids_groups_and_splits_are_read_from_their_columns(tmp_path: Path) -> No
         "more": ["v", "w", "x", "y", "z"],
     }
     assert division.train.tolist() == [0, 4]
-    assert (
-        "1 group in both train and val: 1 of 1 val rows, 1 train rows" in division.assignment.notes
-    )
+    assert "1 group in both train and val: 1 of 1 val rows, 1 train rows" in division.assignment.notes
 
 
 def test_rows_without_an_id_are_called_by_their_number_in_the_file(tmp_path: Path) -> None:
     assert read_entries(_sheet(tmp_path, ROWS), _options()).ids.tolist()[:2] == [
-        "row-0000002", "row-0000003",
-    ]  # fmt: skip
+        "row-0000002",
+        "row-0000003",
+    ]
 
 
 def test_every_fault_of_these_columns_is_named_by_its_row(tmp_path: Path) -> None:
     rows = ["a,ann,train,1", "a,ann,trian,12", ",,,", "b,,train,-1", "c,cid,test,x", "d,d,val,2"]
-    found = _faults(
-        tmp_path, rows, id="who", group="person", split_column="part", low=0, high=10
-    )  # fmt: skip
+    found = _faults(tmp_path, rows, id="who", group="person", split_column="part", low=0, high=10)
     assert found == [
         ":3: who: the sample id stands in row 2 already, got 'a'",
         ":3: y: must be within 0..10, got 12.0",
@@ -115,17 +112,13 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [300, 1000, 5000])
-def test_made_splits_hold_about_a_tenth_each_and_balance_the_label(
-    tmp_path: Path, rows: int
-) -> None:
+def test_made_splits_hold_about_a_tenth_each_and_balance_the_label(tmp_path: Path, rows: int) -> None:
     division = _divided(_long_tail(rows), tmp_path)
     sizes = {split: len(division.assignment.members(split)) for split in ("train", "val", "test")}
     assert sizes["val"] == sizes["test"]
     assert 0.03 * rows < sizes["val"] <= 0.1 * rows
     assert sum(sizes.values()) == rows
-    mean = {
-        split: division.rows.labels[division.assignment.members(split)].mean() for split in sizes
-    }
+    mean = {split: division.rows.labels[division.assignment.members(split)].mean() for split in sizes}
     assert mean["val"] > mean["train"]  # balanced: the rare, large labels come more often
     assert mean["test"] > mean["train"]
 
@@ -168,8 +161,10 @@ def test_the_request_depends_on_content_options_and_what_else_is_said(tmp_path: 
     assert request_of("table", 1, other, options) == first
     other.write_text("b")
     changed = [
-        request_of("table", 1, other, options), request_of("table", 2, one, options),
-        request_of("images", 1, one, options), request_of("table", 1, one, options, [3]),
+        request_of("table", 1, other, options),
+        request_of("table", 2, one, options),
+        request_of("images", 1, one, options),
+        request_of("table", 1, one, options, [3]),
         request_of("table", 1, one, _options(fraction=0.5)),
-    ]  # fmt: skip
+    ]
     assert len({first, *changed}) == 6

@@ -33,9 +33,7 @@ def _bins(spec: LabelSpec) -> tuple[float, float, float, int]:
         ([0.1, 0.2, 0.1 + 0.2], (0.1, 0.1 + 0.2, 0.1, 3)),
     ],
 )
-def test_bins_are_chosen_from_the_labels(
-    labels: ArrayLike, expected: tuple[float, float, float, int]
-) -> None:
+def test_bins_are_chosen_from_the_labels(labels: ArrayLike, expected: tuple[float, float, float, int]) -> None:
     assert _bins(_spec(labels)) == pytest.approx(expected, rel=1e-12)
 
 
@@ -64,7 +62,7 @@ def test_every_label_is_in_range_and_about_a_hundred_bins_cover_it(seed: int) ->
 @pytest.mark.parametrize(
     ("width", "expected"),
     [(0.9, 1.0), (1.3, 1.0), (1.5, 2.0), (3.0, 2.0), (3.3, 5.0), (7.2, 10.0), (0.04, 0.05), (0.0014, 0.001)],
-)  # fmt: skip
+)
 def test_nice_widths_are_near(width: float, expected: float) -> None:
     assert nice(width) == expected
 

@@ -23,8 +23,9 @@ def test_name_and_label_must_be_given() -> None:
     with pytest.raises(InputError) as caught:
         read(OwnOptions, {}, where="options")
     assert [str(each) for each in caught.value.faults] == [
-        "options: name: is missing", "options: label: is missing",
-    ]  # fmt: skip
+        "options: name: is missing",
+        "options: label: is missing",
+    ]
 
 
 def test_ends_of_the_bins_must_be_apart() -> None:

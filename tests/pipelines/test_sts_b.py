@@ -11,8 +11,8 @@ from dirtune.data.ingest import ingest
 from dirtune.data.inspection import Inspection, inspect
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 from pipelines import sts_b
 from pipelines.sts_b import FILES, HEADER, SHOT_RULES, Options, read_pairs
 
@@ -77,8 +77,15 @@ def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) 
         ["Same", "pair", "."],
     ]
     assert [words[index] for index in arrays["second"][0].tolist() if index] == [
-        "He", "said", "``", "no", "''", "and", "left", ".",
-    ]  # fmt: skip
+        "He",
+        "said",
+        "``",
+        "no",
+        "''",
+        "and",
+        "left",
+        ".",
+    ]
     assert arrays["first"].dtype == np.int32
     assert arrays["first"].shape == (3, 40)
 
@@ -166,9 +173,7 @@ def test_windows_line_ends_are_read_like_the_others(tmp_path: Path) -> None:
     assert read_pairs(files) == expected
 
 
-def test_missing_raw_files_are_named_before_ray_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_raw_files_are_named_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sts_b, "ray_session")
     storage = Storage.at(tmp_path)
     with pytest.raises(InputError, match=r"raw: needs the folder of train_new\.tsv, dev_new\.tsv"):
@@ -199,8 +204,29 @@ def test_grouped_splits_are_refused_because_there_are_no_groups(tmp_path: Path) 
 def test_the_official_shot_rule_lists_22_many_and_7_medium_bins() -> None:
     rule = SHOT_RULES["official"]
     assert rule.many_bins == (
-        0, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 49,
-    )  # fmt: skip
+        0,
+        10,
+        12,
+        14,
+        16,
+        18,
+        20,
+        22,
+        24,
+        26,
+        28,
+        30,
+        32,
+        34,
+        36,
+        38,
+        40,
+        42,
+        44,
+        46,
+        48,
+        49,
+    )
     assert rule.medium_bins == (2, 4, 6, 8, 27, 35, 37)
 
 
@@ -208,9 +234,7 @@ def _samples(seen: Inspection, split: str) -> list[int]:
     return [seen.samples(split, region) for region in ("many", "medium", "few")]
 
 
-needs_real_files = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the STS-B-DIR files are not beside the repository"
-)
+needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason="the STS-B-DIR files are not beside the repository")
 
 
 @needs_real_files
@@ -219,8 +243,10 @@ needs_real_files = pytest.mark.skipif(
 def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None:
     manifest = ingest("sts_b", root=tmp_path, raw=REAL, say=str)
     assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 5249, "val": 1000, "test": 1000,
-    }  # fmt: skip
+        "train": 5249,
+        "val": 1000,
+        "test": 1000,
+    }
     official = inspect("sts_b", root=tmp_path)
     assert official.shot_rule == "official"
     assert _samples(official, "test") == [756, 170, 74]
@@ -237,9 +263,57 @@ def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None
         "2 contents more than once in test: 2 rows repeat another",
     )
     assert manifest.train_counts == (
-        428, 4, 96, 2, 98, 9, 86, 14, 97, 1, 203, 1, 139, 7, 117, 22, 111, 17, 118, 1, 186, 3, 192, 7, 111,
-        27, 150, 35, 143, 1, 357, 6, 332, 22, 239, 55, 209, 71, 257, 5, 352, 3, 229, 4, 126, 20, 115, 25, 133, 263,
-    )  # fmt: skip
+        428,
+        4,
+        96,
+        2,
+        98,
+        9,
+        86,
+        14,
+        97,
+        1,
+        203,
+        1,
+        139,
+        7,
+        117,
+        22,
+        111,
+        17,
+        118,
+        1,
+        186,
+        3,
+        192,
+        7,
+        111,
+        27,
+        150,
+        35,
+        143,
+        1,
+        357,
+        6,
+        332,
+        22,
+        239,
+        55,
+        209,
+        71,
+        257,
+        5,
+        352,
+        3,
+        229,
+        4,
+        126,
+        20,
+        115,
+        25,
+        133,
+        263,
+    )
 
 
 @needs_real_files
@@ -248,10 +322,7 @@ def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None
 def test_another_split_of_the_real_files_is_drawn_by_the_published_recipe(tmp_path: Path) -> None:
     options = {"split": "made", "hold_out": "interpolation", "fraction": 0.25}
     manifest = ingest("sts_b", root=tmp_path, raw=REAL, options=options, say=str)
-    wide = {
-        split: np.add.reduceat(manifest.splits[split].bin_counts, range(0, 50, 5))
-        for split in ("val", "test")
-    }
+    wide = {split: np.add.reduceat(manifest.splits[split].bin_counts, range(0, 50, 5)) for split in ("val", "test")}
     assert wide["val"].tolist() == wide["test"].tolist() == [100] * 10  # 50 per quarter
     assert inspect("sts_b", root=tmp_path).shot_rule == "counts"
     held = inspect("sts_b", root=tmp_path, shot_rule="held_out")

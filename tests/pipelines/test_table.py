@@ -14,8 +14,8 @@ from dirtune.data.ingest import ingest as ingest_by_name
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest, ShotRule
-from dirtune.storage import Storage
 from pipelines import table
 from pipelines.sheets import read_sheet
 from pipelines.table import Cells, Options, read_cells, vectors
@@ -43,9 +43,7 @@ def _frame(rows: int = 240) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def ingested(
-    tmp_path_factory: pytest.TempPathFactory, ray_session: None
-) -> tuple[Storage, Manifest]:
+def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("table")
     frame = _frame()
     frame.loc[len(frame)] = frame.loc[0]  # a copy
@@ -61,9 +59,7 @@ def ingested(
         "many_above": 5,
         "few_below": 2,
     }
-    manifest = ingest_by_name(
-        "table", root=folder / "data", raw=folder / "concrete.csv", options=options, say=str
-    )
+    manifest = ingest_by_name("table", root=folder / "data", raw=folder / "concrete.csv", options=options, say=str)
     return Storage.at(folder / "data"), manifest
 
 
@@ -94,8 +90,7 @@ def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(
     train = frame.iloc[splits["train"][1]]
     for arrays, rows in splits.values():
         expected = [
-            (frame[name].iloc[rows] - train[name].mean()) / train[name].std(ddof=0)
-            for name in ("cement", "water")
+            (frame[name].iloc[rows] - train[name].mean()) / train[name].std(ddof=0) for name in ("cement", "water")
         ]
         expected += [np.zeros(len(rows))]  # the constant column
         expected += [frame["kind"].iloc[rows] == kind for kind in ("a", "b", "c")]
@@ -109,8 +104,13 @@ def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(
 def test_what_each_number_is_stands_beside_the_shards(ingested: tuple[Storage, Manifest]) -> None:
     features = json.loads(read_side_file(*ingested, "features.json"))
     assert [each["name"] for each in features] == [
-        "cement", "water", "always", "kind", "kind", "kind",
-    ]  # fmt: skip
+        "cement",
+        "water",
+        "always",
+        "kind",
+        "kind",
+        "kind",
+    ]
     assert [each["text"] for each in features[3:]] == ["a", "b", "c"]
     assert (features[2]["mean"], features[2]["sd"]) == (pytest.approx(0.1), 0.0)
 
@@ -133,9 +133,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
 ) -> None:
     storage, manifest = ingested
     raw = Path(manifest.source["raw"])
-    options = _options(
-        one_hot=["kind"], group="batch", unit="MPa", skip_bad=1, many_above=5, few_below=2
-    )
+    options = _options(one_hot=["kind"], group="batch", unit="MPa", skip_bad=1, many_above=5, few_below=2)
     monkeypatch.setattr(table, "ray_session", _forbidden)
     assert table.ingest(storage, raw, options) == manifest
     with pytest.raises(AssertionError, match="Ray was started"):
@@ -155,9 +153,7 @@ def test_a_column_of_texts_must_be_named(tmp_path: Path) -> None:
     assert _refused(tmp_path, _frame()) == [
         f"a.csv: kind: most cells are no numbers; name it in one_hot or in ignore, got {kind!r}"
     ]
-    assert _refused(tmp_path, _frame(), features=["kind"]) == [
-        f"a.csv: kind: most cells are no numbers, got {kind!r}"
-    ]
+    assert _refused(tmp_path, _frame(), features=["kind"]) == [f"a.csv: kind: most cells are no numbers, got {kind!r}"]
 
 
 def test_columns_that_do_not_exist_or_have_two_roles_are_named(tmp_path: Path) -> None:
@@ -214,9 +210,10 @@ def test_all_columns_without_another_role_are_features_unless_some_are_named(
 
 def test_training_rows_alone_say_means_deviations_and_one_hot_texts() -> None:
     cells = Cells(
-        names=["x"], numbers=np.array([[1.0], [3.0], [100.0]]),
+        names=["x"],
+        numbers=np.array([[1.0], [3.0], [100.0]]),
         texts={"k": np.array(["b", "a", "c"], dtype=object)},
-    )  # fmt: skip
+    )
     values, features = vectors(cells, np.array([0, 1]), standardise=True)
     assert values.tolist() == [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [98.0, 0.0, 0.0]]
     assert features == [
@@ -235,9 +232,10 @@ def test_numbers_stay_as_they_are_if_asked() -> None:
 
 def test_rows_are_copies_if_all_cells_and_the_label_are_equal() -> None:
     cells = Cells(
-        names=["x"], numbers=np.array([[1.0], [1.0], [1.0], [1.0]]),
+        names=["x"],
+        numbers=np.array([[1.0], [1.0], [1.0], [1.0]]),
         texts={"k": np.array(["a", "a", "b", "a"], dtype=object)},
-    )  # fmt: skip
+    )
     first, second, other_text, other_label = cells.contents(np.array([5.0, 5.0, 5.0, 6.0]))
     assert first == second
     assert len({first, other_text, other_label}) == 3

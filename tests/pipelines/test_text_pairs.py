@@ -11,8 +11,8 @@ import pytest
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.storage import Storage
 from pipelines import text_pairs
 from pipelines.text_pairs import Options
 
@@ -24,9 +24,13 @@ ROWS = [
     ("q5", "left_out", "Unused words", "count as well", 3.0),
 ]
 OPTIONS = {
-    "name": "answers", "label": "grade", "id": "key", "split_column": "part",
-    "first": "question", "second": "answer",
-}  # fmt: skip
+    "name": "answers",
+    "label": "grade",
+    "id": "key",
+    "split_column": "part",
+    "first": "question",
+    "second": "answer",
+}
 
 
 def _options(**given: object) -> Options:
@@ -38,9 +42,7 @@ def _frame() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def ingested(
-    tmp_path_factory: pytest.TempPathFactory, ray_session: None
-) -> tuple[Storage, Manifest]:
+def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("pairs")
     _frame().to_parquet(folder / "answers.parquet")
     storage = Storage.at(folder / "data")

@@ -8,9 +8,9 @@ import numpy as np
 
 from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.metrics import region_metrics
-from dirtune.results.schema import SplitPredictions, TrialRecord
+from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
-from tests.results.records import record
+from tests.results.record_factory import record
 
 LABEL = LabelSpec(name="angle", unit="degrees", low=0.0, high=10.0, bin_width=1.0, num_bins=10)
 RULES = {
@@ -24,10 +24,15 @@ def manifest_of(fingerprint: str = "data-a") -> Manifest:
     counts = label_density(label_bins(TRAIN, LABEL), LABEL.num_bins)
     split = SplitInfo(files=("a",), rows=len(TRAIN), bin_counts=tuple(counts.tolist()))
     return Manifest(
-        name="angles", inputs={}, label=LABEL, shot_rules=RULES, default_shot_rule="counts",
-        splits={"train": split}, content_hash=fingerprint.ljust(16, "-") + "0" * 48,
+        name="angles",
+        inputs={},
+        label=LABEL,
+        shot_rules=RULES,
+        default_shot_rule="counts",
+        splits={"train": split},
+        content_hash=fingerprint.ljust(16, "-") + "0" * 48,
         split_fingerprint="1" * 64,
-    )  # fmt: skip
+    )
 
 
 def predicted(seed: int) -> dict[str, SplitPredictions]:
@@ -36,9 +41,10 @@ def predicted(seed: int) -> dict[str, SplitPredictions]:
     for split, n in (("val", 40), ("test", 60)):
         labels = generator.uniform(0.0, 9.5, n)
         found[split] = SplitPredictions(
-            sample_ids=[f"{split}{i}" for i in range(n)], labels=labels,
+            sample_ids=[f"{split}{i}" for i in range(n)],
+            labels=labels,
             predictions=0.8 * labels + generator.normal(0.0, 1.0, n),
-        )  # fmt: skip
+        )
     return found
 
 
@@ -51,7 +57,5 @@ def trial(arm: str, seed: int, rule: str | None) -> TrialRecord:
         bins = label_bins(one.labels, LABEL)
         found = region_metrics(one.labels, one.predictions, per_bin[bins], bins=bins)
         rows += [{"split": split, "selection": "best_val", **row} for row in found]
-    made = record(
-        arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=manifest_of().fingerprint
-    )  # fmt: skip
+    made = record(arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=manifest_of().fingerprint)
     return replace(made, predictions=predictions)

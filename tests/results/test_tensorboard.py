@@ -11,9 +11,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from dirtune.errors import InputError
-from dirtune.results.status import PROGRESS
+from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.tensorboard import write_logs
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 Scalars = dict[tuple[str, int], float]
 EPOCHS = [{"train/loss": 2.0, "val/all/mae": 7.5}, {"train/loss": 1.5, "val/all/mae": float("nan")}]
@@ -35,10 +35,7 @@ def scalars(folder: Path) -> Scalars:
 
 
 def store(root: Path) -> None:
-    records = [
-        replace(record(arm, 3, trial_id=f"t-{arm}"), epochs=EPOCHS)
-        for arm in ("vanilla", "conr omega=1.0")
-    ]
+    records = [replace(record(arm, 3, trial_id=f"t-{arm}"), epochs=EPOCHS) for arm in ("vanilla", "conr omega=1.0")]
     folder = write_study(root, records, arms=["vanilla", "conr omega=1.0"])
     running = {"trial": {"arm": "a/b", "seed": 0}, "config": {}, "epochs": [{"train/loss": 9.0}]}
     folder.write(f"trials/running/{PROGRESS}", json.dumps(running).encode())

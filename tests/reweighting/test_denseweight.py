@@ -57,9 +57,7 @@ def test_the_weights_equal_their_formula_written_as_loops(labels, alpha):
     expected = np.array(_weights_by_loops(labels.tolist(), alpha))
     weights = Reweighting(scheme="dense", alpha=alpha).weights(np.zeros(1, int), 1, labels=labels)
     # Before the division by the mean, which an outlier makes tiny.
-    np.testing.assert_allclose(
-        weights / weights.max(), expected / expected.max(), rtol=0, atol=2e-5
-    )
+    np.testing.assert_allclose(weights / weights.max(), expected / expected.max(), rtol=0, atol=2e-5)
     assert weights.mean() == pytest.approx(1.0, rel=1e-12)
 
 

@@ -167,9 +167,7 @@ def test_a_cell_can_be_few_beside_many():
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (0,)])
 def test_labels_of_other_dimensions_than_the_grid_are_refused(shape):
-    with pytest.raises(
-        InputError, match=r"label 'gaze': every label must have 2 dimensions; .*got \("
-    ):
+    with pytest.raises(InputError, match=r"label 'gaze': every label must have 2 dimensions; .*got \("):
         label_bins(np.zeros(shape), GAZE)
 
 

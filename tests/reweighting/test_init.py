@@ -36,10 +36,7 @@ def test_what_is_made_for_one_dimension_refuses_two(settings, key):
     with pytest.raises(InputError) as refusal:
         Reweighting(**settings).weights(BINS, 4, labels=np.zeros((4, 2)))
     (fault,) = refusal.value.faults
-    assert (
-        str(fault)
-        == f"training labels: reweighting.{key}: is made for labels of one dimension, got 2"
-    )
+    assert str(fault) == f"training labels: reweighting.{key}: is made for labels of one dimension, got 2"
 
 
 def test_dense_weights_need_the_labels_and_are_no_weights_of_bins():

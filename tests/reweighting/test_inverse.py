@@ -61,9 +61,7 @@ def test_a_bin_without_any_count_weighs_nothing():
 
 
 def test_samples_without_an_effective_count_are_refused():
-    with pytest.raises(
-        InputError, match=r"lds.first_bin: must be a bin with training samples.*got \[1\]"
-    ):
+    with pytest.raises(InputError, match=r"lds.first_bin: must be a bin with training samples.*got \[1\]"):
         inverse_weights(np.array([1.0, 0.0]), np.array([3, 2]))
 
 

@@ -86,9 +86,7 @@ def test_a_window_of_one_bin_smooths_nothing():
     np.testing.assert_allclose(smoothed, plain, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("boundary", "expected"), [("constant", [4.0, 6.0, 8.0]), ("reflect", [6.0, 6.0, 12.0])]
-)
+@pytest.mark.parametrize(("boundary", "expected"), [("constant", [4.0, 6.0, 8.0]), ("reflect", [6.0, 6.0, 12.0])])
 def test_beyond_the_ends_there_is_nothing_or_the_mirrored_counts(boundary, expected):
     lds = LDS(kernel="triang", size=3, boundary=boundary)
     assert smoothed_counts(np.array([4.0, 0.0, 8.0]), lds).tolist() == expected

@@ -13,13 +13,13 @@ import torch
 
 from dirtune.config import TrialConfig, merged
 from dirtune.data.cache import ResidentData
-from dirtune.data.census import hash_of, read_back
 from dirtune.data.columns import Columns, to_arrow
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import read_directly
+from dirtune.data.verify import hash_of, read_back
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.storage import Storage
 
 TAIL = (60, 45, 30, 20, 15, 12, 8, 6, 4, 2)  # training samples per label bin; 202 in all
 ROWS = {"train": TAIL, "val": (3,) * 10, "test": (4,) * 10}
@@ -56,11 +56,15 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pq.write_table(to_arrow(_samples(split, per_bin, seed), INPUTS), home.path(file))
         rows[split] = read_back(home, split, [file], INPUTS)
     manifest = Manifest(
-        name="toy", inputs=INPUTS, label=LABEL, shot_rules=SHOT_RULES, default_shot_rule="toy",
+        name="toy",
+        inputs=INPUTS,
+        label=LABEL,
+        shot_rules=SHOT_RULES,
+        default_shot_rule="toy",
         splits={split: found.info(LABEL) for split, found in rows.items()},
         content_hash=hash_of(each for found in rows.values() for each in found.contents),
         split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
-    )  # fmt: skip
+    )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return root
 

@@ -19,13 +19,9 @@ def on_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
 
 
-def _entry(
-    rank: int, world: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _entry(rank: int, world: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     try:
         torch.save(function(rank, world, *arguments), Path(folder) / f"{rank}.pt")
     finally:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.results.schema import TABLES
-from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.schema import TABLES
+from dirtune.results.records.store import read_table
 from dirtune.training.loop import epochs
 from dirtune.training.state import Training, begin
 from dirtune.training.trial import TrialJob, TrialRun
@@ -25,13 +25,21 @@ Tables = dict[str, list[dict[str, Any]]]
 
 TERMS = {"conr": {"beta": 0.5, "omega": 2.0}, "accon": {"gamma": 0.3}}
 EXPLODING = {
-    "optimizer": "sgd", "epochs": 4,
+    "optimizer": "sgd",
+    "epochs": 4,
     "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 1e30},
-}  # fmt: skip
+}
 VARYING = {
-    "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead", "samples_per_second",
-    "peak_memory_bytes", "worker", "started_at", "finished_at",
-}  # fmt: skip
+    "seconds_train",
+    "seconds_eval",
+    "seconds_data",
+    "seconds_overhead",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "worker",
+    "started_at",
+    "finished_at",
+}
 
 
 def trained(config: TrialConfig, data: ResidentData) -> Training:
@@ -64,9 +72,14 @@ def same(one: Weights, other: Weights) -> bool:
 
 def job_of(config: TrialConfig, data: ResidentData) -> TrialJob:
     return TrialJob(
-        study="study", arm="conr", cell='{"a":1}', replicate=2, config=config,
-        trial_id=config.trial_id(data.manifest.fingerprint), code_version="1+abc",
-    )  # fmt: skip
+        study="study",
+        arm="conr",
+        cell='{"a":1}',
+        replicate=2,
+        config=config,
+        trial_id=config.trial_id(data.manifest.fingerprint),
+        code_version="1+abc",
+    )
 
 
 def finish(trial: TrialRun) -> TrialRun:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.checkpoint import (
     CHECKPOINT,
     load_checkpoint,
@@ -42,17 +42,18 @@ def test_what_was_saved_is_loaded_bit_for_bit(storage: Storage) -> None:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     state = {
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "digest": "ab",
-        "history": [{"loss": 0.1, "undefined": math.nan}], "none": None,
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "digest": "ab",
+        "history": [{"loss": 0.1, "undefined": math.nan}],
+        "none": None,
+    }
     save_checkpoint(storage, state)
     loaded = load_checkpoint(storage, CPU)
     assert loaded is not None
     assert loaded.keys() == state.keys()
     assert torch.equal(loaded["model"]["weight"], model.weight)
-    torch.testing.assert_close(
-        loaded["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0
-    )
+    torch.testing.assert_close(loaded["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0)
     assert loaded["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
     assert loaded["history"][0]["loss"] == 0.1
     assert math.isnan(loaded["history"][0]["undefined"])
@@ -75,9 +76,7 @@ def test_there_is_nothing_to_load_before_the_first_and_after_the_last(storage: S
     assert not storage.exists("checkpoint")
 
 
-def test_a_checkpoint_that_holds_an_object_is_refused_and_not_executed(
-    storage: Storage, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_holds_an_object_is_refused_and_not_executed(storage: Storage, tmp_path: Path) -> None:
     mark, content = tmp_path / "executed", io.BytesIO()
     torch.save({"model": Touch(mark)}, content)
     storage.write(CHECKPOINT, content.getvalue())

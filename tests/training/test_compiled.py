@@ -13,7 +13,7 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training import numerics
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import epochs
@@ -25,18 +25,21 @@ from tests.training.runs import TERMS, Configure, finish, in_float64, job_of, we
 SETTINGS: dict[str, dict[str, Any]] = {
     "terms and projection": {"terms": TERMS, "model": {"projection_dim": 4}},
     "smoothed features, micro-batches": {
-        "reweighting": {"fds": {"size": 3}}, "model": {"projection_dim": 4},
+        "reweighting": {"fds": {"size": 3}},
+        "model": {"projection_dim": 4},
         "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 10},
     },
     "regressor re-training": {
-        "terms": TERMS, "recipe": {"batch_size": 66, "epochs": 2},
+        "terms": TERMS,
+        "recipe": {"batch_size": 66, "epochs": 2},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
-}  # fmt: skip
+}
 WHOLE: dict[str, Any] = {
-    "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+    "terms": TERMS,
+    "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
     "recipe": {"compile": True, "precision": "bf16", "batch_size": 66, "accumulation": 2, "epochs": 4},
-}  # fmt: skip
+}
 
 
 def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> dict[str, Any]:
@@ -56,9 +59,7 @@ def interrupted(config: TrialConfig, data: ResidentData, folder: str) -> list[di
     return [trial.training.state() for trial in (whole, again)]
 
 
-def compiled(
-    rank: int, world: int, data: ResidentData, runs: dict[str, TrialConfig]
-) -> dict[str, Any]:
+def compiled(rank: int, world: int, data: ResidentData, runs: dict[str, TrialConfig]) -> dict[str, Any]:
     """Every run compiled, with the number of its programs."""
     from torch._dynamo.utils import counters
 
@@ -74,9 +75,14 @@ def compiled(
 
 
 def compiled_alone(
-    rank: int, world: int, data: ResidentData, runs: dict[str, TrialConfig], whole: TrialConfig,
-    in_float32: ResidentData, folder: str,
-) -> dict[str, Any]:  # fmt: skip
+    rank: int,
+    world: int,
+    data: ResidentData,
+    runs: dict[str, TrialConfig],
+    whole: TrialConfig,
+    in_float32: ResidentData,
+    folder: str,
+) -> dict[str, Any]:
     found = compiled(rank, world, data, runs)
     return found | {"states": interrupted(whole, in_float32, folder)}
 
@@ -88,14 +94,16 @@ def plain(configuration: Configure) -> dict[str, TrialConfig]:
 
 @pytest.fixture(scope="module")
 def found(
-    configuration: Configure, toy: ResidentData, plain: dict[str, TrialConfig],
+    configuration: Configure,
+    toy: ResidentData,
+    plain: dict[str, TrialConfig],
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[int, dict[str, Any]]:  # fmt: skip
+) -> dict[int, dict[str, Any]]:
     """What the first rank has seen, by the number of ranks."""
     runs = {
         name: config.model_copy(update={"recipe": config.recipe.model_copy(update={"compile": True})})
         for name, config in plain.items()
-    }  # fmt: skip
+    }
     folder = str(tmp_path_factory.mktemp("compiled"))
     exact, whole = in_float64(toy), configuration(**WHOLE)
     return {
@@ -107,9 +115,12 @@ def found(
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_compiled_steps_train_to_the_weights_of_the_others(
-    found: dict[int, dict[str, Any]], plain: dict[str, TrialConfig], toy: ResidentData, name: str,
+    found: dict[int, dict[str, Any]],
+    plain: dict[str, TrialConfig],
+    toy: ResidentData,
+    name: str,
     world: int,
-) -> None:  # fmt: skip
+) -> None:
     expected, result = outcome(0, 1, in_float64(toy), plain[name]), found[world][name]
     assert list(result["weights"]) == list(expected["weights"])
     torch.testing.assert_close(result["weights"], expected["weights"], rtol=1e-9, atol=1e-11)

@@ -21,11 +21,7 @@ ROWS, WIDTH = 11, 4  # an odd number of rows: shares are uneven
 
 def gathered(rank: int, world: int) -> dict[str, torch.Tensor]:
     start, stop = share(ROWS, rank, world)
-    rows = (
-        torch.arange(ROWS * WIDTH, dtype=torch.float64)
-        .reshape(ROWS, WIDTH)[start:stop]
-        .requires_grad_()
-    )
+    rows = torch.arange(ROWS * WIDTH, dtype=torch.float64).reshape(ROWS, WIDTH)[start:stop].requires_grad_()
     everything = Ranks(rank, world).gather(rows)
     # Every rank weighs the rows differently, so that a gradient from a wrong rank would show.
     ((rank + 1) * everything * torch.arange(ROWS).unsqueeze(1)).sum().backward()
@@ -41,10 +37,15 @@ def term_inputs(representations: torch.Tensor) -> TermInputs:
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(0, 5, (ROWS,), generator=generator).double()
     return TermInputs(
-        representations=torch.nn.functional.normalize(representations, dim=-1), labels=labels,
-        label_bins=labels.long(), predictions=labels + torch.randn(ROWS, generator=generator).double(),
-        weights=torch.rand(ROWS, generator=generator).double() + 0.5, samples=torch.arange(ROWS), num_views=1, label_range=5.0,
-    )  # fmt: skip
+        representations=torch.nn.functional.normalize(representations, dim=-1),
+        labels=labels,
+        label_bins=labels.long(),
+        predictions=labels + torch.randn(ROWS, generator=generator).double(),
+        weights=torch.rand(ROWS, generator=generator).double() + 0.5,
+        samples=torch.arange(ROWS),
+        num_views=1,
+        label_range=5.0,
+    )
 
 
 def model_and_inputs() -> tuple[torch.nn.Linear, torch.Tensor]:
@@ -100,17 +101,11 @@ def test_gather_returns_all_rows_in_order_and_sums_the_gradients_of_all_ranks(
 
 
 @pytest.mark.parametrize("name", sorted(TERMS))
-def test_a_term_on_several_ranks_is_the_term_on_the_global_batch(
-    ranks: list[dict[str, Any]], name: str
-) -> None:
+def test_a_term_on_several_ranks_is_the_term_on_the_global_batch(ranks: list[dict[str, Any]], name: str) -> None:
     model, inputs = model_and_inputs()
     loss = called(name)(term_inputs(model(inputs)))
     loss.backward()
     assert model.weight.grad.abs().max() > 0
     for result in ranks:
-        torch.testing.assert_close(
-            result["terms"][name]["loss"], loss.detach(), rtol=1e-12, atol=1e-12
-        )
-        torch.testing.assert_close(
-            result["terms"][name]["gradient"], model.weight.grad, rtol=1e-9, atol=1e-12
-        )
+        torch.testing.assert_close(result["terms"][name]["loss"], loss.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result["terms"][name]["gradient"], model.weight.grad, rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dirtune.data.cache import ResidentData
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.checkpoint import load_checkpoint, save_checkpoint
 from dirtune.training.loop import epochs
 from dirtune.training.state import Training, begin
@@ -23,9 +23,7 @@ SCALE = 5.0
 
 
 def begun(configuration: Configure, toy: ResidentData, **recipe: Any) -> Training:
-    config = configuration(
-        recipe=recipe, model={"label_scale": SCALE}, reweighting={"scheme": "sqrt_inverse"}
-    )
+    config = configuration(recipe=recipe, model={"label_scale": SCALE}, reweighting={"scheme": "sqrt_inverse"})
     training = begin(with_state(config), in_float64(toy))
     training.model.double()
     return training
@@ -35,9 +33,7 @@ def learned(training: Training) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in training.loss.named_parameters()}
 
 
-def loss_by_hand(
-    training: Training, sigma: Tensor, centres: Tensor, sample_weights: Tensor
-) -> Tensor:
+def loss_by_hand(training: Training, sigma: Tensor, centres: Tensor, sample_weights: Tensor) -> Tensor:
     """The total over the whole training split, from its formula."""
     split = training.data.splits["train"]
     output = training.model(split.inputs)
@@ -52,9 +48,7 @@ def sample_weights_of(training: Training) -> Tensor:
     return (weights / weights.mean()).float()
 
 
-def test_what_is_fitted_starts_from_the_training_labels(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_what_is_fitted_starts_from_the_training_labels(configuration: Configure, toy: ResidentData) -> None:
     values = learned(begun(configuration, toy))
     assert values.keys() == {"fitted.regression.sigma", "fitted.centre.centres"}
     deviation = toy.splits["train"].labels.std() / SCALE
@@ -67,9 +61,14 @@ def test_learned_values_take_steps_of_their_own_rate_without_decay_clipping_and_
 ) -> None:
     schedule = {"name": "steps", "milestones": [1], "factor_per_step": 0.0}
     training = begun(
-        configuration, toy, **PLAIN_SGD, schedule=schedule, weight_decay=0.3, gradient_clip=1e-3,
+        configuration,
+        toy,
+        **PLAIN_SGD,
+        schedule=schedule,
+        weight_decay=0.3,
+        gradient_clip=1e-3,
         learning_rate=0.05,
-    )  # fmt: skip
+    )
     sample_weights, start = sample_weights_of(training), weights_of(training)
     expected, after = learned(training), []
     names = ["fitted.regression.sigma", "fitted.centre.centres"]
@@ -83,9 +82,7 @@ def test_learned_values_take_steps_of_their_own_rate_without_decay_clipping_and_
         assert training.history[-1]["train/loss"] == pytest.approx(total.item(), rel=1e-6)
         expected = {
             name: leaf.detach() - rate * gradient
-            for name, leaf, gradient, rate in zip(
-                names, leaves, gradients, (SIGMA_RATE, CENTRE_RATE), strict=True
-            )
+            for name, leaf, gradient, rate in zip(names, leaves, gradients, (SIGMA_RATE, CENTRE_RATE), strict=True)
         }
         torch.testing.assert_close(learned(training), expected, rtol=1e-6, atol=1e-9)
         sigma = training.history[-1]["train/regression/sigma"]
@@ -107,10 +104,7 @@ def test_a_clipped_gradient_is_measured_without_what_the_loss_learns(
     next(epochs(training))
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
     assert norm > 0.01
-    expected = [
-        leaf - 0.05 * 0.01 / (norm + 1e-6) * gradient
-        for leaf, gradient in zip(before, gradients, strict=True)
-    ]
+    expected = [leaf - 0.05 * 0.01 / (norm + 1e-6) * gradient for leaf, gradient in zip(before, gradients, strict=True)]
     torch.testing.assert_close([leaf.detach() for leaf in leaves], expected, rtol=1e-6, atol=1e-9)
 
 
@@ -135,9 +129,7 @@ def test_a_run_with_learned_losses_continues_bitwise_from_its_checkpoint(
         assert same(learned(again), learned(whole))
 
 
-def test_a_loss_whose_settings_need_no_state_is_called_itself(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_a_loss_whose_settings_need_no_state_is_called_itself(configuration: Configure, toy: ResidentData) -> None:
     plain = trained(configuration(), toy)
     flat = trained(configuration().model_copy(update={"loss": Flat()}), toy)
     assert flat.history == plain.history  # L1 with weights of one

@@ -39,9 +39,13 @@ class Counted(Split):
 def counted(data: ResidentData, reads: list[int]) -> ResidentData:
     whole = data.splits["train"]
     train = Counted(
-        whole=whole, reads=reads, sample_ids=whole.sample_ids, labels=whole.labels,
-        label_bins=whole.label_bins, exact_labels=whole.exact_labels,
-    )  # fmt: skip
+        whole=whole,
+        reads=reads,
+        sample_ids=whole.sample_ids,
+        labels=whole.labels,
+        label_bins=whole.label_bins,
+        exact_labels=whole.exact_labels,
+    )
     return replace(data, splits={**data.splits, "train": train})
 
 
@@ -69,8 +73,7 @@ def test_side_by_side_is_bitwise_as_alone_and_every_batch_is_read_once(
     configuration: Configure, toy: ResidentData, recipe: dict[str, Any]
 ) -> None:
     configs = [
-        config.model_copy(update={"recipe": config.recipe.model_copy(update=recipe)})
-        for config in arms(configuration)
+        config.model_copy(update={"recipe": config.recipe.model_copy(update=recipe)}) for config in arms(configuration)
     ]
     alone = [trained(config, toy) for config in configs]
     reads: list[int] = []
@@ -85,9 +88,7 @@ def test_side_by_side_is_bitwise_as_alone_and_every_batch_is_read_once(
     assert len(reads) == len(of_one)
 
 
-def test_one_that_diverges_leaves_and_the_others_do_not_notice(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_one_that_diverges_leaves_and_the_others_do_not_notice(configuration: Configure, toy: ResidentData) -> None:
     quiet, loud = configuration(recipe={"epochs": 4}), configuration(recipe=EXPLODING)
     expected = trained(quiet, toy)
     trainings = [begin(config, toy) for config in (loud, quiet)]
@@ -122,7 +123,7 @@ def test_they_may_stand_at_different_epochs(configuration: Configure, toy: Resid
 
 def batch(number: int) -> Batch:
     rows = torch.tensor([number])
-    return Batch(views=({"x": rows},), labels=rows.float(), label_bins=rows, weights=rows.float(), rows=rows)  # fmt: skip
+    return Batch(views=({"x": rows},), labels=rows.float(), label_bins=rows, weights=rows.float(), rows=rows)
 
 
 def test_a_feed_keeps_a_batch_only_until_all_have_had_it_and_gives_each_its_own_weights() -> None:
@@ -138,7 +139,7 @@ def test_a_feed_keeps_a_batch_only_until_all_have_had_it_and_gives_each_its_own_
     second = feed.shared(numbered(), 1, 10 * torch.arange(6.0))
     seen = [(next(first), next(second)) for _ in range(3)]
     assert given == [0, 1, 2]
-    assert [(one.weights.item(), other.weights.item()) for one, other in seen] == [(0, 0), (1, 10), (2, 20)]  # fmt: skip
+    assert [(one.weights.item(), other.weights.item()) for one, other in seen] == [(0, 0), (1, 10), (2, 20)]
     assert all(one.views is other.views for one, other in seen)
     second.close()  # it has failed
     assert [each.rows.item() for each in first] == [3, 4, 5]

@@ -58,10 +58,13 @@ def test_a_share_of_the_data_trains_as_a_set_that_holds_nothing_else(
     assert isinstance(whole, ResidentSplit)
     rows = torch.tensor([whole.sample_ids.index(name) for name in part.sample_ids])
     alone = replace(
-        whole, sample_ids=part.sample_ids, labels=whole.labels[rows], label_bins=whole.label_bins[rows],
+        whole,
+        sample_ids=part.sample_ids,
+        labels=whole.labels[rows],
+        label_bins=whole.label_bins[rows],
         exact_labels=whole.exact_labels[rows.numpy()],
         inputs={name: column[rows] for name, column in whole.inputs.items()},
-    )  # fmt: skip
+    )
     own_set = replace(toy, splits={**toy.splits, "train": alone})
     expected = trained(configuration(**settings), own_set)
     assert len(part) == round(0.3 * len(whole))
@@ -103,9 +106,7 @@ def test_dropout_draws_anew_in_every_epoch(configuration: Configure, toy: Reside
 def test_training_losses_are_means_over_the_steps_with_the_weights_of_rare_labels(
     configuration: Configure, toy: ResidentData
 ) -> None:
-    config = configuration(
-        recipe={**STILL, "epochs": 2}, reweighting={"scheme": "inverse"}, alpha=0.5
-    )
+    config = configuration(recipe={**STILL, "epochs": 2}, reweighting={"scheme": "inverse"}, alpha=0.5)
     training = trained(config, toy)
     split = toy.splits["train"]
     counts = np.bincount(split.label_bins, minlength=10)
@@ -144,8 +145,7 @@ def test_predictions_are_in_the_order_of_the_split_however_it_is_cut(
     training.model.eval()
     with torch.no_grad():
         expected = [
-            training.model({"vector": row[None]}).predictions.item()
-            for row in toy.splits["test"].inputs["vector"]
+            training.model({"vector": row[None]}).predictions.item() for row in toy.splits["test"].inputs["vector"]
         ]
     assert predict(training, "test") == pytest.approx(expected, rel=1e-5)
     monkeypatch.setattr(loop, "EVAL_BATCH", 7)
@@ -160,10 +160,7 @@ def test_representations_are_in_the_order_of_the_split_and_on_the_hypersphere(
     training.model.eval()
     with torch.no_grad():
         expected = torch.cat(
-            [
-                training.model({"vector": row[None]}).representations
-                for row in toy.splits["test"].inputs["vector"]
-            ]
+            [training.model({"vector": row[None]}).representations for row in toy.splits["test"].inputs["vector"]]
         )
     monkeypatch.setattr(loop, "EVAL_BATCH", 7)
     found = represent(training, "test")
@@ -192,9 +189,7 @@ def test_the_best_epoch_has_the_best_objective_and_its_weights_are_used(
     for _ in epochs(training):
         predictions.append(predict(training, "test"))
         bests.append(training.best_epoch)
-    values = [
-        epoch[f"val/{objective['region']}/{objective['metric']}"] for epoch in training.history
-    ]
+    values = [epoch[f"val/{objective['region']}/{objective['metric']}"] for epoch in training.history]
     expected = [values.index(better(values[:so_far])) + 1 for so_far in range(1, 9)]
     assert bests == expected
     assert 1 < training.best_epoch < 8  # the first and the last epoch could be right by accident
@@ -204,17 +199,13 @@ def test_the_best_epoch_has_the_best_objective_and_its_weights_are_used(
     assert not np.array_equal(predict(training, "test"), predictions[-1])
 
 
-def test_of_equal_epochs_the_earlier_one_stays_the_best(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_of_equal_epochs_the_earlier_one_stays_the_best(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(recipe=STILL), toy)
     assert len({values["val/all/mae"] for values in training.history}) == 1
     assert training.best_epoch == 1
 
 
-def test_an_epoch_with_an_undefined_objective_is_never_the_best(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_an_epoch_with_an_undefined_objective_is_never_the_best(configuration: Configure, toy: ResidentData) -> None:
     config = configuration(recipe={**STILL, "epochs": 4}, objective={"metric": "pearson"})
     training = begin(config, toy)
     good = weights_of(training)
@@ -230,9 +221,7 @@ def test_an_epoch_with_an_undefined_objective_is_never_the_best(
     assert same(training.best_weights, good)
 
 
-def test_without_any_defined_objective_the_last_weights_stay(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_without_any_defined_objective_the_last_weights_stay(configuration: Configure, toy: ResidentData) -> None:
     config = configuration(data={"shot_rule": "no_few"}, objective={"region": "few"})
     training = trained(config, toy)
     last = weights_of(training)
@@ -244,9 +233,7 @@ def test_without_any_defined_objective_the_last_weights_stay(
 # --- Losses that are not finite
 
 
-def test_the_step_is_named_in_which_the_bad_sample_came(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_step_is_named_in_which_the_bad_sample_came(configuration: Configure, toy: ResidentData) -> None:
     def spoil(vectors: Tensor) -> Tensor:
         vectors[17] = torch.nan
         return vectors
@@ -259,9 +246,7 @@ def test_the_step_is_named_in_which_the_bad_sample_came(
     assert caught.value.step == position // 20 + 1 > 1
 
 
-def test_the_term_is_named_that_was_the_first_to_break(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_term_is_named_that_was_the_first_to_break(configuration: Configure, toy: ResidentData) -> None:
     # An overflow in ConR alone; from the second step on the weights, and so all parts, are NaN.
     training = begin(configuration(terms={**TERMS, "conr": {"push_power": 1e300}}), toy)
     with pytest.raises(NonFiniteLoss) as caught:
@@ -270,9 +255,7 @@ def test_the_term_is_named_that_was_the_first_to_break(
     assert training.history == []
 
 
-def test_an_explosion_in_a_later_epoch_keeps_the_epochs_before(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_an_explosion_in_a_later_epoch_keeps_the_epochs_before(configuration: Configure, toy: ResidentData) -> None:
     training = begin(configuration(recipe=EXPLODING), toy)
     with pytest.raises(NonFiniteLoss) as caught:
         list(epochs(training))
@@ -286,8 +269,6 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_predictions(
     # One step per epoch: its own loss is finite, what it leaves behind is not.
     recipe = {"optimizer": "sgd", "learning_rate": 1e38, "batch_size": 1000}
     training = begin(configuration(recipe=recipe), toy)
-    with pytest.raises(
-        NonFiniteLoss, match="'predictions' is not finite at epoch 1, step 1"
-    ) as caught:
+    with pytest.raises(NonFiniteLoss, match="'predictions' is not finite at epoch 1, step 1") as caught:
         next(epochs(training))
     assert caught.value.term == "predictions"

@@ -63,13 +63,15 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_takes_the_steps_of_its_formula(
-    configuration: Configure, toy: ResidentData, name: str
-) -> None:
+def test_an_optimizer_takes_the_steps_of_its_formula(configuration: Configure, toy: ResidentData, name: str) -> None:
     recipe = {
-        **WHOLE, "optimizer": name, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.8,
+        **WHOLE,
+        "optimizer": name,
+        "learning_rate": 0.05,
+        "weight_decay": 0.1,
+        "momentum": 0.8,
         "epochs": 4,
-    }  # fmt: skip
+    }
     data = in_float64(toy)
     training, by_hand = begin(configuration(recipe=recipe), data), OPTIMIZERS[name]()
     training.model.double()
@@ -132,9 +134,7 @@ def test_a_schedule_sets_the_learning_rate_that_the_history_reports(
     assert reported == used == pytest.approx([0.2 * factor for factor in factors])
 
 
-def test_weights_rest_once_the_schedule_has_reached_zero(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_weights_rest_once_the_schedule_has_reached_zero(configuration: Configure, toy: ResidentData) -> None:
     schedule = {"name": "steps", "milestones": [1], "factor_per_step": 0.0}
     recipe = {"schedule": schedule, "optimizer": "sgd", "epochs": 3}
     training = begin(configuration(recipe=recipe), toy)
@@ -165,9 +165,7 @@ def test_smoothed_features_are_those_of_the_samples_own_bins_and_their_statistic
     plain = [value.detach().clone() for value in training.model.parameters()]
     changed = []
     for _ in epochs(training):
-        expected = [
-            value - 0.05 * gradient for value, gradient in zip(plain, smoothed, strict=True)
-        ]
+        expected = [value - 0.05 * gradient for value, gradient in zip(plain, smoothed, strict=True)]
         after = [value.detach().clone() for value in training.model.parameters()]
         torch.testing.assert_close(after, expected, rtol=1e-6, atol=1e-9)
         assert training.model.smoothing.epochs == training.epoch
@@ -177,18 +175,14 @@ def test_smoothed_features_are_those_of_the_samples_own_bins_and_their_statistic
     assert changed == [False, True, True, True]
 
 
-def test_a_view_that_enters_no_regression_loss_is_not_smoothed(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_a_view_that_enters_no_regression_loss_is_not_smoothed(configuration: Configure, toy: ResidentData) -> None:
     seen = []
     for regression in ("first", "all"):
         recipe = {**WHOLE, "views": {"count": 3, "regression": regression}}
         config = configuration(recipe=recipe, reweighting={"fds": {"size": 3}})
         training = begin(config, toy)
         given: list[Tensor] = []
-        training.model.smoothing.register_forward_pre_hook(
-            lambda _, arguments, given=given: given.append(arguments[1])
-        )
+        training.model.smoothing.register_forward_pre_hook(lambda _, arguments, given=given: given.append(arguments[1]))
         next(epochs(training))
         seen.append(given[0].unflatten(0, (3, -1)))
     first, every = seen

@@ -18,17 +18,17 @@ from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.data.stream import fetch, materialise, read_directly
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.results.recompute import recompute
-from dirtune.results.schema import REGIONS
-from dirtune.storage import Storage
+from dirtune.results.analysis.recompute import recompute
+from dirtune.results.records.schema import REGIONS
+from dirtune.study.files import shipped_studies
+from dirtune.study.resolve import resolve
 from dirtune.training.loop import assess, first_steps
 from dirtune.training.state import Training, begin, check_labels
 from dirtune.training.train import check_against
 from dirtune.training.trial import TrialRun
-from dirtune.tuning.files import shipped_studies
-from dirtune.tuning.preflight import check
-from dirtune.tuning.study import resolve
+from dirtune.tuning.plan.checks import check
 from pipelines.nyud2 import ingest
 from tests.pipelines.depth_scenes import OPTIONS, write_scenes
 from tests.training.runs import finish, job_of, lasting, same, tables, trained, weights_of
@@ -36,9 +36,7 @@ from tests.training.runs import finish, job_of, lasting, same, tables, trained, 
 pytestmark = [
     pytest.mark.ray,
     # Ray sets its own deprecated settings when it makes its first DataContext.
-    pytest.mark.filterwarnings(
-        r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"
-    ),
+    pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning:ray.data.context"),
 ]
 
 SETTINGS: dict[str, Any] = {
@@ -46,17 +44,21 @@ SETTINGS: dict[str, Any] = {
     "model": {"encoder": {"name": "depth_resnet", "base": "resnet18"}, "label_offset": 2.0},
     "loss": {"name": "mse"},
     "recipe": {
-        "epochs": 2, "batch_size": 6, "learning_rate": 0.002, "views": {"augmentation": "depth"},
+        "epochs": 2,
+        "batch_size": 6,
+        "learning_rate": 0.002,
+        "views": {"augmentation": "depth"},
     },
     "objective": {"metric": "rmse"},
-}  # fmt: skip
+}
 EVERYTHING: dict[str, Any] = {
     "terms": {"conr": {"variant": "nyu", "omega": 0.2, "beta": 0.2, "push_power": 0.2, "tau": 0.2}},
     "reweighting": {
-        "scheme": "inverse", "lds": {"boundary": "reflect", "first_bin": 7},
+        "scheme": "inverse",
+        "lds": {"boundary": "reflect", "first_bin": 7},
         "fds": {"first_bin": 7, "clip": [0.2, 5.0]},
     },
-}  # fmt: skip
+}
 
 
 def _config(**settings: Any) -> TrialConfig:
@@ -175,9 +177,7 @@ def test_maps_train_in_half_precision_pixel_by_pixel(rooms: ResidentData) -> Non
 
 
 @pytest.fixture(scope="module")
-def run(
-    rooms: ResidentData, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TrialRun, Path, TrialConfig]:
+def run(rooms: ResidentData, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialRun, Path, TrialConfig]:
     config = _config(recipe={"epochs": 3}, **EVERYTHING)
     root = tmp_path_factory.mktemp("results")
     return finish(TrialRun(job_of(config, rooms), rooms, Storage.at(root / "study"))), root, config
@@ -222,26 +222,20 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(
     assert lasting(tables(study)) == lasting(tables(Storage.at(root / "study")))
 
 
-def test_metrics_cannot_be_recomputed_from_means(
-    run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest
-) -> None:
+def test_metrics_cannot_be_recomputed_from_means(run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest) -> None:
     root = run[1]
     with pytest.raises(InputError, match="has labels of pixels, and of those only the means"):
         recompute(root, "study", metric="rmse", manifest=manifest)
 
 
 def test_a_second_stage_trains_a_new_last_convolution(rooms: ResidentData) -> None:
-    config = _config(
-        recipe={"epochs": 1}, scheme={"name": "rrt", "epochs": 1}, reweighting={"scheme": "inverse"}
-    )
+    config = _config(recipe={"epochs": 1}, scheme={"name": "rrt", "epochs": 1}, reweighting={"scheme": "inverse"})
     training = trained(config, rooms)
     assert isinstance(training.model.predictor, nn.Conv2d)
     assert np.isfinite(assess(training, "val").predictions).all()
 
 
-def test_the_data_are_the_same_from_the_object_store(
-    storage: Storage, manifest: Manifest, rooms: ResidentData
-) -> None:
+def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest: Manifest, rooms: ResidentData) -> None:
     config = _config(recipe={"epochs": 1})
     expected = weights_of(trained(config, rooms))
     for budget in (2**40, 300_000, 0):  # pixels, encoded bytes, nothing fits
@@ -258,7 +252,7 @@ def test_the_data_are_the_same_from_the_object_store(
         ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: has no form"),
         ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_form_for_maps_is_refused_with_its_key(
     manifest: Manifest, settings: dict[str, Any], told: str
 ) -> None:

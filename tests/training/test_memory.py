@@ -12,8 +12,8 @@ import torch
 from dirtune.batch import Batch
 from dirtune.data.cache import ResidentData
 from dirtune.errors import OutOfMemory
+from dirtune.io.storage import Storage
 from dirtune.models.regressor import RegressorOutput
-from dirtune.storage import Storage
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import epochs
 from dirtune.training.memory import is_out_of_memory
@@ -32,9 +32,7 @@ def no_memory_for(monkeypatch: pytest.MonkeyPatch) -> Provoke:
     usual = TrainingLoss.forward
 
     def provoke(is_too_large: Callable[[Batch], bool]) -> None:
-        def forward(
-            self: TrainingLoss, output: RegressorOutput, batch: Batch, ranks: Ranks
-        ) -> Loss:
+        def forward(self: TrainingLoss, output: RegressorOutput, batch: Batch, ranks: Ranks) -> Loss:
             if is_too_large(batch):
                 torch.empty(10**15)
             return usual(self, output, batch, ranks)

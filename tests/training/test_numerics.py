@@ -40,12 +40,20 @@ STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}  # too sma
 @pytest.mark.parametrize(
     ("recipe", "device", "workers", "fault"),
     [
-        ({"precision": "fp16"}, "cpu", 1,
-         "s: arms.a.recipe.precision: needs a GPU (resources.gpus, or --device cuda); a CPU can do bf16, got 'fp16'"),
-        ({"sync_batch_norm": True}, "cpu", 2,
-         "s: arms.a.recipe.sync_batch_norm: torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)"),
+        (
+            {"precision": "fp16"},
+            "cpu",
+            1,
+            "s: arms.a.recipe.precision: needs a GPU (resources.gpus, or --device cuda); a CPU can do bf16, got 'fp16'",
+        ),
+        (
+            {"sync_batch_norm": True},
+            "cpu",
+            2,
+            "s: arms.a.recipe.sync_batch_norm: torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_cpu_cannot_do_is_refused_in_one_sentence(
     recipe: dict[str, Any], device: str, workers: int, fault: str
 ) -> None:
@@ -98,8 +106,11 @@ def test_micro_batches_train_plain_regression_to_the_weights_of_the_whole_batch(
     configuration: Configure, toy: ResidentData, loss: dict[str, Any], accumulation: int
 ) -> None:
     recipe: dict[str, Any] = {
-        "batch_size": 66, "optimizer": "sgd", "gradient_clip": 0.5, "views": {"count": 2},
-    }  # fmt: skip
+        "batch_size": 66,
+        "optimizer": "sgd",
+        "gradient_clip": 0.5,
+        "views": {"count": 2},
+    }
     settings = {"loss": loss, "reweighting": {"scheme": "sqrt_inverse"}}
     found = []
     for each in (1, accumulation):
@@ -149,18 +160,14 @@ def test_terms_compare_the_pairs_of_a_micro_batch_and_weigh_it_by_its_samples(
     assert split["train/accon"] != pytest.approx(whole["train/accon"], rel=1e-3)
 
 
-def test_the_last_batch_has_fewer_micro_batches_each_by_its_share(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_last_batch_has_fewer_micro_batches_each_by_its_share(configuration: Configure, toy: ResidentData) -> None:
     # 202 rows: a batch of 200, and one of 2 in a micro-batch; then 150 + 50 | 2 as 50, 50, 50 | 50, 2.
     recipe = {**STILL, "epochs": 1, "batch_size": 150, "accumulation": 3}
     training = begin(configuration(recipe=recipe, terms=TERMS), toy)
     parts = [float(loss.parts["conr"]) for loss in first_steps(training)]
-    alone = begin(configuration(recipe={**recipe, "batch_size": 50, "accumulation": 1}, terms=TERMS), toy)  # fmt: skip
+    alone = begin(configuration(recipe={**recipe, "batch_size": 50, "accumulation": 1}, terms=TERMS), toy)
     of_50 = [float(loss.parts["conr"]) for loss in first_steps(alone)]
-    assert parts == pytest.approx(
-        [sum(of_50[:3]) / 3, (50 * of_50[3] + 2 * of_50[4]) / 52], rel=1e-5
-    )
+    assert parts == pytest.approx([sum(of_50[:3]) / 3, (50 * of_50[3] + 2 * of_50[4]) / 52], rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_is_told_by_its_step_not_its_micro_batch(
@@ -190,9 +197,7 @@ def test_in_half_precision_the_encoder_is_half_and_everything_else_is_not(
         return real(term, inputs)
 
     monkeypatch.setattr(ACCon, "__call__", looking)
-    config = configuration(
-        terms=TERMS, model={"projection_dim": 4}, recipe={"precision": "bf16", "epochs": 1}
-    )
+    config = configuration(terms=TERMS, model={"projection_dim": 4}, recipe={"precision": "bf16", "epochs": 1})
     training = begin(config, toy)
     hook = training.model.encoder.register_forward_hook(lambda *call: seen.append(call[-1]))
     list(first_steps(training))
@@ -221,9 +226,7 @@ def test_half_precision_moves_the_gradient_by_its_rounding(
     assert 0 < change < 3 * digits
 
 
-def test_evaluation_is_in_float32_whatever_the_steps_are_in(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_evaluation_is_in_float32_whatever_the_steps_are_in(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(recipe={"precision": "bf16"}), toy)
     training.model.eval()
     with torch.no_grad():
@@ -247,9 +250,7 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_hal
     assert not same(weights_of(training), start)
 
 
-def test_a_checkpoint_from_before_there_was_a_scale_is_taken_up(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_a_checkpoint_from_before_there_was_a_scale_is_taken_up(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(), toy)
     state = training.state()
     assert state.pop("scaler") == {}
@@ -269,15 +270,11 @@ def test_images_and_convolutions_lie_pixel_by_pixel_and_compute_the_same(
     for channels_last in (False, True):
         recipe = {"channels_last": channels_last, "views": views, "optimizer": "sgd"}
         training, seen = begin(configuration(model=CNN, recipe=recipe), toy), []
-        training.model.encoder.layers[2].register_forward_pre_hook(
-            lambda _, given, seen=seen: seen.append(given[0])
-        )
+        training.model.encoder.layers[2].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
         convolution = training.model.encoder.layers[2].weight
         assert convolution.is_contiguous() is not channels_last
         list(epochs(training))
-        assert all(
-            each.is_contiguous(memory_format=torch.channels_last) for each in seen
-        ) is channels_last  # fmt: skip
+        assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen) is channels_last
         found.append(weights_of(training))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
@@ -311,9 +308,7 @@ def test_a_new_predictor_starts_equal_in_both_layouts_and_keeps_its_own() -> Non
 def test_batch_normalisation_is_synchronised_for_several_workers_alone(
     configuration: Configure, toy: ResidentData
 ) -> None:
-    config = configuration(
-        model={"encoder": {"name": "resnet18"}}, recipe={"sync_batch_norm": True}
-    )
+    config = configuration(model={"encoder": {"name": "resnet18"}}, recipe={"sync_batch_norm": True})
     one, two = (begin(config, toy, Ranks(0, world)).model for world in (1, 2))
     layers = [
         sum(isinstance(layer, kind) for layer in model.modules())

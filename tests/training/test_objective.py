@@ -26,11 +26,11 @@ VIEWS = [(1, "all"), (2, "all"), (3, "all"), (2, "first"), (3, "first")]
 Configure = Callable[..., TrialConfig]
 
 LABELS = TrainingLabels(
-    labels=torch.arange(12.0), label_bins=torch.arange(12), label_scale=5.0,
-    spec=LabelSpec(
-        name="length", unit="m", low=1, high=1 + LABEL_RANGE, bin_width=1, num_bins=12
-    ),
-)  # fmt: skip
+    labels=torch.arange(12.0),
+    label_bins=torch.arange(12),
+    label_scale=5.0,
+    spec=LabelSpec(name="length", unit="m", low=1, high=1 + LABEL_RANGE, bin_width=1, num_bins=12),
+)
 
 
 def total_loss(config: TrialConfig, output: RegressorOutput, batch: Batch) -> Loss:
@@ -44,9 +44,11 @@ def batch_of(views: int) -> Batch:
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 5, 5, 9], dtype=torch.float64) + 0.25
     return Batch(
         views=tuple({"x": torch.full((SAMPLES, 2), float(view))} for view in range(views)),
-        labels=labels, label_bins=labels.long(), rows=torch.arange(SAMPLES),
+        labels=labels,
+        label_bins=labels.long(),
+        rows=torch.arange(SAMPLES),
         weights=0.5 + torch.rand(SAMPLES, generator=generator, dtype=torch.float64),
-    )  # fmt: skip
+    )
 
 
 def output_for(views: int) -> RegressorOutput:
@@ -64,13 +66,10 @@ def error_by_hand(name: str, prediction: Tensor, label: Tensor) -> Tensor:
     return error if name == "l1" else error**2
 
 
-def regression_by_hand(
-    name: str, scale: float, views: list[int], output: RegressorOutput, batch: Batch
-) -> Tensor:
+def regression_by_hand(name: str, scale: float, views: list[int], output: RegressorOutput, batch: Batch) -> Tensor:
     """The weighted mean of the errors of every sample in every one of these views."""
     losses = [
-        batch.weights[i]
-        * error_by_hand(name, output.predictions[v * SAMPLES + i] / scale, batch.labels[i] / scale)
+        batch.weights[i] * error_by_hand(name, output.predictions[v * SAMPLES + i] / scale, batch.labels[i] / scale)
         for v in views
         for i in range(SAMPLES)
     ]
@@ -86,8 +85,9 @@ def term_inputs_by_hand(views: list[int], output: RegressorOutput, batch: Batch)
         label_bins=torch.stack([batch.label_bins[i] for _, i in rows]),
         weights=torch.stack([batch.weights[i] for _, i in rows]),
         samples=torch.stack([batch.rows[i] for _, i in rows]),
-        num_views=len(views), label_range=LABEL_RANGE,
-    )  # fmt: skip
+        num_views=len(views),
+        label_range=LABEL_RANGE,
+    )
 
 
 class Recorder:
@@ -116,9 +116,12 @@ def test_the_total_is_alpha_times_the_regression_loss_plus_the_weighted_terms(
     configuration: Configure, loss: str, views: int, regression: str
 ) -> None:
     config = configuration(
-        loss={"name": loss}, alpha=0.7, terms=TERMS, model={"label_scale": 5.0},
+        loss={"name": loss},
+        alpha=0.7,
+        terms=TERMS,
+        model={"label_scale": 5.0},
         recipe={"views": {"count": views, "regression": regression}},
-    )  # fmt: skip
+    )
     batch, output, again = batch_of(views), output_for(views), output_for(views)
     found = total_loss(config, output, batch)
     found.total.backward()
@@ -127,9 +130,7 @@ def test_the_total_is_alpha_times_the_regression_loss_plus_the_weighted_terms(
     seen_by_terms = every if regression == "all" else every[1:]
     inputs = term_inputs_by_hand(seen_by_terms, again, batch)
     expected = {
-        "regression": regression_by_hand(
-            loss, 5.0, every if regression == "all" else [0], again, batch
-        ),
+        "regression": regression_by_hand(loss, 5.0, every if regression == "all" else [0], again, batch),
         "accon": ACCon(**TERMS["accon"])(inputs),
         "conr": ConR(**TERMS["conr"])(inputs),
     }
@@ -184,15 +185,11 @@ def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
 
 
 @pytest.mark.parametrize("regression", ["all", "first"])
-def test_labels_of_several_dimensions_keep_their_rows(
-    configuration: Configure, regression: str
-) -> None:
+def test_labels_of_several_dimensions_keep_their_rows(configuration: Configure, regression: str) -> None:
     pointwise, term, rows = Recorder(), Recorder(), 3 * SAMPLES
     config = configuration(
         model={"label_scale": 5.0}, recipe={"views": {"count": 3, "regression": regression}}
-    ).model_copy(
-        update={"loss": pointwise.as_loss, "terms": SimpleNamespace(active=lambda: {"term": term})}
-    )
+    ).model_copy(update={"loss": pointwise.as_loss, "terms": SimpleNamespace(active=lambda: {"term": term})})
     labels = torch.arange(2.0 * SAMPLES, dtype=torch.float64).reshape(SAMPLES, 2)
     predictions = 100 + torch.arange(2.0 * rows, dtype=torch.float64).reshape(rows, 2)
     output = output_for(3)._replace(predictions=predictions)

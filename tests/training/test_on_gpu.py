@@ -13,7 +13,7 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import read_directly
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import epochs, first_steps, predict
 from dirtune.training.state import begin
@@ -27,8 +27,9 @@ pytestmark = [
 ]
 DEVICE = torch.device("cuda")
 IMAGES: dict[str, Any] = {
-    "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 8}, "projection_dim": 8},
-}  # fmt: skip
+    "terms": TERMS,
+    "model": {"encoder": {"name": "cnn", "channels": 8}, "projection_dim": 8},
+}
 SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.001, "epochs": 2}
 
 
@@ -53,9 +54,7 @@ def test_half_precision_trains_to_about_the_weights_of_float32(
     assert {value.dtype for value in half.model.state_dict().values()} == {torch.float32}
     for name, value in weights_of(half).items():
         torch.testing.assert_close(value, weights_of(plain)[name], rtol=0.05, atol=0.01)
-    assert half.history[-1]["train/loss"] == pytest.approx(
-        plain.history[-1]["train/loss"], rel=0.02
-    )
+    assert half.history[-1]["train/loss"] == pytest.approx(plain.history[-1]["train/loss"], rel=0.02)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
@@ -73,14 +72,10 @@ def test_an_interrupted_trial_goes_on_with_its_scale_to_the_same_end(
         torch.testing.assert_close(again[part], whole[part], rtol=1e-3, atol=1e-5)
 
 
-def test_gpu_and_cpu_agree_on_the_first_steps(
-    configuration: Configure, data: ResidentData, data_root: Path
-) -> None:
+def test_gpu_and_cpu_agree_on_the_first_steps(configuration: Configure, data: ResidentData, data_root: Path) -> None:
     config = configuration(**IMAGES, recipe={**SGD, "accumulation": 4})
     on_cpu = on_device(str(data_root), torch.device("cpu"))
-    losses = [
-        [float(loss.total) for loss in first_steps(begin(config, each))] for each in (data, on_cpu)
-    ]
+    losses = [[float(loss.total) for loss in first_steps(begin(config, each))] for each in (data, on_cpu)]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)  # convolutions are in TF32
 
 
@@ -94,9 +89,7 @@ def peak_of(config: TrialConfig, data: ResidentData) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def test_micro_batches_and_half_precision_take_less_memory(
-    configuration: Configure, data: ResidentData
-) -> None:
+def test_micro_batches_and_half_precision_take_less_memory(configuration: Configure, data: ResidentData) -> None:
     model = {"encoder": {"name": "cnn", "channels": 512}}
     views = {"count": 8}  # activations shall outweigh gradients
 
@@ -130,9 +123,7 @@ def test_synchronised_batch_normalisation_on_two_ranks_is_that_of_one_process(
     # Both ranks share the GPU, which gloo allows and NCCL does not.
     recipe = {**SGD, "batch_size": 101, "learning_rate": 1e-4, "epochs": 1}
     configs = {
-        name: configuration(
-            model={"encoder": {"name": "resnet18"}}, recipe={**recipe, "sync_batch_norm": is_asked}
-        )
+        name: configuration(model={"encoder": {"name": "resnet18"}}, recipe={**recipe, "sync_batch_norm": is_asked})
         for name, is_asked in {"synchronised": True, "apart": False}.items()
     }
     expected = on_ranks(1, with_batch_norm, str(data_root), configs)[0]["apart"]
@@ -141,6 +132,4 @@ def test_synchronised_batch_normalisation_on_two_ranks_is_that_of_one_process(
     for found in (first, second):
         torch.testing.assert_close(found["synchronised"], expected, rtol=1e-2, atol=1e-3)
     apart = first["apart"][statistic] - expected[statistic]
-    assert (
-        apart.abs().max() > 2 * (first["synchronised"][statistic] - expected[statistic]).abs().max()
-    )
+    assert apart.abs().max() > 2 * (first["synchronised"][statistic] - expected[statistic]).abs().max()

@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.results.store import recorded
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.store import recorded
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import epochs, predict
 from dirtune.training.state import begin
@@ -38,10 +38,13 @@ Jobs = dict[str, TrialJob]
 # 202 rows: with batches of 67 the last one has one row, so that the first of two ranks gets none.
 EXACT: dict[str, dict[str, Any]] = {
     "terms and projection": {
-        "terms": TERMS, "model": {"projection_dim": 4}, "recipe": {"batch_size": 67},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
+        "recipe": {"batch_size": 67},
     },
     "momentum and clipping": {
-        "terms": {"accon": {}}, "reweighting": {"scheme": "sqrt_inverse"},
+        "terms": {"accon": {}},
+        "reweighting": {"scheme": "sqrt_inverse"},
         "recipe": {"batch_size": 33, "optimizer": "sgd", "gradient_clip": 0.5},
     },
     "a projection that no loss reads": {
@@ -49,48 +52,68 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"optimizer": "adam", "weight_decay": 0.1, "batch_size": 33},
     },
     "smoothed features": {
-        "reweighting": {"fds": {"size": 3}}, "model": {"projection_dim": 4},
-        "recipe": {"batch_size": 67, "views": {"count": 2, "regression": "first"}}, "terms": TERMS,
+        "reweighting": {"fds": {"size": 3}},
+        "model": {"projection_dim": 4},
+        "recipe": {"batch_size": 67, "views": {"count": 2, "regression": "first"}},
+        "terms": TERMS,
     },
     "two stages": {
-        "terms": TERMS, "model": {"projection_dim": 4}, "recipe": {"batch_size": 67, "epochs": 2},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
+        "recipe": {"batch_size": 67, "epochs": 2},
         "scheme": {"name": "two_stage", "epochs": 2},
     },
     "regressor re-training": {
-        "terms": TERMS, "model": {"projection_dim": 4}, "reweighting": {"scheme": "inverse"},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
+        "reweighting": {"scheme": "inverse"},
         "recipe": {"batch_size": 67, "epochs": 2, "optimizer": "sgd", "gradient_clip": 0.5},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
     "micro-batches of three rows, the last of one": {
-        "terms": TERMS, "model": {"projection_dim": 4}, "reweighting": {"fds": {"size": 3}},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
+        "reweighting": {"fds": {"size": 3}},
         "recipe": {
-            "batch_size": 33, "accumulation": 11, "optimizer": "sgd", "gradient_clip": 0.5,
+            "batch_size": 33,
+            "accumulation": 11,
+            "optimizer": "sgd",
+            "gradient_clip": 0.5,
             "views": {"count": 2, "regression": "first"},
         },
     },
     "micro-batches in two stages": {
-        "terms": TERMS, "model": {"projection_dim": 4},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
         "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 2},
         "scheme": {"name": "two_stage", "epochs": 2},
     },
-}  # fmt: skip
+}
 LEARNED = "a loss and a term with parameters"
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
-        "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
+        "terms": TERMS,
+        "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
         "recipe": {
-            "batch_size": 67, "optimizer": "sgd", "learning_rate": 0.001,
+            "batch_size": 67,
+            "optimizer": "sgd",
+            "learning_rate": 0.001,
             "views": {"count": 3, "augmentation": "shift", "regression": "first"},
         },
     },
     "micro-batches of augmented images, pixel by pixel": {
-        "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
+        "terms": TERMS,
+        "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
         "recipe": {
-            "batch_size": 66, "accumulation": 3, "optimizer": "sgd", "learning_rate": 0.001,
-            "channels_last": True, "views": {"count": 2, "augmentation": "shift"},
+            "batch_size": 66,
+            "accumulation": 3,
+            "optimizer": "sgd",
+            "learning_rate": 0.001,
+            "channels_last": True,
+            "views": {"count": 2, "augmentation": "shift"},
         },
     },
-}  # fmt: skip
+}
 
 
 def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> dict[str, Any]:
@@ -100,16 +123,17 @@ def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> d
     list(epochs(training))
     predictions = {split: torch.from_numpy(predict(training, split)) for split in data.splits}
     return {
-        "weights": weights_of(training), "predictions": predictions, "history": training.history,
-        "digest": training.order_digest, "learned": dict(training.loss.state_dict()),
-    }  # fmt: skip
+        "weights": weights_of(training),
+        "predictions": predictions,
+        "history": training.history,
+        "digest": training.order_digest,
+        "learned": dict(training.loss.state_dict()),
+    }
 
 
 def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[str, Any]:
     """One trial with a folder for each rank, one interrupted twice, and one that explodes."""
-    whole = finish(
-        TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks)
-    )
+    whole = finish(TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks))
     shared = Storage.at(f"{folder}/shared")
     for steps in (1, 2):  # into the first stage, and on into the second
         interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks)
@@ -124,9 +148,7 @@ def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[st
     }
 
 
-def on_this_rank(
-    rank: int, world: int, data: ResidentData, runs: Runs, jobs: Jobs, folder: str
-) -> dict[str, Any]:
+def on_this_rank(rank: int, world: int, data: ResidentData, runs: Runs, jobs: Jobs, folder: str) -> dict[str, Any]:
     return {
         "runs": {name: outcome(rank, world, *run) for name, run in runs.items()},
         "trials": trials(Ranks(rank, world), data, jobs, folder),
@@ -145,9 +167,7 @@ def runs(configuration: Configure, toy: ResidentData) -> Runs:
 def jobs(configuration: Configure, toy: ResidentData) -> Jobs:
     model = {"encoder": {"dropout": 0.3}, "projection_dim": 4}
     scheme = {"name": "rrt", "epochs": 2}
-    whole = configuration(
-        terms=TERMS, model=model, recipe={"batch_size": 67, "epochs": 2}, scheme=scheme
-    )
+    whole = configuration(terms=TERMS, model=model, recipe={"batch_size": 67, "epochs": 2}, scheme=scheme)
     return {
         "whole": job_of(whole, toy),
         "exploding": job_of(configuration(recipe=EXPLODING), toy),
@@ -209,8 +229,6 @@ def test_an_interrupted_group_ends_bitwise_as_an_uninterrupted_one(
 def test_a_loss_that_is_not_finite_ends_the_trial_on_all_ranks(
     results: list[dict[str, Any]], folder: Path, jobs: Jobs
 ) -> None:
-    assert [result["trials"]["statuses"] for result in results] == [
-        ["complete", "complete", "failed"]
-    ] * 2
+    assert [result["trials"]["statuses"] for result in results] == [["complete", "complete", "failed"]] * 2
     statuses = recorded(Storage.at(folder / "shared"))
     assert statuses == {jobs["whole"].trial_id: "complete", jobs["exploding"].trial_id: "failed"}

@@ -20,9 +20,7 @@ PACKAGE = version("dirtune")
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -52,9 +50,7 @@ def test_without_a_checkout_the_package_version_stands_alone(copied: ModuleType)
     assert copied.code_version() == PACKAGE
 
 
-def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(
-    copied: ModuleType, tmp_path: Path
-) -> None:
+def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(copied: ModuleType, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     assert copied.code_version() == PACKAGE  # nothing is committed yet
     clean = f"{PACKAGE}+{commit(tmp_path)}"
@@ -62,7 +58,7 @@ def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(
 
     losses, added = tmp_path / "dirtune" / "losses.py", tmp_path / "dirtune" / "mine.py"
     versions = [clean]
-    for path, text in ((losses, "weight = 2\n"), (losses, "weight = 3\n"), (added, "new = 1\n"), (added, "new = 2\n")):  # fmt: skip
+    for path, text in ((losses, "weight = 2\n"), (losses, "weight = 3\n"), (added, "new = 1\n"), (added, "new = 2\n")):
         path.write_text(text)
         versions.append(copied.code_version())
     assert len(set(versions)) == 5

@@ -11,7 +11,7 @@ from dirtune.config import Segment, TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.trial import HANDOVERS, TrialRun
 from tests.training.runs import (
     TERMS,
@@ -25,9 +25,7 @@ from tests.training.runs import (
 )
 
 
-def part(
-    config: TrialConfig, parent: str | None, start: int, end: int, **changes: Any
-) -> TrialConfig:
+def part(config: TrialConfig, parent: str | None, start: int, end: int, **changes: Any) -> TrialConfig:
     changes["segment"] = Segment(parent=parent, start=start, end=end)
     return config.model_copy(update=changes)
 
@@ -36,7 +34,7 @@ def part(
 def segmented(configuration: Configure) -> TrialConfig:
     return configuration(
         terms=TERMS, recipe={"epochs": 5, "schedule": {"name": "cosine"}, "optimizer": "adamw", "weight_decay": 0.01}
-    )  # fmt: skip
+    )
 
 
 def test_segments_of_equal_settings_are_the_whole_training_bit_for_bit(
@@ -53,10 +51,11 @@ def test_segments_of_equal_settings_are_the_whole_training_bit_for_bit(
     whole = trained(segmented, toy)
     assert last.training.history == whole.history
     assert (last.training.best_epoch, last.training.order_digest) == (
-        whole.best_epoch, whole.order_digest,
-    )  # fmt: skip
+        whole.best_epoch,
+        whole.order_digest,
+    )
     expected = weights_of(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights_of(last.training).items())  # fmt: skip
+    assert all(torch.equal(value, expected[name]) for name, value in weights_of(last.training).items())
 
 
 def test_a_segment_has_its_own_settings_on_its_parents_weights(
@@ -112,6 +111,6 @@ def test_a_segment_is_part_of_a_trials_identity_and_no_segment_is_not(
     ids = {
         each.trial_id("f")
         for each in (segmented, part(segmented, None, 0, 2), part(segmented, "a", 0, 2), part(segmented, "b", 0, 2))
-    }  # fmt: skip
+    }
     assert len(ids) == 4
     assert segmented.model_copy(update={"segment": None}).trial_id("f") == segmented.trial_id("f")

@@ -26,10 +26,12 @@ def _split(rows, inputs=VECTOR):
         columns = {"image": (columns["image"] * 255).to(torch.uint8)}
     label_bins = torch.arange(rows) * 7 % BINS
     return ResidentSplit(
-        sample_ids=tuple(f"{row:03d}" for row in range(rows)), inputs=columns,
-        labels=label_bins.float(), label_bins=label_bins,
+        sample_ids=tuple(f"{row:03d}" for row in range(rows)),
+        inputs=columns,
+        labels=label_bins.float(),
+        label_bins=label_bins,
         exact_labels=label_bins.numpy().astype(np.float64),
-    )  # fmt: skip
+    )
 
 
 def _model(settings=FDS(size=3), *, encoder=None, inputs=VECTOR):  # noqa: B008 - frozen
@@ -42,9 +44,7 @@ def _embeddings(model, split):
         return model.eval().encoder(plain_view(split.inputs))
 
 
-@pytest.mark.parametrize(
-    ("encoder", "inputs"), [(None, VECTOR), (CNN(channels=4), IMAGE)], ids=["mlp", "cnn"]
-)
+@pytest.mark.parametrize(("encoder", "inputs"), [(None, VECTOR), (CNN(channels=4), IMAGE)], ids=["mlp", "cnn"])
 def test_an_epoch_ends_with_the_moments_of_the_evaluated_embeddings(encoder, inputs):
     model, split = _model(encoder=encoder, inputs=inputs), _split(30, inputs)
     model.train()

@@ -115,22 +115,14 @@ def test_the_first_stage_freezes_what_no_loss_reaches(
 ) -> None:
     settings = {**settings, "model": {**PROJECTED, **settings.get("model", {})}}
     training = begin(configuration(**settings), toy)
-    resting = {
-        name.split(".")[0]
-        for name, value in training.model.named_parameters()
-        if not value.requires_grad
-    }
+    resting = {name.split(".")[0] for name, value in training.model.named_parameters() if not value.requires_grad}
     assert resting == frozen
-    optimised = {
-        id(value) for group in training.optimizer.param_groups for value in group["params"]
-    }
+    optimised = {id(value) for group in training.optimizer.param_groups for value in group["params"]}
     expected = {id(value) for value in training.model.parameters() if value.requires_grad}
     assert optimised == expected
 
 
-def test_a_term_that_reads_embeddings_does_not_train_a_projection(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_a_term_that_reads_embeddings_does_not_train_a_projection(configuration: Configure, toy: ResidentData) -> None:
     config = with_state(configuration(model={**PROJECTED, "predictor_input": "embedding"}))
     assert not any(each.requires_grad for each in begin(config, toy).model.projection.parameters())
 
@@ -150,9 +142,7 @@ def test_the_second_stage_moves_the_predictor_alone(
     assert {stage.start for _, stage in history[3:]} == {3}
 
 
-def test_the_gradients_of_the_stage_before_are_dropped(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_gradients_of_the_stage_before_are_dropped(configuration: Configure, toy: ResidentData) -> None:
     config = configuration(scheme=RRT)
     training = stopped(config, toy, at=3)
     assert training.model.encoder.layers[1].weight.grad is not None
@@ -197,9 +187,7 @@ def test_the_first_stage_of_retraining_is_joint_training_without_reweighting(
     configuration: Configure, toy: ResidentData
 ) -> None:
     settings = {"terms": TERMS, "model": PROJECTED}
-    retrained = trained(
-        configuration(scheme=RRT, reweighting={"scheme": "inverse"}, **settings), toy
-    )
+    retrained = trained(configuration(scheme=RRT, reweighting={"scheme": "inverse"}, **settings), toy)
     joint = trained(configuration(**settings), toy)
     assert retrained.history[:3] == joint.history
 
@@ -219,9 +207,7 @@ def test_retraining_starts_from_the_best_weights_of_the_first_stage(
     assert not same(part(retrained, "encoder"), last)
 
 
-def test_the_best_epoch_is_one_of_the_second_stage(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_best_epoch_is_one_of_the_second_stage(configuration: Configure, toy: ResidentData) -> None:
     # So slow a second stage is never better than the best epoch of the first.
     scheme = {"name": "rrt", "epochs": 2, "learning_rate": 1e-6}
     training = begin(configuration(scheme=scheme), toy)
@@ -245,9 +231,13 @@ def test_the_second_stage_is_weighted_regression_on_features_without_dropout(
     # One clipped step of plain gradient descent per epoch, on fixed features: a linear model trained by hand.
     recipe = {"optimizer": "sgd", "momentum": 0.0, "batch_size": 1000, "gradient_clip": 0.5}
     config = configuration(
-        scheme=scheme, terms=TERMS, model={**PROJECTED, "label_scale": 5.0}, recipe=recipe,
-        reweighting={"scheme": "inverse"}, alpha=2.0,
-    )  # fmt: skip
+        scheme=scheme,
+        terms=TERMS,
+        model={**PROJECTED, "label_scale": 5.0},
+        recipe=recipe,
+        reweighting={"scheme": "inverse"},
+        alpha=2.0,
+    )
     data = in_float64(toy)
     training = begin(config, data)
     training.model.double()
@@ -274,9 +264,7 @@ def test_the_second_stage_is_weighted_regression_on_features_without_dropout(
     torch.testing.assert_close(found.bias, by_hand.bias, rtol=1e-6, atol=1e-9)
 
 
-def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration: Configure, toy: ResidentData) -> None:
     arms: list[dict[str, Any]] = [
         {"terms": TERMS},
         {
@@ -299,9 +287,7 @@ def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(
     assert not same(new[0], new[2])
 
 
-def test_the_loss_of_a_second_stage_is_fitted_anew(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_the_loss_of_a_second_stage_is_fitted_anew(configuration: Configure, toy: ResidentData) -> None:
     config = with_state(configuration(scheme=RRT))
     fitted = begin(config, toy).loss.learned()
     training = stopped(config, toy, at=3)

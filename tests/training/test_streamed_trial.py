@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from dirtune.data.cache import ResidentData
-from dirtune.data.residency import Residency
+from dirtune.data.memory_budget import Residency
 from dirtune.data.store import read_manifest
 from dirtune.data.stream import read_directly
 from dirtune.data.streamed import StreamedSplit
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.loop import predict
 from tests.training.runs import TERMS, Configure, same, trained, weights_of
 
 SETTINGS = {
-    "terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
+    "terms": TERMS,
+    "model": {"encoder": {"name": "cnn", "channels": 2}, "projection_dim": 4},
     "recipe": {"batch_size": 67, "views": {"count": 2, "augmentation": "light"}},
     "reweighting": {"fds": {"size": 3}},
-}  # fmt: skip
+}
 
 
 def streamed(data_root: Path, host_bytes: int) -> ResidentData:

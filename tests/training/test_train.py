@@ -16,10 +16,10 @@ from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.losses import LOSSES
 from dirtune.manifest import InputSpec
-from dirtune.results.store import read_table
-from dirtune.storage import Storage
+from dirtune.results.records.store import read_table
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.train import STUDY, check_against, train, vocabulary_of
 from dirtune.training.trial import TrialJob, TrialRun
@@ -41,18 +41,26 @@ def faults_of(config: dict[str, Any], data_root: Path, tmp_path: Path) -> list[s
 def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, dict[str, float]]] = []
     result = train(
-        PLAIN, data=data_root, results=tmp_path, arm="vanilla",
+        PLAIN,
+        data=data_root,
+        results=tmp_path,
+        arm="vanilla",
         on_epoch=lambda *values: seen.append(values),
-    )  # fmt: skip
+    )
     assert (result.status, result.reused) == ("complete", False)
     assert [(epoch, planned) for epoch, planned, _ in seen] == [(1, 2), (2, 2)]
     assert result.values == seen[-1][2]
 
     (row,) = read_table(tmp_path, "trials").to_pylist()
     expected = {
-        "study": "train", "arm": "vanilla", "trial_id": result.trial_id, "status": "complete",
-        "best_epoch": result.best_epoch, "data": "toy", "config.recipe.epochs": 2,
-    }  # fmt: skip
+        "study": "train",
+        "arm": "vanilla",
+        "trial_id": result.trial_id,
+        "status": "complete",
+        "best_epoch": result.best_epoch,
+        "data": "toy",
+        "config.recipe.epochs": 2,
+    }
     assert {name: row[name] for name in expected} == expected
     assert row["objective"] == min(values["val/all/mae"] for _, _, values in seen)
     assert row["code_version"]
@@ -62,14 +70,14 @@ def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> 
     }
 
 
-def test_the_epochs_of_both_stages_are_planned_and_recorded(
-    data_root: Path, tmp_path: Path
-) -> None:
+def test_the_epochs_of_both_stages_are_planned_and_recorded(data_root: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     result = train(
-        {**PLAIN, "scheme": {"name": "rrt", "epochs": 1}}, data=data_root, results=tmp_path,
+        {**PLAIN, "scheme": {"name": "rrt", "epochs": 1}},
+        data=data_root,
+        results=tmp_path,
         on_epoch=lambda epoch, planned, _: seen.append((epoch, planned)),
-    )  # fmt: skip
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     (row,) = read_table(tmp_path, "trials").to_pylist()
     assert (row["epochs_planned"], row["epochs_run"], row["best_epoch"]) == (3, 3, 3)
@@ -95,17 +103,18 @@ def test_a_recorded_trial_is_not_run_again(data_root: Path, tmp_path: Path) -> N
     again = train(PLAIN, data=data_root, results=tmp_path, on_epoch=refuse)
     assert again.reused
     assert (again.trial_id, again.status, again.best_epoch, again.values) == (
-        first.trial_id, "complete", first.best_epoch, {},
-    )  # fmt: skip
+        first.trial_id,
+        "complete",
+        first.best_epoch,
+        {},
+    )
     assert read_table(tmp_path, "trials").to_pylist() == before
     other = train({**PLAIN, "seed": 1}, data=data_root, results=tmp_path)
     assert not other.reused
     assert len(read_table(tmp_path, "trials")) == 2
 
 
-def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(
-    data_root: Path, tmp_path: Path
-) -> None:
+def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(data_root: Path, tmp_path: Path) -> None:
     config = {**PLAIN, "terms": {"conr": {"push_power": 1e300}}}
     results = [train(config, data=data_root, results=tmp_path) for _ in range(2)]
     assert [result.status for result in results] == ["failed", "failed"]
@@ -127,9 +136,11 @@ def test_a_run_without_memory_says_its_batch_and_may_be_asked_for_again(
 
 
 def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_again(
-    data_root: Path, toy: ResidentData, tmp_path: Path,
+    data_root: Path,
+    toy: ResidentData,
+    tmp_path: Path,
     dying_after_the_record: Callable[[Path], Storage],
-) -> None:  # fmt: skip
+) -> None:
     config = read(TrialConfig, PLAIN, where="value")
     trial_id = config.trial_id(toy.manifest.fingerprint)
     job = TrialJob(study=STUDY, arm="train", trial_id=trial_id, config=config)
@@ -137,9 +148,7 @@ def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_aga
     early, late = tmp_path / "early", tmp_path / "late"
 
     TrialRun(job, toy, Storage.at(early / STUDY)).step()
-    result = train(
-        PLAIN, data=data_root, results=early, on_epoch=lambda epoch, *_: epochs.append(epoch)
-    )
+    result = train(PLAIN, data=data_root, results=early, on_epoch=lambda epoch, *_: epochs.append(epoch))
     assert (result.status, result.reused, epochs) == ("complete", False, [2])
 
     trial = TrialRun(job, toy, dying_after_the_record(late / STUDY))
@@ -152,8 +161,9 @@ def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_aga
 def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: Path) -> None:
     faults = faults_of(
         {"recipe": {"epochs": 0, "optimiser": "sgd"}, "loss": {"name": "l3"}, "seed": -1},
-        data_root, tmp_path,
-    )  # fmt: skip
+        data_root,
+        tmp_path,
+    )
     assert sorted(faults) == [
         f"run.yaml: loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}",
         "run.yaml: recipe.epochs: should be greater than or equal to 1, got 0",
@@ -168,8 +178,7 @@ def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_kno
 ) -> None:
     config = {"data": {"shot_rule": "tyo"}, "recipe": {"views": {"augmentation": "shfit"}}}
     assert faults_of(config, data_root, tmp_path) == [
-        "run.yaml: data.shot_rule: unknown shot rule, got 'tyo'; known: no_few, toy "
-        "(did you mean 'toy'?)",
+        "run.yaml: data.shot_rule: unknown shot rule, got 'tyo'; known: no_few, toy (did you mean 'toy'?)",
         "run.yaml: recipe.views.augmentation: unknown augmentation, got 'shfit'; "
         f"known: {', '.join(AUGMENTATIONS)} (did you mean 'shift'?)",
     ]
@@ -177,8 +186,7 @@ def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_kno
 
 def test_half_precision_that_a_cpu_lacks_is_refused(data_root: Path, tmp_path: Path) -> None:
     assert faults_of({"recipe": {"precision": "fp16"}}, data_root, tmp_path) == [
-        "run.yaml: recipe.precision: needs a GPU (resources.gpus, or --device cuda); "
-        "a CPU can do bf16, got 'fp16'"
+        "run.yaml: recipe.precision: needs a GPU (resources.gpus, or --device cuda); a CPU can do bf16, got 'fp16'"
     ]
 
 
@@ -190,9 +198,7 @@ def test_a_key_before_the_faults_tells_which_arm_they_belong_to(data_root: Path)
     check_against(read(TrialConfig, PLAIN, where="value"), manifest, where="study.yaml")
 
 
-def test_a_data_set_that_is_not_ingested_is_refused_with_those_that_are(
-    data_root: Path, tmp_path: Path
-) -> None:
+def test_a_data_set_that_is_not_ingested_is_refused_with_those_that_are(data_root: Path, tmp_path: Path) -> None:
     (fault,) = faults_of({"data": {"name": "toi"}}, data_root, tmp_path)
     assert "data set is not ingested (`dirtune ingest toi` does it), got 'toi'; known: toy" in fault
     assert "did you mean 'toy'" in fault
@@ -203,9 +209,7 @@ def test_an_encoder_that_cannot_read_the_data_is_refused(data_root: Path, tmp_pa
     assert fault.startswith("model.encoder: encoder 'bilstm' needs")
 
 
-def test_a_text_data_set_has_a_vocabulary_and_others_have_none(
-    data_root: Path, tmp_path: Path
-) -> None:
+def test_a_text_data_set_has_a_vocabulary_and_others_have_none(data_root: Path, tmp_path: Path) -> None:
     manifest = read_manifest(Storage.at(data_root), "toy")
     assert vocabulary_of(manifest, Storage.at(data_root)) is None
     tokens = {"first": InputSpec(kind="tokens", shape=(3,), vocabulary=4)}

@@ -17,9 +17,9 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.frozen import read
-from dirtune.results.schema import TABLES
-from dirtune.results.store import recorded, write_record
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.schema import TABLES
+from dirtune.results.records.store import recorded, write_record
 from dirtune.training.loop import epochs, predict, represent
 from dirtune.training.state import begin, use_best_weights
 from dirtune.training.trial import TrialRun, read_progress, tidy
@@ -54,9 +54,7 @@ def test_a_running_trial_has_its_config_progress_and_checkpoint_and_a_recorded_o
     trial.step()
     assert trial.status == "complete"
     assert files(folder) == ["config.json"]
-    assert files(Path(study.path("results"))) == sorted(
-        f"{name}/{job.trial_id}.parquet" for name in TABLES
-    )
+    assert files(Path(study.path("results"))) == sorted(f"{name}/{job.trial_id}.parquet" for name in TABLES)
 
 
 def test_progress_is_json_where_a_metric_is_undefined_and_becomes_a_record(
@@ -85,9 +83,7 @@ def test_a_trial_without_progress_has_none(study: Storage) -> None:
     assert read_progress(study, "0" * 16) is None
 
 
-def test_no_checkpoint_is_written_before_it_is_due(
-    configuration: Configure, toy: ResidentData, study: Storage
-) -> None:
+def test_no_checkpoint_is_written_before_it_is_due(configuration: Configure, toy: ResidentData, study: Storage) -> None:
     trial = TrialRun(job_of(configuration(), toy), toy, study, checkpoint_seconds=1e9)
     trial.step()
     folder = Path(study.path(f"trials/{trial.job.trial_id}"))
@@ -97,9 +93,7 @@ def test_no_checkpoint_is_written_before_it_is_due(
 # --- The record
 
 
-def test_the_record_holds_what_the_run_did(
-    configuration: Configure, toy: ResidentData, study: Storage
-) -> None:
+def test_the_record_holds_what_the_run_did(configuration: Configure, toy: ResidentData, study: Storage) -> None:
     config = configuration(terms=TERMS, seed=5)
     job, before = job_of(config, toy), datetime.now(UTC)
     trial = finish(TrialRun(job, toy, study))
@@ -107,14 +101,29 @@ def test_the_record_holds_what_the_run_did(
 
     (row,) = found["trials"]
     expected = {
-        "study": "study", "arm": "conr", "cell": '{"a":1}', "trial_id": job.trial_id, "replicate": 2,
-        "seed": 5, "status": "complete", "error": None, "error_term": None, "error_epoch": None,
-        "epochs_planned": 3, "epochs_run": 3, "best_epoch": trial.training.best_epoch,
+        "study": "study",
+        "arm": "conr",
+        "cell": '{"a":1}',
+        "trial_id": job.trial_id,
+        "replicate": 2,
+        "seed": 5,
+        "status": "complete",
+        "error": None,
+        "error_term": None,
+        "error_epoch": None,
+        "epochs_planned": 3,
+        "epochs_run": 3,
+        "best_epoch": trial.training.best_epoch,
         "objective": min(values["val/all/mae"] for values in trial.training.history),
-        "workers": 1, "sample_order_digest": trial.training.order_digest, "data": "toy",
-        "data_fingerprint": toy.manifest.fingerprint, "code_version": "1+abc",
-        "config.terms.conr.omega": 2.0, "config.recipe.epochs": 3, "config.model.encoder.name": "mlp",
-    }  # fmt: skip
+        "workers": 1,
+        "sample_order_digest": trial.training.order_digest,
+        "data": "toy",
+        "data_fingerprint": toy.manifest.fingerprint,
+        "code_version": "1+abc",
+        "config.terms.conr.omega": 2.0,
+        "config.recipe.epochs": 3,
+        "config.model.encoder.name": "mlp",
+    }
     assert {name: row[name] for name in expected} == expected
     assert before <= row["started_at"] <= row["finished_at"] <= datetime.now(UTC)
     assert row["finished_at"] - row["started_at"] < timedelta(hours=1)  # one clock and time zone
@@ -172,9 +181,9 @@ def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
     trial = finish(TrialRun(job_of(configuration(recipe=recipe, model=model), toy), toy, study))
     assert trial.training.best_epoch < 8
     found = {row["metric"]: row for row in tables(study)["metrics"] if row["metric"] in DIAGNOSTICS}
-    assert {
-        (row["split"], row["selection"], row["region"], row["n"]) for row in found.values()
-    } == {("test", "best_val", "all", 40)}
+    assert {(row["split"], row["selection"], row["region"], row["n"]) for row in found.values()} == {
+        ("test", "best_val", "all", 40)
+    }
 
     # By pairs of rows, from a model with the best weights.
     best = begin(trial.job.config, toy)
@@ -201,15 +210,13 @@ def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
 def test_representations_are_kept_of_the_best_epoch_and_spread_over_the_labels(
     configuration: Configure, toy: ResidentData, study: Storage
 ) -> None:
-    trial = TrialRun(job_of(configuration(model={"projection_dim": 4}), toy), toy, study, representations=10)  # fmt: skip
+    trial = TrialRun(job_of(configuration(model={"projection_dim": 4}), toy), toy, study, representations=10)
     kept = tables(finish(trial).study)["representations"]
     test = toy.splits["test"]
     at = {name: row for row, name in enumerate(test.sample_ids)}
     rows = [at[row["sample_id"]] for row in kept]
     assert rows == sorted(rows)
-    assert sorted(test.label_bins[rows].tolist()) == list(
-        range(10)
-    )  # the split has 4 samples in each of 10 bins
+    assert sorted(test.label_bins[rows].tolist()) == list(range(10))  # the split has 4 samples in each of 10 bins
     assert {row["split"] for row in kept} == {"test"}
     use_best_weights(trial.training)
     expected = represent(trial.training, "test")[rows]
@@ -235,9 +242,13 @@ def test_a_loss_that_is_not_finite_is_recorded_and_not_raised(
     found = tables(study)
     (row,) = found["trials"]
     expected = {
-        "status": "failed", "error_class": "nan", "error_term": "regression", "error_epoch": 3, "epochs_planned": 4,
+        "status": "failed",
+        "error_class": "nan",
+        "error_term": "regression",
+        "error_epoch": 3,
+        "epochs_planned": 4,
         "epochs_run": 2,
-    }  # fmt: skip
+    }
     assert {name: row[name] for name in expected} == expected
     assert "loss term 'regression' is not finite at epoch 3, step" in row["error"]
     assert {each["epoch"] for each in found["epochs"]} == {1, 2}

@@ -11,39 +11,49 @@ import pytest
 import torch
 
 from dirtune.data.cache import ResidentData
-from dirtune.results.store import recorded
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.records.store import recorded
 from dirtune.training.trial import TrialRun
 from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
 
 RESUMED: dict[str, dict[str, Any]] = {
     "adam, dropout, cosine": {
-        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "terms": TERMS,
+        "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
         "recipe": {"epochs": 4, "schedule": {"name": "cosine"}, "weight_decay": 0.01},
     },
     "sgd, momentum, steps, views": {
         "model": {"encoder": {"name": "cnn", "channels": 2}},
         "recipe": {
-            "epochs": 4, "optimizer": "sgd", "momentum": 0.9, "batch_size": 50,
+            "epochs": 4,
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "batch_size": 50,
             "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 0.1},
-            "views": {"count": 2, "augmentation": "shift"}, "gradient_clip": 1.0,
+            "views": {"count": 2, "augmentation": "shift"},
+            "gradient_clip": 1.0,
         },
     },
     "adamw, worse after the first epoch": {
         "recipe": {"epochs": 4, "optimizer": "adamw", "learning_rate": 0.3},
-        "objective": {"metric": "r2", "region": "few"}, "reweighting": {"scheme": "inverse"},
+        "objective": {"metric": "r2", "region": "few"},
+        "reweighting": {"scheme": "inverse"},
     },
     "learned noise and temperatures": {
-        "recipe": {"epochs": 4}, "loss": {"name": "gai", "components": 2},
+        "recipe": {"epochs": 4},
+        "loss": {"name": "gai", "components": 2},
         "terms": {"accon": {"temperature": "individual"}, "supcon": {"temperature": "learnable"}},
     },
     "smoothed features": {
-        "recipe": {"epochs": 4}, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {"epochs": 4},
+        "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
         "reweighting": {"scheme": "sqrt_inverse", "fds": {"size": 3}},
     },
     "two stages": {
-        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
-        "recipe": {"epochs": 2}, "scheme": {"name": "two_stage", "epochs": 2},
+        "terms": TERMS,
+        "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {"epochs": 2},
+        "scheme": {"name": "two_stage", "epochs": 2},
     },
     "regressor re-training": {
         "recipe": {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.3, "gradient_clip": 1.0},
@@ -51,24 +61,32 @@ RESUMED: dict[str, dict[str, Any]] = {
         "reweighting": {"scheme": "inverse", "fds": {"size": 3, "start_smooth": 0}},
     },
     "bf16, micro-batches, clipping": {
-        "terms": TERMS, "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "terms": TERMS,
+        "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
         "recipe": {
-            "epochs": 4, "precision": "bf16", "batch_size": 60, "accumulation": 4, "gradient_clip": 1.0,
+            "epochs": 4,
+            "precision": "bf16",
+            "batch_size": 60,
+            "accumulation": 4,
+            "gradient_clip": 1.0,
         },
     },
     "fp16, a loss that is scaled": {
-        "terms": TERMS, "model": {"projection_dim": 4},
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
         "recipe": {"epochs": 2, "precision": "fp16", "gradient_clip": 1.0},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
     "images pixel by pixel": {
         "model": {"encoder": {"name": "cnn", "channels": 4}},
         "recipe": {
-            "epochs": 4, "channels_last": True, "gradient_clip": 1.0,
+            "epochs": 4,
+            "channels_last": True,
+            "gradient_clip": 1.0,
             "views": {"count": 2, "augmentation": "shift"},
         },
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RESUMED)
@@ -90,9 +108,7 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
         last = finish(TrialRun(job, toy, study))
         assert lasting(tables(study)) == expected
         found, wanted = last.training.state(), whole.training.state()
-        np.testing.assert_equal(
-            found["history"], wanted["history"]
-        )  # an undefined metric equals itself
+        np.testing.assert_equal(found["history"], wanted["history"])  # an undefined metric equals itself
         for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 
@@ -119,9 +135,12 @@ class DyingBeforeTheRecord(Storage):
 
 
 def test_a_trial_killed_after_its_record_is_recorded(
-    configuration: Configure, toy: ResidentData, study: Storage, tmp_path: Path,
+    configuration: Configure,
+    toy: ResidentData,
+    study: Storage,
+    tmp_path: Path,
     dying_after_the_record: Callable[[Path], Storage],
-) -> None:  # fmt: skip
+) -> None:
     job = job_of(configuration(), toy)
     with pytest.raises(OSError, match="died here"):
         finish(TrialRun(job, toy, dying_after_the_record(Path(study.root))))

@@ -12,17 +12,17 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, ResidentSplit
-from dirtune.data.residency import Residency
+from dirtune.data.memory_budget import Residency
 from dirtune.data.store import decode, read_manifest, read_split, write_dataset
 from dirtune.data.stream import read_directly
 from dirtune.data.streamed import StreamedSplit
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.metrics import METRICS
-from dirtune.results.query import query
-from dirtune.results.store import by_sample
-from dirtune.storage import Storage
+from dirtune.results.query.query import query
+from dirtune.results.records.store import by_sample
 from dirtune.training.loop import evaluate, predict
 from dirtune.training.state import begin, use_best_weights
 from dirtune.training.trial import TrialRun
@@ -31,12 +31,13 @@ from tests.training.runs import Configure, finish, job_of, lasting, tables, trai
 pytestmark = pytest.mark.ray
 
 GAZE = LabelSpec.grid(
-    "gaze", "rad",
+    "gaze",
+    "rad",
     (
         LabelSpec(name="pitch", unit="rad", low=-0.4, high=0.2, bin_width=0.1, num_bins=6),
         LabelSpec(name="yaw", unit="rad", low=-0.5, high=0.5, bin_width=0.1, num_bins=10),
     ),
-)  # fmt: skip
+)
 ROWS = {"train": 150, "val": 40, "test": 60}
 SETTINGS: dict[str, Any] = {
     "data": {"name": "gazes"},
@@ -74,12 +75,16 @@ def storage(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Stor
 
     storage = Storage.at(tmp_path_factory.mktemp("data"))
     write_dataset(
-        storage, "gazes",
+        storage,
+        "gazes",
         {split: ray.data.from_items(_samples(split, rows), override_num_blocks=2) for split, rows in ROWS.items()},
-        inputs={"vector": InputSpec(kind="vector", shape=(5,))}, label=GAZE,
-        metrics=("angular_error",), shot_rules={"counts": ShotRule(many_above=6, few_below=3)},
-        default_shot_rule="counts", source={},
-    )  # fmt: skip
+        inputs={"vector": InputSpec(kind="vector", shape=(5,))},
+        label=GAZE,
+        metrics=("angular_error",),
+        shot_rules={"counts": ShotRule(many_above=6, few_below=3)},
+        default_shot_rule="counts",
+        source={},
+    )
     return storage
 
 
@@ -97,8 +102,9 @@ def _resident(storage: Storage, manifest: Manifest, split: str) -> ResidentSplit
         sample_ids=tuple(columns["sample_id"].tolist()),
         inputs={"vector": torch.tensor(columns["vector"])},
         labels=torch.tensor(columns["label"], dtype=torch.float32),
-        label_bins=torch.tensor(cells), exact_labels=columns["label"],
-    )  # fmt: skip
+        label_bins=torch.tensor(cells),
+        exact_labels=columns["label"],
+    )
 
 
 def _cell(pitch: float, yaw: float) -> int:
@@ -113,8 +119,7 @@ def config() -> TrialConfig:
 def _angle(label: list[float], prediction: list[float]) -> float:
     """The angle between two directions in degrees, by the arccosine of their product."""
     one, other = (
-        np.array([-math.cos(p) * math.sin(y), -math.sin(p), -math.cos(p) * math.cos(y)])
-        for p, y in (label, prediction)
+        np.array([-math.cos(p) * math.sin(y), -math.sin(p), -math.cos(p) * math.cos(y)]) for p, y in (label, prediction)
     )
     return math.degrees(math.acos(min(1.0, float(one @ other))))
 
@@ -147,24 +152,16 @@ def test_a_trial_is_recorded_with_the_angular_error_of_its_predictions(
         for row in rows:
             at = gazes.splits[split].sample_ids.index(row["sample_id"])
             assert row["label"] == labels[at, row["component"]]
-        predictions = [
-            [said[sample, 0], said[sample, 1]] for sample in gazes.splits[split].sample_ids
-        ]
+        predictions = [[said[sample, 0], said[sample, 1]] for sample in gazes.splits[split].sample_ids]
         angles = [_angle(*pair) for pair in zip(labels.tolist(), predictions, strict=True)]
-        rare = [
-            angle
-            for angle, label in zip(angles, labels.tolist(), strict=True)
-            if _cell(*label) in few
-        ]
+        rare = [angle for angle, label in zip(angles, labels.tolist(), strict=True) if _cell(*label) in few]
         assert 0 < len(rare) < len(angles)
         for region, chosen in {"all": angles, "few": rare}.items():
             expected = (pytest.approx(np.mean(chosen), rel=1e-7), len(chosen))
             assert values[split, "best_val", region, "angular_error"] == expected
         errors = np.abs(np.array(predictions) - labels)
         assert values[split, "best_val", "all", "mae"][0] == pytest.approx(errors.mean(), rel=1e-12)
-        assert values[split, "best_val", "all", "rmse"][0] == pytest.approx(
-            np.sqrt(np.square(errors).mean())
-        )
+        assert values[split, "best_val", "all", "rmse"][0] == pytest.approx(np.sqrt(np.square(errors).mean()))
 
 
 def test_the_objective_is_the_angular_error_and_picks_the_epoch(
@@ -187,10 +184,7 @@ def test_training_lowers_the_error_below_that_of_looking_straight_ahead(
     use_best_weights(training)
     predictions = predict(training, "test")
     assert predictions.shape == (60, 2)
-    found = {
-        (row["region"], row["metric"]): row["value"]
-        for row in evaluate(training, "test", predictions)
-    }
+    found = {(row["region"], row["metric"]): row["value"] for row in evaluate(training, "test", predictions)}
     labels = gazes.splits["test"].exact_labels
     ahead = np.mean([_angle(label, [0.0, 0.0]) for label in labels.tolist()])
     assert found["all", "angular_error"] < ahead / 2
@@ -226,9 +220,7 @@ def test_the_record_can_be_queried_and_gives_the_arrays_back(
 ) -> None:
     trial = finish(TrialRun(job_of(config, gazes), gazes, study))
     use_best_weights(trial.training)
-    rows = query(
-        "select component, label, prediction from predictions where split = 'test'", tmp_path
-    )
+    rows = query("select component, label, prediction from predictions where split = 'test'", tmp_path)
     labels, predictions = by_sample(rows)
     np.testing.assert_array_equal(labels, gazes.splits["test"].exact_labels)
     np.testing.assert_array_equal(predictions, predict(trial.training, "test"))
@@ -238,9 +230,7 @@ def test_the_record_can_be_queried_and_gives_the_arrays_back(
         tmp_path,
     )
     assert by_axis["component"].to_pylist() == [0, 1]
-    assert by_axis["mae"].to_pylist() == pytest.approx(
-        np.abs(predictions - labels).mean(axis=0).tolist()
-    )
+    assert by_axis["mae"].to_pylist() == pytest.approx(np.abs(predictions - labels).mean(axis=0).tolist())
 
 
 def test_weights_are_those_of_the_cells(gazes: ResidentData, config: TrialConfig) -> None:
@@ -248,30 +238,20 @@ def test_weights_are_those_of_the_cells(gazes: ResidentData, config: TrialConfig
     split = gazes.splits["train"]
     cells = [_cell(*label) for label in split.exact_labels.tolist()]
     expected = np.array([1 / math.sqrt(cells.count(cell)) for cell in cells])
-    weights = training.stage.reweighting.weights(
-        split.label_bins.numpy(), GAZE.num_bins, labels=split.exact_labels
-    )
+    weights = training.stage.reweighting.weights(split.label_bins.numpy(), GAZE.num_bins, labels=split.exact_labels)
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-12)
 
 
-def test_what_is_made_for_one_dimension_is_refused(
-    gazes: ResidentData, config: TrialConfig
-) -> None:
+def test_what_is_made_for_one_dimension_is_refused(gazes: ResidentData, config: TrialConfig) -> None:
     smoothed = {**SETTINGS, "reweighting": {"scheme": "inverse", "fds": {}}}
-    with pytest.raises(
-        InputError, match=r"gazes: reweighting\.fds: is made for labels of one dimension, got 2"
-    ):
+    with pytest.raises(InputError, match=r"gazes: reweighting\.fds: is made for labels of one dimension, got 2"):
         begin(read(TrialConfig, smoothed, where="test"), gazes)
     dense = {**SETTINGS, "reweighting": {"scheme": "dense"}}
-    with pytest.raises(
-        InputError, match=r"reweighting\.scheme: is made for labels of one dimension, got 2"
-    ):
+    with pytest.raises(InputError, match=r"reweighting\.scheme: is made for labels of one dimension, got 2"):
         trained(read(TrialConfig, dense, where="test"), gazes)
 
 
-def test_an_objective_that_the_data_set_has_not_is_refused(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_an_objective_that_the_data_set_has_not_is_refused(configuration: Configure, toy: ResidentData) -> None:
     with pytest.raises(
         InputError,
         match=r"toy: objective\.metric: the data set has no such metric, got 'angular_error'",

@@ -8,30 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.config import TrialConfig, leaf
-from dirtune.results.schema import REGIONS, TrialRecord
-from dirtune.results.sequential import rule_of
-from dirtune.results.store import write_record
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.results.analysis.sequential import rule_of
+from dirtune.results.records.schema import REGIONS, TrialRecord
+from dirtune.results.records.store import write_record
+from dirtune.study.resolve import resolve
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
-from dirtune.tuning.claim import Claim, Extension
-from dirtune.tuning.confirmation import confirm, recorded_rows
-from dirtune.tuning.earlier import recorded_curves
-from dirtune.tuning.optuna_studies import recall_searches
-from dirtune.tuning.search import Agenda, Ending
-from dirtune.tuning.secondary import secondary_objectives
-from dirtune.tuning.seeds import SeedSequence
-from dirtune.tuning.study import resolve
-from dirtune.tuning.warm_start import first_configurations
-from tests.tuning.test_preflight import MANIFEST
+from dirtune.tuning.folder.confirmation import confirm, recorded_rows
+from dirtune.tuning.folder.learning_curves import recorded_curves
+from dirtune.tuning.folder.optuna_storage import recall_searches
+from dirtune.tuning.folder.reconcile import Claim, Extension
+from dirtune.tuning.search.queue import Agenda, Ending
+from dirtune.tuning.search.secondary import secondary_objectives
+from dirtune.tuning.search.sequential_seeds import SeedSequence
+from dirtune.tuning.search.warm_start import first_configurations
+from tests.tuning.plan.test_checks import MANIFEST
 
 STUDY: dict[str, Any] = {
-    "name": "tiny", "question": "?", "reference": "conr", "seeds": [3, 4],
+    "name": "tiny",
+    "question": "?",
+    "reference": "conr",
+    "seeds": [3, 4],
     "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 3}},
-    "arms": {"vanilla": {}, "conr": {"terms": {"conr": {}}},
-             "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}}},
+    "arms": {
+        "vanilla": {},
+        "conr": {"terms": {"conr": {}}},
+        "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}},
+    },
     "search": {"trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 100},
     "space": {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}},
-}  # fmt: skip
+}
 
 
 def omega(config: TrialConfig) -> float:
@@ -64,9 +70,7 @@ class Pretended:
     ) -> None:
         self.few, self.name, self.results = few, name, Storage.at(root)
         self.folder = self.results.below(name)
-        self.ending = ending or (
-            lambda config: Ending(status="complete", objective=error_of(config))
-        )
+        self.ending = ending or (lambda config: Ending(status="complete", objective=error_of(config)))
         Path(self.folder.path()).mkdir(parents=True, exist_ok=True)
         self.storage = f"sqlite:///{self.folder.path('optuna.db')}"
 
@@ -88,17 +92,19 @@ class Pretended:
         }
         recall_searches(self.folder, claim.study, self.storage)
         return Agenda(
-            claim.study, storage=self.storage, fingerprint=MANIFEST.fingerprint, code_version="v",
-            recorded=endings, queued=first_configurations(claim.study, self.results),
+            claim.study,
+            storage=self.storage,
+            fingerprint=MANIFEST.fingerprint,
+            code_version="v",
+            recorded=endings,
+            queued=first_configurations(claim.study, self.results),
             measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
             on_selected=lambda *selected: confirm(self.folder, *selected),
             curves=lambda: recorded_curves(self.folder, claim.study),
             sequence=None if (rule := rule_of(claim.info)) is None else SeedSequence(self.folder, rule),
-        )  # fmt: skip
+        )
 
-    def sweep(
-        self, *, concurrent: int = 2, die_after: int | None = None, **changes: Any
-    ) -> list[TrialJob]:
+    def sweep(self, *, concurrent: int = 2, die_after: int | None = None, **changes: Any) -> list[TrialJob]:
         """Run what is left and return it in the order of its end; die when so many trials have ended."""
         agenda, running, ended = self.agenda(**changes), [], []
         while not agenda.is_empty or running:
@@ -120,15 +126,29 @@ class Pretended:
     def record(self, job: TrialJob) -> None:
         ending = self.ending(job.config)
         trial = {
-            "study": self.name, "arm": job.arm, "cell": job.cell, "trial_id": job.trial_id,
-            "replicate": job.replicate, "seed": job.config.seed, "status": ending.status,
-            "objective": ending.objective, "data_fingerprint": MANIFEST.fingerprint,
-        }  # fmt: skip
+            "study": self.name,
+            "arm": job.arm,
+            "cell": job.cell,
+            "trial_id": job.trial_id,
+            "replicate": job.replicate,
+            "seed": job.config.seed,
+            "status": ending.status,
+            "objective": ending.objective,
+            "data_fingerprint": MANIFEST.fingerprint,
+        }
         metrics = [
-            {"split": split, "selection": epoch, "region": region, "metric": "mae",
-             "value": self.few(job.config) if region == "few" else ending.objective, "n": 1}
-            for split in ("val", "test") for epoch in ("best_val", "last") for region in REGIONS
-        ]  # fmt: skip
+            {
+                "split": split,
+                "selection": epoch,
+                "region": region,
+                "metric": "mae",
+                "value": self.few(job.config) if region == "few" else ending.objective,
+                "n": 1,
+            }
+            for split in ("val", "test")
+            for epoch in ("best_val", "last")
+            for region in REGIONS
+        ]
         complete = ending.status == "complete"
         write_record(
             self.folder,
@@ -136,9 +156,7 @@ class Pretended:
                 trial=trial,
                 config=job.config.plain(),
                 metrics=metrics if complete else [],
-                epochs=[{"val/all/mae": ending.objective}] * job.config.epochs_planned
-                if complete
-                else [],
+                epochs=[{"val/all/mae": ending.objective}] * job.config.epochs_planned if complete else [],
             ),
         )
 

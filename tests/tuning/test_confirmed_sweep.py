@@ -30,16 +30,21 @@ STUDY: dict[str, Any] = {
     "arms": {
         **sweeps.STUDY["arms"],
         "lds": {
-            "model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}},
+            "model": {"projection_dim": 8},
+            "terms": {"conr": {"beta": 0.1, "omega": 3.0}},
             "alpha": 2.0,
         },
     },
     "search": {
-        "trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 9, "transfer": "both",
+        "trials": 4,
+        "sampler": "random",
+        "confirm": True,
+        "tuning_seed": 9,
+        "transfer": "both",
     },
     "space": {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}},
     "resources": {"checkpoint_seconds": 0},
-}  # fmt: skip
+}
 TRIALS = 2 + 2 * (4 + 2) + 2  # vanilla, conr and lds, lds@transfer
 
 
@@ -80,17 +85,22 @@ def _a_confirming_trial_runs(folder: Path) -> bool:
     return any((folder / "trials" / name / "progress.json").exists() for name in planned)
 
 
-def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(
-    digits: Path, tmp_path: Path
-) -> None:
+def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(digits: Path, tmp_path: Path) -> None:
     path = study_file(tmp_path)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     plan = dirtune.plan(path, data=digits, results=killed)
     assert plan.total == TRIALS
     command = [
-        sys.executable, "-m", "dirtune.cli", "sweep", path,
-        "--data", str(digits), "--results", str(killed),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "dirtune.cli",
+        "sweep",
+        path,
+        "--data",
+        str(digits),
+        "--results",
+        str(killed),
+    ]
     kill_once_selected(command, killed / "tuned")
     resumed = dirtune.resume("tuned", data=digits, results=killed)
     assert (dict(resumed.crashed), resumed.left) == ({}, 0)
@@ -101,9 +111,7 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
     chosen = [(folder / "tuned/selected.json").read_text() for folder in (killed, undisturbed)]
     assert chosen[0] == chosen[1]
     trials = rows("arm, replicate, seed", undisturbed)
-    assert trials["arm"].value_counts().to_dict() == {
-        "conr": 6, "lds": 6, "lds@transfer": 2, "vanilla": 2
-    }  # fmt: skip
+    assert trials["arm"].value_counts().to_dict() == {"conr": 6, "lds": 6, "lds@transfer": 2, "vanilla": 2}
     assert (trials["replicate"] == -1).sum() == 8
     again = dirtune.sweep(path, data=digits, results=undisturbed)
     assert (again.run, again.reused, again.left) == ({}, TRIALS, 0)
@@ -114,9 +122,11 @@ def test_a_scheduler_stops_trials_of_the_search_and_none_that_confirms_it(
     digits: Path, tmp_path: Path, scheduler: str
 ) -> None:
     search = {
-        **STUDY["search"], "trials": 8, "transfer": "none",
+        **STUDY["search"],
+        "trials": 8,
+        "transfer": "none",
         "scheduler": {"name": scheduler, "grace_epochs": 1},
-    }  # fmt: skip
+    }
     path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
     done = dirtune.sweep(path, data=digits, results=tmp_path)
     assert done.left == 0

@@ -15,10 +15,10 @@ import pytest
 
 import dirtune
 from dirtune.data.store import read_manifest
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.driver import Silent
-from dirtune.tuning.tune_run import WORKER_RESTARTS
+from dirtune.tuning.execution.driver import Silent
+from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -70,9 +70,7 @@ def processes_like(pid: int) -> list[int]:
 
 
 def failures(results: Path) -> list[list[Any]]:
-    sql = (
-        "select arm, seed, error_class, epochs_run from trials where status = 'failed' order by all"
-    )
+    sql = "select arm, seed, error_class, epochs_run from trials where status = 'failed' order by all"
     return rows(sql, results).values.tolist()  # type: ignore[no-any-return]
 
 
@@ -81,9 +79,12 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
     path = study_file(
-        base=base, seeds=[0], space=BETA, search={"trials": 1},
+        base=base,
+        seeds=[0],
+        space=BETA,
+        search={"trials": 1},
         resources={"checkpoint_seconds": 0, "concurrent": 1},
-    )  # fmt: skip
+    )
     killer = Killer(tmp_path / "tiny", "conr", WORKER_RESTARTS + 1)
     summary = dirtune.sweep(path, data=digits, results=tmp_path, view=killer)
     assert dict(summary.run) == {"complete": 1, "failed": 1}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import dirtune
+from dirtune.io.storage import Storage
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.footer import footer
-from dirtune.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.driver import Silent
+from dirtune.tuning.execution.driver import Silent
 from tests.tuning.sweeps import rows
 
 pytestmark = pytest.mark.ray
@@ -58,9 +58,11 @@ def test_a_trial_whose_batch_does_not_fit_ends_at_half_batch_under_its_own_name(
     ray_session: None, data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(
-        base=BASE, arms={"vanilla": {}, "large": LARGE}, seeds=[0],
+        base=BASE,
+        arms={"vanilla": {}, "large": LARGE},
+        seeds=[0],
         resources={"concurrent": 1, "checkpoint_seconds": 0, "memory_retries": 3},
-    )  # fmt: skip
+    )
     planned = dirtune.plan(path, data=data_root, results=tmp_path).study.arms[1].config
     view = Limiter(tmp_path / "tiny")
     summary = dirtune.sweep(path, data=data_root, results=tmp_path, view=view)

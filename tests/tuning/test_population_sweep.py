@@ -17,10 +17,12 @@ def test_a_population_trains_in_segments_and_leaves_nothing_behind(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(
-        arms={"conr": STUDY["arms"]["conr"]}, reference="conr", seeds=[0],
+        arms={"conr": STUDY["arms"]["conr"]},
+        reference="conr",
+        seeds=[0],
         space={"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}},
         search={"trials": 4, "sampler": "random", "scheduler": {"name": "pbt", "interval": 2}},
-    )  # fmt: skip
+    )
     summary = dirtune.sweep(path, data=digits, results=tmp_path)
     assert (dict(summary.run), summary.left) == ({"complete": 8}, 0)
     found = rows(
@@ -34,7 +36,7 @@ def test_a_population_trains_in_segments_and_leaves_nothing_behind(
     assert (found.epochs_planned == found.end).all()
     assert set(second.parent) < set(first.index)
     curves = rows("select trial_id, epoch, value from epochs where name = 'val/all/mae'", tmp_path)
-    by_trial = {trial: of.sort_values("epoch").value.tolist() for trial, of in curves.groupby("trial_id")}  # fmt: skip
+    by_trial = {trial: of.sort_values("epoch").value.tolist() for trial, of in curves.groupby("trial_id")}
     last = {trial: by_trial[trial][-1] for trial in first.index}
     worst, best = max(last, key=lambda trial: last[trial]), min(last, key=lambda trial: last[trial])
     assert worst not in set(second.parent)

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from dirtune.config import TrialConfig
-from dirtune.tuning.search import Ending
-from dirtune.tuning.study import resolve
+from dirtune.study.resolve import resolve
+from dirtune.tuning.search.queue import Ending
 from tests.tuning.pretended import STUDY, Killed, Pretended, omega
 
 SEQUENTIAL: dict[str, Any] = {
-    "reference": "vanilla", "search": {}, "space": {}, "sequential": {"most_seeds": 6},
-}  # fmt: skip
+    "reference": "vanilla",
+    "search": {},
+    "space": {},
+    "sequential": {"most_seeds": 6},
+}
 NOISE = [0.3, -0.5, 0.1, 0.4, -0.4, 0.2]
 
 
@@ -28,25 +31,18 @@ def error_of(config: TrialConfig) -> float:
 
 
 def pretended(root: Path) -> Pretended:
-    return Pretended(
-        root, lambda config: Ending(status="complete", objective=error_of(config)), few=error_of
-    )
+    return Pretended(root, lambda config: Ending(status="complete", objective=error_of(config)), few=error_of)
 
 
 def seeds_of(sweep: Pretended) -> dict[str, list[int]]:
-    return {
-        arm: sorted(row["seed"] for row in sweep.recorded(arm))
-        for arm in ("vanilla", "conr", "wide")
-    }
+    return {arm: sorted(row["seed"] for row in sweep.recorded(arm)) for arm in ("vanilla", "conr", "wide")}
 
 
 EXPECTED = {"vanilla": [3, 4, 5, 6, 7, 8], "conr": [3, 4], "wide": [3, 4, 5, 6, 7, 8]}
 
 
 @pytest.mark.parametrize("concurrent", [1, 2, 5])
-def test_seeds_are_added_until_an_arm_is_decided_or_they_are_used_up(
-    tmp_path: Path, concurrent: int
-) -> None:
+def test_seeds_are_added_until_an_arm_is_decided_or_they_are_used_up(tmp_path: Path, concurrent: int) -> None:
     sweep = pretended(tmp_path)
     ended = sweep.sweep(concurrent=concurrent, **SEQUENTIAL)
     assert seeds_of(sweep) == EXPECTED
@@ -56,9 +52,7 @@ def test_seeds_are_added_until_an_arm_is_decided_or_they_are_used_up(
 
 
 @pytest.mark.parametrize("die_after", [1, 5, 6, 7, 9, 12])
-def test_a_sweep_that_is_killed_anywhere_comes_to_the_same_seeds(
-    tmp_path: Path, die_after: int
-) -> None:
+def test_a_sweep_that_is_killed_anywhere_comes_to_the_same_seeds(tmp_path: Path, die_after: int) -> None:
     sweep = pretended(tmp_path)
     with pytest.raises(Killed):
         sweep.sweep(die_after=die_after, **SEQUENTIAL)
@@ -101,6 +95,9 @@ def test_the_resolved_study_says_what_is_compared_and_by_which_seeds() -> None:
     study = resolve({**STUDY, **SEQUENTIAL, "sequential": written}, where="test")
     assert study.possible_seeds == (3, 4, 5, 6, 7)
     assert study.plain()["sequential"] == {
-        "seeds": [3, 4, 5, 6, 7], "step": 2, "margin": 0.02, **compare,
-    }  # fmt: skip
+        "seeds": [3, 4, 5, 6, 7],
+        "step": 2,
+        "margin": 0.02,
+        **compare,
+    }
     assert resolve({**STUDY, "search": STUDY["search"]}, where="test").plain()["sequential"] is None

@@ -15,17 +15,20 @@ from dirtune.config import leaf
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.presets import methods
-from dirtune.tuning.files import StudyFile, find_study, shipped_studies
-from dirtune.tuning.preflight import check, data_set_of, parameters_of
-from dirtune.tuning.study import load_study, resolve
+from dirtune.study.files import StudyFile, find_study, shipped_studies
+from dirtune.study.resolve import load_study, resolve
+from dirtune.tuning.plan.checks import check, data_set_of, parameters_of
 
 DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
 FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
 TOKENS = InputSpec(kind="tokens", shape=(40,), vocabulary=17011)
 FEATURES = InputSpec(kind="vector", shape=(384,))
 PAIR = {
-    "first": TOKENS, "second": TOKENS, "first_features": FEATURES, "second_features": FEATURES,
-}  # fmt: skip
+    "first": TOKENS,
+    "second": TOKENS,
+    "first_features": FEATURES,
+    "second_features": FEATURES,
+}
 
 
 @cache
@@ -38,18 +41,22 @@ def manifest_of(data: str) -> Manifest:
         "sts_b": (PAIR, pipelines.sts_b.LABEL, pipelines.sts_b.SHOT_RULES),
         "digits": (
             {"image": InputSpec(kind="image", shape=(1, 24, 24))},
-            LabelSpec(
-                name="angle", unit="degrees", low=0.0, high=120.0, bin_width=1.0, num_bins=120
-            ),
+            LabelSpec(name="angle", unit="degrees", low=0.0, high=120.0, bin_width=1.0, num_bins=120),
             {"counts": ShotRule()},
         ),
         "nyud2": (rooms.inputs, rooms.label, {"official": pipelines.nyud2.OFFICIAL}),
     }[data]
     split = SplitInfo(files=("part_0.parquet",), rows=3, bin_counts=(3,) * label.num_bins)
     return Manifest(
-        name=data, inputs=inputs, label=label, shot_rules=rules, default_shot_rule=next(iter(rules)),
-        splits=dict.fromkeys(("train", "val", "test"), split), content_hash="c" * 64, split_fingerprint="s" * 64,
-    )  # fmt: skip
+        name=data,
+        inputs=inputs,
+        label=label,
+        shot_rules=rules,
+        default_shot_rule=next(iter(rules)),
+        splits=dict.fromkeys(("train", "val", "test"), split),
+        content_hash="c" * 64,
+        split_fingerprint="s" * 64,
+    )
 
 
 @pytest.mark.parametrize("name", shipped_studies())
@@ -74,8 +81,17 @@ def test_every_question_has_a_twin_on_the_embedded_digits() -> None:
     variants = [study for study in shipped_studies().values() if study.variant]
     questions = {study.path.stem for study in variants}
     assert questions == {study.path.stem for study in variants if study.variant == "digits"}
-    assert {"conr_omega", "conr_weights", "accon_gamma", "accon_dimension", "accon_projection",
-            "two_stage", "natural", "dir", "limited_data"} == questions  # fmt: skip
+    assert {
+        "conr_omega",
+        "conr_weights",
+        "accon_gamma",
+        "accon_dimension",
+        "accon_projection",
+        "two_stage",
+        "natural",
+        "dir",
+        "limited_data",
+    } == questions
 
 
 def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
@@ -86,9 +102,7 @@ def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
             active = arms[f"{kind}+{term}"].terms.active()
             assert sorted(active) == sorted(term.split("+"))
     for name, config in arms.items():
-        assert config.reweighting.scheme == (
-            "sqrt_inverse" if "lds" in name or "sqrt" in name else "none"
-        )
+        assert config.reweighting.scheme == ("sqrt_inverse" if "lds" in name or "sqrt" in name else "none")
         assert (config.reweighting.lds is not None) == ("lds" in name)
         assert config.loss.name == ("focal_l1" if "focal_r" in name else "l1")
     assert len(arms) == 23
@@ -145,9 +159,7 @@ def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wron
     path.write_text(OWN)
     with pytest.raises(InputError, match=r"choose one as FILE:NAME; known: digits, faces"):
         load_study(str(path))
-    with pytest.raises(
-        InputError, match=r"choose one as FILE:NAME, got 'face'; known: digits, faces"
-    ):
+    with pytest.raises(InputError, match=r"choose one as FILE:NAME, got 'face'; known: digits, faces"):
         load_study(f"{path}:face")
     path.write_text(OWN.partition("variants")[0])
     with pytest.raises(InputError, match=r"has no variants, got 'digits'"):

@@ -19,7 +19,7 @@ import pytest
 import dirtune
 from dirtune.errors import InputError
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.driver import Silent
+from dirtune.tuning.execution.driver import Silent
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -27,10 +27,11 @@ pytestmark = pytest.mark.ray
 PATIENCE_SECONDS = 420.0
 """On two idle cores no sweep below takes a quarter of it: one that takes all of it hangs."""
 SLOW: dict[str, Any] = {
-    "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}, "seeds": [0],
+    "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}},
+    "seeds": [0],
     # Only being asked to end makes a checkpoint.
     "resources": {"checkpoint_seconds": 3600},
-}  # fmt: skip
+}
 
 
 class At(Silent):
@@ -65,9 +66,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def undisturbed(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> Callable[..., pd.DataFrame]:
+def undisturbed(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> Callable[..., pd.DataFrame]:
     """Sweeps a study of the name `tiny` in peace, and gives its metrics."""
 
     def run(**changes: Any) -> pd.DataFrame:
@@ -91,9 +90,12 @@ def assert_nothing_was_lost(results: Path, started: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str],
-    undisturbed: Callable[..., pd.DataFrame], number: signal.Signals,
-) -> None:  # fmt: skip
+    digits: Path,
+    tmp_path: Path,
+    study_file: Callable[..., str],
+    undisturbed: Callable[..., pd.DataFrame],
+    number: signal.Signals,
+) -> None:
     path, results, handler = study_file(**SLOW), tmp_path / "results", signal.getsignal(number)
     view = At(lambda: os.kill(os.getpid(), number))
     with within(PATIENCE_SECONDS):
@@ -104,7 +106,7 @@ def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss
     started = len(dirtune.status("tiny", results=results).started)
     assert started >= 1
     assert_nothing_was_lost(results, started)
-    epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}  # fmt: skip
+    epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}
 
     seen: list[tuple[str, int]] = []
     again = At(lambda: None)
@@ -171,7 +173,7 @@ def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
     with within(PATIENCE_SECONDS):
         resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (dict(resumed.run), dict(resumed.crashed), resumed.left) == ({"complete": 2}, {}, 0)
-    assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2  # fmt: skip
+    assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -180,7 +182,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_ends_in_good_order
 ) -> None:
     resources = {"workers": workers, "checkpoint_seconds": 3600}
     path = study_file(**{**SLOW, "resources": resources})
-    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(tmp_path)]  # fmt: skip
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(tmp_path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     killer = threading.Timer(PATIENCE_SECONDS, lambda: os.killpg(driver.pid, signal.SIGKILL))
     killer.start()

@@ -20,10 +20,10 @@ from optuna.trial import TrialState
 import dirtune
 from benchmarks.kills import Campaign
 from dirtune.errors import InputError
-from dirtune.storage import Storage
+from dirtune.io.storage import Storage
+from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.driver import Silent
-from dirtune.tuning.study import load_study
+from dirtune.tuning.execution.driver import Silent
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -39,8 +39,11 @@ def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
     assert first.reused == 0
     trials = rows("select * from trials order by arm, seed", tmp_path)
     assert trials[["arm", "seed", "replicate"]].values.tolist() == [
-        ["conr", 0, 0], ["conr", 1, 1], ["vanilla", 0, 0], ["vanilla", 1, 1]
-    ]  # fmt: skip
+        ["conr", 0, 0],
+        ["conr", 1, 1],
+        ["vanilla", 0, 0],
+        ["vanilla", 1, 1],
+    ]
     # One seed, one order of samples, whatever the arm.
     digests = trials.set_index(["arm", "seed"])["sample_order_digest"]
     assert digests["conr", 0] == digests["vanilla", 0] != digests["conr", 1]
@@ -51,9 +54,7 @@ def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
 
     second = dirtune.sweep(path, data=digits, results=tmp_path)
     assert (second.run, second.reused) == ({}, 4)
-    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(
-        trials["trial_id"]
-    )
+    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(trials["trial_id"])
     leftovers = {p.name for p in (tmp_path / "tiny" / "trials").glob("*/*")}
     assert leftovers == {"config.json"}
 
@@ -86,22 +87,16 @@ def test_fused_trials_are_those_of_a_sweep_without_and_a_killed_worker_goes_on(
     assert rows("select distinct worker from trials", tmp_path / "apart").shape[0] > 1
 
 
-def test_a_resident_group_trains_the_same_trials(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
+def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> None:
     resources = {"workers": 2, "checkpoint_seconds": 0}
     alone = study_file(name="alone", seeds=[0])
     together = study_file(name="together", seeds=[0], resources=resources)
     dirtune.sweep(alone, data=digits, results=tmp_path)
     dirtune.sweep(together, data=digits, results=tmp_path)
-    trials = rows(
-        "select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path
-    )
+    trials = rows("select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path)
     assert trials.groupby("study")["workers"].unique().to_dict() == {"alone": [1], "together": [2]}
     assert trials["sample_order_digest"].nunique() == 1
-    assert (
-        trials[trials["study"] == "together"]["worker"].nunique() == 1
-    )  # one group ran both trials
+    assert trials[trials["study"] == "together"]["worker"].nunique() == 1  # one group ran both trials
     one, two = metrics(tmp_path, "alone"), metrics(tmp_path, "together")
     chosen = one["metric"].isin(["mae", "rmse"])
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
@@ -128,18 +123,14 @@ def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
     assert trials["config.terms.conr.beta"].dtype == "float64"
     assert trials["config.model.projection_dim"].dtype.kind in "iIf"
     assert trials["config.terms.conr.beta"].nunique() == 8
-    told = optuna.load_study(
-        study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db"
-    ).trials
+    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db").trials
     by_state = pd.Series([trial.state for trial in told]).value_counts()
     assert by_state.get(TrialState.COMPLETE, 0) == (trials["status"] == "complete").sum()
     assert by_state.get(TrialState.PRUNED, 0) == (trials["status"] == "pruned").sum() > 0
     pruned = trials[trials["status"] == "pruned"]
     assert (pruned["epochs_run"] < 3).all()
     assert pruned["objective"].notna().all()
-    epochs = rows(
-        "select trial_id, max(epoch) e from epochs group by trial_id", tmp_path
-    ).set_index("trial_id")["e"]
+    epochs = rows("select trial_id, max(epoch) e from epochs group by trial_id", tmp_path).set_index("trial_id")["e"]
     assert (epochs[pruned["trial_id"]].values == pruned["epochs_run"].values).all()
 
 
@@ -202,10 +193,7 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
         dirtune.sweep(study_file(arms=arms), data=digits, results=tmp_path)
     text = str(caught.value)
     assert "arms.text.model.encoder: encoder 'bilstm' needs" in text
-    assert (
-        "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift"
-        in text
-    )
+    assert "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift" in text
     assert "arms.eyes.data.shot_rule: unknown shot rule, got 'official'; known: counts" in text
     with pytest.raises(InputError, match="the cluster has 2 and 0"):
         dirtune.sweep(study_file(resources={"workers": 3}), data=digits, results=tmp_path)

@@ -20,6 +20,17 @@ from dirtune.data.splits.rows import LEFT_OUT, Rows
 from dirtune.data.splits.settings import Recipe, Splitting
 
 __all__ = [
-    "LEFT_OUT", "Assignment", "Finding", "Recipe", "Rows", "Splitting",
-    "fingerprint_of", "held_out_rule", "identify", "identify_list", "leaks", "split_rows", "without_leaks",
-]  # fmt: skip
+    "LEFT_OUT",
+    "Assignment",
+    "Finding",
+    "Recipe",
+    "Rows",
+    "Splitting",
+    "fingerprint_of",
+    "held_out_rule",
+    "identify",
+    "identify_list",
+    "leaks",
+    "split_rows",
+    "without_leaks",
+]

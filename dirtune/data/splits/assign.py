@@ -80,9 +80,7 @@ def _leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) 
     return leaks(splits, ids=rows.ids, contents=contents, groups=groups)
 
 
-def _thinned(
-    splits: SplitNames, rows: Rows, request: Splitting, held: tuple[int, ...]
-) -> tuple[SplitNames, list[str]]:
+def _thinned(splits: SplitNames, rows: Rows, request: Splitting, held: tuple[int, ...]) -> tuple[SplitNames, list[str]]:
     """Training rows taken away by label and by density, or as many at random."""
     from_validation = request.validation == "seen"
     thinned = hold_out(splits, rows.bins, held, from_validation=from_validation)
@@ -95,9 +93,7 @@ def _thinned(
     return thinned, notes
 
 
-def _control(
-    splits: SplitNames, thinned: SplitNames, rows: Rows, request: Splitting
-) -> tuple[SplitNames, list[str]]:
+def _control(splits: SplitNames, thinned: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, list[str]]:
     train = np.flatnonzero(splits == TRAIN)
     size = int(np.count_nonzero(thinned == TRAIN))
     kept = random_subset(rows.ids[train], size, seed=request.split_seed)
@@ -111,12 +107,9 @@ def _held_note(rows: Rows, held: tuple[int, ...], before: SplitNames, after: Spl
     label = rows.label
     runs = np.split(np.array(held), np.flatnonzero(np.diff(held) > 1) + 1)
     bands = ", ".join(
-        f"[{label.low + run[0] * label.bin_width:g}, {label.low + (run[-1] + 1) * label.bin_width:g})"
-        for run in runs
+        f"[{label.low + run[0] * label.bin_width:g}, {label.low + (run[-1] + 1) * label.bin_width:g})" for run in runs
     )
-    lost = {
-        split: np.count_nonzero((before == split) & (after == LEFT_OUT)) for split in (TRAIN, VAL)
-    }
+    lost = {split: np.count_nonzero((before == split) & (after == LEFT_OUT)) for split in (TRAIN, VAL)}
     test = np.count_nonzero((after == TEST) & np.isin(rows.bins, held))
     return (
         f"held out of training: {label.name} in {bands}; {lost[TRAIN]:,} train and {lost[VAL]:,} val rows left out, "
@@ -162,6 +155,4 @@ def _without(splits: SplitNames, positions: NDArray[np.int64]) -> SplitNames:
 def _check_not_empty(splits: SplitNames, name: str) -> None:
     empty = [split for split in SPLITS if not (splits == split).any()]
     if empty:
-        raise InputError(
-            Fault(where=name, key=split, rule="the split would have no rows") for split in empty
-        )
+        raise InputError(Fault(where=name, key=split, rule="the split would have no rows") for split in empty)

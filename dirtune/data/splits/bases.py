@@ -26,14 +26,11 @@ def _published(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[S
     if rows.published is None:
         known = tuple(name for name in _DEALERS if name != "published")
         rule = "the raw files name no splits; choose how to make them"
-        raise InputError(
-            Fault(where=rows.name, key="split", rule=rule, got="published", known=known)
-        )
+        raise InputError(Fault(where=rows.name, key="split", rule=rule, got="published", known=known))
     names = np.asarray(rows.published, dtype=np.str_)
     if strangers := sorted(set(names.tolist()) - {*SPLITS, LEFT_OUT}):
         raise InputError(
-            Fault(where=rows.name, rule="unknown split in the raw files", got=name, known=SPLITS)
-            for name in strangers
+            Fault(where=rows.name, rule="unknown split in the raw files", got=name, known=SPLITS) for name in strangers
         )
     return names, "split: as published"
 
@@ -71,9 +68,7 @@ def _grouped(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[Spl
     width = None if recipe is None else recipe.bin_width
     bins, targets = rows.bins_of_width(width), _targets(rows, request, recipe)
     splits = grouped(rows.ids, bins, rows.groups, targets, seed=request.split_seed)
-    distances = ", ".join(
-        f"{name} {far:.3f}" for name, far in imbalance(splits, bins, targets).items()
-    )
+    distances = ", ".join(f"{name} {far:.3f}" for name, far in imbalance(splits, bins, targets).items())
     return splits, (
         f"split: {len(np.unique(rows.groups)):,} groups, none in two splits, seed {request.split_seed}; total variation "
         f"distance of the label densities from the {request.balance} ones: {distances}"

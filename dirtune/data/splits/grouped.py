@@ -52,9 +52,7 @@ def _group_order(group_of_row: NDArray[np.int64], ranks: NDArray[np.int64]) -> N
     return np.argsort(first)
 
 
-def _assign(
-    contents: NDArray[np.float64], targets: NDArray[np.float64], order: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _assign(contents: NDArray[np.float64], targets: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
     have = np.zeros_like(targets)
     chosen = np.full(len(contents), -1)
     for _ in range(1 + _MOST_PASSES):  # the first pass places, the others move
@@ -69,17 +67,13 @@ def _assign(
     return chosen
 
 
-def _best_split(
-    have: NDArray[np.float64], content: NDArray[np.float64], targets: NDArray[np.float64]
-) -> int:
+def _best_split(have: NDArray[np.float64], content: NDArray[np.float64], targets: NDArray[np.float64]) -> int:
     # (have + c - t)^2 - (have - t)^2 = c (2 (have - t) + c): the change of the cost, split by split.
     change = content * (2 * (have - targets) + content) / (targets + 1)
     return int(np.argmin(change.sum(axis=1)))
 
 
-def imbalance(
-    splits: SplitNames, bins: NDArray[np.int64], targets: NDArray[np.float64]
-) -> dict[str, float]:
+def imbalance(splits: SplitNames, bins: NDArray[np.int64], targets: NDArray[np.float64]) -> dict[str, float]:
     """The total variation distance `1/2 sum_b |p_b - q_b|` of each split's label distribution from that of its target.
 
     0: the same distribution; 1: no bin in common, or an empty split.

@@ -32,9 +32,7 @@ SHARES: dict[HoldOut, float] = {"extrapolation": 0.2, "interpolation": 0.2, "bli
 """Share of all rows that is held out if nothing is said."""
 
 
-def held_out_bins(
-    density: NDArray[np.int64], label: LabelSpec, settings: Splitting
-) -> tuple[int, ...]:
+def held_out_bins(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> tuple[int, ...]:
     """The label bins that training lacks, ascending.
 
     With bands, the bins whose centre is in one. Without, those whose middle quantile `(rows below + half the bin) / rows`
@@ -69,18 +67,14 @@ def _quantile_intervals(settings: Splitting) -> list[tuple[float, float]]:
     return [(centre - half, centre + half) for centre in centres]
 
 
-def _by_share(
-    density: NDArray[np.int64], intervals: Sequence[tuple[float, float]]
-) -> NDArray[np.bool_]:
+def _by_share(density: NDArray[np.int64], intervals: Sequence[tuple[float, float]]) -> NDArray[np.bool_]:
     ends = np.cumsum(density) / density.sum()
     middles = ends - density / (2 * density.sum())
     held = np.zeros(len(density), dtype=np.bool_)
     for low, high in intervals:
         inside = (middles >= low) & (middles < high)
         if not density[inside].any():  # one bin holds more than the whole interval
-            inside[
-                np.argmin(np.where(density > 0, np.abs(middles - _centre(low, high)), np.inf))
-            ] = True
+            inside[np.argmin(np.where(density > 0, np.abs(middles - _centre(low, high)), np.inf))] = True
         held |= inside
     return held
 
@@ -97,9 +91,7 @@ def _by_bands(label: LabelSpec, bands: Sequence[tuple[float, float]]) -> NDArray
     return held
 
 
-def hold_out(
-    splits: SplitNames, bins: NDArray[np.int64], held: Sequence[int], *, from_validation: bool
-) -> SplitNames:
+def hold_out(splits: SplitNames, bins: NDArray[np.int64], held: Sequence[int], *, from_validation: bool) -> SplitNames:
     """The splits without the training rows of the held-out bins, and without the validation rows if asked; test stays."""
     losing = [TRAIN, VAL] if from_validation else [TRAIN]
     lost = np.isin(bins, list(held)) & np.isin(splits, losing)

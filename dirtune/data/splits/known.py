@@ -1,7 +1,7 @@
 """The splits that circulate under one name, so that a manifest can say which of them it holds.
 
 Two AgeDB-DIR lists and two STS-B-DIR lists have equal sizes and different rows; numbers on one say nothing about the other.
-A split is recognised by its fingerprint (`dirtune.data.census`: sample ids, splits, labels), a raw list by its SHA-256.
+A split is recognised by its fingerprint (`dirtune.data.verify`: sample ids, splits, labels), a raw list by its SHA-256.
 
 Sources: the files in YyzHarry/imbalanced-regression, BorealisAI/ranksim-imbalanced-regression and
 Wang-ML-Lab/variational-imbalanced-regression. To add one: ingest it, and copy `split_fingerprint` from its manifest.
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dirtune.data.census import hash_of
 from dirtune.data.splits.rows import LEFT_OUT, Ids, SplitNames
+from dirtune.data.verify import hash_of
 from dirtune.frozen import canonical_json
 
 
@@ -37,28 +37,36 @@ _STS_B_SIZES = {"train": 5249, "val": 1000, "test": 1000}
 
 KNOWN_SPLITS = (
     KnownSplit(
-        data="agedb", title="the list of YyzHarry/imbalanced-regression", sizes=_AGEDB_SIZES,
+        data="agedb",
+        title="the list of YyzHarry/imbalanced-regression",
+        sizes=_AGEDB_SIZES,
         lists=("ab9f8d4c7099a9d74ec5094c42b6fe9f1927a166a48d2ab800a88b2fd6081252",),
         fingerprint="3c607288fe2dc5dd9c57bb40827a3becfcba9536b7b283b98cabc6fb97edaf32",  # id: the column `path`
     ),
     KnownSplit(
-        data="agedb", title="the list of Wang-ML-Lab/variational-imbalanced-regression", sizes=_AGEDB_SIZES,
+        data="agedb",
+        title="the list of Wang-ML-Lab/variational-imbalanced-regression",
+        sizes=_AGEDB_SIZES,
         lists=("e00bba61a5671b0dea153c70778e531e1eb6022e3d23c13be95fd8c62f384ca7",),
         remark="of the paths it shares with the list of YyzHarry/imbalanced-regression, 61 % are in the same split; "
         "results are not comparable with that list",
     ),
     KnownSplit(
-        data="sts_b", title="the list of YyzHarry/imbalanced-regression", sizes=_STS_B_SIZES,
+        data="sts_b",
+        title="the list of YyzHarry/imbalanced-regression",
+        sizes=_STS_B_SIZES,
         lists=("4da3322ae29f7ad1b7d03cdeafcb2480c276e5df1d08737678a7856697218a9a",),  # train_new.tsv
         fingerprint="12daa666d76831ba017719d4a4c95bc2efa0844360d79b3849394f68d04b3747",
     ),
     KnownSplit(
-        data="sts_b", title="the list of BorealisAI/ranksim-imbalanced-regression", sizes=_STS_B_SIZES,
+        data="sts_b",
+        title="the list of BorealisAI/ranksim-imbalanced-regression",
+        sizes=_STS_B_SIZES,
         lists=("cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1",),  # train_new.tsv
         remark="another random split of the same pairs; the shot rule 'official' does not fit its counts, and results are "
         "not comparable with the other list",
     ),
-)  # fmt: skip
+)
 
 
 def fingerprint_of(splits: SplitNames, ids: Ids, labels: NDArray[np.float64]) -> str:

@@ -84,9 +84,7 @@ def leaks(
 _RowsByValue = dict[Hashable, list[int]]
 
 
-def _rows_by_value(
-    values: Sequence[Hashable], splits: SplitNames, split: str, ids: Ids
-) -> _RowsByValue:
+def _rows_by_value(values: Sequence[Hashable], splits: SplitNames, split: str, ids: Ids) -> _RowsByValue:
     rows: _RowsByValue = {}
     members = np.flatnonzero(splits == split)
     # Sorted, so that which of several copies is the first depends on the ids alone.
@@ -98,21 +96,25 @@ def _rows_by_value(
 def _between(kind: Kind, rows: dict[str, _RowsByValue], one: str, other: str) -> Finding:
     shared = rows[one].keys() & rows[other].keys()
     return Finding(
-        kind=kind, splits=(one, other), values=len(shared),
+        kind=kind,
+        splits=(one, other),
+        values=len(shared),
         earlier=_positions(row for value in shared for row in rows[one][value]),
         later=_positions(row for value in shared for row in rows[other][value]),
         of_later=sum(map(len, rows[other].values())),
-    )  # fmt: skip
+    )
 
 
 def _inside(kind: Kind, rows: dict[str, _RowsByValue], split: str) -> Finding:
     repeated = [each for each in rows[split].values() if len(each) > 1]
     return Finding(
-        kind=kind, splits=(split, split), values=len(repeated),
+        kind=kind,
+        splits=(split, split),
+        values=len(repeated),
         earlier=_positions(row for each in repeated for row in each[1:]),
         later=_positions(each[0] for each in repeated),
         of_later=sum(map(len, rows[split].values())),
-    )  # fmt: skip
+    )
 
 
 def _positions(rows: Iterator[int]) -> NDArray[np.int64]:

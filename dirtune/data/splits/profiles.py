@@ -29,9 +29,7 @@ _DEFAULTS: dict[Profile, tuple[tuple[float, ...], float]] = {
 _HALVINGS = 60  # of the interval that the scale is searched in: to the last digit of a float
 
 
-def wanted_density(
-    density: NDArray[np.int64], label: LabelSpec, settings: Splitting
-) -> NDArray[np.float64]:
+def wanted_density(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> NDArray[np.float64]:
     """The profile's relative density in each label bin, 0 where there are no rows; shape `(num_bins,)`.
 
     With the bin's centre `c` and `d = c - peak`, summed over the peaks: exponential `exp(-|d| / spread)`; normal and
@@ -86,8 +84,9 @@ def profile_quotas(
     else:
         scale = _largest(
             lambda each: total_variation(kept(each), wanted) <= tolerance,
-            low=float(ratios.min()), high=float(ratios.max()),
-        )  # fmt: skip
+            low=float(ratios.min()),
+            high=float(ratios.max()),
+        )
     return _whole(kept(scale))
 
 
@@ -110,9 +109,7 @@ def _whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return whole
 
 
-def profiled(
-    ids: Ids, bins: NDArray[np.int64], quota: NDArray[np.int64], *, seed: int
-) -> NDArray[np.bool_]:
+def profiled(ids: Ids, bins: NDArray[np.int64], quota: NDArray[np.int64], *, seed: int) -> NDArray[np.bool_]:
     """Which rows are kept: `quota[b]` of each bin, at random; shape `(rows,)`. A smaller quota keeps a subset."""
     return places_in_bins(bins, seeded_ranks(ids, seed, "profile")) < quota[bins]
 
@@ -122,9 +119,7 @@ def random_subset(ids: Ids, size: int, *, seed: int) -> NDArray[np.bool_]:
     return seeded_ranks(ids, seed, "subset") < size
 
 
-def stratified_subset(
-    ids: Ids, bins: NDArray[np.int64], size: int, *, seed: int
-) -> NDArray[np.bool_]:
+def stratified_subset(ids: Ids, bins: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.bool_]:
     """As `random_subset`, but every bin gives its share, give or take one row; nested as well.
 
     The rows are taken in the order of `(place in the bin + u) / rows of the bin`, with the place of a random order and

@@ -39,11 +39,7 @@ class Rows:
     published: NDArray[Any] | None = None  # split names of the raw files
 
     def __post_init__(self) -> None:
-        lengths = {
-            len(each)
-            for each in (self.ids, self.labels, self.groups, self.published)
-            if each is not None
-        }
+        lengths = {len(each) for each in (self.ids, self.labels, self.groups, self.published) if each is not None}
         if lengths in ({0}, set()) or len(lengths) > 1:
             raise ValueError(f"all columns must have one entry per row, got lengths {lengths}")
         if len(np.unique(self.ids)) < len(self.ids):

@@ -107,4 +107,4 @@ _NEEDS = {
     "spread": ("profile", ("exponential", "normal", "bimodal"), "a profile with peaks"),
     "tolerance": ("profile", ("exponential", "normal", "bimodal", "inverse"), "a profile"),
     "profile_rows": ("profile", ("exponential", "normal", "bimodal", "inverse"), "a profile"),
-}  # fmt: skip
+}

@@ -52,9 +52,7 @@ class BiLSTM(Frozen):
     train_vectors: bool = True
     """Whether word vectors are parameters; the paper keeps them as they are."""
 
-    def build(
-        self, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None = None
-    ) -> Encoder:
+    def build(self, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None = None) -> Encoder:
         """The encoder, initialised from torch's global generator and the vectors file.
 
         Args:
@@ -84,9 +82,7 @@ class _BiLSTM(Encoder):
         super().__init__()
         self.vectors = nn.Embedding(vocabulary, spec.vector_size, padding_idx=_PADDING)
         self.vectors.weight.requires_grad_(spec.train_vectors)
-        self.lstm = nn.LSTM(
-            spec.vector_size, spec.hidden, spec.layers, batch_first=True, bidirectional=True
-        )
+        self.lstm = nn.LSTM(spec.vector_size, spec.hidden, spec.layers, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(spec.dropout)
         self.word_dropout = spec.word_dropout
         self.embedding_dim = 8 * spec.hidden
@@ -101,17 +97,13 @@ class _BiLSTM(Encoder):
         lengths = _lengths(tokens)
         vectors = self.dropout(self._without_some_words(self.vectors(tokens)))
         # Packing refuses empty sentences: they lend their first padding and are zeroed below.
-        packed = pack_padded_sequence(
-            vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
+        packed = pack_padded_sequence(vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         outputs, _ = self.lstm(packed)
         dropped = outputs._replace(data=self.dropout(outputs.data))
         padded, _ = pad_packed_sequence(dropped, batch_first=True, padding_value=-torch.inf)
         return torch.where((lengths > 0)[:, None], padded.amax(dim=1), 0.0)
 
-    def _without_some_words(
-        self, vectors: Float[Tensor, "batch time dim"]
-    ) -> Float[Tensor, "batch time dim"]:
+    def _without_some_words(self, vectors: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         if not self.training or self.word_dropout == 0:
             return vectors
         kept = torch.rand(vectors.shape[:2], device=vectors.device) >= self.word_dropout

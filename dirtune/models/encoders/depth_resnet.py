@@ -5,7 +5,7 @@
     fusion          -> every scale, up-projected to half of the image, put together by a 5x5 convolution
     refinement      -> decoder and fusion side by side through two 5x5 convolutions: the embedding (dim, H/2, W/2)
 
-The prediction is one more 5x5 convolution, which is the regressor's predictor (`dirtune.models.map_regressor`). With
+The prediction is one more 5x5 convolution, which is the regressor's predictor (`dirtune.models.dense_regressor`). With
 ResNet-50 the embedding has 128 values for each pixel, with ResNet-18 80.
 
 Source: Hu et al., "Revisiting Single Image Depth Estimation: Toward Higher Resolution Maps with Accurate Object Boundaries",
@@ -71,14 +71,10 @@ class _DepthResNet(Encoder):
         super().__init__()
         self.reads = reads
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        self.scales = nn.ModuleList(
-            [network.layer1, network.layer2, network.layer3, network.layer4]
-        )
+        self.scales = nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
         channels = [coarsest // 8, coarsest // 4, coarsest // 2, coarsest]
         self.bridge = _convolution(coarsest, coarsest // 2, size=1)
-        self.decoder = nn.ModuleList(
-            [_UpProjection(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)]
-        )
+        self.decoder = nn.ModuleList([_UpProjection(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)])
         self.lifts = nn.ModuleList([_UpProjection(each, _FUSED) for each in channels])
         fused = _FUSED * len(channels)
         self.fusion = _convolution(fused, fused, size=5)
@@ -117,9 +113,7 @@ class _UpProjection(nn.Module):
             nn.Conv2d(made, made, 3, padding=1, bias=False),
             nn.BatchNorm2d(made),
         )
-        self.short = nn.Sequential(
-            nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made)
-        )
+        self.short = nn.Sequential(nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made))
 
     def forward(self, features: Tensor, size: Any) -> Tensor:
         enlarged = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)

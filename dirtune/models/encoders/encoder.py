@@ -30,9 +30,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-def only_input(
-    encoder: str, kind: Literal["image", "tokens", "vector"], inputs: dict[str, InputSpec]
-) -> str:
+def only_input(encoder: str, kind: Literal["image", "tokens", "vector"], inputs: dict[str, InputSpec]) -> str:
     """The name of the one input of that kind.
 
     Raises:
@@ -44,9 +42,7 @@ def only_input(
     return fitting[0]
 
 
-def misfit(
-    encoder: str, need: str, inputs: dict[str, InputSpec], known: Sequence[str] = ()
-) -> InputError:
+def misfit(encoder: str, need: str, inputs: dict[str, InputSpec], known: Sequence[str] = ()) -> InputError:
     """The error that says what the encoder needs and what the data set has."""
     got = {name: f"{spec.kind} {spec.shape}" for name, spec in inputs.items()}
     rule = f"encoder {encoder!r} needs {need}"

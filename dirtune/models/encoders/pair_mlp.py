@@ -48,9 +48,7 @@ class PairMLP(Frozen):
 
 
 class _PairMLP(Encoder):
-    def __init__(
-        self, size: int, shared: int | None, hidden: tuple[int, ...], dropout: float
-    ) -> None:
+    def __init__(self, size: int, shared: int | None, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         self.shared = nn.Identity() if shared is None else hidden_layers(size, (shared,), dropout)
         self.layers = hidden_layers(4 * (shared or size), hidden, dropout)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dirtune.results.arms import members_of_arms, searches_of_arms, trial_rows
-from dirtune.results.store import flattened, read_table
-from dirtune.results.studies import StudyInfo, open_study, read_provenance, read_study
+from dirtune.results.analysis.arms import members_of_arms, searches_of_arms, trial_rows
+from dirtune.results.records.store import flattened, read_table
+from dirtune.results.records.studies import StudyInfo, open_study, read_provenance, read_study
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
 SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
@@ -69,10 +69,7 @@ def content(root: str | Path, study: str) -> Content:
         for arm, rows in trials_of.items()
         for row in rows
     }
-    trials = [
-        {**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")}
-        for row in found.to_pylist()
-    ]
+    trials = [{**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")} for row in found.to_pylist()]
     order = {arm: position for position, arm in enumerate(members)}
     trials.sort(key=lambda row: (order.get(row["arm"], len(order)), row["seed"]))
     return Content(
@@ -91,9 +88,7 @@ def content(root: str | Path, study: str) -> Content:
     )
 
 
-def _summary(
-    info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, str]]:
+def _summary(info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     part = table.parts[0]
     planned = sum(plan.trials or len(plan.seeds) for plan in info.plans.values())
     states = Counter(row["status"] for row in trials)
@@ -114,9 +109,7 @@ def _failures(trials: Iterable[Mapping[str, Any]]) -> Listing:
         for row in trials
         if row["status"] == "failed"
     )
-    return Listing(
-        title="Failures", header=("arm", "seed", "trial", "epoch", "term", "error"), rows=rows
-    )
+    return Listing(title="Failures", header=("arm", "seed", "trial", "epoch", "term", "error"), rows=rows)
 
 
 def _holes(table: Comparison) -> Listing:
@@ -130,41 +123,26 @@ def _settings(info: StudyInfo) -> tuple[Listing, ...]:
     leaves = {arm: dict(_leaves(config)) for arm, config in info.configs.items()}
     first = next(iter(leaves.values()), {})
     shared = {
-        path: value
-        for path, value in first.items()
-        if all(of_arm.get(path) == value for of_arm in leaves.values())
+        path: value for path, value in first.items() if all(of_arm.get(path) == value for of_arm in leaves.values())
     }
-    own = (
-        (arm, path, value)
-        for arm, of_arm in leaves.items()
-        for path, value in of_arm.items()
-        if path not in shared
-    )
-    tuned = (
-        (arm, path, json.dumps(knob))
-        for arm, space in info.spaces.items()
-        for path, knob in space.items()
-    )
+    own = ((arm, path, value) for arm, of_arm in leaves.items() for path, value in of_arm.items() if path not in shared)
+    tuned = ((arm, path, json.dumps(knob)) for arm, space in info.spaces.items() for path, knob in space.items())
     return (
         Listing(title="Base: what all arms share", header=("setting", "value"), rows=tuple(shared.items())),
         Listing(title="Arms: what differs", header=("arm", "setting", "value"), rows=tuple(own)),
         Listing(title="Search space", header=("arm", "setting", "distribution"), rows=tuple(tuned)),
-    )  # fmt: skip
+    )
 
 
 def _provenance(recorded: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Listing:
-    origins = [
-        (f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]})))
-        for name in ORIGINS
-    ]
+    origins = [(f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]}))) for name in ORIGINS]
     rows = (*_leaves(recorded), *((name, values) for name, values in origins if values))
     return Listing(title="Provenance", header=("what", "value"), rows=rows)
 
 
 def _trials(trials: Iterable[Mapping[str, Any]]) -> Listing:
     rows = tuple(
-        (*_line(row, "arm", "seed", "trial_id", "status", "objective", "epochs_run"), _seconds(row))
-        for row in trials
+        (*_line(row, "arm", "seed", "trial_id", "status", "objective", "epochs_run"), _seconds(row)) for row in trials
     )
     header = ("arm", "seed", "trial", "status", "objective", "epochs", "seconds")
     return Listing(title="Trials", header=header, rows=rows)
@@ -193,9 +171,5 @@ def _text(value: object, *, nothing: str = "") -> str:
 def _swept(info: StudyInfo, table: Comparison) -> list[str]:
     searched = [path for space in info.spaces.values() for path in space]
     levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
-    compared = [
-        path
-        for path, value in levels
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]
     return list(dict.fromkeys([*searched, *compared]))

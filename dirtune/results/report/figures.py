@@ -1,6 +1,6 @@
 """The figures of a report as SVG elements that can stand together in one page.
 
-They are those of `dirtune.results.plots`. In one page identifiers must not clash, and whatever names a figure shows must
+They are those of `dirtune.results.figures`. In one page identifiers must not clash, and whatever names a figure shows must
 stay text; so each file is parsed, its identifiers get a prefix of its own, and it is written anew.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dirtune.results.plots import plot
+from dirtune.results.figures import plot
 
 FIGURES = {
     "regions": "Arms by shot region",
@@ -43,9 +43,7 @@ class Picture:
     problem: str = ""
 
 
-def pictures(
-    root: str | Path, study: str, settings: Sequence[str], *, is_search: bool
-) -> Iterator[Picture]:
+def pictures(root: str | Path, study: str, settings: Sequence[str], *, is_search: bool) -> Iterator[Picture]:
     """The figures of a study; what cannot be drawn is a picture with its problem.
 
     Args:

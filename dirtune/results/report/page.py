@@ -14,11 +14,11 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from dirtune.io.storage import Storage
 from dirtune.results.report.content import content
 from dirtune.results.report.figures import pictures
 from dirtune.results.tables.footer import footer
 from dirtune.results.tables.layout import grids_of
-from dirtune.storage import Storage
 
 
 def report(root: str | Path, study: str, *, output: Path | None = None) -> Path:
@@ -42,9 +42,7 @@ def page(root: str | Path, study: str) -> str:
     found = content(root, study)
     drawn = pictures(root, study, found.swept, is_search=found.is_search)
     script = _part("sorting.js")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_part("page.html")).render(
         content=found,
         grids=grids_of(found.table),

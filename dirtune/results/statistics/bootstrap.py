@@ -108,15 +108,10 @@ def stratified_interval(
     _check_resamples(resamples)
     random = np.random.default_rng(seed)
     found = np.array(
-        [
-            statistic([group[random.integers(len(group), size=len(group))] for group in groups])
-            for _ in range(resamples)
-        ]
+        [statistic([group[random.integers(len(group), size=len(group))] for group in groups]) for _ in range(resamples)]
     )
     low, high = quantiles(found, TAILS)
-    return Interval(
-        estimate=statistic(groups), low=float(low), high=float(high), kind="stratified percentile"
-    )
+    return Interval(estimate=statistic(groups), low=float(low), high=float(high), kind="stratified percentile")
 
 
 def quantiles(resampled: Array, levels: ArrayLike) -> Array:

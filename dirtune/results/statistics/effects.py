@@ -42,9 +42,7 @@ def hedges_gz(differences: Sequence[float]) -> float:
     return math.exp(logarithm) * cohens_dz(differences)
 
 
-def probability_of_improvement(
-    arm: ArrayLike, reference: ArrayLike, *, higher_is_better: bool = False
-) -> float:
+def probability_of_improvement(arm: ArrayLike, reference: ArrayLike, *, higher_is_better: bool = False) -> float:
     """Chance that a run of the arm beats a run of the reference: the share of all pairs, an equal pair counting half.
 
     Args:

@@ -33,9 +33,7 @@ class Step:
         return self.before ^ self.after
 
 
-def greedy_path(
-    losses: Mapping[State, Mapping[int, float]], start: State, end: State
-) -> tuple[Step, ...]:
+def greedy_path(losses: Mapping[State, Mapping[int, float]], start: State, end: State) -> tuple[Step, ...]:
     """At each step to the nearest arm on the way to the end, of several as near to the one with the smallest loss.
 
     Losses are compared by the mean of their differences, paired by seed, to the arm that the step leaves. An arm lies on
@@ -71,9 +69,7 @@ def greedy_path(
     return tuple(steps)
 
 
-def _gains(
-    losses: Mapping[State, Mapping[int, float]], here: State, end: State
-) -> dict[State, float]:
+def _gains(losses: Mapping[State, Mapping[int, float]], here: State, end: State) -> dict[State, float]:
     """What the loss changes by, for every arm on the way that has a seed in common with this one."""
     own = losses.get(here, {})
     on_the_way = (state for state in losses if state != here and state ^ here <= here ^ end)

@@ -197,9 +197,7 @@ def _differences(values: list[Array], metric: ErrorMetric) -> list[float]:
     return [float(ours - theirs) for ours, theirs in both]
 
 
-def _shared_draws(
-    values: Array, metric: ErrorMetric, resamples: int, random: np.random.Generator
-) -> Array:
+def _shared_draws(values: Array, metric: ErrorMetric, resamples: int, random: np.random.Generator) -> Array:
     """Resampled differences: seeds and samples drawn apart from each other."""
     seeds, _, samples = values.shape
     drawn = []
@@ -210,9 +208,7 @@ def _shared_draws(
     return np.concatenate(drawn)
 
 
-def _own_draws(
-    values: list[Array], metric: ErrorMetric, resamples: int, random: np.random.Generator
-) -> Array:
+def _own_draws(values: list[Array], metric: ErrorMetric, resamples: int, random: np.random.Generator) -> Array:
     """Resampled differences: seeds drawn first, then for every drawn one its samples."""
     chosen = random.integers(len(values), size=(resamples, len(values)))
     drawn = np.empty(chosen.shape)
@@ -231,9 +227,7 @@ def _own_draws(
 def _weights(random: np.random.Generator, size: int, n: int) -> Array:
     """How often each of `n` is drawn in `n` draws with replacement, over `n`; shape `(size, n)`."""
     drawn = random.integers(n, size=(size, n), dtype=np.int32)
-    rows = np.arange(0, size * n, n)[
-        :, None
-    ]  # one count of everything: half the time of a multinomial
+    rows = np.arange(0, size * n, n)[:, None]  # one count of everything: half the time of a multinomial
     weights: Array = np.bincount((drawn + rows).ravel(), minlength=size * n).reshape(size, n) / n
     return weights
 

@@ -55,9 +55,7 @@ def importance(
     from optuna.importance import get_param_importances
 
     with _quiet():
-        shares = get_param_importances(
-            _study(settings, losses, space), evaluator=_evaluator(method, len(losses))
-        )
+        shares = get_param_importances(_study(settings, losses, space), evaluator=_evaluator(method, len(losses)))
     return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -90,12 +88,8 @@ def _study(
     distributions = {path: _distribution(knob) for path, knob in space.items()}
     study = optuna.create_study(direction="minimize")
     for values, loss in zip(settings, losses, strict=True):
-        own = {
-            path: _as(distribution, values[path]) for path, distribution in distributions.items()
-        }
-        study.add_trial(
-            optuna.create_trial(params=own, distributions=distributions, value=float(loss))
-        )
+        own = {path: _as(distribution, values[path]) for path, distribution in distributions.items()}
+        study.add_trial(optuna.create_trial(params=own, distributions=distributions, value=float(loss)))
     return study
 
 

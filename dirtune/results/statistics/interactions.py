@@ -9,9 +9,7 @@ from dirtune.results.statistics.paired import PairedDifference, paired_differenc
 Values = Mapping[int, float]  # by seed
 
 
-def interaction(
-    *, both: Values, first: Values, second: Values, neither: Values
-) -> PairedDifference:
+def interaction(*, both: Values, first: Values, second: Values, neither: Values) -> PairedDifference:
     """The two-factor interaction `effect(A and B) - effect(A) - effect(B) = ab - a - b + 0`, seed by seed.
 
     The contrast of a 2 x 2 factorial design, not halved, in the metric's unit. It says how far B's effect with A is from

@@ -64,9 +64,7 @@ def equivalence_power(n: int, *, sd: float, margin: float, alpha: float = ALPHA)
     return float(np.maximum(2 * ndtr(room / sd) - 1, 0).mean())
 
 
-def seeds_to_detect(
-    *, sd: float, effect: float, alpha: float = ALPHA, power: float = POWER
-) -> int | None:
+def seeds_to_detect(*, sd: float, effect: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
     """The smallest number of seeds with which the paired t test sees a true difference with this power.
 
     Args and units as in `detection_power`.
@@ -81,9 +79,7 @@ def seeds_to_detect(
     )
 
 
-def seeds_to_equate(
-    *, sd: float, margin: float, alpha: float = ALPHA, power: float = POWER
-) -> int | None:
+def seeds_to_equate(*, sd: float, margin: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
     """The smallest number of seeds with which equal arms are shown to be equivalent with this power.
 
     Args and units as in `equivalence_power`; None as in `seeds_to_detect`.

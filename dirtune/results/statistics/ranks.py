@@ -32,12 +32,8 @@ class Ranking:
     blocks: int  # those in which every arm has a value
     left_out: int  # the other blocks
     critical_difference: float  # between two mean ranks
-    p_friedman: (
-        float  # of "all arms are alike"; NaN for fewer than two blocks or where all are tied
-    )
-    cliques: tuple[
-        tuple[str, ...], ...
-    ]  # the largest groups that are not told apart, of two arms or more
+    p_friedman: float  # of "all arms are alike"; NaN for fewer than two blocks or where all are tied
+    cliques: tuple[tuple[str, ...], ...]  # the largest groups that are not told apart, of two arms or more
 
 
 def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
@@ -51,7 +47,7 @@ def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
     """
     arms = list(losses)
     every = {block for own in losses.values() for block in own}
-    common = [b for b in every if all(not math.isnan(own.get(b, math.nan)) for own in losses.values())]  # fmt: skip
+    common = [b for b in every if all(not math.isnan(own.get(b, math.nan)) for own in losses.values())]
     if len(arms) < 2 or not common:
         raise ValueError(f"needs two arms and a block that all have, got {len(arms)} arms")
     ranks = _ranks(np.array([[losses[arm][block] for arm in arms] for block in common]))

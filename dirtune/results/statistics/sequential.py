@@ -90,9 +90,7 @@ def sequence(
     return Standing(decision="undecided", seeds=seen, needed=None)
 
 
-def _decision(
-    difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool
-) -> Decision:
+def _decision(difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool) -> Decision:
     if difference.p < level:
         return "helps" if (difference.mean > 0) == higher_is_better else "hurts"
     is_same = difference.sd == 0 and difference.mean == 0

@@ -72,9 +72,7 @@ def verdict(
     """
     margin = MARGIN_SHARE * abs(reference_mean) if margin is None else margin
     if margin < 0 or comparisons < 1:
-        raise ValueError(
-            f"`margin >= 0, comparisons >= 1` must hold, got {margin=}, {comparisons=}"
-        )
+        raise ValueError(f"`margin >= 0, comparisons >= 1` must hold, got {margin=}, {comparisons=}")
     p = equivalence(difference, margin=margin)
     p_equivalence = p if math.isnan(p) else min(1.0, p * comparisons)
     is_same = difference.n > 1 and difference.sd == 0 and difference.mean == 0

@@ -56,9 +56,7 @@ def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
     if math.isnan(found.low):
         return f"{found.mean:+.{decimals}f}"
     mark = "*" if cell.p_holm < SIGNIFICANT else ""
-    return (
-        f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
-    )
+    return f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
 
 
 def verdict_text(row: ArmRow | None, region: str) -> str:

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, get_args
 from dirtune.errors import Fault, InputError
 from dirtune.results import textgrid
 from dirtune.results.statistics.verdict import Decision
-from dirtune.results.tables import latex
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.findings import Check, Finding
 from dirtune.results.tables.flatcheck import check_csv, is_csv
 from dirtune.results.tables.layout import Grid, grids_of
-from dirtune.results.tables.rendering import REQUEST, markdown_rows, plain_rows
+from dirtune.results.tables.render import latex
+from dirtune.results.tables.render.formats import REQUEST, markdown_rows, plain_rows
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -65,9 +65,7 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
         return check_csv(root, text)
     request = written_request(text) or request
     if request is None:
-        rule = (
-            f"says not what it shows (a comment '{REQUEST} ...'): give the studies and the columns"
-        )
+        rule = f"says not what it shows (a comment '{REQUEST} ...'): give the studies and the columns"
         raise InputError(Fault(where="check", rule=rule))
     form = _form_of(text)
     known = [_known(grid, form) for grid in grids_of(compare(root, request))]
@@ -119,9 +117,7 @@ def _form_of(text: str) -> str:
 
 def _lines(text: str, form: str) -> list[Line]:
     """The lines that have more than one cell; rules between them have no letter and no digit."""
-    split = [
-        (number, _cells(line.strip(), form)) for number, line in enumerate(text.split("\n"), 1)
-    ]
+    split = [(number, _cells(line.strip(), form)) for number, line in enumerate(text.split("\n"), 1)]
     return [
         Line(number, cells)
         for number, cells in split

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.arms import arms_named
-from dirtune.results.schema import REGIONS
+from dirtune.results.analysis.arms import arms_named
+from dirtune.results.records.schema import REGIONS
 from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, published_rows
@@ -93,11 +93,19 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
         part
         for study in dict.fromkeys(request.studies)
         for part in arm_tables(
-            root, study, metrics=request.metrics, regions=request.regions, split=request.split,
-            selection=request.selection, reference=request.reference, margin=request.margin,
-            mix_data=request.mix_data, shots=request.shots, bin_width=request.bin_width,
+            root,
+            study,
+            metrics=request.metrics,
+            regions=request.regions,
+            split=request.split,
+            selection=request.selection,
+            reference=request.reference,
+            margin=request.margin,
+            mix_data=request.mix_data,
+            shots=request.shots,
+            bin_width=request.bin_width,
         )
-    ]  # fmt: skip
+    ]
     _check_arms(request, whole)
     _check_row_keys(request, whole)
     if not request.mix_data:
@@ -109,10 +117,16 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
 def of_one_study(table: ArmTable) -> Comparison:
     """A table of one study and metric as the smallest comparison there is."""
     request = TableRequest(
-        studies=(table.study,), metrics=(table.metric,), regions=table.regions, split=table.split,
-        selection=table.selection, reference=table.reference, margin=table.margin.text, shots=table.shots,
+        studies=(table.study,),
+        metrics=(table.metric,),
+        regions=table.regions,
+        split=table.split,
+        selection=table.selection,
+        reference=table.reference,
+        margin=table.margin.text,
+        shots=table.shots,
         bin_width=table.bin_width,
-    )  # fmt: skip
+    )
     return Comparison(request=request, parts=(table,))
 
 
@@ -174,6 +188,9 @@ def _published(request: TableRequest, parts: Sequence[ArmTable]) -> Iterator[Pub
     for part in parts:
         arms = [row.arm for row in part.rows]
         yield from published_rows(
-            arms, dataset=part.data, split_kind=request.published, metric=part.metric,
+            arms,
+            dataset=part.data,
+            split_kind=request.published,
+            metric=part.metric,
             names=request.published_as,
-        )  # fmt: skip
+        )

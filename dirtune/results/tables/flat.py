@@ -65,9 +65,7 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "margin_asked": lambda table, row, region: table.margin.text,
     "p_equivalence": lambda table, row, region: _of_verdict(row.cells[region], "p_equivalence"),
     "further_seeds": lambda table, row, region: _of_verdict(row.cells[region], "further_seeds"),
-    "configurations": lambda table, row, region: max(
-        [*row.tried.values(), row.searched], default=0
-    ),
+    "configurations": lambda table, row, region: max([*row.tried.values(), row.searched], default=0),
     "holes": lambda table, row, region: "; ".join(f"{h.seed}: {h.reason}" for h in row.holes),
     "shots": lambda table, row, region: table.shots,
     "bin_width": lambda table, row, region: table.bin_width,
@@ -78,9 +76,23 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
 def _plain_table(part: ArmTable) -> dict[str, Any]:
     plain = {
         name: getattr(part, name)
-        for name in ("study", "question", "metric", "unit", "split", "selection", "description", "objective",
-                     "reference", "seeds", "arms", "data", "fingerprints", "orphans")
-    }  # fmt: skip
+        for name in (
+            "study",
+            "question",
+            "metric",
+            "unit",
+            "split",
+            "selection",
+            "description",
+            "objective",
+            "reference",
+            "seeds",
+            "arms",
+            "data",
+            "fingerprints",
+            "orphans",
+        )
+    }
     if part.sequential is not None:
         plain["sequential"] = {"rule": part.sequential[0], "arms": dict(part.sequential[1])}
     return {**plain, "margin": asdict(part.margin), "rows": [_plain_row(row) for row in part.rows]}
@@ -88,11 +100,16 @@ def _plain_table(part: ArmTable) -> dict[str, Any]:
 
 def _plain_row(row: ArmRow) -> dict[str, Any]:
     return {
-        "arm": row.arm, "levels": dict(row.levels), "tried": dict(row.tried), "searched": row.searched, "planned": row.planned,
-        "unfinished": dict(row.unfinished), "holes": [asdict(hole) for hole in row.holes],
+        "arm": row.arm,
+        "levels": dict(row.levels),
+        "tried": dict(row.tried),
+        "searched": row.searched,
+        "planned": row.planned,
+        "unfinished": dict(row.unfinished),
+        "holes": [asdict(hole) for hole in row.holes],
         "halved": list(row.halved),
         "cells": {region: _plain_cell(row, cell) for region, cell in row.cells.items()},
-    }  # fmt: skip
+    }
 
 
 def _plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
@@ -107,9 +124,14 @@ def _plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
     difference = None if cell.difference is None else asdict(cell.difference)
     verdict = None if cell.verdict is None else asdict(cell.verdict)
     return {
-        "mean": cell.mean, "sd": cell.sd, "n": cell.n, "difference": difference, "p_holm": cell.p_holm,
-        "verdict": verdict, "seeds": by_seed,
-    }  # fmt: skip
+        "mean": cell.mean,
+        "sd": cell.sd,
+        "n": cell.n,
+        "difference": difference,
+        "p_holm": cell.p_holm,
+        "verdict": verdict,
+        "seeds": by_seed,
+    }
 
 
 def _of_difference(cell: Cell, name: str) -> object:

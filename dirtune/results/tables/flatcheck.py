@@ -17,9 +17,21 @@ from dirtune.results.tables.judging import DEFAULT_MARGIN
 _KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
 _ADDED = ("shots", "bin_width")  # keys that earlier files lack
 _NUMBERS = (
-    "mean", "sd", "n", "difference", "difference_sd", "low", "high", "pairs", "p", "p_holm", "margin", "p_equivalence",
-    "further_seeds", "configurations",
-)  # fmt: skip
+    "mean",
+    "sd",
+    "n",
+    "difference",
+    "difference_sd",
+    "low",
+    "high",
+    "pairs",
+    "p",
+    "p_holm",
+    "margin",
+    "p_equivalence",
+    "further_seeds",
+    "configurations",
+)
 _WORDS = ("verdict",)
 _TOLERANCE = 1e-9  # relative: another numpy may add up in another order
 
@@ -40,14 +52,17 @@ def check_csv(root: str | Path, text: str) -> Check:
     if not lines:
         raise InputError(Fault(where="check", rule="the CSV has no lines"))
     now: dict[tuple[str, ...], Mapping[str, str]] = {}
-    for study, split, selection, reference, margin, shots, width in dict.fromkeys(
-        map(_table_of, lines)
-    ):
+    for study, split, selection, reference, margin, shots, width in dict.fromkeys(map(_table_of, lines)):
         request = TableRequest(
-            studies=(study,), split=split, selection=selection, reference=reference or None, margin=margin,
+            studies=(study,),
+            split=split,
+            selection=selection,
+            reference=reference or None,
+            margin=margin,
             metrics=tuple(dict.fromkeys(line["metric"] for line in lines if line["study"] == study)),
-            shots=shots or None, bin_width=float(width) if width else None,
-        )  # fmt: skip
+            shots=shots or None,
+            bin_width=float(width) if width else None,
+        )
         made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
         now |= {_key(line): line for line in made}
     findings = [

@@ -24,10 +24,7 @@ def footer(table: Comparison) -> list[str]:
 
 def _of_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     first = parts[0]
-    yield (
-        f"Split: {first.split}. Selection {first.selection}: {first.description} "
-        f"(objective: {first.objective})."
-    )
+    yield (f"Split: {first.split}. Selection {first.selection}: {first.description} (objective: {first.objective}).")
     if first.regrouping:
         yield first.regrouping
     yield f"Seeds ({len(first.seeds)}): {_numbers(first.seeds) or 'none'}."
@@ -136,10 +133,7 @@ def _tried(row: ArmRow) -> str:
 
 def _holes(parts: Sequence[ArmTable]) -> Iterator[str]:
     holes = dict.fromkeys(
-        (row.arm, hole.reason, hole.seed)
-        for part in parts
-        for row in part.rows
-        for hole in row.holes
+        (row.arm, hole.reason, hole.seed) for part in parts for row in part.rows for hole in row.holes
     )
     seeds: dict[tuple[str, str], list[int]] = {}
     for arm, reason, seed in holes:

@@ -86,8 +86,12 @@ def judged(
         said = None
         if difference.n:
             said = verdict(
-                difference, reference_mean=level, p_holm=corrected[arm], comparisons=max(1, comparisons),
-                higher_is_better=metric in HIGHER_IS_BETTER, margin=margin.at(level),
-            )  # fmt: skip
+                difference,
+                reference_mean=level,
+                p_holm=corrected[arm],
+                comparisons=max(1, comparisons),
+                higher_is_better=metric in HIGHER_IS_BETTER,
+                margin=margin.at(level),
+            )
         found[arm] = Judged(difference=difference, p_holm=corrected[arm], verdict=said)
     return found

@@ -86,10 +86,7 @@ def _means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         f"{metric_label(metric, unit)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
         for metric, unit in dict.fromkeys((part.metric, part.unit) for part in parts)
     )
-    title = (
-        f"{studies}: {metrics}, {request.split} split, {request.selection}, "
-        f"mean ± {spread.label} over seeds"
-    )
+    title = f"{studies}: {metrics}, {request.split} split, {request.selection}, mean ± {spread.label} over seeds"
     alone = len({part.study for part in parts}) == 1
     counts = (Column("", "seeds"), Column("", "configs")) if alone else ()
     shown = [_mean_cells(table, part) for part in parts]
@@ -105,9 +102,11 @@ def _means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         rows.append(Row(keys, (*cells, *tail)))
         rows += _published_rows(table, parts, arms, len(tail))
     return Grid(
-        title=title, keys=_key_headings(table, parts), columns=(*_columns(parts), *counts),
+        title=title,
+        keys=_key_headings(table, parts),
+        columns=(*_columns(parts), *counts),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
 
 
 def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
@@ -133,30 +132,34 @@ def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
 def _verdicts(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
     parts = _compared(parts)
     rows = [
-        Row(keys, tuple(Shown(verdict_text(arm, region)) for part, arm in zip(parts, arms, strict=True) for region in part.regions))
+        Row(
+            keys,
+            tuple(
+                Shown(verdict_text(arm, region))
+                for part, arm in zip(parts, arms, strict=True)
+                for region in part.regions
+            ),
+        )
         for keys, arms in _others_by_key(table, parts).items()
-    ]  # fmt: skip
+    ]
     return Grid(
         title=f"verdict against {_references(parts)}, margin: {parts[0].margin}",
-        keys=_key_headings(table, parts), columns=tuple(_columns(parts)), rows=tuple(rows),
-    )  # fmt: skip
+        keys=_key_headings(table, parts),
+        columns=tuple(_columns(parts)),
+        rows=tuple(rows),
+    )
 
 
 def _references(parts: Sequence[ArmTable]) -> str:
     return ", ".join(dict.fromkeys(str(part.reference) for part in parts))
 
 
-def _others_by_key(
-    table: Comparison, parts: Sequence[ArmTable]
-) -> dict[tuple[str, ...], list[ArmRow | None]]:
+def _others_by_key(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str, ...], list[ArmRow | None]]:
     """The arms of every row, those rows left out that have nothing but the reference."""
     return {
         keys: arms
         for keys, arms in _rows_by_key(table, parts).items()
-        if any(
-            arm is not None and arm.arm != part.reference
-            for part, arm in zip(parts, arms, strict=True)
-        )
+        if any(arm is not None and arm.arm != part.reference for part, arm in zip(parts, arms, strict=True))
     }
 
 
@@ -182,9 +185,7 @@ def _columns(parts: Sequence[ArmTable]) -> list[Column]:
     return columns
 
 
-def _rows_by_key(
-    table: Comparison, parts: Sequence[ArmTable]
-) -> dict[tuple[str, ...], list[ArmRow | None]]:
+def _rows_by_key(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str, ...], list[ArmRow | None]]:
     """The arms of every row, one per part, in the order asked or of first appearance."""
     rows: dict[tuple[str, ...], list[ArmRow | None]] = {}
     for position, part in enumerate(parts):
@@ -203,9 +204,7 @@ def _mean_cells(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
         bold = BOLD[table.request.bold].choose(column, part.metric)
         for row in part.rows:
             usual = max(cell.n for cell in row.cells.values())
-            cells[row.arm].append(
-                Shown(mean_text(row.cells[region], spread, usual, decimals), row.arm in bold)
-            )
+            cells[row.arm].append(Shown(mean_text(row.cells[region], spread, usual, decimals), row.arm in bold))
     return cells
 
 

@@ -58,9 +58,7 @@ def better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     return frozenset(
         arm
         for arm, cell in cells.items()
-        if cell.difference is not None
-        and sign * cell.difference.mean < 0
-        and cell.p_holm < SIGNIFICANT
+        if cell.difference is not None and sign * cell.difference.mean < 0 and cell.p_holm < SIGNIFICANT
     )
 
 
@@ -71,15 +69,9 @@ def best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     if not means:
         return frozenset()
     top = min(means, key=lambda arm: means[arm])
-    tests = {
-        arm: paired_difference(cells[arm].values, cells[top].values).p
-        for arm in means
-        if arm != top
-    }
+    tests = {arm: paired_difference(cells[arm].values, cells[top].values).p for arm in means if arm != top}
     alike = {arm for arm, p in holm(tests).items() if p >= SIGNIFICANT}
-    ties = {
-        arm for arm, level in means.items() if level == means[top] and math.isnan(tests.get(arm, 1))
-    }
+    ties = {arm for arm, level in means.items() if level == means[top] and math.isnan(tests.get(arm, 1))}
     return frozenset({top} | alike | ties)
 
 
@@ -90,9 +82,7 @@ def nothing(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
 
 SPREADS = {
     "sd": Spread(label="sd", description="the standard deviation over seeds", of=deviation),
-    "se": Spread(
-        label="se", description="the standard error of the mean over seeds, sd / sqrt(n)", of=error
-    ),
+    "se": Spread(label="se", description="the standard error of the mean over seeds, sd / sqrt(n)", of=error),
     "ci95": Spread(
         label="95 % interval",
         description="half the width of the mean's 95 % Student t interval over seeds",

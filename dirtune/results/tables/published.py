@@ -130,9 +130,7 @@ def published_rows(
                 key = (arm, number.method, number.origin)
                 rows.setdefault(key, {})[number.region] = number.value
     return [
-        PublishedRow(
-            arm=arm, method=method, origin=origin, dataset=dataset, metric=metric, values=values
-        )
+        PublishedRow(arm=arm, method=method, origin=origin, dataset=dataset, metric=metric, values=values)
         for (arm, method, origin), values in rows.items()
     ]
 

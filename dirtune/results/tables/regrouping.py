@@ -13,10 +13,10 @@ from pathlib import Path
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest, ShotRule
-from dirtune.results.recompute import own_manifest, recompute
-from dirtune.results.schema import REGIONS
-from dirtune.results.selection import EPOCHS
-from dirtune.results.studies import open_study
+from dirtune.results.analysis.recompute import own_manifest, recompute
+from dirtune.results.analysis.selection import EPOCHS
+from dirtune.results.records.schema import REGIONS
+from dirtune.results.records.studies import open_study
 
 PREDICTED = EPOCHS[0]  # the only epoch whose predictions are stored
 _COUNTS = re.compile(r"(\d+)/(\d+)")
@@ -34,9 +34,7 @@ class Regrouping:
     description: str  # for a footer
 
     @classmethod
-    def of(
-        cls, root: str | Path, study: str, *, shots: str | None, bin_width: float | None
-    ) -> Regrouping:
+    def of(cls, root: str | Path, study: str, *, shots: str | None, bin_width: float | None) -> Regrouping:
         """As it was asked for.
 
         Args:
@@ -55,25 +53,35 @@ class Regrouping:
             rule, said = manifest.shot_rules[shots], f"the data set's rule {shots}"
         elif shots is not None:
             rule = _read(shots, known=tuple(manifest.shot_rules))
-            said = f"many has more than {rule.many_above} training samples in a label bin, few less than {rule.few_below}"
+            said = (
+                f"many has more than {rule.many_above} training samples in a label bin, few less than {rule.few_below}"
+            )
         width = f"{bin_width or manifest.label.bin_width:g} {manifest.label.unit}".strip()
         return cls(
-            root=root, study=study, manifest=manifest, rule=rule, bin_width=bin_width,
+            root=root,
+            study=study,
+            manifest=manifest,
+            rule=rule,
+            bin_width=bin_width,
             description=f"Regions formed anew from the stored predictions: {said}; bins of {width}.",
-        )  # fmt: skip
+        )
 
-    def values(
-        self, metric: str, split: str, trials: Collection[str]
-    ) -> Mapping[tuple[str, str], Mapping[str, float]]:
+    def values(self, metric: str, split: str, trials: Collection[str]) -> Mapping[tuple[str, str], Mapping[str, float]]:
         """By region and epoch the metric of every trial whose predictions are stored.
 
         Raises:
-            InputError: as `dirtune.results.recompute.recompute`.
+            InputError: as `dirtune.results.analysis.recompute.recompute`.
         """
         found = recompute(
-            self.root, self.study, metric=metric, split=split, rule=self.rule, bin_width=self.bin_width,
-            trials=trials, manifest=self.manifest,
-        )  # fmt: skip
+            self.root,
+            self.study,
+            metric=metric,
+            split=split,
+            rule=self.rule,
+            bin_width=self.bin_width,
+            trials=trials,
+            manifest=self.manifest,
+        )
         return {
             (region, PREDICTED): {trial: regions[region].value for trial, regions in found.items()}
             for region in REGIONS

@@ -1,7 +1,7 @@
 """The table of a study: arms by shot regions, mean and spread over seeds, paired differences to the reference arm.
 
 A table is data (`ArmTable`, of one study and one metric); `dirtune.results.tables.comparison` puts several together, and
-`dirtune.results.tables.rendering` shows them. Everything that a reader must know to believe a number is part of it: the split,
+`dirtune.results.tables.render.formats` shows them. Everything that a reader must know to believe a number is part of it: the split,
 the selection rule, the seeds, the trials behind every cell, how many configurations were tried, what is missing and
 why, and the fingerprint of the data.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.arms import (
+from dirtune.results.analysis.arms import (
     ArmRuns,
     Hole,
     StudyRuns,
@@ -27,12 +27,12 @@ from dirtune.results.arms import (
     study_runs,
     values_by_trial,
 )
-from dirtune.results.schema import REGIONS
-from dirtune.results.selection import EPOCHS, Candidate, selection_named
-from dirtune.results.sequential import Outcome, with_seeds_due
+from dirtune.results.analysis.selection import EPOCHS, Candidate, selection_named
+from dirtune.results.analysis.sequential import Outcome, with_seeds_due
+from dirtune.results.records.schema import REGIONS
+from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.statistics.paired import PairedDifference, mean, sd
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin, judged
 
 SPLITS = ("val", "test")
@@ -108,9 +108,15 @@ def arm_table(
     """Compare the arms of a study by one metric in all regions; the arguments and errors are those of `arm_tables`."""
     metrics = () if metric is None else (metric,)
     return arm_tables(
-        root, study, metrics=metrics, split=split, selection=selection, reference=reference,
-        margin=margin, mix_data=mix_data,
-    )[0]  # fmt: skip
+        root,
+        study,
+        metrics=metrics,
+        split=split,
+        selection=selection,
+        reference=reference,
+        margin=margin,
+        mix_data=mix_data,
+    )[0]
 
 
 def arm_tables(
@@ -135,7 +141,7 @@ def arm_tables(
         metrics: none: the metric of the study's objective.
         regions: the columns, in this order.
         split: test or val.
-        selection: a rule of `dirtune.results.selection.SELECTIONS`.
+        selection: a rule of `dirtune.results.analysis.selection.SELECTIONS`.
         reference: the arm that the others are compared with; none: the study's.
         margin: what counts as no difference: a share of the reference's mean (`2%`), or a number in the metric's unit.
         mix_data: allow trials that saw different data in one table.
@@ -221,16 +227,12 @@ def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
     return _with_rows(template, metric, runs, values)
 
 
-def _regrouped(
-    root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns
-) -> tuple[ArmTable, ...]:
+def _regrouped(root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns) -> tuple[ArmTable, ...]:
     """The tables with what the stored predictions of the chosen trials say in other regions."""
     # A table of recorded values starts without the parts of this one.
     from dirtune.results.tables.regrouping import PREDICTED, Regrouping
 
-    regrouping = Regrouping.of(
-        root, template.study, shots=template.shots, bin_width=template.bin_width
-    )
+    regrouping = Regrouping.of(root, template.study, shots=template.shots, bin_width=template.bin_width)
     chosen = [one for arm in runs.arms for one in arm.chosen.values()]
     if any(one.epoch != PREDICTED for one in chosen):
         rule = f"looks at another epoch than {PREDICTED}, the only one whose predictions are stored"
@@ -251,9 +253,7 @@ def _with_rows(
     return replace(template, metric=metric, rows=_compared(rows, metric, template))
 
 
-def _values(
-    metrics: pa.Table, metric: str, region: str, split: str, epoch: str
-) -> Mapping[str, float | None]:
+def _values(metrics: pa.Table, metric: str, region: str, split: str, epoch: str) -> Mapping[str, float | None]:
     return values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
 
 
@@ -273,9 +273,7 @@ def _row(
                 holes.append(Hole(arm=arm.arm, seed=seed, reason=f"{metric} undefined in {region}"))
             else:
                 found[seed] = value
-        cells[region] = Cell(
-            values=found, mean=mean(found.values()), sd=sd(found.values()), n=len(found)
-        )
+        cells[region] = Cell(values=found, mean=mean(found.values()), sd=sd(found.values()), n=len(found))
     return ArmRow(
         arm=arm.arm,
         levels=arm.levels,

@@ -35,7 +35,11 @@ def trace(table: Comparison) -> list[Traced]:
     """Every cell that has a number, in the order of the table."""
     return [
         Traced(
-            study=part.study, metric=part.metric, arm=row.arm, region=region, mean=cell.mean,
+            study=part.study,
+            metric=part.metric,
+            arm=row.arm,
+            region=region,
+            mean=cell.mean,
             verdict=None if cell.verdict is None else cell.verdict.decision,
             seeds=tuple(cell.values),
             trial_ids=tuple(row.chosen[seed].trial_id for seed in cell.values),
@@ -46,7 +50,7 @@ def trace(table: Comparison) -> list[Traced]:
         for row in part.rows
         for region, cell in row.cells.items()
         if cell.n
-    ]  # fmt: skip
+    ]
 
 
 def trace_text(table: Comparison, style: str = "markdown") -> str:
@@ -74,8 +78,6 @@ def trace_text(table: Comparison, style: str = "markdown") -> str:
 
 def _line(cell: Traced) -> list[str]:
     seeds = zip(cell.seeds, cell.trial_ids, cell.epochs, cell.values, strict=True)
-    trials = ", ".join(
-        f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds
-    )
+    trials = ", ".join(f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds)
     verdict = cell.verdict or ABSENT
     return [cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", verdict, trials]

@@ -27,13 +27,11 @@ REQUESTS = [
     Splitting(fraction=0.1),
     Splitting(fraction=0.1, stratified=False),
     Splitting(drop_leaks=True),
-]  # fmt: skip
+]
 
 
 def _turned(rows: Rows, order) -> Rows:
-    columns = {
-        name: getattr(rows, name)[order] for name in ("ids", "labels", "groups", "published")
-    }
+    columns = {name: getattr(rows, name)[order] for name in ("ids", "labels", "groups", "published")}
     return replace(rows, **columns)
 
 
@@ -42,24 +40,18 @@ def _contents(rows: Rows) -> list[str]:
     return [f"{text[-2:]} {age}" for text, age in zip(rows.ids, rows.labels, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True)
-)
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True))
 def test_every_row_has_one_name_whatever_the_order_of_the_rows(ages, request_):
     found = split_rows(ages, request_, RECIPE, contents=_contents(ages))
     assert set(found.splits.tolist()) <= {"train", "val", "test", "left_out"}
     assert sum(len(found.members(name)) for name in ("train", "val", "test", "left_out")) == 900
     turned = _turned(ages, np.random.default_rng(0).permutation(900))
     again = split_rows(turned, request_, RECIPE, contents=_contents(turned))
-    assert dict(zip(turned.ids, again.splits, strict=True)) == dict(
-        zip(ages.ids, found.splits, strict=True)
-    )
+    assert dict(zip(turned.ids, again.splits, strict=True)) == dict(zip(ages.ids, found.splits, strict=True))
     assert (again.notes, again.held_out) == (found.notes, found.held_out)
 
 
-@pytest.mark.parametrize(
-    "request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True)
-)
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True))
 def test_test_rows_are_those_of_the_first_step(ages, request_):
     base = Splitting(split=request_.split, balance=request_.balance, split_seed=request_.split_seed)
     first = split_rows(ages, base, RECIPE).splits
@@ -82,9 +74,7 @@ def test_smaller_fractions_are_part_of_larger_ones(ages):
 
 def test_the_control_has_as_many_rows_of_every_label(ages):
     request = Splitting(hold_out="interpolation", validation="seen", fraction=0.5)
-    real, control = (
-        split_rows(ages, request.model_copy(update={"control": each})) for each in (False, True)
-    )
+    real, control = (split_rows(ages, request.model_copy(update={"control": each})) for each in (False, True))
     assert Counter(real.splits.tolist()) == Counter(control.splits.tolist())
     assert (real.splits == "val").tolist() == (control.splits == "val").tolist()
     held = np.isin(ages.bins, real.held_out)
@@ -98,9 +88,7 @@ def test_notes_say_what_was_done_and_which_leaks_stand(ages):
     found = split_rows(ages, Splitting(hold_out="blind_spots", bands=((40.0, 42.0), (50.0, 51.0))))
     assert found.held_out == (40, 41, 50)
     held = np.isin(ages.bins, found.held_out)
-    train, test = (
-        np.count_nonzero(held & (ages.published == split)) for split in ("train", "test")
-    )
+    train, test = (np.count_nonzero(held & (ages.published == split)) for split in ("train", "test"))
     assert found.notes[:2] == (
         "split: as published",
         f"held out of training: age in [40, 42), [50, 51); {train} train and 0 val rows left out, "
@@ -108,9 +96,7 @@ def test_notes_say_what_was_done_and_which_leaks_stand(ages):
     )
     assert any("groups in both train and test" in note for note in found.notes)
     grouped = split_rows(ages, Splitting(split="grouped"), RECIPE)
-    assert grouped.notes[0].startswith(
-        "split: 60 groups, none in two splits, seed 0; total variation"
-    )
+    assert grouped.notes[0].startswith("split: 60 groups, none in two splits, seed 0; total variation")
     assert len(grouped.notes) == 1
 
 

@@ -46,9 +46,7 @@ def test_natural_splits_without_a_published_one_take_the_recipes_sizes(ages):
 
 def test_what_the_data_set_lacks_is_named(ages):
     bare = replace(ages, published=None, groups=None)
-    with pytest.raises(
-        InputError, match=r"raw files name no splits.*known: grouped, made, natural"
-    ):
+    with pytest.raises(InputError, match=r"raw files name no splits.*known: grouped, made, natural"):
         dealt(bare, Splitting(), RECIPE)
     with pytest.raises(InputError, match="raw files name no groups"):
         dealt(bare, Splitting(split="grouped"), RECIPE)
@@ -62,9 +60,11 @@ def test_what_the_data_set_lacks_is_named(ages):
 def test_cells_of_a_grid_are_drawn_from_as_they_are() -> None:
     axis = LabelSpec(name="angle", unit="degrees", low=0, high=4, bin_width=2, num_bins=2)
     rows = Rows(
-        name="gaze", label=LabelSpec.grid("gaze", "degrees", (axis, axis)),
-        ids=np.arange(40).astype(str), labels=np.random.default_rng(0).uniform(0, 4, (40, 2)),
-    )  # fmt: skip
+        name="gaze",
+        label=LabelSpec.grid("gaze", "degrees", (axis, axis)),
+        ids=np.arange(40).astype(str),
+        labels=np.random.default_rng(0).uniform(0, 4, (40, 2)),
+    )
     _, note = dealt(rows, Splitting(split="made"), Recipe(per_bin=2, one_in=2))
     assert note == "split: made, min(n // 2, 2) rows for val and for test per label bin, seed 0"
     with pytest.raises(InputError, match="bin_width: the cells of a label of several dimensions"):

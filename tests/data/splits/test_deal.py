@@ -20,9 +20,7 @@ def _made_by_loops(bins, recipe: Recipe, seed: int) -> list[str]:
     ranks = seeded_ranks(IDS, seed, "made")
     splits = ["train"] * len(IDS)
     for each in set(bins.tolist()):
-        members = sorted(
-            (row for row in range(len(IDS)) if bins[row] == each), key=ranks.__getitem__
-        )
+        members = sorted((row for row in range(len(IDS)) if bins[row] == each), key=ranks.__getitem__)
         size = min(len(members) // recipe.one_in, recipe.per_bin)
         for place, row in enumerate(members[: 2 * size]):
             splits[row] = "val" if place < size else "test"

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dirtune.data.census import hash_of, read_back
 from dirtune.data.splits import fingerprint_of, identify, identify_list
 from dirtune.data.splits.known import KNOWN_SPLITS
-from dirtune.storage import Storage
+from dirtune.data.verify import hash_of, read_back
+from dirtune.io.storage import Storage
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 SIZES = {"train": 12208, "val": 2140, "test": 2140}
@@ -42,9 +42,7 @@ def test_the_published_agedb_list_is_recognised_and_a_changed_one_is_not(agedb):
     splits[[train, test]] = splits[[test, train]]
     other = identify("agedb", fingerprint_of(splits, agedb.ids, agedb.labels), SIZES)
     assert other is not None
-    assert other.startswith(
-        "the splits have the sizes of the list of YyzHarry/imbalanced-regression"
-    )
+    assert other.startswith("the splits have the sizes of the list of YyzHarry/imbalanced-regression")
     assert "not comparable" in other
 
 
@@ -57,16 +55,12 @@ def test_raw_lists_are_recognised_by_their_hash():
     ranksim = "cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1"
     found = identify_list("sts_b", ranksim)
     assert found is not None
-    assert found.startswith(
-        "the list of BorealisAI/ranksim-imbalanced-regression, another random split"
-    )
+    assert found.startswith("the list of BorealisAI/ranksim-imbalanced-regression, another random split")
     assert identify_list("agedb", ranksim) is None
     assert identify_list("sts_b", "0" * 64) is None
 
 
-@pytest.mark.parametrize(
-    ("data", "file"), [("agedb", "agedb/agedb.csv"), ("sts_b", "sts_b/train_new.tsv")]
-)
+@pytest.mark.parametrize(("data", "file"), [("agedb", "agedb/agedb.csv"), ("sts_b", "sts_b/train_new.tsv")])
 def test_the_files_beside_the_repository_are_the_lists_of_yang_et_al(data, file):
     if not (SHARED / file).is_file():
         pytest.skip(f"{file} is not beside the repository")
@@ -74,9 +68,7 @@ def test_the_files_beside_the_repository_are_the_lists_of_yang_et_al(data, file)
     assert identify_list(data, sha256) == "the list of YyzHarry/imbalanced-regression"
 
 
-@pytest.mark.skipif(
-    not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not beside the repository"
-)
+@pytest.mark.skipif(not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not beside the repository")
 def test_the_published_sts_b_split_is_recognised_by_line_numbers_and_scores():
     splits, ids, labels = [], [], []
     for split, name in (("train", "train_new"), ("val", "dev_new"), ("test", "test_new")):
@@ -87,9 +79,7 @@ def test_the_published_sts_b_split_is_recognised_by_line_numbers_and_scores():
             labels.append(float(line.split("\t")[-1]))
     found = fingerprint_of(np.array(splits), np.array(ids, dtype=object), np.array(labels))
     sizes = {"train": 5249, "val": 1000, "test": 1000}
-    assert (
-        identify("sts_b", found, sizes) == "the split is the list of YyzHarry/imbalanced-regression"
-    )
+    assert identify("sts_b", found, sizes) == "the split is the list of YyzHarry/imbalanced-regression"
 
 
 def test_no_hash_stands_for_two_splits():

@@ -24,7 +24,7 @@ def test_contents_are_found_between_and_inside_splits():
         (("train", "test"), 2, [0, 1, 2], [6, 7]),
         (("val", "test"), 1, [4], [7]),
         (("train", "train"), 1, [0], [1]),  # "c" comes before "d", wherever the rows stand
-    ]  # fmt: skip
+    ]
     assert [each.sentence for each in found] == [
         "1 content in both train and val: 1 of 2 val rows, 1 train rows",
         "2 contents in both train and test: 2 of 2 test rows, 3 train rows",
@@ -38,14 +38,12 @@ def test_groups_may_repeat_inside_a_split_but_not_cross():
     assert [(each.kind, each.splits, each.earlier.tolist(), each.later.tolist()) for each in found] == [
         ("group", ("train", "val"), [2, 3], [4]),
         ("group", ("train", "test"), [1], [7]),
-    ]  # fmt: skip
+    ]
 
 
 def test_equal_ids_are_found_too():
     found = leaks(np.array(["train", "test"]), ids=np.array(["a", "a"], dtype=object))
-    assert [each.sentence for each in found] == [
-        "1 id in both train and test: 1 of 1 test rows, 1 train rows"
-    ]
+    assert [each.sentence for each in found] == ["1 id in both train and test: 1 of 1 test rows, 1 train rows"]
 
 
 def test_splits_without_leaks_are_silent():
@@ -58,8 +56,16 @@ def test_splits_without_leaks_are_silent():
 def test_the_earlier_copies_go_and_test_stays_whole():
     cleaned = without_leaks(SPLITS, leaks(SPLITS, ids=IDS, contents=CONTENTS, groups=GROUPS))
     assert cleaned.tolist() == [
-        "left_out", "left_out", "left_out", "train", "left_out", "val", "test", "test", "left_out",
-    ]  # fmt: skip
+        "left_out",
+        "left_out",
+        "left_out",
+        "train",
+        "left_out",
+        "val",
+        "test",
+        "test",
+        "left_out",
+    ]
     assert leaks(cleaned, ids=IDS, contents=CONTENTS) == []
     assert SPLITS[0] == "train"
 
@@ -84,9 +90,7 @@ def test_every_agedb_test_image_shows_a_person_of_training(agedb):
 def test_the_known_duplicates_of_sts_b_are_found_and_can_be_dropped():
     splits, contents = [], []
     for split, name in (("train", "train_new"), ("val", "dev_new"), ("test", "test_new")):
-        for line in (
-            (STS_B / f"{name}.tsv").read_bytes().decode().removesuffix("\n").split("\n")[1:]
-        ):
+        for line in (STS_B / f"{name}.tsv").read_bytes().decode().removesuffix("\n").split("\n")[1:]:
             *_, first, second, score = line.split("\t")
             splits.append(split)
             contents.append((first, second, float(score)))
@@ -94,8 +98,10 @@ def test_the_known_duplicates_of_sts_b_are_found_and_can_be_dropped():
     names = np.array(splits)
     found = leaks(names, ids=ids, contents=contents)
     assert {each.splits: each.values for each in found if each.splits[0] != each.splits[1]} == {
-        ("train", "val"): 7, ("train", "test"): 15, ("val", "test"): 2,
-    }  # fmt: skip
+        ("train", "val"): 7,
+        ("train", "test"): 15,
+        ("val", "test"): 2,
+    }
     assert [len(each.earlier) for each in found if each.splits == ("train", "train")] == [21]
     cleaned = without_leaks(names, found)
     assert np.count_nonzero(cleaned == "test") == 1000

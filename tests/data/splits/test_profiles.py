@@ -114,8 +114,6 @@ def test_stratified_subsets_are_nested_and_give_every_bin_its_share():
 def test_subsets_belong_to_the_ids_and_the_seed():
     turned = np.random.default_rng(0).permutation(len(IDS))
     kept = stratified_subset(IDS, BINS, 100, seed=0)
-    assert (
-        stratified_subset(IDS[turned], BINS[turned], 100, seed=0).tolist() == kept[turned].tolist()
-    )
+    assert stratified_subset(IDS[turned], BINS[turned], 100, seed=0).tolist() == kept[turned].tolist()
     assert (stratified_subset(IDS, BINS, 100, seed=1) != kept).any()
     assert (random_subset(IDS, 100, seed=1) != random_subset(IDS, 100, seed=0)).any()

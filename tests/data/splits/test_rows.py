@@ -34,9 +34,7 @@ def test_ranks_depend_on_seed_and_purpose():
 def test_places_count_the_rows_of_a_bin_with_smaller_ranks():
     drawn = np.random.default_rng(1)
     bins, ranks = drawn.integers(4, size=40), drawn.permutation(40)
-    expected = [
-        sum(bins[j] == bins[i] and ranks[j] < ranks[i] for j in range(40)) for i in range(40)
-    ]
+    expected = [sum(bins[j] == bins[i] and ranks[j] < ranks[i] for j in range(40)) for i in range(40)]
     assert places_in_bins(bins, ranks).tolist() == expected
 
 

@@ -60,9 +60,7 @@ def test_a_sentence_without_tokens_is_a_vector_of_zeros():
     torch.testing.assert_close(embeddings[1, 12:18], embeddings[1, 6:12].abs())
     embeddings.sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
-    assert torch.equal(
-        encoder({name: 0 * tokens for name, tokens in inputs.items()}), torch.zeros(2, 24)
-    )
+    assert torch.equal(encoder({name: 0 * tokens for name, tokens in inputs.items()}), torch.zeros(2, 24))
 
 
 def test_word_dropout_removes_whole_words_in_training_only():

@@ -32,10 +32,7 @@ def test_training_on_halves_of_a_batch_sums_to_training_on_the_whole():
     images = torch.rand(6, 1, 16, 16, dtype=torch.float64)
     parameters = list(encoder.parameters())
     whole = torch.autograd.grad(encoder({"image": images}).square().sum(), parameters)
-    halves = [
-        torch.autograd.grad(encoder({"image": half}).square().sum(), parameters)
-        for half in images.split(3)
-    ]
+    halves = [torch.autograd.grad(encoder({"image": half}).square().sum(), parameters) for half in images.split(3)]
     for total, first, second in zip(whole, *halves, strict=True):
         torch.testing.assert_close(first + second, total)
 

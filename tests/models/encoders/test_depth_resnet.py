@@ -18,10 +18,7 @@ def _image(channels: int = 3, height: int = 64, width: int = 64) -> dict[str, In
 def test_with_resnet50_it_is_the_published_network():
     encoder = DepthResNet().build(_image())
     assert encoder.embedding_dim == 128
-    parts = {
-        name: sum(parameter.numel() for parameter in part.parameters())
-        for name, part in encoder.named_children()
-    }
+    parts = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in encoder.named_children()}
     # From the published sizes: 2048 -> 1024 by a 1x1 convolution; halved four times; 16 values of each scale.
     steps = [(1024, 512), (512, 256), (256, 128), (128, 64)]
     scales = [(256, 16), (512, 16), (1024, 16), (2048, 16)]
@@ -31,9 +28,7 @@ def test_with_resnet50_it_is_the_published_network():
     assert parts["fusion"] == 25 * 64 * 64 + 2 * 64
     assert parts["refinement"] == 2 * (25 * 128 * 128 + 2 * 128)
     network = get_model("resnet50")
-    kept = (
-        sum(each.numel() for each in network.parameters()) - 2049 * 1000
-    )  # without its last layer
+    kept = sum(each.numel() for each in network.parameters()) - 2049 * 1000  # without its last layer
     assert parts["stem"] + parts["scales"] == kept
 
 
@@ -54,16 +49,14 @@ def test_images_are_normalised_as_imagenet_is():
     seen = []
     encoder.stem.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     encoder({"image": torch.full((2, 3, 64, 64), 0.5)})
-    expected = [(0.5 - mean) / dev for mean, dev in [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]]  # fmt: skip
+    expected = [(0.5 - mean) / dev for mean, dev in [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]]
     torch.testing.assert_close(seen[0][1, :, 3, 4], torch.tensor(expected))
 
 
 def test_it_starts_from_the_weights_of_a_file(tmp_path):
     network = get_model("resnet18")
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    encoder = DepthResNet(base="resnet18", weights_file=str(tmp_path / "weights.pth")).build(
-        _image()
-    )
+    encoder = DepthResNet(base="resnet18", weights_file=str(tmp_path / "weights.pth")).build(_image())
     assert torch.equal(encoder.stem[0].weight, network.conv1.weight)
     assert torch.equal(encoder.scales[3][1].conv2.weight, network.layer4[1].conv2.weight)
     with pytest.raises(InputError, match="not the weights of this encoder"):

@@ -16,12 +16,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from dirtune.results.report.page import report
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="there is no Chromium with its driver on this machine"
-)  # fmt: skip
+)
 
 EVIL = "<img src='https://example.invalid/x' onerror=\"document.title='owned'\"> <b>bold</b>"
 ERRORS = {"vanilla": 9.5, EVIL: 10.2, "conr": 100.4, "accon": 8.25}  # as texts in another order
@@ -33,14 +33,20 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     records = [
         record(arm, seed, error + seed / 10, trial_id=f"{position}-{seed}")
-        for position, (arm, error) in enumerate(ERRORS.items()) for seed in range(3)
-    ]  # fmt: skip
+        for position, (arm, error) in enumerate(ERRORS.items())
+        for seed in range(3)
+    ]
     records += [record("broken", 0, status="failed", error=EVIL)]
     write_study(
-        root, records, question=EVIL, reference="vanilla", seeds=[0, 1, 2], arms=[*ERRORS, "broken"],
+        root,
+        records,
+        question=EVIL,
+        reference="vanilla",
+        seeds=[0, 1, 2],
+        arms=[*ERRORS, "broken"],
         data={"name": "digits", "unit": "degrees"},
         configs={arm: {"x": position} for position, arm in enumerate(ERRORS)},
-    )  # fmt: skip
+    )
     return report(root, "study", output=root / "report.html")
 
 
@@ -58,16 +64,10 @@ def browser(file: Path) -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-def test_the_console_is_silent_and_nothing_but_the_file_is_asked_for(
-    browser: webdriver.Chrome, file: Path
-) -> None:
+def test_the_console_is_silent_and_nothing_but_the_file_is_asked_for(browser: webdriver.Chrome, file: Path) -> None:
     said = browser.get_log("browser")
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    }
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
 
     assert said == []
     assert asked == {file.as_uri()}

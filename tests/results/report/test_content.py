@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
+from dirtune.results.records.schema import TrialRecord
 from dirtune.results.report.content import Content, content
-from dirtune.results.schema import TrialRecord
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 TIMES = {"seconds_train": 8.0, "seconds_eval": 1.0, "seconds_data": 0.5, "seconds_overhead": None}
 
@@ -19,10 +19,8 @@ def with_times(one: TrialRecord) -> TrialRecord:
     ended = datetime(2026, 5, 4, 3, 2, tzinfo=UTC)
     return replace(
         one,
-        trial={
-            **one.trial, **TIMES, "finished_at": ended, "code_version": "0.1.0+abc", "epochs_run": 6
-        },
-    )  # fmt: skip
+        trial={**one.trial, **TIMES, "finished_at": ended, "code_version": "0.1.0+abc", "epochs_run": 6},
+    )
 
 
 @pytest.fixture
@@ -33,30 +31,42 @@ def found(tmp_path: Path) -> Content:
     records += [record("conr omega=2", 1, status="failed", error="line one\nline two")]
     records += [record("gone", 0)]
     storage = write_study(
-        tmp_path, records, question="Does it help?", reference="vanilla", seeds=[0, 1],
-        arms=["vanilla", "conr omega=2", "open"], description="In small print.",
+        tmp_path,
+        records,
+        question="Does it help?",
+        reference="vanilla",
+        seeds=[0, 1],
+        arms=["vanilla", "conr omega=2", "open"],
+        description="In small print.",
         trials={"vanilla": 2, "conr omega=2": 2, "open": 2},
-        objective={"metric": "mae", "region": "few"}, data={"name": "digits", "unit": "degrees"},
+        objective={"metric": "mae", "region": "few"},
+        data={"name": "digits", "unit": "degrees"},
         configs={
             "vanilla": {"recipe": {"epochs": 6, "rate": 0.002}, "terms": {}, "heads": [1, 2]},
-            "conr omega=2": {"recipe": {"epochs": 6, "rate": 0.002}, "heads": [1, 2], "terms": {"conr": {"omega": 2.0}}},
+            "conr omega=2": {
+                "recipe": {"epochs": 6, "rate": 0.002},
+                "heads": [1, 2],
+                "terms": {"conr": {"omega": 2.0}},
+            },
             "open": {"recipe": {"epochs": 9, "rate": 0.002}, "heads": [1, 2], "clip": None},
         },
         spaces={"open": {"terms.conr.beta": {"distribution": "uniform", "low": 0}}},
-    )  # fmt: skip
-    storage.write(
-        "provenance.json", json.dumps({"cpus": 2, "libraries": {"torch": "2.15"}}).encode()
     )
+    storage.write("provenance.json", json.dumps({"cpus": 2, "libraries": {"torch": "2.15"}}).encode())
     return content(tmp_path, "study")
 
 
 def test_the_head_says_what_was_asked_and_how_far_it_is(found: Content) -> None:
     assert (found.question, found.description) == ("Does it help?", "In small print.")
     assert dict(found.summary) == {
-        "trials": "4 complete, 1 failed; 6 planned", "arms": "3", "seeds": "0, 1",
-        "reference": "vanilla", "objective": "mae in region few, on validation data",
-        "data": "digits data-a", "last trial ended": "2026-05-04 03:02 UTC",
-    }  # fmt: skip
+        "trials": "4 complete, 1 failed; 6 planned",
+        "arms": "3",
+        "seeds": "0, 1",
+        "reference": "vanilla",
+        "objective": "mae in region few, on validation data",
+        "data": "digits data-a",
+        "last trial ended": "2026-05-04 03:02 UTC",
+    }
 
 
 def test_every_trial_has_a_line_in_the_order_of_the_study(found: Content) -> None:
@@ -98,9 +108,11 @@ def test_settings_are_told_apart_into_those_of_all_and_those_of_one(found: Conte
 
 def test_provenance_is_what_the_sweep_and_its_trials_say(found: Content) -> None:
     assert found.provenance.rows == (
-        ("cpus", "2"), ("libraries.torch", "2.15"), ("trials: code_version", "0.1.0+abc"),
+        ("cpus", "2"),
+        ("libraries.torch", "2.15"),
+        ("trials: code_version", "0.1.0+abc"),
         ("trials: data_fingerprint", "data-a"),
-    )  # fmt: skip
+    )
 
 
 def test_an_empty_study_is_all_holes(tmp_path: Path) -> None:

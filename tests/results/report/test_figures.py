@@ -4,8 +4,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dirtune.results.report.figures import FIGURES, OF_SEARCH, SVG, inline, pictures
-from tests.results.plots.stores import compared, represented, searched
-from tests.results.records import record, write_study
+from tests.results.figures.stores import compared, represented, searched
+from tests.results.record_factory import record, write_study
 
 SMALL = (
     '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
@@ -32,17 +32,11 @@ def test_text_stays_the_text_that_it_is() -> None:
 
 def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) -> None:
     records = [
-        record(f"conr {omega}", seed, omega + seed, config={"omega": omega})
-        for omega in (1.0, 2.0)
-        for seed in (0, 1)
+        record(f"conr {omega}", seed, omega + seed, config={"omega": omega}) for omega in (1.0, 2.0) for seed in (0, 1)
     ]
     write_study(tmp_path, records, reference="conr 1.0")
 
-    drawn = [
-        picture
-        for picture in pictures(tmp_path, "study", ["omega"], is_search=False)
-        if picture.svg
-    ]
+    drawn = [picture for picture in pictures(tmp_path, "study", ["omega"], is_search=False) if picture.svg]
 
     regions, forest, curve = drawn
     assert regions.title == "Arms by shot region"

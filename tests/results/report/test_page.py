@@ -14,7 +14,7 @@ from dirtune.results.report.page import page, report
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.footer import footer
 from dirtune.results.tables.layout import grids_of
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 EVIL = "<script>alert('x')</script> & \"<b>\" '"
 VOID = {"meta", "link", "br", "img"}
@@ -56,16 +56,18 @@ class Page(HTMLParser):
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     records = [record("vanilla", seed, 5.0 + 0.2 * seed) for seed in range(3)]
-    records += [
-        record(EVIL, seed, 4.0 + 0.22 * seed, trial_id=f"evil-{seed}", config={"x": EVIL})
-        for seed in range(3)
-    ]
+    records += [record(EVIL, seed, 4.0 + 0.22 * seed, trial_id=f"evil-{seed}", config={"x": EVIL}) for seed in range(3)]
     records += [record("broken", 0, status="failed", error=f"{EVIL}\nTraceback")]
     write_study(
-        tmp_path, records, question=f"Why {EVIL}?", reference="vanilla", seeds=[0, 1, 2],
-        arms=["vanilla", EVIL, "broken"], data={"name": EVIL, "unit": EVIL},
+        tmp_path,
+        records,
+        question=f"Why {EVIL}?",
+        reference="vanilla",
+        seeds=[0, 1, 2],
+        arms=["vanilla", EVIL, "broken"],
+        data={"name": EVIL, "unit": EVIL},
         configs={"vanilla": {"x": 1}, EVIL: {"x": EVIL}, "broken": {"x": 1}},
-    )  # fmt: skip
+    )
     return tmp_path
 
 
@@ -94,13 +96,7 @@ def test_the_page_has_the_table_of_the_command_line_and_its_footer(root: Path) -
         for row in grid.rows:
             assert {*row.keys, *(cell.text for cell in row.cells)} <= said
     assert set(footer(table)) <= set(found.of("li"))
-    bold = [
-        cell.text
-        for grid in grids_of(table)
-        for row in grid.rows
-        for cell in row.cells
-        if cell.bold
-    ]
+    bold = [cell.text for grid in grids_of(table) for row in grid.rows for cell in row.cells if cell.bold]
     assert found.of("strong") == bold
     assert len(bold) == 4
 
@@ -129,9 +125,7 @@ def test_nothing_is_loaded_and_only_the_own_script_may_run(root: Path) -> None:
     ]
     (script,) = found.of("script")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
-    )
+    assert policy == (f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'")
     assert not [tag for tag, _ in found.elements if tag in {"link", "img", "iframe", "base"}]
     for tag, attributes in found.elements:
         for name in ("src", "href", "xlink:href"):
@@ -142,9 +136,7 @@ def test_nothing_is_loaded_and_only_the_own_script_may_run(root: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [{}, {"arms": ["a", "b"], "reference": "a", "seeds": [0, 1]}])
-def test_a_study_without_results_gives_a_report_of_holes(
-    tmp_path: Path, keys: dict[str, object]
-) -> None:
+def test_a_study_without_results_gives_a_report_of_holes(tmp_path: Path, keys: dict[str, object]) -> None:
     write_study(tmp_path, [], question="?", **keys)
 
     found = Page(page(tmp_path, "study"))
@@ -163,9 +155,7 @@ def test_a_half_done_study_gives_a_report(tmp_path: Path) -> None:
     assert {"pruned", "not recorded"} <= set(found.of("td"))
 
 
-def test_the_file_is_written_where_it_is_asked_for(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_is_written_where_it_is_asked_for(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tmp_path / "deeper" / "out.html"
     monkeypatch.chdir(tmp_path)
 

@@ -51,12 +51,10 @@ console.log(JSON.stringify(states));
 def clicked(header: list[str], rows: list[list[str]], clicks: list[int]) -> list[dict[str, Any]]:
     """The table after each click on a heading."""
     given = json.dumps({"header": header, "rows": rows, "clicks": clicks})
-    source = "\n".join(
-        [f"const INPUT = {given};", DOCUMENT, SCRIPT.replace('"use strict";', ""), SHOW]
-    )
+    source = "\n".join([f"const INPUT = {given};", DOCUMENT, SCRIPT.replace('"use strict";', ""), SHOW])
     done = subprocess.run(
         [str(NODE), "--input-type=module", "-"], input=source, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     states: list[dict[str, Any]] = json.loads(done.stdout)
     return states

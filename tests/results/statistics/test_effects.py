@@ -45,9 +45,7 @@ def test_probability_of_improvement_is_mann_whitneys_u_over_all_pairs() -> None:
 
     judge = stats.mannwhitneyu(reference, arm).statistic / 12
     assert probability_of_improvement(arm, reference) == pytest.approx(judge)
-    assert probability_of_improvement(arm, reference, higher_is_better=True) == pytest.approx(
-        1 - judge
-    )
+    assert probability_of_improvement(arm, reference, higher_is_better=True) == pytest.approx(1 - judge)
 
 
 def test_probability_of_improvement_of_equal_runs_is_one_half() -> None:

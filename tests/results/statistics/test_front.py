@@ -12,7 +12,7 @@ def test_the_front_is_that_of_a_double_loop() -> None:
         expected = [
             not any(x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(12))
             for i in range(12)
-        ]  # fmt: skip
+        ]
         assert pareto_front(x, y) == expected
 
 

@@ -11,10 +11,7 @@ LEVELS = {"": 9.0, "a": 8.0, "b": 7.5, "c": 9.5, "ab": 7.0, "ac": 6.0, "bc": 7.2
 
 
 def losses(levels: dict[str, float], seeds: int = 3) -> dict[State, dict[int, float]]:
-    return {
-        frozenset(name): {seed: level + seed / 10 for seed in range(seeds)}
-        for name, level in levels.items()
-    }
+    return {frozenset(name): {seed: level + seed / 10 for seed in range(seeds)} for name, level in levels.items()}
 
 
 def visited(levels: dict[str, float], start: str, end: str) -> list[str]:
@@ -71,4 +68,4 @@ def test_what_lies_off_the_way_is_not_visited_and_a_dead_end_stops() -> None:
     assert visited({**LEVELS, "x": 0.0}, "", "ab") == ["b", "ab"]
     apart = losses({"": 9.0, "a": 8.0}) | {frozenset("ab"): {7: 1.0}}
     assert [step.after for step in greedy_path(apart, State(), frozenset("ab"))] == [frozenset("a")]
-    assert greedy_path({State(): {0: math.nan}, frozenset("a"): {0: 1.0}}, State(), frozenset("a")) == ()  # fmt: skip
+    assert greedy_path({State(): {0: math.nan}, frozenset("a"): {0: 1.0}}, State(), frozenset("a")) == ()

@@ -29,8 +29,7 @@ def metric_by_definition(errors: list[float], metric: str) -> float:
 def difference_by_definition(arm, reference, metric: str) -> float:
     seeds = sorted(set(arm) & set(reference))
     return sum(
-        metric_by_definition(arm[seed], metric) - metric_by_definition(reference[seed], metric)
-        for seed in seeds
+        metric_by_definition(arm[seed], metric) - metric_by_definition(reference[seed], metric) for seed in seeds
     ) / len(seeds)
 
 
@@ -47,11 +46,9 @@ def two_way_by_loops(parts: list[list[float]]) -> tuple[float, float]:
     by_column = [sum(row[i] for row in parts) / rows for i in range(columns)]
     a = columns * sum((mean - grand) ** 2 for mean in by_row) / (rows - 1)
     b = rows * sum((mean - grand) ** 2 for mean in by_column) / (columns - 1)
-    e = sum(
-        (parts[s][i] - by_row[s] - by_column[i] + grand) ** 2
-        for s in range(rows)
-        for i in range(columns)
-    ) / ((rows - 1) * (columns - 1))
+    e = sum((parts[s][i] - by_row[s] - by_column[i] + grand) ** 2 for s in range(rows) for i in range(columns)) / (
+        (rows - 1) * (columns - 1)
+    )
     numerator = a + max(b - e, 0)
     freedom = numerator**2 / (a**2 / (rows - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(numerator / (rows * columns))
@@ -60,10 +57,7 @@ def two_way_by_loops(parts: list[list[float]]) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("metric", "power"), [("mae", 1), ("mse", 2)])
 def test_two_way_interval_follows_the_sums_of_squares(metric: str, power: int) -> None:
-    parts = [
-        [abs(a) ** power - abs(r) ** power for a, r in zip(ARM[s], REFERENCE[s], strict=True)]
-        for s in (1, 7, 9)
-    ]
+    parts = [[abs(a) ** power - abs(r) ** power for a, r in zip(ARM[s], REFERENCE[s], strict=True)] for s in (1, 7, 9)]
 
     found = two_way_interval(ARM, REFERENCE, metric=metric)
 

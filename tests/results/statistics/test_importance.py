@@ -37,9 +37,7 @@ def trials(count: int) -> list[dict[str, Any]]:
 def test_the_setting_that_decides_comes_first(method: str) -> None:
     settings = trials(60)
 
-    shares = importance(
-        settings, [(t["decides"] - 0.3) ** 2 for t in settings], SPACE, method=method
-    )
+    shares = importance(settings, [(t["decides"] - 0.3) ** 2 for t in settings], SPACE, method=method)
 
     assert next(iter(shares)) == "decides"
     assert shares.keys() == SPACE.keys()
@@ -82,9 +80,7 @@ def test_it_leaves_optunas_loudness_as_it_was(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("count", "share"), [(4, 0.5), (10, 0.5), (20, 0.25), (50, 0.1), (500, 0.1)]
-)
+@pytest.mark.parametrize(("count", "share"), [(4, 0.5), (10, 0.5), (20, 0.25), (50, 0.1), (500, 0.1)])
 def test_the_good_trials_are_a_tenth_but_at_least_five(count: int, share: float) -> None:
     assert target_share(count) == pytest.approx(share)
 
@@ -105,7 +101,5 @@ def test_optuna_brings_in_neither_torch_nor_ray() -> None:
         "    importance([{'a': i / 9} for i in range(9)], list(range(9)), space, method=method)\n"
         "print(sorted({'optuna', 'torch', 'ray'} & set(sys.modules)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['optuna']"

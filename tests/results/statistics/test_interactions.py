@@ -14,9 +14,7 @@ def runs(*values: float) -> dict[int, float]:
 def test_it_is_scipys_t_test_of_the_contrast_by_seed() -> None:
     random = np.random.default_rng(0)
     both, first, second, neither = random.normal(5, 1, (4, 6))
-    found = interaction(
-        both=runs(*both), first=runs(*first), second=runs(*second), neither=runs(*neither)
-    )
+    found = interaction(both=runs(*both), first=runs(*first), second=runs(*second), neither=runs(*neither))
 
     contrast = (both - neither) - (first - neither) - (second - neither)
     test = stats.ttest_1samp(contrast, 0.0)
@@ -26,15 +24,13 @@ def test_it_is_scipys_t_test_of_the_contrast_by_seed() -> None:
 
 
 def test_it_is_the_coefficient_of_the_product_in_a_least_squares_fit() -> None:
-    values = {(1, 1): runs(4.0, 4.5), (1, 0): runs(6.0, 6.2), (0, 1): runs(5.5, 5.1), (0, 0): runs(7.0, 7.9)}  # fmt: skip
+    values = {(1, 1): runs(4.0, 4.5), (1, 0): runs(6.0, 6.2), (0, 1): runs(5.5, 5.1), (0, 0): runs(7.0, 7.9)}
     rows = [(1, a, b, a * b, seed) for (a, b), by_seed in values.items() for seed in by_seed]
     design = np.array([[one, a, b, ab, float(seed)] for one, a, b, ab, seed in rows])
     seen = np.array([values[a, b][seed] for _, a, b, _, seed in rows])
     fitted = np.linalg.lstsq(design, seen, rcond=None)[0]
 
-    found = interaction(
-        both=values[1, 1], first=values[1, 0], second=values[0, 1], neither=values[0, 0]
-    )
+    found = interaction(both=values[1, 1], first=values[1, 0], second=values[0, 1], neither=values[0, 0])
 
     assert found.mean == pytest.approx(fitted[3])
 
@@ -43,7 +39,7 @@ def test_effects_that_add_up_have_none_and_the_parts_may_change_places() -> None
     neither, first, second = runs(9.0, 8.0, 7.5), runs(8.0, 7.2, 6.0), runs(9.5, 8.1, 7.0)
     added = {seed: first[seed] + second[seed] - neither[seed] for seed in neither}
 
-    assert interaction(both=added, first=first, second=second, neither=neither).mean == pytest.approx(0.0)  # fmt: skip
+    assert interaction(both=added, first=first, second=second, neither=neither).mean == pytest.approx(0.0)
     better = {seed: value - 1 for seed, value in added.items()}
     one = interaction(both=better, first=first, second=second, neither=neither)
     other = interaction(both=better, first=second, second=first, neither=neither)

@@ -66,9 +66,7 @@ def test_paired_difference_agrees_with_scipys_paired_t_test() -> None:
     differences = [ARM[seed] - REFERENCE[seed] for seed in range(5)]
     judge = stats.ttest_rel(list(ARM.values()), list(REFERENCE.values()))
     interval = judge.confidence_interval(0.95)
-    assert (found.mean, found.sd) == pytest.approx(
-        (np.mean(differences), np.std(differences, ddof=1))
-    )
+    assert (found.mean, found.sd) == pytest.approx((np.mean(differences), np.std(differences, ddof=1)))
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.p == pytest.approx(judge.pvalue)
     assert (found.n, found.holes) == (5, ())
@@ -112,9 +110,7 @@ def test_equal_differences_have_a_point_for_an_interval_and_no_test() -> None:
 
 def test_holm_multiplies_by_the_number_of_tests_left_and_never_decreases() -> None:
     # 0.01 * 3, then 0.04 * 2, then 0.05 * 1 which must not fall below the one before
-    assert holm({"a": 0.04, "b": 0.01, "c": 0.05}) == pytest.approx(
-        {"a": 0.08, "b": 0.03, "c": 0.08}
-    )
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.05}) == pytest.approx({"a": 0.08, "b": 0.03, "c": 0.08})
 
 
 def test_holm_stays_below_one_and_does_not_count_what_was_not_tested() -> None:

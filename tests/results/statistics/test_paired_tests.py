@@ -62,9 +62,7 @@ def test_sign_flip_counts_all_signs(n: int) -> None:
 
 def test_sign_flip_agrees_with_scipys_permutation_test() -> None:
     values = differences(8)
-    judge = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=np.inf
-    )
+    judge = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
 
     assert sign_flip(values) == pytest.approx(judge.pvalue)
 

@@ -28,9 +28,7 @@ def test_power_is_the_noncentral_t_beyond_both_critical_values(n: int, effect: f
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
-def test_seeds_for_cohens_small_medium_and_large_effects_are_the_known_ones(
-    effect: float, n: int
-) -> None:
+def test_seeds_for_cohens_small_medium_and_large_effects_are_the_known_ones(effect: float, n: int) -> None:
     assert seeds_to_detect(sd=1.0, effect=effect) == n
 
 
@@ -52,21 +50,15 @@ def test_the_number_of_seeds_is_the_smallest_that_is_enough(sd: float, alpha: fl
     detect = seeds_to_detect(sd=sd, effect=1.0, alpha=alpha)
     equate = seeds_to_equate(sd=sd, margin=1.0, alpha=alpha)
 
-    assert detect == next(
-        n for n in range(2, 500) if detection_power(n, sd=sd, effect=1.0, alpha=alpha) >= 0.8
-    )
-    assert equate == next(
-        n for n in range(2, 500) if equivalence_power(n, sd=sd, margin=1.0, alpha=alpha) >= 0.8
-    )
+    assert detect == next(n for n in range(2, 500) if detection_power(n, sd=sd, effect=1.0, alpha=alpha) >= 0.8)
+    assert equate == next(n for n in range(2, 500) if equivalence_power(n, sd=sd, margin=1.0, alpha=alpha) >= 0.8)
 
 
 def test_the_unit_cancels() -> None:
     assert seeds_to_detect(sd=3.0, effect=-2.0) == seeds_to_detect(sd=0.03, effect=0.02)
 
 
-@pytest.mark.parametrize(
-    ("sd", "effect"), [(0.0, 1.0), (1.0, 0.0), (math.nan, 1.0), (1.0, math.nan), (1e6, 1.0)]
-)
+@pytest.mark.parametrize(("sd", "effect"), [(0.0, 1.0), (1.0, 0.0), (math.nan, 1.0), (1.0, math.nan), (1e6, 1.0)])
 def test_no_number_of_seeds_where_there_is_nothing_to_plan(sd: float, effect: float) -> None:
     assert seeds_to_detect(sd=sd, effect=effect) is None
     assert seeds_to_equate(sd=sd, margin=effect) is None

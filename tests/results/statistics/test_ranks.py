@@ -12,7 +12,7 @@ from dirtune.results.statistics.ranks import cliques, critical_difference, ranki
 @pytest.mark.parametrize(
     ("arms", "q"),  # Demsar 2006, table 5 (a), alpha = 0.05
     [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031), (9, 3.102), (10, 3.164)],
-)  # fmt: skip
+)
 def test_the_critical_difference_has_the_published_quantiles(arms: int, q: float) -> None:
     expected = q * math.sqrt(arms * (arms + 1) / (6 * 14))
 
@@ -68,10 +68,6 @@ def test_cliques_are_the_largest_groups_within_the_difference() -> None:
         values = sorted(generator.uniform(1, 8, 8).tolist())
         ranks = dict(zip("abcdefgh", values, strict=True))
 
-        runs = [
-            (i, j) for i in range(8) for j in range(i + 1, 8) if values[j] - values[i] <= 2.0
-        ]  # fmt: skip
-        largest = [
-            (i, j) for i, j in runs if not any((k, m) != (i, j) and k <= i and j <= m for k, m in runs)
-        ]  # fmt: skip
+        runs = [(i, j) for i in range(8) for j in range(i + 1, 8) if values[j] - values[i] <= 2.0]
+        largest = [(i, j) for i, j in runs if not any((k, m) != (i, j) and k <= i and j <= m for k, m in runs)]
         assert cliques(ranks, 2.0) == tuple(tuple("abcdefgh"[i : j + 1]) for i, j in largest)

@@ -12,9 +12,7 @@ LOOKS = Looks(first=3, step=1, most=12, comparisons=1)
 SEEDS = range(12)
 
 
-def standing(
-    differences: list[float], *, looks: Looks = LOOKS, level: float = 10.0, **options
-) -> Standing:
+def standing(differences: list[float], *, looks: Looks = LOOKS, level: float = 10.0, **options) -> Standing:
     """Where the comparison stands after these differences to a reference that is `level` at every seed."""
     reference = dict.fromkeys(range(len(differences)), level)
     arm = {seed: level + difference for seed, difference in enumerate(differences)}
@@ -24,9 +22,7 @@ def standing(
 def test_the_looks_end_at_the_last_seed_and_spend_the_level_once() -> None:
     looks = Looks(first=4, step=3, most=12, comparisons=2)
     assert looks.sizes == [4, 7, 10, 12]
-    assert [looks.level(k) for k in range(4)] == pytest.approx(
-        [0.025 * k / 12 for k in (4, 3, 3, 2)]
-    )
+    assert [looks.level(k) for k in range(4)] == pytest.approx([0.025 * k / 12 for k in (4, 3, 3, 2)])
     assert sum(looks.level(k) for k in range(4)) * 2 == pytest.approx(0.05)
 
 
@@ -78,9 +74,7 @@ def test_a_gap_in_the_seeds_is_waited_for() -> None:
     assert found == Standing(decision="undecided", seeds=0, needed=3)
 
 
-def test_equal_arms_are_told_apart_in_at_most_five_percent_of_studies_and_by_naive_looks_in_more() -> (
-    None
-):
+def test_equal_arms_are_told_apart_in_at_most_five_percent_of_studies_and_by_naive_looks_in_more() -> None:
     generator, studies = np.random.default_rng(11), 1500
     wrong = naive = 0
     for _ in range(studies):
@@ -92,12 +86,7 @@ def test_equal_arms_are_told_apart_in_at_most_five_percent_of_studies_and_by_nai
     assert naive / studies > 0.12
 
 
-def test_a_difference_at_the_margin_is_called_equivalent_in_at_most_five_percent_of_studies() -> (
-    None
-):
+def test_a_difference_at_the_margin_is_called_equivalent_in_at_most_five_percent_of_studies() -> None:
     generator, studies = np.random.default_rng(12), 1500
-    wrong = sum(
-        standing(generator.normal(0.2, 0.15, 12).tolist()).decision == "equivalent"
-        for _ in range(studies)
-    )
+    wrong = sum(standing(generator.normal(0.2, 0.15, 12).tolist()).decision == "equivalent" for _ in range(studies))
     assert wrong / studies < 0.05

@@ -21,9 +21,7 @@ SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 def difference(mean: float, spread: float) -> PairedDifference:
     """Five seeds against a reference of 100."""
-    return paired_difference(
-        dict(enumerate(100 + mean + spread * SPREAD)), dict.fromkeys(range(5), 100.0)
-    )
+    return paired_difference(dict(enumerate(100 + mean + spread * SPREAD)), dict.fromkeys(range(5), 100.0))
 
 
 def judged(found: PairedDifference, **given) -> Verdict:
@@ -69,9 +67,7 @@ def test_equivalence_too_is_corrected_for_the_number_of_comparisons() -> None:
 
 
 @pytest.mark.parametrize(("mean", "claim"), [(-5.0, "helps"), (0.1, "equivalent")])
-def test_a_wider_interval_can_take_a_claim_back_and_a_like_one_lets_it_stand(
-    mean: float, claim: str
-) -> None:
+def test_a_wider_interval_can_take_a_claim_back_and_a_like_one_lets_it_stand(mean: float, claim: str) -> None:
     found = difference(mean, 1.0)
     like = Interval(estimate=mean, low=found.low, high=found.high, kind="two-way t")
     wide = Interval(estimate=mean, low=mean - 6.0, high=mean + 6.0, kind="two-way t")

@@ -9,13 +9,11 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.results.tables.checking import check, check_file, written_request
 from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.rendering import render
-from tests.results.records import metric_rows, record, write_study
+from dirtune.results.tables.render.formats import render
+from tests.results.record_factory import metric_rows, record, write_study
 
 FORMS = ("table", "markdown", "latex", "csv")
-REQUEST = TableRequest(
-    studies=("one", "two"), metrics=("mae", "mse"), regions=("all", "few"), published="dir"
-)
+REQUEST = TableRequest(studies=("one", "two"), metrics=("mae", "mse"), regions=("all", "few"), published="dir")
 
 
 def fill(root: Path, *, conr: float = 4.0) -> None:
@@ -23,15 +21,25 @@ def fill(root: Path, *, conr: float = 4.0) -> None:
     arms = {"vanilla": 5.0, "conr": conr, "a_b & [c] | d": 5.5}
     for name in ("one", "two"):
         records = [
-            record(arm, seed, trial_id=f"{name}-{value}-{seed}",
-                   metrics=metric_rows(value + 0.3 * seed + 0.01 * seed * value)
-                   + metric_rows(20 * value + seed, metric="mse"))
-            for arm, value in arms.items() for seed in (0, 1, 2)
-        ]  # fmt: skip
+            record(
+                arm,
+                seed,
+                trial_id=f"{name}-{value}-{seed}",
+                metrics=metric_rows(value + 0.3 * seed + 0.01 * seed * value)
+                + metric_rows(20 * value + seed, metric="mse"),
+            )
+            for arm, value in arms.items()
+            for seed in (0, 1, 2)
+        ]
         write_study(
-            root, records, name=name, reference="vanilla", arms=list(arms), seeds=[0, 1, 2],
+            root,
+            records,
+            name=name,
+            reference="vanilla",
+            arms=list(arms),
+            seeds=[0, 1, 2],
             data={"name": "agedb", "unit": "years"},
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -42,9 +50,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layout", ["below", "beside"])
-def test_what_was_just_written_is_supported_to_the_last_number(
-    root: Path, form: str, layout: str
-) -> None:
+def test_what_was_just_written_is_supported_to_the_last_number(root: Path, form: str, layout: str) -> None:
     request = TableRequest(**{**vars(REQUEST), "layout": layout, "bold": "best", "spread": "se"})
     text = render(compare(root, request), form)
 
@@ -87,16 +93,16 @@ def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
     fill(tmp_path)
     text = render(compare(tmp_path, REQUEST), "markdown")
     extra = [
-        record("conr", seed, trial_id=f"two-4.0-{seed}", metrics=metric_rows(9.0 + seed) + metric_rows(1.0, metric="mse"))
+        record(
+            "conr", seed, trial_id=f"two-4.0-{seed}", metrics=metric_rows(9.0 + seed) + metric_rows(1.0, metric="mse")
+        )
         for seed in (0, 1, 2)
-    ]  # fmt: skip
+    ]
     write_study(tmp_path, extra, name="two")
 
     findings = check(tmp_path, text).findings
 
-    first = text.split("\n").index(
-        next(one for one in text.split("\n") if one.startswith("| two: arm"))
-    )
+    first = text.split("\n").index(next(one for one in text.split("\n") if one.startswith("| two: arm")))
     assert len(findings) == 12  # four means, four differences, four verdicts
     assert all(finding.line > first for finding in findings)
 
@@ -133,9 +139,7 @@ def test_what_is_no_table_of_these_studies_is_refused(root: Path) -> None:
         check(root, render(compare(root, request), "csv").split("\n")[0])
 
 
-@pytest.mark.parametrize(
-    "comment", ["{}", '{"studies": ["one"], "colour": 1}', '{"studies": ["one", }']
-)
+@pytest.mark.parametrize("comment", ["{}", '{"studies": ["one"], "colour": 1}', '{"studies": ["one", }'])
 def test_a_damaged_request_is_refused(comment: str) -> None:
     with pytest.raises(InputError, match="not readable"):
         written_request(f"% dirtune table {comment}")

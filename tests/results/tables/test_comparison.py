@@ -7,20 +7,29 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.results.tables.comparison import TableRequest, compare, of_one_study, row_key
 from dirtune.results.tables.table import arm_table, arm_tables
-from tests.results.records import metric_rows, record, write_study
+from tests.results.record_factory import metric_rows, record, write_study
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two studies on different data, and one on another version of the first one's data."""
     for name, data, fingerprint in (
-        ("one", "agedb", "data-a"), ("two", "sts_b", "data-b"), ("other", "agedb", "data-c"),
-    ):  # fmt: skip
+        ("one", "agedb", "data-a"),
+        ("two", "sts_b", "data-b"),
+        ("other", "agedb", "data-c"),
+    ):
         records = [
-            record(arm, seed, value + seed, trial_id=f"{name}-{arm}-{seed}", fingerprint=fingerprint,
-                   metrics=metric_rows(value + seed) + metric_rows(2 * value, metric="mse"))
-            for arm, value in (("vanilla", 5.0), ("conr", 4.0), ("conr_2", 3.0)) for seed in (0, 1)
-        ]  # fmt: skip
+            record(
+                arm,
+                seed,
+                value + seed,
+                trial_id=f"{name}-{arm}-{seed}",
+                fingerprint=fingerprint,
+                metrics=metric_rows(value + seed) + metric_rows(2 * value, metric="mse"),
+            )
+            for arm, value in (("vanilla", 5.0), ("conr", 4.0), ("conr_2", 3.0))
+            for seed in (0, 1)
+        ]
         write_study(tmp_path, records, name=name, reference="vanilla", data={"name": data})
     return tmp_path
 
@@ -31,8 +40,11 @@ def test_parts_are_the_tables_of_every_study_and_metric(root: Path) -> None:
     parts = compare(root, request).parts
 
     assert [(part.study, part.metric) for part in parts] == [
-        ("two", "mse"), ("two", "mae"), ("one", "mse"), ("one", "mae"),
-    ]  # fmt: skip
+        ("two", "mse"),
+        ("two", "mae"),
+        ("one", "mse"),
+        ("one", "mae"),
+    ]
     assert parts[2:] == arm_tables(root, "one", metrics=("mse", "mae"), regions=("few",))
     assert parts[3].rows[0].cells.keys() == {"few"}
 
@@ -45,20 +57,15 @@ def test_parts_are_the_tables_of_every_study_and_metric(root: Path) -> None:
         (("conr*",), ["conr", "conr_2"]),
         (("vanilla", "*"), ["vanilla", "conr", "conr_2"]),
     ],
-)  # fmt: skip
-def test_arms_are_chosen_and_ordered_by_name(
-    root: Path, patterns: tuple[str, ...], arms: list[str]
-) -> None:
+)
+def test_arms_are_chosen_and_ordered_by_name(root: Path, patterns: tuple[str, ...], arms: list[str]) -> None:
     (part,) = compare(root, TableRequest(studies=("one",), arms=patterns)).parts
 
     assert [row.arm for row in part.rows] == arms
 
 
 def test_hiding_an_arm_changes_no_statistic(root: Path) -> None:
-    whole, part = (
-        compare(root, TableRequest(studies=("one",), arms=arms)).parts[0]
-        for arms in ((), ("conr",))
-    )
+    whole, part = (compare(root, TableRequest(studies=("one",), arms=arms)).parts[0] for arms in ((), ("conr",)))
 
     assert part.rows == tuple(row for row in whole.rows if row.arm == "conr")
     assert part.rows[0].cells["all"].difference.mean == -1.0
@@ -78,17 +85,20 @@ def test_versions_of_one_data_set_are_mixed_only_when_asked(root: Path) -> None:
 
 def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
     request = TableRequest(
-        studies=("one", "two"), metrics=("mae", "mse"), arms=("conr", "conr_2"), published="dir",
+        studies=("one", "two"),
+        metrics=("mae", "mse"),
+        arms=("conr", "conr_2"),
+        published="dir",
         published_as={"conr_2": "SqrtINV+LDS+ConR"},
-    )  # fmt: skip
-    found = [
-        (row.arm, row.dataset, row.metric, row.method) for row in compare(root, request).published
-    ]
+    )
+    found = [(row.arm, row.dataset, row.metric, row.method) for row in compare(root, request).published]
 
     assert found == [
-        ("conr", "agedb", "mae", "Vanilla+ConR"), ("conr_2", "agedb", "mae", "SqrtINV+LDS+ConR"),
-        ("conr", "sts_b", "mse", "Vanilla+ConR"), ("conr_2", "sts_b", "mse", "SqrtINV+LDS+ConR"),
-    ]  # fmt: skip
+        ("conr", "agedb", "mae", "Vanilla+ConR"),
+        ("conr_2", "agedb", "mae", "SqrtINV+LDS+ConR"),
+        ("conr", "sts_b", "mse", "Vanilla+ConR"),
+        ("conr_2", "sts_b", "mse", "SqrtINV+LDS+ConR"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +118,7 @@ def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
         ({"published": "ours"}, "unknown published split, got 'ours'; known: dir, natural"),
         ({"published_as": {"x": "ConR"}}, "unknown arm, got 'x'"),
     ],
-)  # fmt: skip
+)
 def test_unknown_names_are_refused_with_the_known_ones(
     root: Path, options: dict[str, object], message: str | None
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 from dirtune.results.tables.flat import as_csv, as_json
 from dirtune.results.tables.footer import footer
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 
 @pytest.fixture
@@ -20,9 +20,13 @@ def table(tmp_path: Path) -> Comparison:
     records += [record("conr", 0, 9.0, trial_id="worse", objective=99.0)]
     records += [record("[x]", 0, status="failed", error="not finite")]
     write_study(
-        tmp_path, records, reference="vanilla", arms=["vanilla", "conr", "[x]"], seeds=[0, 1, 2],
+        tmp_path,
+        records,
+        reference="vanilla",
+        arms=["vanilla", "conr", "[x]"],
+        seeds=[0, 1, 2],
         data={"name": "agedb", "unit": "years"},
-    )  # fmt: skip
+    )
     request = TableRequest(studies=("study",), regions=("all", "few"), published="dir")
     return compare(tmp_path, request)
 
@@ -36,8 +40,11 @@ def test_csv_has_one_line_per_arm_and_region_at_full_precision(table: Comparison
     conr, cell = rows[3], table.parts[0].rows[1].cells["few"]
     assert float(conr["mean"]) == cell.mean
     assert [float(conr[name]) for name in ("low", "high", "p", "p_holm")] == [
-        cell.difference.low, cell.difference.high, cell.difference.p, cell.p_holm,
-    ]  # fmt: skip
+        cell.difference.low,
+        cell.difference.high,
+        cell.difference.p,
+        cell.p_holm,
+    ]
     assert (conr["configurations"], conr["data_fingerprint"]) == ("2", "data-a")
 
 
@@ -72,10 +79,7 @@ def test_json_keeps_published_numbers_apart_with_their_source(table: Comparison)
 def test_json_says_what_was_asked(table: Comparison) -> None:
     request = json.loads(as_json(table))["request"]
 
-    assert (
-        TableRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()})
-        == table.request
-    )
+    assert TableRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}) == table.request
 
 
 def test_verdicts_are_columns_of_the_csv_and_part_of_the_json(table: Comparison) -> None:

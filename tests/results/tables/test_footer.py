@@ -8,7 +8,7 @@ import pytest
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.flat import as_json
 from dirtune.results.tables.footer import footer
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 
 @pytest.fixture
@@ -20,10 +20,14 @@ def root(tmp_path: Path) -> Path:
     records += [record("accon", seed, 4.0) for seed in (0, 2)]
     records += [record("[x]", 0, status="failed", error="not finite")]
     write_study(
-        tmp_path, records, reference="vanilla", arms=["vanilla", "conr", "accon", "[x]"],
-        seeds=[0, 1, 2], trials={"vanilla": 3, "conr": 20, "accon": 3, "[x]": 3},
+        tmp_path,
+        records,
+        reference="vanilla",
+        arms=["vanilla", "conr", "accon", "[x]"],
+        seeds=[0, 1, 2],
+        trials={"vanilla": 3, "conr": 20, "accon": 3, "[x]": 3},
         data={"name": "agedb", "unit": "years"},
-    )  # fmt: skip
+    )
     return tmp_path
 
 
@@ -41,10 +45,7 @@ def test_it_says_what_one_must_know(root: Path) -> None:
         "tried per seed: vanilla 1; conr 1..3 (1 pruned, 15 not recorded); accon 1 (1 not recorded); "
         "[x] 1 (1 failed, 2 not recorded)." in text
     )
-    assert (
-        "Holes: accon seed 1: not recorded; [x] seed 0: failed: not finite; [x] seeds 1, 2: not recorded."
-        in text
-    )
+    assert "Holes: accon seed 1: not recorded; [x] seed 0: failed: not finite; [x] seeds 1, 2: not recorded." in text
     assert "Data: agedb data-a." in text
 
 
@@ -67,9 +68,17 @@ def test_arms_that_are_not_shown_are_named_and_still_corrected_for(root: Path) -
 def test_it_names_the_meaning_of_every_mark(root: Path) -> None:
     for spread, bold, words in (
         ("sd", "better", "the standard deviation over seeds. Bold (in plain text *): significantly better"),
-        ("se", "best", "the standard error of the mean over seeds, sd / sqrt(n). Bold (in plain text *): the best mean"),
-        ("ci95", "none", "half the width of the mean's 95 % Student t interval over seeds. Bold (in plain text *): not used."),
-    ):  # fmt: skip
+        (
+            "se",
+            "best",
+            "the standard error of the mean over seeds, sd / sqrt(n). Bold (in plain text *): the best mean",
+        ),
+        (
+            "ci95",
+            "none",
+            "half the width of the mean's 95 % Student t interval over seeds. Bold (in plain text *): not used.",
+        ),
+    ):
         assert words in "\n".join(lines(root, spread=spread, bold=bold))
     intervals = "Intervals: Student's t, 95 % (in simulations of 5 and 10 seeds 92 to 96 %)"
     assert intervals in "\n".join(lines(root))
@@ -112,9 +121,7 @@ def test_trials_that_ran_at_half_batch_are_counted_and_named(root: Path) -> None
 
     (line,) = [line for line in lines(root) if "half batch" in line]
 
-    assert line.startswith(
-        "2 trials ran at half batch or less after running out of memory: conr seeds 1, 2. "
-    )
+    assert line.startswith("2 trials ran at half batch or less after running out of memory: conr seeds 1, 2. ")
     assert "batch normalisation and terms that compare pairs saw fewer rows" in line
     assert line in json.loads(as_json(compare(root, TableRequest(studies=("study",)))))["notes"]
 

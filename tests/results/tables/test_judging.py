@@ -27,9 +27,13 @@ def words(metric: str = "mae", margin: str = DEFAULT_MARGIN) -> dict[str, str | 
 
 def test_every_arm_gets_its_word() -> None:
     assert words() == {
-        "helps": "helps", "hurts": "hurts", "same": "equivalent", "noisy": "undecided",
-        "alone": "undecided", "absent": None,
-    }  # fmt: skip
+        "helps": "helps",
+        "hurts": "hurts",
+        "same": "equivalent",
+        "noisy": "undecided",
+        "alone": "undecided",
+        "absent": None,
+    }
 
 
 def test_a_larger_correlation_helps() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.layout import Column, Grid, grids_of
-from tests.results.records import metric_rows, record, write_study
+from tests.results.record_factory import metric_rows, record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)
 
@@ -20,19 +20,37 @@ def root(tmp_path: Path) -> Path:
     records += [record("conr", 0, trial_id="cut", status="pruned")]
     records += [record("[x]", 0, status="failed", error="not finite")]
     write_study(
-        tmp_path, records, name="one", reference="vanilla", arms=["vanilla", "conr", "[x]"],
-        seeds=[0, 1, 2], trials={"vanilla": 3, "conr": 20, "[x]": 3},
+        tmp_path,
+        records,
+        name="one",
+        reference="vanilla",
+        arms=["vanilla", "conr", "[x]"],
+        seeds=[0, 1, 2],
+        trials={"vanilla": 3, "conr": 20, "[x]": 3},
         data={"name": "agedb", "unit": "years"},
-    )  # fmt: skip
+    )
     others = [
-        record(arm, seed, 0.4 + seed + (arm == "accon"), trial_id=f"two-{arm}-{seed}", fingerprint="data-b",
-               metrics=metric_rows(0.4 + seed, metric="mse") + metric_rows(2.5, metric="mae"))
-        for arm in ("vanilla", "accon") for seed in (0, 1)
-    ]  # fmt: skip
+        record(
+            arm,
+            seed,
+            0.4 + seed + (arm == "accon"),
+            trial_id=f"two-{arm}-{seed}",
+            fingerprint="data-b",
+            metrics=metric_rows(0.4 + seed, metric="mse") + metric_rows(2.5, metric="mae"),
+        )
+        for arm in ("vanilla", "accon")
+        for seed in (0, 1)
+    ]
     write_study(
-        tmp_path, others, name="two", reference="vanilla", arms=["vanilla", "accon"], seeds=[0, 1],
-        objective={"metric": "mse"}, data={"name": "sts_b", "unit": "score"},
-    )  # fmt: skip
+        tmp_path,
+        others,
+        name="two",
+        reference="vanilla",
+        arms=["vanilla", "accon"],
+        seeds=[0, 1],
+        objective={"metric": "mse"},
+        data={"name": "sts_b", "unit": "score"},
+    )
     return tmp_path
 
 
@@ -78,8 +96,9 @@ def test_regions_and_arms_are_shown_in_the_order_asked(root: Path) -> None:
 
     assert means.header == ["arm", "few", "all", "seeds", "configs"]
     assert [row[:3] for row in texts(means)] == [
-        ["conr", "6.22 ± 0.19", "4.22 ± 0.19"], ["vanilla", "7.20 ± 0.20", "5.20 ± 0.20"],
-    ]  # fmt: skip
+        ["conr", "6.22 ± 0.19", "4.22 ± 0.19"],
+        ["vanilla", "7.20 ± 0.20", "5.20 ± 0.20"],
+    ]
     assert [row.keys for row in differences.rows] == [("conr",)]
 
 
@@ -95,10 +114,13 @@ def test_several_metrics_stand_in_groups_of_columns(root: Path) -> None:
     grid = grids(root, "two", metrics=("mse", "mae"), regions=("all", "few"))[0]
 
     assert grid.columns == (
-        Column("MSE [score²]", "all"), Column("MSE [score²]", "few"),
-        Column("MAE [score]", "all"), Column("MAE [score]", "few"),
-        Column("", "seeds"), Column("", "configs"),
-    )  # fmt: skip
+        Column("MSE [score²]", "all"),
+        Column("MSE [score²]", "few"),
+        Column("MAE [score]", "all"),
+        Column("MAE [score]", "few"),
+        Column("", "seeds"),
+        Column("", "configs"),
+    )
     assert grid.header[1:3] == ["MSE [score²] all", "MSE [score²] few"]
     assert texts(grid)[0][1:5] == ["0.900 ± 0.707", "2.900 ± 0.707", "2.50 ± 0.00", "4.50 ± 0.00"]
 
@@ -115,9 +137,11 @@ def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> 
 
     assert means.columns == (Column("one MAE [years]", "all"), Column("two MSE [score²]", "all"))
     assert texts(means) == [
-        ["vanilla", "5.20 ± 0.20", "0.900 ± 0.707"], ["conr", "4.22 ± 0.19", "-"], ["[x]", "-", "-"],
+        ["vanilla", "5.20 ± 0.20", "0.900 ± 0.707"],
+        ["conr", "4.22 ± 0.19", "-"],
+        ["[x]", "-", "-"],
         ["accon", "-", "0.900 ± 0.707"],
-    ]  # fmt: skip
+    ]
     assert [row.keys for row in differences.rows] == [("conr",), ("[x]",), ("accon",)]
     assert texts(differences)[2][1:] == ["-", "+0.000 [+0.000, +0.000]"]
 
@@ -125,8 +149,9 @@ def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> 
 def test_axes_name_rows(tmp_path: Path) -> None:
     records = [
         record(f"{arm} omega={omega}", 0, omega, cell=f'{{"terms.conr.omega": {omega}}}')
-        for arm in ("conr", "both") for omega in (0.5, 2.0)
-    ]  # fmt: skip
+        for arm in ("conr", "both")
+        for omega in (0.5, 2.0)
+    ]
     arms = [one.trial["arm"] for one in records]
     write_study(tmp_path, records, arms=[*arms, "conr omega=9.0"], seeds=[0])
 
@@ -134,8 +159,12 @@ def test_axes_name_rows(tmp_path: Path) -> None:
 
     assert grid.keys == ("terms.conr.omega", "arm")
     assert [row.keys for row in grid.rows] == [
-        ("0.5", "conr"), ("2.0", "conr"), ("0.5", "both"), ("2.0", "both"), ("-", "conr omega=9.0"),
-    ]  # fmt: skip
+        ("0.5", "conr"),
+        ("2.0", "conr"),
+        ("0.5", "both"),
+        ("2.0", "both"),
+        ("-", "conr omega=9.0"),
+    ]
 
 
 def test_published_numbers_stand_below_the_arm_and_are_never_bold(root: Path) -> None:
@@ -144,8 +173,15 @@ def test_published_numbers_stand_below_the_arm_and_are_never_bold(root: Path) ->
     rows = {row.keys[0]: row for row in means.rows}
     assert list(rows)[:2] == ["vanilla", "published Vanilla [1]"]
     assert [cell.text for cell in rows["published Vanilla [1]"].cells] == [
-        "7.77", "6.62", "9.55", "13.67", "0.974", "0.851", "1.520", "0.984",
-    ]  # fmt: skip
+        "7.77",
+        "6.62",
+        "9.55",
+        "13.67",
+        "0.974",
+        "0.851",
+        "1.520",
+        "0.984",
+    ]
     assert [cell.text for cell in rows["published Vanilla+ACCon [1]"].cells][4] == "0.802"
     assert [cell.text for cell in rows["published Vanilla+ConR [1]"].cells][4:] == ["-"] * 4
     assert not any(cell.bold for key, row in rows.items() if "[1]" in key for cell in row.cells)

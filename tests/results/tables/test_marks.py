@@ -23,9 +23,13 @@ ARMS = {
 def cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
     difference = None if values is REFERENCE else paired_difference(values, REFERENCE)
     return Cell(
-        values=values, mean=mean(values.values()), sd=sd(values.values()), n=len(values),
-        difference=difference, p_holm=p_holm,
-    )  # fmt: skip
+        values=values,
+        mean=mean(values.values()),
+        sd=sd(values.values()),
+        n=len(values),
+        difference=difference,
+        p_holm=p_holm,
+    )
 
 
 @pytest.fixture

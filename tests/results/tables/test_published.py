@@ -8,7 +8,7 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.presets import methods
-from dirtune.results.schema import REGIONS
+from dirtune.results.records.schema import REGIONS
 from dirtune.results.tables.published import (
     FILE,
     METHODS,
@@ -94,9 +94,7 @@ def test_the_kind_of_split_and_the_metric_decide() -> None:
 
 def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
     def methods_of(arm: str, **names: str) -> list[str]:
-        rows = published_rows(
-            [arm], dataset="agedb", split_kind="natural", metric="mae", names=names
-        )
+        rows = published_rows([arm], dataset="agedb", split_kind="natural", metric="mae", names=names)
         return [row.method for row in rows]
 
     assert methods_of("conr_2") == []
@@ -105,9 +103,7 @@ def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        InputError, match=r"published: a: unknown published method, got 'Conr'.*'ConR'"
-    ):
+    with pytest.raises(InputError, match=r"published: a: unknown published method, got 'Conr'.*'ConR'"):
         published_rows([], dataset="agedb", split_kind="dir", metric="mae", names={"a": "Conr"})
     with pytest.raises(InputError, match="'balanced'; known: dir, natural"):
         published_rows([], dataset="agedb", split_kind="balanced", metric="mae")

@@ -15,10 +15,10 @@ from scipy import stats
 from dirtune.errors import InputError
 from dirtune.results.tables.checking import check
 from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.rendering import render
+from dirtune.results.tables.render.formats import render
 from dirtune.results.tables.table import ArmTable, arm_table, arm_tables
 from tests.results.predicted import TRAIN, manifest_of, predicted, trial
-from tests.results.records import record, write_study
+from tests.results.record_factory import record, write_study
 
 SEEDS = (0, 1, 2)
 
@@ -60,15 +60,13 @@ def test_values_and_differences_are_those_of_the_other_regions(
 ) -> None:
     table = asked(root, shots=f"{many}/{few}", bin_width=width)
 
-    own, other = (
-        {seed: errors(shift + seed, many, few, width or 1.0) for seed in SEEDS} for shift in (0, 10)
-    )
+    own, other = ({seed: errors(shift + seed, many, few, width or 1.0) for seed in SEEDS} for shift in (0, 10))
     first, second = table.rows
     for region in table.regions:
         ours = [own[seed].get(region, math.nan) for seed in SEEDS]
         theirs = [other[seed].get(region, math.nan) for seed in SEEDS]
-        assert [first.cells[region].values.get(s, math.nan) for s in SEEDS] == pytest.approx(ours, nan_ok=True)  # fmt: skip
-        assert [second.cells[region].values.get(s, math.nan) for s in SEEDS] == pytest.approx(theirs, nan_ok=True)  # fmt: skip
+        assert [first.cells[region].values.get(s, math.nan) for s in SEEDS] == pytest.approx(ours, nan_ok=True)
+        assert [second.cells[region].values.get(s, math.nan) for s in SEEDS] == pytest.approx(theirs, nan_ok=True)
         difference = second.cells[region].difference
         if not any(map(math.isnan, ours + theirs)):
             assert difference.p == pytest.approx(stats.ttest_rel(theirs, ours).pvalue)
@@ -93,19 +91,20 @@ def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
     table = asked(root, shots="60/30")
 
     assert table.rows[1].cells["all"].n == 3
-    assert ("b", 3, "mae undefined in all") in [
-        (hole.arm, hole.seed, hole.reason) for hole in table.rows[1].holes
-    ]
+    assert ("b", 3, "mae undefined in all") in [(hole.arm, hole.seed, hole.reason) for hole in table.rows[1].holes]
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"shots": "60/30"}, "many has more than 60 training samples in a label bin, few less than 30; bins of 1 degrees."),
+        (
+            {"shots": "60/30"},
+            "many has more than 60 training samples in a label bin, few less than 30; bins of 1 degrees.",
+        ),
         ({"shots": "published"}, "the data set's rule published; bins of 1 degrees."),
         ({"bin_width": 2.0}, "each trial's own limits; bins of 2 degrees."),
     ],
-)  # fmt: skip
+)
 def test_a_footer_says_what_the_regions_are(root: Path, keys: dict[str, object], said: str) -> None:
     made = compare(root, TableRequest(studies=("study",), metrics=("mae",), **keys))
 
@@ -129,9 +128,7 @@ def test_a_written_table_is_checked_in_its_own_regions(root: Path, form: str) ->
 
 def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
     recorded, other = (
-        render(
-            compare(root, TableRequest(studies=("study",), metrics=("mae",), shots=shots)), "csv"
-        )
+        render(compare(root, TableRequest(studies=("study",), metrics=("mae",), shots=shots)), "csv")
         for shots in (None, "60/30")
     )
     both = "\n".join([recorded, *other.splitlines()[1:]])
@@ -146,7 +143,10 @@ def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"shots": "rare"}, "must be the limits of many and few, such as 100/20, or a rule of the data set.*rare.*counts, published"),
+        (
+            {"shots": "rare"},
+            "must be the limits of many and few, such as 100/20, or a rule of the data set.*rare.*counts, published",
+        ),
         ({"shots": "10/60"}, "no bin may be both many and few"),
         ({"bin_width": 1.5}, "must be a multiple of 1"),
         ({"bin_width": 0.0}, "must be positive"),
@@ -154,10 +154,8 @@ def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
         ({"shots": "60/30", "selection": "last"}, "the only one whose predictions are stored"),
         ({"shots": "60/30", "metrics": ("mea",)}, "unknown metric"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_formed_is_a_sentence(
-    root: Path, keys: dict[str, object], said: str
-) -> None:
+)
+def test_what_cannot_be_formed_is_a_sentence(root: Path, keys: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         arm_tables(root, "study", **{"metrics": ("mae",), **keys})
 

@@ -13,7 +13,7 @@ import dirtune
 from dirtune.errors import InputError
 from dirtune.results.statistics.paired import paired_difference
 from dirtune.results.tables.table import arm_table, arm_tables
-from tests.results.records import OFFSETS, metric_rows, record, write_study
+from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
 ERRORS = {
     "vanilla": {0: 5.0, 1: 5.3, 2: 4.9, 3: 5.2},
@@ -25,15 +25,19 @@ ERRORS = {
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Three arms and four seeds; accon's last seed failed."""
-    records = [
-        record(arm, seed, value) for arm, row in ERRORS.items() for seed, value in row.items()
-    ]
+    records = [record(arm, seed, value) for arm, row in ERRORS.items() for seed, value in row.items()]
     records.append(record("accon", 3, status="failed", error="loss term 'accon' is not finite"))
     write_study(
-        tmp_path, records, name="study", question="Does it help?", reference="vanilla",
-        arms=list(ERRORS), seeds=[0, 1, 2, 3], objective={"metric": "mae", "region": "all"},
+        tmp_path,
+        records,
+        name="study",
+        question="Does it help?",
+        reference="vanilla",
+        arms=list(ERRORS),
+        seeds=[0, 1, 2, 3],
+        objective={"metric": "mae", "region": "all"},
         data={"name": "digits", "label": {"unit": "degrees"}},
-    )  # fmt: skip
+    )
     return tmp_path
 
 
@@ -99,7 +103,7 @@ def test_split_metric_and_selection_are_looked_up_apart(tmp_path: Path) -> None:
         for (split, epoch), value in numbers.items()
         for metric, factor in (("mae", 1.0), ("mse", 10.0))
         for row in metric_rows(value * factor, metric=metric, splits=[split], epochs=[epoch])
-    ]  # fmt: skip
+    ]
     write_study(tmp_path, [record("a", 0, metrics=rows)])
 
     for (split, selection), value in numbers.items():
@@ -118,10 +122,7 @@ def test_the_default_metric_is_the_studys_objective(tmp_path: Path) -> None:
 
 
 def test_a_region_where_the_metric_is_undefined_is_a_hole(tmp_path: Path) -> None:
-    rows = [
-        {**row, "value": math.nan if row["region"] == "few" else row["value"]}
-        for row in metric_rows(5.0)
-    ]
+    rows = [{**row, "value": math.nan if row["region"] == "few" else row["value"]} for row in metric_rows(5.0)]
     write_study(tmp_path, [record("a", 0, metrics=rows), record("a", 1)])
 
     (row,) = arm_table(tmp_path, "study").rows
@@ -188,8 +189,10 @@ def test_the_trials_behind_the_values_are_part_of_the_table(root: Path) -> None:
     accon = arm_table(root, "study").rows[2]
 
     assert {seed: chosen.trial_id for seed, chosen in accon.chosen.items()} == {
-        0: "accon-0", 1: "accon-1", 2: "accon-2",
-    }  # fmt: skip
+        0: "accon-0",
+        1: "accon-1",
+        2: "accon-2",
+    }
 
 
 def test_a_study_that_has_recorded_nothing_is_a_table_of_holes(tmp_path: Path) -> None:
@@ -218,10 +221,8 @@ def test_different_data_are_mixed_only_when_asked(tmp_path: Path) -> None:
         ({"reference": "connr"}, r"unknown arm, got 'connr'; known: accon, conr, vanilla \(did you mean 'conr'"),
         ({"study": "sudy"}, "unknown study, got 'sudy'; known: study"),
     ],
-)  # fmt: skip
-def test_unknown_names_are_refused_with_the_known_ones(
-    root: Path, options: dict[str, str], message: str
-) -> None:
+)
+def test_unknown_names_are_refused_with_the_known_ones(root: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         arm_table(root, **{"study": "study", **options})
 
@@ -235,7 +236,7 @@ def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
         "import sys\n"
         "from dirtune.results.tables.checking import check\n"
         "from dirtune.results.tables.comparison import TableRequest, compare\n"
-        "from dirtune.results.tables.rendering import STYLES, render\n"
+        "from dirtune.results.tables.render.formats import STYLES, render\n"
         "from dirtune.results.tables.tracing import trace_text\n"
         f"table = compare({str(root)!r}, TableRequest(studies=('study',), published='dir'))\n"
         f"check({str(root)!r}, [render(table, style) for style in STYLES][1])\n"
@@ -243,7 +244,5 @@ def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
         "heavy = {'torch', 'torchvision', 'ray', 'optuna', 'matplotlib', 'scipy.stats', 'duckdb'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

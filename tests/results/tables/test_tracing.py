@@ -6,25 +6,32 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.store import read_table
+from dirtune.results.records.store import read_table
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 from dirtune.results.tables.tracing import trace, trace_text
-from tests.results.records import metric_rows, record, write_study
+from tests.results.record_factory import metric_rows, record, write_study
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Comparison:
     records = [
-        record("a", seed, trial_id=f"t{seed}",
-               metrics=metric_rows(5.0 + seed, epochs=["best_val"]) + metric_rows(3.0 + 4 * seed, epochs=["last"]))
+        record(
+            "a",
+            seed,
+            trial_id=f"t{seed}",
+            metrics=metric_rows(5.0 + seed, epochs=["best_val"]) + metric_rows(3.0 + 4 * seed, epochs=["last"]),
+        )
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
     records += [record("b", 0, status="failed")]
     write_study(tmp_path, records, data={"name": "agedb"}, arms=["a", "b"], seeds=[0, 1])
     request = TableRequest(
-        studies=("study",), regions=("all", "few"), selection="oracle", published="dir",
+        studies=("study",),
+        regions=("all", "few"),
+        selection="oracle",
+        published="dir",
         published_as={"a": "Vanilla"},
-    )  # fmt: skip
+    )
     return compare(tmp_path, request)
 
 
@@ -40,8 +47,9 @@ def test_every_number_has_its_trials_at_the_epochs_chosen(table: Comparison) -> 
 def test_the_store_has_the_traced_values(table: Comparison, tmp_path: Path) -> None:
     stored = {
         (row["trial_id"], row["selection"], row["region"]): row["value"]
-        for row in read_table(tmp_path, "metrics").to_pylist() if row["split"] == "test"
-    }  # fmt: skip
+        for row in read_table(tmp_path, "metrics").to_pylist()
+        if row["split"] == "test"
+    }
     for cell in trace(table):
         for trial, epoch, value in zip(cell.trial_ids, cell.epochs, cell.values, strict=True):
             assert stored[trial, epoch, cell.region] == value
@@ -62,8 +70,11 @@ def test_an_unknown_form_is_refused(table: Comparison) -> None:
 
 
 def test_the_trace_has_the_verdict(tmp_path: Path) -> None:
-    records = [record(arm, seed, value + seed / 10 + seed * value / 100)
-               for arm, value in (("a", 5.0), ("b", 4.0)) for seed in (0, 1, 2)]  # fmt: skip
+    records = [
+        record(arm, seed, value + seed / 10 + seed * value / 100)
+        for arm, value in (("a", 5.0), ("b", 4.0))
+        for seed in (0, 1, 2)
+    ]
     write_study(tmp_path / "judged", records, reference="a")
     made = compare(tmp_path / "judged", TableRequest(studies=("study",), regions=("all",)))
 

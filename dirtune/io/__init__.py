@@ -1,0 +1,1 @@
+"""Reading and writing files: storage behind a path or URL, YAML, Parquet of unknown origin."""

@@ -1,0 +1,104 @@
+"""State of this process that is changed for a while: signal handlers, environment variables, log levels."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def remember_interrupt() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises `KeyboardInterrupt` if Ctrl-C was pressed since, even if a library caught it.
+
+    Ctrl-C itself raises at once as before. Outside the main thread, which alone may handle signals, nothing is remembered.
+    """
+    pressed, before = threading.Event(), signal.getsignal(signal.SIGINT)
+
+    def raise_if_pressed() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        if callable(before):
+            before(number, frame)
+
+    with restore_handlers(signal.SIGINT):
+        if _can_handle_signals():
+            signal.signal(signal.SIGINT, notice)
+        yield raise_if_pressed
+
+
+@contextmanager
+def defer_first_signal(*signals: signal.Signals) -> Iterator[Callable[[], signal.Signals | None]]:
+    """Yield a function that returns the first of these signals that came, or None; the second one raises.
+
+    The second one raises `KeyboardInterrupt`, whichever signal it is. Outside the main thread, which alone may handle
+    signals, nothing is deferred.
+    """
+    received: list[signal.Signals] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signal.Signals(number))
+
+    with restore_handlers(*signals):
+        for each in signals if _can_handle_signals() else ():
+            signal.signal(each, notice)
+        yield lambda: received[0] if received else None
+
+
+@contextmanager
+def restore_handlers(*signals: signal.Signals) -> Iterator[None]:
+    """Restore the handlers of these signals on exit, whatever a library installed meanwhile."""
+    if not _can_handle_signals():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def set_environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables, or remove those whose value is None; restore all of them on exit."""
+    before = {name: os.environ.get(name) for name in settings}
+    _apply_environment(settings)
+    try:
+        yield
+    finally:
+        _apply_environment(before)
+
+
+@contextmanager
+def silence_loggers(*names: str) -> Iterator[None]:
+    """Set the level of these loggers to critical; restore it on exit."""
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _apply_environment(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _can_handle_signals() -> bool:
+    return threading.current_thread() is threading.main_thread()

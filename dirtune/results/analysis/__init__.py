@@ -1,0 +1,1 @@
+"""What tables and figures are computed from: arms, selection, searches, curves, recomputed metrics."""

@@ -1,0 +1,61 @@
+"""Label bins of another width, from what a manifest keeps of the training labels: their counts per bin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import LabelSpec, Manifest, ShotRule
+from dirtune.reweighting.density import label_bins, label_density
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binning:
+    """Label bins, and how many training samples are in each."""
+
+    label: LabelSpec
+    train_counts: NDArray[np.int64]
+
+
+def binning_of(manifest: Manifest, bin_width: float | None = None, train_labels: ArrayLike | None = None) -> Binning:
+    """The label bins of a width, with the training samples in each.
+
+    Bins of a multiple of the data set's width hold whole bins of the data set, whose counts the manifest has; for any
+    other width the training labels themselves are needed.
+
+    Raises:
+        InputError: the width is not positive, or is no multiple and there are no labels.
+    """
+    label = manifest.label
+    if bin_width is None or bin_width == label.bin_width:
+        return Binning(label=label, train_counts=np.asarray(manifest.train_counts, dtype=np.int64))
+    if label.components:
+        rule = "cannot be changed for labels of several dimensions"
+        raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
+    if not bin_width > 0:
+        raise InputError(Fault(where="bin width", rule="must be positive", got=bin_width))
+    bins = int(np.ceil(label.num_bins * label.bin_width / bin_width - 1e-9))
+    wider = label.model_copy(update={"bin_width": bin_width, "num_bins": bins})
+    if train_labels is not None:
+        counts = label_density(label_bins(train_labels, wider), bins)
+        return Binning(label=wider, train_counts=counts)
+    factor = round(bin_width / label.bin_width)
+    if factor < 1 or not np.isclose(factor * label.bin_width, bin_width, rtol=1e-9, atol=0.0):
+        rule = f"must be a multiple of {label.bin_width:g}, or the training labels must be given"
+        raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
+    starts = range(0, label.num_bins, factor)
+    counts = np.add.reduceat(np.asarray(manifest.train_counts, dtype=np.int64), list(starts))
+    return Binning(label=wider, train_counts=counts)
+
+
+def check_lists(rules: Iterable[ShotRule], bin_width: float | None, published: float) -> None:
+    """Published lists are lists of bins of one width."""
+    if bin_width in (None, published):
+        return
+    if any(rule.many_bins is not None for rule in rules):
+        text = f"the shot rule is a list of bins of width {published:g}; give a rule by counts"
+        raise InputError(Fault(where="bin width", rule=text, got=bin_width))

@@ -1,0 +1,192 @@
+"""The data of one figure: a metric against a setting that was swept, one line per arm.
+
+Axes make an arm of each of their values; here, arms that differ in nothing but the setting on the x axis are one line.
+Where the other settings of a line are fixed, its points are joined through their means over seeds; where a search has
+varied them too, they are left as a cloud. The best point is the one that validation data would choose, whatever split
+is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.analysis.arms import known_metric, members_of_arms, trial_rows, values_by_trial
+from dirtune.results.analysis.selection import EPOCHS, as_loss
+from dirtune.results.records.schema import REGIONS
+from dirtune.results.records.store import read_table
+from dirtune.results.records.studies import StudyInfo, open_study, read_study
+from dirtune.results.tables.table import SPLITS, check_known
+
+PREFIX, SEED = "config.", "config.seed"
+LOG_FROM_RATIO = 20.0  # a positive setting that spans more than this factor gets a logarithmic axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One arm, or the arms that differ only in the setting on the x axis; trials sorted by x and seed."""
+
+    label: str
+    x: tuple[float, ...]  # by trial
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+    levels: tuple[float, ...]  # the distinct x
+    means: tuple[float, ...]  # mean value at each level
+    best: int | None  # position of the level that validation data would choose
+    joined: bool  # nothing but the setting and the seed varies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Everything that the figure shows."""
+
+    study: str
+    x: str  # dotted path of the setting
+    logarithmic: bool
+    metric: str
+    unit: str
+    region: str
+    split: str
+    epoch: str
+    lines: tuple[Line, ...]
+    reference: tuple[str, float] | None  # an arm without the setting, and its mean over seeds
+    left_out: Mapping[str, int]  # trials that have the setting and no value, by reason
+
+
+def curve_data(
+    root: str | Path,
+    study: str,
+    x: str,
+    *,
+    metric: str | None = None,
+    region: str = "all",
+    split: str = "test",
+    epoch: str = "best_val",
+) -> Curve:
+    """A metric of every complete trial against one of its settings.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+        x: the setting, `terms.conr.omega` or `config.terms.conr.omega`.
+        metric: none: the metric of the study's objective.
+        region: all, many, medium or few.
+        split: test or val.
+        epoch: best_val or last.
+
+    Raises:
+        InputError: a name is unknown, no trial has the setting as a number, or a file is damaged.
+    """
+    check_known("region", region, REGIONS)
+    check_known("split", split, SPLITS)
+    check_known("selection", epoch, EPOCHS)
+    setting = x.removeprefix(PREFIX)
+    storage = open_study(root, study)
+    info = read_study(storage)
+    metrics = read_table(storage, "metrics")
+    metric = known_metric(metrics, metric or info.metric)
+    values = values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
+    trials = _with_lines(read_table(storage, "trials"), info, setting)
+    trials["value"] = trials["trial_id"].map(values).astype(float)
+    trials["loss"] = _losses(trials, metrics, info, epoch)
+    swept = trials[trials["x"].notna()]
+    shown = swept[(swept["status"] == "complete") & swept["value"].notna()]
+    return Curve(
+        study=study,
+        x=setting,
+        logarithmic=_is_logarithmic(shown["x"]),
+        metric=metric,
+        unit=info.unit,
+        region=region,
+        split=split,
+        epoch=epoch,
+        lines=tuple(_line(str(label), rows, setting) for label, rows in shown.groupby("line", sort=False)),
+        reference=_reference(trials, info),
+        left_out=_left_out(swept),
+    )
+
+
+def _with_lines(table: pa.Table, info: StudyInfo, setting: str) -> pd.DataFrame:
+    """The trials of the study's arms in their order, with their `x` and the `line` they belong to."""
+    members = members_of_arms(trial_rows(table), info)
+    arms = {row.trial_id: arm for arm, rows in members.items() for row in rows}
+    frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
+    frame = frame.loc[list(arms)].assign(arm=list(arms.values()))
+    known = _numeric_settings(frame)
+    if setting not in known:
+        rule = "must be a setting that is a number in some trial"
+        raise InputError(Fault(where="x", rule=rule, got=setting, known=known))
+    lines = [_line_of(arm, cell, setting) for arm, cell in zip(frame["arm"], frame["cell"], strict=True)]
+    return frame.assign(x=frame[PREFIX + setting].astype(float), line=lines)
+
+
+def _numeric_settings(frame: pd.DataFrame) -> list[str]:
+    numbers = frame.select_dtypes("number").columns
+    return [
+        name.removeprefix(PREFIX)
+        for name in numbers
+        if name.startswith(PREFIX) and name != SEED and frame[name].notna().any()
+    ]
+
+
+def _line_of(arm: str, cell: str | None, setting: str) -> str:
+    """The arm's name without its value on the axis that is swept."""
+    values = json.loads(cell or "{}")
+    if setting not in values:
+        return arm
+    level = f"{setting.rsplit('.', 1)[-1]}={json.dumps(values[setting])}"
+    return " ".join(arm.replace(level, "").split())
+
+
+def _losses(trials: pd.DataFrame, metrics: pa.Table, info: StudyInfo, epoch: str) -> pd.Series:
+    """The study's objective on validation data at that epoch, smaller being better."""
+    objectives = trials["objective"]
+    if epoch != "best_val":
+        last = values_by_trial(metrics, metric=info.metric, region=info.region, split="val", selection=epoch)
+        objectives = trials["trial_id"].map(last)
+    return objectives.map(lambda value: as_loss(value, info.metric)).astype(float)
+
+
+def _is_logarithmic(x: pd.Series) -> bool:
+    return bool(len(x) and x.min() > 0 and x.max() / x.min() >= LOG_FROM_RATIO)
+
+
+def _line(label: str, trials: pd.DataFrame, setting: str) -> Line:
+    trials = trials.sort_values(["x", "seed"])
+    levels = trials.groupby("x")[["value", "loss"]].mean()
+    return Line(
+        label=label,
+        x=tuple(trials["x"]),
+        values=tuple(trials["value"]),
+        seeds=tuple(trials["seed"]),
+        levels=tuple(levels.index),
+        means=tuple(levels["value"]),
+        best=int(levels["loss"].argmin()) if levels["loss"].notna().any() else None,
+        joined=not _other_settings_vary(trials, setting),
+    )
+
+
+def _other_settings_vary(trials: pd.DataFrame, setting: str) -> bool:
+    aside = {SEED, PREFIX + setting}
+    settings = [name for name in trials.columns if name.startswith(PREFIX) and name not in aside]
+    return any(trials[name].nunique(dropna=False) > 1 for name in settings)
+
+
+def _reference(trials: pd.DataFrame, info: StudyInfo) -> tuple[str, float] | None:
+    """The reference arm, where it does not have the setting: one trial per seed, or there is nothing to average."""
+    rows = trials[(trials["arm"] == info.reference) & (trials["status"] == "complete")]
+    if rows.empty or rows["x"].notna().any() or rows["seed"].duplicated().any():
+        return None
+    return str(info.reference), float(rows["value"].mean())
+
+
+def _left_out(swept: pd.DataFrame) -> dict[str, int]:
+    reasons = swept["status"].where(swept["status"] != "complete", "undefined")
+    missing = (swept["status"] != "complete") | swept["value"].isna()
+    return {str(reason): int(n) for reason, n in reasons[missing].value_counts().items()}

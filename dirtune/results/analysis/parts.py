@@ -1,0 +1,98 @@
+"""Which parts an arm is made of, read from the resolved configurations of a study and from nothing else.
+
+A *change* is a setting that an arm has other than the reference; a mapping that the reference has not (a regularizer term),
+or that is of another `name` (another loss), is one change. A *part* is a set of changes that no recorded arm takes apart:
+changes that the same arms have, among those arms that have nothing but changes of a target. So a projection that comes
+with a contrastive term is a part of its own where some arm has it alone, and one part with the term where none has.
+
+Names of arms would be shorter, but they are whatever somebody wrote, and two arms of one name are not one configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dirtune.frozen import canonical_json
+
+Change = tuple[str, str]  # dotted path, and its value as JSON
+State = frozenset[str]  # names of parts; empty: the reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lattice:
+    """The arms between the reference and a target, by the parts of the target that they have."""
+
+    reference: str
+    target: str
+    parts: Mapping[str, frozenset[Change]]  # by name, in the order of the settings
+    arms: Mapping[State, str]  # of equal arms the first
+
+    @property
+    def top(self) -> State:
+        """All parts: the target."""
+        return frozenset(self.parts)
+
+    def named(self, state: State) -> str:
+        """A state in words, recorded or not: the reference and the parts that it gets."""
+        return " + ".join([self.reference, *self.ordered(state)])
+
+    def ordered(self, state: State) -> list[str]:
+        """The parts of a state in the order of the settings."""
+        return [name for name in self.parts if name in state]
+
+
+def lattice(configs: Mapping[str, Mapping[str, Any]], reference: str, target: str) -> Lattice:
+    """The parts of a target arm, and every arm that has some of them and nothing else.
+
+    Args:
+        configs: resolved configurations by arm, the reference and the target among them.
+        reference: the arm without parts.
+        target: the arm with all parts; its parts are those that `configs` tell apart.
+    """
+    made = {arm: list(_changes(configs[reference], config)) for arm, config in configs.items()}
+    below = {arm: own for arm, own in made.items() if set(own) <= set(made[target])}
+    groups: dict[tuple[str, ...], list[Change]] = {}
+    for change in made[target]:
+        havers = tuple(arm for arm, own in below.items() if change in own)
+        groups.setdefault(havers, []).append(change)
+    parts = _named(groups.values())
+    arms: dict[State, str] = {}
+    for arm, own in {reference: made[reference], **below}.items():
+        arms.setdefault(frozenset(name for name, part in parts.items() if part <= set(own)), arm)
+    return Lattice(reference=reference, target=target, parts=parts, arms=arms)
+
+
+def _changes(reference: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:
+    """What differs; a setting that only the reference has is null."""
+    for key in dict.fromkeys([*reference, *config]):
+        before: Any = reference.get(key)
+        after: Any = config.get(key)
+        if before == after:
+            continue
+        are_mappings = isinstance(before, Mapping) and isinstance(after, Mapping)
+        # The settings of one loss mean nothing to another.
+        if are_mappings and before.get("name") == after.get("name"):
+            yield from _changes(before, after, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", canonical_json(after)
+
+
+def _named(groups: Iterable[list[Change]]) -> dict[str, frozenset[Change]]:
+    """Parts by the last words of their paths, or by whole paths where these are not enough."""
+    found = [*groups]
+    short = [", ".join(_label(path.rpartition(".")[2], value) for path, value in group) for group in found]
+    whole = [", ".join(_label(path, value) for path, value in group) for group in found]
+    names = short if len({*short}) == len(short) else whole
+    return {name: frozenset(group) for name, group in zip(names, found, strict=True)}
+
+
+def _label(key: str, text: str) -> str:
+    value = json.loads(text)
+    if value is None:
+        return f"no {key}"
+    if isinstance(value, Mapping):
+        return f"{key}={value['name']}" if "name" in value else key
+    return f"{key}={value if isinstance(value, str) else text}"

@@ -1,0 +1,97 @@
+"""Effects with their intervals along a line of zero: what a forest, a path and interactions draw alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.results.figures._style import BAD, GOOD
+from dirtune.results.statistics.paired import PairedDifference
+from dirtune.results.tables.marks import SIGNIFICANT
+
+EXTENT = 3.0  # of the median distance from zero to an interval's far end
+COLORS_SAY = "Blue is better, orange worse; filled:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """A difference of arms, in the metric's unit."""
+
+    mean: float  # NaN without a pair of seeds
+    low: float  # ends of the 95 % interval; NaN below two pairs
+    high: float
+    significant: bool  # after correction
+    good: bool  # the sign of the mean is that of an improvement
+
+
+NO_EFFECT = Effect(mean=math.nan, low=math.nan, high=math.nan, significant=False, good=False)
+
+
+def effect_of(found: PairedDifference | None, p_holm: float, metric: str) -> Effect:
+    """A paired difference of a metric as an effect."""
+    if found is None or not found.n:
+        return NO_EFFECT
+    return Effect(
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        significant=p_holm < SIGNIFICANT,
+        good=(found.mean > 0) == (metric in HIGHER_IS_BETTER) and found.mean != 0,
+    )
+
+
+def limits_of(effects: Sequence[Effect]) -> tuple[float, float]:
+    """From the lowest to the highest end, as far as the rule lets an axis reach, and zero with it."""
+    ends = np.array([[e.mean, e.low, e.high] for e in effects if math.isfinite(e.mean)])
+    if not ends.size or not np.nanmax(np.abs(ends)):
+        return -1.0, 1.0
+    far = np.nanmax(np.abs(ends), axis=1)
+    reach = min(EXTENT * float(np.median(far)) or math.inf, float(far.max()))
+    low, high = np.clip([min(np.nanmin(ends), 0.0), max(np.nanmax(ends), 0.0)], -reach, reach)
+    free = 0.06 * (high - low)
+    return float(low - free), float(high + free)
+
+
+def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, float]) -> None:
+    """A line per effect from the top, around a line at zero.
+
+    What leaves the axis has an arrow at its end; a mean that does has its number there, since its place says nothing.
+    """
+    axes.axvline(0.0, color="black", linewidth=0.8, zorder=1)
+    for row, effect in enumerate(effects):
+        if not math.isnan(effect.mean):
+            _draw(axes, row, effect, limits)
+    axes.set_xlim(*limits)
+    axes.grid(axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(3))  # four panels stand beside each other
+
+
+def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:
+    color = GOOD if effect.good else BAD
+    ends = np.nan_to_num([effect.low, effect.high], nan=effect.mean)
+    axes.plot(np.clip(ends, *limits), [row, row], color=color, linewidth=1.1, solid_capstyle="butt")
+    if limits[0] < effect.mean < limits[1]:
+        face = color if effect.significant else "white"
+        axes.scatter(effect.mean, row, s=14, color=face, edgecolors=color, linewidths=0.9, zorder=3)
+    else:
+        is_low = effect.mean < 0
+        axes.annotate(
+            f"{effect.mean:+.3g}",
+            (limits[0 if is_low else 1], row),
+            xytext=(4 if is_low else -4, 1.5),  # inside the axis, above the line
+            textcoords="offset points",
+            ha="left" if is_low else "right",
+            va="bottom",
+            fontsize=6,
+            color=color,
+        )
+    for is_beyond, place, arrow in zip((ends[0] < limits[0], ends[1] > limits[1]), limits, "<>", strict=True):
+        if is_beyond:
+            axes.scatter(place, row, s=12, color=color, marker=arrow, clip_on=False, zorder=3)

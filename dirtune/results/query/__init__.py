@@ -1,0 +1,1 @@
+"""SQL over the results tables, and the formats of an answer."""

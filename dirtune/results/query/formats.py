@@ -1,0 +1,101 @@
+"""The answer of a query as text or file: a table for a terminal, Markdown, CSV, JSON, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
+from dirtune.results.textgrid import as_markdown, as_text
+
+PARQUET = "parquet"
+SUFFIXES = {
+    ".csv": "csv",
+    ".json": "json",
+    ".md": "markdown",
+    ".parquet": PARQUET,
+    ".txt": "table",
+}
+
+
+def format_table(table: pa.Table, format: str = "table") -> str:
+    """A table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
+
+    Numbers are rounded to six digits in the first two only. What is null is empty, and null in JSON, as is a number
+    that JSON cannot write.
+
+    Raises:
+        InputError: unknown format, or Parquet, which is no text.
+    """
+    if format == PARQUET:
+        raise InputError(Fault(where="format", rule="parquet is no text: give a file (--output)"))
+    if format not in _FORMATS:
+        known = [*_FORMATS, PARQUET]
+        raise InputError(Fault(where="format", rule="unknown format", got=format, known=known))
+    columns = [column.to_pylist() for column in table.columns]
+    return _FORMATS[format](table.column_names, [list(row) for row in zip(*columns, strict=True)])
+
+
+def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
+    """Write a table into a file, in a format or in that of the file's suffix, and return its path.
+
+    Raises:
+        InputError: unknown format, or no format for the suffix.
+    """
+    form = format or SUFFIXES.get(file.suffix)
+    if form is None:
+        raise InputError(Fault(where="output", rule="unknown suffix", got=file.suffix, known=list(SUFFIXES)))
+    content = _parquet(table) if form == PARQUET else f"{format_table(table, form)}\n".encode()
+    Storage.at(file.parent).write(file.name, content)
+    return file
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _as_json(names: list[str], rows: list[list[Any]]) -> str:
+    objects = [{name: _plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
+    return json.dumps(objects, indent=1, default=str, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cells(rows: list[list[Any]]) -> list[list[str]]:
+    return [[_cell(value) for value in row] for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+_FORMATS: dict[str, Callable[[list[str], list[list[Any]]], str]] = {
+    "table": lambda names, rows: as_text(names, _cells(rows)),
+    "markdown": lambda names, rows: as_markdown(names, _cells(rows)),
+    "csv": _as_csv,
+    "json": _as_json,
+}

@@ -1,0 +1,1 @@
+"""Output formats of a results table: terminal, Markdown, LaTeX, HTML, CSV, JSON."""

@@ -1,0 +1,1 @@
+"""Studies: what is compared, as pure values. No Ray, no Optuna."""

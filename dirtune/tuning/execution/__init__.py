@@ -1,0 +1,1 @@
+"""Running trials with Ray: driver, Tune run, resident workers, failures."""

@@ -1,0 +1,1 @@
+"""The study folder: everything of a sweep that survives a kill."""

@@ -1,0 +1,1 @@
+"""Which trial runs next: queue, search of an arm, samplers, warm start."""

@@ -1,0 +1,51 @@
+"""Further objectives of a search: the validation numbers that it improves along with the one that selects.
+
+Lowering the error of all samples and that of the rare ones are two aims. With `secondary`, Optuna proposes configurations
+for the whole front; what is selected in the end is still the best by the objective, so that arms stay comparable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
+from dirtune.manifest import Manifest
+from dirtune.results.analysis.arms import values_by_trial
+from dirtune.results.records.parquetfile import read_files
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.training.state import check_labels
+
+
+def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
+    """Whether the data set has the metrics of all further objectives, and the one that adds seeds.
+
+    Raises:
+        InputError: it has not.
+    """
+    faults: list[Fault] = []
+    config = study.arms[0].config
+    further = {f"secondary.{at}": each for at, each in enumerate(study.study.secondary)}
+    if study.study.sequential is not None:
+        further["sequential.compare"] = study.compared
+    for name, objective in further.items():
+        try:
+            check_labels(config.model_copy(update={"objective": objective}), manifest)
+        except InputError as error:
+            key = f"{name}.metric"
+            faults += [replace(fault, where=study.name, key=key) for fault in error.faults]
+    if faults:
+        raise InputError(faults)
+
+
+def secondary_objectives(folder: Storage, study: ResolvedStudy, trial_id: str) -> list[float | None]:
+    """The further objectives of a recorded trial at its best epoch; None where one is undefined."""
+    if not study.study.secondary:
+        return []
+    (metrics,) = read_files(folder, [f"results/metrics/{trial_id}.parquet"])
+    return [
+        values_by_trial(metrics, metric=each.metric, region=each.region, split="val", selection="best_val").get(
+            trial_id
+        )
+        for each in study.study.secondary
+    ]

@@ -1,0 +1,123 @@
+"""Run with `pytest tests/data/test_memory_budget.py`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from dirtune.data import memory_budget as residency
+from dirtune.data.memory_budget import (
+    FREE_SHARE,
+    Residency,
+    free_memory,
+    measured,
+    peak_memory,
+    sharers,
+)
+
+CPU = torch.device("cpu")
+
+FILLING = """
+import resource, sys, torch
+from dirtune.data.memory_budget import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.set_num_threads(1)
+for _ in range(16):
+    torch.ones(16, 3, 512, 512)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    torch.ones(16, 3, 512, 512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_workers_that_start_together_share_what_is_free() -> None:
+    alone, one_of_four = (measured(torch.device("cpu"), sharers=sharers) for sharers in (1, 4))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < alone.device_bytes <= FREE_SHARE * total
+    assert alone.host_bytes == alone.device_bytes
+    # Other processes come and go between the two measurements.
+    assert one_of_four.device_bytes == pytest.approx(alone.device_bytes / 4, rel=0.3)
+    assert measured(torch.device("cpu"), threads=3).threads == 3
+
+
+def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
+    before = peak_memory(CPU)
+    held = torch.ones(2**28)  # 1 GiB
+    with_it = peak_memory(CPU)
+    del held
+    assert with_it >= max(before, 2**30)
+    assert peak_memory(CPU) >= with_it
+
+
+def test_workers_share_a_gpu_by_their_parts_of_it_and_a_node_by_its_cores() -> None:
+    assert [sharers(cpus=1, gpus=gpus) for gpus in (0.2, 0.5, 1.0, 4.0)] == [5, 2, 1, 1]
+    cores = os.cpu_count() or 1
+    assert sharers(cpus=1, gpus=0.0) == cores
+    assert sharers(cpus=2 * cores, gpus=0.0) == 1
+
+
+def test_a_container_counts_with_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, group = tmp_path / "meminfo", tmp_path / "cgroup"
+    memory.write_text("MemTotal:  2000 kB\nMemAvailable:  1000 kB\n")
+    monkeypatch.setattr(residency, "_MEMORY", memory)
+    monkeypatch.setattr(residency, "_GROUP", group)
+    assert free_memory(CPU) == 1000 * 1024
+    group.mkdir()
+    (group / "memory.current").write_text("300000\n")
+    for limit, expected in (
+        ("max", 1_024_000),
+        ("500000", 200_000),
+        ("9000000", 1_024_000),
+        ("9", 0),
+    ):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert free_memory(CPU) == expected
+
+
+def test_budgets_are_no_negative_numbers_and_there_is_a_thread() -> None:
+    with pytest.raises(ValidationError):
+        Residency(device_bytes=-1, host_bytes=0)
+    with pytest.raises(ValidationError):
+        Residency(device_bytes=0, host_bytes=0, threads=0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
+def test_a_process_that_keeps_its_memory_fills_a_batch_without_new_pages() -> None:
+    """Minor page faults of four batches of 50 MB, after others of that size."""
+    faults = {how: int(subprocess.check_output([sys.executable, "-c", FILLING, how])) for how in ("freed", "kept")}
+    assert faults["kept"] < 0.5 * faults["freed"]
+
+
+GIVING_BACK = """
+import torch
+from pathlib import Path
+from dirtune.data.memory_budget import give_freed_memory_back, keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+keep_freed_memory()
+started = resident()
+kept = [torch.ones(2**20) for _ in range(50)]
+del kept
+held = resident() - started
+give_freed_memory_back()
+print(held, resident() - started)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
+def test_a_process_gives_back_what_it_has_freed_and_kept() -> None:
+    """Pages of 200 MB that were freed: held before, and afterwards."""
+    printed = subprocess.check_output([sys.executable, "-c", GIVING_BACK])
+    held, after = map(int, printed.split())
+    assert held > 40_000
+    assert after < 0.2 * held

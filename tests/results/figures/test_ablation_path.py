@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from scipy import stats
+
+from dirtune.errors import InputError
+from dirtune.results.figures.ablation_path import ablation_path_data, draw_ablation_path
+from tests.results.figures.stores import BUILT, KEYS, built, configuration, request
+from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
+
+LDS, HEAD, CONR = "scheme=sqrt_inverse, lds", "projection_dim=128", "conr"
+
+
+def test_parts_are_added_the_best_first_with_scipys_paired_intervals(tmp_path: Path) -> None:
+    data = ablation_path_data(request(built(tmp_path), region="few"))
+
+    labels = [stage.label for stage in data.stages]
+    assert labels == ["plain", f"+ {LDS}", f"+ {HEAD}", f"+ {CONR}"]
+    arms = ["plain", "weighted", "weighted head", "everything"]
+    for stage, arm in zip(data.stages, arms, strict=True):
+        expected = [value + OFFSETS["few"] for value in BUILT[arm][1]]
+        assert list(stage.values.values()) == pytest.approx(expected)
+    pairs = [*itertools.pairwise(arms), ("plain", "everything")]
+    for effect, (before, after) in zip([s.effect for s in data.stages[1:]] + [data.whole], pairs, strict=True):
+        test = stats.ttest_rel(BUILT[after][1], BUILT[before][1])
+        ends = test.confidence_interval()
+        assert (effect.low, effect.high) == pytest.approx((ends.low, ends.high))
+        assert effect.mean == pytest.approx(np.mean(BUILT[after][1]) - np.mean(BUILT[before][1]))
+        assert effect.good == (effect.mean < 0)
+    assert math.isnan(data.stages[0].effect.mean)
+    steps = [stage.effect.mean for stage in data.stages[1:]]
+    assert sum(steps) == pytest.approx(data.whole.mean)
+
+
+def test_parts_are_removed_in_an_order_of_their_own(tmp_path: Path) -> None:
+    data = ablation_path_data(request(built(tmp_path), each="remove"))
+
+    minus = "\N{MINUS SIGN}"
+    labels = [stage.label for stage in data.stages]
+    assert labels == ["everything", f"{minus} {LDS}", f"{minus} {CONR}", f"{minus} {HEAD}"]
+    assert data.whole.mean > 0
+    assert not data.whole.good
+
+
+def test_arms_that_nobody_trained_are_named(tmp_path: Path) -> None:
+    data = ablation_path_data(request(built(tmp_path, without=["weighted head"])))
+
+    assert [stage.label for stage in data.stages] == ["plain", f"+ {LDS}", f"+ {HEAD}, + {CONR}"]
+    assert data.untrained == (f"plain + {CONR}", f"plain + {CONR} + {LDS}", f"plain + {HEAD} + {LDS}")
+    assert "Not compared, because not trained: plain + conr; plain + conr + scheme=" in data.caption
+
+
+def test_the_order_is_chosen_on_validation_data(tmp_path: Path) -> None:
+    """Validation prefers the projection, test the weights."""
+    errors = {"plain": (9.0, 9.0), "weighted": (8.5, 5.0), "head": (8.0, 8.5), "weighted head": (7.0, 6.0)}
+    records = [
+        record(
+            arm,
+            seed,
+            trial_id=f"{arm}-{seed}",
+            metrics=[*metric_rows(val + seed, splits=["val"]), *metric_rows(test + seed, splits=["test"])],
+        )
+        for arm, (val, test) in errors.items()
+        for seed in range(2)
+    ]
+    configs = {arm: configuration(BUILT[arm][0]) for arm in errors}
+    write_study(tmp_path, records, **(KEYS | {"arms": [*errors], "reference": "plain", "configs": configs}))
+
+    data = ablation_path_data(request(tmp_path))
+
+    assert [stage.label for stage in data.stages] == ["plain", f"+ {HEAD}", f"+ {LDS}"]
+    assert data.whole.mean == pytest.approx(-3.0)
+    assert "chosen on validation data" in data.caption
+    on_validation = ablation_path_data(request(tmp_path, split="val"))
+    assert "the same numbers, which flatters the intervals" in on_validation.caption
+
+
+def test_a_target_can_be_named_and_larger_can_be_better(tmp_path: Path) -> None:
+    data = ablation_path_data(request(built(tmp_path), arms=("contrastive",)))
+    assert [stage.label for stage in data.stages] == ["plain", f"+ {HEAD}", f"+ {CONR}"]
+    assert data.title == "all: from plain to contrastive"
+
+    records = [
+        record(arm, seed, metrics=metric_rows(1 - value / 10, metric="pearson"))
+        for arm, (_, values) in BUILT.items()
+        for seed, value in enumerate(values)
+    ]
+    root = built(
+        tmp_path / "r", without=BUILT, arms=[*BUILT], configs={arm: configuration(p) for arm, (p, _) in BUILT.items()}
+    )
+    write_study(root, records)
+    found = ablation_path_data(request(root, metric="pearson"))
+    assert found.stages[1].label == f"+ {LDS}"
+    assert found.whole.mean > 0
+    assert found.whole.good
+
+
+def test_the_drawing_has_a_row_per_arm_and_one_for_all_steps(tmp_path: Path) -> None:
+    data = ablation_path_data(request(built(tmp_path)))
+
+    left, right = draw_ablation_path(data).axes
+
+    names = [tick.get_text().replace("\n", " ") for tick in left.get_yticklabels()]
+    assert names == [*(stage.label for stage in data.stages), "all steps"]
+    (path,) = left.lines
+    assert list(path.get_xdata()) == pytest.approx([np.mean([*s.values.values()]) for s in data.stages])
+    shown = {row: stage.effect.mean for row, stage in enumerate(data.stages) if row}
+    assert _markers(right) == pytest.approx({**shown, len(data.stages): data.whole.mean})
+
+
+def test_a_path_that_cannot_go_on_says_so(tmp_path: Path) -> None:
+    root = built(tmp_path, without=["everything", "contrastive"])
+    configs = {arm: configuration(BUILT[arm][0]) for arm in BUILT if arm != "contrastive"}
+    write_study(
+        root,
+        [record("everything", 9)],
+        **(KEYS | {"arms": [*configs], "reference": "plain", "configs": configs, "seeds": [0, 1, 2, 9]}),
+    )
+
+    data = ablation_path_data(request(root))
+
+    assert [stage.label for stage in data.stages] == ["plain", f"+ {LDS}", f"+ {HEAD}"]
+    assert data.caption.endswith("Stops before everything: no seed in common.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"each": "both"}, "unknown each, got 'both'; known: add, remove"),
+        ({"arms": ("all",)}, "unknown arm, got 'all'; known: contrastive, everything, head"),
+        ({"arms": ("plain",)}, "trains plain with the settings of plain"),
+        ({"arms": ("head", "plain")}, "this figure shows one arm"),
+        ({"region": "rare"}, "unknown region, got 'rare'"),
+    ],
+)
+def test_what_is_not_known_is_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ablation_path_data(replace(request(built(tmp_path)), **options))
+
+
+def test_studies_without_parts_say_what_they_lack(tmp_path: Path) -> None:
+    only = built(tmp_path / "a", without=["weighted", "weighted head", "contrastive", "everything"])
+    with pytest.raises(InputError, match="has no arm of two parts of which another arm has one"):
+        ablation_path_data(request(only))
+    unknown = built(tmp_path / "b", configs={})
+    with pytest.raises(InputError, match="does not say the configuration of plain, its reference"):
+        ablation_path_data(request(unknown))
+    alone = built(tmp_path / "c", reference=None)
+    with pytest.raises(InputError, match="names no reference; give one"):
+        ablation_path_data(request(alone))
+
+
+def _markers(axes: Axes) -> dict[int, float]:
+    dots = [part.get_offsets()[0] for part in axes.collections if isinstance(part, PathCollection)]
+    return {int(row): float(x) for x, row in dots}

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dirtune.errors import InputError
+from dirtune.results.figures.critical_difference import (
+    critical_difference_data,
+    draw_critical_difference,
+)
+from tests.results.figures.stores import KEYS, VALUES, compared, many_arms, request
+from tests.results.record_factory import write_study
+
+
+@pytest.mark.parametrize("metric", ["mae", "pearson"])
+def test_ranks_are_those_of_scipy_and_one_is_best(tmp_path: Path, metric: str) -> None:
+    data = critical_difference_data(request(compared(tmp_path), metric=metric))
+
+    arms = ["vanilla", "conr", "lds"]
+    values = np.array([[VALUES[arm][seed] for arm in arms] for seed in range(3)])
+    ranks = stats.rankdata(values, axis=1).mean(axis=0)  # a small error is a large correlation here
+    assert dict(data.ranks) == pytest.approx(dict(zip(arms, ranks, strict=True)))
+    assert data.ranks[0][0] == "conr"
+    assert "over 3 seeds" in data.caption
+    assert "Left out, with missing seeds: half." in data.caption
+
+
+def test_regions_can_be_blocks_too_and_the_caption_warns(tmp_path: Path) -> None:
+    data = critical_difference_data(request(compared(tmp_path), each="region"))
+
+    assert "over 9 seeds x shot regions (not independent" in data.caption
+
+
+def test_every_arm_is_named_and_every_group_has_a_bar(tmp_path: Path) -> None:
+    data = critical_difference_data(request(many_arms(tmp_path, 36)))
+
+    ruler, axes = draw_critical_difference(data).axes
+
+    texts = [text.get_text().strip() for text in axes.texts]
+    assert texts == [f"{arm} ({rank:.1f})" for arm, rank in data.ranks]
+    bars = [line for line in axes.lines if line.get_linewidth() > 2]
+    assert len(bars) == len(data.cliques) > 0
+    assert [text.get_text() for text in ruler.texts] == [f"CD = {data.difference:.2f}"]
+    assert ruler.get_title() == "mean rank by MAE, all"
+    heights = [text.get_position()[1] for text in axes.texts]
+    assert min(np.diff(sorted(heights[:18]))) == pytest.approx(1.0)  # names do not overlap
+
+
+def test_fewer_than_two_complete_arms_have_no_ranks(tmp_path: Path) -> None:
+    write_study(tmp_path, [], **KEYS)
+    with pytest.raises(InputError, match="has no two arms that are complete on the same seeds yet"):
+        critical_difference_data(request(tmp_path))
+    with pytest.raises(InputError, match="unknown each, got 'arm'; known: region, seed"):
+        critical_difference_data(request(tmp_path, each="arm"))

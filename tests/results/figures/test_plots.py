@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_rgb
+
+from dirtune.errors import InputError
+from dirtune.results.analysis.curves import curve_data
+from dirtune.results.figures import (
+    COLORS,
+    REFERENCE_COLOR,
+    draw_curve,
+    draw_regions,
+    plot,
+    region_bars,
+)
+from dirtune.results.records.schema import REGIONS
+from tests.results.record_factory import OFFSETS, record, write_study
+
+STARTS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two arms, three seeds; of the second arm, the setting x varies, and one more trial was pruned."""
+    records = [record("vanilla", seed, 5.0 + seed / 10) for seed in range(3)]
+    records += [
+        record("conr", seed, 4.0 + x * seed / 10, trial_id=f"{x}-{seed}", config={"x": x})
+        for x in (1, 2)
+        for seed in range(3)
+    ]
+    records.append(record("conr", 0, trial_id="cut", status="pruned", config={"x": 2}))
+    write_study(
+        tmp_path,
+        records,
+        arms=["vanilla", "conr"],
+        seeds=[0, 1, 2, 3],
+        reference="vanilla",
+        data={"name": "digits", "unit": "degrees"},
+    )
+    return tmp_path
+
+
+def test_the_bars_are_the_numbers_of_the_table(root: Path) -> None:
+    bars = region_bars(root, "study", metric=None, split="test", selection="best_val")
+
+    assert (bars.arms, bars.regions, bars.reference) == (("vanilla", "conr"), REGIONS, "vanilla")
+    for position, region in enumerate(REGIONS):
+        values = np.array([5.0, 5.1, 5.2]) + OFFSETS[region]
+        assert bars.seeds[0][position] == pytest.approx(values)
+        assert bars.means[0][position] == pytest.approx(values.mean())
+        assert bars.sds[0][position] == pytest.approx(values.std(ddof=1))
+    assert bars.label == "MAE [degrees]"
+    assert "± sd over seeds" in bars.caption
+    assert "2 values are missing" in bars.caption
+
+
+def test_a_single_seed_has_no_error_bar(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)])
+
+    bars = region_bars(tmp_path, "study", metric=None, split="test", selection="best_val")
+
+    assert all(math.isnan(sd) for row in bars.sds for sd in row)
+    (axes,) = draw_regions(bars).axes
+    assert _error_bars(axes) == []
+
+
+def test_regions_draw_a_bar_per_arm_and_region_and_a_dot_per_seed(root: Path) -> None:
+    bars = region_bars(root, "study", metric=None, split="test", selection="best_val")
+
+    (axes,) = draw_regions(bars).axes
+
+    assert sorted(bar.get_height() for bar in axes.patches) == pytest.approx(
+        sorted(mean for row in bars.means for mean in row)
+    )
+    dots = [part for part in axes.collections if isinstance(part, PathCollection)]
+    assert sum(len(part.get_offsets()) for part in dots) == 2 * len(REGIONS) * 3
+    assert len(_error_bars(axes)) == 2 * len(REGIONS)
+    assert axes.get_ylabel() == "MAE [degrees]"
+    assert axes.get_ylim()[0] == 0
+
+
+def _error_bars(axes: Axes) -> list[np.ndarray]:
+    bars = [part for part in axes.collections if isinstance(part, LineCollection)]
+    return [line for part in bars for line in part.get_segments() if len(line)]
+
+
+def test_the_curve_is_drawn_with_its_star_and_its_caption(root: Path) -> None:
+    figure = draw_curve(curve_data(root, "study", "x", region="few"))
+
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "MAE [degrees], few")
+    line, level = axes.lines
+    assert list(line.get_xdata()) == [1.0, 2.0]
+    assert line.get_ydata() == pytest.approx(np.array([4.1, 4.2]) + OFFSETS["few"])
+    assert level.get_ydata()[0] == pytest.approx(5.1 + OFFSETS["few"])
+    star = axes.collections[-1].get_offsets()
+    assert star[0].tolist() == pytest.approx([1.0, 4.1 + OFFSETS["few"]])
+    assert "Left out: 1 pruned." in figure.get_supxlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("suffix", STARTS)
+@pytest.mark.parametrize("kind", ["regions", "curve"])
+def test_every_figure_is_written_in_every_type_of_file(root: Path, kind: str, suffix: str) -> None:
+    output = root / "new folder" / f"{kind}{suffix}"
+
+    assert plot(root, "study", kind, x="x", output=output) == output
+    assert output.read_bytes().startswith(STARTS[suffix])
+
+
+def test_many_arms_and_a_wide_span_are_drawn(tmp_path: Path) -> None:
+    records = [
+        record(f"a rather long name of arm {arm}", seed, 5.0 + arm, trial_id=f"{arm}-{seed}-{x}", config={"x": x})
+        for arm in range(9)
+        for seed in range(2)
+        for x in (1e-4, 1e-2)
+    ]
+    write_study(tmp_path, records)
+
+    for kind in ("regions", "curve"):
+        assert plot(tmp_path, "study", kind, x="x", output=tmp_path / f"{kind}.png").stat().st_size
+
+
+def test_a_study_without_results_is_drawn_empty(tmp_path: Path) -> None:
+    write_study(tmp_path, [], arms=["a", "b"], reference="a", seeds=[0])
+
+    assert plot(tmp_path, "study", "regions", output=tmp_path / "x.png").exists()
+
+
+def test_drawing_leaves_matplotlibs_global_state_alone(root: Path) -> None:
+    before = dict(mpl.rcParams)
+
+    plot(root, "study", "regions", output=root / "x.png")
+
+    assert dict(mpl.rcParams) == before
+
+
+def test_drawing_needs_no_pyplot_torch_or_ray(root: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom dirtune.results.figures import plot\n"
+        f"plot({str(root)!r}, 'study', 'curve', x='x', output=Path({str(root / 'x.png')!r}))\n"
+        "print(sorted({'matplotlib.pyplot', 'torch', 'ray', 'optuna'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _seen_without_a_cone(color: str, matrix: np.ndarray) -> np.ndarray:
+    linear = np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(color)])
+    return matrix @ linear
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [  # Vienot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB
+        [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+        [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+    ],
+)
+def test_the_colours_stay_apart_for_colour_blind_readers(matrix: list[list[float]]) -> None:
+    seen = [_seen_without_a_cone(color, np.array(matrix)) for color in (*COLORS, REFERENCE_COLOR)]
+
+    distances = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(distances) > 0.04
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (
+            "bars",
+            {},
+            "unknown plot, got 'bars'; known: ablation_path, anchors, critical_difference, curve, data_efficiency",
+        ),
+        ("curve", {}, "a curve needs the setting on its x axis"),
+        ("curve", {"x": "y"}, "known: x"),
+        ("regions", {"output": "x.gif"}, r"unknown type of file, got '.gif'; known: .pdf, .png, .svg"),
+        ("regions", {"metric": "mea"}, "unknown metric"),
+        ("regions", {"study": "x"}, "unknown study"),
+        ("regions", {"selection": "x"}, "unknown rule"),
+    ],
+)
+def test_unknown_names_are_refused_and_nothing_is_written(
+    root: Path, kind: str, options: dict[str, str], message: str
+) -> None:
+    output = root / "figures" / options.pop("output", "x.png")
+
+    with pytest.raises(InputError, match=message):
+        plot(root, options.pop("study", "study"), kind, output=output, **options)
+
+    assert not output.parent.exists()

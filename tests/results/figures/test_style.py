@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dirtune.results.figures._style import (
+    BAD,
+    COLORS,
+    COLUMN,
+    DIVERGING,
+    GOOD,
+    REFERENCE_COLOR,
+    arm_colors,
+    finish,
+    lighter,
+    new_figure,
+    text_color,
+)
+
+
+def test_the_reference_is_grey_and_takes_no_colour_from_the_others() -> None:
+    colors = arm_colors(["a", "ref", "b"], "ref")
+
+    assert colors == {"a": COLORS[0], "ref": REFERENCE_COLOR, "b": COLORS[1]}
+
+
+def test_lighter_is_half_way_to_white() -> None:
+    assert lighter("#000000") == (0.5, 0.5, 0.5)
+    assert lighter("#FFFFFF") == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("color", "expected"), [((1, 1, 1), "black"), ((0, 0.45, 0.7, 1), "white")])
+def test_text_is_readable_on_its_background(color: tuple[float, ...], expected: str) -> None:
+    assert text_color(color) == expected
+
+
+def test_the_diverging_colours_are_white_at_zero_and_differ_for_colour_blind_readers() -> None:
+    assert DIVERGING(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
+    deuteranope = np.array(  # Vienot, Brettel and Mollon 1999, in linear RGB
+        [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]]
+    )
+    ends = [deuteranope @ np.array(DIVERGING(end)[:3]) ** 2.2 for end in (0.0, 1.0)]
+    assert np.abs(ends[0] - ends[1]).max() > 0.2
+    assert GOOD != BAD
+
+
+def test_a_figure_grows_by_its_legend_and_caption() -> None:
+    figure = new_figure(COLUMN, 2.0)
+    axes = figure.add_subplot()
+    for name in ("one", "two", "a much longer name of an arm"):
+        axes.plot([0, 1], label=name)
+
+    finish(figure, "word " * 40, axes)
+
+    lines = figure.get_supxlabel().split("\n")
+    assert len(lines) == 3
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3
+    assert figure.get_figheight() == pytest.approx(2.0 + 0.165 * 3 + 0.1 * 3)

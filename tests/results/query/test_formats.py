@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.results.query.formats import format_table, save_table
+from dirtune.results.query.query import query
+from tests.results.record_factory import record, write_study
+
+MIXED = pa.table({"arm": ["a|b", None], "value": [1 / 3, float("nan")], "n": pa.array([1, None], pa.int64())})
+
+
+def test_csv_has_every_digit_and_nothing_for_null() -> None:
+    rows = list(csv.reader(io.StringIO(format_table(MIXED, "csv"))))
+
+    assert rows == [["arm", "value", "n"], ["a|b", repr(1 / 3), "1"], ["", "nan", ""]]
+
+
+def test_json_is_valid_and_has_null_for_what_it_cannot_write() -> None:
+    assert json.loads(format_table(MIXED, "json")) == [
+        {"arm": "a|b", "value": 1 / 3, "n": 1},
+        {"arm": None, "value": None, "n": None},
+    ]
+
+
+def test_markdown_escapes_what_would_break_the_table() -> None:
+    assert format_table(MIXED, "markdown").split("\n") == [
+        "| arm | value | n |",
+        "| --- | ---: | ---: |",
+        "| a\\|b | 0.333333 | 1 |",
+        "|  | nan |  |",
+    ]
+
+
+def test_the_terminal_table_is_never_folded() -> None:
+    wide = pa.table({"text": ["x" * 500], "[bold]": [2.0]})
+
+    lines = format_table(wide).split("\n")
+
+    assert any("x" * 500 in line for line in lines)
+    assert "[bold]" in lines[0]
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown format, got 'xml'; known: csv, json, markdown, parquet, table"):
+        format_table(MIXED, "xml")
+
+
+def test_times_are_shown_in_every_format(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)])
+    found = query("select timestamptz '2026-01-02 03:04:05+00' as t", tmp_path)
+
+    for style in ("table", "csv", "json", "markdown"):
+        assert "2026-01-02 03:04:05+00:00" in format_table(found, style)
+
+
+def test_parquet_is_no_text() -> None:
+    with pytest.raises(InputError, match=r"parquet is no text: give a file"):
+        format_table(MIXED, "parquet")
+
+
+def test_a_parquet_file_has_every_value_and_type(tmp_path: Path) -> None:
+    file = save_table(MIXED, tmp_path / "deeper" / "answer.parquet")
+
+    assert pq.read_table(file).schema == MIXED.schema
+    assert str(pq.read_table(file).to_pylist()) == str(MIXED.to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "form"),
+    [
+        ("a.csv", None, "csv"),
+        ("a.json", None, "json"),
+        ("a.md", None, "markdown"),
+        ("a.txt", None, "table"),
+        ("a.csv", "json", "json"),
+        ("a", "markdown", "markdown"),
+    ],
+)
+def test_a_text_file_has_the_format_asked_for_or_that_of_its_suffix(
+    tmp_path: Path, name: str, format: str | None, form: str
+) -> None:
+    file = save_table(MIXED, tmp_path / name, format)
+
+    assert file.read_text() == f"{format_table(MIXED, form)}\n"
+
+
+def test_a_suffix_without_a_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown suffix, got '.xlsx'; known: .csv, .json"):
+        save_table(MIXED, tmp_path / "a.xlsx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dirtune.errors import Fault, InputError
+from dirtune.results.records.compaction import compact, compact_study
+from dirtune.results.records.store import read_table, recorded, write_record
+from tests.results.record_factory import metric_rows, record, write_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows(storage: object, table: str) -> list[dict[str, object]]:
+    found = read_table(storage, table).to_pylist()  # type: ignore[arg-type]
+    return sorted(found, key=str)
+
+
+def test_compacted_results_are_the_same_results(tmp_path: Path) -> None:
+    records = [
+        record("a", 0, config={"x": 1}),
+        record("a", 1, config={"x": 0.5}),
+        record("b", 0, status="failed", config={"y": "text"}),
+    ]
+    storage = write_study(tmp_path, records)
+    before = {table: rows(storage, table) for table in ("trials", "metrics", "epochs")}
+
+    compact(storage)
+
+    assert {table: rows(storage, table) for table in before} == before
+
+
+def test_compacted_trials_are_not_opened_again(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact(storage)
+    (tmp_path / "study/results/metrics/a-0.parquet").write_bytes(b"not looked at")
+
+    assert read_table(storage, "metrics").num_rows == len(metric_rows(0.0))
+
+
+def test_files_are_read_in_batches_in_their_order_and_all_damaged_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [1, 0.5, "auto", None, 3]
+    records = [record("a", seed, config={"x": x}) for seed, x in enumerate(settings)]
+    storage = write_study(tmp_path, records)
+    at_once = read_table(storage, "trials").to_pylist()
+
+    monkeypatch.setattr("dirtune.results.records.compaction.BATCH", 2)
+
+    assert read_table(storage, "trials").to_pylist() == at_once
+    assert [row["config.x"] for row in at_once] == ["1", "0.5", "auto", None, "3"]
+    for seed in (0, 3):
+        (tmp_path / f"study/results/trials/a-{seed}.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError) as caught:
+        read_table(storage, "trials")
+    assert [fault.where[-11:] for fault in caught.value.faults] == ["a-0.parquet", "a-3.parquet"]
+    skipped: list[Fault] = []
+    assert read_table(storage, "trials", on_damaged=skipped.append).num_rows == 3
+    assert len(skipped) == 2
+
+
+def test_what_was_recorded_later_is_read_from_its_own_files(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0, 1.0)])
+    compact(storage)
+    write_record(storage, record("a", 1, 2.0))
+
+    assert recorded(storage) == {"a-0": "complete", "a-1": "complete"}
+    compact(storage)
+    assert read_table(storage, "metrics").num_rows == 2 * len(metric_rows(0.0))
+
+
+def test_a_trial_that_was_recorded_anew_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0, status="failed"), record("a", 1)])
+    compact(storage)
+    write_record(storage, record("a", 0, 4.0))
+
+    assert recorded(storage) == {"a-0": "complete", "a-1": "complete"}
+    assert read_table(storage, "metrics").num_rows == 2 * len(metric_rows(0.0))
+
+
+def test_a_trial_that_was_removed_is_gone_from_the_cache_too(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
+    compact(storage)
+    (tmp_path / "study/results/trials/a-1.parquet").unlink()
+
+    assert recorded(storage) == {"a-0": "complete"}
+    assert set(read_table(storage, "metrics")["trial_id"].to_pylist()) == {"a-0"}
+
+
+def test_the_cache_can_be_deleted_at_any_time(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact(storage)
+    before = rows(storage, "metrics")
+    storage.remove("results/compacted")
+
+    assert rows(storage, "metrics") == before
+
+
+def test_chosen_columns_come_from_cache_and_files_alike(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0, config={"x": 1})])
+    compact(storage)
+    write_record(storage, record("a", 1, config={"x": 2.5}))
+
+    found = read_table(storage, "trials", columns=["config.x"])
+
+    assert found.to_pydict() == {"trial_id": ["a-0", "a-1"], "config.x": [1.0, 2.5]}
+
+
+def test_an_empty_study_can_be_compacted(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [], name="study", reference="a")
+    compact(storage)
+
+    assert recorded(storage) == {}
+
+
+def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact(storage)
+    storage.write("results/compacted/trials.parquet", b"damaged")
+
+    with pytest.raises(InputError, match=r"compacted/trials.parquet: damaged Parquet file"):
+        recorded(storage)
+
+
+def test_a_study_is_compacted_by_name(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0), record("b", 0)])
+
+    assert compact_study("study", results=tmp_path) == {
+        "trials": 2,
+        "metrics": 2 * len(metric_rows(0.0)),
+    }
+    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]
+    with pytest.raises(InputError, match="unknown study, got 'sudy'; known: study"):
+        compact_study("sudy", results=tmp_path)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.results.record_factory import record, write_study
+
+for seed in range(60):
+    # Every second trial fails first and is recorded anew: the cache may hold what is no longer true.
+    if seed % 2:
+        write_study(Path(sys.argv[1]), [record("a", seed, status="failed", error="lost its worker")])
+    write_study(Path(sys.argv[1]), [record("a", seed, float(seed))])
+"""
+
+
+def test_nothing_is_lost_or_doubled_while_another_process_records(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 1000)])
+    rows_each, rounds = len(metric_rows(0.0)), 0
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT) as writer:
+        while writer.poll() is None:
+            compact(storage)
+            seen = read_table(storage, "trials", columns=["status"])
+            metrics = Counter(read_table(storage, "metrics")["trial_id"].to_pylist())
+            trials = seen["trial_id"].to_pylist()
+            assert len(trials) == len(set(trials))
+            complete = [row["trial_id"] for row in seen.to_pylist() if row["status"] == "complete"]
+            assert {metrics[trial] for trial in complete} == {rows_each}
+            assert set(metrics.values()) == {rows_each}
+            rounds += 1
+    assert writer.returncode == 0
+    assert rounds > 3
+    compact(storage)
+    expected = {"a-1000", *(f"a-{seed}" for seed in range(60))}
+    assert recorded(storage) == dict.fromkeys(expected, "complete")
+    assert Counter(read_table(storage, "metrics")["trial_id"].to_pylist()) == dict.fromkeys(expected, rows_each)
+
+
+def test_two_compactions_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", seed) for seed in range(5)])
+    script = (
+        "import sys\nfrom dirtune.results.records.compaction import compact_study\n"
+        "for _ in range(10): compact_study('study', results=sys.argv[1])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
+
+    assert [process.wait() for process in both] == [0, 0]
+    assert read_table(storage, "metrics").num_rows == 5 * len(metric_rows(0.0))
+    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]

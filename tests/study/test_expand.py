@@ -1,0 +1,146 @@
+"""Which arms a study declares: `pytest tests/study/test_expand.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dirtune.config import leaf
+from dirtune.errors import InputError
+from dirtune.study.expand import composed
+from dirtune.study.resolve import ResolvedStudy, resolve
+
+PARTS = {
+    "projection": {"model": {"projection_dim": 8}},
+    "conr": {"methods": ["conr"]},
+    "accon": {"methods": "accon"},
+}
+
+
+def derived(reference: str = "base", **changes: Any) -> ResolvedStudy:
+    raw = {
+        "name": "tiny",
+        "question": "Does it?",
+        "reference": reference,
+        "seeds": [0],
+        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}},
+        "parts": PARTS,
+    }
+    return resolve(raw | changes, where="tiny.yaml")
+
+
+def names(study: ResolvedStudy) -> list[str]:
+    return [arm.name for arm in study.arms]
+
+
+def test_a_ladder_adds_one_part_after_another() -> None:
+    study = derived(derive={"ladder": ["projection", "accon", "conr"]})
+    assert names(study) == ["base", "projection", "projection+accon", "projection+conr+accon"]
+    last = study.arms[-1].config
+    assert set(last.terms.active()) == {"conr", "accon"}
+    assert last.model.projection_dim is not None
+
+
+def test_parts_are_added_alone_and_left_out_alone() -> None:
+    parts = ["projection", "conr", "accon"]
+    assert names(derived(derive={"add_one_in": parts})) == ["base", *parts]
+    study = derived(derive={"leave_one_out": parts})
+    assert names(study) == [
+        "base",
+        "projection+conr+accon",
+        "conr+accon",
+        "projection+accon",
+        "projection+conr",
+    ]
+
+
+def test_pairs_have_what_an_interaction_is_computed_from() -> None:
+    study = derived(derive={"pairs": ["projection", "conr", "accon"]})
+    assert names(study) == [
+        "base",
+        "projection",
+        "conr",
+        "accon",
+        "projection+conr",
+        "projection+accon",
+        "conr+accon",
+    ]
+
+
+def test_an_arm_that_two_derivations_need_is_there_once() -> None:
+    study = derived(derive={"add_one_in": ["conr", "accon"], "ladder": ["conr", "accon"]})
+    assert names(study) == ["base", "conr", "conr+accon", "accon"]
+
+
+def test_one_factor_varies_each_setting_alone_around_the_reference() -> None:
+    factors = {"terms.conr.omega": [0.5, 2.0], "terms.conr.beta": [0, 4.0], "loss.name": ["mse"]}
+    study = derived("conr", derive={"add_one_in": ["conr"], "one_factor": factors})
+    reference = next(arm for arm in study.arms if arm.name == "conr").config.plain()
+    varied = {arm.name: arm.config.plain() for arm in study.arms if arm.name.startswith("conr ")}
+    assert list(varied) == [
+        "conr omega=0.5",
+        "conr omega=2.0",
+        "conr beta=0",
+        "conr beta=4.0",
+        'conr name="mse"',
+    ]
+    assert leaf(varied["conr omega=0.5"], "terms.conr.omega") == 0.5
+    assert leaf(varied["conr beta=0"], "terms.conr.omega") == leaf(reference, "terms.conr.omega")
+    assert leaf(varied["conr beta=0"], "terms.conr.beta") == 0
+
+
+def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None:
+    study = derived(
+        "vanilla",
+        arms={"vanilla": {}},
+        derive={"add_one_in": ["conr"], "one_factor": {"recipe.epochs": [5, 7]}},
+        base={"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 5}},
+    )
+    assert names(study) == ["vanilla", "conr", "vanilla epochs=7"]
+    assert study.merged_into == {"base": "vanilla", "vanilla epochs=5": "vanilla"}
+
+
+def test_a_named_arm_stays_what_it_is_where_a_derived_one_has_its_name() -> None:
+    study = derived(arms={"base": {"recipe": {"epochs": 3}}}, derive={"add_one_in": ["conr"]})
+    assert names(study) == ["base", "conr"]
+    assert study.arms[0].config.recipe.epochs == 3
+
+
+def test_factors_that_end_alike_are_named_by_their_whole_path() -> None:
+    factors = {"terms.conr.tau": [0.5], "terms.accon.tau": [0.5], "terms.conr.beta": [0.5]}
+    study = derived("conr+accon", derive={"ladder": ["conr", "accon"], "one_factor": factors})
+    assert names(study)[3:] == [
+        "conr+accon terms.conr.tau=0.5",
+        "conr+accon terms.accon.tau=0.5",
+        "conr+accon beta=0.5",
+    ]
+
+
+def test_derived_arms_are_crossed_with_the_axes() -> None:
+    study = derived("base epochs=1", derive={"add_one_in": ["conr"]}, axes={"recipe.epochs": [1, 2]})
+    assert names(study) == ["base epochs=1", "base epochs=2", "conr epochs=1", "conr epochs=2"]
+
+
+@pytest.mark.parametrize(
+    ("derive", "message"),
+    [
+        ({"ladder": ["conr", "con"]}, "derive.ladder: unknown part, got 'con'; known: accon"),
+        ({"pairs": ["conr", "conr"]}, "derive.pairs: a value stands twice"),
+        ({"one_factor": {"recipe.epochs": [2, 2]}}, "derive.one_factor.recipe.epochs: a value"),
+        ({"one_factor": {"recipe.epoch": [2]}}, "recipe.epoch: unknown key"),
+        ({"add_all": ["conr"]}, "derive.add_all: unknown key"),
+    ],
+)
+def test_a_wrong_derivation_is_named(derive: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        derived(derive=derive)
+
+
+def test_composing_keeps_the_methods_of_both_and_the_later_setting() -> None:
+    first = {"methods": "conr", "recipe": {"epochs": 2, "batch_size": 8}}
+    second = {"methods": ["accon", "lds"], "recipe": {"epochs": 3}}
+    assert composed([first, second]) == {
+        "methods": ["conr", "accon", "lds"],
+        "recipe": {"epochs": 3, "batch_size": 8},
+    }

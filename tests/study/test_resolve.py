@@ -1,0 +1,330 @@
+"""Run with `pytest tests/study/test_resolve.py`."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dirtune.config import merged
+from dirtune.errors import InputError
+from dirtune.study.files import find_study
+from dirtune.study.resolve import configured, load_study, resolve
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "question": "Does it?",
+    "reference": "vanilla",
+    "seeds": [0, 1],
+    "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}},
+    "arms": {
+        "vanilla": {},
+        "conr": {"model": {"projection_dim": 32}, "terms": {"conr": {"omega": 2.0}}},
+    },
+}
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    return merged(copy.deepcopy(STUDY), changes)
+
+
+def faults_of(raw: Any) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="tiny.yaml")
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_every_arm_is_a_full_configuration_with_the_objective_of_the_study() -> None:
+    resolved = resolve(study(objective={"metric": "rmse", "region": "few"}), where="t")
+    vanilla, conr = resolved.arms
+    assert (vanilla.name, conr.name) == ("vanilla", "conr")
+    assert vanilla.config.terms.active() == {}
+    assert conr.config.terms.active()["conr"].omega == 2.0
+    assert conr.config.objective.name == "val/few/rmse"
+    assert conr.with_seed(5).seed == 5
+
+
+def test_axes_cross_every_arm_with_every_combination() -> None:
+    axes = {"model.projection_dim": [None, 8], "recipe.epochs": [1, 2]}
+    resolved = resolve(
+        study(arms={"conr": None}, axes=axes, reference="x")
+        | {"arms": {"vanilla": {}}, "reference": "projection_dim=null epochs=1"},
+        where="t",
+    )
+    assert [arm.name for arm in resolved.arms] == [
+        "projection_dim=null epochs=1",
+        "projection_dim=null epochs=2",
+        "projection_dim=8 epochs=1",
+        "projection_dim=8 epochs=2",
+    ]
+    assert resolved.arms[3].config.model.projection_dim == 8
+    assert resolved.arms[3].config.recipe.epochs == 2
+    assert resolved.arms[3].cell == {"model.projection_dim": 8, "recipe.epochs": 2}
+
+
+def test_named_arms_keep_their_name_before_the_cell() -> None:
+    resolved = resolve(study(axes={"recipe.epochs": [1, 2]}, reference="vanilla epochs=1"), where="t")
+    assert [arm.name for arm in resolved.arms] == [
+        "vanilla epochs=1",
+        "vanilla epochs=2",
+        "conr epochs=1",
+        "conr epochs=2",
+    ]
+
+
+def test_a_knob_is_searched_in_the_arms_that_have_the_setting() -> None:
+    space = {
+        "terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5},
+        "model.projection_dim": {"distribution": "choice", "values": [16, 32]},
+        "alpha": {"distribution": "loguniform", "low": 0.1, "high": 10, "arms": ["conr"]},
+    }
+    resolved = resolve(study(space=space, search={"trials": 7}), where="t")
+    vanilla, conr = resolved.arms
+    assert vanilla.knobs == {}
+    assert set(conr.knobs) == set(space)
+    assert resolved.trials_in(vanilla) == 2  # one per seed
+    assert resolved.trials_in(conr) == 7
+
+
+def test_a_finite_space_has_no_more_trials_than_configurations() -> None:
+    space = {"model.projection_dim": {"distribution": "choice", "values": [16, 32]}}
+    resolved = resolve(study(space=space, search={"trials": 7}), where="t")
+    assert resolved.trials_in(resolved.arms[1]) == 2
+
+
+def test_tuned_settings_are_laid_over_the_arm() -> None:
+    arm = resolve(study(), where="t").arms[1]
+    config = configured(arm, {"terms.conr.omega": 4.0, "model.projection_dim": 8}, seed=9)
+    assert (config.terms.active()["conr"].omega, config.model.projection_dim, config.seed) == (
+        4.0,
+        8,
+        9,
+    )
+
+
+def test_many_faults_come_at_once_each_with_its_key() -> None:
+    raw = study(
+        arms={"conr": {"terms": {"comr": {}}}, "big": {"model": {"encoder": {"name": "vgg"}}}},
+        seeds=[1, 1],
+        reference="vanila",
+        recipe={},
+    )
+    faults = faults_of(raw)
+    assert any("recipe: unknown key" in text for text in faults)
+    del raw["recipe"]
+    faults = faults_of(raw)
+    assert any("arms.conr.terms.comr: unknown key" in text and "conr" in text for text in faults)
+    assert any("arms.big.model.encoder.name: unknown name, got 'vgg'; known: bilstm" in text for text in faults)
+    assert any("seeds: a seed stands twice" in text for text in faults)
+    assert any("reference: unknown arm, got 'vanila'" in text and "'vanilla'" in text for text in faults)
+
+
+def test_what_is_wrong_in_base_is_said_once() -> None:
+    raw = study(base={"recipe": {"epochs": "ten"}})
+    assert faults_of(raw) == ["tiny.yaml: base.recipe.epochs: should be a valid integer, got 'ten'"]
+
+
+def test_two_arms_with_one_configuration_are_refused() -> None:
+    assert "arms.again: is the same configuration as arm 'vanilla'" in faults_of(study(arms={"again": {}}))[0]
+
+
+def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
+    terms = STUDY["arms"]["conr"]["terms"]
+    raw = study(
+        arms={"big": {"model": {"projection_dim": 64}, "terms": terms}},
+        space={"model.projection_dim": {"distribution": "choice", "values": [32, 64]}},
+    )
+    message = "arms.big: differs only in what is tuned from arm 'conr'"
+    assert faults_of(raw) == [f"tiny.yaml: {message}"]
+    own = {**raw["space"]["model.projection_dim"], "arms": ["conr"]}
+    assert len(resolve({**raw, "space": {"model.projection_dim": own}}, where="t").arms) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "knob", "message"),
+    [
+        (
+            "terms.accon.tau",
+            {"distribution": "uniform", "low": 1, "high": 2},
+            "no arm has this setting",
+        ),
+        (
+            "terms.conr.omega",
+            {"distribution": "uniform", "low": 3, "high": 4},
+            "excludes the value",
+        ),
+        (
+            "terms.conr.omega",
+            {"distribution": "uniform", "low": 4, "high": 3},
+            "low < high must hold",
+        ),
+        (
+            "terms.conr.omega",
+            {"distribution": "loguniform", "low": 0, "high": 3},
+            "low > 0 must hold",
+        ),
+        (
+            "terms.conr.tau",
+            {"distribution": "uniform", "low": -1, "high": 3},
+            "should be greater than 0",
+        ),
+        (
+            "terms.conr.tau",
+            {"distribution": "normal"},
+            "unknown distribution, got 'normal'; known: choice",
+        ),
+        (
+            "terms.conr.tau",
+            {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]},
+            "unknown arm",
+        ),
+    ],
+)
+def test_a_wrong_knob_is_named(path: str, knob: dict[str, Any], message: str) -> None:
+    assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: knob})))
+
+
+def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them() -> None:
+    space = {"recipe.epochs": {"distribution": "int", "low": 5, "high": 20}}
+    assert (
+        "cannot be tuned under a scheduler" in faults_of(study(space=space, search={"scheduler": {"name": "asha"}}))[0]
+    )
+
+
+def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
+    assert "resources.gpus: must be a share of one GPU" in faults_of(study(resources={"gpus": 1.5}))[0]
+    assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
+
+
+@pytest.mark.parametrize("fuse", [2, "auto"])
+def test_trials_of_several_workers_are_not_fused(fuse: int | str) -> None:
+    assert "resources: fuse is for trials of one worker" in faults_of(study(resources={"fuse": fuse, "workers": 2}))[0]
+
+
+@pytest.mark.parametrize("fuse", [0, "many"])
+def test_trials_side_by_side_are_a_number_or_as_many_as_fit(fuse: int | str) -> None:
+    (fault,) = faults_of(study(resources={"fuse": fuse}))
+    assert f"resources.fuse: must be a number of trials, or 'auto', got {fuse!r}" in fault
+
+
+def test_a_setting_is_either_compared_or_tuned() -> None:
+    raw = study(
+        axes={"terms.conr.omega": [2.0]},
+        space={"terms.conr.omega": {"distribution": "uniform", "low": 1, "high": 4}},
+        reference="conr omega=2.0",
+    )
+    assert any(
+        "is an axis already" in text for text in faults_of({**raw, "arms": {"conr": raw["arms"]["conr"], "x": {}}})
+    )
+
+
+def test_a_study_that_is_no_mapping_is_refused() -> None:
+    assert faults_of([1]) == ["tiny.yaml: a study must be a mapping, got 'list'"]
+
+
+def test_an_unknown_study_lists_the_shipped_ones() -> None:
+    with pytest.raises(InputError, match=r"unknown study .*got 'quikstart'; known: .*did you mean 'quickstart'"):
+        find_study("quikstart")
+
+
+def test_the_shipped_search_tunes_what_the_papers_name() -> None:
+    arms = {arm.name: set(arm.knobs) for arm in load_study("digits_search").arms}
+    assert arms["vanilla"] == set()
+    assert {"alpha", "terms.conr.beta", "terms.conr.omega", "terms.conr.tau"} <= arms["conr"]
+    assert {
+        "terms.accon.gamma",
+        "terms.accon.tau",
+        "terms.accon.epsilon",
+        "model.projection_dim",
+    } <= arms["accon"]
+
+
+def test_a_path_is_found_as_a_file(tmp_path: Path) -> None:
+    assert find_study(str(tmp_path / "x.yaml")).path == tmp_path / "x.yaml"
+
+
+def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
+    axes = {"model.projection_dim": [8, 16]}
+    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0}
+    raw = study(
+        reference="vanilla projection_dim=8",
+        axes=axes,
+        space={"terms.conr.omega": {**knob, "when": {"model.projection_dim": [16]}}},
+    )
+    resolved = resolve(raw, where="t")
+    assert [arm.name for arm in resolved.searched_arms] == ["conr projection_dim=16"]
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"recipe.epochs": [1]}, "space.terms.conr.omega.when.recipe.epochs: is no axis"),
+        ({"model.projection_dim": [9]}, "is no value of this axis, got 9; known: 16, 8"),
+    ],
+)
+def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:
+    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
+    raw = study(
+        reference="vanilla projection_dim=8",
+        axes={"model.projection_dim": [8, 16]},
+        space={"terms.conr.omega": knob},
+    )
+    assert any(message in fault for fault in faults_of(raw))
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"confirm": True}, "search.tuning_seed: is missing: a search that is confirmed"),
+        (
+            {"confirm": True, "tuning_seed": 1},
+            "search.tuning_seed: must not be among `seeds`, which judge what the search has selected, got 1",
+        ),
+        ({"tuning_seed": 9}, "search.tuning_seed: has no effect without `confirm: true`"),
+    ],
+)
+def test_the_seed_of_a_search_that_is_confirmed_is_its_own(search: dict[str, Any], message: str) -> None:
+    assert any(message in fault for fault in faults_of(study(search=search)))
+
+
+def test_a_confirmed_search_has_its_budget_and_the_seeds() -> None:
+    space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
+    search = {"trials": 7, "confirm": True, "tuning_seed": 9}
+    found = resolve(study(space=space, search=search), where="t")
+    vanilla, conr = found.arms
+    assert (found.trials_in(vanilla), found.trials_in(conr)) == (2, 7 + 2)
+    assert (found.budget_of(vanilla), found.budget_of(conr)) == (0, 7)
+    assert (found.tuning_seed, found.seeds_of(conr)) == (9, (0, 1))
+    plain = resolve(study(space=space, search={"trials": 7}), where="t")
+    assert (plain.tuning_seed, plain.seeds_of(plain.arms[1])) == (0, (0,))
+
+
+def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:
+    space = {
+        "terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5},
+        "model.projection_dim": {"distribution": "int", "low": 8, "high": 64},
+    }
+    raw = study(space=space, search={"sampler": "grid"})
+    assert faults_of(raw) == [
+        "tiny.yaml: search.sampler: grid needs finite spaces, and any number is possible for terms.conr.omega"
+    ]
+
+
+def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
+    space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
+    few = {"metric": "mae", "region": "few"}
+    assert resolve(study(space=space, secondary=[few]), where="t").study.secondary[0].region == "few"
+    assert any(
+        "secondary: an objective stands twice" in fault for fault in faults_of(study(space=space, secondary=[few, few]))
+    )
+    for name in ("asha", "median"):
+        faults = faults_of(study(space=space, secondary=[few], search={"scheduler": {"name": name}}))
+        assert "search.scheduler: stops trials by the objective alone" in faults[0]
+
+
+def test_what_a_study_without_a_search_cannot_have_is_said() -> None:
+    raw = study(search={"confirm": True, "tuning_seed": 9}, secondary=[{"metric": "mae", "region": "few"}])
+    rule = "has no effect: no arm has anything to tune"
+    assert faults_of(raw) == [f"tiny.yaml: {key}: {rule}" for key in ("search.confirm", "secondary")]

@@ -1,0 +1,129 @@
+"""Run with `pytest tests/study/test_space.py`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import optuna
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from dirtune.study.space import Knob, size
+
+KNOB: TypeAdapter[Any] = TypeAdapter(Knob)
+
+
+def knob(distribution: str, **settings: Any) -> Any:
+    return KNOB.validate_python({"distribution": distribution, **settings})
+
+
+def samples(asked: Any, count: int) -> list[Any]:
+    """What Optuna's random sampler suggests for a knob, by its own ask-and-tell."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [study.ask({"a.b": asked.as_optuna()}).params["a.b"] for _ in range(count)]
+
+
+EVERY_KIND = [
+    knob("uniform", low=-1.5, high=2.5),
+    knob("loguniform", low=1e-4, high=10.0),
+    knob("int", low=-2, high=3),
+    knob("int", low=1, high=1000, log=True),
+    knob("choice", values=("a", 2, 0.5, True, None)),
+]
+
+
+@pytest.mark.parametrize("asked", EVERY_KIND, ids=str)
+def test_every_suggestion_lies_in_the_knob(asked: Any) -> None:
+    assert all(asked.contains(value) for value in samples(asked, 200))
+
+
+@pytest.mark.parametrize("asked", EVERY_KIND[:4], ids=str)
+def test_a_fixed_value_within_the_bounds_is_taken_as_it_is(asked: Any) -> None:
+    middle = type(asked.low)((asked.low + asked.high) / 2)
+    for value in (asked.low, middle, asked.high):
+        study = optuna.create_study()
+        study.enqueue_trial({"a.b": value})
+        assert study.ask({"a.b": asked.as_optuna()}).params == {"a.b": value}
+
+
+def test_a_uniform_knob_covers_its_interval_evenly() -> None:
+    found = samples(knob("uniform", low=2.0, high=4.0), 1000)
+    shares = [sum(low <= value < low + 0.5 for value in found) for low in (2.0, 2.5, 3.0, 3.5)]
+    assert all(200 < share < 300 for share in shares)
+
+
+def test_a_logarithmic_knob_gives_every_decade_its_share() -> None:
+    found = samples(knob("loguniform", low=1e-3, high=1e1), 1000)
+    decades = [math.floor(math.log10(value)) for value in found]
+    assert all(200 < decades.count(decade) < 300 for decade in (-3, -2, -1, 0))
+
+
+def test_the_ends_of_a_whole_number_are_both_reached() -> None:
+    assert set(samples(knob("int", low=3, high=5), 100)) == {3, 4, 5}
+
+
+def test_the_ends_of_a_logarithmic_whole_number_are_both_reached() -> None:
+    found = samples(knob("int", low=1, high=8, log=True), 300)
+    assert {type(value) for value in found} == {int}
+    assert (min(found), max(found)) == (1, 8)
+    assert found.count(1) > 2 * found.count(8)  # log(1.5 / 0.5) against log(8.5 / 7.5)
+
+
+def test_a_choice_gives_the_values_themselves() -> None:
+    found = samples(knob("choice", values=(None, "adam", 0.1)), 100)
+    assert set(found) == {None, "adam", 0.1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "inside", "outside"),
+    [
+        (knob("uniform", low=1, high=3), [1, 2.5, 3], [0.999, 3.001, math.nan, "2", None]),
+        (knob("loguniform", low=0.1, high=1), [0.1, 1], [0.0999, 1.0001, None]),
+        (knob("int", low=1, high=3), [1, 2, 3], [0, 4, 2.0, "2", None]),
+        (knob("choice", values=(8, None, "x")), [8, None, "x"], [9, "y", ""]),
+    ],
+)
+def test_a_knob_contains_its_ends_and_nothing_beyond(asked: Any, inside: list[Any], outside: list[Any]) -> None:
+    assert all(asked.contains(value) for value in inside)
+    assert not any(asked.contains(value) for value in outside)
+
+
+def test_the_size_of_a_finite_space_is_the_number_of_its_configurations() -> None:
+    knobs = {
+        "a": knob("choice", values=("x", "y", None)),
+        "b": knob("int", low=-1, high=2),
+        "c": knob("int", low=1, high=5, log=True),
+    }
+    product = itertools.product(("x", "y", None), range(-1, 3), range(1, 6))
+    assert size(knobs) == len(list(product)) == 60
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
+def test_one_continuous_knob_makes_a_space_infinite(distribution: str) -> None:
+    knobs = {
+        "a": knob("choice", values=(1, 2)),
+        "b": knob(distribution, low=0.1, high=0.2),
+    }
+    assert size(knobs) == math.inf
+
+
+def test_a_space_without_knobs_holds_one_configuration() -> None:
+    assert size({}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"distribution": "uniform", "low": 2, "high": 2}, "low < high must hold, got low=2.0, high=2.0"),
+        ({"distribution": "int", "low": 3, "high": 2}, "low < high must hold, got low=3, high=2"),
+        ({"distribution": "loguniform", "low": 0, "high": 2}, "low > 0 must hold for a logarithmic scale"),
+        ({"distribution": "int", "low": 0, "high": 2, "log": True}, "low > 0 must hold for a logarithmic"),
+        ({"distribution": "int", "low": 0.5, "high": 2}, "should be a valid integer"),
+        ({"distribution": "choice", "values": ()}, "at least 1 item"),
+    ],
+)
+def test_an_empty_or_impossible_range_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        KNOB.validate_python(settings)

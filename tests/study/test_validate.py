@@ -1,0 +1,241 @@
+"""Run with `pytest tests/study/test_validate.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dirtune.config import merged
+from dirtune.errors import InputError
+from dirtune.study.resolve import resolve
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "question": "?",
+    "reference": "vanilla",
+    "seeds": [0, 1],
+    "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}},
+    "arms": {"vanilla": {}, "conr": {"terms": {"conr": {"omega": 2.0}}}},
+}
+OMEGA = {"distribution": "uniform", "low": 0.5, "high": 5.0}
+
+
+def faults_of(**changes: Any) -> list[str]:
+    """What is wrong with the study after these keys have been replaced."""
+    with pytest.raises(InputError) as caught:
+        resolve({**STUDY, **changes}, where="t")
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
+    found = faults_of(seeds=[0], sequential={"most_seeds": 3}, arms={"vanilla": {}})
+    assert found == [
+        "t: sequential: has nothing to compare with the reference",
+        "t: seeds: the first look needs two seeds at least, got [0]",
+    ]
+    assert faults_of(seeds=[0, 1, 2], sequential={"most_seeds": 3}) == [
+        "t: sequential.most_seeds: must be more than the 3 of `seeds`, or no seed could be added, got 3"
+    ]
+    assert faults_of(**searched(), sequential={"most_seeds": 3}) == [
+        "t: sequential: adds seeds to arms that are known as they stand, and conr would be searched"
+    ]
+    (unknown,) = faults_of(sequential={"most_seeds": 3, "compare": {"region": "rare"}})
+    assert unknown.startswith("t: sequential.compare.region: ")
+    assert "all, many, medium, few" in unknown
+
+
+def test_a_population_is_refused_where_a_training_cannot_change_its_settings() -> None:
+    search = {"trials": 3, "confirm": True, "tuning_seed": 9, "scheduler": {"name": "pbt", "interval": 10}}
+    space = {"recipe.batch_size": {"distribution": "int", "low": 8, "high": 256, "arms": ["conr"]}}
+    assert faults_of(space=space, search=search) == [
+        "t: search.scheduler: changes settings during a training, so that there is no one configuration to confirm; "
+        "leave `confirm` out, got 'pbt'",
+        "t: search.trials: a population needs 4 trainings or more, got 3",
+        "t: search.scheduler: cannot change during a training (arm 'conr'): recipe.batch_size; "
+        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms.",
+        "t: search.scheduler: needs a number to change, and arm 'conr' tunes none",
+        "t: search.scheduler.interval: must be less than the 10 epochs of arm 'conr', got 10",
+    ]
+    rrt = {"vanilla": {}, "conr": {"terms": {"conr": {"omega": 2.0}}, "scheme": {"name": "rrt"}}}
+    population = {"trials": 4, "scheduler": {"name": "pbt"}}
+    assert faults_of(**searched(), arms=rrt, search=population) == [
+        "t: search.scheduler: cannot divide the stages of arm 'conr', got 'rrt'"
+    ]
+    kinds = {"distribution": "choice", "values": ["fixed", "learnable"]}
+    space = {**searched()["space"], "terms.conr.temperature": kinds}
+    assert faults_of(space=space, search=population) == [
+        "t: search.scheduler: cannot change during a training (arm 'conr'): terms.conr.temperature; "
+        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms."
+    ]
+    (owned,) = faults_of(base={**STUDY["base"], "segment": None})
+    assert owned == "t: base.segment: is set by the study's own `search.scheduler`"
+
+
+def test_cmaes_is_refused_where_it_has_too_little_or_too_much_to_do() -> None:
+    search = {"sampler": "cmaes"}
+    assert faults_of(**searched(), search=search) == [
+        "t: search.sampler: cmaes needs 2 numbers or more to tune, and arm 'conr' has 1"
+    ]
+    space = {
+        **searched()["space"],
+        "recipe.learning_rate": {**OMEGA, "low": 1e-4, "arms": ["conr"]},
+    }
+    assert faults_of(space=space, search=search, secondary=[{"region": "few"}]) == [
+        "t: search.sampler: cmaes has one objective; leave it or `secondary` out"
+    ]
+
+
+def searched(**condition: Any) -> dict[str, Any]:
+    return {"space": {"terms.conr.omega": {**OMEGA, **condition}}}
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_key_and_known_names() -> None:
+    found = faults_of(
+        reference="vanila",
+        seeds=[1, 1],
+        arms={**STUDY["arms"], "sown": {"seed": 3, "alpha": 2.0}},
+        space={
+            "terms.conr.omega": {**OMEGA, "low": 3.0},
+            "terms.accon.tau": {"distribution": "uniform", "low": 0.1, "high": 1.0},
+            "alpha": {"distribution": "uniform", "low": 0.0, "high": 1.5, "when": {"loss.name": ["l1"]}},
+        },
+    )
+    assert [text.split(" (did")[0].split("; known: alpha,")[0] for text in found] == [
+        "t: reference: unknown arm, got 'vanila'; known: conr, sown, vanilla",
+        "t: seeds: a seed stands twice, got [1, 1]",
+        "t: arms.sown.seed: is set by the study's own `seeds`",
+        "t: space.alpha.when.loss.name: is no axis",
+        "t: space.terms.conr.omega: excludes the value that arm 'conr' starts from, got 2.0",
+        "t: space.terms.accon.tau: no arm has this setting",
+    ]
+
+
+def test_a_study_without_arms_says_so_and_nothing_about_its_reference() -> None:
+    assert faults_of(arms={}) == ["t: arms: there is no arm, neither named nor derived"]
+
+
+def test_derived_arms_are_arms() -> None:
+    derived = {
+        "arms": {},
+        "parts": {"mse": {"loss": {"name": "mse"}}},
+        "derive": {"add_one_in": ["mse"]},
+        "reference": "base",
+    }
+    assert [arm.name for arm in resolve({**STUDY, **derived}, where="t").arms] == ["base", "mse"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"axes": {"alpha": []}}, "axes.alpha"), ({"derive": {"one_factor": {"alpha": []}}}, "derive.one_factor.alpha")],
+)
+def test_an_axis_without_values_is_refused(changes: dict[str, Any], key: str) -> None:
+    assert faults_of(**changes) == [f"t: {key}: has no values"]
+
+
+@pytest.mark.parametrize("values", [[2, 2.0], [1, 1.0]])
+def test_an_axis_that_changes_nothing_is_refused_as_the_axis(values: list[float]) -> None:
+    rule = "changes nothing: all its values give the same configurations"
+    assert faults_of(axes={"alpha": values}, reference=f"vanilla alpha={values[0]}") == [
+        f"t: axes.alpha: {rule}, got {values}"
+    ]
+
+
+def test_an_axis_that_changes_some_arms_is_an_axis() -> None:
+    axes = {"alpha": [1.0, 2.0], "recipe.epochs": [10, 20]}
+    resolved = resolve({**STUDY, "axes": axes, "reference": "vanilla alpha=1.0 epochs=10"}, where="t")
+    assert len(resolved.arms) == 8
+
+
+def test_derived_arms_do_not_hide_an_axis_that_changes_nothing() -> None:
+    derived = {
+        "arms": {},
+        "parts": {"mse": {"loss": {"name": "mse"}}},
+        "derive": {"add_one_in": ["mse"]},
+        "axes": {"alpha": [1, 1.0]},
+        "reference": "base alpha=1",
+    }
+    (text,) = faults_of(**derived)
+    assert text.startswith("t: axes.alpha: changes nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "owner"),
+    [
+        ({"base": merged(STUDY["base"], {"seed": 1})}, "base.seed", "seeds"),
+        ({"base": merged(STUDY["base"], {"objective": {}})}, "base.objective", "objective"),
+        ({"parts": {"sown": {"seed": 1}}}, "parts.sown.seed", "seeds"),
+        ({"axes": {"seed": [1, 2]}, "reference": "vanilla seed=1"}, "axes.seed", "seeds"),
+        (
+            {"axes": {"objective.metric": ["mae", "rmse"]}, "reference": 'vanilla metric="mae"'},
+            "axes.objective.metric",
+            "objective",
+        ),
+        ({"derive": {"one_factor": {"seed": [1]}}}, "derive.one_factor.seed", "seeds"),
+        ({"space": {"seed": {"distribution": "int", "low": 0, "high": 9}}}, "space.seed", "seeds"),
+    ],
+)
+def test_what_the_study_sets_for_all_trials_is_set_nowhere_else(changes: dict[str, Any], key: str, owner: str) -> None:
+    assert faults_of(**changes)[0] == f"t: {key}: is set by the study's own `{owner}`"
+
+
+@pytest.mark.parametrize(
+    ("axes", "condition", "text"),
+    [
+        ({}, {"when": {"alpha": [1.0]}}, "t: space.terms.conr.omega.when.alpha: is no axis"),
+        (
+            {"alpha": [1.0, 2.0]},
+            {"when": {"alpha": [3.0]}},
+            "t: space.terms.conr.omega.when.alpha: is no value of this axis, got 3.0; known: 1.0, 2.0 "
+            "(did you mean '2.0'?)",
+        ),
+        (
+            {"alpha": [1.0, 2.0]},
+            {"when": {"alpha": []}},
+            "t: space.terms.conr.omega.when.alpha: has no values: it would never be searched",
+        ),
+        (
+            {},
+            {"arms": ["vanilla"]},
+            "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+            "has this setting; known: conr",
+        ),
+        (
+            {"alpha": [1.0, 2.0]},
+            {"arms": ["conr alpha=1.0"], "when": {"alpha": [2.0]}},
+            "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+            "has this setting; known: conr alpha=1.0, conr alpha=2.0",
+        ),
+        (
+            {},
+            {"arms": ["comr"]},
+            "t: space.terms.conr.omega.arms: unknown arm, got 'comr'; known: conr, vanilla (did you mean 'conr'?)",
+        ),
+    ],
+)
+def test_a_condition_that_cannot_hold_is_one_sentence(
+    axes: dict[str, Any], condition: dict[str, Any], text: str
+) -> None:
+    reference = "vanilla alpha=1.0" if axes else "vanilla"
+    found = faults_of(axes=axes, reference=reference, **searched(**condition))
+    assert found == [text]
+
+
+def test_a_metric_or_region_that_does_not_exist_is_named_with_those_that_do() -> None:
+    first, second = faults_of(objective={"metric": "mea", "region": "rare"})
+    assert first.startswith("t: objective.metric: must be one of ")
+    assert " mae, " in first
+    assert first.endswith("got 'mea'")
+    assert second == "t: objective.region: must be one of all, many, medium, few, got 'rare'"
+
+
+def test_seeds_that_stand_twice_and_none_at_all_are_refused() -> None:
+    assert faults_of(seeds=[3, 1, 3]) == ["t: seeds: a seed stands twice, got [3, 1, 3]"]
+    assert "t: seeds: " in faults_of(seeds=[])[0]
+
+
+def test_a_space_that_excludes_the_start_is_refused_for_each_arm_that_starts_there() -> None:
+    arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0, "tau": 0.3}}}}
+    assert faults_of(arms=arms, **searched()) == [
+        "t: space.terms.conr.omega: excludes the value that arm 'strict' starts from, got 9.0"
+    ]

@@ -1,0 +1,187 @@
+"""Results that cannot be written any longer: run with `pytest tests/tuning/execution/test_storage_failure.py`; on a local Ray."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.exceptions import StorageInternalError
+
+import dirtune
+from dirtune.cli import main
+from dirtune.errors import InputError
+from dirtune.io.storage import Storage
+from dirtune.study.resolve import load_study
+from dirtune.training.trial import TrialJob
+from dirtune.tuning import sweep as sweeping
+from dirtune.tuning.execution.driver import Silent
+from dirtune.tuning.execution.storage_failure import noted_as_outage, refuse_to_go_on
+from tests.tuning.sweeps import metrics
+
+
+class Clerk:
+    """Does what it is told, and notes an outage."""
+
+    outage: Exception | None = None
+
+    @noted_as_outage
+    def do(self, act: Callable[[], int]) -> int:
+        return act()
+
+
+def test_a_storage_that_fails_is_noted_the_first_time_and_nothing_else_is_caught() -> None:
+    clerk, first = Clerk(), OSError(28, "No space left on device")
+
+    def fail(error: Exception) -> int:
+        raise error
+
+    assert (clerk.do(lambda: 3), clerk.outage) == (3, None)
+    for error in (first, StorageInternalError()):
+        assert clerk.do(lambda error=error: fail(error)) is None
+        assert clerk.outage is first
+    with pytest.raises(KeyError):
+        clerk.do(lambda: fail(KeyError()))
+
+
+def test_the_sentence_names_the_place_and_what_the_system_said(tmp_path: Path) -> None:
+    folder = Storage.at(tmp_path)
+    refuse_to_go_on(folder, None)
+    with pytest.raises(InputError) as caught:
+        refuse_to_go_on(folder, OSError(28, "No space left on device", "file"))
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot be written or read (No space left on device), so the sweep has ended; "
+        "what is recorded is whole, and `dirtune resume` goes on from there"
+    )
+    assert caught.value.__cause__ is None
+
+
+def test_a_search_whose_storage_fails_is_an_outage_in_the_words_of_the_database(
+    tmp_path: Path,
+) -> None:
+    search = optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db")
+    (tmp_path / "optuna.db").write_bytes(b"no database" * 10_000)
+    clerk = Clerk()
+    clerk.do(lambda: search.ask().number)
+    with pytest.raises(InputError, match=r"\(\(sqlite3.DatabaseError\) file is not a database\)"):
+        refuse_to_go_on(Storage.at(tmp_path), clerk.outage)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte of a file system."""
+    with (disk / "filler").open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                pass
+
+
+def fill_after_a_record(disk: Path) -> None:
+    """Fill a disk as soon as a trial is recorded there."""
+    deadline = time.monotonic() + 120
+    while not list(disk.glob("tiny/results/trials/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    fill(disk)
+
+
+@pytest.mark.ray
+def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
+    digits: Path,
+    small_disk: Path,
+    tmp_path: Path,
+    study_file: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = study_file()
+    monkeypatch.setattr(sweeping, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(sys, "argv", ["dirtune", "sweep", path, "--data", str(digits), "--results", str(small_disk)])
+    filling = threading.Thread(target=fill_after_a_record, args=(small_disk,))
+    filling.start()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    filling.join()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"dirtune: {small_disk}/tiny: cannot be written or read (No space left on device), so the "
+        "sweep has ended; what is recorded is whole, and `dirtune resume` goes on from there\n"
+    )
+    recorded = dirtune.status("tiny", results=small_disk).done
+    assert 1 <= recorded < 4
+    (small_disk / "filler").unlink()
+    resumed = dirtune.resume("tiny", data=digits, results=small_disk)
+    assert (resumed.reused, dict(resumed.run)) == (recorded, {"complete": 4 - recorded})
+    assert (dict(resumed.crashed), resumed.left) == ({}, 0)
+    for arm in load_study(path).arms:
+        for seed in (0, 1):
+            dirtune.train(arm.with_seed(seed), data=digits, results=tmp_path, arm=arm.name)
+    swept, single = metrics(small_disk), metrics(tmp_path, "train")
+    pd.testing.assert_frame_equal(swept, single, check_exact=True)
+
+
+class FullWhereOnlyTheDriverWrites(Silent):
+    """The driver's own writing fails, at the second epoch that it is told of; the workers' would not."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        self.epochs += 1
+        if self.epochs == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.ray
+def test_an_outage_of_the_driver_alone_leaves_running_trials_to_be_resumed(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(seeds=[0])
+    with pytest.raises(InputError, match=r"No space left on device\), so the sweep has ended"):
+        dirtune.sweep(path, data=digits, results=tmp_path, view=FullWhereOnlyTheDriverWrites())
+    left = dirtune.status("tiny", results=tmp_path)
+    assert left.started
+    assert {status for _, status in left.recorded} <= {"complete"}  # none is taken for pruned
+    resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+    assert (resumed.reused, resumed.left) == (left.done, 0)
+    assert dict(resumed.run) == {"complete": 2 - left.done}
+
+
+class OutOfReach(Silent):
+    """Takes the results away for a while when the first epoch has ended, like a share that is not mounted; counts epochs."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.away = folder, folder.with_name("away")
+        self.epochs: list[tuple[str, int]] = []
+        self.timer = threading.Timer(seconds, self._bring_back)
+
+    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        if not self.epochs:
+            self.folder.rename(self.away)
+            self.folder.write_bytes(b"no folder")
+            self.timer.start()
+        self.epochs.append((job.arm, epoch))
+
+    def _bring_back(self) -> None:
+        self.folder.unlink()
+        self.away.rename(self.folder)
+
+
+@pytest.mark.ray
+def test_results_that_are_out_of_reach_for_a_while_cost_a_sweep_nothing(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    view = OutOfReach(tmp_path / "results/tiny", seconds=3.0)
+    path = study_file(seeds=[0], resources={"checkpoint_seconds": 0, "concurrent": 1})
+    summary = dirtune.sweep(path, data=digits, results=tmp_path / "results", view=view)
+    view.timer.join()
+    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
+    # No epoch was trained twice.
+    assert view.epochs == [(arm, epoch) for arm in ("vanilla", "conr") for epoch in (1, 2, 3)]

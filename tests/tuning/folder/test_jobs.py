@@ -1,0 +1,50 @@
+"""Run with `pytest tests/tuning/folder/test_jobs.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dirtune.config import leaf
+from dirtune.study.resolve import resolve
+from dirtune.tuning.folder.jobs import JobMaker, taken_by
+from tests.tuning.pretended import STUDY
+
+OMEGA, BETA = "terms.conr.omega", "terms.conr.beta"
+SPACE = {
+    OMEGA: {"distribution": "uniform", "low": 0.5, "high": 9.0},
+    BETA: {"distribution": "loguniform", "low": 0.01, "high": 10.0, "arms": ["conr"]},
+}
+
+
+def maker(**search: Any) -> JobMaker:
+    raw = {**STUDY, "space": SPACE, "search": {**STUDY["search"], **search}}
+    return JobMaker(study=resolve(raw, where="test"), fingerprint="f", code_version="v")
+
+
+def test_trials_of_a_search_carry_the_seed_and_the_replicate_of_the_search() -> None:
+    conr = maker().study.arms[1]
+    job = maker().tried(conr, {OMEGA: 2.5, BETA: 0.5})
+    assert (job.arm, job.replicate, job.config.seed, job.code_version) == ("conr", -1, 100, "v")
+    assert [leaf(job.config.plain(), path) for path in (OMEGA, BETA)] == [2.5, 0.5]
+    assert job.trial_id == job.config.trial_id("f")
+    plain = maker(confirm=False, tuning_seed=None).tried(conr, {OMEGA: 2.5})
+    assert (plain.replicate, plain.config.seed) == (0, 3)
+
+
+def test_a_selection_is_trained_with_the_seeds_that_the_fixed_arms_have() -> None:
+    found = maker(transfer="both")
+    jobs = found.confirmed("conr", {OMEGA: 2.5, BETA: 0.5})
+    pairs = [(job.arm, job.replicate, job.config.seed) for job in jobs]
+    assert pairs == [("conr", 0, 3), ("wide@transfer", 0, 3), ("conr", 1, 4), ("wide@transfer", 1, 4)]
+    fixed = {(job.replicate, job.config.seed) for job in found.planned()}
+    assert fixed == {(replicate, seed) for _, replicate, seed in pairs}
+    assert [job.arm for job in found.confirmed("wide", {OMEGA: 2.5})] == ["wide", "wide"]
+
+
+def test_a_transferred_arm_takes_the_settings_that_it_shares_and_keeps_its_own() -> None:
+    found = maker(transfer="both")
+    wide = next(arm for arm in found.study.arms if arm.name == "wide@transfer")
+    assert taken_by(wide, {OMEGA: 2.5, BETA: 0.5}) == {OMEGA: 2.5}
+    (_, job, *_) = found.confirmed("conr", {OMEGA: 2.5, BETA: 0.5})
+    own = leaf(wide.config.plain(), BETA)
+    assert leaf(job.config.plain(), BETA) == own != 0.5

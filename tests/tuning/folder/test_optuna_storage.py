@@ -1,0 +1,95 @@
+"""Run with `pytest tests/tuning/folder/test_optuna_storage.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from dirtune.config import TrialConfig
+from dirtune.results.records.schema import Status
+from dirtune.tuning.folder.optuna_storage import told
+from dirtune.tuning.search.queue import Ending
+from tests.tuning.pretended import STUDY, Killed, Pretended, error_of, omega
+
+SPACE: dict[str, Any] = {
+    **STUDY["space"],
+    "terms.conr.beta": {"distribution": "loguniform", "low": 0.01, "high": 10.0},
+    "model.projection_dim": {"distribution": "choice", "values": [None, 4, 8]},
+    "recipe.batch_size": {"distribution": "int", "low": 16, "high": 256, "log": True},
+}
+SPACE = {path: {**knob, "arms": ["conr"]} for path, knob in SPACE.items()}
+CHANGES: dict[str, Any] = {
+    "arms": {"conr": {"model": {"projection_dim": 8}, "terms": {"conr": {}}}},
+    "space": SPACE,
+    "search": {**STUDY["search"], "trials": 8},
+}
+
+
+def ending(config: TrialConfig) -> Ending:
+    """Complete near the best, pruned and failed far from it."""
+    statuses: list[Status] = ["complete", "complete", "pruned", "failed"]
+    status = statuses[int(error_of(config)) % 4]
+    return Ending(status=status, objective=None if status == "failed" else error_of(config))
+
+
+def known(found: Pretended) -> dict[str, FrozenTrial]:
+    trials = optuna.load_study(study_name="tiny/conr", storage=found.storage).trials
+    return {trial.user_attrs["trial_id"]: trial for trial in trials}
+
+
+def test_a_storage_that_is_lost_is_rebuilt_from_the_records(tmp_path: Path) -> None:
+    found = Pretended(tmp_path, ending)
+    jobs = found.sweep(**CHANGES)
+    before = known(found)
+    assert len({trial.state for trial in before.values()}) == 3
+    Path(found.folder.path("optuna.db")).unlink()
+    assert found.sweep(**CHANGES) == []  # the budget stays spent
+    after = known(found)
+    assert after.keys() == before.keys() == {job.trial_id for job in jobs if job.replicate == -1}
+    for trial_id, trial in before.items():
+        same = after[trial_id]
+        assert (same.state, same.values, same.params) == (trial.state, trial.values, trial.params)
+        assert same.distributions == trial.distributions
+
+
+def test_a_storage_that_is_lost_in_the_middle_costs_no_budget(tmp_path: Path) -> None:
+    found = Pretended(tmp_path)
+    with pytest.raises(Killed):
+        found.sweep(die_after=5, **CHANGES)
+    Path(found.folder.path("optuna.db")).unlink()
+    found.sweep(**CHANGES)
+    tried = [row for row in found.recorded("conr") if row["replicate"] == -1]
+    assert len(tried) == 8
+    assert len(found.recorded("conr")) == 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("status", "values", "expected"),
+    [
+        ("complete", [1.0], (TrialState.COMPLETE, [1.0])),
+        ("complete", [1.0, 2.0], (TrialState.COMPLETE, [1.0, 2.0])),
+        ("complete", [1.0, None], (TrialState.FAIL, None)),
+        ("complete", [None], (TrialState.FAIL, None)),
+        ("complete", [float("nan")], (TrialState.FAIL, None)),
+        ("pruned", [1.0], (TrialState.PRUNED, None)),
+        ("failed", [None], (TrialState.FAIL, None)),
+    ],
+)
+def test_optuna_is_told_what_a_trial_is(status: Status, values: list[float | None], expected: tuple[Any, ...]) -> None:
+    assert told(status, values) == expected
+
+
+def test_a_search_knows_its_trials_without_being_told_twice(tmp_path: Path) -> None:
+    found = Pretended(tmp_path)
+    jobs = found.sweep(**CHANGES)
+    assert len(known(found)) == 8
+    found.sweep(**CHANGES)
+    trials = optuna.load_study(study_name="tiny/conr", storage=found.storage).trials
+    assert len(trials) == 8
+    assert {omega(job.config) for job in jobs if job.replicate == -1} == {
+        trial.params["terms.conr.omega"] for trial in trials
+    }

@@ -1,0 +1,273 @@
+"""Run with `pytest tests/tuning/plan/test_checks.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dirtune.errors import InputError
+from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.models.encoders.resnet import ResNet18
+from dirtune.study.resolve import ResolvedStudy, resolve
+from dirtune.tuning.plan.capacity import Node
+from dirtune.tuning.plan.checks import Plan, capacity, check, data_set_of, parameters_of
+
+MANIFEST = Manifest(
+    name="toy",
+    inputs={
+        "image": InputSpec(kind="image", shape=(1, 24, 24)),
+        "table": InputSpec(kind="vector", shape=(6,)),
+    },
+    label=LabelSpec(name="angle", unit="degrees", low=0, high=2, bin_width=1, num_bins=2),
+    shot_rules={"counts": ShotRule()},
+    default_shot_rule="counts",
+    splits={split: SplitInfo(files=("part.parquet",), rows=3, bin_counts=(1, 2)) for split in ("train", "val", "test")},
+    content_hash="c" * 64,
+    split_fingerprint="s" * 64,
+)
+CNN: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}}
+
+
+def study(**changes: Any) -> ResolvedStudy:
+    raw = {
+        "name": "tiny",
+        "question": "?",
+        "reference": "a",
+        "seeds": [0, 1],
+        "base": {"data": {"name": "toy"}, "model": CNN},
+        "arms": {"a": {}},
+    }
+    return resolve({**raw, **changes}, where="test")
+
+
+def faults_of(found: ResolvedStudy) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        check(found, MANIFEST)
+    return [str(fault) for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "trials"),
+    [
+        ({}, 2, 0, 2),
+        ({"cpus": 2}, 7, 0, 3),
+        ({"workers": 2}, 7, 0, 3),
+        ({"workers": 2, "cpus": 3}, 13, 0, 2),
+        ({"concurrent": 2}, 8, 0, 2),
+        ({"concurrent": 9}, 8, 0, 8),
+        ({"gpus": 1}, 64, 4, 4),
+        ({"gpus": 1}, 3, 4, 3),
+        ({"gpus": 2}, 64, 5, 2),
+        ({"gpus": 1, "workers": 2}, 64, 5, 2),
+        ({"gpus": 0.5}, 64, 2, 4),
+        ({"gpus": 0.2}, 64, 1, 5),  # 1 // 0.2 is 4
+        ({"gpus": 0.1}, 64, 1, 10),
+        ({"gpus": 0.4}, 64, 2, 4),  # no trial takes the rest of two GPUs
+        ({"gpus": 0.5, "workers": 3}, 64, 2, 1),
+    ],
+)
+def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
+    resources: dict[str, Any], cpus: float, gpus: float, trials: int
+) -> None:
+    assert capacity(study(resources=resources), [Node(cpus, gpus)]) == trials
+
+
+@pytest.mark.parametrize(
+    ("resources", "rule"),
+    [
+        ({"cpus": 3}, "one trial needs 3 CPUs and 0 GPUs, the cluster has 2 and 1"),
+        ({"workers": 4}, "one trial needs 4 CPUs and 0 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 2}, "one trial needs 1 CPUs and 2 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 0.75, "workers": 2}, "one trial needs 2 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(resources: dict[str, Any], rule: str) -> None:
+    with pytest.raises(InputError) as caught:
+        capacity(study(resources=resources), [Node(2, 1)])
+    assert str(caught.value) == f"tiny: resources: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials"),
+    [
+        ({"cpus": 2}, [Node(3), Node(3)], 2),  # six CPUs, but one is left over on each
+        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),  # a group may spread
+        ({"cpus": 1, "workers": 3}, [Node(2), Node(2), Node(2)], 2),
+        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),  # GPUs without a CPU beside them
+        ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
+        ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
+        ({"concurrent": 3}, [Node(2), Node(2)], 3),
+    ],
+)
+def test_a_worker_has_room_on_one_node_or_none(resources: dict[str, Any], nodes: list[Node], trials: int) -> None:
+    assert capacity(study(resources=resources), nodes) == trials
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "rule"),
+    [
+        (
+            {"cpus": 4},
+            [Node(3), Node(3), Node(2)],
+            "a worker needs 4 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs, "
+            "1 with 2 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
+        ),
+        (
+            {"cpus": 2, "workers": 3},
+            [Node(3), Node(3)],
+            "a worker needs 2 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs) "
+            "hold 2 of the 3 of a trial",
+        ),
+        (
+            {"gpus": 1, "cpus": 2},
+            [Node(1, 4), Node(16, 0)],
+            "a worker needs 2 CPUs and 1 GPUs on one node; the nodes (1 with 1 CPUs and 4 GPUs, "
+            "1 with 16 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
+        ),
+        (
+            {"gpus": 2},
+            [Node(8, 1), Node(8, 1)],
+            "a worker needs 1 CPUs and 2 GPUs on one node; the nodes (2 with 8 CPUs and 1 GPUs) "
+            "hold 0 of the 1 of a trial",
+        ),
+    ],
+)
+def test_what_would_fit_only_across_nodes_is_refused_with_the_nodes(
+    resources: dict[str, Any], nodes: list[Node], rule: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        capacity(study(resources=resources), nodes)
+    assert str(caught.value) == f"tiny: resources: {rule}"
+
+
+def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
+    mlp = {"encoder": {"name": "mlp", "hidden": [4, 3]}}
+    arms = {
+        "a": {},
+        "mlp": {"model": mlp},
+        "projected": {"model": {**mlp, "projection_dim": 5}},
+        "beside": {"model": {**mlp, "projection_dim": 5, "predictor_input": "embedding"}},
+    }
+    convolutions = (1 * 4 * 16 + 4) + (4 * 4 * 16 + 4) + (4 * 12 * 16 + 12)
+    hidden, projection = (6 * 4 + 4) + (4 * 3 + 3), 3 * 5 + 5
+    assert parameters_of(study(arms=arms), MANIFEST) == {
+        "a": convolutions + 12 * 3 * 3 + 1,
+        "mlp": hidden + 3 + 1,
+        "projected": hidden + projection + 5 + 1,
+        "beside": hidden + projection + 3 + 1,
+    }
+
+
+def test_a_plan_counts_the_trials_of_all_arms() -> None:
+    plan = Plan(
+        study=study(),
+        rows={"train": 3},
+        trials={"a": 2, "b": 5},
+        recorded=1,
+        concurrent=2,
+        parameters={"a": 1, "b": 1},
+    )
+    assert plan.total == 7
+
+
+def test_the_arms_of_a_study_share_one_data_set() -> None:
+    assert data_set_of(study()) == "toy"
+    arms = {"a": {}, "b": {"data": {"name": "other"}}}
+    with pytest.raises(InputError) as caught:
+        data_set_of(study(arms=arms))
+    text = "tiny: all arms of a study share one data set, got ['other', 'toy']"
+    assert str(caught.value) == text
+
+
+def test_a_study_that_fits_passes() -> None:
+    arms = {"a": {}, "mlp": {"model": {"encoder": {"name": "mlp"}}}}
+    check(study(arms=arms), MANIFEST)
+
+
+def test_the_faults_of_all_arms_come_at_once_and_each_with_its_key() -> None:
+    arms = {
+        "a": {},
+        "b": {
+            "recipe": {"views": {"augmentation": "flip"}},
+            "data": {"shot_rule": "official"},
+            "model": {"encoder": {"name": "bilstm"}},
+        },
+        "c": {"recipe": {"views": {"augmentation": "rotate"}}},
+    }
+    found = faults_of(study(arms=arms))
+    expected = [
+        "study 'tiny': arms.b.data.shot_rule: unknown shot rule, got 'official'; known: counts",
+        "study 'tiny': arms.b.recipe.views.augmentation: unknown augmentation, got 'flip'; known: ",
+        "study 'tiny': arms.b.model.encoder: encoder 'bilstm' needs ",
+        "study 'tiny': arms.c.recipe.views.augmentation: unknown augmentation, got 'rotate'; known",
+    ]
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
+
+
+def test_what_several_arms_share_is_said_once_and_for_the_first_of_them() -> None:
+    base = {"data": {"name": "toy", "shot_rule": "official"}, "model": CNN}
+    arms = {"a": {}, "b": {"alpha": 2.0}, "c": {"data": {"shot_rule": "other"}}}
+    assert faults_of(study(base=base, arms=arms)) == [
+        "study 'tiny': arms.a.data.shot_rule: unknown shot rule, got 'official'; known: counts",
+        "study 'tiny': arms.c.data.shot_rule: unknown shot rule, got 'other'; known: counts",
+    ]
+
+
+def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved() -> None:
+    base = {"data": {"name": "toy"}, "model": CNN, "recipe": {"epochs": 3}}
+    arms: dict[str, Any] = {"a": {}, "b": {"terms": {"conr": {}}}}
+    space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
+    late = {"scheduler": {"name": "asha", "grace_epochs": 4}}
+    rule = "search.scheduler.grace_epochs: must be at most the 3 epochs of a trial, got 4"
+    assert faults_of(study(base=base, arms=arms, space=space, search=late)) == [f"study 'tiny': {rule}"]
+    check(
+        study(
+            base=base,
+            arms=arms,
+            space=space,
+            search={"scheduler": {"name": "asha", "grace_epochs": 3}},
+        ),
+        MANIFEST,
+    )
+    check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched
+
+
+def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_their_arm() -> None:
+    arms = {
+        "a": {},
+        "half": {"recipe": {"precision": "fp16"}},
+        "synchronised": {"recipe": {"sync_batch_norm": True}, "model": {"encoder": {"name": "resnet18"}}},
+        "flat": {"recipe": {"channels_last": True}, "model": {"encoder": {"name": "mlp"}}},
+    }
+    assert faults_of(study(arms=arms, resources={"workers": 2})) == [
+        "study 'tiny': arms.half.recipe.precision: needs a GPU (resources.gpus, or --device cuda); "
+        "a CPU can do bf16, got 'fp16'",
+        "study 'tiny': arms.synchronised.recipe.sync_batch_norm: "
+        "torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)",
+        "study 'tiny': arms.flat.recipe.channels_last: the encoder has no convolution",
+    ]
+    del arms["flat"]
+    check(study(arms=arms, resources={"workers": 2, "gpus": 1}), MANIFEST)
+
+
+def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    raw = {
+        "name": "faces",
+        "question": "?",
+        "reference": "base",
+        "seeds": [0],
+        "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "resnet18", "weights_file": str(weights)}}},
+    }
+    study = resolve(raw, where="faces.yaml")
+    with pytest.raises(InputError, match=r"weights\.pth: no such file"):
+        check(study, MANIFEST)
+    gray = ResNet18().build({"image": MANIFEST.inputs["image"]})
+    torch.save(gray.network.state_dict(), weights)
+    check(study, MANIFEST)
+    (number,) = parameters_of(study, MANIFEST).values()
+    assert number > 11_000_000

@@ -1,0 +1,198 @@
+"""What is known before a sweep runs, on the toy data and without Ray. Run with `pytest tests/tuning/plan/test_plan.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import dirtune
+from dirtune import cli
+from dirtune.errors import InputError
+from dirtune.io.storage import Storage
+from dirtune.study.resolve import ResolvedStudy, load_study
+from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.reconcile import Claim
+from dirtune.tuning.plan.capacity import Node
+from dirtune.tuning.plan.runtime import START_SECONDS, makespan
+from tests.training.conftest import SETTINGS
+from tests.training.runs import finish
+
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "question": "?",
+    "reference": "vanilla",
+    "seeds": [0, 1],
+    "base": SETTINGS,
+    "arms": {"vanilla": {}, "mse": {"loss": {"name": "mse"}}},
+    "resources": {"cpus": 1, "concurrent": 2},
+}
+RATE = {"recipe.learning_rate": {"distribution": "uniform", "low": 0.001, "high": 0.1}}
+UNREAD = {"recipe.momentum": {"distribution": "uniform", "low": 0.1, "high": 0.99}}
+WriteStudy = Callable[..., str]
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> WriteStudy:
+    def write(**changes: Any) -> str:
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine of these tests."""
+    monkeypatch.setattr("dirtune.tuning.plan.plan.available_nodes", lambda: (Node(8),))
+
+
+def run_all(study: ResolvedStudy, toy: Any, results: Path, *, keep: Callable[[TrialJob], bool]) -> None:
+    """Run the planned trials, those that are kept, in the study's folder."""
+    for job in JobMaker(study=study, fingerprint=toy.manifest.fingerprint).planned():
+        if keep(job):
+            finish(TrialRun(job, toy, Storage.at(results).below(study.name)))
+
+
+def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
+    found = dirtune.plan(study_file(), data=data_root, results=tmp_path / "results")
+    assert found.forecast is not None
+    assert found.forecast.trials == {"vanilla": None, "mse": None}
+    assert found.forecast.left == {"vanilla": 2, "mse": 2}
+    assert (found.forecast.seconds, found.findings, found.dead) == (None, None, ())
+    assert not (tmp_path / "results").exists()
+
+
+def test_recorded_trials_tell_the_time_of_what_is_left(
+    data_root: Path, toy: Any, tmp_path: Path, study_file: WriteStudy
+) -> None:
+    path, results = study_file(), tmp_path / "results"
+    study = load_study(path)
+    text = Path(path).read_text()
+    Claim(Storage.at(results).below("tiny"), study, toy.manifest, text).take()
+    run_all(study, toy, results, keep=lambda job: job.arm == "vanilla" or job.replicate == 0)
+    found = dirtune.plan(path, data=data_root, results=results)
+    forecast = found.forecast
+    assert forecast is not None
+    assert forecast.left == {"vanilla": 0, "mse": 1}
+    vanilla, mse = forecast.trials["vanilla"], forecast.trials["mse"]
+    assert vanilla is not None
+    assert mse is not None
+    assert (vanilla.source, mse.source) == (
+        "from 2 recorded trials of the arm",
+        "from 1 recorded trial of the arm",
+    )
+    rows = dirtune.query(
+        "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'",
+        results,
+    )
+    (seconds,) = rows.to_pandas()["s"]
+    assert mse.seconds == pytest.approx(seconds)
+    assert forecast.seconds == pytest.approx(seconds + START_SECONDS)
+
+
+def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them_again(
+    data_root: Path, toy: Any, tmp_path: Path, study_file: WriteStudy
+) -> None:
+    results = tmp_path / "results"
+
+    def take(**changes: Any) -> ResolvedStudy:
+        path = study_file(**changes)
+        study = load_study(path)
+        folder = Storage.at(results).below("tiny")
+        Claim(folder, study, toy.manifest, Path(path).read_text()).take()
+        return study
+
+    run_all(take(), toy, results, keep=lambda job: job.arm == "mse")
+    take(arms={"vanilla": {}})
+    found = dirtune.plan(study_file(), data=data_root, results=results)
+    assert found.recorded == 2
+    assert found.forecast is not None
+    assert found.forecast.left == {"vanilla": 2, "mse": 0}
+
+
+def test_a_probe_tells_the_time_of_every_arm(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
+    found = dirtune.plan(study_file(), data=data_root, results=tmp_path, probe=True)
+    assert found.forecast is not None
+    estimates = list(found.forecast.trials.values())
+    assert {each.source for each in estimates if each} == {"from a probe of 10 steps of every arm"}
+    seconds = [each.seconds for each in estimates if each]
+    assert min(seconds) > 0
+    assert found.forecast.seconds == pytest.approx(makespan([*seconds, *seconds], 2) + START_SECONDS)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_what_changes_nothing_is_found_and_runs_nothing(
+    data_root: Path, tmp_path: Path, study_file: WriteStudy
+) -> None:
+    path = study_file(space={**RATE, **UNREAD}, search={"trials": 3})
+    found = dirtune.plan(path, data=data_root, results=tmp_path, liveness=True)
+    assert [str(each) for each in found.dead] == [
+        f"arm {arm}: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
+        for arm in ("vanilla", "mse")
+    ]
+    assert found.findings is not None
+    assert [each.effect.kind for each in found.findings] == [
+        "gradient",
+        "updates",
+        "nothing",
+        "updates",
+        "nothing",
+    ]
+    assert not (tmp_path / "tiny").exists()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of a command in this process."""
+    monkeypatch.setattr(sys, "argv", ["dirtune", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    code = end.value.code or 0
+    assert isinstance(code, int)
+    return code
+
+
+def test_the_command_ends_with_one_where_something_is_dead_and_it_was_asked(
+    data_root: Path,
+    tmp_path: Path,
+    study_file: WriteStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = ["--data", data_root, "--results", tmp_path / "results"]
+    dead = study_file(space=UNREAD)
+    assert call(monkeypatch, "plan", dead, *places) == 0
+    assert "changes neither" not in capsys.readouterr().out
+    assert call(monkeypatch, "plan", dead, *places, "--liveness", "--probe") == 1
+    out = capsys.readouterr().out
+    assert "time: about " in out
+    assert "from a probe of 10 steps of every arm" in " ".join(out.split())
+    sentence = "arm mse: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
+    assert sentence in out.splitlines()
+    alive = study_file(space=RATE)
+    assert call(monkeypatch, "plan", alive, *places, "--liveness") == 0
+    assert "changes the updates" in capsys.readouterr().out
+
+
+def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
+    data_root: Path,
+    tmp_path: Path,
+    study_file: WriteStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dirtune.tuning.plan.plan.available_nodes", lambda: (Node(3), Node(3)))
+    path = study_file(resources={"cpus": 4})
+    with pytest.raises(InputError, match="a worker needs 4 CPUs and 0 GPUs on one node"):
+        dirtune.plan(path, data=data_root, results=tmp_path)
+    assert call(monkeypatch, "plan", path, "--data", data_root, "--results", tmp_path) == 2
+    assert capsys.readouterr().err == (
+        "dirtune: tiny: resources: a worker needs 4 CPUs and 0 GPUs on one node; "
+        "the nodes (2 with 3 CPUs and 0 GPUs) hold 0 of the 1 of a trial\n"
+    )

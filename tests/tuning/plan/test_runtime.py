@@ -1,0 +1,212 @@
+"""Run with `pytest tests/tuning/plan/test_runtime.py`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dirtune.io.storage import Storage
+from dirtune.results.records.schema import TrialRecord
+from dirtune.results.records.store import write_record
+from dirtune.study.resolve import ResolvedStudy, resolve
+from dirtune.tuning.plan.runtime import (
+    GROUP_START_SECONDS,
+    START_SECONDS,
+    Estimate,
+    forecast,
+    left_of,
+    makespan,
+    recorded_estimates,
+)
+
+BASE: dict[str, Any] = {
+    "data": {"name": "toy"},
+    "model": {"encoder": {"name": "cnn", "channels": 4}},
+    "recipe": {"epochs": 4, "batch_size": 64},
+}
+OMEGA = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
+
+
+def study(**changes: Any) -> ResolvedStudy:
+    raw = {
+        "name": "tiny",
+        "question": "?",
+        "reference": "a",
+        "seeds": [0, 1, 2],
+        "base": BASE,
+        "arms": {"a": {}, "b": {"terms": {"conr": {}}}},
+    }
+    return resolve({**raw, **changes}, where="test")
+
+
+def record(
+    root: Path,
+    found: ResolvedStudy,
+    arm: str,
+    number: int,
+    *,
+    study: str = "tiny",
+    plain: dict[str, Any] | None = None,
+    **columns: Any,
+) -> None:
+    """A trial of 2 s an epoch and 1 s beside them, unless other columns or another configuration are given."""
+    (config,) = [each.config for each in found.arms if each.name == arm]
+    trial = {
+        "study": study,
+        "arm": arm,
+        "trial_id": f"{arm}{number}",
+        "status": "complete",
+        "epochs_run": 4,
+        "seconds_train": 5.0,
+        "seconds_eval": 2.0,
+        "seconds_data": 1.0,
+        "seconds_overhead": 1.0,
+        "device": "cpu (1 threads)",
+        "workers": 1,
+    }
+    write_record(
+        Storage.at(root).below(study),
+        TrialRecord(trial={**trial, **columns}, config=plain or config.plain()),
+    )
+
+
+def test_the_makespan_is_that_of_a_simulation_second_by_second() -> None:
+    seconds, slots = [5, 3, 3, 4, 1, 6], 2
+    running: list[int] = []
+    waiting, clock = [*seconds], 0
+    while waiting or running:
+        while waiting and len(running) < slots:
+            running.append(waiting.pop(0))
+        running = [left - 1 for left in running if left > 1]
+        clock += 1
+    assert makespan(seconds, slots) == clock
+    assert makespan(seconds, 1) == sum(seconds)
+    assert makespan(seconds, 9) == max(seconds)
+    assert makespan([], 3) == 0.0
+
+
+def test_trials_that_are_left_are_laid_on_the_slots_in_the_order_in_which_they_start() -> None:
+    estimates = {"a": Estimate(10.0, "x"), "b": Estimate(30.0, "x")}
+    found = forecast(study(), estimates, left={"a": 3, "b": 2}, concurrent=2)
+    # a b a b a: the first slot ends at 10, 20, 50, the second at 30, 40.
+    assert found.seconds == 50 + START_SECONDS
+    assert (found.gpu_hours, found.is_bound) == (0.0, False)
+
+
+def test_gpu_hours_count_every_worker_and_its_share() -> None:
+    needs = study(resources={"workers": 4, "gpus": 0.5})
+    estimates = {"a": Estimate(1800.0, "x"), "b": Estimate(3600.0, "x")}
+    found = forecast(needs, estimates, left={"a": 1, "b": 2}, concurrent=1)
+    assert found.gpu_hours == pytest.approx((0.5 + 2 * 1.0) * 4 * 0.5)
+    assert found.seconds == 1800 + 2 * 3600 + GROUP_START_SECONDS
+
+
+def test_a_study_that_is_done_takes_no_time_even_of_unknown_speed() -> None:
+    found = forecast(study(), {"a": None, "b": None}, left={"a": 0, "b": 0}, concurrent=2)
+    assert (found.seconds, found.gpu_hours) == (0.0, 0.0)
+
+
+def test_one_unknown_speed_leaves_the_study_unknown() -> None:
+    estimates = {"a": Estimate(1.0, "x"), "b": None}
+    found = forecast(study(), estimates, left={"a": 1, "b": 1}, concurrent=2)
+    assert (found.seconds, found.gpu_hours) == (None, None)
+
+
+def test_halving_makes_a_bound_where_something_is_searched() -> None:
+    halved = {"scheduler": {"name": "asha"}}
+    estimates, left = {"a": None, "b": None}, {"a": 0, "b": 0}
+    for changes, is_bound in (
+        ({"space": OMEGA, "search": halved}, True),
+        ({"space": OMEGA}, False),
+        ({"search": halved}, False),
+    ):
+        found = forecast(study(**changes), estimates, left=left, concurrent=1)
+        assert found.is_bound == is_bound
+
+
+def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) -> None:
+    found = study()
+    for number, train in enumerate((5.0, 9.0, 500.0)):
+        record(tmp_path, found, "a", number, seconds_train=train, seconds_overhead=number)
+    record(tmp_path, found, "b", 0, epochs_run=2, status="pruned")  # 8 s in two epochs
+    assert recorded_estimates(found, tmp_path) == {
+        "a": Estimate(12.0 / 4 * 4 + 1, "from 3 recorded trials of the arm"),
+        "b": Estimate(8.0 / 2 * 4 + 1, "from 1 recorded trial of the arm"),
+    }
+
+
+def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> None:
+    found = study()
+    record(tmp_path, found, "a", 0)
+    record(tmp_path, found, "a", 1, study="earlier", seconds_train=13.0)
+    estimates = recorded_estimates(found, tmp_path)
+    assert estimates["a"] == Estimate(9.0, "from 1 recorded trial of the arm")
+    like = "from 2 recorded trials of the same data, encoder and batch"
+    assert estimates["b"] == Estimate((2.0 + 4.0) / 2 * 4 + 1, like)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"encoder": {"name": "cnn", "channels": 8}}},
+        {"model": {"encoder": {"name": "mlp"}}},
+        {"data": {"name": "other"}},
+        {"recipe": {**BASE["recipe"], "batch_size": 32}},
+        {"recipe": {**BASE["recipe"], "views": {"count": 2}}},
+        {"recipe": {**BASE["recipe"], "precision": "bf16"}},
+        {"recipe": {**BASE["recipe"], "accumulation": 2}},
+    ],
+)
+def test_another_encoder_batch_or_data_set_says_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+    record(tmp_path, study(base={**BASE, **change}), "a", 0)
+    assert recorded_estimates(study(), tmp_path) == {"a": None, "b": None}
+
+
+def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path) -> None:
+    found = study(arms={"a": {}, "b": {"recipe": {"precision": "bf16"}}})
+    config = found.arms[0].config.plain()
+    for option in ("precision", "channels_last", "accumulation", "compile"):
+        del config["recipe"][option]
+    record(tmp_path, found, "a", 0, plain=config)
+    like = "from 1 recorded trial of the arm"
+    assert recorded_estimates(found, tmp_path) == {"a": Estimate(9.0, like), "b": None}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"device": "NVIDIA H200"},
+        {"device": "cpu (2 threads)"},
+        {"workers": 2},
+        {"epochs_run": 0, "status": "failed"},
+    ],
+)
+def test_another_device_or_group_and_what_never_ran_says_nothing(tmp_path: Path, columns: dict[str, Any]) -> None:
+    record(tmp_path, study(), "a", 0, **columns)
+    assert recorded_estimates(study(), tmp_path) == {"a": None, "b": None}
+
+
+def test_a_gpu_says_something_of_gpus_alone(tmp_path: Path) -> None:
+    needs = study(resources={"gpus": 1})
+    record(tmp_path, needs, "a", 0)
+    assert recorded_estimates(needs, tmp_path)["a"] is None
+    record(tmp_path, needs, "a", 1, device="NVIDIA H200")
+    assert recorded_estimates(needs, tmp_path)["a"] == Estimate(9.0, "from 1 recorded trial of the arm")
+
+
+def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -> None:
+    assert recorded_estimates(study(), tmp_path / "none") == {"a": None, "b": None}
+    record(tmp_path, study(), "a", 0)
+    record(tmp_path, study(), "b", 0)
+    (tmp_path / "tiny/results/trials/a0.parquet").write_bytes(b"damaged")
+    estimates = recorded_estimates(study(), tmp_path)
+    assert estimates["b"] == Estimate(9.0, "from 1 recorded trial of the arm")
+
+
+def test_what_is_left_is_counted_by_arm() -> None:
+    searched = study(space=OMEGA, search={"trials": 5})
+    assert left_of(searched, ["a", "b", "b", "gone"]) == {"a": 2, "b": 3}
+    assert left_of(searched, itertools.repeat("a", 9)) == {"a": 0, "b": 5}
