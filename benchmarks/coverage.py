@@ -26,12 +26,7 @@ from rich.table import Table
 
 from dirtune.results.statistics.bootstrap import Interval, Kind, mean_interval, stratified_interval
 from dirtune.results.statistics.hierarchical import hierarchical_interval, two_way_interval
-from dirtune.results.statistics.paired import (
-    PairedDifference,
-    iqm,
-    paired_difference,
-    paired_values,
-)
+from dirtune.results.statistics.paired import PairedDifference, iqm, paired_difference, paired_values
 
 Array = NDArray[np.float64]
 Ends = Interval | PairedDifference
@@ -40,8 +35,10 @@ LUCKS = ("normal", "skewed", "heavy")
 SUITS = (0.0, 0.3)
 SAMPLES = 200
 GROUPS = (1, 3)
-MANY = 500_000  # runs that stand for all runs there could be
-TRUE_DIFFERENCE = -0.05  # of a reference of mean one
+# Runs that stand for all runs there could be
+MANY = 500_000
+# Of a reference of mean one
+TRUE_DIFFERENCE = -0.05
 
 
 @dataclass

@@ -31,7 +31,8 @@ from dirtune.training.fused import batches_key, share_batches
 from dirtune.training.loop import first_steps
 from dirtune.training.state import Training, begin
 
-BATCHES = 4  # in an epoch
+# In an epoch
+BATCHES = 4
 ARMS: tuple[dict[str, Any], ...] = (
     {},
     {"terms": {"conr": {"omega": 1.0}}, "model": {"projection_dim": 64}},

@@ -37,8 +37,10 @@ from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 
 VICTIMS = ("driver", "worker", "raylet")
-WORKER_TITLE = "ray::ResourceTrainable"  # what Ray calls the process of a trial worker
-MOMENTS = (5.0, 40.0)  # seconds from a start, or from the last kill, to the next kill
+# What Ray calls the process of a trial worker
+WORKER_TITLE = "ray::ResourceTrainable"
+# Seconds from a start, or from the last kill, to the next kill
+MOMENTS = (5.0, 40.0)
 PATIENCE_SECONDS = 180.0
 RESUMES_IN_PEACE = 5
 VARYING = {
@@ -62,10 +64,7 @@ STUDY: dict[str, Any] = {
         "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
         "recipe": {"epochs": 20, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
     },
-    "arms": {
-        "vanilla": {},
-        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
-    },
+    "arms": {"vanilla": {}, "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}}},
     "resources": {"checkpoint_seconds": 0.5},
 }
 
@@ -76,7 +75,8 @@ class Kill:
 
     seconds: float
     victim: str
-    recorded: int  # trials
+    recorded: int
+    """Trials."""
     round: int
 
 
@@ -126,7 +126,8 @@ class Campaign:
 
     def _kill(self, driver: subprocess.Popen[bytes], victim: str, seconds: float) -> None:
         found = [pid for pid, name in family(driver.pid) if name == victim]
-        if not found:  # there is no worker yet, or no longer
+        # There is no worker yet, or no longer
+        if not found:
             return
         recorded = len(list(self._folder.glob("results/trials/*.parquet")))
         os.kill(self.random.choice(found), signal.SIGKILL)
@@ -165,7 +166,8 @@ class Campaign:
 
     @property
     def _root(self) -> Path:
-        return self.scratch / f"round_{self._round}"  # 0: undisturbed
+        # 0: undisturbed
+        return self.scratch / f"round_{self._round}"
 
     @property
     def _folder(self) -> Path:
@@ -176,7 +178,8 @@ def rows_of(folder: Storage, table: str) -> Counter[str]:
     """The rows of a table, as text that is equal only for equal bits, and how often each is there."""
     rows = read_table(folder, table).to_pylist()
     kept = [{key: value for key, value in row.items() if key not in VARYING} for row in rows]
-    return Counter(canonical_json(row) for row in kept)  # floats are written so that they read back
+    # Floats are written so that they read back
+    return Counter(canonical_json(row) for row in kept)
 
 
 def differences(expected: dict[str, Counter[str]], found: dict[str, Counter[str]]) -> Iterator[str]:

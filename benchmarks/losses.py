@@ -44,9 +44,11 @@ SETTINGS: dict[str, dict[str, object]] = {
     "rnc": {"tau": 2.0},
     "supcon": {"tau": TAU, "variant": "paper"},
 }
-LOOPS = {"ranksim", "rnc"}  # one autograd node per row: beyond 512 rows, minutes and many gigabytes
+# One autograd node per row: beyond 512 rows, minutes and many gigabytes
+LOOPS = {"ranksim", "rnc"}
 LOOP_ROWS = 512
-SAME = 1e-3  # the two forms must agree to this; RankSim breaks ties in another order
+# The two forms must agree to this; RankSim breaks ties in another order
+SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def metric_learning(z: Tensor, labels: Tensor) -> Tensor:
 def measured(loss: Loss, rows: int, *, distinct: bool) -> Cost:
     """In this process: one warm-up on few rows, then the largest growth and the best time of several runs."""
     torch.set_num_threads(1)
-    keep_freed_memory()  # as the workers of a sweep do
+    # As the workers of a sweep do
+    keep_freed_memory()
     run(loss, 64, distinct=distinct)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     value, times = 0.0, []

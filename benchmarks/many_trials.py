@@ -24,7 +24,8 @@ import yaml
 import dirtune
 from dirtune.study.files import find_study
 
-WORKER_TITLE = b"ray::ResourceTrainable"  # what Ray calls the process of a trial worker
+# What Ray calls the process of a trial worker
+WORKER_TITLE = b"ray::ResourceTrainable"
 PARTS = 5
 
 
@@ -33,8 +34,10 @@ class Memory:
     """Samples of resident memory, once a second."""
 
     times: list[float] = field(default_factory=list)
-    driver: list[float] = field(default_factory=list)  # MB
-    workers: list[float] = field(default_factory=list)  # MB, the largest of them
+    driver: list[float] = field(default_factory=list)
+    """MB."""
+    workers: list[float] = field(default_factory=list)
+    """MB, the largest of them."""
     files: list[int] = field(default_factory=list)
 
     def watch(self, stop: threading.Event) -> None:

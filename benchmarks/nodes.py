@@ -42,7 +42,8 @@ from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 
 NAMES = ("a", "b")
-PATIENCE_SECONDS = 600.0  # for a sweep to record another trial
+# For a sweep to record another trial
+PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 0.1
 CONTRASTIVE: dict[str, Any] = {
     "conr": {"conr": {"beta": 0.1, "omega": 3.0}},
@@ -85,8 +86,10 @@ class Scene:
     kill_after: int
     join_after: int
     events: list[tuple[float, str, int]] = field(default_factory=list)
-    node_of: dict[int, str] = field(default_factory=dict)  # by trial worker
-    interrupted: list[str] = field(default_factory=list)  # trials
+    node_of: dict[int, str] = field(default_factory=dict)
+    """By trial worker."""
+    interrupted: list[str] = field(default_factory=list)
+    """Trials."""
     _began: float = field(default_factory=time.monotonic)
 
     def play(self) -> None:
@@ -133,7 +136,8 @@ class Scene:
         """Trials that have finished an epoch and not yet all, on a node."""
         found = []
         for file in self.folder.glob("trials/*/progress.json"):
-            with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            # It has ended meanwhile
+            with contextlib.suppress(FileNotFoundError):
                 pid = pid_of(json.loads(file.read_text())["trial"]["worker"])
                 found += [file.parent.name] if self.node_of.get(pid) == name else []
         return found
@@ -235,7 +239,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="root with digits; default: ingested anew")
     parser.add_argument("--results", type=Path, help="an empty folder to keep; default: none is kept")
     options = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # short: sockets lie in there
+    # Short: sockets lie in there
+    scratch = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))
     try:
         write_study(scratch / "nodes.yaml", options.trials)
         data = options.data or scratch / "data"
@@ -245,12 +250,7 @@ def main() -> None:
         results = options.results or scratch / "results"
         results.mkdir(parents=True, exist_ok=True)
         is_right = campaign(
-            scratch / "nodes.yaml",
-            data,
-            results,
-            scratch,
-            nodes=options.nodes,
-            chance=random.Random(options.seed),
+            scratch / "nodes.yaml", data, results, scratch, nodes=options.nodes, chance=random.Random(options.seed)
         )
         sys.exit(0 if is_right else 1)
     finally:

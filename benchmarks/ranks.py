@@ -59,9 +59,11 @@ class Run:
 class Outcome:
     """What a run came to on its first rank."""
 
-    losses: list[float]  # of each step, over the global batch
+    losses: list[float]
+    """Of each step, over the global batch."""
     weights: dict[str, Tensor]
-    moved: float  # the largest change of a weight since the start
+    moved: float
+    """The largest change of a weight since the start."""
 
 
 def outcomes(world: int, runs: list[Run], data: str, steps: int) -> list[Outcome]:

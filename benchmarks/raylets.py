@@ -20,7 +20,8 @@ from pathlib import Path
 from kills import WORKER_TITLE, children_by_parent, command_of
 
 OBJECT_STORE_BYTES = 150_000_000
-START_SECONDS = 600.0  # on a machine that is busy a node takes its time
+# On a machine that is busy a node takes its time
+START_SECONDS = 600.0
 LOOK_SECONDS = 0.1
 
 
@@ -66,14 +67,10 @@ class Cluster:
         log = self.scratch / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command,
-                env=self.environment,
-                stdout=stream,
-                stderr=stream,
-                cwd=self.scratch,
-                start_new_session=True,
+                command, env=self.environment, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True
             )
-        self.nodes[name] = Node(name, process)  # to be ended, whatever comes
+        # To be ended, whatever comes
+        self.nodes[name] = Node(name, process)
         self.nodes[name] = Node(name, process, raylet_of(process, log))
 
     def kill(self, name: str) -> None:

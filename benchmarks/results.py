@@ -44,9 +44,12 @@ from dirtune.results.records.store import write_record
 
 ARMS, SETTINGS, METRICS = 10, 40, ("mae", "rmse", "gmean")
 STUDY = "synthetic"
-SAME = 1e-9  # relative
-BATCH = 1_000  # frames held at a time: 100,000 of them would take more memory than their rows
-LONG = 60.0  # seconds
+# Relative
+SAME = 1e-9
+# Frames held at a time: 100,000 of them would take more memory than their rows
+BATCH = 1_000
+# Seconds
+LONG = 60.0
 
 
 class Unflushed(Storage):
@@ -64,8 +67,10 @@ class Case:
 
     name: str
     dirtune: Callable[[Path], float]
-    pandas: Callable[[Path, bool], float] | None = None  # root, and whether to read compacted files
-    is_compacted: bool = True  # what it reads changes by compaction
+    pandas: Callable[[Path, bool], float] | None = None
+    """Root, and whether to read compacted files."""
+    is_compacted: bool = True
+    """What it reads changes by compaction."""
 
 
 def main() -> None:
@@ -93,7 +98,8 @@ def fill(root: Path, trials: int, predicted: int, samples: int) -> None:
         said = labels + random.normal(0, 5, samples) if number < predicted else None
         of_test = {} if said is None else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=said)}
         write_record(storage, record(number, random, of_test))
-    storage.write("study.json", b'{"reference": "arm-0"}')  # last: a store that has it is whole
+    # Last: a store that has it is whole
+    storage.write("study.json", b'{"reference": "arm-0"}')
 
 
 def record(number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]) -> TrialRecord:

@@ -69,9 +69,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cost:
-    first: float  # samples per second
+    first: float
+    """Samples per second."""
     later: float
-    microseconds: float  # of processor time per sample
+    microseconds: float
+    """Of processor time per sample."""
     megabytes: float
 
 
@@ -120,17 +122,7 @@ def path_of(settings: Settings, number: int) -> Path:
 
 
 def stream_table(settings: Settings) -> Table:
-    headers = (
-        "views",
-        "augmentation",
-        "how",
-        "first/s",
-        "later/s",
-        "cpu us",
-        "MB",
-        "later x",
-        "cpu x",
-    )
+    headers = ("views", "augmentation", "how", "first/s", "later/s", "cpu us", "MB", "later x", "cpu x")
     table = Table(*headers, title=f"{settings.images} images, batches of {settings.batch}")
     for views, augmentation in CASES:
         case = Settings(**{**vars(settings), "views": views, "augmentation": augmentation})
@@ -174,7 +166,8 @@ def processes() -> list[Path]:
 
 def processor_seconds() -> float:
     fields = [(path / "stat").read_text().rpartition(")")[2].split() for path in processes()]
-    ticks = sum(int(each[11]) + int(each[12]) for each in fields)  # in user and in kernel mode
+    # In user and in kernel mode
+    ticks = sum(int(each[11]) + int(each[12]) for each in fields)
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -188,20 +181,11 @@ def dirtune_epochs(settings: Settings, residency: Residency) -> Iterator[Iterabl
     keep_freed_memory()
     storage = Storage.at(settings.folder)
     data = read_directly(storage, read_manifest(storage, "faces"), torch.device("cpu"), residency)
-    split, views = (
-        data.splits["train"],
-        Views(count=settings.views, augmentation=settings.augmentation),
-    )
+    split, views = (data.splits["train"], Views(count=settings.views, augmentation=settings.augmentation))
     for epoch in range(1, settings.epochs + 2):
         order = split.order(0, epoch, batch_size=settings.batch, world=1)
         yield train_batches(
-            split,
-            torch.ones(len(split)),
-            order,
-            batch_size=settings.batch,
-            views=views,
-            seed=0,
-            epoch=epoch,
+            split, torch.ones(len(split)), order, batch_size=settings.batch, views=views, seed=0, epoch=epoch
         )
 
 
@@ -297,7 +281,8 @@ def ray_ingest(settings: Settings) -> float:
     ray.init(num_cpus=settings.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
-        ray.data.range(8).materialize()  # a first worker is up
+        # A first worker is up
+        ray.data.range(8).materialize()
         return timed(write_faces, settings)
     finally:
         ray.shutdown()

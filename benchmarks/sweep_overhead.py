@@ -76,16 +76,7 @@ def time_bare(data: str, epochs: int, trials: int, cores: int) -> float:
     started = time.perf_counter()
     children = [
         subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                "--bare",
-                ",".join(map(str, share)),
-                "--epochs",
-                str(epochs),
-                "--data",
-                data,
-            ]
+            [sys.executable, __file__, "--bare", ",".join(map(str, share)), "--epochs", str(epochs), "--data", data]
         )
         for share in shares
     ]
@@ -119,11 +110,7 @@ def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float
         )
         rows = dirtune.query(sql, scratch).to_pylist()
     assert [row["status"] for row in rows] == ["complete"] * trials
-    return (
-        wall,
-        [row["seconds_overhead"] for row in rows],
-        sum(row["spent"] for row in rows) / trials,
-    )
+    return (wall, [row["seconds_overhead"] for row in rows], sum(row["spent"] for row in rows) / trials)
 
 
 def main() -> None:

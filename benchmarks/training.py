@@ -32,15 +32,18 @@ from dirtune.training.loop import first_steps
 from dirtune.training.numerics import autocast, for_steps, laid_out, loss_scaler, placed
 from dirtune.training.state import begin
 
-WARM_UP = 4  # steps that are not timed: memory is allocated, kernels are chosen, programs are compiled
-PIXELS = {"cnn": 24}  # a side; others: 224
+# Steps that are not timed: memory is allocated, kernels are chosen, programs are compiled
+WARM_UP = 4
+# A side; others: 224
+PIXELS = {"cnn": 24}
 ROWS_IN_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class Measured:
     images_per_second: float
-    peak_mb: float | None  # on a GPU
+    peak_mb: float | None
+    """On a GPU."""
 
 
 def configuration(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
@@ -81,7 +84,8 @@ def synthetic(rows: int, pixels: int, device: torch.device) -> ResidentData:
 
 def dirtunes_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
     training = begin(config, data)
-    epochs = (first_steps(training) for _ in iter(int, 1))  # the first epoch, for ever
+    # The first epoch, for ever
+    epochs = (first_steps(training) for _ in iter(int, 1))
     yield from (None for _ in chain.from_iterable(epochs))
 
 

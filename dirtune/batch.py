@@ -21,11 +21,16 @@ class Batch:
     """
 
     views: tuple[Inputs, ...]
-    labels: Float[Tensor, "batch *label"]  # in the label's unit
-    label_bins: Int[Tensor, " batch"]  # index of the label bin
-    weights: Float[Tensor, " batch"]  # re-weighting, mean one over the training split
-    rows: Int[Tensor, " batch"]  # position in the split, sorted by sample id
-    share: float = 1.0  # of the samples of its step that it has, over all ranks
+    labels: Float[Tensor, "batch *label"]
+    """In the label's unit."""
+    label_bins: Int[Tensor, " batch"]
+    """Index of the label bin."""
+    weights: Float[Tensor, " batch"]
+    """Re-weighting, mean one over the training split."""
+    rows: Int[Tensor, " batch"]
+    """Position in the split, sorted by sample id."""
+    share: float = 1.0
+    """Of the samples of its step that it has, over all ranks."""
     ends_step: bool = True
 
 
@@ -37,24 +42,31 @@ class TermInputs:
     Under distributed training the rows of all ranks have been gathered before.
     """
 
-    representations: Float[Tensor, "rows dim"]  # what the term reads: z, e / |e| or e
-    labels: Float[Tensor, "rows *label"]  # in the label's unit; (rows, L) for labels of L dimensions
+    representations: Float[Tensor, "rows dim"]
+    """What the term reads: z, e / |e| or e."""
+    labels: Float[Tensor, "rows *label"]
+    """In the label's unit; (rows, L) for labels of L dimensions."""
     label_bins: Int[Tensor, " rows"]
-    predictions: Float[Tensor, "rows *label"]  # in the label's unit, detached
+    predictions: Float[Tensor, "rows *label"]
+    """In the label's unit, detached."""
     weights: Float[Tensor, " rows"]
-    samples: Int[Tensor, " rows"]  # position in the training split; equal for the views of a sample
+    samples: Int[Tensor, " rows"]
+    """Position in the training split; equal for the views of a sample."""
     num_views: int
-    label_range: float  # width of the label's range, from the manifest
+    label_range: float
+    """Width of the label's range, from the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLabels:
     """The labels of the training split, for losses and terms that are fitted to their distribution."""
 
-    labels: Float[Tensor, "samples *label"]  # in the label's unit, divided by nothing
+    labels: Float[Tensor, "samples *label"]
+    """In the label's unit, divided by nothing."""
     label_bins: Int[Tensor, " samples"]
     spec: LabelSpec
-    label_scale: float = 1.0  # label units per unit of what a regression loss is given
+    label_scale: float = 1.0
+    """Label units per unit of what a regression loss is given."""
 
     @property
     def num_samples(self) -> int:

@@ -33,9 +33,12 @@ from dirtune.metrics.moments import Array, Moments, moments
 BLOCK_ENTRIES = 1 << 20
 """Entries of the pair matrix that one block may have."""
 
-_SHARPNESS = 2.0  # t of the uniformity; the paper's
-_SHORTEST = 1e-6  # a vector shorter than this has no direction
-_EDGE = 1e-6  # of a bin: what rounding may take from a label distance on the edge of one
+# T of the uniformity; the paper's
+_SHARPNESS = 2.0
+# A vector shorter than this has no direction
+_SHORTEST = 1e-6
+# Of a bin: what rounding may take from a label distance on the edge of one
+_EDGE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +49,14 @@ class Embedded:
         ValueError: the shapes do not belong to one set, or the label range is not positive.
     """
 
-    representations: NDArray[np.floating[Any]]  # (n, dim)
-    labels: NDArray[np.floating[Any]]  # (n,), or (n, L) for labels of L dimensions
-    bins: NDArray[np.integer[Any]]  # label bins, (n,)
-    label_range: float  # width of the label's range, from the manifest
+    representations: NDArray[np.floating[Any]]
+    """(n, dim)."""
+    labels: NDArray[np.floating[Any]]
+    """(n,), or (n, L) for labels of L dimensions."""
+    bins: NDArray[np.integer[Any]]
+    """Label bins, (n,)."""
+    label_range: float
+    """Width of the label's range, from the manifest."""
 
     def __post_init__(self) -> None:
         shapes = [array.shape for array in (self.representations, self.labels, self.bins)]
@@ -64,12 +71,17 @@ class Embedded:
 class PairSums:
     """What a set of pairs contributes to the diagnostics; `a + b` is the contribution of both sets together."""
 
-    repulsion: float  # sum of exp(-2 |z_i - z_j|^2)
-    deviation: float  # sum of | angle - pi |y_i - y_j| / range |, in degrees
-    neighbours: int  # pairs of one label bin
+    repulsion: float
+    """Sum of exp(-2 |z_i - z_j|^2)."""
+    deviation: float
+    """Sum of | angle - pi |y_i - y_j| / range |, in degrees."""
+    neighbours: int
+    """Pairs of one label bin."""
     neighbour_cosines: float
-    neighbour_squares: float  # sum of |z_i - z_j|^2
-    moments: Moments  # of (label distance, cosine)
+    neighbour_squares: float
+    """Sum of |z_i - z_j|^2."""
+    moments: Moments
+    """Of (label distance, cosine)."""
 
     @property
     def pairs(self) -> int:
@@ -138,9 +150,12 @@ def representation_metrics(embedded: Embedded) -> list[RegionMetric]:
 class AnchorCurve(NamedTuple):
     """Cosine against label distance, seen from the samples of one label; one entry per distance that occurs."""
 
-    distances: Array  # multiples of the bin width, in the label's unit
-    means: Array  # of the cosines
-    deviations: Array  # their standard deviations, of the pairs at hand
+    distances: Array
+    """Multiples of the bin width, in the label's unit."""
+    means: Array
+    """Of the cosines."""
+    deviations: Array
+    """Their standard deviations, of the pairs at hand."""
     pairs: NDArray[np.int64]
 
 
@@ -175,8 +190,10 @@ class _Pairs(NamedTuple):
     """Some pairs, one entry each."""
 
     cosines: Array
-    squares: Array  # of the distance on the sphere
-    distances: Array  # of the labels
+    squares: Array
+    """Of the distance on the sphere."""
+    distances: Array
+    """Of the labels."""
     neighbours: NDArray[np.bool_]
 
 

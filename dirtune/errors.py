@@ -16,11 +16,16 @@ from difflib import get_close_matches
 class Fault:
     """One thing that is wrong with an input: where, which rule, what came, what is known."""
 
-    where: str  # a file, or a file and row
-    rule: str  # the rule that does not hold, as a sentence fragment
-    key: str = ""  # dotted path inside `where`
-    got: object = None  # None: nothing came
-    known: Sequence[str] = ()  # the accepted names, if the rule is about a name
+    where: str
+    """A file, or a file and row."""
+    rule: str
+    """The rule that does not hold, as a sentence fragment."""
+    key: str = ""
+    """Dotted path inside `where`."""
+    got: object = None
+    """None: nothing came."""
+    known: Sequence[str] = ()
+    """The accepted names, if the rule is about a name."""
 
     def __str__(self) -> str:
         place = f"{self.where}: {self.key}" if self.key else self.where

@@ -91,11 +91,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], where: str, prefix: str
         known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         discriminator = str(context["discriminator"]).strip("'")
         return Fault(
-            where=where,
-            key=f"{key}.{discriminator}",
-            rule=f"unknown {discriminator}",
-            got=context["tag"],
-            known=known,
+            where=where, key=f"{key}.{discriminator}", rule=f"unknown {discriminator}", got=context["tag"], known=known
         )
     if kind == "union_tag_not_found":
         discriminator = str(context["discriminator"]).strip("'")
@@ -113,10 +109,12 @@ def _as_written(model: type[BaseModel], location: list[str]) -> tuple[list[str],
     for part in location:
         fields = [each.model_fields[part] for each in current if part in each.model_fields]
         chosen = [each for each in current if part in _tags(each)]
-        if chosen and not fields:  # pydantic puts the tag of a union's member into the location
+        # Pydantic puts the tag of a union's member into the location
+        if chosen and not fields:
             current = chosen
             continue
-        if fields:  # otherwise the index or key of a container, whose values stay the same
+        # Otherwise the index or key of a container, whose values stay the same
+        if fields:
             current = [found for field in fields for found in _models_in(field.annotation)]
         path.append(part)
     return path, current

@@ -115,12 +115,7 @@ class LabelSpec(Frozen):
 
     @classmethod
     def grid(
-        cls,
-        name: str,
-        unit: str,
-        components: tuple[LabelSpec, ...],
-        *,
-        contrast_range: float | None = None,
+        cls, name: str, unit: str, components: tuple[LabelSpec, ...], *, contrast_range: float | None = None
     ) -> LabelSpec:
         """A label of several dimensions with the cells of a grid as its bins."""
         return cls(
@@ -165,10 +160,7 @@ class LabelSpec(Frozen):
             raise ValueError("components must be two or more labels of one dimension")
         if {axis.bin_width for axis in self.components} != {self.bin_width}:
             raise ValueError("bin_width must be that of every component")
-        enclosing = (
-            min(axis.low for axis in self.components),
-            max(axis.high for axis in self.components),
-        )
+        enclosing = (min(axis.low for axis in self.components), max(axis.high for axis in self.components))
         if (self.low, self.high) != enclosing:
             raise ValueError("low and high must enclose the ranges of the components")
         if self.num_bins != math.prod(axis.num_bins for axis in self.components):

@@ -53,12 +53,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         raise InputError(Fault(where=str(folder / IMAGES), rule=rule))
     sha256 = hashlib.sha256((folder / options.split_list).read_bytes()).hexdigest()
     faces = FaceSet(
-        name=NAME,
-        label=LABEL,
-        recipe=PUBLISHED,
-        folder=folder,
-        rows=rows,
-        hashes={options.split_list: sha256},
+        name=NAME, label=LABEL, recipe=PUBLISHED, folder=folder, rows=rows, hashes={options.split_list: sha256}
     )
     return ingest_faces(storage, faces, options)
 

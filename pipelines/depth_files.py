@@ -25,18 +25,22 @@ from PIL import Image
 from dirtune.errors import Fault, InputError
 
 LISTS = {"train": "nyu2_train.csv", "test": "nyu2_test.csv"}
-FARTHEST = 10_000  # millimetres; depths beyond count as this
+# Millimetres; depths beyond count as this
+FARTHEST = 10_000
 
-_MODES = {"train": ("L",), "test": ("I;16", "I;16B", "I")}  # Pillow's names
+# Pillow's names
+_MODES = {"train": ("L",), "test": ("I;16", "I;16B", "I")}
 _SCENE = re.compile(r"nyu2_train/(?P<place>[^/]+?_\d+)[a-z]?_out/[^/]+")
 
 
 class Pair(NamedTuple):
     """One line of a list."""
 
-    image: str  # path below the raw folder, also the sample id
+    image: str
+    """Path below the raw folder, also the sample id."""
     depth: str
-    listed: str  # "train" or "test"
+    listed: str
+    """"train" or "test"."""
     scene: str
 
 
@@ -45,7 +49,8 @@ class Photograph:
     """An image and its depth at the stored size, or the rule that one of its files breaks."""
 
     image: Image.Image | None = None
-    depth: NDArray[np.int16] | None = None  # millimetres, (height, width); zero: none
+    depth: NDArray[np.int16] | None = None
+    """Millimetres, (height, width); zero: none."""
     file: str = ""
     rule: str = ""
 

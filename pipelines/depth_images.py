@@ -35,9 +35,12 @@ _PAIRS_PER_TASK = 256
 class Stored:
     """The pairs of the lists, read."""
 
-    dataset: ray.data.Dataset  # sample_id, group, label, image, depth
-    pixels: dict[str, NDArray[np.int64]]  # labelled pixels per bin, by sample id
-    faults: list[Fault]  # sorted by file
+    dataset: ray.data.Dataset
+    """Sample_id, group, label, image, depth."""
+    pixels: dict[str, NDArray[np.int64]]
+    """Labelled pixels per bin, by sample id."""
+    faults: list[Fault]
+    """Sorted by file."""
 
 
 def prepared(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec) -> Stored:
@@ -121,11 +124,7 @@ def with_masks(
 
 
 def _masked(
-    batch: pa.Table,
-    members: pa.Array,
-    chosen: dict[str, Chosen],
-    inputs: dict[str, InputSpec],
-    label: LabelSpec,
+    batch: pa.Table, members: pa.Array, chosen: dict[str, Chosen], inputs: dict[str, InputSpec], label: LabelSpec
 ) -> pa.Table:
     batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
     rows = zip(batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True)

@@ -29,22 +29,28 @@ from dirtune.randomness import derive_seed
 from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "digits"
-RECIPE = 1  # counted up whenever the same options would give other samples
+# Counted up whenever the same options would give other samples
+RECIPE = 1
 SIZE = 24
 LABEL = LabelSpec(name="angle", unit="degrees", low=-60.0, high=60.0, bin_width=1.0, num_bins=120)
-PEAK, MODE, SCALE = 264.0, 0.25, 9.1  # of the training density: samples, degrees, degrees
+# Of the training density: samples, degrees, degrees
+PEAK, MODE, SCALE = 264.0, 0.25, 9.1
 PER_BIN = {"val": 5, "test": 10}
 SOURCE_DIGITS = {"train": 1197, "val": 200, "test": 400}
-_BLOCKS = 2  # a set of a few megabytes needs no more tasks
-_STEPS = 1000  # angles are multiples of 1/1000 degree, so none lies within rounding of a bin edge
+# A set of a few megabytes needs no more tasks
+_BLOCKS = 2
+# Angles are multiples of 1/1000 degree, so none lies within rounding of a bin edge
+_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One split before rendering."""
 
-    sources: NDArray[np.int64]  # position of the digit in `load_digits`
-    angles: NDArray[np.float64]  # degrees, counter-clockwise
+    sources: NDArray[np.int64]
+    """Position of the digit in `load_digits`."""
+    angles: NDArray[np.float64]
+    """Degrees, counter-clockwise."""
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
@@ -105,11 +111,7 @@ def _rendered(rows: Columns) -> ray.data.Dataset:
 
 def _render(batch: dict[str, NDArray[Any]], pixels: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     images = [rotated(pixels[source], angle) for source, angle in zip(batch["source"], batch["label"], strict=True)]
-    return {
-        "sample_id": batch["sample_id"],
-        "label": batch["label"],
-        "image": np.stack(images)[:, None],
-    }
+    return {"sample_id": batch["sample_id"], "label": batch["label"], "image": np.stack(images)[:, None]}
 
 
 def rotated(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:

@@ -22,7 +22,8 @@ class RawData:
     """The raw files of one data set."""
 
     files: tuple[RawFile, ...] = ()
-    by_hand: str = ""  # what a person must do, as a sentence
+    by_hand: str = ""
+    """What a person must do, as a sentence."""
 
 
 RAW_DATA = {
@@ -42,7 +43,7 @@ RAW_DATA = {
             RawFile(name="imdb_wiki.csv", url=f"{_YANG}/imdb-wiki-dir/data/imdb_wiki.csv"),
             RawFile(name="imdb_crop.tar", url=f"{_ROTHE}/imdb_crop.tar", unpacks_to=("imdb_crop",)),
             RawFile(name="wiki_crop.tar", url=f"{_ROTHE}/wiki_crop.tar", unpacks_to=("wiki_crop",)),
-        ),
+        )
     ),
     "sts_b": RawData(
         files=tuple(
@@ -52,7 +53,7 @@ RAW_DATA = {
                 "dev_new.tsv": "9ec12d785aa817ffe4b0f88fde442d3bf57161d8cbeaa84aaa1fdf764cca6dd6",
                 "test_new.tsv": "55f90b3c5a0b2947d5ff64c41536191e9e1ba3bb5ffe64aca5465ab25fa8e94c",
             }.items()
-        ),
+        )
     ),
     "nyud2": RawData(
         files=(
@@ -78,7 +79,7 @@ RAW_DATA = {
                 url="http://datasets.d2.mpi-inf.mpg.de/MPIIGaze/MPIIGaze.tar.gz",
                 unpacks_to=("MPIIGaze",),
             ),
-        ),
+        )
     ),
 }
 """By the name of the pipeline; data sets that are not here are embedded, made, or the user's own."""

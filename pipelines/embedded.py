@@ -32,13 +32,17 @@ class MadeSet:
     """What one such set is."""
 
     name: str
-    recipe: int  # counted up whenever the same options would give other samples
+    recipe: int
+    """Counted up whenever the same options would give other samples."""
     label: LabelSpec
     inputs: Mapping[str, InputSpec]
     source: str
-    note: str  # holds of the splits that it is made with
-    make: Callable[[int], Mapping[str, Columns]]  # of a seed: `sample_id`, `label` and more, by split
-    dataset: Callable[[Columns], Dataset]  # of some rows: as `write_dataset` wants them
+    note: str
+    """Holds of the splits that it is made with."""
+    make: Callable[[int], Mapping[str, Columns]]
+    """Of a seed: `sample_id`, `label` and more, by split."""
+    dataset: Callable[[Columns], Dataset]
+    """Of some rows: as `write_dataset` wants them."""
 
 
 def ingest_made(storage: Storage, raw: Path | None, options: Options, made: MadeSet) -> Manifest:
@@ -77,11 +81,7 @@ def _split(made: MadeSet, options: Options) -> tuple[Columns, Assignment]:
     columns = {name: np.concatenate([by_split[split][name] for split in SPLITS]) for name in names}
     published = np.repeat(SPLITS, [len(by_split[split]["label"]) for split in SPLITS])
     rows = Rows(
-        name=made.name,
-        label=made.label,
-        ids=columns["sample_id"],
-        labels=columns["label"],
-        published=published,
+        name=made.name, label=made.label, ids=columns["sample_id"], labels=columns["label"], published=published
     )
     return columns, split_rows(rows, options)
 

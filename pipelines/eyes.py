@@ -39,33 +39,44 @@ LISTS = "Evaluation Subset/sample list for eye image"
 
 _SIDES = ("left", "right")
 _LINE = re.compile(r"(?P<day>day\d+)/(?P<file>[^/\s]+) (?P<side>left|right)")
-_MIRRORED = np.array([1.0, -1.0])  # what a mirror makes of pitch and yaw
-_LENGTH_TOLERANCE = 0.01  # of a gaze vector, from one
+# What a mirror makes of pitch and yaw
+_MIRRORED = np.array([1.0, -1.0])
+# Of a gaze vector, from one
+_LENGTH_TOLERANCE = 0.01
 
 
 class Eye(NamedTuple):
     """One eye of one photograph, as a left eye."""
 
-    sample_id: str  # person, file and side, such as "p00/day01/0005.jpg left"
+    sample_id: str
+    """Person, file and side, such as "p00/day01/0005.jpg left"."""
     person: str
-    gaze: tuple[float, float]  # pitch and yaw, radians
-    pose: tuple[float, float]  # of the head, in the same form
-    image: bytes  # 36 rows of 60 pixels
+    gaze: tuple[float, float]
+    """Pitch and yaw, radians."""
+    pose: tuple[float, float]
+    """Of the head, in the same form."""
+    image: bytes
+    """36 rows of 60 pixels."""
 
 
 @dataclass(frozen=True)
 class _Eyes:
     """All eyes of one side in one file, as left eyes."""
 
-    images: NDArray[np.uint8]  # (n, 36, 60)
-    gazes: NDArray[np.float64]  # (n, 2)
-    lengths: NDArray[np.float64]  # of the gaze vectors, (n,)
-    poses: NDArray[np.float64]  # (n, 2)
+    images: NDArray[np.uint8]
+    """(n, 36, 60)."""
+    gazes: NDArray[np.float64]
+    """(n, 2)."""
+    lengths: NDArray[np.float64]
+    """Of the gaze vectors, (n,)."""
+    poses: NDArray[np.float64]
+    """(n, 2)."""
 
 
 @dataclass(frozen=True)
 class _Day:
-    positions: dict[str, int]  # of the photographs by file name
+    positions: dict[str, int]
+    """Of the photographs by file name."""
     sides: dict[str, _Eyes]
 
 
@@ -104,7 +115,8 @@ def _eye(line: str, folder: Path, days: dict[str, _Day | str]) -> Eye | str:
 
 
 def _eye_at(eyes: _Eyes, at: int, line: str, person: str) -> Eye | str:
-    if not abs(eyes.lengths[at] - 1) <= _LENGTH_TOLERANCE:  # NaN is not
+    # NaN is not
+    if not abs(eyes.lengths[at] - 1) <= _LENGTH_TOLERANCE:
         return f"its gaze vector must have length 1, not {eyes.lengths[at]:g}"
     (pitch, yaw), (head_pitch, head_yaw) = eyes.gazes[at].tolist(), eyes.poses[at].tolist()
     return Eye(
@@ -127,15 +139,7 @@ def _read_day(path: Path) -> _Day | str:
         sides = {side: _side(data[side][0, 0], len(names), side) for side in _SIDES}
     except FileNotFoundError:
         return "no such file"
-    except (
-        OSError,
-        LookupError,
-        TypeError,
-        ValueError,
-        NotImplementedError,
-        MatReadError,
-        zlib.error,
-    ) as error:
+    except (OSError, LookupError, TypeError, ValueError, NotImplementedError, MatReadError, zlib.error) as error:
         return f"must hold data.left, data.right and filenames ({error})"
     return _Day({name: at for at, name in enumerate(names)}, sides)
 

@@ -24,10 +24,13 @@ PersonOf = Callable[[str], str | None]
 class Face(NamedTuple):
     """One row of a list."""
 
-    path: str  # of the image, relative to the raw folder; also the sample id
-    age: float  # years
+    path: str
+    """Of the image, relative to the raw folder; also the sample id."""
+    age: float
+    """Years."""
     person: str
-    split: str | None  # as published
+    split: str | None
+    """As published."""
 
 
 def read_list(path: Path, label: LabelSpec, person_of: PersonOf) -> list[Face | Fault]:
@@ -69,13 +72,7 @@ def _rows(path: Path, lines: list[list[str]], label: LabelSpec, person_of: Perso
         yield row
 
 
-def _row(
-    where: str,
-    cells: list[str],
-    columns: int,
-    label: LabelSpec,
-    person_of: PersonOf,
-) -> Face | Fault:
+def _row(where: str, cells: list[str], columns: int, label: LabelSpec, person_of: PersonOf) -> Face | Fault:
     if len(cells) != columns:
         return Fault(where=where, rule=f"must have {columns} columns", got=len(cells))
     text, path = cells[:2]

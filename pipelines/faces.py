@@ -42,7 +42,8 @@ from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from pipelines.face_lists import Face
 from pipelines.image_files import EncodedImages, encoded_images
 
-RECIPE_VERSION = 1  # counted up whenever the same raw files and options would give other samples
+# Counted up whenever the same raw files and options would give other samples
+RECIPE_VERSION = 1
 
 
 class FaceOptions(Splitting):
@@ -67,10 +68,14 @@ class FaceSet:
 
     name: str
     label: LabelSpec
-    recipe: Recipe  # of the published split
-    folder: Path  # of the raw files, which all workers must reach
-    rows: Sequence[Face | Fault]  # in the order of the list
-    hashes: dict[str, str]  # SHA-256 of the lists by name
+    recipe: Recipe
+    """Of the published split."""
+    folder: Path
+    """Of the raw files, which all workers must reach."""
+    rows: Sequence[Face | Fault]
+    """In the order of the list."""
+    hashes: dict[str, str]
+    """SHA-256 of the lists by name."""
     notes: tuple[str, ...] = ()
 
     @property

@@ -27,9 +27,12 @@ _IMAGE, _CONTENT, _FAULT = "image", "content", "fault"
 class EncodedImages:
     """The rows of a table with their images."""
 
-    dataset: ray.data.Dataset  # the table with `image`, empty where there is a fault
-    contents: dict[str, bytes]  # digest of the encoded image by sample id; rows with a fault are missing
-    faults: list[Fault]  # sorted by file
+    dataset: ray.data.Dataset
+    """The table with `image`, empty where there is a fault."""
+    contents: dict[str, bytes]
+    """Digest of the encoded image by sample id; rows with a fault are missing."""
+    faults: list[Fault]
+    """Sorted by file."""
 
 
 def encoded_images(table: pa.Table, folder: Path, spec: InputSpec) -> EncodedImages:

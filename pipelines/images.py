@@ -34,7 +34,8 @@ from pipelines.own_options import OwnOptions
 from pipelines.sheets import Sheet, data_file, read_sheet
 
 NAME = "images"
-RECIPE = 1  # counted up whenever the same files and options would give other samples
+# Counted up whenever the same files and options would give other samples
+RECIPE = 1
 RAW_UP_TO = 64
 """Height and width up to which images are stored as raw pixels if nothing is said: 12 kB each in colour."""
 
@@ -89,7 +90,8 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         return present
     entries = read_entries(sheet, options, ids=paths)
     for row in np.flatnonzero(np.array(sizes) < 0).tolist():
-        if paths[row].strip():  # an empty cell is a fault already
+        # An empty cell is a fault already
+        if paths[row].strip():
             sheet.blame(row, options.image, "no such image", paths[row])
     readable = sheet.usable(options.skip_bad)
     with ray_session():

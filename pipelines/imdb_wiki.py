@@ -41,18 +41,14 @@ NAME = "imdb_wiki"
 ARCHIVES = ("imdb", "wiki")
 OLDEST = 200
 LABEL = LabelSpec(
-    name="age",
-    unit="years",
-    low=0.0,
-    high=float(OLDEST),
-    bin_width=1.0,
-    num_bins=121,
-    contrast_range=100.0,
+    name="age", unit="years", low=0.0, high=float(OLDEST), bin_width=1.0, num_bins=121, contrast_range=100.0
 )
 PUBLISHED = Recipe(per_bin=150)
 MIN_FACE_SCORE = 1.0
-_MATLAB_DAY_OF_YEAR_1 = 366  # Matlab counts days from year 0, Python from year 1
-_DAY_OF_1970 = 719_163  # as Python counts
+# Matlab counts days from year 0, Python from year 1
+_MATLAB_DAY_OF_YEAR_1 = 366
+# As Python counts
+_DAY_OF_1970 = 719_163
 _FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
 _FILE_NAME = re.compile(r"(?P<archive>imdb|wiki)_crop/\d+/(?P<person>[^_/]+)_[^/]+\.jpg")
 

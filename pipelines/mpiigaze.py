@@ -42,13 +42,12 @@ from dirtune.reweighting.density import label_bins
 from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, list_of, read_eyes
 
 NAME = "mpiigaze"
-RECIPE_VERSION = 1  # counted up whenever the same raw files and options would give other samples
-CELL, BOUND = 2, 40  # degrees
+# Counted up whenever the same raw files and options would give other samples
+RECIPE_VERSION = 1
+# Degrees
+CELL, BOUND = 2, 40
 MADE = Recipe(per_bin=10)
-INPUTS = {
-    "image": InputSpec(kind="image", shape=(1, HEIGHT, WIDTH)),
-    "pose": InputSpec(kind="vector", shape=(2,)),
-}
+INPUTS = {"image": InputSpec(kind="image", shape=(1, HEIGHT, WIDTH)), "pose": InputSpec(kind="vector", shape=(2,))}
 
 
 def _axis(name: str) -> LabelSpec:

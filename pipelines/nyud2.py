@@ -45,14 +45,15 @@ from pipelines.depth_images import Stored, prepared, with_masks
 from pipelines.faces import raw_folder
 
 NAME = "nyud2"
-RECIPE_VERSION = 1  # counted up whenever the same raw files and options would give other samples
-FIRST_BIN = 7  # depths begin at 0.7 m
-PUBLISHED_PIXELS = 3_513_286_656  # of the training list: 50,688 x 228 x 304
-MANY_ABOVE, FEW_BELOW = 26_000_000, 10_000_000  # training pixels of a bin, of so many
-OFFICIAL = ShotRule(
-    many_bins=(*range(9, 46), 47, 49),
-    medium_bins=(7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63),
-)
+# Counted up whenever the same raw files and options would give other samples
+RECIPE_VERSION = 1
+# Depths begin at 0.7 m
+FIRST_BIN = 7
+# Of the training list: 50,688 x 228 x 304
+PUBLISHED_PIXELS = 3_513_286_656
+# Training pixels of a bin, of so many
+MANY_ABOVE, FEW_BELOW = 26_000_000, 10_000_000
+OFFICIAL = ShotRule(many_bins=(*range(9, 46), 47, 49), medium_bins=(7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63))
 METRICS = ("abs_rel", "log10", "delta1", "delta2", "delta3")
 
 

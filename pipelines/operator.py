@@ -28,16 +28,21 @@ from dirtune.reweighting.density import label_bins
 from pipelines.embedded import MadeSet, Options, ingest_made
 
 NAME = "operator"
-RECIPE = 1  # counted up whenever the same options would give other samples
+# Counted up whenever the same options would give other samples
+RECIPE = 1
 SENSORS = 100
-TERMS = 16  # beyond it the spectrum is below 1e-11
+# Beyond it the spectrum is below 1e-11
+TERMS = 16
 LENGTH = 0.2
 LABEL = LabelSpec(name="antiderivative", unit="1", low=-1.0, high=1.0, bin_width=0.02, num_bins=100)
-PEAK, SCALE = 240.0, 0.17  # of the training density: samples, label units
+# Of the training density: samples, label units
+PEAK, SCALE = 240.0, 0.17
 PER_BIN = {"val": 5, "test": 10}
 _DRAWN_AT_ONCE = 20_000
-_BLOCKS = 2  # a set of a few megabytes needs no more tasks
-_ROUNDED = 6  # decimals of a label, so that it is the same on every machine
+# A set of a few megabytes needs no more tasks
+_BLOCKS = 2
+# Decimals of a label, so that it is the same on every machine
+_ROUNDED = 6
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
@@ -88,7 +93,8 @@ def _first_of_each_bin(values: NDArray[np.float64], missing: NDArray[np.int64]) 
     order = np.argsort(bins, kind="stable")
     counts = np.bincount(bins, minlength=LABEL.num_bins)
     starts = np.repeat(np.cumsum(counts) - counts, counts)
-    place = np.arange(len(order)) - starts  # among the samples of its bin
+    # Among the samples of its bin
+    place = np.arange(len(order)) - starts
     return np.sort(inside[order[place < missing[bins[order]]]])
 
 
@@ -126,13 +132,7 @@ def _weights() -> NDArray[np.float64]:
 
 def _dataset(columns: Columns) -> ray.data.Dataset:
     functions = pa.FixedSizeListArray.from_arrays(pa.array(columns["function"].ravel()), SENSORS + 1)
-    table = pa.table(
-        {
-            "sample_id": columns["sample_id"].tolist(),
-            "label": columns["label"],
-            "function": functions,
-        }
-    )
+    table = pa.table({"sample_id": columns["sample_id"].tolist(), "label": columns["label"], "function": functions})
     dataset = ray.data.from_arrow(table, override_num_blocks=_BLOCKS)
     return dataset.map_batches(_stacked, batch_format="numpy")
 

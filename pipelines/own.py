@@ -18,14 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dirtune.data.splits import (
-    LEFT_OUT,
-    Assignment,
-    Recipe,
-    Rows,
-    held_out_rule,
-    split_rows,
-)
+from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, held_out_rule, split_rows
 from dirtune.data.store import write_dataset
 from dirtune.frozen import digest
 from dirtune.io.storage import Storage
@@ -136,10 +129,7 @@ def _splits(sheet: Sheet, column: str) -> NDArray[Any]:
 
 
 def divide(
-    options: OwnOptions,
-    entries: Entries,
-    positions: NDArray[np.int64],
-    contents: Sequence[Hashable],
+    options: OwnOptions, entries: Entries, positions: NDArray[np.int64], contents: Sequence[Hashable]
 ) -> Division:
     """Choose the label bins and split the rows that can be used.
 

@@ -11,8 +11,10 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
 
 BINS = 100
-_FLOAT32_STEPS = 8  # twice what `label_bins` takes for rounding
-_DIGITS = 12  # beyond them a float's decimals are rounding errors
+# Twice what `label_bins` takes for rounding
+_FLOAT32_STEPS = 8
+# Beyond them a float's decimals are rounding errors
+_DIGITS = 12
 
 
 def label_spec(
@@ -58,14 +60,7 @@ def label_spec(
         high = max(end, _tidy(math.ceil(_tidy(end / width)) * width))
     inner = math.ceil(_tidy((high - low) / width))
     has_last_edge = high <= float(distinct[-1]) and _on_edges(distinct, low, width)
-    return LabelSpec(
-        name=name,
-        unit=unit,
-        low=low,
-        high=high,
-        bin_width=width,
-        num_bins=inner + has_last_edge,
-    )
+    return LabelSpec(name=name, unit=unit, low=low, high=high, bin_width=width, num_bins=inner + has_last_edge)
 
 
 def nice(width: float) -> float:

@@ -70,9 +70,4 @@ class OwnOptions(Splitting):
     @property
     def roles(self) -> dict[str, str | None]:
         """The columns that every set has, by option."""
-        return {
-            "label": self.label,
-            "id": self.id,
-            "group": self.group,
-            "split_column": self.split_column,
-        }
+        return {"label": self.label, "id": self.id, "group": self.group, "split_column": self.split_column}

@@ -34,10 +34,13 @@ class Sheet:
 
     path: Path
     table: pa.Table
-    row_numbers: NDArray[np.int64]  # of each row of the table, in the file
-    unreadable: list[Fault] = field(default_factory=list)  # rows that are not in the table
+    row_numbers: NDArray[np.int64]
+    """Of each row of the table, in the file."""
+    unreadable: list[Fault] = field(default_factory=list)
+    """Rows that are not in the table."""
     column_faults: list[Fault] = field(default_factory=list)
-    row_faults: dict[int, list[Fault]] = field(default_factory=dict)  # by position in the table
+    row_faults: dict[int, list[Fault]] = field(default_factory=dict)
+    """By position in the table."""
 
     def require(self, columns: Mapping[str, str | None]) -> None:
         """Refuse columns that do not exist or have two roles.
@@ -123,10 +126,7 @@ class Sheet:
     @property
     def faults(self) -> list[Fault]:
         """Faults of rows: first those that could not be read at all, then in the order of the file."""
-        return [
-            *self.unreadable,
-            *(each for row in sorted(self.row_faults) for each in self.row_faults[row]),
-        ]
+        return [*self.unreadable, *(each for row in sorted(self.row_faults) for each in self.row_faults[row])]
 
     @property
     def notes(self) -> list[str]:
@@ -194,7 +194,8 @@ def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
     has_quotes = not is_tsv if quoted is None else quoted
     table = pyarrow.csv.read_csv(
         path,
-        read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no number
+        # With threads rows have no number
+        read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=delimiter or ("\t" if is_tsv else ","),
             quote_char='"' if has_quotes else False,

@@ -47,20 +47,10 @@ from pipelines.sentence_features import fingerprint, locate
 from pipelines.tokens import encoded_pairs
 
 NAME = "sts_b"
-RECIPE = 1  # counted up whenever the same raw files and options would give other samples
+# Counted up whenever the same raw files and options would give other samples
+RECIPE = 1
 FILES = {"train": "train_new.tsv", "val": "dev_new.tsv", "test": "test_new.tsv"}
-HEADER = (
-    "index",
-    "genre",
-    "filename",
-    "year",
-    "old_index",
-    "source1",
-    "source2",
-    "sentence1",
-    "sentence2",
-    "score",
-)
+HEADER = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score")
 LABEL = LabelSpec(name="similarity", unit="score", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
 PUBLISHED = Recipe(per_bin=50, one_in=2, bin_width=0.25)
 SHOT_RULES = {
@@ -81,8 +71,10 @@ class Options(Splitting):
 class Pair(NamedTuple):
     """One row of a raw file."""
 
-    sample_id: str  # split and line of the raw file
-    split: str  # of the raw file
+    sample_id: str
+    """Split and line of the raw file."""
+    split: str
+    """Of the raw file."""
     first: str
     second: str
     score: float

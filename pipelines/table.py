@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 NAME = "table"
-RECIPE = 1  # counted up whenever the same file and options would give other samples
+# Counted up whenever the same file and options would give other samples
+RECIPE = 1
 MOST_LEVELS = 256
 """A one-hot column with more different texts is taken for a mistake, such as an id."""
 _BLOCK_BYTES = 64 * 2**20
@@ -65,9 +66,12 @@ class Options(OwnOptions):
 class Cells:
     """The feature columns of some rows, as they stand in the file."""
 
-    names: list[str]  # of the columns of numbers
-    numbers: NDArray[np.float64]  # shape `(rows, columns)`
-    texts: dict[str, NDArray[Any]]  # by one-hot column
+    names: list[str]
+    """Of the columns of numbers."""
+    numbers: NDArray[np.float64]
+    """Shape `(rows, columns)`."""
+    texts: dict[str, NDArray[Any]]
+    """By one-hot column."""
 
     def take(self, rows: NDArray[np.int64]) -> Cells:
         """Some of the rows."""
@@ -113,11 +117,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
 
 
 def _feature_roles(options: Options) -> dict[str, str]:
-    lists = {
-        "features": options.features or (),
-        "one_hot": options.one_hot,
-        "ignore": options.ignore,
-    }
+    lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     return {f"{role}.{place}": name for role, names in lists.items() for place, name in enumerate(names)}
 
 

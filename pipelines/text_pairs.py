@@ -22,7 +22,8 @@ from pipelines.sheets import data_file, read_sheet
 from pipelines.tokens import encoded_pairs
 
 NAME = "text_pairs"
-RECIPE = 1  # counted up whenever the same file and options would give other samples
+# Counted up whenever the same file and options would give other samples
+RECIPE = 1
 
 
 class Options(OwnOptions):

@@ -30,7 +30,8 @@ TEXTS = ("first", "second")
 MAX_TOKENS = 40
 MAX_VOCABULARY = 30_000
 PADDING, UNKNOWN, FIRST_TOKEN = 0, 1, 2
-_BLOCKS = 2  # a set of a few megabytes needs no more tasks
+# A set of a few megabytes needs no more tasks
+_BLOCKS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,8 @@ def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
 
 
 def _tokenise(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    from nltk.tokenize import NLTKWordTokenizer  # needed on Ray's workers, slow to import
+    # Needed on Ray's workers, slow to import
+    from nltk.tokenize import NLTKWordTokenizer
 
     tokenizer = NLTKWordTokenizer()
     for name in TEXTS:

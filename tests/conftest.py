@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1)  # one test process beside Ray's on two cores
+# One test process beside Ray's on two cores
+torch.set_num_threads(1)
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

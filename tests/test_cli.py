@@ -85,7 +85,8 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command in this process, through the entry point of the installed script."""
-    monkeypatch.setenv("COLUMNS", "200")  # of typer's own messages
+    # Of typer's own messages
+    monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dirtune", *map(str, arguments)])
@@ -137,7 +138,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=[0, 1, 2],
         trials={"vanilla": 3, "conr": 3},
     )
-    write_study(root / "store", [record("single", 0)], name="train")  # a single run, no sweep
+    # A single run, no sweep
+    write_study(root / "store", [record("single", 0)], name="train")
     for name in ("empty", "glue", "raw"):
         (root / name).mkdir()
     (root / "glue/train.tsv").write_text("index\n")
@@ -348,9 +350,7 @@ def test_raw_files_that_cannot_be_used_end_with_exit_code_2_and_one_message(
     assert not list((places / "empty").iterdir())
 
 
-def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(
-    places: Path,
-) -> None:
+def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(places: Path) -> None:
     file = places / "three.yaml"
     outcome = call_outside("plan", file)
     assert_refused(outcome)
@@ -362,9 +362,7 @@ def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(
     ]
 
 
-def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(
-    places: Path,
-) -> None:
+def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(places: Path) -> None:
     outcome = call_outside("query", "select few from trials", "--results", places / "store")
     assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
@@ -423,7 +421,8 @@ def test_help_names_every_verb(call: Call) -> None:
 def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(call: Call, verb: str) -> None:
     outcome = call(verb, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    text = " ".join(outcome.out.replace("│", " ").split())  # what is long is folded in its frame
+    # What is long is folded in its frame
+    text = " ".join(outcome.out.replace("│", " ").split())
     command = commands()[verb]
     assert " ".join(command.help.split()) in text
     for parameter in command.params:
@@ -458,10 +457,7 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
     assert ["conr", "6.5"] in lines
     assert ["vanilla", "7.5"] in lines
     assert answer("csv") == "arm,few\nconr,6.5\nvanilla,7.5\n"
-    assert json.loads(answer("json")) == [
-        {"arm": "conr", "few": 6.5},
-        {"arm": "vanilla", "few": 7.5},
-    ]
+    assert json.loads(answer("json")) == [{"arm": "conr", "few": 6.5}, {"arm": "vanilla", "few": 7.5}]
     assert "| vanilla | 7.5 |" in answer("markdown")
 
 
@@ -660,8 +656,7 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    ("stopped", "left", "code"),
-    [("SIGINT", 2, 130), ("SIGTERM", 2, 143), ("`dirtune stop`", 2, 1), ("SIGINT", 0, 0)],
+    ("stopped", "left", "code"), [("SIGINT", 2, 130), ("SIGTERM", 2, 143), ("`dirtune stop`", 2, 1), ("SIGINT", 0, 0)]
 )
 def test_a_sweep_that_was_stopped_says_by_what_and_ends_with_a_code_of_its_own(
     call: Call, monkeypatch: pytest.MonkeyPatch, stopped: str, left: int, code: int

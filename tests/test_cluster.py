@@ -39,9 +39,7 @@ def test_the_head_is_a_known_node_type_and_workers_scale_from_none(cluster: dict
     assert all(kind["min_workers"] == 0 < kind["max_workers"] <= cluster["max_workers"] for kind in workers)
 
 
-def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(
-    cluster: dict[str, Any],
-) -> None:
+def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
     starts = [
         line
         for key in ("head_start_ray_commands", "worker_start_ray_commands")
@@ -85,9 +83,7 @@ def test_the_manifest_asks_for_a_token_and_the_tested_ray(ray_job: dict[str, Any
     assert f"FROM rayproject/ray:{pinned[1]}-py311-gpu" in base
 
 
-def test_all_pods_of_the_manifest_share_one_image_and_the_storage_of_its_commands(
-    ray_job: dict[str, Any],
-) -> None:
+def test_all_pods_of_the_manifest_share_one_image_and_the_storage_of_its_commands(ray_job: dict[str, Any]) -> None:
     cluster = ray_job["rayClusterSpec"]
     pods = [group["template"]["spec"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
     assert len({pod["containers"][0]["image"] for pod in pods}) == 1

@@ -85,11 +85,7 @@ def test_terms_are_active_when_present() -> None:
 
 def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
     faults = faults_of(
-        {
-            "loss": {"name": "l3"},
-            "terms": {"comr": {}, "conr": {"omga": 1, "tau": -1.0}},
-            "recipe": {"epochs": "ten"},
-        }
+        {"loss": {"name": "l3"}, "terms": {"comr": {}, "conr": {"omga": 1, "tau": -1.0}}, "recipe": {"epochs": "ten"}}
     )
     assert any(f"loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}" in text for text in faults)
     assert any(f"terms.comr: unknown key, got 'comr'; known: {', '.join(sorted(TERMS))}" in text for text in faults)
@@ -159,10 +155,7 @@ def test_the_objective_knows_its_direction() -> None:
 def test_a_renamed_part_is_replaced_and_an_unnamed_one_merged() -> None:
     base = {"encoder": {"name": "cnn", "channels": 8}, "recipe": {"epochs": 3, "batch_size": 4}}
     over = {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5}}
-    assert merged(base, over) == {
-        "encoder": {"name": "mlp"},
-        "recipe": {"epochs": 5, "batch_size": 4},
-    }
+    assert merged(base, over) == {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5, "batch_size": 4}}
     assert merged({"encoder": {"name": "cnn", "channels": 8}}, {"encoder": {"channels": 9}}) == {
         "encoder": {"name": "cnn", "channels": 9}
     }

@@ -122,12 +122,7 @@ def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     claim.take()
     config = claim.study.arms[0].config
     resident = read_directly(Storage.at(data), claim.manifest, torch.device("cpu"))
-    job = TrialJob(
-        study="tiny",
-        arm="vanilla",
-        config=config,
-        trial_id=config.trial_id(claim.manifest.fingerprint),
-    )
+    job = TrialJob(study="tiny", arm="vanilla", config=config, trial_id=config.trial_id(claim.manifest.fingerprint))
     assert finish(TrialRun(job, resident, claim.folder)).status == "complete"
 
 

@@ -10,20 +10,15 @@ import numpy as np
 import pytest
 
 from dirtune import diagnostics
-from dirtune.diagnostics import (
-    DIAGNOSTICS,
-    Embedded,
-    anchor_curve,
-    pair_sums,
-    representation_metrics,
-)
+from dirtune.diagnostics import DIAGNOSTICS, Embedded, anchor_curve, pair_sums, representation_metrics
 
 RANGE = 10.0
 
 
 def _embedded(n=23, dim=4, seed=0, **changes):
     drawn = np.random.default_rng(seed)
-    labels = drawn.random(n) * 12  # beyond the range, where target angles stop at 180 degrees
+    # Beyond the range, where target angles stop at 180 degrees
+    labels = drawn.random(n) * 12
     given = {
         "representations": drawn.normal(size=(n, dim)) * drawn.random((n, 1)),
         "labels": labels,
@@ -113,10 +108,7 @@ def test_without_a_pair_everything_is_undefined(n):
 
 def test_without_neighbours_only_what_needs_them_is_undefined():
     values = _values(_embedded(5, bins=np.arange(5)))
-    assert {name for name, value in values.items() if math.isnan(value)} == {
-        "alignment",
-        "tolerance",
-    }
+    assert {name for name, value in values.items() if math.isnan(value)} == {"alignment", "tolerance"}
 
 
 def test_a_collapsed_representation_has_no_correlation():
@@ -138,8 +130,7 @@ def _far_and_cosine(rows, labels):
     pairs = list(combinations(range(len(rows)), 2))
     angles = np.arctan(rows[:, 1])
     return zip(
-        *((abs(labels[i] - labels[j]), -2 * np.sin((angles[i] - angles[j]) / 2) ** 2) for i, j in pairs),
-        strict=True,
+        *((abs(labels[i] - labels[j]), -2 * np.sin((angles[i] - angles[j]) / 2) ** 2) for i, j in pairs), strict=True
     )
 
 
@@ -211,7 +202,8 @@ def test_the_curve_of_an_anchor_equals_plain_loops(entries, monkeypatch):
 
 
 def test_decimal_labels_fall_where_they_are_written():
-    labels = np.array([0.1, 0.1, 0.4, 0.7])  # 0.4 - 0.1 and 0.7 - 0.4 differ by rounding
+    # 0.4 - 0.1 and 0.7 - 0.4 differ by rounding
+    labels = np.array([0.1, 0.1, 0.4, 0.7])
     curve = anchor_curve(np.eye(4), labels, 0.1, bin_width=0.2)
     np.testing.assert_allclose(curve.distances, [0.0, 0.4, 0.6])
     assert curve.pairs.tolist() == [2, 2, 2]

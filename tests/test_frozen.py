@@ -26,7 +26,8 @@ class Box(Frozen):
 
 
 class Knob(Frozen):
-    kind: Literal["knob"]  # a tag without a default
+    kind: Literal["knob"]
+    """A tag without a default."""
     low: float = 0.0
 
 

@@ -28,7 +28,18 @@ FLOORS = [
     "cli",
 ]
 LAYERS = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
-WITHOUT_TORCH_AND_RAY = "errors process randomness io frozen manifest reweighting metrics diagnostics results".split()
+WITHOUT_TORCH_AND_RAY = [
+    "errors",
+    "process",
+    "randomness",
+    "io",
+    "frozen",
+    "manifest",
+    "reweighting",
+    "metrics",
+    "diagnostics",
+    "results",
+]
 HEAVY = {"torch", "torchvision", "ray", "optuna"}
 # Optuna, which brings in neither torch nor Ray, computes importances; it is imported when they are asked for.
 MAY_ASK_OPTUNA = "results/statistics/importance.py"

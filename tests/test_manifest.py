@@ -29,7 +29,8 @@ def test_a_grid_encloses_its_components_and_has_their_cells() -> None:
 def test_a_label_of_one_dimension_is_its_own_axis() -> None:
     assert (AGE.axes, AGE.value_shape) == ((AGE,), ())
     assert AGE.label_range == AGE.range == 120.0
-    old = AGE.model_dump(mode="json", exclude={"components"})  # as manifests were before
+    # As manifests were before
+    old = AGE.model_dump(mode="json", exclude={"components"})
     assert read(LabelSpec, old, where="manifest") == AGE
 
 

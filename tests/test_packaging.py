@@ -47,16 +47,7 @@ def test_ignored_paths_are_anchored() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "pyproject.toml",
-        "dirtune",
-        "search_spaces",
-        "pipelines",
-        "tests",
-        "cluster.yaml",
-        "README.md",
-    ],
+    "name", ["pyproject.toml", "dirtune", "search_spaces", "pipelines", "tests", "cluster.yaml", "README.md"]
 )
 def test_the_top_level_is_as_promised(name: str) -> None:
     assert (ROOT / name).exists()
@@ -66,10 +57,7 @@ def test_functions_and_files_stay_small() -> None:
     import ast
 
     lengths: dict[str, int] = {}
-    for path in [
-        *sorted((ROOT / "dirtune").rglob("*.py")),
-        *sorted((ROOT / "pipelines").rglob("*.py")),
-    ]:
+    for path in [*sorted((ROOT / "dirtune").rglob("*.py")), *sorted((ROOT / "pipelines").rglob("*.py"))]:
         text = path.read_text()
         assert len(text.splitlines()) <= 400, f"{path} is too long"
         for node in ast.walk(ast.parse(text)):

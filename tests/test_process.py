@@ -18,7 +18,8 @@ def test_an_interrupt_that_somebody_caught_is_raised_again() -> None:
     before = signal.getsignal(signal.SIGINT)
     with remember_interrupt() as raise_if_interrupted:
         raise_if_interrupted()
-        with contextlib.suppress(KeyboardInterrupt):  # as a callback of a library does
+        # As a callback of a library does
+        with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             raise_if_interrupted()
@@ -87,15 +88,14 @@ def test_variables_are_set_or_hidden_and_put_back(monkeypatch: pytest.MonkeyPatc
     settings = {"DIRTUNE_THERE": "now", "DIRTUNE_HIDDEN": None, "DIRTUNE_NEW": "1"}
     with suppress(InterruptedError), set_environment(settings):
         assert {name: os.environ.get(name) for name in settings} == settings
-        del os.environ["DIRTUNE_NEW"]  # whoever removes it meanwhile does no harm
+        # Whoever removes it meanwhile does no harm
+        del os.environ["DIRTUNE_NEW"]
         raise InterruptedError
 
     assert dict(os.environ) == before
 
 
-def test_loggers_say_only_what_is_critical_and_then_what_they_said_before(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_loggers_say_only_what_is_critical_and_then_what_they_said_before(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("dirtune-test-talkative")
     logger.setLevel(logging.INFO)
 

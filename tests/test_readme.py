@@ -84,29 +84,14 @@ def sentence_pairs(folder: Path) -> None:
         for row in range(rows):
             words = f"A {split} man plays {row} songs.", f"Somebody plays song {row * 7 % 11}."
             lines.append(
-                "\t".join(
-                    [
-                        str(row),
-                        "news",
-                        "f",
-                        "2012",
-                        str(row),
-                        "a",
-                        "b",
-                        *words,
-                        f"{row * 5 / rows:.3f}",
-                    ]
-                )
+                "\t".join([str(row), "news", "f", "2012", str(row), "a", "b", *words, f"{row * 5 / rows:.3f}"])
             )
         (folder / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
 
 
 @pytest.mark.ray
 def test_every_command_runs_in_the_order_of_the_readme(
-    ray_session: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -140,7 +125,8 @@ def test_every_command_runs_in_the_order_of_the_readme(
         with pytest.raises(SystemExit) as end:
             cli.main()
         printed = capsys.readouterr()
-        fine = {0, 1} if arguments[0] == "doctor" else {0}  # 1: this machine is not fit
+        # 1: this machine is not fit
+        fine = {0, 1} if arguments[0] == "doctor" else {0}
         assert end.value.code in fine, f"{arguments}: {printed.err}"
         assert printed.out.strip(), arguments
     assert (tmp_path / "figures/quickstart-regions.png").stat().st_size > 10_000
@@ -155,7 +141,8 @@ def test_the_study_of_the_readme_resolves() -> None:
 
 def test_the_loss_of_the_readme_is_a_term(tmp_path: Path) -> None:
     (source,) = blocks("python")
-    file = tmp_path / "spread.py"  # pydantic reads the source again, for the documentation of the fields
+    # Pydantic reads the source again, for the documentation of the fields
+    file = tmp_path / "spread.py"
     file.write_text(source.replace("from __future__ import annotations\n", ""))
     namespace: dict[str, object] = {"__name__": "readme"}
     exec(compile(file.read_text(), file, "exec"), namespace)

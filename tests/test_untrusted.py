@@ -76,7 +76,8 @@ def _is_dangerous(name: tuple[str, str, str], call: ast.Call) -> bool:
     if settings.get("allow_pickle") == "True" or (not owner and function in BUILT_IN):
         return True
     if function in {"eval", "query"} and module in {"pd", "pandas", "frame", "df"}:
-        return True  # pandas: expressions over columns, which can call
+        # Pandas: expressions over columns, which can call
+        return True
     if function == "load" and module == "torch":
         return settings.get("weights_only") != "True"
     if function == "load" and module in {"np", "numpy"}:

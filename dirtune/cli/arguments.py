@@ -13,11 +13,7 @@ from dirtune.io.yamlfile import parse_yaml, read_yaml
 
 
 def trial_settings(
-    file: Path | None,
-    study: str | None,
-    arm: str | None,
-    seed: int | None,
-    settings: dict[str, Any],
+    file: Path | None, study: str | None, arm: str | None, seed: int | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """A trial's configuration as plain data, and what to call its source.
 

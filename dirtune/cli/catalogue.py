@@ -58,11 +58,7 @@ def entry(kind: str, name: str) -> Entry:
     Raises:
         InputError: the kind has no details, or nothing of that name.
     """
-    settings: dict[str, Mapping[str, Any]] = {
-        "losses": LOSSES,
-        "terms": TERMS,
-        "encoders": ENCODERS,
-    }
+    settings: dict[str, Mapping[str, Any]] = {"losses": LOSSES, "terms": TERMS, "encoders": ENCODERS}
     presets = {"methods": methods, "recipes": recipes}
     known = [*settings, *presets]
     if kind not in known:

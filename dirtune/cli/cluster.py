@@ -46,10 +46,7 @@ def doctor(
 def submit(
     study: StudyName,
     address: Annotated[str, typer.Option(help="Of the cluster's jobs: http://host:8265.")],
-    data: Annotated[
-        str,
-        typer.Option(help="Root of the data sets as every node reaches it: a URL or absolute path."),
-    ],
+    data: Annotated[str, typer.Option(help="Root of the data sets as every node reaches it: a URL or absolute path.")],
     results: Annotated[str, typer.Option(help="Root of the results, likewise.")],
     no_follow: Annotated[bool, typer.Option("--no-follow", help="Return as soon as the job is sent.")] = False,
     python: Python = "python",
@@ -64,14 +61,6 @@ def submit(
     """
     from dirtune.cluster.submission import submit as call
 
-    job = call(
-        study,
-        address=address,
-        data=data,
-        results=results,
-        python=python,
-        installed=installed,
-        expect=expect,
-    )
+    job = call(study, address=address, data=data, results=results, python=python, installed=installed, expect=expect)
     show(f"sent as job {job.id}; follow it again by `{job.follow_command}`")
     raise typer.Exit(0 if no_follow else followed(job))

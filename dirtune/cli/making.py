@@ -71,8 +71,7 @@ def train(
     arm: Annotated[str | None, typer.Option(help="The arm; default: the study's reference.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16."),
+        list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16.")
     ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
@@ -132,7 +131,8 @@ def plan(
 
 
 Fuse = Annotated[
-    Any,  # typer has no type for a number or a word
+    # Typer has no type for a number or a word
+    Any,
     typer.Option(
         parser=lambda given: int(given) if given.isdecimal() else given,
         help="Trials that one worker trains side by side on the same batches, at most; or `auto`: as there is memory.",
@@ -180,10 +180,7 @@ def resume(
 
 @app.command()
 def stop(
-    study: SweepName,
-    results: ResultsRoot = "results",
-    address: JobsAddress = None,
-    python: Python = "python",
+    study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:
     """Ask a running sweep to finish the epoch of every trial, write everything, and end; from wherever its results are in reach."""
     if address is not None:
@@ -196,10 +193,7 @@ def stop(
 
 @app.command()
 def status(
-    study: SweepName,
-    results: ResultsRoot = "results",
-    address: JobsAddress = None,
-    python: Python = "python",
+    study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:
     """Show how far a sweep is, also while it runs or after it has died; from wherever its results are in reach."""
     if address is not None:

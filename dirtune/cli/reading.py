@@ -48,16 +48,12 @@ def tensorboard(
 @app.command()
 def query(
     sql: Annotated[
-        str,
-        typer.Argument(help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves."),
+        str, typer.Argument(help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves.")
     ],
     results: ResultsRoot = "results",
     format_: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            help="table, csv, json, markdown or parquet; default: table, or the file's suffix.",
-        ),
+        typer.Option("--format", help="table, csv, json, markdown or parquet; default: table, or the file's suffix."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write into this file.")] = None,
     limit: Annotated[int | None, typer.Option(help="The most rows of the answer.", min=0)] = None,
@@ -89,8 +85,7 @@ def table(
     studies: Annotated[list[str], typer.Argument(help="The names of studies that have been swept.")],
     results: ResultsRoot = "results",
     metric: Annotated[
-        list[str] | None,
-        typer.Option(help="May be repeated; default: the metric of the objective."),
+        list[str] | None, typer.Option(help="May be repeated; default: the metric of the objective.")
     ] = None,
     region: Annotated[list[str] | None, typer.Option(help="all, many, medium or few; may be repeated.")] = None,
     arm: Arms = None,
@@ -100,12 +95,10 @@ def table(
     selection: Selection = "best_val",
     reference: Reference = None,
     margin: Annotated[
-        str,
-        typer.Option(help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit."),
+        str, typer.Option(help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit.")
     ] = "2%",
     shots: Annotated[
-        str | None,
-        typer.Option(help="Other limits of many and few: 50/10; from the stored predictions."),
+        str | None, typer.Option(help="Other limits of many and few: 50/10; from the stored predictions.")
     ] = None,
     bin_width: Annotated[float | None, typer.Option(help="Wider label bins, in the label's unit; likewise.")] = None,
     spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
@@ -117,8 +110,7 @@ def table(
     format_: Annotated[str, typer.Option("--format", help="table, markdown, latex, html, csv or json.")] = "table",
     trace: Annotated[bool, typer.Option("--trace", help="Show the trials behind every cell.")] = False,
     check: Annotated[
-        Path | None,
-        typer.Option(help="Say which numbers of this table the results do not support."),
+        Path | None, typer.Option(help="Say which numbers of this table the results do not support.")
     ] = None,
 ) -> None:
     """Compare the arms of studies: all, many, medium and few, with paired differences."""
@@ -181,8 +173,7 @@ def plot(
         ),
     ] = None,
     y: Annotated[
-        str | None,
-        typer.Option(help="pareto: as --x; training_curves: a value of the epochs, as train/conr."),
+        str | None, typer.Option(help="pareto: as --x; training_curves: a value of the epochs, as train/conr.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file.")] = None,
     metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,

@@ -14,13 +14,9 @@ from dirtune.cli.app import show
 if TYPE_CHECKING:
     from dirtune.cluster.jobs import Job
 
-Python = Annotated[
-    str,
-    typer.Option(help="With --address http://: the Python of the cluster, as its shell finds it."),
-]
+Python = Annotated[str, typer.Option(help="With --address http://: the Python of the cluster, as its shell finds it.")]
 Installed = Annotated[
-    bool,
-    typer.Option("--installed", help="Use the dirtune that is installed there, not the one of here."),
+    bool, typer.Option("--installed", help="Use the dirtune that is installed there, not the one of here.")
 ]
 JobsAddress = Annotated[
     str | None,

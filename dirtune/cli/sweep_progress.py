@@ -16,7 +16,8 @@ class Running:
     """A trial that has a worker."""
 
     seed: int
-    epoch: int  # that has ended
+    epoch: int
+    """That has ended."""
     epochs: int
 
     @property
@@ -29,9 +30,12 @@ class ArmTally:
     """One arm."""
 
     planned: int
-    ended: Counter[str] = field(default_factory=Counter)  # by status
-    running: dict[str, Running] = field(default_factory=dict)  # by trial
-    best: float | None = None  # validation objective of a complete trial
+    ended: Counter[str] = field(default_factory=Counter)
+    """By status."""
+    running: dict[str, Running] = field(default_factory=dict)
+    """By trial."""
+    best: float | None = None
+    """Validation objective of a complete trial."""
 
     @property
     def left(self) -> int:

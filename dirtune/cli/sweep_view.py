@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from dirtune.tuning.plan.checks import Plan
     from dirtune.tuning.search.queue import Ending
 
-ROOM = 8  # lines of a terminal that are not for arms
-BAR = 40  # characters
+# Lines of a terminal that are not for arms
+ROOM = 8
+# Characters
+BAR = 40
 
 
 class SweepView:
@@ -105,8 +107,7 @@ class SweepView:
         if self._tally is None:
             return Text("starting")
         return Group(
-            arms_table(self._tally, most=max(1, self._console.height - ROOM)),
-            _bar(self._tally, self._elapsed),
+            arms_table(self._tally, most=max(1, self._console.height - ROOM)), _bar(self._tally, self._elapsed)
         )
 
 

@@ -28,10 +28,12 @@ NOTED_SECONDS = 5.0
 class Member:
     """A machine of a cluster: what it gives to Ray, what was found on it, how far its clock is from the driver's."""
 
-    name: str  # of its host; where several nodes share one, with the start of the node's id
+    name: str
+    """Of its host; where several nodes share one, with the start of the node's id."""
     node: Node
     machine: Machine
-    skew: float = 0.0  # seconds, at least
+    skew: float = 0.0
+    """Seconds, at least."""
 
 
 def judged(members: Sequence[Member]) -> Iterator[Observation]:

@@ -40,9 +40,12 @@ class Found:
     """What the nodes of a cluster have answered."""
 
     members: tuple[Member, ...]
-    answers: Mapping[str, Answer]  # by node id
-    names: Mapping[str, str]  # of all nodes, by id
-    silent: Mapping[str, str]  # why a node, by its name, has not answered
+    answers: Mapping[str, Answer]
+    """By node id."""
+    names: Mapping[str, str]
+    """Of all nodes, by id."""
+    silent: Mapping[str, str]
+    """Why a node, by its name, has not answered."""
 
 
 def doctor(
@@ -173,7 +176,8 @@ def _skew(node: str) -> float:
 
 
 def _clock() -> float:
-    return time.time()  # as a function of Python: Ray takes no other for a task
+    # As a function of Python: Ray takes no other for a task
+    return time.time()
 
 
 def _session(node: Mapping[str, Any]) -> str:

@@ -55,12 +55,7 @@ class Job:
 
 
 def send(
-    client: JobSubmissionClient,
-    entrypoint: str,
-    *,
-    address: str,
-    files: Mapping[str, str],
-    with_sources: bool,
+    client: JobSubmissionClient, entrypoint: str, *, address: str, files: Mapping[str, str], with_sources: bool
 ) -> Job:
     """Start a shell command on a cluster.
 
@@ -115,7 +110,8 @@ def connect(address: str) -> JobSubmissionClient:
         raise InputError(Fault(where="--address", rule=rule, got=address))
     check_token(where=address)
     reach(address, where=address)
-    for name in _TALKATIVE:  # of packing, sending and closing, at a level of their own
+    # Of packing, sending and closing, at a level of their own
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Ray's client would prefer these variables to the address it is given.
     with _refused(address), set_environment(dict.fromkeys(_OTHER_ADDRESSES)):
@@ -154,10 +150,12 @@ def _refused(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        is_missing = "Authentication required" in str(error)  # else what was shown is wrong
+        # Else what was shown is wrong
+        is_missing = "Authentication required" in str(error)
         raise InputError(Fault(where=address, rule=token_refusal(is_missing=is_missing))) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]  # perhaps the server's traceback
+        # Perhaps the server's traceback
+        said = str(error).strip().splitlines() or [type(error).__name__]
         rule = f"does not answer as the jobs of a Ray cluster do ({said[-1]})"
         raise InputError(Fault(where=address, rule=rule)) from None
 

@@ -28,13 +28,20 @@ class Space(NamedTuple):
 class Machine:
     """Plain values that were read on one machine."""
 
-    versions: dict[str, str]  # of dirtune, Python, Ray, torch
-    cuda: str | None  # that torch is built for; none: torch computes on CPUs only
-    gpus: int  # that the NVIDIA driver knows, whether Ray gives them away or not
-    collectives: tuple[str, ...]  # of gloo and nccl those that torch is built with
-    shared_memory: Space | None  # none: there is no /dev/shm
-    disk: Space  # where Ray keeps its session
-    open_files: int  # files that a process may have open
+    versions: dict[str, str]
+    """Of dirtune, Python, Ray, torch."""
+    cuda: str | None
+    """That torch is built for; none: torch computes on CPUs only."""
+    gpus: int
+    """That the NVIDIA driver knows, whether Ray gives them away or not."""
+    collectives: tuple[str, ...]
+    """Of gloo and nccl those that torch is built with."""
+    shared_memory: Space | None
+    """None: there is no /dev/shm."""
+    disk: Space
+    """Where Ray keeps its session."""
+    open_files: int
+    """Files that a process may have open."""
 
 
 def measured(session: str | Path) -> Machine:
@@ -78,8 +85,5 @@ def _version(package: str) -> str:
 def _collectives() -> tuple[str, ...]:
     if not torch.distributed.is_available():
         return ()
-    built = {
-        "gloo": torch.distributed.is_gloo_available(),
-        "nccl": torch.distributed.is_nccl_available(),
-    }
+    built = {"gloo": torch.distributed.is_gloo_available(), "nccl": torch.distributed.is_nccl_available()}
     return tuple(name for name, is_there in built.items() if is_there)

@@ -28,8 +28,10 @@ class Probe:
 
     data: Storage | None
     results: Storage | None
-    folder: str  # of the probe's files below `results`
-    secret: bytes  # that the driver's file holds
+    folder: str
+    """Of the probe's files below `results`."""
+    secret: bytes
+    """That the driver's file holds."""
 
     @classmethod
     def of(cls, data: Storage | None, results: Storage | None) -> Probe:
@@ -42,8 +44,10 @@ class Probe:
 class Answer:
     """What one node says of the roots."""
 
-    fault: str | None = None  # why it cannot use the results root
-    data: str | None = None  # the data sets that it sees, or why it sees none
+    fault: str | None = None
+    """Why it cannot use the results root."""
+    data: str | None = None
+    """The data sets that it sees, or why it sees none."""
 
 
 @contextlib.contextmanager
@@ -60,7 +64,8 @@ def probing(probe: Probe) -> Iterator[str | None]:
         with contextlib.suppress(OSError):
             root.remove(probe.folder)
             if is_new:
-                Path(root.path()).rmdir()  # what has come into it meanwhile keeps it
+                # What has come into it meanwhile keeps it
+                Path(root.path()).rmdir()
 
 
 def answer(probe: Probe, node: str) -> Answer:

@@ -32,9 +32,12 @@ STUDY, CLUSTER = "study.yaml", "cluster.yaml"
 class Destination:
     """A cluster, and what commands use there."""
 
-    address: str  # of its jobs: http://host:8265
-    python: str = "python"  # as the head's shell finds it
-    installed: bool = False  # run the dirtune that is installed there, not the one of here
+    address: str
+    """Of its jobs: http://host:8265."""
+    python: str = "python"
+    """As the head's shell finds it."""
+    installed: bool = False
+    """Run the dirtune that is installed there, not the one of here."""
 
 
 def submit(
@@ -131,7 +134,8 @@ def _faults_of(file: StudyFile, data: str) -> Sequence[Fault]:
     """What is wrong with a study, by itself and, if they are in reach from here, with its data."""
     try:
         study = resolve(file.raw(), where=file.where)
-        with contextlib.suppress(OSError):  # what the cluster reaches need not be in reach from here
+        # What the cluster reaches need not be in reach from here
+        with contextlib.suppress(OSError):
             root, name = Storage.at(data), data_set_of(study)
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)

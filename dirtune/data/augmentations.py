@@ -29,9 +29,12 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312
 class Draws:
     """Random numbers for one rank's part of a global batch."""
 
-    generator: torch.Generator  # on the CPU
-    total: int  # samples in the global batch
-    rows: slice  # this rank's part of it
+    generator: torch.Generator
+    """On the CPU."""
+    total: int
+    """Samples in the global batch."""
+    rows: slice
+    """This rank's part of it."""
     device: torch.device
 
     def uniform(self, low: float, high: float) -> Float[Tensor, " batch"]:
@@ -119,12 +122,7 @@ def strong(images: Stored, draws: Draws) -> Images:
     return recoloured.clamp_(0.0, 1.0).view_as(cropped)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "light": light,
-    "none": none,
-    "shift": shift,
-    "strong": strong,
-}
+AUGMENTATIONS: dict[str, Augmentation] = {"light": light, "none": none, "shift": shift, "strong": strong}
 
 
 def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0) -> Stored:
@@ -141,12 +139,7 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
 
 
 def _resized_crop(
-    images: Stored,
-    draws: Draws,
-    *,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    mirror: float = 0.0,
+    images: Stored, draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float], mirror: float = 0.0
 ) -> Stored:
     """A part of each image, of random area, aspect ratio and place, scaled to the size of the image (bilinear).
 

@@ -42,9 +42,12 @@ class Split(ABC):
     sample_ids: tuple[str, ...]
     labels: Float[Tensor, "rows *label"]
     label_bins: Int[Tensor, " rows"]
-    exact_labels: NDArray[np.float64]  # as stored; `labels` is rounded to float32 for training
-    groups: tuple[Rows, ...] | None = None  # of a set on disk: the rows of each row group
-    label_map: LabelMap | None = None  # of labels of pixels; `labels` are then the means of the samples
+    exact_labels: NDArray[np.float64]
+    """As stored; `labels` is rounded to float32 for training."""
+    groups: tuple[Rows, ...] | None = None
+    """Of a set on disk: the rows of each row group."""
+    label_map: LabelMap | None = None
+    """Of labels of pixels; `labels` are then the means of the samples."""
 
     def __len__(self) -> int:
         return len(self.sample_ids)

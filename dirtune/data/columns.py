@@ -31,7 +31,8 @@ from dirtune.manifest import InputSpec
 Columns = dict[str, NDArray[Any]]
 """Arrays by column name, first dimension = samples."""
 
-_PIXELS_PER_BYTE = 8  # of a photograph as JPEG of quality 95
+# Of a photograph as JPEG of quality 95
+_PIXELS_PER_BYTE = 8
 
 
 def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: bool = False) -> pa.Table:
@@ -44,10 +45,7 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
         ValueError: an input has another shape than its specification, or a label is neither number nor vector.
         TypeError: an input's numbers do not fit the stored type (such as float images).
     """
-    columns = {
-        "sample_id": pa.array(batch["sample_id"].tolist(), pa.string()),
-        "label": _stored_labels(batch["label"]),
-    }
+    columns = {"sample_id": pa.array(batch["sample_id"].tolist(), pa.string()), "label": _stored_labels(batch["label"])}
     if has_groups:
         columns["group"] = pa.array(batch["group"].tolist(), pa.string())
     for name, spec in inputs.items():

@@ -27,11 +27,9 @@ from dirtune.errors import Fault, InputError
 
 SUMS = "SHA256SUMS"
 _CHUNK = 2**20
-_SECONDS = 60.0  # without an answer
-_CHANGED, _NOTHING_LEFT = (
-    412,
-    416,
-)  # HTTP: the file is another one by now; the range asked for is empty
+# Without an answer
+_SECONDS = 60.0
+_CHANGED, _NOTHING_LEFT = (412, 416)  # HTTP: the file is another one by now; the range asked for is empty
 Say = Callable[[str], None]
 
 
@@ -39,10 +37,13 @@ Say = Callable[[str], None]
 class RawFile:
     """One file to download."""
 
-    name: str  # in the raw folder
+    name: str
+    """In the raw folder."""
     url: str
-    sha256: str | None = None  # none: not known beforehand
-    unpacks_to: tuple[str, ...] = ()  # archives: what stands in the raw folder afterwards
+    sha256: str | None = None
+    """None: not known beforehand."""
+    unpacks_to: tuple[str, ...] = ()
+    """Archives: what stands in the raw folder afterwards."""
 
 
 def download(file: RawFile, folder: Path, *, say: Say = print) -> None:
@@ -86,7 +87,8 @@ def _record(folder: Path, name: str, sha256: str) -> None:
 
 
 def _retrieve(file: RawFile, folder: Path, expected: str | None) -> None:
-    pooch.get_logger().setLevel("WARNING")  # it would repeat what we say
+    # It would repeat what we say
+    pooch.get_logger().setLevel("WARNING")
     part = folder / f".{file.name}.part"
 
     def continued(url: str, output: str | os.PathLike[str], *_: object) -> None:
@@ -136,12 +138,7 @@ def _request(url: str, part: Path, have: int) -> urllib.request.Request:
 def _write(answer: HTTPResponse, part: Path, have: int) -> None:
     length = answer.headers.get("Content-Length")
     total = None if length is None else have + int(length)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         Progress(*columns, console=Console(stderr=True), transient=True) as progress,
         part.open("ab" if have else "wb") as output,
@@ -152,7 +149,8 @@ def _write(answer: HTTPResponse, part: Path, have: int) -> None:
             output.write(chunk)
             progress.advance(task, len(chunk))
     size = part.stat().st_size
-    if total is not None and size < total:  # http.client ends a broken transfer like a whole one
+    # Http.client ends a broken transfer like a whole one
+    if total is not None and size < total:
         raise ConnectionError(f"{total - size:,} bytes are missing")
 
 
@@ -182,19 +180,22 @@ def unpack(archive: Path, folder: Path) -> None:
 def _unzip(archive: Path, target: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         for name in content.namelist():
-            if _escapes(name):  # `extractall` would put it elsewhere without a word
+            # `extractall` would put it elsewhere without a word
+            if _escapes(name):
                 raise zipfile.BadZipFile(f"{name!r} lies outside")
         content.extractall(target)
 
 
 def _untar(archive: Path, target: Path) -> None:
     def inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if _escapes(member.name):  # the standard filter would make an absolute name relative
+        # The standard filter would make an absolute name relative
+        if _escapes(member.name):
             raise tarfile.OutsideDestinationError(member, path)
         # The filter follows links to see where they end, which Pythons before 3.11.13 could be deceived about.
         if (member.issym() or member.islnk()) and _escapes(member.linkname):
             raise tarfile.LinkOutsideDestinationError(member, path)
-        return tarfile.data_filter(member, path)  # refuses devices, and drops owners and set-id bits
+        # Refuses devices, and drops owners and set-id bits
+        return tarfile.data_filter(member, path)
 
     with tarfile.open(archive) as content:
         content.extractall(target, filter=inside)

@@ -29,10 +29,12 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec
 from dirtune.results.figures import FILE_TYPES, PAGE, STYLE
 
-TINTS = {"many": "#BFDCEC", "medium": "#EFEFEF", "few": "#FAE3B4"}  # Okabe and Ito's, lightened
+# Okabe and Ito's, lightened
+TINTS = {"many": "#BFDCEC", "medium": "#EFEFEF", "few": "#FAE3B4"}
 BARS, DENSITY = "#6E6E6E", "#B22B00"
 NO_IMAGES = "No images: none of the inputs is one."
-_LOWEST = 0.5  # where the bars begin, so that a bin with one sample has one
+# Where the bars begin, so that a bin with one sample has one
+_LOWEST = 0.5
 
 
 def save_figure(seen: Inspection, *, root: str | Path, output: Path, count: int = 10) -> Path:
@@ -138,12 +140,7 @@ def _draw_maps(part: FigureBase, seen: Inspection) -> None:
     for axes, (split, info) in zip(panels[1:], splits.items(), strict=True):
         counts = np.ma.masked_equal(np.reshape(info.bin_counts, shape), 0)
         drawn = axes.imshow(
-            counts,
-            cmap="cividis",
-            norm=LogNorm(1, max(tallest, 2)),
-            extent=extent,
-            origin="lower",
-            aspect="auto",
+            counts, cmap="cividis", norm=LogNorm(1, max(tallest, 2)), extent=extent, origin="lower", aspect="auto"
         )
         axes.set_title(f"{split}: {info.rows:,}", fontsize=8)
     bar = part.colorbar(drawn, ax=panels, label="samples per bin")

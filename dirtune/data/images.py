@@ -20,7 +20,8 @@ from dirtune.manifest import InputSpec
 
 JPEG_QUALITY = 95
 """The quality that is used if nothing is said: an image of 224 x 224 pixels takes about 20 kB."""
-_MODES = {1: "L", 3: "RGB"}  # Pillow's names for the numbers of channels
+# Pillow's names for the numbers of channels
+_MODES = {1: "L", 3: "RGB"}
 
 
 def resized(image: Image.Image, spec: InputSpec) -> Image.Image:

@@ -69,7 +69,8 @@ def ingest(
     """
     module, storage = pipeline(name), Storage.at(root)
     chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
-    own_name = getattr(chosen, "name", name)  # one's own data have a name
+    # One's own data have a name
+    own_name = getattr(chosen, "name", name)
     before = _manifest_text(storage, own_name)
     folder = None if raw is None else Path(raw).expanduser()
     if download:
@@ -100,7 +101,8 @@ def _explained(storage: Storage, name: str, say: Callable[[str], None]) -> Itera
         say(f"{name}: interrupted; {'nothing was changed' if unchanged else 'it is complete'}")
         raise
     except OSError as error:
-        number = getattr(error, "cause", error).errno  # Ray wraps what its tasks have raised
+        # Ray wraps what its tasks have raised
+        number = getattr(error, "cause", error).errno
         if number not in _NO_ROOM:
             raise
         rule = f"no room to write it ({os.strerror(number)}); nothing was changed"

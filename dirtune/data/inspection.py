@@ -34,7 +34,8 @@ class WeightSummary(NamedTuple):
     """The weights that one re-weighting gives to the training samples."""
 
     scheme: Scheme
-    smoothed: bool  # by LDS
+    smoothed: bool
+    """By LDS."""
     min: float
     max: float
     mean: float
@@ -50,10 +51,13 @@ class BinRow(NamedTuple):
     """One label bin."""
 
     bin: int
-    edges: tuple[tuple[float, float], ...]  # from and to, for each dimension of the label
+    edges: tuple[tuple[float, float], ...]
+    """From and to, for each dimension of the label."""
     region: str
-    samples: dict[str, int]  # by split
-    density: float | None  # effective number of training samples; none: not smoothed
+    samples: dict[str, int]
+    """By split."""
+    density: float | None
+    """Effective number of training samples; none: not smoothed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +66,11 @@ class Inspection:
 
     manifest: Manifest
     shot_rule: str
-    regions: NDArray[np.str_]  # shot region of each label bin
+    regions: NDArray[np.str_]
+    """Shot region of each label bin."""
     lds: LDS
-    density: NDArray[np.float64] | None  # `effective_density`; none for labels of several dimensions
+    density: NDArray[np.float64] | None
+    """`effective_density`; none for labels of several dimensions."""
     weights: tuple[WeightSummary, ...]
     notes: tuple[str, ...]
     """Which published split it is or looks like, and what was found at ingest, such as leaks."""
@@ -132,7 +138,8 @@ def inspection_of(manifest: Manifest, *, shot_rule: str | None = None, lds: LDS 
         fault = Fault(where=manifest.name, rule="unknown shot rule", got=rule, known=known)
         raise InputError(fault)
     counts = np.asarray(manifest.train_counts, dtype=np.int64)
-    smoothing = None if manifest.label.components else lds  # LDS is made for one dimension
+    # LDS is made for one dimension
+    smoothing = None if manifest.label.components else lds
     return Inspection(
         manifest=manifest,
         shot_rule=rule,

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from dirtune.manifest import LabelMap
 
-Maps = TypeVar("Maps", bound=Any)  # a numpy array or a tensor, (..., height, width)
+# A numpy array or a tensor, (..., height, width)
+Maps = TypeVar("Maps", bound=Any)
 
 
 def middle(stored: Maps, spec: LabelMap) -> Maps:

@@ -21,7 +21,8 @@ FREE_SHARE = 0.4
 """Inputs may take this share of the memory that is free when a worker starts."""
 
 _MEMORY = Path("/proc/meminfo")
-_GROUP = Path("/sys/fs/cgroup")  # a container's own limit
+# A container's own limit
+_GROUP = Path("/sys/fs/cgroup")
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -48,7 +49,8 @@ def measured(device: torch.device, *, sharers: int = 1, threads: int = 1) -> Res
 def sharers(*, cpus: int, gpus: float) -> int:
     """How many workers that need this much can start together on one GPU, or on this node if they need none."""
     if gpus:
-        return max(1, int(1 / gpus + 1e-9))  # 1 // 0.2 is 4
+        # 1 // 0.2 is 4
+        return max(1, int(1 / gpus + 1e-9))
     return max(1, (os.cpu_count() or 1) // cpus)
 
 
@@ -87,14 +89,16 @@ def give_freed_memory_back() -> None:
     After memory has run out: what one thread has freed and keeps would be missing to whoever asks for it elsewhere.
     """
     gc.collect()
-    torch.cuda.empty_cache()  # without a GPU nothing happens
+    # Without a GPU nothing happens
+    torch.cuda.empty_cache()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def _free_of_node() -> int:
-    if not _MEMORY.exists():  # not Linux: what is free is unknown
+    # Not Linux: what is free is unknown
+    if not _MEMORY.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     fields = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024

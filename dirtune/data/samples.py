@@ -29,8 +29,10 @@ class RegionSamples:
 
     region: str
     sample_ids: tuple[str, ...]
-    labels: NDArray[np.float64]  # (samples,), or (samples, L)
-    images: NDArray[np.uint8]  # (samples, channels, height, width)
+    labels: NDArray[np.float64]
+    """(samples,), or (samples, L)."""
+    images: NDArray[np.uint8]
+    """(samples, channels, height, width)."""
 
 
 def sample_images(
@@ -65,7 +67,8 @@ def sample_images(
 def _of_region(region: str, table: pa.Table, seen: Inspection) -> RegionSamples:
     arrays = decode(table, seen.manifest)
     labels, sample_ids = arrays["label"], arrays["sample_id"].astype(str)
-    order = np.lexsort((sample_ids, labels.reshape(len(labels), -1)[:, 0]))  # by label, then by id
+    # By label, then by id
+    order = np.lexsort((sample_ids, labels.reshape(len(labels), -1)[:, 0]))
     return RegionSamples(
         region=region,
         sample_ids=tuple(sample_ids[order].tolist()),
@@ -75,10 +78,7 @@ def _of_region(region: str, table: pa.Table, seen: Inspection) -> RegionSamples:
 
 
 def _read(
-    storage: Storage,
-    files: Sequence[str],
-    columns: list[str],
-    rows: NDArray[np.int64] | None = None,
+    storage: Storage, files: Sequence[str], columns: list[str], rows: NDArray[np.int64] | None = None
 ) -> pa.Table:
     """Columns of some rows, in order; rows are counted over all files, none: all of them."""
     before, parts = 0, []

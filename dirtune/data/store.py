@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 _VERSION = "version-"
 SHARD_BYTES = 128 * 2**20
 ROW_GROUP_BYTES = 16 * 2**20
-_OPEN = "open"  # a file that stands in a version folder as long as its writer may use the folder
+# A file that stands in a version folder as long as its writer may use the folder
+_OPEN = "open"
 
 
 def write_dataset(
@@ -112,12 +113,7 @@ def write_dataset(
 
 
 def _write_shards(
-    home: Storage,
-    folder: str,
-    dataset: Dataset,
-    inputs: Mapping[str, InputSpec],
-    *,
-    has_groups: bool,
+    home: Storage, folder: str, dataset: Dataset, inputs: Mapping[str, InputSpec], *, has_groups: bool
 ) -> list[str]:
     """Write a split's shards and return their names relative to the manifest."""
     from ray.data.datasource import FilenameProvider

@@ -29,15 +29,7 @@ from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decoded, decoded_size, plain_values
 from dirtune.data.memory_budget import Residency, measured
 from dirtune.data.store import split_files
-from dirtune.data.streamed import (
-    InMemory,
-    OnDisk,
-    RowGroup,
-    as_chunk,
-    opened,
-    streamed,
-    taken_in,
-)
+from dirtune.data.streamed import InMemory, OnDisk, RowGroup, as_chunk, opened, streamed, taken_in
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
@@ -50,8 +42,10 @@ DECODES = "decodes"
 ARRIVAL_SECONDS = 60.0
 """A worker reads from disk itself when for so long no block has come from the object store."""
 
-_IMAGES_PER_BATCH = 256  # as pixels, 224 x 224 in colour: 38 MB
-_SMALL = 64 * 2**20  # bytes of a split that every worker copies, because one tensor is cut faster than many chunks
+# As pixels, 224 x 224 in colour: 38 MB
+_IMAGES_PER_BATCH = 256
+# Bytes of a split that every worker copies, because one tensor is cut faster than many chunks
+_SMALL = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,8 @@ class Blocks:
     """A data set as all workers of a sweep are given it; plain enough to travel between processes."""
 
     storage: Storage
-    references: tuple[Any, ...] | None  # to Arrow tables in the object store; none: it is read from disk
+    references: tuple[Any, ...] | None
+    """To Arrow tables in the object store; none: it is read from disk."""
 
 
 def materialise(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
@@ -145,10 +140,7 @@ def _arrived(references: Sequence[Any]) -> list[pa.Table] | None:
 
 
 def read_directly(
-    storage: Storage,
-    manifest: Manifest,
-    device: torch.device,
-    residency: Residency | None = None,
+    storage: Storage, manifest: Manifest, device: torch.device, residency: Residency | None = None
 ) -> ResidentData:
     """The same without Ray, for a single run in this process.
 
@@ -168,7 +160,8 @@ class _Stored:
     chunks: InMemory | OnDisk
     ids: NDArray[np.object_]
     labels: NDArray[np.float64]
-    places: NDArray[np.int64]  # of each row: its chunk and its position there
+    places: NDArray[np.int64]
+    """Of each row: its chunk and its position there."""
 
 
 def _in_memory(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str, _Stored]:

@@ -39,7 +39,8 @@ Chunk = dict[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_ROWS_AT_ONCE = 256  # while a split is taken onto the device
+# While a split is taken onto the device
+_ROWS_AT_ONCE = 256
 
 
 class Chunks(Protocol):
@@ -67,8 +68,10 @@ class RowGroup:
     """A chunk on disk."""
 
     file: str
-    number: int  # in its file
-    metadata: pq.FileMetaData  # so that the file's footer is read once
+    number: int
+    """In its file."""
+    metadata: pq.FileMetaData
+    """So that the file's footer is read once."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class StreamedSplit(Split):
 
     specs: Mapping[str, InputSpec]
     chunks: Chunks
-    places: NDArray[np.int64]  # of each row: its chunk and its position there; shape (rows, 2)
+    places: NDArray[np.int64]
+    """Of each row: its chunk and its position there; shape (rows, 2)."""
     device: torch.device
     threads: int
     decoded: DecodeCount

@@ -37,12 +37,16 @@ Label = float | list[float]
 class SplitRows:
     """What the shards of one split hold, one entry per sample."""
 
-    files: tuple[str, ...]  # relative to the manifest
+    files: tuple[str, ...]
+    """Relative to the manifest."""
     ids: list[str] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
-    contents: list[bytes] = field(default_factory=list)  # digests of (split, id, label, inputs)
-    places: list[bytes] = field(default_factory=list)  # digests of (split, id, label)
-    pixels: NDArray[np.int64] | None = None  # labelled pixels per bin, of maps
+    contents: list[bytes] = field(default_factory=list)
+    """Digests of (split, id, label, inputs)."""
+    places: list[bytes] = field(default_factory=list)
+    """Digests of (split, id, label)."""
+    pixels: NDArray[np.int64] | None = None
+    """Labelled pixels per bin, of maps."""
 
     def info(self, label: LabelSpec) -> SplitInfo:
         """The split's entry in the manifest."""
@@ -54,11 +58,7 @@ class SplitRows:
 
 
 def read_back(
-    home: Storage,
-    split: str,
-    files: Sequence[str],
-    inputs: Mapping[str, InputSpec],
-    label: LabelSpec | None = None,
+    home: Storage, split: str, files: Sequence[str], inputs: Mapping[str, InputSpec], label: LabelSpec | None = None
 ) -> SplitRows:
     """Read the shards of a split, a few rows at a time, and keep ids, labels and digests; of maps, count the pixels.
 
@@ -91,11 +91,7 @@ def _add(rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str
 
 
 def _count_pixels(
-    rows: SplitRows,
-    batch: pa.RecordBatch,
-    inputs: Mapping[str, InputSpec],
-    label: LabelSpec,
-    where: LabelMap,
+    rows: SplitRows, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec], label: LabelSpec, where: LabelMap
 ) -> None:
     specs = {where.column: inputs[where.column]}
     counts = to_numpy(batch.select([where.column]), specs)[where.column]
@@ -144,7 +140,8 @@ def _label_faults(value: Label, label: LabelSpec) -> Iterator[tuple[str, Label]]
         yield f"{label.name} must be {need}", value
         return
     for axis, number in zip(label.axes, values, strict=True):
-        if not axis.low <= number <= axis.high:  # NaN is within nothing
+        # NaN is within nothing
+        if not axis.low <= number <= axis.high:
             yield f"{axis.name} must be within {axis.low:g}..{axis.high:g}", number
 
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
 
-_MARK = "extension<"  # how Arrow writes such a type, alone or inside of another one
+# How Arrow writes such a type, alone or inside of another one
+_MARK = "extension<"
 
 
 def check_plain(schema: pa.Schema, *, where: str) -> None:
@@ -29,7 +30,8 @@ def check_plain(schema: pa.Schema, *, where: str) -> None:
 def fault_of_columns(schema: pa.Schema, *, where: str) -> Fault | None:
     """What is wrong with a file whose schema has extension types, at the top or inside of another type; none: nothing."""
     if _MARK not in schema.to_string(show_field_metadata=False, show_schema_metadata=False):
-        return None  # most files: a tenth of the time of looking at every column
+        # Most files: a tenth of the time of looking at every column
+        return None
     strangers = {field.name: found for field in schema if (found := _extension_in(field.type))}
     if not strangers:
         return None

@@ -37,7 +37,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two tries of a patient storage; each pause is twice the one before."""
 
 _T = TypeVar("_T")
-_KEYS = re.compile(r"://[^/?#:@\s]+(:[^?#\s]*)?@")  # a secret may hold a slash
+# A secret may hold a slash
+_KEYS = re.compile(r"://[^/?#:@\s]+(:[^?#\s]*)?@")
 
 
 def without_keys(text: str | Path) -> str:
@@ -51,7 +52,8 @@ class Storage:
 
     filesystem: pafs.FileSystem
     root: str
-    patience: float = 0.0  # seconds for which what fails is tried again
+    patience: float = 0.0
+    """Seconds for which what fails is tried again."""
 
     def patient(self, seconds: float) -> Storage:
         """The same folder, where what fails with `OSError` is tried again for so long; a file that is not there is no failure."""
@@ -141,7 +143,8 @@ class Storage:
         if self.is_local:
             _write_local(Path(path), content)
             return
-        buffer = pa.py_buffer(content)  # what is no bytes fails here: a closed stream is an object
+        # What is no bytes fails here: a closed stream is an object
+        buffer = pa.py_buffer(content)
         with self.filesystem.open_output_stream(path) as stream:
             stream.write(buffer)
 

@@ -122,9 +122,11 @@ def accon(
     positives, `l_i = log Z_i - log sum_{P_i} exp(c_ij / tau_i)`, without smoothing, as in `supcon`; (10) a temperature per
     anchor and the robust form with `rho`: `robust_sums`.
     """
-    pooled = variant == "official_sts" and len(labels) > 1  # one row has nothing to normalise by
+    # One row has nothing to normalise by
+    pooled = variant == "official_sts" and len(labels) > 1
     smoothing = 0.0 if variant == "paper" or positives == "joint" else epsilon
-    shift = 0.0 if variant == "paper" else 1.0  # of the negatives, before the division by tau
+    # Of the negatives, before the division by tau
+    shift = 0.0 if variant == "paper" else 1.0
 
     def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
         same = equal_bins(label_bins[anchors], label_bins)
@@ -133,10 +135,7 @@ def accon(
         repulsion = compensated_cosines(cosines, angles, epsilon=epsilon, epsilon_at=epsilon_at).add_(shift)
         logits = torch.where(same, cosines, repulsion) / taus[anchors, None]
         sums, counts = likelihoods_among_others(
-            logits,
-            same if pooled else without_self(same, anchors),
-            anchors,
-            form=positives,
+            logits, same if pooled else without_self(same, anchors), anchors, form=positives
         )
         sums = robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
         if pooled:

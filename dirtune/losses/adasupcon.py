@@ -82,12 +82,7 @@ class FittedAdaSupCon(nn.Module):
     knots: Tensor
     positions: Tensor
 
-    def __init__(
-        self,
-        settings: AdaSupCon,
-        knots: Float[Tensor, " knots"],
-        positions: Float[Tensor, " knots"],
-    ) -> None:
+    def __init__(self, settings: AdaSupCon, knots: Float[Tensor, " knots"], positions: Float[Tensor, " knots"]) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("knots", knots)
@@ -169,13 +164,12 @@ def accon_repo_distribution(label_bins: Tensor, *, first_key: float) -> tuple[Te
 
 
 def interpolate(
-    values: Float[Tensor, " rows"],
-    knots: Float[Tensor, " knots"],
-    positions: Float[Tensor, " knots"],
+    values: Float[Tensor, " rows"], knots: Float[Tensor, " knots"], positions: Float[Tensor, " knots"]
 ) -> Float[Tensor, " rows"]:
     """The positions at the values: linear between two knots, that of the outermost knot beyond."""
     upper = torch.searchsorted(knots, values.contiguous()).clamp(max=len(knots) - 1)
     lower = (upper - 1).clamp(min=0)
-    width = (knots[upper] - knots[lower]).clamp(min=torch.finfo(knots.dtype).tiny)  # one knot: 0
+    # One knot: 0
+    width = (knots[upper] - knots[lower]).clamp(min=torch.finfo(knots.dtype).tiny)
     shares = ((values - knots[lower]) / width).clamp(0.0, 1.0)
     return torch.lerp(positions[lower], positions[upper], shares)

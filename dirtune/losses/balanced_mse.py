@@ -150,8 +150,10 @@ def gai(
         shares, means, covariances = shares.to(p), means.to(p), covariances.to(p)
         variance = sigma.to(p).square()
         widened = covariances + variance * torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-        factors = torch.linalg.cholesky_ex(widened).L  # a check would wait for the device
-        from_means = (p - means[:, None]).mT  # (components, dims, rows)
+        # A check would wait for the device
+        factors = torch.linalg.cholesky_ex(widened).L
+        # (components, dims, rows)
+        from_means = (p - means[:, None]).mT
         whitened = torch.linalg.solve_triangular(factors, from_means, upper=False)
         log_norms = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         log_parts = (shares.log() - log_norms)[:, None] - 0.5 * whitened.square().sum(dim=1)

@@ -38,7 +38,8 @@ def sum_over_anchors(block: Block, *tensors: Tensor) -> Tensor:
     size = min(BLOCK_ANCHORS, max(1, BLOCK_ENTRIES // max(rows, 1)))
     if size >= rows:
         return block(slice(0, rows), *tensors)
-    if torch.compiler.is_compiling():  # a compiler would unroll the loop and compile every block
+    # A compiler would unroll the loop and compile every block
+    if torch.compiler.is_compiling():
         total: Tensor = torch.compiler.disable(_blocked)(block, size, *tensors)
         return total
     return _blocked(block, size, *tensors)
@@ -63,9 +64,7 @@ class _Blocked(torch.autograd.Function):
             total = total + value.detach()
             if value.requires_grad:
                 for summed, part in zip(
-                    gradients,
-                    torch.autograd.grad(value, wanted, materialize_grads=True),
-                    strict=True,
+                    gradients, torch.autograd.grad(value, wanted, materialize_grads=True), strict=True
                 ):
                     summed += part
         ctx.save_for_backward(*gradients)

@@ -19,14 +19,7 @@ from torch import Tensor
 
 from dirtune.batch import TermInputs
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import (
-    LabelDistance,
-    cosine_matrix,
-    distance_matrix,
-    full_precision,
-    logsumexp,
-    without_self,
-)
+from dirtune.losses.pairs import LabelDistance, cosine_matrix, distance_matrix, full_precision, logsumexp, without_self
 from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
 
 Pushing = Literal["exp", "linear", "none"]
@@ -151,13 +144,7 @@ def conr(
             # Dividing the anchors and adding to the offsets, not to the products, takes two pair matrices less.
             logits = offsets.add_(cosine_matrix(z[anchors] / taus[anchors, None], z))
             losses = anchor_losses(
-                logits,
-                positives,
-                negatives,
-                taus[anchors],
-                denominator=denominator,
-                counts_self=counts_self,
-                rho=rho,
+                logits, positives, negatives, taus[anchors], denominator=denominator, counts_self=counts_self, rho=rho
             )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
@@ -188,19 +175,11 @@ def select_pairs(
     positives = without_self(similar, anchors)
     offsets = _log_pushes(distances, weights[anchors], push_power=push_power, pushing=pushing)
     lowest = torch.finfo(offsets.dtype).min
-    return (
-        positives,
-        negatives,
-        offsets.masked_fill_(~negatives, lowest).masked_fill_(positives, 0.0),
-    )
+    return (positives, negatives, offsets.masked_fill_(~negatives, lowest).masked_fill_(positives, 0.0))
 
 
 def _log_pushes(
-    distances: Float[Tensor, "anchors rows"],
-    weights: Float[Tensor, " anchors"],
-    *,
-    push_power: float,
-    pushing: Pushing,
+    distances: Float[Tensor, "anchors rows"], weights: Float[Tensor, " anchors"], *, push_power: float, pushing: Pushing
 ) -> Float[Tensor, "anchors rows"]:
     """`log S_ij`, written over the distances."""
     if pushing == "none":
@@ -228,7 +207,8 @@ def anchor_losses(
     log_normalizers = logsumexp(logits)
     num_others = counts + num_negatives
     if denominator == "official":
-        padding = logits.shape[1] - counts  # at least 1: the anchor itself
+        # At least 1: the anchor itself
+        padding = logits.shape[1] - counts
         log_normalizers = torch.logaddexp(log_normalizers, padding.log())
         num_others = num_others + padding
     sums = counts * log_normalizers - attraction

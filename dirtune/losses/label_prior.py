@@ -44,7 +44,8 @@ def fitted_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]
 # A resident worker trains many trials on one set of labels, and 200,000 of them take seconds.
 @lru_cache(maxsize=4)
 def _mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.float32], ...]:
-    from sklearn.mixture import GaussianMixture  # takes seconds to import, and only this needs it
+    # Takes seconds to import, and only this needs it
+    from sklearn.mixture import GaussianMixture
 
     points = np.frombuffer(labels, dtype=np.float32).reshape(-1, dims)
     mixture = GaussianMixture(components, random_state=0).fit(points)

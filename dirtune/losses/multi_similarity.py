@@ -15,13 +15,7 @@ from torch import Tensor
 from dirtune.batch import TermInputs
 from dirtune.frozen import Frozen
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import (
-    cosine_matrix,
-    equal_bins,
-    full_precision,
-    masked_logsumexp,
-    without_self,
-)
+from dirtune.losses.pairs import cosine_matrix, equal_bins, full_precision, masked_logsumexp, without_self
 
 
 class MultiSimilarity(Frozen):
@@ -104,10 +98,7 @@ def _mined(
     """The pairs that are hard beside the hardest pair of the other kind; none where there is no other kind."""
     least_similar = torch.where(positives, cosines, torch.inf).amin(dim=1, keepdim=True)
     most_similar = torch.where(negatives, cosines, -torch.inf).amax(dim=1, keepdim=True)
-    return (
-        positives & (cosines < most_similar + margin),
-        negatives & (cosines > least_similar - margin),
-    )
+    return (positives & (cosines < most_similar + margin), negatives & (cosines > least_similar - margin))
 
 
 def _soft_count(

@@ -73,7 +73,8 @@ def ordinal_entropy(
 
 def _spread_within(residuals: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
     lengths = residuals.norm(dim=1)
-    resolution = 8 * torch.finfo(residuals.dtype).eps  # of the difference of two unit vectors
+    # Of the difference of two unit vectors
+    resolution = 8 * torch.finfo(residuals.dtype).eps
     away = lengths.detach() > resolution
     mean: Tensor = torch.where(away, lengths, 0.0).sum() / away.sum().clamp(min=1)
     return mean

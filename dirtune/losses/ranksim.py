@@ -26,7 +26,8 @@ from dirtune.losses.blocks import BLOCK_ENTRIES
 from dirtune.losses.pairs import cosine_matrix, distance_matrix, full_precision
 
 _MERSENNE_PRIME = 2**31 - 1
-_MULTIPLIER = 1_583_458_089  # carries sums that differ by little far apart
+# Carries sums that differ by little far apart
+_MULTIPLIER = 1_583_458_089
 
 _CACHED_ENTRIES = 1 << 16
 """Keys of a sort, of eight bytes, that the caches next to one core hold."""
@@ -111,9 +112,7 @@ def directions(vectors: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
 
 
 def _one_sample_per_label(
-    embeddings: Float[Tensor, "rows dim"],
-    labels: Float[Tensor, " rows"],
-    samples: Int[Tensor, " rows"],
+    embeddings: Float[Tensor, "rows dim"], labels: Float[Tensor, " rows"], samples: Int[Tensor, " rows"]
 ) -> tuple[Float[Tensor, "kept dim"], Float[Tensor, " kept"]]:
     """The drawn samples' embeddings (mean over views) and labels, by ascending sample position."""
     values, groups = labels.unique(return_inverse=True)
@@ -183,14 +182,16 @@ def _sorted_columns(keys: Int[Tensor, "rows columns"], column_bits: int) -> Int[
 def _coarse(values: Float[Tensor, "rows columns"], bits: int) -> Int[Tensor, "rows columns"]:
     """The values' places between the smallest and the largest of all, in at most `bits` bits; order is kept, not all ties."""
     low, high = values.aminmax()
-    levels = 2 ** min(bits, 22) - 1  # a float32 has 24 bits; the last ones may be rounded up
+    # A float32 has 24 bits; the last ones may be rounded up
+    levels = 2 ** min(bits, 22) - 1
     places: Tensor = (values - low).mul_(levels / (high - low).clamp(min=1e-30))
     return places.int()
 
 
 def _exact(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows columns"]:
     """A float's bits, read as an integer, sort like the float once those of negative numbers are turned around."""
-    bits = (values + 0.0).view(torch.int32)  # -0.0 and 0.0 are equal
+    # -0.0 and 0.0 are equal
+    bits = (values + 0.0).view(torch.int32)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
 
 

@@ -88,7 +88,8 @@ def rnc(
 
         def block(anchors: slice, vectors: Tensor) -> Tensor:
             distances = distance_matrix(targets[anchors], targets, label_distance=label_distance)
-            distances.diagonal(anchors.start).fill_(torch.inf)  # the anchor itself
+            # The anchor itself
+            distances.diagonal(anchors.start).fill_(torch.inf)
             logits = _similarities(vectors[anchors], vectors, similarity) / tau
             losses: Tensor = _RankedLosses.apply(logits, distances)
             return losses
@@ -128,7 +129,8 @@ class _RankedLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, distances: Tensor) -> Tensor:
         sorted_distances, order = distances.sort(dim=1, descending=True)
-        sorted_distances, order = sorted_distances[:, 1:], order[:, 1:]  # without the anchor itself
+        # Without the anchor itself
+        sorted_distances, order = sorted_distances[:, 1:], order[:, 1:]
         sizes = _sizes_at_ends(sorted_distances).to(logits.dtype)
         logits_in_order = logits.gather(1, order)
         log_sums, shares = _growing_sums(logits_in_order, sizes)
@@ -143,9 +145,7 @@ class _RankedLosses(torch.autograd.Function):
         return gradient * slopes, None
 
 
-def _sizes_at_ends(
-    sorted_values: Float[Tensor, "anchors partners"],
-) -> Int[Tensor, "anchors partners"]:
+def _sizes_at_ends(sorted_values: Float[Tensor, "anchors partners"]) -> Int[Tensor, "anchors partners"]:
     """How many equal values end here: the size of their set at its last entry, 0 elsewhere."""
     ends = torch.ones_like(sorted_values, dtype=torch.bool)
     ends[:, :-1] = sorted_values[:, 1:] != sorted_values[:, :-1]
@@ -167,7 +167,8 @@ def _growing_sums(
     peaks = logits.amax(dim=1, keepdim=True)
     if (peaks - logits).max() > _SPREAD_OF_FLOAT64:
         log_sums = logits.logcumsumexp(dim=1)
-        pulls = sizes.log().sub_(log_sums)  # minus infinity where no set ends
+        # Minus infinity where no set ends
+        pulls = sizes.log().sub_(log_sums)
         return log_sums, pulls.flip(1).logcumsumexp(dim=1).flip(1).add_(logits).exp_()
     terms = (logits - peaks).exp_()
     sums = terms.cumsum(dim=1)

@@ -121,10 +121,7 @@ def supcon(
 
 
 def _logits(
-    z: Float[Tensor, "rows dim"],
-    taus: Float[Tensor, " rows"],
-    anchors: slice,
-    similarity: Similarity,
+    z: Float[Tensor, "rows dim"], taus: Float[Tensor, " rows"], anchors: slice, similarity: Similarity
 ) -> Float[Tensor, "anchors rows"]:
     if similarity == "neg_euclidean":
         return euclidean_matrix(z[anchors], z) / -taus[anchors, None]

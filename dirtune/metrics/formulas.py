@@ -94,7 +94,8 @@ METRICS: dict[str, Callable[[ErrorSums], float] | None] = {
     "balanced_mae": balanced_mae,
     "r2": r2,
     "pearson": pearson,
-    "spearman": None,  # not a function of sums
+    # Not a function of sums
+    "spearman": None,
 }
 HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"})
 """Of all that tables show: the deltas are shares of pixels in published results on depth, tolerance is one of

@@ -20,10 +20,14 @@ class Moments:
     """What a set of pairs `(x, y)` contributes; `a + b` is the contribution of both sets together."""
 
     n: int
-    mean: Array  # of (x, y), shape (2,)
-    scatter: Array  # sum of outer products of (x, y) - mean, shape (2, 2)
-    low: Array  # smallest (x, y), shape (2,); infinity of no pair
-    high: Array  # largest (x, y), shape (2,)
+    mean: Array
+    """Of (x, y), shape (2,)."""
+    scatter: Array
+    """Sum of outer products of (x, y) - mean, shape (2, 2)."""
+    low: Array
+    """Smallest (x, y), shape (2,); infinity of no pair."""
+    high: Array
+    """Largest (x, y), shape (2,)."""
 
     def __add__(self, other: Moments) -> Moments:
         n = self.n + other.n

@@ -29,8 +29,10 @@ _OF_ERRORS = ("n", "absolute", "squared", "logs", "zeros")
 class PixelSums:
     """What pixels contribute to the metrics, by label bin; `a + b` is the contribution of both sets together."""
 
-    names: tuple[str, ...]  # of the rows of the table
-    table: Array  # (names, bins)
+    names: tuple[str, ...]
+    """Of the rows of the table."""
+    table: Array
+    """(names, bins)."""
 
     def __add__(self, other: PixelSums) -> PixelSums:
         return PixelSums(self.names, self.table + other.table)
@@ -48,11 +50,7 @@ def no_pixels(num_bins: int, own: Sequence[str] = ()) -> PixelSums:
 
 
 def pixel_sums(
-    labels: Array,
-    predictions: Array,
-    bins: NDArray[np.int64],
-    num_bins: int,
-    own: Sequence[str] = (),
+    labels: Array, predictions: Array, bins: NDArray[np.int64], num_bins: int, own: Sequence[str] = ()
 ) -> PixelSums:
     """The sums of some pixels, all of which have a label; all arrays have shape `(n,)`.
 

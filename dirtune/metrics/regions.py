@@ -27,8 +27,10 @@ class RegionMetric(TypedDict):
 
     region: str
     metric: str
-    value: float  # NaN where undefined
-    n: int  # samples in the region
+    value: float
+    """NaN where undefined."""
+    n: int
+    """Samples in the region."""
 
 
 def region_metrics(
@@ -59,10 +61,7 @@ def region_metrics(
     for region in REGIONS:
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
         values = metric_values(
-            [*METRICS, *own],
-            pair[0][chosen],
-            pair[1][chosen],
-            None if bins is None else np.asarray(bins)[chosen],
+            [*METRICS, *own], pair[0][chosen], pair[1][chosen], None if bins is None else np.asarray(bins)[chosen]
         )
         n = int(np.count_nonzero(chosen))
         rows += [RegionMetric(region=region, metric=name, value=value, n=n) for name, value in values.items()]

@@ -17,14 +17,22 @@ from dirtune.metrics.moments import Array, Moments, moments
 class ErrorSums:
     """What a set of samples contributes to the metrics; `a + b` is the contribution of both sets together."""
 
-    absolute: float  # sum of |error|
-    squared: float  # sum of error ** 2
-    logs: float  # sum of log |error| over the errors that are not zero
-    zeros: int  # number of errors that are exactly zero
-    moments: Moments  # of (label, prediction)
-    bins: Array  # distinct bins, ascending, shape (B,)
-    bin_counts: NDArray[np.int64]  # samples per distinct bin, shape (B,)
-    bin_absolute: Array  # sum of |error| per distinct bin, shape (B,)
+    absolute: float
+    """Sum of |error|."""
+    squared: float
+    """Sum of error ** 2."""
+    logs: float
+    """Sum of log |error| over the errors that are not zero."""
+    zeros: int
+    """Number of errors that are exactly zero."""
+    moments: Moments
+    """Of (label, prediction)."""
+    bins: Array
+    """Distinct bins, ascending, shape (B,)."""
+    bin_counts: NDArray[np.int64]
+    """Samples per distinct bin, shape (B,)."""
+    bin_absolute: Array
+    """Sum of |error| per distinct bin, shape (B,)."""
 
     @property
     def n(self) -> int:

@@ -38,7 +38,8 @@ from dirtune.reweighting.lds import kernel_window
 Moments = Float[Tensor, "2 bins dim"]
 """Mean and variance of every bin."""
 
-_LEAST_VARIANCE = 1e-10  # summed over the dimensions; a bin below it is left as it is
+# Summed over the dimensions; a bin below it is left as it is
+_LEAST_VARIANCE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class BinStatistics:
 
     count: Int[Tensor, " bins"]
     mean: Float[Tensor, "bins dim"]
-    squares: Float[Tensor, "bins dim"]  # sum of squared deviations from the mean
+    squares: Float[Tensor, "bins dim"]
+    """Sum of squared deviations from the mean."""
 
     @classmethod
     def of(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> BinStatistics:
@@ -100,9 +102,7 @@ def calibration(
         usable = (usable & is_sound.all(dim=1, keepdim=True)).expand_as(variance)
     ratio = (smoothed_variance / torch.where(usable, variance, 1.0)).clamp(*clip)
     return Calibration(
-        torch.where(usable, mean, 0.0),
-        torch.where(usable, ratio.sqrt(), 1.0),
-        torch.where(usable, smoothed_mean, 0.0),
+        torch.where(usable, mean, 0.0), torch.where(usable, ratio.sqrt(), 1.0), torch.where(usable, smoothed_mean, 0.0)
     )
 
 
@@ -122,11 +122,16 @@ class FeatureSmoothing(nn.Module):
         InputError: the kernel window is too wide for the label bins, beyond whose ends the statistics are mirrored.
     """
 
-    running: Tensor  # moments as updated by every epoch
-    frozen: Tensor  # the running ones before the last update
-    smoothed: Tensor  # the frozen ones convolved
-    count: Tensor  # samples seen per bin, over all epochs
-    window: Tensor  # the kernel, with sum one
+    running: Tensor
+    """Moments as updated by every epoch."""
+    frozen: Tensor
+    """The running ones before the last update."""
+    smoothed: Tensor
+    """The frozen ones convolved."""
+    count: Tensor
+    """Samples seen per bin, over all epochs."""
+    window: Tensor
+    """The kernel, with sum one."""
 
     def __init__(self, settings: FDS, dim: int, num_bins: int) -> None:
         super().__init__()
@@ -156,7 +161,8 @@ class FeatureSmoothing(nn.Module):
             embeddings: raw.
             label_bins: of the same samples; below zero: not to be smoothed, as for views that enter no regression loss.
         """
-        if torch.compiler.is_compiling():  # it would take the number of epochs for a constant
+        # It would take the number of epochs for a constant
+        if torch.compiler.is_compiling():
             smoothed: Tensor = torch.compiler.disable(self._smoothed)(embeddings, label_bins)
             return smoothed
         return self._smoothed(embeddings, label_bins)

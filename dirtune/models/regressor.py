@@ -46,7 +46,8 @@ from dirtune.reweighting.fds import FDS
 PredictorInput = Literal["representation", "projection", "embedding"]
 AnyEncoder = Annotated[reduce(or_, ENCODERS.values()), Field(discriminator="name")]  # type: ignore[valid-type]
 
-_SHORTEST = 1e-6  # a vector shorter than this has no direction
+# A vector shorter than this has no direction
+_SHORTEST = 1e-6
 
 
 class ModelSpec(Frozen):
@@ -79,9 +80,12 @@ class RegressorOutput(NamedTuple):
     static graph it leaves the gradients of the ranks apart, without a word.
     """
 
-    embeddings: Float[Tensor, "batch embedding_dim *space"]  # e
-    representations: Float[Tensor, "batch representation_dim"]  # z, L2-normalised, float32 at least
-    predictions: Float[Tensor, "batch *label"]  # in the label's unit, float32 at least
+    embeddings: Float[Tensor, "batch embedding_dim *space"]
+    """E."""
+    representations: Float[Tensor, "batch representation_dim"]
+    """Z, L2-normalised, float32 at least."""
+    predictions: Float[Tensor, "batch *label"]
+    """In the label's unit, float32 at least."""
 
 
 class Regressor(nn.Module):
@@ -215,7 +219,8 @@ def _at_least_float32(values: Tensor) -> Tensor:
 
 
 def _build_encoder(spec: ModelSpec, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None) -> Encoder:
-    encoder: Any = spec.encoder  # to a type checker, a union computed from ENCODERS is no type
+    # To a type checker, a union computed from ENCODERS is no type
+    encoder: Any = spec.encoder
     built: Encoder = encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
     return built
 

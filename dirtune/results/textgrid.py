@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 10_000  # characters; text that is written to a file or a pipe is never folded
+# Characters; text that is written to a file or a pipe is never folded
+WIDTH = 10_000
 
 
 def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:

@@ -60,10 +60,7 @@ class Reweighting(Frozen):
         return self
 
     def weights(
-        self,
-        bins: NDArray[np.int64],
-        num_bins: int,
-        labels: NDArray[np.floating] | None = None,
+        self, bins: NDArray[np.int64], num_bins: int, labels: NDArray[np.floating] | None = None
     ) -> NDArray[np.float64]:
         """The weight of each training sample, from all training samples; mean one, shape `(samples,)`.
 

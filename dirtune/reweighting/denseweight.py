@@ -46,7 +46,8 @@ def kernel_density(labels: NDArray[np.floating]) -> NDArray[np.float64]:
     the result interpolated. That is right to 1e-5 of the largest density and takes tens of milliseconds for 200,000
     distinct labels, where the sum itself takes minutes. Equal labels have the density 1 by definition.
     """
-    from scipy.signal import fftconvolve  # takes a second to import, and only this needs it
+    # Takes a second to import, and only this needs it
+    from scipy.signal import fftconvolve
 
     values = np.asarray(labels, dtype=np.float64)
     bandwidth = 1.06 * values.std() * len(values) ** -0.2

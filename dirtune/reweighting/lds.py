@@ -95,7 +95,8 @@ def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64
     """
     offsets = np.arange(size, dtype=np.float64) - size // 2
     if kernel == "triang":
-        from scipy.signal.windows import triang  # takes a second to import, and only this needs it
+        # Takes a second to import, and only this needs it
+        from scipy.signal.windows import triang
 
         return np.asarray(triang(size), dtype=np.float64)
     if kernel == "laplace":

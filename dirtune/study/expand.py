@@ -45,8 +45,10 @@ class Cell(NamedTuple):
     """One arm as declared."""
 
     name: str
-    values: dict[str, Any]  # on the axes, by dotted path
-    overlay: Overlay  # what is laid over `base`
+    values: dict[str, Any]
+    """On the axes, by dotted path."""
+    overlay: Overlay
+    """What is laid over `base`."""
     is_derived: bool
 
 
@@ -78,13 +80,7 @@ def faults_of_declaration(study: Study, where: str) -> Iterator[Fault]:
         yield from _faults_of_values(chosen, where, f"derive.{kind}")
         for part in chosen:
             if part not in study.parts:
-                yield Fault(
-                    where=where,
-                    key=f"derive.{kind}",
-                    rule="unknown part",
-                    got=part,
-                    known=list(study.parts),
-                )
+                yield Fault(where=where, key=f"derive.{kind}", rule="unknown part", got=part, known=list(study.parts))
 
 
 def _faults_of_values(values: Sequence[Any], where: str, key: str) -> Iterator[Fault]:
@@ -140,7 +136,8 @@ def _methods(overlay: Mapping[str, Any]) -> list[Any]:
 
 def _one_factor(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Overlay]:
     around = arms.get(study.reference)
-    if around is None:  # said as an unknown arm
+    # Said as an unknown arm
+    if around is None:
         return {}
     factors = study.derive.one_factor
     ends = Counter(map(_end, factors))

@@ -183,7 +183,8 @@ class ResolvedStudy:
         if not arm.knobs:
             return 0
         search = self.study.search
-        if search.population is not None:  # each training counts once per segment
+        # Each training counts once per segment
+        if search.population is not None:
             return search.trials * len(search.population.segments(arm.config.epochs_planned))
         return int(min(search.trials, size(dict(arm.knobs))))
 
@@ -272,7 +273,8 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     is_whole, of_axes = len(arms) == len(cells), [*faults_of_axes(study, arms, where)]
     merged_into = _duplicates(arms, study.reference)
     arms = [arm for arm in arms if arm.name not in merged_into]
-    if is_whole:  # a setting of an arm that cannot be read would seem to be no arm's
+    # A setting of an arm that cannot be read would seem to be no arm's
+    if is_whole:
         faults += [*faults_of_space(study, arms, where), *(of_axes or faults_of_arms(arms, where))]
         faults += faults_of_search(study, arms, where)
     if faults:

@@ -67,13 +67,7 @@ def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Ite
         for value in values:
             if value not in study.axes[axis]:
                 rule = "is no value of this axis"
-                yield Fault(
-                    where=where,
-                    key=key,
-                    rule=rule,
-                    got=value,
-                    known=list(map(str, study.axes[axis])),
-                )
+                yield Fault(where=where, key=key, rule=rule, got=value, known=list(map(str, study.axes[axis])))
 
 
 def _faults_of_tuning_seed(study: Study, where: str) -> Iterator[Fault]:

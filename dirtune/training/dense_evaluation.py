@@ -33,7 +33,8 @@ class MapAssessment:
     """What is kept of a model's predictions for a split."""
 
     metrics: list[RegionMetric]
-    means: NDArray[np.float64]  # of the predictions over each sample's labelled pixels, (rows,)
+    means: NDArray[np.float64]
+    """Of the predictions over each sample's labelled pixels, (rows,)."""
 
 
 @dataclass

@@ -74,10 +74,7 @@ class MapLoss(TrainingLoss):
         """
         views = len(batch.views)
         labels = thinned(stacked_views(batch)[self.column], output.predictions)
-        predictions, labels = (
-            by_view(output.predictions, views, ranks),
-            by_view(labels, views, ranks),
-        )
+        predictions, labels = (by_view(output.predictions, views, ranks), by_view(labels, views, ranks))
         bins = map_bins(labels, self.spec)
         weights = torch.where(bins >= 0, self.bin_weights[bins.clamp(min=0)], 0.0)
         parts = {}
@@ -101,9 +98,7 @@ class MapLoss(TrainingLoss):
     def _of_pixels(self, predictions: Tensor, labels: Tensor, weights: Tensor, bins: Tensor) -> Float[Tensor, ""]:
         chosen = bins >= 0
         value: Tensor = self.part(REGRESSION)(
-            predictions[chosen] / self.label_scale,
-            labels[chosen] / self.label_scale,
-            weights[chosen],
+            predictions[chosen] / self.label_scale, labels[chosen] / self.label_scale, weights[chosen]
         )
         return value
 
@@ -184,6 +179,7 @@ def misfits(config: TrialConfig) -> dict[str, object]:
     found: dict[str, object] = {f"terms.{name}": name for name in config.terms.active() if name not in MAP_TERMS}
     if config.reweighting.scheme == "dense":
         found["reweighting.scheme"] = "dense"
-    if isinstance(config.loss, BMC):  # compares every label of a batch with every other
+    # Compares every label of a batch with every other
+    if isinstance(config.loss, BMC):
         found["loss.name"] = "bmc"
     return found

@@ -61,8 +61,7 @@ def _kept(training: Training, count: int) -> SplitRepresentations:
     rows = training.data.splits[REPRESENTED]
     chosen = spread_over_labels(rows, count)
     return SplitRepresentations(
-        sample_ids=[rows.sample_ids[row] for row in chosen.tolist()],
-        vectors=represent(training, REPRESENTED)[chosen],
+        sample_ids=[rows.sample_ids[row] for row in chosen.tolist()], vectors=represent(training, REPRESENTED)[chosen]
     )
 
 

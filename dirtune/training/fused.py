@@ -37,7 +37,8 @@ def in_lockstep(members: Sequence[Iterator[None]], device: torch.device) -> None
             waiting.append((member, _random_state(device)))
 
 
-@runtime_checkable  # for the type checks of the tests
+# For the type checks of the tests
+@runtime_checkable
 class Taker(Protocol):
     """A training, as far as its batches are concerned."""
 
@@ -87,7 +88,8 @@ class _Source:
 
     def __init__(self, batches: Iterator[Batch], takers: int) -> None:
         self._batches, self._to_come = batches, takers
-        self._so_far: list[Batch] = []  # for takers that are still to come
+        # For takers that are still to come
+        self._so_far: list[Batch] = []
         self._waiting: list[deque[Batch]] = []
 
     def take(self) -> Iterator[Batch]:

@@ -80,7 +80,8 @@ def first_steps(training: Training) -> Iterator[Loss]:
 class Assessment(NamedTuple):
     """What the current model says about a split, and how wrong it is."""
 
-    predictions: NDArray[np.float64]  # as `predict`; of labels that are maps, their means by sample
+    predictions: NDArray[np.float64]
+    """As `predict`; of labels that are maps, their means by sample."""
     metrics: list[RegionMetric]
 
 
@@ -157,7 +158,8 @@ def _epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
 
 def _sample_weights(training: Training) -> Tensor:
     split, spec = training.data.splits["train"], training.data.manifest.label
-    if spec.map is not None:  # pixels have weights, samples have not
+    # Pixels have weights, samples have not
+    if spec.map is not None:
         return torch.ones_like(split.labels)
     weights = training.stage.reweighting.weights(
         split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
@@ -191,7 +193,8 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
     if training.feed is not None:
         batches = training.feed.shared(batches, epoch, sample_weights)
     set_modes(model, training.model, training.stage)
-    so_far: Loss | None = None  # of the micro-batches of the step
+    # Of the micro-batches of the step
+    so_far: Loss | None = None
     for batch in _timed(batches, training.seconds):
         started = time.perf_counter()
         if so_far is None:

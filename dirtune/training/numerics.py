@@ -83,7 +83,8 @@ def placed(model: Regressor, recipe: Recipe, device: torch.device, ranks: Ranks)
         # stops compiling it: which trial that hits must not depend on those before it.
         torch.compiler.reset()
     if recipe.sync_batch_norm and ranks.world > 1:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the regressor is no such layer
+        # In place: the regressor is no such layer
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)

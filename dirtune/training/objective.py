@@ -209,7 +209,8 @@ class LossMeans:
         self.epoch = epoch
         self.steps = 0
         self.sums: dict[str, Tensor] = {}
-        self.first_bad: dict[str, Tensor] = {}  # number of finite steps before the first other one
+        # Number of finite steps before the first other one
+        self.first_bad: dict[str, Tensor] = {}
 
     def add(self, loss: Loss) -> None:
         self.steps += 1

@@ -29,7 +29,8 @@ from dirtune.training.dense_loss import map_bins
 from dirtune.training.distributed import Ranks
 
 FEATURE_BATCH = 1024
-FEATURE_MAPS = 8  # 128 values in float64 for each of 114 x 152 pixels: 18 MB a map
+# 128 values in float64 for each of 114 x 152 pixels: 18 MB a map
+FEATURE_MAPS = 8
 
 
 def update_smoothing(model: Regressor, split: Split, ranks: Ranks, label: LabelSpec | None = None) -> None:
@@ -50,11 +51,7 @@ def update_smoothing(model: Regressor, split: Split, ranks: Ranks, label: LabelS
 
 
 def _local_statistics(
-    model: Regressor,
-    smoothing: FeatureSmoothing,
-    split: Split,
-    ranks: Ranks,
-    label: LabelSpec | None,
+    model: Regressor, smoothing: FeatureSmoothing, split: Split, ranks: Ranks, label: LabelSpec | None
 ) -> BinStatistics:
     start, stop = share(len(split), ranks.rank, ranks.world)
     batches = split.reading_order[start:stop].split(FEATURE_BATCH if split.label_map is None else FEATURE_MAPS)
@@ -72,9 +69,7 @@ def _local_statistics(
 
 
 def _labelled(
-    embeddings: Float[Tensor, "batch dim height width"],
-    labels: Float[Tensor, "batch rows columns"],
-    label: LabelSpec,
+    embeddings: Float[Tensor, "batch dim height width"], labels: Float[Tensor, "batch rows columns"], label: LabelSpec
 ) -> tuple[Float[Tensor, "pixels dim"], Int[Tensor, " pixels"]]:
     """The embeddings and bins of the pixels that have a label, at the size of the embeddings."""
     bins = map_bins(thinned(labels, embeddings), label)

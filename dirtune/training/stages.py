@@ -28,7 +28,8 @@ class Stage:
     trains one of the two alone has that part of the loss alone.
     """
 
-    start: int  # epochs before it
+    start: int
+    """Epochs before it."""
     epochs: int
     learning_rate: float
     schedule: Constant | Steps | Cosine
@@ -36,7 +37,8 @@ class Stage:
     views: Views
     trains_representation: bool = True
     trains_predictor: bool = True
-    published_batch_norm: bool = False  # `dirtune.config.RRT`
+    published_batch_norm: bool = False
+    """`dirtune.config.RRT`."""
 
     @property
     def end(self) -> int:

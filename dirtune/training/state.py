@@ -21,14 +21,7 @@ from dirtune.training.distributed import Ranks
 from dirtune.training.fused import Feed
 from dirtune.training.numerics import loss_scaler, placed
 from dirtune.training.objective import TrainingLoss
-from dirtune.training.stages import (
-    Stage,
-    build_optimizer,
-    freeze,
-    restart_predictor,
-    stage_of,
-    stages,
-)
+from dirtune.training.stages import Stage, build_optimizer, freeze, restart_predictor, stage_of, stages
 
 Weights = dict[str, Tensor]
 
@@ -54,16 +47,21 @@ class Training:
     data: ResidentData
     ranks: Ranks
     model: Regressor
-    stage: Stage = field(init=False)  # of the epoch that was finished last
+    stage: Stage = field(init=False)
+    """Of the epoch that was finished last."""
     loss: TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
-    scaler: torch.amp.GradScaler = field(init=False)  # of the loss, in fp16; else it does nothing
-    history: list[dict[str, float]] = field(default_factory=list)  # one mapping name -> value per epoch
-    best_epoch: int = 0  # counted from 1; 0: no epoch of the stage with a defined objective yet
+    scaler: torch.amp.GradScaler = field(init=False)
+    """Of the loss, in fp16; else it does nothing."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One mapping name -> value per epoch."""
+    best_epoch: int = 0
+    """Counted from 1; 0: no epoch of the stage with a defined objective yet."""
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
     seconds: Seconds = field(default_factory=Seconds)
-    feed: Feed | None = None  # where it trains side by side with others: the batches of all
+    feed: Feed | None = None
+    """Where it trains side by side with others: the batches of all."""
 
     def __post_init__(self) -> None:
         self.prepare(stages(self.config)[0])
@@ -118,7 +116,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self._load_optimizer(state["optimizer"])
-        self.scaler.load_state_dict(state.get("scaler", {}))  # older checkpoints have none
+        # Older checkpoints have none
+        self.scaler.load_state_dict(state.get("scaler", {}))
         self.best_epoch = state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.order_digest = state["order_digest"]
@@ -137,12 +136,7 @@ class Training:
         labels, manifest = self._training_labels(), self.data.manifest
         if manifest.label.map is not None:
             return map_loss(self.config, labels, stage, manifest)
-        return TrainingLoss(
-            self.config,
-            labels,
-            regression=stage.trains_predictor,
-            terms=stage.trains_representation,
-        )
+        return TrainingLoss(self.config, labels, regression=stage.trains_predictor, terms=stage.trains_representation)
 
     def _training_labels(self) -> TrainingLabels:
         split = self.data.splits["train"]

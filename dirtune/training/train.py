@@ -28,7 +28,8 @@ from dirtune.training.provenance import code_version
 from dirtune.training.state import check_labels
 from dirtune.training.trial import TrialJob, TrialRun
 
-STUDY = "train"  # the folder of single runs below the results root
+# The folder of single runs below the results root
+STUDY = "train"
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Called after every epoch with its number, the planned number and its values."""
@@ -41,9 +42,12 @@ class TrainResult:
     trial_id: str
     status: Status
     best_epoch: int
-    values: dict[str, float]  # of the last epoch; empty if reused
-    reused: bool  # it had been recorded before
-    error: str | None = None  # why it failed, if it did
+    values: dict[str, float]
+    """Of the last epoch; empty if reused."""
+    reused: bool
+    """It had been recorded before."""
+    error: str | None = None
+    """Why it failed, if it did."""
 
 
 def train(
@@ -80,24 +84,14 @@ def train(
     torch.set_num_threads(threads)
     study = Storage.at(results).below(STUDY)
     job = TrialJob(
-        study=STUDY,
-        arm=arm,
-        trial_id=config.trial_id(manifest.fingerprint),
-        config=config,
-        code_version=code_version(),
+        study=STUDY, arm=arm, trial_id=config.trial_id(manifest.fingerprint), config=config, code_version=code_version()
     )
     if (earlier := _recorded(study, job.trial_id)) is not None:
         return earlier
     keep_freed_memory()
     place = torch.device(device)
     resident = read_directly(storage, manifest, place, measured(place, threads=threads))
-    trial = TrialRun(
-        job,
-        resident,
-        study,
-        vocabulary=vocabulary_of(manifest, storage),
-        representations=representations,
-    )
+    trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage), representations=representations)
     values: dict[str, float] = {}
     while trial.status is None:
         try:
@@ -180,7 +174,8 @@ def vocabulary_of(manifest: Manifest, storage: Storage) -> list[str] | None:
     sizes = [spec.vocabulary for spec in manifest.inputs.values() if spec.vocabulary is not None]
     if not sizes:
         return None
-    tokens = [""] * sizes[0]  # padding and the unknown token have no text
+    # Padding and the unknown token have no text
+    tokens = [""] * sizes[0]
     for token, index in json.loads(read_side_file(storage, manifest, "vocabulary.json")).items():
         tokens[index] = token
     return tokens

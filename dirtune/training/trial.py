@@ -36,8 +36,10 @@ from dirtune.training.loop import epochs_by_step
 from dirtune.training.state import Seconds, begin
 
 CONFIG = "config.json"
-HANDOVERS = "handovers"  # of the segments of trainings
-TRACEBACK = "traceback.txt"  # what the code of a failed trial raised
+# Of the segments of trainings
+HANDOVERS = "handovers"
+# What the code of a failed trial raised
+TRACEBACK = "traceback.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class TrialJob:
 
     study: str
     arm: str
-    cell: str = "{}"  # the arm's values on the axes, as JSON
+    cell: str = "{}"
+    """The arm's values on the axes, as JSON."""
     replicate: int = 0
     trial_id: str
     config: TrialConfig
@@ -67,7 +70,8 @@ class TrialJob:
 class Progress:
     """A trial so far, as plain data: the part of its record that exists before it ends."""
 
-    trial: Mapping[str, Any]  # columns of the trials table
+    trial: Mapping[str, Any]
+    """Columns of the trials table."""
     config: Mapping[str, Any]
     epochs: list[dict[str, float]] = field(default_factory=list)
 
@@ -128,7 +132,8 @@ class TrialRun:
         self.job, self.study, self.ranks = job, study, ranks
         self.representations = representations
         self.status: Status | None = None
-        self.error: str | None = None  # why it failed, if it did
+        # Why it failed, if it did
+        self.error: str | None = None
         self._folder = trial_folder(study, job.trial_id)
         self._mark = time.perf_counter() if idle_since is None else idle_since
         self._overhead = 0.0
@@ -184,11 +189,7 @@ class TrialRun:
         self._checkpointed_at = time.perf_counter()
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "training": self.training.state(),
-            "overhead": self._overhead,
-            "started_at": self._started_at,
-        }
+        return {"training": self.training.state(), "overhead": self._overhead, "started_at": self._started_at}
 
     def _continue(self) -> None:
         device, segment = self.training.data.device, self.job.config.segment
@@ -227,11 +228,7 @@ class TrialRun:
         self.error = str(error)
         self._account(spent_before)
         record = self._progress().record(
-            "failed",
-            error=str(error),
-            error_class="nan",
-            error_term=error.term,
-            error_epoch=error.epoch,
+            "failed", error=str(error), error_class="nan", error_term=error.term, error_epoch=error.epoch
         )
         self._record(record)
 

@@ -59,14 +59,22 @@ class SweepSummary:
     """What a sweep did and what is on disk now."""
 
     folder: str
-    reused: int  # recorded before
-    orphaned: int  # recorded before, and set aside now because the study no longer plans them
-    run: Mapping[Status, int]  # ended now, by status
-    crashed: Mapping[str, str]  # failed now because the worker died or raised: trials, and why
-    halved: int = 0  # trials that ran out of memory and ran again with smaller micro-batches
-    tracebacks: Sequence[str] = ()  # files, of those of them whose own code raised
-    left: int  # trials that `resume` runs: not recorded now, or failed by infrastructure
-    stopped: str | None = None  # what asked the sweep to end early: a signal, or `dirtune stop`
+    reused: int
+    """Recorded before."""
+    orphaned: int
+    """Recorded before, and set aside now because the study no longer plans them."""
+    run: Mapping[Status, int]
+    """Ended now, by status."""
+    crashed: Mapping[str, str]
+    """Failed now because the worker died or raised: trials, and why."""
+    halved: int = 0
+    """Trials that ran out of memory and ran again with smaller micro-batches."""
+    tracebacks: Sequence[str] = ()
+    """Files, of those of them whose own code raised."""
+    left: int
+    """Trials that `resume` runs: not recorded now, or failed by infrastructure."""
+    stopped: str | None = None
+    """What asked the sweep to end early: a signal, or `dirtune stop`."""
 
 
 def sweep(
@@ -124,12 +132,7 @@ def resume(
         root = Storage.at(results)
         known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
-            Fault(
-                where=without_keys(results),
-                rule="no sweep of this study to resume",
-                got=name,
-                known=known,
-            )
+            Fault(where=without_keys(results), rule="no sweep of this study to resume", got=name, known=known)
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
     claim = claimed(text, where, data=data, results=results)
@@ -147,27 +150,25 @@ def _fused(claim: Claim, fuse: Fuse | None) -> Claim:
 
 
 def _complete(
-    claim: Claim,
-    data: Storage,
-    results: Storage,
-    view: View,
-    classes: frozenset[ErrorClass],
-    types: Sequence[NodeType],
+    claim: Claim, data: Storage, results: Storage, view: View, classes: frozenset[ErrorClass], types: Sequence[NodeType]
 ) -> SweepSummary:
     """Run what is not recorded yet, and again what failed with an error of these classes."""
     folder, study, manifest = claim.folder, claim.study, claim.manifest
     extension = claim.extension()
-    refuse_if_held(folder)  # before Ray starts
+    # Before Ray starts
+    refuse_if_held(folder)
     with ray_session():
         found = planned(claim, extension, nodes_of_cluster(), types)
         # Only now: a study that does not fit the cluster leaves nothing behind.
         # Stoppable first: what it forgets was asked of an earlier sweep, as long as this one is not known to hold the folder.
         with stoppable(folder) as watch, held(folder), _optuna_storage(folder) as storage:
-            claim = replace(claim)  # reads anew: another driver may have been here meanwhile
+            # Reads anew: another driver may have been here meanwhile
+            claim = replace(claim)
             extension = claim.extension()
             recorded = _taken(claim, storage, classes)
             agenda = _agenda(claim, storage, results, recorded)
-            found = replace(found, trials=trials_by_arm(claim))  # reopened trials are due again
+            # Reopened trials are due again
+            found = replace(found, trials=trials_by_arm(claim))
             patient = folder.patient(PATIENCE_SECONDS)
             driver = Driver(agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources)
             view.begin(replace(found, recorded=len(recorded), earlier=tuple(recorded.values())))
@@ -201,7 +202,8 @@ def _taken(claim: Claim, storage: str, classes: frozenset[ErrorClass]) -> Record
     reopen(folder, classes, storage, searches)
     recorded = _recorded(folder)
     for trial_id, (_, ending) in recorded.items():
-        if ending.status != "failed":  # what these may still need their class has decided
+        # What these may still need their class has decided
+        if ending.status != "failed":
             tidy(folder, trial_id)
     recall_searches(folder, study, storage)
     return recorded

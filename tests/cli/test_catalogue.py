@@ -43,7 +43,8 @@ def test_every_registry_is_listed_by_its_kind() -> None:
 def test_every_shipped_study_is_listed_with_its_question() -> None:
     found = catalogue()["studies"]
     files = {path.stem for path in (ROOT / "search_spaces").glob("*.yaml")}
-    for stem in files - found.keys():  # a file for several data sets is listed by data set
+    # A file for several data sets is listed by data set
+    for stem in files - found.keys():
         assert f"digits_{stem}" in found
     assert found["quickstart"] == "Does a projection or a contrastive term help the rare angles?"
 
@@ -80,8 +81,7 @@ def test_a_method_shows_its_settings_and_their_source_by_data_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
-    [("terms", "comr", "did you mean 'conr'"), ("metrics", "mae", "no details on this kind")],
+    ("kind", "name", "told"), [("terms", "comr", "did you mean 'conr'"), ("metrics", "mae", "no details on this kind")]
 )
 def test_an_unknown_entry_is_refused_with_the_known_ones(kind: str, name: str, told: str) -> None:
     with pytest.raises(InputError, match=told):

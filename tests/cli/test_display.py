@@ -32,7 +32,8 @@ from dirtune.tuning.plan.inert_settings import Effect, Finding
 from dirtune.tuning.plan.runtime import Estimate, Forecast
 from dirtune.tuning.sweep import SweepSummary
 
-ODD = "conr [omega 2] [/b] :x:"  # what rich would take for markup, a closing tag and an emoji
+# What rich would take for markup, a closing tag and an emoji
+ODD = "conr [omega 2] [/b] :x:"
 OMEGA = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
 
 
@@ -42,11 +43,7 @@ def plan(**changes: Any) -> Plan:
         "question": "Does [bold]it[/i] help?",
         "reference": "vanilla",
         "seeds": [0, 1],
-        "base": {
-            "data": {"name": "digits"},
-            "model": {"encoder": {"name": "cnn"}},
-            "recipe": {"epochs": 7},
-        },
+        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 7}},
         "arms": {"vanilla": {}, ODD: {"terms": {"conr": {}}}},
         "space": OMEGA,
         "search": {"trials": 5},
@@ -99,15 +96,7 @@ def cells(text: str, first: str) -> list[str]:
 
 def test_a_plan_shows_every_arm_with_its_budget_and_what_is_tuned() -> None:
     text = shown(plan_table(plan()))
-    assert cells(text, "vanilla (reference)") == [
-        "vanilla (reference)",
-        "2",
-        "2",
-        "7",
-        "-",
-        "67,073",
-        "-",
-    ]
+    assert cells(text, "vanilla (reference)") == ["vanilla (reference)", "2", "2", "7", "-", "67,073", "-"]
     assert cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057", "-"]
     caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 1 GPU; samples: 4,809 train, 1,200"
     assert caption in " ".join(text.split())
@@ -242,11 +231,7 @@ def test_status_shows_counts_by_arm_and_the_started_trials_with_their_last_sign(
 
 def test_status_counts_failures_by_class_and_says_how_to_run_them_again() -> None:
     state = SweepStatus(
-        study="tiny",
-        planned={"a": 4},
-        recorded={("a", "failed"): 3},
-        started=(),
-        failures={"nan": 1, "code": 2},
+        study="tiny", planned={"a": 4}, recorded={("a", "failed"): 3}, started=(), failures={"nan": 1, "code": 2}
     )
     last = shown(status_table(state)).strip().splitlines()[-1]
     assert last == "failed: 2 code, 1 nan; `dirtune resume --retry CLASS` runs them again"
@@ -260,14 +245,7 @@ def test_a_catalogue_names_its_kind_and_every_entry() -> None:
 
 
 def summary(**changes: Any) -> SweepSummary:
-    usual: dict[str, Any] = {
-        "folder": "/r/tiny",
-        "reused": 2,
-        "orphaned": 0,
-        "run": {},
-        "crashed": {},
-        "left": 0,
-    }
+    usual: dict[str, Any] = {"folder": "/r/tiny", "reused": 2, "orphaned": 0, "run": {}, "crashed": {}, "left": 0}
     return SweepSummary(**{**usual, **changes})
 
 

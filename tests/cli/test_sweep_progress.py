@@ -62,7 +62,8 @@ def test_the_best_of_an_arm_is_that_of_a_complete_trial(metric: str, best: float
 def test_the_time_left_follows_from_the_pace_of_trials_and_epochs() -> None:
     tally = Tally(planned(earlier=(("a", complete(1.0)),)))
     assert tally.seconds_left(5.0) is None
-    tally.epoch(job("a", 1), 2)  # half a trial of seven in ten seconds
+    # Half a trial of seven in ten seconds
+    tally.epoch(job("a", 1), 2)
     assert tally.seconds_left(10.0) == pytest.approx(10.0 * 6.5 / 0.5)
     tally.ended(job("a", 1), complete(1.0))
     assert tally.seconds_left(20.0) == pytest.approx(20.0 * 6)

@@ -103,7 +103,8 @@ def test_an_error_in_between_leaves_the_terminal_as_it_was() -> None:
     with pytest.raises(KeyError), SweepView(console):
         raise KeyError("in between")
     text = written(console)
-    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor
+    # The cursor
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
 
 
 def test_the_arms_that_train_stand_first_and_what_has_no_room_is_a_number() -> None:

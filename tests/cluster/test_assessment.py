@@ -125,13 +125,7 @@ def test_little_shared_memory_is_a_warning_about_the_node_with_the_least() -> No
 
 @pytest.mark.parametrize(
     ("free", "total", "state"),
-    [
-        (50, 100, "ok"),
-        (9, 100, "warning"),
-        (4, 100, "problem"),
-        (40, 1000, "problem"),
-        (0, 0, "warning"),
-    ],
+    [(50, 100, "ok"), (9, 100, "warning"), (4, 100, "problem"), (40, 1000, "problem"), (0, 0, "warning")],
 )
 def test_a_disk_is_short_of_space_or_so_full_that_ray_does_not_use_it(free: int, total: int, state: str) -> None:
     roomy = member("a", disk=Space(500 * GIB, 600 * GIB))

@@ -6,10 +6,7 @@ from dirtune.cluster.checks import Observation, by_value, has_problem, named
 
 
 def test_only_a_problem_is_one() -> None:
-    fine, odd = (
-        Observation(subject="a", value="1"),
-        Observation(subject="b", value="2", state="warning"),
-    )
+    fine, odd = (Observation(subject="a", value="1"), Observation(subject="b", value="2", state="warning"))
     assert not has_problem([fine, odd])
     assert has_problem([fine, Observation(subject="c", value="3", state="problem"), odd])
 

@@ -53,9 +53,7 @@ def test_a_cluster_with_another_ray_is_refused_by_both_versions() -> None:
     assert str(caught.value).startswith(expected)
 
 
-def test_the_given_address_wins_over_the_one_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_given_address_wins_over_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     with server(200, version_of(ray.__version__)) as address:
         assert connect(address).get_address() == address
@@ -71,8 +69,7 @@ def test_whoever_is_no_ray_is_said_so_in_one_line(status: int, body: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
-    [(401, "asks for a token and got none"), (403, "the cluster refuses this token")],
+    ("status", "said"), [(401, "asks for a token and got none"), (403, "the cluster refuses this token")]
 )
 def test_a_refused_token_is_one_sentence(monkeypatch: pytest.MonkeyPatch, status: int, said: str) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -87,7 +84,8 @@ def test_a_refused_token_is_one_sentence(monkeypatch: pytest.MonkeyPatch, status
     [
         (JobStatus.SUCCEEDED, 0, 0),
         (JobStatus.FAILED, 3, 3),
-        (JobStatus.FAILED, None, 1),  # the job's own machinery failed
+        # The job's own machinery failed
+        (JobStatus.FAILED, None, 1),
         (JobStatus.STOPPED, -15, STOPPED),
     ],
 )
@@ -96,9 +94,7 @@ def test_a_job_ends_with_the_exit_code_of_its_command(status: JobStatus, driver:
     assert exit_code(details) == code
 
 
-def test_what_is_sent_is_a_dirtune_that_runs_by_itself_and_knows_its_version(
-    tmp_path: Path,
-) -> None:
+def test_what_is_sent_is_a_dirtune_that_runs_by_itself_and_knows_its_version(tmp_path: Path) -> None:
     pack(tmp_path, {"study.yaml": "name: x\n"}, with_sources=True)
     assert (tmp_path / "study.yaml").read_text() == "name: x\n"
     assert not list(tmp_path.rglob("__pycache__"))
@@ -109,12 +105,7 @@ def test_what_is_sent_is_a_dirtune_that_runs_by_itself_and_knows_its_version(
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(tmp_path / "dirtune/__init__.py"), code_version(), "True"]
 

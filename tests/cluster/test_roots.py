@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dirtune.cluster.roots import (
-    MISSING,
-    UNSEEN,
-    Answer,
-    Probe,
-    answer,
-    data_root,
-    probing,
-    results_root,
-)
+from dirtune.cluster.roots import MISSING, UNSEEN, Answer, Probe, answer, data_root, probing, results_root
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
 
@@ -49,9 +40,7 @@ def test_a_root_that_was_not_there_is_not_there_afterwards(tmp_path: Path) -> No
     assert not (tmp_path / "results").exists()
 
 
-def test_a_node_with_a_folder_of_its_own_is_named_and_nothing_is_written_there(
-    tmp_path: Path,
-) -> None:
+def test_a_node_with_a_folder_of_its_own_is_named_and_nothing_is_written_there(tmp_path: Path) -> None:
     asked = probe(tmp_path / "results")
     own = tmp_path / "results of b"
     own.mkdir()
@@ -68,14 +57,13 @@ def test_a_node_with_a_folder_of_its_own_is_named_and_nothing_is_written_there(
 def test_what_a_node_has_written_must_come_back_to_the_driver(tmp_path: Path) -> None:
     asked = probe(tmp_path)
     with probing(asked) as fault:
-        answers = {"1": answer(asked, "1"), "2": Answer()}  # says that it has written, and has not
+        # Says that it has written, and has not
+        answers = {"1": answer(asked, "1"), "2": Answer()}
         found = results_root(asked, fault, answers, names=NAMES)
     assert (found.state, found.value) == ("problem", f"{tmp_path}: b {MISSING}")
 
 
-def test_a_root_that_cannot_be_written_is_a_problem_in_the_words_of_the_system(
-    tmp_path: Path,
-) -> None:
+def test_a_root_that_cannot_be_written_is_a_problem_in_the_words_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     asked = probe(tmp_path / "file")
     with probing(asked) as fault:
@@ -93,10 +81,7 @@ def test_a_node_that_cannot_use_the_root_is_named_with_the_reason(tmp_path: Path
     with probing(asked) as fault:
         answers = {"1": answer(wrong, "1"), "2": answer(asked, "2")}
         found = results_root(asked, fault, answers, names=NAMES)
-    assert (found.state, found.value) == (
-        "problem",
-        f"{tmp_path}: a cannot use it: Not a directory",
-    )
+    assert (found.state, found.value) == ("problem", f"{tmp_path}: a cannot use it: Not a directory")
 
 
 def test_every_node_must_see_the_data_sets_that_the_driver_sees(tmp_path: Path) -> None:

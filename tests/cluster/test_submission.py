@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dirtune.cluster.submission import (
-    Destination,
-    command,
-    entrypoint,
-    root_faults,
-    run_there,
-    submit,
-)
+from dirtune.cluster.submission import Destination, command, entrypoint, root_faults, run_there, submit
 from dirtune.errors import InputError
 from tests.tuning.sweeps import STUDY
 
@@ -62,9 +55,7 @@ def test_a_relative_path_means_nothing_there_and_keys_stay_here() -> None:
     assert "secret" not in str(keys)
 
 
-def test_a_study_and_the_roots_are_refused_together_before_the_cluster_is_asked(
-    tmp_path: Path,
-) -> None:
+def test_a_study_and_the_roots_are_refused_together_before_the_cluster_is_asked(tmp_path: Path) -> None:
     study = written(tmp_path, reference="vanila")
     with pytest.raises(InputError) as caught:
         submit(study, address=NOWHERE, data="data", results="results")

@@ -76,12 +76,7 @@ def cluster() -> Iterator[Cluster]:
     ]
     with (home / "log").open("wb") as log:
         head = subprocess.Popen(
-            command,
-            env=started.with_token(),
-            stdout=log,
-            stderr=log,
-            cwd=home,
-            start_new_session=True,
+            command, env=started.with_token(), stdout=log, stderr=log, cwd=home, start_new_session=True
         )
     try:
         wait_until(lambda: b"Ray runtime started" in (home / "log").read_bytes(), head)
@@ -116,16 +111,7 @@ def submission(cluster: Cluster, folder: Path, digits: Path, *further: object) -
     study = folder / "tiny.yaml"
     study.write_text(yaml.safe_dump(SMALL))
     roots = ["--data", digits, "--results", folder / "results"]
-    return [
-        "submit",
-        study,
-        "--address",
-        cluster.jobs,
-        "--python",
-        sys.executable,
-        *roots,
-        *further,
-    ]
+    return ["submit", study, "--address", cluster.jobs, "--python", sys.executable, *roots, *further]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +138,8 @@ def test_with_the_token_a_study_is_swept_and_its_results_are_there_afterwards(
     expected = ("--expect", Path(__file__).resolve().parents[2] / "cluster.yaml")
     done = call(jobs.with_token(), *submission(jobs, tmp_path, digits, *expected))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 trials, 0 recorded, 34 at once" in done.stdout  # 2 CPUs here, 4 nodes of 8 to come
+    # 2 CPUs here, 4 nodes of 8 to come
+    assert "1 trials, 0 recorded, 34 at once" in done.stdout
     assert re.search(r"^sent as job raysubmit_\w+; follow it again by `ray job logs", done.stdout)
     assert f"{tmp_path}/results: written and read by every node" in done.stdout
     assert re.search(r"^1 complete; 0 reused\. Parquet: ", done.stdout, re.MULTILINE)

@@ -12,7 +12,8 @@ from moto.server import ThreadedMotoServer
 @contextmanager
 def s3_server() -> Iterator[tuple[ThreadedMotoServer, str]]:
     """The server and its address, as `host:port`."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it prints every request
+    # It prints every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dirtune.data.augmentations import (
-    AUGMENTATIONS,
-    Draws,
-    _hue_turns,
-    _resized_crop,
-    light,
-    shift,
-    strong,
-)
+from dirtune.data.augmentations import AUGMENTATIONS, Draws, _hue_turns, _resized_crop, light, shift, strong
 
 
 def images(count: int, size: int = 24, channels: int = 1) -> torch.Tensor:
@@ -54,7 +46,8 @@ def test_bytes_are_cropped_as_the_same_numbers_up_to_their_rounding() -> None:
     made = _resized_crop(pictures, draws(6, 30), **how)
     assert made.dtype == torch.uint8
     exact = 255 * _resized_crop(pictures / 255, draws(6, 30), **how)
-    assert (made - exact).abs().max() < 1.6  # rounded after each of the two directions
+    # Rounded after each of the two directions
+    assert (made - exact).abs().max() < 1.6
 
 
 def test_shift_is_a_crop_of_the_padded_image_times_a_gain() -> None:
@@ -92,7 +85,8 @@ def test_a_quarter_of_the_area_is_a_window_of_half_the_width_scaled_up() -> None
     pictures = torch.stack([ramp.expand(32, 32), ramp.expand(32, 32).T])[:, None]
     made = _resized_crop(pictures, draws(5, 2), area=(0.25, 0.25), ratio=(1.0, 1.0))
     across = made[0, 0].amax() - made[0, 0].amin()
-    assert across == pytest.approx(15 / 31, abs=1e-4)  # sixteen pixels of a ramp of 32
+    # Sixteen pixels of a ramp of 32
+    assert across == pytest.approx(15 / 31, abs=1e-4)
     assert made[0, 0].std(dim=0).amax() < 1e-6
     assert made[1, 0].std(dim=1).amax() < 1e-6
 

@@ -122,7 +122,8 @@ def test_micro_batches_put_together_are_the_batch_with_the_same_views(
     split = replace(split, inputs={"image": images})
     whole = batches(split, augmentation="shift")
     ranks = [batches(split, rank, world, accumulation=accumulation, augmentation="shift") for rank in range(world)]
-    micro = list(zip(*ranks, strict=True))  # by micro-batch, the parts of all ranks
+    # By micro-batch, the parts of all ranks
+    micro = list(zip(*ranks, strict=True))
     assert [sum(len(part.rows) for part in parts) for parts in micro] == sizes
     ends = [at for at, parts in enumerate(micro, start=1) if all(part.ends_step for part in parts)]
     assert sum(part.ends_step for parts in micro for part in parts) == world * len(whole)
@@ -155,7 +156,8 @@ def test_the_order_depends_on_seed_and_epoch_alone_and_its_digest_on_all_epochs(
 
 # --- The order of a set on disk
 
-GROUPS = tuple(epoch_order(5, 0, 2000).split(25))  # 80 row groups, of rows in any order
+# 80 row groups, of rows in any order
+GROUPS = tuple(epoch_order(5, 0, 2000).split(25))
 
 
 def windowed(seed: int = 0, epoch: int = 1, world: int = 1) -> torch.Tensor:
@@ -178,9 +180,7 @@ def test_a_windowed_order_gives_every_row_to_one_rank_once_in_equal_shares(world
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anothers(
-    world: int,
-) -> None:
+def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anothers(world: int) -> None:
     group_of = {row: at for at, rows in enumerate(GROUPS) for row in rows.tolist()}
     read_by: list[set[int]] = []
     for of_rank in parts_of(windowed(world=world), world):
@@ -206,7 +206,8 @@ def test_a_windowed_order_mixes_inside_of_a_window_and_moves_the_groups() -> Non
     window = group_of[order[: 25 * WINDOW_GROUPS]]
     assert len(window.unique()) == WINDOW_GROUPS
     assert window.unique().tolist() != list(range(WINDOW_GROUPS))
-    assert (window.diff() != 0).float().mean() > 0.7  # neighbours are mostly of other groups
+    # Neighbours are mostly of other groups
+    assert (window.diff() != 0).float().mean() > 0.7
 
 
 def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row() -> None:

@@ -11,15 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dirtune.data.columns import (
-    Columns,
-    as_stored,
-    decoded,
-    decoded_size,
-    stored_size,
-    to_arrow,
-    to_numpy,
-)
+from dirtune.data.columns import Columns, as_stored, decoded, decoded_size, stored_size, to_arrow, to_numpy
 from dirtune.data.images import encode_map
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
@@ -199,10 +191,7 @@ def test_label_rows_survive_slices_chunks_and_parquet(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).normal(size=(8, 2))
     table = to_arrow({**_batch(8), "label": labels}, INPUTS)
     pq.write_table(pa.concat_tables([table.slice(0, 5), table.slice(5)]), tmp_path / "a.parquet")
-    for read in (
-        pq.read_table(tmp_path / "a.parquet"),
-        pa.concat_tables([table.slice(0, 3), table.slice(3)]),
-    ):
+    for read in (pq.read_table(tmp_path / "a.parquet"), pa.concat_tables([table.slice(0, 3), table.slice(3)])):
         np.testing.assert_array_equal(to_numpy(read.slice(1, 6), INPUTS)["label"], labels[1:7])
     batch = table.combine_chunks().to_batches()[0].slice(2, 4)
     np.testing.assert_array_equal(to_numpy(batch, INPUTS)["label"], labels[2:6])

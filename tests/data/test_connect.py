@@ -42,10 +42,7 @@ def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() ->
 
 
 def test_a_url_is_no_address_for_a_driver() -> None:
-    with (
-        pytest.raises(InputError, match="joins a cluster at host:port"),
-        joined("ray://host:10001"),
-    ):
+    with pytest.raises(InputError, match="joins a cluster at host:port"), joined("ray://host:10001"):
         pass
 
 
@@ -83,9 +80,7 @@ def test_somebody_who_is_no_cluster_is_told_from_one_that_does_not_answer_in_tim
             versions_of(address)
 
 
-def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(monkeypatch: pytest.MonkeyPatch) -> None:
     without = "the cluster asks for a token and got none: set RAY_AUTH_MODE=token"
     assert token_refusal().startswith(without)
     monkeypatch.setenv(MODE, "token")

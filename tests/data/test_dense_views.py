@@ -50,7 +50,8 @@ def _turned(height: int, width: int, angle: float, mirrored: bool, stored: torch
     """The nearest stored pixel of each pixel of the middle, by trigonometry; zero beyond the stored image."""
     rows, columns = stored.shape
     result = torch.zeros(height, width, dtype=stored.dtype)
-    edge = torch.zeros(height, width, dtype=torch.bool)  # halfway between two pixels, or nearly
+    # Halfway between two pixels, or nearly
+    edge = torch.zeros(height, width, dtype=torch.bool)
     for y in range(height):
         for x in range(width):
             dx, dy = x - (width - 1) / 2, y - (height - 1) / 2
@@ -83,7 +84,8 @@ def test_image_and_map_stay_on_each_other():
     images, counts = MAP_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(8))
     for row in range(8):
         pair = torch.stack([images[row, 0].flatten(), counts[row, 0].flatten().float()])
-        assert float(torch.corrcoef(pair)[0, 1]) > 0.99  # colours change linearly, but for clipping
+        # Colours change linearly, but for clipping
+        assert float(torch.corrcoef(pair)[0, 1]) > 0.99
 
 
 def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
@@ -111,24 +113,10 @@ def test_colours_stay_within_their_range_and_the_map_knows_nothing_of_them():
 def test_every_worker_sees_its_part_of_the_same_views():
     inputs = _inputs()
     whole = make_views(
-        inputs,
-        count=2,
-        augmentation="depth",
-        stream=(1, 2, 3),
-        total=6,
-        rows=slice(0, 6),
-        label_map=SPEC,
+        inputs, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(0, 6), label_map=SPEC
     )
     part = {name: value[2:4] for name, value in inputs.items()}
-    share = make_views(
-        part,
-        count=2,
-        augmentation="depth",
-        stream=(1, 2, 3),
-        total=6,
-        rows=slice(2, 4),
-        label_map=SPEC,
-    )
+    share = make_views(part, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(2, 4), label_map=SPEC)
     for mine, all_of_them in zip(share, whole, strict=True):
         for name in mine:
             torch.testing.assert_close(mine[name], all_of_them[name][2:4])

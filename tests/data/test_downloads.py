@@ -20,7 +20,8 @@ import pytest
 from dirtune.data.downloads import SUMS, RawFile, download, unpack
 from dirtune.errors import InputError
 
-CONTENT = bytes(range(256)) * 20_000  # 5 MB
+# 5 MB
+CONTENT = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -30,10 +31,13 @@ class Site:
 
     url: str = ""
     content: bytes = CONTENT
-    breaks_off_after: int | None = None  # bytes of an answer
+    breaks_off_after: int | None = None
+    """Bytes of an answer."""
     knows_ranges: bool = True
-    modified: float | None = None  # when the file was changed, if conditions are understood
-    asked: list[str | None] = field(default_factory=list)  # the ranges of all requests
+    modified: float | None = None
+    """When the file was changed, if conditions are understood."""
+    asked: list[str | None] = field(default_factory=list)
+    """The ranges of all requests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

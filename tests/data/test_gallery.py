@@ -70,7 +70,8 @@ def test_every_split_has_its_counts_over_the_same_labels(ages: Inspection) -> No
         np.testing.assert_array_equal(stairs.get_data().values, counts)
         np.testing.assert_array_equal(stairs.get_data().edges, [10, 12, 14, 16, 18, 20])
         assert panel.get_yscale() == "log"
-        assert panel.get_ylim()[0] < 1  # a bin with one sample has a bar
+        # A bin with one sample has a bar
+        assert panel.get_ylim()[0] < 1
 
 
 def test_the_effective_density_is_drawn_over_the_training_samples_alone(ages: Inspection) -> None:
@@ -138,7 +139,8 @@ def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -
         counts = np.reshape(gaze.manifest.splits[split].bin_counts, (2, 3))
         shown = panel.images[0].get_array()
         np.testing.assert_array_equal(shown.filled(0), counts)
-        np.testing.assert_array_equal(shown.mask, counts == 0)  # an empty bin has no colour
+        # An empty bin has no colour
+        np.testing.assert_array_equal(shown.mask, counts == 0)
         assert panel.images[0].get_extent() == [-3, 3, -2, 2]
         assert panel.images[0].origin == "lower"
     assert train.get_title() == "train: 141"
@@ -197,7 +199,8 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp
 
 @pytest.mark.parametrize(
     "matrix",
-    [  # Vienot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB
+    # Vienot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB
+    [
         [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
         [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
     ],

@@ -74,7 +74,8 @@ def test_ingesting_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
         f"digits: ingested; 6,609 samples, content {first.fingerprint}",
         f"digits: unchanged, already ingested from the same request; 6,609 samples, content {first.fingerprint}",
     ]
-    assert ray.is_initialized()  # the session was here before, so it stays
+    # The session was here before, so it stays
+    assert ray.is_initialized()
 
 
 SCRIPT = (
@@ -84,9 +85,7 @@ SCRIPT = (
 
 
 @pytest.mark.ray
-def test_a_ray_is_started_for_an_ingest_and_ended_and_none_for_an_unchanged_set(
-    tmp_path: Path,
-) -> None:
+def test_a_ray_is_started_for_an_ingest_and_ended_and_none_for_an_unchanged_set(tmp_path: Path) -> None:
     def run() -> tuple[str, bool]:
         # A short path, because sockets lie below it; a Ray that starts leaves its logs there.
         with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:

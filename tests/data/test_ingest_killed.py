@@ -28,9 +28,11 @@ from dirtune.manifest import Manifest
 
 pytestmark = pytest.mark.ray
 
-SECONDS = 300.0  # before a child that does nothing is given up
+# Before a child that does nothing is given up
+SECONDS = 300.0
 ROWS = {"train": 4809, "val": 600, "test": 1200}
-SEED = 20261122  # of the moments of the campaign
+# Of the moments of the campaign
+SEED = 20261122
 
 
 class Child:
@@ -117,7 +119,8 @@ def test_a_killed_ingest_leaves_the_old_version_or_nothing_and_the_next_one_tidi
     first.wait_for_shard("train", beside=set())
     first.kill()
     assert list_datasets(storage) == []
-    assert len(_versions(tmp_path)) == 1  # half of one: the kill has hit
+    # Half of one: the kill has hit
+    assert len(_versions(tmp_path)) == 1
 
     old = ingest("digits", root=tmp_path)
     content = _content(tmp_path, old)
@@ -145,7 +148,8 @@ def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
     content, versions = _content(tmp_path, old), _versions(tmp_path)
     child = start(1)
     child.wait_for_shard("train", beside=versions)
-    os.killpg(child.process.pid, signal.SIGINT)  # as a terminal does
+    # As a terminal does
+    os.killpg(child.process.pid, signal.SIGINT)
     said, _ = child.process.communicate(timeout=SECONDS)
     assert child.process.returncode == 130
     assert said.splitlines() == ["digits: interrupted; nothing was changed"]
@@ -186,7 +190,8 @@ def test_ten_kills_at_random_moments_never_cost_a_data_set(tmp_path: Path, start
     content = _content(tmp_path, old)
     for attempt in range(1, 11):
         child, beside = start(attempt), _versions(tmp_path)
-        if attempt % 2:  # writing is a small part of an ingest, and every other kill must fall into it
+        # Writing is a small part of an ingest, and every other kill must fall into it
+        if attempt % 2:
             child.wait_for_version(beside=beside)
             time.sleep(moments.uniform(0.0, writing))
         else:
@@ -194,7 +199,8 @@ def test_ten_kills_at_random_moments_never_cost_a_data_set(tmp_path: Path, start
         child.kill()
         hits += len(_versions(tmp_path)) > 1
         found = read_manifest(storage, "digits")
-        if found != old:  # it was killed after it had finished
+        # It was killed after it had finished
+        if found != old:
             assert found.source["seed"] == str(attempt)
             old, content = found, _content(tmp_path, found)
             assert {name: table.num_rows for name, table in content.items()} == ROWS

@@ -12,14 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from dirtune.data import memory_budget as residency
-from dirtune.data.memory_budget import (
-    FREE_SHARE,
-    Residency,
-    free_memory,
-    measured,
-    peak_memory,
-    sharers,
-)
+from dirtune.data.memory_budget import FREE_SHARE, Residency, free_memory, measured, peak_memory, sharers
 
 CPU = torch.device("cpu")
 
@@ -50,7 +43,8 @@ def test_workers_that_start_together_share_what_is_free() -> None:
 
 def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
     before = peak_memory(CPU)
-    held = torch.ones(2**28)  # 1 GiB
+    # 1 GiB
+    held = torch.ones(2**28)
     with_it = peak_memory(CPU)
     del held
     assert with_it >= max(before, 2**30)
@@ -72,12 +66,7 @@ def test_a_container_counts_with_its_own_limit(tmp_path: Path, monkeypatch: pyte
     assert free_memory(CPU) == 1000 * 1024
     group.mkdir()
     (group / "memory.current").write_text("300000\n")
-    for limit, expected in (
-        ("max", 1_024_000),
-        ("500000", 200_000),
-        ("9000000", 1_024_000),
-        ("9", 0),
-    ):
+    for limit, expected in (("max", 1_024_000), ("500000", 200_000), ("9000000", 1_024_000), ("9", 0)):
         (group / "memory.max").write_text(f"{limit}\n")
         assert free_memory(CPU) == expected
 

@@ -213,13 +213,13 @@ def test_a_run_on_s3_is_the_run_on_disk(digits: Path, results: str, remote_digit
     assert dirtune.train(CONFIG, data=remote_digits, results=results).reused
     trials = Storage.at(results).below("train/trials")
     (trial_id,) = trials.folders()
-    assert trials.names(trial_id) == ["config.json"]  # the rest is tidied away
+    # The rest is tidied away
+    assert trials.names(trial_id) == ["config.json"]
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("verb", "shown"),
-    [(["query", "select arm, status from trials"], "complete"), (["table", "train"], "MAE")],
+    ("verb", "shown"), [(["query", "select arm, status from trials"], "complete"), (["table", "train"], "MAE")]
 )
 def test_the_command_line_finds_the_place_in_the_environment(
     results: str, bucket: Bucket, verb: list[str], shown: str

@@ -18,7 +18,8 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 
 LABEL = LabelSpec(name="age", unit="years", low=0, high=3, bin_width=1, num_bins=3)
-COUNTS = (120, 30, 4)  # many, medium, few
+# Many, medium, few
+COUNTS = (120, 30, 4)
 ROWS = sum(COUNTS)
 LABELS = np.repeat([0.5, 1.5, 2.5], COUNTS) + np.arange(ROWS) / 1000
 RAW = InputSpec(kind="image", shape=(1, 2, 3))
@@ -117,9 +118,7 @@ def test_labels_of_two_dimensions_come_as_pairs(tmp_path: Path) -> None:
     assert [region.region for region in found] == ["medium", "few"]
 
 
-def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(
-    tmp_path: Path,
-) -> None:
+def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW)
     rule = ShotRule(many_above=1000, few_below=20)
     manifest = seen.manifest.model_copy(update={"shot_rules": {"counts": rule}})

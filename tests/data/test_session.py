@@ -101,11 +101,7 @@ def test_a_ray_of_our_own_has_no_dashboard_and_lets_no_stranger_in(tmp_path: Pat
     """Its dashboard, its control port and the port of its agent, by which jobs would come."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", OWN],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**plain, "HOME": str(tmp_path)},
+        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True, env={**plain, "HOME": str(tmp_path)}
     )
     assert json.loads(done.stdout.splitlines()[-1]) == ["", REFUSED, 401]
 

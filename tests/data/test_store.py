@@ -30,17 +30,11 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
 
-INPUTS = {
-    "image": InputSpec(kind="image", shape=(1, 2, 3)),
-    "vector": InputSpec(kind="vector", shape=(4,)),
-}
+INPUTS = {"image": InputSpec(kind="image", shape=(1, 2, 3)), "vector": InputSpec(kind="vector", shape=(4,))}
 LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bins=10)
 Row = dict[str, Any]
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def _rows(split: str, count: int) -> list[Row]:
@@ -141,7 +135,8 @@ def test_small_blocks_are_joined_to_one_shard(storage: Storage) -> None:
 
 
 def test_a_row_group_is_a_small_part_of_a_shard(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)  # of 6 + 16 bytes a row
+    # Of 6 + 16 bytes a row
+    monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)
     manifest = _write(storage, {"train": _rows("train", 12)}, blocks=2)
     (file,) = split_files(storage, manifest, "train")
     found = pq.ParquetFile(file)
@@ -160,9 +155,7 @@ def _encoded_rows() -> tuple[list[Row], np.ndarray]:
     return rows, pixels.transpose(0, 3, 1, 2)
 
 
-def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_bytes(
-    storage: Storage,
-) -> None:
+def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_bytes(storage: Storage) -> None:
     import ray.data
 
     rows, pixels = _encoded_rows()

@@ -27,10 +27,7 @@ TOTAL = sum(SIZES.values())
 PIXELS = math.prod(SHAPE)
 BUDGETS = {"decoded": 10**7, "encoded": TOTAL * PIXELS // 2, "on disk": 0}
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def _same(one: ResidentData, other: ResidentData) -> None:
@@ -48,11 +45,7 @@ def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
     storage = Storage.at(digits)
     manifest = read_manifest(storage, "digits")
     fetched = fetch(manifest, materialise(storage, manifest), CPU)
-    assert {name: len(split) for name, split in fetched.splits.items()} == {
-        "train": 4809,
-        "val": 600,
-        "test": 1200,
-    }
+    assert {name: len(split) for name, split in fetched.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
     assert all(isinstance(split, ResidentSplit) for split in fetched.splits.values())
     _same(fetched, read_directly(storage, manifest, CPU))
 
@@ -97,9 +90,7 @@ def test_a_worker_reads_itself_what_does_not_come(
     ray.cancel(lost, force=True)
 
 
-def test_two_workers_of_a_node_share_images_that_were_decoded_once(
-    faces: tuple[Storage, Manifest],
-) -> None:
+def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[Storage, Manifest]) -> None:
     import ray
 
     storage, manifest = faces

@@ -17,26 +17,11 @@ import torch
 
 from dirtune.batch import Batch
 from dirtune.config import Views
-from dirtune.data.cache import (
-    DecodeCount,
-    ResidentData,
-    ResidentSplit,
-    Split,
-    epoch_order,
-    train_batches,
-)
+from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, epoch_order, train_batches
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import Residency
 from dirtune.data.stream import read_directly
-from dirtune.data.streamed import (
-    Chunk,
-    InMemory,
-    OnDisk,
-    StreamedSplit,
-    ahead,
-    as_chunk,
-    streamed,
-)
+from dirtune.data.streamed import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
@@ -92,9 +77,7 @@ def test_the_budgets_decide_where_the_inputs_are(found: dict[str, ResidentData])
     assert all(isinstance(split.chunks, OnDisk) for split in on_disk.values())
 
 
-def test_the_smallest_splits_are_taken_onto_the_device_first(
-    faces: tuple[Storage, Manifest],
-) -> None:
+def test_the_smallest_splits_are_taken_onto_the_device_first(faces: tuple[Storage, Manifest]) -> None:
     per_row = math.prod(SHAPE) + 8
     enough_for_two = per_row * (SIZES["val"] + SIZES["test"])
     residency = Residency(device_bytes=enough_for_two, host_bytes=PLENTY)
@@ -163,9 +146,7 @@ def test_an_evaluation_reads_every_row_once_and_can_be_put_back_into_their_order
 # --- Decoding
 
 
-def test_a_resident_set_is_decoded_once_and_a_streamed_one_in_every_epoch(
-    faces: tuple[Storage, Manifest],
-) -> None:
+def test_a_resident_set_is_decoded_once_and_a_streamed_one_in_every_epoch(faces: tuple[Storage, Manifest]) -> None:
     total = sum(SIZES.values())
     for name, decoded in (("resident", [total] * 3), ("encoded in memory", [0, 61, 122])):
         data = read_directly(*faces, CPU, RESIDENCIES[name])
@@ -198,7 +179,8 @@ def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) ->
     assert split.is_shared
     (inputs,) = split.read([torch.tensor([0, 9])])
     assert inputs["vector"].tolist() == [[18, 19], [0, 1]]
-    inputs["vector"].zero_()  # a batch is a copy
+    # A batch is a copy
+    inputs["vector"].zero_()
     assert chunk["vector"][0].tolist() == [0, 1]
 
 
@@ -230,9 +212,7 @@ def test_every_row_group_is_read_once_in_an_epoch(found: dict[str, ResidentData]
         assert sorted(chunks.reads) == sorted(list(range(len(chunks.groups))) * epoch)
 
 
-def test_two_ranks_read_a_set_from_disk_about_once_together(
-    found: dict[str, ResidentData],
-) -> None:
+def test_two_ranks_read_a_set_from_disk_about_once_together(found: dict[str, ResidentData]) -> None:
     split, chunks = watched(found["on disk"].splits["train"])
     order = split.order(0, 1, batch_size=16, world=2)
     rows = [batch.rows for rank in (0, 1) for batch in epoch_of(split, order, rank, 2)]
@@ -261,9 +241,11 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
         for _ in split.read(split.order(0, epoch, batch_size=8, world=1).split(8)):
             held = max(held, pa.total_allocated_bytes() - before)
         peaks.append(held)
-        gc.collect()  # what holds the last batch may wait to be collected
+        # What holds the last batch may wait to be collected
+        gc.collect()
         assert pa.total_allocated_bytes() - before < 8 * 65_536
-    assert max(peaks) < 0.6 * rows * 65_536  # a window, and the one that is read ahead
+    # A window, and the one that is read ahead
+    assert max(peaks) < 0.6 * rows * 65_536
 
 
 def test_a_damaged_shard_or_a_missing_row_is_an_input_error(tmp_path: Path) -> None:
@@ -296,7 +278,8 @@ def test_results_come_in_order_and_no_more_are_made_than_asked_for() -> None:
     def work(item: int) -> int:
         started.append(item)
         if item == 0:
-            release.wait(10)  # the first one ends last
+            # The first one ends last
+            release.wait(10)
         return item * item
 
     results = ahead(work, range(9), threads=2, depth=3)

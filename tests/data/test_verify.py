@@ -29,7 +29,8 @@ def test_sound_rows_pass_up_to_both_ends_of_the_range() -> None:
 def test_every_kind_of_fault_is_found_at_once() -> None:
     rows = {
         "train": _rows("a", [1.0, math.nan, 11.0, math.inf, -0.5]),
-        "val": _rows("a", [1.0]),  # a0 again
+        # A0 again
+        "val": _rows("a", [1.0]),
         "test": _rows("c", []),
     }
     with pytest.raises(InputError) as caught:

@@ -107,12 +107,7 @@ def test_an_extension_type_is_found_inside_of_others(bombs: pa.ExtensionArray) -
     schema = pa.schema({**inside, "plain": pa.float64(), "name of one: extension<": pa.string()})
     fault = fault_of_columns(schema, where="file")
     assert fault is not None
-    assert fault.got == {
-        "list": OBJECT,
-        "struct": OBJECT,
-        "dictionary": OBJECT,
-        "built in": "arrow.uuid",
-    }
+    assert fault.got == {"list": OBJECT, "struct": OBJECT, "dictionary": OBJECT, "built in": "arrow.uuid"}
 
 
 def test_plain_columns_of_all_kinds_are_read() -> None:

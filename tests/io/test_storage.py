@@ -103,9 +103,7 @@ def in_the_way(folder: Path, *, seconds: float) -> threading.Timer:
     return timer
 
 
-def test_a_patient_storage_writes_and_reads_when_a_place_that_failed_is_there_again(
-    tmp_path: Path,
-) -> None:
+def test_a_patient_storage_writes_and_reads_when_a_place_that_failed_is_there_again(tmp_path: Path) -> None:
     plain, patient = Storage.at(tmp_path), Storage.at(tmp_path).patient(60)
     healed = in_the_way(tmp_path / "a", seconds=0.6)
     with pytest.raises(FileExistsError):
@@ -118,7 +116,8 @@ def test_a_patient_storage_writes_and_reads_when_a_place_that_failed_is_there_ag
     healed = in_the_way(tmp_path / "a", seconds=0.6)
     with pytest.raises(NotADirectoryError):
         plain.read("a/x")
-    with pytest.raises(FileNotFoundError):  # which is an answer, and no failure
+    # Which is an answer, and no failure
+    with pytest.raises(FileNotFoundError):
         patient.read("a/x")
     healed.join()
 

@@ -12,15 +12,7 @@ from dirtune.io.yamlfile import parse_yaml, read_yaml
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("1e-4", 1e-4),
-        ("1E5", 1e5),
-        ("-2e+3", -2000.0),
-        ("1.5e-3", 1.5e-3),
-        ("3", 3),
-        ("e5", "e5"),
-        ("1e", "1e"),
-    ],
+    [("1e-4", 1e-4), ("1E5", 1e5), ("-2e+3", -2000.0), ("1.5e-3", 1.5e-3), ("3", 3), ("e5", "e5"), ("1e", "1e")],
 )
 def test_exponents_are_numbers_and_words_stay_words(text: str, value: object) -> None:
     read = parse_yaml(f"x: {text}", where="t")["x"]

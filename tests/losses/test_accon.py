@@ -40,18 +40,7 @@ def _similarity(z, distance, *, label_range, epsilon, epsilon_at):
     return c, -c * math.cos(delta) - math.sqrt(1 - c**2 + epsilon) * math.sin(delta)
 
 
-def _accon_by_loops(
-    inputs,
-    *,
-    tau,
-    label_range,
-    epsilon,
-    epsilon_at,
-    variant,
-    reduction,
-    positives,
-    label_distance,
-):
+def _accon_by_loops(inputs, *, tau, label_range, epsilon, epsilon_at, variant, reduction, positives, label_distance):
     z, y = inputs.representations.tolist(), inputs.labels.tolist()
     bins = inputs.label_bins.tolist()
     rows, losses = range(len(z)), []
@@ -63,13 +52,7 @@ def _accon_by_loops(
         shift = 0.0 if variant == "paper" else 1 / taus[i]
         distances = [_distance(y[i], y[j], label_distance) for j in rows]
         pairs = [
-            _similarity(
-                (z[i], z[j]),
-                distances[j],
-                label_range=label_range,
-                epsilon=epsilon,
-                epsilon_at=epsilon_at,
-            )
+            _similarity((z[i], z[j]), distances[j], label_range=label_range, epsilon=epsilon, epsilon_at=epsilon_at)
             for j in rows
         ]
         similar = [j for j in rows if bins[i] == bins[j]]
@@ -100,13 +83,7 @@ def _accon(inputs, **changed):
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3])
 @pytest.mark.parametrize(
     ("variant", "reduction"),
-    [
-        ("official", "all"),
-        ("official", "valid"),
-        ("official_sts", "all"),
-        ("paper", "all"),
-        ("paper", "valid"),
-    ],
+    [("official", "all"), ("official", "valid"), ("official_sts", "all"), ("paper", "all"), ("paper", "valid")],
 )
 def test_accon_equals_the_loops(seed, views, tau, epsilon, variant, reduction, term_inputs):
     inputs = term_inputs(views=views, seed=seed)
@@ -147,7 +124,8 @@ def test_labels_of_several_dimensions_are_compared_by_the_named_distance(label_d
 def test_gaze_labels_are_compared_by_their_angle(term_inputs):
     inputs = term_inputs(labels=[0, 1, 2])
     yaws = torch.tensor([0.0, 0.3, 1.2], dtype=torch.float64).repeat(2)
-    gaze = torch.stack([torch.zeros_like(yaws), yaws], dim=1)  # without pitch the angle is the yaw
+    # Without pitch the angle is the yaw
+    gaze = torch.stack([torch.zeros_like(yaws), yaws], dim=1)
     by_angle = _accon(replace(inputs, labels=gaze), label_distance="angular", label_range=math.pi)
     by_yaw = _accon(replace(inputs, labels=yaws), label_range=math.pi)
     torch.testing.assert_close(by_angle, by_yaw)
@@ -201,11 +179,13 @@ def test_the_slope_is_bounded_up_to_coincidence_and_opposition(dtype, epsilon):
     assert compensated.isfinite().all()
     assert cosines.grad.isfinite().all()
     assert cosines.grad.abs().max() <= 1 + max(epsilon, step) ** -0.5
-    assert cosines.grad[0, -1] == 0  # half precision can give cosines beyond one
+    # Half precision can give cosines beyond one
+    assert cosines.grad[0, -1] == 0
 
 
 def test_the_loss_falls_towards_the_target_angle_from_either_side():
-    labels = torch.tensor([0.0, 0.0, 3.0, 3.0], dtype=torch.float64)  # target angle 0.3 pi
+    # Target angle 0.3 pi
+    labels = torch.tensor([0.0, 0.0, 3.0, 3.0], dtype=torch.float64)
 
     def loss(angle):
         turns = torch.tensor([0.0, 0.0, angle, angle], dtype=torch.float64)
@@ -225,8 +205,7 @@ def test_equal_labels_reduce_it_to_supcon(variant, term_inputs):
 
 
 @pytest.mark.parametrize(
-    ("variant", "epsilon", "constant"),
-    [("official", 1e-6, -1.0), ("official", 0.0, 0.0), ("paper", 1e-6, 0.0)],
+    ("variant", "epsilon", "constant"), [("official", 1e-6, -1.0), ("official", 0.0, 0.0), ("paper", 1e-6, 0.0)]
 )
 def test_anchors_without_positives_give_a_constant_without_gradient(variant, epsilon, constant, term_inputs):
     inputs = term_inputs(labels=list(range(6)), views=1)

@@ -31,12 +31,7 @@ SETTINGS = {
     "clamps_logits": False,
     "rho": None,
 }
-OFFICIAL = {
-    "pushing": "none",
-    "denominator": "official",
-    "outer_weight": True,
-    "clamps_logits": True,
-}
+OFFICIAL = {"pushing": "none", "denominator": "official", "outer_weight": True, "clamps_logits": True}
 
 
 def _turned(cosine, distance, settings):
@@ -121,7 +116,8 @@ def test_a_temperature_per_anchor_is_that_of_its_row(term_inputs):
 
 
 def test_the_loss_falls_towards_the_target_angle_from_either_side(term_inputs):
-    inputs = term_inputs(labels=[0, 0, 3, 3], views=1, dim=2)  # target angle 0.3 pi
+    # Target angle 0.3 pi
+    inputs = term_inputs(labels=[0, 0, 3, 3], views=1, dim=2)
     inputs = replace(inputs, predictions=torch.zeros_like(inputs.predictions))
 
     def loss(fraction):
@@ -133,7 +129,8 @@ def test_the_loss_falls_towards_the_target_angle_from_either_side(term_inputs):
 
 
 def test_labels_at_opposite_ends_repel_as_in_conr(term_inputs):
-    inputs = term_inputs(labels=[0, 0, 10, 10])  # a target angle of pi turns nothing
+    # A target angle of pi turns nothing
+    inputs = term_inputs(labels=[0, 0, 10, 10])
     inputs = replace(inputs, predictions=torch.zeros_like(inputs.predictions))
     switches = {"pushing": "exp", "denominator": "paper", "outer_weight": False}
     expected = conr(
@@ -153,7 +150,8 @@ def test_labels_at_opposite_ends_repel_as_in_conr(term_inputs):
 def test_the_official_form_gives_most_negatives_no_gradient(clamps_logits, moves, term_inputs):
     inputs = term_inputs(labels=[0, 0, 5], views=1, dim=2)
     inputs = replace(inputs, predictions=torch.zeros_like(inputs.predictions))
-    turns = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)  # a cosine of 0.54, above tau
+    # A cosine of 0.54, above tau
+    turns = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     z = torch.stack([turns.cos(), turns.sin()], dim=1).requires_grad_()
     _acconr(replace(inputs, representations=z), clamps_logits=clamps_logits).backward()
     assert bool(z.grad[2].abs().max() > 0) == moves
@@ -172,9 +170,7 @@ def test_labels_of_several_dimensions_are_compared_by_the_label_distance(term_in
     flat = term_inputs()
     zeros = torch.zeros_like(flat.labels)
     plane = replace(
-        flat,
-        labels=torch.stack([zeros, flat.labels], dim=1),
-        predictions=torch.stack([zeros, flat.predictions], dim=1),
+        flat, labels=torch.stack([zeros, flat.labels], dim=1), predictions=torch.stack([zeros, flat.predictions], dim=1)
     )
     for label_distance in ("l1", "l2", "max"):
         torch.testing.assert_close(_acconr(plane, label_distance=label_distance), _acconr(flat))
@@ -212,9 +208,7 @@ def test_the_variant_sets_the_switches_that_are_not_given(term, switches, term_i
 def test_the_term_hands_its_hyperparameters_on(term_inputs):
     inputs = term_inputs()
     inputs = replace(
-        inputs,
-        labels=inputs.labels[:, None].expand(-1, 2),
-        predictions=inputs.predictions[:, None].expand(-1, 2),
+        inputs, labels=inputs.labels[:, None].expand(-1, 2), predictions=inputs.predictions[:, None].expand(-1, 2)
     )
     term = ACConR(gamma=0.5, omega=4.0, tau=0.3, push_power=0.4, epsilon=0.01, label_distance="l1")
     changed = {"omega": 4.0, "push_power": 0.4, "epsilon": 0.01, "label_distance": "l1"}
@@ -239,11 +233,7 @@ def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
     with np.load(GOLDEN / f"{name}.npz") as vector:
         arrays = {key: torch.from_numpy(vector[key]).to(dtype) for key in vector if vector[key].ndim}
         given, expected = json.loads(str(vector["hparams"])), float(vector["loss"])
-    paper = {
-        "pushing": given.get("push"),
-        "denominator": "paper",
-        "outer_weight": given.get("outer_weight"),
-    }
+    paper = {"pushing": given.get("push"), "denominator": "paper", "outer_weight": given.get("outer_weight")}
     leaf = arrays["features"].clone().requires_grad_()
     loss = acconr(
         normalize(leaf, dim=1),

@@ -15,13 +15,7 @@ from dirtune.batch import TrainingLabels
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.losses import blocks
-from dirtune.losses.adasupcon import (
-    AdaSupCon,
-    accon_repo_distribution,
-    adasupcon,
-    interpolate,
-    midrank_distribution,
-)
+from dirtune.losses.adasupcon import AdaSupCon, accon_repo_distribution, adasupcon, interpolate, midrank_distribution
 from dirtune.losses.supcon import supcon
 from dirtune.manifest import LabelSpec
 
@@ -66,7 +60,8 @@ def _positions(inputs):
 @pytest.mark.parametrize("stretch", [1.0, 5.0])
 def test_adasupcon_equals_the_loops(seed, views, tau, smoothing, reduction, stretch, term_inputs):
     inputs = term_inputs(views=views, seed=seed)
-    positions = stretch * _positions(inputs)  # stretched: the largest margins meet their bound
+    # Stretched: the largest margins meet their bound
+    positions = stretch * _positions(inputs)
     settings = {"tau": tau, "smoothing": smoothing, "reduction": reduction}
     expected = _adasupcon_by_loops(inputs, positions.tolist(), **settings)
     loss = adasupcon(inputs.representations, positions, inputs.label_bins, **settings)
@@ -242,7 +237,8 @@ def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
         smoothing=given.get("eps", 0.0),
     )
     loss.backward()
-    if math.isnan(expected):  # anchors without positives: 0 / 0, of which ours is 0
+    # Anchors without positives: 0 / 0, of which ours is 0
+    if math.isnan(expected):
         assert loss.isfinite()
         assert leaf.grad.isfinite().all()
         return

@@ -26,11 +26,7 @@ def _exact(**values):
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-MIXTURE = _exact(
-    shares=[0.2, 0.5, 0.3],
-    means=[[20.0], [35.0], [60.0]],
-    covariances=[[[9.0]], [[25.0]], [[100.0]]],
-)
+MIXTURE = _exact(shares=[0.2, 0.5, 0.3], means=[[20.0], [35.0], [60.0]], covariances=[[[9.0]], [[25.0]], [[100.0]]])
 PLANE = _exact(
     shares=[0.4, 0.6],
     means=[[0.1, -0.2], [0.5, 0.3]],
@@ -169,7 +165,8 @@ def test_a_column_of_labels_is_a_vector_of_labels(loss):
 def test_the_gradients_of_predictions_and_noise_are_the_slopes(loss):
     predictions, labels, weights = _rows()
 
-    def undone(p, sigma):  # without the factor 2 sigma^2, which is a constant for the gradient
+    # Without the factor 2 sigma^2, which is a constant for the gradient
+    def undone(p, sigma):
         return loss(p, labels, weights, sigma=sigma) / (2 * sigma.detach().square())
 
     sigma = _sigma(6.0)

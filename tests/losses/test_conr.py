@@ -36,11 +36,7 @@ DISTANCES = {
     "l2": math.dist,
     "max": lambda a, b: max(abs(x - y) for x, y in zip(a, b, strict=True)),
 }
-PUSHES = {
-    "exp": lambda w, e, d: w * math.exp(e * d),
-    "linear": lambda w, e, d: w * e * d,
-    "none": lambda w, e, d: 1.0,
-}
+PUSHES = {"exp": lambda w, e, d: w * math.exp(e * d), "linear": lambda w, e, d: w * e * d, "none": lambda w, e, d: 1.0}
 
 
 def _points(values):
@@ -68,7 +64,8 @@ def _anchor_loss(i, rows, z, y, p, weight, settings):
     if settings["denominator"] == "official":
         terms += [1.0] * (len(z) - len(positives))
     loss = sum(-math.log(share[j] / sum(terms)) for j in positives)
-    if settings["rho"] is not None:  # the mean over the terms in place of their sum, times tau
+    # The mean over the terms in place of their sum, times tau
+    if settings["rho"] is not None:
         loss = tau * (loss + len(positives) * (settings["rho"] - math.log(len(terms))))
     loss /= len(positives) + settings["counts_self"]
     return loss * weight if settings["outer_weight"] else loss
@@ -141,16 +138,20 @@ def test_the_gradient_reaches_the_temperatures(term_inputs):
 
 def test_the_window_of_labels_takes_in_its_edge(term_inputs):
     inputs = _crowded(term_inputs(labels=[0, 1, 2], views=1))
-    assert _conr(inputs, omega=1.0) > 0  # neighbours attract, the outer two repel
-    assert _conr(inputs, omega=2.0) == 0  # no negatives
-    assert _conr(inputs, omega=0.5) == 0  # no positives
+    # Neighbours attract, the outer two repel
+    assert _conr(inputs, omega=1.0) > 0
+    # No negatives
+    assert _conr(inputs, omega=2.0) == 0
+    # No positives
+    assert _conr(inputs, omega=0.5) == 0
 
 
 def test_the_window_of_predictions_takes_in_its_edge(term_inputs):
     inputs = term_inputs(labels=[0, 0, 5, 5], views=1)
     inputs = replace(inputs, predictions=torch.tensor([0, 0, 1, 1], dtype=torch.float64))
     assert _conr(inputs, omega=1.0) > 0
-    assert _conr(inputs, omega=0.5) == 0  # positives, but no negatives
+    # Positives, but no negatives
+    assert _conr(inputs, omega=0.5) == 0
 
 
 def test_a_batch_without_negatives_gives_zero_with_a_backward_pass(term_inputs):
@@ -244,12 +245,7 @@ def test_no_tensor_is_larger_than_a_block_of_anchors(term_inputs, monkeypatch):
 
 
 OFFICIAL = {"denominator": "official", "outer_weight": True}
-NYU = {
-    "pushing": "linear",
-    "denominator": "official",
-    "outer_weight": False,
-    "counts_self": True,
-}
+NYU = {"pushing": "linear", "denominator": "official", "outer_weight": False, "counts_self": True}
 
 
 @pytest.mark.parametrize(

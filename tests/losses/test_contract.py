@@ -20,7 +20,8 @@ from dirtune.manifest import LabelSpec
 from dirtune.training.distributed import Ranks
 from tests.training.gloo import on_ranks
 
-NOT_A_SLOPE = {"ranksim"}  # its gradient is by definition not the slope of its loss, which is a staircase
+# Its gradient is by definition not the slope of its loss, which is a staircase
+NOT_A_SLOPE = {"ranksim"}
 PER_ROW = ("labels", "label_bins", "predictions", "weights", "samples")
 
 
@@ -262,9 +263,7 @@ def _in_the_plane(inputs):
     zeros = torch.zeros_like(inputs.labels)
     labels, predictions = inputs.labels.detach(), inputs.predictions
     return replace(
-        inputs,
-        labels=torch.stack([labels, zeros], dim=1),
-        predictions=torch.stack([predictions, zeros], dim=1),
+        inputs, labels=torch.stack([labels, zeros], dim=1), predictions=torch.stack([predictions, zeros], dim=1)
     )
 
 
@@ -296,7 +295,8 @@ def test_labels_of_two_dimensions_are_finite(term, label_distance, views, inputs
     assert inputs.representations.grad.isfinite().all()
 
 
-SAMPLES, VIEWS = 7, 2  # 14 rows: shares are uneven on four ranks, and cut through samples on both
+# 14 rows: shares are uneven on four ranks, and cut through samples on both
+SAMPLES, VIEWS = 7, 2
 
 
 def _gathered_batch(term, ranks):
@@ -329,7 +329,8 @@ def _loss_and_gradient(rank, world, backend=None):
         inputs, own = _gathered_batch(term, Ranks(rank, world))
         fitted = _fitted(term)
         if backend:
-            torch.compiler.reset()  # so that no term uses up another's recompilations
+            # So that no term uses up another's recompilations
+            torch.compiler.reset()
             fitted = torch.compile(fitted, backend=backend)
         loss = fitted(inputs)
         loss.backward()

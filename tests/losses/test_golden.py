@@ -21,8 +21,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
 ELSEWHERE = ("acconr_", "adasupcon_", "conr_nyu_", "conr_paper_md_", "ordinal_", "ranksim_", "rnc_")
 FILES = sorted(path.stem for path in FOLDER.glob("*.npz") if not path.stem.startswith(ELSEWHERE))
 
-REFERENCE_IS_NAN = "conr_imdb_90_singleview_nopos_nan"  # anchors without positives: 0 / 0
-SLOPES_OF_A_THOUSAND = "accon_ref_80_collinear"  # c = 1 +- 1e-7 moves a slope of 1000 by 10 percent in float32
+# Anchors without positives: 0 / 0
+REFERENCE_IS_NAN = "conr_imdb_90_singleview_nopos_nan"
+# C = 1 +- 1e-7 moves a slope of 1000 by 10 percent in float32
+SLOPES_OF_A_THOUSAND = "accon_ref_80_collinear"
 
 IN_FLOAT64 = [name for name in FILES if name != REFERENCE_IS_NAN]
 IN_FLOAT32 = [name for name in IN_FLOAT64 if name != SLOPES_OF_A_THOUSAND]
@@ -48,7 +50,8 @@ def _loss(name, leaf, arrays, hyperparameters):
         return _conr(source, normalize(leaf, dim=-1), arrays, hyperparameters)
     features = normalize(leaf, dim=-1) if "grad_raw" in arrays else leaf
     labels = arrays["labels"].flatten()
-    if features.ndim == 3:  # (sample, view, dim) in the reference
+    # (sample, view, dim) in the reference
+    if features.ndim == 3:
         labels = labels.repeat(features.shape[1])
         features = features.transpose(0, 1).flatten(0, 1)
     tenths = (labels * 10).round() if source == "sts" else labels

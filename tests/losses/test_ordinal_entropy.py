@@ -68,7 +68,8 @@ def test_loss_and_gradient_equal_the_reference(name, dtype, tolerance):
         expected, expected_gradient = float(vector["loss"]), torch.from_numpy(vector["grad"])
     loss = ordinal_entropy(vectors, labels)
     loss.backward()
-    if math.isnan(expected):  # all labels distinct: the reference's mean over nothing, without gradient
+    # All labels distinct: the reference's mean over nothing, without gradient
+    if math.isnan(expected):
         assert len(labels.unique()) == len(labels)
         expected = -_parts_by_loops(vectors.tolist(), labels.tolist())[0]
     assert loss.item() == pytest.approx(expected, rel=tolerance)
@@ -109,8 +110,10 @@ def test_equal_rows_are_at_their_centre_within_rounding(dtype):
 def test_zeros_antipodes_and_coinciding_centres_have_finite_gradients(dtype, term_inputs):
     vectors = term_inputs(samples=10, views=1).representations.detach().to(dtype)
     vectors[0] = 0
-    vectors[3] = -vectors[2]  # a centre without direction
-    vectors[4:8] = vectors[4]  # two labels with one centre
+    # A centre without direction
+    vectors[3] = -vectors[2]
+    # Two labels with one centre
+    vectors[4:8] = vectors[4]
     vectors.requires_grad_()
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 9, 9]).to(dtype)
     loss = ordinal_entropy(vectors, labels)

@@ -120,19 +120,11 @@ def test_labels_of_several_dimensions_differ_by_the_named_norm(name, length):
 
 
 def _gaze(pitch, yaw):
-    return (
-        -math.cos(pitch) * math.sin(yaw),
-        -math.sin(pitch),
-        -math.cos(pitch) * math.cos(yaw),
-    )
+    return (-math.cos(pitch) * math.sin(yaw), -math.sin(pitch), -math.cos(pitch) * math.cos(yaw))
 
 
 def _angle(g, h):
-    cross = (
-        g[1] * h[2] - g[2] * h[1],
-        g[2] * h[0] - g[0] * h[2],
-        g[0] * h[1] - g[1] * h[0],
-    )
+    cross = (g[1] * h[2] - g[2] * h[1], g[2] * h[0] - g[0] * h[2], g[0] * h[1] - g[1] * h[0])
     return math.atan2(math.hypot(*cross), sum(a * b for a, b in zip(g, h, strict=True)))
 
 
@@ -163,7 +155,8 @@ def test_equal_bins_include_the_anchor_itself_until_it_is_taken_out():
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     others = [[False, False, True], [False, False, False], [True, False, False]]
     assert without_self(same, slice(0, 3)).tolist() == others
-    assert same.diagonal().all()  # the mask itself is left as it was
+    # The mask itself is left as it was
+    assert same.diagonal().all()
 
 
 @pytest.mark.parametrize("anchors", [slice(0, 3), slice(2, 5), slice(4, 9), slice(6, 8)])
@@ -192,10 +185,7 @@ def test_a_block_of_anchors_is_the_same_rows_of_the_whole(anchors):
 )
 def test_full_precision_widens_half_and_switches_autocast_off(dtype, inside):
     assert at_least_float32(_random(2, 2, dtype=dtype)).dtype == inside
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        full_precision(_random(3, 2, dtype=dtype)) as z,
-    ):
+    with torch.autocast("cpu", dtype=torch.bfloat16), full_precision(_random(3, 2, dtype=dtype)) as z:
         assert z.dtype == inside
         assert (z @ z.T).dtype == inside
 

@@ -126,8 +126,10 @@ def test_a_perfect_prediction_has_no_loss_and_no_gradient(loss, dtype):
 @pytest.mark.parametrize("loss", SLOPED)
 def test_the_gradient_is_the_slope_of_the_loss(loss):
     predictions, labels, weights = _tensors()
-    labels[2] += 0.1  # away from the kink at a perfect prediction
-    predictions[0] += 0.1  # and from Huber's change at an error of one
+    # Away from the kink at a perfect prediction
+    labels[2] += 0.1
+    # And from Huber's change at an error of one
+    predictions[0] += 0.1
     predictions.requires_grad_()
     assert torch.autograd.gradcheck(lambda p: loss(p, labels, weights), (predictions,))
 
@@ -150,15 +152,12 @@ def test_huber_refuses_a_beta_that_is_not_positive(beta):
 @needs_shared
 def test_losses_and_gradients_are_the_published_ones():
     golden = np.load(SHARED / "golden/reweighting/losses.npz")
-    kinds = {
-        "weighted_l1_loss": L1,
-        "weighted_mse_loss": MSE,
-        "weighted_huber_loss": Huber,
-    }
+    kinds = {"weighted_l1_loss": L1, "weighted_mse_loss": MSE, "weighted_huber_loss": Huber}
     compared = 0
     for key, call in json.loads(str(golden["meta"]))["calls"].items():
         kind = kinds.get(call.pop("fn"))
-        if kind is None:  # a focal one
+        # A focal one
+        if kind is None:
             continue
         predictions, labels, weights = (
             torch.from_numpy(golden[f"{key.split('_')[0]}_{name}"][:, 0]) for name in ("inputs", "targets", "weights")

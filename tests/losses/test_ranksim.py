@@ -15,7 +15,8 @@ from dirtune.losses.ranksim import RankSim, directions, ranksim, scalar_labels
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
 STABLE = sorted(path.stem for path in GOLDEN.glob("ranksim_sts_*.npz"))
-TIES_OF_CHANCE = ["ranksim_06_uniform_b64_lam2"]  # ages with the reference's unstable sort
+# Ages with the reference's unstable sort
+TIES_OF_CHANCE = ["ranksim_06_uniform_b64_lam2"]
 OTHERS = sorted(
     path.stem for path in GOLDEN.glob("ranksim_*.npz") if path.stem not in STABLE and path.stem not in TIES_OF_CHANCE
 )
@@ -75,12 +76,7 @@ def _golden(name, dtype):
         interpolation = json.loads(str(vector["hparams"]))["interpolation_lambda"]
         loss = ranksim(vectors, labels, torch.arange(len(kept)), interpolation=interpolation)
         loss.backward()
-        return (
-            loss.item(),
-            float(vector["loss"]),
-            vectors.grad,
-            torch.from_numpy(vector["grad"])[kept],
-        )
+        return (loss.item(), float(vector["loss"]), vectors.grad, torch.from_numpy(vector["grad"])[kept])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["64", "32"])
@@ -151,8 +147,10 @@ def test_the_views_of_the_drawn_sample_enter_as_their_mean():
 
 def test_ties_of_label_distance_go_to_the_sample_of_higher_position():
     vectors = torch.eye(3, dtype=torch.float64)
-    vectors[0, 1] = 0.5  # row 1 is nearer to row 0 than row 2 is
-    labels = torch.tensor([5.0, 2.0, 8.0], dtype=torch.float64)  # rows 1 and 2 are 3 away from row 0
+    # Row 1 is nearer to row 0 than row 2 is
+    vectors[0, 1] = 0.5
+    # Rows 1 and 2 are 3 away from row 0
+    labels = torch.tensor([5.0, 2.0, 8.0], dtype=torch.float64)
     loss = ranksim(vectors, labels, torch.tensor([0, 1, 2]), interpolation=2.0)
     swapped = ranksim(vectors, labels, torch.tensor([0, 2, 1]), interpolation=2.0)
     assert swapped < loss
@@ -202,7 +200,8 @@ def test_the_packed_sort_is_the_stable_sort(columns):
     values[0, ::2] = -0.0
     values[1, ::3] = torch.inf
     values[1, 1::3] = -torch.inf
-    values[2] *= 1e-40  # subnormal
+    # Subnormal
+    values[2] *= 1e-40
     order = module._packed_argsort(values)
     assert torch.equal(order, values.argsort(dim=1, stable=True))
 

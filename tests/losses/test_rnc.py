@@ -114,7 +114,8 @@ def test_far_vectors_have_the_exact_loss_where_the_reference_is_infinite(dtype, 
 def test_sums_and_logarithms_agree(tau, monkeypatch):
     vectors, labels = _batch(20)
     results = []
-    for spread in (-1.0, math.inf):  # always logarithms, never
+    # Always logarithms, never
+    for spread in (-1.0, math.inf):
         monkeypatch.setattr("dirtune.losses.rnc._SPREAD_OF_FLOAT64", spread)
         loss = rnc(vectors, labels, tau=tau)
         results.append((loss, torch.autograd.grad(loss, vectors)[0]))
@@ -174,7 +175,8 @@ def test_near_neighbours_in_float32_keep_their_direction():
     generator = torch.Generator().manual_seed(3)
     exact = torch.randn(6, 64, generator=generator, dtype=torch.float64)
     exact[3:] = exact[:3] + 1e-3 * torch.randn(3, 64, generator=generator, dtype=torch.float64)
-    single = (exact + 5).float().requires_grad_()  # far from the origin, where cancellation is worst
+    # Far from the origin, where cancellation is worst
+    single = (exact + 5).float().requires_grad_()
     double = single.detach().double().requires_grad_()
     labels = torch.tensor([0.0, 3.0, 7.0, 1.0, 3.0, 9.0])
     rnc(single, labels, tau=0.1).backward()
@@ -183,7 +185,8 @@ def test_near_neighbours_in_float32_keep_their_direction():
 
 
 def test_order_of_rows_and_number_of_views_are_free():
-    vectors, labels = _batch(15, label_dim=2)  # three views of five samples
+    # Three views of five samples
+    vectors, labels = _batch(15, label_dim=2)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(1))
     expected = rnc(vectors, labels, tau=2.0)
     torch.testing.assert_close(rnc(vectors[order], labels[order], tau=2.0), expected, rtol=1e-12, atol=0)

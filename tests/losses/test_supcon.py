@@ -9,13 +9,7 @@ from torch.nn.functional import normalize
 
 from dirtune.losses.supcon import SupCon, supcon
 
-PLAIN = {
-    "tau": 0.5,
-    "smoothing": 0.0,
-    "reduction": "all",
-    "similarity": "cosine",
-    "positives": "each",
-}
+PLAIN = {"tau": 0.5, "smoothing": 0.0, "reduction": "all", "similarity": "cosine", "positives": "each"}
 
 
 def _similarity(a, b, name):

@@ -104,7 +104,8 @@ def test_individual_temperatures_equal_the_loops(term_inputs):
 
 
 def test_an_individual_temperature_rests_where_its_softmax_diverges_by_rho(term_inputs):
-    inputs = term_inputs(samples=1, views=12, dim=3)  # one sample: its temperature is that of all rows
+    # One sample: its temperature is that of all rows
+    inputs = term_inputs(samples=1, views=12, dim=3)
     module = _fitted(SupCon(tau=0.5, temperature="individual", rho=0.3), samples=1).double()
     optimiser = torch.optim.Adam(module.parameters(), lr=0.05)
     for _ in range(300):

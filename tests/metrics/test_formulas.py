@@ -169,10 +169,7 @@ def test_balanced_mae_gives_every_bin_the_same_say():
 
 @needs_shared
 @pytest.mark.parametrize(("variant", "predictions"), [("dir", "preds"), ("dir_exact_hits", "preds_with_exact_hits")])
-@pytest.mark.parametrize(
-    ("region", "theirs"),
-    [("many", "many"), ("medium", "median"), ("few", "low"), ("all", "all")],
-)
+@pytest.mark.parametrize(("region", "theirs"), [("many", "many"), ("medium", "median"), ("few", "low"), ("all", "all")])
 def test_agedb_metrics_are_those_of_the_official_code(variant, predictions, region, theirs):
     golden = np.load(SHARED / "golden/reweighting/metrics_agedb.npz")
     labels, predictions = golden["labels"], golden[predictions]

@@ -7,15 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dirtune.metrics import (
-    MAP_METRICS,
-    METRICS,
-    OWN_METRICS,
-    error_sums,
-    no_pixels,
-    pixel_metrics,
-    pixel_sums,
-)
+from dirtune.metrics import MAP_METRICS, METRICS, OWN_METRICS, error_sums, no_pixels, pixel_metrics, pixel_sums
 
 OWN = ("abs_rel", "log10", "delta1", "delta2", "delta3")
 REGIONS = np.array(["many", "many", "medium", "few", "few", "few"])
@@ -23,7 +15,8 @@ REGIONS = np.array(["many", "many", "medium", "few", "few", "few"])
 
 def _pixels(n: int = 400):
     drawn = np.random.default_rng(0)
-    bins = drawn.integers(0, 5, n)  # none in the last bin
+    # None in the last bin
+    bins = drawn.integers(0, 5, n)
     labels = bins + drawn.uniform(0.1, 1.0, n)
     predictions = labels + drawn.normal(0, 1, n)
     predictions[:7] = labels[:7]

@@ -62,13 +62,7 @@ def test_sts_b_metrics_are_those_of_the_official_code(variant, predictions):
     assert bins.tolist() == golden["bin_idx"].tolist()
     rows = region_metrics(golden["labels"], golden[predictions] * 5, regions, bins=bins)
     values = {(row["region"], row["metric"]): row["value"] for row in rows}
-    theirs = {
-        "mae": "l1",
-        "mse": "mse",
-        "gmean": "gmean",
-        "pearson": "pearsonr",
-        "spearman": "spearmanr",
-    }
+    theirs = {"mae": "l1", "mse": "mse", "gmean": "gmean", "pearson": "pearsonr", "spearman": "spearmanr"}
     for region in REGIONS:
         prefix = f"{variant}__{'overall' if region == 'all' else region}"
         for metric, name in theirs.items():

@@ -50,7 +50,8 @@ def test_the_start_is_determined_by_the_seed_and_leaves_the_random_state_alone()
 
 def test_the_predictor_reads_smoothed_embeddings_and_pixels_without_label_are_left_alone():
     model = _regressor(FDS(size=3, start_smooth=0)).train()
-    model.smoothing.frozen[0].fill_(1.0)  # every labelled pixel is moved by -1
+    # Every labelled pixel is moved by -1
+    model.smoothing.frozen[0].fill_(1.0)
     bins = torch.full((2, 64, 80), 4)
     bins[:, :, 40:] = -1
     read = []

@@ -39,11 +39,7 @@ STATE = {
     "smoothed_var_last_epoch": lambda module: module.smoothed[1],
     "num_samples_tracked": lambda module: module.count.double(),
 }
-CLIPS = {
-    "age": ((0.1, 10.0), "skip_dimension"),
-    "sts": ((0.5, 2.0), "skip_bin"),
-    "nyu": ((0.2, 5.0), "skip_bin"),
-}
+CLIPS = {"age": ((0.1, 10.0), "skip_dimension"), "sts": ((0.5, 2.0), "skip_bin"), "nyu": ((0.2, 5.0), "skip_bin")}
 CALIBRATIONS = {
     "plain": ("v1", "v2"),
     "v1zero": ("v1_zero", "v2"),
@@ -271,9 +267,7 @@ def test_a_dense_embedding_is_one_row_per_pixel():
     found = module(dense, dense_bins).permute(0, 2, 3, 1).reshape(24, DIM)
     assert torch.equal(found, module(rows, label_bins))
     for ours, theirs in zip(
-        _parts(module.statistics(dense, dense_bins)),
-        _parts(module.statistics(rows, label_bins)),
-        strict=True,
+        _parts(module.statistics(dense, dense_bins)), _parts(module.statistics(rows, label_bins)), strict=True
     ):
         assert torch.equal(ours, theirs)
 

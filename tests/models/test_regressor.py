@@ -47,12 +47,7 @@ def _from_embeddings(regressor, e):
 @pytest.mark.parametrize("predictor_input", ["representation", "projection", "embedding"])
 @pytest.mark.parametrize("projection_dim", [None, 3])
 def test_the_output_equals_the_formula(predictor_input, projection_dim):
-    spec = _spec(
-        predictor_input=predictor_input,
-        projection_dim=projection_dim,
-        label_scale=5.0,
-        label_offset=-2.0,
-    )
+    spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim, label_scale=5.0, label_offset=-2.0)
     regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
     output = regressor(inputs)
     for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
@@ -139,7 +134,8 @@ def test_smoothing_that_does_not_fit_the_label_bins_is_refused():
 def test_every_encoder_makes_a_regressor(name):
     encoder, inputs = CASES[name]
     if encoder.build(inputs).makes_maps:
-        return  # tests/models/test_dense_regressor.py
+        # Tests/models/test_dense_regressor.py
+        return
     regressor = build_regressor(ModelSpec(encoder=encoder, projection_dim=6), inputs, 0)
     output = regressor(random_inputs(inputs, 2))
     assert output.embeddings.shape == (2, regressor.encoder.embedding_dim)
@@ -242,10 +238,7 @@ def test_a_spec_is_read_from_plain_data_by_the_encoders_name():
         ({"encoder": {"name": "cnn", "chanels": 8}}, "unknown key.*mean 'channels'"),
         ({"encoder": {"name": "cnn"}, "projection_dim": 0}, "model.projection_dim"),
         ({"encoder": {"name": "cnn"}, "label_scale": 0.0}, "model.label_scale"),
-        (
-            {"encoder": {"name": "cnn"}, "projection_heads": 2},
-            "model: projection_heads > 1 needs a projection_dim",
-        ),
+        ({"encoder": {"name": "cnn"}, "projection_heads": 2}, "model: projection_heads > 1 needs a projection_dim"),
     ],
 )
 def test_a_wrong_spec_is_refused_at_its_key(raw, message):

@@ -11,7 +11,8 @@ from PIL import Image
 from pipelines.nyud2 import Options
 
 WIDTH, HEIGHT = 128, 96
-SCENES = ("bookstore_0001d", "bookstore_0001f", "kitchen_0029b", "study_0003")  # three places
+# Three places
+SCENES = ("bookstore_0001d", "bookstore_0001f", "kitchen_0029b", "study_0003")
 PER_SCENE = 5
 TESTED = 6
 OPTIONS = Options(stored_height=48, stored_width=64, height=36, width=48, validation_share=0.3)

@@ -17,9 +17,12 @@ class Photographs(NamedTuple):
     """The photographs of one day: `n` of each side."""
 
     names: list[str]
-    images: dict[str, NDArray[np.uint8]]  # by side, (n, 36, 60)
-    gazes: dict[str, NDArray[np.float64]]  # by side, (n, 3)
-    poses: dict[str, NDArray[np.float64]]  # by side, (n, 3)
+    images: dict[str, NDArray[np.uint8]]
+    """By side, (n, 36, 60)."""
+    gazes: dict[str, NDArray[np.float64]]
+    """By side, (n, 3)."""
+    poses: dict[str, NDArray[np.float64]]
+    """By side, (n, 3)."""
 
 
 def vector(pitch: float, yaw: float) -> list[float]:
@@ -46,7 +49,8 @@ def write_day(folder: Path, person: str, day: str, shown: Photographs, **changes
         side: {"image": shown.images[side], "gaze": shown.gazes[side], "pose": shown.poses[side]}
         for side in ("left", "right")
     }
-    names = np.empty((len(shown.names), 1), dtype=object)  # a cell array
+    # A cell array
+    names = np.empty((len(shown.names), 1), dtype=object)
     names[:, 0] = shown.names
     path = folder / DAYS / person / f"{day}.mat"
     path.parent.mkdir(parents=True, exist_ok=True)

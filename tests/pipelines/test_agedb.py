@@ -21,10 +21,7 @@ from pipelines.agedb import LABEL, Options, ingest, person_of
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "agedb" / "agedb.csv"
 SMALL = Options(image_size=16)
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 ROWS = [
     (31, "AgeDB/11706_OliviaHussey_31_f.jpg", "train"),
@@ -140,7 +137,8 @@ def test_bad_rows_and_images_are_named_together_and_the_old_version_stays(tmp_pa
     whole = (raw / ROWS[0][1]).read_bytes()
     (raw / ROWS[0][1]).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError) as caught:
-        _ingest(root, raw)  # the list alone has a fault already
+        # The list alone has a fault already
+        _ingest(root, raw)
     assert len(caught.value.faults) == 1
     with pytest.raises(InputError) as caught:
         _ingest(root, raw, Options(image_size=16, skip_bad=2))
@@ -154,11 +152,7 @@ def test_bad_rows_and_images_are_named_together_and_the_old_version_stays(tmp_pa
 def test_as_many_as_allowed_are_left_out_and_noted(tmp_path: Path) -> None:
     raw = _raw(tmp_path / "raw", [*ROWS, (50, "AgeDB/2_B_50_m.jpg", "val"), (130, "x", "val")])
     manifest = _ingest(tmp_path / "data", raw, Options(image_size=16, skip_bad=2))
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4,
-        "val": 2,
-        "test": 2,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 4, "val": 2, "test": 2}
     assert manifest.notes[-3:] == (
         "rows and images that cannot be used, left out: 2",
         f"left out: {raw}/agedb.csv:11: age: must be within 0..121, got 130.0",
@@ -187,11 +181,7 @@ def test_equal_images_in_two_splits_are_noted_and_dropped_on_demand(tmp_path: Pa
 def test_another_split_can_be_asked_for(small: tuple[Storage, Manifest], tmp_path: Path) -> None:
     options = Options(image_size=16, split="natural", split_seed=1)
     manifest = _ingest(tmp_path / "data", _raw(tmp_path / "raw"), options)
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4,
-        "val": 2,
-        "test": 2,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 4, "val": 2, "test": 2}
     assert manifest.split_fingerprint != small[1].split_fingerprint
     assert "split: random, 2 val and 2 test rows, seed 1" in manifest.notes
 
@@ -231,19 +221,11 @@ def test_the_published_counts_come_out_of_the_real_list(tmp_path: Path) -> None:
     for _, path, _ in _published_rows():
         (raw / path).hardlink_to(tmp_path / "one.jpg")
     manifest = _ingest(tmp_path, raw, Options(image_size=8))
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 12208,
-        "val": 2140,
-        "test": 2140,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 12208, "val": 2140, "test": 2140}
     assert "agedb.csv is the list of YyzHarry/imbalanced-regression" in manifest.notes
     assert any("2,140 of 2,140 test rows" in note for note in manifest.notes)
     seen = inspect("agedb", root=tmp_path)
-    assert [seen.samples("test", region) for region in ("many", "medium", "few")] == [
-        1530,
-        448,
-        162,
-    ]
+    assert [seen.samples("test", region) for region in ("many", "medium", "few")] == [1530, 448, 162]
     assert _train_samples(seen) == [11154, 851, 203]
     ages = Counter(int(age) for age, _, split in _published_rows() if split == "train")
     expected = label_density(np.array(sorted(ages.elements())), 121)

@@ -36,11 +36,7 @@ def test_training_counts_follow_the_stated_density() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_angles_fill_the_bins_as_planned(seed: int) -> None:
     plan = plans(seed)
-    for split, counts in {
-        "train": training_counts(),
-        "val": np.full(120, 5),
-        "test": np.full(120, 10),
-    }.items():
+    for split, counts in {"train": training_counts(), "val": np.full(120, 5), "test": np.full(120, 10)}.items():
         angles = plan[split].angles
         assert angles.min() >= -60
         assert angles.max() < 60
@@ -51,11 +47,7 @@ def test_the_angles_fill_the_bins_as_planned(seed: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_splits_use_different_digits(seed: int) -> None:
     sources = {split: set(plan.sources.tolist()) for split, plan in plans(seed).items()}
-    assert {split: len(digits) for split, digits in sources.items()} == {
-        "train": 1197,
-        "val": 200,
-        "test": 400,
-    }
+    assert {split: len(digits) for split, digits in sources.items()} == {"train": 1197, "val": 200, "test": 400}
     assert len(sources["train"] | sources["val"] | sources["test"]) == 1797
 
 
@@ -73,8 +65,10 @@ def _rotated_by_loops(image: NDArray[np.float64], angle: float) -> NDArray[np.fl
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     for row in range(24):
         for column in range(24):
-            x, y = (column - 11.5) / 3, (11.5 - row) / 3  # in input pixels
-            before_x, before_y = x * cos + y * sin, -x * sin + y * cos  # turned back clockwise
+            # In input pixels
+            x, y = (column - 11.5) / 3, (11.5 - row) / 3
+            # Turned back clockwise
+            before_x, before_y = x * cos + y * sin, -x * sin + y * cos
             result[row, column] = _bilinear(image, 3.5 - before_y, 3.5 + before_x)
     return result * 255 / 16
 
@@ -113,11 +107,7 @@ def test_torchvision_agrees_on_angle_and_direction(angle: int) -> None:
 def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: Path) -> None:
     manifest = ingest("digits", root=tmp_path / "one", say=str)
     assert ingest("digits", root=tmp_path / "two", say=str).content_hash == manifest.content_hash
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4809,
-        "val": 600,
-        "test": 1200,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
     assert manifest.train_counts == tuple(training_counts())
     pixels = load_digits().images
     for split, plan in plans(0).items():

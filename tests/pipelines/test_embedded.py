@@ -27,11 +27,7 @@ def _train(root: Path, manifest: Manifest) -> dict[str, float]:
 
 def test_by_default_every_sample_is_kept_where_it_was_made(tmp_path: Path) -> None:
     manifest = _made(tmp_path)
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 4809,
-        "val": 600,
-        "test": 1200,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
     assert "the three splits use different digits" in manifest.notes
 
 

@@ -43,12 +43,9 @@ def test_a_left_eye_is_as_it_stands_in_the_file(tmp_path: Path) -> None:
 def test_a_right_eye_is_mirrored_and_its_yaws_are_negated(tmp_path: Path) -> None:
     shown = photographs(ANGLES, seed=1)
     shown.images["right"][0] = 0
-    shown.images["right"][0, 4, 59] = 200  # one bright pixel at the right end of row 4
-    shown.poses["right"][0] = [
-        0.0,
-        np.pi / 6,
-        0.0,
-    ]  # the head turned by 30 degrees about the y axis
+    # One bright pixel at the right end of row 4
+    shown.images["right"][0, 4, 59] = 200
+    shown.poses["right"][0] = [0.0, np.pi / 6, 0.0]  # the head turned by 30 degrees about the y axis
     write_day(tmp_path, "p03", "day01", shown)
     eye = _eye(_read(tmp_path, ["day01/0001.jpg right"])[0])
     assert np.degrees(eye.gaze) == pytest.approx([-10.0, -20.0], abs=1e-12)
@@ -62,12 +59,9 @@ def test_a_day_of_one_photograph_is_read(tmp_path: Path, missing_axis: bool) -> 
     shown = photographs(ANGLES[:1], seed=2)
     changes = {"image": shown.images["left"][0]} if missing_axis else {}
     path = write_day(tmp_path, "p03", "day01", shown, **changes)
-    if missing_axis:  # and the name as text instead of a cell
-        left = {
-            "image": shown.images["left"][0],
-            "gaze": shown.gazes["left"][0],
-            "pose": shown.poses["left"][0],
-        }
+    # And the name as text instead of a cell
+    if missing_axis:
+        left = {"image": shown.images["left"][0], "gaze": shown.gazes["left"][0], "pose": shown.poses["left"][0]}
         savemat(path, {"data": {"left": left, "right": left}, "filenames": shown.names[0]})
     eye = _eye(_read(tmp_path, ["day01/0001.jpg left"])[0])
     assert np.degrees(eye.gaze) == pytest.approx(ANGLES[0], abs=1e-12)
@@ -129,11 +123,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = write_day(tmp_path, "p03", "day01", photographs(ANGLES, seed=1))
     whole = path.read_bytes()
     savemat(path.with_name("day04.mat"), {"other": 1})
-    for day, content in {
-        "day01": whole[: len(whole) // 2],
-        "day02": b"",
-        "day03": b"no Matlab file" * 20,
-    }.items():
+    for day, content in {"day01": whole[: len(whole) // 2], "day02": b"", "day03": b"no Matlab file" * 20}.items():
         path.with_name(f"{day}.mat").write_bytes(content)
     lines = [f"day0{number}/0001.jpg left" for number in (1, 2, 3, 4)]
     rules = [_rule(each) for each in _read(tmp_path, lines)]

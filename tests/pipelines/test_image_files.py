@@ -17,10 +17,7 @@ from pipelines.image_files import EncodedImages, encoded_images
 SPEC = InputSpec(kind="image", shape=(3, 16, 16), encoding="jpeg", quality=90)
 GOOD = ("colour.jpg", "grey.jpg", "palette.png", "transparent.png", "wide.jpg")
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def _pixels(height: int, width: int) -> np.ndarray:

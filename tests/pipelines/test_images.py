@@ -88,14 +88,13 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out(
-    tmp_path: Path,
-) -> None:
+def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out(tmp_path: Path) -> None:
     raw = _raw(tmp_path)
     (raw / "e.png").write_bytes((raw / "e.png").read_bytes()[:200])
     listed = pd.read_csv(raw / "list.csv")
     listed = listed.assign(key=list("uvwxyz"), who=list("aabbcc"))
-    listed.loc[len(listed)] = ["b.jpg", 25.0, "train", "t", "a"]  # one image, two labels
+    # One image, two labels
+    listed.loc[len(listed)] = ["b.jpg", 25.0, "train", "t", "a"]
     listed.to_parquet(raw / "list.parquet")
     (raw / "list.csv").unlink()
     settings = {"split_column": "part", "id": "key", "group": "who", "skip_bad": 1}

@@ -19,10 +19,7 @@ from pipelines.imdb_wiki import LABEL, Options, ages_at, ingest, person_of, read
 
 SMALL = Options(image_size=16)
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 LIST = [
     (68, "imdb_crop/01/nm0000001_rm124825600_1899-5-10_1968.jpg", "train"),
@@ -47,8 +44,10 @@ METADATA = [
     ("01/nm1_rm2_1950-07-01_2000.jpg", date(1950, 7, 1), 2000, 3.5, 0.0, 49),
     ("02/nm2_rm3_1800-01-01_2000.jpg", date(1800, 1, 1), 2000, 2.0, np.nan, 200),
     ("02/nm2_rm4_1799-12-31_2000.jpg", date(1799, 12, 31), 2000, 2.0, np.nan, 200),
-    ("02/nm2_rm5_1799-01-01_2000.jpg", date(1799, 1, 1), 2000, 2.0, np.nan, None),  # 201
-    ("03/nm3_rm6_1990-01-01_1980.jpg", date(1990, 1, 1), 1980, 2.0, np.nan, None),  # -10
+    # 201
+    ("02/nm2_rm5_1799-01-01_2000.jpg", date(1799, 1, 1), 2000, 2.0, np.nan, None),
+    # -10
+    ("03/nm3_rm6_1990-01-01_1980.jpg", date(1990, 1, 1), 1980, 2.0, np.nan, None),
     ("03/nm3_rm7_1950-01-01_2000.jpg", date(1950, 1, 1), 2000, 0.99, np.nan, None),
     ("03/nm3_rm8_1950-01-01_2000.jpg", date(1950, 1, 1), 2000, -np.inf, np.nan, None),
     ("03/nm3_rm9_1950-01-01_2000.jpg", date(1950, 1, 1), 2000, 2.0, 1.5, None),
@@ -98,7 +97,8 @@ def test_the_list_decides_ages_and_splits(tmp_path: Path, raw: Path) -> None:
     assert _ages(tmp_path, manifest) == {path: age for age, path, _ in LIST}
     for split, info in manifest.splits.items():
         assert info.rows == sum(where == split for *_, where in LIST)
-    assert manifest.train_counts[120] == 1  # the age of 186
+    # The age of 186
+    assert manifest.train_counts[120] == 1
     train = read_split(Storage.at(tmp_path), manifest, "train")
     assert set(train["group"].to_pylist()) == {"imdb nm0000001"}
 
@@ -128,8 +128,10 @@ def test_metadata_have_no_published_split(tmp_path: Path, raw: Path) -> None:
         (_serial(date(1970, 1, 1)), 1969, -1),
         (_serial(date(2012, 12, 31)), 2012, -1),
         (_serial(date(1, 1, 1)), 2000, 1999),
-        (5, 2000, 1999),  # before the first day that Python counts
-        (733_043.7, 2010, 3),  # with a time of day: 2007-01-02
+        # Before the first day that Python counts
+        (5, 2000, 1999),
+        # With a time of day: 2007-01-02
+        (733_043.7, 2010, 3),
     ],
 )
 def test_the_age_is_that_in_the_middle_of_the_year_and_never_wraps_around(birth: float, year: int, age: int) -> None:

@@ -17,10 +17,7 @@ from pipelines.eyes import DAYS, PERSONS, Eye, list_of, read_eyes
 from pipelines.mpiigaze import LABEL, Options, ingest
 from tests.pipelines.gaze_files import photographs, write_all, write_day, write_list
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_session"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +93,8 @@ def test_an_equal_request_finds_what_is_ingested_and_another_file_does_not(
     write_day(tmp_path / "raw", "p00", "day02", photographs([(0.0, 0.0)], seed=3))
     other = ingest(Storage.at(tmp_path), tmp_path / "raw", Options())
     assert other.source["request"] != manifest.source["request"]
-    assert other.content_hash == manifest.content_hash  # no list names the new day
+    # No list names the new day
+    assert other.content_hash == manifest.content_hash
 
 
 def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_path: Path) -> None:
@@ -137,4 +135,5 @@ def test_missing_files_are_all_named(raw: Path, tmp_path: Path) -> None:
         ingest(Storage.at(tmp_path), None, Options())
     with pytest.raises(InputError) as caught:
         ingest(Storage.at(tmp_path), tmp_path, Options())
-    assert len(caught.value.faults) == 16  # the folder and the lists of 15 participants
+    # The folder and the lists of 15 participants
+    assert len(caught.value.faults) == 16

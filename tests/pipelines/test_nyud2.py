@@ -85,7 +85,8 @@ def test_an_image_is_what_was_photographed(raw: Path, rooms: tuple[Storage, Mani
     with Image.open(raw / arrays["sample_id"][0]) as image:
         expected = np.asarray(image.resize((64, 48), Image.Resampling.BILINEAR))
     difference = np.abs(arrays["image"][0].transpose(1, 2, 0).astype(int) - expected)
-    assert difference.mean() < 4  # JPEG
+    # JPEG
+    assert difference.mean() < 4
 
 
 def test_validation_is_whole_places_of_the_training_list(rooms: tuple[Storage, Manifest]) -> None:
@@ -118,7 +119,8 @@ def test_the_mask_has_the_same_number_of_pixels_of_every_bin_that_occurs(
     rooms: tuple[Storage, Manifest], split: str
 ) -> None:
     arrays = _arrays(rooms, split)
-    assert not arrays["mask"][:, :, :6].any()  # nothing in the margin
+    # Nothing in the margin
+    assert not arrays["mask"][:, :, :6].any()
     chosen = arrays["depth"][arrays["mask"] > 0]
     counts = np.bincount(np.minimum(chosen // 100, 99), minlength=100)
     totals = np.array(rooms[1].splits[split].bin_counts)

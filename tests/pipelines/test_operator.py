@@ -14,15 +14,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
 from dirtune.reweighting.density import label_bins, shot_regions
-from pipelines.operator import (
-    LABEL,
-    SENSORS,
-    antiderivatives,
-    draw,
-    observed,
-    samples,
-    training_counts,
-)
+from pipelines.operator import LABEL, SENSORS, antiderivatives, draw, observed, samples, training_counts
 
 
 def test_training_bins_are_14_many_28_medium_and_58_few_shot() -> None:
@@ -66,11 +58,7 @@ def test_functions_have_mean_zero_and_variance_one() -> None:
 
 def test_splits_fill_their_bins_and_share_no_function() -> None:
     made = samples(0)
-    for split, counts in {
-        "train": training_counts(),
-        "val": np.full(100, 5),
-        "test": np.full(100, 10),
-    }.items():
+    for split, counts in {"train": training_counts(), "val": np.full(100, 5), "test": np.full(100, 10)}.items():
         found = np.bincount(label_bins(made[split]["label"], LABEL), minlength=100)
         np.testing.assert_array_equal(found, counts)
     functions = [row.tobytes() for columns in made.values() for row in columns["function"]]

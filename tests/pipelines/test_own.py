@@ -11,13 +11,7 @@ from dirtune.data.splits import Rows
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import LabelSpec
-from pipelines.own import (
-    Division,
-    balanced_recipe,
-    divide,
-    read_entries,
-    request_of,
-)
+from pipelines.own import Division, balanced_recipe, divide, read_entries, request_of
 from pipelines.own_options import OwnOptions
 from pipelines.sheets import Sheet, read_sheet
 
@@ -70,10 +64,7 @@ def test_ids_groups_and_splits_are_read_from_their_columns(tmp_path: Path) -> No
 
 
 def test_rows_without_an_id_are_called_by_their_number_in_the_file(tmp_path: Path) -> None:
-    assert read_entries(_sheet(tmp_path, ROWS), _options()).ids.tolist()[:2] == [
-        "row-0000002",
-        "row-0000003",
-    ]
+    assert read_entries(_sheet(tmp_path, ROWS), _options()).ids.tolist()[:2] == ["row-0000002", "row-0000003"]
 
 
 def test_every_fault_of_these_columns_is_named_by_its_row(tmp_path: Path) -> None:
@@ -119,7 +110,8 @@ def test_made_splits_hold_about_a_tenth_each_and_balance_the_label(tmp_path: Pat
     assert 0.03 * rows < sizes["val"] <= 0.1 * rows
     assert sum(sizes.values()) == rows
     mean = {split: division.rows.labels[division.assignment.members(split)].mean() for split in sizes}
-    assert mean["val"] > mean["train"]  # balanced: the rare, large labels come more often
+    # Balanced: the rare, large labels come more often
+    assert mean["val"] > mean["train"]
     assert mean["test"] > mean["train"]
 
 

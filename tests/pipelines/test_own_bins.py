@@ -24,11 +24,14 @@ def _bins(spec: LabelSpec) -> tuple[float, float, float, int]:
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (np.linspace(2.33, 82.6, 997), (2.0, 83.0, 1.0, 81)),  # strengths of concrete
+        # Strengths of concrete
+        (np.linspace(2.33, 82.6, 997), (2.0, 83.0, 1.0, 81)),
         (np.linspace(-0.0123, 0.037, 997), (-0.0125, 0.037, 0.0005, 99)),
         (np.linspace(13_500, 499_999, 997), (10_000.0, 500_000.0, 5_000.0, 98)),
-        (range(1, 102), (1.0, 101.0, 1.0, 101)),  # whole years: the oldest has a bin of its own
-        (range(11), (0.0, 10.0, 1.0, 11)),  # ratings: not ten bins between two of them
+        # Whole years: the oldest has a bin of its own
+        (range(1, 102), (1.0, 101.0, 1.0, 101)),
+        # Ratings: not ten bins between two of them
+        (range(11), (0.0, 10.0, 1.0, 11)),
         ([1, 1.25, 1.5, 2.75], (1.0, 2.75, 0.25, 8)),
         ([0.1, 0.2, 0.1 + 0.2], (0.1, 0.1 + 0.2, 0.1, 3)),
     ],

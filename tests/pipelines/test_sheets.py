@@ -40,10 +40,7 @@ def test_another_delimiter_can_be_given(tmp_path: Path) -> None:
 def test_rows_are_counted_as_in_the_file_past_blank_and_unreadable_ones(tmp_path: Path) -> None:
     sheet = _sheet(tmp_path, 'a,b\n1,2\n3\n"x\ny",5\n\n6,7,8\n9,10\n')
     assert sheet.row_numbers.tolist() == [2, 4, 7]
-    assert _faults(sheet, sheet.unreadable) == [
-        ":3: must have 2 cells, got 1",
-        ":6: must have 2 cells, got 3",
-    ]
+    assert _faults(sheet, sheet.unreadable) == [":3: must have 2 cells, got 1", ":6: must have 2 cells, got 3"]
 
 
 def test_parquet_rows_are_counted_from_one(tmp_path: Path) -> None:

@@ -71,11 +71,7 @@ def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) 
     arrays = decode(read_split(*small, "train"), small[1])
     spelt = [[words[index] for index in row if index] for row in arrays["first"].tolist()]
     # No sentence splitting: the inner full stop stays with its word.
-    assert spelt == [
-        ["A", "cat", "sat", "."],
-        ["A", "cat", "sat.", "It", "slept", "."],
-        ["Same", "pair", "."],
-    ]
+    assert spelt == [["A", "cat", "sat", "."], ["A", "cat", "sat.", "It", "slept", "."], ["Same", "pair", "."]]
     assert [words[index] for index in arrays["second"][0].tolist() if index] == [
         "He",
         "said",
@@ -91,13 +87,8 @@ def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) 
 
 
 @pytest.mark.ray
-def test_pairs_that_stand_in_two_splits_are_counted_and_kept(
-    small: tuple[Storage, Manifest],
-) -> None:
-    assert small[1].notes == (
-        "split: as published",
-        "1 content in both train and test: 1 of 2 test rows, 1 train rows",
-    )
+def test_pairs_that_stand_in_two_splits_are_counted_and_kept(small: tuple[Storage, Manifest]) -> None:
+    assert small[1].notes == ("split: as published", "1 content in both train and test: 1 of 2 test rows, 1 train rows")
     assert small[1].splits["test"].rows == 2
 
 
@@ -203,30 +194,7 @@ def test_grouped_splits_are_refused_because_there_are_no_groups(tmp_path: Path) 
 
 def test_the_official_shot_rule_lists_22_many_and_7_medium_bins() -> None:
     rule = SHOT_RULES["official"]
-    assert rule.many_bins == (
-        0,
-        10,
-        12,
-        14,
-        16,
-        18,
-        20,
-        22,
-        24,
-        26,
-        28,
-        30,
-        32,
-        34,
-        36,
-        38,
-        40,
-        42,
-        44,
-        46,
-        48,
-        49,
-    )
+    assert rule.many_bins == (0, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 49)
     assert rule.medium_bins == (2, 4, 6, 8, 27, 35, 37)
 
 
@@ -242,11 +210,7 @@ needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason="the STS-B-DIR f
 @pytest.mark.usefixtures("ray_session")
 def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None:
     manifest = ingest("sts_b", root=tmp_path, raw=REAL, say=str)
-    assert {split: info.rows for split, info in manifest.splits.items()} == {
-        "train": 5249,
-        "val": 1000,
-        "test": 1000,
-    }
+    assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 5249, "val": 1000, "test": 1000}
     official = inspect("sts_b", root=tmp_path)
     assert official.shot_rule == "official"
     assert _samples(official, "test") == [756, 170, 74]
@@ -323,7 +287,8 @@ def test_another_split_of_the_real_files_is_drawn_by_the_published_recipe(tmp_pa
     options = {"split": "made", "hold_out": "interpolation", "fraction": 0.25}
     manifest = ingest("sts_b", root=tmp_path, raw=REAL, options=options, say=str)
     wide = {split: np.add.reduceat(manifest.splits[split].bin_counts, range(0, 50, 5)) for split in ("val", "test")}
-    assert wide["val"].tolist() == wide["test"].tolist() == [100] * 10  # 50 per quarter
+    # 50 per quarter
+    assert wide["val"].tolist() == wide["test"].tolist() == [100] * 10
     assert inspect("sts_b", root=tmp_path).shot_rule == "counts"
     held = inspect("sts_b", root=tmp_path, shot_rule="held_out")
     assert held.samples("train", "few") == 0

@@ -46,10 +46,12 @@ def _frame(rows: int = 240) -> pd.DataFrame:
 def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("table")
     frame = _frame()
-    frame.loc[len(frame)] = frame.loc[0]  # a copy
+    # A copy
+    frame.loc[len(frame)] = frame.loc[0]
     frame.to_csv(folder / "concrete.csv", index=False)
     with (folder / "concrete.csv").open("a") as file:
-        file.write("much,a,0.5,3,0.1,20\n")  # row 243
+        # Row 243
+        file.write("much,a,0.5,3,0.1,20\n")
     options = {
         **COLUMNS,
         "one_hot": ["kind"],
@@ -75,24 +77,25 @@ def test_the_set_is_ingested_under_its_own_name(ingested: tuple[Storage, Manifes
     assert manifest.group == "batch"
     assert manifest.shot_rules == {"counts": ShotRule(many_above=5, few_below=2)}
     assert list(manifest.inputs) == ["features"]
-    assert manifest.inputs["features"].shape == (6,)  # three numbers and three kinds
+    # Three numbers and three kinds
+    assert manifest.inputs["features"].shape == (6,)
 
 
 @pytest.mark.ray
-def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(
-    ingested: tuple[Storage, Manifest],
-) -> None:
+def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(ingested: tuple[Storage, Manifest]) -> None:
     frame, splits = _frame(), {}
     for split in ("train", "val", "test"):
         arrays = decode(read_split(*ingested, split), ingested[1])
         rows = np.array([int(name.removeprefix("row-")) - 2 for name in arrays["sample_id"]])
-        splits[split] = arrays, np.where(rows == 240, 0, rows)  # the copy
+        # The copy
+        splits[split] = arrays, np.where(rows == 240, 0, rows)
     train = frame.iloc[splits["train"][1]]
     for arrays, rows in splits.values():
         expected = [
             (frame[name].iloc[rows] - train[name].mean()) / train[name].std(ddof=0) for name in ("cement", "water")
         ]
-        expected += [np.zeros(len(rows))]  # the constant column
+        # The constant column
+        expected += [np.zeros(len(rows))]
         expected += [frame["kind"].iloc[rows] == kind for kind in ("a", "b", "c")]
         np.testing.assert_allclose(arrays["features"], np.array(expected).T, atol=2e-6)
         assert arrays["features"].dtype == np.float32
@@ -103,25 +106,17 @@ def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(
 @pytest.mark.ray
 def test_what_each_number_is_stands_beside_the_shards(ingested: tuple[Storage, Manifest]) -> None:
     features = json.loads(read_side_file(*ingested, "features.json"))
-    assert [each["name"] for each in features] == [
-        "cement",
-        "water",
-        "always",
-        "kind",
-        "kind",
-        "kind",
-    ]
+    assert [each["name"] for each in features] == ["cement", "water", "always", "kind", "kind", "kind"]
     assert [each["text"] for each in features[3:]] == ["a", "b", "c"]
     assert (features[2]["mean"], features[2]["sd"]) == (pytest.approx(0.1), 0.0)
 
 
 @pytest.mark.ray
-def test_the_notes_say_how_rows_were_split_and_which_were_left_out(
-    ingested: tuple[Storage, Manifest],
-) -> None:
+def test_the_notes_say_how_rows_were_split_and_which_were_left_out(ingested: tuple[Storage, Manifest]) -> None:
     notes = ingested[1].notes
     assert notes[0].startswith("split: made, min(n // 3, ")
-    assert sum("content" in note for note in notes) == 1  # the copy, in one split or in two
+    # The copy, in one split or in two
+    assert sum("content" in note for note in notes) == 1
     assert notes[-3:-1] == ("constant in training: always", "rows that cannot be used, left out: 1")
     assert notes[-1].endswith("concrete.csv:243: cement: must be a finite number, got 'much'")
     assert sum(info.rows for info in ingested[1].splits.values()) == 241
@@ -157,13 +152,7 @@ def test_a_column_of_texts_must_be_named(tmp_path: Path) -> None:
 
 
 def test_columns_that_do_not_exist_or_have_two_roles_are_named(tmp_path: Path) -> None:
-    found = _refused(
-        tmp_path,
-        _frame(),
-        features=["cement", "sand"],
-        one_hot=["kind"],
-        ignore=["kind", "strength"],
-    )
+    found = _refused(tmp_path, _frame(), features=["cement", "sand"], one_hot=["kind"], ignore=["kind", "strength"])
     assert [fault.split(";")[0] for fault in found] == [
         "a.csv: features.1: no such column, got 'sand'",
         "a.csv: ignore.0: the column is 'one_hot.0' already, got 'kind'",
@@ -194,9 +183,7 @@ def test_a_table_without_features_is_refused(tmp_path: Path) -> None:
     assert _refused(tmp_path, _frame()[["strength"]]) == ["a.csv: features: no column is left"]
 
 
-def test_all_columns_without_another_role_are_features_unless_some_are_named(
-    tmp_path: Path,
-) -> None:
+def test_all_columns_without_another_role_are_features_unless_some_are_named(tmp_path: Path) -> None:
     _frame().to_csv(tmp_path / "a.csv", index=False)
     sheet = read_sheet(tmp_path / "a.csv")
     given = {"one_hot": ["kind"], "group": "batch"}
@@ -210,17 +197,11 @@ def test_all_columns_without_another_role_are_features_unless_some_are_named(
 
 def test_training_rows_alone_say_means_deviations_and_one_hot_texts() -> None:
     cells = Cells(
-        names=["x"],
-        numbers=np.array([[1.0], [3.0], [100.0]]),
-        texts={"k": np.array(["b", "a", "c"], dtype=object)},
+        names=["x"], numbers=np.array([[1.0], [3.0], [100.0]]), texts={"k": np.array(["b", "a", "c"], dtype=object)}
     )
     values, features = vectors(cells, np.array([0, 1]), standardise=True)
     assert values.tolist() == [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [98.0, 0.0, 0.0]]
-    assert features == [
-        {"name": "x", "mean": 2.0, "sd": 1.0},
-        {"name": "k", "text": "a"},
-        {"name": "k", "text": "b"},
-    ]
+    assert features == [{"name": "x", "mean": 2.0, "sd": 1.0}, {"name": "k", "text": "a"}, {"name": "k", "text": "b"}]
 
 
 def test_numbers_stay_as_they_are_if_asked() -> None:

@@ -60,9 +60,7 @@ def test_rows_go_where_their_column_says(ingested: tuple[Storage, Manifest]) -> 
 
 
 @pytest.mark.ray
-def test_both_texts_are_ids_of_one_vocabulary_as_in_sts_b(
-    ingested: tuple[Storage, Manifest],
-) -> None:
+def test_both_texts_are_ids_of_one_vocabulary_as_in_sts_b(ingested: tuple[Storage, Manifest]) -> None:
     vocabulary = json.loads(read_side_file(*ingested, "vocabulary.json"))
     words = {index: token for token, index in vocabulary.items()}
     assert list(ingested[1].inputs) == ["first", "second"]

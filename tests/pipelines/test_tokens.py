@@ -62,7 +62,8 @@ def test_long_texts_are_cut_after_forty_tokens_and_short_ones_padded(encoded: En
 
 
 def test_tokens_beyond_the_largest_vocabulary_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MAX_VOCABULARY", 1)  # "word" stands 40 times
+    # "word" stands 40 times
+    monkeypatch.setattr(tokens, "MAX_VOCABULARY", 1)
     found = encoded_pairs(PAIRS, None)
     assert json.loads(found.side_files["vocabulary.json"]) == {"word": 2}
     np.testing.assert_array_equal(np.array(_column(found, "test", "second"))[0, :3], [1, 1, 0])

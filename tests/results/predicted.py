@@ -13,10 +13,7 @@ from dirtune.reweighting.density import label_bins, label_density, shot_regions
 from tests.results.record_factory import record
 
 LABEL = LabelSpec(name="angle", unit="degrees", low=0.0, high=10.0, bin_width=1.0, num_bins=10)
-RULES = {
-    "counts": ShotRule(many_above=40, few_below=15),
-    "published": ShotRule(many_bins=(0, 1), medium_bins=(2, 9)),
-}
+RULES = {"counts": ShotRule(many_above=40, few_below=15), "published": ShotRule(many_bins=(0, 1), medium_bins=(2, 9))}
 TRAIN = np.random.default_rng(1).exponential(2.5, 300).clip(0.0, 9.99)
 
 

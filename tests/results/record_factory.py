@@ -11,12 +11,7 @@ from dirtune.io.storage import Storage
 from dirtune.results.records.schema import REGIONS, TrialRecord
 from dirtune.results.records.store import write_record
 
-OFFSETS = {
-    "all": 0.0,
-    "many": -1.0,
-    "medium": 1.0,
-    "few": 2.0,
-}  # of a region's error to the error of all
+OFFSETS = {"all": 0.0, "many": -1.0, "medium": 1.0, "few": 2.0}  # of a region's error to the error of all
 
 
 def metric_rows(

@@ -40,7 +40,8 @@ def store(root: Path) -> None:
     running = {"trial": {"arm": "a/b", "seed": 0}, "config": {}, "epochs": [{"train/loss": 9.0}]}
     folder.write(f"trials/running/{PROGRESS}", json.dumps(running).encode())
     folder.write("trials/started/config.json", b"{}")
-    folder.write(f"trials/t-vanilla/{PROGRESS}", json.dumps(running).encode())  # recorded since
+    # Recorded since
+    folder.write(f"trials/t-vanilla/{PROGRESS}", json.dumps(running).encode())
 
 
 def test_every_trial_has_a_folder_with_its_curves(tmp_path: Path) -> None:
@@ -48,13 +49,10 @@ def test_every_trial_has_a_folder_with_its_curves(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     assert write_logs("study", results=tmp_path, output=logs) == 3
     folders = {str(path.relative_to(logs)) for path in logs.glob("*/*")}
-    assert folders == {
-        "vanilla/seed-3-t-vanilla",
-        "conr omega=1.0/seed-3-t-conr omega=1.0",
-        "a_b/seed-0-running",
-    }
+    assert folders == {"vanilla/seed-3-t-vanilla", "conr omega=1.0/seed-3-t-conr omega=1.0", "a_b/seed-0-running"}
     expected = {("train/loss", 1): 2.0, ("val/all/mae", 1): 7.5, ("train/loss", 2): 1.5}
-    assert scalars(logs / "vanilla/seed-3-t-vanilla") == expected  # what is undefined is left out
+    # What is undefined is left out
+    assert scalars(logs / "vanilla/seed-3-t-vanilla") == expected
     assert scalars(logs / "a_b/seed-0-running") == {("train/loss", 1): 9.0}
 
 

@@ -159,10 +159,7 @@ def test_a_cell_can_be_few_beside_many():
     labels = np.repeat([[-0.4, 0.1], [0.2, 0.1]], [120, 3], axis=0)
     counts = label_density(label_bins(labels, GAZE), GAZE.num_bins)
     assert counts.sum() == 123
-    assert shot_regions(counts, ShotRule())[label_bins(labels[[0, -1]], GAZE)].tolist() == [
-        "many",
-        "few",
-    ]
+    assert shot_regions(counts, ShotRule())[label_bins(labels[[0, -1]], GAZE)].tolist() == ["many", "few"]
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (0,)])

@@ -29,8 +29,7 @@ def test_flattened_bins_of_two_dimensions_are_weighed_as_they_come():
 
 
 @pytest.mark.parametrize(
-    ("settings", "key"),
-    [({"scheme": "dense"}, "scheme"), ({"scheme": "inverse", "lds": LDS()}, "lds")],
+    ("settings", "key"), [({"scheme": "dense"}, "scheme"), ({"scheme": "inverse", "lds": LDS()}, "lds")]
 )
 def test_what_is_made_for_one_dimension_refuses_two(settings, key):
     with pytest.raises(InputError) as refusal:

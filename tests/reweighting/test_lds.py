@@ -17,12 +17,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference dat
 
 KERNELS = [
     pytest.param(LDS(kernel=kernel, size=size, sigma=sigma), id=f"{kernel}_{size}_{sigma:g}")
-    for kernel, size, sigma in [
-        ("gaussian", 5, 2.0),
-        ("triang", 5, 2.0),
-        ("laplace", 5, 2.0),
-        ("gaussian", 9, 1.0),
-    ]
+    for kernel, size, sigma in [("gaussian", 5, 2.0), ("triang", 5, 2.0), ("laplace", 5, 2.0), ("gaussian", 9, 1.0)]
 ]
 SCHEMES = [("inverse", "inverse"), ("sqrt_inverse", "sqrt_inv")]
 
@@ -170,14 +165,7 @@ def test_lds_without_counts_is_refused_in_one_sentence(scheme):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        ("size", 4),
-        ("size", 0),
-        ("sigma", 0.0),
-        ("kernel", "box"),
-        ("boundary", "wrap"),
-        ("first_bin", -1),
-    ],
+    [("size", 4), ("size", 0), ("sigma", 0.0), ("kernel", "box"), ("boundary", "wrap"), ("first_bin", -1)],
 )
 def test_an_impossible_kernel_is_refused(field, value):
     with pytest.raises(ValidationError, match=field):
@@ -199,7 +187,8 @@ def test_kernels_are_the_published_ones():
         _, kernel, size, sigma = name.split("_")
         window = kernel_window(kernel, int(size), float(sigma))
         np.testing.assert_allclose(window, golden[name], rtol=1e-12, err_msg=name)
-        normalised = golden[name.replace("lds_", "fds_")]  # float32, summing to one
+        # Float32, summing to one
+        normalised = golden[name.replace("lds_", "fds_")]
         np.testing.assert_allclose(window / window.sum(), normalised, rtol=1e-6, err_msg=name)
 
 

@@ -11,11 +11,7 @@ from dirtune.errors import InputError
 from dirtune.study.expand import composed
 from dirtune.study.resolve import ResolvedStudy, resolve
 
-PARTS = {
-    "projection": {"model": {"projection_dim": 8}},
-    "conr": {"methods": ["conr"]},
-    "accon": {"methods": "accon"},
-}
+PARTS = {"projection": {"model": {"projection_dim": 8}}, "conr": {"methods": ["conr"]}, "accon": {"methods": "accon"}}
 
 
 def derived(reference: str = "base", **changes: Any) -> ResolvedStudy:
@@ -46,26 +42,12 @@ def test_parts_are_added_alone_and_left_out_alone() -> None:
     parts = ["projection", "conr", "accon"]
     assert names(derived(derive={"add_one_in": parts})) == ["base", *parts]
     study = derived(derive={"leave_one_out": parts})
-    assert names(study) == [
-        "base",
-        "projection+conr+accon",
-        "conr+accon",
-        "projection+accon",
-        "projection+conr",
-    ]
+    assert names(study) == ["base", "projection+conr+accon", "conr+accon", "projection+accon", "projection+conr"]
 
 
 def test_pairs_have_what_an_interaction_is_computed_from() -> None:
     study = derived(derive={"pairs": ["projection", "conr", "accon"]})
-    assert names(study) == [
-        "base",
-        "projection",
-        "conr",
-        "accon",
-        "projection+conr",
-        "projection+accon",
-        "conr+accon",
-    ]
+    assert names(study) == ["base", "projection", "conr", "accon", "projection+conr", "projection+accon", "conr+accon"]
 
 
 def test_an_arm_that_two_derivations_need_is_there_once() -> None:
@@ -78,13 +60,7 @@ def test_one_factor_varies_each_setting_alone_around_the_reference() -> None:
     study = derived("conr", derive={"add_one_in": ["conr"], "one_factor": factors})
     reference = next(arm for arm in study.arms if arm.name == "conr").config.plain()
     varied = {arm.name: arm.config.plain() for arm in study.arms if arm.name.startswith("conr ")}
-    assert list(varied) == [
-        "conr omega=0.5",
-        "conr omega=2.0",
-        "conr beta=0",
-        "conr beta=4.0",
-        'conr name="mse"',
-    ]
+    assert list(varied) == ["conr omega=0.5", "conr omega=2.0", "conr beta=0", "conr beta=4.0", 'conr name="mse"']
     assert leaf(varied["conr omega=0.5"], "terms.conr.omega") == 0.5
     assert leaf(varied["conr beta=0"], "terms.conr.omega") == leaf(reference, "terms.conr.omega")
     assert leaf(varied["conr beta=0"], "terms.conr.beta") == 0
@@ -140,7 +116,4 @@ def test_a_wrong_derivation_is_named(derive: dict[str, Any], message: str) -> No
 def test_composing_keeps_the_methods_of_both_and_the_later_setting() -> None:
     first = {"methods": "conr", "recipe": {"epochs": 2, "batch_size": 8}}
     second = {"methods": ["accon", "lds"], "recipe": {"epochs": 3}}
-    assert composed([first, second]) == {
-        "methods": ["conr", "accon", "lds"],
-        "recipe": {"epochs": 3, "batch_size": 8},
-    }
+    assert composed([first, second]) == {"methods": ["conr", "accon", "lds"], "recipe": {"epochs": 3, "batch_size": 8}}

@@ -19,10 +19,7 @@ STUDY: dict[str, Any] = {
     "reference": "vanilla",
     "seeds": [0, 1],
     "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}},
-    "arms": {
-        "vanilla": {},
-        "conr": {"model": {"projection_dim": 32}, "terms": {"conr": {"omega": 2.0}}},
-    },
+    "arms": {"vanilla": {}, "conr": {"model": {"projection_dim": 32}, "terms": {"conr": {"omega": 2.0}}}},
 }
 
 
@@ -84,7 +81,8 @@ def test_a_knob_is_searched_in_the_arms_that_have_the_setting() -> None:
     vanilla, conr = resolved.arms
     assert vanilla.knobs == {}
     assert set(conr.knobs) == set(space)
-    assert resolved.trials_in(vanilla) == 2  # one per seed
+    # One per seed
+    assert resolved.trials_in(vanilla) == 2
     assert resolved.trials_in(conr) == 7
 
 
@@ -97,11 +95,7 @@ def test_a_finite_space_has_no_more_trials_than_configurations() -> None:
 def test_tuned_settings_are_laid_over_the_arm() -> None:
     arm = resolve(study(), where="t").arms[1]
     config = configured(arm, {"terms.conr.omega": 4.0, "model.projection_dim": 8}, seed=9)
-    assert (config.terms.active()["conr"].omega, config.model.projection_dim, config.seed) == (
-        4.0,
-        8,
-        9,
-    )
+    assert (config.terms.active()["conr"].omega, config.model.projection_dim, config.seed) == (4.0, 8, 9)
 
 
 def test_many_faults_come_at_once_each_with_its_key() -> None:
@@ -145,41 +139,13 @@ def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
 @pytest.mark.parametrize(
     ("path", "knob", "message"),
     [
-        (
-            "terms.accon.tau",
-            {"distribution": "uniform", "low": 1, "high": 2},
-            "no arm has this setting",
-        ),
-        (
-            "terms.conr.omega",
-            {"distribution": "uniform", "low": 3, "high": 4},
-            "excludes the value",
-        ),
-        (
-            "terms.conr.omega",
-            {"distribution": "uniform", "low": 4, "high": 3},
-            "low < high must hold",
-        ),
-        (
-            "terms.conr.omega",
-            {"distribution": "loguniform", "low": 0, "high": 3},
-            "low > 0 must hold",
-        ),
-        (
-            "terms.conr.tau",
-            {"distribution": "uniform", "low": -1, "high": 3},
-            "should be greater than 0",
-        ),
-        (
-            "terms.conr.tau",
-            {"distribution": "normal"},
-            "unknown distribution, got 'normal'; known: choice",
-        ),
-        (
-            "terms.conr.tau",
-            {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]},
-            "unknown arm",
-        ),
+        ("terms.accon.tau", {"distribution": "uniform", "low": 1, "high": 2}, "no arm has this setting"),
+        ("terms.conr.omega", {"distribution": "uniform", "low": 3, "high": 4}, "excludes the value"),
+        ("terms.conr.omega", {"distribution": "uniform", "low": 4, "high": 3}, "low < high must hold"),
+        ("terms.conr.omega", {"distribution": "loguniform", "low": 0, "high": 3}, "low > 0 must hold"),
+        ("terms.conr.tau", {"distribution": "uniform", "low": -1, "high": 3}, "should be greater than 0"),
+        ("terms.conr.tau", {"distribution": "normal"}, "unknown distribution, got 'normal'; known: choice"),
+        ("terms.conr.tau", {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]}, "unknown arm"),
     ],
 )
 def test_a_wrong_knob_is_named(path: str, knob: dict[str, Any], message: str) -> None:
@@ -233,12 +199,7 @@ def test_the_shipped_search_tunes_what_the_papers_name() -> None:
     arms = {arm.name: set(arm.knobs) for arm in load_study("digits_search").arms}
     assert arms["vanilla"] == set()
     assert {"alpha", "terms.conr.beta", "terms.conr.omega", "terms.conr.tau"} <= arms["conr"]
-    assert {
-        "terms.accon.gamma",
-        "terms.accon.tau",
-        "terms.accon.epsilon",
-        "model.projection_dim",
-    } <= arms["accon"]
+    assert {"terms.accon.gamma", "terms.accon.tau", "terms.accon.epsilon", "model.projection_dim"} <= arms["accon"]
 
 
 def test_a_path_is_found_as_a_file(tmp_path: Path) -> None:
@@ -267,9 +228,7 @@ def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
 def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:
     knob = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
     raw = study(
-        reference="vanilla projection_dim=8",
-        axes={"model.projection_dim": [8, 16]},
-        space={"terms.conr.omega": knob},
+        reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]}, space={"terms.conr.omega": knob}
     )
     assert any(message in fault for fault in faults_of(raw))
 

@@ -68,7 +68,8 @@ def test_the_ends_of_a_logarithmic_whole_number_are_both_reached() -> None:
     found = samples(knob("int", low=1, high=8, log=True), 300)
     assert {type(value) for value in found} == {int}
     assert (min(found), max(found)) == (1, 8)
-    assert found.count(1) > 2 * found.count(8)  # log(1.5 / 0.5) against log(8.5 / 7.5)
+    # Log(1.5 / 0.5) against log(8.5 / 7.5)
+    assert found.count(1) > 2 * found.count(8)
 
 
 def test_a_choice_gives_the_values_themselves() -> None:
@@ -102,10 +103,7 @@ def test_the_size_of_a_finite_space_is_the_number_of_its_configurations() -> Non
 
 @pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
 def test_one_continuous_knob_makes_a_space_infinite(distribution: str) -> None:
-    knobs = {
-        "a": knob("choice", values=(1, 2)),
-        "b": knob(distribution, low=0.1, high=0.2),
-    }
+    knobs = {"a": knob("choice", values=(1, 2)), "b": knob(distribution, low=0.1, high=0.2)}
     assert size(knobs) == math.inf
 
 

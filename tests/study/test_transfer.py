@@ -46,10 +46,7 @@ def test_only_searches_the_reference_alone() -> None:
 
 
 def test_an_arm_that_shares_no_knob_is_trained_as_it_stands() -> None:
-    space = {
-        **SPACE,
-        "alpha": {"distribution": "uniform", "low": 0.5, "high": 2.0, "arms": ["vanilla"]},
-    }
+    space = {**SPACE, "alpha": {"distribution": "uniform", "low": 0.5, "high": 2.0, "arms": ["vanilla"]}}
     found = study("only", space=space)
     assert [arm.name for arm in found.fixed_arms] == ["vanilla"]
     assert [arm.name for arm in study("both", space=space).arms] == ["vanilla", "conr", "wide", "wide@transfer"]
@@ -65,7 +62,8 @@ def test_a_transferred_arm_is_trained_with_the_selection_of_the_reference_on_all
     taken = of_arm(jobs, arm)
     assert [(job.replicate, job.config.seed) for job in taken] == [(0, 3), (1, 4)]
     assert {omega(job.config) for job in taken} == {omega(selected[0].config)}
-    assert {job.config.model.projection_dim for job in taken} == {8}  # its own
+    # Its own
+    assert {job.config.model.projection_dim for job in taken} == {8}
     assert found.sweep(**changed(transfer)) == []
     info = read_study(found.folder)
     arms = {each.arm: each for each in study_runs(found.folder, info, SELECTIONS["best_val"]).arms}

@@ -77,10 +77,7 @@ def test_cmaes_is_refused_where_it_has_too_little_or_too_much_to_do() -> None:
     assert faults_of(**searched(), search=search) == [
         "t: search.sampler: cmaes needs 2 numbers or more to tune, and arm 'conr' has 1"
     ]
-    space = {
-        **searched()["space"],
-        "recipe.learning_rate": {**OMEGA, "low": 1e-4, "arms": ["conr"]},
-    }
+    space = {**searched()["space"], "recipe.learning_rate": {**OMEGA, "low": 1e-4, "arms": ["conr"]}}
     assert faults_of(space=space, search=search, secondary=[{"region": "few"}]) == [
         "t: search.sampler: cmaes has one objective; leave it or `secondary` out"
     ]

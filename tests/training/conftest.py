@@ -21,17 +21,12 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 
-TAIL = (60, 45, 30, 20, 15, 12, 8, 6, 4, 2)  # training samples per label bin; 202 in all
+# Training samples per label bin; 202 in all
+TAIL = (60, 45, 30, 20, 15, 12, 8, 6, 4, 2)
 ROWS = {"train": TAIL, "val": (3,) * 10, "test": (4,) * 10}
-INPUTS = {
-    "image": InputSpec(kind="image", shape=(1, 8, 8)),
-    "vector": InputSpec(kind="vector", shape=(6,)),
-}
+INPUTS = {"image": InputSpec(kind="image", shape=(1, 8, 8)), "vector": InputSpec(kind="vector", shape=(6,))}
 LABEL = LabelSpec(name="length", unit="m", low=0, high=20, bin_width=2, num_bins=10)
-SHOT_RULES = {
-    "toy": ShotRule(many_above=40, few_below=10),
-    "no_few": ShotRule(many_above=40, few_below=0),
-}
+SHOT_RULES = {"toy": ShotRule(many_above=40, few_below=10), "no_few": ShotRule(many_above=40, few_below=0)}
 SETTINGS: dict[str, Any] = {
     "data": {"name": "toy"},
     "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_offset": 4.0},

@@ -24,11 +24,7 @@ Weights = dict[str, Tensor]
 Tables = dict[str, list[dict[str, Any]]]
 
 TERMS = {"conr": {"beta": 0.5, "omega": 2.0}, "accon": {"gamma": 0.3}}
-EXPLODING = {
-    "optimizer": "sgd",
-    "epochs": 4,
-    "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 1e30},
-}
+EXPLODING = {"optimizer": "sgd", "epochs": 4, "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 1e30}}
 VARYING = {
     "seconds_train",
     "seconds_eval",

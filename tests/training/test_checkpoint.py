@@ -11,12 +11,7 @@ import pytest
 import torch
 
 from dirtune.io.storage import Storage
-from dirtune.training.checkpoint import (
-    CHECKPOINT,
-    load_checkpoint,
-    remove_checkpoint,
-    save_checkpoint,
-)
+from dirtune.training.checkpoint import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -84,7 +79,8 @@ def test_a_checkpoint_that_holds_an_object_is_refused_and_not_executed(storage: 
         load_checkpoint(storage, CPU)
     assert not mark.exists()
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
-    assert mark.exists()  # it would have run
+    # It would have run
+    assert mark.exists()
 
 
 def test_a_checkpoint_is_loaded_to_the_device_of_the_data(storage: Storage) -> None:

@@ -94,10 +94,7 @@ def plain(configuration: Configure) -> dict[str, TrialConfig]:
 
 @pytest.fixture(scope="module")
 def found(
-    configuration: Configure,
-    toy: ResidentData,
-    plain: dict[str, TrialConfig],
-    tmp_path_factory: pytest.TempPathFactory,
+    configuration: Configure, toy: ResidentData, plain: dict[str, TrialConfig], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, dict[str, Any]]:
     """What the first rank has seen, by the number of ranks."""
     runs = {
@@ -115,11 +112,7 @@ def found(
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_compiled_steps_train_to_the_weights_of_the_others(
-    found: dict[int, dict[str, Any]],
-    plain: dict[str, TrialConfig],
-    toy: ResidentData,
-    name: str,
-    world: int,
+    found: dict[int, dict[str, Any]], plain: dict[str, TrialConfig], toy: ResidentData, name: str, world: int
 ) -> None:
     expected, result = outcome(0, 1, in_float64(toy), plain[name]), found[world][name]
     assert list(result["weights"]) == list(expected["weights"])

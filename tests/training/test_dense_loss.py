@@ -19,13 +19,7 @@ from dirtune.losses.conr import ConR
 from dirtune.manifest import LabelMap, LabelSpec
 from dirtune.models.regressor import RegressorOutput, normalised
 from dirtune.reweighting.density import label_bins
-from dirtune.training.dense_loss import (
-    FITTED_PIXELS,
-    MapLoss,
-    labels_of_pixels,
-    map_bins,
-    map_term_inputs,
-)
+from dirtune.training.dense_loss import FITTED_PIXELS, MapLoss, labels_of_pixels, map_bins, map_term_inputs
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import Loss
 
@@ -75,10 +69,7 @@ def _output(rows: int, seed: int = 0) -> RegressorOutput:
 
 def _loss(config: TrialConfig, weights: torch.Tensor, output: RegressorOutput, batch: Batch) -> Loss:
     labels = TrainingLabels(
-        labels=torch.zeros(4),
-        label_bins=torch.zeros(4, dtype=torch.int64),
-        spec=SPEC,
-        label_scale=2.0,
+        labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0
     )
     counts = torch.arange(100).numpy()
     pixels = labels_of_pixels(labels, counts)

@@ -16,7 +16,8 @@ from dirtune.manifest import LabelSpec
 from dirtune.training.distributed import Ranks
 from tests.training.gloo import on_ranks
 
-ROWS, WIDTH = 11, 4  # an odd number of rows: shares are uneven
+# An odd number of rows: shares are uneven
+ROWS, WIDTH = 11, 4
 
 
 def gathered(rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -88,9 +89,7 @@ def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return on_ranks(request.param, on_this_rank)
 
 
-def test_gather_returns_all_rows_in_order_and_sums_the_gradients_of_all_ranks(
-    ranks: list[dict[str, Any]],
-) -> None:
+def test_gather_returns_all_rows_in_order_and_sums_the_gradients_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
     expected = torch.arange(ROWS * WIDTH, dtype=torch.float64).reshape(ROWS, WIDTH)
     factor = sum(range(1, len(ranks) + 1))
     for rank, result in enumerate(ranks):

@@ -17,7 +17,8 @@ from dirtune.training.state import Training, begin
 from tests.training.fitted import CENTRE_RATE, SIGMA_RATE, Flat, with_state
 from tests.training.runs import Configure, in_float64, same, trained, weights_of
 
-WHOLE = {"batch_size": 1000}  # one step an epoch
+# One step an epoch
+WHOLE = {"batch_size": 1000}
 PLAIN_SGD = {**WHOLE, "optimizer": "sgd", "momentum": 0.0}
 SCALE = 5.0
 
@@ -61,13 +62,7 @@ def test_learned_values_take_steps_of_their_own_rate_without_decay_clipping_and_
 ) -> None:
     schedule = {"name": "steps", "milestones": [1], "factor_per_step": 0.0}
     training = begun(
-        configuration,
-        toy,
-        **PLAIN_SGD,
-        schedule=schedule,
-        weight_decay=0.3,
-        gradient_clip=1e-3,
-        learning_rate=0.05,
+        configuration, toy, **PLAIN_SGD, schedule=schedule, weight_decay=0.3, gradient_clip=1e-3, learning_rate=0.05
     )
     sample_weights, start = sample_weights_of(training), weights_of(training)
     expected, after = learned(training), []
@@ -88,7 +83,8 @@ def test_learned_values_take_steps_of_their_own_rate_without_decay_clipping_and_
         sigma = training.history[-1]["train/regression/sigma"]
         assert sigma == pytest.approx(float(expected[names[0]]), rel=1e-6)
     assert not same(start, after[0])
-    assert same(after[0], after[1])  # the schedule has reached zero: the model rests
+    # The schedule has reached zero: the model rests
+    assert same(after[0], after[1])
     assert same(after[0], after[2])
 
 
@@ -132,6 +128,7 @@ def test_a_run_with_learned_losses_continues_bitwise_from_its_checkpoint(
 def test_a_loss_whose_settings_need_no_state_is_called_itself(configuration: Configure, toy: ResidentData) -> None:
     plain = trained(configuration(), toy)
     flat = trained(configuration().model_copy(update={"loss": Flat()}), toy)
-    assert flat.history == plain.history  # L1 with weights of one
+    # L1 with weights of one
+    assert flat.history == plain.history
     assert learned(flat) == {}
     assert len(flat.optimizer.param_groups) == 1

@@ -141,7 +141,8 @@ def test_a_feed_keeps_a_batch_only_until_all_have_had_it_and_gives_each_its_own_
     assert given == [0, 1, 2]
     assert [(one.weights.item(), other.weights.item()) for one, other in seen] == [(0, 0), (1, 10), (2, 20)]
     assert all(one.views is other.views for one, other in seen)
-    second.close()  # it has failed
+    # It has failed
+    second.close()
     assert [each.rows.item() for each in first] == [3, 4, 5]
     assert given == [0, 1, 2, 3, 4, 5]
 

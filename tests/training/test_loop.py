@@ -18,7 +18,8 @@ from dirtune.training.loop import epochs, predict, represent
 from dirtune.training.state import begin, use_best_weights
 from tests.training.runs import EXPLODING, TERMS, Configure, same, trained, weights_of, with_inputs
 
-STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}  # too small to move a weight
+# Too small to move a weight
+STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
 
 
 # --- Randomness
@@ -39,7 +40,8 @@ def test_one_seed_gives_bitwise_one_result_and_another_seed_another(
     configuration: Configure, toy: ResidentData, settings: dict[str, Any]
 ) -> None:
     first = trained(configuration(**settings), toy)
-    torch.manual_seed(99)  # what others have drawn before does not matter
+    # What others have drawn before does not matter
+    torch.manual_seed(99)
     again = trained(configuration(**settings), toy)
     other = trained(configuration(**settings, seed=1), toy)
     assert first.history == again.history
@@ -181,18 +183,15 @@ def test_the_best_epoch_has_the_best_objective_and_its_weights_are_used(
     configuration: Configure, toy: ResidentData, objective: dict[str, str], better: Any
 ) -> None:
     recipe = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 16}
-    training, predictions, bests = (
-        begin(configuration(recipe=recipe, objective=objective), toy),
-        [],
-        [],
-    )
+    training, predictions, bests = (begin(configuration(recipe=recipe, objective=objective), toy), [], [])
     for _ in epochs(training):
         predictions.append(predict(training, "test"))
         bests.append(training.best_epoch)
     values = [epoch[f"val/{objective['region']}/{objective['metric']}"] for epoch in training.history]
     expected = [values.index(better(values[:so_far])) + 1 for so_far in range(1, 9)]
     assert bests == expected
-    assert 1 < training.best_epoch < 8  # the first and the last epoch could be right by accident
+    # The first and the last epoch could be right by accident
+    assert 1 < training.best_epoch < 8
     assert training.best_objective == better(values)
     use_best_weights(training)
     assert np.array_equal(predict(training, "test"), predictions[training.best_epoch - 1])
@@ -211,7 +210,8 @@ def test_an_epoch_with_an_undefined_objective_is_never_the_best(configuration: C
     good = weights_of(training)
     constant = {name: torch.zeros_like(value) for name, value in good.items()}
     bests = []
-    training.model.load_state_dict(constant)  # equal predictions have no correlation
+    # Equal predictions have no correlation
+    training.model.load_state_dict(constant)
     for _, following in zip(epochs(training), [good, constant, good, good], strict=True):
         bests.append((training.best_epoch, training.best_objective is None))
         training.model.load_state_dict(following)

@@ -14,7 +14,8 @@ from dirtune.training.loop import epochs
 from dirtune.training.state import Training, begin
 from tests.training.runs import Configure, in_float64, same, weights_of
 
-WHOLE = {"batch_size": 1000}  # one step an epoch
+# One step an epoch
+WHOLE = {"batch_size": 1000}
 
 
 def full_batch_gradient(training: Training, data: ResidentData) -> list[Tensor]:
@@ -55,23 +56,12 @@ class Adam:
         return weight - 0.05 * mean / (square.sqrt() + 1e-8)
 
 
-OPTIMIZERS = {
-    "sgd": SGD,
-    "adam": lambda: Adam(is_decoupled=False),
-    "adamw": lambda: Adam(is_decoupled=True),
-}
+OPTIMIZERS = {"sgd": SGD, "adam": lambda: Adam(is_decoupled=False), "adamw": lambda: Adam(is_decoupled=True)}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_takes_the_steps_of_its_formula(configuration: Configure, toy: ResidentData, name: str) -> None:
-    recipe = {
-        **WHOLE,
-        "optimizer": name,
-        "learning_rate": 0.05,
-        "weight_decay": 0.1,
-        "momentum": 0.8,
-        "epochs": 4,
-    }
+    recipe = {**WHOLE, "optimizer": name, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.8, "epochs": 4}
     data = in_float64(toy)
     training, by_hand = begin(configuration(recipe=recipe), data), OPTIMIZERS[name]()
     training.model.double()
@@ -83,10 +73,7 @@ def test_an_optimizer_takes_the_steps_of_its_formula(configuration: Configure, t
             for at, (weight, gradient) in enumerate(zip(expected, gradients, strict=True))
         ]
         torch.testing.assert_close(
-            [value.detach() for value in training.model.parameters()],
-            expected,
-            rtol=1e-6,
-            atol=1e-8,
+            [value.detach() for value in training.model.parameters()], expected, rtol=1e-6, atol=1e-8
         )
         gradients = full_batch_gradient(training, data)
 

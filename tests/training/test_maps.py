@@ -43,12 +43,7 @@ SETTINGS: dict[str, Any] = {
     "data": {"name": "nyud2"},
     "model": {"encoder": {"name": "depth_resnet", "base": "resnet18"}, "label_offset": 2.0},
     "loss": {"name": "mse"},
-    "recipe": {
-        "epochs": 2,
-        "batch_size": 6,
-        "learning_rate": 0.002,
-        "views": {"augmentation": "depth"},
-    },
+    "recipe": {"epochs": 2, "batch_size": 6, "learning_rate": 0.002, "views": {"augmentation": "depth"}},
     "objective": {"metric": "rmse"},
 }
 EVERYTHING: dict[str, Any] = {
@@ -124,7 +119,8 @@ def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
 ) -> None:
     found = assess(_with_constant_predictions(rooms), "test")
     arrays = decode(read_split(storage, manifest, "test"), manifest)
-    said = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()  # one of them negative
+    # One of them negative
+    said = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()
     many, medium = set(range(9, 46)) | {47, 49}, {7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63}
     pixels: dict[str, list[tuple[float, float, int]]] = {region: [] for region in REGIONS}
     for row in range(6):
@@ -191,11 +187,7 @@ def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
     assert trial.training.history[0].keys() >= {"train/conr", "train/regression", "val/few/rmse"}
     found = tables(Storage.at(root / "study"))
     named = {(row["split"], row["region"], row["metric"]) for row in found["metrics"]}
-    assert {
-        ("test", "few", "rmse"),
-        ("test", "all", "delta1"),
-        ("val", "all", "whole_rmse"),
-    } <= named
+    assert {("test", "few", "rmse"), ("test", "all", "delta1"), ("val", "all", "whole_rmse")} <= named
     assert {name for _, _, name in named}.isdisjoint({"pearson", "spearman", "r2"})
     means = [row for row in found["predictions"] if row["split"] == "test"]
     assert len(means) == len(rooms.splits["test"])
@@ -238,7 +230,8 @@ def test_a_second_stage_trains_a_new_last_convolution(rooms: ResidentData) -> No
 def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest: Manifest, rooms: ResidentData) -> None:
     config = _config(recipe={"epochs": 1})
     expected = weights_of(trained(config, rooms))
-    for budget in (2**40, 300_000, 0):  # pixels, encoded bytes, nothing fits
+    # Pixels, encoded bytes, nothing fits
+    for budget in (2**40, 300_000, 0):
         blocks = materialise(storage, manifest, budget_bytes=budget)
         fetched = fetch(manifest, blocks, torch.device("cpu"))
         assert same(weights_of(trained(config, fetched)), expected)

@@ -65,7 +65,8 @@ def test_the_last_batch_of_a_later_epoch_is_named_with_the_rows_that_it_has(
     training = begin(configuration(recipe={"accumulation": 4}), toy)
     run = epochs(training)
     next(run)
-    no_memory_for(lambda batch: len(batch.rows) == 10)  # 202 = 3 * 64 + 10
+    # 202 = 3 * 64 + 10
+    no_memory_for(lambda batch: len(batch.rows) == 10)
     with pytest.raises(OutOfMemory) as caught:
         next(run)
     assert str(caught.value).startswith(

@@ -20,18 +20,11 @@ from dirtune.training.loop import epochs, first_steps, predict
 from dirtune.training.numerics import check_machine, laid_out
 from dirtune.training.stages import restart_predictor
 from dirtune.training.state import begin
-from tests.training.runs import (
-    EXPLODING,
-    TERMS,
-    Configure,
-    in_float64,
-    same,
-    trained,
-    weights_of,
-)
+from tests.training.runs import EXPLODING, TERMS, Configure, in_float64, same, trained, weights_of
 
 CNN: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}}
-STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}  # too small to move a weight
+# Too small to move a weight
+STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
 
 
 # --- What is refused
@@ -65,11 +58,7 @@ def test_what_a_cpu_cannot_do_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("recipe", "device", "workers"),
     [
-        (
-            {"precision": "bf16", "compile": True, "channels_last": True, "accumulation": 2},
-            "cpu",
-            2,
-        ),
+        ({"precision": "bf16", "compile": True, "channels_last": True, "accumulation": 2}, "cpu", 2),
         ({"sync_batch_norm": True}, "cpu", 1),
         ({"sync_batch_norm": True, "precision": "fp16"}, "cuda", 2),
     ],
@@ -105,12 +94,7 @@ LOSSES: list[dict[str, Any]] = [
 def test_micro_batches_train_plain_regression_to_the_weights_of_the_whole_batch(
     configuration: Configure, toy: ResidentData, loss: dict[str, Any], accumulation: int
 ) -> None:
-    recipe: dict[str, Any] = {
-        "batch_size": 66,
-        "optimizer": "sgd",
-        "gradient_clip": 0.5,
-        "views": {"count": 2},
-    }
+    recipe: dict[str, Any] = {"batch_size": 66, "optimizer": "sgd", "gradient_clip": 0.5, "views": {"count": 2}}
     settings = {"loss": loss, "reweighting": {"scheme": "sqrt_inverse"}}
     found = []
     for each in (1, accumulation):

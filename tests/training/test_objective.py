@@ -247,9 +247,7 @@ def test_only_what_a_term_reads_is_gathered(configuration: Configure) -> None:
         assert [width for width in ranks.widths if width] == [expected]
 
 
-def test_a_loss_without_its_regression_or_its_terms_is_the_other_half(
-    configuration: Configure,
-) -> None:
+def test_a_loss_without_its_regression_or_its_terms_is_the_other_half(configuration: Configure) -> None:
     config, batch, output = configuration(terms=TERMS, alpha=0.7), batch_of(1), output_for(1)
     whole = total_loss(config, output, batch)
     terms = TrainingLoss(config, LABELS, regression=False)(output, batch, Ranks())

@@ -21,15 +21,9 @@ from dirtune.training.trial import TrialRun
 from tests.training.gloo import on_ranks
 from tests.training.runs import TERMS, Configure, finish, job_of, trained, weights_of
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICE = torch.device("cuda")
-IMAGES: dict[str, Any] = {
-    "terms": TERMS,
-    "model": {"encoder": {"name": "cnn", "channels": 8}, "projection_dim": 8},
-}
+IMAGES: dict[str, Any] = {"terms": TERMS, "model": {"encoder": {"name": "cnn", "channels": 8}, "projection_dim": 8}}
 SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.001, "epochs": 2}
 
 
@@ -76,13 +70,15 @@ def test_gpu_and_cpu_agree_on_the_first_steps(configuration: Configure, data: Re
     config = configuration(**IMAGES, recipe={**SGD, "accumulation": 4})
     on_cpu = on_device(str(data_root), torch.device("cpu"))
     losses = [[float(loss.total) for loss in first_steps(begin(config, each))] for each in (data, on_cpu)]
-    assert losses[0] == pytest.approx(losses[1], rel=0.01)  # convolutions are in TF32
+    # Convolutions are in TF32
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
 def peak_of(config: TrialConfig, data: ResidentData) -> int:
     """Bytes that a step takes on top of the data and of what is held between steps."""
     steps = first_steps(begin(config, data))
-    next(steps)  # libraries take their workspaces
+    # Libraries take their workspaces
+    next(steps)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     next(steps)
@@ -91,7 +87,8 @@ def peak_of(config: TrialConfig, data: ResidentData) -> int:
 
 def test_micro_batches_and_half_precision_take_less_memory(configuration: Configure, data: ResidentData) -> None:
     model = {"encoder": {"name": "cnn", "channels": 512}}
-    views = {"count": 8}  # activations shall outweigh gradients
+    # Activations shall outweigh gradients
+    views = {"count": 8}
 
     def peak(**recipe: Any) -> int:
         recipe = {**SGD, "batch_size": 96, "views": views, **recipe}

@@ -37,11 +37,7 @@ Jobs = dict[str, TrialJob]
 
 # 202 rows: with batches of 67 the last one has one row, so that the first of two ranks gets none.
 EXACT: dict[str, dict[str, Any]] = {
-    "terms and projection": {
-        "terms": TERMS,
-        "model": {"projection_dim": 4},
-        "recipe": {"batch_size": 67},
-    },
+    "terms and projection": {"terms": TERMS, "model": {"projection_dim": 4}, "recipe": {"batch_size": 67}},
     "momentum and clipping": {
         "terms": {"accon": {}},
         "reweighting": {"scheme": "sqrt_inverse"},
@@ -135,11 +131,13 @@ def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[st
     """One trial with a folder for each rank, one interrupted twice, and one that explodes."""
     whole = finish(TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks))
     shared = Storage.at(f"{folder}/shared")
-    for steps in (1, 2):  # into the first stage, and on into the second
+    # Into the first stage, and on into the second
+    for steps in (1, 2):
         interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks)
         for _ in range(steps):
             interrupted.step()
-        dist.barrier()  # a killed group starts again when its first rank has written
+        # A killed group starts again when its first rank has written
+        dist.barrier()
     again = finish(TrialRun(jobs["whole"], data, shared, ranks=ranks))
     failed = finish(TrialRun(jobs["exploding"], data, shared, ranks=ranks))
     return {
@@ -168,10 +166,7 @@ def jobs(configuration: Configure, toy: ResidentData) -> Jobs:
     model = {"encoder": {"dropout": 0.3}, "projection_dim": 4}
     scheme = {"name": "rrt", "epochs": 2}
     whole = configuration(terms=TERMS, model=model, recipe={"batch_size": 67, "epochs": 2}, scheme=scheme)
-    return {
-        "whole": job_of(whole, toy),
-        "exploding": job_of(configuration(recipe=EXPLODING), toy),
-    }
+    return {"whole": job_of(whole, toy), "exploding": job_of(configuration(recipe=EXPLODING), toy)}
 
 
 @pytest.fixture(scope="module")

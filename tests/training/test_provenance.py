@@ -52,7 +52,8 @@ def test_without_a_checkout_the_package_version_stands_alone(copied: ModuleType)
 
 def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(copied: ModuleType, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
-    assert copied.code_version() == PACKAGE  # nothing is committed yet
+    # Nothing is committed yet
+    assert copied.code_version() == PACKAGE
     clean = f"{PACKAGE}+{commit(tmp_path)}"
     assert copied.code_version() == clean
 

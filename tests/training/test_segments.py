@@ -13,16 +13,7 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.training.trial import HANDOVERS, TrialRun
-from tests.training.runs import (
-    TERMS,
-    Configure,
-    finish,
-    job_of,
-    lasting,
-    tables,
-    trained,
-    weights_of,
-)
+from tests.training.runs import TERMS, Configure, finish, job_of, lasting, tables, trained, weights_of
 
 
 def part(config: TrialConfig, parent: str | None, start: int, end: int, **changes: Any) -> TrialConfig:
@@ -50,10 +41,7 @@ def test_segments_of_equal_settings_are_the_whole_training_bit_for_bit(
     assert last is not None
     whole = trained(segmented, toy)
     assert last.training.history == whole.history
-    assert (last.training.best_epoch, last.training.order_digest) == (
-        whole.best_epoch,
-        whole.order_digest,
-    )
+    assert (last.training.best_epoch, last.training.order_digest) == (whole.best_epoch, whole.order_digest)
     expected = weights_of(whole)
     assert all(torch.equal(value, expected[name]) for name, value in weights_of(last.training).items())
 
@@ -105,9 +93,7 @@ def test_only_one_stage_can_be_trained_in_segments(segmented: TrialConfig) -> No
         read(TrialConfig, plain, where="t")
 
 
-def test_a_segment_is_part_of_a_trials_identity_and_no_segment_is_not(
-    segmented: TrialConfig,
-) -> None:
+def test_a_segment_is_part_of_a_trials_identity_and_no_segment_is_not(segmented: TrialConfig) -> None:
     ids = {
         each.trial_id("f")
         for each in (segmented, part(segmented, None, 0, 2), part(segmented, "a", 0, 2), part(segmented, "b", 0, 2))

@@ -103,7 +103,8 @@ def _state_of_rank(rank: int, world: int, rows: int):
     return _state_after(3, rows, Ranks(rank, world))
 
 
-@pytest.mark.parametrize(("world", "rows"), [(2, 31), (4, 3)])  # uneven; a rank without rows
+# Uneven; a rank without rows
+@pytest.mark.parametrize(("world", "rows"), [(2, 31), (4, 3)])
 def test_several_ranks_arrive_at_the_state_of_one(world, rows):
     expected = _state_after(3, rows, Ranks())
     assert not torch.equal(expected["smoothed"], expected["running"])

@@ -71,9 +71,7 @@ def test_regressor_retraining_reweights_the_second_stage_alone(configuration: Co
     assert second.reweighting.lds == LDS()
 
 
-def test_two_stages_share_the_reweighting_and_each_trains_one_half(
-    configuration: Configure,
-) -> None:
+def test_two_stages_share_the_reweighting_and_each_trains_one_half(configuration: Configure) -> None:
     config = configuration(scheme=TWO_STAGE, terms=TERMS, reweighting={"scheme": "inverse"})
     halves = [(stage.trains_representation, stage.trains_predictor) for stage in stages(config)]
     assert halves == [(True, False), (False, True)]
@@ -88,9 +86,7 @@ def test_the_second_stage_makes_no_view_that_only_terms_would_see(configuration:
     assert stages(configuration(scheme=RRT, recipe={"views": {"count": 2}}))[1].views.count == 2
 
 
-def test_the_rate_of_a_second_stage_is_the_recipe_s_unless_it_is_given(
-    configuration: Configure,
-) -> None:
+def test_the_rate_of_a_second_stage_is_the_recipe_s_unless_it_is_given(configuration: Configure) -> None:
     scheme = {"name": "two_stage"}
     config = configuration(scheme=scheme, terms=TERMS, recipe={"learning_rate": 0.3})
     assert stages(config)[1].learning_rate == 0.3
@@ -267,11 +263,7 @@ def test_the_second_stage_is_weighted_regression_on_features_without_dropout(
 def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration: Configure, toy: ResidentData) -> None:
     arms: list[dict[str, Any]] = [
         {"terms": TERMS},
-        {
-            "terms": {"accon": {}},
-            "recipe": {"batch_size": 30},
-            "reweighting": {"scheme": "inverse"},
-        },
+        {"terms": {"accon": {}}, "recipe": {"batch_size": 30}, "reweighting": {"scheme": "inverse"}},
         {"terms": TERMS, "seed": 1},
     ]
     new = []
@@ -280,7 +272,8 @@ def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration:
         before = part(training, "predictor")
         torch.manual_seed(7)
         training.switch(stages(training.config)[1])
-        assert torch.initial_seed() == 7  # the caller's random state is left alone
+        # The caller's random state is left alone
+        assert torch.initial_seed() == 7
         new.append(part(training, "predictor"))
         assert not same(new[-1], before)
     assert same(new[0], new[1])

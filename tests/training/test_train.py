@@ -40,13 +40,7 @@ def faults_of(config: dict[str, Any], data_root: Path, tmp_path: Path) -> list[s
 
 def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, dict[str, float]]] = []
-    result = train(
-        PLAIN,
-        data=data_root,
-        results=tmp_path,
-        arm="vanilla",
-        on_epoch=lambda *values: seen.append(values),
-    )
+    result = train(PLAIN, data=data_root, results=tmp_path, arm="vanilla", on_epoch=lambda *values: seen.append(values))
     assert (result.status, result.reused) == ("complete", False)
     assert [(epoch, planned) for epoch, planned, _ in seen] == [(1, 2), (2, 2)]
     assert result.values == seen[-1][2]
@@ -64,10 +58,7 @@ def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> 
     assert {name: row[name] for name in expected} == expected
     assert row["objective"] == min(values["val/all/mae"] for _, _, values in seen)
     assert row["code_version"]
-    assert {row["split"] for row in read_table(tmp_path, "predictions").to_pylist()} == {
-        "val",
-        "test",
-    }
+    assert {row["split"] for row in read_table(tmp_path, "predictions").to_pylist()} == {"val", "test"}
 
 
 def test_the_epochs_of_both_stages_are_planned_and_recorded(data_root: Path, tmp_path: Path) -> None:
@@ -136,10 +127,7 @@ def test_a_run_without_memory_says_its_batch_and_may_be_asked_for_again(
 
 
 def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_again(
-    data_root: Path,
-    toy: ResidentData,
-    tmp_path: Path,
-    dying_after_the_record: Callable[[Path], Storage],
+    data_root: Path, toy: ResidentData, tmp_path: Path, dying_after_the_record: Callable[[Path], Storage]
 ) -> None:
     config = read(TrialConfig, PLAIN, where="value")
     trial_id = config.trial_id(toy.manifest.fingerprint)
@@ -160,9 +148,7 @@ def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_aga
 
 def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: Path) -> None:
     faults = faults_of(
-        {"recipe": {"epochs": 0, "optimiser": "sgd"}, "loss": {"name": "l3"}, "seed": -1},
-        data_root,
-        tmp_path,
+        {"recipe": {"epochs": 0, "optimiser": "sgd"}, "loss": {"name": "l3"}, "seed": -1}, data_root, tmp_path
     )
     assert sorted(faults) == [
         f"run.yaml: loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}",

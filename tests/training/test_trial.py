@@ -126,7 +126,8 @@ def test_the_record_holds_what_the_run_did(configuration: Configure, toy: Reside
     }
     assert {name: row[name] for name in expected} == expected
     assert before <= row["started_at"] <= row["finished_at"] <= datetime.now(UTC)
-    assert row["finished_at"] - row["started_at"] < timedelta(hours=1)  # one clock and time zone
+    # One clock and time zone
+    assert row["finished_at"] - row["started_at"] < timedelta(hours=1)
     assert row["device"] == f"cpu ({torch.get_num_threads()} threads)"
     assert row["peak_memory_bytes"] > 1e6
     seconds = row["seconds_train"] + row["seconds_data"]
@@ -216,7 +217,8 @@ def test_representations_are_kept_of_the_best_epoch_and_spread_over_the_labels(
     at = {name: row for row, name in enumerate(test.sample_ids)}
     rows = [at[row["sample_id"]] for row in kept]
     assert rows == sorted(rows)
-    assert sorted(test.label_bins[rows].tolist()) == list(range(10))  # the split has 4 samples in each of 10 bins
+    # The split has 4 samples in each of 10 bins
+    assert sorted(test.label_bins[rows].tolist()) == list(range(10))
     assert {row["split"] for row in kept} == {"test"}
     use_best_weights(trial.training)
     expected = represent(trial.training, "test")[rows]
@@ -292,7 +294,8 @@ def total(seconds: Any) -> float:
 def test_the_recorded_seconds_add_up_to_the_time_from_being_free_to_the_record(
     configuration: Configure, toy: ResidentData, tmp_path: Path
 ) -> None:
-    idle_since = time.perf_counter() - 100.0  # whatever the worker waited for belongs to the trial
+    # Whatever the worker waited for belongs to the trial
+    idle_since = time.perf_counter() - 100.0
     study = Clocked.at(tmp_path / "study")
     trial = TrialRun(job_of(configuration(), toy), toy, study, idle_since=idle_since)
     while trial.status is None:

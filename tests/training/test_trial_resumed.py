@@ -63,13 +63,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "bf16, micro-batches, clipping": {
         "terms": TERMS,
         "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
-        "recipe": {
-            "epochs": 4,
-            "precision": "bf16",
-            "batch_size": 60,
-            "accumulation": 4,
-            "gradient_clip": 1.0,
-        },
+        "recipe": {"epochs": 4, "precision": "bf16", "batch_size": 60, "accumulation": 4, "gradient_clip": 1.0},
     },
     "fp16, a loss that is scaled": {
         "terms": TERMS,
@@ -104,11 +98,13 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
             while trial.training.epoch < end:
                 trial.step()
             done = end
-        torch.manual_seed(number)  # a new process starts from another state
+        # A new process starts from another state
+        torch.manual_seed(number)
         last = finish(TrialRun(job, toy, study))
         assert lasting(tables(study)) == expected
         found, wanted = last.training.state(), whole.training.state()
-        np.testing.assert_equal(found["history"], wanted["history"])  # an undefined metric equals itself
+        # An undefined metric equals itself
+        np.testing.assert_equal(found["history"], wanted["history"])
         for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 

@@ -139,10 +139,7 @@ def test_a_trial_is_recorded_with_the_angular_error_of_its_predictions(
         (row["split"], row["selection"], row["region"], row["metric"]): (row["value"], row["n"])
         for row in found["metrics"]
     }
-    assert {metric for *_, region, metric in values if region == "few"} == {
-        *METRICS,
-        "angular_error",
-    }
+    assert {metric for *_, region, metric in values if region == "few"} == {*METRICS, "angular_error"}
     few = _few_cells(gazes)
     for split in ("val", "test"):
         labels = gazes.splits[split].exact_labels
@@ -196,7 +193,8 @@ def test_an_interrupted_trial_continues_to_the_same_record(
     job = job_of(config, gazes)
     finish(TrialRun(job, gazes, study))
     other = Storage.at(tmp_path / "other")
-    TrialRun(job, gazes, other).step()  # and then the process is gone
+    # And then the process is gone
+    TrialRun(job, gazes, other).step()
     again = TrialRun(job, gazes, other)
     assert again.training.epoch == 1
     finish(again)
@@ -253,7 +251,6 @@ def test_what_is_made_for_one_dimension_is_refused(gazes: ResidentData, config: 
 
 def test_an_objective_that_the_data_set_has_not_is_refused(configuration: Configure, toy: ResidentData) -> None:
     with pytest.raises(
-        InputError,
-        match=r"toy: objective\.metric: the data set has no such metric, got 'angular_error'",
+        InputError, match=r"toy: objective\.metric: the data set has no such metric, got 'angular_error'"
     ):
         begin(configuration(objective={"metric": "angular_error"}), toy)

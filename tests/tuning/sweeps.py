@@ -19,10 +19,7 @@ STUDY: dict[str, Any] = {
         "model": {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 60},
         "recipe": {"epochs": 3, "batch_size": 512, "views": {"count": 2, "augmentation": "shift"}},
     },
-    "arms": {
-        "vanilla": {},
-        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}},
-    },
+    "arms": {"vanilla": {}, "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}}},
     "resources": {"checkpoint_seconds": 0},
 }
 

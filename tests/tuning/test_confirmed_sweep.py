@@ -29,23 +29,14 @@ STUDY: dict[str, Any] = {
     "base": merged(sweeps.STUDY["base"], {"recipe": {"epochs": 4}}),
     "arms": {
         **sweeps.STUDY["arms"],
-        "lds": {
-            "model": {"projection_dim": 8},
-            "terms": {"conr": {"beta": 0.1, "omega": 3.0}},
-            "alpha": 2.0,
-        },
+        "lds": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}, "alpha": 2.0},
     },
-    "search": {
-        "trials": 4,
-        "sampler": "random",
-        "confirm": True,
-        "tuning_seed": 9,
-        "transfer": "both",
-    },
+    "search": {"trials": 4, "sampler": "random", "confirm": True, "tuning_seed": 9, "transfer": "both"},
     "space": {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}},
     "resources": {"checkpoint_seconds": 0},
 }
-TRIALS = 2 + 2 * (4 + 2) + 2  # vanilla, conr and lds, lds@transfer
+# Vanilla, conr and lds, lds@transfer
+TRIALS = 2 + 2 * (4 + 2) + 2
 
 
 def study_file(folder: Path, **changes: Any) -> str:
@@ -90,17 +81,7 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     plan = dirtune.plan(path, data=digits, results=killed)
     assert plan.total == TRIALS
-    command = [
-        sys.executable,
-        "-m",
-        "dirtune.cli",
-        "sweep",
-        path,
-        "--data",
-        str(digits),
-        "--results",
-        str(killed),
-    ]
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
     kill_once_selected(command, killed / "tuned")
     resumed = dirtune.resume("tuned", data=digits, results=killed)
     assert (dict(resumed.crashed), resumed.left) == ({}, 0)
@@ -121,12 +102,7 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
 def test_a_scheduler_stops_trials_of_the_search_and_none_that_confirms_it(
     digits: Path, tmp_path: Path, scheduler: str
 ) -> None:
-    search = {
-        **STUDY["search"],
-        "trials": 8,
-        "transfer": "none",
-        "scheduler": {"name": scheduler, "grace_epochs": 1},
-    }
+    search = {**STUDY["search"], "trials": 8, "transfer": "none", "scheduler": {"name": scheduler, "grace_epochs": 1}}
     path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
     done = dirtune.sweep(path, data=digits, results=tmp_path)
     assert done.left == 0

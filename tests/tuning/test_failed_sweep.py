@@ -79,11 +79,7 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
     path = study_file(
-        base=base,
-        seeds=[0],
-        space=BETA,
-        search={"trials": 1},
-        resources={"checkpoint_seconds": 0, "concurrent": 1},
+        base=base, seeds=[0], space=BETA, search={"trials": 1}, resources={"checkpoint_seconds": 0, "concurrent": 1}
     )
     killer = Killer(tmp_path / "tiny", "conr", WORKER_RESTARTS + 1)
     summary = dirtune.sweep(path, data=digits, results=tmp_path, view=killer)
@@ -121,7 +117,8 @@ def test_a_group_that_loses_a_rank_starts_again_from_the_checkpoint_and_nothing_
     view = RankKiller(killed / "tiny", rank)
     summary = dirtune.sweep(path, data=digits, results=killed, view=view)
     assert (dict(summary.run), dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
-    before, after = dict.fromkeys(view.groups)  # the second group has other processes
+    # The second group has other processes
+    before, after = dict.fromkeys(view.groups)
     assert not before & after
     assert [epoch for arm, epoch in view.epochs if arm == "vanilla"] == [1, 2, 3, 4, 5]
     goes_on = [epoch for arm, epoch in view.epochs if arm == "conr"]
@@ -170,7 +167,8 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     summary = dirtune.sweep(path, data=digits, results=tmp_path)
     assert dict(summary.run) == {"complete": 1, "failed": 1}
     assert (set(summary.crashed), summary.left) == ({trial_id}, 0)
-    (traceback,) = summary.tracebacks  # one try: another worker would run the same code
+    # One try: another worker would run the same code
+    (traceback,) = summary.tracebacks
     text = Path(traceback).read_text()
     assert "load_checkpoint(self._folder, device)" in text
     assert "UnpicklingError: Weights only load failed" in text

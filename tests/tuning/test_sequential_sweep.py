@@ -13,12 +13,7 @@ from dirtune.study.resolve import resolve
 from dirtune.tuning.search.queue import Ending
 from tests.tuning.pretended import STUDY, Killed, Pretended, omega
 
-SEQUENTIAL: dict[str, Any] = {
-    "reference": "vanilla",
-    "search": {},
-    "space": {},
-    "sequential": {"most_seeds": 6},
-}
+SEQUENTIAL: dict[str, Any] = {"reference": "vanilla", "search": {}, "space": {}, "sequential": {"most_seeds": 6}}
 NOISE = [0.3, -0.5, 0.1, 0.4, -0.4, 0.2]
 
 
@@ -67,10 +62,7 @@ def test_a_trial_that_fails_ends_the_seeds_of_its_arm_alone(tmp_path: Path) -> N
 
     def ending(config: TrialConfig) -> Ending:
         fails = config.seed == 5 and config.model.projection_dim
-        return Ending(
-            status="failed" if fails else "complete",
-            objective=None if fails else error_of(config),
-        )
+        return Ending(status="failed" if fails else "complete", objective=None if fails else error_of(config))
 
     sweep.ending = ending
     sweep.sweep(**SEQUENTIAL)
@@ -94,10 +86,5 @@ def test_the_resolved_study_says_what_is_compared_and_by_which_seeds() -> None:
     written = {"most_seeds": 5, "step": 2, "compare": compare}
     study = resolve({**STUDY, **SEQUENTIAL, "sequential": written}, where="test")
     assert study.possible_seeds == (3, 4, 5, 6, 7)
-    assert study.plain()["sequential"] == {
-        "seeds": [3, 4, 5, 6, 7],
-        "step": 2,
-        "margin": 0.02,
-        **compare,
-    }
+    assert study.plain()["sequential"] == {"seeds": [3, 4, 5, 6, 7], "step": 2, "margin": 0.02, **compare}
     assert resolve({**STUDY, "search": STUDY["search"]}, where="test").plain()["sequential"] is None

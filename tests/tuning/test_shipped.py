@@ -23,12 +23,7 @@ DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
 FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
 TOKENS = InputSpec(kind="tokens", shape=(40,), vocabulary=17011)
 FEATURES = InputSpec(kind="vector", shape=(384,))
-PAIR = {
-    "first": TOKENS,
-    "second": TOKENS,
-    "first_features": FEATURES,
-    "second_features": FEATURES,
-}
+PAIR = {"first": TOKENS, "second": TOKENS, "first_features": FEATURES, "second_features": FEATURES}
 
 
 @cache
@@ -152,9 +147,7 @@ def test_a_variant_written_out_is_a_study_of_its_own(tmp_path: Path) -> None:
     assert load_study(str(alone)).plain() == load_study(f"{path}:faces").plain()
 
 
-def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wrong_one(
-    tmp_path: Path,
-) -> None:
+def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wrong_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(OWN)
     with pytest.raises(InputError, match=r"choose one as FILE:NAME; known: digits, faces"):

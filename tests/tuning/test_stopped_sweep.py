@@ -113,7 +113,8 @@ def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss
     again.epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=digits, results=results, view=again)
     assert (resumed.stopped, resumed.left, dict(resumed.run)) == (None, 0, {"complete": 2})
-    for trial_id, done in epochs.items():  # the first epoch after resuming is the next one
+    # The first epoch after resuming is the next one
+    for trial_id, done in epochs.items():
         assert min(epoch for each, epoch in seen if each == trial_id) == done + 1
     pd.testing.assert_frame_equal(metrics(results), undisturbed(**SLOW), check_exact=True)
 
@@ -188,7 +189,8 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_ends_in_good_order
     killer.start()
     while driver.poll() is None and not list((tmp_path / "tiny/trials").glob("*/progress.json")):
         time.sleep(0.1)
-    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the group
+    # As a terminal does, to the group
+    os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()
     killer.cancel()
     assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else said

@@ -96,7 +96,8 @@ def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, s
     trials = rows("select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path)
     assert trials.groupby("study")["workers"].unique().to_dict() == {"alone": [1], "together": [2]}
     assert trials["sample_order_digest"].nunique() == 1
-    assert trials[trials["study"] == "together"]["worker"].nunique() == 1  # one group ran both trials
+    # One group ran both trials
+    assert trials[trials["study"] == "together"]["worker"].nunique() == 1
     one, two = metrics(tmp_path, "alone"), metrics(tmp_path, "together")
     chosen = one["metric"].isin(["mae", "rmse"])
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
@@ -174,7 +175,8 @@ def test_a_study_is_extended_and_changed_and_only_what_is_new_is_run(
     assert sweep(arms=changed) == (2, 2, {"complete": 2})
     betas = rows('select distinct "config.terms.conr.beta" beta from trials', tmp_path)["beta"]
     assert set(betas.dropna()) == {0.2}
-    assert sweep() == (4, 2, {})  # back: what was orphaned is there again
+    # Back: what was orphaned is there again
+    assert sweep() == (4, 2, {})
     pd.testing.assert_frame_equal(metrics(tmp_path), before, check_exact=True)
 
 
@@ -184,10 +186,7 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
     arms = {
         "vanilla": {},
         "text": {"model": {"encoder": {"name": "bilstm"}}},
-        "eyes": {
-            "recipe": {"views": {"augmentation": "rotate"}},
-            "data": {"shot_rule": "official"},
-        },
+        "eyes": {"recipe": {"views": {"augmentation": "rotate"}}, "data": {"shot_rule": "official"}},
     }
     with pytest.raises(InputError) as caught:
         dirtune.sweep(study_file(arms=arms), data=digits, results=tmp_path)
@@ -258,17 +257,7 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
     path = study_file(base=base)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "dirtune.cli",
-        "sweep",
-        path,
-        "--data",
-        str(digits),
-        "--results",
-        str(killed),
-    ]
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
 
     def in_the_middle() -> bool:
         recorded = list((killed / "tiny/results/trials").glob("*.parquet"))

@@ -12,13 +12,7 @@ from dirtune.data.splits.bases import dealt
 from dirtune.data.splits.grouped import total_variation
 from dirtune.data.splits.holdout import held_out_bins, hold_out
 from dirtune.data.splits.leaks import Finding, leaks, without_leaks
-from dirtune.data.splits.profiles import (
-    profile_quotas,
-    profiled,
-    random_subset,
-    stratified_subset,
-    wanted_density,
-)
+from dirtune.data.splits.profiles import profile_quotas, profiled, random_subset, stratified_subset, wanted_density
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Rows, SplitNames
 from dirtune.data.splits.settings import Recipe, Splitting
 from dirtune.errors import Fault, InputError
@@ -43,11 +37,7 @@ class Assignment:
 
 
 def split_rows(
-    rows: Rows,
-    request: Splitting,
-    recipe: Recipe | None = None,
-    *,
-    contents: Sequence[Hashable] | None = None,
+    rows: Rows, request: Splitting, recipe: Recipe | None = None, *, contents: Sequence[Hashable] | None = None
 ) -> Assignment:
     """Deal the rows to train, val and test, then take away what the request takes away, in the order of its fields.
 

@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 from dirtune.data.splits.rows import Ids, SplitNames, seeded_ranks
 from dirtune.manifest import SPLITS
 
-_MOST_PASSES = 20  # AgeDB settles after five to ten
+# AgeDB settles after five to ten
+_MOST_PASSES = 20
 
 
 def grouped(
-    ids: Ids,
-    bins: NDArray[np.int64],
-    groups: NDArray[Any],
-    targets: NDArray[np.float64],
-    *,
-    seed: int,
+    ids: Ids, bins: NDArray[np.int64], groups: NDArray[Any], targets: NDArray[np.float64], *, seed: int
 ) -> SplitNames:
     """Give every group to one split so that the counts per bin come close to the targets.
 
@@ -55,7 +51,8 @@ def _group_order(group_of_row: NDArray[np.int64], ranks: NDArray[np.int64]) -> N
 def _assign(contents: NDArray[np.float64], targets: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
     have = np.zeros_like(targets)
     chosen = np.full(len(contents), -1)
-    for _ in range(1 + _MOST_PASSES):  # the first pass places, the others move
+    # The first pass places, the others move
+    for _ in range(1 + _MOST_PASSES):
         before = chosen.copy()
         for group in order:
             if chosen[group] >= 0:

@@ -73,7 +73,8 @@ def _by_share(density: NDArray[np.int64], intervals: Sequence[tuple[float, float
     held = np.zeros(len(density), dtype=np.bool_)
     for low, high in intervals:
         inside = (middles >= low) & (middles < high)
-        if not density[inside].any():  # one bin holds more than the whole interval
+        # One bin holds more than the whole interval
+        if not density[inside].any():
             inside[np.argmin(np.where(density > 0, np.abs(middles - _centre(low, high)), np.inf))] = True
         held |= inside
     return held

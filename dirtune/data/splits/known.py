@@ -24,11 +24,14 @@ from dirtune.frozen import canonical_json
 class KnownSplit(NamedTuple):
     """One published split of a data set."""
 
-    data: str  # name of the pipeline
+    data: str
+    """Name of the pipeline."""
     title: str
     sizes: Mapping[str, int]
-    lists: tuple[str, ...]  # SHA-256 of the raw file that decides the split
-    fingerprint: str | None = None  # none: the list is known by its hash alone
+    lists: tuple[str, ...]
+    """SHA-256 of the raw file that decides the split."""
+    fingerprint: str | None = None
+    """None: the list is known by its hash alone."""
     remark: str = ""
 
 
@@ -41,7 +44,8 @@ KNOWN_SPLITS = (
         title="the list of YyzHarry/imbalanced-regression",
         sizes=_AGEDB_SIZES,
         lists=("ab9f8d4c7099a9d74ec5094c42b6fe9f1927a166a48d2ab800a88b2fd6081252",),
-        fingerprint="3c607288fe2dc5dd9c57bb40827a3becfcba9536b7b283b98cabc6fb97edaf32",  # id: the column `path`
+        # Id: the column `path`
+        fingerprint="3c607288fe2dc5dd9c57bb40827a3becfcba9536b7b283b98cabc6fb97edaf32",
     ),
     KnownSplit(
         data="agedb",
@@ -55,14 +59,16 @@ KNOWN_SPLITS = (
         data="sts_b",
         title="the list of YyzHarry/imbalanced-regression",
         sizes=_STS_B_SIZES,
-        lists=("4da3322ae29f7ad1b7d03cdeafcb2480c276e5df1d08737678a7856697218a9a",),  # train_new.tsv
+        # Train_new.tsv
+        lists=("4da3322ae29f7ad1b7d03cdeafcb2480c276e5df1d08737678a7856697218a9a",),
         fingerprint="12daa666d76831ba017719d4a4c95bc2efa0844360d79b3849394f68d04b3747",
     ),
     KnownSplit(
         data="sts_b",
         title="the list of BorealisAI/ranksim-imbalanced-regression",
         sizes=_STS_B_SIZES,
-        lists=("cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1",),  # train_new.tsv
+        # Train_new.tsv
+        lists=("cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1",),
         remark="another random split of the same pairs; the shot rule 'official' does not fit its counts, and results are "
         "not comparable with the other list",
     ),

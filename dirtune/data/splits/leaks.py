@@ -67,11 +67,7 @@ def leaks(
         contents: what makes two rows the same sample, such as a digest of the image, or both sentences and the score.
         groups: such as the person in the image.
     """
-    keys: dict[Kind, Sequence[Hashable] | None] = {
-        "id": ids.tolist(),
-        "content": contents,
-        "group": groups,
-    }
+    keys: dict[Kind, Sequence[Hashable] | None] = {"id": ids.tolist(), "content": contents, "group": groups}
     found = []
     for kind, values in keys.items():
         if values is not None:

@@ -19,14 +19,16 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
 from dirtune.randomness import derive_seed
 
-_BULK = (0.05, 0.95)  # quantiles of the rows
+# Quantiles of the rows
+_BULK = (0.05, 0.95)
 # Peaks and spread, in parts of the bulk.
 _DEFAULTS: dict[Profile, tuple[tuple[float, ...], float]] = {
     "exponential": ((0.0,), 1 / 4),
     "normal": ((0.5,), 1 / 4),
     "bimodal": ((0.25, 0.75), 1 / 8),
 }
-_HALVINGS = 60  # of the interval that the scale is searched in: to the last digit of a float
+# Of the interval that the scale is searched in: to the last digit of a float
+_HALVINGS = 60
 
 
 def wanted_density(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> NDArray[np.float64]:
@@ -52,11 +54,7 @@ def wanted_density(density: NDArray[np.int64], label: LabelSpec, settings: Split
 
 
 def profile_quotas(
-    density: NDArray[np.int64],
-    wanted: NDArray[np.float64],
-    *,
-    tolerance: float = 0.0,
-    rows: int | None = None,
+    density: NDArray[np.int64], wanted: NDArray[np.float64], *, tolerance: float = 0.0, rows: int | None = None
 ) -> NDArray[np.int64]:
     """Rows to keep of each bin: `min(n_b, scale * wanted_b)`, rounded to whole rows of the same sum.
 
@@ -102,7 +100,8 @@ def _largest(holds: Callable[[float], bool], *, low: float = 0.0, high: float) -
 
 def _whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole numbers of the same sum: rounded down, then one more for the largest remainders."""
-    values = np.round(values, 9)  # the search ends a rounding error below a whole number
+    # The search ends a rounding error below a whole number
+    values = np.round(values, 9)
     whole = np.floor(values).astype(np.int64)
     missing = round(float(values.sum())) - int(whole.sum())
     whole[np.argsort(whole - values, kind="stable")[:missing]] += 1

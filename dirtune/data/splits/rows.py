@@ -18,7 +18,8 @@ from dirtune.manifest import SPLITS, LabelSpec
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
-LEFT_OUT = "left_out"  # the name of a row that no split holds
+# The name of a row that no split holds
+LEFT_OUT = "left_out"
 TRAIN, VAL, TEST = SPLITS
 
 Ids = NDArray[Any]
@@ -31,12 +32,16 @@ SplitNames = NDArray[np.str_]
 class Rows:
     """The rows of a data set, in any order; all arrays have one entry per row."""
 
-    name: str  # of the data set, for messages
+    name: str
+    """Of the data set, for messages."""
     label: LabelSpec
     ids: Ids
-    labels: NDArray[np.float64]  # in the label's unit
-    groups: NDArray[Any] | None = None  # texts: what must not cross splits, such as the person
-    published: NDArray[Any] | None = None  # split names of the raw files
+    labels: NDArray[np.float64]
+    """In the label's unit."""
+    groups: NDArray[Any] | None = None
+    """Texts: what must not cross splits, such as the person."""
+    published: NDArray[Any] | None = None
+    """Split names of the raw files."""
 
     def __post_init__(self) -> None:
         lengths = {len(each) for each in (self.ids, self.labels, self.groups, self.published) if each is not None}

@@ -21,7 +21,8 @@ from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, misfit, only_input
 
-_SMALLEST = 8  # pixels a side: three halvings leave one position
+# Pixels a side: three halvings leave one position
+_SMALLEST = 8
 
 
 class CNN(Frozen):

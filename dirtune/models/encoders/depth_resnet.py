@@ -30,7 +30,8 @@ from dirtune.models.encoders.encoder import Encoder, misfit, only_input
 from dirtune.models.encoders.resnet import load_weights
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_FUSED = 16  # values that each scale gives to the fusion
+# Values that each scale gives to the fusion
+_FUSED = 16
 
 
 class DepthResNet(Frozen):
@@ -109,9 +110,7 @@ class _UpProjection(nn.Module):
     def __init__(self, given: int, made: int) -> None:
         super().__init__()
         self.long = nn.Sequential(
-            _convolution(given, made, size=5),
-            nn.Conv2d(made, made, 3, padding=1, bias=False),
-            nn.BatchNorm2d(made),
+            _convolution(given, made, size=5), nn.Conv2d(made, made, 3, padding=1, bias=False), nn.BatchNorm2d(made)
         )
         self.short = nn.Sequential(nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made))
 
@@ -121,8 +120,4 @@ class _UpProjection(nn.Module):
 
 
 def _convolution(given: int, made: int, *, size: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(given, made, size, padding=size // 2, bias=False),
-        nn.BatchNorm2d(made),
-        nn.ReLU(),
-    )
+    return nn.Sequential(nn.Conv2d(given, made, size, padding=size // 2, bias=False), nn.BatchNorm2d(made), nn.ReLU())

@@ -20,7 +20,8 @@ from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, misfit, only_input
 
-_SMALLEST = 16  # pixels a side: one position is left
+# Pixels a side: one position is left
+_SMALLEST = 16
 _WIDTHS, _HIDDEN = (20, 50), 500
 
 
@@ -50,13 +51,7 @@ class LeNet(Frozen):
 
 
 class _LeNet(Encoder):
-    def __init__(
-        self,
-        image: str,
-        shape: tuple[int, ...],
-        side_input: str | None = None,
-        side_size: int = 0,
-    ) -> None:
+    def __init__(self, image: str, shape: tuple[int, ...], side_input: str | None = None, side_size: int = 0) -> None:
         super().__init__()
         self.image, self.side_input = image, side_input
         channels, height, width = shape

@@ -38,7 +38,8 @@ TRIAL_COLUMNS = (
     "config.recipe.accumulation",
 )
 METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
-LONGEST_REASON = 100  # characters of an error that a table has room for
+# Characters of an error that a table has room for
+LONGEST_REASON = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,10 @@ class TrialRow:
     error: str | None
     objective: float | None
     data_fingerprint: str | None
-    accumulation_used: int | None  # none in older records, which ran as planned
-    accumulation_planned: int | None  # none where nobody could plan one
+    accumulation_used: int | None
+    """None in older records, which ran as planned."""
+    accumulation_planned: int | None
+    """None where nobody could plan one."""
 
     @property
     def is_halved(self) -> bool:
@@ -82,12 +85,18 @@ class ArmRuns:
     """One arm."""
 
     arm: str
-    levels: Mapping[str, object]  # its values on the axes; none if it has none or nothing is recorded
-    chosen: Mapping[int, Candidate]  # by seed
-    tried: Mapping[int, int]  # recorded configurations by seed
-    searched: int  # recorded configurations of a search whose selection was then trained on the seeds
-    planned: int | None  # trials in all, if the study says
-    unfinished: Mapping[str, int]  # number of trials by status, the complete ones aside
+    levels: Mapping[str, object]
+    """Its values on the axes; none if it has none or nothing is recorded."""
+    chosen: Mapping[int, Candidate]
+    """By seed."""
+    tried: Mapping[int, int]
+    """Recorded configurations by seed."""
+    searched: int
+    """Recorded configurations of a search whose selection was then trained on the seeds."""
+    planned: int | None
+    """Trials in all, if the study says."""
+    unfinished: Mapping[str, int]
+    """Number of trials by status, the complete ones aside."""
     holes: tuple[Hole, ...]
     halved: tuple[int, ...] = ()
     """Seeds whose chosen trial ran with smaller micro-batches than planned, because it had run out of memory."""
@@ -98,9 +107,12 @@ class StudyRuns:
     """All arms, in the order of the study."""
 
     arms: tuple[ArmRuns, ...]
-    metrics: pa.Table  # of the whole study
-    fingerprints: tuple[str, ...]  # of the data that the trials saw
-    orphans: int  # recorded trials that the present plan does not know
+    metrics: pa.Table
+    """Of the whole study."""
+    fingerprints: tuple[str, ...]
+    """Of the data that the trials saw."""
+    orphans: int
+    """Recorded trials that the present plan does not know."""
 
 
 def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
@@ -125,7 +137,8 @@ def study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
 
 def trial_rows(trials: pa.Table) -> list[TrialRow]:
     """The rows of the table `trials`."""
-    known = set(trials.column_names)  # of settings only those that some trial has
+    # Of settings only those that some trial has
+    known = set(trials.column_names)
     columns = [trials[name].to_pylist() if name in known else [None] * len(trials) for name in TRIAL_COLUMNS]
     names = [each.name for each in fields(TrialRow)]
     return [TrialRow(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
@@ -183,7 +196,8 @@ def narrowed(metrics: pa.Table, **conditions: str) -> pa.Table:
         own = next((each for each in known if each.as_py() == value), None)
         if own is None:
             return metrics.slice(0, 0)
-        if len(known) > 1:  # else all rows have it
+        # Else all rows have it
+        if len(known) > 1:
             metrics = metrics.filter(pc.equal(metrics[column], own))
     return metrics
 

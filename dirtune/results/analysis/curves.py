@@ -25,7 +25,8 @@ from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.table import SPLITS, check_known
 
 PREFIX, SEED = "config.", "config.seed"
-LOG_FROM_RATIO = 20.0  # a positive setting that spans more than this factor gets a logarithmic axis
+# A positive setting that spans more than this factor gets a logarithmic axis
+LOG_FROM_RATIO = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,18 @@ class Line:
     """One arm, or the arms that differ only in the setting on the x axis; trials sorted by x and seed."""
 
     label: str
-    x: tuple[float, ...]  # by trial
+    x: tuple[float, ...]
+    """By trial."""
     values: tuple[float, ...]
     seeds: tuple[int, ...]
-    levels: tuple[float, ...]  # the distinct x
-    means: tuple[float, ...]  # mean value at each level
-    best: int | None  # position of the level that validation data would choose
-    joined: bool  # nothing but the setting and the seed varies
+    levels: tuple[float, ...]
+    """The distinct x."""
+    means: tuple[float, ...]
+    """Mean value at each level."""
+    best: int | None
+    """Position of the level that validation data would choose."""
+    joined: bool
+    """Nothing but the setting and the seed varies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,8 @@ class Curve:
     """Everything that the figure shows."""
 
     study: str
-    x: str  # dotted path of the setting
+    x: str
+    """Dotted path of the setting."""
     logarithmic: bool
     metric: str
     unit: str
@@ -55,8 +62,10 @@ class Curve:
     split: str
     epoch: str
     lines: tuple[Line, ...]
-    reference: tuple[str, float] | None  # an arm without the setting, and its mean over seeds
-    left_out: Mapping[str, int]  # trials that have the setting and no value, by reason
+    reference: tuple[str, float] | None
+    """An arm without the setting, and its mean over seeds."""
+    left_out: Mapping[str, int]
+    """Trials that have the setting and no value, by reason."""
 
 
 def curve_data(

@@ -17,8 +17,10 @@ from typing import Any
 
 from dirtune.frozen import canonical_json
 
-Change = tuple[str, str]  # dotted path, and its value as JSON
-State = frozenset[str]  # names of parts; empty: the reference
+# Dotted path, and its value as JSON
+Change = tuple[str, str]
+# Names of parts; empty: the reference
+State = frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,10 @@ class Lattice:
 
     reference: str
     target: str
-    parts: Mapping[str, frozenset[Change]]  # by name, in the order of the settings
-    arms: Mapping[State, str]  # of equal arms the first
+    parts: Mapping[str, frozenset[Change]]
+    """By name, in the order of the settings."""
+    arms: Mapping[State, str]
+    """Of equal arms the first."""
 
     @property
     def top(self) -> State:

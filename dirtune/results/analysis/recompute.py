@@ -39,20 +39,27 @@ RULE_COLUMN = "config.data.shot_rule"
 class RegionValue(NamedTuple):
     """A metric of one region."""
 
-    value: float  # NaN where undefined
-    n: int  # samples
+    value: float
+    """NaN where undefined."""
+    n: int
+    """Samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BinErrors:
     """How wrong a trial is about the labels of one bin; error is prediction minus label."""
 
-    low: float  # in the label's unit
+    low: float
+    """In the label's unit."""
     high: float
-    train: int  # training samples
-    n: int  # samples of the split
-    signed: float  # mean error: the bias; NaN without samples
-    absolute: float  # mean absolute error
+    train: int
+    """Training samples."""
+    n: int
+    """Samples of the split."""
+    signed: float
+    """Mean error: the bias; NaN without samples."""
+    absolute: float
+    """Mean absolute error."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +185,7 @@ def _predictions(root: str | Path, study: str, split: str, trials: Collection[st
         if trials is not None and trial_id not in trials:
             continue
         rows: pa.Table = fragment.to_table(
-            schema=dataset.schema,
-            columns=["component", "label", "prediction"],
-            filter=pc.field("split") == split,
+            schema=dataset.schema, columns=["component", "label", "prediction"], filter=pc.field("split") == split
         )
         if rows.num_rows:
             yield _Predicted(trial_id, *by_sample(rows))

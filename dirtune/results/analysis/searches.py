@@ -31,9 +31,12 @@ class EndedTrial:
 
     trial_id: str
     arm: str
-    status: str  # complete, pruned or failed
-    objective: float  # on validation data; NaN where there is none
-    settings: Mapping[str, Any]  # those that are searched, by dotted path
+    status: str
+    """Complete, pruned or failed."""
+    objective: float
+    """On validation data; NaN where there is none."""
+    settings: Mapping[str, Any]
+    """Those that are searched, by dotted path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,10 @@ class Search:
 
     study: str
     arm: str
-    others: tuple[str, ...]  # the other searched arms
-    space: Mapping[str, Mapping[str, Any]]  # by dotted path: distribution, and low and high or values
+    others: tuple[str, ...]
+    """The other searched arms."""
+    space: Mapping[str, Mapping[str, Any]]
+    """By dotted path: distribution, and low and high or values."""
     trials: tuple[EndedTrial, ...]
     info: StudyInfo
 

@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import HIGHER_IS_BETTER
 
-EPOCHS = (
-    "best_val",
-    "last",
-)  # the epochs of a trial that are evaluated: `selection` in the metrics table
+EPOCHS = ("best_val", "last")  # the epochs of a trial that are evaluated: `selection` in the metrics table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +25,12 @@ class Candidate:
     """A trained model that may be chosen: a trial at one of its evaluated epochs."""
 
     trial_id: str
-    epoch: str  # of EPOCHS
-    validation: float  # the study's objective on validation data, as a loss: smaller is better, NaN where undefined
-    test: float  # the same on test data
+    epoch: str
+    """Of EPOCHS."""
+    validation: float
+    """The study's objective on validation data, as a loss: smaller is better, NaN where undefined."""
+    test: float
+    """The same on test data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,11 @@ def oracle(candidates: Sequence[Candidate]) -> Candidate:
 
 SELECTIONS = {
     "best_val": Selection(
-        description="best epoch and configuration by the objective on validation data",
-        choose=best_val,
+        description="best epoch and configuration by the objective on validation data", choose=best_val
     ),
-    "last": Selection(
-        description="last epoch; configuration by the objective there on validation data",
-        choose=last,
-    ),
+    "last": Selection(description="last epoch; configuration by the objective there on validation data", choose=last),
     "oracle": Selection(
-        description="ORACLE: epoch and configuration chosen on the test data themselves; optimistic",
-        choose=oracle,
+        description="ORACLE: epoch and configuration chosen on the test data themselves; optimistic", choose=oracle
     ),
 }
 

@@ -33,12 +33,15 @@ class SequentialRule:
 
     arms: tuple[str, ...]
     reference: str
-    seeds: tuple[int, ...]  # in the order in which they are used
-    first: int  # seeds of the first look
+    seeds: tuple[int, ...]
+    """In the order in which they are used."""
+    first: int
+    """Seeds of the first look."""
     step: int
     metric: str
     region: str
-    margin: float  # share of the reference's mean
+    margin: float
+    """Share of the reference's mean."""
 
     @property
     def looks(self) -> Looks:
@@ -112,9 +115,7 @@ def with_seeds_due(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, Outcom
     values = recorded_values(storage, rule)
     due = seeds_due(rule, values)
     planned = replace(
-        info,
-        seeds=due[rule.reference],
-        plans={arm: Plan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
+        info, seeds=due[rule.reference], plans={arm: Plan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()}
     )
     return planned, outcome(rule, values)
 

@@ -20,7 +20,8 @@ from dirtune.results.analysis.sequential import with_seeds_due
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import STUDY_FILE, read_study
 
-PROGRESS = "progress.json"  # what a started trial leaves after every epoch
+# What a started trial leaves after every epoch
+PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,10 @@ class StartedTrial:
     seed: int
     epochs_run: int
     epochs_planned: int
-    objective: float | None  # best so far
-    seconds_since_sign: float  # since its last epoch ended
+    objective: float | None
+    """Best so far."""
+    seconds_since_sign: float
+    """Since its last epoch ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,13 @@ class SweepStatus:
     """The state of one sweep."""
 
     study: str
-    planned: Mapping[str, int]  # trials by arm
-    recorded: Mapping[tuple[str, str], int]  # by arm and status
+    planned: Mapping[str, int]
+    """Trials by arm."""
+    recorded: Mapping[tuple[str, str], int]
+    """By arm and status."""
     started: tuple[StartedTrial, ...]
-    failures: Mapping[str, int] = field(default_factory=dict)  # failed trials by error class
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed trials by error class."""
 
     @property
     def total(self) -> int:
@@ -68,7 +74,8 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     plans = with_seeds_due(folder, read_study(folder))[0].plans
     trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
     classes = Counter(
-        row["error_class"] or "nan"  # the one failure that files without the column record
+        # The one failure that files without the column record
+        row["error_class"] or "nan"
         for row in trials.to_pylist()
         if row["status"] == "failed"
     )
@@ -100,7 +107,8 @@ def sweep_folder(study: str, *, results: str | Path = "results") -> Storage:
 def _started(folder: Storage, trial_id: str) -> StartedTrial | None:
     name = f"trials/{trial_id}/{PROGRESS}"
     modified = folder.filesystem.get_file_info(folder.path(name)).mtime_ns
-    if modified is None:  # before its first epoch
+    # Before its first epoch
+    if modified is None:
         return None
     try:
         row: dict[str, Any] = json.loads(folder.read(name))["trial"]

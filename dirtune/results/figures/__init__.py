@@ -30,10 +30,7 @@ from dirtune.results.figures._request import PlotRequest
 from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE
 from dirtune.results.figures.ablation_path import ablation_path_data, draw_ablation_path
 from dirtune.results.figures.anchors import anchors_data, draw_anchors
-from dirtune.results.figures.critical_difference import (
-    critical_difference_data,
-    draw_critical_difference,
-)
+from dirtune.results.figures.critical_difference import critical_difference_data, draw_critical_difference
 from dirtune.results.figures.curve import curve_of, draw_curve
 from dirtune.results.figures.data_efficiency import data_efficiency_data, draw_data_efficiency
 from dirtune.results.figures.error_by_label import draw_error_by_label, error_by_label_data

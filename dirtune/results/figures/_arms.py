@@ -19,7 +19,8 @@ class Shown:
     """The arms of a figure, in the order of the study or as asked."""
 
     arms: tuple[str, ...]
-    note: str  # for the caption: empty, or a sentence that begins with a blank
+    note: str
+    """For the caption: empty, or a sentence that begins with a blank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,10 @@ class Compared:
     table: ArmTable
     reference: str
     arms: tuple[str, ...]
-    cells: Mapping[str, Mapping[str, Cell]]  # by arm, the reference too, and region
-    note: str  # as that of `Shown`
+    cells: Mapping[str, Mapping[str, Cell]]
+    """By arm, the reference too, and region."""
+    note: str
+    """As that of `Shown`."""
 
 
 def compared(request: PlotRequest, *, most: int) -> Compared:
@@ -52,13 +55,7 @@ def compared(request: PlotRequest, *, most: int) -> Compared:
     )
 
 
-def shown_arms(
-    rows: Sequence[ArmRow | ArmRuns],
-    patterns: Sequence[str],
-    *,
-    reference: str | None,
-    most: int,
-) -> Shown:
+def shown_arms(rows: Sequence[ArmRow | ArmRuns], patterns: Sequence[str], *, reference: str | None, most: int) -> Shown:
     """All arms that are asked for, if there is room; else the reference and those best on validation data.
 
     Args:
@@ -79,8 +76,7 @@ def shown_arms(
     best = "those with the best mean validation objective"
     rule = f"the reference and {best}" if reference in kept else best
     return Shown(
-        arms=tuple(arm for arm in asked if arm in kept),
-        note=f" {most} of {len(asked)} arms are shown: {rule}.",
+        arms=tuple(arm for arm in asked if arm in kept), note=f" {most} of {len(asked)} arms are shown: {rule}."
     )
 
 
@@ -107,10 +103,7 @@ def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
     asked = asked_arms(patterns, [line.label for line in curve.lines])
     lines = [line for line in curve.lines if line.label in asked]
     beyond = sum(len(line.values) for line in lines[most:])
-    left_out = {
-        **curve.left_out,
-        **({f"of arms beyond the first {most}": beyond} if beyond else {}),
-    }
+    left_out = {**curve.left_out, **({f"of arms beyond the first {most}": beyond} if beyond else {})}
     return replace(curve, lines=tuple(lines[:most]), left_out=left_out)
 
 

@@ -18,8 +18,10 @@ class Band:
     label: str
     x: tuple[float, ...]
     means: tuple[float, ...]
-    sds: tuple[float, ...]  # NaN where there are fewer than two seeds
-    n: tuple[int, ...]  # seeds
+    sds: tuple[float, ...]
+    """NaN where there are fewer than two seeds."""
+    n: tuple[int, ...]
+    """Seeds."""
 
 
 def band(label: str, values: Mapping[float, Sequence[float]]) -> Band:

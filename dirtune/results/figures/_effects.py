@@ -15,7 +15,8 @@ from dirtune.results.figures._style import BAD, GOOD
 from dirtune.results.statistics.paired import PairedDifference
 from dirtune.results.tables.marks import SIGNIFICANT
 
-EXTENT = 3.0  # of the median distance from zero to an interval's far end
+# Of the median distance from zero to an interval's far end
+EXTENT = 3.0
 COLORS_SAY = "Blue is better, orange worse; filled:"
 
 
@@ -23,11 +24,15 @@ COLORS_SAY = "Blue is better, orange worse; filled:"
 class Effect:
     """A difference of arms, in the metric's unit."""
 
-    mean: float  # NaN without a pair of seeds
-    low: float  # ends of the 95 % interval; NaN below two pairs
+    mean: float
+    """NaN without a pair of seeds."""
+    low: float
+    """Ends of the 95 % interval; NaN below two pairs."""
     high: float
-    significant: bool  # after correction
-    good: bool  # the sign of the mean is that of an improvement
+    significant: bool
+    """After correction."""
+    good: bool
+    """The sign of the mean is that of an improvement."""
 
 
 NO_EFFECT = Effect(mean=math.nan, low=math.nan, high=math.nan, significant=False, good=False)
@@ -70,7 +75,8 @@ def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, flo
     axes.set_xlim(*limits)
     axes.grid(axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(3))  # four panels stand beside each other
+    # Four panels stand beside each other
+    axes.xaxis.set_major_locator(MaxNLocator(3))
 
 
 def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:
@@ -85,7 +91,8 @@ def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> 
         axes.annotate(
             f"{effect.mean:+.3g}",
             (limits[0 if is_low else 1], row),
-            xytext=(4 if is_low else -4, 1.5),  # inside the axis, above the line
+            # Inside the axis, above the line
+            xytext=(4 if is_low else -4, 1.5),
             textcoords="offset points",
             ha="left" if is_low else "right",
             va="bottom",

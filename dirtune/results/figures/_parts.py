@@ -11,7 +11,8 @@ from dirtune.results.records.schema import REGIONS
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.table import ArmTable, check_known
 
-Values = Mapping[int, float]  # by seed
+# By seed
+Values = Mapping[int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Composed:
 
     table: ArmTable
     reference: str
-    configs: Mapping[str, Mapping[str, Any]]  # by arm, in the order of the study
+    configs: Mapping[str, Mapping[str, Any]]
+    """By arm, in the order of the study."""
 
 
 def composed(request: PlotRequest) -> Composed:

@@ -23,7 +23,8 @@ from dirtune.results.records.studies import StudyInfo
 from dirtune.results.tables.render.formats import metric_label
 from dirtune.results.tables.table import check_known
 
-Model = tuple[str, str]  # a trial and the epoch at which it was evaluated
+# A trial and the epoch at which it was evaluated
+Model = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,7 @@ def values_of(quantity: Quantity, runs: StudyRuns, split: str) -> dict[Model, fl
         (trial_id, epoch): value
         for epoch in EPOCHS
         for trial_id, value in values_by_trial(
-            runs.metrics,
-            metric=quantity.metric,
-            region=quantity.region,
-            split=split,
-            selection=epoch,
+            runs.metrics, metric=quantity.metric, region=quantity.region, split=split, selection=epoch
         ).items()
         if value is not None
     }

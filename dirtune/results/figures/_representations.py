@@ -25,8 +25,10 @@ class ArmVectors:
     """The kept representations of one arm; arrays have one entry per sample, in the order of the record."""
 
     arm: str
-    labels: NDArray[np.float64]  # in the label's unit
-    vectors: NDArray[np.float64]  # (n, dim), L2-normalised
+    labels: NDArray[np.float64]
+    """In the label's unit."""
+    vectors: NDArray[np.float64]
+    """(n, dim), L2-normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class StudyVectors:
     arms: tuple[ArmVectors, ...]
     reference: str | None
     label: LabelSpec
-    caption: str  # its first sentences: what is shown, and which arms are not
+    caption: str
+    """Its first sentences: what is shown, and which arms are not."""
 
 
 def study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:

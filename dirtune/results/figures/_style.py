@@ -16,17 +16,24 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 FILE_TYPES = (".pdf", ".png", ".svg")
-COLUMN, PAGE = 3.5, 7.0  # inches
-ROW, CAPTION_ROW = 0.165, 0.1  # inches that a line of 8-point and of 6-point text takes
-CHARACTERS_PER_INCH = 14  # of the legend
+# Inches
+COLUMN, PAGE = 3.5, 7.0
+# Inches that a line of 8-point and of 6-point text takes
+ROW, CAPTION_ROW = 0.165, 0.1
+# Of the legend
+CHARACTERS_PER_INCH = 14
 CAPTION_CHARACTERS_PER_INCH = 22
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 REFERENCE_COLOR = "#8C8C8C"
-PALE = "#C4C4C4"  # what stands behind
+# What stands behind
+PALE = "#C4C4C4"
 MARKERS = "osD^vPX"
-MOST_COLORED = len(COLORS) + 1  # arms that colours can tell apart, the reference being grey
-MOST_LINES = 6  # arms whose lines and bands can be followed
-MOST_ROWS = 44  # arms that a page has room for
+# Arms that colours can tell apart, the reference being grey
+MOST_COLORED = len(COLORS) + 1
+# Arms whose lines and bands can be followed
+MOST_LINES = 6
+# Arms that a page has room for
+MOST_ROWS = 44
 GOOD, BAD = "#0072B2", "#D55E00"
 DIVERGING = LinearSegmentedColormap.from_list("good to bad", [GOOD, "#FFFFFF", BAD])
 STYLE = {
@@ -37,7 +44,8 @@ STYLE = {
     "axes.titlesize": 8,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.4,
-    "pdf.fonttype": 42,  # text stays text: publishers refuse the default
+    # Text stays text: publishers refuse the default
+    "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
 
@@ -84,8 +92,10 @@ def _legend(figure: Figure, axes: Axes) -> int:
     if not labels:
         return 0
     room = figure.get_figwidth() * CHARACTERS_PER_INCH
-    columns = int(room / (max(map(len, labels)) + 6))  # 6: the sample and the gaps
+    # 6: the sample and the gaps
+    columns = int(room / (max(map(len, labels)) + 6))
     rows = math.ceil(len(labels) / max(columns, 1))
-    columns = math.ceil(len(labels) / rows)  # rows of about equal length
+    # Rows of about equal length
+    columns = math.ceil(len(labels) / rows)
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     return rows

@@ -19,14 +19,7 @@ from matplotlib.figure import Figure
 
 from dirtune.results.analysis.parts import Lattice, State, lattice
 from dirtune.results.analysis.selection import as_loss
-from dirtune.results.figures._effects import (
-    COLORS_SAY,
-    NO_EFFECT,
-    Effect,
-    draw_effects,
-    effect_of,
-    limits_of,
-)
+from dirtune.results.figures._effects import COLORS_SAY, NO_EFFECT, Effect, draw_effects, effect_of, limits_of
 from dirtune.results.figures._parts import Composed, Values, composed, values_of
 from dirtune.results.figures._request import PlotRequest, source_of
 from dirtune.results.figures._style import COLUMN, PALE, ROW, finish, new_figure
@@ -39,16 +32,19 @@ from dirtune.results.tables.table import check_known
 ADD, REMOVE = "add", "remove"
 SIGNS = {ADD: "+", REMOVE: "\N{MINUS SIGN}"}
 LABEL_CHARACTERS, TITLE_CHARACTERS = 22, 54
-MOST_NAMED = 6  # arms to be trained that a caption has room for
+# Arms to be trained that a caption has room for
+MOST_NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One arm of the path, and how it came there."""
 
-    label: str  # what was added or removed; of the first, the arm
+    label: str
+    """What was added or removed; of the first, the arm."""
     values: Values
-    effect: Effect  # against the stage before; none for the first
+    effect: Effect
+    """Against the stage before; none for the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +52,10 @@ class AblationPath:
     """The path from its first arm."""
 
     stages: tuple[Stage, ...]
-    whole: Effect  # the last stage against the first
-    untrained: tuple[str, ...]  # arms that would have to be trained for a full comparison
+    whole: Effect
+    """The last stage against the first."""
+    untrained: tuple[str, ...]
+    """Arms that would have to be trained for a full comparison."""
     title: str
     label: str
     caption: str

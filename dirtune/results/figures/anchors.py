@@ -23,14 +23,16 @@ from dirtune.results.figures._style import MOST_LINES, finish, unit_after
 from dirtune.results.figures.error_by_label import bin_width
 
 PERCENTILES = (10, 50, 90)
-POINTS = 100  # of the target's line
+# Of the target's line
+POINTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
     """One anchor label, with a band per arm."""
 
-    label: float  # in the label's unit
+    label: float
+    """In the label's unit."""
     bands: tuple[Band, ...]
 
 
@@ -40,8 +42,10 @@ class Anchors:
 
     anchors: tuple[Anchor, ...]
     reference: str | None
-    target: tuple[tuple[float, ...], tuple[float, ...]]  # label distances and the cosines ACCon asks for
-    title: str  # of a panel, before its label
+    target: tuple[tuple[float, ...], tuple[float, ...]]
+    """Label distances and the cosines ACCon asks for."""
+    title: str
+    """Of a panel, before its label."""
     x_label: str
     caption: str
 

@@ -25,15 +25,18 @@ from dirtune.results.tables.table import ArmRow, ArmTable, check_known
 
 EACH = ("seed", "region")
 SHOTS = ("many", "medium", "few")
-NARROW = 6  # arms that a column has room for
+# Arms that a column has room for
+NARROW = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticalDifference:
     """Mean ranks, and the groups within the critical difference."""
 
-    ranks: tuple[tuple[str, float], ...]  # arm and mean rank, the best first
-    cliques: tuple[tuple[float, float], ...]  # from and to which mean rank
+    ranks: tuple[tuple[str, float], ...]
+    """Arm and mean rank, the best first."""
+    cliques: tuple[tuple[float, float], ...]
+    """From and to which mean rank."""
     difference: float
     label: str
     caption: str

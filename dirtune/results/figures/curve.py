@@ -9,15 +9,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.results.analysis.curves import Curve, Line, curve_data
 from dirtune.results.figures._arms import shown_lines
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import (
-    COLORS,
-    COLUMN,
-    MARKERS,
-    REFERENCE_COLOR,
-    arm_colors,
-    finish,
-    new_figure,
-)
+from dirtune.results.figures._style import COLORS, COLUMN, MARKERS, REFERENCE_COLOR, arm_colors, finish, new_figure
 from dirtune.results.tables.render.formats import metric_label
 
 MOST_TICKS = 8
@@ -64,25 +56,12 @@ def draw_curve(curve: Curve) -> Figure:
 def _draw_line(axes: Axes, line: Line, color: str, marker: str) -> None:
     if line.joined:
         axes.plot(
-            line.levels,
-            line.means,
-            color=color,
-            marker=marker,
-            markersize=4,
-            linewidth=1.2,
-            label=line.label or None,
+            line.levels, line.means, color=color, marker=marker, markersize=4, linewidth=1.2, label=line.label or None
         )
         axes.scatter(line.x, line.values, s=6, color=color, alpha=0.45, linewidths=0)
     else:
         axes.scatter(
-            line.x,
-            line.values,
-            s=14,
-            color=color,
-            marker=marker,
-            alpha=0.7,
-            linewidths=0,
-            label=line.label or None,
+            line.x, line.values, s=14, color=color, marker=marker, alpha=0.7, linewidths=0, label=line.label or None
         )
     if line.best is not None:
         axes.scatter(

@@ -29,7 +29,8 @@ class DataEfficiency:
 
     bands: tuple[Band, ...]
     reference: str | None
-    ticks: tuple[float, ...]  # the values, if there are few
+    ticks: tuple[float, ...]
+    """The values, if there are few."""
     logarithmic: bool
     x_label: str
     y_label: str

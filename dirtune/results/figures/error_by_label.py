@@ -36,9 +36,11 @@ class ErrorByLabel:
 
     bands: tuple[Band, ...]
     reference: str | None
-    centres: tuple[float, ...]  # of the bins, in the label's unit
+    centres: tuple[float, ...]
+    """Of the bins, in the label's unit."""
     width: float
-    train: tuple[int, ...]  # training samples
+    train: tuple[int, ...]
+    """Training samples."""
     x_label: str
     y_label: str
     caption: str

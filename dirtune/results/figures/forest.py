@@ -23,7 +23,8 @@ from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.formats import metric_label
 from dirtune.results.tables.table import Cell
 
-FEWEST_ROWS = 3  # of a figure's height: below it, titles and captions leave none for the axes
+# Of a figure's height: below it, titles and captions leave none for the axes
+FEWEST_ROWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,10 @@ class Forest:
 
     arms: tuple[str, ...]
     regions: tuple[str, ...]
-    effects: tuple[tuple[Effect, ...], ...]  # by region, then arm
-    limits: tuple[tuple[float, float], ...]  # of each region's axis
+    effects: tuple[tuple[Effect, ...], ...]
+    """By region, then arm."""
+    limits: tuple[tuple[float, float], ...]
+    """Of each region's axis."""
     label: str
     caption: str
 
@@ -69,7 +72,8 @@ def draw_forest(data: Forest) -> Figure:
         axes.set_title(region)
         draw_effects(axes, effects, limit)
     panels[0].set_yticks(range(len(data.arms)), data.arms)
-    panels[0].set_ylim(len(data.arms) - 0.4, -0.6)  # the first arm on top
+    # The first arm on top
+    panels[0].set_ylim(len(data.arms) - 0.4, -0.6)
     figure.suptitle(data.label, fontsize=8)
     finish(figure, data.caption)
     return figure

@@ -17,36 +17,35 @@ from matplotlib.figure import Figure
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.figures._arms import compared
 from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import (
-    COLUMN,
-    DIVERGING,
-    MOST_ROWS,
-    ROW,
-    finish,
-    new_figure,
-    text_color,
-)
+from dirtune.results.figures._style import COLUMN, DIVERGING, MOST_ROWS, ROW, finish, new_figure, text_color
 from dirtune.results.tables.celltext import decimals_of
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.formats import metric_label
 from dirtune.results.tables.table import Cell
 
 PERCENT_DECIMALS = 1
-FULL_COLOR = 0.9  # quantile of the sizes that gets the full colour
+# Quantile of the sizes that gets the full colour
+FULL_COLOR = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heatmap:
     """Differences by arm and region; the outer tuples follow `arms`, the inner ones `regions`."""
 
-    arms: tuple[str, ...]  # without the reference
+    arms: tuple[str, ...]
+    """Without the reference."""
     regions: tuple[str, ...]
-    differences: tuple[tuple[float, ...], ...]  # NaN without a pair of seeds
+    differences: tuple[tuple[float, ...], ...]
+    """NaN without a pair of seeds."""
     significant: tuple[tuple[bool, ...], ...]
-    limit: float  # size that gets the full colour
-    good_is: int  # -1: negative differences are good; 1: positive ones
-    label: str  # of the colour bar
-    decimals: int  # of the numbers
+    limit: float
+    """Size that gets the full colour."""
+    good_is: int
+    """-1: negative differences are good; 1: positive ones."""
+    label: str
+    """Of the colour bar."""
+    decimals: int
+    """Of the numbers."""
     caption: str
 
 

@@ -26,9 +26,12 @@ class ArmHistory:
     """One arm; positions count its recorded trials from 1."""
 
     arm: str
-    complete: tuple[tuple[int, float], ...]  # position and objective
-    pruned: tuple[tuple[int, float], ...]  # the objective of the best epoch until then
-    best: tuple[float, ...]  # of the complete trials up to each position; NaN before the first
+    complete: tuple[tuple[int, float], ...]
+    """Position and objective."""
+    pruned: tuple[tuple[int, float], ...]
+    """The objective of the best epoch until then."""
+    best: tuple[float, ...]
+    """Of the complete trials up to each position; NaN before the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +78,7 @@ def arm_history(arm: str, trials: Sequence[EndedTrial], info: StudyInfo) -> ArmH
             best = trial.objective if better or math.isnan(best) else best
         found.append(best)
     return ArmHistory(
-        arm=arm,
-        complete=_points(trials, "complete"),
-        pruned=_points(trials, "pruned"),
-        best=tuple(found),
+        arm=arm, complete=_points(trials, "complete"), pruned=_points(trials, "pruned"), best=tuple(found)
     )
 
 
@@ -89,14 +89,7 @@ def draw_history(data: History) -> Figure:
     colors = arm_colors([arm.arm for arm in data.arms], data.reference)
     for arm in data.arms:
         color = colors[arm.arm]
-        axes.step(
-            range(1, len(arm.best) + 1),
-            arm.best,
-            where="post",
-            color=color,
-            linewidth=1.2,
-            label=arm.arm,
-        )
+        axes.step(range(1, len(arm.best) + 1), arm.best, where="post", color=color, linewidth=1.2, label=arm.arm)
         _scatter(axes, arm.complete, color, "o")
         _scatter(axes, arm.pruned, color, "x")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

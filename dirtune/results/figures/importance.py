@@ -22,7 +22,8 @@ class Importances:
     """The settings of one arm, the most important first."""
 
     settings: tuple[str, ...]
-    shares: tuple[float, ...]  # of one
+    shares: tuple[float, ...]
+    """Of one."""
     label: str
     caption: str
 

@@ -27,7 +27,8 @@ from dirtune.results.tables.render.formats import metric_label
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LABEL_CHARACTERS = 26
-MOST_SQUARES = MOST_ROWS // 2  # each takes two lines or more
+# Each takes two lines or more
+MOST_SQUARES = MOST_ROWS // 2
 Pair = frozenset[frozenset[Change]]
 
 
@@ -36,8 +37,10 @@ class Square:
     """Four arms that differ in two parts."""
 
     parts: tuple[str, str]
-    given: tuple[str, ...]  # the parts that all four have
-    arms: tuple[str, str, str, str]  # with both, the first, the second, neither
+    given: tuple[str, ...]
+    """The parts that all four have."""
+    arms: tuple[str, str, str, str]
+    """With both, the first, the second, neither."""
     found: PairedDifference
 
 
@@ -46,7 +49,8 @@ class Interactions:
     """Interactions, the largest first."""
 
     squares: tuple[Square, ...]
-    effects: tuple[Effect, ...]  # of the squares
+    effects: tuple[Effect, ...]
+    """Of the squares."""
     label: str
     caption: str
 
@@ -107,20 +111,14 @@ def _squares(arms: Lattice, values: Mapping[str, Values]) -> Iterator[tuple[Pair
             continue
         both, with_first, with_second, without = (arms.arms[state] for state in states)
         found = interaction(
-            both=values[both],
-            first=values[with_first],
-            second=values[with_second],
-            neither=values[without],
+            both=values[both], first=values[with_first], second=values[with_second], neither=values[without]
         )
         if found.n:
             pair = frozenset({arms.parts[first], arms.parts[second]})
             shared = sum(len(arms.parts[part]) for part in neither)
             given = tuple(arms.ordered(neither))
             square = Square(
-                parts=(first, second),
-                given=given,
-                arms=(both, with_first, with_second, without),
-                found=found,
+                parts=(first, second), given=given, arms=(both, with_first, with_second, without), found=found
             )
             yield pair, shared, square
 

@@ -23,10 +23,14 @@ from dirtune.results.figures._request import PlotRequest
 from dirtune.results.figures._style import COLUMN, PAGE, PALE, finish, new_figure
 from dirtune.results.tables.render.formats import metric_label
 
-COLORMAP = "viridis"  # its lightness alone tells the order
-NARROW = 4  # axes that a column has room for
-LONGEST_LABEL = 10  # characters of a value that the space between two axes has room for
-INSIDE = 0.03  # share of an axis that stays free at each end
+# Its lightness alone tells the order
+COLORMAP = "viridis"
+# Axes that a column has room for
+NARROW = 4
+# Characters of a value that the space between two axes has room for
+LONGEST_LABEL = 10
+# Share of an axis that stays free at each end
+INSIDE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +38,22 @@ class Coordinate:
     """One axis: where the values of a setting lie between 0 and 1."""
 
     name: str
-    ticks: tuple[tuple[float, str], ...]  # place and text
+    ticks: tuple[tuple[float, str], ...]
+    """Place and text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
     """Trials by coordinates; complete ones from worst to best, so that the best are drawn on top."""
 
-    coordinates: tuple[Coordinate, ...]  # the last is the objective
-    complete: tuple[tuple[float, ...], ...]  # places by coordinate
-    pruned: tuple[tuple[float, ...], ...]  # without the objective
-    good_is: float  # the end of the objective's axis that is good, 0 or 1
+    coordinates: tuple[Coordinate, ...]
+    """The last is the objective."""
+    complete: tuple[tuple[float, ...], ...]
+    """Places by coordinate."""
+    pruned: tuple[tuple[float, ...], ...]
+    """Without the objective."""
+    good_is: float
+    """The end of the objective's axis that is good, 0 or 1."""
     caption: str
 
 

@@ -18,22 +18,9 @@ from matplotlib.figure import Figure
 from dirtune.results.analysis.arms import study_runs
 from dirtune.results.analysis.selection import selection_named
 from dirtune.results.figures._arms import shown_arms
-from dirtune.results.figures._quantities import (
-    chosen_models,
-    complete_models,
-    pairs_of,
-    quantity_named,
-    values_of,
-)
+from dirtune.results.figures._quantities import chosen_models, complete_models, pairs_of, quantity_named, values_of
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import (
-    COLUMN,
-    PALE,
-    REFERENCE_COLOR,
-    arm_colors,
-    finish,
-    new_figure,
-)
+from dirtune.results.figures._style import COLUMN, PALE, REFERENCE_COLOR, arm_colors, finish, new_figure
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.statistics.front import pareto_front
 from dirtune.results.statistics.paired import mean, sd
@@ -41,7 +28,8 @@ from dirtune.results.tables.table import SPLITS, check_known
 
 EACH = ("arm", "trial")
 X, Y = "many", "few"
-AROUND = 1.0  # of the range of front and reference that is shown on either side of it
+# Of the range of front and reference that is shown on either side of it
+AROUND = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +39,8 @@ class Point:
     arm: str
     x: float
     y: float
-    x_sd: float  # NaN for a single value
+    x_sd: float
+    """NaN for a single value."""
     y_sd: float
     on_front: bool
 

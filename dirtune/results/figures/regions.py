@@ -10,15 +10,7 @@ from matplotlib.figure import Figure
 
 from dirtune.results.figures._arms import shown_arms
 from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import (
-    COLUMN,
-    MOST_COLORED,
-    PAGE,
-    arm_colors,
-    finish,
-    lighter,
-    new_figure,
-)
+from dirtune.results.figures._style import COLUMN, MOST_COLORED, PAGE, arm_colors, finish, lighter, new_figure
 from dirtune.results.records.schema import REGIONS
 from dirtune.results.tables.render.formats import metric_label
 
@@ -30,21 +22,18 @@ class RegionBars:
     arms: tuple[str, ...]
     regions: tuple[str, ...]
     means: tuple[tuple[float, ...], ...]
-    sds: tuple[tuple[float, ...], ...]  # over seeds; NaN for a single seed
-    seeds: tuple[tuple[tuple[float, ...], ...], ...]  # the single values
+    sds: tuple[tuple[float, ...], ...]
+    """Over seeds; NaN for a single seed."""
+    seeds: tuple[tuple[tuple[float, ...], ...], ...]
+    """The single values."""
     reference: str | None
-    label: str  # metric and unit
+    label: str
+    """Metric and unit."""
     caption: str
 
 
 def region_bars(
-    root: str | Path,
-    study: str,
-    *,
-    metric: str | None,
-    split: str,
-    selection: str,
-    arms: Sequence[str] = (),
+    root: str | Path, study: str, *, metric: str | None, split: str, selection: str, arms: Sequence[str] = ()
 ) -> RegionBars:
     """The data of the figure, which are those of the study's table.
 
@@ -52,14 +41,7 @@ def region_bars(
         InputError: as `arm_table`.
     """
     return region_bars_of(
-        PlotRequest(
-            root=root,
-            study=study,
-            metric=metric,
-            split=split,
-            selection=selection,
-            arms=tuple(arms),
-        )
+        PlotRequest(root=root, study=study, metric=metric, split=split, selection=selection, arms=tuple(arms))
     )
 
 

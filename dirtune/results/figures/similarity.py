@@ -17,7 +17,8 @@ from dirtune.results.figures._representations import ArmVectors, study_vectors
 from dirtune.results.figures._request import PlotRequest
 from dirtune.results.figures._style import finish, unit_after
 
-CELLS = 40  # of the density, in each direction
+# Of the density, in each direction
+CELLS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,10 @@ class Density:
     """The pairs of one arm."""
 
     arm: str
-    correlation: float  # Pearson's, NaN where one of the two does not vary
-    pairs: NDArray[np.int64]  # (CELLS, CELLS): by label distance, then by cosine
+    correlation: float
+    """Pearson's, NaN where one of the two does not vary."""
+    pairs: NDArray[np.int64]
+    """(CELLS, CELLS): by label distance, then by cosine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,8 @@ class Densities:
     """A density per arm, all on the same cells."""
 
     densities: tuple[Density, ...]
-    distances: NDArray[np.float64]  # edges of the cells, in the label's unit
+    distances: NDArray[np.float64]
+    """Edges of the cells, in the label's unit."""
     cosines: NDArray[np.float64]
     x_label: str
     caption: str

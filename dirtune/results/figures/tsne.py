@@ -19,7 +19,8 @@ from dirtune.results.figures._request import PlotRequest
 from dirtune.results.figures._style import finish, unit_after
 
 LARGEST_PERPLEXITY = 30.0
-FEWEST = 8  # samples
+# Samples
+FEWEST = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,10 @@ class Map:
     """The samples of one arm in the plane."""
 
     arm: str
-    places: NDArray[np.float64]  # (n, 2)
-    labels: NDArray[np.float64]  # (n,)
+    places: NDArray[np.float64]
+    """(n, 2)."""
+    labels: NDArray[np.float64]
+    """(n,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ def draw_tsne(data: Maps) -> Figure:
 
 
 def _map(arm: ArmVectors) -> Map:
-    from sklearn.manifold import TSNE  # a second to import
+    # A second to import
+    from sklearn.manifold import TSNE
 
     perplexity = min(LARGEST_PERPLEXITY, (len(arm.labels) - 1) / 3)
     # Equal vectors have a cosine distance of some -1e-16, which scikit-learn refuses.

@@ -18,13 +18,7 @@ from dirtune.io.storage import Storage
 from dirtune.results.textgrid import as_markdown, as_text
 
 PARQUET = "parquet"
-SUFFIXES = {
-    ".csv": "csv",
-    ".json": "json",
-    ".md": "markdown",
-    ".parquet": PARQUET,
-    ".txt": "table",
-}
+SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": PARQUET, ".txt": "table"}
 
 
 def format_table(table: pa.Table, format: str = "table") -> str:

@@ -53,7 +53,8 @@ def query(
         InputError: there is no such study, a file is damaged, the statement takes too long, wants to reach something
             else, or cannot be answered: then with DuckDB's message and the columns that there are.
     """
-    open_studies(root, studies)  # an unknown study is reported before any table is read
+    # An unknown study is reported before any table is read
+    open_studies(root, studies)
     with _sealed(_tables(sql, root, studies, on_damaged)) as database:
         try:
             _check_is_query(database, sql)
@@ -127,7 +128,8 @@ def _check_is_query(database: duckdb.DuckDBPyConnection, sql: str) -> None:
     answered = {
         duckdb.StatementType.SELECT,
         duckdb.StatementType.EXPLAIN,
-        duckdb.StatementType.MULTI,  # what a PIVOT is taken apart into
+        # What a PIVOT is taken apart into
+        duckdb.StatementType.MULTI,
     }
     if len(kinds) != 1 or kinds[0] not in answered:
         names = ", ".join(kind.name for kind in kinds) or "nothing"

@@ -14,11 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # What each view is made of.
-VIEWS = {
-    "results": ("trials", "metrics"),
-    "arms": ("trials", "metrics"),
-    "curves": ("trials", "epochs"),
-}
+VIEWS = {"results": ("trials", "metrics"), "arms": ("trials", "metrics"), "curves": ("trials", "epochs")}
 
 ARMS = """
 CREATE VIEW arms AS

@@ -34,7 +34,8 @@ from dirtune.results.records.unify import unify
 
 COMPACTED_TABLES = ("trials", "metrics")
 STAMPS_KEY = b"dirtune.stamps"
-BATCH = 1_000  # files that are held one by one: a row of 80 columns takes 100 kB alone, and 1 kB among others
+# Files that are held one by one: a row of 80 columns takes 100 kB alone, and 1 kB among others
+BATCH = 1_000
 SUFFIX = ".parquet"
 
 
@@ -114,11 +115,7 @@ def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[st
 
 
 def _compacted_rows(
-    storage: Storage,
-    table: str,
-    stamps: Mapping[str, str],
-    columns: Sequence[str] | None,
-    on_damaged: OnDamaged | None,
+    storage: Storage, table: str, stamps: Mapping[str, str], columns: Sequence[str] | None, on_damaged: OnDamaged | None
 ) -> tuple[list[pa.Table], set[str]]:
     """The part of the rows that the cache can give, and the trials that it answers for."""
     if table not in COMPACTED_TABLES:

@@ -20,7 +20,8 @@ from dirtune.results.records.schema import READABLE_VERSIONS, SCHEMA_VERSION
 
 VERSION_KEY = b"dirtune.schema_version"
 OnDamaged = Callable[[Fault], None]
-REMOTE_REQUESTS = 32  # in flight at once; on a disk, more threads than cores only get in each other's way
+# In flight at once; on a disk, more threads than cores only get in each other's way
+REMOTE_REQUESTS = 32
 
 
 def encoded(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -> bytes:
@@ -29,22 +30,13 @@ def encoded(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -> byt
     # Of one row, dictionaries and statistics of every column would be most of the file and of the time to open it.
     many = table.num_rows > 1
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd" if many else "none",
-        use_dictionary=many,
-        write_statistics=many,
-    )
+    pq.write_table(table, sink, compression="zstd" if many else "none", use_dictionary=many, write_statistics=many)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
 def read_files(
-    storage: Storage,
-    names: Sequence[str],
-    columns: Sequence[str] | None = None,
-    on_damaged: OnDamaged | None = None,
+    storage: Storage, names: Sequence[str], columns: Sequence[str] | None = None, on_damaged: OnDamaged | None = None
 ) -> list[pa.Table]:
     """The tables in the named files, in that order; a file that has gone meanwhile is left out.
 
@@ -58,7 +50,8 @@ def read_files(
         InputError: with one fault per file that is damaged or of a newer version.
     """
     threads = (os.cpu_count() or 1) if storage.is_local else REMOTE_REQUESTS
-    alone = len(names) == 1  # its columns are decoded side by side; of many files, the files are
+    # Its columns are decoded side by side; of many files, the files are
+    alone = len(names) == 1
     with ThreadPoolExecutor(min(threads, len(names) or 1)) as pool:
         read = list(pool.map(lambda name: _read(storage, name, columns, alone=alone), names))
     _report([found for found in read if isinstance(found, Fault)], on_damaged)
@@ -96,11 +89,7 @@ def _read(storage: Storage, name: str, columns: Sequence[str] | None, *, alone: 
         table = pq.ParquetFile(content).read(columns=columns, use_threads=alone)
     except FileNotFoundError:
         return None
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-    ) as error:  # the last: what an extension type says of itself
+    except (pa.ArrowException, OSError, ValueError) as error:  # the last: what an extension type says of itself
         return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
     if (fault := fault_of_columns(table.schema, where=storage.path(name))) is not None:
         return fault

@@ -33,36 +33,51 @@ TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
 REGIONS = ("all", "many", "medium", "few")
 Status = Literal["complete", "pruned", "failed"]
 ErrorClass = Literal["out_of_memory", "nan", "infrastructure", "code"]
-TUNING = -1  # replicate of the trials of a search whose selection is trained on the study's seeds
+# Replicate of the trials of a search whose selection is trained on the study's seeds
+TUNING = -1
 
 TRIALS = pa.schema(
     {
         "study": pa.string(),
         "arm": pa.string(),
-        "cell": pa.string(),  # the arm's values on the axes, as JSON; "{}" for a named arm
+        # The arm's values on the axes, as JSON; "{}" for a named arm
+        "cell": pa.string(),
         "trial_id": pa.string(),
-        "replicate": pa.int64(),  # position of the seed in the study's list, or TUNING
+        # Position of the seed in the study's list, or TUNING
+        "replicate": pa.int64(),
         "seed": pa.int64(),
-        "status": pa.string(),  # complete, pruned, failed
+        # Complete, pruned, failed
+        "status": pa.string(),
         "error": pa.string(),
-        "error_class": pa.string(),  # of a failed trial: out_of_memory, nan, infrastructure, code
-        "error_term": pa.string(),  # the loss term that was not finite
+        # Of a failed trial: out_of_memory, nan, infrastructure, code
+        "error_class": pa.string(),
+        # The loss term that was not finite
+        "error_term": pa.string(),
         "error_epoch": pa.int64(),
-        "accumulation_used": pa.int64(),  # micro-batches of a batch; more than planned after running out of memory
+        # Micro-batches of a batch; more than planned after running out of memory
+        "accumulation_used": pa.int64(),
         "epochs_planned": pa.int64(),
         "epochs_run": pa.int64(),
-        "best_epoch": pa.int64(),  # smallest validation objective, counted from 1
-        "objective": pa.float64(),  # validation objective at best_epoch
+        # Smallest validation objective, counted from 1
+        "best_epoch": pa.int64(),
+        # Validation objective at best_epoch
+        "objective": pa.float64(),
         "seconds_train": pa.float64(),
         "seconds_eval": pa.float64(),
-        "seconds_data": pa.float64(),  # waiting for and augmenting batches
-        "seconds_overhead": pa.float64(),  # from the worker being free for this trial to its record, less the above
-        "samples_per_second": pa.float64(),  # training samples over seconds_train + seconds_data
-        "peak_memory_bytes": pa.int64(),  # device memory on CUDA, resident set of the process on CPU
-        "device_memory_bytes": pa.int64(),  # all that a GPU has; null on CPU
+        # Waiting for and augmenting batches
+        "seconds_data": pa.float64(),
+        # From the worker being free for this trial to its record, less the above
+        "seconds_overhead": pa.float64(),
+        # Training samples over seconds_train + seconds_data
+        "samples_per_second": pa.float64(),
+        # Device memory on CUDA, resident set of the process on CPU
+        "peak_memory_bytes": pa.int64(),
+        # All that a GPU has; null on CPU
+        "device_memory_bytes": pa.int64(),
         "device": pa.string(),
         "workers": pa.int64(),
-        "worker": pa.string(),  # host and process that ran it
+        # Host and process that ran it
+        "worker": pa.string(),
         "sample_order_digest": pa.string(),
         "data": pa.string(),
         "data_fingerprint": pa.string(),
@@ -75,12 +90,17 @@ TRIALS = pa.schema(
 METRICS = pa.schema(
     {
         "trial_id": pa.string(),
-        "split": pa.string(),  # val, test
-        "selection": pa.string(),  # best_val, last
-        "region": pa.string(),  # all, many, medium, few
+        # Val, test
+        "split": pa.string(),
+        # Best_val, last
+        "selection": pa.string(),
+        # All, many, medium, few
+        "region": pa.string(),
         "metric": pa.string(),
-        "value": pa.float64(),  # null where the metric is undefined
-        "n": pa.int64(),  # samples in the region
+        # Null where the metric is undefined
+        "value": pa.float64(),
+        # Samples in the region
+        "n": pa.int64(),
     }
 )
 
@@ -91,7 +111,8 @@ PREDICTIONS = pa.schema(
         "trial_id": pa.string(),
         "split": pa.string(),
         "sample_id": pa.string(),
-        "component": pa.int8(),  # dimension of the label, from 0; null for labels of one dimension
+        # Dimension of the label, from 0; null for labels of one dimension
+        "component": pa.int8(),
         "label": pa.float64(),
         "prediction": pa.float64(),
     }
@@ -102,7 +123,8 @@ REPRESENTATIONS = pa.schema(
         "trial_id": pa.string(),
         "split": pa.string(),
         "sample_id": pa.string(),
-        "vector": pa.list_(pa.float32()),  # z, L2-normalised, at the best epoch
+        # Z, L2-normalised, at the best epoch
+        "vector": pa.list_(pa.float32()),
     }
 )
 
@@ -120,8 +142,10 @@ class SplitPredictions:
     """What the selected model said about one split; all arrays have one entry per sample."""
 
     sample_ids: Sequence[str]
-    labels: NDArray[np.float64]  # (n,), or (n, L) for labels of L dimensions
-    predictions: NDArray[np.float64]  # of the labels' shape
+    labels: NDArray[np.float64]
+    """(n,), or (n, L) for labels of L dimensions."""
+    predictions: NDArray[np.float64]
+    """Of the labels' shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,19 +153,26 @@ class SplitRepresentations:
     """Where the selected model puts some samples of one split."""
 
     sample_ids: Sequence[str]
-    vectors: NDArray[np.float32]  # (n, dim), L2-normalised
+    vectors: NDArray[np.float32]
+    """(n, dim), L2-normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """Everything that is kept of one trial."""
 
-    trial: Mapping[str, object]  # columns of TRIALS that are known; absent ones become null
-    config: Mapping[str, object]  # nested configuration; leaves become config.<dotted.path>
-    metrics: Sequence[Mapping[str, object]] = ()  # rows of METRICS without trial_id
-    epochs: Sequence[Mapping[str, float]] = ()  # one mapping name -> value per epoch, first epoch first
-    predictions: Mapping[str, SplitPredictions] = field(default_factory=dict)  # by split
-    representations: Mapping[str, SplitRepresentations] = field(default_factory=dict)  # by split
+    trial: Mapping[str, object]
+    """Columns of TRIALS that are known; absent ones become null."""
+    config: Mapping[str, object]
+    """Nested configuration; leaves become config.<dotted.path>."""
+    metrics: Sequence[Mapping[str, object]] = ()
+    """Rows of METRICS without trial_id."""
+    epochs: Sequence[Mapping[str, float]] = ()
+    """One mapping name -> value per epoch, first epoch first."""
+    predictions: Mapping[str, SplitPredictions] = field(default_factory=dict)
+    """By split."""
+    representations: Mapping[str, SplitRepresentations] = field(default_factory=dict)
+    """By split."""
 
     @property
     def trial_id(self) -> str:

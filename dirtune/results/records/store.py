@@ -55,7 +55,8 @@ def write_record(storage: Storage, record: TrialRecord) -> None:
         if tables[name].num_rows:
             storage.write(path, encoded(tables[name]))
         else:
-            storage.remove(path)  # an earlier, failed attempt may have left one
+            # An earlier, failed attempt may have left one
+            storage.remove(path)
 
 
 def recorded(storage: Storage) -> dict[str, str]:
@@ -119,10 +120,7 @@ def read_tables(
 
 
 def scan_predictions(
-    root: str | Path,
-    *,
-    studies: Sequence[str] | None = None,
-    on_damaged: OnDamaged | None = None,
+    root: str | Path, *, studies: Sequence[str] | None = None, on_damaged: OnDamaged | None = None
 ) -> Dataset:
     """The predictions of all recorded trials without reading them: a dataset that decodes what is asked of it.
 
@@ -131,7 +129,8 @@ def scan_predictions(
     Raises:
         InputError: there is no such study.
     """
-    import pyarrow.dataset as pads  # costs as much as importing everything else here
+    # Costs as much as importing everything else here
+    import pyarrow.dataset as pads
 
     folders = [*open_studies(root, studies).values()]
     files = []

@@ -24,7 +24,8 @@ class Plan:
     """What a study plans for one arm."""
 
     seeds: tuple[int, ...]
-    trial_ids: frozenset[str] = frozenset()  # empty: not known by name, as in an arm that is searched
+    trial_ids: frozenset[str] = frozenset()
+    """Empty: not known by name, as in an arm that is searched."""
     trials: int | None = None
 
 
@@ -38,17 +39,24 @@ class StudyInfo:
     reference: str | None = None
     arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    metric: str = "mae"  # the objective's
-    region: str = "all"  # the objective's
-    plans: Mapping[str, Plan] = field(default_factory=dict)  # of every one of `arms`
+    metric: str = "mae"
+    """The objective's."""
+    region: str = "all"
+    """The objective's."""
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    """Of every one of `arms`."""
     data: str = ""
-    unit: str = ""  # of the label
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # resolved, by arm
+    unit: str = ""
+    """Of the label."""
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Resolved, by arm."""
     spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
         default_factory=dict
     )  # of every searched arm, by the path of the setting
-    secondary: tuple[tuple[str, str], ...] = ()  # metric and region of further objectives
-    sequential: Mapping[str, Any] = field(default_factory=dict)  # how seeds are added, if they are
+    secondary: tuple[tuple[str, str], ...] = ()
+    """Metric and region of further objectives."""
+    sequential: Mapping[str, Any] = field(default_factory=dict)
+    """How seeds are added, if they are."""
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
@@ -150,7 +158,8 @@ def _plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> Plan
         seeds = list(raw.get("seeds") or ())
         is_searched = arm in (raw.get("spaces") or {})
         if is_searched and not (raw.get("search") or {}).get("confirm"):
-            seeds = seeds[:1]  # a search tries its configurations with one seed
+            # A search tries its configurations with one seed
+            seeds = seeds[:1]
     return Plan(
         seeds=tuple(seeds),
         trial_ids=frozenset(entry["trial_id"] for entry in planned if entry.get("trial_id")),

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-MANY = 100  # tables, from which on their tiny chunks slow down whatever comes next more than a copy costs
+# Tables, from which on their tiny chunks slow down whatever comes next more than a copy costs
+MANY = 100
 
 
 def unify(tables: Iterable[pa.Table]) -> pa.Table:

@@ -18,7 +18,8 @@ from dirtune.results.records.studies import StudyInfo, open_study, read_provenan
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
 SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
-ORIGINS = ("code_version", "data", "data_fingerprint", "device", "worker")  # columns of `trials`
+# Columns of `trials`
+ORIGINS = ("code_version", "data", "data_fingerprint", "device", "worker")
 UNPLANNED = "(no longer planned)"
 
 Line = tuple[str, ...]
@@ -47,8 +48,10 @@ class Content:
     settings: tuple[Listing, ...]
     provenance: Listing
     trials: Listing
-    swept: tuple[str, ...]  # settings that are numbers and vary: what curves can be drawn over
-    is_search: bool  # some arm has settings to tune
+    swept: tuple[str, ...]
+    """Settings that are numbers and vary: what curves can be drawn over."""
+    is_search: bool
+    """Some arm has settings to tune."""
 
 
 def content(root: str | Path, study: str) -> Content:

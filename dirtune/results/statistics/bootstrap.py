@@ -26,14 +26,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri  # scipy.stats takes three times as long to import
+
+# Scipy.stats takes three times as long to import
+from scipy.special import ndtr, ndtri
 
 from dirtune.results.statistics.paired import CONFIDENCE
 
 Array = NDArray[np.float64]
 Kind = Literal["percentile", "bca", "studentised"]
 
-RESAMPLES = 9_999  # 0.025 and 0.975 of one more are whole: each end is an order statistic
+# 0.025 and 0.975 of one more are whole: each end is an order statistic
+RESAMPLES = 9_999
 TAILS = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
 
 
@@ -42,9 +45,11 @@ class Interval:
     """An estimate and the ends of its 95 % interval, in the unit of what was estimated."""
 
     estimate: float
-    low: float  # NaN where there is too little to estimate a spread
+    low: float
+    """NaN where there is too little to estimate a spread."""
     high: float
-    kind: str  # how it was made; to be printed with it
+    kind: str
+    """How it was made; to be printed with it."""
 
 
 def mean_interval(
@@ -80,11 +85,7 @@ def mean_interval(
 
 
 def stratified_interval(
-    strata: Sequence[ArrayLike],
-    statistic: Callable[[Sequence[Array]], float],
-    *,
-    resamples: int = 1_999,
-    seed: int = 0,
+    strata: Sequence[ArrayLike], statistic: Callable[[Sequence[Array]], float], *, resamples: int = 1_999, seed: int = 0
 ) -> Interval:
     """Any statistic of several groups of runs with a percentile interval; runs are resampled within their group.
 
@@ -139,7 +140,8 @@ def _bca(values: Array, drawn: Array) -> Array:
 
 def _studentised(values: Array, drawn: Array) -> Array:
     centre, error = values.mean(), _standard_errors(values)
-    with np.errstate(divide="ignore"):  # a resample of equal values is infinitely many errors away
+    # A resample of equal values is infinitely many errors away
+    with np.errstate(divide="ignore"):
         scores = (drawn.mean(axis=1) - centre) / _standard_errors(drawn)
     high, low = quantiles(scores, TAILS)
     return np.array([centre - low * error, centre - high * error])

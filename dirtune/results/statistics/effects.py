@@ -15,7 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln  # scipy.stats takes three times as long to import
+
+# Scipy.stats takes three times as long to import
+from scipy.special import gammaln
 
 from dirtune.results.statistics.paired import mean, sd
 

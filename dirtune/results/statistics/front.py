@@ -17,6 +17,7 @@ def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[bool]:
         y: other losses, in the same order.
     """
     xs, ys = np.asarray(x), np.asarray(y)
-    as_good = (xs[:, None] <= xs) & (ys[:, None] <= ys)  # the row's point against the column's
+    # The row's point against the column's
+    as_good = (xs[:, None] <= xs) & (ys[:, None] <= ys)
     better = (xs[:, None] < xs) | (ys[:, None] < ys)
     return [not beating.any() for beating in (as_good & better).T]

@@ -24,8 +24,10 @@ class Step:
 
     before: State
     after: State
-    rivals: tuple[State, ...]  # trained, as near, and not as good
-    untrained: tuple[State, ...]  # one part away on the way to the end, and not to be compared
+    rivals: tuple[State, ...]
+    """Trained, as near, and not as good."""
+    untrained: tuple[State, ...]
+    """One part away on the way to the end, and not to be compared."""
 
     @property
     def parts(self) -> State:

@@ -31,41 +31,43 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit  # scipy.stats takes three times as long to import
+
+# Scipy.stats takes three times as long to import
+from scipy.special import stdtrit
 
 from dirtune.results.statistics.bootstrap import TAILS, Interval, quantiles
 from dirtune.results.statistics.paired import CONFIDENCE
 
 Array = NDArray[np.float64]
-Errors = Mapping[int, ArrayLike]  # by seed: prediction - label, the samples in one order
+# By seed: prediction - label, the samples in one order
+Errors = Mapping[int, ArrayLike]
 Samples = Literal["shared", "own"]
 
-BLOCK = 2**22  # random counts held at a time
+# Random counts held at a time
+BLOCK = 2**22
 TINY = float(np.finfo(np.float64).tiny)
-ZERO_ERROR = 1e-10  # stands for an error that is exactly zero, as in `dirtune.metrics.gmean`
+# Stands for an error that is exactly zero, as in `dirtune.metrics.gmean`
+ZERO_ERROR = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorMetric:
     """A metric of the form `f(mean g(error))`: so a resample is a weighted mean, and small changes are linear."""
 
-    of_error: Callable[[Array], Array]  # g
-    of_mean: Callable[[Array], Array]  # f
-    slope: Callable[[Array], Array]  # f'
+    of_error: Callable[[Array], Array]
+    """G."""
+    of_mean: Callable[[Array], Array]
+    """F."""
+    slope: Callable[[Array], Array]
+    """F'."""
 
 
 ERROR_METRICS = {
     "mae": ErrorMetric(of_error=np.abs, of_mean=np.positive, slope=np.ones_like),
     "mse": ErrorMetric(of_error=np.square, of_mean=np.positive, slope=np.ones_like),
-    "rmse": ErrorMetric(
-        of_error=np.square,
-        of_mean=np.sqrt,
-        slope=lambda mean: 0.5 / np.sqrt(np.maximum(mean, TINY)),
-    ),
+    "rmse": ErrorMetric(of_error=np.square, of_mean=np.sqrt, slope=lambda mean: 0.5 / np.sqrt(np.maximum(mean, TINY))),
     "gmean": ErrorMetric(
-        of_error=lambda error: np.log(np.where(error == 0, ZERO_ERROR, np.abs(error))),
-        of_mean=np.exp,
-        slope=np.exp,
+        of_error=lambda error: np.log(np.where(error == 0, ZERO_ERROR, np.abs(error))), of_mean=np.exp, slope=np.exp
     ),
 }
 
@@ -227,7 +229,8 @@ def _own_draws(values: list[Array], metric: ErrorMetric, resamples: int, random:
 def _weights(random: np.random.Generator, size: int, n: int) -> Array:
     """How often each of `n` is drawn in `n` draws with replacement, over `n`; shape `(size, n)`."""
     drawn = random.integers(n, size=(size, n), dtype=np.int32)
-    rows = np.arange(0, size * n, n)[:, None]  # one count of everything: half the time of a multinomial
+    # One count of everything: half the time of a multinomial
+    rows = np.arange(0, size * n, n)[:, None]
     weights: Array = np.bincount((drawn + rows).ravel(), minlength=size * n).reshape(size, n) / n
     return weights
 

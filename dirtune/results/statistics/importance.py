@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 METHODS = ("ped_anova", "fanova")
 TARGET_SHARE, TARGET_TRIALS, LARGEST_SHARE = 0.1, 5, 0.5
 FEWEST_TRIALS = 4
-SEED = 0  # of fANOVA's forest
+# Of fANOVA's forest
+SEED = 0
 
 
 def importance(
@@ -78,9 +79,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _study(
-    settings: Sequence[Mapping[str, Any]],
-    losses: Sequence[float],
-    space: Mapping[str, Mapping[str, Any]],
+    settings: Sequence[Mapping[str, Any]], losses: Sequence[float], space: Mapping[str, Mapping[str, Any]]
 ) -> optuna.Study:
     """The trials as an Optuna study in memory."""
     import optuna
@@ -94,11 +93,7 @@ def _study(
 
 
 def _distribution(knob: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     kind = knob["distribution"]
     if kind == "choice":

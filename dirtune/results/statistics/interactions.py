@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from dirtune.results.statistics.paired import PairedDifference, paired_difference
 
-Values = Mapping[int, float]  # by seed
+# By seed
+Values = Mapping[int, float]
 
 
 def interaction(*, both: Values, first: Values, second: Values, neither: Values) -> PairedDifference:

@@ -22,11 +22,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit  # scipy.stats takes three times as long to import
+
+# Scipy.stats takes three times as long to import
+from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
-SIMULATED_COVERAGE = (92, 96)  # percent that contain the truth, least and most; see above
-TRIMMED = 0.25  # share of the values that the interquartile mean leaves out at each end
+# Percent that contain the truth, least and most; see above
+SIMULATED_COVERAGE = (92, 96)
+# Share of the values that the interquartile mean leaves out at each end
+TRIMMED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +38,17 @@ class PairedDifference:
     """An arm minus its reference over the seeds that both have."""
 
     mean: float
-    sd: float  # of the differences
-    n: int  # pairs
-    low: float  # ends of the 95 % Student t interval; NaN for fewer than two pairs
+    sd: float
+    """Of the differences."""
+    n: int
+    """Pairs."""
+    low: float
+    """Ends of the 95 % Student t interval; NaN for fewer than two pairs."""
     high: float
-    p: float  # two-sided paired t test; NaN for fewer than two pairs or differences that are all equal
-    holes: tuple[int, ...]  # seeds that only one of the two has, and that were not used
+    p: float
+    """Two-sided paired t test; NaN for fewer than two pairs or differences that are all equal."""
+    holes: tuple[int, ...]
+    """Seeds that only one of the two has, and that were not used."""
 
 
 def mean(values: Iterable[float]) -> float:
@@ -51,7 +60,8 @@ def mean(values: Iterable[float]) -> float:
 def sd(values: Iterable[float]) -> float:
     """Sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN of fewer than two values."""
     array = np.fromiter(values, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # NaN where a value is infinite
+    # NaN where a value is infinite
+    with np.errstate(invalid="ignore"):
         return float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
@@ -66,7 +76,8 @@ def iqm(values: Iterable[float]) -> float:
     In the values' unit. Below four values it is the plain mean. One diverged run in four or more does not move it, as it
     would the mean, and it wastes less than the median does.
     """
-    array = np.sort(np.fromiter(values, dtype=np.float64))  # NaN, if any, is sorted to the end
+    # NaN, if any, is sorted to the end
+    array = np.sort(np.fromiter(values, dtype=np.float64))
     cut = int(TRIMMED * array.size)
     return math.nan if np.isnan(array).any() else mean(array[cut : array.size - cut])
 

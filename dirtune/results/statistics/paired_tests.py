@@ -17,13 +17,16 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr  # scipy.stats takes three times as long to import
+
+# Scipy.stats takes three times as long to import
+from scipy.special import stdtr
 
 from dirtune.results.statistics.paired import PairedDifference
 
 Array = NDArray[np.float64]
 
-ENUMERATED = 4_096  # sign vectors; above, they are drawn
+# Sign vectors; above, they are drawn
+ENUMERATED = 4_096
 
 
 def wilcoxon(differences: ArrayLike) -> float:
@@ -62,7 +65,8 @@ def sign_flip(differences: ArrayLike, *, resamples: int = 9_999, seed: int = 0) 
     if np.isnan(found).any() or not found.any():
         return math.nan
     observed = abs(float(found.sum()))
-    observed -= 1e-12 * float(np.abs(found).sum())  # sums of the same numbers in another order
+    # Sums of the same numbers in another order
+    observed -= 1e-12 * float(np.abs(found).sum())
     if 2**found.size <= ENUMERATED:
         return float(np.mean(np.abs(_all_signs(found.size) @ found) >= observed))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(resamples, found.size))

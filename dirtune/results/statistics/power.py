@@ -16,17 +16,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import (  # scipy.stats takes three times as long to import
-    gammaincinv,
-    nctdtr,
-    ndtr,
-    ndtri,
-    stdtrit,
-)
+
+# Scipy.stats takes three times as long to import
+from scipy.special import gammaincinv, nctdtr, ndtr, ndtri, stdtrit
 
 ALPHA, POWER = 0.05, 0.8
-MOST_SEEDS = 100_000  # more is as good as never
-GRID = 128  # points in the distribution of the standard deviation
+# More is as good as never
+MOST_SEEDS = 100_000
+# Points in the distribution of the standard deviation
+GRID = 128
 
 
 def detection_power(n: int, *, sd: float, effect: float, alpha: float = ALPHA) -> float:

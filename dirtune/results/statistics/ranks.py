@@ -28,12 +28,18 @@ LEVEL = 0.05
 class Ranking:
     """k arms over N blocks."""
 
-    mean_ranks: Mapping[str, float]  # 1 is best; from the best to the worst
-    blocks: int  # those in which every arm has a value
-    left_out: int  # the other blocks
-    critical_difference: float  # between two mean ranks
-    p_friedman: float  # of "all arms are alike"; NaN for fewer than two blocks or where all are tied
-    cliques: tuple[tuple[str, ...], ...]  # the largest groups that are not told apart, of two arms or more
+    mean_ranks: Mapping[str, float]
+    """1 is best; from the best to the worst."""
+    blocks: int
+    """Those in which every arm has a value."""
+    left_out: int
+    """The other blocks."""
+    critical_difference: float
+    """Between two mean ranks."""
+    p_friedman: float
+    """Of "all arms are alike"; NaN for fewer than two blocks or where all are tied."""
+    cliques: tuple[tuple[str, ...], ...]
+    """The largest groups that are not told apart, of two arms or more."""
 
 
 def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
@@ -65,7 +71,8 @@ def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
 
 def critical_difference(arms: int, blocks: int) -> float:
     """Nemenyi's `q * sqrt(k (k + 1) / (6 N))` at the level 0.05."""
-    from scipy.stats import studentized_range  # slow to import, and only asked for here
+    # Slow to import, and only asked for here
+    from scipy.stats import studentized_range
 
     quantile = float(studentized_range.ppf(1 - LEVEL, arms, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(arms * (arms + 1) / (6 * blocks))

@@ -28,7 +28,8 @@ class Looks:
     first: int
     step: int
     most: int
-    comparisons: int  # arms that are compared with the reference
+    comparisons: int
+    """Arms that are compared with the reference."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.first <= self.most and self.step >= 1 and self.comparisons >= 1):
@@ -51,8 +52,10 @@ class Standing:
     """Where a comparison stands."""
 
     decision: Decision
-    seeds: int  # that the last look was at; 0 before the first
-    needed: int | None  # seeds that the next look waits for; none: it has ended
+    seeds: int
+    """That the last look was at; 0 before the first."""
+    needed: int | None
+    """Seeds that the next look waits for; none: it has ended."""
 
 
 def sequence(

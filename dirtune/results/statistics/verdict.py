@@ -25,7 +25,8 @@ from dirtune.results.statistics.power import ALPHA, POWER, seeds_to_detect, seed
 
 Decision = Literal["helps", "hurts", "equivalent", "undecided"]
 
-MARGIN_SHARE = 0.02  # of the reference's mean
+# Of the reference's mean
+MARGIN_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,14 @@ class Verdict:
     """One arm against its reference, in one region and metric."""
 
     decision: Decision
-    margin: float  # what counts as no difference, in the metric's unit
-    is_negligible: bool  # shown to lie within the margin, whatever its sign
-    p_equivalence: float  # of two one-sided tests, times the number of comparisons; NaN where there is no spread
-    further_seeds: int | None  # 0: no more needed, or planned for; none: cannot be estimated
+    margin: float
+    """What counts as no difference, in the metric's unit."""
+    is_negligible: bool
+    """Shown to lie within the margin, whatever its sign."""
+    p_equivalence: float
+    """Of two one-sided tests, times the number of comparisons; NaN where there is no spread."""
+    further_seeds: int | None
+    """0: no more needed, or planned for; none: cannot be estimated."""
 
 
 def verdict(

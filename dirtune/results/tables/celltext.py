@@ -12,7 +12,8 @@ from dirtune.results.tables.marks import SIGNIFICANT, Spread
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
-METRIC_LABELS = {  # as papers print them, and the unit given the label's
+# As papers print them, and the unit given the label's
+METRIC_LABELS = {
     "mae": ("MAE", "{}"),
     "balanced_mae": ("balanced MAE", "{}"),
     "rmse": ("RMSE", "{}"),
@@ -21,7 +22,8 @@ METRIC_LABELS = {  # as papers print them, and the unit given the label's
     "r2": ("R²", ""),
     "pearson": ("Pearson r", ""),
     "spearman": ("Spearman rho", ""),
-    "angular_error": ("angular error [degrees]", ""),  # whatever the label's unit
+    # Whatever the label's unit
+    "angular_error": ("angular error [degrees]", ""),
 }
 
 

@@ -36,7 +36,8 @@ _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 class Line(NamedTuple):
     """A line of a table."""
 
-    number: int  # in the text, from 1
+    number: int
+    """In the text, from 1."""
     cells: list[str]
 
 
@@ -44,7 +45,8 @@ class Line(NamedTuple):
 class Known:
     """A grid as it would be written now."""
 
-    keys: int  # number of row keys
+    keys: int
+    """Number of row keys."""
     header: list[str]
     rows: dict[tuple[str, ...], list[str]]
 
@@ -149,7 +151,8 @@ def _known(grid: Grid, form: str) -> Known:
 
 def _compared(lines: Sequence[Line], known: Sequence[Known]) -> Iterator[tuple[int, list[Finding]]]:
     """Of every line that is one of the table: how many numbers it has, and what is wrong with them."""
-    last, current = -1, known[0]  # a text without headings is taken for the first grid
+    # A text without headings is taken for the first grid
+    last, current = -1, known[0]
     positions = list(range(len(current.header)))
     for line in lines:
         # Grids may have the same headings: the next one is meant, and an earlier one only if there is none.

@@ -19,7 +19,8 @@ from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, published_rows
 from dirtune.results.tables.table import ArmRow, ArmTable, arm_tables, check_known
 
-ARM = "arm"  # the row key that every study has; the others are its axes
+# The row key that every study has; the others are its axes
+ARM = "arm"
 LAYOUTS = ("below", "beside")
 ABSENT = "-"
 
@@ -33,22 +34,34 @@ class TableRequest:
     """
 
     studies: tuple[str, ...]
-    metrics: tuple[str, ...] = ()  # none: the metric of each study's objective
+    metrics: tuple[str, ...] = ()
+    """None: the metric of each study's objective."""
     regions: tuple[str, ...] = REGIONS
-    arms: tuple[str, ...] = ()  # names or patterns such as conr*, in the order shown; none: all
-    rows: tuple[str, ...] = (ARM,)  # what names a row: arm, axes by their dotted path, or both
-    layout: str = "below"  # of several studies: below or beside each other
+    arms: tuple[str, ...] = ()
+    """Names or patterns such as conr*, in the order shown; none: all."""
+    rows: tuple[str, ...] = (ARM,)
+    """What names a row: arm, axes by their dotted path, or both."""
+    layout: str = "below"
+    """Of several studies: below or beside each other."""
     split: str = "test"
     selection: str = "best_val"
-    reference: str | None = None  # none: each study's
-    margin: str = DEFAULT_MARGIN  # what counts as no difference: 2%, or 0.5 in the metric's unit
+    reference: str | None = None
+    """None: each study's."""
+    margin: str = DEFAULT_MARGIN
+    """What counts as no difference: 2%, or 0.5 in the metric's unit."""
     mix_data: bool = False
-    shots: str | None = None  # other limits of many and few: 50/10; none: as recorded
-    bin_width: float | None = None  # of wider label bins, in the label's unit; none: as recorded
-    spread: str = "sd"  # what ± is: of SPREADS
-    bold: str = "better"  # of BOLD
-    published: str | None = None  # the split kind of the published numbers shown: dir or natural
-    published_as: Mapping[str, str] = field(default_factory=dict)  # published method by arm
+    shots: str | None = None
+    """Other limits of many and few: 50/10; none: as recorded."""
+    bin_width: float | None = None
+    """Of wider label bins, in the label's unit; none: as recorded."""
+    spread: str = "sd"
+    """What ± is: of SPREADS."""
+    bold: str = "better"
+    """Of BOLD."""
+    published: str | None = None
+    """The split kind of the published numbers shown: dir or natural."""
+    published_as: Mapping[str, str] = field(default_factory=dict)
+    """Published method by arm."""
 
     def __post_init__(self) -> None:
         if not self.studies:
@@ -71,7 +84,8 @@ class Comparison:
     """The numbers that a request asks for."""
 
     request: TableRequest
-    parts: tuple[ArmTable, ...]  # one per study and metric, the metrics of a study together
+    parts: tuple[ArmTable, ...]
+    """One per study and metric, the metrics of a study together."""
     published: tuple[PublishedRow, ...] = ()
 
     @property
@@ -138,7 +152,8 @@ def row_key(row: ArmRow, keys: Sequence[str]) -> tuple[str, ...]:
             level = f"{path.rsplit('.', 1)[-1]}={json.dumps(row.levels[path])}"
             name = " ".join(name.replace(level, "").split())
     if ARM not in keys and not any(key in row.levels for key in keys):
-        return (row.arm, *[ABSENT] * (len(keys) - 1))  # nothing is recorded of it yet
+        # Nothing is recorded of it yet
+        return (row.arm, *[ABSENT] * (len(keys) - 1))
     return tuple(name if key == ARM else str(row.levels.get(key, ABSENT)) for key in keys)
 
 
@@ -188,9 +203,5 @@ def _published(request: TableRequest, parts: Sequence[ArmTable]) -> Iterator[Pub
     for part in parts:
         arms = [row.arm for row in part.rows]
         yield from published_rows(
-            arms,
-            dataset=part.data,
-            split_kind=request.published,
-            metric=part.metric,
-            names=request.published_as,
+            arms, dataset=part.data, split_kind=request.published, metric=part.metric, names=request.published_as
         )

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 class Finding:
     """A cell whose numbers the store does not support."""
 
-    line: int  # of the text, from 1
+    line: int
+    """Of the text, from 1."""
     row: str
     column: str
     written: str
-    now: str | None  # what the store says; None: it has no such cell
+    now: str | None
+    """What the store says; None: it has no such cell."""
 
     def __str__(self) -> str:
         now = "the store has no such row" if self.now is None else f"the store says {self.now}"
@@ -24,7 +26,8 @@ class Finding:
 class Check:
     """The outcome."""
 
-    numbers: int  # and verdicts that were compared
+    numbers: int
+    """And verdicts that were compared."""
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:

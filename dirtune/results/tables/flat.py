@@ -114,11 +114,7 @@ def _plain_row(row: ArmRow) -> dict[str, Any]:
 
 def _plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
     by_seed = {
-        seed: {
-            "trial_id": row.chosen[seed].trial_id,
-            "epoch": row.chosen[seed].epoch,
-            "value": value,
-        }
+        seed: {"trial_id": row.chosen[seed].trial_id, "epoch": row.chosen[seed].epoch, "value": value}
         for seed, value in cell.values.items()
     }
     difference = None if cell.difference is None else asdict(cell.difference)

@@ -15,7 +15,8 @@ from dirtune.results.tables.flat import CSV_COLUMNS, as_csv
 from dirtune.results.tables.judging import DEFAULT_MARGIN
 
 _KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
-_ADDED = ("shots", "bin_width")  # keys that earlier files lack
+# Keys that earlier files lack
+_ADDED = ("shots", "bin_width")
 _NUMBERS = (
     "mean",
     "sd",
@@ -33,7 +34,8 @@ _NUMBERS = (
     "configurations",
 )
 _WORDS = ("verdict",)
-_TOLERANCE = 1e-9  # relative: another numpy may add up in another order
+# Relative: another numpy may add up in another order
+_TOLERANCE = 1e-9
 
 
 def is_csv(text: str) -> bool:
@@ -66,13 +68,7 @@ def check_csv(root: str | Path, text: str) -> Check:
         made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
         now |= {_key(line): line for line in made}
     findings = [
-        Finding(
-            number,
-            " ".join(line[key] for key in _KEYS[:-1]),
-            name,
-            line[name],
-            _said(now.get(_key(line)), name),
-        )
+        Finding(number, " ".join(line[key] for key in _KEYS[:-1]), name, line[name], _said(now.get(_key(line)), name))
         for number, line in enumerate(lines, start=2)
         for name in (*_NUMBERS, *_WORDS)
         if line.get(name) and not _equal(line[name], _said(now.get(_key(line)), name))

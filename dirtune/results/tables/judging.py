@@ -25,7 +25,8 @@ _MARGIN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
 class Margin:
     """What counts as no difference: a share of the reference's mean, or a size in the metric's unit."""
 
-    text: str  # as it was asked for
+    text: str
+    """As it was asked for."""
     number: float
     is_share: bool
 
@@ -58,16 +59,14 @@ class Judged:
     """One arm in one column."""
 
     difference: PairedDifference
-    p_holm: float  # NaN without a test
-    verdict: Verdict | None  # none without a pair
+    p_holm: float
+    """NaN without a test."""
+    verdict: Verdict | None
+    """None without a pair."""
 
 
 def judged(
-    arms: Mapping[str, Mapping[int, float]],
-    reference: Mapping[int, float],
-    *,
-    metric: str,
-    margin: Margin,
+    arms: Mapping[str, Mapping[int, float]], reference: Mapping[int, float], *, metric: str, margin: Margin
 ) -> dict[str, Judged]:
     """Compare every arm with the reference, corrected over all of them.
 

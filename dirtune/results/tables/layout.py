@@ -34,7 +34,8 @@ class Shown(NamedTuple):
 class Column(NamedTuple):
     """A column of numbers; neighbours of one group stand under one heading."""
 
-    group: str  # empty: no heading
+    group: str
+    """Empty: no heading."""
     name: str
 
 
@@ -50,7 +51,8 @@ class Grid:
     """A table as texts."""
 
     title: str
-    keys: tuple[str, ...]  # headings of the row keys
+    keys: tuple[str, ...]
+    """Headings of the row keys."""
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
@@ -101,12 +103,7 @@ def _means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         tail = _counts(arms) if alone else []
         rows.append(Row(keys, (*cells, *tail)))
         rows += _published_rows(table, parts, arms, len(tail))
-    return Grid(
-        title=title,
-        keys=_key_headings(table, parts),
-        columns=(*_columns(parts), *counts),
-        rows=tuple(rows),
-    )
+    return Grid(title=title, keys=_key_headings(table, parts), columns=(*_columns(parts), *counts), rows=tuple(rows))
 
 
 def _differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
@@ -229,11 +226,7 @@ def _published_rows(
     found: dict[tuple[str, str], dict[int, PublishedRow]] = {}
     for position, (part, arm) in enumerate(zip(parts, arms, strict=True)):
         for row in table.published:
-            if arm is not None and (row.arm, row.dataset, row.metric) == (
-                arm.arm,
-                part.data,
-                part.metric,
-            ):
+            if arm is not None and (row.arm, row.dataset, row.metric) == (arm.arm, part.data, part.metric):
                 found.setdefault((row.method, row.origin), {})[position] = row
     for (method, origin), by_part in found.items():
         label = f"published {method} [{origins(table).index(origin) + 1}]"

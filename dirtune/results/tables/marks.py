@@ -22,9 +22,11 @@ SIGNIFICANT = 0.05
 class Spread:
     """A number for the uncertainty of a cell."""
 
-    label: str  # in a heading, after ±
+    label: str
+    """In a heading, after ±."""
     description: str
-    of: Callable[[Cell], float]  # NaN where there is none
+    of: Callable[[Cell], float]
+    """NaN where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,7 @@ SPREADS = {
 }
 
 BOLD = {
-    "better": Bold(
-        description=f"significantly better than the reference (corrected p < {SIGNIFICANT})",
-        choose=better,
-    ),
+    "better": Bold(description=f"significantly better than the reference (corrected p < {SIGNIFICANT})", choose=better),
     "best": Bold(
         description="the best mean of the rows shown, and every arm that the paired t test by seed, Holm-corrected "
         f"over them, does not tell from it at {SIGNIFICANT}",

@@ -22,7 +22,8 @@ from typing import NamedTuple
 from dirtune.errors import Fault, InputError
 
 FILE = Path(__file__).parent / "data" / "published_results.csv"
-SPLIT_KINDS = ("dir", "natural")  # balanced val and test of the DIR benchmark, or all splits alike
+# Balanced val and test of the DIR benchmark, or all splits alike
+SPLIT_KINDS = ("dir", "natural")
 
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("Vanilla",),
@@ -68,7 +69,8 @@ class PublishedNumber(NamedTuple):
     source: str
     table: str
     dataset: str
-    split: str  # of SPLIT_KINDS
+    split: str
+    """Of SPLIT_KINDS."""
     method: str
     metric: str
     region: str
@@ -89,16 +91,12 @@ class PublishedRow:
     origin: str
     dataset: str
     metric: str
-    values: Mapping[str, float]  # by region, as far as published
+    values: Mapping[str, float]
+    """By region, as far as published."""
 
 
 def published_rows(
-    arms: Sequence[str],
-    *,
-    dataset: str,
-    split_kind: str,
-    metric: str,
-    names: Mapping[str, str] | None = None,
+    arms: Sequence[str], *, dataset: str, split_kind: str, metric: str, names: Mapping[str, str] | None = None
 ) -> list[PublishedRow]:
     """What is published of the methods that the arms are, in the order of the arms.
 

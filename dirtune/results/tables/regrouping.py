@@ -18,7 +18,8 @@ from dirtune.results.analysis.selection import EPOCHS
 from dirtune.results.records.schema import REGIONS
 from dirtune.results.records.studies import open_study
 
-PREDICTED = EPOCHS[0]  # the only epoch whose predictions are stored
+# The only epoch whose predictions are stored
+PREDICTED = EPOCHS[0]
 _COUNTS = re.compile(r"(\d+)/(\d+)")
 
 
@@ -28,10 +29,14 @@ class Regrouping:
 
     root: str | Path
     study: str
-    manifest: Manifest  # of the study's data set
-    rule: ShotRule | None  # none: each trial's own
-    bin_width: float | None  # in the label's unit; none: the data set's
-    description: str  # for a footer
+    manifest: Manifest
+    """Of the study's data set."""
+    rule: ShotRule | None
+    """None: each trial's own."""
+    bin_width: float | None
+    """In the label's unit; none: the data set's."""
+    description: str
+    """For a footer."""
 
     @classmethod
     def of(cls, root: str | Path, study: str, *, shots: str | None, bin_width: float | None) -> Regrouping:

@@ -18,15 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.arms import (
-    ArmRuns,
-    Hole,
-    StudyRuns,
-    known_metric,
-    narrowed,
-    study_runs,
-    values_by_trial,
-)
+from dirtune.results.analysis.arms import ArmRuns, Hole, StudyRuns, known_metric, narrowed, study_runs, values_by_trial
 from dirtune.results.analysis.selection import EPOCHS, Candidate, selection_named
 from dirtune.results.analysis.sequential import Outcome, with_seeds_due
 from dirtune.results.records.schema import REGIONS
@@ -42,13 +34,20 @@ SPLITS = ("val", "test")
 class Cell:
     """One arm in one region; statistics over seeds, in the metric's unit."""
 
-    values: Mapping[int, float]  # by seed
-    mean: float  # NaN without any value
-    sd: float  # NaN below two values
-    n: int  # seeds with a value
-    difference: PairedDifference | None = None  # to the reference arm; none for itself
-    p_holm: float = math.nan  # the difference's p, corrected over the arms of this region
-    verdict: Verdict | None = None  # none for the reference, and without a pair
+    values: Mapping[int, float]
+    """By seed."""
+    mean: float
+    """NaN without any value."""
+    sd: float
+    """NaN below two values."""
+    n: int
+    """Seeds with a value."""
+    difference: PairedDifference | None = None
+    """To the reference arm; none for itself."""
+    p_holm: float = math.nan
+    """The difference's p, corrected over the arms of this region."""
+    verdict: Verdict | None = None
+    """None for the reference, and without a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +55,23 @@ class ArmRow:
     """One arm."""
 
     arm: str
-    levels: Mapping[str, object]  # its values on the study's axes
-    cells: Mapping[str, Cell]  # by region
-    chosen: Mapping[int, Candidate]  # the trial and epoch behind the values, by seed
-    tried: Mapping[int, int]  # configurations by seed
-    searched: int = 0  # configurations of a search whose selection was then trained on the seeds
-    planned: int | None  # trials in all, if the study says
-    unfinished: Mapping[str, int]  # pruned and failed trials
+    levels: Mapping[str, object]
+    """Its values on the study's axes."""
+    cells: Mapping[str, Cell]
+    """By region."""
+    chosen: Mapping[int, Candidate]
+    """The trial and epoch behind the values, by seed."""
+    tried: Mapping[int, int]
+    """Configurations by seed."""
+    searched: int = 0
+    """Configurations of a search whose selection was then trained on the seeds."""
+    planned: int | None
+    """Trials in all, if the study says."""
+    unfinished: Mapping[str, int]
+    """Pruned and failed trials."""
     holes: tuple[Hole, ...]
-    halved: tuple[int, ...] = ()  # seeds that ran with smaller micro-batches than planned
+    halved: tuple[int, ...] = ()
+    """Seeds that ran with smaller micro-batches than planned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +81,35 @@ class ArmTable:
     study: str
     question: str
     metric: str
-    unit: str  # of the label; empty if unknown
-    regions: tuple[str, ...]  # the columns
+    unit: str
+    """Of the label; empty if unknown."""
+    regions: tuple[str, ...]
+    """The columns."""
     split: str
     selection: str
-    description: str  # of the selection
-    objective: str  # what the selection looks at
+    description: str
+    """Of the selection."""
+    objective: str
+    """What the selection looks at."""
     reference: str | None
-    margin: Margin  # what counts as no difference to it
+    margin: Margin
+    """What counts as no difference to it."""
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
-    arms: tuple[str, ...]  # all of the study, shown or not
+    arms: tuple[str, ...]
+    """All of the study, shown or not."""
     data: str
     fingerprints: tuple[str, ...]
-    orphans: int  # recorded trials that the study no longer plans
-    sequential: Outcome | None = None  # none: its seeds are fixed
-    shots: str | None = None  # the limits of many and few asked for; none: as recorded
-    bin_width: float | None = None  # of the label bins asked for; none: as recorded
-    regrouping: str = ""  # what the two mean, for a footer
+    orphans: int
+    """Recorded trials that the study no longer plans."""
+    sequential: Outcome | None = None
+    """None: its seeds are fixed."""
+    shots: str | None = None
+    """The limits of many and few asked for; none: as recorded."""
+    bin_width: float | None = None
+    """Of the label bins asked for; none: as recorded."""
+    regrouping: str = ""
+    """What the two mean, for a footer."""
 
 
 def arm_table(
@@ -244,10 +262,7 @@ def _regrouped(root: str | Path, template: ArmTable, metrics: Sequence[str], run
 
 
 def _with_rows(
-    template: ArmTable,
-    metric: str,
-    runs: StudyRuns,
-    values: Mapping[tuple[str, str], Mapping[str, float | None]],
+    template: ArmTable, metric: str, runs: StudyRuns, values: Mapping[tuple[str, str], Mapping[str, float | None]]
 ) -> ArmTable:
     rows = [_row(arm, metric, values, template.regions) for arm in runs.arms]
     return replace(template, metric=metric, rows=_compared(rows, metric, template))
@@ -258,10 +273,7 @@ def _values(metrics: pa.Table, metric: str, region: str, split: str, epoch: str)
 
 
 def _row(
-    arm: ArmRuns,
-    metric: str,
-    values: Mapping[tuple[str, str], Mapping[str, float | None]],
-    regions: Sequence[str],
+    arm: ArmRuns, metric: str, values: Mapping[tuple[str, str], Mapping[str, float | None]], regions: Sequence[str]
 ) -> ArmRow:
     cells: dict[str, Cell] = {}
     holes = list(arm.holes)

@@ -24,10 +24,12 @@ class Traced:
     arm: str
     region: str
     mean: float
-    verdict: str | None  # against the reference
+    verdict: str | None
+    """Against the reference."""
     seeds: tuple[int, ...]
     trial_ids: tuple[str, ...]
-    epochs: tuple[str, ...]  # best_val or last
+    epochs: tuple[str, ...]
+    """Best_val or last."""
     values: tuple[float, ...]
 
 
@@ -64,15 +66,7 @@ def trace_text(table: Comparison, style: str = "markdown") -> str:
     traced = trace(table)
     if style == "json":
         return json.dumps([asdict(cell) for cell in traced], indent=1)
-    header = [
-        "study",
-        "metric",
-        "arm",
-        "region",
-        "mean",
-        "verdict",
-        "trials (seed: trial at epoch = value)",
-    ]
+    header = ["study", "metric", "arm", "region", "mean", "verdict", "trials (seed: trial at epoch = value)"]
     return as_markdown(header, [_line(cell) for cell in traced])
 
 

@@ -75,7 +75,8 @@ class Silent:
 
 class _HandedOut(NamedTuple):
     at: datetime
-    worker: str  # of those that share one, the first
+    worker: str
+    """Of those that share one, the first."""
 
 
 @dataclass
@@ -86,19 +87,27 @@ class Driver:
     folder: Storage
     view: View
     concurrent: int
-    fingerprint: str  # of the data
+    fingerprint: str
+    """Of the data."""
     watch: StopWatch
     resources: Resources = Resources()  # noqa: RUF009 - frozen
     counts: dict[Status, int] = field(default_factory=dict)
-    crashed: dict[str, str] = field(default_factory=dict)  # why, by trial
-    tracebacks: list[str] = field(default_factory=list)  # files, where a trial's own code raised
-    to_retry: set[str] = field(default_factory=set)  # failed in a way that `resume` tries again
-    halved: set[str] = field(default_factory=set)  # ran out of memory and ran again
-    added: int = 0  # trials of further seeds that have become due meanwhile
-    outage: Exception | None = None  # the folder or Optuna's storage has failed
+    crashed: dict[str, str] = field(default_factory=dict)
+    """Why, by trial."""
+    tracebacks: list[str] = field(default_factory=list)
+    """Files, where a trial's own code raised."""
+    to_retry: set[str] = field(default_factory=set)
+    """Failed in a way that `resume` tries again."""
+    halved: set[str] = field(default_factory=set)
+    """Ran out of memory and ran again."""
+    added: int = 0
+    """Trials of further seeds that have become due meanwhile."""
+    outage: Exception | None = None
+    """The folder or Optuna's storage has failed."""
     fusing: Fusing = field(init=False)
     _running: dict[str, _HandedOut] = field(default_factory=dict)
-    _training: set[str] = field(default_factory=set)  # running trials that have a worker
+    _training: set[str] = field(default_factory=set)
+    """Running trials that have a worker."""
     _crashes_in_a_row: int = 0
 
     def __post_init__(self) -> None:
@@ -137,7 +146,8 @@ class Driver:
             return ()
         # All workers get some.
         most = min(self.fusing.most, math.ceil(self.agenda.queued / free))
-        first = self.agenda.next()  # only now: Optuna shall know as much as it can
+        # Only now: Optuna shall know as much as it can
+        first = self.agenda.next()
         if first is None:
             return ()
         jobs = (first, *self.agenda.beside(first, most - 1))
@@ -188,13 +198,7 @@ class Driver:
         too_large = memory_failure(error, job, progress)
         if too_large is not None and self._is_halved(job, too_large):
             return
-        record = failed_record(
-            job,
-            progress,
-            error,
-            fingerprint=self.fingerprint,
-            begun=self._running[job.trial_id].at,
-        )
+        record = failed_record(job, progress, error, fingerprint=self.fingerprint, begun=self._running[job.trial_id].at)
         write_record(self.folder, record)
         if record.trial["error_class"] in FROM_THE_START:
             tidy(self.folder, job.trial_id)

@@ -155,10 +155,12 @@ def _class_of(error: BaseException) -> ErrorClass:
         return "nan"
     if isinstance(error, OutOfMemory | OutOfMemoryError) or is_out_of_memory(error):
         return "out_of_memory"
-    if isinstance(error, RayError) and NO_MEMORY.search(str(error)):  # of a process that died
+    # Of a process that died
+    if isinstance(error, RayError) and NO_MEMORY.search(str(error)):
         return "out_of_memory"
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        return "code"  # nothing but imports happens there
+        # Nothing but imports happens there
+        return "code"
     if isinstance(error, RayError | RayTrainError | OSError | dist.DistError):
         return "infrastructure"
     return "infrastructure" if _is_bare(error) and _NO_PEER.search(str(error)) else "code"

@@ -27,7 +27,8 @@ class Fusing:
 
     def __init__(self, fuse: Fuse) -> None:
         self._fuse = fuse
-        self._taken: dict[int, float] = {}  # the largest share of memory, by trials that took it
+        # The largest share of memory, by trials that took it
+        self._taken: dict[int, float] = {}
 
     @property
     def most(self) -> int:
@@ -35,7 +36,8 @@ class Fusing:
             return self._fuse
         if not self._taken:
             return 1
-        trials = max(self._taken)  # their common part weighs least
+        # Their common part weighs least
+        trials = max(self._taken)
         return max(1, min(MOST, int(SAFE_SHARE * trials / self._taken[trials])))
 
     def learn(self, trials: int, memory_share: float) -> None:

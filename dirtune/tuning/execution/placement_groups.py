@@ -35,7 +35,8 @@ class SettledPlacementGroups(PlacementGroupResourceManager):
 
     def __init__(self, update_interval_s: float = 0.1) -> None:
         super().__init__(update_interval_s)
-        self._withdrawn: dict[ResourceRequest, list[float]] = defaultdict(list)  # the moments
+        # The moments
+        self._withdrawn: dict[ResourceRequest, list[float]] = defaultdict(list)
 
     def request_resources(self, resource_request: ResourceRequest) -> None:
         if self._withdrawn[resource_request]:

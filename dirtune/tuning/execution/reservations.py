@@ -39,8 +39,10 @@ class Reservations:
     def __init__(self, bundle: dict[str, float], ranks: int) -> None:
         self._bundles = [bundle] * ranks
         self._foreign = set(self._alike())
-        self._workers: dict[str, str] = {}  # the worker of a trial
-        self._held: dict[str, str] = {}  # the reservation of a worker
+        # The worker of a trial
+        self._workers: dict[str, str] = {}
+        # The reservation of a worker
+        self._held: dict[str, str] = {}
 
     def start(self, trial_id: str, worker: str) -> None:
         """A worker has taken a trial."""
@@ -65,7 +67,8 @@ class Reservations:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
     def _alike(self) -> list[str]:
-        job = ray.get_runtime_context().get_job_id()  # a placement group's id ends with its job's
+        # A placement group's id ends with its job's
+        job = ray.get_runtime_context().get_job_id()
         return [
             name
             for name, group in placement_group_table().items()

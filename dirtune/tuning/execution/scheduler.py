@@ -11,12 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from dirtune.results.records.schema import TUNING
 from dirtune.study.resolve import Arm, ResolvedStudy
@@ -45,7 +40,8 @@ class PerArmScheduler(FIFOScheduler):
         super().__init__()
         self.by_arm, self._replicate = by_arm, replicate
         self._started = dict(earlier.started)
-        self._told: dict[str, int] = {}  # last epoch by Tune's trial id
+        # Last epoch by Tune's trial id
+        self._told: dict[str, int] = {}
         for arm, scheduler in by_arm.items():
             for curve in earlier.ended.get(arm, ()):
                 trial = Trial("ended", stub=True)
@@ -106,7 +102,8 @@ def build_scheduler(
 ) -> PerArmScheduler:
     """The scheduler of a study: that of its search in every searched arm, if it has one."""
     search = study.study.search
-    if search.scheduler is None or search.population is not None:  # which is no matter of stopping
+    # Which is no matter of stopping
+    if search.scheduler is None or search.population is not None:
         return PerArmScheduler({})
     return PerArmScheduler(
         {arm.name: _of_arm(study, arm) for arm in study.searched_arms},
@@ -143,7 +140,8 @@ def _remember(scheduler: TrialScheduler, trial: Trial, curve: Curve) -> None:
     for epoch, objective in curve:
         result = {EPOCH: epoch, OBJECTIVE: objective}
         if isinstance(scheduler, MedianStoppingRule):
-            scheduler.on_trial_complete(None, trial, result)  # keeps a result and decides nothing
+            # Keeps a result and decides nothing
+            scheduler.on_trial_complete(None, trial, result)
         else:
             scheduler.on_trial_result(None, trial, result)
 

@@ -37,9 +37,7 @@ _R = TypeVar("_R")
 _E = TypeVar("_E", bound=Ending)
 
 
-def noted_as_outage(
-    method: Callable[Concatenate[_E, _P], _R],
-) -> Callable[Concatenate[_E, _P], _R | None]:
+def noted_as_outage(method: Callable[Concatenate[_E, _P], _R]) -> Callable[Concatenate[_E, _P], _R | None]:
     """A method that notes the failing of the results' storage, in place of raising it; the first one is kept."""
 
     @functools.wraps(method)

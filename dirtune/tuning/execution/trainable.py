@@ -46,8 +46,10 @@ class TrialWorker(tune.Trainable):
         except Exception as error:
             failure = final_failure(error)
             if failure is None:
-                raise  # Tune tries again on another worker
-        self._give_up()  # only here, where the error no longer holds the tensors of its frames
+                # Tune tries again on another worker
+                raise
+        # Only here, where the error no longer holds the tensors of its frames
+        self._give_up()
         ended = {FAILURE: failure, ENDED: True}
         return {"done": True, RESULTS: {job.trial_id: ended for job in self._jobs}}
 

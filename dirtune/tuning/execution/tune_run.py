@@ -58,7 +58,8 @@ def run_with_tune(study: ResolvedStudy, driver: Driver, settings: WorkerSettings
         set_environment(TUNE_SETTINGS),
         silence_loggers("ray.tune", "ray.air"),
         settled_placement_groups(),
-        restore_handlers(signal.SIGUSR1),  # Tune leaves its own
+        # Tune leaves its own
+        restore_handlers(signal.SIGUSR1),
     ):
         tuner = tune.Tuner(
             tune.with_resources(
@@ -119,8 +120,10 @@ class _Events(tune.Callback):
     def __init__(self, driver: Driver, slots: Slots, groups: Reservations | None) -> None:
         self._driver, self._slots, self._groups = driver, slots, groups
         self._trials: list[Trial] = []
-        self._jobs: dict[str, list[TrialJob]] = {}  # by Tune's trial, those that have not ended
-        self._ended: list[Trial] = []  # since the last step
+        # By Tune's trial, those that have not ended
+        self._jobs: dict[str, list[TrialJob]] = {}
+        # Since the last step
+        self._ended: list[Trial] = []
 
     def kill_workers(self) -> None:
         """End the processes of all trials at once; a joined Ray would keep them as long as this process lives."""
@@ -173,8 +176,10 @@ class _Events(tune.Callback):
         self._ended.append(trial)
         left = self._jobs.pop(trial.trial_id, [])
         if self._driver.outage is not None:
-            return  # they go on from their checkpoints when the sweep is resumed
-        for job in left:  # stopped by the scheduler
+            # They go on from their checkpoints when the sweep is resumed
+            return
+        # Stopped by the scheduler
+        for job in left:
             self._driver.ended(job, trial.last_result[RESULTS][job.trial_id])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -207,7 +212,8 @@ class _Stopped(tune.Stopper):
 
 def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial; a group reserves its own, and `capacity` has counted it."""
-    one_byte = {"memory": 1.0}  # Tune refuses to reserve nothing
+    # Tune refuses to reserve nothing
+    one_byte = {"memory": 1.0}
     return tune.PlacementGroupFactory([one_byte if settings.workers > 1 else settings.resources])
 
 

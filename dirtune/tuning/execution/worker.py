@@ -12,14 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dirtune.data.memory_budget import (
-    Residency,
-    free_memory,
-    keep_freed_memory,
-    measured,
-    peak_memory,
-    sharers,
-)
+from dirtune.data.memory_budget import Residency, free_memory, keep_freed_memory, measured, peak_memory, sharers
 from dirtune.data.stream import Blocks, fetch
 from dirtune.errors import OutOfMemory
 from dirtune.io.storage import Storage
@@ -36,15 +29,18 @@ from dirtune.tuning.folder.stop_request import is_asked
 class WorkerSettings:
     """What all workers of a sweep share."""
 
-    study: Storage  # the study's folder
+    study: Storage
+    """The study's folder."""
     manifest: Manifest
     vocabulary: list[str] | None = None
     cpus: int = 1
     gpus: float = 0.0
     workers: int = 1
     checkpoint_seconds: float = 10.0
-    residency: Residency | None = None  # none: measured when a worker starts
-    representations: int = 0  # test samples of a trial whose representations are kept
+    residency: Residency | None = None
+    """None: measured when a worker starts."""
+    representations: int = 0
+    """Test samples of a trial whose representations are kept."""
 
     @property
     def resources(self) -> dict[str, float]:
@@ -66,7 +62,8 @@ class StepResult:
     best_objective: float | None = None
     status: Status | None = None
     handed_back: bool = False
-    failure: CodeError | OutOfMemory | None = None  # what ended it while others went on beside it
+    failure: CodeError | OutOfMemory | None = None
+    """What ended it while others went on beside it."""
     memory_share: float = 0.0
     values: dict[str, float] = field(default_factory=dict)
 
@@ -98,13 +95,15 @@ class ResidentWorker:
         residency = settings.residency or measured(device, sharers=beside, threads=settings.cpus)
         self._data = fetch(settings.manifest, blocks, device, residency)
         self._running: list[TrialRun] = []
-        self._failures: dict[str, CodeError | OutOfMemory] = {}  # of those among several, by trial
+        # Of those among several, by trial
+        self._failures: dict[str, CodeError | OutOfMemory] = {}
         self._not_begun: list[StepResult] = []
         self._idle_since = time.perf_counter()
 
     def start(self, jobs: Sequence[TrialJob]) -> None:
         """Begin trials that see the same batches, or continue them from their checkpoints; what was running is left as it is on disk."""
-        self._running, self._failures = [], {}  # frees the memory of what was running
+        # Frees the memory of what was running
+        self._running, self._failures = [], {}
         for job in jobs:
             try:
                 self._running.append(

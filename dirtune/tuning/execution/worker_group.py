@@ -65,7 +65,8 @@ class ResidentGroup:
     """Runs trials on `settings.workers` ranks; the interface of `ResidentWorker`."""
 
     def __init__(self, settings: WorkerSettings, blocks: Blocks) -> None:
-        self.reservation: str | None = None  # what it holds (`dirtune.tuning.execution.reservations`)
+        # What it holds (`dirtune.tuning.execution.reservations`)
+        self.reservation: str | None = None
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         self._failure: BaseException | None = None
         self._logs = tempfile.TemporaryDirectory(prefix="dirtune-group-")
@@ -74,9 +75,7 @@ class ResidentGroup:
             train_loop_config={"mailbox": self._mailbox, "settings": settings, "blocks": blocks},
             torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=settings.workers,
-                use_gpu=bool(settings.gpus),
-                resources_per_worker=settings.resources,
+                num_workers=settings.workers, use_gpu=bool(settings.gpus), resources_per_worker=settings.resources
             ),
             run_config=RunConfig(storage_path=self._logs.name, failure_config=FailureConfig(max_failures=0)),
         )

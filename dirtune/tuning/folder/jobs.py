@@ -57,14 +57,7 @@ class JobMaker:
             for arm in self.study.takers(searched)
         ]
 
-    def job(
-        self,
-        arm: Arm,
-        settings: Settings,
-        seed: int,
-        replicate: int,
-        segment: Segment | None = None,
-    ) -> TrialJob:
+    def job(self, arm: Arm, settings: Settings, seed: int, replicate: int, segment: Segment | None = None) -> TrialJob:
         """An arm with these settings and this seed."""
         config = configured(arm, settings, seed, segment)
         return TrialJob(

@@ -27,8 +27,10 @@ Curve = Sequence[tuple[int, float]]
 class EarlierTrials:
     """The curves of the searches of a study."""
 
-    ended: Mapping[str, Sequence[Curve]] = field(default_factory=dict)  # by arm
-    started: Mapping[str, Curve] = field(default_factory=dict)  # by trial id
+    ended: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+    """By arm."""
+    started: Mapping[str, Curve] = field(default_factory=dict)
+    """By trial id."""
 
 
 def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:

@@ -58,15 +58,10 @@ def held(folder: Storage) -> Iterator[None]:
     """
     refuse_if_held(folder)
     now = time.time()
-    mine = {
-        "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": now,
-        "beat": now,
-    }
+    mine = {"token": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started": now, "beat": now}
     _write(folder, mine)
-    time.sleep(SETTLE_SECONDS)  # of two that began in the same moment the later one has it
+    # Of two that began in the same moment the later one has it
+    time.sleep(SETTLE_SECONDS)
     if (_holder(folder) or mine)["token"] != mine["token"]:
         refuse_if_held(folder)
     ended = threading.Event()
@@ -77,7 +72,8 @@ def held(folder: Storage) -> Iterator[None]:
     finally:
         ended.set()
         beats.join()
-        with contextlib.suppress(OSError):  # nobody takes it for a sign of life when it is a minute old
+        # Nobody takes it for a sign of life when it is a minute old
+        with contextlib.suppress(OSError):
             if (_holder(folder) or mine)["token"] == mine["token"]:
                 folder.remove(HOLDER)
 

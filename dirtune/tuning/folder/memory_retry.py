@@ -44,7 +44,8 @@ def halve(folder: Storage, job: TrialJob, error: OutOfMemory, resources: Resourc
     recipe = job.as_run.recipe.halved(least=2 * resources.workers)
     if recipe is None or len(before["because"]) >= resources.memory_retries:
         return None
-    tidy(folder, job.trial_id)  # first: killed in between, the trial runs out of memory once more
+    # First: killed in between, the trial runs out of memory once more
+    tidy(folder, job.trial_id)
     decided = {"accumulation": recipe.accumulation, "because": [*before["because"], str(error)]}
     content = json.dumps(decided, indent=1).encode()
     trial_folder(folder, job.trial_id).write(DECISION, content)

@@ -33,7 +33,8 @@ def optuna_name(study: str, arm: str) -> str:
 
 def open_search(study: ResolvedStudy, arm: Arm, storage: str) -> optuna.Study:
     """The Optuna study of an arm, which need not exist yet."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the view tells what happens
+    # The view tells what happens
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = (study.study.objective, *study.study.secondary)
     directions: list[Literal["minimize", "maximize"]] = [
         "minimize" if each.mode == "min" else "maximize" for each in objectives

@@ -45,8 +45,10 @@ class Extension:
     """What a folder's records are to the study that takes it."""
 
     kept: frozenset[str]
-    orphaned: frozenset[str]  # recorded, and no longer planned
-    restored: frozenset[str]  # orphaned by an earlier change, and planned again
+    orphaned: frozenset[str]
+    """Recorded, and no longer planned."""
+    restored: frozenset[str]
+    """Orphaned by an earlier change, and planned again."""
 
     @property
     def reused(self) -> int:
@@ -80,7 +82,8 @@ class Claim:
     def take(self) -> None:
         """Make the folder this study's."""
         if self._before == self._plain:
-            if self.folder.read(STUDY_FILE) != self.text.encode():  # other resources, comments, ...
+            # Other resources, comments, ...
+            if self.folder.read(STUDY_FILE) != self.text.encode():
                 self.folder.write(STUDY_FILE, self.text.encode())
             return
         if self._before is None:
@@ -97,7 +100,8 @@ class Claim:
         """Remove from the sweep's Optuna storage the searches of arms that are searched otherwise now; before `take`."""
         searched = set((self._before or {}).get("spaces", {}))
         changed = {optuna_name(self.study.name, arm) for arm in searched - self._unchanged_searches}
-        if not changed:  # asking the storage costs a second
+        # Asking the storage costs a second
+        if not changed:
             return
         for name in changed.intersection(optuna.get_all_study_names(storage)):
             optuna.delete_study(study_name=name, storage=storage)
@@ -113,7 +117,8 @@ class Claim:
 
     def _move_records(self) -> None:
         extension = self.extension()
-        unfinished = orphans(self.folder) - extension.restored  # by a driver that was killed here
+        # By a driver that was killed here
+        unfinished = orphans(self.folder) - extension.restored
         set_aside(self.folder, extension.orphaned | unfinished)
         put_back(self.folder, extension.restored)
 
@@ -179,11 +184,7 @@ class Claim:
     @cached_property
     def _plain(self) -> dict[str, Any]:
         manifest = self.manifest
-        data = {
-            "name": manifest.name,
-            "fingerprint": manifest.fingerprint,
-            "unit": manifest.label.unit,
-        }
+        data = {"name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit}
         # As it is read back: tuples are lists, and no number is of another type.
         plain: dict[str, Any] = json.loads(json.dumps({**self.study.plain(), "data": data}))
         return plain

@@ -68,8 +68,10 @@ def reopen(
         if error_class in FROM_THE_START:
             tidy(folder, trial_id)
         if error_class == "out_of_memory":
-            forget(folder, trial_id)  # there may be more memory now
-        for table in reversed(TABLES):  # the file in `trials`, the last of them, is the record
+            # There may be more memory now
+            forget(folder, trial_id)
+        # The file in `trials`, the last of them, is the record
+        for table in reversed(TABLES):
             folder.remove(f"results/{table}/{trial_id}.parquet")
     return sorted(failed)
 

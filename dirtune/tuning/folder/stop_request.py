@@ -96,7 +96,8 @@ def stoppable(folder: Storage) -> Iterator[StopWatch]:
         with defer_first_signal(signal.SIGINT, signal.SIGTERM) as signalled:
             yield StopWatch(folder, signalled)
     finally:
-        with contextlib.suppress(OSError):  # the next sweep removes it, too
+        # The next sweep removes it, too
+        with contextlib.suppress(OSError):
             folder.remove(STOP)
 
 

@@ -64,10 +64,7 @@ def node_types(file: str | Path | None) -> tuple[NodeType, ...]:
 def written(types: Sequence[NodeType]) -> str:
     """The types as such a file, without what else stood in theirs: keys of a cloud, addresses, commands."""
     plain = {
-        each.name: {
-            "resources": {"CPU": each.node.cpus, "GPU": each.node.gpus},
-            "max_workers": each.number,
-        }
+        each.name: {"resources": {"CPU": each.node.cpus, "GPU": each.node.gpus}, "max_workers": each.number}
         for each in types
     }
     return yaml.safe_dump({TYPES: plain}, sort_keys=False)

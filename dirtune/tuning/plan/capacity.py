@@ -63,4 +63,5 @@ def _shares_of(gpus: float, need: float) -> int:
     """Workers that find their share of the GPUs; a fraction is a part of one GPU, never of two."""
     if need >= 1:
         return int(gpus // need)
-    return int(gpus) * int(1 / need + 1e-9)  # 1 // 0.2 is 4
+    # 1 // 0.2 is 4
+    return int(gpus) * int(1 / need + 1e-9)

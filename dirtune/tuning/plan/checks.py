@@ -27,17 +27,27 @@ class Plan:
     """What a study would run."""
 
     study: ResolvedStudy
-    rows: dict[str, int]  # samples by split
-    trials: dict[str, int]  # by arm
-    recorded: int  # trials that need not be run
-    earlier: tuple[tuple[str, Ending], ...] = ()  # their arms and how they ended, once a sweep has begun
-    orphaned: int = 0  # recorded, and no longer planned
+    rows: dict[str, int]
+    """Samples by split."""
+    trials: dict[str, int]
+    """By arm."""
+    recorded: int
+    """Trials that need not be run."""
+    earlier: tuple[tuple[str, Ending], ...] = ()
+    """Their arms and how they ended, once a sweep has begun."""
+    orphaned: int = 0
+    """Recorded, and no longer planned."""
     concurrent: int
-    to_come: tuple[NodeType, ...] = ()  # nodes that an autoscaler may start, and `concurrent` counts
-    parameters: dict[str, int]  # trainable parameters by arm
-    forecast: Forecast | None = None  # how long it takes
-    crowding: str | None = None  # that trials which share a GPU need more memory than it has
-    findings: tuple[Finding, ...] | None = None  # what arms and tuned settings change, if asked
+    to_come: tuple[NodeType, ...] = ()
+    """Nodes that an autoscaler may start, and `concurrent` counts."""
+    parameters: dict[str, int]
+    """Trainable parameters by arm."""
+    forecast: Forecast | None = None
+    """How long it takes."""
+    crowding: str | None = None
+    """That trials which share a GPU need more memory than it has."""
+    findings: tuple[Finding, ...] | None = None
+    """What arms and tuned settings change, if asked."""
 
     @property
     def dead(self) -> tuple[Finding, ...]:
@@ -115,11 +125,7 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
         lambda: check_against(arm.config, manifest, where=where, key=key),
         lambda: check_labels(arm.config, manifest),
         lambda: check_machine(
-            arm.config.recipe,
-            device="cuda" if need.gpus else "cpu",
-            workers=need.workers,
-            where=where,
-            key=key,
+            arm.config.recipe, device="cuda" if need.gpus else "cpu", workers=need.workers, where=where, key=key
         ),
         lambda: _regressor(arm, manifest),
     ):

@@ -36,9 +36,12 @@ Sketch = Mapping[str, Float[Tensor, " kept"]]
 class Beginning:
     """The first steps of one stage."""
 
-    loss: float  # of the first step
-    gradient: Sketch  # of the first step, as the optimiser is given it
-    updates: Sketch  # of all steps together
+    loss: float
+    """Of the first step."""
+    gradient: Sketch
+    """Of the first step, as the optimiser is given it."""
+    updates: Sketch
+    """Of all steps together."""
 
 
 def first_step(config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None) -> Beginning:

@@ -26,14 +26,7 @@ from dirtune.manifest import Manifest
 from dirtune.study.resolve import Arm, ResolvedStudy, configured
 from dirtune.study.space import Choice, Knob, Scalar
 from dirtune.training.stages import stages
-from dirtune.tuning.plan.first_steps import (
-    Beginning,
-    beginnings,
-    change,
-    first_step,
-    misalignment,
-    smoothed_updates,
-)
+from dirtune.tuning.plan.first_steps import Beginning, beginnings, change, first_step, misalignment, smoothed_updates
 
 STEPS = 3
 ROUNDING = 1e-6
@@ -55,8 +48,10 @@ class Effect:
     """What one difference between two configurations changes."""
 
     kind: Kind
-    size: float = 0.0  # relative change of the gradient or of the updates
-    later: tuple[str, ...] = ()  # what acts after the first steps
+    size: float = 0.0
+    """Relative change of the gradient or of the updates."""
+    later: tuple[str, ...] = ()
+    """What acts after the first steps."""
 
     @property
     def is_dead(self) -> bool:
@@ -68,8 +63,10 @@ class Finding:
     """What an arm changes against another one, or a setting inside its arm."""
 
     arm: str
-    knob: str = ""  # dotted path; empty: the arm itself
-    compared: str  # with what, or between which values
+    knob: str = ""
+    """Dotted path; empty: the arm itself."""
+    compared: str
+    """With what, or between which values."""
     effect: Effect
 
     @property
@@ -110,7 +107,8 @@ def ends(knob: Knob) -> tuple[Scalar, Scalar]:
 
 
 def _of_arms(study: ResolvedStudy, look: _Look) -> Iterator[Finding]:
-    arms = sorted(study.arms, key=lambda arm: arm.name != study.study.reference)  # it comes first
+    # It comes first
+    arms = sorted(study.arms, key=lambda arm: arm.name != study.study.reference)
     seen: dict[str, _Begun] = {}
     for arm in arms:
         begun = look.at(arm.config)
@@ -172,7 +170,8 @@ class _Look:
 
     def _of_steps(self, one: _Begun, other: _Begun) -> Effect:
         size = change(one.first.gradient, other.first.gradient)
-        if not size <= ROUNDING:  # NaN is a change
+        # NaN is a change
+        if not size <= ROUNDING:
             return self._of_other_gradients(one, other, size)
         if size > 0:
             return Effect(kind="rounding", size=size)

@@ -28,7 +28,8 @@ START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 """Start and end of Ray and its workers, in-process and as a group; on two cores. More cores take less."""
 
 _SPEED = ("epochs_run", "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
-_SEGMENT = "config.segment.start"  # epochs that another trial has trained
+# Epochs that another trial has trained
+_SEGMENT = "config.segment.start"
 _ADDED = ("recipe.precision", "recipe.channels_last", "recipe.accumulation", "recipe.compile")
 _SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count", *_ADDED)
 """Settings, or beginnings of their paths, that two trials of one speed share; of those added, older records have none."""
@@ -40,26 +41,27 @@ class Estimate(NamedTuple):
     """The time of one trial, and how it is known."""
 
     seconds: float
-    source: str  # "from 12 recorded trials of the arm"
+    source: str
+    """"from 12 recorded trials of the arm"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
     """What is left of a study in time."""
 
-    trials: Mapping[str, Estimate | None]  # by arm; None: no speed is known
-    left: Mapping[str, int]  # trials that are not recorded, by arm
-    seconds: float | None  # until the study is done; None: some arm's speed is not known
+    trials: Mapping[str, Estimate | None]
+    """By arm; None: no speed is known."""
+    left: Mapping[str, int]
+    """Trials that are not recorded, by arm."""
+    seconds: float | None
+    """Until the study is done; None: some arm's speed is not known."""
     gpu_hours: float | None
-    is_bound: bool  # trials may be stopped early
+    is_bound: bool
+    """Trials may be stopped early."""
 
 
 def forecast(
-    study: ResolvedStudy,
-    estimates: Mapping[str, Estimate | None],
-    *,
-    left: Mapping[str, int],
-    concurrent: int,
+    study: ResolvedStudy, estimates: Mapping[str, Estimate | None], *, left: Mapping[str, int], concurrent: int
 ) -> Forecast:
     """The time of all trials that are left, `concurrent` at once."""
     need = study.study.resources

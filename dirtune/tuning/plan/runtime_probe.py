@@ -57,7 +57,8 @@ def probed_estimates(
 ) -> dict[str, Estimate]:
     """The time of a trial of every arm, from a probe of each."""
     need = study.study.resources
-    keep_freed_memory()  # as workers do
+    # As workers do
+    keep_freed_memory()
     with _threads(need.cpus):
         return {arm.name: _probed(arm, data, need.workers, vocabulary) for arm in study.arms}
 
@@ -104,7 +105,8 @@ def _seconds_of_steps(training: Training) -> list[float]:
     # A small set has fewer steps in an epoch: then they are taken again.
     steps = chain.from_iterable(first_steps(training) for _ in range(STEPS + 1))
     for loss in islice(steps, STEPS + 1):
-        float(loss.total.detach())  # a GPU works on after the call; this waits for it
+        # A GPU works on after the call; this waits for it
+        float(loss.total.detach())
         now = time.perf_counter()
         if before is not None:
             found.append(now - before)

@@ -19,7 +19,8 @@ from dirtune.tuning.folder.jobs import JobMaker, Settings
 from dirtune.tuning.folder.optuna_storage import SEGMENT, TRIAL_ID, open_search, told
 from dirtune.tuning.search.samplers import sampler_for
 
-REPETITIONS = 100  # asked configurations in a row that may be known before a search gives up
+# Asked configurations in a row that may be known before a search gives up
+REPETITIONS = 100
 Measured = Callable[[str], Sequence[float | None]]
 """The secondary objectives of a recorded trial."""
 

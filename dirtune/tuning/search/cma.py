@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dirtune.tuning.search.unit_interval import place_of, value_at
 
-START_SPREAD = 1 / 6  # of the distribution around the middle of the space, as Optuna's
+# Of the distribution around the middle of the space, as Optuna's
+START_SPREAD = 1 / 6
 
 
 class CmaEs(optuna.samplers.BaseSampler):
@@ -64,11 +65,7 @@ class CmaEs(optuna.samplers.BaseSampler):
         }
 
     def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 

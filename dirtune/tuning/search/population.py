@@ -41,7 +41,8 @@ class PopulationSearch(ArmSearch):
         self._rule, self._size, self._curves = search.population, search.trials, curves
         self._seed, self._mode = search.seed, maker.study.study.objective.mode
         self._parts = self._rule.segments(arm.config.epochs_planned)
-        self._due: list[TrialJob] = []  # of the generation that is being asked
+        # Of the generation that is being asked
+        self._due: list[TrialJob] = []
 
     @property
     def is_spent(self) -> bool:
@@ -72,7 +73,8 @@ class PopulationSearch(ArmSearch):
             return []
         ranked = self._ranked(before, epoch=self._parts[number - 1][1])
         if not ranked:
-            self._is_exhausted = True  # all have failed
+            # All have failed
+            self._is_exhausted = True
         jobs = self._followers(number, before, ranked) if ranked else {}
         return [job for trial_id, job in jobs.items() if trial_id not in self._tried]
 
@@ -107,7 +109,8 @@ class PopulationSearch(ArmSearch):
                 job = self._maker.tried(self.arm, settings, segment)
                 if job.trial_id not in jobs:
                     break
-                resample = 1.0  # the same as another's: then anywhere
+                # The same as another's: then anywhere
+                resample = 1.0
             jobs[job.trial_id] = job
         return jobs
 

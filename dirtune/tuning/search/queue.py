@@ -62,12 +62,14 @@ class Agenda:
                 search.tell(trial_id, ending)
         self.without_run = 0
         """Planned trials that need none: their search selected nothing, or another arm has come to be the same."""
-        self._owners: dict[str, str] = {}  # arms by trial
+        # Arms by trial
+        self._owners: dict[str, str] = {}
         self._queue: deque[TrialJob] = deque()
         self._queued = set(recorded)
         self._turn = deque(self.searches.values())
         self._unconfirmed = set(self.searches) if study.confirms else set()
-        self._sequence, self._awaited = sequence, set[str]()  # what may make further seeds due
+        # What may make further seeds due
+        self._sequence, self._awaited = sequence, set[str]()
         self._enqueue([job for search in self.searches.values() for job in search.open_jobs()])
         self._enqueue(self._maker.planned())
         self._confirm()
@@ -86,7 +88,8 @@ class Agenda:
         job = self._ask()
         if job is not None:
             return job
-        self._confirm()  # of a search that has only now found out that its space is exhausted
+        # Of a search that has only now found out that its space is exhausted
+        self._confirm()
         return self._queue.popleft() if self._queue else None
 
     @property

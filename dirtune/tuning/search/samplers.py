@@ -17,7 +17,8 @@ from dirtune.randomness import derive_seed
 from dirtune.study.search_settings import Search
 from dirtune.study.space import Choice, Integer, Knob, Scalar
 
-MODEL_REPETITIONS = 10  # proposals of a model in a row that may be known
+# Proposals of a model in a row that may be known
+MODEL_REPETITIONS = 10
 
 
 def sampler_for(
@@ -45,14 +46,12 @@ def sampler_for(
         if search.sampler == "grid":
             return _Grid({path: values_of(knob) for path, knob in knobs.items()}, seed=one)
         if search.sampler == "cmaes":
-            from dirtune.tuning.search.cma import CmaEs  # its package takes most of a second to import
+            # Its package takes most of a second to import
+            from dirtune.tuning.search.cma import CmaEs
 
             return CmaEs({path: knob.as_optuna() for path, knob in knobs.items()}, seed=each)
         return optuna.samplers.TPESampler(
-            seed=each,
-            n_startup_trials=search.drawn_at_random,
-            multivariate=True,
-            constant_liar=True,
+            seed=each, n_startup_trials=search.drawn_at_random, multivariate=True, constant_liar=True
         )
 
 

@@ -51,7 +51,8 @@ def _earlier(study: ResolvedStudy, results: Storage, earlier: str) -> dict[str, 
         raise InputError(_fault(study, rule, earlier, known))
     folder = results.below(earlier)
     ranked = _ranked(folder)
-    needs_all = study.study.search.sampler == "grid"  # Optuna's grid takes no part of a configuration
+    # Optuna's grid takes no part of a configuration
+    needs_all = study.study.search.sampler == "grid"
     found = {
         arm.name: _different(
             settings
@@ -97,10 +98,4 @@ def _different(settings: Iterable[Settings]) -> list[Settings]:
 
 
 def _fault(study: ResolvedStudy, rule: str, got: str, known: list[str]) -> Fault:
-    return Fault(
-        where=f"study {study.name!r}",
-        key="search.warm_start.study",
-        rule=rule,
-        got=got,
-        known=known,
-    )
+    return Fault(where=f"study {study.name!r}", key="search.warm_start.study", rule=rule, got=got, known=known)

@@ -58,7 +58,8 @@ def test_test_rows_are_those_of_the_first_step(ages, request_):
     last = split_rows(ages, request_, RECIPE, contents=_contents(ages)).splits
     assert (last == "test").tolist() == (first == "test").tolist()
     kept = last != "left_out"
-    assert last[kept].tolist() == first[kept].tolist()  # rows go, none changes its split
+    # Rows go, none changes its split
+    assert last[kept].tolist() == first[kept].tolist()
 
 
 def test_smaller_fractions_are_part_of_larger_ones(ages):

@@ -23,7 +23,8 @@ def test_contents_are_found_between_and_inside_splits():
         (("train", "val"), 1, [2], [4]),
         (("train", "test"), 2, [0, 1, 2], [6, 7]),
         (("val", "test"), 1, [4], [7]),
-        (("train", "train"), 1, [0], [1]),  # "c" comes before "d", wherever the rows stand
+        # "c" comes before "d", wherever the rows stand
+        (("train", "train"), 1, [0], [1]),
     ]
     assert [each.sentence for each in found] == [
         "1 content in both train and val: 1 of 2 val rows, 1 train rows",
@@ -105,7 +106,4 @@ def test_the_known_duplicates_of_sts_b_are_found_and_can_be_dropped():
     assert [len(each.earlier) for each in found if each.splits == ("train", "train")] == [21]
     cleaned = without_leaks(names, found)
     assert np.count_nonzero(cleaned == "test") == 1000
-    assert [each.splits for each in leaks(cleaned, ids=ids, contents=contents)] in (
-        [],
-        [("test", "test")],
-    )
+    assert [each.splits for each in leaks(cleaned, ids=ids, contents=contents)] in ([], [("test", "test")])

@@ -9,13 +9,7 @@ import pytest
 
 from dirtune.data.splits import Splitting
 from dirtune.data.splits.grouped import total_variation
-from dirtune.data.splits.profiles import (
-    profile_quotas,
-    profiled,
-    random_subset,
-    stratified_subset,
-    wanted_density,
-)
+from dirtune.data.splits.profiles import profile_quotas, profiled, random_subset, stratified_subset, wanted_density
 from dirtune.errors import InputError
 from dirtune.manifest import LabelSpec
 
@@ -43,7 +37,8 @@ def test_the_inverse_density_is_the_inverse_of_the_counts():
 
 
 def test_default_peaks_stand_on_the_bulk_of_the_rows():
-    density = np.full(40, 100)  # 5 % and 95 %: bins 1 and 37
+    # 5 % and 95 %: bins 1 and 37
+    density = np.full(40, 100)
     low, high = 0.75, 18.75
     at = {"exponential": [low], "normal": [(low + high) / 2], "bimodal": [5.25, 14.25]}
     for profile, peaks in at.items():
@@ -58,7 +53,8 @@ def test_as_many_rows_are_kept_as_the_tolerance_allows(tolerance):
     wanted = wanted_density(DENSITY, LABEL, Splitting(profile="normal"))
     quota = profile_quotas(DENSITY, wanted, tolerance=tolerance)
     best = 0.0
-    for scale in np.linspace(0.01, 400, 40_000):  # every scale, slowly
+    # Every scale, slowly
+    for scale in np.linspace(0.01, 400, 40_000):
         kept = np.minimum(DENSITY, scale * wanted)
         if total_variation(kept, wanted) <= tolerance + 1e-12:
             best = max(best, kept.sum())
@@ -87,7 +83,8 @@ def test_profiled_rows_fill_the_quota_of_every_bin():
     kept = profiled(IDS, BINS, small, seed=0)
     assert np.bincount(BINS[kept], minlength=40).tolist() == small.tolist()
     larger = profiled(IDS, BINS, np.minimum(DENSITY, 2 * small), seed=0)
-    assert (larger | ~kept).all()  # a larger quota holds the smaller
+    # A larger quota holds the smaller
+    assert (larger | ~kept).all()
 
 
 def test_random_subsets_have_their_size_and_are_nested():

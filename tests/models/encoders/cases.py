@@ -6,16 +6,7 @@ import torch
 
 from dirtune.batch import Inputs
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import (
-    CNN,
-    MLP,
-    BiLSTM,
-    DepthResNet,
-    LeNet,
-    PairMLP,
-    ResNet18,
-    ResNet50,
-)
+from dirtune.models.encoders import CNN, MLP, BiLSTM, DepthResNet, LeNet, PairMLP, ResNet18, ResNet50
 
 IMAGE = {"image": InputSpec(kind="image", shape=(1, 24, 24))}
 LARGE_IMAGE = {"image": InputSpec(kind="image", shape=(3, 64, 64))}

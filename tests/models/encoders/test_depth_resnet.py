@@ -28,7 +28,8 @@ def test_with_resnet50_it_is_the_published_network():
     assert parts["fusion"] == 25 * 64 * 64 + 2 * 64
     assert parts["refinement"] == 2 * (25 * 128 * 128 + 2 * 128)
     network = get_model("resnet50")
-    kept = sum(each.numel() for each in network.parameters()) - 2049 * 1000  # without its last layer
+    # Without its last layer
+    kept = sum(each.numel() for each in network.parameters()) - 2049 * 1000
     assert parts["stem"] + parts["scales"] == kept
 
 

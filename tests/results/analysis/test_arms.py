@@ -26,18 +26,11 @@ def searched(seed: int, objectives: list[float], *, status: str = "complete") ->
 def test_arms_come_in_the_order_of_the_study(tmp_path: Path) -> None:
     records = [record(arm, 0) for arm in ("a", "b", "c")]
 
-    assert [arm.arm for arm in runs_of(tmp_path, records, arms=["c", "a", "b"]).arms] == [
-        "c",
-        "a",
-        "b",
-    ]
+    assert [arm.arm for arm in runs_of(tmp_path, records, arms=["c", "a", "b"]).arms] == ["c", "a", "b"]
 
 
 def test_without_a_study_file_arms_come_by_name(tmp_path: Path) -> None:
-    assert [arm.arm for arm in runs_of(tmp_path, [record("b", 0), record("a", 4)]).arms] == [
-        "a",
-        "b",
-    ]
+    assert [arm.arm for arm in runs_of(tmp_path, [record("b", 0), record("a", 4)]).arms] == ["a", "b"]
 
 
 def test_a_searched_arm_is_its_best_configuration_on_validation_data(tmp_path: Path) -> None:
@@ -109,11 +102,7 @@ def test_a_seed_without_a_complete_trial_is_a_hole_with_its_reason(tmp_path: Pat
 def test_an_arm_that_has_not_begun_is_all_holes(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, [record("a", 0)], arms=["a", "b"], seeds=[0, 1])
 
-    assert [(hole.arm, hole.seed) for arm in runs.arms for hole in arm.holes] == [
-        ("a", 1),
-        ("b", 0),
-        ("b", 1),
-    ]
+    assert [(hole.arm, hole.seed) for arm in runs.arms for hole in arm.holes] == [("a", 1), ("b", 0), ("b", 1)]
 
 
 def test_trials_that_the_study_no_longer_plans_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -144,9 +133,7 @@ def test_a_trial_without_metrics_is_still_a_candidate(tmp_path: Path) -> None:
     assert arm.chosen[0].trial_id == "a-0"
 
 
-def test_an_arm_has_its_values_on_the_axes_and_not_those_of_who_recorded_its_trial(
-    tmp_path: Path,
-) -> None:
+def test_an_arm_has_its_values_on_the_axes_and_not_those_of_who_recorded_its_trial(tmp_path: Path) -> None:
     records = [
         record("a omega=1", 0, trial_id="own", cell='{"omega": 1}'),
         record("b omega=2", 0, trial_id="shared", cell='{"omega": 2}'),
@@ -190,8 +177,10 @@ def test_a_seed_whose_chosen_trial_had_less_memory_than_planned_is_known(tmp_pat
     records = [
         record("a", 0, accumulation_used=4, config=planned),
         record("a", 1, accumulation_used=2, config=planned),
-        record("a", 2, config=planned),  # of an older file
-        record("a", 3, accumulation_used=2),  # of a configuration older than the setting
+        # Of an older file
+        record("a", 2, config=planned),
+        # Of a configuration older than the setting
+        record("a", 3, accumulation_used=2),
     ]
 
     (arm,) = runs_of(tmp_path, records).arms

@@ -12,7 +12,8 @@ from dirtune.results.records.schema import TrialRecord
 from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
 X = "terms.conr.omega"
-ERRORS = {0.5: (4.4, 4.6), 1.0: (4.0, 4.2), 2.0: (4.1, 4.5)}  # by omega, for seeds 0 and 1
+# By omega, for seeds 0 and 1
+ERRORS = {0.5: (4.4, 4.6), 1.0: (4.0, 4.2), 2.0: (4.1, 4.5)}
 
 
 def on_axis(omega: float, seed: int, value: float, **options: Any) -> TrialRecord:
@@ -62,10 +63,7 @@ def test_a_second_axis_gives_a_line_per_value(tmp_path: Path) -> None:
     ]
     lines = curve_of(tmp_path, records).lines
 
-    assert [(line.label, line.values) for line in lines] == [
-        ("beta=0.1", (1.1, 2.1)),
-        ("beta=0.2", (1.2, 2.2)),
-    ]
+    assert [(line.label, line.values) for line in lines] == [("beta=0.1", (1.1, 2.1)), ("beta=0.2", (1.2, 2.2))]
     assert all(line.joined for line in lines)
 
 
@@ -77,15 +75,10 @@ def test_named_arms_with_a_search_are_clouds(tmp_path: Path) -> None:
     ]
     lines = curve_of(tmp_path, records, "lr").lines
 
-    assert [(line.label, line.joined, len(line.x)) for line in lines] == [
-        ("accon", False, 3),
-        ("conr", False, 3),
-    ]
+    assert [(line.label, line.joined, len(line.x)) for line in lines] == [("accon", False, 3), ("conr", False, 3)]
 
 
-def test_the_best_point_is_chosen_on_validation_data_and_not_on_what_is_shown(
-    tmp_path: Path,
-) -> None:
+def test_the_best_point_is_chosen_on_validation_data_and_not_on_what_is_shown(tmp_path: Path) -> None:
     records = [on_axis(1.0, 0, 3.0, objective=9.0), on_axis(2.0, 0, 7.0, objective=1.0)]
 
     (line,) = curve_of(tmp_path, records).lines
@@ -93,9 +86,7 @@ def test_the_best_point_is_chosen_on_validation_data_and_not_on_what_is_shown(
     assert line.levels[line.best or 0] == 2.0
 
 
-def test_the_best_point_of_the_last_epoch_uses_the_validation_number_of_the_last_epoch(
-    tmp_path: Path,
-) -> None:
+def test_the_best_point_of_the_last_epoch_uses_the_validation_number_of_the_last_epoch(tmp_path: Path) -> None:
     def trial(omega: float, best: float, last: float) -> TrialRecord:
         rows = metric_rows(best, epochs=["best_val"]) + metric_rows(last, epochs=["last"])
         return on_axis(omega, 0, best, metrics=rows)

@@ -65,14 +65,9 @@ def test_another_rule_moves_the_regions_as_a_loop_over_the_samples_does(root: Pa
 
 
 def test_another_bin_width_moves_regions_and_balanced_error(root: Path) -> None:
-    found = recompute(
-        root,
-        "study",
-        metric="balanced_mae",
-        rule=RULES["counts"],
-        bin_width=2.5,
-        train_labels=TRAIN,
-    )["a-0"]
+    found = recompute(root, "study", metric="balanced_mae", rule=RULES["counts"], bin_width=2.5, train_labels=TRAIN)[
+        "a-0"
+    ]
 
     test = predicted(0)["test"]
     bins = np.floor(test.labels / 2.5)
@@ -118,10 +113,7 @@ def test_errors_by_bin_are_those_of_a_loop(root: Path) -> None:
 def test_errors_by_bin_show_the_pull_and_a_bin_without_samples_has_none(root: Path) -> None:
     found = errors_by_bin(root, "study", trials=["a-0"], bin_width=5.0)["a-0"]
 
-    assert [one.n for one in found] == [
-        int((predicted(0)["test"].labels < 5).sum()),
-        60 - found[0].n,
-    ]
+    assert [one.n for one in found] == [int((predicted(0)["test"].labels < 5).sum()), 60 - found[0].n]
     assert found[1].signed < found[0].signed < 0
 
 

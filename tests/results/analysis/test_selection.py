@@ -6,12 +6,7 @@ from itertools import permutations
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.analysis.selection import (
-    SELECTIONS,
-    Candidate,
-    as_loss,
-    selection_named,
-)
+from dirtune.results.analysis.selection import SELECTIONS, Candidate, as_loss, selection_named
 
 
 def candidate(trial_id: str, epoch: str, validation: float, test: float) -> Candidate:
@@ -27,8 +22,7 @@ CANDIDATES = [
 
 
 @pytest.mark.parametrize(
-    ("rule", "chosen"),
-    [("best_val", ("a", "best_val")), ("last", ("b", "last")), ("oracle", ("b", "last"))],
+    ("rule", "chosen"), [("best_val", ("a", "best_val")), ("last", ("b", "last")), ("oracle", ("b", "last"))]
 )
 def test_each_rule_chooses_by_its_own_number(rule: str, chosen: tuple[str, str]) -> None:
     for order in permutations(CANDIDATES):

@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.io.storage import Storage
-from dirtune.results.analysis.sequential import (
-    recorded_value,
-    recorded_values,
-    rule_of,
-    seeds_due,
-    with_seeds_due,
-)
+from dirtune.results.analysis.sequential import recorded_value, recorded_values, rule_of, seeds_due, with_seeds_due
 from dirtune.results.analysis.status import status
 from dirtune.results.records.studies import read_study
 from dirtune.results.tables.comparison import TableRequest, compare
@@ -58,9 +52,7 @@ def test_the_values_are_the_compared_test_errors_of_complete_trials(tmp_path: Pa
     assert recorded_value(storage, rule, "conr-4") == 4.0 + few
 
 
-def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_none(
-    tmp_path: Path,
-) -> None:
+def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_none(tmp_path: Path) -> None:
     none = written(tmp_path / "none")
     assert due(none) == {"vanilla": 2, "conr": 2, "accon": 2}
     two = written(tmp_path / "two", vanilla=SAME[:2], conr=BETTER[:2], accon=UNSURE[:2])
@@ -79,9 +71,7 @@ def test_a_trial_that_failed_is_waited_for_and_no_further_seed_is_due(tmp_path: 
     assert found[1]["accon"] == "undecided after 2, waits for 3 seeds"
 
 
-def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(
-    tmp_path: Path,
-) -> None:
+def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tmp_path: Path) -> None:
     storage = written(tmp_path, vanilla=SAME, conr=BETTER[:3], accon=UNSURE)
     info, _ = with_seeds_due(storage, read_study(storage))
     assert info.seeds == (4, 5, 6, 7, 8)

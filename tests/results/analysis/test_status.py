@@ -16,11 +16,7 @@ from dirtune.results.analysis.status import PROGRESS, status
 from dirtune.results.records.store import write_record
 from tests.results.record_factory import record, write_study
 
-STUDY: dict[str, Any] = {
-    "arms": ["vanilla", "conr"],
-    "seeds": [0, 1, 2],
-    "trials": {"vanilla": 3, "conr": 5},
-}
+STUDY: dict[str, Any] = {"arms": ["vanilla", "conr"], "seeds": [0, 1, 2], "trials": {"vanilla": 3, "conr": 5}}
 
 
 def begin(folder: Storage, trial_id: str, *, age: float = 0.0, **columns: Any) -> Path:
@@ -135,7 +131,8 @@ def test_a_study_that_has_only_begun_is_all_zeros(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sweep_is_said_with_those_that_there_are(tmp_path: Path) -> None:
-    write_study(tmp_path, [record("train", 0)], name="train")  # single runs are no sweep
+    # Single runs are no sweep
+    write_study(tmp_path, [record("train", 0)], name="train")
     write_study(tmp_path, [], name="quickstart", **STUDY)
     with pytest.raises(InputError) as caught:
         status("quikstart", results=tmp_path)

@@ -16,7 +16,8 @@ from dirtune.results.figures import PlotRequest
 from dirtune.results.records.schema import SplitPredictions, SplitRepresentations, TrialRecord
 from tests.results.record_factory import metric_rows, record, write_study
 
-VALUES = {  # error on all samples by arm and seed
+# Error on all samples by arm and seed
+VALUES = {
     "vanilla": {0: 5.0, 1: 5.3, 2: 5.1},
     "conr": {0: 4.1, 1: 4.6, 2: 4.0},
     "lds": {0: 5.2, 1: 5.1, 2: 5.9},
@@ -173,13 +174,15 @@ def fractions(root: Path) -> Path:
     return root
 
 
-PARTS: dict[str, dict[str, Any]] = {  # settings of arms that have one, two or three parts
+# Settings of arms that have one, two or three parts
+PARTS: dict[str, dict[str, Any]] = {
     "base": {"model": {"projection_dim": None}, "terms": {}, "reweighting": {"scheme": "none", "lds": None}},
     "lds": {"reweighting": {"scheme": "sqrt_inverse", "lds": {"sigma": 2.0}}},
     "projection": {"model": {"projection_dim": 128}},
     "conr": {"terms": {"conr": {"omega": 3.0, "beta": 1.0}}},
 }
-BUILT = {  # by arm: its parts, and its error by seed
+# By arm: its parts, and its error by seed
+BUILT = {
     "plain": ((), (9.0, 9.4, 9.1)),
     "weighted": (("lds",), (8.1, 8.2, 8.6)),
     "head": (("projection",), (8.8, 9.5, 9.2)),

@@ -7,10 +7,7 @@ import pytest
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.figures.critical_difference import (
-    critical_difference_data,
-    draw_critical_difference,
-)
+from dirtune.results.figures.critical_difference import critical_difference_data, draw_critical_difference
 from tests.results.figures.stores import KEYS, VALUES, compared, many_arms, request
 from tests.results.record_factory import write_study
 
@@ -21,7 +18,8 @@ def test_ranks_are_those_of_scipy_and_one_is_best(tmp_path: Path, metric: str) -
 
     arms = ["vanilla", "conr", "lds"]
     values = np.array([[VALUES[arm][seed] for arm in arms] for seed in range(3)])
-    ranks = stats.rankdata(values, axis=1).mean(axis=0)  # a small error is a large correlation here
+    # A small error is a large correlation here
+    ranks = stats.rankdata(values, axis=1).mean(axis=0)
     assert dict(data.ranks) == pytest.approx(dict(zip(arms, ranks, strict=True)))
     assert data.ranks[0][0] == "conr"
     assert "over 3 seeds" in data.caption
@@ -46,7 +44,8 @@ def test_every_arm_is_named_and_every_group_has_a_bar(tmp_path: Path) -> None:
     assert [text.get_text() for text in ruler.texts] == [f"CD = {data.difference:.2f}"]
     assert ruler.get_title() == "mean rank by MAE, all"
     heights = [text.get_position()[1] for text in axes.texts]
-    assert min(np.diff(sorted(heights[:18]))) == pytest.approx(1.0)  # names do not overlap
+    # Names do not overlap
+    assert min(np.diff(sorted(heights[:18]))) == pytest.approx(1.0)
 
 
 def test_fewer_than_two_complete_arms_have_no_ranks(tmp_path: Path) -> None:

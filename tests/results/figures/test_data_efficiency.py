@@ -32,10 +32,7 @@ def test_lines_are_drawn_on_a_logarithmic_axis_with_the_shares_as_ticks(tmp_path
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.5", "1"]
     assert [line.get_label() for line in axes.lines] == ["vanilla", "conr"]
     assert len(axes.collections) == 2
-    assert (axes.get_xlabel(), axes.get_ylabel()) == (
-        "share of the training data",
-        "MAE [degrees], all",
-    )
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("share of the training data", "MAE [degrees], all")
 
 
 def test_another_setting_can_be_the_axis_and_arms_can_be_picked(tmp_path: Path) -> None:

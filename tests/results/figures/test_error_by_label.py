@@ -31,7 +31,8 @@ def test_errors_and_densities_are_those_of_loops_over_the_samples(tmp_path: Path
         assert band.means == pytest.approx([np.mean(errors[x]) for x in sorted(errors)])
         spreads = [np.std(errors[x], ddof=1) if len(errors[x]) > 1 else np.nan for x in band.x]
         assert band.sds == pytest.approx(spreads, nan_ok=True)
-        assert max(band.x) < 50  # no test labels beyond
+        # No test labels beyond
+        assert max(band.x) < 50
     assert "Without predictions: lds." in data.caption
 
 
@@ -42,10 +43,7 @@ def test_lines_stand_before_the_histogram(tmp_path: Path) -> None:
 
     assert [bar.get_height() for bar in behind.patches] == list(data.train)
     assert [line.get_label() for line in front.lines] == ["vanilla", "conr"]
-    assert (behind.get_xlabel(), front.get_ylabel()) == (
-        "angle [degrees]",
-        "absolute error [degrees]",
-    )
+    assert (behind.get_xlabel(), front.get_ylabel()) == ("angle [degrees]", "absolute error [degrees]")
     assert behind.yaxis.get_ticks_position() == "right"
     assert front.yaxis.get_ticks_position() == "left"
     assert front.get_ylim()[0] == 0

@@ -20,7 +20,8 @@ from tests.results.record_factory import record, write_study
 def test_effects_are_those_of_scipys_paired_t_test(tmp_path: Path) -> None:
     data = forest_data(request(compared(tmp_path)))
 
-    for effects in data.effects:  # every region has the same differences
+    # Every region has the same differences
+    for effects in data.effects:
         for arm, effect in zip(data.arms, effects, strict=True):
             seeds = sorted(VALUES[arm])
             test = (
@@ -62,7 +63,8 @@ def test_what_leaves_the_axis_has_an_arrow_and_its_number_at_its_end(tmp_path: P
     (axes, *_) = draw_forest(data).axes
     last = axes.collections[-1].get_offsets()[0]
     assert last.tolist() == pytest.approx([limits[1], len(data.arms) - 1])
-    assert len(_markers(axes)) == len(data.arms)  # the arrow stands for the marker
+    # The arrow stands for the marker
+    assert len(_markers(axes)) == len(data.arms)
     (number,) = axes.texts
     assert number.get_text() == f"{wild.mean:+.3g}"
     assert number.xy == pytest.approx((limits[1], len(data.arms) - 1))

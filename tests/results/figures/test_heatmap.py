@@ -42,8 +42,10 @@ def test_better_is_blue_whichever_way_the_metric_goes(tmp_path: Path) -> None:
         colors[metric] = image.to_rgba(image.get_array())
 
     red, blue = 0, 2
-    assert (colors["mae"][0, :, blue] > colors["mae"][0, :, red]).all()  # conr: smaller error
-    assert (colors["pearson"][0, :, blue] > colors["pearson"][0, :, red]).all()  # larger correlation
+    # Conr: smaller error
+    assert (colors["mae"][0, :, blue] > colors["mae"][0, :, red]).all()
+    # Larger correlation
+    assert (colors["pearson"][0, :, blue] > colors["pearson"][0, :, red]).all()
 
 
 def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> None:
@@ -90,7 +92,8 @@ def test_one_diverged_arm_does_not_take_the_colours_of_the_others(tmp_path: Path
 
     data = heatmap_data(request(tmp_path))
 
-    quantile = np.quantile([i / 10 for i in range(1, 20)] + [495.0], 0.9)  # 1.81
+    # 1.81
+    quantile = np.quantile([i / 10 for i in range(1, 20)] + [495.0], 0.9)
     assert data.limit == pytest.approx(1.9)
     assert data.limit - 0.1 < quantile
     assert "Colours end at ±1.9;" in data.caption

@@ -31,9 +31,11 @@ def test_best_so_far_is_that_of_the_complete_trials(metric: str, best: list[floa
 def test_trials_stand_in_the_order_in_which_they_ended(tmp_path: Path) -> None:
     data = history_data(request(searched(tmp_path)))
 
-    (arm,) = data.arms  # the others have nothing yet
+    # The others have nothing yet
+    (arm,) = data.arms
     assert [position for position, _ in arm.pruned] == [1, 2]
-    assert [position for position, _ in arm.complete] == list(range(4, 16))  # 3 has failed
+    # 3 has failed
+    assert [position for position, _ in arm.complete] == list(range(4, 16))
     assert "1 failed" in data.caption
     assert data.label == "validation MAE [degrees], all"
 

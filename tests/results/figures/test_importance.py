@@ -18,7 +18,8 @@ def test_shares_are_those_of_the_complete_trials(tmp_path: Path, method: str) ->
     data = importance_data(request(root, method=method))
 
     rows = [r for r in read_table(root, "trials").to_pylist() if r["status"] == "complete"]
-    rows = rows[::-1]  # fANOVA's forest depends on the order, which is that of their end
+    # FANOVA's forest depends on the order, which is that of their end
+    rows = rows[::-1]
     expected = importance(
         [{path: row[f"config.{path}"] for path in SPACE} for row in rows],
         [row["objective"] for row in rows],
@@ -26,7 +27,8 @@ def test_shares_are_those_of_the_complete_trials(tmp_path: Path, method: str) ->
         method=method,
     )
     assert dict(zip(data.settings, data.shares, strict=True)) == pytest.approx(expected)
-    assert data.settings[0] == "terms.conr.omega"  # which is the objective
+    # Which is the objective
+    assert data.settings[0] == "terms.conr.omega"
     assert "over 30 complete trials. Left out: 3 pruned or failed." in data.caption
 
 

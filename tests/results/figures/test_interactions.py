@@ -14,7 +14,8 @@ from tests.results.figures.stores import BUILT, KEYS, built, request
 from tests.results.record_factory import record, write_study
 
 LDS, HEAD, CONR = "scheme=sqrt_inverse, lds", "projection_dim=128", "conr"
-SQUARES = {  # by pair of parts: with both, the first, the second, neither
+# By pair of parts: with both, the first, the second, neither
+SQUARES = {
     (HEAD, LDS): ("weighted head", "head", "weighted", "plain"),
     (CONR, LDS): ("everything", "contrastive", "weighted head", "head"),
 }
@@ -40,9 +41,7 @@ def test_every_pair_is_scipys_test_of_four_arms_corrected_over_all(tmp_path: Pat
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_of_several_squares_of_one_pair_the_one_next_to_the_reference_is_shown(
-    tmp_path: Path,
-) -> None:
+def test_of_several_squares_of_one_pair_the_one_next_to_the_reference_is_shown(tmp_path: Path) -> None:
     """All eight arms of three settings: every pair is there with and without the third."""
     arms = [f"{a}{b}{c}" for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     configs = {arm: {key: int(level) for key, level in zip("abc", arm, strict=True)} for arm in arms}

@@ -13,16 +13,7 @@ from dirtune import cli
 from dirtune.errors import InputError
 from dirtune.results.figures import FILE_TYPES, PLOTS, plot
 from dirtune.results.records.store import read_table
-from tests.results.figures.stores import (
-    KEYS,
-    built,
-    compared,
-    fractions,
-    many_arms,
-    predicted,
-    represented,
-    searched,
-)
+from tests.results.figures.stores import KEYS, built, compared, fractions, many_arms, predicted, represented, searched
 from tests.results.record_factory import record, write_study
 
 STORES = {
@@ -51,14 +42,7 @@ def test_every_kind_is_drawn_by_the_command_line(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [part for name, value in OPTIONS.get(kind, {}).items() for part in (f"--{name}", value)]
-    arguments = [
-        "plot",
-        "study",
-        kind,
-        "--results",
-        str(store(kind, tmp_path / "results")),
-        *options,
-    ]
+    arguments = ["plot", "study", kind, "--results", str(store(kind, tmp_path / "results")), *options]
     monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])
     monkeypatch.chdir(tmp_path)
 

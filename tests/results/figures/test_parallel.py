@@ -73,7 +73,8 @@ def test_lines_and_axes_are_drawn(tmp_path: Path) -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [c.name for c in data.coordinates]
     assert {"256", "100"} <= {text.get_text() for text in axes.texts}
     best, worst = [line for line in axes.lines if len(line.get_xdata()) == 4][::-11]
-    assert sum(best.get_color()[:3]) < sum(worst.get_color()[:3])  # dark is good
+    # Dark is good
+    assert sum(best.get_color()[:3]) < sum(worst.get_color()[:3])
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ def test_each_trial_can_be_a_point(tmp_path: Path) -> None:
     assert sum(point.on_front for point in data.points) == 1
 
 
-def test_what_is_far_from_front_and_reference_is_counted_not_drawn_into_view(
-    tmp_path: Path,
-) -> None:
+def test_what_is_far_from_front_and_reference_is_counted_not_drawn_into_view(tmp_path: Path) -> None:
     records = [record("vanilla", s, 5.0 + s / 10) for s in range(2)]
     records += [record("conr", s, 4.0 + s / 10) for s in range(2)]
     records += [record("lds", s, 500.0) for s in range(2)]

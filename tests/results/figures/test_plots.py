@@ -14,14 +14,7 @@ from matplotlib.colors import to_rgb
 
 from dirtune.errors import InputError
 from dirtune.results.analysis.curves import curve_data
-from dirtune.results.figures import (
-    COLORS,
-    REFERENCE_COLOR,
-    draw_curve,
-    draw_regions,
-    plot,
-    region_bars,
-)
+from dirtune.results.figures import COLORS, REFERENCE_COLOR, draw_curve, draw_regions, plot, region_bars
 from dirtune.results.records.schema import REGIONS
 from tests.results.record_factory import OFFSETS, record, write_study
 
@@ -160,7 +153,8 @@ def _seen_without_a_cone(color: str, matrix: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "matrix",
-    [  # Vienot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB
+    # Vienot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB
+    [
         [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
         [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
     ],

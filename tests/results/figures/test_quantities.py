@@ -7,13 +7,7 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.results.analysis.arms import StudyRuns, study_runs
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures._quantities import (
-    chosen_models,
-    complete_models,
-    pairs_of,
-    quantity_named,
-    values_of,
-)
+from dirtune.results.figures._quantities import chosen_models, complete_models, pairs_of, quantity_named, values_of
 from dirtune.results.records.studies import open_studies, read_study
 from tests.results.figures.stores import VALUES, compared, searched
 from tests.results.record_factory import OFFSETS
@@ -29,12 +23,7 @@ def test_a_text_names_a_region_and_perhaps_a_metric(tmp_path: Path) -> None:
 
     few, correlation = (quantity_named(text, "mae", runs) for text in ("few", "many/pearson"))
 
-    assert (few.region, few.metric, few.sign, few.label("years")) == (
-        "few",
-        "mae",
-        1,
-        "MAE [years], few",
-    )
+    assert (few.region, few.metric, few.sign, few.label("years")) == ("few", "mae", 1, "MAE [years], few")
     assert (correlation.metric, correlation.sign) == ("pearson", -1)
     assert correlation.label("years") == "Pearson r, many"
     with pytest.raises(InputError, match="unknown region, got 'mae'"):

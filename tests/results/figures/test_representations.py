@@ -13,13 +13,7 @@ from dirtune.results.figures._representations import study_vectors
 from dirtune.results.figures.anchors import anchor_labels, anchors_data, draw_anchors
 from dirtune.results.figures.similarity import CELLS, draw_similarity, similarity_data
 from dirtune.results.figures.tsne import draw_tsne, tsne_data
-from tests.results.figures.stores import (
-    on_a_circle,
-    predicted,
-    represented,
-    request,
-    stored_predictions,
-)
+from tests.results.figures.stores import on_a_circle, predicted, represented, request, stored_predictions
 
 
 def test_the_vectors_are_those_of_the_first_seed_with_their_labels(tmp_path: Path) -> None:
@@ -123,7 +117,8 @@ def test_the_curves_of_the_ideal_are_the_target(tmp_path: Path) -> None:
     for anchor in data.anchors:
         (ideal,) = [band for band in anchor.bands if band.label == "conr"]
         for x, mean in zip(ideal.x, ideal.means, strict=True):
-            assert mean == pytest.approx(math.cos(math.pi * x / 60), abs=0.11)  # steps of 2 degrees
+            # Steps of 2 degrees
+            assert mean == pytest.approx(math.cos(math.pi * x / 60), abs=0.11)
     distances, cosines = data.target
     assert cosines[0] == 1.0
     assert cosines[-1] == pytest.approx(math.cos(math.pi * distances[-1] / 60))

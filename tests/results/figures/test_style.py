@@ -36,9 +36,8 @@ def test_text_is_readable_on_its_background(color: tuple[float, ...], expected: 
 
 def test_the_diverging_colours_are_white_at_zero_and_differ_for_colour_blind_readers() -> None:
     assert DIVERGING(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
-    deuteranope = np.array(  # Vienot, Brettel and Mollon 1999, in linear RGB
-        [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]]
-    )
+    # Vienot, Brettel and Mollon 1999, in linear RGB
+    deuteranope = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
     ends = [deuteranope @ np.array(DIVERGING(end)[:3]) ** 2.2 for end in (0.0, 1.0)]
     assert np.abs(ends[0] - ends[1]).max() > 0.2
     assert GOOD != BAD

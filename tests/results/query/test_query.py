@@ -16,7 +16,8 @@ from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.results.records.store import read_tables
 from tests.results.record_factory import OFFSETS, record, write_study
 
-SECRET = pa.table({"a": [1]})  # a Python variable that no statement may reach
+# A Python variable that no statement may reach
+SECRET = pa.table({"a": [1]})
 
 FORBIDDEN = [
     "COPY trials TO '{folder}/out.csv'",
@@ -86,14 +87,7 @@ def test_the_wide_view_has_one_row_per_trial_and_one_column_per_number(root: Pat
 
 def test_the_wide_view_shows_the_best_validation_epoch(tmp_path: Path) -> None:
     rows = [
-        {
-            "split": "test",
-            "selection": selection,
-            "region": "all",
-            "metric": "mae",
-            "value": value,
-            "n": 1,
-        }
+        {"split": "test", "selection": selection, "region": "all", "metric": "mae", "value": value, "n": 1}
         for selection, value in (("last", 9.0), ("best_val", 3.0))
     ]
     write_study(tmp_path, [record("a", 0, metrics=rows)])
@@ -120,10 +114,7 @@ def test_every_form_of_a_question_is_answered(root: Path, sql: str) -> None:
 def test_predictions_are_asked_for_where_they_lie(tmp_path: Path) -> None:
     said = SplitPredictions(sample_ids=["a", "b"], labels=np.array([1.0, 2.0]), predictions=np.array([1.5, 4.0]))
     one = record("a", 0)
-    write_study(
-        tmp_path,
-        [TrialRecord(trial=one.trial, config={}, predictions={"test": said}), record("a", 1)],
-    )
+    write_study(tmp_path, [TrialRecord(trial=one.trial, config={}, predictions={"test": said}), record("a", 1)])
 
     found = query("select avg(abs(prediction - label)) as mae from predictions", tmp_path)
 

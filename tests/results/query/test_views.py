@@ -51,8 +51,7 @@ def test_arms_are_mean_spread_and_range_over_the_complete_trials(root: Path) -> 
 
 def test_curves_are_the_epochs_with_the_arm_they_belong_to(root: Path) -> None:
     found = query(
-        "select arm, seed, status, epoch, value from curves where name = 'loss' order by status, seed, epoch",
-        root,
+        "select arm, seed, status, epoch, value from curves where name = 'loss' order by status, seed, epoch", root
     )
 
     assert [tuple(row.values()) for row in found.to_pylist()] == [

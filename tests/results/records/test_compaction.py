@@ -130,10 +130,7 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
 def test_a_study_is_compacted_by_name(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("b", 0)])
 
-    assert compact_study("study", results=tmp_path) == {
-        "trials": 2,
-        "metrics": 2 * len(metric_rows(0.0)),
-    }
+    assert compact_study("study", results=tmp_path) == {"trials": 2, "metrics": 2 * len(metric_rows(0.0))}
     assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]
     with pytest.raises(InputError, match="unknown study, got 'sudy'; known: study"):
         compact_study("sudy", results=tmp_path)

@@ -18,14 +18,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.compaction import study_rows
 from dirtune.results.records.schema import SCHEMAS, SplitPredictions, TrialRecord
-from dirtune.results.records.store import (
-    by_sample,
-    read_table,
-    read_tables,
-    recorded,
-    scan_predictions,
-    write_record,
-)
+from dirtune.results.records.store import by_sample, read_table, read_tables, recorded, scan_predictions, write_record
 from tests.results.record_factory import metric_rows, record, write_study
 
 CONFIG = {
@@ -142,12 +135,7 @@ def test_the_file_that_commits_is_written_last(tmp_path: Path, monkeypatch: pyte
 
     write_record(Storage.at(tmp_path), full_record())
 
-    assert [name.split("/")[1] for name in written] == [
-        "metrics",
-        "epochs",
-        "predictions",
-        "trials",
-    ]
+    assert [name.split("/")[1] for name in written] == ["metrics", "epochs", "predictions", "trials"]
 
 
 def test_a_new_record_replaces_all_of_a_failed_one(tmp_path: Path) -> None:
@@ -193,10 +181,7 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged Parquet file") as caught:
         read_table(storage, "metrics")
 
-    assert [Path(fault.where).name for fault in caught.value.faults] == [
-        "a-0.parquet",
-        "a-2.parquet",
-    ]
+    assert [Path(fault.where).name for fault in caught.value.faults] == ["a-0.parquet", "a-2.parquet"]
 
 
 def test_leftovers_of_a_crash_are_not_read(tmp_path: Path) -> None:
@@ -226,12 +211,7 @@ def test_a_run_in_two_studies_has_its_metrics_once(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0, trial_id="shared"), record("a", 1)], name="one")
     write_study(tmp_path, [record("b", 0, trial_id="shared"), record("b", 1)], name="two")
 
-    assert sorted(read_table(tmp_path, "trials")["trial_id"].to_pylist()) == [
-        "a-1",
-        "b-1",
-        "shared",
-        "shared",
-    ]
+    assert sorted(read_table(tmp_path, "trials")["trial_id"].to_pylist()) == ["a-1", "b-1", "shared", "shared"]
     assert read_table(tmp_path, "metrics").num_rows == 3 * len(metric_rows(0.0))
 
 
@@ -354,10 +334,10 @@ def test_predictions_come_back_in_the_shape_of_the_labels(tmp_path: Path, split:
 
 def test_predictions_of_version_1_are_read_as_those_of_one_dimension(tmp_path: Path) -> None:
     storage = write_study(
-        tmp_path,
-        [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})],
+        tmp_path, [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})]
     )
-    for table in SCHEMAS.keys() - {"representations"}:  # there were none
+    # There were none
+    for table in SCHEMAS.keys() - {"representations"}:
         path = tmp_path / f"study/results/{table}/t0.parquet"
         rows = pq.ParquetFile(path).read()
         rows = rows.drop_columns([name for name in rows.column_names if name == "component"])

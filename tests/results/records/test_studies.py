@@ -55,10 +55,7 @@ def test_fixed_arms_plan_all_seeds_and_searched_ones_the_first(tmp_path: Path) -
         )
     )
 
-    assert info.plans == {
-        "plain": Plan(seeds=(3, 5), trials=2),
-        "tuned": Plan(seeds=(3,), trials=20),
-    }
+    assert info.plans == {"plain": Plan(seeds=(3, 5), trials=2), "tuned": Plan(seeds=(3,), trials=20)}
     assert (info.metric, info.region, info.data, info.unit) == ("mse", "few", "digits", "degrees")
 
 

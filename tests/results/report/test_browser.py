@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 EVIL = "<img src='https://example.invalid/x' onerror=\"document.title='owned'\"> <b>bold</b>"
-ERRORS = {"vanilla": 9.5, EVIL: 10.2, "conr": 100.4, "accon": 8.25}  # as texts in another order
+# As texts in another order
+ERRORS = {"vanilla": 9.5, EVIL: 10.2, "conr": 100.4, "accon": 8.25}
 SIZE = (1280, 900)
 
 
@@ -55,7 +56,8 @@ def browser(file: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     options.add_argument("--headless=new")
-    options.add_argument("--no-sandbox")  # tests run as root in containers
+    # Tests run as root in containers
+    options.add_argument("--no-sandbox")
     options.add_argument(f"--window-size={SIZE[0]},{SIZE[1]}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
@@ -73,16 +75,15 @@ def test_the_console_is_silent_and_nothing_but_the_file_is_asked_for(browser: we
     assert asked == {file.as_uri()}
 
 
-def test_a_click_on_a_heading_sorts_by_number_up_and_another_down(
-    browser: webdriver.Chrome,
-) -> None:
+def test_a_click_on_a_heading_sorts_by_number_up_and_another_down(browser: webdriver.Chrome) -> None:
     table = browser.find_element(By.CSS_SELECTOR, "#results table.sortable")
     (heading,) = [th for th in table.find_elements(By.CSS_SELECTOR, "thead th") if th.text == "all"]
     up = [EVIL, "accon", "broken", "conr", "vanilla"]
     up.sort(key=lambda arm: ERRORS.get(arm, np.inf))
 
     heading.find_element(By.TAG_NAME, "button").click()
-    assert _first_column(table) == up  # without a number last
+    # Without a number last
+    assert _first_column(table) == up
     assert heading.get_attribute("aria-sort") == "ascending"
 
     heading.find_element(By.TAG_NAME, "button").click()

@@ -18,8 +18,7 @@ TIMES = {"seconds_train": 8.0, "seconds_eval": 1.0, "seconds_data": 0.5, "second
 def with_times(one: TrialRecord) -> TrialRecord:
     ended = datetime(2026, 5, 4, 3, 2, tzinfo=UTC)
     return replace(
-        one,
-        trial={**one.trial, **TIMES, "finished_at": ended, "code_version": "0.1.0+abc", "epochs_run": 6},
+        one, trial={**one.trial, **TIMES, "finished_at": ended, "code_version": "0.1.0+abc", "epochs_run": 6}
     )
 
 

@@ -66,11 +66,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
 def test_every_kind_is_drawn_of_a_study_that_has_what_it_shows(tmp_path: Path) -> None:
     drawn = {
         picture.title
-        for root in (
-            searched(tmp_path / "a"),
-            represented(tmp_path / "b"),
-            compared(tmp_path / "c"),
-        )
+        for root in (searched(tmp_path / "a"), represented(tmp_path / "b"), compared(tmp_path / "c"))
         for picture in pictures(root, "study", [], is_search=True)
         if picture.svg
     }

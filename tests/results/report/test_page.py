@@ -27,7 +27,8 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []  # innermost element and text
+        # Innermost element and text
+        self.texts: list[tuple[str, str]] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -82,7 +83,8 @@ def test_the_page_is_sound_and_has_all_sections(root: Path) -> None:
     assert {"results", "figures", "missing", "settings", "provenance", "trials"} <= set(ids)
     links = [attributes["href"] for tag, attributes in found.elements if tag == "a"]
     assert {str(link).removeprefix("#") for link in links} <= set(ids)
-    assert sum(tag == "svg" for tag, _ in found.elements) == 2  # regions and forest
+    # Regions and forest
+    assert sum(tag == "svg" for tag, _ in found.elements) == 2
     assert [text for _, text in found.texts if text.startswith("Not drawn: ")] == ["Not drawn: 3"]
 
 

@@ -62,11 +62,7 @@ def studentised_by_loops(values: list[float], drawn: list[list[float]]) -> tuple
     return centre - low * error, centre - high * error
 
 
-LOOPS = {
-    "percentile": percentile_by_loops,
-    "bca": bca_by_loops,
-    "studentised": studentised_by_loops,
-}
+LOOPS = {"percentile": percentile_by_loops, "bca": bca_by_loops, "studentised": studentised_by_loops}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,12 +88,14 @@ def test_percentile_and_bca_agree_with_scipy(kind: Kind) -> None:
 
 
 def test_percentile_ends_are_quantiles_of_all_resamples_there_are() -> None:
-    values = [1.0, 2.5, 4.25, 9.0]  # 256 resamples; every mean of a multiset is distinct
+    # 256 resamples; every mean of a multiset is distinct
+    values = [1.0, 2.5, 4.25, 9.0]
 
     found = mean_interval(values, kind="percentile", resamples=39_999)
 
     means = sorted(float(np.mean(row)) for row in product(values, repeat=4))
-    assert (found.low, found.high) == pytest.approx((means[6], means[249]))  # 6.4 and 249.6 of 256
+    # 6.4 and 249.6 of 256
+    assert (found.low, found.high) == pytest.approx((means[6], means[249]))
 
 
 def test_same_seed_same_interval_and_another_seed_another() -> None:
@@ -165,10 +163,7 @@ def test_strata_are_resampled_each_for_itself() -> None:
     )
     values = [iqm([value for group in groups for value in group]) for groups in resampled]
     assert found.estimate == iqm([1.0, 2.0, 3.0, 9.0, 10.0, 30.0])
-    assert (found.low, found.high) == (
-        order_statistic(values, 0.025),
-        order_statistic(values, 0.975),
-    )
+    assert (found.low, found.high) == (order_statistic(values, 0.025), order_statistic(values, 0.975))
 
 
 def test_what_lies_along_further_axes_of_a_stratum_stays_together() -> None:

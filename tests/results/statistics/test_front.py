@@ -8,7 +8,8 @@ from dirtune.results.statistics.front import pareto_front
 def test_the_front_is_that_of_a_double_loop() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
-        x, y = generator.integers(0, 6, (2, 12)).tolist()  # with equal points
+        # With equal points
+        x, y = generator.integers(0, 6, (2, 12)).tolist()
         expected = [
             not any(x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(12))
             for i in range(12)

@@ -57,7 +57,8 @@ def test_rivals_are_those_that_were_compared() -> None:
 
 def test_arms_are_compared_on_the_seeds_they_share_with_the_one_before() -> None:
     found = losses(LEVELS)
-    found[frozenset("a")] = {2: 6.0, 9: 100.0}  # on seed 2 better by 3.2 than none
+    # On seed 2 better by 3.2 than none
+    found[frozenset("a")] = {2: 6.0, 9: 100.0}
 
     first, *_ = greedy_path(found, State(), frozenset("abc"))
 

@@ -11,11 +11,7 @@ from scipy import stats
 
 from dirtune.metrics import METRICS, error_sums
 from dirtune.results.statistics import hierarchical
-from dirtune.results.statistics.hierarchical import (
-    ERROR_METRICS,
-    hierarchical_interval,
-    two_way_interval,
-)
+from dirtune.results.statistics.hierarchical import ERROR_METRICS, hierarchical_interval, two_way_interval
 
 ARM = {1: [0.4, -1.0, 2.0], 7: [0.1, -1.7, 2.2], 9: [0.0, -0.8, 2.9]}
 REFERENCE = {7: [0.6, -1.5, 2.0], 1: [0.5, -0.9, 3.1], 9: [1.0, -1.8, 3.3]}
@@ -72,7 +68,8 @@ def test_a_metric_is_linear_in_small_changes_of_single_errors(metric: str) -> No
         for seed, row in errors.items():
             values = np.log(np.abs(row)) if metric == "gmean" else row**2
             final = np.exp if metric == "gmean" else np.sqrt
-            for i in range(30):  # move one sample towards or away from the others' mean
+            # Move one sample towards or away from the others' mean
+            for i in range(30):
                 weights = np.full(30, (1 - step) / 30)
                 weights[i] += step
                 moved = (final(weights @ values) - final(values.mean())) / step
@@ -85,7 +82,8 @@ def test_a_metric_is_linear_in_small_changes_of_single_errors(metric: str) -> No
 
 @pytest.mark.parametrize("metric", sorted(ERROR_METRICS))
 def test_estimates_are_the_mean_over_seeds_of_the_projects_own_metrics(metric: str) -> None:
-    judge = difference_by_definition(ARM, REFERENCE, metric)  # one error is exactly zero
+    # One error is exactly zero
+    judge = difference_by_definition(ARM, REFERENCE, metric)
 
     assert two_way_interval(ARM, REFERENCE, metric=metric).estimate == pytest.approx(judge)
     for samples in ("shared", "own"):

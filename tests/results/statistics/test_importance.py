@@ -26,7 +26,8 @@ def trials(count: int) -> list[dict[str, Any]]:
         {
             "decides": generator.uniform(),
             "log": 10 ** generator.uniform(-3, 3),
-            "whole": float(generator.integers(1, 9)),  # as a column beside nulls gives it
+            # As a column beside nulls gives it
+            "whole": float(generator.integers(1, 9)),
             "choice": [None, 16.0, True][generator.integers(3)],
         }
         for _ in range(count)

@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics.paired import (
-    holm,
-    iqm,
-    mean,
-    paired_difference,
-    paired_values,
-    sd,
-    standard_error,
-)
+from dirtune.results.statistics.paired import holm, iqm, mean, paired_difference, paired_values, sd, standard_error
 
 VALUES = [5.1, 4.7, 6.3, 5.5]
 ARM = {0: 4.1, 1: 3.9, 2: 4.8, 3: 4.0, 4: 4.4}
@@ -121,15 +113,7 @@ def test_holm_stays_below_one_and_does_not_count_what_was_not_tested() -> None:
 
 
 def test_the_statistics_are_loaded_without_scipys_slow_half() -> None:
-    names = (
-        "bootstrap",
-        "effects",
-        "hierarchical",
-        "paired",
-        "paired_tests",
-        "power",
-        "verdict",
-    )
+    names = ("bootstrap", "effects", "hierarchical", "paired", "paired_tests", "power", "verdict")
     loaded = "; ".join(f"import dirtune.results.statistics.{name}" for name in names)
     done = subprocess.run(
         [sys.executable, "-c", f"{loaded}; import sys; print('scipy.stats' in sys.modules)"],

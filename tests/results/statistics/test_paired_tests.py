@@ -74,7 +74,8 @@ def test_drawn_signs_come_close_to_all_signs() -> None:
     found = [sign_flip(values, resamples=4_999, seed=seed) for seed in range(3)]
 
     assert found == pytest.approx([exact] * 3, abs=4 * math.sqrt(exact / 5_000))
-    assert len(set(found)) > 1  # drawn, not counted
+    # Drawn, not counted
+    assert len(set(found)) > 1
 
 
 def test_drawn_signs_never_give_zero() -> None:

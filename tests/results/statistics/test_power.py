@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics.power import (
-    detection_power,
-    equivalence_power,
-    seeds_to_detect,
-    seeds_to_equate,
-)
+from dirtune.results.statistics.power import detection_power, equivalence_power, seeds_to_detect, seeds_to_equate
 
 
 @pytest.mark.parametrize("n", [2, 5, 11, 60])

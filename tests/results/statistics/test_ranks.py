@@ -10,7 +10,8 @@ from dirtune.results.statistics.ranks import cliques, critical_difference, ranki
 
 
 @pytest.mark.parametrize(
-    ("arms", "q"),  # Demsar 2006, table 5 (a), alpha = 0.05
+    # Demsar 2006, table 5 (a), alpha = 0.05
+    ("arms", "q"),
     [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031), (9, 3.102), (10, 3.164)],
 )
 def test_the_critical_difference_has_the_published_quantiles(arms: int, q: float) -> None:
@@ -20,7 +21,8 @@ def test_the_critical_difference_has_the_published_quantiles(arms: int, q: float
 
 
 def test_ranks_and_friedmans_test_are_those_of_scipy() -> None:
-    values = np.random.default_rng(0).integers(0, 9, (12, 5)).astype(float)  # with ties
+    # With ties
+    values = np.random.default_rng(0).integers(0, 9, (12, 5)).astype(float)
     losses = {f"a{j}": dict(enumerate(values[:, j])) for j in range(5)}
 
     found = ranking(losses)
@@ -50,9 +52,7 @@ def test_blocks_that_one_arm_lacks_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("losses", [{"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {1: 1.0}}])
-def test_nothing_can_be_ranked_without_two_arms_and_a_common_block(
-    losses: dict[str, dict[object, float]],
-) -> None:
+def test_nothing_can_be_ranked_without_two_arms_and_a_common_block(losses: dict[str, dict[object, float]]) -> None:
     with pytest.raises(ValueError, match="needs two arms and a block that all have"):
         ranking(losses)
 

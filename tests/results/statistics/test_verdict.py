@@ -8,12 +8,7 @@ import pytest
 from dirtune.results.statistics.bootstrap import Interval
 from dirtune.results.statistics.paired import PairedDifference, holm, paired_difference
 from dirtune.results.statistics.paired_tests import equivalence
-from dirtune.results.statistics.power import (
-    detection_power,
-    equivalence_power,
-    seeds_to_detect,
-    seeds_to_equate,
-)
+from dirtune.results.statistics.power import detection_power, equivalence_power, seeds_to_detect, seeds_to_equate
 from dirtune.results.statistics.verdict import Verdict, verdict
 
 SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
@@ -109,7 +104,8 @@ def test_a_decided_comparison_needs_no_further_seeds() -> None:
 
 
 def test_between_zero_and_the_margin_more_seeds_are_not_planned() -> None:
-    found = judged(difference(1.2, 1.1), p_holm=0.07)  # five seeds see 2.0 at this spread
+    # Five seeds see 2.0 at this spread
+    found = judged(difference(1.2, 1.1), p_holm=0.07)
 
     assert (found.decision, found.further_seeds) == ("undecided", 0)
 
@@ -160,7 +156,8 @@ def test_with_the_planned_number_of_seeds_four_in_five_studies_decide_and_few_ar
     equal, worse = decisions(0.0, planned), decisions(1.0, planned)
 
     error = 3 * math.sqrt(0.8 * 0.2 / 600)
-    assert equal["equivalent"] > 0.8 - 0.05 - error  # the claims of a difference, at 5 %, aside
+    # The claims of a difference, at 5 %, aside
+    assert equal["equivalent"] > 0.8 - 0.05 - error
     assert worse["hurts"] > 0.8 - error
     assert equal.get("helps", 0.0) + equal.get("hurts", 0.0) < 0.08
     assert worse.get("equivalent", 0.0) + worse.get("helps", 0.0) < 0.08

@@ -5,13 +5,7 @@ import math
 import pytest
 
 from dirtune.results.statistics.verdict import Decision, Verdict
-from dirtune.results.tables.celltext import (
-    difference_text,
-    mean_text,
-    metric_label,
-    published_text,
-    verdict_text,
-)
+from dirtune.results.tables.celltext import difference_text, mean_text, metric_label, published_text, verdict_text
 from dirtune.results.tables.marks import SPREADS
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.table import ArmRow, Cell
@@ -32,10 +26,7 @@ def test_metrics_are_labelled_with_their_unit(metric: str, unit: str, label: str
 
 
 def test_a_mean_without_spread_stands_alone_and_none_is_a_dash() -> None:
-    one, no = (
-        Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1),
-        Cell(values={}, mean=math.nan, sd=math.nan, n=0),
-    )
+    one, no = (Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1), Cell(values={}, mean=math.nan, sd=math.nan, n=0))
 
     assert mean_text(one, SPREADS["sd"], 1, 2) == "4.00"
     assert mean_text(one, SPREADS["se"], 3, 2) == "4.00 (n=1)"

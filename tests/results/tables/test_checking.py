@@ -103,7 +103,8 @@ def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
     findings = check(tmp_path, text).findings
 
     first = text.split("\n").index(next(one for one in text.split("\n") if one.startswith("| two: arm")))
-    assert len(findings) == 12  # four means, four differences, four verdicts
+    # Four means, four differences, four verdicts
+    assert len(findings) == 12
     assert all(finding.line > first for finding in findings)
 
 

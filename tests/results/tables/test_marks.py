@@ -57,9 +57,7 @@ def test_better_needs_the_sign_and_the_corrected_test(column: dict[str, Cell]) -
     assert better({"much": cell(ARMS["much"])}, "mae") == frozenset()
 
 
-def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(
-    column: dict[str, Cell],
-) -> None:
+def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dict[str, Cell]) -> None:
     p = stats.ttest_rel(list(ARMS["like_much"].values()), list(ARMS["much"].values())).pvalue
     assert p > 0.05
 

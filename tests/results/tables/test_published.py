@@ -9,13 +9,7 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.presets import methods
 from dirtune.results.records.schema import REGIONS
-from dirtune.results.tables.published import (
-    FILE,
-    METHODS,
-    SPLIT_KINDS,
-    published_numbers,
-    published_rows,
-)
+from dirtune.results.tables.published import FILE, METHODS, SPLIT_KINDS, published_numbers, published_rows
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared/reference/published_results.csv"
 
@@ -65,21 +59,14 @@ def test_a_row_has_one_source_and_its_regions() -> None:
     rows = published_rows(["accon", "mine"], dataset="agedb", split_kind="dir", metric="mae")
 
     (row,) = rows
-    assert (row.arm, row.method, row.origin) == (
-        "accon",
-        "Vanilla+ACCon",
-        "ACCon (AAAI 2025), Table 2",
-    )
+    assert (row.arm, row.method, row.origin) == ("accon", "Vanilla+ACCon", "ACCon (AAAI 2025), Table 2")
     assert row.values == {"all": 6.81, "many": 6.26, "medium": 7.56, "few": 9.91}
 
 
 def test_sources_of_one_method_are_rows_of_their_own() -> None:
     rows = published_rows(["sqrt_inverse_lds"], dataset="imdb_wiki", split_kind="dir", metric="mae")
 
-    assert [(row.origin[:5], row.values["all"]) for row in rows] == [
-        ("ACCon", 7.83),
-        ("Yang ", 7.87),
-    ]
+    assert [(row.origin[:5], row.values["all"]) for row in rows] == [("ACCon", 7.83), ("Yang ", 7.87)]
 
 
 def test_the_kind_of_split_and_the_metric_decide() -> None:

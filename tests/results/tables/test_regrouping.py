@@ -119,7 +119,8 @@ def test_a_written_table_is_checked_in_its_own_regions(root: Path, form: str) ->
     found = check(root, text, request)
     assert found.numbers > 20
     assert not found.findings
-    if form != "table":  # plain text does not say what it shows
+    # Plain text does not say what it shows
+    if form != "table":
         assert check(root, text) == found
         other = text.replace("60/30", "90/5")
         assert other != text

@@ -92,12 +92,7 @@ def test_everything_that_the_footer_says_is_data(root: Path) -> None:
 
 
 def test_split_metric_and_selection_are_looked_up_apart(tmp_path: Path) -> None:
-    numbers = {
-        ("val", "best_val"): 1.0,
-        ("val", "last"): 2.0,
-        ("test", "best_val"): 3.0,
-        ("test", "last"): 4.0,
-    }
+    numbers = {("val", "best_val"): 1.0, ("val", "last"): 2.0, ("test", "best_val"): 3.0, ("test", "last"): 4.0}
     rows = [
         row
         for (split, epoch), value in numbers.items()
@@ -168,16 +163,7 @@ def test_metrics_and_regions_are_chosen_by_name(root: Path) -> None:
 
 
 def test_a_region_that_is_not_shown_leaves_no_hole(tmp_path: Path) -> None:
-    rows = [
-        {
-            "split": "test",
-            "selection": "best_val",
-            "region": "all",
-            "metric": "alignment",
-            "value": 0.5,
-            "n": 9,
-        }
-    ]
+    rows = [{"split": "test", "selection": "best_val", "region": "all", "metric": "alignment", "value": 0.5, "n": 9}]
     write_study(tmp_path, [record("a", 0, metrics=rows)])
 
     (table,) = arm_tables(tmp_path, "study", metrics=("alignment",), regions=("all",))

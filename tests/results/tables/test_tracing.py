@@ -26,11 +26,7 @@ def table(tmp_path: Path) -> Comparison:
     records += [record("b", 0, status="failed")]
     write_study(tmp_path, records, data={"name": "agedb"}, arms=["a", "b"], seeds=[0, 1])
     request = TableRequest(
-        studies=("study",),
-        regions=("all", "few"),
-        selection="oracle",
-        published="dir",
-        published_as={"a": "Vanilla"},
+        studies=("study",), regions=("all", "few"), selection="oracle", published="dir", published_as={"a": "Vanilla"}
     )
     return compare(tmp_path, request)
 

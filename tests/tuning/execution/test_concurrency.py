@@ -17,7 +17,8 @@ def test_the_trials_at_once_are_those_that_the_nodes_hold_now_and_not_asked_for_
     study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Slots(load_study(study_file()), (), 5)
-    assert found.now() == 2  # the CPUs of the tests' Ray
+    # The CPUs of the tests' Ray
+    assert found.now() == 2
     found.number = 7
     assert found.now() == 7
     monkeypatch.setattr(slots, "LOOK_SECONDS", 0.0)

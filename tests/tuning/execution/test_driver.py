@@ -62,11 +62,13 @@ def test_several_of_one_seed_go_to_one_worker_and_all_workers_get_some(
     agenda = Agenda(study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={})
     driver = Driver(agenda, folder, Silent(), 2, "f", StopWatch(folder), Resources(fuse=3))
     bundles = [driver.start(), driver.start()]
-    assert [len(bundle) for bundle in bundles] == [3, 1]  # the last of the first seed goes alone
+    # The last of the first seed goes alone
+    assert [len(bundle) for bundle in bundles] == [3, 1]
     assert driver.start() == ()
     for job in bundles[0][:2]:
         driver.ended(job, {"status": "complete"})
-    assert driver.start() == ()  # the worker has one left
+    # The worker has one left
+    assert driver.start() == ()
     driver.ended(bundles[0][2], {"status": "complete"})
     bundles.append(driver.start())
     assert [job.config.seed for job in bundles[2]] == [1, 1, 1]
@@ -79,10 +81,7 @@ def test_several_of_one_seed_go_to_one_worker_and_all_workers_get_some(
 def test_left_open_how_many_go_to_one_worker_it_is_what_the_first_shows_to_fit(
     tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    arms = {
-        "vanilla": {},
-        **{f"lr_{n}": {"recipe": {"learning_rate": n / 100}} for n in range(1, 5)},
-    }
+    arms = {"vanilla": {}, **{f"lr_{n}": {"recipe": {"learning_rate": n / 100}} for n in range(1, 5)}}
     study, folder = load_study(study_file(arms=arms, seeds=[0])), Storage.at(tmp_path / "tiny")
     agenda = Agenda(study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={})
     driver = Driver(agenda, folder, Silent(), 1, "f", StopWatch(folder), Resources(fuse="auto"))
@@ -94,10 +93,7 @@ def test_left_open_how_many_go_to_one_worker_it_is_what_the_first_shows_to_fit(
 
 def test_trials_of_a_search_go_alone(tmp_path: Path, study_file: Callable[..., str]) -> None:
     space = {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}}
-    study, folder = (
-        load_study(study_file(space=space, search={"trials": 2})),
-        Storage.at(tmp_path / "tiny"),
-    )
+    study, folder = (load_study(study_file(space=space, search={"trials": 2})), Storage.at(tmp_path / "tiny"))
     agenda = Agenda(study, storage=f"sqlite:///{tmp_path}/optuna.db", fingerprint="f", code_version="v", recorded={})
     driver = Driver(agenda, folder, Silent(), 4, "f", StopWatch(folder), Resources(fuse=4))
     bundles = [driver.start() for _ in range(4)]
@@ -111,7 +107,8 @@ def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver:
     assert (driver.is_finished, driver.is_stopped) == (True, False)
     driver.ended(first, {HANDED_BACK: True})
     assert not driver.is_stopped
-    driver.recovering(second, OSError("the worker died"))  # another is not waited for
+    # Another is not waited for
+    driver.recovering(second, OSError("the worker died"))
     assert driver.is_stopped
     assert (driver.counts, recorded(driver.folder)) == ({}, {})
 
@@ -125,14 +122,11 @@ def test_a_trial_that_is_handed_back_tells_that_the_sweep_is_asked_to_end(
     monkeypatch.setattr(stop, "LOOK_SECONDS", 3600.0)
     driver.look()
     driver.folder.write(STOP, b"{}")
-    driver.look()  # not yet again
+    # Not yet again
+    driver.look()
     assert driver.watch.reason is None
     driver.ended(jobs[0], {HANDED_BACK: True})
-    assert (driver.watch.reason, told, driver.is_stopped) == (
-        "`dirtune stop`",
-        ["`dirtune stop`"],
-        True,
-    )
+    assert (driver.watch.reason, told, driver.is_stopped) == ("`dirtune stop`", ["`dirtune stop`"], True)
 
 
 def test_a_trial_that_ends_while_others_are_asked_to_is_recorded(driver: Driver) -> None:
@@ -183,7 +177,8 @@ def test_a_trial_that_runs_out_of_memory_starts_again_at_half_until_the_limit(
     for _ in range(2):
         driver.ended(job, {FAILURE: without_memory(job)})
         assert (driver.counts, recorded(driver.folder)) == ({}, {})
-        job = started(driver)  # before what has not been started
+        # Before what has not been started
+        job = started(driver)
         rows.append(job.as_run.recipe.micro_batch)
         assert job.trial_id == planned.trial_id
     assert rows == [256, 128]
@@ -254,16 +249,15 @@ def test_a_record_that_cannot_be_written_ends_the_sweep_and_raises_nothing(drive
     driver.crash(first, ActorDiedError())
     assert isinstance(driver.outage, NotADirectoryError)
     assert driver.is_finished
-    assert driver.is_stopped  # also what trains now could not be recorded
+    # Also what trains now could not be recorded
+    assert driver.is_stopped
     driver.ended(second, {"status": "complete", "best_objective": 1.0})
     assert not driver.start()
     driver.folder.remove("results")
     assert recorded(driver.folder) == {}
 
 
-def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(
-    driver: Driver,
-) -> None:
+def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(driver: Driver) -> None:
     for _ in range(CRASHES_TO_STOP - 1):
         driver.crash(started(driver), ActorDiedError())
     job = started(driver)

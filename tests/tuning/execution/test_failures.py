@@ -19,10 +19,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
-)
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss, OutOfMemory
@@ -76,10 +73,7 @@ CASES: dict[str, tuple[BaseException, str]] = {
     "a peer, told by text": (raised_in_a_task(RuntimeError(PEER)), "infrastructure"),
     "a mistake": (raised_in_a_task(ValueError("out of memory, says a value")), "code"),
     "shapes": (raised_in_a_task(RuntimeError("mat1 and mat2 cannot be multiplied")), "code"),
-    "one rank out of memory": (
-        raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)),
-        "out_of_memory",
-    ),
+    "one rank out of memory": (raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory"),
     "one rank dead": (raised_on_ranks(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
     "a rank that is not reached, because it died": (
         raised_on_ranks(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
@@ -129,7 +123,8 @@ def test_what_another_worker_would_meet_as_well_is_final() -> None:
     assert (type(found), str(found)) == (OutOfMemory, str(TOO_LARGE))
     assert isinstance(final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
     assert final_failure(ActorDiedError()) is None
-    assert final_failure(torch.OutOfMemoryError(CUDA)) is None  # not in a step: nothing to halve
+    # Not in a step: nothing to halve
+    assert final_failure(torch.OutOfMemoryError(CUDA)) is None
 
 
 def test_what_a_driver_is_told_holds_no_frame_of_what_was_raised() -> None:

@@ -19,7 +19,8 @@ def test_a_number_is_kept_whatever_is_learnt() -> None:
         ({}, 1),
         ({1: 0.3}, 2),
         ({1: 0.9}, 1),
-        ({1: 2.0}, 1),  # more than its part
+        # More than its part
+        ({1: 2.0}, 1),
         ({1: 0.001}, MOST),
         # 0.2 of the first 0.3 are data and libraries: two take 0.4, and the third finds room.
         ({1: 0.3, 2: 0.4}, 3),

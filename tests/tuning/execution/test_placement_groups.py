@@ -12,11 +12,7 @@ from ray.air.execution.resources import ResourceRequest
 from ray.tune.execution import tune_controller
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from dirtune.tuning.execution.placement_groups import (
-    SETTLING_SECONDS,
-    SettledPlacementGroups,
-    settled_placement_groups,
-)
+from dirtune.tuning.execution.placement_groups import SETTLING_SECONDS, SettledPlacementGroups, settled_placement_groups
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -49,9 +45,7 @@ def wait_until_gone(groups: SettledPlacementGroups, before: set[str]) -> None:
         time.sleep(0.01)
 
 
-def test_requests_that_are_withdrawn_at_once_cost_the_cluster_nothing(
-    groups: SettledPlacementGroups,
-) -> None:
+def test_requests_that_are_withdrawn_at_once_cost_the_cluster_nothing(groups: SettledPlacementGroups) -> None:
     """Removed at once, as Tune does it, about one of ten is lost; `ray_session` looks whether all CPUs come back."""
     before = living()
     for _ in range(50):
@@ -61,9 +55,7 @@ def test_requests_that_are_withdrawn_at_once_cost_the_cluster_nothing(
     wait_until_gone(groups, before)
 
 
-def test_all_that_is_asked_for_and_given_up_at_once_comes_back_at_the_end(
-    groups: SettledPlacementGroups,
-) -> None:
+def test_all_that_is_asked_for_and_given_up_at_once_comes_back_at_the_end(groups: SettledPlacementGroups) -> None:
     before = living()
     for _ in range(20):
         for _ in range(4):

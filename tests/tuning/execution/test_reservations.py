@@ -52,7 +52,8 @@ def test_what_a_dead_group_keeps_is_given_back_and_what_a_living_one_holds_is_no
     groups.start("b", "worker b")
     groups.report("a", living)
     groups.report("b", dead)
-    groups.start("c", "worker a")  # the next trial of a worker, which has not reported yet
+    # The next trial of a worker, which has not reported yet
+    groups.start("c", "worker a")
     groups.lose("b")
     wait_for_removal(dead)
     assert state(living) == "CREATED"
@@ -74,7 +75,8 @@ def test_the_reservations_of_others_are_left_alone(request: pytest.FixtureReques
     before = reserved_by_a_dead_one()
     groups = Reservations(SHARE, 2)
     named, larger = placement_group([SHARE] * 2, name="mine"), placement_group([SHARE] * 3)
-    for group in (named, larger):  # also of a test that fails: nobody else gives them back
+    # Also of a test that fails: nobody else gives them back
+    for group in (named, larger):
         request.addfinalizer(partial(ray.util.remove_placement_group, group))
     assert named.wait(60)
     assert larger.wait(60)

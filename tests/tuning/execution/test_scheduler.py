@@ -14,14 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from dirtune.results.records.schema import TUNING
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution.scheduler import (
-    ARM,
-    EPOCH,
-    JOBS,
-    OBJECTIVE,
-    PerArmScheduler,
-    build_scheduler,
-)
+from dirtune.tuning.execution.scheduler import ARM, EPOCH, JOBS, OBJECTIVE, PerArmScheduler, build_scheduler
 from dirtune.tuning.folder.learning_curves import EarlierTrials
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -35,11 +28,7 @@ def study(**changes: Any) -> ResolvedStudy:
         "question": "?",
         "reference": "vanilla",
         "seeds": [0],
-        "base": {
-            "data": {"name": "digits"},
-            "model": {"encoder": {"name": "cnn"}},
-            "recipe": {"epochs": 8},
-        },
+        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 8}},
         "arms": {
             "vanilla": {},
             "conr": {"terms": {"conr": {}}},
@@ -120,7 +109,8 @@ def test_later_rungs_compare_trials_of_equal_age(running: Running) -> None:
     assert [running.report(old, epoch, 10.0 - epoch) for epoch in (1, 2, 3)] == [CONTINUE] * 3
     # Worse than the other is now, better than it was after one epoch.
     assert running.report(young, 1, 8.5) == CONTINUE
-    assert running.report(young, 2, 8.4) == STOP  # the other had 8.0 after two
+    # The other had 8.0 after two
+    assert running.report(young, 2, 8.4) == STOP
 
 
 def test_where_more_is_better_the_small_values_are_stopped() -> None:
@@ -146,7 +136,8 @@ def test_a_result_without_an_objective_continues_and_does_not_count(running: Run
     assert running.report(trial, 1, None) == CONTINUE
     running.scheduler.on_trial_complete(None, trial, {EPOCH: 1})
     assert running.first_epoch("conr", 1.5) == STOP
-    assert running.first_epoch("conr", 1.2) == CONTINUE  # the median of 1.0 and 1.5 is 1.25
+    # The median of 1.0 and 1.5 is 1.25
+    assert running.first_epoch("conr", 1.2) == CONTINUE
 
 
 def test_a_trial_that_ended_at_a_rung_counts_there(running: Running) -> None:
@@ -179,7 +170,8 @@ def stopped_by_median(curves: list[list[float]], grace: int, needed: int) -> lis
     stops: list[int | None] = []
     for curve in curves:
         stop = None
-        for epoch in range(grace, len(curve)):  # nobody asks about the last one
+        # Nobody asks about the last one
+        for epoch in range(grace, len(curve)):
             others = [other for other in before if len(other) >= epoch]
             means = [sum(other[grace - 1 : epoch]) / (epoch - grace + 1) for other in others]
             if len(means) >= needed and min(curve[:epoch]) > median(means):
@@ -200,7 +192,8 @@ def run_alone(running: Running, arm: str, curve: list[float]) -> int | None:
     trial = running.start(arm)
     for epoch, value in enumerate(curve, start=1):
         result = {EPOCH: epoch, OBJECTIVE: value}
-        if epoch == len(curve):  # Tune asks no scheduler about a trial that has ended by itself
+        # Tune asks no scheduler about a trial that has ended by itself
+        if epoch == len(curve):
             running.scheduler.on_trial_complete(None, trial, result)
         elif running.report(trial, epoch, value) == STOP:
             running.scheduler.on_trial_complete(None, trial, result)
@@ -211,7 +204,8 @@ def run_alone(running: Running, arm: str, curve: list[float]) -> int | None:
 def test_the_median_rule_stops_what_is_worse_than_the_median_of_its_own_arm() -> None:
     curves = noisy_curves(12)
     running = Running(build_scheduler(study(search=MEDIAN)))
-    run_alone(running, "wide", [0.0] * 8)  # another arm, and far better
+    # Another arm, and far better
+    run_alone(running, "wide", [0.0] * 8)
     found = [run_alone(running, "conr", curve) for curve in curves]
     assert found == stopped_by_median([curve[:8] for curve in curves], grace=2, needed=3)
     assert 2 <= sum(stop is not None for stop in found) <= 10
@@ -227,7 +221,8 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
     search: dict[str, Any], goes_on_at: int
 ) -> None:
     curves = noisy_curves(14)
-    curves[7][:goes_on_at] = [0.5] * goes_on_at  # good enough to be still running when the driver dies
+    # Good enough to be still running when the driver dies
+    curves[7][:goes_on_at] = [0.5] * goes_on_at
     whole = decisions(Running(build_scheduler(study(search=search))), "conr", curves)
     assert {None} < set(whole[8:])
     ended = [list(enumerate(curve[:stop], start=1)) for curve, stop in zip(curves[:7], whole[:7], strict=True)]

@@ -62,9 +62,7 @@ def test_the_sentence_names_the_place_and_what_the_system_said(tmp_path: Path) -
     assert caught.value.__cause__ is None
 
 
-def test_a_search_whose_storage_fails_is_an_outage_in_the_words_of_the_database(
-    tmp_path: Path,
-) -> None:
+def test_a_search_whose_storage_fails_is_an_outage_in_the_words_of_the_database(tmp_path: Path) -> None:
     search = optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db")
     (tmp_path / "optuna.db").write_bytes(b"no database" * 10_000)
     clerk = Clerk()
@@ -148,7 +146,8 @@ def test_an_outage_of_the_driver_alone_leaves_running_trials_to_be_resumed(
         dirtune.sweep(path, data=digits, results=tmp_path, view=FullWhereOnlyTheDriverWrites())
     left = dirtune.status("tiny", results=tmp_path)
     assert left.started
-    assert {status for _, status in left.recorded} <= {"complete"}  # none is taken for pruned
+    # None is taken for pruned
+    assert {status for _, status in left.recorded} <= {"complete"}
     resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (resumed.reused, resumed.left) == (left.done, 0)
     assert dict(resumed.run) == {"complete": 2 - left.done}

@@ -40,10 +40,7 @@ def jobs(configuration: Configure, toy: ResidentData) -> list[TrialJob]:
 def worker_on(data_root: Path, study: Path) -> ResidentWorker:
     storage = Storage.at(data_root)
     settings = WorkerSettings(
-        study=Storage.at(study),
-        manifest=read_manifest(storage, "toy"),
-        residency=ROOM,
-        checkpoint_seconds=0.0,
+        study=Storage.at(study), manifest=read_manifest(storage, "toy"), residency=ROOM, checkpoint_seconds=0.0
     )
     return ResidentWorker(settings, Blocks(storage, None), torch.device("cpu"))
 

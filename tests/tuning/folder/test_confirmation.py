@@ -95,13 +95,12 @@ def test_more_seeds_train_only_the_new_ones_of_the_selected_configuration(tmp_pa
     assert len(fewer.orphaned) == 2 * 3
 
 
-def test_a_longer_search_that_selects_another_configuration_replaces_the_trials_of_the_old_one(
-    tmp_path: Path,
-) -> None:
+def test_a_longer_search_that_selects_another_configuration_replaces_the_trials_of_the_old_one(tmp_path: Path) -> None:
     found = Pretended(tmp_path)
     found.sweep(**searching(trials=1))
     old = {arm: set(confirmed(found, arm).values()) for arm in ("conr", "wide")}
-    assert found.extension(**searching(trials=8)).orphaned == frozenset()  # not known before
+    # Not known before
+    assert found.extension(**searching(trials=8)).orphaned == frozenset()
     found.sweep(**searching(trials=8))
     for arm, before in old.items():
         selected = best_omega(found, arm)
@@ -127,7 +126,8 @@ def test_a_driver_killed_between_the_selection_and_its_cleaning_up_leaves_nothin
             found.sweep(**searching(trials=8))
     storage = found.folder
     chosen = study_runs(storage, read_study(storage), SELECTIONS["best_val"]).arms[1].chosen
-    assert chosen.keys() <= set()  # what the tables see is no longer the old selection
+    # What the tables see is no longer the old selection
+    assert chosen.keys() <= set()
     assert len(found.extension(**searching(trials=8)).orphaned) == 2
     found.sweep(**searching(trials=8))
     assert set(confirmed(found, "conr").values()) == {best_omega(found, "conr")}
@@ -139,11 +139,7 @@ def test_tables_hold_the_confirmed_trials_alone_and_count_the_tried_ones(tmp_pat
     info = read_study(found.folder)
     arms = {arm.arm: arm for arm in study_runs(found.folder, info, SELECTIONS["best_val"]).arms}
     assert {name: set(arm.chosen) for name, arm in arms.items()} == {name: {3, 4} for name in arms}
-    assert {name: arm.searched for name, arm in arms.items()} == {
-        "vanilla": 0,
-        "conr": 4,
-        "wide": 4,
-    }
+    assert {name: arm.searched for name, arm in arms.items()} == {"vanilla": 0, "conr": 4, "wide": 4}
     table = compare(tmp_path, TableRequest(studies=("tiny",)))
     row = next(row for row in table.parts[0].rows if row.arm == "conr")
     selected = best_omega(found, "conr")
@@ -160,7 +156,8 @@ def test_tables_hold_the_confirmed_trials_alone_and_count_the_tried_ones(tmp_pat
 def test_the_view_of_arms_leaves_the_search_out_and_the_tables_keep_it(tmp_path: Path) -> None:
     Pretended(tmp_path).sweep()
     arms = "select n from arms where arm = 'conr' and split = 'test' and region = 'all'"
-    assert query(arms, tmp_path)["n"].to_pylist() == [2, 2]  # best_val and last
+    # Best_val and last
+    assert query(arms, tmp_path)["n"].to_pylist() == [2, 2]
     trials = "select count(*) as n from trials where arm = 'conr' and replicate = -1"
     assert query(trials, tmp_path)["n"].to_pylist() == [4]
 
@@ -175,9 +172,7 @@ def test_before_the_selection_the_trials_of_a_search_stand_for_no_arm(tmp_path: 
     assert [hole.seed for hole in conr.holes] == [3, 4]
 
 
-def test_an_arm_without_a_complete_trial_selects_nothing_and_ends_the_sweep(
-    tmp_path: Path,
-) -> None:
+def test_an_arm_without_a_complete_trial_selects_nothing_and_ends_the_sweep(tmp_path: Path) -> None:
     def wide_fails(config: TrialConfig) -> Ending:
         failed = config.model.projection_dim == 8 and omega(config) > 0
         status = "failed" if failed else "complete"
@@ -192,16 +187,15 @@ def test_an_arm_without_a_complete_trial_selects_nothing_and_ends_the_sweep(
     assert agenda.without_run == 2
 
 
-def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(
-    tmp_path: Path,
-) -> None:
+def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(tmp_path: Path) -> None:
     space = {"terms.conr.omega": {"distribution": "choice", "values": [2.0, 4.0, 8.0]}}
     terms = {"terms": {"conr": {"omega": 2.0}}}
     arms = {"conr": terms, "wide": {**terms, "model": {"projection_dim": 8}}}
     changes = {"arms": arms, "space": space, **searching(transfer="both")}
     found = Pretended(tmp_path)
     jobs = found.sweep(**changes)
-    assert sum(job.replicate >= 0 for job in jobs) == 2 + 2  # conr, and what wide and wide@transfer share
+    # Conr, and what wide and wide@transfer share
+    assert sum(job.replicate >= 0 for job in jobs) == 2 + 2
     runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
     assert {arm.arm: set(arm.chosen) for arm in runs.arms} == {"conr": {3, 4}, "wide": {3, 4}, "wide@transfer": {3, 4}}
     assert found.extension(**changes).orphaned == frozenset()
@@ -211,19 +205,14 @@ def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(
     assert found.agenda(**changes).without_run == planned - len(found.recorded()) == 2
 
 
-def test_a_shared_trial_stays_when_the_arm_that_recorded_it_selects_another(
-    tmp_path: Path,
-) -> None:
+def test_a_shared_trial_stays_when_the_arm_that_recorded_it_selects_another(tmp_path: Path) -> None:
     def ending(config: TrialConfig) -> Ending:
         best = 8.0 if config.model.projection_dim == 8 else 4.0
         return Ending(status="complete", objective=abs(omega(config) - best))
 
     space = {"terms.conr.omega": {"distribution": "choice", "values": [4.0, 8.0]}}
     terms = {"terms": {"conr": {"omega": 4.0}}}
-    changes = {
-        "arms": {"wide": {**terms, "model": {"projection_dim": 8}}, "conr": terms},
-        "space": space,
-    }
+    changes = {"arms": {"wide": {**terms, "model": {"projection_dim": 8}}, "conr": terms}, "space": space}
 
     def trials(count: int) -> dict[str, Any]:
         return searching(trials=count, transfer="both", warm_start={"presets": True}) | changes
@@ -245,7 +234,8 @@ def test_a_trial_whose_worker_died_is_awaited_no_longer_in_this_sweep(tmp_path: 
     jobs = [agenda.next() for _ in range(4)]
     for job in jobs[:3]:
         agenda.tell(job, Ending(status="complete", objective=1.0))
-    assert (agenda.next(), agenda.is_empty) == (None, False)  # the fourth decides with them
+    # The fourth decides with them
+    assert (agenda.next(), agenda.is_empty) == (None, False)
     agenda.lose(jobs[3])
     assert agenda.is_empty
 

@@ -38,19 +38,13 @@ def folder(tmp_path: Path) -> Storage:
     write(found, "c", "conr", [1.0], replicate=0)
     write(found, "d", "conr", [math.nan, 5.0], replicate=-1)
     write(found, "e", "vanilla", [4.0], replicate=0)
-    progress = {
-        "trial": {},
-        "config": {},
-        "epochs": [{NAME: 6.0}, {"train/loss": 1.0}, {NAME: 5.0}],
-    }
+    progress = {"trial": {}, "config": {}, "epochs": [{NAME: 6.0}, {"train/loss": 1.0}, {NAME: 5.0}]}
     found.write("trials/started/progress.json", json.dumps(progress).encode())
     found.write("trials/begun/config.json", b"{}")
     return found
 
 
-def test_the_curves_of_searches_are_those_of_their_ended_and_started_trials(
-    folder: Storage,
-) -> None:
+def test_the_curves_of_searches_are_those_of_their_ended_and_started_trials(folder: Storage) -> None:
     found = earlier_trials(folder, study())
     assert {arm: sorted(map(list, curves)) for arm, curves in found.ended.items()} == {
         "conr": [[(1, 3.0), (2, 2.0), (3, 2.5)], [(2, 5.0)]],

@@ -19,13 +19,7 @@ from dirtune.tuning.folder.lock import HOLDER, LOST_SECONDS, held, refuse_if_hel
 
 
 def _sign(folder: Path, **changes: object) -> Storage:
-    sign = {
-        "token": "other",
-        "host": "elsewhere",
-        "pid": 1,
-        "started": 1.7e9,
-        "beat": time.time(),
-    }
+    sign = {"token": "other", "host": "elsewhere", "pid": 1, "started": 1.7e9, "beat": time.time()}
     (folder / HOLDER).write_text(json.dumps(sign | changes))
     return Storage.at(folder)
 

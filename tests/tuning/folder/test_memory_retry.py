@@ -36,11 +36,15 @@ def job_with(configuration: Callable[..., TrialConfig], **recipe: int) -> TrialJ
 @pytest.mark.parametrize(
     ("recipe", "workers", "expected"),
     [
-        ({"batch_size": 64}, 1, [2, 4, 8]),  # as often as it may
+        # As often as it may
+        ({"batch_size": 64}, 1, [2, 4, 8]),
         ({"batch_size": 64, "accumulation": 4}, 1, [8, 16, 32]),
-        ({"batch_size": 8}, 1, [2, 4]),  # two rows at a time are the least
-        ({"batch_size": 8}, 2, [2]),  # on each worker
-        ({"batch_size": 90}, 1, [2, 5, 10]),  # 18 are less than half of 45, and divide 90
+        # Two rows at a time are the least
+        ({"batch_size": 8}, 1, [2, 4]),
+        # On each worker
+        ({"batch_size": 8}, 2, [2]),
+        # 18 are less than half of 45, and divide 90
+        ({"batch_size": 90}, 1, [2, 5, 10]),
         ({"batch_size": 7}, 1, []),
         ({"batch_size": 3}, 1, []),
     ],

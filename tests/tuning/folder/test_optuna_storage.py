@@ -47,7 +47,8 @@ def test_a_storage_that_is_lost_is_rebuilt_from_the_records(tmp_path: Path) -> N
     before = known(found)
     assert len({trial.state for trial in before.values()}) == 3
     Path(found.folder.path("optuna.db")).unlink()
-    assert found.sweep(**CHANGES) == []  # the budget stays spent
+    # The budget stays spent
+    assert found.sweep(**CHANGES) == []
     after = known(found)
     assert after.keys() == before.keys() == {job.trial_id for job in jobs if job.replicate == -1}
     for trial_id, trial in before.items():

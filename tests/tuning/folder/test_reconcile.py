@@ -9,9 +9,7 @@ from dirtune.tuning.folder.reconcile import STUDY_FILE
 from tests.tuning.pretended import Pretended
 
 
-def test_what_was_swept_last_is_what_resume_finds_also_where_only_the_resources_differ(
-    tmp_path: Path,
-) -> None:
+def test_what_was_swept_last_is_what_resume_finds_also_where_only_the_resources_differ(tmp_path: Path) -> None:
     found = Pretended(tmp_path)
     found.claim().take()
     before = found.folder.read("study.json")

@@ -77,7 +77,8 @@ def test_without_memory_a_trial_begins_again_as_it_was_planned(tmp_path: Path) -
         folder.write(f"trials/{name}/{DECISION}", b'{"accumulation": 2, "because": []}')
     reopen(folder, classes_to_retry(["failed"]), "", [])
     kept = {name for name in CLASSES if folder.exists(f"trials/{name}/{DECISION}")}
-    assert kept == {"nan", "infrastructure", "code"}  # of these the micro-batches were no fault
+    # Of these the micro-batches were no fault
+    assert kept == {"nan", "infrastructure", "code"}
     assert not folder.exists("trials/out_of_memory/checkpoint")
     assert folder.exists("trials/infrastructure/checkpoint")
 
@@ -96,7 +97,8 @@ def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
 def test_a_search_has_the_trial_open_once_with_the_same_settings(tmp_path: Path, state: TrialState) -> None:
     folder, storage = Storage.at(tmp_path), f"sqlite:///{tmp_path}/optuna.db"
     search = search_with(storage, "infrastructure", state)
-    for _ in range(2):  # killed between the two steps, it begins anew
+    # Killed between the two steps, it begins anew
+    for _ in range(2):
         write_failures(folder)
         reopen(folder, ALWAYS, storage, ["s/conr", "s/not begun"])
     open_ = [trial for trial in search.trials if trial.state == TrialState.RUNNING]

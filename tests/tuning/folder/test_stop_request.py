@@ -32,7 +32,8 @@ def test_a_running_sweep_is_asked_and_its_driver_named(tmp_path: Path) -> None:
         who = stop("study", results=tmp_path)
         assert who.startswith(f"process {os.getpid()} on {socket.gethostname()} since ")
         assert is_asked(folder)
-        watch._looked = float("-inf")  # a second later
+        # A second later
+        watch._looked = float("-inf")
         watch.look()
         assert watch.reason == "`dirtune stop`"
         assert watch.signal is None

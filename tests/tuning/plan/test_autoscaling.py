@@ -100,10 +100,7 @@ def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_
 
 def test_nodes_that_live_already_are_not_expected_again() -> None:
     small = NodeType("small", Node(2, 0), 2)
-    assert to_come([GPU, small], [Node(4), Node(8, 1), Node(8.0, 1.0)]) == (
-        GPU._replace(number=2),
-        small,
-    )
+    assert to_come([GPU, small], [Node(4), Node(8, 1), Node(8.0, 1.0)]) == (GPU._replace(number=2), small)
     assert to_come([small], [Node(2)] * 5) == ()
 
 
@@ -139,7 +136,8 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
     """A cluster whose head has no CPU, and the file by which it may start two nodes of one CPU each."""
     # Not the folder of pytest, whose long path leaves no room for the name of a socket.
     home, ports = Path(tempfile.mkdtemp(prefix="dirtune-", dir="/tmp")), free_ports()
-    address = f"{get_node_ip_address()}:{ports['port']}"  # where the pretended nodes look for it
+    # Where the pretended nodes look for it
+    address = f"{get_node_ip_address()}:{ports['port']}"
     config = {**NOTHING_ELSE, "provider": {**PROVIDER, "gcs_address": address}}
     validate_config(config)
     (home / "cluster.yaml").write_text(json.dumps(config))
@@ -175,10 +173,7 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
 
 @pytest.mark.ray
 def test_a_cluster_without_a_single_cpu_grows_for_a_sweep_that_expects_it(
-    growing: tuple[dict[str, str], Path],
-    digits: Path,
-    tmp_path: Path,
-    study_file: Callable[..., str],
+    growing: tuple[dict[str, str], Path], digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     environment, cluster = growing
     recipe = {"epochs": 1, "batch_size": 512}

@@ -33,9 +33,12 @@ def test_a_worker_has_its_share_of_one_node() -> None:
     assert room(nodes, cpus=1, gpus=0) == 7
     assert room(nodes, cpus=2, gpus=0) == 2
     assert room(nodes, cpus=4, gpus=0) == 0
-    assert room([Node(8, 1), Node(8, 1)], cpus=1, gpus=0.4) == 4  # twice the rest of a GPU is lost
-    assert room([Node(1, 1), Node(8, 1)], cpus=1, gpus=0.25) == 5  # on the first the CPU decides
-    assert room([Node(16, 1)], cpus=1, gpus=0.1) == 10  # 1 // 0.1 is 9
+    # Twice the rest of a GPU is lost
+    assert room([Node(8, 1), Node(8, 1)], cpus=1, gpus=0.4) == 4
+    # On the first the CPU decides
+    assert room([Node(1, 1), Node(8, 1)], cpus=1, gpus=0.25) == 5
+    # 1 // 0.1 is 9
+    assert room([Node(16, 1)], cpus=1, gpus=0.1) == 10
 
 
 def test_equal_nodes_are_named_together() -> None:
@@ -53,13 +56,7 @@ def test_a_process_that_has_joined_a_cluster_sees_its_nodes(ray_session: None) -
 @pytest.mark.ray
 def test_the_nodes_of_a_running_cluster_are_read_without_staying_in_it() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", CLUSTER],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    )
+    done = subprocess.run([sys.executable, "-c", CLUSTER], capture_output=True, text=True, check=True, env=environment)
     nodes, before, after = json.loads(done.stdout.strip().splitlines()[-1])
     assert nodes == [[1.0, 0.0], [3.0, 2.0]]
     assert (before, after) == (False, False)

@@ -17,10 +17,7 @@ from dirtune.tuning.plan.checks import Plan, capacity, check, data_set_of, param
 
 MANIFEST = Manifest(
     name="toy",
-    inputs={
-        "image": InputSpec(kind="image", shape=(1, 24, 24)),
-        "table": InputSpec(kind="vector", shape=(6,)),
-    },
+    inputs={"image": InputSpec(kind="image", shape=(1, 24, 24)), "table": InputSpec(kind="vector", shape=(6,))},
     label=LabelSpec(name="angle", unit="degrees", low=0, high=2, bin_width=1, num_bins=2),
     shot_rules={"counts": ShotRule()},
     default_shot_rule="counts",
@@ -63,9 +60,11 @@ def faults_of(found: ResolvedStudy) -> list[str]:
         ({"gpus": 2}, 64, 5, 2),
         ({"gpus": 1, "workers": 2}, 64, 5, 2),
         ({"gpus": 0.5}, 64, 2, 4),
-        ({"gpus": 0.2}, 64, 1, 5),  # 1 // 0.2 is 4
+        # 1 // 0.2 is 4
+        ({"gpus": 0.2}, 64, 1, 5),
         ({"gpus": 0.1}, 64, 1, 10),
-        ({"gpus": 0.4}, 64, 2, 4),  # no trial takes the rest of two GPUs
+        # No trial takes the rest of two GPUs
+        ({"gpus": 0.4}, 64, 2, 4),
         ({"gpus": 0.5, "workers": 3}, 64, 2, 1),
     ],
 )
@@ -93,10 +92,13 @@ def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(resources: dict[st
 @pytest.mark.parametrize(
     ("resources", "nodes", "trials"),
     [
-        ({"cpus": 2}, [Node(3), Node(3)], 2),  # six CPUs, but one is left over on each
-        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),  # a group may spread
+        # Six CPUs, but one is left over on each
+        ({"cpus": 2}, [Node(3), Node(3)], 2),
+        # A group may spread
+        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),
         ({"cpus": 1, "workers": 3}, [Node(2), Node(2), Node(2)], 2),
-        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),  # GPUs without a CPU beside them
+        # GPUs without a CPU beside them
+        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),
         ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
         ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
         ({"concurrent": 3}, [Node(2), Node(2)], 3),
@@ -163,12 +165,7 @@ def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
 
 def test_a_plan_counts_the_trials_of_all_arms() -> None:
     plan = Plan(
-        study=study(),
-        rows={"train": 3},
-        trials={"a": 2, "b": 5},
-        recorded=1,
-        concurrent=2,
-        parameters={"a": 1, "b": 1},
+        study=study(), rows={"train": 3}, trials={"a": 2, "b": 5}, recorded=1, concurrent=2, parameters={"a": 1, "b": 1}
     )
     assert plan.total == 7
 
@@ -224,16 +221,9 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
     late = {"scheduler": {"name": "asha", "grace_epochs": 4}}
     rule = "search.scheduler.grace_epochs: must be at most the 3 epochs of a trial, got 4"
     assert faults_of(study(base=base, arms=arms, space=space, search=late)) == [f"study 'tiny': {rule}"]
-    check(
-        study(
-            base=base,
-            arms=arms,
-            space=space,
-            search={"scheduler": {"name": "asha", "grace_epochs": 3}},
-        ),
-        MANIFEST,
-    )
-    check(study(base=base, arms=arms, search=late), MANIFEST)  # nothing is searched
+    check(study(base=base, arms=arms, space=space, search={"scheduler": {"name": "asha", "grace_epochs": 3}}), MANIFEST)
+    # Nothing is searched
+    check(study(base=base, arms=arms, search=late), MANIFEST)
 
 
 def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_their_arm() -> None:

@@ -11,14 +11,7 @@ import torch
 from dirtune.config import TrialConfig, merged
 from dirtune.data.cache import ResidentData, cut_out, epoch_order
 from dirtune.frozen import read
-from dirtune.tuning.plan.first_steps import (
-    MOST_ENTRIES,
-    beginnings,
-    change,
-    first_step,
-    misalignment,
-    smoothed_updates,
-)
+from dirtune.tuning.plan.first_steps import MOST_ENTRIES, beginnings, change, first_step, misalignment, smoothed_updates
 from tests.training.conftest import SETTINGS
 
 
@@ -40,9 +33,7 @@ def by_hand(toy: ResidentData) -> tuple[float, torch.Tensor]:
     return float(loss.detach()), model.predictor.bias.grad
 
 
-def test_the_first_step_has_the_loss_and_the_gradient_of_the_first_batch(
-    toy: ResidentData,
-) -> None:
+def test_the_first_step_has_the_loss_and_the_gradient_of_the_first_batch(toy: ResidentData) -> None:
     loss, gradient = by_hand(toy)
     found = first_step(config(), toy)
     assert found.loss == pytest.approx(loss, rel=1e-5)
@@ -85,7 +76,8 @@ def test_the_change_is_the_distance_over_the_larger_length() -> None:
     assert change(one, {"a (2,)": torch.tensor([3.0, 0.0])}) == pytest.approx(4 / 5)
     assert change(one, {}) == 1.0
     assert change({}, {}) == 0.0
-    assert change({"a": torch.zeros(3)}, {"b": torch.zeros(5)}) == 0.0  # nothing and nothing
+    # Nothing and nothing
+    assert change({"a": torch.zeros(3)}, {"b": torch.zeros(5)}) == 0.0
     both = {**one, "b (1,)": torch.tensor([12.0])}
     assert change(one, both) == pytest.approx(12 / 13)
     assert math.isnan(change(one, {"a (2,)": torch.tensor([math.nan, 0.0])}))

@@ -18,9 +18,7 @@ def sharing(gpus: float = 0.25, **resources: Any) -> Any:
     return study(resources={"gpus": gpus, **resources})
 
 
-def test_trials_that_need_more_together_than_a_gpu_has_are_said_in_one_sentence(
-    tmp_path: Path,
-) -> None:
+def test_trials_that_need_more_together_than_a_gpu_has_are_said_in_one_sentence(tmp_path: Path) -> None:
     record(tmp_path, sharing(), "a", 0, peak_memory_bytes=8 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 0, peak_memory_bytes=24 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 1, peak_memory_bytes=30 * GIB - CONTEXT_BYTES, **ON_GPU)
@@ -51,9 +49,7 @@ def test_it_depends_on_how_many_are_on_one_gpu(
     assert (crowding(sharing(gpus, **resources), tmp_path) is not None) == is_crowded
 
 
-def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(
-    tmp_path: Path,
-) -> None:
+def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(tmp_path: Path) -> None:
     record(tmp_path, sharing(), "b", 0, study="earlier", peak_memory_bytes=30 * GIB, **ON_GPU)
     assert "like those of a" in str(crowding(sharing(), tmp_path))
     for arm in ("a", "b"):
@@ -63,7 +59,8 @@ def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(
 
 def test_without_a_like_trial_on_a_gpu_nothing_is_said(tmp_path: Path) -> None:
     assert crowding(sharing(), tmp_path) is None
-    record(tmp_path, sharing(), "a", 0, peak_memory_bytes=900 * GIB)  # on a CPU
+    # On a CPU
+    record(tmp_path, sharing(), "a", 0, peak_memory_bytes=900 * GIB)
     smaller = study(base={**BASE, "recipe": {**BASE["recipe"], "batch_size": 32}})
     record(tmp_path, smaller, "a", 1, peak_memory_bytes=900 * GIB, **ON_GPU)
     assert crowding(sharing(), tmp_path) is None

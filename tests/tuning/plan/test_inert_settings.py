@@ -58,7 +58,8 @@ def test_a_method_changes_the_gradient(toy: ResidentData, arm: dict[str, Any]) -
     found = look(toy, {"other": arm})
     assert (found["other"].effect.kind, found["other"].is_dead) == ("gradient", False)
     assert found["other"].effect.size > 1e-3
-    assert "vanilla" not in found  # the reference is compared with nothing
+    # The reference is compared with nothing
+    assert "vanilla" not in found
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,14 @@ def test_what_legitimately_acts_later_is_said_as_that(
     "arm",
     [
         {"recipe": {"name": "renamed", **SETTINGS["recipe"]}},
-        {"recipe": {"momentum": 0.5}},  # of an optimiser that has none
+        # Of an optimiser that has none
+        {"recipe": {"momentum": 0.5}},
         {"model": {**PROJECTED, "predictor_input": "embedding"}},
         {"terms": {"accon": {"gamma": 0.0}}},
-        {"recipe": {"schedule": {"name": "steps", "milestones": [3]}}},  # after the last epoch
-        {"reweighting": {"fds": {"start_smooth": 3}}},  # of epochs 0, 1 and 2
+        # After the last epoch
+        {"recipe": {"schedule": {"name": "steps", "milestones": [3]}}},
+        # Of epochs 0, 1 and 2
+        {"reweighting": {"fds": {"start_smooth": 3}}},
     ],
 )
 def test_an_arm_that_trains_as_the_reference_does_is_named(toy: ResidentData, arm: dict[str, Any]) -> None:
@@ -117,7 +121,8 @@ def test_an_arm_is_compared_with_those_that_begin_as_it_does(toy: ResidentData) 
     found = look(toy, arms)
     assert [name for name in found if found[name].is_dead] == ["unread"]
     assert found["unread"].compared == "against accon"
-    assert found["slower"].effect.kind == "gradient"  # against the reference
+    # Against the reference
+    assert found["slower"].effect.kind == "gradient"
 
 
 def test_the_ends_of_a_space_are_compared_inside_the_arm(toy: ResidentData) -> None:
@@ -205,7 +210,8 @@ def test_a_knob_is_given_a_second_chance_beside_other_settings(toy: ResidentData
     off = {"model": PROJECTED, "terms": {"accon": {"gamma": 0.0}}, "loss": {"name": "mse"}}
     space = {"terms.accon.gamma": uniform(0.0, 1.0), "terms.accon.tau": uniform(0.05, 1.0)}
     found = look(toy, {"off": off}, space=space)
-    assert found["off terms.accon.tau"].effect.kind == "gradient"  # where gamma is 1
+    # Where gamma is 1
+    assert found["off terms.accon.tau"].effect.kind == "gradient"
     alone = look(toy, {"off": off}, space={"terms.accon.tau": uniform(0.05, 1.0)})
     assert alone["off terms.accon.tau"].is_dead
 

@@ -84,13 +84,9 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     vanilla, mse = forecast.trials["vanilla"], forecast.trials["mse"]
     assert vanilla is not None
     assert mse is not None
-    assert (vanilla.source, mse.source) == (
-        "from 2 recorded trials of the arm",
-        "from 1 recorded trial of the arm",
-    )
+    assert (vanilla.source, mse.source) == ("from 2 recorded trials of the arm", "from 1 recorded trial of the arm")
     rows = dirtune.query(
-        "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'",
-        results,
+        "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'", results
     )
     (seconds,) = rows.to_pandas()["s"]
     assert mse.seconds == pytest.approx(seconds)
@@ -138,13 +134,7 @@ def test_what_changes_nothing_is_found_and_runs_nothing(
         for arm in ("vanilla", "mse")
     ]
     assert found.findings is not None
-    assert [each.effect.kind for each in found.findings] == [
-        "gradient",
-        "updates",
-        "nothing",
-        "updates",
-        "nothing",
-    ]
+    assert [each.effect.kind for each in found.findings] == ["gradient", "updates", "nothing", "updates", "nothing"]
     assert not (tmp_path / "tiny").exists()
 
 

@@ -67,10 +67,7 @@ def record(
         "device": "cpu (1 threads)",
         "workers": 1,
     }
-    write_record(
-        Storage.at(root).below(study),
-        TrialRecord(trial={**trial, **columns}, config=plain or config.plain()),
-    )
+    write_record(Storage.at(root).below(study), TrialRecord(trial={**trial, **columns}, config=plain or config.plain()))
 
 
 def test_the_makespan_is_that_of_a_simulation_second_by_second() -> None:
@@ -131,7 +128,8 @@ def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) ->
     found = study()
     for number, train in enumerate((5.0, 9.0, 500.0)):
         record(tmp_path, found, "a", number, seconds_train=train, seconds_overhead=number)
-    record(tmp_path, found, "b", 0, epochs_run=2, status="pruned")  # 8 s in two epochs
+    # 8 s in two epochs
+    record(tmp_path, found, "b", 0, epochs_run=2, status="pruned")
     assert recorded_estimates(found, tmp_path) == {
         "a": Estimate(12.0 / 4 * 4 + 1, "from 3 recorded trials of the arm"),
         "b": Estimate(8.0 / 2 * 4 + 1, "from 1 recorded trial of the arm"),
@@ -177,12 +175,7 @@ def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "columns",
-    [
-        {"device": "NVIDIA H200"},
-        {"device": "cpu (2 threads)"},
-        {"workers": 2},
-        {"epochs_run": 0, "status": "failed"},
-    ],
+    [{"device": "NVIDIA H200"}, {"device": "cpu (2 threads)"}, {"workers": 2}, {"epochs_run": 0, "status": "failed"}],
 )
 def test_another_device_or_group_and_what_never_ran_says_nothing(tmp_path: Path, columns: dict[str, Any]) -> None:
     record(tmp_path, study(), "a", 0, **columns)

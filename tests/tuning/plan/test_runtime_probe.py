@@ -17,14 +17,7 @@ from tests.training.conftest import SETTINGS
 
 
 def study(**changes: Any) -> ResolvedStudy:
-    raw = {
-        "name": "tiny",
-        "question": "?",
-        "reference": "a",
-        "seeds": [0],
-        "base": SETTINGS,
-        "arms": {"a": {}},
-    }
+    raw = {"name": "tiny", "question": "?", "reference": "a", "seeds": [0], "base": SETTINGS, "arms": {"a": {}}}
     return resolve(merged(raw, changes), where="test")
 
 

@@ -47,10 +47,7 @@ def test_a_proposal_is_that_of_the_strategy_which_was_told_whole_generations() -
     study = searched(14)
     strategy = CMA(mean=np.full(2, 0.5), sigma=START_SPREAD, bounds=np.array([[0.0, 1.0]] * 2), seed=77)
     told = [
-        (
-            np.array([(math.log10(trial.params["rate"]) + 4) / 4, (trial.params["size"] - 1.5) / 39]),
-            error(trial.params),
-        )
+        (np.array([(math.log10(trial.params["rate"]) + 4) / 4, (trial.params["size"] - 1.5) / 39]), error(trial.params))
         for trial in study.trials
     ]
     assert strategy.population_size == 6

@@ -69,7 +69,8 @@ def test_every_generation_follows_from_the_whole_one_before(tmp_path: Path, conc
                 if other.config.segment and other.config.segment.parent == job.config.segment.parent
             ]
             same = sum(omega(each.config) == omega(parent) for each in heirs)
-            assert same >= 1  # who goes on as it was
+            # Who goes on as it was
+            assert same >= 1
     assert sweep.sweep(**CHANGES) == []
 
 

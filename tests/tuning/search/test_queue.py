@@ -67,11 +67,13 @@ def test_the_agenda_runs_fixed_arms_and_spends_the_budget_of_every_search(tmp_pa
 def test_recorded_trials_are_not_run_again_and_started_ones_come_first(tmp_path: Path) -> None:
     resolved = study()
     first = agenda(tmp_path, resolved)
-    jobs = [first.next() for _ in range(6)]  # four fixed, two asked
+    # Four fixed, two asked
+    jobs = [first.next() for _ in range(6)]
     recorded = {job.trial_id: COMPLETE for job in [*jobs[:3], jobs[4]]}
     second = agenda(tmp_path, resolved, recorded)
     left = drain(second)
-    assert left[0].trial_id == jobs[5].trial_id  # asked by the dead driver, never told
+    # Asked by the dead driver, never told
+    assert left[0].trial_id == jobs[5].trial_id
     assert left[0].config == jobs[5].config
     assert left[1].trial_id == jobs[3].trial_id
     assert len(left) == 2 + 2
@@ -81,7 +83,8 @@ def test_recorded_trials_are_not_run_again_and_started_ones_come_first(tmp_path:
 def test_optuna_is_told_what_the_trials_were(tmp_path: Path) -> None:
     found = agenda(tmp_path, study(arms={"vanilla": {}, "conr": {"terms": {"conr": {}}}}))
     jobs = [job for job in drain(found) if job.arm == "conr"]
-    for _ in range(2):  # a trial that goes on from its checkpoint says again what it had said
+    # A trial that goes on from its checkpoint says again what it had said
+    for _ in range(2):
         found.report(jobs[1], 1, 5.0)
     endings = [
         Ending(status="complete", objective=2.0),
@@ -104,14 +107,11 @@ def test_optuna_is_told_what_the_trials_were(tmp_path: Path) -> None:
 
 def test_every_arm_has_a_study_of_its_own_and_the_same_budget(tmp_path: Path) -> None:
     space = {"model.projection_dim": {"distribution": "int", "low": 2, "high": 99}}
-    arms = {
-        "vanilla": {},
-        "a": {"model": {"projection_dim": 8}},
-        "b": {"model": {"projection_dim": 9}, "alpha": 2.0},
-    }
+    arms = {"vanilla": {}, "a": {"model": {"projection_dim": 8}}, "b": {"model": {"projection_dim": 9}, "alpha": 2.0}}
     jobs = drain(agenda(tmp_path, study(arms=arms, space=space)))
     asked = [job.arm for job in jobs if job.arm != "vanilla"]
-    assert asked == ["a", "b"] * 4  # in turn
+    # In turn
+    assert asked == ["a", "b"] * 4
     names = optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")
     assert sorted(names) == ["tiny/a", "tiny/b"]
 

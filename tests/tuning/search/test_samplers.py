@@ -24,11 +24,7 @@ SAMPLERS = get_args(Search.model_fields["sampler"].annotation)
 def changed(sampler: str, *, trials: int, seed: int = 0) -> dict[str, Any]:
     arms = {
         "vanilla": {"model": {"projection_dim": 64}},
-        "conr": {
-            "model": {"projection_dim": 8},
-            "terms": {"conr": {}},
-            "recipe": {"batch_size": 5},
-        },
+        "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {}}, "recipe": {"batch_size": 5}},
     }
     space = {path: {**knob, "arms": ["conr"]} for path, knob in FINITE.items()}
     if sampler != "grid":

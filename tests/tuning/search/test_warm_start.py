@@ -30,9 +30,7 @@ def test_presets_are_tried_first_and_within_the_budget(tmp_path: Path) -> None:
     assert len(set(found)) == 4
 
 
-def test_the_best_configurations_of_an_earlier_study_are_tried_first_best_first(
-    tmp_path: Path,
-) -> None:
+def test_the_best_configurations_of_an_earlier_study_are_tried_first_best_first(tmp_path: Path) -> None:
     earlier = Pretended(tmp_path, name="earlier")
     seen = omegas(earlier, {"search": {**PLAIN, "trials": 6}, "seeds": [0]})
     best = sorted(seen, key=lambda value: abs(value - 4))
@@ -44,7 +42,8 @@ def test_the_best_configurations_of_an_earlier_study_are_tried_first_best_first(
 def test_presets_come_before_the_earlier_study(tmp_path: Path) -> None:
     Pretended(tmp_path, name="earlier").sweep(search=PLAIN, seeds=[0])
     found = omegas(Pretended(tmp_path), starting(study="earlier", best=1, presets=True))
-    assert found[0] == 1.0  # ConR's default
+    # ConR's default
+    assert found[0] == 1.0
     assert len(found) == 4
 
 
@@ -66,9 +65,7 @@ def test_what_lies_outside_the_space_is_not_tried(tmp_path: Path) -> None:
     assert omegas(Pretended(tmp_path), changes)[:2] == inside[:2]
 
 
-def test_a_search_killed_at_its_first_configuration_goes_on_with_the_second(
-    tmp_path: Path,
-) -> None:
+def test_a_search_killed_at_its_first_configuration_goes_on_with_the_second(tmp_path: Path) -> None:
     changes = {**starting(study="earlier", best=3), "arms": {"conr": {"terms": {"conr": {}}}}}
     Pretended(tmp_path, name="earlier").sweep(search=PLAIN, seeds=[0])
     killed = Pretended(tmp_path)
@@ -95,10 +92,7 @@ def test_all_samplers_start_from_what_they_are_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("warm_start", "message"),
     [
-        (
-            {"study": "earlyer"},
-            "search.warm_start.study: no such study has been swept, got 'earlyer'",
-        ),
+        ({"study": "earlyer"}, "search.warm_start.study: no such study has been swept, got 'earlyer'"),
         ({"study": "tiny"}, "search.warm_start.study: must be another study, got 'tiny'"),
         ({"study": "earlier"}, "has no complete trial within the space of an arm of the same name"),
     ],

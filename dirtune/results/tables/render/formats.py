@@ -27,7 +27,8 @@ from dirtune.results.tables.table import ArmTable
 
 __all__ = ["STYLES", "as_rich", "footer", "grids_of", "metric_label", "render"]
 
-REQUEST = "dirtune table"  # what the comment with the request begins with
+# What the comment with the request begins with
+REQUEST = "dirtune table"
 
 
 def render(table: Comparison | ArmTable, style: str = "table") -> str:

@@ -14,7 +14,8 @@ from itertools import groupby
 
 from dirtune.results.tables.layout import Grid, Shown
 
-LAST_LATIN = 0x17F  # of the letters that LaTeX knows without further packages
+# Of the letters that LaTeX knows without further packages
+LAST_LATIN = 0x17F
 PREAMBLE = r"% needs \usepackage{booktabs}"
 _ESCAPES = {
     "\\": r"\textbackslash{}",
