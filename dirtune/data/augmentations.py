@@ -3,7 +3,7 @@
 Only what keeps the label right may stand here. Draws are made on the CPU for the whole global batch and sliced
 (`Draws`), so that 1, 2 and 4 workers see the same images; the transforms of torchvision draw once for a batch, or run once
 for each image. On a CPU the passes over memory are what costs, not the arithmetic: pixels stay bytes while they are cut
-and mirrored, a window is a slice and not a gather (a tenth of its time), and all changes of colour are one matrix.
+and mirrored, a window is a slice and not a gather (a tenth of its time), and all changes of color are one matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Images = Float[Tensor, "batch channels height width"]
 Stored = Images | UInt8[Tensor, "batch channels height width"]
 
 # Luma of red, green and blue (ITU-R BT.601), as PIL and torchvision use.
-_GREY = (0.299, 0.587, 0.114)
+_GRAY = (0.299, 0.587, 0.114)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
@@ -81,7 +81,7 @@ def to_float(images: Stored) -> Images:
 def luma(images: Images) -> Float[Tensor, " channels"]:
     """The weights of the channels in a pixel's luma; equal ones where the channels are not red, green and blue."""
     channels = images.shape[1]
-    weights = _GREY if channels == len(_GREY) else (1 / channels,) * channels
+    weights = _GRAY if channels == len(_GRAY) else (1 / channels,) * channels
     return torch.tensor(weights, device=images.device, dtype=images.dtype)
 
 
@@ -108,18 +108,18 @@ def light(images: Stored, draws: Draws) -> Images:
 
 
 def strong(images: Stored, draws: Draws) -> Images:
-    """A resized crop of 20 to 100 % of the area, mirror 1/2, colour jitter 0.4/0.4/0.4/0.1 with 0.8, grey with 0.2.
+    """A resized crop of 20 to 100 % of the area, mirror 1/2, color jitter 0.4/0.4/0.4/0.1 with 0.8, gray with 0.2.
 
     Source: the training transform of ACCon on AgeDB (Zhao et al., AAAI 2025) and of Rank-N-Contrast (Zha et al., NeurIPS
     2023), without the jitter's strength being known exactly. Departures: 1. a crop that would leave the image is made
     narrower instead of being drawn again; 2. jitter comes in one fixed order, brightness, contrast, saturation, hue, then
-    grey; 3. hue turns the chroma plane of YIQ instead of HSV's hue; 4. colours are clipped to [0, 1] once, at the end, not
-    after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or grey.
+    gray; 3. hue turns the chroma plane of YIQ instead of HSV's hue; 4. colors are clipped to [0, 1] once, at the end, not
+    after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or gray.
     """
     cropped = to_float(_resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
-    matrices, offsets = _colours(cropped, draws)
-    recoloured = torch.baddbmm(offsets, matrices, cropped.flatten(2))
-    return recoloured.clamp_(0.0, 1.0).view_as(cropped)
+    matrices, offsets = _colors(cropped, draws)
+    recolored = torch.baddbmm(offsets, matrices, cropped.flatten(2))
+    return recolored.clamp_(0.0, 1.0).view_as(cropped)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"light": light, "none": none, "shift": shift, "strong": strong}
@@ -174,28 +174,28 @@ def _boxes(
     return boxes
 
 
-def _colours(
+def _colors(
     images: Images, draws: Draws
 ) -> tuple[Float[Tensor, "batch channels channels"], Float[Tensor, "batch channels 1"]]:
-    """A matrix and an offset for each image: with 0.8 jittered, then grey with 0.2, else the colours as they are.
+    """A matrix and an offset for each image: with 0.8 jittered, then gray with 0.2, else the colors as they are.
 
     With luma weights w, G = 1 w^T, factors b, c, s of 0.6 to 1.4 for brightness, contrast and saturation, the hue's turn H
     by up to a tenth of the circle, and the image's mean luma m: `x -> c b H (s I + (1 - s) G) x + (1 - c) b m`. The offset
-    is grey, so that saturation and hue leave it alone. A grey image is G times that.
+    is gray, so that saturation and hue leave it alone. A gray image is G times that.
     """
     channels = images.shape[1]
     bright, contrast, saturation = (draws.uniform(0.6, 1.4)[:, None, None] for _ in range(3))
     turns, is_jittered = draws.uniform(-0.1, 0.1), draws.chance(0.8)[:, None, None]
-    is_grey = draws.chance(0.2)[:, None, None]
+    is_gray = draws.chance(0.2)[:, None, None]
     identity = torch.eye(channels, device=images.device)
     weights = luma(images)
-    grey = weights.expand(channels, channels)
+    gray = weights.expand(channels, channels)
     matrices = contrast * bright * identity
-    if channels == len(_GREY):
-        matrices = _hue_turns(turns) @ (saturation * identity + (1 - saturation) * grey) @ matrices
+    if channels == len(_GRAY):
+        matrices = _hue_turns(turns) @ (saturation * identity + (1 - saturation) * gray) @ matrices
     matrices = torch.where(is_jittered, matrices, identity)
-    if channels == len(_GREY):
-        matrices = torch.where(is_grey, grey @ matrices, matrices)
+    if channels == len(_GRAY):
+        matrices = torch.where(is_gray, gray @ matrices, matrices)
     means = images.mean(dim=(-2, -1)) @ weights
     offsets = torch.where(is_jittered, (1 - contrast) * bright * means[:, None, None], 0.0)
     return matrices, offsets.expand(-1, channels, 1)

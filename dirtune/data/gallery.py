@@ -52,7 +52,7 @@ def save_figure(seen: Inspection, *, root: str | Path, output: Path, count: int 
     if output.suffix not in FILE_TYPES:
         rule = "unknown type of file"
         raise InputError(Fault(where=str(output), rule=rule, got=output.suffix, known=FILE_TYPES))
-    samples = sample_images(Storage.at(root), seen, count=count)
+    samples = sample_images(Storage.open(root), seen, count=count)
     with mpl.rc_context(STYLE):
         figure = draw(seen, samples)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def _draw_histograms(part: FigureBase, seen: Inspection) -> None:
         _shade(axes, seen.regions, edges)
         axes.stairs(info.bin_counts, edges, baseline=_LOWEST, fill=True, color=BARS)
         if split == "train" and seen.density is not None:
-            centres = (edges[:-1] + edges[1:]) / 2
-            axes.plot(centres, seen.density, color=DENSITY, linewidth=1.2, label="effective density")
+            centers = (edges[:-1] + edges[1:]) / 2
+            axes.plot(centers, seen.density, color=DENSITY, linewidth=1.2, label="effective density")
         axes.set_yscale("log")
         _as_plain_numbers(axes.yaxis)
         axes.set_ylim(_LOWEST, 2 * max(info.bin_counts))

@@ -25,13 +25,13 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 def resized(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """An image of any format in the colours and size of an input, as the papers do: bilinear, without keeping the aspect."""
+    """An image of any format in the colors and size of an input, as the papers do: bilinear, without keeping the aspect."""
     channels, height, width = spec.shape
     return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def encode(image: Image.Image, spec: InputSpec) -> bytes:
-    """The bytes of an image that has the input's colours and size already."""
+    """The bytes of an image that has the input's colors and size already."""
     stream = io.BytesIO()
     if spec.encoding == "jpeg":
         image.save(stream, "JPEG", quality=spec.quality or JPEG_QUALITY)
@@ -65,7 +65,7 @@ def decode(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -
 
 
 def _channels_first(pixels: NDArray[Any], spec: InputSpec, name: str) -> NDArray[Any]:
-    # A grey image has two dimensions; one of another size must not be broadcast into place.
+    # A gray image has two dimensions; one of another size must not be broadcast into place.
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if spec.kind == "map" and pixels.dtype != np.uint16:
         rule = "every stored map must be an image of 16 bits"

@@ -67,7 +67,7 @@ def ingest(
     Raises:
         InputError: unknown data set or option, raw files that cannot be used, or no room for the set.
     """
-    module, storage = pipeline(name), Storage.at(root)
+    module, storage = pipeline(name), Storage.open(root)
     chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
     # One's own data have a name
     own_name = getattr(chosen, "name", name)

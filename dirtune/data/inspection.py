@@ -123,7 +123,7 @@ def inspect(name: str, *, root: str | Path, shot_rule: str | None = None, lds: L
     Raises:
         InputError: the set is not ingested, or it has no such rule.
     """
-    return inspection_of(read_manifest(Storage.at(root), name), shot_rule=shot_rule, lds=lds)
+    return inspection_of(read_manifest(Storage.open(root), name), shot_rule=shot_rule, lds=lds)
 
 
 def inspection_of(manifest: Manifest, *, shot_rule: str | None = None, lds: LDS = _SMOOTHING) -> Inspection:
@@ -152,7 +152,7 @@ def inspection_of(manifest: Manifest, *, shot_rule: str | None = None, lds: LDS 
 
 
 def effective_density(train_counts: ArrayLike, lds: LDS) -> NDArray[np.float64]:
-    """The label density that a regressor meets: counts averaged over neighbouring bins; shape `(num_bins,)`.
+    """The label density that a regressor meets: counts averaged over neighboring bins; shape `(num_bins,)`.
 
     `c~ = c * k / sum(k)`, with the kernel `k` of label distribution smoothing (Yang et al., ICML 2021). Weights need no such
     scale (`dirtune.reweighting.lds`); here it makes the density comparable to the counts.

@@ -38,7 +38,7 @@ def _heading(seen: Inspection) -> list[str]:
     ]
     if manifest.label.map is not None:
         images = ", ".join(f"{split} {info.rows:,}" for split, info in manifest.splits.items())
-        lines.append(f"images: {images}; below, labelled pixels are counted")
+        lines.append(f"images: {images}; below, labeled pixels are counted")
     return lines if manifest.group is None else [*lines, f"group: {manifest.group}"]
 
 

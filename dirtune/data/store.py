@@ -83,7 +83,7 @@ def write_dataset(
         raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
     if label.map is not None and (missing := set(label.map.columns) - inputs.keys()):
         raise ValueError(f"the label's maps {sorted(missing)} must be among the inputs")
-    home, version = storage.below(name), f"{_VERSION}{uuid.uuid4().hex}"
+    home, version = storage.get_folder(name), f"{_VERSION}{uuid.uuid4().hex}"
     with remember_interrupt() as raise_if_interrupted, ExitStack() as at_the_end:
         at_the_end.callback(_remove_unnamed_versions, home)
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
@@ -131,7 +131,7 @@ def _write_shards(
         row_group_size=_rows_per_group(inputs),
         compression="zstd",
     )
-    return [f"{folder}/{name}" for name in home.names(folder, suffix=".parquet")]
+    return [f"{folder}/{name}" for name in home.list_files(folder, suffix=".parquet")]
 
 
 def _rows_per_group(inputs: Mapping[str, InputSpec]) -> int:
@@ -150,14 +150,14 @@ def _commit(home: Storage, version: str, manifest: Manifest) -> None:
 def _remove_unnamed_versions(home: Storage) -> None:
     # Searching the text, not the parsed manifest, spares also what a manifest of another release names.
     text = home.read(MANIFEST).decode(errors="replace") if home.exists(MANIFEST) else ""
-    for folder in home.folders():
+    for folder in home.list_folders():
         if folder.startswith(_VERSION) and folder not in text:
             home.remove(folder)
 
 
 def list_datasets(storage: Storage) -> list[str]:
     """Names of the data sets ingested below a data root."""
-    return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
+    return [name for name in storage.list_folders() if storage.exists(f"{name}/{MANIFEST}")]
 
 
 def read_manifest(storage: Storage, name: str) -> Manifest:
@@ -236,7 +236,7 @@ def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:
     try:
         return storage.read(f"{manifest.name}/{version}/{name}")
     except FileNotFoundError:
-        known = storage.names(f"{manifest.name}/{version}")
+        known = storage.list_files(f"{manifest.name}/{version}")
         fault = Fault(where=manifest.name, rule="no such side file", got=name, known=known)
         raise InputError(fault) from None
 

@@ -1,6 +1,6 @@
 """From disk to the workers: how a data set gets into Ray's object store, and from there, or from disk, to a worker.
 
-Once per sweep `materialise` reads the whole set with Ray Data, before the first trial starts, because a Ray Data task
+Once per sweep `materialize` reads the whole set with Ray Data, before the first trial starts, because a Ray Data task
 would wait for a CPU that the trials hold. Encoded images are decoded on the way, by all CPUs, once for all workers. What
 decides is half of the object store of the smallest node, for each node on which a worker runs gets all blocks:
 
@@ -42,7 +42,7 @@ DECODES = "decodes"
 ARRIVAL_SECONDS = 60.0
 """A worker reads from disk itself when for so long no block has come from the object store."""
 
-# As pixels, 224 x 224 in colour: 38 MB
+# As pixels, 224 x 224 in color: 38 MB
 _IMAGES_PER_BATCH = 256
 # Bytes of a split that every worker copies, because one tensor is cut faster than many chunks
 _SMALL = 64 * 2**20
@@ -57,7 +57,7 @@ class Blocks:
     """To Arrow tables in the object store; none: it is read from disk."""
 
 
-def materialise(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
+def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
     """Read a whole data set with Ray Data into the object store, as far as it fits.
 
     All splits are read as one: starting a Ray Data execution costs seconds, whatever it reads.

@@ -28,7 +28,7 @@ from dirtune.data.cache import WINDOW_GROUPS, DecodeCount, ResidentSplit, Rows, 
 from dirtune.data.columns import decoded_size, to_numpy
 from dirtune.data.images import decode
 from dirtune.errors import Fault, InputError
-from dirtune.io.parquet_safety import check_plain
+from dirtune.io.parquet_safety import check_columns
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
 from dirtune.reweighting.density import label_bins
@@ -203,7 +203,7 @@ def opened(storage: Storage, file: str, metadata: pq.FileMetaData | None = None)
     try:
         with storage.filesystem.open_input_file(file) as stream:
             parquet = pq.ParquetFile(stream, metadata=metadata)
-            check_plain(parquet.schema_arrow, where=file)
+            check_columns(parquet.schema_arrow, where=file)
             yield parquet
     except (OSError, pa.ArrowException) as error:
         rule = f"shard cannot be read ({error}); ingest the data set again"

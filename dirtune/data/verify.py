@@ -3,7 +3,7 @@
 The content hash is the SHA-256 of the sorted digests of all samples, so it depends on the samples alone: not on shards,
 not on row order, not on Ray's scheduling. A sample's digest covers its split, id, label and inputs; the split
 fingerprint leaves the inputs out. An encoded image counts with its stored bytes, so the hash does not depend on a decoder.
-The histogram of labels that are maps counts the labelled pixels of the part that is looked at.
+The histogram of labels that are maps counts the labeled pixels of the part that is looked at.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SplitRows:
     places: list[bytes] = field(default_factory=list)
     """Digests of (split, id, label)."""
     pixels: NDArray[np.int64] | None = None
-    """Labelled pixels per bin, of maps."""
+    """Labeled pixels per bin, of maps."""
 
     def info(self, label: LabelSpec) -> SplitInfo:
         """The split's entry in the manifest."""

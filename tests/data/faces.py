@@ -37,8 +37,8 @@ def write_faces(root: Path) -> tuple[Storage, Manifest]:
         "image": InputSpec(kind="image", shape=SHAPE, encoding="png"),
         "vector": InputSpec(kind="vector", shape=(2,)),
     }
-    storage = Storage.at(root)
-    home, rows = storage.below("faces"), {}
+    storage = Storage.open(root)
+    home, rows = storage.get_folder("faces"), {}
     for split, size in SIZES.items():
         mixed = np.random.default_rng(9).permutation(size)
         files = []

@@ -24,7 +24,7 @@ def crop_by_loops(picture: torch.Tensor, top: int, left: int, padding: int) -> t
 
 
 def scaled_by_loops(part: torch.Tensor, size: int) -> torch.Tensor:
-    """Bilinear, with pixel centres at halves and the edges repeated."""
+    """Bilinear, with pixel centers at halves and the edges repeated."""
     for dim in (1, 2):
         length = part.shape[dim]
         places = [(at + 0.5) * length / size - 0.5 for at in range(size)]
@@ -122,13 +122,13 @@ def test_crops_lie_inside_of_the_image_at_every_place() -> None:
     assert middles.std() > 0.05
 
 
-def test_a_turn_of_the_hue_keeps_the_luma_and_every_grey() -> None:
+def test_a_turn_of_the_hue_keeps_the_luma_and_every_gray() -> None:
     matrices = _hue_turns(torch.tensor([0.0, 0.1, -0.07]))
     torch.testing.assert_close(matrices[0], torch.eye(3), atol=1e-5, rtol=0)
     luma = torch.tensor([0.299, 0.587, 0.114])
     torch.testing.assert_close(luma @ matrices, luma.expand(3, 3), atol=1e-3, rtol=0)
-    grey = torch.full((3,), 0.4)
-    torch.testing.assert_close(matrices @ grey, grey.expand(3, 3), atol=2e-3, rtol=0)
+    gray = torch.full((3,), 0.4)
+    torch.testing.assert_close(matrices @ gray, gray.expand(3, 3), atol=2e-3, rtol=0)
 
 
 def test_a_turn_back_undoes_a_turn_of_the_hue() -> None:
@@ -136,19 +136,19 @@ def test_a_turn_back_undoes_a_turn_of_the_hue() -> None:
     torch.testing.assert_close(there @ back, torch.eye(3), atol=1e-5, rtol=0)
 
 
-def test_strong_greys_about_a_fifth_and_mirrors_nothing_else_of_the_range() -> None:
+def test_strong_grays_about_a_fifth_and_mirrors_nothing_else_of_the_range() -> None:
     made = strong(images(500, size=8, channels=3), draws(0, 500))
-    grey = (made.amax(dim=1) - made.amin(dim=1)).amax(dim=(1, 2)) < 1e-6
-    assert 0.14 < grey.float().mean() < 0.26
+    gray = (made.amax(dim=1) - made.amin(dim=1)).amax(dim=(1, 2)) < 1e-6
+    assert 0.14 < gray.float().mean() < 0.26
     assert made.amin() >= 0
     assert made.amax() <= 1
 
 
-def test_strong_leaves_about_a_fifth_of_the_colours_alone() -> None:
-    """Of a picture of one colour, the crop and the mirror keep everything and only the jitter changes it."""
-    colour = torch.tensor([0.5, 0.3, 0.4])[:, None, None].expand(500, 3, 8, 8).contiguous()
-    made = strong(colour, draws(1, 500))
-    same = (made - colour).abs().amax(dim=(1, 2, 3)) < 1e-4
+def test_strong_leaves_about_a_fifth_of_the_colors_alone() -> None:
+    """Of a picture of one color, the crop and the mirror keep everything and only the jitter changes it."""
+    color = torch.tensor([0.5, 0.3, 0.4])[:, None, None].expand(500, 3, 8, 8).contiguous()
+    made = strong(color, draws(1, 500))
+    same = (made - color).abs().amax(dim=(1, 2, 3)) < 1e-4
     assert 0.8 * 0.2 - 0.06 < same.float().mean() < 0.8 * 0.2 + 0.06
 
 

@@ -206,7 +206,7 @@ def test_a_windowed_order_mixes_inside_of_a_window_and_moves_the_groups() -> Non
     window = group_of[order[: 25 * WINDOW_GROUPS]]
     assert len(window.unique()) == WINDOW_GROUPS
     assert window.unique().tolist() != list(range(WINDOW_GROUPS))
-    # Neighbours are mostly of other groups
+    # Neighbors are mostly of other groups
     assert (window.diff() != 0).float().mean() > 0.7
 
 

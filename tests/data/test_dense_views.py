@@ -84,7 +84,7 @@ def test_image_and_map_stay_on_each_other():
     images, counts = MAP_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(8))
     for row in range(8):
         pair = torch.stack([images[row, 0].flatten(), counts[row, 0].flatten().float()])
-        # Colours change linearly, but for clipping
+        # Colors change linearly, but for clipping
         assert float(torch.corrcoef(pair)[0, 1]) > 0.99
 
 
@@ -102,7 +102,7 @@ def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
         assert set(counts[row].unique().tolist()) <= {0, *inputs["depth"][row].unique().tolist()}
 
 
-def test_colours_stay_within_their_range_and_the_map_knows_nothing_of_them():
+def test_colors_stay_within_their_range_and_the_map_knows_nothing_of_them():
     inputs = _inputs()
     other = {**inputs, "image": 255 - inputs["image"]}
     one, two = (augmented_view(each, SPEC, "depth", _draws(6)) for each in (inputs, other))

@@ -91,7 +91,7 @@ def test_counts_are_written_as_plain_numbers(ages: Inspection, gaze: Inspection)
         assert expected <= {text.get_text() for text in panel.get_yticklabels()}
 
 
-def test_neighbouring_bins_of_a_region_are_shaded_together(ages: Inspection) -> None:
+def test_neighboring_bins_of_a_region_are_shaded_together(ages: Inspection) -> None:
     assert list(ages.regions) == ["few", "many", "medium", "medium", "few"]
     expected = [("few", 10, 12), ("many", 12, 14), ("medium", 14, 18), ("few", 18, 20)]
     for panel in draw(ages, ()).axes:
@@ -139,7 +139,7 @@ def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -
         counts = np.reshape(gaze.manifest.splits[split].bin_counts, (2, 3))
         shown = panel.images[0].get_array()
         np.testing.assert_array_equal(shown.filled(0), counts)
-        # An empty bin has no colour
+        # An empty bin has no color
         np.testing.assert_array_equal(shown.mask, counts == 0)
         assert panel.images[0].get_extent() == [-3, 3, -2, 2]
         assert panel.images[0].origin == "lower"
@@ -188,7 +188,7 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp
         "from dirtune.io.storage import Storage\n"
         f"seen = inspect('digits', root={str(digits)!r})\n"
         f"save_figure(seen, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"
-        f"figure = draw(seen, sample_images(Storage.at({str(digits)!r}), seen))\n"
+        f"figure = draw(seen, sample_images(Storage.open({str(digits)!r}), seen))\n"
         "print(sum(bool(panel.images) for panel in figure.axes))\n"
         "print(sorted({'matplotlib.pyplot', 'torch', 'ray'} & set(sys.modules)))\n"
     )
@@ -205,7 +205,7 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp
         [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
     ],
 )
-def test_the_colours_stay_apart_for_colour_blind_readers(matrix: list[list[float]]) -> None:
+def test_the_colors_stay_apart_for_color_blind_readers(matrix: list[list[float]]) -> None:
     colors = [*TINTS.values(), BARS, DENSITY]
     linear = [
         np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(each)]) for each in colors

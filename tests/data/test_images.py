@@ -45,16 +45,16 @@ def test_a_lower_quality_takes_fewer_bytes_and_none_means_95() -> None:
     assert encode(image, unsaid) == encode(image, JPEG)
 
 
-def test_grey_images_have_one_channel() -> None:
+def test_gray_images_have_one_channel() -> None:
     spec = InputSpec(kind="image", shape=(1, 8, 6), encoding="png")
     pixels = np.arange(48, dtype=np.uint8).reshape(8, 6)
     stored = encode(Image.fromarray(pixels), spec)
     np.testing.assert_array_equal(decode([stored], spec, name="image"), pixels[None, None])
 
 
-def test_resizing_fills_the_shape_in_the_colours_of_the_input() -> None:
-    grey = Image.fromarray(np.full((10, 100), 77, np.uint8))
-    image = resized(grey, JPEG)
+def test_resizing_fills_the_shape_in_the_colors_of_the_input() -> None:
+    gray = Image.fromarray(np.full((10, 100), 77, np.uint8))
+    image = resized(gray, JPEG)
     assert (image.mode, image.size) == ("RGB", (48, 32))
     assert set(np.asarray(image).flatten().tolist()) == {77}
 

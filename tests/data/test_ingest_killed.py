@@ -108,14 +108,14 @@ def _versions(root: Path) -> set[str]:
 
 
 def _content(root: Path, manifest: Manifest) -> dict[str, pa.Table]:
-    return {split: read_split(Storage.at(root), manifest, split) for split in manifest.splits}
+    return {split: read_split(Storage.open(root), manifest, split) for split in manifest.splits}
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_ingest_leaves_the_old_version_or_nothing_and_the_next_one_tidies_up(
     tmp_path: Path, start: Callable[[int], Child]
 ) -> None:
-    storage, first = Storage.at(tmp_path), start(0)
+    storage, first = Storage.open(tmp_path), start(0)
     first.wait_for_shard("train", beside=set())
     first.kill()
     assert list_datasets(storage) == []
@@ -154,7 +154,7 @@ def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
     assert child.process.returncode == 130
     assert said.splitlines() == ["digits: interrupted; nothing was changed"]
     assert _versions(tmp_path) == versions
-    assert read_manifest(Storage.at(tmp_path), "digits") == old
+    assert read_manifest(Storage.open(tmp_path), "digits") == old
     assert _content(tmp_path, old) == content
 
 
@@ -173,14 +173,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
         f"dirtune: {small_disk}/digits: no room to write it (No space left on device); nothing was changed"
     )
     assert _versions(small_disk) == versions
-    assert read_manifest(Storage.at(small_disk), "digits") == old
+    assert read_manifest(Storage.open(small_disk), "digits") == old
     assert _content(small_disk, old) == content
 
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("ray_session")
 def test_ten_kills_at_random_moments_never_cost_a_data_set(tmp_path: Path, start: Callable[[int], Child]) -> None:
-    storage, moments = Storage.at(tmp_path), random.Random(SEED)
+    storage, moments = Storage.open(tmp_path), random.Random(SEED)
     began, whole = time.monotonic(), start(0)
     whole.wait_for_version(beside=set())
     until_writing = time.monotonic() - began

@@ -24,7 +24,7 @@ COUNTS = [1, 101, 30, 0]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    Storage.at(tmp_path).write("ages/manifest.json", AGES.model_dump_json().encode())
+    Storage.open(tmp_path).write("ages/manifest.json", AGES.model_dump_json().encode())
     return tmp_path
 
 
@@ -48,15 +48,15 @@ def test_a_data_set_that_is_not_ingested_is_refused(root: Path) -> None:
         inspect("agedb", root=root)
 
 
-def test_the_effective_density_is_the_weighted_mean_of_neighbouring_counts() -> None:
+def test_the_effective_density_is_the_weighted_mean_of_neighboring_counts() -> None:
     lds = LDS(kernel="triang", size=3)
     # A triangle of three bins weighs 1/2, 1, 1/2; beyond the ends there is nothing.
     expected = []
-    for centre in range(4):
+    for center in range(4):
         total = 0.0
         for offset, weight in ((-1, 0.5), (0, 1.0), (1, 0.5)):
-            if 0 <= centre + offset < 4:
-                total += weight * COUNTS[centre + offset]
+            if 0 <= center + offset < 4:
+                total += weight * COUNTS[center + offset]
         expected.append(total / 2.0)
     np.testing.assert_allclose(effective_density(COUNTS, lds), expected)
     np.testing.assert_allclose(inspection_of(AGES, lds=lds).density, expected)
@@ -96,7 +96,7 @@ def test_equal_weights_lose_no_sample_and_inverse_ones_count_each_bin_alike() ->
     assert inverse.effective_samples == pytest.approx(9 / 0.54)
 
 
-def test_a_published_split_is_recognised_and_its_look_alike_is_told_apart(root: Path) -> None:
+def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: Path) -> None:
     (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
     splits = {
         split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
@@ -136,8 +136,8 @@ def _grid() -> Manifest:
 
 def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
     rows = inspection_of(_grid()).bin_rows()
-    centres = [[(low + high) / 2 for low, high in row.edges] for row in rows]
-    assert label_bins(centres, _grid().label).tolist() == [row.bin for row in rows]
+    centers = [[(low + high) / 2 for low, high in row.edges] for row in rows]
+    assert label_bins(centers, _grid().label).tolist() == [row.bin for row in rows]
     assert rows[4].edges == ((0, 2), (-1, 1))
     assert rows[4].samples == {"train": 101}
 

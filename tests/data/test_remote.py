@@ -82,7 +82,7 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture
 def storage(bucket: Bucket, request: pytest.FixtureRequest) -> Storage:
-    return Storage.at(bucket.url(request.node.name))
+    return Storage.open(bucket.url(request.node.name))
 
 
 def test_what_is_written_is_read_back_listed_and_removed(storage: Storage) -> None:
@@ -91,14 +91,14 @@ def test_what_is_written_is_read_back_listed_and_removed(storage: Storage) -> No
     storage.write("a/x.txt", b"3")
     assert not storage.is_local
     assert storage.read("a/x.txt") == b"3"
-    assert storage.names("a") == ["x.txt", "y.bin"]
-    assert storage.folders() == ["a"]
-    assert storage.below("a").exists("x.txt")
+    assert storage.list_files("a") == ["x.txt", "y.bin"]
+    assert storage.list_folders() == ["a"]
+    assert storage.get_folder("a").exists("x.txt")
     with pytest.raises(FileNotFoundError):
         storage.read("a/z")
     for name in ("a/y.bin", "a", "never"):
         storage.remove(name)
-    assert storage.names() == storage.folders() == storage.names("a") == []
+    assert storage.list_files() == storage.list_folders() == storage.list_files("a") == []
 
 
 def test_a_small_file_is_one_upload_whole(storage: Storage, bucket: Bucket) -> None:
@@ -120,7 +120,7 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: S
     script = """
         import sys
         from dirtune.io.storage import Storage
-        storage = Storage.at(sys.argv[1])
+        storage = Storage.open(sys.argv[1])
         print("ready", flush=True)
         while True:
             for byte in (b"a", b"b"):
@@ -134,7 +134,7 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: S
             writer.stdout.readline()
             time.sleep(delay)
             os.kill(writer.pid, signal.SIGKILL)
-        names = storage.names()
+        names = storage.list_files()
         content = storage.read("x") if names else b""
         assert names in ([], ["x"])
         assert content in (b"", b"a" * 12_000_000, b"b" * 12_000_000)
@@ -147,7 +147,7 @@ def test_a_server_that_answers_with_errors_for_a_while_costs_a_patient_storage_n
     with bucket.unavailable():
         with pytest.raises(OSError, match="x"):
             storage.write("x", b"new")
-        written = threading.Thread(target=storage.patient(60).write, args=("x", b"new"))
+        written = threading.Thread(target=storage.with_retry(60).write, args=("x", b"new"))
         written.start()
         written.join(timeout=1.0)
         assert written.is_alive()
@@ -164,7 +164,7 @@ def remote_digits(digits: Path, bucket: Bucket) -> str:
 
 @pytest.mark.ray
 def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(digits: Path, remote_digits: str, bucket: Bucket) -> None:
-    here, there = Storage.at(digits), Storage.at(remote_digits)
+    here, there = Storage.open(digits), Storage.open(remote_digits)
     local, remote = read_manifest(here, "digits"), read_manifest(there, "digits")
     assert list_datasets(there) == ["digits"]
     assert remote.content_hash == local.content_hash
@@ -180,17 +180,17 @@ def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(digits: Path, remote_di
 @pytest.mark.ray
 def test_another_ingest_replaces_the_version_and_an_equal_one_does_nothing(remote_digits: str, bucket: Bucket) -> None:
     url = bucket.url("other")
-    storage = Storage.at(url)
+    storage = Storage.open(url)
     storage.write("digits/version-dead/train/part.parquet", b"what a kill has left")
     first = dirtune.ingest("digits", root=url)
-    versions = storage.folders("digits")
+    versions = storage.list_folders("digits")
     assert len(versions) == 1
     assert dirtune.ingest("digits", root=url) == first
-    assert storage.folders("digits") == versions
+    assert storage.list_folders("digits") == versions
     second = dirtune.ingest("digits", root=url, options={"seed": 1})
     assert second.content_hash != first.content_hash
-    assert len(storage.folders("digits")) == 1
-    assert storage.folders("digits") != versions
+    assert len(storage.list_folders("digits")) == 1
+    assert storage.list_folders("digits") != versions
     assert find_ingested(storage, "digits", second.source["request"]) == second
 
 
@@ -211,10 +211,10 @@ def test_a_run_on_s3_is_the_run_on_disk(digits: Path, results: str, remote_digit
     dirtune.train(CONFIG, data=digits, results=tmp_path)
     assert _metrics(results) == _metrics(tmp_path)
     assert dirtune.train(CONFIG, data=remote_digits, results=results).reused
-    trials = Storage.at(results).below("train/trials")
-    (trial_id,) = trials.folders()
+    trials = Storage.open(results).below("train/trials")
+    (trial_id,) = trials.list_folders()
     # The rest is tidied away
-    assert trials.names(trial_id) == ["config.json"]
+    assert trials.list_files(trial_id) == ["config.json"]
 
 
 @pytest.mark.ray
@@ -250,18 +250,18 @@ def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
 
     with pytest.raises(Killed):
         dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=kill)
-    fingerprint = read_manifest(Storage.at(remote_digits), "digits").fingerprint
+    fingerprint = read_manifest(Storage.open(remote_digits), "digits").fingerprint
     trial = TrialConfig.model_validate_json(
-        Storage.at(root).read(f"train/trials/{_only_trial(root)}/config.json")
+        Storage.open(root).read(f"train/trials/{_only_trial(root)}/config.json")
     ).trial_id(fingerprint)
-    assert Storage.at(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
+    assert Storage.open(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
     run: list[int] = []
     dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=lambda epoch, *_: run.append(epoch))
     assert run == [2]
     assert _metrics(root) == _metrics(results)
-    assert not Storage.at(root).exists(f"train/trials/{trial}/checkpoint")
+    assert not Storage.open(root).exists(f"train/trials/{trial}/checkpoint")
 
 
 def _only_trial(root: str) -> str:
-    (trial_id,) = Storage.at(root).folders("train/trials")
+    (trial_id,) = Storage.open(root).list_folders("train/trials")
     return trial_id

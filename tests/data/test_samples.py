@@ -86,7 +86,7 @@ def _ids(found: tuple[RegionSamples, ...]) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("spec", [RAW, InputSpec(kind="image", shape=(3, 4, 5), encoding="png")])
 def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
     seen, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
-    found = sample_images(Storage.at(tmp_path), seen, count=10)
+    found = sample_images(Storage.open(tmp_path), seen, count=10)
     assert [region.region for region in found] == ["many", "medium", "few"]
     assert [len(region.images) for region in found] == [10, 10, 4]
     for bin_index, region in enumerate(found):
@@ -99,7 +99,7 @@ def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path)
+    storage = Storage.open(tmp_path)
     one = _ids(sample_images(storage, _write(tmp_path, RAW, shards=1)))
     three = _ids(sample_images(storage, _write(tmp_path, RAW, shards=3)))
     assert one == three
@@ -109,7 +109,7 @@ def test_the_choice_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> Non
 
 def test_labels_of_two_dimensions_come_as_pairs(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, label=LabelSpec.grid("both", "years", (LABEL, LABEL)))
-    found = sample_images(Storage.at(tmp_path), seen)
+    found = sample_images(Storage.open(tmp_path), seen)
     for region in found:
         rows = [int(sample_id.removeprefix("id-")) for sample_id in region.sample_ids]
         expected = np.stack([LABELS[rows], LABELS[::-1][rows]], axis=1)
@@ -122,17 +122,17 @@ def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(
     seen = _write(tmp_path, RAW)
     rule = ShotRule(many_above=1000, few_below=20)
     manifest = seen.manifest.model_copy(update={"shot_rules": {"counts": rule}})
-    found = sample_images(Storage.at(tmp_path), inspection_of(manifest))
+    found = sample_images(Storage.open(tmp_path), inspection_of(manifest))
     assert [region.region for region in found] == ["medium", "few"]
     vector = {"image": InputSpec(kind="vector", shape=(6,))}
     without = inspection_of(manifest.model_copy(update={"inputs": vector}))
-    assert sample_images(Storage.at(tmp_path), without) == ()
+    assert sample_images(Storage.open(tmp_path), without) == ()
 
 
 def test_a_missing_split_or_shard_is_named(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, shards=2)
     with pytest.raises(InputError, match="unknown split, got 'test'; known: train"):
-        sample_images(Storage.at(tmp_path), seen, split="test")
+        sample_images(Storage.open(tmp_path), seen, split="test")
     (tmp_path / "ages/version-0/train/1.parquet").write_bytes(b"half")
     with pytest.raises(InputError, match=r"train/1\.parquet: shard cannot be read"):
-        sample_images(Storage.at(tmp_path), seen)
+        sample_images(Storage.open(tmp_path), seen)

@@ -74,12 +74,12 @@ def one_shard_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _versions(storage: Storage) -> list[str]:
-    return [folder for folder in storage.folders("ages") if folder.startswith("version-")]
+    return [folder for folder in storage.list_folders("ages") if folder.startswith("version-")]
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return Storage.at(tmp_path / "data")
+    return Storage.open(tmp_path / "data")
 
 
 def test_what_is_written_is_read_back_sorted_by_sample_id(storage: Storage) -> None:

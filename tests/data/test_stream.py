@@ -15,7 +15,7 @@ from dirtune.data import stream
 from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
 from dirtune.data.memory_budget import Residency
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import DECODES, Blocks, fetch, materialise, read_directly
+from dirtune.data.stream import DECODES, Blocks, fetch, materialize, read_directly
 from dirtune.data.streamed import StreamedSplit
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
@@ -42,9 +42,9 @@ def _same(one: ResidentData, other: ResidentData) -> None:
 
 
 def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
-    storage = Storage.at(digits)
+    storage = Storage.open(digits)
     manifest = read_manifest(storage, "digits")
-    fetched = fetch(manifest, materialise(storage, manifest), CPU)
+    fetched = fetch(manifest, materialize(storage, manifest), CPU)
     assert {name: len(split) for name, split in fetched.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
     assert all(isinstance(split, ResidentSplit) for split in fetched.splits.values())
     _same(fetched, read_directly(storage, manifest, CPU))
@@ -60,7 +60,7 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Man
     import ray
 
     storage, manifest = faces
-    blocks = materialise(storage, manifest, budget_bytes=BUDGETS[name])
+    blocks = materialize(storage, manifest, budget_bytes=BUDGETS[name])
     if name == "on disk":
         assert blocks.references is None
     else:
@@ -82,7 +82,7 @@ def test_a_worker_reads_itself_what_does_not_come(
     import ray
 
     storage, manifest = faces
-    there = materialise(storage, manifest).references
+    there = materialize(storage, manifest).references
     assert there is not None
     lost = ray.remote(num_cpus=99)(lambda: None).remote()
     monkeypatch.setattr(stream, "ARRIVAL_SECONDS", 0.5)
@@ -94,7 +94,7 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[
     import ray
 
     storage, manifest = faces
-    blocks = materialise(storage, manifest)
+    blocks = materialize(storage, manifest)
 
     class Worker:
         """A trial worker as far as its data go, in a process of its own."""

@@ -26,7 +26,7 @@ def grouped(
 ) -> SplitNames:
     """Give every group to one split so that the counts per bin come close to the targets.
 
-    Minimises `sum_s sum_b (have[s, b] - targets[s, b])^2 / (targets[s, b] + 1)`, where rare bins count as much as
+    Minimizes `sum_s sum_b (have[s, b] - targets[s, b])^2 / (targets[s, b] + 1)`, where rare bins count as much as
     frequent ones, greedily and then by single moves, until no move helps (a local minimum; at most 20 passes).
 
     Args:

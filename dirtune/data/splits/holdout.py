@@ -35,7 +35,7 @@ SHARES: dict[HoldOut, float] = {"extrapolation": 0.2, "interpolation": 0.2, "bli
 def held_out_bins(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> tuple[int, ...]:
     """The label bins that training lacks, ascending.
 
-    With bands, the bins whose centre is in one. Without, those whose middle quantile `(rows below + half the bin) / rows`
+    With bands, the bins whose center is in one. Without, those whose middle quantile `(rows below + half the bin) / rows`
     is in `[0, s/2)` or `[1 - s/2, 1]` (extrapolation), within `s/2` of the median (interpolation), or within
     `s / (2 spots)` of one of the quantiles `(i + 1/2) / spots` (blind_spots); each interval takes at least one bin.
 
@@ -63,8 +63,8 @@ def _quantile_intervals(settings: Splitting) -> list[tuple[float, float]]:
         return [(0.0, share / 2), (1 - share / 2, np.inf)]
     spots = settings.spots if settings.hold_out == "blind_spots" else 1
     half = share / (2 * spots)
-    centres = [(spot + 0.5) / spots for spot in range(spots)]
-    return [(centre - half, centre + half) for centre in centres]
+    centers = [(spot + 0.5) / spots for spot in range(spots)]
+    return [(center - half, center + half) for center in centers]
 
 
 def _by_share(density: NDArray[np.int64], intervals: Sequence[tuple[float, float]]) -> NDArray[np.bool_]:
@@ -75,20 +75,20 @@ def _by_share(density: NDArray[np.int64], intervals: Sequence[tuple[float, float
         inside = (middles >= low) & (middles < high)
         # One bin holds more than the whole interval
         if not density[inside].any():
-            inside[np.argmin(np.where(density > 0, np.abs(middles - _centre(low, high)), np.inf))] = True
+            inside[np.argmin(np.where(density > 0, np.abs(middles - _center(low, high)), np.inf))] = True
         held |= inside
     return held
 
 
-def _centre(low: float, high: float) -> float:
+def _center(low: float, high: float) -> float:
     return (low + min(high, 1.0)) / 2
 
 
 def _by_bands(label: LabelSpec, bands: Sequence[tuple[float, float]]) -> NDArray[np.bool_]:
-    centres = label.low + (np.arange(label.num_bins) + 0.5) * label.bin_width
+    centers = label.low + (np.arange(label.num_bins) + 0.5) * label.bin_width
     held = np.zeros(label.num_bins, dtype=np.bool_)
     for low, high in bands:
-        held |= (centres >= low) & (centres < high)
+        held |= (centers >= low) & (centers < high)
     return held
 
 

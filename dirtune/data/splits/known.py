@@ -1,7 +1,7 @@
 """The splits that circulate under one name, so that a manifest can say which of them it holds.
 
 Two AgeDB-DIR lists and two STS-B-DIR lists have equal sizes and different rows; numbers on one say nothing about the other.
-A split is recognised by its fingerprint (`dirtune.data.verify`: sample ids, splits, labels), a raw list by its SHA-256.
+A split is recognized by its fingerprint (`dirtune.data.verify`: sample ids, splits, labels), a raw list by its SHA-256.
 
 Sources: the files in YyzHarry/imbalanced-regression, BorealisAI/ranksim-imbalanced-regression and
 Wang-ML-Lab/variational-imbalanced-regression. To add one: ingest it, and copy `split_fingerprint` from its manifest.

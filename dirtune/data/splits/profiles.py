@@ -34,7 +34,7 @@ _HALVINGS = 60
 def wanted_density(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> NDArray[np.float64]:
     """The profile's relative density in each label bin, 0 where there are no rows; shape `(num_bins,)`.
 
-    With the bin's centre `c` and `d = c - peak`, summed over the peaks: exponential `exp(-|d| / spread)`; normal and
+    With the bin's center `c` and `d = c - peak`, summed over the peaks: exponential `exp(-|d| / spread)`; normal and
     bimodal `exp(-d^2 / (2 spread^2))`. inverse is `1 / n_b`, which on a long tail keeps a handful of rows unless a number
     is asked for. Peaks that are not given stand at the low end of the bulk (exponential), in its middle (normal), or at its
     quarter points (bimodal); the bulk goes from the 5 % to the 95 % quantile of the rows, so that a few stray labels do
@@ -43,12 +43,12 @@ def wanted_density(density: NDArray[np.int64], label: LabelSpec, settings: Split
     occupied = density > 0
     if settings.profile == "inverse":
         return occupied / np.maximum(density, 1)
-    centres = label.low + (np.arange(label.num_bins) + 0.5) * label.bin_width
+    centers = label.low + (np.arange(label.num_bins) + 0.5) * label.bin_width
     at, part = _DEFAULTS[settings.profile]
-    low, high = centres[np.searchsorted(np.cumsum(density), np.array(_BULK) * density.sum())]
+    low, high = centers[np.searchsorted(np.cumsum(density), np.array(_BULK) * density.sum())]
     length = float(max(high - low, label.bin_width))
     peaks = np.array(settings.peaks or [low + length * each for each in at])
-    steps = np.abs(centres[:, None] - peaks) / (settings.spread or length * part)
+    steps = np.abs(centers[:, None] - peaks) / (settings.spread or length * part)
     shape = np.exp(-steps if settings.profile == "exponential" else -(steps**2) / 2)
     return np.where(occupied, shape.sum(axis=1), 0.0)
 

@@ -40,7 +40,7 @@ def test_the_held_out_bins_hold_about_the_share(kind):
         inside = {
             "extrapolation": middle < 0.15 or middle >= 0.85,
             "interpolation": 0.35 <= middle < 0.65,
-            "blind_spots": any(abs(middle - centre) < 0.05 for centre in (1 / 6, 1 / 2, 5 / 6)),
+            "blind_spots": any(abs(middle - center) < 0.05 for center in (1 / 6, 1 / 2, 5 / 6)),
         }[kind]
         expected += [index] if inside else []
     assert held == expected
@@ -54,7 +54,7 @@ def test_a_bin_larger_than_a_whole_band_is_still_held_out():
     assert {0, 19} <= set(_held(density, hold_out="extrapolation", held_share=0.01))
 
 
-def test_bands_take_the_bins_whose_centre_is_inside():
+def test_bands_take_the_bins_whose_center_is_inside():
     held = _held(EVEN, hold_out="blind_spots", bands=((3.0, 5.0), (9.6, 11.5)))
     assert held == [3, 4, 10]
 

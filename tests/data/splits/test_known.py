@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_known.py`: published splits are recognised, look-alikes are named."""
+"""`pytest tests/data/splits/test_known.py`: published splits are recognized, look-alikes are named."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_the_fingerprint_is_the_one_that_the_manifest_will_have(tmp_path):
         rows = splits == split
         table = pa.table({"sample_id": pa.array(ids[rows].tolist()), "label": labels[rows]})
         pq.write_table(table, tmp_path / f"{split}.parquet")
-        digests += read_back(Storage.at(tmp_path), split, [f"{split}.parquet"], {}).places
+        digests += read_back(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).places
     assert fingerprint_of(splits, ids, labels) == hash_of(digests)
     turned = [4, 2, 0, 1, 3]
     assert fingerprint_of(splits[turned], ids[turned], labels[turned]) == hash_of(digests)
 
 
-def test_the_published_agedb_list_is_recognised_and_a_changed_one_is_not(agedb):
+def test_the_published_agedb_list_is_recognized_and_a_changed_one_is_not(agedb):
     splits = agedb.published.astype("<U8")
     found = identify("agedb", fingerprint_of(splits, agedb.ids, agedb.labels), SIZES)
     assert found == "the split is the list of YyzHarry/imbalanced-regression"
@@ -51,7 +51,7 @@ def test_nothing_is_said_of_other_sizes_and_other_sets():
     assert identify("faces", KNOWN_SPLITS[0].fingerprint or "", SIZES) is None
 
 
-def test_raw_lists_are_recognised_by_their_hash():
+def test_raw_lists_are_recognized_by_their_hash():
     ranksim = "cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1"
     found = identify_list("sts_b", ranksim)
     assert found is not None
@@ -69,7 +69,7 @@ def test_the_files_beside_the_repository_are_the_lists_of_yang_et_al(data, file)
 
 
 @pytest.mark.skipif(not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not beside the repository")
-def test_the_published_sts_b_split_is_recognised_by_line_numbers_and_scores():
+def test_the_published_sts_b_split_is_recognized_by_line_numbers_and_scores():
     splits, ids, labels = [], [], []
     for split, name in (("train", "train_new"), ("val", "dev_new"), ("test", "test_new")):
         text = (SHARED / "sts_b" / f"{name}.tsv").read_bytes().decode().removesuffix("\n")

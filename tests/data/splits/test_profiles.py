@@ -20,7 +20,7 @@ BINS = np.repeat(np.arange(40), DENSITY)
 
 
 @pytest.mark.parametrize("profile", ["exponential", "normal", "bimodal"])
-def test_densities_follow_their_formula_at_the_bin_centres(profile):
+def test_densities_follow_their_formula_at_the_bin_centers(profile):
     request = Splitting(profile=profile, peaks=(4.0, 15.0), spread=3.0)
     expected = []
     for index, count in enumerate(DENSITY):
