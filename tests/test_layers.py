@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors from the bottom to the top: a module imports only from its own floor and those below it.
 # A package whose subpackages are on several floors is listed by subpackage.
 FLOORS = [
-    "errors process randomness frozen",
+    "errors process randomness frozen nested",
     "io",
     "manifest reweighting batch metrics diagnostics",
     "losses models results",
@@ -34,6 +34,7 @@ WITHOUT_TORCH_AND_RAY = [
     "randomness",
     "io",
     "frozen",
+    "nested",
     "manifest",
     "reweighting",
     "metrics",

@@ -1,0 +1,42 @@
+"""Nested mappings, as YAML and JSON have them: merge, nest, and read by dotted path.
+
+They are apart from `dirtune.config`, which imports torch: listing study files and presets needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` updated by `overlay`, mapping by mapping.
+
+    A mapping whose `name` changes is replaced, not merged: the settings of one encoder mean nothing to another.
+    """
+    result = dict(base)
+    for key, value in overlay.items():
+        below = result.get(key)
+        is_pair = isinstance(below, Mapping) and isinstance(value, Mapping)
+        if is_pair and not ("name" in value and value["name"] != below.get("name", value["name"])):
+            result[key] = merge(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def nest(path: str, value: Any) -> dict[str, Any]:
+    """Return a value under a dotted path: `nest("a.b", 1) == {"a": {"b": 1}}`."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def get_leaf(tree: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a dotted path, or None if there is none."""
+    current: Any = tree
+    for part in path.split("."):
+        if not isinstance(current, Mapping) or part not in current:
+            return None
+        current = current[part]
+    return current
