@@ -1,7 +1,7 @@
 """A data set in the hands of a worker, the order of its samples in an epoch, and the batches cut from it.
 
 Ids, labels and bins are always in memory; the inputs are tensors on the device (`ResidentSplit`) or come from elsewhere
-batch by batch (`dirtune.data.streamed`), behind one interface: `Split.read`. While a set is in memory, decoded or not, an
+batch by batch (`dirtune.data.streaming`), behind one interface: `Split.read`. While a set is in memory, decoded or not, an
 epoch's order is one seeded permutation, and every rank takes its slice of each global batch, so that 1, 2 and 4 workers
 see the same global batches. A set of more than a few row groups that is read from disk in every epoch has an order that
 reads each of them once (`windowed_order`); ranks still get equal, disjoint shares, and no rank reads what another one

@@ -1,6 +1,6 @@
 """Looking at an ingested data set: its splits, shot regions, label density, weights and what is known of it.
 
-`inspect` answers with values, `Inspection.text` with what the command line shows, `dirtune.data.gallery` with figures. All of
+`inspect` answers with values, `Inspection.text` with what the command line shows, `dirtune.data.figure` with figures. All of
 it comes from the manifest, one small file, so a set of any size is inspected at once.
 """
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dirtune.data.columns import as_stored, plain_values, to_numpy
 from dirtune.data.maps import middle
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import canonical_json
+from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelMap, LabelSpec, SplitInfo
 from dirtune.reweighting.density import label_bins, label_density
@@ -81,11 +81,11 @@ def _add(rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str
     rows.ids += ids
     rows.labels += labels.tolist()
     for row, sample_id in enumerate(ids):
-        state = hashlib.sha256(canonical_json([split, sample_id]).encode())
+        state = hashlib.sha256(to_canonical_json([split, sample_id]).encode())
         state.update(labels[row].tobytes())
         rows.places.append(state.digest())
         for name, values in stored.items():
-            state.update(canonical_json(name).encode())
+            state.update(to_canonical_json(name).encode())
             state.update(values[row])
         rows.contents.append(state.digest())
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
-from dirtune.data.splits.known import KNOWN_SPLITS
+from dirtune.data.splits.published import KNOWN_SPLITS
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dirtune.data.splits.assign import Assignment, split_rows
 from dirtune.data.splits.holdout import held_out_rule
-from dirtune.data.splits.known import fingerprint_of, identify, identify_list
+from dirtune.data.splits.published import fingerprint_of, identify, identify_list
 from dirtune.data.splits.leaks import Finding, leaks, without_leaks
 from dirtune.data.splits.rows import LEFT_OUT, Rows
 from dirtune.data.splits.settings import Recipe, Splitting

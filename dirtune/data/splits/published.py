@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dirtune.data.splits.rows import LEFT_OUT, Ids, SplitNames
 from dirtune.data.verify import hash_of
-from dirtune.frozen import canonical_json
+from dirtune.frozen import to_canonical_json
 
 
 class KnownSplit(NamedTuple):
@@ -79,7 +79,7 @@ def fingerprint_of(splits: SplitNames, ids: Ids, labels: NDArray[np.float64]) ->
     """The split fingerprint that the manifest will have, before anything is written; rows left out do not count."""
     columns = zip(splits.tolist(), ids.tolist(), labels.astype(np.float64), strict=True)
     return hash_of(
-        hashlib.sha256(canonical_json([split, sample_id]).encode() + label.tobytes()).digest()
+        hashlib.sha256(to_canonical_json([split, sample_id]).encode() + label.tobytes()).digest()
         for split, sample_id, label in columns
         if split != LEFT_OUT
     )

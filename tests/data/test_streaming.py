@@ -1,4 +1,4 @@
-"""Run with `pytest tests/data/test_streamed.py`: sets on disk and in memory, without Ray; with it: `test_stream.py`."""
+"""Run with `pytest tests/data/test_streaming.py`: sets on disk and in memory, without Ray; with it: `test_blocks.py`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dirtune.config import Views
 from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, epoch_order, train_batches
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import Residency
-from dirtune.data.stream import read_directly
-from dirtune.data.streamed import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
+from dirtune.data.blocks import read_directly
+from dirtune.data.streaming import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest

@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_known.py`: published splits are recognized, look-alikes are named."""
+"""`pytest tests/data/splits/test_published.py`: published splits are recognized, look-alikes are named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dirtune.data.splits import fingerprint_of, identify, identify_list
-from dirtune.data.splits.known import KNOWN_SPLITS
+from dirtune.data.splits.published import KNOWN_SPLITS
 from dirtune.data.verify import hash_of, read_back
 from dirtune.io.storage import Storage
 

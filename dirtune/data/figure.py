@@ -1,6 +1,6 @@
 """The figure of a data set: how the labels of every split are distributed, and images of every shot region.
 
-What is shown comes from an `Inspection` and from `dirtune.data.samples`, which have the logic; the draw functions have
+What is shown comes from an `Inspection` and from `dirtune.data.region_samples`, which have the logic; the draw functions have
 none. Counts stand on a logarithmic axis: on a linear one the few-shot bins, which this field is about, are invisible.
 Regions are told apart by tint and by name. Nothing uses pyplot (see `dirtune.results.figures`).
 """
@@ -23,7 +23,7 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from dirtune.data.inspection import REGIONS, Inspection
-from dirtune.data.samples import RegionSamples, sample_images
+from dirtune.data.region_samples import RegionSamples, sample_images
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec

@@ -29,7 +29,7 @@ from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decoded, decoded_size, plain_values
 from dirtune.data.memory_budget import Residency, measured
 from dirtune.data.store import split_files
-from dirtune.data.streamed import InMemory, OnDisk, RowGroup, as_chunk, opened, streamed, taken_in
+from dirtune.data.streaming import InMemory, OnDisk, RowGroup, as_chunk, opened, streamed, taken_in
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest

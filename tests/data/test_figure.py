@@ -1,4 +1,4 @@
-"""Run with `pytest tests/data/test_gallery.py`."""
+"""Run with `pytest tests/data/test_figure.py`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Polygon, Rectangle, StepPatch
 
-from dirtune.data.gallery import BARS, DENSITY, NO_IMAGES, TINTS, draw, save_figure
+from dirtune.data.figure import BARS, DENSITY, NO_IMAGES, TINTS, draw, save_figure
 from dirtune.data.inspection import Inspection, inspection_of
-from dirtune.data.samples import RegionSamples
+from dirtune.data.region_samples import RegionSamples
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 
@@ -182,9 +182,9 @@ def test_the_figure_is_written_in_every_type_of_file(
 def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from dirtune.data.gallery import draw, save_figure\n"
+        "from dirtune.data.figure import draw, save_figure\n"
         "from dirtune.data.inspection import inspect\n"
-        "from dirtune.data.samples import sample_images\n"
+        "from dirtune.data.region_samples import sample_images\n"
         "from dirtune.io.storage import Storage\n"
         f"seen = inspect('digits', root={str(digits)!r})\n"
         f"save_figure(seen, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"

@@ -1,4 +1,4 @@
-"""Run with `pytest tests/data/test_samples.py`."""
+"""Run with `pytest tests/data/test_region_samples.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dirtune.data.inspection import Inspection, inspection_of
-from dirtune.data.samples import RegionSamples, sample_images
+from dirtune.data.region_samples import RegionSamples, sample_images
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo

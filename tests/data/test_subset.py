@@ -1,4 +1,4 @@
-"""Run with `pytest tests/data/test_limited.py`."""
+"""Run with `pytest tests/data/test_subset.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dirtune.data.cache import ResidentData, ResidentSplit, Split
-from dirtune.data.limited import limited
+from dirtune.data.subset import limited
 from tests.data.test_cache import manifest, split_of
 
 
