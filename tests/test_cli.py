@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from dirtune import cli
-from dirtune.cli.remote import followed
+from dirtune.cli.cluster import followed
 from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
 from dirtune.tuning.folder.lock import held

@@ -20,7 +20,7 @@ def trial_settings(
     Raises:
         InputError: two sources are given, or one that cannot be read.
     """
-    from dirtune.config import merged, nested
+    from dirtune.nested import merge, nest
 
     if file is not None and study is not None:
         raise InputError(Fault(where="train", rule="takes a file or --study, not both"))
@@ -30,7 +30,7 @@ def trial_settings(
     if study is not None:
         plain, where = _arm_settings(study, arm), study
     for path, value in settings.items():
-        plain = merged(plain, nested(path, value))
+        plain = merge(plain, nest(path, value))
     return (plain if seed is None else {**plain, "seed": seed}), where
 
 

@@ -1,4 +1,4 @@
-"""How plans, status, catalogues and single runs look in a terminal, and in a log where there is none."""
+"""How plans, status, catalogs and single runs look in a terminal, and in a log where there is none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from dirtune.cli.catalogue import Entry
+    from dirtune.cli.catalog import Entry
     from dirtune.cluster.checks import Observation
     from dirtune.results.analysis.status import SweepStatus
     from dirtune.study.resolve import Arm, ResolvedStudy
@@ -165,7 +165,7 @@ def observations_table(observations: Sequence[Observation]) -> Table:
     return table
 
 
-def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
+def catalog_table(kind: str, entries: Mapping[str, str]) -> Table:
     """Names and what they are."""
     table = plain_table(kind)
     table.show_header = False
@@ -175,7 +175,7 @@ def catalogue_table(kind: str, entries: Mapping[str, str]) -> Table:
 
 
 def entry_table(entry: Entry) -> Table:
-    """One name of the catalogue in detail."""
+    """One name of the catalog in detail."""
     table = plain_table(entry.name)
     table.caption = Text(entry.about)
     for column in entry.columns:

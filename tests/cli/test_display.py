@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from dirtune.cli.display import (
-    catalogue_table,
+    catalog_table,
     duration,
     findings_table,
     observations_table,
@@ -193,7 +193,7 @@ def test_what_people_have_named_is_never_taken_for_markup() -> None:
     assert "tiny: Does [bold]it[/i] help?" in shown(plan_table(plan()))
     state = SweepStatus(study="tiny", planned={ODD: 1}, recorded={}, started=())
     assert cells(shown(status_table(state)), ODD)[1] == "1"
-    assert "a [b] :x: [/c]" in shown(catalogue_table("terms", {"conr": "a [b] :x: [/c]"}))
+    assert "a [b] :x: [/c]" in shown(catalog_table("terms", {"conr": "a [b] :x: [/c]"}))
 
 
 def test_a_narrow_terminal_folds_a_long_name_and_loses_nothing_of_it() -> None:
@@ -237,8 +237,8 @@ def test_status_counts_failures_by_class_and_says_how_to_run_them_again() -> Non
     assert last == "failed: 2 code, 1 nan; `dirtune resume --retry CLASS` runs them again"
 
 
-def test_a_catalogue_names_its_kind_and_every_entry() -> None:
-    text = shown(catalogue_table("losses", {"l1": "Absolute error.", "mse": "Squared error."}))
+def test_a_catalog_names_its_kind_and_every_entry() -> None:
+    text = shown(catalog_table("losses", {"l1": "Absolute error.", "mse": "Squared error."}))
     assert text.splitlines()[0].strip() == "losses"
     assert cells(text, "l1") == ["l1", "Absolute error."]
     assert cells(text, "mse") == ["mse", "Squared error."]

@@ -12,56 +12,10 @@ import typer
 
 from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, console, show
 from dirtune.cli.arguments import assignments, check_device, trial_settings
-from dirtune.cli.remote import JobsAddress, Python, run_there
+from dirtune.cli.cluster import JobsAddress, Python, run_there
 
 if TYPE_CHECKING:
     from dirtune.tuning.sweep import SweepSummary
-
-
-@app.command()
-def ingest(
-    name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
-    raw: Annotated[Path | None, typer.Option(help="The raw file, or the folder of the raw files.")] = None,
-    data: DataRoot = "data",
-    download: Annotated[bool, typer.Option("--download", help="Bring the raw files into the folder first.")] = False,
-    sentence_model: Annotated[
-        str | None, typer.Option(help="sts_b, text_pairs: model for frozen sentence features.")
-    ] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")] = None,
-) -> None:
-    """Write a data set as sharded Parquet with a manifest."""
-    from dirtune.data.ingest import ingest as call
-    from dirtune.io.storage import Storage
-
-    options = assignments(option or [], "--option")
-    if sentence_model is not None:
-        options["sentence_model"] = sentence_model
-    manifest = call(name, root=data, raw=raw, options=options, download=download)
-    rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
-    show(f"{manifest.name}: {rows}; {Storage.at(data).path(manifest.name)}", *manifest.notes)
-
-
-@app.command()
-def inspect(
-    name: Annotated[str, typer.Argument(help="An ingested data set.")],
-    data: DataRoot = "data",
-    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the set's manifest.")] = None,
-    bins: Annotated[bool, typer.Option("--bins", help="Count every label bin, too.")] = False,
-    figure: Annotated[
-        Path | None, typer.Option(help="A .png, .pdf or .svg file: histograms, density, samples.")
-    ] = None,
-) -> None:
-    """Show counts per split and shot region, weights, leaks, and the label histogram."""
-    from dirtune.data.inspection import inspect as call
-
-    seen = call(name, root=data, shot_rule=shot_rule)
-    show(seen.text(bins=bins))
-    if figure is not None:
-        from dirtune.data.gallery import NO_IMAGES, save_figure
-
-        show(f"figure: {save_figure(seen, root=data, output=figure)}")
-        if seen.image_input is None:
-            show(NO_IMAGES)
 
 
 @app.command()
@@ -152,7 +106,7 @@ def sweep(
     """Run everything of a study that is not recorded yet.
 
     A trial whose batch does not fit into memory has failed, unless the study says `resources: {memory_retries: 1}` (at most 3):
-    it then starts again with half the rows at a time, so often. The batches and the optimiser's steps stay; batch normalisation
+    it then starts again with half the rows at a time, so often. The batches and the optimizer's steps stay; batch normalization
     and terms that compare pairs see fewer rows, and the tables say so.
     """
     from dirtune.tuning.sweep import sweep as call
@@ -210,18 +164,18 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")] = None,
 ) -> None:
     """List what a study can name, or show one name in detail."""
-    from dirtune.cli.catalogue import catalogue, entry
-    from dirtune.cli.display import catalogue_table, entry_table
+    from dirtune.cli.catalog import catalog, entry
+    from dirtune.cli.display import catalog_table, entry_table
     from dirtune.errors import Fault, InputError
 
     if kind is not None and name is not None:
         show(entry_table(entry(kind, name)))
         return
-    known = catalogue()
+    known = catalog()
     if kind is not None and kind not in known:
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
     for name in [kind] if kind else known:
-        show(catalogue_table(name, known[name]))
+        show(catalog_table(name, known[name]))
 
 
 def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:

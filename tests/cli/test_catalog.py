@@ -1,4 +1,4 @@
-"""Run with `pytest tests/cli/test_catalogue.py`."""
+"""Run with `pytest tests/cli/test_catalog.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dirtune.cli.catalogue import catalogue, entry
+from dirtune.cli.catalog import catalog, entry
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.dense_views import MAP_AUGMENTATIONS
 from dirtune.data.ingest import pipeline
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_registry_is_listed_by_its_kind() -> None:
-    found = catalogue()
+    found = catalog()
     registries: dict[str, Mapping[str, Any]] = {
         "losses": LOSSES,
         "terms": TERMS,
@@ -41,7 +41,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
 
 
 def test_every_shipped_study_is_listed_with_its_question() -> None:
-    found = catalogue()["studies"]
+    found = catalog()["studies"]
     files = {path.stem for path in (ROOT / "search_spaces").glob("*.yaml")}
     # A file for several data sets is listed by data set
     for stem in files - found.keys():
@@ -50,14 +50,14 @@ def test_every_shipped_study_is_listed_with_its_question() -> None:
 
 
 def test_every_listed_data_set_has_a_pipeline() -> None:
-    found = catalogue()["data"]
+    found = catalog()["data"]
     assert {"digits", "sts_b"} <= set(found)
     for name in found:
         assert callable(pipeline(name).ingest)
 
 
 def test_every_name_comes_with_one_line_that_says_what_it_is() -> None:
-    for kind, entries in catalogue().items():
+    for kind, entries in catalog().items():
         for name, sentence in entries.items():
             assert "\n" not in sentence
             assert kind in {"metrics", "diagnostics"} or len(sentence.split()) >= 3, f"{kind}: {name}"

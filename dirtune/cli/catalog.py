@@ -1,7 +1,7 @@
 """What can be named in a study: losses, terms, methods, recipes, encoders, augmentations, data sets, studies.
 
 Everything here is made from the code itself: docstrings, the fields of the settings and their documentation, and the
-presets. So the catalogue cannot say anything that is not so.
+presets. So the catalog cannot say anything that is not so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dirtune.presets import Preset, methods, recipes
 from dirtune.study.files import shipped_studies
 
 
-def catalogue() -> dict[str, dict[str, str]]:
+def catalog() -> dict[str, dict[str, str]]:
     """One sentence for every known name, by kind."""
     return {
         "losses": _sentences(LOSSES),
