@@ -1,1 +1,1 @@
-"""Reading and writing files: storage behind a path or URL, YAML, Parquet of unknown origin."""
+"""Files: storage behind a path or URL, YAML, and Parquet files of unknown origin."""

@@ -1,4 +1,4 @@
-"""Reading YAML as the field writes it: `1e-4` is a number, a key stands once, faults name file and line."""
+"""YAML files: `1e-4` is a number, duplicate keys are refused, errors name the file and line."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from dirtune.errors import Fault, InputError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1, with the floats of YAML 1.2 and without silent duplicate keys."""
+    """Safe YAML 1.1 loader with the floats of YAML 1.2 that refuses duplicate keys."""
+
+    def construct_unique_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        """Return a mapping; raise if a key is duplicate."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                mark = node.value[position][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", mark)
+        return self.construct_mapping(node, deep=True)
 
 
-# YAML 1.1 wants a dot and a signed exponent, so that 1e-4 would be read as text.
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.construct_unique_mapping)
+# YAML 1.1 requires a dot and a signed exponent, so it would read 1e-4 as text
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for position, key in enumerate(keys):
-        if key in keys[:position]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} stands twice", node.value[position][0].start_mark
-            )
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
-
-
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Plain data from YAML text; an `InputError` names `where` and the line if it cannot be read."""
+    """Return plain data from YAML text.
+
+    Raises:
+        InputError: the text is not YAML; the error names `where` and the line.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -46,7 +47,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain data from a YAML file.
+    """Return plain data from a YAML file.
 
     Raises:
         InputError: the file is missing, not text, or not YAML.
@@ -55,7 +56,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
         InputError: the file is missing or not text.

@@ -1,4 +1,7 @@
-"""A Parquet file whose values are pickled objects runs nothing, wherever it is read. Run with `pytest tests/io/test_parquet_safety.py`."""
+"""Parquet files with pickled objects never execute code, wherever they are read.
+
+Run with `pytest tests/io/test_parquet_safety.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from dirtune.data.blocks import read_directly
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
 from dirtune.errors import InputError
-from dirtune.io.parquet_safety import check_plain, fault_of_columns
+from dirtune.io.parquet_safety import check_columns, find_column_fault
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
 from dirtune.training.trial import trial_folder
@@ -44,7 +47,7 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bombs(mark: Path) -> pa.ExtensionArray:
-    """Two values of the type that Ray Data registers."""
+    """Return two values of the type that Ray Data registers."""
     import ray.data
     from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
 
@@ -53,7 +56,7 @@ def bombs(mark: Path) -> pa.ExtensionArray:
     return ArrowPythonObjectType().wrap_array(stored)
 
 
-def test_pyarrow_alone_would_run_it(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
+def test_pyarrow_alone_executes_pickled_code(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": bombs}), tmp_path / "a.parquet")
     table = pq.ParquetFile(tmp_path / "a.parquet").read()
     assert not mark.exists()
@@ -61,7 +64,7 @@ def test_pyarrow_alone_would_run_it(bombs: pa.ExtensionArray, mark: Path, tmp_pa
     assert mark.exists()
 
 
-def test_a_table_of_results_is_refused(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
+def test_a_results_table_with_pickled_values_is_refused(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
     study = write_study(tmp_path / "results", [record("a", 0, 1.0)])
     file = Path(study.path("results/trials/a-0.parquet"))
     rows = pq.read_table(file)
@@ -72,11 +75,13 @@ def test_a_table_of_results_is_refused(bombs: pa.ExtensionArray, mark: Path, tmp
     assert not mark.exists()
 
 
-def test_a_shard_is_refused(bombs: pa.ExtensionArray, mark: Path, data_root: Path, tmp_path: Path) -> None:
-    storage = Storage.at(data_root)
+def test_a_shard_with_pickled_values_is_refused(
+    bombs: pa.ExtensionArray, mark: Path, data_root: Path, tmp_path: Path
+) -> None:
+    storage = Storage.open(data_root)
     content = {path: path.read_bytes() for path in (data_root / "toy").rglob("*") if path.is_file()}
     for path, each in content.items():
-        Storage.at(tmp_path).write(str(path.relative_to(data_root)), each)
+        Storage.open(tmp_path).write(str(path.relative_to(data_root)), each)
     shard = next((tmp_path / "toy").rglob("test/*.parquet"))
     rows = pq.read_table(shard)
     pickled = pa.ExtensionArray.from_storage(
@@ -84,20 +89,20 @@ def test_a_shard_is_refused(bombs: pa.ExtensionArray, mark: Path, data_root: Pat
     )
     pq.write_table(rows.set_column(0, rows.column_names[0], pickled), shard)
     assert read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"))
-    copy = Storage.at(tmp_path)
+    copy = Storage.open(tmp_path)
     with pytest.raises(InputError, match=rf"only plain columns are read.*{OBJECT}"):
         read_directly(copy, read_manifest(copy, "toy"), torch.device("cpu"))
     assert not mark.exists()
 
 
-def test_a_table_of_ones_own_is_refused(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
+def test_a_user_table_with_pickled_values_is_refused(bombs: pa.ExtensionArray, mark: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"strength": bombs}), tmp_path / "mine.parquet")
     with pytest.raises(InputError, match=rf"mine\.parquet: only plain columns .*{OBJECT}"):
         read_sheet(tmp_path / "mine.parquet")
     assert not mark.exists()
 
 
-def test_an_extension_type_is_found_inside_of_others(bombs: pa.ExtensionArray) -> None:
+def test_nested_extension_types_are_found(bombs: pa.ExtensionArray) -> None:
     inside = {
         "list": pa.list_(bombs.type),
         "struct": pa.struct({"a": pa.int8(), "b": bombs.type}),
@@ -105,20 +110,20 @@ def test_an_extension_type_is_found_inside_of_others(bombs: pa.ExtensionArray) -
         "built in": pa.uuid(),
     }
     schema = pa.schema({**inside, "plain": pa.float64(), "name of one: extension<": pa.string()})
-    fault = fault_of_columns(schema, where="file")
+    fault = find_column_fault(schema, where="file")
     assert fault is not None
     assert fault.got == {"list": OBJECT, "struct": OBJECT, "dictionary": OBJECT, "built in": "arrow.uuid"}
 
 
-def test_plain_columns_of_all_kinds_are_read() -> None:
+def test_plain_columns_are_accepted() -> None:
     plain = [pa.float64(), pa.list_(pa.float32(), 3), pa.dictionary(pa.int8(), pa.string())]
-    check_plain(pa.schema({str(kind): kind for kind in plain}), where="file")
-    check_plain(pa.schema({"extension<": pa.string()}), where="file")
+    check_columns(pa.schema({str(kind): kind for kind in plain}), where="file")
+    check_columns(pa.schema({"extension<": pa.string()}), where="file")
 
 
 @pytest.mark.parametrize("name", ["../outside", "../../home", "..", "a/../../outside"])
-def test_a_record_cannot_name_a_folder_outside_of_its_study(tmp_path: Path, name: str) -> None:
-    study = Storage.at(tmp_path / "results" / "study")
+def test_a_record_cannot_name_a_folder_outside_its_study(tmp_path: Path, name: str) -> None:
+    study = Storage.open(tmp_path / "results" / "study")
     with pytest.raises(InputError, match="a name must stay inside of its folder, got"):
         trial_folder(study, name).remove("checkpoint")
-    assert Storage.at(tmp_path).below("a..b").path("..c") == f"{tmp_path}/a..b/..c"
+    assert Storage.open(tmp_path).below("a..b").path("..c") == f"{tmp_path}/a..b/..c"

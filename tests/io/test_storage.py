@@ -17,33 +17,33 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 
 
-def test_what_is_written_is_read_back_and_listed(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path / "new" / "root")
+def test_written_files_are_read_and_listed(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path / "new" / "root")
     storage.write("a/x.txt", b"1")
     storage.write("a/y.bin", b"2")
     assert storage.read("a/x.txt") == b"1"
-    assert storage.names("a") == ["x.txt", "y.bin"]
-    assert storage.names("a", suffix=".bin") == ["y.bin"]
-    assert storage.folders() == ["a"]
-    assert storage.below("a").exists("x.txt")
+    assert storage.list_files("a") == ["x.txt", "y.bin"]
+    assert storage.list_files("a", suffix=".bin") == ["y.bin"]
+    assert storage.list_folders() == ["a"]
+    assert storage.get_folder("a").exists("x.txt")
 
 
-def test_a_folder_that_does_not_exist_is_empty(tmp_path: Path) -> None:
-    assert Storage.at(tmp_path / "none").names() == []
-    assert Storage.at(tmp_path / "none").folders("deeper") == []
+def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
+    assert Storage.open(tmp_path / "none").list_files() == []
+    assert Storage.open(tmp_path / "none").list_folders("deeper") == []
 
 
-def test_removing_takes_files_folders_and_nothing(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path)
+def test_remove_handles_files_folders_and_missing_names(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path)
     storage.write("a/x", b"1")
     storage.write("b", b"1")
     for name in ("a", "b", "never"):
         storage.remove(name)
-    assert storage.names() == storage.folders() == []
+    assert storage.list_files() == storage.list_folders() == []
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path)
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path)
     storage.write("x", b"old")
     with pytest.raises(TypeError):
         storage.write("x", "text is no bytes")  # type: ignore[arg-type]
@@ -51,11 +51,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(tmp_path: Path) -> None:
+def test_a_killed_writer_never_leaves_a_partial_file(tmp_path: Path) -> None:
     script = """
         import sys
         from dirtune.io.storage import Storage
-        storage = Storage.at(sys.argv[1])
+        storage = Storage.open(sys.argv[1])
         print("ready", flush=True)
         while True:
             for byte in (b"a", b"b"):
@@ -70,17 +70,17 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(tmp_path: 
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        names = Storage.at(tmp_path).names()
-        content = Storage.at(tmp_path).read("x") if names else b""
+        names = Storage.open(tmp_path).list_files()
+        content = Storage.open(tmp_path).read("x") if names else b""
         assert names in ([], ["x"])
         assert content in (b"", b"a" * 3_000_000, b"b" * 3_000_000)
 
 
-def test_a_write_without_room_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+def test_a_write_to_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     script = """
         import errno, resource, sys
         from dirtune.io.storage import Storage
-        storage = Storage.at(sys.argv[1])
+        storage = Storage.open(sys.argv[1])
         storage.write("x", b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -92,43 +92,43 @@ def test_a_write_without_room_leaves_the_old_file_and_no_rest(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "EFBIG"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert Storage.at(tmp_path).read("x") == b"old"
+    assert Storage.open(tmp_path).read("x") == b"old"
 
 
-def in_the_way(folder: Path, *, seconds: float) -> threading.Timer:
-    """A file where `folder` should be, so that nothing can be done there, until it is taken away."""
+def block(folder: Path, *, seconds: float) -> threading.Timer:
+    """Create a file in place of `folder`, so that every operation in it fails, and remove it after `seconds`."""
     folder.write_bytes(b"no folder")
     timer = threading.Timer(seconds, folder.unlink)
     timer.start()
     return timer
 
 
-def test_a_patient_storage_writes_and_reads_when_a_place_that_failed_is_there_again(tmp_path: Path) -> None:
-    plain, patient = Storage.at(tmp_path), Storage.at(tmp_path).patient(60)
-    healed = in_the_way(tmp_path / "a", seconds=0.6)
+def test_a_storage_with_retries_reads_and_writes_after_a_failure_ends(tmp_path: Path) -> None:
+    plain, retrying = Storage.open(tmp_path), Storage.open(tmp_path).with_retry(60)
+    unblocked = block(tmp_path / "a", seconds=0.6)
     with pytest.raises(FileExistsError):
         plain.write("a/x", b"1")
-    patient.below("a").write("x", b"1")
-    healed.join()
+    retrying.get_folder("a").write("x", b"1")
+    unblocked.join()
     assert plain.read("a/x") == b"1"
     (tmp_path / "a/x").unlink()
     (tmp_path / "a").rmdir()
-    healed = in_the_way(tmp_path / "a", seconds=0.6)
+    unblocked = block(tmp_path / "a", seconds=0.6)
     with pytest.raises(NotADirectoryError):
         plain.read("a/x")
-    # Which is an answer, and no failure
+    # A missing file is an answer and is not retried
     with pytest.raises(FileNotFoundError):
-        patient.read("a/x")
-    healed.join()
+        retrying.read("a/x")
+    unblocked.join()
 
 
-def test_patience_ends_with_what_failed_last_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_retries_end_with_the_last_error_and_keep_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        Storage.at(tmp_path).patient(0.6).write("a/x", b"1")
-    assert Storage.at(tmp_path).read("a") == b"old"
+        Storage.open(tmp_path).with_retry(0.6).write("a/x", b"1")
+    assert Storage.open(tmp_path).read("a") == b"old"
 
 
-def test_a_url_of_an_unknown_kind_is_refused() -> None:
+def test_an_unknown_url_scheme_is_refused() -> None:
     with pytest.raises(InputError, match="no usable location"):
-        Storage.at("gopher://somewhere/else")
+        Storage.open("gopher://somewhere/else")

@@ -14,14 +14,14 @@ from dirtune.io.yamlfile import parse_yaml, read_yaml
     ("text", "value"),
     [("1e-4", 1e-4), ("1E5", 1e5), ("-2e+3", -2000.0), ("1.5e-3", 1.5e-3), ("3", 3), ("e5", "e5"), ("1e", "1e")],
 )
-def test_exponents_are_numbers_and_words_stay_words(text: str, value: object) -> None:
+def test_exponents_are_read_as_numbers_and_words_as_text(text: str, value: object) -> None:
     read = parse_yaml(f"x: {text}", where="t")["x"]
     assert read == value
     assert type(read) is type(value)
 
 
-def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
-    with pytest.raises(InputError, match=r"s\.yaml:2: .*'a' stands twice"):
+def test_a_duplicate_key_is_refused_with_its_line() -> None:
+    with pytest.raises(InputError, match=r"s\.yaml:2: .*duplicate key 'a'"):
         parse_yaml("a: 1\na: 2\n", where="s.yaml")
 
 
