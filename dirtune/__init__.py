@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "catalog": "dirtune.cli.catalog:catalog",
+    "catalog": "dirtune.cli.catalog:list_catalog",
     "compact": "dirtune.results.records.compaction:compact_study",
     "compare": "dirtune.results.tables.comparison:compare",
     "doctor": "dirtune.cluster.doctor:doctor",

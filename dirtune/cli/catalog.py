@@ -1,80 +1,100 @@
-"""What can be named in a study: losses, terms, methods, recipes, encoders, augmentations, data sets, studies.
+"""Catalog of the names that a study may use: losses, terms, methods, recipes, encoders, augmentations, data sets, studies.
 
-Everything here is made from the code itself: docstrings, the fields of the settings and their documentation, and the
-presets. So the catalog cannot say anything that is not so.
+Every sentence comes from the code itself: docstrings, the fields of the settings with their documentation, and the
+presets, so the catalog cannot disagree with the code.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.dense_views import MAP_AUGMENTATIONS
-from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.losses import LOSSES, TERMS
-from dirtune.metrics import METRICS, OWN_METRICS, spearman
-from dirtune.models.encoders import ENCODERS
-from dirtune.presets import Preset, methods, recipes
+from dirtune.presets import Preset, read_methods, read_recipes
 from dirtune.study.files import shipped_studies
 
+# The literal dict that names each kind, as "module:NAME". They are read from their source, because importing them
+# imports torch, which takes two seconds of CPU time.
+REGISTRIES = {
+    "losses": ("dirtune.losses:LOSSES",),
+    "terms": ("dirtune.losses:TERMS",),
+    "encoders": ("dirtune.models.encoders:ENCODERS",),
+    "augmentations": ("dirtune.data.dense_views:MAP_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
+    "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.own:OWN_METRICS"),
+    "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
+}
+PRESETS = {"methods": read_methods, "recipes": read_recipes}
 
-def catalog() -> dict[str, dict[str, str]]:
-    """One sentence for every known name, by kind."""
-    return {
-        "losses": _sentences(LOSSES),
-        "terms": _sentences(TERMS),
-        "methods": _adds(methods()),
-        "recipes": _adds(recipes()),
-        "encoders": _sentences(ENCODERS),
-        "augmentations": _sentences(MAP_AUGMENTATIONS | AUGMENTATIONS),
-        "metrics": _sentences({name: metric or spearman for name, metric in METRICS.items()} | OWN_METRICS),
-        "diagnostics": _sentences(DIAGNOSTICS),
-        "data": dict(import_module("pipelines").PIPELINES),
-        "studies": {name: str(file.raw()["question"]) for name, file in shipped_studies().items()},
-    }
+
+def list_catalog() -> dict[str, dict[str, str]]:
+    """Return one sentence for every known name, by kind."""
+    found = {kind: _read_registries(registries) for kind, registries in REGISTRIES.items()}
+    for kind, read_presets in PRESETS.items():
+        found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
+    found["data"] = dict(import_module("pipelines").PIPELINES)
+    found["studies"] = {name: str(file.raw()["question"]) for name, file in shipped_studies().items()}
+    order = (
+        "losses",
+        "terms",
+        "methods",
+        "recipes",
+        "encoders",
+        "augmentations",
+        "metrics",
+        "diagnostics",
+        "data",
+        "studies",
+    )
+    return {kind: found[kind] for kind in order}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One name in detail: what it is, and rows of (setting, value, what it means or where it comes from)."""
+    """One name in detail."""
 
     name: str
     about: str
     columns: tuple[str, str, str]
     rows: list[tuple[str, str, str]]
+    """Setting, value, and its meaning or source."""
 
 
-def entry(kind: str, name: str) -> Entry:
-    """One loss, term or encoder with its hyperparameters, or one method or recipe with its published settings.
+def describe_entry(kind: str, name: str) -> Entry:
+    """Return a loss, term or encoder with its hyperparameters, or a method or recipe with its published settings.
 
     Raises:
-        InputError: the kind has no details, or nothing of that name.
+        InputError: the kind has no details, or `name` is unknown.
     """
-    settings: dict[str, Mapping[str, Any]] = {"losses": LOSSES, "terms": TERMS, "encoders": ENCODERS}
-    presets = {"methods": methods, "recipes": recipes}
-    known = [*settings, *presets]
+    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders")}
+    known = [*settings_of, *PRESETS]
     if kind not in known:
         raise InputError(Fault(where="list", rule="no details on this kind", got=kind, known=known))
-    things = settings[kind] if kind in settings else presets[kind]()
+    things: Mapping[str, Any]
+    if kind in settings_of:
+        module, registry = settings_of[kind]
+        things = getattr(import_module(module), registry)
+    else:
+        things = PRESETS[kind]()
     if name not in things:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))
     thing = things[name]
-    return _preset_entry(name, thing) if isinstance(thing, Preset) else _settings_entry(name, thing)
+    return _describe_preset(name, thing) if isinstance(thing, Preset) else _describe_settings(name, thing)
 
 
-def _settings_entry(name: str, settings: type[Frozen]) -> Entry:
+def _describe_settings(name: str, settings: type[Frozen]) -> Entry:
     rows = [
         (
             field,
-            "" if about.default is PydanticUndefined else _short(about.default),
+            "" if about.default is PydanticUndefined else _format_value(about.default),
             " ".join((about.description or "").split()),
         )
         for field, about in settings.model_fields.items()
@@ -84,29 +104,65 @@ def _settings_entry(name: str, settings: type[Frozen]) -> Entry:
     return Entry(name=name, about=about, columns=("setting", "default", "meaning"), rows=rows)
 
 
-def _preset_entry(name: str, preset: Preset) -> Entry:
-    rows = [(data, "\n".join(_leaves(published.set)), published.source) for data, published in preset.data.items()]
+def _describe_preset(name: str, preset: Preset) -> Entry:
+    rows = [
+        (data, "\n".join(_format_leaves(published.set)), published.source) for data, published in preset.data.items()
+    ]
     about = f"{preset.adds} {preset.paper}."
     return Entry(name=name, about=about, columns=("data set", "settings", "source"), rows=rows)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _format_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _format_leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}: {_short(value)}"
+            yield f"{prefix}{key}: {_format_value(value)}"
 
 
-def _short(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, Frozen):
-        return _short(value.model_dump(mode="json"))
+        return _format_value(value.model_dump(mode="json"))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _adds(presets: Mapping[str, Preset]) -> dict[str, str]:
-    return {name: f"{preset.adds} {preset.paper}." for name, preset in presets.items()}
+def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
+    """Return the first docstring sentence of every entry of literal dicts, without importing them."""
+    sentences = {}
+    for registry in registries:
+        module, _, variable = registry.partition(":")
+        literal = _find_literal(_parse(module), variable)
+        for key, value in zip(literal.keys, literal.values, strict=True):
+            assert isinstance(key, ast.Constant), f"{registry} has keys that are not literal"
+            # An entry may be None where a function of the entry's name needs other arguments than the rest.
+            target = value.id if isinstance(value, ast.Name) else key.value
+            sentences[key.value] = _read_docstring(module, target).split("\n\n")[0].replace("\n", " ")
+    return sentences
 
 
-def _sentences(registry: Mapping[str, Any]) -> dict[str, str]:
-    return {name: (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ") for name, thing in registry.items()}
+def _read_docstring(module: str, name: str) -> str:
+    """Return the docstring of a class or function, following imports to the module that defines it."""
+    for node in _parse(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _read_docstring(node.module, alias.name)
+    raise LookupError(f"{module} neither defines nor imports {name}")
+
+
+def _find_literal(tree: ast.Module, variable: str) -> ast.Dict:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        is_named = any(isinstance(target, ast.Name) and target.id == variable for target in targets)
+        if is_named and isinstance(value := getattr(node, "value", None), ast.Dict):
+            return value
+    raise LookupError(f"no literal dict {variable}")
+
+
+@cache
+def _parse(module: str) -> ast.Module:
+    path = Path(__file__).parents[2].joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))

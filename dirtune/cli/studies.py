@@ -84,34 +84,21 @@ def plan(
     raise typer.Exit(1 if found.dead else 0)
 
 
-Fuse = Annotated[
-    # Typer has no type for a number or a word
-    Any,
-    typer.Option(
-        parser=lambda given: int(given) if given.isdecimal() else given,
-        help="Trials that one worker trains side by side on the same batches, at most; or `auto`: as there is memory.",
-        metavar="NUMBER|auto",
-    ),
-]
-
-
 @app.command()
 def sweep(
     study: StudyName,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
-    fuse: Fuse = None,
     expect: Expect = None,
 ) -> None:
     """Run everything of a study that is not recorded yet.
 
-    A trial whose batch does not fit into memory has failed, unless the study says `resources: {memory_retries: 1}` (at most 3):
-    it then starts again with half the rows at a time, so often. The batches and the optimizer's steps stay; batch normalization
-    and terms that compare pairs see fewer rows, and the tables say so.
+    A trial whose batch does not fit into memory fails, and its error names the `recipe.accumulation` to try: the batches and the
+    optimizer's steps stay; batch normalization and terms that compare pairs see fewer rows.
     """
     from dirtune.tuning.sweep import sweep as call
 
-    _drive(partial(call, fuse=fuse, expect=expect), study, data, results)
+    _drive(partial(call, expect=expect), study, data, results)
 
 
 @app.command()
@@ -123,13 +110,12 @@ def resume(
         list[str] | None,
         typer.Option(help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."),
     ] = None,
-    fuse: Fuse = None,
     expect: Expect = None,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as call
 
-    _drive(partial(call, retry=retry or [], fuse=fuse, expect=expect), study, data, results)
+    _drive(partial(call, retry=retry or [], expect=expect), study, data, results)
 
 
 @app.command()
@@ -164,14 +150,14 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")] = None,
 ) -> None:
     """List what a study can name, or show one name in detail."""
-    from dirtune.cli.catalog import catalog, entry
+    from dirtune.cli.catalog import describe_entry, list_catalog
     from dirtune.cli.display import catalog_table, entry_table
     from dirtune.errors import Fault, InputError
 
     if kind is not None and name is not None:
-        show(entry_table(entry(kind, name)))
+        show(entry_table(describe_entry(kind, name)))
         return
-    known = catalog()
+    known = list_catalog()
     if kind is not None and kind not in known:
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
     for name in [kind] if kind else known:
