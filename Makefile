@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench soak clean
+.PHONY: install demo check test lint bench soak clean
 
 install: $(VENV)/.installed
 
@@ -20,19 +20,25 @@ demo: install
 	$(BIN)/dirtune table quickstart
 	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results. Resume, query, plot: see README.md."
 
+# While working: everything that needs no Ray.
+check: install lint
+	$(BIN)/pytest -n 2 -m "not ray and not gpu and not soak"
+
 test: install lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+# Too long for `make test`.
+soak: install
+	$(BIN)/pytest -m soak --timeout 3600
 
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 bench: install
 	$(BIN)/python benchmarks/sweep_overhead.py
-
-soak: install
-	$(BIN)/pytest -m soak --timeout 3600
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
