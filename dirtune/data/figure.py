@@ -22,11 +22,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from dirtune.data.inspection import REGIONS, Inspection
+from dirtune.data.inspection import Inspection
 from dirtune.data.region_samples import RegionSamples, sample_images
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec
+from dirtune.metrics import SHOT_REGIONS
 from dirtune.results.figures import FILE_TYPES, PAGE, STYLE
 
 # Okabe and Ito's, lightened
@@ -99,7 +100,7 @@ def _draw_histograms(part: FigureBase, seen: Inspection) -> None:
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylabel(f"{split}\n{info.rows:,} samples")
     panels[-1].set_xlabel(f"{label.name} [{label.unit}]")
-    handles = [Patch(color=TINTS[region], label=f"{region}-shot bins") for region in REGIONS]
+    handles = [Patch(color=TINTS[region], label=f"{region}-shot bins") for region in SHOT_REGIONS]
     handles += [Patch(color=BARS, label="samples")]
     handles += [line for axes in panels for line in axes.get_legend_handles_labels()[0]]
     part.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
@@ -125,8 +126,8 @@ def _draw_maps(part: FigureBase, seen: Inspection) -> None:
     shape = (first.num_bins, second.num_bins)
     panels = part.subplots(1, 1 + len(splits), sharex=True, sharey=True, squeeze=False)[0]
     extent = (second.low, _end(second), first.low, _end(first))
-    codes = np.select([seen.regions == region for region in REGIONS], range(len(REGIONS)))
-    colors = ListedColormap([TINTS[region] for region in REGIONS])
+    codes = np.select([seen.regions == region for region in SHOT_REGIONS], range(len(SHOT_REGIONS)))
+    colors = ListedColormap([TINTS[region] for region in SHOT_REGIONS])
     panels[0].imshow(
         codes.reshape(shape),
         cmap=colors,
@@ -147,7 +148,7 @@ def _draw_maps(part: FigureBase, seen: Inspection) -> None:
     _as_plain_numbers(bar.ax.yaxis)
     panels[0].set_ylabel(f"{first.name} [{first.unit}]")
     part.supxlabel(f"{second.name} [{second.unit}]", fontsize=8)
-    handles = [Patch(color=TINTS[region], label=f"{region}-shot bins") for region in REGIONS]
+    handles = [Patch(color=TINTS[region], label=f"{region}-shot bins") for region in SHOT_REGIONS]
     part.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirtune.data.inspection_text import as_text
-from dirtune.data.splits import identify
+from dirtune.data.splits import describe_split
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
@@ -25,7 +25,6 @@ from dirtune.reweighting import LDS, Reweighting, Scheme
 from dirtune.reweighting.density import shot_regions
 from dirtune.reweighting.lds import kernel_window, smoothed_counts
 
-REGIONS = ("many", "medium", "few")
 _SCHEMES: tuple[Scheme, ...] = ("none", "inverse", "sqrt_inverse")
 _SMOOTHING = LDS()
 
@@ -188,7 +187,7 @@ def _weight_summary(counts: NDArray[np.int64], scheme: Scheme, lds: LDS | None) 
 
 def _identity(manifest: Manifest) -> Iterator[str]:
     sizes = {split: info.rows for split, info in manifest.splits.items()}
-    found = identify(manifest.name, manifest.split_fingerprint, sizes)
+    found = describe_split(manifest.name, manifest.split_fingerprint, sizes)
     if found is not None:
         yield found
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dirtune.data.inspection import REGIONS, Inspection
+from dirtune.data.inspection import Inspection
 from dirtune.data.store import decode, split_files
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.metrics import SHOT_REGIONS
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
@@ -53,7 +54,7 @@ def sample_images(
     keys = decode(_read(storage, files, ["sample_id", "label"]), manifest)
     regions = seen.regions[label_bins(keys["label"], manifest.label)]
     found = []
-    for region in REGIONS:
+    for region in SHOT_REGIONS:
         rows = np.flatnonzero(regions == region)
         rows = rows[np.argsort(keys["sample_id"][rows])]
         drawn = np.random.default_rng(derive_seed(seed, "samples", split, region))

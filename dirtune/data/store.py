@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
-from dirtune.data.verify import check_rows, hash_of, read_back
+from dirtune.data.verify import check_rows, hash_digests, read_back
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
@@ -100,8 +100,8 @@ def write_dataset(
             shot_rules=dict(shot_rules),
             default_shot_rule=default_shot_rule,
             splits={split: found.info(label) for split, found in rows.items()},
-            content_hash=hash_of(each for found in rows.values() for each in found.contents),
-            split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
+            content_hash=hash_digests(each for found in rows.values() for each in found.contents),
+            split_fingerprint=hash_digests(each for found in rows.values() for each in found.places),
             metrics=tuple(metrics),
             group=group,
             source=dict(source),

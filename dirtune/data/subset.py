@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dirtune.batch import Inputs
 from dirtune.data.cache import ResidentData, Rows, Split
-from dirtune.data.splits.profiles import stratified_subset
+from dirtune.data.splits.thinning import select_stratified
 
 _SEED = 0
 
@@ -40,7 +40,7 @@ def limited(data: ResidentData, fraction: float) -> ResidentData:
     train = data.splits["train"]
     bins = train.label_bins.cpu().numpy()
     size = max(1, round(fraction * len(train)))
-    kept = stratified_subset(np.asarray(train.sample_ids), bins, size, seed=_SEED)
+    kept = select_stratified(np.asarray(train.sample_ids), bins, size, seed=_SEED)
     part = _part(train, torch.from_numpy(kept).nonzero()[:, 0])
     return replace(data, splits={**data.splits, "train": part})
 

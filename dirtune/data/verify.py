@@ -101,7 +101,7 @@ def _count_pixels(
     rows.pixels = found if rows.pixels is None else rows.pixels + found
 
 
-def hash_of(digests: Iterable[bytes]) -> str:
+def hash_digests(digests: Iterable[bytes]) -> str:
     """One hash of many digests, whatever their order."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dirtune.data.columns import to_arrow
-from dirtune.data.verify import hash_of, read_back
+from dirtune.data.verify import hash_digests, read_back
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 
@@ -55,8 +55,8 @@ def write_faces(root: Path) -> tuple[Storage, Manifest]:
         shot_rules={"counts": ShotRule()},
         default_shot_rule="counts",
         splits={split: found.info(LABEL) for split, found in rows.items()},
-        content_hash=hash_of(each for found in rows.values() for each in found.contents),
-        split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
+        content_hash=hash_digests(each for found in rows.values() for each in found.contents),
+        split_fingerprint=hash_digests(each for found in rows.values() for each in found.places),
     )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return storage, manifest

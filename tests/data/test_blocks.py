@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from dirtune.config import Views
-from dirtune.data import blocks as stream
+from dirtune.data.blocks import DECODES, Blocks, fetch, materialize, read_directly
 from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
 from dirtune.data.memory_budget import Residency
 from dirtune.data.store import read_manifest
-from dirtune.data.blocks import DECODES, Blocks, fetch, materialize, read_directly
 from dirtune.data.streaming import StreamedSplit
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
@@ -85,7 +84,7 @@ def test_a_worker_reads_itself_what_does_not_come(
     there = materialize(storage, manifest).references
     assert there is not None
     lost = ray.remote(num_cpus=99)(lambda: None).remote()
-    monkeypatch.setattr(blocks, "ARRIVAL_SECONDS", 0.5)
+    monkeypatch.setattr("dirtune.data.blocks.ARRIVAL_SECONDS", 0.5)
     _same(fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_directly(storage, manifest, CPU))
     ray.cancel(lost, force=True)
 

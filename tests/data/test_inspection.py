@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
-from dirtune.data.splits.published import KNOWN_SPLITS
+from dirtune.data.splits.published import PUBLISHED_SPLITS
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo
@@ -97,7 +97,7 @@ def test_equal_weights_lose_no_sample_and_inverse_ones_count_each_bin_alike() ->
 
 
 def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: Path) -> None:
-    (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
+    (known, *_) = [each for each in PUBLISHED_SPLITS if each.fingerprint is not None]
     splits = {
         split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
         for split, rows in known.sizes.items()
@@ -110,7 +110,7 @@ def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: 
 
 
 def test_a_note_that_ingest_has_made_already_stands_once() -> None:
-    (known, *_) = [each for each in KNOWN_SPLITS if each.fingerprint is not None]
+    (known, *_) = [each for each in PUBLISHED_SPLITS if each.fingerprint is not None]
     note = f"the split is {known.title}"
     published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)})
     assert inspection_of(published).notes == (note,)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dirtune.data.splits import fingerprint_of
+from dirtune.data.splits import compute_split_fingerprint
 from dirtune.data.store import (
     decode,
     find_ingested,
@@ -428,7 +428,7 @@ def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(storage: S
         hashlib.sha256(f'["train","s{at}"]'.encode() + label.tobytes()).digest() for at, label in enumerate(labels)
     ]
     assert manifest.split_fingerprint == hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-    assert fingerprint_of(np.full(9, "train"), np.array([f"s{at}" for at in range(9)]), labels) == (
+    assert compute_split_fingerprint(np.full(9, "train"), np.array([f"s{at}" for at in range(9)]), labels) == (
         manifest.split_fingerprint
     )
 

@@ -17,10 +17,10 @@ import torch
 
 from dirtune.batch import Batch
 from dirtune.config import Views
+from dirtune.data.blocks import read_directly
 from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, epoch_order, train_batches
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import Residency
-from dirtune.data.blocks import read_directly
 from dirtune.data.streaming import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage

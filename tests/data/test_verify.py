@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dirtune.data.verify import SplitRows, check_rows, hash_of, refuse
+from dirtune.data.verify import SplitRows, check_rows, hash_digests, refuse
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
 
@@ -59,7 +59,7 @@ def test_twenty_faults_are_shown_and_all_are_counted() -> None:
 
 
 def test_the_hash_of_digests_does_not_depend_on_their_order() -> None:
-    assert hash_of([b"a", b"b", b"c"]) == hash_of([b"c", b"a", b"b"]) != hash_of([b"a", b"b"])
+    assert hash_digests([b"a", b"b", b"c"]) == hash_digests([b"c", b"a", b"b"]) != hash_digests([b"a", b"b"])
 
 
 WIDTH = LabelSpec(name="width", unit="m", low=0, high=2, bin_width=1, num_bins=2)

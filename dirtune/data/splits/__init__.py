@@ -1,36 +1,39 @@
-"""Split making for any data set: `split_rows` turns rows, a recipe and a user's request into one split name per row.
+"""Train, validation and test splits of any data set: `split_rows` maps rows, a recipe and a request to split names.
 
-Everything here is numpy on ids, labels and groups; raw files are the pipelines' business. No row is lost or doubled: a row
-that no split holds is named `left_out`. All draws depend on the request's seed and the ids alone (`rows.seeded_ranks`).
+Everything here is numpy on ids, labels and groups; reading raw files is left to the pipelines. Every row gets exactly one
+name; a row in no split is named `left_out`. All draws depend on the request's seed and the ids alone
+(`rows.rank_by_seed`).
 
-    settings.py  what can be asked for                    grouped.py   splits that no group crosses
-    rows.py      what goes in, and the seeded order       holdout.py   labels that training lacks
-    assign.py    the request, step by step                profiles.py  other densities, nested shares
-    bases.py     its first step, with its notes           leaks.py     what stands in two splits
-    deal.py      the balanced recipe, random splits       known.py     the published splits
+    settings.py   the request (`Splitting`) and a data set's own `Recipe`
+    rows.py       the rows, and the seeded order
+    assign.py     `split_rows`: the steps of a request, with their notes
+    partition.py  published, balanced, random and grouped splits of all rows
+    thinning.py   training rows removed by label, by density, or at random
+    leaks.py      samples and groups that are in two splits
+    published.py  the published splits and their fingerprints
 """
 
 from __future__ import annotations
 
 from dirtune.data.splits.assign import Assignment, split_rows
-from dirtune.data.splits.holdout import held_out_rule
-from dirtune.data.splits.published import fingerprint_of, identify, identify_list
-from dirtune.data.splits.leaks import Finding, leaks, without_leaks
+from dirtune.data.splits.leaks import Leak, find_leaks, remove_leaks
+from dirtune.data.splits.published import compute_split_fingerprint, describe_list, describe_split
 from dirtune.data.splits.rows import LEFT_OUT, Rows
 from dirtune.data.splits.settings import Recipe, Splitting
+from dirtune.data.splits.thinning import make_held_out_rule
 
 __all__ = [
     "LEFT_OUT",
     "Assignment",
-    "Finding",
+    "Leak",
     "Recipe",
     "Rows",
     "Splitting",
-    "fingerprint_of",
-    "held_out_rule",
-    "identify",
-    "identify_list",
-    "leaks",
+    "compute_split_fingerprint",
+    "describe_list",
+    "describe_split",
+    "find_leaks",
+    "make_held_out_rule",
+    "remove_leaks",
     "split_rows",
-    "without_leaks",
 ]

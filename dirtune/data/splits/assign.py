@@ -1,4 +1,4 @@
-"""`split_rows`: a user's request, step by step, into one split name per row and the sentences that say what was done."""
+"""`split_rows`: the steps of a split request, from rows to one split name per row and a note for each step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dirtune.data.splits.bases import dealt
-from dirtune.data.splits.grouped import total_variation
-from dirtune.data.splits.holdout import held_out_bins, hold_out
-from dirtune.data.splits.leaks import Finding, leaks, without_leaks
-from dirtune.data.splits.profiles import profile_quotas, profiled, random_subset, stratified_subset, wanted_density
+from dirtune.data.splits import thinning
+from dirtune.data.splits.leaks import Leak, find_leaks, remove_leaks
+from dirtune.data.splits.partition import compute_total_variation, make_partition
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Rows, SplitNames
 from dirtune.data.splits.settings import Recipe, Splitting
 from dirtune.errors import Fault, InputError
@@ -22,78 +20,77 @@ from dirtune.reweighting.density import label_density
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The splits of a set of rows, and what is to be said of them."""
+    """Splits of a set of rows, with their notes."""
 
     splits: SplitNames
-    """Shape `(rows,)`, in the order of the rows given."""
+    """Shape `(rows,)`, in the order of the input rows."""
     held_out: tuple[int, ...]
-    """Label bins of `hold_out`, also under `control`, where training does have them; see `held_out_rule`."""
+    """Label bins of `hold_out`, also under `control`, where training does have them; see `make_held_out_rule`."""
     notes: tuple[str, ...]
-    """Sentences for the manifest: what was done, and the leaks that stand in the result."""
+    """Sentences for the manifest: the steps of the request, and the leaks that are in the result."""
 
-    def members(self, split: str) -> NDArray[np.int64]:
-        """Positions of a split's rows."""
+    def find_rows(self, split: str) -> NDArray[np.int64]:
+        """Return the positions of a split's rows."""
         return np.flatnonzero(self.splits == split)
 
 
 def split_rows(
     rows: Rows, request: Splitting, recipe: Recipe | None = None, *, contents: Sequence[Hashable] | None = None
 ) -> Assignment:
-    """Deal the rows to train, val and test, then take away what the request takes away, in the order of its fields.
+    """Assign the rows to train, val and test, then remove training rows as requested, in the order of its fields.
 
     Args:
         rows: in any order; the same ids get the same splits in every order.
-        recipe: of the data set; needed for `made`, for `grouped` with the recipe's balance, and for the sizes of `natural`
-            where there is no published split.
-        contents: what makes two rows the same sample, for the leak report; one entry per row.
+        request: of the user.
+        recipe: of the data set; required for `made`, for `grouped` with the recipe's balance, and for the sizes of
+            `natural` where there is no published split.
+        contents: sample identity for the leak report, such as a digest; one entry per row.
 
     Raises:
         InputError: the data set lacks what the request needs, or a split would be empty.
     """
-    splits, dealing = dealt(rows, request, recipe)
-    dropped: list[str] = []
+    splits, partition_note = make_partition(rows, request, recipe)
+    notes = [partition_note]
     if request.drop_leaks:
-        before, splits = splits, without_leaks(splits, _leaks(splits, rows, contents))
-        dropped = [f"copies left out: {np.count_nonzero(before != splits):,} rows"]
+        before, splits = splits, remove_leaks(splits, _find_leaks(splits, rows, contents))
+        notes.append(f"copies left out: {np.count_nonzero(before != splits):,} rows")
     density = label_density(rows.bins, rows.label.num_bins)
-    held = held_out_bins(density, rows.label, request)
-    splits, thinning = _thinned(splits, rows, request, held)
-    splits, subset = _fraction(splits, rows, request)
-    _check_not_empty(splits, rows.name)
-    found = [finding.sentence for finding in _leaks(splits, rows, contents)]
-    notes = (dealing, *dropped, *thinning, *subset, *found)
-    return Assignment(splits=splits, held_out=held, notes=notes)
+    held = thinning.find_held_out_bins(density, rows.label, request)
+    splits, thinning_notes = _thin(splits, rows, request, held)
+    splits, subset_notes = _select_fraction(splits, rows, request)
+    if empty := [split for split in SPLITS if not (splits == split).any()]:
+        raise InputError(Fault(where=rows.name, key=split, rule="the split would have no rows") for split in empty)
+    leak_notes = [leak.format() for leak in _find_leaks(splits, rows, contents)]
+    return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
 
 
-def _leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) -> list[Finding]:
+def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) -> list[Leak]:
     groups = None if rows.groups is None else rows.groups.tolist()
-    return leaks(splits, ids=rows.ids, contents=contents, groups=groups)
+    return find_leaks(splits, ids=rows.ids, contents=contents, groups=groups)
 
 
-def _thinned(splits: SplitNames, rows: Rows, request: Splitting, held: tuple[int, ...]) -> tuple[SplitNames, list[str]]:
-    """Training rows taken away by label and by density, or as many at random."""
-    from_validation = request.validation == "seen"
-    thinned = hold_out(splits, rows.bins, held, from_validation=from_validation)
-    notes = [_held_note(rows, held, splits, thinned)] if held else []
+def _thin(splits: SplitNames, rows: Rows, request: Splitting, held: tuple[int, ...]) -> tuple[SplitNames, list[str]]:
+    """Remove training rows by label and by density, or as many at random if the request is a control."""
+    thinned, notes = splits, []
+    if held:
+        from_validation = request.validation == "seen"
+        thinned = thinning.remove_held_out(splits, rows.bins, held, from_validation=from_validation)
+        notes.append(_format_held_out(rows, held, splits, thinned))
     if request.profile != "none":
-        thinned, note = _profiled(thinned, rows, request)
+        thinned, note = _thin_to_profile(thinned, rows, request)
         notes.append(note)
-    if request.control:
-        return _control(splits, thinned, rows, request)
-    return thinned, notes
-
-
-def _control(splits: SplitNames, thinned: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, list[str]]:
+    if not request.control:
+        return thinned, notes
     train = np.flatnonzero(splits == TRAIN)
     size = int(np.count_nonzero(thinned == TRAIN))
-    kept = random_subset(rows.ids[train], size, seed=request.split_seed)
-    # Validation is that of the thinned splits, so that both are selected on the same rows.
+    selected = thinning.select_at_random(rows.ids[train], size, seed=request.split_seed)
+    # Validation is that of the thinned splits, so that the model selection of both uses the same rows.
     whole = np.where(splits == TRAIN, TRAIN, thinned)
     note = f"control: {size:,} of {len(train):,} training rows at random, seed {request.split_seed}"
-    return _without(whole, train[~kept]), [note]
+    return _leave_out(whole, train[~selected]), [note]
 
 
-def _held_note(rows: Rows, held: tuple[int, ...], before: SplitNames, after: SplitNames) -> str:
+def _format_held_out(rows: Rows, held: tuple[int, ...], before: SplitNames, after: SplitNames) -> str:
     label = rows.label
     runs = np.split(np.array(held), np.flatnonzero(np.diff(held) > 1) + 1)
     bands = ", ".join(
@@ -107,42 +104,35 @@ def _held_note(rows: Rows, held: tuple[int, ...], before: SplitNames, after: Spl
     )
 
 
-def _profiled(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, str]:
+def _thin_to_profile(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, str]:
     train = np.flatnonzero(splits == TRAIN)
     bins = rows.bins[train]
     density = label_density(bins, rows.label.num_bins)
-    wanted = wanted_density(density, rows.label, request)
-    quota = profile_quotas(density, wanted, tolerance=request.tolerance, rows=request.profile_rows)
-    kept = profiled(rows.ids[train], bins, quota, seed=request.split_seed)
+    profile = thinning.compute_profile(density, rows.label, request)
+    quota = thinning.compute_profile_quotas(density, profile, tolerance=request.tolerance, rows=request.profile_rows)
+    selected = thinning.select_by_quota(rows.ids[train], bins, quota, seed=request.split_seed)
     note = (
         f"training density: {request.profile}, {int(quota.sum()):,} of {len(train):,} training rows, total variation "
-        f"distance {total_variation(quota, wanted):.3f}, seed {request.split_seed}"
+        f"distance {compute_total_variation(quota, profile):.3f}, seed {request.split_seed}"
     )
-    return _without(splits, train[~kept]), note
+    return _leave_out(splits, train[~selected]), note
 
 
-def _fraction(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, list[str]]:
+def _select_fraction(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, list[str]]:
     if request.fraction == 1.0:
         return splits, []
     train = np.flatnonzero(splits == TRAIN)
     size = max(1, round(request.fraction * len(train)))
     ids, seed = rows.ids[train], request.split_seed
     if request.stratified:
-        kept = stratified_subset(ids, rows.bins[train], size, seed=seed)
+        selected, manner = thinning.select_stratified(ids, rows.bins[train], size, seed=seed), "stratified by label bin"
     else:
-        kept = random_subset(ids, size, seed=seed)
-    how = "stratified by label bin" if request.stratified else "at random"
-    note = f"training subset: {size:,} of {len(train):,} rows, {how}, seed {seed}"
-    return _without(splits, train[~kept]), [note]
+        selected, manner = thinning.select_at_random(ids, size, seed=seed), "at random"
+    note = f"training subset: {size:,} of {len(train):,} rows, {manner}, seed {seed}"
+    return _leave_out(splits, train[~selected]), [note]
 
 
-def _without(splits: SplitNames, positions: NDArray[np.int64]) -> SplitNames:
+def _leave_out(splits: SplitNames, positions: NDArray[np.int64]) -> SplitNames:
     lost = np.zeros(len(splits), dtype=np.bool_)
     lost[positions] = True
     return np.where(lost, LEFT_OUT, splits)
-
-
-def _check_not_empty(splits: SplitNames, name: str) -> None:
-    empty = [split for split in SPLITS if not (splits == split).any()]
-    if empty:
-        raise InputError(Fault(where=name, key=split, rule="the split would have no rows") for split in empty)

@@ -1,8 +1,8 @@
-"""`Rows`: the rows of a data set before they are split, and how a random order is tied to their ids.
+"""`Rows`: the rows of a data set before the split, and random orders that are tied to their ids.
 
-Every draw ranks the rows: the ids are sorted, then ranked by a permutation of (seed, purpose). What is drawn therefore
-depends on the set of ids and the seed, never on the order in which the rows were read; the first `k` ranks of one
-purpose are contained in the first `k + 1`, which makes subsets nested.
+Every draw ranks the rows: the ids are sorted, then ranked by a permutation of (seed, purpose). A draw therefore depends on
+the set of ids and the seed, never on the order in which the rows were read. The first `k` ranks of one purpose are
+contained in the first `k + 1`, which makes subsets nested.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from dirtune.manifest import SPLITS, LabelSpec
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
-# The name of a row that no split holds
 LEFT_OUT = "left_out"
+"""Split name of a row that is in no split."""
 TRAIN, VAL, TEST = SPLITS
 
 Ids = NDArray[Any]
-"""Unique texts; shape `(rows,)`, as objects or as numpy strings."""
+"""Unique strings; shape `(rows,)`, as objects or as numpy strings."""
 SplitNames = NDArray[np.str_]
 """`train`, `val`, `test` or `left_out`, one per row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows of a data set, in any order; all arrays have one entry per row."""
+    """Rows of a data set, in any order; all arrays have one entry per row."""
 
     name: str
-    """Of the data set, for messages."""
+    """The data set, for messages."""
     label: LabelSpec
     ids: Ids
     labels: NDArray[np.float64]
     """In the label's unit."""
     groups: NDArray[Any] | None = None
-    """Texts: what must not cross splits, such as the person."""
+    """Strings: the unit that must not cross splits, such as the person."""
     published: NDArray[Any] | None = None
     """Split names of the raw files."""
 
@@ -48,7 +48,7 @@ class Rows:
         if lengths in ({0}, set()) or len(lengths) > 1:
             raise ValueError(f"all columns must have one entry per row, got lengths {lengths}")
         if len(np.unique(self.ids)) < len(self.ids):
-            rule = "every sample id must stand once; rows beyond the first of an id"
+            rule = "sample ids must be unique; rows that repeat an id"
             repeated = len(self.ids) - len(np.unique(self.ids))
             raise InputError(Fault(where=self.name, rule=rule, got=repeated))
 
@@ -57,8 +57,8 @@ class Rows:
         """The label bin of each row."""
         return label_bins(self.labels, self.label)
 
-    def bins_of_width(self, width: float | None) -> NDArray[np.int64]:
-        """The bin of each row if bins were this wide; none: the label bins.
+    def compute_bins(self, width: float | None) -> NDArray[np.int64]:
+        """Return the bin of each row for bins of this width; the label bins if the width is None.
 
         Raises:
             InputError: the label has several dimensions, whose bins are cells of a grid.
@@ -66,25 +66,25 @@ class Rows:
         if width is None:
             return self.bins
         if len(self.label.axes) > 1:
-            rule = "the cells of a label of several dimensions have no one width"
+            rule = "the cells of a label of several dimensions have no single width"
             raise InputError(Fault(where=self.name, key="bin_width", rule=rule, got=width))
+        # The subtrahend absorbs the rounding error of a range that is a multiple of the width.
         number = int(np.ceil(self.label.range / width - 1e-9))
-        wider = {"bin_width": width, "num_bins": number}
-        return label_bins(self.labels, self.label.model_copy(update=wider))
+        return label_bins(self.labels, self.label.model_copy(update={"bin_width": width, "num_bins": number}))
 
 
-def seeded_ranks(ids: Ids, seed: int, *purpose: str) -> NDArray[np.int64]:
-    """The rank of each row in a random order of all, 0 first; a permutation that goes with the ids, whatever their order."""
+def rank_by_seed(ids: Ids, seed: int, *purpose: str) -> NDArray[np.int64]:
+    """Return the rank of each row in a random order of all rows, 0 first; the rank depends on the id, not on the position."""
     ranks = np.empty(len(ids), dtype=np.int64)
     generator = np.random.default_rng(derive_seed(seed, "split", *purpose))
     ranks[np.argsort(ids)] = generator.permutation(len(ids))
     return ranks
 
 
-def places_in_bins(bins: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each row among the rows of its bin, 0 for the smallest rank."""
+def rank_within_bins(bins: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rank of each row among the rows of its bin, 0 for the smallest of `ranks`."""
     order = np.lexsort((ranks, bins))
     starts = np.searchsorted(bins[order], bins[order])
-    places = np.empty(len(bins), dtype=np.int64)
-    places[order] = np.arange(len(bins)) - starts
-    return places
+    within = np.empty(len(bins), dtype=np.int64)
+    within[order] = np.arange(len(bins)) - starts
+    return within

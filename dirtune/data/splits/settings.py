@@ -1,9 +1,9 @@
-"""`Splitting`: what a user may ask of the splits of any data set, and `Recipe`: what a data set says of its own.
+"""`Splitting`: the split request of a user for any data set, and `Recipe`: the balanced splits of a data set.
 
-A request is read in the order of the fields: first every row is dealt to train, val or test (`split`), then training
-rows are taken away, by label (`hold_out`), by density (`profile`) and by number (`fraction`). The steps combine: a blind
-spot in the published AgeDB-DIR keeps the published validation and test rows, and with `control` the same number of rows
-goes at random, so that the effect of *which* labels are missing is told from the effect of *how many* rows are.
+A request is read in the order of its fields: first every row is assigned to train, val or test (`split`), then training
+rows are removed, by label (`hold_out`), by density (`profile`) and by number (`fraction`). The steps combine: a blind
+spot in the published AgeDB-DIR keeps the published validation and test rows. With `control` the same number of rows is
+removed at random, which separates the effect of *which* labels are missing from the effect of *how many* rows are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Profile = Literal["none", "exponential", "normal", "bimodal", "inverse"]
 
 
 class Recipe(Frozen):
-    """How a data set's balanced validation and test splits are drawn: `min(n // one_in, per_bin)` rows of a bin for each.
+    """Rule for a data set's balanced validation and test splits: `min(n // one_in, per_bin)` rows of a bin for each.
 
     Published: AgeDB-DIR 30, 3 and IMDB-WIKI-DIR 150, 3 per year of age; STS-B-DIR 50, 2 per 0.25 of score (Yang et al.,
     "Delving into Deep Imbalanced Regression", ICML 2021; YyzHarry/imbalanced-regression, `preprocess_agedb.py`,
@@ -28,83 +28,83 @@ class Recipe(Frozen):
     """
 
     per_bin: int = Field(gt=0)
-    """At most this many rows of a bin, for val and again for test."""
+    """Maximum number of rows of a bin for val, and again for test."""
     one_in: int = Field(default=3, ge=2)
-    """And no more than one in this many rows of the bin; the official STS-B code fails where a bin is too small for
-    `per_bin` instead."""
+    """At most one in this many rows of the bin; the official STS-B code fails where a bin is too small for `per_bin`
+    instead."""
     bin_width: float | None = Field(default=None, gt=0)
-    """Width of the bins drawn from, in the label's unit; none: the label bins."""
+    """Width of the bins that are drawn from, in the label's unit; None for the label bins."""
 
 
 class Splitting(Frozen):
-    """The splits that a user asks for; the defaults leave the published split as it is."""
+    """Split request of a user; the defaults leave the published split unchanged."""
 
     split: Split = "published"
-    """published: as the raw files say; made: the data set's balanced recipe, drawn anew; natural: at random, with the
+    """published: as in the raw files; made: a new draw of the data set's balanced recipe; natural: at random, with the
     published sizes; grouped: no group (person, scene) in two splits."""
     split_seed: int = Field(default=0, ge=0)
-    """Draws everything here that is drawn."""
+    """Seed of all draws of this request."""
     balance: Literal["made", "natural"] = "made"
-    """grouped: the label densities to come close to, those of the recipe or of all rows."""
+    """grouped: the label densities to approximate, those of the recipe or of all rows."""
     hold_out: HoldOut = "none"
     """Labels that training lacks: extrapolation both ends, interpolation a middle band, blind_spots narrow bands."""
     held_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of all rows in the held-out bands together; none: `holdout.SHARES`."""
+    """Share of all rows in the held-out bands together; None for `thinning.HELD_SHARES`."""
     spots: int = Field(default=3, gt=0)
     """Number of blind spots."""
     bands: tuple[tuple[float, float], ...] | None = None
     """Held-out bands `[low, high)` in the label's unit, in place of the share."""
     validation: Literal["whole", "seen"] = "whole"
-    """whole: validation has the held-out labels too, as test; seen: only labels that training has, so that no model is
-    chosen by what it must not know."""
+    """whole: validation has the held-out labels too, like test; seen: only labels that training has, so that no model is
+    selected by labels that are held out."""
     profile: Profile = "none"
     """The density that training rows are thinned to."""
     peaks: tuple[float, ...] | None = None
-    """Peaks of the density (not for inverse), in the label's unit; none: see `profiles.wanted_density`."""
+    """Peaks of the density (not for inverse), in the label's unit; None for those of `thinning.compute_profile`."""
     spread: float | None = Field(default=None, gt=0)
-    """Decay length (exponential) or standard deviation (normal, bimodal) in the label's unit; none: a quarter of the bulk
-    of the rows, an eighth for bimodal."""
+    """Decay length (exponential) or standard deviation (normal, bimodal) in the label's unit; None for a quarter of the
+    bulk of the rows, an eighth for bimodal."""
     tolerance: float = Field(default=0.05, ge=0, lt=1)
-    """Total variation distance from the profile that is accepted for keeping more rows; 0: the exact profile. Rounding to whole
-    rows comes on top."""
+    """Total variation distance from the profile that is accepted in exchange for more rows; 0 for the exact profile.
+    Rounding to whole rows adds to it."""
     profile_rows: int | None = Field(default=None, gt=0)
-    """Training rows to keep, whatever the distance; none: as many as the tolerance allows."""
+    """Number of training rows to keep at any distance; None for as many as the tolerance allows."""
     control: bool = False
-    """Take away as many training rows as `hold_out` and `profile` do, but at random."""
+    """Remove as many training rows as `hold_out` and `profile` do, but at random."""
     fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training rows kept at the end; of one seed, the smaller share is part of the larger."""
+    """Share of the training rows that is kept at the end; with one seed, a smaller share is contained in a larger one."""
     stratified: bool = True
-    """fraction: every label bin gives about its share."""
+    """fraction: keep about this share of every label bin."""
     drop_leaks: bool = False
-    """Take training (then validation) rows away whose content stands in a later split or earlier in the same."""
+    """Remove training (then validation) rows whose content occurs in a later split or earlier in the same one."""
 
     @model_validator(mode="after")
-    def _only_what_takes_effect(self) -> Splitting:
-        idle = [name for name, needed in _NEEDS.items() if self._is_idle(name, needed)]
+    def _check_settings_take_effect(self) -> Splitting:
+        idle = [
+            f"{name} needs {reason}"
+            for name, (other, values, reason) in _NEEDS.items()
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) not in values
+        ]
         if idle:
-            reasons = "; ".join(f"{name} needs {_NEEDS[name][2]}" for name in idle)
-            raise ValueError(f"a setting has no effect: {reasons}")
+            raise ValueError(f"a setting has no effect: {'; '.join(idle)}")
         if self.control and self.hold_out == self.profile == "none":
             raise ValueError("control needs a hold_out or a profile")
         if any(low >= high for low, high in self.bands or ()):
             raise ValueError("a band must be [low, high] with low < high")
         return self
 
-    def _is_idle(self, name: str, needed: tuple[str, tuple[str, ...], str]) -> bool:
-        other, values, _ = needed
-        changed = getattr(self, name) != type(self).model_fields[name].default
-        return changed and getattr(self, other) not in values
-
 
 _HOLD_OUTS = ("extrapolation", "interpolation", "blind_spots")
+_PEAKED = ("exponential", "normal", "bimodal")
+# Setting: the setting that it depends on, the values under which it takes effect, and those values in words.
 _NEEDS = {
     "balance": ("split", ("grouped",), "split=grouped"),
     "held_share": ("hold_out", _HOLD_OUTS, "a hold_out"),
     "bands": ("hold_out", _HOLD_OUTS, "a hold_out"),
     "validation": ("hold_out", _HOLD_OUTS, "a hold_out"),
     "spots": ("hold_out", ("blind_spots",), "hold_out=blind_spots"),
-    "peaks": ("profile", ("exponential", "normal", "bimodal"), "a profile with peaks"),
-    "spread": ("profile", ("exponential", "normal", "bimodal"), "a profile with peaks"),
-    "tolerance": ("profile", ("exponential", "normal", "bimodal", "inverse"), "a profile"),
-    "profile_rows": ("profile", ("exponential", "normal", "bimodal", "inverse"), "a profile"),
+    "peaks": ("profile", _PEAKED, "a profile with peaks"),
+    "spread": ("profile", _PEAKED, "a profile with peaks"),
+    "tolerance": ("profile", (*_PEAKED, "inverse"), "a profile"),
+    "profile_rows": ("profile", (*_PEAKED, "inverse"), "a profile"),
 }

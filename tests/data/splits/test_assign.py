@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dirtune.data.splits import Recipe, Rows, Splitting, fingerprint_of, identify, split_rows
+from dirtune.data.splits import Recipe, Rows, Splitting, compute_split_fingerprint, describe_split, split_rows
 from dirtune.errors import InputError
 
 RECIPE = Recipe(per_bin=5)
@@ -44,7 +44,7 @@ def _contents(rows: Rows) -> list[str]:
 def test_every_row_has_one_name_whatever_the_order_of_the_rows(ages, request_):
     found = split_rows(ages, request_, RECIPE, contents=_contents(ages))
     assert set(found.splits.tolist()) <= {"train", "val", "test", "left_out"}
-    assert sum(len(found.members(name)) for name in ("train", "val", "test", "left_out")) == 900
+    assert sum(len(found.find_rows(name)) for name in ("train", "val", "test", "left_out")) == 900
     turned = _turned(ages, np.random.default_rng(0).permutation(900))
     again = split_rows(turned, request_, RECIPE, contents=_contents(turned))
     assert dict(zip(turned.ids, again.splits, strict=True)) == dict(zip(ages.ids, found.splits, strict=True))
@@ -67,7 +67,7 @@ def test_smaller_fractions_are_part_of_larger_ones(ages):
         before: set[int] = set()
         for fraction in (0.1, 0.25, 0.5, 1.0):
             request = Splitting(fraction=fraction, stratified=stratified)
-            train = set(split_rows(ages, request).members("train").tolist())
+            train = set(split_rows(ages, request).find_rows("train").tolist())
             assert len(train) == round(700 * fraction)
             assert before <= train
             before = train
@@ -114,13 +114,13 @@ def test_leaks_are_dropped_from_training_before_anything_else(ages):
 
 def test_a_new_draw_of_agedb_is_told_from_the_published_list(agedb):
     found = split_rows(agedb, Splitting(split="made"), Recipe(per_bin=30))
-    sizes = {split: len(found.members(split)) for split in ("train", "val", "test")}
+    sizes = {split: len(found.find_rows(split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 12208, "val": 2140, "test": 2140}
-    text = identify("agedb", fingerprint_of(found.splits, agedb.ids, agedb.labels), sizes)
+    text = describe_split("agedb", compute_split_fingerprint(found.splits, agedb.ids, agedb.labels), sizes)
     assert text is not None
     assert "not comparable" in text
     kept = split_rows(agedb, Splitting())
-    text = identify("agedb", fingerprint_of(kept.splits, agedb.ids, agedb.labels), sizes)
+    text = describe_split("agedb", compute_split_fingerprint(kept.splits, agedb.ids, agedb.labels), sizes)
     assert text == "the split is the list of YyzHarry/imbalanced-regression"
 
 

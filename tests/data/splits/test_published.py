@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dirtune.data.splits import fingerprint_of, identify, identify_list
-from dirtune.data.splits.published import KNOWN_SPLITS
-from dirtune.data.verify import hash_of, read_back
+from dirtune.data.splits import compute_split_fingerprint, describe_list, describe_split
+from dirtune.data.splits.published import PUBLISHED_SPLITS
+from dirtune.data.verify import hash_digests, read_back
 from dirtune.io.storage import Storage
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -29,35 +29,35 @@ def test_the_fingerprint_is_the_one_that_the_manifest_will_have(tmp_path):
         table = pa.table({"sample_id": pa.array(ids[rows].tolist()), "label": labels[rows]})
         pq.write_table(table, tmp_path / f"{split}.parquet")
         digests += read_back(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).places
-    assert fingerprint_of(splits, ids, labels) == hash_of(digests)
+    assert compute_split_fingerprint(splits, ids, labels) == hash_digests(digests)
     turned = [4, 2, 0, 1, 3]
-    assert fingerprint_of(splits[turned], ids[turned], labels[turned]) == hash_of(digests)
+    assert compute_split_fingerprint(splits[turned], ids[turned], labels[turned]) == hash_digests(digests)
 
 
 def test_the_published_agedb_list_is_recognized_and_a_changed_one_is_not(agedb):
     splits = agedb.published.astype("<U8")
-    found = identify("agedb", fingerprint_of(splits, agedb.ids, agedb.labels), SIZES)
+    found = describe_split("agedb", compute_split_fingerprint(splits, agedb.ids, agedb.labels), SIZES)
     assert found == "the split is the list of YyzHarry/imbalanced-regression"
     train, test = np.flatnonzero(splits == "train")[0], np.flatnonzero(splits == "test")[0]
     splits[[train, test]] = splits[[test, train]]
-    other = identify("agedb", fingerprint_of(splits, agedb.ids, agedb.labels), SIZES)
+    other = describe_split("agedb", compute_split_fingerprint(splits, agedb.ids, agedb.labels), SIZES)
     assert other is not None
     assert other.startswith("the splits have the sizes of the list of YyzHarry/imbalanced-regression")
     assert "not comparable" in other
 
 
 def test_nothing_is_said_of_other_sizes_and_other_sets():
-    assert identify("agedb", "0" * 64, {**SIZES, "test": 2139}) is None
-    assert identify("faces", KNOWN_SPLITS[0].fingerprint or "", SIZES) is None
+    assert describe_split("agedb", "0" * 64, {**SIZES, "test": 2139}) is None
+    assert describe_split("faces", PUBLISHED_SPLITS[0].fingerprint or "", SIZES) is None
 
 
 def test_raw_lists_are_recognized_by_their_hash():
     ranksim = "cc71336eb2061891c3f165fa9f812c780f1e86eca0f81e62b4da49ecb9dfb3d1"
-    found = identify_list("sts_b", ranksim)
+    found = describe_list("sts_b", ranksim)
     assert found is not None
     assert found.startswith("the list of BorealisAI/ranksim-imbalanced-regression, another random split")
-    assert identify_list("agedb", ranksim) is None
-    assert identify_list("sts_b", "0" * 64) is None
+    assert describe_list("agedb", ranksim) is None
+    assert describe_list("sts_b", "0" * 64) is None
 
 
 @pytest.mark.parametrize(("data", "file"), [("agedb", "agedb/agedb.csv"), ("sts_b", "sts_b/train_new.tsv")])
@@ -65,7 +65,7 @@ def test_the_files_beside_the_repository_are_the_lists_of_yang_et_al(data, file)
     if not (SHARED / file).is_file():
         pytest.skip(f"{file} is not beside the repository")
     sha256 = hashlib.sha256((SHARED / file).read_bytes()).hexdigest()
-    assert identify_list(data, sha256) == "the list of YyzHarry/imbalanced-regression"
+    assert describe_list(data, sha256) == "the list of YyzHarry/imbalanced-regression"
 
 
 @pytest.mark.skipif(not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not beside the repository")
@@ -77,13 +77,13 @@ def test_the_published_sts_b_split_is_recognized_by_line_numbers_and_scores():
             splits.append(split)
             ids.append(f"{split}-{number:05d}")
             labels.append(float(line.split("\t")[-1]))
-    found = fingerprint_of(np.array(splits), np.array(ids, dtype=object), np.array(labels))
+    found = compute_split_fingerprint(np.array(splits), np.array(ids, dtype=object), np.array(labels))
     sizes = {"train": 5249, "val": 1000, "test": 1000}
-    assert identify("sts_b", found, sizes) == "the split is the list of YyzHarry/imbalanced-regression"
+    assert describe_split("sts_b", found, sizes) == "the split is the list of YyzHarry/imbalanced-regression"
 
 
 def test_no_hash_stands_for_two_splits():
-    lists = [each for known in KNOWN_SPLITS for each in known.lists]
-    prints = [known.fingerprint for known in KNOWN_SPLITS if known.fingerprint]
+    lists = [each for known in PUBLISHED_SPLITS for each in known.lists]
+    prints = [known.fingerprint for known in PUBLISHED_SPLITS if known.fingerprint]
     assert len({*lists, *prints}) == len(lists) + len(prints)
     assert all(len(each) == 64 and int(each, 16) for each in [*lists, *prints])
