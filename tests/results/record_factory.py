@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.io.storage import Storage
-from dirtune.results.records.schema import REGIONS, TrialRecord
+from dirtune.metrics import REGIONS
+from dirtune.results.records.schema import Role, TrialRecord
 from dirtune.results.records.store import write_record
 
 OFFSETS = {"all": 0.0, "many": -1.0, "medium": 1.0, "few": 2.0}  # of a region's error to the error of all
@@ -50,7 +51,7 @@ def record(
     fingerprint: str = "data-a",
     cell: str = "{}",
     error: str | None = None,
-    accumulation_used: int | None = None,
+    role: Role = "evaluation",
 ) -> TrialRecord:
     """A trial whose error on all samples is `value`; one that is not complete has no metrics."""
     complete = status == "complete"
@@ -61,12 +62,12 @@ def record(
             "cell": cell,
             "trial_id": trial_id or f"{arm}-{seed}",
             "seed": seed,
-            "replicate": seed,
+            "role": role,
+            "replicate": seed if role == "evaluation" else None,
             "status": status,
             "error": error,
             "objective": value if objective is None else objective,
             "data_fingerprint": fingerprint,
-            "accumulation_used": accumulation_used,
         },
         config={**(config or {}), "seed": seed},
         metrics=(metric_rows(value) if complete else []) if metrics is None else metrics,
@@ -75,7 +76,7 @@ def record(
 
 def write_study(root: Path, records: Sequence[TrialRecord], *, name: str = "study", **keys: Any) -> Storage:
     """A study's folder with these records and, if `keys` are given, a `study.json` of them."""
-    storage = Storage.at(root / name)
+    storage = Storage.open(root / name)
     for one in records:
         write_record(storage, one)
     if keys:

@@ -21,7 +21,7 @@ CREATE VIEW arms AS
 SELECT study, arm, split, selection, region, metric, count(value) AS n, avg(value) AS mean,
     stddev_samp(value) AS sd, min(value) AS min, max(value) AS max
 FROM metrics JOIN trials USING (trial_id)
-WHERE status = 'complete' AND coalesce(replicate, 0) >= 0
+WHERE status = 'complete' AND role = 'evaluation'
 GROUP BY ALL ORDER BY ALL
 """
 

@@ -1,1 +1,1 @@
-"""The records of trials on disk: schema, Parquet files, compaction, studies of a results root."""
+"""Trial records on disk: schema, Parquet files, compaction, studies of a results root."""

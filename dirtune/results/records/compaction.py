@@ -1,18 +1,18 @@
-"""One study's rows from its many small files, and the cache that spares opening them one by one.
+"""Compaction: a cache with the rows of all trials of a study in one file per table.
 
-Opening many small files is slow whatever opens them: the table of 10,000 trials takes 12 s from their files (two cores, 40
-settings), hardly any of it the disk, and 1 s from the cache.
+Opening many small files is slow with any reader: the table of 10,000 trials takes 12 s from their files (two cores, 40
+settings), hardly any of it for the disk, and 1 s from the cache.
 
 `compact` writes the rows of all recorded trials once more into one file per table, `results/compacted/<table>.parquet`,
-which says in its metadata which trials it holds and the stamp (size and time) that each one's file in `trials/` had. A
-reader takes a trial from there while its stamp is the same, and from its own files otherwise. So the small files stay
-the truth; the cache may be missing, old, or deleted at any time.
+with the ids of its trials in the metadata, each with the stamp (size and time) that its file in `trials/` had. A reader
+takes a trial from the cache while its stamp is the same, and from its own files otherwise. So the small files remain the
+truth; the cache may be missing, old, or deleted at any time.
 
-Safe beside a running sweep. The trials are listed before anything is read, so the cache claims no trial whose rows it cannot
-have; it takes its place by one rename; and each of its files says itself which trials it holds. So a reader between two
-steps finds every record once, in the cache or in its own file, and a writer is never waited for or written over.
+Compaction is safe during a running sweep. The trials are listed before anything is read, so the cache lists no trial whose
+rows it could lack; the cache appears by one rename; and each of its files lists its own trials. So a reader between two
+steps finds every record once, in the cache or in its own file, and no writer waits for another.
 
-Only the two tables that every table and figure reads are compacted; predictions would double the disk.
+Only the two tables that every table and figure reads are compacted; predictions would double the disk space.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.parquetfile import OnDamaged, encoded, read_files
+from dirtune.results.records.parquetfile import OnDamaged, encode_table, read_files
 from dirtune.results.records.schema import SCHEMAS
 from dirtune.results.records.studies import open_study
 from dirtune.results.records.unify import unify
 
 COMPACTED_TABLES = ("trials", "metrics")
 STAMPS_KEY = b"dirtune.stamps"
-# Files that are held one by one: a row of 80 columns takes 100 kB alone, and 1 kB among others
+# Files in memory at once: a row of 80 columns takes 100 kB in a table of its own, and 1 kB in a large table
 BATCH = 1_000
-SUFFIX = ".parquet"
 
 
 def compact_study(study: str, *, results: str | Path = "results") -> dict[str, int]:
-    """Compact a study by its name, also while its sweep runs; the rows written, by table.
+    """Compact a study by its name, also while its sweep runs; return the number of rows by table.
 
     Raises:
         InputError: there is no such study, or a file is damaged.
@@ -49,57 +48,68 @@ def compact_study(study: str, *, results: str | Path = "results") -> dict[str, i
 
 
 def compact(storage: Storage) -> dict[str, int]:
-    """Compact the results in a study's folder; the rows written, by table.
+    """Compact the results in a study's folder; return the number of rows by table.
 
     Raises:
         InputError: a file is damaged.
     """
-    stamps = recorded_stamps(storage)
+    stamps = list_stamps(storage)
     metadata = {STAMPS_KEY: json.dumps(stamps)}
-    written = {}
+    row_counts = {}
     for table in COMPACTED_TABLES:
-        rows = unify([pa.Table.from_batches([], SCHEMAS[table]), *study_rows(storage, table, stamps)])
-        storage.write(_compacted(table), encoded(rows, metadata))
-        written[table] = rows.num_rows
-    return written
+        rows = unify([pa.Table.from_batches([], SCHEMAS[table]), *read_rows(storage, table, stamps)])
+        storage.write(f"results/compacted/{table}.parquet", encode_table(rows, metadata))
+        row_counts[table] = rows.num_rows
+    return row_counts
 
 
-def recorded_stamps(storage: Storage) -> dict[str, str]:
-    """The recorded trials of a study, by id in order, each with the stamp of its file in `trials/`."""
+def list_stamps(storage: Storage) -> dict[str, str]:
+    """Return the recorded trials of a study, sorted by id, each with the stamp of its file in `trials/`."""
     folder = pafs.FileSelector(storage.path("results/trials"), allow_not_found=True)
     stamps = {
-        info.base_name.removesuffix(SUFFIX): f"{info.size}/{info.mtime_ns}"
+        info.base_name.removesuffix(".parquet"): f"{info.size}/{info.mtime_ns}"
         for info in storage.filesystem.get_file_info(folder)
-        if info.base_name.endswith(SUFFIX) and not info.base_name.startswith(".")
+        if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
     }
     return dict(sorted(stamps.items()))
 
 
-def study_rows(
+def read_rows(
     storage: Storage,
     table: str,
     stamps: Mapping[str, str],
     columns: Sequence[str] | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> list[pa.Table]:
-    """What a study has recorded in one table, in parts for `unify`.
+    """Return the recorded rows of one table of a study, in parts for `unify`.
 
     Args:
         storage: the study's folder.
-        table: one of the four.
-        stamps: the trials to read, from `recorded_stamps`. Listed before anything is read, so that what is recorded
-            meanwhile stays unseen in every table.
-        columns: only these, as far as they exist, `trial_id` among them; none: all.
-        on_damaged: called with each damaged file, which is then left out (a damaged cache costs no rows); none: an error.
+        table: a name of `TABLES`.
+        stamps: the trials to read, from `list_stamps`. A caller that reads several tables lists them once, so that trials
+            recorded meanwhile are in none of the tables.
+        columns: the columns to read, if they exist; must include `trial_id`. None means all.
+        on_damaged: called with each damaged file, which is then skipped (a damaged cache costs no rows); None means to
+            raise.
 
     Raises:
-        InputError: a file is damaged, or of a newer version.
+        InputError: a file is damaged, or of an unreadable version.
     """
-    parts, held = _compacted_rows(storage, table, stamps, columns, on_damaged)
-    files = row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in held])
+    parts: list[pa.Table] = []
+    cached: set[str] = set()
+    if table in COMPACTED_TABLES:
+        parts = read_files(storage, [f"results/compacted/{table}.parquet"], columns, on_damaged)
+    if parts:
+        cached_stamps = json.loads(parts[0].schema.metadata[STAMPS_KEY])
+        cached = {trial_id for trial_id, stamp in cached_stamps.items() if stamps.get(trial_id) == stamp}
+        if len(cached) < len(cached_stamps):
+            valid = pa.array(sorted(cached), pa.string())
+            parts = [parts[0].filter(pc.is_in(parts[0]["trial_id"], value_set=valid))]
+    files = list_row_files(storage, table, [trial_id for trial_id in stamps if trial_id not in cached])
     faults: list[Fault] = []
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
+        # Faults are collected over all batches, so that one error names every damaged file
         if tables := read_files(storage, batch, columns, on_damaged or faults.append):
             parts.append(unify(tables))
     if faults:
@@ -107,29 +117,8 @@ def study_rows(
     return parts
 
 
-def row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
-    """The files, relative to the study's folder, that hold these trials' rows; a trial that failed has no metrics."""
-    names = [f"{trial_id}{SUFFIX}" for trial_id in trial_ids]
-    existing = set(storage.names(f"results/{table}", suffix=SUFFIX)) if names else set()
+def list_row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
+    """Return the files, relative to the study's folder, of these trials that exist; a failed trial has no metrics."""
+    names = [f"{trial_id}.parquet" for trial_id in trial_ids]
+    existing = set(storage.list_files(f"results/{table}", suffix=".parquet")) if names else set()
     return [f"results/{table}/{name}" for name in names if name in existing]
-
-
-def _compacted_rows(
-    storage: Storage, table: str, stamps: Mapping[str, str], columns: Sequence[str] | None, on_damaged: OnDamaged | None
-) -> tuple[list[pa.Table], set[str]]:
-    """The part of the rows that the cache can give, and the trials that it answers for."""
-    if table not in COMPACTED_TABLES:
-        return [], set()
-    cache = read_files(storage, [_compacted(table)], columns, on_damaged)
-    if not cache:
-        return [], set()
-    stored = json.loads(cache[0].schema.metadata[STAMPS_KEY])
-    held = {trial_id for trial_id, stamp in stored.items() if stamps.get(trial_id) == stamp}
-    if len(held) < len(stored):
-        valid = pa.array(sorted(held), pa.string())
-        cache = [cache[0].filter(pc.is_in(cache[0]["trial_id"], value_set=valid))]
-    return cache, held
-
-
-def _compacted(table: str) -> str:
-    return f"results/compacted/{table}{SUFFIX}"

@@ -1,11 +1,11 @@
-"""Writing the record of a trial, and reading the tables of many.
+"""Trial records: writing one, and reading the tables of many.
 
-Every trial has one immutable Parquet file per table, `results/<table>/<trial_id>.parquet` in its study's folder. The
-file in `trials/` is written last and commits: without it, what else has the trial's name does not exist. So a reader
-needs no lock and sees a sweep that is running, finished, or was killed half-way.
+Every trial has one immutable Parquet file per table, `results/<table>/<trial_id>.parquet` in its study's folder. The file in
+`trials/` is written last and commits: without it, the trial's other files are ignored. So a reader needs no lock and can
+read a sweep that is running, finished, or was killed.
 
-Tables are read with whatever columns their files have (`dirtune.results.records.unify`), and from the cache of
-`dirtune.results.records.compaction` where there is one.
+Tables are read with the columns that their files have (`dirtune.results.records.unify`), and from the cache of
+`dirtune.results.records.compaction` if there is one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.compaction import recorded_stamps, row_files, study_rows
-from dirtune.results.records.parquetfile import OnDamaged, encoded, whole_files
+from dirtune.results.records.compaction import list_row_files, list_stamps, read_rows
+from dirtune.results.records.parquetfile import OnDamaged, encode_table, select_readable
 from dirtune.results.records.schema import SCHEMAS, TABLES, Status, TrialRecord
 from dirtune.results.records.studies import open_studies
 from dirtune.results.records.unify import unify
@@ -31,36 +31,41 @@ from dirtune.results.records.unify import unify
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
-Shares = Sequence[tuple[Storage, Mapping[str, str]]]
-"""Studies, each with the trials that are read of it and their stamps."""
+StudyStamps = Sequence[tuple[Storage, Mapping[str, str]]]
+"""Folders of studies, each with the trials to read and their stamps."""
 
 
 def write_record(storage: Storage, record: TrialRecord) -> None:
-    """Write everything that is kept of a trial into its study's folder; the file in `trials/` comes last.
+    """Write the record of a trial into its study's folder; the file in `trials/` is written last.
 
-    A record of the same trial that was there before is replaced.
+    An earlier record of the same trial is replaced.
 
     Raises:
         ValueError: the record does not fit `dirtune.results.records.schema`.
     """
+    epochs = [
+        {"epoch": epoch, "name": name, "value": value}
+        for epoch, values in enumerate(record.epochs, start=1)
+        for name, value in values.items()
+    ]
     tables = {
-        "metrics": _long("metrics", record, record.metrics),
-        "epochs": _long("epochs", record, _epoch_rows(record)),
-        "predictions": _predictions(record),
-        "representations": _representations(record),
-        "trials": _trial(record),
+        "metrics": _make_long_table("metrics", record, record.metrics),
+        "epochs": _make_long_table("epochs", record, epochs),
+        "predictions": _make_predictions(record),
+        "representations": _make_representations(record),
+        "trials": _make_trial(record),
     }
     for name in TABLES:
         path = f"results/{name}/{record.trial_id}.parquet"
         if tables[name].num_rows:
-            storage.write(path, encoded(tables[name]))
+            storage.write(path, encode_table(tables[name]))
         else:
-            # An earlier, failed attempt may have left one
+            # An earlier, failed attempt may have left a file
             storage.remove(path)
 
 
-def recorded(storage: Storage) -> dict[str, str]:
-    """The status of every recorded trial of a study, by trial id."""
+def read_statuses(storage: Storage) -> dict[str, str]:
+    """Return the status of every recorded trial of a study, by trial id."""
     rows = read_table(storage, "trials", columns=["trial_id", "status"])
     return dict(zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
 
@@ -73,22 +78,22 @@ def read_table(
     columns: Sequence[str] | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> pa.Table:
-    """The rows of all recorded trials in one of the tables.
+    """Return the rows of all recorded trials in one table.
 
     Args:
-        source: a study's folder (a `Storage`, as `write_record` takes it), or the path or URL of a results root.
+        source: a study's folder (a `Storage`, as in `write_record`), or the path or URL of a results root.
         table: a name of `TABLES`.
-        studies: of a root, only these.
-        columns: only these, as far as they exist; `trial_id` comes always. none: all.
-        on_damaged: called with each damaged file, which is then left out; none: a damaged file is an error.
+        studies: the studies of a root to read; None means all.
+        columns: the columns to read, if they exist; `trial_id` is always read. None means all.
+        on_damaged: called with each damaged file, which is then skipped; None means to raise.
 
     Returns:
-        The columns of the table's schema and, in `trials`, whatever `config.*` columns any trial has. One run can be
+        The columns of the table's schema and, in `trials`, the `config.*` columns that any trial has. One run can be
         recorded by several studies under one `trial_id`: it is then one row of `trials` per study, while its rows in
-        the other tables are taken from the first, so that a join on `trial_id` counts nothing twice.
+        the other tables are read from the first study only, so that a join on `trial_id` counts nothing twice.
 
     Raises:
-        InputError: no such table or study, or a file that is damaged or of a newer version.
+        InputError: no such table or study, or a file that is damaged or of an unreadable version.
     """
     return read_tables(source, {table: columns}, studies=studies, on_damaged=on_damaged)[table]
 
@@ -100,53 +105,61 @@ def read_tables(
     studies: Sequence[str] | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> dict[str, pa.Table]:
-    """Several tables at one moment: each has the same trials, also beside a running sweep.
+    """Return several tables with the same trials in each, also during a running sweep.
 
     Args:
-        source: as in `read_table`, whose other arguments and errors these are, too.
-        tables: the names of the tables, and the columns of each.
-        studies: as there.
-        on_damaged: as there.
+        source: as for `read_table`, whose other arguments and errors apply as well.
+        tables: names of tables, each with its columns.
+        studies: as for `read_table`.
+        on_damaged: as for `read_table`.
     """
     if unknown := [table for table in tables if table not in SCHEMAS]:
         raise InputError(Fault(where="results", rule="unknown table", got=unknown[0], known=TABLES))
     folders = [source] if isinstance(source, Storage) else [*open_studies(source, studies).values()]
-    recorded_in = [(folder, recorded_stamps(folder)) for folder in folders]
-    once = _each_trial_once(recorded_in)
-    return {
-        table: _rows(table, recorded_in if table == "trials" else once, columns, on_damaged)
-        for table, columns in tables.items()
-    }
+    stamps = [(folder, list_stamps(folder)) for folder in folders]
+    unique = _remove_repeated_trials(stamps)
+
+    def read(table: str, columns: Sequence[str] | None) -> pa.Table:
+        names = None if columns is None else ["trial_id", *columns]
+        parts = [
+            part
+            for folder, trials in (stamps if table == "trials" else unique)
+            for part in read_rows(folder, table, trials, names, on_damaged)
+        ]
+        schema = pa.schema([field for field in SCHEMAS[table] if names is None or field.name in names])
+        # `schema.empty_table()` would import pandas, which takes longer than reading
+        return unify([pa.Table.from_batches([], schema), *parts])
+
+    return {table: read(table, columns) for table, columns in tables.items()}
 
 
 def scan_predictions(
     root: str | Path, *, studies: Sequence[str] | None = None, on_damaged: OnDamaged | None = None
 ) -> Dataset:
-    """The predictions of all recorded trials without reading them: a dataset that decodes what is asked of it.
+    """Return the predictions of all recorded trials as a dataset, which decodes columns on demand.
 
-    With `on_damaged`, a file whose end cannot be read is reported to it and left out; else it is an error when it is read.
+    With `on_damaged`, a file whose footer is unreadable is reported and skipped; without, reading it raises.
 
     Raises:
         InputError: there is no such study.
     """
-    # Costs as much as importing everything else here
+    # Importing pyarrow.dataset takes as long as all other imports of this module
     import pyarrow.dataset as pads
 
     folders = [*open_studies(root, studies).values()]
     files = []
-    shares = _each_trial_once([(folder, recorded_stamps(folder)) for folder in folders])
-    for folder, stamps in shares:
-        names = row_files(folder, "predictions", stamps)
-        names = names if on_damaged is None else whole_files(folder, names, on_damaged)
+    for folder, stamps in _remove_repeated_trials([(folder, list_stamps(folder)) for folder in folders]):
+        names = list_row_files(folder, "predictions", stamps)
+        names = names if on_damaged is None else select_readable(folder, names, on_damaged)
         files += [folder.path(name) for name in names]
     return pads.dataset(files, schema=SCHEMAS["predictions"], filesystem=folders[0].filesystem, format="parquet")
 
 
-def by_sample(rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Labels and predictions as they were recorded: `(n,)`, or `(n, L)` for labels of L dimensions.
+def stack_components(rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return labels and predictions of shape `(n,)`, or `(n, L)` for labels of L dimensions.
 
     Args:
-        rows: of one trial and split, in the order of the file, with `component`, `label` and `prediction`.
+        rows: the rows of one trial and split, in the order of the file, with `component`, `label` and `prediction`.
     """
     labels, predictions = rows["label"].to_numpy(), rows["prediction"].to_numpy()
     last = pc.max(rows["component"]).as_py()
@@ -155,8 +168,8 @@ def by_sample(rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return labels.reshape(-1, last + 1), predictions.reshape(-1, last + 1)
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "config") -> Iterator[tuple[str, Any]]:
-    """The leaves of a nested configuration as `config.<dotted.path>` and value; lists as JSON text.
+def flatten_config(config: Mapping[str, Any], prefix: str = "config") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a nested configuration as `config.<dotted.path>` and value; lists become JSON text.
 
     Raises:
         ValueError: a leaf is not plain data.
@@ -164,7 +177,7 @@ def flattened(config: Mapping[str, Any], prefix: str = "config") -> Iterator[tup
     for key, value in config.items():
         path = f"{prefix}.{key}"
         if isinstance(value, Mapping):
-            yield from flattened(value, path)
+            yield from flatten_config(value, path)
         elif isinstance(value, list | tuple):
             yield path, json.dumps(value)
         elif value is None or isinstance(value, bool | int | float | str):
@@ -173,57 +186,53 @@ def flattened(config: Mapping[str, Any], prefix: str = "config") -> Iterator[tup
             raise ValueError(f"{path} must be plain data, but got {value!r}")
 
 
-def _trial(record: TrialRecord) -> pa.Table:
+def _make_trial(record: TrialRecord) -> pa.Table:
     schema, row = SCHEMAS["trials"], record.trial
     unknown = sorted(set(row) - set(schema.names))
     if unknown:
         raise ValueError(f"trial has unknown columns {unknown}; known: {schema.names}")
     if row.get("status") not in get_args(Status):
         raise ValueError(f"status must be one of {get_args(Status)}, got {row.get('status')!r}")
-    table = _columns([row], schema)
-    for path, value in flattened(record.config):
+    table = _make_table([row], schema)
+    for path, value in flatten_config(record.config):
         table = table.append_column(path, pa.array([value]))
     return table
 
 
-def _long(name: str, record: TrialRecord, rows: Sequence[Mapping[str, object]]) -> pa.Table:
+def _make_long_table(name: str, record: TrialRecord, rows: Sequence[Mapping[str, object]]) -> pa.Table:
     schema = SCHEMAS[name]
     for row in rows:
         if set(row) != set(schema.names) - {"trial_id"}:
             raise ValueError(f"a row of {name} must have {schema.names[1:]}, but got {row}")
-    return _columns([{**row, "trial_id": record.trial_id} for row in rows], schema)
+    return _make_table([{**row, "trial_id": record.trial_id} for row in rows], schema)
 
 
-def _columns(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
-    # from_pandas: what is undefined is NaN in the making and null in the tables.
+def _make_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    # from_pandas: undefined values are NaN in computations and null in the tables
     arrays = [pa.array([row.get(field.name) for row in rows], field.type, from_pandas=True) for field in schema]
     return pa.table(arrays, schema=schema)
 
 
-def _epoch_rows(record: TrialRecord) -> list[dict[str, object]]:
-    return [
-        {"epoch": epoch, "name": name, "value": value}
-        for epoch, values in enumerate(record.epochs, start=1)
-        for name, value in values.items()
-    ]
-
-
-def _predictions(record: TrialRecord) -> pa.Table:
+def _make_predictions(record: TrialRecord) -> pa.Table:
     schema = SCHEMAS["predictions"]
     parts = [schema.empty_table()]
-    for split, of_split in record.predictions.items():
-        labels = np.asarray(of_split.labels, dtype=np.float64)
-        predictions = np.asarray(of_split.predictions, dtype=np.float64)
+    for split, arrays in record.predictions.items():
+        labels = np.asarray(arrays.labels, dtype=np.float64)
+        predictions = np.asarray(arrays.predictions, dtype=np.float64)
         if labels.shape != predictions.shape:
             shapes = (labels.shape, predictions.shape)
             raise ValueError(f"labels and predictions of {split} must have one shape, got {shapes}")
         dims = labels.shape[1] if labels.ndim == 2 else 1
-        ids = pa.array([str(sample) for sample in of_split.sample_ids for _ in range(dims)], pa.string())
+        ids = pa.array([str(sample) for sample in arrays.sample_ids for _ in range(dims)], pa.string())
+        if labels.ndim == 1:
+            components = pa.nulls(len(labels), pa.int8())
+        else:
+            components = pa.array(np.tile(np.arange(dims, dtype=np.int8), len(labels)))
         columns = [
             pa.repeat(record.trial_id, len(ids)),
             pa.repeat(split, len(ids)),
             ids,
-            _components(labels),
+            components,
             pa.array(labels.reshape(-1)),
             pa.array(predictions.reshape(-1)),
         ]
@@ -231,37 +240,22 @@ def _predictions(record: TrialRecord) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _representations(record: TrialRecord) -> pa.Table:
+def _make_representations(record: TrialRecord) -> pa.Table:
     schema = SCHEMAS["representations"]
     parts = [schema.empty_table()]
-    for split, of_split in record.representations.items():
-        ids = pa.array([str(sample) for sample in of_split.sample_ids], pa.string())
-        vectors = pa.array(list(np.asarray(of_split.vectors, dtype=np.float32)), schema.field("vector").type)
+    for split, arrays in record.representations.items():
+        ids = pa.array([str(sample) for sample in arrays.sample_ids], pa.string())
+        vectors = pa.array(list(np.asarray(arrays.vectors, dtype=np.float32)), schema.field("vector").type)
         columns = [pa.repeat(record.trial_id, len(ids)), pa.repeat(split, len(ids)), ids, vectors]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts)
 
 
-def _components(labels: NDArray[np.float64]) -> pa.Array:
-    if labels.ndim == 1:
-        return pa.nulls(len(labels), pa.int8())
-    samples, dims = labels.shape
-    return pa.array(np.tile(np.arange(dims, dtype=np.int8), samples))
-
-
-def _rows(table: str, shares: Shares, columns: Sequence[str] | None, on_damaged: OnDamaged | None) -> pa.Table:
-    wanted = None if columns is None else ["trial_id", *columns]
-    parts = [part for folder, stamps in shares for part in study_rows(folder, table, stamps, wanted, on_damaged)]
-    empty = pa.schema([f for f in SCHEMAS[table] if wanted is None or f.name in wanted])
-    # `empty.empty_table()` imports pandas, which takes longer than reading.
-    return unify([pa.Table.from_batches([], empty), *parts])
-
-
-def _each_trial_once(shares: Shares) -> Shares:
-    """Of every study the trials that no earlier one has."""
+def _remove_repeated_trials(studies: StudyStamps) -> StudyStamps:
+    """Return the studies with only those trials that no earlier one of them has."""
     seen: set[str] = set()
-    found = []
-    for folder, stamps in shares:
-        found.append((folder, {trial: s for trial, s in stamps.items() if trial not in seen}))
+    unique = []
+    for folder, stamps in studies:
+        unique.append((folder, {trial_id: stamp for trial_id, stamp in stamps.items() if trial_id not in seen}))
         seen |= stamps.keys()
-    return found
+    return unique

@@ -1,7 +1,7 @@
-"""Which studies a results root holds, and what each one's `study.json` says about it.
+"""Studies of a results root, and the parts of their `study.json` that results need.
 
-A root is a folder with one folder per study. The results layer reads `study.json` as plain data and can do without any
-of its keys: a table must still be possible when only the trials have survived.
+A root is a folder with one folder per study. The results layer reads `study.json` as plain data and works without any of its
+keys: a table must remain possible when only the trials have survived.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from types import MappingProxyType
 from typing import Any
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, without_keys
-
-STUDY_FILE, PROVENANCE_FILE, SELECTED_FILE = "study.json", "provenance.json", "selected.json"
+from dirtune.io.storage import Storage, remove_credentials
+from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a study plans for one arm."""
+class ArmPlan:
+    """Trials that a study plans for one arm."""
 
     seeds: tuple[int, ...]
     trial_ids: frozenset[str] = frozenset()
-    """Empty: not known by name, as in an arm that is searched."""
+    """Empty if the ids are not known in advance, as in a searched arm."""
     trials: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyInfo:
-    """What results need to know of a study; empty where `study.json` does not say."""
+    """Facts of a study that results need; a field is empty if `study.json` lacks it."""
 
     name: str
     question: str = ""
@@ -40,68 +39,71 @@ class StudyInfo:
     arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     metric: str = "mae"
-    """The objective's."""
+    """Metric of the objective."""
     region: str = "all"
-    """The objective's."""
-    plans: Mapping[str, Plan] = field(default_factory=dict)
-    """Of every one of `arms`."""
+    """Region of the objective."""
+    plans: Mapping[str, ArmPlan] = field(default_factory=dict)
+    """One for each of `arms`."""
     data: str = ""
     unit: str = ""
-    """Of the label."""
+    """Unit of the label."""
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Resolved, by arm."""
-    spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
-        default_factory=dict
-    )  # of every searched arm, by the path of the setting
+    """Resolved configurations by arm."""
+    spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Search spaces by searched arm, then by dotted path of the setting."""
     secondary: tuple[tuple[str, str], ...] = ()
-    """Metric and region of further objectives."""
+    """Metric and region of each secondary objective."""
     sequential: Mapping[str, Any] = field(default_factory=dict)
-    """How seeds are added, if they are."""
+    """Rule by which seeds are added; empty if they are not."""
 
 
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
-    """The folders of the studies under a root, by name; `studies` picks some.
+    """Return the folders of the studies under a root by name; `studies` selects some.
 
     Raises:
-        InputError: there is no study, or one of `studies` is not there.
+        InputError: there is no study, or one of `studies` does not exist.
     """
-    storage = Storage.at(root)
-    found = {name: storage.below(name) for name in storage.folders() if _is_study(storage, name)}
+    storage = Storage.open(root)
+    found = {
+        name: storage.get_folder(name)
+        for name in storage.list_folders()
+        if storage.exists(f"{name}/{RESOLVED_STUDY}") or storage.exists(f"{name}/results/trials")
+    }
     if not found:
-        rule = f"holds no study (a folder with {STUDY_FILE} or results/trials)"
-        raise InputError(Fault(where=without_keys(root), rule=rule))
+        rule = f"holds no study (a folder with {RESOLVED_STUDY} or results/trials)"
+        raise InputError(Fault(where=remove_credentials(root), rule=rule))
     if studies is None:
         return found
     unknown = [name for name in studies if name not in found]
     if unknown:
         known = list(found)
         raise InputError(
-            Fault(where=without_keys(root), rule="unknown study", got=name, known=known) for name in unknown
+            Fault(where=remove_credentials(root), rule="unknown study", got=name, known=known) for name in unknown
         )
     return {name: found[name] for name in found if name in studies}
 
 
 def open_study(root: str | Path, study: str) -> Storage:
-    """The folder of one study under a root.
+    """Return the folder of one study under a root.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist.
     """
     return open_studies(root, [study])[study]
 
 
 def read_study(storage: Storage) -> StudyInfo:
-    """What `study.json` in a study's folder says.
+    """Return the facts in the `study.json` of a study's folder.
 
     Raises:
-        InputError: it is there and not a JSON object.
+        InputError: the file exists and is not a JSON object.
     """
     name = storage.root.rsplit("/", 1)[-1]
-    return study_info(name, _read_json(storage, STUDY_FILE), _read_json(storage, SELECTED_FILE))
+    return parse_study(name, _read_json(storage, RESOLVED_STUDY), _read_json(storage, SELECTIONS))
 
 
-def study_info(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = MappingProxyType({})) -> StudyInfo:
-    """What a `study.json` says, and the `selected.json` beside it."""
+def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = MappingProxyType({})) -> StudyInfo:
+    """Return the facts in the content of a `study.json` and of the `selected.json` of the same folder."""
     objective = raw.get("objective") or {}
     data = raw.get("data") or {}
     return StudyInfo(
@@ -113,7 +115,7 @@ def study_info(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = 
         seeds=tuple(raw.get("seeds") or ()),
         metric=objective.get("metric") or "mae",
         region=objective.get("region") or "all",
-        plans={arm: _plan(raw, selected, arm) for arm in raw.get("arms") or ()},
+        plans={arm: _parse_plan(raw, selected, arm) for arm in raw.get("arms") or ()},
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
         configs=raw.get("configs") or {},
@@ -124,16 +126,12 @@ def study_info(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = 
 
 
 def read_provenance(storage: Storage) -> dict[str, Any]:
-    """What `provenance.json` in a study's folder says of code, libraries and machine; nothing if it is not there.
+    """Return the `provenance.json` of a study's folder: code, libraries and machine. Empty if the file does not exist.
 
     Raises:
-        InputError: it is there and not a JSON object.
+        InputError: the file exists and is not a JSON object.
     """
-    return _read_json(storage, PROVENANCE_FILE)
-
-
-def _is_study(root: Storage, name: str) -> bool:
-    return root.exists(f"{name}/{STUDY_FILE}") or root.exists(f"{name}/results/trials")
+    return _read_json(storage, PROVENANCE)
 
 
 def _read_json(storage: Storage, name: str) -> dict[str, Any]:
@@ -149,8 +147,8 @@ def _read_json(storage: Storage, name: str) -> dict[str, Any]:
     return raw
 
 
-def _plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> Plan:
-    """From the list of planned trials if there is one, or of those that a search has selected, else from the seeds."""
+def _parse_plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> ArmPlan:
+    """Return the plan of an arm from its listed trials, planned or selected by a search, or else from the seeds."""
     planned = [entry for entry in raw.get("planned") or () if entry["arm"] == arm]
     planned += selected.get(arm, {}).get("planned", ())
     seeds = sorted({entry["seed"] for entry in planned if entry.get("seed") is not None})
@@ -158,9 +156,9 @@ def _plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> Plan
         seeds = list(raw.get("seeds") or ())
         is_searched = arm in (raw.get("spaces") or {})
         if is_searched and not (raw.get("search") or {}).get("confirm"):
-            # A search tries its configurations with one seed
+            # A search trains its configurations with one seed
             seeds = seeds[:1]
-    return Plan(
+    return ArmPlan(
         seeds=tuple(seeds),
         trial_ids=frozenset(entry["trial_id"] for entry in planned if entry.get("trial_id")),
         trials=(raw.get("trials") or {}).get(arm),

@@ -1,3 +1,5 @@
+"""Run with `pytest tests/results/records/test_compaction.py`."""
+
 from __future__ import annotations
 
 import subprocess
@@ -9,10 +11,10 @@ import pytest
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.records.compaction import compact, compact_study
-from dirtune.results.records.store import read_table, recorded, write_record
+from dirtune.results.records.store import read_statuses, read_table, write_record
 from tests.results.record_factory import metric_rows, record, write_study
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def rows(storage: object, table: str) -> list[dict[str, object]]:
@@ -37,12 +39,12 @@ def test_compacted_results_are_the_same_results(tmp_path: Path) -> None:
 def test_compacted_trials_are_not_opened_again(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     compact(storage)
-    (tmp_path / "study/results/metrics/a-0.parquet").write_bytes(b"not looked at")
+    (tmp_path / "study/results/metrics/a-0.parquet").write_bytes(b"must not be read")
 
     assert read_table(storage, "metrics").num_rows == len(metric_rows(0.0))
 
 
-def test_files_are_read_in_batches_in_their_order_and_all_damaged_ones_are_named(
+def test_batches_of_files_are_read_in_order_and_all_damaged_files_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [1, 0.5, "auto", None, 3]
@@ -64,31 +66,31 @@ def test_files_are_read_in_batches_in_their_order_and_all_damaged_ones_are_named
     assert len(skipped) == 2
 
 
-def test_what_was_recorded_later_is_read_from_its_own_files(tmp_path: Path) -> None:
+def test_trials_recorded_later_are_read_from_their_own_files(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0, 1.0)])
     compact(storage)
     write_record(storage, record("a", 1, 2.0))
 
-    assert recorded(storage) == {"a-0": "complete", "a-1": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete", "a-1": "complete"}
     compact(storage)
     assert read_table(storage, "metrics").num_rows == 2 * len(metric_rows(0.0))
 
 
-def test_a_trial_that_was_recorded_anew_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+def test_a_trial_that_was_recorded_again_is_not_read_from_the_cache(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0, status="failed"), record("a", 1)])
     compact(storage)
     write_record(storage, record("a", 0, 4.0))
 
-    assert recorded(storage) == {"a-0": "complete", "a-1": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete", "a-1": "complete"}
     assert read_table(storage, "metrics").num_rows == 2 * len(metric_rows(0.0))
 
 
-def test_a_trial_that_was_removed_is_gone_from_the_cache_too(tmp_path: Path) -> None:
+def test_a_removed_trial_is_not_read_from_the_cache(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
     compact(storage)
     (tmp_path / "study/results/trials/a-1.parquet").unlink()
 
-    assert recorded(storage) == {"a-0": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete"}
     assert set(read_table(storage, "metrics")["trial_id"].to_pylist()) == {"a-0"}
 
 
@@ -101,7 +103,7 @@ def test_the_cache_can_be_deleted_at_any_time(tmp_path: Path) -> None:
     assert rows(storage, "metrics") == before
 
 
-def test_chosen_columns_come_from_cache_and_files_alike(tmp_path: Path) -> None:
+def test_selected_columns_are_read_from_cache_and_files(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0, config={"x": 1})])
     compact(storage)
     write_record(storage, record("a", 1, config={"x": 2.5}))
@@ -115,7 +117,7 @@ def test_an_empty_study_can_be_compacted(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [], name="study", reference="a")
     compact(storage)
 
-    assert recorded(storage) == {}
+    assert read_statuses(storage) == {}
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
@@ -124,14 +126,14 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
     storage.write("results/compacted/trials.parquet", b"damaged")
 
     with pytest.raises(InputError, match=r"compacted/trials.parquet: damaged Parquet file"):
-        recorded(storage)
+        read_statuses(storage)
 
 
 def test_a_study_is_compacted_by_name(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("b", 0)])
 
     assert compact_study("study", results=tmp_path) == {"trials": 2, "metrics": 2 * len(metric_rows(0.0))}
-    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]
+    assert storage.list_files("results/compacted") == ["metrics.parquet", "trials.parquet"]
     with pytest.raises(InputError, match="unknown study, got 'sudy'; known: study"):
         compact_study("sudy", results=tmp_path)
 
@@ -142,14 +144,14 @@ from pathlib import Path
 from tests.results.record_factory import record, write_study
 
 for seed in range(60):
-    # Every second trial fails first and is recorded anew: the cache may hold what is no longer true.
+    # Every second trial fails first and is recorded again, so that the cache may be stale
     if seed % 2:
         write_study(Path(sys.argv[1]), [record("a", seed, status="failed", error="lost its worker")])
     write_study(Path(sys.argv[1]), [record("a", seed, float(seed))])
 """
 
 
-def test_nothing_is_lost_or_doubled_while_another_process_records(tmp_path: Path) -> None:
+def test_compaction_loses_and_doubles_nothing_while_another_process_records(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 1000)])
     rows_each, rounds = len(metric_rows(0.0)), 0
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT) as writer:
@@ -167,11 +169,11 @@ def test_nothing_is_lost_or_doubled_while_another_process_records(tmp_path: Path
     assert rounds > 3
     compact(storage)
     expected = {"a-1000", *(f"a-{seed}" for seed in range(60))}
-    assert recorded(storage) == dict.fromkeys(expected, "complete")
+    assert read_statuses(storage) == dict.fromkeys(expected, "complete")
     assert Counter(read_table(storage, "metrics")["trial_id"].to_pylist()) == dict.fromkeys(expected, rows_each)
 
 
-def test_two_compactions_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
+def test_two_concurrent_compactions_leave_a_complete_cache(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", seed) for seed in range(5)])
     script = (
         "import sys\nfrom dirtune.results.records.compaction import compact_study\n"
@@ -182,4 +184,4 @@ def test_two_compactions_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
 
     assert [process.wait() for process in both] == [0, 0]
     assert read_table(storage, "metrics").num_rows == 5 * len(metric_rows(0.0))
-    assert storage.names("results/compacted") == ["metrics.parquet", "trials.parquet"]
+    assert storage.list_files("results/compacted") == ["metrics.parquet", "trials.parquet"]

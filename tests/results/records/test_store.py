@@ -1,3 +1,5 @@
+"""Run with `pytest tests/results/records/test_store.py`."""
+
 from __future__ import annotations
 
 import math
@@ -16,9 +18,17 @@ import pytest
 import dirtune.results
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.compaction import study_rows
+from dirtune.results.records.compaction import read_rows
+from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.records.schema import SCHEMAS, SplitPredictions, TrialRecord
-from dirtune.results.records.store import by_sample, read_table, read_tables, recorded, scan_predictions, write_record
+from dirtune.results.records.store import (
+    read_statuses,
+    read_table,
+    read_tables,
+    scan_predictions,
+    stack_components,
+    write_record,
+)
 from tests.results.record_factory import metric_rows, record, write_study
 
 CONFIG = {
@@ -34,6 +44,7 @@ def full_record() -> TrialRecord:
             "study": "study",
             "arm": "conr",
             "trial_id": "t0",
+            "role": "evaluation",
             "seed": 3,
             "status": "complete",
             "started_at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
@@ -49,7 +60,7 @@ def full_record() -> TrialRecord:
     )
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_written_record_is_read_back(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [full_record()])
 
     (trial,) = read_table(storage, "trials").to_pylist()
@@ -100,12 +111,12 @@ def test_lists_in_a_configuration_are_json(tmp_path: Path) -> None:
 
 
 def test_every_table_has_its_schema_even_without_a_trial(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path / "study")
+    storage = Storage.open(tmp_path / "study")
 
     assert {name: read_table(storage, name).schema for name in SCHEMAS} == SCHEMAS
 
 
-def test_settings_that_are_integers_here_and_floats_there_are_doubles(tmp_path: Path) -> None:
+def test_settings_with_integers_and_floats_are_doubles(tmp_path: Path) -> None:
     records = [
         record("a", 0, config={"x": 1}),
         record("a", 1, config={"x": 0.5}),
@@ -121,37 +132,37 @@ def test_settings_that_are_integers_here_and_floats_there_are_doubles(tmp_path: 
     }
 
 
-def test_a_trial_without_its_last_file_does_not_exist(tmp_path: Path) -> None:
+def test_a_trial_without_the_file_that_commits_is_not_recorded(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
     (tmp_path / "study/results/trials/a-1.parquet").unlink()
 
     assert set(read_table(storage, "metrics")["trial_id"].to_pylist()) == {"a-0"}
-    assert recorded(storage) == {"a-0": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete"}
 
 
 def test_the_file_that_commits_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(Storage, "write", lambda self, name, content: written.append(name))
 
-    write_record(Storage.at(tmp_path), full_record())
+    write_record(Storage.open(tmp_path), full_record())
 
     assert [name.split("/")[1] for name in written] == ["metrics", "epochs", "predictions", "trials"]
 
 
-def test_a_new_record_replaces_all_of_a_failed_one(tmp_path: Path) -> None:
+def test_a_new_record_replaces_all_files_of_a_failed_one(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0, status="failed", metrics=metric_rows(1.0))])
-    assert recorded(storage) == {"a-0": "failed"}
+    assert read_statuses(storage) == {"a-0": "failed"}
 
     write_record(storage, record("a", 0, metrics=[]))
 
-    assert recorded(storage) == {"a-0": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete"}
     assert read_table(storage, "metrics").num_rows == 0
 
 
-def test_files_of_an_older_version_with_other_columns_are_read(tmp_path: Path) -> None:
+def test_files_with_other_columns_are_read(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     old = pa.table({"trial_id": ["old"], "arm": ["a"], "seed": pa.array([7], pa.int32()), "gone": ["x"]})
-    pq.write_table(old, tmp_path / "study/results/trials/old.parquet")
+    (tmp_path / "study/results/trials/old.parquet").write_bytes(encode_table(old))
 
     rows = read_table(storage, "trials").to_pylist()
 
@@ -161,13 +172,16 @@ def test_files_of_an_older_version_with_other_columns_are_read(tmp_path: Path) -
     ]
 
 
-def test_files_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "version"),
+    [({"dirtune.schema_version": "99"}, "99"), ({"dirtune.schema_version": "4"}, "4"), (None, "unknown")],
+)
+def test_files_of_another_version_are_refused(tmp_path: Path, metadata: dict[str, str] | None, version: str) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     path = tmp_path / "study/results/trials/a-0.parquet"
-    table = pq.ParquetFile(path).read()
-    pq.write_table(table.replace_schema_metadata({"dirtune.schema_version": "99"}), path)
+    pq.write_table(pq.ParquetFile(path).read().replace_schema_metadata(metadata), path)
 
-    with pytest.raises(InputError, match=r"a-0.parquet: has schema version 99, .* reads 1, 2, 3"):
+    with pytest.raises(InputError, match=rf"a-0.parquet: has schema version {version}, but this dirtune reads 5"):
         read_table(storage, "trials")
 
 
@@ -184,14 +198,14 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
     assert [Path(fault.where).name for fault in caught.value.faults] == ["a-0.parquet", "a-2.parquet"]
 
 
-def test_leftovers_of_a_crash_are_not_read(tmp_path: Path) -> None:
+def test_temporary_files_of_a_crash_are_not_read(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     (tmp_path / "study/results/trials/.a-1.parquet.1234").write_bytes(b"half")
 
-    assert recorded(storage) == {"a-0": "complete"}
+    assert read_statuses(storage) == {"a-0": "complete"}
 
 
-def test_columns_can_be_chosen_and_the_unknown_are_left_out(tmp_path: Path) -> None:
+def test_columns_can_be_selected_and_unknown_ones_are_skipped(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0, config={"x": 1})])
 
     rows = read_table(storage, "trials", columns=["config.x", "arm", "nowhere"])
@@ -199,7 +213,7 @@ def test_columns_can_be_chosen_and_the_unknown_are_left_out(tmp_path: Path) -> N
     assert rows.to_pylist() == [{"arm": "a", "trial_id": "a-0", "config.x": 1}]
 
 
-def test_a_root_gives_the_rows_of_all_its_studies(tmp_path: Path) -> None:
+def test_a_root_has_the_rows_of_all_its_studies(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_study(tmp_path, [record(name, 0)], name=name)
 
@@ -207,7 +221,7 @@ def test_a_root_gives_the_rows_of_all_its_studies(tmp_path: Path) -> None:
     assert read_table(tmp_path, "trials", studies=["two"])["arm"].to_pylist() == ["two"]
 
 
-def test_a_run_in_two_studies_has_its_metrics_once(tmp_path: Path) -> None:
+def test_metrics_of_a_run_in_two_studies_are_read_once(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0, trial_id="shared"), record("a", 1)], name="one")
     write_study(tmp_path, [record("b", 0, trial_id="shared"), record("b", 1)], name="two")
 
@@ -224,7 +238,7 @@ def test_predictions_can_be_scanned_without_being_read(tmp_path: Path) -> None:
     assert dataset.to_table(columns=["prediction"]).to_pydict() == {"prediction": [1.5, 2.5]}
 
 
-def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_names_are_refused_and_known_ones_listed(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
 
     with pytest.raises(InputError, match="unknown table, got 'trial'; known: epochs, metrics"):
@@ -248,39 +262,39 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(
     parts = {"trial": {"trial_id": "t", "status": "complete"}, "config": {}, **broken}
 
     with pytest.raises(ValueError, match=message):
-        write_record(Storage.at(tmp_path), TrialRecord(**parts))
+        write_record(Storage.open(tmp_path), TrialRecord(**parts))
 
-    assert recorded(Storage.at(tmp_path)) == {}
+    assert read_statuses(Storage.open(tmp_path)) == {}
 
 
-def test_a_sweep_can_be_read_while_it_writes(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path / "study")
+def test_a_running_sweep_can_be_read(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path / "study")
     writer = threading.Thread(target=lambda: [write_record(storage, record("a", seed)) for seed in range(30)])
     writer.start()
     while writer.is_alive():
         metrics = read_table(storage, "metrics")
         assert metrics.num_rows % len(metric_rows(0.0)) == 0
     writer.join()
-    assert len(recorded(storage)) == 30
+    assert len(read_statuses(storage)) == 30
 
 
-def test_several_tables_have_the_same_trials_also_beside_a_running_sweep(
+def test_several_tables_have_the_same_trials_during_a_running_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = write_study(tmp_path, [record("a", seed) for seed in range(3)])
 
     def while_a_trial_ends(folder: Storage, table: str, *rest: Any) -> list[pa.Table]:
-        rows = study_rows(folder, table, *rest)
+        rows = read_rows(folder, table, *rest)
         write_record(folder, record("late", len(rows), trial_id=f"late in {table}"))
         return rows
 
-    monkeypatch.setattr("dirtune.results.records.store.study_rows", while_a_trial_ends)
+    monkeypatch.setattr("dirtune.results.records.store.read_rows", while_a_trial_ends)
     found = read_tables(storage, {"trials": ["arm"], "metrics": ["value"]})
 
     assert set(found["trials"].column_names) == {"trial_id", "arm"}
     for table in found.values():
         assert set(table["trial_id"].to_pylist()) == {"a-0", "a-1", "a-2"}
-    assert len(recorded(storage)) == 5
+    assert len(read_statuses(storage)) == 5
 
 
 def test_results_open_as_pandas_frames(tmp_path: Path) -> None:
@@ -296,7 +310,7 @@ def test_results_open_as_pandas_frames(tmp_path: Path) -> None:
     assert sorted(results.trials["arm"]) == ["conr", "later"]
 
 
-def test_opening_a_place_without_results_is_refused(tmp_path: Path) -> None:
+def test_opening_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no study"):
         dirtune.results.open(tmp_path)
 
@@ -306,7 +320,7 @@ def two_dimensional() -> SplitPredictions:
     return SplitPredictions(sample_ids=["a", "b", "c"], labels=labels, predictions=labels * 10)
 
 
-def test_predictions_of_two_dimensions_have_a_row_for_each(tmp_path: Path) -> None:
+def test_predictions_of_two_dimensions_have_one_row_per_dimension(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [replace(full_record(), predictions={"val": two_dimensional()})])
 
     rows = read_table(storage, "predictions")
@@ -321,43 +335,39 @@ def test_predictions_of_two_dimensions_have_a_row_for_each(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_predictions_come_back_in_the_shape_of_the_labels(tmp_path: Path, split: str) -> None:
+def test_stacked_predictions_have_the_shape_of_the_labels(tmp_path: Path, split: str) -> None:
     recorded_ = {"val": two_dimensional(), **full_record().predictions}
     storage = write_study(tmp_path, [replace(full_record(), predictions=recorded_)])
 
     rows = read_table(storage, "predictions")
-    labels, predictions = by_sample(rows.filter(pc.equal(rows["split"], split)))
+    labels, predictions = stack_components(rows.filter(pc.equal(rows["split"], split)))
 
     np.testing.assert_array_equal(labels, recorded_[split].labels)
     np.testing.assert_array_equal(predictions, recorded_[split].predictions)
 
 
-def test_predictions_of_version_1_are_read_as_those_of_one_dimension(tmp_path: Path) -> None:
+def test_predictions_without_the_column_component_have_one_dimension(tmp_path: Path) -> None:
     storage = write_study(
         tmp_path, [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})]
     )
-    # There were none
-    for table in SCHEMAS.keys() - {"representations"}:
-        path = tmp_path / f"study/results/{table}/t0.parquet"
-        rows = pq.ParquetFile(path).read()
-        rows = rows.drop_columns([name for name in rows.column_names if name == "component"])
-        pq.write_table(rows.replace_schema_metadata({"dirtune.schema_version": "1"}), path)
+    path = tmp_path / "study/results/predictions/t0.parquet"
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["component"]), path)
 
     old, new = (
         read_table(storage, "predictions").filter(pc.field("trial_id") == trial).drop_columns("trial_id")
         for trial in ("t0", "t1")
     )
     assert old.equals(new)
-    assert by_sample(old)[1].tolist() == [1.5, 2.5]
+    assert stack_components(old)[1].tolist() == [1.5, 2.5]
     scanned = scan_predictions(tmp_path).to_table()
     assert (scanned["component"].null_count, scanned.num_rows) == (4, 4)
-    assert recorded(storage) == {"t0": "complete", "t1": "complete"}
+    assert read_statuses(storage) == {"t0": "complete", "t1": "complete"}
 
 
-def test_labels_and_predictions_of_different_shape_are_refused(tmp_path: Path) -> None:
+def test_labels_and_predictions_of_different_shapes_are_refused(tmp_path: Path) -> None:
     broken = replace(two_dimensional(), predictions=np.zeros(3))
     with pytest.raises(ValueError, match=r"of val must have one shape, got \(\(3, 2\), \(3,\)\)"):
-        write_record(Storage.at(tmp_path), replace(full_record(), predictions={"val": broken}))
+        write_record(Storage.open(tmp_path), replace(full_record(), predictions={"val": broken}))
 
 
 def test_results_open_as_arrow_tables_and_answer_sql(tmp_path: Path) -> None:
@@ -369,3 +379,15 @@ def test_results_open_as_arrow_tables_and_answer_sql(tmp_path: Path) -> None:
     assert found["mean"].tolist() == [4.5]
     with pytest.raises(InputError, match="unknown table, got 'metric'"):
         results.arrow("metric")
+
+
+def test_the_view_of_arms_counts_evaluation_trials_only(tmp_path: Path) -> None:
+    trials = [record("a", 0, 4.0, trial_id="tried", role="search"), record("a", 0, 5.0), record("a", 1, 6.0)]
+    write_study(tmp_path, trials)
+    results = dirtune.results.open(tmp_path)
+
+    arms = "select n, mean from arms where region = 'all' and split = 'test' and selection = 'last'"
+    assert results.query(arms).to_dict("records") == [{"n": 2, "mean": 5.5}]
+    trials = results.query("select role, replicate, seed from trials order by trial_id").values.tolist()
+    assert trials[:2] == [["evaluation", 0, 0], ["evaluation", 1, 1]]
+    assert results.query("select trial_id from trials where role = 'search' and replicate is null").size == 1

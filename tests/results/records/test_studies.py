@@ -1,3 +1,5 @@
+"""Run with `pytest tests/results/records/test_studies.py`."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.records.studies import Plan, StudyInfo, open_studies, read_study
+from dirtune.results.records.studies import ArmPlan, StudyInfo, open_studies, read_study
 from tests.results.record_factory import record, write_study
 
 
@@ -18,7 +20,7 @@ def test_a_study_is_a_folder_with_a_study_file_or_with_trials(tmp_path: Path) ->
     assert list(open_studies(tmp_path, ["recorded"])) == ["recorded"]
 
 
-def test_a_root_without_a_study_or_without_existence_is_refused(tmp_path: Path) -> None:
+def test_a_missing_root_and_a_root_without_a_study_are_refused(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="holds no study"):
             open_studies(root)
@@ -33,15 +35,15 @@ def test_unknown_studies_are_all_named(tmp_path: Path) -> None:
     assert [fault.got for fault in caught.value.faults] == ["quickstrat", "other"]
 
 
-def test_without_a_study_file_nothing_is_known_and_nothing_fails(tmp_path: Path) -> None:
+def test_a_study_without_a_study_file_has_empty_facts(tmp_path: Path) -> None:
     assert read_study(write_study(tmp_path, [record("a", 0)])) == StudyInfo(name="study")
 
 
-def test_an_empty_study_file_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_empty_study_file_equals_a_missing_one(tmp_path: Path) -> None:
     assert read_study(write_study(tmp_path, [], planned=None)) == StudyInfo(name="study")
 
 
-def test_fixed_arms_plan_all_seeds_and_searched_ones_the_first(tmp_path: Path) -> None:
+def test_fixed_arms_plan_all_seeds_and_searched_arms_the_first(tmp_path: Path) -> None:
     info = read_study(
         write_study(
             tmp_path,
@@ -55,18 +57,18 @@ def test_fixed_arms_plan_all_seeds_and_searched_ones_the_first(tmp_path: Path) -
         )
     )
 
-    assert info.plans == {"plain": Plan(seeds=(3, 5), trials=2), "tuned": Plan(seeds=(3,), trials=20)}
+    assert info.plans == {"plain": ArmPlan(seeds=(3, 5), trials=2), "tuned": ArmPlan(seeds=(3,), trials=20)}
     assert (info.metric, info.region, info.data, info.unit) == ("mse", "few", "digits", "degrees")
 
 
-def test_planned_trials_are_known_by_name(tmp_path: Path) -> None:
+def test_planned_trials_have_ids(tmp_path: Path) -> None:
     planned = [
         {"arm": "a", "seed": 1, "replicate": 1, "trial_id": "x"},
         {"arm": "a", "seed": 0, "replicate": 0, "trial_id": "y"},
     ]
     info = read_study(write_study(tmp_path, [], arms=["a"], seeds=[0, 1, 2], planned=planned))
 
-    assert info.plans["a"] == Plan(seeds=(0, 1), trial_ids=frozenset({"x", "y"}))
+    assert info.plans["a"] == ArmPlan(seeds=(0, 1), trial_ids=frozenset({"x", "y"}))
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"{", "not readable"), (b"[]", "JSON object")])

@@ -1,0 +1,34 @@
+"""Vocabulary of the results: files of a study folder that readers need, and allowed values of the tables' columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dirtune.errors import Fault, InputError
+
+RESOLVED_STUDY = "study.json"
+"""Every arm as a full configuration; written last, so its existence commits."""
+PROVENANCE = "provenance.json"
+"""Versions of code and libraries, and the machine."""
+SELECTIONS = "selected.json"
+"""The configuration that each search selected, and the trials that evaluate it."""
+
+EVALUATED_SPLITS = ("val", "test")
+"""Column `split` of the table `metrics`."""
+EVALUATED_EPOCHS = ("best_val", "last")
+"""Column `selection` of the table `metrics`: the epochs of a trial that are evaluated."""
+
+
+def check_known(what: str, name: str, known: Sequence[str]) -> None:
+    """Raise if a name is unknown.
+
+    Args:
+        what: the kind of name, such as `region`.
+        name: the name to look up.
+        known: all allowed names.
+
+    Raises:
+        InputError: the name is not in `known`, which the error lists.
+    """
+    if name not in known:
+        raise InputError(Fault(where=what, rule=f"unknown {what}", got=name, known=known))
