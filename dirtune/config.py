@@ -2,13 +2,12 @@
 
 A configuration is a frozen tree. Its canonical JSON together with the fingerprint of the data is hashed to `trial_id`:
 equal settings on equal data are the same trial, in whatever study or arm they appear. A method (loss, terms,
-re-weighting, scheme) and a recipe (optimiser, schedule, batch, epochs, augmentation) are separate branches, because on
+re-weighting, scheme) and a recipe (optimizer, schedule, batch, epochs, augmentation) are separate branches, because on
 AgeDB the recipe moves the error more than any method does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,16 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from dirtune.frozen import Added, Frozen, digest, identity
+from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
-from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS
+from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
 from dirtune.recipe import Constant as Constant
 from dirtune.recipe import Cosine as Cosine
 from dirtune.recipe import Recipe as Recipe
 from dirtune.recipe import Steps as Steps
 from dirtune.recipe import Views as Views
-from dirtune.results.records.schema import REGIONS
 from dirtune.reweighting import Reweighting
 
 
@@ -125,7 +123,7 @@ class Objective(Frozen):
 class _Terms(Frozen):
     """The regularizer terms of the loss by name; absent or null: not used."""
 
-    def active(self) -> dict[str, Term]:
+    def get_active(self) -> dict[str, Term]:
         """The terms that are present, in the order of their names."""
         return {name: term for name in sorted(TERMS) if (term := getattr(self, name)) is not None}
 
@@ -146,16 +144,6 @@ else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
 
 
-class Segment(Frozen):
-    """A part of a longer training that goes on from where another trial has ended, as in population based training."""
-
-    parent: str | None
-    """The trial whose weights and optimiser state it starts from; none: it is the first."""
-    start: int = Field(ge=0)
-    """Epochs before it; schedule and sample order are those of the whole training."""
-    end: int = Field(ge=1)
-
-
 class TrialConfig(Frozen):
     """One training run: data, regressor, loss `alpha * L_reg + sum of weighted terms`, re-weighting, recipe, seed."""
 
@@ -167,12 +155,10 @@ class TrialConfig(Frozen):
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
     scheme: Scheme = Joint()
-    """Which parts are trained when. A second stage has a new predictor, a new optimiser, a loss fitted anew and a constant
+    """Which parts are trained when. A second stage has a new predictor, a new optimizer, a loss fitted anew and a constant
     learning rate, and the best epoch is one of its own; the recipe's epochs and schedule are those of the first."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
-    segment: Annotated[Segment | None, Added()] = None
-    """none: a whole training."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -180,9 +166,7 @@ class TrialConfig(Frozen):
         scheme = self.scheme.name
         if scheme != "joint" and self.alpha == 0:
             raise ValueError(f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss")
-        if scheme != "joint" and self.segment is not None:
-            raise ValueError(f"scheme {scheme!r} cannot be trained in segments")
-        if scheme == "two_stage" and not self.terms.active():
+        if scheme == "two_stage" and not self.terms.get_active():
             raise ValueError("scheme 'two_stage' needs terms: its first stage has no other loss")
         if scheme == "two_stage" and self.reweighting.fds is not None:
             raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
@@ -191,58 +175,20 @@ class TrialConfig(Frozen):
     @model_validator(mode="after")
     def _terms_have_pairs(self) -> TrialConfig:
         is_split = self.recipe.accumulation > 1
-        if is_split and self.recipe.micro_batch == 1 and self.terms.active():
+        if is_split and self.recipe.micro_batch == 1 and self.terms.get_active():
             rule = "recipe.accumulation must leave two samples in a micro-batch"
             raise ValueError(f"{rule}: terms compare pairs")
         return self
 
     @property
     def epochs_planned(self) -> int:
-        """Epochs of all stages; of a segment, those before it and its own."""
-        if self.segment is not None:
-            return self.segment.end
+        """Epochs of all stages."""
         return self.recipe.epochs + self.scheme.epochs
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """The configuration as plain JSON data."""
         return self.model_dump(mode="json")
 
-    def trial_id(self, data_fingerprint: str) -> str:
+    def compute_trial_id(self, data_fingerprint: str) -> str:
         """Identity of this run on the data with that fingerprint: 16 hexadecimal digits."""
-        return digest({"config": identity(self), "data": data_fingerprint})
-
-
-def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `overlay` laid over it, mapping by mapping.
-
-    A mapping whose `name` changes is replaced, not mixed: the settings of one encoder mean nothing to another.
-    """
-    result = dict(base)
-    for key, value in overlay.items():
-        below = result.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and not _renamed(below, value):
-            result[key] = merged(below, value)
-        else:
-            result[key] = value
-    return result
-
-
-def _renamed(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
-    return "name" in above and above["name"] != below.get("name", above["name"])
-
-
-def nested(path: str, value: Any) -> dict[str, Any]:
-    """`nested("a.b", 1) == {"a": {"b": 1}}`."""
-    for part in reversed(path.split(".")):
-        value = {part: value}
-    return value  # type: ignore[no-any-return]
-
-
-def leaf(tree: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, or None where there is nothing."""
-    current: Any = tree
-    for part in path.split("."):
-        if not isinstance(current, Mapping) or part not in current:
-            return None
-        current = current[part]
-    return current
+        return hash_json({"config": to_identity(self), "data": data_fingerprint})

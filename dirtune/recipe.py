@@ -1,6 +1,6 @@
 """`Recipe`: everything about a training that is not the method under test, and how its numbers are computed.
 
-Optimiser, schedule, batch, epochs and views move the error, more than any method does; the last five settings are for
+Optimizer, schedule, batch, epochs and views move the error, more than any method does; the last five settings are for
 speed and memory, and move it by rounding, except where their text says more. What a machine or an encoder must have for
 them is checked where it is known (`dirtune.training.numerics`).
 """
@@ -92,13 +92,13 @@ class Recipe(Frozen):
     accumulation: Annotated[int, Added()] = Field(default=1, ge=1)
     """Micro-batches that a batch is cut into, of equal size; their gradients add up to one step, which is clipped once. The
     regression loss is that of the whole batch, with its weights. Whatever looks at several samples sees one micro-batch:
-    terms compare pairs inside of it only, as do bmc and tukey; batch normalisation takes its statistics there; dropout
-    draws anew. Of labels that are maps a micro-batch counts by its images, not by their labelled pixels."""
+    terms compare pairs inside of it only, as do bmc and tukey; batch normalization takes its statistics there; dropout
+    draws anew. Of labels that are maps a micro-batch counts by its images, not by their labeled pixels."""
     compile: Annotated[bool, Added()] = False
     """Whether training steps run the regressor through `torch.compile`, anew for every trial, which takes up to minutes;
     evaluation does not. Checkpoints are the same."""
     sync_batch_norm: Annotated[bool, Added()] = False
-    """Whether batch normalisation takes its statistics over all workers of a trial, on GPUs; nothing to do for one worker."""
+    """Whether batch normalization takes its statistics over all workers of a trial, on GPUs; nothing to do for one worker."""
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Recipe:
@@ -112,12 +112,14 @@ class Recipe(Frozen):
         """Samples, over all workers, whose gradient is computed at once."""
         return self.batch_size // self.accumulation
 
-    def halved(self, *, least: int = 2) -> Recipe | None:
-        """The same batches in micro-batches of half the samples, or fewer where they do not divide into halves.
+    def find_next_accumulation(self, *, least: int = 2) -> int | None:
+        """Return the smallest `accumulation` whose micro-batches have at most half the samples of today's.
 
         Args:
-            least: samples that a micro-batch must have; none is returned where it would have fewer.
+            least: samples that a micro-batch must have.
+
+        Returns:
+            A divisor of `batch_size`; None if the micro-batches of every such value would be smaller than `least`.
         """
         finer = range(2 * self.accumulation, self.batch_size // least + 1)
-        found = next((pieces for pieces in finer if self.batch_size % pieces == 0), None)
-        return None if found is None else self.model_copy(update={"accumulation": found})
+        return next((pieces for pieces in finer if self.batch_size % pieces == 0), None)

@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from dirtune import cli
-from dirtune.cli.cluster import followed
+from dirtune.cli.cluster import follow_job
 from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
 from dirtune.tuning.folder.lock import held
@@ -282,9 +282,9 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["stop", "study", "--results", "@store", "--address", "127.0.0.1:1"],
         ["--address: the address of a cluster's jobs begins with http:// or https://, got '127.0.0.1:1'"],
     ),
-    (["doctor", "--address", "127.0.0.1:1"], ["127.0.0.1:1: nobody answers there (Connection refused)"]),
-    (["doctor", "--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1: nobody answers there"]),
-    (["doctor", "--address", "somewhere"], ["somewhere: is no address; a cluster's is host:port"]),
+    (["doctor", "--address", "127.0.0.1:1"], ["127.0.0.1:1: not reachable (Connection refused)"]),
+    (["doctor", "--address", "http://127.0.0.1:1"], ["http://127.0.0.1:1: not reachable"]),
+    (["doctor", "--address", "somewhere"], ["somewhere: is not an address; a cluster's is host:port"]),
     (
         ["submit", "@three.yaml", "--address", "http://127.0.0.1:1", "--data", "data", "--results", "results"],
         [
@@ -297,7 +297,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (
         ["submit", "quickstart", "--address", "http://127.0.0.1:1", "--data", "@empty", "--results", "@empty"],
-        ["http://127.0.0.1:1: nobody answers there"],
+        ["http://127.0.0.1:1: not reachable"],
     ),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file stands where a folder should be.
@@ -333,7 +333,7 @@ def in_places(texts: list[str], places: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=commands_of(MISTAKES))
-def test_a_mistake_ends_with_exit_code_2_and_one_message(
+def test_an_invalid_input_ends_with_exit_code_2_and_one_message(
     call: Call, places: Path, arguments: list[str], parts: list[str]
 ) -> None:
     outcome = call(*in_places(arguments, places))
@@ -342,7 +342,7 @@ def test_a_mistake_ends_with_exit_code_2_and_one_message(
 
 
 @pytest.mark.parametrize(("arguments", "parts"), RAW_MISTAKES, ids=commands_of(RAW_MISTAKES))
-def test_raw_files_that_cannot_be_used_end_with_exit_code_2_and_one_message(
+def test_unusable_raw_files_end_with_exit_code_2_and_one_message(
     ray_session: None, call: Call, places: Path, arguments: list[str], parts: list[str]
 ) -> None:
     outcome = call(*in_places(arguments, places))
@@ -350,7 +350,7 @@ def test_raw_files_that_cannot_be_used_end_with_exit_code_2_and_one_message(
     assert not list((places / "empty").iterdir())
 
 
-def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(places: Path) -> None:
+def test_the_real_command_reports_every_fault_of_a_study_at_once(places: Path) -> None:
     file = places / "three.yaml"
     outcome = call_outside("plan", file)
     assert_refused(outcome)
@@ -362,7 +362,7 @@ def test_the_mistakes_of_a_study_come_all_at_once_out_of_the_real_command(places
     ]
 
 
-def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(places: Path) -> None:
+def test_the_real_command_lists_tables_and_columns_after_an_error_in_sql(places: Path) -> None:
     outcome = call_outside("query", "select few from trials", "--results", places / "store")
     assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
@@ -379,7 +379,7 @@ def test_an_error_in_sql_names_the_tables_and_columns_out_of_the_real_command(pl
         (["train", "--threads", "0"], "Invalid value"),
     ],
 )
-def test_a_wrong_use_of_the_command_line_ends_with_exit_code_2(call: Call, arguments: list[str], message: str) -> None:
+def test_an_invalid_command_line_ends_with_exit_code_2(call: Call, arguments: list[str], message: str) -> None:
     outcome = call(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
@@ -393,7 +393,7 @@ def test_an_unknown_option_of_the_real_command_ends_with_exit_code_2() -> None:
     assert "Traceback" not in outcome.err
 
 
-def test_what_is_no_mistake_of_the_user_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
@@ -406,11 +406,11 @@ def commands() -> dict[str, Any]:
     return typer.main.get_command(cli.app).commands  # type: ignore[attr-defined, no-any-return]
 
 
-def test_every_promised_verb_exists() -> None:
+def test_the_commands_are_exactly_the_documented_ones() -> None:
     assert set(commands()) == VERBS
 
 
-def test_help_names_every_verb(call: Call) -> None:
+def test_help_lists_every_command(call: Call) -> None:
     outcome = call("--help")
     assert (outcome.code, outcome.err) == (0, "")
     for verb in VERBS:
@@ -418,7 +418,7 @@ def test_help_names_every_verb(call: Call) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(call: Call, verb: str) -> None:
+def test_the_help_of_a_command_explains_every_argument_and_option(call: Call, verb: str) -> None:
     outcome = call(verb, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     # What is long is folded in its frame
@@ -432,7 +432,7 @@ def test_the_help_of_a_verb_names_and_explains_every_argument_and_option(call: C
         assert " ".join(parameter.help.split()) in text
 
 
-def test_a_table_is_shown_in_a_terminals_a_papers_and_a_spreadsheets_form(call: Call, places: Path) -> None:
+def test_a_table_is_formatted_for_a_terminal_markdown_and_csv(call: Call, places: Path) -> None:
     command = ["table", "study", "--results", places / "store", "--reference", "conr"]
     plain, markdown, sheet = (call(*command, "--format", style) for style in ("table", "markdown", "csv"))
     assert {outcome.code for outcome in (plain, markdown, sheet)} == {0}
@@ -445,7 +445,7 @@ def test_a_table_is_shown_in_a_terminals_a_papers_and_a_spreadsheets_form(call: 
     assert float(rows["vanilla", "all"]["difference"]) == pytest.approx(1.0)
 
 
-def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
+def test_a_query_is_printed_in_every_format(call: Call, places: Path) -> None:
     sql = "select arm, avg(\"test.few.mae\") as few from results where arm <> 'single' group by arm order by arm"
 
     def answer(style: str) -> str:
@@ -461,17 +461,17 @@ def test_a_query_is_answered_in_every_format(call: Call, places: Path) -> None:
     assert "| vanilla | 7.5 |" in answer("markdown")
 
 
-def test_an_answer_can_be_a_file_and_is_limited_aloud(call: Call, places: Path, tmp_path: Path) -> None:
+def test_a_query_result_is_written_to_a_file_and_a_reached_limit_is_reported(call: Call, places: Path, tmp_path: Path) -> None:
     file = tmp_path / "answer.parquet"
     command = ["query", "select arm from trials", "--results", places / "store"]
-    saved = call(*command, "--output", file, "--limit", 2, "--seconds", 60)
+    saved = call(*command, "--output", file, "--limit", 2, "--timeout", 60)
     assert (saved.code, saved.out) == (0, f"answer: {file}\n")
     assert saved.err == "dirtune: stopped at 2 rows (--limit)\n"
     assert file.read_bytes().startswith(b"PAR1")
     assert_refused(call(*command, "--format", "parquet"), "give a file (--output)")
 
 
-def test_a_damaged_file_is_named_and_left_out_only_when_asked(call: Call, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_unless_skip_damaged_is_given(call: Call, tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
     storage.write("results/trials/a-1.parquet", b"damaged")
     command = ["query", "select trial_id from trials", "--results", tmp_path, "--format", "csv"]
@@ -481,7 +481,7 @@ def test_a_damaged_file_is_named_and_left_out_only_when_asked(call: Call, tmp_pa
     assert re.fullmatch(r"dirtune: left out: .*a-1.parquet: damaged Parquet file.*\n", outcome.err)
 
 
-def test_curves_are_written_as_tensorboard_logs(call: Call, places: Path) -> None:
+def test_learning_curves_are_written_as_tensorboard_logs(call: Call, places: Path) -> None:
     outcome = call("tensorboard", "study", "--results", places / "store", "--output", places / "logs")
     assert outcome.code == 0
     number = re.fullmatch(r"curves of (\d+) trials: .*logs/study\n", outcome.out)
@@ -496,7 +496,7 @@ def test_a_study_is_compacted(call: Call, places: Path) -> None:
     assert (places / "store/study/results/compacted/trials.parquet").is_file()
 
 
-def test_a_report_names_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path) -> None:
+def test_report_prints_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path) -> None:
     file = tmp_path / "deeper" / "study.html"
     outcome = call("report", "study", "--results", places / "store", "--output", file)
     assert (outcome.code, outcome.out, outcome.err) == (0, f"report: {file}\n", "")
@@ -515,14 +515,14 @@ def test_the_status_of_a_sweep_is_neither_cut_nor_folded_in_a_pipe(
 
 
 @pytest.mark.parametrize("options", [["regions"], ["curve", "--x", "terms.conr.omega"], ["heatmap", "--relative"]])
-def test_a_plot_names_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path, options: list[str]) -> None:
+def test_plot_prints_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path, options: list[str]) -> None:
     file = tmp_path / "deeper" / "figure.png"
     outcome = call("plot", "study", *options, "--results", places / "store", "--output", file)
     assert (outcome.code, outcome.out) == (0, f"figure: {file}\n")
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_help_of_plot_names_every_kind(call: Call) -> None:
+def test_the_help_of_plot_lists_every_kind_of_figure(call: Call) -> None:
     from dirtune.results.figures import PLOTS
 
     # The text is written out in the command line, which imports nothing heavy for it.
@@ -530,7 +530,7 @@ def test_the_help_of_plot_names_every_kind(call: Call) -> None:
     assert set(PLOTS) <= set(words)
 
 
-def test_a_plot_without_a_file_goes_to_the_folder_figures(
+def test_a_plot_is_written_to_the_folder_figures_by_default(
     call: Call, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -539,7 +539,7 @@ def test_a_plot_without_a_file_goes_to_the_folder_figures(
     assert (tmp_path / "figures" / "study-regions.png").is_file()
 
 
-def test_what_a_study_can_name_is_listed_all_or_by_kind(call: Call) -> None:
+def test_list_shows_every_kind_or_one(call: Call) -> None:
     everything, terms = call("list"), call("list", "terms")
     assert (everything.code, terms.code) == (0, 0)
     for title in ("losses", "terms", "encoders", "augmentations", "metrics", "data", "studies"):
@@ -550,7 +550,7 @@ def test_what_a_study_can_name_is_listed_all_or_by_kind(call: Call) -> None:
     assert "huber" not in terms.out
 
 
-def test_a_plan_shows_every_arm_and_runs_nothing(digits: Path, tmp_path: Path, call: Call) -> None:
+def test_plan_shows_every_arm_and_writes_nothing(digits: Path, tmp_path: Path, call: Call) -> None:
     outcome = call("plan", "quickstart", "--data", digits, "--results", tmp_path / "results")
     assert (outcome.code, outcome.err) == (0, "")
     arms = ("vanilla (reference)", "projection", "sqrt_inverse_lds", "conr", "accon", "accon_conr")
@@ -562,7 +562,7 @@ def test_a_plan_shows_every_arm_and_runs_nothing(digits: Path, tmp_path: Path, c
     assert not list(tmp_path.iterdir())
 
 
-def test_an_inspection_shows_regions_and_refuses_an_unknown_rule(digits: Path, call: Call) -> None:
+def test_inspect_shows_regions_and_an_unknown_shot_rule_is_an_error(digits: Path, call: Call) -> None:
     outcome = call("inspect", "digits", "--data", digits)
     assert outcome.code == 0
     lines = [line.split() for line in outcome.out.splitlines()]
@@ -572,7 +572,7 @@ def test_an_inspection_shows_regions_and_refuses_an_unknown_rule(digits: Path, c
     assert_refused(refused, "digits: unknown shot rule, got 'official'; known: counts")
 
 
-def test_a_trial_is_trained_once_and_then_known(digits: Path, tmp_path: Path, call: Call) -> None:
+def test_a_recorded_trial_is_not_trained_again(digits: Path, tmp_path: Path, call: Call) -> None:
     command = ["train", *TINY, "--data", digits, "--results", tmp_path]
     first, second, other = call(*command), call(*command), call(*command, "--seed", 7)
     assert {outcome.code for outcome in (first, second, other)} == {0}
@@ -586,7 +586,7 @@ def test_a_trial_is_trained_once_and_then_known(digits: Path, tmp_path: Path, ca
     assert recorded == {trial_id, other.out.splitlines()[1].split()[1]}
 
 
-def test_train_takes_the_configuration_of_an_arm_and_lays_settings_over_it(
+def test_train_overrides_the_configuration_of_an_arm_with_settings(
     digits: Path, tmp_path: Path, call: Call
 ) -> None:
     outcome = call(
@@ -609,7 +609,7 @@ def test_train_takes_the_configuration_of_an_arm_and_lays_settings_over_it(
     assert answer.out.splitlines()[1] == "conr,1,2.5,digits"
 
 
-def test_what_does_not_fit_the_data_is_refused_before_training(digits: Path, tmp_path: Path, call: Call) -> None:
+def test_a_configuration_that_does_not_fit_the_data_is_an_error_before_training(digits: Path, tmp_path: Path, call: Call) -> None:
     wrong = ["--set", "recipe.views.augmentation=flip", "--set", "data.shot_rule=official"]
     outcome = call("train", *TINY, *wrong, "--data", digits, "--results", tmp_path)
     assert_refused(
@@ -620,11 +620,11 @@ def test_what_does_not_fit_the_data_is_refused_before_training(digits: Path, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_how_many_trials_go_side_by_side_is_a_number_or_left_open(digits: Path, tmp_path: Path, call: Call) -> None:
+def test_a_study_with_a_removed_option_is_refused_in_one_sentence(digits: Path, tmp_path: Path, call: Call) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(STUDY))
-    outcome = call("sweep", file, "--fuse", "many", "--data", digits, "--results", tmp_path)
-    assert_refused(outcome, "tiny: fuse: must be a number of trials, or 'auto', got 'many'")
+    file.write_text(yaml.safe_dump({**STUDY, "resources": {"fuse": 4}}))
+    outcome = call("sweep", file, "--data", digits, "--results", tmp_path)
+    assert_refused(outcome, f"{file}: resources.fuse: was removed, since it made no study faster; leave it out, got 4")
 
 
 def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Call) -> None:
@@ -658,7 +658,7 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
 @pytest.mark.parametrize(
     ("stopped", "left", "code"), [("SIGINT", 2, 130), ("SIGTERM", 2, 143), ("`dirtune stop`", 2, 1), ("SIGINT", 0, 0)]
 )
-def test_a_sweep_that_was_stopped_says_by_what_and_ends_with_a_code_of_its_own(
+def test_a_stopped_sweep_names_the_source_and_ends_with_its_exit_code(
     call: Call, monkeypatch: pytest.MonkeyPatch, stopped: str, left: int, code: int
 ) -> None:
     summary = SweepSummary(folder="f", reused=0, orphaned=0, run={}, crashed={}, left=left, stopped=stopped)
@@ -668,7 +668,7 @@ def test_a_sweep_that_was_stopped_says_by_what_and_ends_with_a_code_of_its_own(
     assert f"Stopped by {stopped} when every running trial had finished its epoch." in outcome.out
 
 
-def test_a_sweep_that_was_interrupted_twice_says_how_to_go_on_without_a_traceback(
+def test_a_sweep_that_was_interrupted_twice_names_resume_without_a_traceback(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -680,7 +680,7 @@ def test_a_sweep_that_was_interrupted_twice_says_how_to_go_on_without_a_tracebac
     assert "`dirtune resume` goes on from there" in outcome.out
 
 
-def test_ctrl_c_only_stops_following_a_job_and_says_how_to_go_on(
+def test_ctrl_c_stops_only_the_following_of_a_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> int:
@@ -688,14 +688,14 @@ def test_ctrl_c_only_stops_following_a_job_and_says_how_to_go_on(
 
     monkeypatch.setattr("dirtune.cluster.jobs.follow", interrupted)
     job = Job(cast("Any", None), "http://host:8265", "raysubmit_1")
-    assert followed(job) == 130
+    assert follow_job(job) == 130
     expected = (
-        "job raysubmit_1 goes on; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
+        "job raysubmit_1 continues; follow it again by `ray job logs --follow --address http://host:8265 raysubmit_1`"
     )
     assert capsys.readouterr().out.strip() == expected
 
 
-def test_stop_names_whom_it_has_asked(call: Call, tmp_path: Path) -> None:
+def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: Path) -> None:
     folder = write_study(tmp_path, [], reference="vanilla", arms=["vanilla"])
     with held(folder):
         outcome = call("stop", "study", "--results", tmp_path)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import Recipe, Terms, TrialConfig, leaf, merged, nested
+from dirtune.config import Recipe, Terms, TrialConfig
 from dirtune.errors import InputError
-from dirtune.frozen import canonical_json, digest, read
+from dirtune.frozen import hash_json, read, to_canonical_json
 from dirtune.losses import LOSSES, TERMS
+from dirtune.nested import get_leaf, merge, nest
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
 ADDED_TO_RECIPES: dict[str, Any] = {
@@ -23,7 +24,7 @@ ID_BEFORE_THEY_CAME = "a73f5db91c2f8711"
 
 
 def configuration(**settings: Any) -> TrialConfig:
-    return read(TrialConfig, merged(MINIMAL, settings), where="test")
+    return read(TrialConfig, merge(MINIMAL, settings), where="test")
 
 
 def faults_of(settings: dict[str, Any]) -> list[str]:
@@ -34,35 +35,35 @@ def faults_of(settings: dict[str, Any]) -> list[str]:
 
 def test_reading_what_was_written_gives_the_same_value() -> None:
     config = configuration(terms={"conr": {}, "accon": {"tau": 0.2}}, seed=3)
-    assert read(TrialConfig, config.plain(), where="again") == config
+    assert read(TrialConfig, config.to_plain(), where="again") == config
 
 
 def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
     one = configuration(terms={"conr": {"omega": 1}})
     same = configuration(terms={"conr": {"omega": 1.0}, "accon": None})
-    assert one.trial_id("data") == same.trial_id("data")
-    assert one.trial_id("data") != one.trial_id("other data")
-    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 2}}).trial_id("data")
-    assert one.trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).trial_id("data")
+    assert one.compute_trial_id("data") == same.compute_trial_id("data")
+    assert one.compute_trial_id("data") != one.compute_trial_id("other data")
+    assert one.compute_trial_id("data") != configuration(terms={"conr": {"omega": 2}}).compute_trial_id("data")
+    assert one.compute_trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).compute_trial_id("data")
 
 
 def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> None:
-    whole = configuration().plain()
+    whole = configuration().to_plain()
     assert whole["data"]["fraction"] == 1.0
     half = configuration(data={**whole["data"], "fraction": 0.5})
-    assert half.trial_id("data") != configuration().trial_id("data")
-    del whole["data"]["fraction"], whole["segment"]
+    assert half.compute_trial_id("data") != configuration().compute_trial_id("data")
+    del whole["data"]["fraction"]
     for added in ADDED_TO_RECIPES:
         del whole["recipe"][added]
-    assert configuration().trial_id("data") == digest({"config": whole, "data": "data"})
+    assert configuration().compute_trial_id("data") == hash_json({"config": whole, "data": "data"})
 
 
 @pytest.mark.parametrize("option", ADDED_TO_RECIPES)
 def test_an_option_of_the_numbers_is_part_of_the_identity_but_not_its_default(option: str) -> None:
     plain = configuration(recipe={option: ADDED_TO_RECIPES[option]})
     default = Recipe.model_fields[option].default
-    assert plain.trial_id("data") != configuration().trial_id("data")
-    assert configuration(recipe={option: default}).trial_id("data") == ID_BEFORE_THEY_CAME
+    assert plain.compute_trial_id("data") != configuration().compute_trial_id("data")
+    assert configuration(recipe={option: default}).compute_trial_id("data") == ID_BEFORE_THEY_CAME
 
 
 def test_terms_keep_two_samples_of_a_micro_batch() -> None:
@@ -73,14 +74,14 @@ def test_terms_keep_two_samples_of_a_micro_batch() -> None:
 
 
 def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:
-    assert configuration().plain()["terms"] == {}
-    assert list(configuration(terms={"conr": {}}).plain()["terms"]) == ["conr"]
+    assert configuration().to_plain()["terms"] == {}
+    assert list(configuration(terms={"conr": {}}).to_plain()["terms"]) == ["conr"]
 
 
 def test_terms_are_active_when_present() -> None:
-    active = configuration(terms={"conr": {}, "accon": {}}).terms.active()
+    active = configuration(terms={"conr": {}, "accon": {}}).terms.get_active()
     assert list(active) == ["accon", "conr"]
-    assert Terms().active() == {}
+    assert Terms().get_active() == {}
 
 
 def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
@@ -144,7 +145,7 @@ def test_the_epochs_of_a_trial_are_those_of_all_its_stages() -> None:
     assert configuration(recipe=recipe, scheme={"name": "rrt"}).epochs_planned == 37
     two = configuration(recipe=recipe, terms=ACCON, scheme={"name": "two_stage", "epochs": 5})
     assert two.epochs_planned == 12
-    assert two.trial_id("data") != configuration(recipe=recipe, terms=ACCON).trial_id("data")
+    assert two.compute_trial_id("data") != configuration(recipe=recipe, terms=ACCON).compute_trial_id("data")
 
 
 def test_the_objective_knows_its_direction() -> None:
@@ -155,17 +156,17 @@ def test_the_objective_knows_its_direction() -> None:
 def test_a_renamed_part_is_replaced_and_an_unnamed_one_merged() -> None:
     base = {"encoder": {"name": "cnn", "channels": 8}, "recipe": {"epochs": 3, "batch_size": 4}}
     over = {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5}}
-    assert merged(base, over) == {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5, "batch_size": 4}}
-    assert merged({"encoder": {"name": "cnn", "channels": 8}}, {"encoder": {"channels": 9}}) == {
+    assert merge(base, over) == {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5, "batch_size": 4}}
+    assert merge({"encoder": {"name": "cnn", "channels": 8}}, {"encoder": {"channels": 9}}) == {
         "encoder": {"name": "cnn", "channels": 9}
     }
 
 
 def test_dotted_paths_lead_to_leaves() -> None:
-    assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
-    assert leaf({"a": {"b": 2}}, "a.b") == 2
-    assert leaf({"a": {"b": 2}}, "a.c") is leaf({"a": 1}, "a.b") is None
+    assert nest("a.b.c", 1) == {"a": {"b": {"c": 1}}}
+    assert get_leaf({"a": {"b": 2}}, "a.b") == 2
+    assert get_leaf({"a": {"b": 2}}, "a.c") is get_leaf({"a": 1}, "a.b") is None
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
-    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'
+    assert to_canonical_json({"b": 1, "a": [1, 2]}) == to_canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'

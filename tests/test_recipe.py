@@ -21,17 +21,13 @@ def test_schedules_follow_their_formulas() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "accumulation", "least", "expected"),
-    [(12, 1, 2, 2), (12, 2, 2, 4), (12, 4, 2, None), (12, 4, 1, 12), (9, 1, 2, 3), (7, 1, 2, None)],
+    [(12, 1, 2, 2), (12, 2, 2, 4), (90, 1, 2, 2), (90, 2, 2, 5), (8, 2, 4, None), (12, 4, 2, None), (12, 4, 1, 12), (9, 1, 2, 3), (7, 1, 2, None)],
 )
-def test_half_a_micro_batch_divides_the_batch_and_has_the_least_samples_at_least(
+def test_the_next_accumulation_halves_the_micro_batch_divides_the_batch_and_leaves_the_least_samples(
     batch_size: int, accumulation: int, least: int, expected: int | None
 ) -> None:
     recipe = Recipe(batch_size=batch_size, accumulation=accumulation, epochs=3)
-    found = recipe.halved(least=least)
-    if expected is None:
-        assert found is None
-    else:
-        assert found == Recipe(batch_size=batch_size, accumulation=expected, epochs=3)
+    assert recipe.find_next_accumulation(least=least) == expected
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "micro"), [(12, 1, 12), (12, 4, 3), (5, 5, 1)])

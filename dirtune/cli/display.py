@@ -1,4 +1,4 @@
-"""How plans, status, catalogs and single runs look in a terminal, and in a log where there is none."""
+"""Formatting of plans, status, catalogs and single runs for a terminal, and for a log without one."""
 
 from __future__ import annotations
 
@@ -14,94 +14,83 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from dirtune.cli.catalog import Entry
-    from dirtune.cluster.checks import Observation
+    from dirtune.cluster.checks import Check
     from dirtune.results.analysis.status import SweepStatus
-    from dirtune.study.resolve import Arm, ResolvedStudy
     from dirtune.training.train import TrainResult
-    from dirtune.tuning.plan.checks import Plan
-    from dirtune.tuning.plan.inert_settings import Finding
-    from dirtune.tuning.plan.runtime import Forecast
+    from dirtune.tuning.plan.inert_settings import SettingEffect
+    from dirtune.tuning.plan.plan import Plan
+    from dirtune.tuning.plan.runtime import RuntimeForecast
     from dirtune.tuning.sweep import SweepSummary
 
 STATUSES = ("complete", "pruned", "failed")
 
 
-def plan_table(plan: Plan) -> Table:
-    """What a study would run, arm by arm, and how long that takes."""
-    study, need = plan.study, plan.study.study.resources
-    table = plain_table(f"{study.name}: {study.study.question}")
+def format_plan(plan: Plan) -> Table:
+    """Return the table of a plan's arms, with trials, resources and run time in the caption."""
+    study, resources = plan.study, plan.study.resources
+    sequential = study.sequential
+    table = make_table(f"{study.name}: {study.question}")
     for column in ("arm", "trials", "seeds", "epochs", "tuned settings", "parameters", "a trial"):
-        left = column in {"arm", "tuned settings"}
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+        is_text = column in {"arm", "tuned settings"}
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold")
     for arm in study.arms:
-        name = f"{arm.name} (reference)" if arm.name == study.study.reference else arm.name
+        name = f"{arm.name} (reference)" if arm.name == study.reference else arm.name
+        if sequential is None:
+            seeds = str(len(study.get_seeds(arm)))
+        else:
+            seeds = f"{plan.trials[arm.name]} to {len(study.possible_seeds)}"
+        estimate = None if plan.forecast is None else plan.forecast.trials[arm.name]
         table.add_row(
             Text(name),
             str(plan.trials[arm.name]),
-            _seeds_of(plan, arm),
+            seeds,
             str(arm.config.epochs_planned),
-            ", ".join(arm.knobs) or "-",
+            ", ".join(arm.space) or "-",
             f"{plan.parameters[arm.name]:,}",
-            _time_of_trial(plan, arm.name),
+            "-" if estimate is None else format_duration(estimate.seconds),
         )
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
-    table.caption = Text(
-        f"{plan.total} trials ({of_recorded(plan)}), {plan.concurrent} at once; each "
-        f"{need.workers} x {need.cpus} CPU, {need.workers * need.gpus:g} GPU; samples: {rows}"
-        + (f"\n{plan.crowding}" if plan.crowding else "")
-        + _time_of_study(plan.forecast)
-        + _further_seeds(study)
-        + "".join(f"\n{each}" for each in plan.to_come)
-        + "".join(f"\n{name} is the same as {kept}" for name, kept in study.merged_into.items())
-    )
+    lines = [
+        f"{plan.total} trials ({format_recorded(plan)}), {plan.concurrent} at once; each {resources.workers} x "
+        f"{resources.cpus} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
+    ]
+    if plan.crowding:
+        lines.append(plan.crowding)
+    if plan.forecast is not None:
+        lines.append(_format_forecast(plan.forecast))
+    if sequential is not None:
+        compared, most = study.compared_objective, len(study.possible_seeds) * len(study.arms)
+        lines.append(
+            f"seeds are added by {sequential.step} to arms whose {compared.metric} in region {compared.region} is "
+            f"undecided against {study.reference}, {most} trials at most; times are without them"
+        )
+    lines += [str(node_type) for node_type in plan.to_come]
+    lines += [f"{name} is the same as {kept}" for name, kept in study.merged_arms.items()]
+    table.caption = Text("\n".join(lines))
     return table
 
 
-def _seeds_of(plan: Plan, arm: Arm) -> str:
-    study = plan.study
-    if study.study.sequential is None:
-        return str(len(study.seeds_of(arm)))
-    return f"{plan.trials[arm.name]} to {len(study.possible_seeds)}"
-
-
-def _further_seeds(study: ResolvedStudy) -> str:
-    rule = study.study.sequential
-    if rule is None:
-        return ""
-    compared, most = study.compared, len(study.possible_seeds)
-    return (
-        f"\nseeds are added by {rule.step} to arms whose {compared.metric} in region {compared.region} is undecided against "
-        f"{study.study.reference}, {most * len(study.arms)} trials at most; times are without them"
-    )
-
-
-def _time_of_trial(plan: Plan, arm: str) -> str:
-    estimate = None if plan.forecast is None else plan.forecast.trials[arm]
-    return "-" if estimate is None else duration(estimate.seconds)
-
-
-def _time_of_study(forecast: Forecast | None) -> str:
-    if forecast is None:
-        return ""
+def _format_forecast(forecast: RuntimeForecast) -> str:
     trials, left = forecast.trials, sum(forecast.left.values())
     if not left:
-        return "\ntime: nothing is left to run"
+        return "time: nothing is left to run"
     if forecast.seconds is None or forecast.gpu_hours is None:
         unknown = [arm for arm, estimate in trials.items() if estimate is None]
-        of = "" if len(unknown) == len(trials) else f" of {', '.join(unknown)}"
-        return f"\ntime: no recorded speed{of}; --probe measures one"
+        of_arms = "" if len(unknown) == len(trials) else f" of {', '.join(unknown)}"
+        return f"time: no recorded speed{of_arms}; --probe measures one"
     sources = dict.fromkeys(each.source for each in trials.values() if each is not None)
-    most, less = ("at most", " (what is stopped early takes less)") if forecast.is_bound else ("about", "")
+    bound, reason = ("at most", " (trials that are stopped early take less)") if forecast.is_bound else ("about", "")
     return (
-        f"\ntime: {most} {duration(forecast.seconds)} for the {left} trials left{less}, "
+        f"time: {bound} {format_duration(forecast.seconds)} for the {left} trials left{reason}, "
         f"{forecast.gpu_hours:.3g} GPU hours; {'; '.join(sources)}"
     )
 
 
-def duration(seconds: float) -> str:
-    """Seconds as one would say them: two units at most."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in at most two units, such as "1 min 40 s"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
+    # Rounded before the comparison, or 59.6 would read "60 s".
     if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -111,31 +100,31 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """What every arm and every tuned setting changes, and by how much of the gradient."""
-    table = plain_table("what changes the training")
+def format_setting_effects(effects: Sequence[SettingEffect]) -> Table:
+    """Return the table of what every arm and tuned setting changes, as a share of the gradient."""
+    table = make_table("what changes the training")
     for column in ("arm", "setting", "compared", "of the gradient", ""):
         table.add_column(column, justify="right" if column.startswith("of") else "left", overflow="fold")
-    for finding in findings:
-        size = f"{finding.effect.size:.1e}" if finding.effect.kind == "gradient" else "-"
-        remark = "" if finding.effect.kind == "gradient" else finding.does
-        table.add_row(Text(finding.arm), Text(finding.knob or "-"), Text(finding.compared), size, Text(remark))
+    for each in effects:
+        is_gradient = each.effect.kind == "gradient"
+        size, remark = (f"{each.effect.size:.1e}", "") if is_gradient else ("-", each.does)
+        table.add_row(Text(each.arm), Text(each.knob or "-"), Text(each.compared), size, Text(remark))
     return table
 
 
-def of_recorded(plan: Plan) -> str:
-    """How many of a plan's trials need not be run."""
-    return f"{plan.recorded} recorded{_orphans(plan.orphaned)}"
+def format_recorded(plan: Plan) -> str:
+    """Return the number of a plan's trials that are recorded already, and of orphaned ones."""
+    return f"{plan.recorded} recorded{_format_orphaned(plan.orphaned)}"
 
 
-def _orphans(number: int) -> str:
+def _format_orphaned(number: int) -> str:
     return f", {number} orphaned" if number else ""
 
 
-def status_table(status: SweepStatus) -> Table:
-    """A sweep's trials by arm and state, and the started ones below."""
-    table = plain_table(f"{status.study}: {status.done} of {status.total} trials recorded")
-    for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last sign"):
+def format_status(status: SweepStatus) -> Table:
+    """Return the table of a sweep's trials by arm and status, with the epochs of those that have started."""
+    table = make_table(f"{status.study}: {status.done} of {status.total} trials recorded")
+    for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last epoch"):
         table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
     for arm, planned in status.planned.items():
         started = [trial for trial in status.started if trial.arm == arm]
@@ -154,29 +143,29 @@ def status_table(status: SweepStatus) -> Table:
     return table
 
 
-def observations_table(observations: Sequence[Observation]) -> Table:
-    """What a look at a cluster came to; what must be done stands below the value."""
-    table = plain_table("is it fit for a sweep?")
-    for column in ("", "what", "found"):
+def format_checks(checks: Sequence[Check]) -> Table:
+    """Return the table of the checks of a cluster, each with its advice below its value."""
+    table = make_table("cluster checks")
+    for column in ("", "check", "value"):
         table.add_column(column, overflow="fold")
-    for each in observations:
-        found = f"{each.value}\n-> {each.advice}" if each.advice else each.value
-        table.add_row(each.state, each.subject, Text(found))
+    for each in checks:
+        value = f"{each.value}\n-> {each.advice}" if each.advice else each.value
+        table.add_row(each.state, each.subject, Text(value))
     return table
 
 
-def catalog_table(kind: str, entries: Mapping[str, str]) -> Table:
-    """Names and what they are."""
-    table = plain_table(kind)
+def format_catalog(kind: str, sentences: Mapping[str, str]) -> Table:
+    """Return the table of the names of one kind, each with its sentence."""
+    table = make_table(kind)
     table.show_header = False
-    for name, sentence in entries.items():
+    for name, sentence in sentences.items():
         table.add_row(name, Text(sentence))
     return table
 
 
-def entry_table(entry: Entry) -> Table:
-    """One name of the catalog in detail."""
-    table = plain_table(entry.name)
+def format_entry(entry: Entry) -> Table:
+    """Return the table of one name of the catalog in detail."""
+    table = make_table(entry.name)
     table.caption = Text(entry.about)
     for column in entry.columns:
         table.add_column(column)
@@ -185,9 +174,9 @@ def entry_table(entry: Entry) -> Table:
     return table
 
 
-def plain_table(title: str = "") -> Table:
-    """An empty table as all of them look."""
-    # As `Text`, here and in cells: what people have named may hold brackets, which rich takes for markup.
+def make_table(title: str = "") -> Table:
+    """Return an empty table in the common style."""
+    # `Text` instead of str, here and in cells: names given by users may contain brackets, which rich reads as markup.
     return Table(
         title=Text(title) if title else None,
         title_justify="left",
@@ -197,15 +186,13 @@ def plain_table(title: str = "") -> Table:
     )
 
 
-def summary_text(summary: SweepSummary) -> str:
-    """What a sweep did, in one sentence or two."""
+def format_summary(summary: SweepSummary) -> str:
+    """Return the outcome of a sweep as text, with what is left to do."""
     counts = ", ".join(f"{number} {status}" for status, number in summary.run.items()) or "nothing to run"
-    reused = f"{summary.reused} reused{_orphans(summary.orphaned)}"
+    reused = f"{summary.reused} reused{_format_orphaned(summary.orphaned)}"
     text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
     if summary.stopped is not None:
         text += f"\nStopped by {summary.stopped} when every running trial had finished its epoch."
-    if summary.halved:
-        text += f"\n{summary.halved} trials ran out of memory and started again with half the rows at a time."
     if summary.crashed:
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
@@ -216,8 +203,8 @@ def summary_text(summary: SweepSummary) -> str:
     return text
 
 
-def trained_text(result: TrainResult) -> str:
-    """What a single run came to."""
+def format_train_result(result: TrainResult) -> str:
+    """Return the outcome of a single trial as text."""
     if result.reused:
         return f"trial {result.trial_id} is recorded already ({result.status})"
     if result.error is not None:
@@ -226,8 +213,8 @@ def trained_text(result: TrainResult) -> str:
 
 
 @contextlib.contextmanager
-def train_with_bar(console: Console) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A progress bar over epochs, as the callback of `dirtune.train`; without a terminal a line per epoch."""
+def show_epochs(console: Console) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """Show a progress bar over epochs, or a line per epoch without a terminal; yield the callback of `dirtune.train`."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -238,13 +225,13 @@ def train_with_bar(console: Console) -> Iterator[Callable[[int, int, dict[str, f
     )
     task = bar.add_task("epochs", total=None)
 
-    def on_epoch(epoch: int, planned: int, values: dict[str, float]) -> None:
+    def show_epoch(epoch: int, epochs: int, values: dict[str, float]) -> None:
         text = "  ".join(
             f"{name} {values[name]:.4g}" for name in ("train/loss", "val/all/mae", "val/few/mae") if name in values
         )
-        bar.update(task, total=planned, completed=epoch, description=text)
+        bar.update(task, total=epochs, completed=epoch, description=text)
         if not console.is_terminal:
-            console.print(f"epoch {epoch}/{planned}  {text}", markup=False, highlight=False)
+            console.print(f"epoch {epoch}/{epochs}  {text}", markup=False, highlight=False)
 
     with bar:
-        yield on_epoch
+        yield show_epoch

@@ -1,4 +1,4 @@
-"""The commands that make something: data sets, trials, sweeps; and what says what there is to make."""
+"""Commands on studies and trials: list, plan, train, sweep, resume, stop, status."""
 
 from __future__ import annotations
 
@@ -6,42 +6,67 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, console, show
-from dirtune.cli.arguments import assignments, check_device, trial_settings
-from dirtune.cli.cluster import JobsAddress, Python, run_there
+from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, make_console, show
+from dirtune.cli.arguments import check_device, parse_assignments, read_trial_settings
+from dirtune.cli.cluster import JobsAddress, Python, run_on_cluster
 
 if TYPE_CHECKING:
     from dirtune.tuning.sweep import SweepSummary
 
 
+@app.command(name="list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A loss, term, encoder, method or recipe to show in detail.")
+    ] = None,
+) -> None:
+    """List the names that a study may use, or show one of them in detail."""
+    from dirtune.cli.catalog import describe_entry, list_catalog
+    from dirtune.cli.display import format_catalog, format_entry
+    from dirtune.errors import Fault, InputError
+
+    if kind is not None and name is not None:
+        show(format_entry(describe_entry(kind, name)))
+        return
+    catalog = list_catalog()
+    if kind is not None and kind not in catalog:
+        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(catalog)))
+    for each in [kind] if kind else catalog:
+        show(format_catalog(each, catalog[each]))
+
+
 @app.command()
 def train(
     file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
-    study: Annotated[str | None, typer.Option(help="Take the configuration of an arm of this study.")] = None,
+    study: Annotated[str | None, typer.Option(help="Train an arm of this study.")] = None,
     arm: Annotated[str | None, typer.Option(help="The arm; default: the study's reference.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16.")
+        list[str] | None,
+        typer.Option("--set", help="A setting, such as terms.conr.omega=2 or recipe.precision=bf16. Repeatable."),
     ] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Number of CPU threads.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    representations: Annotated[int, typer.Option(help="Test samples whose representations are kept.", min=0)] = 0,
+    representations: Annotated[
+        int, typer.Option(help="Number of test samples whose representations are recorded.", min=0)
+    ] = 0,
 ) -> None:
-    """Run one trial, from a file, from an arm of a study, or from settings alone."""
-    from dirtune.cli.display import train_with_bar, trained_text
-    from dirtune.training.train import train as call
+    """Train one trial: from a file, from an arm of a study, or from settings alone."""
+    from dirtune.cli.display import format_train_result, show_epochs
+    from dirtune.training.train import train as train_trial
 
     check_device(device)
-    settings = assignments(set_ or [], "--set")
-    config, where = trial_settings(file, study, arm, seed, settings)
-    with train_with_bar(console()) as on_epoch:
-        result = call(
+    settings = parse_assignments(set_ or [], "--set")
+    config, where = read_trial_settings(file, study, arm, seed, settings)
+    with show_epochs(make_console()) as on_epoch:
+        result = train_trial(
             config,
             data=data,
             results=results,
@@ -52,7 +77,7 @@ def train(
             on_epoch=on_epoch,
             where=where,
         )
-    show(trained_text(result))
+    show(format_train_result(result))
     raise typer.Exit(1 if result.status == "failed" else 0)
 
 
@@ -62,26 +87,26 @@ def plan(
     data: DataRoot = "data",
     results: ResultsRoot = "results",
     probe: Annotated[
-        bool, typer.Option("--probe", help="Train some steps of every arm here, to tell the time.")
+        bool, typer.Option("--probe", help="Estimate the run time from a few timed steps of every arm.")
     ] = False,
-    liveness: Annotated[
+    effects: Annotated[
         bool,
         typer.Option(
-            "--liveness",
-            help="Train one batch of every arm and tuned setting, and name what changes nothing; then exit code 1.",
+            "--effects",
+            help="Measure on one batch what every arm and tuned setting changes; exit code 1 if one changes nothing.",
         ),
     ] = False,
     expect: Expect = None,
 ) -> None:
-    """Show what a study would run, how long it takes and whether a GPU is shared by too many, by recorded trials; run nothing."""
-    from dirtune.cli.display import findings_table, plan_table
-    from dirtune.tuning.plan.plan import plan as call
+    """Show the trials, run time and GPU memory that a study needs, estimated from recorded trials; run nothing."""
+    from dirtune.cli.display import format_plan, format_setting_effects
+    from dirtune.tuning.plan.plan import plan as make_plan
 
-    found = call(study, data=data, results=results, probe=probe, liveness=liveness, expect=expect)
-    show(plan_table(found))
-    if found.findings is not None:
-        show(findings_table(found.findings), *map(str, found.dead))
-    raise typer.Exit(1 if found.dead else 0)
+    made = make_plan(study, data=data, results=results, probe=probe, effects=effects, expect=expect)
+    show(format_plan(made))
+    if made.findings is not None:
+        show(format_setting_effects(made.findings), *map(str, made.dead))
+    raise typer.Exit(1 if made.dead else 0)
 
 
 @app.command()
@@ -91,14 +116,14 @@ def sweep(
     results: ResultsRoot = "results",
     expect: Expect = None,
 ) -> None:
-    """Run everything of a study that is not recorded yet.
+    """Run every trial of a study that is not recorded yet.
 
     A trial whose batch does not fit into memory fails, and its error names the `recipe.accumulation` to try: the batches and the
     optimizer's steps stay; batch normalization and terms that compare pairs see fewer rows.
     """
-    from dirtune.tuning.sweep import sweep as call
+    from dirtune.tuning.sweep import sweep as run_sweep
 
-    _drive(partial(call, expect=expect), study, data, results)
+    _show_sweep(partial(run_sweep, expect=expect), study, data, results)
 
 
 @app.command()
@@ -108,79 +133,59 @@ def resume(
     results: ResultsRoot = "results",
     retry: Annotated[
         list[str] | None,
-        typer.Option(help="Run failed trials again: out_of_memory, nan, code, or failed (all); infrastructure always."),
+        typer.Option(
+            help="Class of failed trials to run again: out_of_memory, nan, code, or failed for all. Repeatable. "
+            "Infrastructure failures are always run again."
+        ),
     ] = None,
     expect: Expect = None,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
-    from dirtune.tuning.sweep import resume as call
+    from dirtune.tuning.sweep import resume as resume_sweep
 
-    _drive(partial(call, retry=retry or [], expect=expect), study, data, results)
+    _show_sweep(partial(resume_sweep, retry=retry or [], expect=expect), study, data, results)
 
 
 @app.command()
 def stop(
     study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:
-    """Ask a running sweep to finish the epoch of every trial, write everything, and end; from wherever its results are in reach."""
+    """Request a running sweep to end after the current epoch of every trial; works from any machine that reaches its results."""
     if address is not None:
-        run_there(address, "stop", study, roots={"--results": results}, python=python)
-    from dirtune.tuning.folder.stop_request import stop as call
+        run_on_cluster(address, "stop", study, roots={"--results": results}, python=python)
+    from dirtune.tuning.folder.stop_request import stop as request_stop
 
-    who = call(study, results=results)
-    show(f"asked {who} to end; `dirtune resume {study}` goes on from there")
+    owner = request_stop(study, results=results)
+    show(f"requested {owner} to stop; `dirtune resume {study}` continues the sweep")
 
 
 @app.command()
 def status(
     study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:
-    """Show how far a sweep is, also while it runs or after it has died; from wherever its results are in reach."""
+    """Show the progress of a sweep, running or not; works from any machine that reaches its results."""
     if address is not None:
-        run_there(address, "status", study, roots={"--results": results}, python=python)
-    from dirtune.cli.display import status_table
-    from dirtune.results.analysis.status import status as call
+        run_on_cluster(address, "status", study, roots={"--results": results}, python=python)
+    from dirtune.cli.display import format_status
+    from dirtune.results.analysis.status import status as read_status
 
-    show(status_table(call(study, results=results)))
-
-
-@app.command(name="list")
-def list_(
-    kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None,
-    name: Annotated[str | None, typer.Argument(help="A loss, term, encoder, method or recipe, in detail.")] = None,
-) -> None:
-    """List what a study can name, or show one name in detail."""
-    from dirtune.cli.catalog import describe_entry, list_catalog
-    from dirtune.cli.display import catalog_table, entry_table
-    from dirtune.errors import Fault, InputError
-
-    if kind is not None and name is not None:
-        show(entry_table(describe_entry(kind, name)))
-        return
-    known = list_catalog()
-    if kind is not None and kind not in known:
-        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(known)))
-    for name in [kind] if kind else known:
-        show(catalog_table(name, known[name]))
+    show(format_status(read_status(study, results=results)))
 
 
-def _drive(call: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
-    """Run a sweep in view; exit code 1 if trials are left, and a signal's own (130, 143) if it has ended the sweep."""
-    from dirtune.cli.display import summary_text
+def _show_sweep(run: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
+    """Run a sweep with its live view.
+
+    Exit code 0 if every trial is recorded, 128 + signal (130, 143) if a signal ended the sweep before, 1 otherwise.
+    """
+    from dirtune.cli.display import format_summary
     from dirtune.cli.sweep_view import SweepView
 
     try:
-        with SweepView(console()) as view:
-            summary = call(study, data=data, results=results, view=view)
+        with SweepView(make_console()) as view:
+            summary = run(study, data=data, results=results, view=view)
     except KeyboardInterrupt:
-        show("interrupted; nothing that was written is lost, `dirtune resume` goes on from there")
+        show("interrupted; everything that was written is kept, `dirtune resume` continues the sweep")
         raise typer.Exit(128 + signal.SIGINT) from None
-    show(summary_text(summary))
-    raise typer.Exit(_exit_code(summary))
-
-
-def _exit_code(summary: SweepSummary) -> int:
-    if not summary.left:
-        return 0
+    show(format_summary(summary))
     signals = {each.name: 128 + each for each in (signal.SIGINT, signal.SIGTERM)}
-    return signals.get(summary.stopped or "", 1)
+    raise typer.Exit(signals.get(summary.stopped or "", 1) if summary.left else 0)

@@ -1,6 +1,6 @@
-"""A running sweep in a terminal: a line for every trial that ended, and below them its arms, a bar and the time left.
+"""Live view of a sweep: a line for every trial that ended and, in a terminal, a table of arms and a bar below them.
 
-Where there is no terminal only the lines are written: a log that one can read and search.
+Without a terminal only the lines are written, as a log that can be searched.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dirtune.cli.display import STATUSES, duration, of_recorded, plain_table
+from dirtune.cli.display import STATUSES, format_duration, format_recorded, make_table
+from dirtune.cli.sweep_progress import SweepProgress
 
 if TYPE_CHECKING:
-    from dirtune.cli.sweep_progress import ArmTally, Tally
     from dirtune.training.trial import TrialJob
-    from dirtune.tuning.plan.checks import Plan
+    from dirtune.tuning.plan.plan import Plan
     from dirtune.tuning.search.queue import Ending
 
-# Lines of a terminal that are not for arms
-ROOM = 8
-# Characters
-BAR = 40
+OTHER_LINES = 8
+"""Lines of a terminal that are not for arms: log lines, the table's frame, the bar."""
+BAR_WIDTH = 40
+"""Characters."""
 
 
 class SweepView:
-    """The view of a sweep; the methods are those of `dirtune.tuning.execution.driver.View`."""
+    """View of a sweep; implements `dirtune.tuning.execution.driver.View`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.monotonic()
-        self._tally: Tally | None = None
+        self._progress: SweepProgress | None = None
         self._live = Live(
             console=console,
-            get_renderable=self._picture,
+            get_renderable=self._render,
             refresh_per_second=2,
             transient=True,
             auto_refresh=console.is_terminal,
@@ -53,95 +53,80 @@ class SweepView:
         self._live.stop()
 
     def begin(self, plan: Plan) -> None:
-        from dirtune.cli.sweep_progress import Tally
-
-        self._tally = Tally(plan)
-        self._say(f"{plan.study.name}: {plan.total} trials, {of_recorded(plan)}, {plan.concurrent} at once")
+        self._progress = SweepProgress(plan)
+        self._print(f"{plan.study.name}: {plan.total} trials, {format_recorded(plan)}, {plan.concurrent} at once")
 
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        self._counted.epoch(job, epoch)
+        self._get_progress().update_epoch(job, epoch)
 
     def ended(self, job: TrialJob, ending: Ending) -> None:
-        tally = self._counted
-        tally.ended(job, ending)
+        progress = self._get_progress()
+        progress.add_outcome(job, ending)
         value = ""
         if ending.objective is not None:
             value = f" {job.config.objective.name} {ending.objective:.4g}"
-        self._say(
-            f"[{tally.done:>{len(str(tally.planned))}}/{tally.planned}] {self._elapsed:5.0f} s  {job.arm}, "
+        self._print(
+            f"[{progress.done:>{len(str(progress.total))}}/{progress.total}] {self._get_elapsed():5.0f} s  {job.arm}, "
             f"seed {job.config.seed}: {ending.status}{value}"
         )
 
     def recovering(self, job: TrialJob, reason: str) -> None:
-        said = f"{reason}; on another worker it goes on from its checkpoint"
-        self._say(f"{job.arm}, seed {job.config.seed}: {said}")
-
-    def halved(self, job: TrialJob, reason: str) -> None:
-        rows = job.as_run.recipe.micro_batch
-        self._say(f"{job.arm}, seed {job.config.seed}: {reason}; again, {rows} rows at a time")
+        self._print(f"{job.arm}, seed {job.config.seed}: {reason}; resumes from its checkpoint on another worker")
 
     def further(self, jobs: Sequence[TrialJob]) -> None:
-        self._counted.further(jobs)
+        self._get_progress().add_trials(jobs)
         seeds: dict[int, list[str]] = {}
         for job in jobs:
             seeds.setdefault(job.config.seed, []).append(job.arm)
         trials = "; ".join(f"seed {seed} of {', '.join(arms)}" for seed, arms in seeds.items())
-        self._say(f"undecided, further trials: {trials}")
+        self._print(f"undecided, added trials: {trials}")
 
     def stopping(self, reason: str) -> None:
-        self._say(f"{reason}: every running trial finishes its epoch, then the sweep ends; Ctrl-C ends it at once")
+        self._print(f"{reason}: the sweep ends after the current epoch of every trial; Ctrl-C ends it at once")
 
-    @property
-    def _counted(self) -> Tally:
-        assert self._tally is not None, "a sweep begins before its trials"
-        return self._tally
+    def _get_progress(self) -> SweepProgress:
+        assert self._progress is not None, "a sweep begins before its trials"
+        return self._progress
 
-    @property
-    def _elapsed(self) -> float:
+    def _get_elapsed(self) -> float:
         return time.monotonic() - self._started
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.out(text, highlight=False)
 
-    def _picture(self) -> RenderableType:
-        if self._tally is None:
+    def _render(self) -> RenderableType:
+        if self._progress is None:
             return Text("starting")
-        return Group(
-            arms_table(self._tally, most=max(1, self._console.height - ROOM)), _bar(self._tally, self._elapsed)
-        )
+        progress, elapsed = self._progress, self._get_elapsed()
+        left = progress.estimate_seconds_left(elapsed)
+        text = f"{progress.done}/{progress.total}  {format_duration(elapsed)}"
+        text += "" if left is None else f", about {format_duration(left)} left"
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=max(1, progress.total), completed=progress.done, width=BAR_WIDTH), text)
+        return Group(format_arms(progress, most=max(1, self._console.height - OTHER_LINES)), bar)
 
 
-def arms_table(tally: Tally, *, most: int) -> Table:
-    """Trials by arm and state, what trains first and what is done last; `most` arms, the others as a number."""
-    table = plain_table()
+def format_arms(progress: SweepProgress, *, most: int) -> Table:
+    """Return the table of trials by arm and status: arms with running trials first, finished ones last.
+
+    Args:
+        progress: of the sweep.
+        most: arms to show; the number of the others is the last row.
+    """
+    table = make_table()
     for column in ("arm", "planned", *STATUSES, "running", "best"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
-    names = sorted(tally.arms, key=lambda arm: _urgency(tally.arms[arm]))
+    names = sorted(progress.arms, key=lambda name: (not progress.arms[name].running, not progress.arms[name].missing))
     for name in names[:most]:
-        arm = tally.arms[name]
+        arm = progress.arms[name]
         running = ", ".join(f"seed {each.seed} {each.epoch}/{each.epochs}" for each in arm.running.values())
         table.add_row(
             Text(name),
-            str(arm.planned),
-            *(str(arm.ended[status]) for status in STATUSES),
+            str(arm.trials),
+            *(str(arm.counts[status]) for status in STATUSES),
             running,
             "-" if arm.best is None else f"{arm.best:.4g}",
         )
     if len(names) > most:
         table.add_row(Text(f"and {len(names) - most} more arms"))
     return table
-
-
-def _urgency(arm: ArmTally) -> int:
-    if arm.running:
-        return 0
-    return 1 if arm.left else 2
-
-
-def _bar(tally: Tally, elapsed: float) -> RenderableType:
-    left = tally.seconds_left(elapsed)
-    said = f"{tally.done}/{tally.planned}  {duration(elapsed)}"
-    said += "" if left is None else f", about {duration(left)} left"
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(total=max(1, tally.planned), completed=tally.done, width=BAR), said)
-    return grid

@@ -1,7 +1,11 @@
-"""The arms that a study declares: named ones, those derived from its parts, all crossed with its axes.
+"""Expansion of a study into its arms: named ones and derived ones, crossed with the axes, and their transfer variants.
 
-A part is a named change of `base`, such as one regularizer. Derived arms are compositions of parts, named after them
-(`accon+conr`), so that two derivations that need one arm share it.
+A part is a named overlay of `base`, such as one regularizer. Derived arms are compositions of parts and are named after
+them (`accon+conr`), so that two derivations that need the same arm share it.
+
+A transfer variant takes the values selected in the reference arm for the tuned settings that both arms have. Tuning
+every method separately measures how good each can be; transferring the reference's settings measures what the method
+adds while nothing else changes, as the fixed rows of the papers' tables do.
 """
 
 from __future__ import annotations
@@ -10,150 +14,111 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from dirtune.config import merged, nested
-from dirtune.errors import Fault
-from dirtune.frozen import Frozen, canonical_json
-
-if TYPE_CHECKING:
-    from dirtune.study.resolve import Study
+from dirtune.nested import merge, nest
+from dirtune.study.schema import Arm, Study
 
 NO_PART = "base"
-"""Name of the arm that has none of the parts."""
+"""Name of the arm without any part."""
 
 Overlay = dict[str, Any]
-Composition = tuple[str, ...]
 
 
-class Derive(Frozen):
-    """Arms that follow from the study's parts and from its reference arm."""
-
-    add_one_in: tuple[str, ...] = ()
-    """The base, and the base with each of these parts alone."""
-    leave_one_out: tuple[str, ...] = ()
-    """All of these parts together, and all but each one."""
-    ladder: tuple[str, ...] = ()
-    """The base, then these parts added one after another."""
-    pairs: tuple[str, ...] = ()
-    """The base, each of these parts alone, and every two of them: what their interactions are computed from."""
-    one_factor: dict[str, tuple[Any, ...]] = {}
-    """Settings by dotted path, and the values that each takes alone around the reference arm."""
-
-
-class Cell(NamedTuple):
-    """One arm as declared."""
+class DeclaredArm(NamedTuple):
+    """One arm before its configuration is validated."""
 
     name: str
-    values: dict[str, Any]
-    """On the axes, by dotted path."""
+    axis_values: dict[str, Any]
+    """Values of the study's axes, by dotted path."""
     overlay: Overlay
-    """What is laid over `base`."""
+    """Settings merged over `base`."""
     is_derived: bool
 
 
-def declared(study: Study) -> Iterator[Cell]:
-    """Every arm of a study, the named ones first; a derived one that has a named one's name is that one."""
-    named = {**study.arms, **{k: v for k, v in _composed(study).items() if k not in study.arms}}
-    arms = {**named, **_one_factor(study, named)}
+def expand_arms(study: Study) -> Iterator[DeclaredArm]:
+    """Yield every arm of a study, the named ones first; a named arm replaces a derived one of the same name."""
+    arms: dict[str, Overlay] = dict(study.arms)
+    for parts in _list_compositions(study):
+        arms.setdefault("+".join(parts) or NO_PART, compose([study.parts[part] for part in parts]))
+    arms |= _vary_reference(study, arms)
     for arm, overlay in arms.items():
-        for values in itertools.product(*study.axes.values()):
-            cell = dict(zip(study.axes, values, strict=True))
+        for combination in itertools.product(*study.axes.values()):
+            values = dict(zip(study.axes, combination, strict=True))
             settings = overlay
-            for path, value in cell.items():
-                settings = merged(settings, nested(path, value))
-            name = _cell_name(arm, cell, named=len(arms) > 1)
-            yield Cell(name, cell, settings, is_derived=arm not in study.arms)
+            for path, value in values.items():
+                settings = merge(settings, nest(path, value))
+            words = [f"{_get_last_key(path)}={json.dumps(value)}" for path, value in values.items()]
+            # The axis values alone identify the arms of a study that declares a single one.
+            name = " ".join([arm, *words] if len(arms) > 1 or not words else words)
+            yield DeclaredArm(name, values, settings, is_derived=arm not in study.arms)
 
 
-def faults_of_declaration(study: Study, where: str) -> Iterator[Fault]:
-    """What is wrong with axes, parts and derivations before any arm is looked at."""
-    factors = study.derive.one_factor
-    compared = {f"axes.{path}": values for path, values in study.axes.items()}
-    compared |= {f"derive.one_factor.{path}": values for path, values in factors.items()}
-    for key, values in compared.items():
-        if not values:
-            yield Fault(where=where, key=key, rule="has no values")
-        yield from _faults_of_values(values, where, key)
-    for kind in ("add_one_in", "leave_one_out", "ladder", "pairs"):
-        chosen: Composition = getattr(study.derive, kind)
-        yield from _faults_of_values(chosen, where, f"derive.{kind}")
-        for part in chosen:
-            if part not in study.parts:
-                yield Fault(where=where, key=f"derive.{kind}", rule="unknown part", got=part, known=list(study.parts))
-
-
-def _faults_of_values(values: Sequence[Any], where: str, key: str) -> Iterator[Fault]:
-    if len({canonical_json(value) for value in values}) < len(values):
-        yield Fault(where=where, key=key, rule="a value stands twice", got=list(values))
-
-
-def _composed(study: Study) -> dict[str, Overlay]:
-    """The overlays of all compositions, by their names."""
-    return {
-        "+".join(parts) or NO_PART: composed([study.parts[part] for part in parts])
-        for parts in dict.fromkeys(_compositions(study))
-    }
-
-
-def _compositions(study: Study) -> Iterator[Composition]:
-    """Which parts go together, each composition in the order in which the parts are declared."""
-    derive = study.derive
-    if derive.ladder:
-        for length in range(len(derive.ladder) + 1):
-            yield _in_order(derive.ladder[:length], study)
-    if derive.add_one_in or derive.pairs:
-        yield ()
-    for part in (*derive.add_one_in, *derive.pairs):
-        yield _in_order((part,), study)
-    for pair in itertools.combinations(derive.pairs, 2):
-        yield _in_order(pair, study)
-    if derive.leave_one_out:
-        yield _in_order(derive.leave_one_out, study)
-    for left_out in derive.leave_one_out:
-        yield _in_order([part for part in derive.leave_one_out if part != left_out], study)
-
-
-def _in_order(parts: Sequence[str], study: Study) -> Composition:
-    return tuple(part for part in study.parts if part in parts)
-
-
-def composed(overlays: Sequence[Mapping[str, Any]]) -> Overlay:
-    """Overlays laid over each other; the methods that they name are put together, not replaced."""
+def compose(overlays: Sequence[Mapping[str, Any]]) -> Overlay:
+    """Merge overlays; the methods that they name are concatenated, not replaced."""
     result: Overlay = {}
     for overlay in overlays:
-        methods = [*_methods(result), *_methods(overlay)]
-        result = merged(result, overlay)
+        methods = [
+            name
+            for chosen in (result.get("methods", []), overlay.get("methods", []))
+            for name in (chosen if isinstance(chosen, list | tuple) else [chosen])
+        ]
+        result = merge(result, overlay)
         if methods:
             result["methods"] = methods
     return result
 
 
-def _methods(overlay: Mapping[str, Any]) -> list[Any]:
-    chosen = overlay.get("methods", [])
-    return list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+def add_transfer_variants(study: Study, arms: Sequence[Arm]) -> Iterator[Arm]:
+    """Yield the arms with their transfer variants, which replace the tuned arms or follow them."""
+    source = next(arm for arm in arms if arm.name == study.reference)
+    for arm in arms:
+        shared = tuple(path for path in arm.space if path in source.space)
+        if arm is source or not arm.space or study.search.transfer == "none":
+            yield arm
+        elif study.search.transfer == "only":
+            yield replace(arm, space={}, transferred_settings=shared)
+        else:
+            yield arm
+            if shared:
+                yield replace(arm, name=format_transfer_name(arm.name), space={}, transferred_settings=shared)
 
 
-def _one_factor(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Overlay]:
-    around = arms.get(study.reference)
-    # Said as an unknown arm
-    if around is None:
+def format_transfer_name(arm: str) -> str:
+    """Return the name of an arm's transfer variant."""
+    return f"{arm}@transfer"
+
+
+def _list_compositions(study: Study) -> list[tuple[str, ...]]:
+    """Return the distinct compositions of parts, each in the order in which the parts are declared."""
+    derive, chosen = study.derive, list[Sequence[str]]()
+    if derive.ladder:
+        chosen += [derive.ladder[:length] for length in range(len(derive.ladder) + 1)]
+    if derive.add_one_in or derive.pairs:
+        chosen += [(), *((part,) for part in (*derive.add_one_in, *derive.pairs))]
+    chosen += itertools.combinations(derive.pairs, 2)
+    if derive.leave_one_out:
+        chosen.append(derive.leave_one_out)
+        chosen += [[part for part in derive.leave_one_out if part != left_out] for left_out in derive.leave_one_out]
+    return list(dict.fromkeys(tuple(part for part in study.parts if part in parts) for parts in chosen))
+
+
+def _vary_reference(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Overlay]:
+    """Return the overlays of `derive.one_factor`, named after the last key of their paths where that is unique."""
+    reference, factors = arms.get(study.reference), study.derive.one_factor
+    # Reported as an unknown arm.
+    if reference is None:
         return {}
-    factors = study.derive.one_factor
-    ends = Counter(map(_end, factors))
-    return {
-        f"{study.reference} {_end(path) if ends[_end(path)] == 1 else path}={json.dumps(value)}": composed(
-            [around, nested(path, value)]
-        )
-        for path, values in factors.items()
-        for value in values
-    }
+    counts = Counter(map(_get_last_key, factors))
+    varied = {}
+    for path, values in factors.items():
+        key = _get_last_key(path)
+        for value in values:
+            name = f"{study.reference} {key if counts[key] == 1 else path}={json.dumps(value)}"
+            varied[name] = compose([reference, nest(path, value)])
+    return varied
 
 
-def _cell_name(arm: str, cell: Mapping[str, Any], *, named: bool) -> str:
-    values = [f"{_end(path)}={json.dumps(value)}" for path, value in cell.items()]
-    return " ".join([arm, *values] if named or not values else values)
-
-
-def _end(path: str) -> str:
+def _get_last_key(path: str) -> str:
     return path.rsplit(".", 1)[-1]

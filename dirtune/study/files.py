@@ -1,9 +1,9 @@
-"""Study files: those that come with dirtune, a user's own, and one file for several data sets.
+"""Study files: the shipped ones, a user's own, and variants of one file for several data sets.
 
-A file with `variants` asks one question of several data sets: `base.data.name` is the variant's name, and what stands
-under it is laid over the file. The study is named after both: `conr_omega.yaml` holds `agedb_conr_omega` and
-`digits_conr_omega`. Of a user's own file a variant is chosen as `FILE:VARIANT`. What a sweep keeps in its folder is the
-variant written out, so that resuming needs no other file.
+A file with `variants` asks one question of several data sets: `base.data.name` is the variant's name, and the variant's
+settings are merged over the file. The study is named after both: `conr_omega.yaml` contains `agedb_conr_omega` and
+`digits_conr_omega`. A variant of a user's own file is selected as `FILE:VARIANT`. A sweep stores the variant written
+out in its folder, so that it resumes without the original file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from dirtune.config import merged
 from dirtune.errors import Fault, InputError
 from dirtune.io.yamlfile import parse_yaml, read_text
+from dirtune.nested import merge
 
 VARIANTS = "variants"
 _SUFFIXES = {".yaml", ".yml"}
@@ -26,63 +26,63 @@ _SUFFIXES = {".yaml", ".yml"}
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFile:
-    """A file that holds a study, and which of its variants is meant."""
+    """A study file and the selected variant; None if it has no variants."""
 
     path: Path
     variant: str | None = None
 
     @property
     def where(self) -> str:
-        """Its name in faults."""
+        """Name of the study in faults."""
         return f"{self.path}:{self.variant}" if self.variant else str(self.path)
 
-    def text(self) -> str:
-        """The study as YAML: the file itself, or the variant written out.
+    def read_yaml(self) -> str:
+        """Return the study as YAML text: the file itself, or the variant written out.
 
         Raises:
-            InputError: the file cannot be read, or has no such variant.
+            InputError: the file is not readable, or has no such variant.
         """
         text = read_text(self.path)
         plain = parse_yaml(text, where=str(self.path))
-        if self.variant is None and not _variants_of(plain):
+        variants = _get_variants(plain)
+        if self.variant is None and not variants:
             return text
-        return yaml.safe_dump(self._chosen(plain), sort_keys=False, allow_unicode=True)
-
-    def raw(self) -> Any:
-        """The study as plain data; errors as `text`."""
-        return parse_yaml(self.text(), where=self.where)
-
-    def _chosen(self, plain: Any) -> dict[str, Any]:
-        variants = _variants_of(plain)
         if self.variant not in variants:
             rule = "is for several data sets; choose one as FILE:NAME" if variants else "has no variants"
-            known = list(variants)
-            raise InputError(Fault(where=str(self.path), rule=rule, got=self.variant, known=known))
+            raise InputError(Fault(where=str(self.path), rule=rule, got=self.variant, known=list(variants)))
         shared = {key: value for key, value in plain.items() if key != VARIANTS}
         shared["name"] = f"{self.variant}_{plain.get('name')}"
-        named = merged({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
-        return merged(shared, named)
+        variant = merge({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
+        return yaml.safe_dump(merge(shared, variant), sort_keys=False, allow_unicode=True)
+
+    def read_plain(self) -> Any:
+        """Return the study as plain data; raises as `read_yaml`."""
+        return parse_yaml(self.read_yaml(), where=self.where)
 
 
-def shipped_studies() -> dict[str, StudyFile]:
-    """The studies that come with dirtune, by name."""
+def list_shipped_studies() -> dict[str, StudyFile]:
+    """Return the studies that are installed with dirtune, by name."""
+    studies = {}
     with importlib.resources.as_file(importlib.resources.files("search_spaces")) as folder:
-        found = [study for path in sorted(folder.glob("*.yaml")) for study in _held(path)]
-    return {_name(study): study for study in sorted(found, key=_name)}
+        for path in folder.glob("*.yaml"):
+            for variant in _get_variants(parse_yaml(read_text(path), where=str(path))) or [None]:
+                name = f"{variant}_{path.stem}" if variant else path.stem
+                studies[name] = StudyFile(path=path, variant=variant)
+    return dict(sorted(studies.items()))
 
 
 def find_study(name_or_path: str) -> StudyFile:
-    """A study's file: `FILE`, `FILE:VARIANT`, or the name of a shipped study.
+    """Find a study by `FILE`, by `FILE:VARIANT`, or by the name of a shipped study.
 
     Raises:
-        InputError: it is neither a file's name nor a shipped study's.
+        InputError: there is no such file and no such shipped study.
     """
     if is_file_name(name_or_path):
         path, colon, variant = name_or_path.rpartition(":")
         if colon and Path(path).suffix in _SUFFIXES:
             return StudyFile(path=Path(path), variant=variant)
         return StudyFile(path=Path(name_or_path))
-    shipped = shipped_studies()
+    shipped = list_shipped_studies()
     if name_or_path not in shipped:
         rule = "unknown study (or no such file)"
         raise InputError(Fault(where="study", rule=rule, got=name_or_path, known=list(shipped)))
@@ -90,21 +90,12 @@ def find_study(name_or_path: str) -> StudyFile:
 
 
 def is_file_name(name_or_path: str) -> bool:
-    """Whether a study is meant by its file, not by its name."""
+    """Return True if a study is given by its file, not by its name."""
     path, _, _ = name_or_path.rpartition(":")
     is_yaml = Path(name_or_path).suffix in _SUFFIXES or Path(path).suffix in _SUFFIXES
     return is_yaml or Path(name_or_path).is_file()
 
 
-def _held(path: Path) -> list[StudyFile]:
-    variants = _variants_of(parse_yaml(read_text(path), where=str(path)))
-    return [StudyFile(path=path, variant=name) for name in variants] or [StudyFile(path=path)]
-
-
-def _name(study: StudyFile) -> str:
-    return f"{study.variant}_{study.path.stem}" if study.variant else study.path.stem
-
-
-def _variants_of(plain: Any) -> dict[str, dict[str, Any] | None]:
+def _get_variants(plain: Any) -> dict[str, dict[str, Any] | None]:
     variants = plain.get(VARIANTS) if isinstance(plain, Mapping) else None
     return dict(variants) if isinstance(variants, Mapping) else {}

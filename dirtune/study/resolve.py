@@ -1,244 +1,121 @@
-"""A study: one YAML file that says what is compared, over which seeds, and what is tuned inside every arm.
+"""Resolution of a study: every arm as a full `TrialConfig`, or every fault of the file at once.
 
-Reading resolves it completely: every arm becomes a full `TrialConfig`, and everything that is wrong with the file is
-reported at once. A study is data; nothing in it names a path or a machine.
+A study is data: nothing in it names a path or a machine.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from dirtune.config import Objective, Segment, TrialConfig, leaf, merged, nested
+from dirtune.config import Objective, TrialConfig
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, canonical_json, read
-from dirtune.presets import PRESET_KEYS, expanded
-from dirtune.study.expand import Derive, declared, faults_of_declaration
+from dirtune.frozen import read, to_canonical_json
+from dirtune.nested import get_leaf, merge
+from dirtune.presets import PRESET_KEYS, expand_presets
+from dirtune.study import validate
+from dirtune.study.expand import DeclaredArm, add_transfer_variants, expand_arms
 from dirtune.study.files import find_study
+from dirtune.study.schema import Arm, Resources, Study
 from dirtune.study.search_settings import Search, Sequential
-from dirtune.study.space import Knob, size
-from dirtune.study.transfer import with_transfers
-from dirtune.study.validate import (
-    faults_between_parts,
-    faults_of_arms,
-    faults_of_axes,
-    faults_of_config,
-    faults_of_search,
-    faults_of_space,
-    is_of_base,
-)
-from dirtune.tuning.execution.fusing import Fuse
-
-
-class Resources(Frozen):
-    """What one trial holds while it runs."""
-
-    cpus: int = Field(default=1, ge=1)
-    """CPU cores, and torch threads, of each worker."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each worker; a fraction lets trials share one."""
-    workers: int = Field(default=1, ge=1)
-    """1: the trial runs inside its Tune actor; 2 or more: a resident Ray Train group."""
-    concurrent: int | None = Field(default=None, ge=1)
-    """Most trials at once; none: as many as the cluster holds."""
-    checkpoint_seconds: float = Field(default=10.0, ge=0)
-    """Smallest time between two checkpoints of a trial."""
-    fuse: Fuse = 1
-    """Trials that one worker trains side by side, at most, on the same batches; those of a search are trained alone.
-    `auto`: as many as the first ones show that there is memory for (`dirtune.tuning.execution.fusing`)."""
-    memory_retries: int = Field(default=0, ge=0, le=3)
-    """How often a trial whose batch does not fit into memory starts again with half the rows at a time; 0: it has failed.
-    The batches and steps stay; batch normalisation and terms that compare pairs see fewer rows. No part of a trial's
-    identity: what was used is recorded as `accumulation_used`."""
-
-    @field_validator("fuse", mode="before")
-    @classmethod
-    def _is_a_number_or_left_open(cls, fuse: object) -> object:
-        # In one sentence; of a union pydantic would tell about each member.
-        if fuse == "auto" or (type(fuse) is int and fuse >= 1):
-            return fuse
-        raise ValueError("must be a number of trials, or 'auto'")
-
-    @field_validator("gpus")
-    @classmethod
-    def _is_a_share_or_whole(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError("must be a share of one GPU or a whole number of them")
-        return gpus
-
-    @model_validator(mode="after")
-    def _groups_are_not_fused(self) -> Self:
-        if self.fuse != 1 and self.workers > 1:
-            raise ValueError("fuse is for trials of one worker")
-        return self
-
-
-class Study(Frozen):
-    """The file as written."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    question: str
-    base: dict[str, Any]
-    """What all arms share: a `TrialConfig` without seed and objective."""
-    arms: dict[str, dict[str, Any]] = {"base": {}}
-    """Named arms: what is laid over `base`."""
-    parts: dict[str, dict[str, Any]] = {}
-    """Named changes of `base` that `derive` puts together."""
-    derive: Derive = Derive()
-    """Arms that follow from the parts and from the reference."""
-    axes: dict[str, tuple[Any, ...]] = {}
-    """Settings by dotted path and the values compared; every arm is crossed with every combination."""
-    reference: str
-    """The arm that the others are compared with."""
-    seeds: tuple[int, ...] = Field(min_length=1)
-    space: dict[str, Knob] = {}
-    search: Search = Search()
-    objective: Objective = Objective()
-    secondary: tuple[Objective, ...] = ()
-    """Further validation numbers that a search improves along with the objective; the objective alone selects."""
-    sequential: Sequential | None = None
-    """Whether seeds are added where a comparison is undecided; none: every arm has the seeds above."""
-    representations: int = Field(default=0, ge=0)
-    """Test samples of every trial whose representations are kept, for figures; no part of a trial's identity."""
-    resources: Resources = Resources()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One configuration under comparison; `config` holds the study's first seed."""
-
-    name: str
-    cell: Mapping[str, Any]
-    config: TrialConfig
-    knobs: Mapping[str, Knob]
-    is_derived: bool = False
-    transferred: tuple[str, ...] = ()
-    """Settings, by dotted path, that it takes from the configuration that the reference arm selects."""
-
-    @property
-    def cell_json(self) -> str:
-        return canonical_json(self.cell)
-
-    def with_seed(self, seed: int) -> TrialConfig:
-        return self.config.model_copy(update={"seed": seed})
+from dirtune.study.space import Distribution, count_configurations
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedStudy:
-    """A study with every arm as a full configuration."""
+    """A study with every arm as a full configuration; the other fields are those of the file (`Study`)."""
 
-    study: Study
+    name: str
+    question: str
+    reference: str
+    seeds: tuple[int, ...]
+    search: Search
+    objective: Objective
+    secondary: tuple[Objective, ...]
+    sequential: Sequential | None
+    representations: int
+    resources: Resources
     arms: tuple[Arm, ...]
-    merged_into: Mapping[str, str] = field(default_factory=dict)
-    """Derived arms that are the same configuration as another arm, by name: that arm."""
-
-    @property
-    def name(self) -> str:
-        return self.study.name
+    merged_arms: Mapping[str, str] = field(default_factory=dict)
+    """Derived arms that are the same configuration as another arm, by name, and that arm."""
 
     @property
     def fixed_arms(self) -> tuple[Arm, ...]:
-        """Arms that are known as they stand: one trial per seed."""
-        return tuple(arm for arm in self.arms if not arm.knobs and not arm.transferred)
+        """Arms with a known configuration: one trial per seed."""
+        return tuple(arm for arm in self.arms if not arm.space and not arm.transferred_settings)
 
     @property
     def searched_arms(self) -> tuple[Arm, ...]:
-        return tuple(arm for arm in self.arms if arm.knobs)
-
-    @property
-    def confirms(self) -> bool:
-        """Whether what is selected in a search is trained anew on the study's seeds."""
-        return self.study.search.confirm
+        """Arms with tuned settings."""
+        return tuple(arm for arm in self.arms if arm.space)
 
     @property
     def tuning_seed(self) -> int:
-        """The seed of the trials of a search."""
-        seed = self.study.search.tuning_seed
-        return self.study.seeds[0] if seed is None else seed
+        """Seed of the trials of a search."""
+        return self.seeds[0] if self.search.tuning_seed is None else self.search.tuning_seed
 
     @property
     def possible_seeds(self) -> tuple[int, ...]:
-        """The seeds that arms may get, in the order in which they are used; `seeds` alone unless the study is sequential."""
-        seeds, rule = self.study.seeds, self.study.sequential
-        further = 0 if rule is None else rule.most_seeds - len(seeds)
-        return (*seeds, *range(max(seeds) + 1, max(seeds) + 1 + further))
+        """All seeds that an arm may get, in the order of their use: more than `seeds` only in a sequential study."""
+        added = 0 if self.sequential is None else self.sequential.most_seeds - len(self.seeds)
+        return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + added))
 
     @property
-    def compared(self) -> Objective:
-        """What a sequential study compares its arms by."""
-        rule = self.study.sequential
-        return (rule and rule.compare) or self.study.objective
+    def compared_objective(self) -> Objective:
+        """Metric and region by which a sequential study compares its arms."""
+        return (self.sequential and self.sequential.compare) or self.objective
 
-    def takers(self, searched: str) -> tuple[Arm, ...]:
-        """The arms that are trained with what the search of an arm selects: itself, and those that it is transferred to."""
-        is_source = searched == self.study.reference
-        return tuple(arm for arm in self.arms if arm.name == searched or (arm.transferred and is_source))
+    def arms_using(self, searched: str) -> tuple[Arm, ...]:
+        """Return the arms that are trained with the selection of an arm's search: itself and its transfer variants."""
+        is_source = searched == self.reference
+        return tuple(arm for arm in self.arms if arm.name == searched or (arm.transferred_settings and is_source))
 
-    def budget_of(self, arm: Arm) -> int:
-        """Configurations that the search of an arm tries."""
-        if not arm.knobs:
-            return 0
-        search = self.study.search
-        # Each training counts once per segment
-        if search.population is not None:
-            return search.trials * len(search.population.segments(arm.config.epochs_planned))
-        return int(min(search.trials, size(dict(arm.knobs))))
+    def get_budget(self, arm: Arm) -> int:
+        """Return the number of configurations that the search of an arm tries."""
+        return int(min(self.search.trials, count_configurations(arm.space))) if arm.space else 0
 
-    def epochs_of(self, arm: Arm) -> float:
-        """Epochs that a trial of an arm trains; of a population's, on average."""
-        population, epochs = self.study.search.population, arm.config.epochs_planned
-        if not arm.knobs or population is None:
-            return epochs
-        return epochs / len(population.segments(epochs))
+    def get_seeds(self, arm: Arm) -> tuple[int, ...]:
+        """Return the seeds of an arm's trials, without that of a confirmed search."""
+        if arm.space and not self.search.confirm:
+            return self.seeds[:1]
+        return self.seeds
 
-    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
-        """The seeds of an arm's trials, those of a search that is confirmed aside."""
-        if arm.knobs and not self.confirms:
-            return self.study.seeds[:1]
-        return self.study.seeds
+    def count_trials(self, arm: Arm) -> int:
+        """Return the number of trials planned for an arm."""
+        evaluated = 0 if arm.space and not self.search.confirm else len(self.seeds)
+        return self.get_budget(arm) + evaluated
 
-    def trials_in(self, arm: Arm) -> int:
-        """Trials that an arm will have."""
-        trained = 0 if arm.knobs and not self.confirms else len(self.study.seeds)
-        return self.budget_of(arm) + trained
-
-    def plain(self) -> dict[str, Any]:
-        """The resolved study as plain data: what `study.json` holds and a later run is compared with."""
-        study = self.study
+    def to_plain(self) -> dict[str, Any]:
+        """Return the study as plain data: the content of `study.json`, which later runs are compared with."""
+        sequential = None
+        if self.sequential is not None:
+            sequential = {
+                "seeds": list(self.possible_seeds),
+                "step": self.sequential.step,
+                "margin": self.sequential.margin,
+                **self.compared_objective.model_dump(mode="json"),
+            }
         return {
-            "name": study.name,
-            "question": study.question,
-            "reference": study.reference,
-            "seeds": list(study.seeds),
-            "objective": study.objective.model_dump(mode="json"),
-            "search": study.search.model_dump(mode="json") if self.searched_arms else None,
-            "sequential": self._plain_sequential(),
-            "secondary": [each.model_dump(mode="json") for each in study.secondary],
+            "name": self.name,
+            "question": self.question,
+            "reference": self.reference,
+            "seeds": list(self.seeds),
+            "objective": self.objective.model_dump(mode="json"),
+            "search": self.search.model_dump(mode="json") if self.searched_arms else None,
+            "sequential": sequential,
+            "secondary": [each.model_dump(mode="json") for each in self.secondary],
             "arms": [arm.name for arm in self.arms],
-            "transfers": {arm.name: list(arm.transferred) for arm in self.arms if arm.transferred},
-            "trials": {arm.name: self.trials_in(arm) for arm in self.arms},
+            "transfers": {arm.name: list(arm.transferred_settings) for arm in self.arms if arm.transferred_settings},
+            "trials": {arm.name: self.count_trials(arm) for arm in self.arms},
             "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
             "spaces": {
                 arm.name: {
-                    path: knob.model_dump(mode="json", exclude={"arms", "when"}) for path, knob in arm.knobs.items()
+                    path: distribution.model_dump(mode="json", exclude={"arms", "when"})
+                    for path, distribution in arm.space.items()
                 }
                 for arm in self.searched_arms
             },
-        }
-
-    def _plain_sequential(self) -> dict[str, Any] | None:
-        rule = self.study.sequential
-        if rule is None:
-            return None
-        return {
-            "seeds": list(self.possible_seeds),
-            "step": rule.step,
-            "margin": rule.margin,
-            **self.compared.model_dump(mode="json"),
         }
 
 
@@ -246,95 +123,118 @@ def load_study(name_or_path: str) -> ResolvedStudy:
     """Read and resolve a study.
 
     Raises:
-        InputError: with everything that is wrong with the file.
+        InputError: every fault of the file.
     """
     file = find_study(name_or_path)
-    return resolve(file.raw(), where=file.where)
+    return resolve(file.read_plain(), where=file.where)
 
 
 def resolve(raw: Any, *, where: str) -> ResolvedStudy:
-    """Resolve a study given as plain data; `where` names its source in faults."""
+    """Resolve a study given as plain data.
+
+    Args:
+        where: name of the source in faults.
+
+    Raises:
+        InputError: every fault of the study.
+    """
     if not isinstance(raw, dict):
         raise InputError(Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__))
-    study = read(Study, raw, where=where)
-    if faults := list(faults_of_declaration(study, where)):
+    kept, removed = validate.split_removed_options(raw, where)
+    try:
+        study = read(Study, kept, where=where)
+    except InputError as error:
+        raise InputError([*removed, *error.faults]) from None
+    if faults := [*removed, *validate.find_declaration_faults(study, where)]:
         raise InputError(faults)
-    cells = list(declared(study))
-    faults = list(faults_between_parts(study, [cell.name for cell in cells], where))
-    base, base_faults = _expanded_base(study, where)
+    declared = list(expand_arms(study))
+    faults = list(validate.find_study_faults(study, [each.name for each in declared], where))
+    base, base_faults = _expand_base(study, where)
     faults += base_faults
     arms: list[Arm] = []
-    for name, cell, overlay, is_derived in cells:
-        config, found = _expanded_arm(base, overlay, where, f"arms.{name}")
-        faults += [fault for fault in found if not is_of_base(fault, base_faults)]
-        if not found:
-            knobs = _knobs_of(study, name, cell, config)
-            arms.append(Arm(name=name, cell=cell, config=_config(config), knobs=knobs, is_derived=is_derived))
-    is_whole, of_axes = len(arms) == len(cells), [*faults_of_axes(study, arms, where)]
-    merged_into = _duplicates(arms, study.reference)
-    arms = [arm for arm in arms if arm.name not in merged_into]
-    # A setting of an arm that cannot be read would seem to be no arm's
-    if is_whole:
-        faults += [*faults_of_space(study, arms, where), *(of_axes or faults_of_arms(arms, where))]
-        faults += faults_of_search(study, arms, where)
+    for each in declared:
+        key = f"arms.{each.name}"
+        config, found = _read_arm(base, each.overlay, where, key)
+        faults += [fault for fault in found if not validate.is_inherited(fault, key, base_faults)]
+        if config is not None:
+            arms.append(
+                Arm(
+                    name=each.name,
+                    axis_values=each.axis_values,
+                    config=config,
+                    space=_select_space(study, each, config),
+                    is_derived=each.is_derived,
+                )
+            )
+    axis_faults = list(validate.find_axis_faults(study, arms, where))
+    merged_arms = _find_merged_arms(arms, study.reference)
+    is_complete = len(arms) == len(declared)
+    arms = [arm for arm in arms if arm.name not in merged_arms]
+    # Without the invalid arms, settings that only they have would be reported as settings of no arm.
+    if is_complete:
+        faults += validate.find_space_faults(study, arms, where)
+        faults += axis_faults or validate.find_arm_faults(arms, where)
+        faults += validate.find_search_faults(study, arms, where)
     if faults:
         raise InputError(faults)
-    return ResolvedStudy(study=study, arms=tuple(with_transfers(study, arms)), merged_into=merged_into)
+    return ResolvedStudy(
+        name=study.name,
+        question=study.question,
+        reference=study.reference,
+        seeds=study.seeds,
+        search=study.search,
+        objective=study.objective,
+        secondary=study.secondary,
+        sequential=study.sequential,
+        representations=study.representations,
+        resources=study.resources,
+        arms=tuple(add_transfer_variants(study, arms)),
+        merged_arms=merged_arms,
+    )
 
 
-def _duplicates(arms: Sequence[Arm], reference: str) -> dict[str, str]:
-    """Derived arms that are the configuration of an arm before them, or of the reference, and which one that is."""
-    first: dict[str, str] = {canonical_json(arm.config.plain()): arm.name for arm in arms if arm.name == reference}
-    found = {}
-    for arm in arms:
-        kept = first.setdefault(canonical_json(arm.config.plain()), arm.name)
-        if kept != arm.name and arm.is_derived:
-            found[arm.name] = kept
-    return found
-
-
-def _expanded_base(study: Study, where: str) -> tuple[dict[str, Any], list[Fault]]:
-    """The base with its presets' settings in place, and what is wrong with it."""
+def _expand_base(study: Study, where: str) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the base with the settings of its presets, and its faults."""
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
     try:
-        base = expanded(study.base, leaf(study.base, "data.name"), where=where, key="base")
+        base = expand_presets(study.base, get_leaf(study.base, "data.name"), where=where, key="base") | own
     except InputError as error:
-        readable = {key: value for key, value in study.base.items() if key not in PRESET_KEYS}
-        return {**readable, **own}, list(error.faults)
-    return {**base, **own}, faults_of_config({**base, **own}, where, "base")
+        without_presets = {key: value for key, value in study.base.items() if key not in PRESET_KEYS}
+        return without_presets | own, list(error.faults)
+    return base, validate.read_config(base, where, "base")[1]
 
 
-def _expanded_arm(
+def _read_arm(
     base: dict[str, Any], overlay: dict[str, Any], where: str, key: str
-) -> tuple[dict[str, Any], list[Fault]]:
-    """The configuration of an arm with its presets' settings in place, and what is wrong with it."""
-    data = leaf(merged(base, overlay), "data.name")
+) -> tuple[TrialConfig | None, list[Fault]]:
+    """Return the configuration of an arm, and its faults."""
+    data = get_leaf(merge(base, overlay), "data.name")
     try:
-        config = merged(base, expanded(overlay, data, where=where, key=key))
+        plain = merge(base, expand_presets(overlay, data, where=where, key=key))
     except InputError as error:
-        return {}, list(error.faults)
-    return config, faults_of_config(config, where, key)
+        return None, list(error.faults)
+    return validate.read_config(plain, where, key)
 
 
-def configured(arm: Arm, settings: Mapping[str, Any], seed: int, segment: Segment | None = None) -> TrialConfig:
-    """An arm's configuration with tuned settings (by dotted path) and a seed; a segment: that part of its training."""
-    plain = arm.config.plain() | {"seed": seed}
-    plain["segment"] = None if segment is None else segment.model_dump(mode="json")
-    for path, value in settings.items():
-        plain = merged(plain, nested(path, value))
-    return _config(plain)
-
-
-def _config(plain: dict[str, Any]) -> TrialConfig:
-    return TrialConfig.model_validate_json(json.dumps(plain))
-
-
-def _knobs_of(study: Study, arm: str, cell: Mapping[str, Any], config: dict[str, Any]) -> dict[str, Knob]:
-    full = _config(config).plain()
+def _select_space(study: Study, arm: DeclaredArm, config: TrialConfig) -> dict[str, Distribution]:
+    """Return the distributions of `space` that apply to an arm."""
+    plain = config.to_plain()
     return {
-        path: knob
-        for path, knob in study.space.items()
-        if leaf(full, path) is not None
-        and (knob.arms is None or arm in knob.arms)
-        and all(cell.get(axis) in values for axis, values in knob.when.items())
+        path: distribution
+        for path, distribution in study.space.items()
+        if get_leaf(plain, path) is not None
+        and (distribution.arms is None or arm.name in distribution.arms)
+        and all(arm.axis_values.get(axis) in values for axis, values in distribution.when.items())
     }
+
+
+def _find_merged_arms(arms: Sequence[Arm], reference: str) -> dict[str, str]:
+    """Return the derived arms that equal an earlier arm or the reference, with the name of that arm."""
+    configs = {arm.name: to_canonical_json(arm.config.to_plain()) for arm in arms}
+    first = {configs[arm.name]: arm.name for arm in arms if arm.name == reference}
+    merged = {}
+    for arm in arms:
+        kept = first.setdefault(configs[arm.name], arm.name)
+        if kept != arm.name and arm.is_derived:
+            merged[arm.name] = kept
+    return merged

@@ -1,7 +1,8 @@
-"""How the settings of a study's space are tuned: budget, sampler, scheduler, seeds, and what a search starts from.
+"""Settings of the search inside an arm: budget, sampler, scheduler, seeds and warm start; and of sequential seeds.
 
-Every arm that has something to tune is searched alone, with the same budget. What a search selects has been chosen
-because it was lucky too; `confirm` therefore trains it anew on the study's seeds, which the search has never seen.
+Every arm with tuned settings is searched separately, with the same budget. The validation error of a selected
+configuration is biased by the selection; `confirm` therefore trains it again on the study's seeds, which the search
+has not used.
 """
 
 from __future__ import annotations
@@ -14,19 +15,12 @@ from pydantic import Field, field_validator
 from dirtune.config import Objective
 from dirtune.frozen import Frozen
 
-LEAST_SETTINGS = 2
-"""Numbers that an arm must tune for CMA-ES: there is no covariance of one."""
-
-
-LEAST_POPULATION = 4
-"""Trainings of a population: with fewer, one of two would be thrown away."""
-
 
 class Asha(Frozen):
-    """Asynchronous successive halving inside each arm: of the trials that reach a rung, the best share goes on.
+    """Asynchronous successive halving inside each arm: the best share of the trials that reach a rung continues.
 
-    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Ray's implementation). An
-    arm is halved against itself only: arms are compared by the study, not by the scheduler.
+    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (Ray's implementation). The
+    trials of an arm compete with each other only: the study compares the arms, not the scheduler.
     """
 
     name: Literal["asha"] = "asha"
@@ -36,107 +30,75 @@ class Asha(Frozen):
 
 
 class Median(Frozen):
-    """The median stopping rule inside each arm: a trial stops when its best is worse than the median of the others' means.
+    """Median stopping rule inside each arm: a trial stops when its best is worse than the median of the others' means.
 
-    Source: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017 (Ray's implementation). After
-    each epoch, the best objective of the trial is held against the other trials' running means up to that epoch.
+    Source: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017 (Ray's implementation).
+    After each epoch, the best objective of the trial is compared with the other trials' running means up to that epoch.
     """
 
     name: Literal["median"] = "median"
     grace_epochs: int = Field(default=1, ge=1)
-    """Epochs that no trial is stopped before, and that no mean counts."""
+    """Epochs before the first stop, which the means leave out."""
     min_trials: int = Field(default=3, ge=1)
-    """Other trials that must have come as far."""
-
-
-class Population(Frozen):
-    """Population based training inside each arm: trainings that fall behind go on from better ones, with other settings.
-
-    Every `interval` epochs the worst share of an arm's trainings continues from the weights of the best share instead of
-    its own, each with that one's settings times or divided by a factor, or drawn anew. So an arm's settings change during
-    its training; only such as a running training can change may be tuned.
-
-    Source: Jaderberg et al., "Population Based Training of Neural Networks", 2017 (truncation selection). Departure: all
-    of an arm wait for each other at the end of an interval, so that the outcome does not depend on speed.
-    """
-
-    name: Literal["pbt"] = "pbt"
-    interval: int = Field(default=1, ge=1)
-    """Epochs between two exchanges."""
-    share: float = Field(default=0.25, gt=0, le=0.5)
-    """Of the population: how many are replaced, and how many are copied; one at least."""
-    factor: float = Field(default=1.2, gt=1)
-    """A number is multiplied by it or divided by it."""
-    resample: float = Field(default=0.25, ge=0, le=1)
-    """Probability that a setting is drawn anew from its space instead."""
-
-    def segments(self, epochs: int) -> list[tuple[int, int]]:
-        """Start and end of the parts of a training, in epochs."""
-        starts = range(0, epochs, self.interval)
-        return [(start, min(start + self.interval, epochs)) for start in starts]
+    """Number of other trials that must have reached the epoch."""
 
 
 class WarmStart(Frozen):
-    """The configurations that a search tries first."""
+    """Configurations that a search tries first."""
 
     presets: bool = False
-    """The arm's own settings, as the study states them or a method's preset does."""
+    """The arm's own settings, from the study file or a method's preset."""
     study: str | None = None
-    """An earlier study under the same results root; the best configurations of its arm of the same name."""
+    """An earlier study below the same results root: the best configurations of its arm of the same name."""
     best: int = Field(default=3, ge=1)
-    """How many configurations are taken from the earlier study."""
+    """Number of configurations from the earlier study."""
 
 
 class Sequential(Frozen):
-    """Seeds are added to an arm until its comparison with the reference is decided, or the seeds are used up.
+    """Sequential seeds: an arm gets seeds until its comparison with the reference is decided, or no seed is left.
 
-    Decided is by paired t tests whose levels are spent over the looks (`dirtune.results.statistics.sequential`).
+    Paired t tests decide, with the level spent over the looks (`dirtune.results.statistics.sequential`).
     """
 
     most_seeds: int = Field(ge=3)
-    """Seeds of an arm at most, the study's own among them; further ones follow the largest of those."""
+    """Largest number of seeds of an arm, including the study's own; added seeds follow the largest of those."""
     step: int = Field(default=1, ge=1)
-    """Seeds that are added at a time."""
+    """Seeds added per look."""
     compare: Objective | None = None
-    """Metric and shot region that are compared on test data; none: those of the study's objective."""
+    """Metric and shot region compared on test data. None: those of the study's objective."""
     margin: float = Field(default=0.02, gt=0)
-    """What counts as no difference: a share of the reference's mean."""
+    """Largest difference that counts as none, as a share of the reference's mean."""
 
 
 class Search(Frozen):
-    """How the settings of `space` are tuned, with the same budget in every arm that has any of them."""
+    """Search over the settings of `space`, with the same budget in every arm that has any of them."""
 
     trials: int = Field(default=20, ge=1)
-    """Configurations tried per arm; the size of the population under pbt."""
-    sampler: Literal["tpe", "random", "gp", "qmc", "grid", "cmaes"] = "tpe"
-    """How Optuna proposes configurations; grid needs a finite space, cmaes two numbers or more in every arm."""
+    """Configurations tried per arm."""
+    sampler: Literal["tpe", "random", "gp", "qmc", "grid"] = "tpe"
+    """Optuna's sampler; grid needs a finite space."""
     startup: int | None = Field(default=None, ge=1)
-    """Configurations of an arm that tpe and gp draw at random before their models propose any; none: a third of `trials`, at
-    most ten. Optuna's own ten, whatever the budget, would make of a search of ten a random one."""
-    scheduler: Annotated[Asha | Median | Population, Field(discriminator="name")] | None = None
-    """none: every trial runs to its end."""
+    """Random configurations of an arm before tpe and gp propose any. None: a third of `trials`, at most ten. Optuna's
+    default of ten for every budget would turn a search of ten trials into a random one."""
+    scheduler: Annotated[Asha | Median, Field(discriminator="name")] | None = None
+    """None: every trial runs all its epochs."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler; the trials use `tuning_seed`, or without `confirm` the first of the study's seeds."""
     confirm: bool = False
-    """Train the configuration that an arm selects with every seed of the study, as the arms without a search are."""
+    """Train the selected configuration of an arm with every seed of the study, like the arms without a search."""
     tuning_seed: int | None = Field(default=None, ge=0)
-    """With `confirm`: the seed of the trials of the search, none of the study's."""
+    """Seed of the search's trials, with `confirm`; not one of the study's seeds."""
     transfer: Literal["none", "only", "both"] = "none"
-    """Whether other arms take the settings that the reference arm has selected, for the knobs they share with it: in place
-    of a search of their own (only), or beside it, as further arms named ARM@transfer (both)."""
+    """Transfer of the settings selected in the reference arm to the other arms with the same tuned settings. only:
+    instead of a search of their own; both: in additional arms named ARM@transfer."""
     warm_start: WarmStart = WarmStart()
 
     @property
-    def drawn_at_random(self) -> int:
-        """Configurations of an arm before a model proposes."""
+    def startup_trials(self) -> int:
+        """Random configurations of an arm before the sampler's model proposes."""
         return self.startup or min(10, math.ceil(self.trials / 3))
-
-    @property
-    def population(self) -> Population | None:
-        """The scheduler, if it is population based training."""
-        return self.scheduler if isinstance(self.scheduler, Population) else None
 
     @field_validator("scheduler", mode="before")
     @classmethod
-    def _without_a_name_it_is_asha(cls, scheduler: Any) -> Any:
+    def _default_to_asha(cls, scheduler: Any) -> Any:
         return {"name": "asha", **scheduler} if isinstance(scheduler, dict) else scheduler

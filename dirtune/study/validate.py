@@ -1,46 +1,93 @@
-"""What can be wrong with a study, part by part; `dirtune.study.resolve.resolve` collects it and raises once."""
+"""Validation of a study: every rule between its parts; `dirtune.study.resolve.resolve` raises all faults at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dirtune.config import TrialConfig, leaf, merged, nested
+from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import canonical_json, read
-from dirtune.study.search_settings import LEAST_POPULATION, LEAST_SETTINGS, Population
-from dirtune.study.space import Choice, Integer, Knob, size
-from dirtune.study.transfer import faults_of_transfer
+from dirtune.frozen import read, to_canonical_json
+from dirtune.nested import get_leaf, merge, nest
+from dirtune.study.expand import format_transfer_name
+from dirtune.study.schema import Arm, Study
+from dirtune.study.space import Choice, Distribution, count_configurations
 
-if TYPE_CHECKING:
-    from dirtune.study.resolve import Arm, Study
+_OWNERS = {"seed": "seeds", "objective": "objective"}
+_NO_POPULATION = (
+    "was removed, since an arm whose settings change during training is no configuration to compare; "
+    "use `scheduler: {name: asha}`"
+)
+REMOVED = {
+    ("resources", "fuse", None): "was removed, since it made no study faster; leave it out",
+    ("resources", "memory_retries", None): (
+        "was removed, since it changed batch normalization and pair terms of single seeds; set the "
+        "`recipe.accumulation` that the error of a trial without memory names"
+    ),
+    ("search", "population", None): _NO_POPULATION,
+    ("search", "scheduler", "pbt"): _NO_POPULATION,
+    ("search", "sampler", "cmaes"): "was removed; use `tpe` or `gp`",
+}
+"""Options of earlier studies by section, key and value (None: every value), and what replaces them."""
 
-_OWNERS = {"seed": "seeds", "objective": "objective", "segment": "search.scheduler"}
-CHANGEABLE = ("alpha", "terms.", "recipe.learning_rate", "recipe.weight_decay", "recipe.momentum")
-"""Numbers, or beginnings of their paths, that a training can change on its way."""
+
+def split_removed_options(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
+    """Return a study's plain data without removed options, and one fault for each of these."""
+    kept, faults = dict(raw), []
+    for (section, key, removed), rule in REMOVED.items():
+        settings = kept.get(section)
+        if not isinstance(settings, Mapping) or key not in settings:
+            continue
+        value = settings[key]
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if removed is None or name == removed:
+            kept[section] = {other: settings[other] for other in settings if other != key}
+            faults.append(Fault(where=where, key=f"{section}.{key}", rule=rule, got=removed or value))
+    return kept, faults
 
 
-def faults_between_parts(study: Study, arms: list[str], where: str) -> Iterator[Fault]:
-    """What is wrong with a study before its arms are looked at; `arms` are all their names."""
+def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
+    """Find the faults of axes, parts and derivations, without which no arm can be expanded."""
+    varied = {f"axes.{path}": values for path, values in study.axes.items()}
+    varied |= {f"derive.one_factor.{path}": values for path, values in study.derive.one_factor.items()}
+    kinds = ("add_one_in", "leave_one_out", "ladder", "pairs")
+    composed: dict[str, tuple[str, ...]] = {f"derive.{kind}": getattr(study.derive, kind) for kind in kinds}
+    for key, values in (varied | composed).items():
+        if not values and key in varied:
+            yield Fault(where=where, key=key, rule="has no values")
+        # By their JSON text: 2 and 2.0 are two values here, and two names of arms.
+        if len({to_canonical_json(value) for value in values}) < len(values):
+            yield Fault(where=where, key=key, rule="has a duplicate value", got=list(values))
+        for part in composed.get(key, ()):
+            if part not in study.parts:
+                yield Fault(where=where, key=key, rule="unknown part", got=part, known=list(study.parts))
+
+
+def find_study_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
+    """Find the faults between the sections of a study that need no valid arm.
+
+    Args:
+        arms: names of all declared arms.
+    """
     if not arms:
         yield Fault(where=where, key="arms", rule="there is no arm, neither named nor derived")
     elif study.reference not in arms:
         yield Fault(where=where, key="reference", rule="unknown arm", got=study.reference, known=arms)
     if len(set(study.seeds)) < len(study.seeds):
-        yield Fault(where=where, key="seeds", rule="a seed stands twice", got=list(study.seeds))
-    yield from _faults_of_owned(study, where)
-    for path, knob in study.space.items():
-        for name in knob.arms or ():
+        yield Fault(where=where, key="seeds", rule="has a duplicate seed", got=list(study.seeds))
+    yield from _find_owned_settings(study, where)
+    for path, distribution in study.space.items():
+        for name in distribution.arms or ():
             if name not in arms:
                 yield Fault(where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms)
-        yield from _faults_of_condition(study, path, knob, where)
-    yield from _faults_of_tuning_seed(study, where)
-    yield from _faults_of_sequential(study, arms, where)
+        yield from _find_condition_faults(study, path, distribution, where)
+    yield from _find_confirmation_faults(study, where)
+    yield from _find_sequential_faults(study, arms, where)
 
 
-def _faults_of_owned(study: Study, where: str) -> Iterator[Fault]:
-    """What the study sets for all its trials, set somewhere else as well."""
+def _find_owned_settings(study: Study, where: str) -> Iterator[Fault]:
+    """Find settings that the study sets for all its trials, set elsewhere as well."""
     settings = {
         "base": study.base,
         **{f"arms.{name}": overlay for name, overlay in study.arms.items()},
@@ -49,223 +96,171 @@ def _faults_of_owned(study: Study, where: str) -> Iterator[Fault]:
         "derive.one_factor": study.derive.one_factor,
         "space": study.space,
     }
-    for place, paths in settings.items():
+    for section, paths in settings.items():
         for path in paths:
             if (setting := path.split(".")[0]) in _OWNERS:
                 rule = f"is set by the study's own `{_OWNERS[setting]}`"
-                yield Fault(where=where, key=f"{place}.{path}", rule=rule)
+                yield Fault(where=where, key=f"{section}.{path}", rule=rule)
 
 
-def _faults_of_condition(study: Study, path: str, knob: Knob, where: str) -> Iterator[Fault]:
-    for axis, values in knob.when.items():
+def _find_condition_faults(study: Study, path: str, distribution: Distribution, where: str) -> Iterator[Fault]:
+    for axis, values in distribution.when.items():
         key = f"space.{path}.when.{axis}"
         if axis not in study.axes:
-            yield Fault(where=where, key=key, rule="is no axis", known=list(study.axes))
+            yield Fault(where=where, key=key, rule="is not an axis", known=list(study.axes))
             continue
         if not values:
-            yield Fault(where=where, key=key, rule="has no values: it would never be searched")
+            yield Fault(where=where, key=key, rule="has no values: the setting would never be tuned")
         for value in values:
             if value not in study.axes[axis]:
-                rule = "is no value of this axis"
-                yield Fault(where=where, key=key, rule=rule, got=value, known=list(map(str, study.axes[axis])))
+                rule, known = "is not a value of this axis", list(map(str, study.axes[axis]))
+                yield Fault(where=where, key=key, rule=rule, got=value, known=known)
 
 
-def _faults_of_tuning_seed(study: Study, where: str) -> Iterator[Fault]:
+def _find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
     search, key = study.search, "search.tuning_seed"
     if search.confirm and search.tuning_seed is None:
-        rule = "is missing: a search that is confirmed is trained with a seed of its own"
-        yield Fault(where=where, key=key, rule=rule)
+        yield Fault(where=where, key=key, rule="is missing: a confirmed search needs a seed of its own")
     if search.confirm and search.tuning_seed in study.seeds:
-        rule = "must not be among `seeds`, which judge what the search has selected"
+        rule = "must not be one of `seeds`, which evaluate the selected configuration"
         yield Fault(where=where, key=key, rule=rule, got=search.tuning_seed)
     if not search.confirm and search.tuning_seed is not None:
         yield Fault(where=where, key=key, rule="has no effect without `confirm: true`")
     if not search.confirm and search.transfer != "none":
-        rule = "needs `confirm: true`, which trains what the reference arm has selected"
+        rule = "needs `confirm: true`, which trains the configuration selected in the reference arm"
         yield Fault(where=where, key="search.transfer", rule=rule, got=search.transfer)
 
 
-def _faults_of_sequential(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
-    rule, count = study.sequential, len(study.seeds)
-    if rule is None:
+def _find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
+    if study.sequential is None:
         return
+    count, most = len(study.seeds), study.sequential.most_seeds
     if len(arms) < 2:
-        yield Fault(where=where, key="sequential", rule="has nothing to compare with the reference")
+        yield Fault(where=where, key="sequential", rule="needs an arm to compare with the reference")
     if count < 2:
-        text = "the first look needs two seeds at least"
-        yield Fault(where=where, key="seeds", rule=text, got=list(study.seeds))
-    if rule.most_seeds <= count:
-        text = f"must be more than the {count} of `seeds`, or no seed could be added"
-        yield Fault(where=where, key="sequential.most_seeds", rule=text, got=rule.most_seeds)
+        yield Fault(where=where, key="seeds", rule="the first look needs at least two seeds", got=list(study.seeds))
+    if most <= count:
+        rule = f"must be more than the {count} of `seeds`, or no seed can be added"
+        yield Fault(where=where, key="sequential.most_seeds", rule=rule, got=most)
 
 
-def faults_of_config(plain: dict[str, Any], where: str, prefix: str) -> list[Fault]:
-    """What is wrong with one arm's configuration."""
+def read_config(plain: dict[str, Any], where: str, prefix: str) -> tuple[TrialConfig | None, list[Fault]]:
+    """Return a validated configuration, or None and its faults."""
     try:
-        read(TrialConfig, plain, where=where, prefix=prefix)
+        return read(TrialConfig, plain, where=where, prefix=prefix), []
     except InputError as error:
-        return list(error.faults)
-    return []
+        return None, list(error.faults)
 
 
-def is_of_base(fault: Fault, base_faults: list[Fault]) -> bool:
-    """Whether an arm only repeats what is already wrong in `base`."""
-    key = fault.key.split(".", 2)[-1]
-    return any((key, fault.rule) == (base.key.split(".", 1)[-1], base.rule) for base in base_faults)
+def is_inherited(fault: Fault, prefix: str, base_faults: Sequence[Fault]) -> bool:
+    """Return True if a fault of an arm is one of the base, which is reported once.
+
+    Args:
+        prefix: key of the arm.
+    """
+    own = (fault.key.removeprefix(f"{prefix}."), fault.rule)
+    return any(own == (base.key.removeprefix("base."), base.rule) for base in base_faults)
 
 
-def faults_of_axes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Axes whose values all give the same configurations, such as 1 and 1.0."""
+def find_axis_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find axes with equal configurations for all values, such as 1 and 1.0."""
     for path, values in study.axes.items():
-        found: dict[str, set[str]] = {canonical_json(value): set() for value in values}
+        configs: dict[str, set[str]] = {to_canonical_json(value): set() for value in values}
         for arm in arms:
-            found[canonical_json(arm.cell[path])].add(canonical_json(arm.config.plain()))
-        if len(values) > 1 and len({frozenset(configs) for configs in found.values()}) == 1:
+            configs[to_canonical_json(arm.axis_values[path])].add(to_canonical_json(arm.config.to_plain()))
+        if len(values) > 1 and len({frozenset(each) for each in configs.values()}) == 1:
             rule = "changes nothing: all its values give the same configurations"
             yield Fault(where=where, key=f"axes.{path}", rule=rule, got=list(values))
 
 
-def faults_of_arms(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Arms that are the same configuration under two names, or come to be the same by what both tune."""
+def find_arm_faults(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find arms with equal configurations, at once or once their tuned settings are selected."""
     seen: dict[str, Arm] = {}
     for arm in arms:
-        plain = arm.config.plain()
-        for path in arm.knobs:
-            plain = merged(plain, nested(path, None))
-        first = seen.setdefault(canonical_json([plain, sorted(arm.knobs)]), arm)
+        plain = arm.config.to_plain()
+        for path in arm.space:
+            plain = merge(plain, nest(path, None))
+        first = seen.setdefault(to_canonical_json([plain, sorted(arm.space)]), arm)
         if first is not arm:
             is_same = first.config == arm.config
-            rule = "is the same configuration as" if is_same else "differs only in what is tuned from"
+            rule = "is the same configuration as" if is_same else "differs only in tuned settings from"
             yield Fault(where=where, key=f"arms.{arm.name}", rule=f"{rule} arm {first.name!r}")
 
 
-def faults_of_space(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Knobs that nobody has, that are compared already, or that leave what the arms accept."""
-    for path, knob in study.space.items():
-        users = [arm for arm in arms if path in arm.knobs]
+def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find distributions of settings that no arm has, that are axes, or with values that an arm does not accept."""
+    for path, distribution in study.space.items():
+        key = f"space.{path}"
+        users = [arm for arm in arms if path in arm.space]
         if path in study.axes:
-            yield Fault(where=where, key=f"space.{path}", rule="is an axis already: compared, not tuned")
+            yield Fault(where=where, key=key, rule="is already an axis: a setting is either compared or tuned")
         if path in {"recipe.epochs", "scheme.epochs"} and study.search.scheduler is not None:
             rule = "cannot be tuned under a scheduler that stops trials by their epoch"
-            yield Fault(where=where, key=f"space.{path}", rule=rule)
-        if not users and not _names_what_is_not_there(study, path, knob, arms):
-            yield _unused(path, arms, where)
+            yield Fault(where=where, key=key, rule=rule)
+        # A wrong condition of the distribution is a fault already, and the reason why no arm uses it.
+        has_valid_arms = {arm.name for arm in arms}.issuperset(distribution.arms or ())
+        if not users and has_valid_arms and not any(_find_condition_faults(study, path, distribution, where)):
+            owners = [arm.name for arm in arms if get_leaf(arm.config.to_plain(), path) is not None]
+            if owners:
+                rule = "is tuned in no arm: `arms` and `when` exclude every arm that has this setting"
+                yield Fault(where=where, key=key, rule=rule, known=owners)
+            else:
+                yield Fault(where=where, key=key, rule="no arm has this setting", known=_list_settings(arms))
         for arm in users:
-            yield from _faults_of_knob(path, knob, arm, where)
+            yield from _find_distribution_faults(path, distribution, arm, where)
 
 
-def faults_of_search(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """A sampler, scheduler or transfer that the arms, their spaces or the objectives do not admit."""
+def _find_distribution_faults(path: str, distribution: Distribution, arm: Arm, where: str) -> Iterator[Fault]:
+    plain = arm.config.to_plain()
+    initial = get_leaf(plain, path)
+    if not distribution.contains(initial):
+        rule = f"excludes the value of arm {arm.name!r}"
+        yield Fault(where=where, key=f"space.{path}", rule=rule, got=initial)
+    is_choice = isinstance(distribution, Choice)
+    for value in distribution.values if is_choice else (distribution.low, distribution.high):
+        key = f"space.{path} in arm {arm.name!r}"
+        yield from read_config(merge(plain, nest(path, value)), where, key)[1]
+
+
+def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find conflicts of the search with the arms, their spaces and the objectives."""
     search = study.search
-    yield from faults_of_transfer(study, arms, where)
-    knobs = {path: knob for arm in arms for path, knob in arm.knobs.items()}
-    if study.sequential is not None and knobs:
-        searched = ", ".join(arm.name for arm in arms if arm.knobs)
-        rule = f"adds seeds to arms that are known as they stand, and {searched} would be searched"
+    searched = [arm.name for arm in arms if arm.space]
+    if search.transfer != "none":
+        if study.reference not in searched:
+            rule = "needs a reference arm with tuned settings"
+            yield Fault(where=where, key="search.transfer", rule=rule, got=study.reference, known=searched)
+        for name in sorted({arm.name for arm in arms} & {format_transfer_name(name) for name in searched}):
+            rule = "is the name of an arm that `search.transfer` adds"
+            yield Fault(where=where, key=f"arms.{name}", rule=rule)
+    if study.sequential is not None and searched:
+        rule = f"needs arms without a search, but {', '.join(searched)} would be searched"
         yield Fault(where=where, key="sequential", rule=rule)
-    if search.sampler == "grid" and (
-        endless := [path for path, knob in knobs.items() if size({path: knob}) == math.inf]
-    ):
-        rule = f"grid needs finite spaces, and any number is possible for {', '.join(endless)}"
+    space = {path: distribution for arm in arms for path, distribution in arm.space.items()}
+    continuous = [
+        path for path, distribution in space.items() if math.isinf(count_configurations({path: distribution}))
+    ]
+    if search.sampler == "grid" and continuous:
+        rule = f"grid needs finite spaces, but these settings are continuous: {', '.join(continuous)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
-    if search.population is not None:
-        yield from _faults_of_population(study, search.population, arms, where)
-    if search.sampler == "cmaes":
-        yield from _faults_of_cmaes(study, arms, where)
-    yield from _faults_of_secondary(study, where)
+    if study.secondary and search.scheduler is not None:
+        rule = "stops trials by the objective alone; remove it or `secondary`"
+        yield Fault(where=where, key="search.scheduler", rule=rule, got=search.scheduler.name)
+    names = [each.name for each in (study.objective, *study.secondary)]
+    if len(set(names)) < len(names):
+        yield Fault(where=where, key="secondary", rule="has a duplicate objective", got=names)
     for key, is_set in (("search.confirm", search.confirm), ("secondary", bool(study.secondary))):
-        if is_set and not knobs:
-            yield Fault(where=where, key=key, rule="has no effect: no arm has anything to tune")
+        if is_set and not searched:
+            yield Fault(where=where, key=key, rule="has no effect: no arm has tuned settings")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)
 
 
-def _faults_of_population(study: Study, rule: Population, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    key, search = "search.scheduler", study.search
-    if search.confirm:
-        text = (
-            "changes settings during a training, so that there is no one configuration to confirm; leave `confirm` out"
-        )
-        yield Fault(where=where, key=key, rule=text, got=rule.name)
-    if search.trials < LEAST_POPULATION:
-        text = f"a population needs {LEAST_POPULATION} trainings or more"
-        yield Fault(where=where, key="search.trials", rule=text, got=search.trials)
-    for arm in (arm for arm in arms if arm.knobs):
-        if fixed := [path for path in arm.knobs if not _is_changeable(path, arm)]:
-            text = f"cannot change during a training (arm {arm.name!r}): {', '.join(fixed)}"
-            yield Fault(where=where, key=key, rule=text, known=CHANGEABLE)
-        if all(isinstance(knob, Choice | Integer) for knob in arm.knobs.values()):
-            text = f"needs a number to change, and arm {arm.name!r} tunes none"
-            yield Fault(where=where, key=key, rule=text)
-        if arm.config.scheme.name != "joint":
-            text = f"cannot divide the stages of arm {arm.name!r}"
-            yield Fault(where=where, key=key, rule=text, got=arm.config.scheme.name)
-        if rule.interval >= arm.config.epochs_planned:
-            text = f"must be less than the {arm.config.epochs_planned} epochs of arm {arm.name!r}"
-            yield Fault(where=where, key=f"{key}.interval", rule=text, got=rule.interval)
-
-
-def _is_changeable(path: str, arm: Arm) -> bool:
-    """Whether a running training can take another value: of a term only numbers, what else it has may bring parameters."""
-    value = leaf(arm.config.plain(), path)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return path.startswith(CHANGEABLE) and is_number
-
-
-def _faults_of_cmaes(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    for arm in arms:
-        numbers = [path for path, knob in arm.knobs.items() if not isinstance(knob, Choice)]
-        if arm.knobs and len(numbers) < LEAST_SETTINGS:
-            rule = f"cmaes needs {LEAST_SETTINGS} numbers or more to tune, and arm {arm.name!r} has {len(numbers)}"
-            yield Fault(where=where, key="search.sampler", rule=rule)
-    if study.secondary:
-        rule = "cmaes has one objective; leave it or `secondary` out"
-        yield Fault(where=where, key="search.sampler", rule=rule)
-
-
-def _faults_of_secondary(study: Study, where: str) -> Iterator[Fault]:
-    scheduler = study.search.scheduler
-    if study.secondary and scheduler is not None:
-        rule = "stops trials by the objective alone; leave it or `secondary` out"
-        yield Fault(where=where, key="search.scheduler", rule=rule, got=scheduler.name)
-    names = [each.name for each in (study.objective, *study.secondary)]
-    if len(set(names)) < len(names):
-        yield Fault(where=where, key="secondary", rule="an objective stands twice", got=names)
-
-
-def _names_what_is_not_there(study: Study, path: str, knob: Knob, arms: Sequence[Arm]) -> bool:
-    """Whether a knob's own conditions are wrong already, which is said elsewhere."""
-    names = {arm.name for arm in arms}
-    return not names.issuperset(knob.arms or ()) or any(_faults_of_condition(study, path, knob, ""))
-
-
-def _unused(path: str, arms: Sequence[Arm], where: str) -> Fault:
-    key = f"space.{path}"
-    having = [arm.name for arm in arms if leaf(arm.config.plain(), path) is not None]
-    if not having:
-        rule = "no arm has this setting"
-        return Fault(where=where, key=key, rule=rule, known=_leaves(arms))
-    rule = "is searched nowhere: `arms` and `when` leave out every arm that has this setting"
-    return Fault(where=where, key=key, rule=rule, known=having)
-
-
-def _faults_of_knob(path: str, knob: Knob, arm: Arm, where: str) -> Iterator[Fault]:
-    default = leaf(arm.config.plain(), path)
-    if not knob.contains(default):
-        yield Fault(
-            where=where, key=f"space.{path}", rule=f"excludes the value that arm {arm.name!r} starts from", got=default
-        )
-    ends = knob.values if isinstance(knob, Choice) else (knob.low, knob.high)
-    for value in ends:
-        plain = merged(arm.config.plain(), nested(path, value))
-        yield from faults_of_config(plain, where, f"space.{path} in arm {arm.name!r}")
-
-
-def _leaves(arms: Sequence[Arm]) -> list[str]:
-    """Dotted paths of all settings of all arms."""
+def _list_settings(arms: Sequence[Arm]) -> list[str]:
+    """Return the dotted paths of all settings of all arms."""
 
     def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
         for key, value in tree.items():
             yield from (walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key])
 
-    return sorted({path for arm in arms for path in walk(arm.config.plain(), "")})
+    return sorted({path for arm in arms for path in walk(arm.config.to_plain(), "")})

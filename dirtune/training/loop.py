@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -47,31 +46,22 @@ def epochs(training: Training) -> Iterator[Training]:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
         OutOfMemory: memory ran out in a step; names its batch.
     """
-    for steps in epochs_by_step(training):
-        deque(steps, maxlen=0)
-        yield training
-
-
-def epochs_by_step(training: Training) -> Iterator[Iterator[None]]:
-    """Every epoch as an iterator over its steps, for whoever has to do something between them.
-
-    An epoch is over, validated and counted, when its iterator has ended; only then may the next one be asked for.
-
-    Raises:
-        NonFiniteLoss, OutOfMemory: see `epochs`.
-    """
     for stage in stages(training.config):
         if training.epoch >= stage.end:
             continue
         if training.stage != stage:
             training.switch(stage)
-        yield from _epochs_of_stage(training)
+        model = for_steps(training.model, training.config.recipe, training.ranks)
+        weights = _sample_weights(training)
+        while training.epoch < stage.end:
+            _train_epoch(training, model, weights)
+            yield training
 
 
 def first_steps(training: Training) -> Iterator[Loss]:
     """The steps of the next epoch one by one, for whoever wants to see how a stage begins; it may be left at any step.
 
-    After a step its gradients stand in the parameters, as the optimiser was given them. The epoch is not counted.
+    After a step its gradients stand in the parameters, as the optimizer was given them. The epoch is not counted.
     """
     model = for_steps(training.model, training.config.recipe, training.ranks)
     yield from _steps(training, model, _sample_weights(training))
@@ -87,7 +77,7 @@ class Assessment(NamedTuple):
 
 def assess(training: Training, split: str) -> Assessment:
     """Predictions of the current model for a split, and all metrics in all shot regions."""
-    label_map = training.data.manifest.label.map
+    label_map = training.data.manifest.label.dense
     if label_map is not None:
         found = assess_maps(training, split, label_map)
         return Assessment(found.means, found.metrics)
@@ -133,19 +123,11 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
     )
 
 
-def _epochs_of_stage(training: Training) -> Iterator[Iterator[None]]:
-    model = for_steps(training.model, training.config.recipe, training.ranks)
-    weights = _sample_weights(training)
-    while training.epoch < training.stage.end and not training.is_finished:
-        yield _epoch(training, model, weights)
-
-
-def _epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[None]:
+def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
     with naming_the_batch(training, means):
         for loss in _steps(training, model, sample_weights):
             means.add(loss)
-            yield
     values = means.values() | training.loss.learned()
     values = {f"train/{name}": value for name, value in values.items()}
     values["learning_rate"] = training.stage.rate(epoch)
@@ -159,7 +141,7 @@ def _epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
 def _sample_weights(training: Training) -> Tensor:
     split, spec = training.data.splits["train"], training.data.manifest.label
     # Pixels have weights, samples have not
-    if spec.map is not None:
+    if spec.dense is not None:
         return torch.ones_like(split.labels)
     weights = training.stage.reweighting.weights(
         split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
@@ -190,8 +172,6 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
         world=training.ranks.world,
         accumulation=recipe.accumulation,
     )
-    if training.feed is not None:
-        batches = training.feed.shared(batches, epoch, sample_weights)
     set_modes(model, training.model, training.stage)
     # Of the micro-batches of the step
     so_far: Loss | None = None
@@ -240,7 +220,7 @@ def _reduced_once(model: torch.nn.Module, batch: Batch) -> AbstractContextManage
 
 
 def _update(training: Training, model: torch.nn.Module) -> None:
-    """One step of the optimiser."""
+    """One step of the optimizer."""
     if training.config.recipe.gradient_clip is not None:
         training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
@@ -258,8 +238,8 @@ def _bins_to_smooth(training: Training, batch: Batch) -> Tensor | None:
     if not _smooths(training):
         return None
     others, label = len(batch.views) - 1, training.data.manifest.label
-    if label.map is not None:
-        bins = map_bins(stacked_views(batch)[label.map.column], label)
+    if label.dense is not None:
+        bins = map_bins(stacked_views(batch)[label.dense.column], label)
         if training.stage.views.regression == "first":
             bins[len(batch.rows) :] = -1
         return bins

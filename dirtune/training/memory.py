@@ -41,7 +41,8 @@ def naming_the_batch(training: Training, means: LossMeans) -> Iterator[None]:
         step = means.steps + 1
         place = f"out of memory at epoch {means.epoch}, step {step}"
         batch = batch_text(training.config.recipe, rows=_rows_in(training, step), views=training.stage.views.count)
-        said = f"{place}: {batch}{_asked_for(error)}{_reserved(training.data.device)}"
+        advice = suggest_accumulation(training.config.recipe, workers=training.ranks.world)
+        said = f"{place}: {batch}{_asked_for(error)}{_reserved(training.data.device)}; {advice}"
         raise OutOfMemory(said, means.epoch) from error
 
 
@@ -58,6 +59,18 @@ def batch_text(recipe: Recipe, *, rows: int, views: int) -> str:
     """A batch in words: its size, and how much of it the model sees at once."""
     seen = f"{views} view{'s' * (views > 1)}, {min(rows, recipe.micro_batch)} rows at a time"
     return f"a batch of {rows} rows x {seen}"
+
+
+def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:
+    """Return which `recipe.accumulation` to try after a batch did not fit into memory, as the end of a sentence.
+
+    Args:
+        workers: ranks that share a micro-batch; each keeps two rows at least, for batch normalization and pair terms.
+    """
+    pieces = recipe.find_next_accumulation(least=2 * workers)
+    if pieces is None:
+        return "no larger recipe.accumulation leaves two rows for each worker"
+    return f"try recipe.accumulation: {pieces}, which has {recipe.batch_size // pieces} rows at a time"
 
 
 def _rows_in(training: Training, step: int) -> int:

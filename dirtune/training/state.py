@@ -11,14 +11,14 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.data.limited import limited
+from dirtune.data.subset import limited
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
-from dirtune.metrics import MAP_METRICS, METRICS
-from dirtune.models.regressor import Regressor, build_regressor
+from dirtune.metrics import DENSE_METRICS, METRICS
+from dirtune.models.build import build_regressor
+from dirtune.models.regressor import Regressor
 from dirtune.training.dense_loss import map_loss, misfits
 from dirtune.training.distributed import Ranks
-from dirtune.training.fused import Feed
 from dirtune.training.numerics import loss_scaler, placed
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.stages import Stage, build_optimizer, freeze, restart_predictor, stage_of, stages
@@ -60,8 +60,6 @@ class Training:
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
     seconds: Seconds = field(default_factory=Seconds)
-    feed: Feed | None = None
-    """Where it trains side by side with others: the batches of all."""
 
     def __post_init__(self) -> None:
         self.prepare(stages(self.config)[0])
@@ -81,7 +79,7 @@ class Training:
         return self.history[self.best_epoch - 1][self.config.objective.name] if self.best_epoch else None
 
     def prepare(self, stage: Stage) -> None:
-        """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimiser."""
+        """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimizer."""
         self.stage = stage
         freeze(self.model, stage, self.config)
         self.loss = self._loss(stage)
@@ -115,7 +113,7 @@ class Training:
         self.prepare(stage_of(self.config, self.epoch))
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
-        self._load_optimizer(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         # Older checkpoints have none
         self.scaler.load_state_dict(state.get("scaler", {}))
         self.best_epoch = state["best_epoch"]
@@ -123,18 +121,9 @@ class Training:
         self.order_digest = state["order_digest"]
         self.seconds = Seconds(**state["seconds"])
 
-    def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """Its moments, under this run's own settings: those of a segment may differ from its parent's."""
-        own = [
-            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
-        ]
-        self.optimizer.load_state_dict(state)
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(settings)
-
     def _loss(self, stage: Stage) -> TrainingLoss:
         labels, manifest = self._training_labels(), self.data.manifest
-        if manifest.label.map is not None:
+        if manifest.label.dense is not None:
             return map_loss(self.config, labels, stage, manifest)
         return TrainingLoss(self.config, labels, regression=stage.trains_predictor, terms=stage.trains_representation)
 
@@ -169,7 +158,7 @@ def begin(
         smoothing=config.reweighting.fds,
         num_bins=data.manifest.label.num_bins,
         label_dim=len(data.manifest.label.axes),
-        maps=data.manifest.label.map is not None,
+        maps=data.manifest.label.dense is not None,
     )
     part = limited(data, config.data.fraction)
     return Training(config, part, ranks, placed(model, config.recipe, data.device, ranks))
@@ -182,8 +171,8 @@ def check_labels(config: TrialConfig, manifest: Manifest) -> None:
         InputError: the set has no such metric as the objective, labels of several dimensions where features are smoothed,
             or labels that are maps where a setting has no form for them.
     """
-    is_map = manifest.label.map is not None
-    general = MAP_METRICS if is_map else tuple(METRICS)
+    is_map = manifest.label.dense is not None
+    general = DENSE_METRICS if is_map else tuple(METRICS)
     known, metric = (*general, *manifest.metrics), config.objective.metric
     if is_map and (found := misfits(config)):
         rule = "has no form for labels that are maps"
@@ -193,7 +182,7 @@ def check_labels(config: TrialConfig, manifest: Manifest) -> None:
         raise InputError(Fault(where=manifest.name, key="objective.metric", rule=rule, got=metric, known=known))
     dims = len(manifest.label.axes)
     if dims > 1 and config.reweighting.fds is not None:
-        # Its window runs over neighbouring bins, and numbered cells of a grid are no neighbours.
+        # Its window runs over neighboring bins, and numbered cells of a grid are no neighbors.
         rule = "is made for labels of one dimension"
         raise InputError(Fault(where=manifest.name, key="reweighting.fds", rule=rule, got=dims))
 

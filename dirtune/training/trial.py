@@ -13,8 +13,7 @@ import math
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,21 +22,19 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.data.memory_budget import peak_memory
+from dirtune.data.memory_budget import get_peak_memory
 from dirtune.errors import NonFiniteLoss
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
-from dirtune.results.records.schema import Status, TrialRecord
+from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
 from dirtune.training.final import final_evaluation
-from dirtune.training.loop import epochs_by_step
-from dirtune.training.state import Seconds, begin
+from dirtune.training.loop import epochs
+from dirtune.training.state import begin
 
 CONFIG = "config.json"
-# Of the segments of trainings
-HANDOVERS = "handovers"
 # What the code of a failed trial raised
 TRACEBACK = "traceback.txt"
 
@@ -50,20 +47,12 @@ class TrialJob:
     arm: str
     cell: str = "{}"
     """The arm's values on the axes, as JSON."""
-    replicate: int = 0
+    role: Role = "evaluation"
+    replicate: int | None = 0
+    """Index of the seed in the study's list; None for a trial whose role is "search"."""
     trial_id: str
     config: TrialConfig
     code_version: str = ""
-    accumulation: int | None = None
-    """Micro-batches of a batch, where memory asks for more than the configuration says; no part of its identity."""
-
-    @property
-    def as_run(self) -> TrialConfig:
-        """The configuration with the micro-batches that it is run with."""
-        if self.accumulation is None:
-            return self.config
-        recipe = self.config.recipe.model_copy(update={"accumulation": self.accumulation})
-        return self.config.model_copy(update={"recipe": recipe})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +73,7 @@ class Progress:
 
 def trial_folder(study: Storage, trial_id: str) -> Storage:
     """The folder of one trial inside the study's."""
-    return study.below(f"trials/{trial_id}")
-
-
-def handover(study: Storage, trial_id: str) -> Storage:
-    """Where a segment leaves what others go on from, until its search is over."""
-    return study.below(f"{HANDOVERS}/{trial_id}")
+    return study.get_folder(f"trials/{trial_id}")
 
 
 def read_progress(study: Storage, trial_id: str) -> Progress | None:
@@ -142,11 +126,11 @@ class TrialRun:
         self._checkpointed_at = time.perf_counter()
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
-        self.training = begin(job.as_run, data, ranks, vocabulary)
+        self.training = begin(job.config, data, ranks, vocabulary)
         self._continue()
-        self._epochs = epochs_by_step(self.training)
+        self._epochs = epochs(self.training)
         if ranks.is_first:
-            self._folder.write(CONFIG, _json(job.config.plain()))
+            self._folder.write(CONFIG, _json(job.config.to_plain()))
 
     @property
     def values(self) -> dict[str, float]:
@@ -158,30 +142,17 @@ class TrialRun:
 
         A loss that is not finite ends the trial as failed and is recorded, not raised.
         """
-        deque(self.steps(), maxlen=0)
-        return self.values
-
-    def steps(self, waited: float | None = None) -> Iterator[None]:
-        """`step` as an iterator over the steps of the epoch; the time that others take between them is not counted.
-
-        Args:
-            waited: seconds since the last epoch that are this trial's overhead; none: all that have passed.
-        """
-        if waited is not None:
-            self._mark = time.perf_counter() - waited
         before = self.training.seconds.total
         try:
             if not self.training.is_finished:
-                for _ in next(self._epochs):
-                    left = time.perf_counter()
-                    yield
-                    self._mark += time.perf_counter() - left
+                next(self._epochs)
             if self.training.is_finished:
                 self._complete(before)
             else:
                 self._save(before)
         except NonFiniteLoss as error:
             self._fail(error, before)
+        return self.values
 
     def checkpoint(self) -> None:
         """Write what this trial goes on from when it is started again; on rank 0, after an epoch."""
@@ -192,17 +163,10 @@ class TrialRun:
         return {"training": self.training.state(), "overhead": self._overhead, "started_at": self._started_at}
 
     def _continue(self) -> None:
-        device, segment = self.training.data.device, self.job.config.segment
-        state = load_checkpoint(self._folder, device)
+        state = load_checkpoint(self._folder, self.training.data.device)
         if state is not None:
             self._overhead, self._started_at = state["overhead"], state["started_at"]
             self.training.restore(state["training"])
-        elif segment is not None and segment.parent is not None:
-            parent = load_checkpoint(handover(self.study, segment.parent), device)
-            if parent is None:
-                raise FileNotFoundError(f"trial {segment.parent} has left nothing to go on from")
-            self.training.restore(parent["training"])
-            self.training.seconds = Seconds()
 
     def _save(self, spent_before: float) -> None:
         """Progress after every epoch, a checkpoint when the last one is old enough."""
@@ -219,9 +183,6 @@ class TrialRun:
         self.training.seconds.eval += time.perf_counter() - started
         self._account(spent_before)
         record = self._progress().record("complete")
-        if self.job.config.segment is not None and self.ranks.is_first:
-            # Before it is recorded: whatever follows a recorded trial finds it.
-            save_checkpoint(handover(self.study, self.job.trial_id), self._state())
         self._record(replace(record, **vars(findings)))
 
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
@@ -247,18 +208,17 @@ class TrialRun:
     def _progress(self) -> Progress:
         job, training = self.job, self.training
         seconds, device = training.seconds, training.data.device
-        before = job.config.segment.start if job.config.segment else 0
-        samples = (training.epoch - before) * len(training.data.splits["train"])
+        samples = training.epoch * len(training.data.splits["train"])
         trial = {
             "study": job.study,
             "arm": job.arm,
             "cell": job.cell,
             "trial_id": job.trial_id,
+            "role": job.role,
             "replicate": job.replicate,
             "seed": job.config.seed,
             "epochs_planned": job.config.epochs_planned,
             "epochs_run": training.epoch,
-            "accumulation_used": training.config.recipe.accumulation,
             "best_epoch": training.best_epoch or None,
             "objective": training.best_objective,
             "seconds_train": seconds.train,
@@ -266,7 +226,7 @@ class TrialRun:
             "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
-            "peak_memory_bytes": peak_memory(device),
+            "peak_memory_bytes": get_peak_memory(device),
             "device_memory_bytes": _device_memory(device),
             "device": _device_name(device),
             "workers": self.ranks.world,
@@ -277,7 +237,7 @@ class TrialRun:
             "code_version": job.code_version,
             "started_at": self._started_at,
         }
-        return Progress(trial=trial, config=job.config.plain(), epochs=training.history)
+        return Progress(trial=trial, config=job.config.to_plain(), epochs=training.history)
 
 
 def _json(value: object) -> bytes:

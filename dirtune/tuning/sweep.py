@@ -13,37 +13,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dirtune.data.blocks import materialize
 from dirtune.data.session import ray_session
-from dirtune.data.stream import materialise
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import read
-from dirtune.io.storage import Storage, without_keys
+from dirtune.io.storage import Storage, remove_credentials
 from dirtune.manifest import Manifest
 from dirtune.results.analysis.sequential import rule_of
 from dirtune.results.records.compaction import compact
 from dirtune.results.records.schema import ErrorClass, Status
 from dirtune.results.records.store import read_table
 from dirtune.study.files import find_study, is_file_name
-from dirtune.study.resolve import ResolvedStudy, Resources, load_study
+from dirtune.study.resolve import ResolvedStudy, load_study
 from dirtune.training.provenance import code_version
 from dirtune.training.train import vocabulary_of
-from dirtune.training.trial import HANDOVERS, tidy
+from dirtune.training.trial import tidy
 from dirtune.tuning.execution.concurrency import Slots
 from dirtune.tuning.execution.driver import Driver, Silent, View
-from dirtune.tuning.execution.fusing import Fuse
-from dirtune.tuning.execution.storage_failure import PATIENCE_SECONDS, refuse_to_go_on
+from dirtune.tuning.execution.storage_failure import RETRY_SECONDS, refuse_to_go_on
 from dirtune.tuning.execution.tune_run import run_with_tune
 from dirtune.tuning.execution.worker import WorkerSettings
 from dirtune.tuning.folder.confirmation import confirm
-from dirtune.tuning.folder.learning_curves import recorded_curves
 from dirtune.tuning.folder.lock import held, refuse_if_held
 from dirtune.tuning.folder.optuna_storage import optuna_name, recall_searches
 from dirtune.tuning.folder.reconcile import STUDY_FILE, Claim
 from dirtune.tuning.folder.retry import ALWAYS, classes_to_retry, reopen
 from dirtune.tuning.folder.stop_request import stoppable
-from dirtune.tuning.plan.autoscaling import NodeType, node_types
-from dirtune.tuning.plan.capacity import nodes_of_cluster
-from dirtune.tuning.plan.plan import claimed, planned, study_folder, trials_by_arm
+from dirtune.tuning.plan.autoscaling import NodeType, read_node_types
+from dirtune.tuning.plan.capacity import list_cluster_nodes
+from dirtune.tuning.plan.plan import count_trials, get_study_folder, make_plan, open_study
 from dirtune.tuning.search.queue import Agenda, Ending
 from dirtune.tuning.search.secondary import secondary_objectives
 from dirtune.tuning.search.sequential_seeds import SeedSequence
@@ -67,8 +64,6 @@ class SweepSummary:
     """Ended now, by status."""
     crashed: Mapping[str, str]
     """Failed now because the worker died or raised: trials, and why."""
-    halved: int = 0
-    """Trials that ran out of memory and ran again with smaller micro-batches."""
     tracebacks: Sequence[str] = ()
     """Files, of those of them whose own code raised."""
     left: int
@@ -82,7 +77,6 @@ def sweep(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
-    fuse: Fuse | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -92,16 +86,15 @@ def sweep(
         study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
-        fuse: trials that one worker trains side by side, at most, or `auto`; none: as the study says (`resources.fuse`).
         expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
         InputError: the study or the data are not usable, or the folder holds another study.
     """
-    types = node_types(expect)
+    types = read_node_types(expect)
     file = find_study(study)
-    claim = claimed(file.text(), file.where, data=data, results=results)
-    return _complete(_fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), ALWAYS, types)
+    claim = open_study(file.read_yaml(), file.where, data=data, results=results)
+    return _complete(claim, Storage.open(data), Storage.open(results), view or Silent(), ALWAYS, types)
 
 
 def resume(
@@ -110,7 +103,6 @@ def resume(
     data: str | Path = "data",
     results: str | Path = "results",
     retry: Sequence[str] = (),
-    fuse: Fuse | None = None,
     expect: str | Path | None = None,
     view: View | None = None,
 ) -> SweepSummary:
@@ -119,34 +111,23 @@ def resume(
     Args:
         retry: failed trials to run again, by error class (`out_of_memory`, `nan`, `code`), or all as `failed`; those that
             failed by `infrastructure` always are.
-        fuse: as for `sweep`.
         expect: as for `sweep`.
 
     Raises:
         InputError: there is no such sweep, or the data have changed since, or no such error class.
     """
-    classes, types = classes_to_retry(retry), node_types(expect)
+    classes, types = classes_to_retry(retry), read_node_types(expect)
     name = load_study(study).name if is_file_name(study) else study
-    folder = study_folder(results, name)
+    folder = get_study_folder(results, name)
     if not folder.exists(STUDY_FILE):
-        root = Storage.at(results)
-        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
+        root = Storage.open(results)
+        known = [name for name in root.list_folders() if root.exists(f"{name}/{STUDY_FILE}")]
         raise InputError(
-            Fault(where=without_keys(results), rule="no sweep of this study to resume", got=name, known=known)
+            Fault(where=remove_credentials(results), rule="no sweep of this study to resume", got=name, known=known)
         )
     text, where = folder.read(STUDY_FILE).decode(), folder.path(STUDY_FILE)
-    claim = claimed(text, where, data=data, results=results)
-    return _complete(_fused(claim, fuse), Storage.at(data), Storage.at(results), view or Silent(), classes, types)
-
-
-def _fused(claim: Claim, fuse: Fuse | None) -> Claim:
-    """The claim, for so many trials side by side."""
-    if fuse is None:
-        return claim
-    study = claim.study.study
-    resources = read(Resources, {**study.resources.model_dump(), "fuse": fuse}, where=study.name)
-    study = study.model_copy(update={"resources": resources})
-    return replace(claim, study=replace(claim.study, study=study))
+    claim = open_study(text, where, data=data, results=results)
+    return _complete(claim, Storage.open(data), Storage.open(results), view or Silent(), classes, types)
 
 
 def _complete(
@@ -158,7 +139,7 @@ def _complete(
     # Before Ray starts
     refuse_if_held(folder)
     with ray_session():
-        found = planned(claim, extension, nodes_of_cluster(), types)
+        found = make_plan(claim, extension, list_cluster_nodes(), types)
         # Only now: a study that does not fit the cluster leaves nothing behind.
         # Stoppable first: what it forgets was asked of an earlier sweep, as long as this one is not known to hold the folder.
         with stoppable(folder) as watch, held(folder), _optuna_storage(folder) as storage:
@@ -168,25 +149,22 @@ def _complete(
             recorded = _taken(claim, storage, classes)
             agenda = _agenda(claim, storage, results, recorded)
             # Reopened trials are due again
-            found = replace(found, trials=trials_by_arm(claim))
-            patient = folder.patient(PATIENCE_SECONDS)
-            driver = Driver(agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.study.resources)
+            found = replace(found, trials=count_trials(claim))
+            patient = folder.with_retry(RETRY_SECONDS)
+            driver = Driver(agenda, patient, view, found.concurrent, manifest.fingerprint, watch, study.resources)
             view.begin(replace(found, recorded=len(recorded), earlier=tuple(recorded.values())))
             if not agenda.is_empty:
                 settings = _worker_settings(study, manifest, patient, data)
                 slots = Slots(study, types, found.concurrent)
-                run_with_tune(study, driver, settings, materialise(data, manifest), slots)
+                run_with_tune(study, driver, settings, materialize(data, manifest), slots)
                 refuse_to_go_on(folder, driver.outage)
                 compact(folder)
-            if agenda.is_empty and not driver.to_retry:
-                folder.remove(HANDOVERS)
     return SweepSummary(
         folder=folder.path(),
         reused=len(recorded),
         orphaned=len(extension.orphaned),
         run=driver.counts,
         crashed=driver.crashed,
-        halved=len(driver.halved),
         tracebacks=driver.tracebacks,
         left=max(0, found.total + driver.added - len(_recorded(folder)) - agenda.without_run) + len(driver.to_retry),
         stopped=watch.reason,
@@ -221,7 +199,6 @@ def _agenda(claim: Claim, storage: str, results: Storage, recorded: Recorded) ->
         measured=functools.partial(secondary_objectives, folder, study),
         on_selected=functools.partial(confirm, folder),
         sequence=None if rule is None else SeedSequence(folder, rule),
-        curves=functools.partial(recorded_curves, folder, study),
     )
 
 
@@ -231,7 +208,7 @@ def _recorded(folder: Storage) -> Recorded:
 
 
 def _worker_settings(study: ResolvedStudy, manifest: Manifest, folder: Storage, data: Storage) -> WorkerSettings:
-    resources = study.study.resources
+    resources = study.resources
     return WorkerSettings(
         study=folder,
         manifest=manifest,
@@ -240,7 +217,7 @@ def _worker_settings(study: ResolvedStudy, manifest: Manifest, folder: Storage, 
         workers=resources.workers,
         checkpoint_seconds=resources.checkpoint_seconds,
         vocabulary=vocabulary_of(manifest, data),
-        representations=study.study.representations,
+        representations=study.representations,
     )
 
 
@@ -261,4 +238,4 @@ def _optuna_storage(folder: Storage) -> Iterator[str]:
             # What is lost where this fails, the next sweep makes anew of the records.
             with contextlib.suppress(OSError):
                 if local.exists():
-                    folder.patient(PATIENCE_SECONDS).write(OPTUNA, local.read_bytes())
+                    folder.with_retry(RETRY_SECONDS).write(OPTUNA, local.read_bytes())

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import leaf
 from dirtune.errors import InputError
-from dirtune.study.expand import composed
+from dirtune.nested import get_leaf
+from dirtune.study.expand import compose
 from dirtune.study.resolve import ResolvedStudy, resolve
 
 PARTS = {"projection": {"model": {"projection_dim": 8}}, "conr": {"methods": ["conr"]}, "accon": {"methods": "accon"}}
@@ -34,7 +34,7 @@ def test_a_ladder_adds_one_part_after_another() -> None:
     study = derived(derive={"ladder": ["projection", "accon", "conr"]})
     assert names(study) == ["base", "projection", "projection+accon", "projection+conr+accon"]
     last = study.arms[-1].config
-    assert set(last.terms.active()) == {"conr", "accon"}
+    assert set(last.terms.get_active()) == {"conr", "accon"}
     assert last.model.projection_dim is not None
 
 
@@ -58,12 +58,12 @@ def test_an_arm_that_two_derivations_need_is_there_once() -> None:
 def test_one_factor_varies_each_setting_alone_around_the_reference() -> None:
     factors = {"terms.conr.omega": [0.5, 2.0], "terms.conr.beta": [0, 4.0], "loss.name": ["mse"]}
     study = derived("conr", derive={"add_one_in": ["conr"], "one_factor": factors})
-    reference = next(arm for arm in study.arms if arm.name == "conr").config.plain()
-    varied = {arm.name: arm.config.plain() for arm in study.arms if arm.name.startswith("conr ")}
+    reference = next(arm for arm in study.arms if arm.name == "conr").config.to_plain()
+    varied = {arm.name: arm.config.to_plain() for arm in study.arms if arm.name.startswith("conr ")}
     assert list(varied) == ["conr omega=0.5", "conr omega=2.0", "conr beta=0", "conr beta=4.0", 'conr name="mse"']
-    assert leaf(varied["conr omega=0.5"], "terms.conr.omega") == 0.5
-    assert leaf(varied["conr beta=0"], "terms.conr.omega") == leaf(reference, "terms.conr.omega")
-    assert leaf(varied["conr beta=0"], "terms.conr.beta") == 0
+    assert get_leaf(varied["conr omega=0.5"], "terms.conr.omega") == 0.5
+    assert get_leaf(varied["conr beta=0"], "terms.conr.omega") == get_leaf(reference, "terms.conr.omega")
+    assert get_leaf(varied["conr beta=0"], "terms.conr.beta") == 0
 
 
 def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None:
@@ -74,7 +74,7 @@ def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None
         base={"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 5}},
     )
     assert names(study) == ["vanilla", "conr", "vanilla epochs=7"]
-    assert study.merged_into == {"base": "vanilla", "vanilla epochs=5": "vanilla"}
+    assert study.merged_arms == {"base": "vanilla", "vanilla epochs=5": "vanilla"}
 
 
 def test_a_named_arm_stays_what_it_is_where_a_derived_one_has_its_name() -> None:
@@ -116,4 +116,4 @@ def test_a_wrong_derivation_is_named(derive: dict[str, Any], message: str) -> No
 def test_composing_keeps_the_methods_of_both_and_the_later_setting() -> None:
     first = {"methods": "conr", "recipe": {"epochs": 2, "batch_size": 8}}
     second = {"methods": ["accon", "lds"], "recipe": {"epochs": 3}}
-    assert composed([first, second]) == {"methods": ["conr", "accon", "lds"], "recipe": {"epochs": 3, "batch_size": 8}}
+    assert compose([first, second]) == {"methods": ["conr", "accon", "lds"], "recipe": {"epochs": 3, "batch_size": 8}}

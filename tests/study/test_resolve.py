@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import merged
 from dirtune.errors import InputError
+from dirtune.nested import merge
 from dirtune.study.files import find_study
-from dirtune.study.resolve import configured, load_study, resolve
+from dirtune.study.resolve import load_study, resolve
 
 STUDY: dict[str, Any] = {
     "name": "tiny",
@@ -24,7 +24,7 @@ STUDY: dict[str, Any] = {
 
 
 def study(**changes: Any) -> dict[str, Any]:
-    return merged(copy.deepcopy(STUDY), changes)
+    return merge(copy.deepcopy(STUDY), changes)
 
 
 def faults_of(raw: Any) -> list[str]:
@@ -37,8 +37,8 @@ def test_every_arm_is_a_full_configuration_with_the_objective_of_the_study() -> 
     resolved = resolve(study(objective={"metric": "rmse", "region": "few"}), where="t")
     vanilla, conr = resolved.arms
     assert (vanilla.name, conr.name) == ("vanilla", "conr")
-    assert vanilla.config.terms.active() == {}
-    assert conr.config.terms.active()["conr"].omega == 2.0
+    assert vanilla.config.terms.get_active() == {}
+    assert conr.config.terms.get_active()["conr"].omega == 2.0
     assert conr.config.objective.name == "val/few/rmse"
     assert conr.with_seed(5).seed == 5
 
@@ -58,7 +58,7 @@ def test_axes_cross_every_arm_with_every_combination() -> None:
     ]
     assert resolved.arms[3].config.model.projection_dim == 8
     assert resolved.arms[3].config.recipe.epochs == 2
-    assert resolved.arms[3].cell == {"model.projection_dim": 8, "recipe.epochs": 2}
+    assert resolved.arms[3].axis_values == {"model.projection_dim": 8, "recipe.epochs": 2}
 
 
 def test_named_arms_keep_their_name_before_the_cell() -> None:
@@ -79,23 +79,23 @@ def test_a_knob_is_searched_in_the_arms_that_have_the_setting() -> None:
     }
     resolved = resolve(study(space=space, search={"trials": 7}), where="t")
     vanilla, conr = resolved.arms
-    assert vanilla.knobs == {}
-    assert set(conr.knobs) == set(space)
+    assert vanilla.space == {}
+    assert set(conr.space) == set(space)
     # One per seed
-    assert resolved.trials_in(vanilla) == 2
-    assert resolved.trials_in(conr) == 7
+    assert resolved.count_trials(vanilla) == 2
+    assert resolved.count_trials(conr) == 7
 
 
 def test_a_finite_space_has_no_more_trials_than_configurations() -> None:
     space = {"model.projection_dim": {"distribution": "choice", "values": [16, 32]}}
     resolved = resolve(study(space=space, search={"trials": 7}), where="t")
-    assert resolved.trials_in(resolved.arms[1]) == 2
+    assert resolved.count_trials(resolved.arms[1]) == 2
 
 
 def test_tuned_settings_are_laid_over_the_arm() -> None:
     arm = resolve(study(), where="t").arms[1]
-    config = configured(arm, {"terms.conr.omega": 4.0, "model.projection_dim": 8}, seed=9)
-    assert (config.terms.active()["conr"].omega, config.model.projection_dim, config.seed) == (4.0, 8, 9)
+    config = arm.with_settings({"terms.conr.omega": 4.0, "model.projection_dim": 8}, seed=9)
+    assert (config.terms.get_active()["conr"].omega, config.model.projection_dim, config.seed) == (4.0, 8, 9)
 
 
 def test_many_faults_come_at_once_each_with_its_key() -> None:
@@ -164,17 +164,6 @@ def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
     assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
 
 
-@pytest.mark.parametrize("fuse", [2, "auto"])
-def test_trials_of_several_workers_are_not_fused(fuse: int | str) -> None:
-    assert "resources: fuse is for trials of one worker" in faults_of(study(resources={"fuse": fuse, "workers": 2}))[0]
-
-
-@pytest.mark.parametrize("fuse", [0, "many"])
-def test_trials_side_by_side_are_a_number_or_as_many_as_fit(fuse: int | str) -> None:
-    (fault,) = faults_of(study(resources={"fuse": fuse}))
-    assert f"resources.fuse: must be a number of trials, or 'auto', got {fuse!r}" in fault
-
-
 def test_a_setting_is_either_compared_or_tuned() -> None:
     raw = study(
         axes={"terms.conr.omega": [2.0]},
@@ -196,7 +185,7 @@ def test_an_unknown_study_lists_the_shipped_ones() -> None:
 
 
 def test_the_shipped_search_tunes_what_the_papers_name() -> None:
-    arms = {arm.name: set(arm.knobs) for arm in load_study("digits_search").arms}
+    arms = {arm.name: set(arm.space) for arm in load_study("digits_search").arms}
     assert arms["vanilla"] == set()
     assert {"alpha", "terms.conr.beta", "terms.conr.omega", "terms.conr.tau"} <= arms["conr"]
     assert {"terms.accon.gamma", "terms.accon.tau", "terms.accon.epsilon", "model.projection_dim"} <= arms["accon"]
@@ -253,11 +242,11 @@ def test_a_confirmed_search_has_its_budget_and_the_seeds() -> None:
     search = {"trials": 7, "confirm": True, "tuning_seed": 9}
     found = resolve(study(space=space, search=search), where="t")
     vanilla, conr = found.arms
-    assert (found.trials_in(vanilla), found.trials_in(conr)) == (2, 7 + 2)
-    assert (found.budget_of(vanilla), found.budget_of(conr)) == (0, 7)
-    assert (found.tuning_seed, found.seeds_of(conr)) == (9, (0, 1))
+    assert (found.count_trials(vanilla), found.count_trials(conr)) == (2, 7 + 2)
+    assert (found.get_budget(vanilla), found.get_budget(conr)) == (0, 7)
+    assert (found.tuning_seed, found.get_seeds(conr)) == (9, (0, 1))
     plain = resolve(study(space=space, search={"trials": 7}), where="t")
-    assert (plain.tuning_seed, plain.seeds_of(plain.arms[1])) == (0, (0,))
+    assert (plain.tuning_seed, plain.get_seeds(plain.arms[1])) == (0, (0,))
 
 
 def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:

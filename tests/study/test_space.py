@@ -10,9 +10,9 @@ import optuna
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from dirtune.study.space import Knob, size
+from dirtune.study.space import Distribution, count_configurations
 
-KNOB: TypeAdapter[Any] = TypeAdapter(Knob)
+KNOB: TypeAdapter[Any] = TypeAdapter(Distribution)
 
 
 def knob(distribution: str, **settings: Any) -> Any:
@@ -22,7 +22,7 @@ def knob(distribution: str, **settings: Any) -> Any:
 def samples(asked: Any, count: int) -> list[Any]:
     """What Optuna's random sampler suggests for a knob, by its own ask-and-tell."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [study.ask({"a.b": asked.as_optuna()}).params["a.b"] for _ in range(count)]
+    return [study.ask({"a.b": asked.to_optuna()}).params["a.b"] for _ in range(count)]
 
 
 EVERY_KIND = [
@@ -45,7 +45,7 @@ def test_a_fixed_value_within_the_bounds_is_taken_as_it_is(asked: Any) -> None:
     for value in (asked.low, middle, asked.high):
         study = optuna.create_study()
         study.enqueue_trial({"a.b": value})
-        assert study.ask({"a.b": asked.as_optuna()}).params == {"a.b": value}
+        assert study.ask({"a.b": asked.to_optuna()}).params == {"a.b": value}
 
 
 def test_a_uniform_knob_covers_its_interval_evenly() -> None:
@@ -98,17 +98,17 @@ def test_the_size_of_a_finite_space_is_the_number_of_its_configurations() -> Non
         "c": knob("int", low=1, high=5, log=True),
     }
     product = itertools.product(("x", "y", None), range(-1, 3), range(1, 6))
-    assert size(knobs) == len(list(product)) == 60
+    assert count_configurations(knobs) == len(list(product)) == 60
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
 def test_one_continuous_knob_makes_a_space_infinite(distribution: str) -> None:
     knobs = {"a": knob("choice", values=(1, 2)), "b": knob(distribution, low=0.1, high=0.2)}
-    assert size(knobs) == math.inf
+    assert count_configurations(knobs) == math.inf
 
 
 def test_a_space_without_knobs_holds_one_configuration() -> None:
-    assert size({}) == 1
+    assert count_configurations({}) == 1
 
 
 @pytest.mark.parametrize(

@@ -34,15 +34,15 @@ def test_both_sets_an_arm_with_the_settings_of_the_reference_beside_the_tuned_on
     assert [arm.name for arm in found.arms] == ["vanilla", "conr", "wide", "wide@transfer"]
     assert [arm.name for arm in found.searched_arms] == ["conr", "wide"]
     transferred = found.arms[3]
-    assert transferred.transferred == ("terms.conr.omega", "terms.conr.beta")
-    assert [found.trials_in(arm) for arm in found.arms] == [2, 4 + 2, 4 + 2, 2]
-    assert found.plain()["transfers"] == {"wide@transfer": list(transferred.transferred)}
+    assert transferred.transferred_settings == ("terms.conr.omega", "terms.conr.beta")
+    assert [found.count_trials(arm) for arm in found.arms] == [2, 4 + 2, 4 + 2, 2]
+    assert found.to_plain()["transfers"] == {"wide@transfer": list(transferred.transferred_settings)}
 
 
 def test_only_searches_the_reference_alone() -> None:
     found = study("only")
     assert [arm.name for arm in found.searched_arms] == ["conr"]
-    assert [found.trials_in(arm) for arm in found.arms] == [2, 4 + 2, 2]
+    assert [found.count_trials(arm) for arm in found.arms] == [2, 4 + 2, 2]
 
 
 def test_an_arm_that_shares_no_knob_is_trained_as_it_stands() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import merged
 from dirtune.errors import InputError
+from dirtune.nested import merge
 from dirtune.study.resolve import resolve
 
 STUDY: dict[str, Any] = {
@@ -45,42 +45,26 @@ def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
     assert "all, many, medium, few" in unknown
 
 
-def test_a_population_is_refused_where_a_training_cannot_change_its_settings() -> None:
-    search = {"trials": 3, "confirm": True, "tuning_seed": 9, "scheduler": {"name": "pbt", "interval": 10}}
-    space = {"recipe.batch_size": {"distribution": "int", "low": 8, "high": 256, "arms": ["conr"]}}
-    assert faults_of(space=space, search=search) == [
-        "t: search.scheduler: changes settings during a training, so that there is no one configuration to confirm; "
-        "leave `confirm` out, got 'pbt'",
-        "t: search.trials: a population needs 4 trainings or more, got 3",
-        "t: search.scheduler: cannot change during a training (arm 'conr'): recipe.batch_size; "
-        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms.",
-        "t: search.scheduler: needs a number to change, and arm 'conr' tunes none",
-        "t: search.scheduler.interval: must be less than the 10 epochs of arm 'conr', got 10",
+def test_every_removed_option_is_named_in_one_sentence_with_the_faults_of_the_rest() -> None:
+    found = faults_of(
+        resources={"fuse": "auto", "memory_retries": 3, "cpus": 0},
+        search={"sampler": "cmaes", "scheduler": {"name": "pbt", "interval": 2}, "population": 4},
+    )
+    *removed, other = found
+    assert [text.split(",")[0].removesuffix("; use `tpe` or `gp`") for text in removed] == [
+        "t: resources.fuse: was removed",
+        "t: resources.memory_retries: was removed",
+        "t: search.population: was removed",
+        "t: search.scheduler: was removed",
+        "t: search.sampler: was removed",
     ]
-    rrt = {"vanilla": {}, "conr": {"terms": {"conr": {"omega": 2.0}}, "scheme": {"name": "rrt"}}}
-    population = {"trials": 4, "scheduler": {"name": "pbt"}}
-    assert faults_of(**searched(), arms=rrt, search=population) == [
-        "t: search.scheduler: cannot divide the stages of arm 'conr', got 'rrt'"
-    ]
-    kinds = {"distribution": "choice", "values": ["fixed", "learnable"]}
-    space = {**searched()["space"], "terms.conr.temperature": kinds}
-    assert faults_of(space=space, search=population) == [
-        "t: search.scheduler: cannot change during a training (arm 'conr'): terms.conr.temperature; "
-        "known: alpha, recipe.learning_rate, recipe.momentum, recipe.weight_decay, terms."
-    ]
-    (owned,) = faults_of(base={**STUDY["base"], "segment": None})
-    assert owned == "t: base.segment: is set by the study's own `search.scheduler`"
+    assert other.startswith("t: resources.cpus: ")
+    assert "recipe.accumulation" in removed[1]
 
 
-def test_cmaes_is_refused_where_it_has_too_little_or_too_much_to_do() -> None:
-    search = {"sampler": "cmaes"}
-    assert faults_of(**searched(), search=search) == [
-        "t: search.sampler: cmaes needs 2 numbers or more to tune, and arm 'conr' has 1"
-    ]
-    space = {**searched()["space"], "recipe.learning_rate": {**OMEGA, "low": 1e-4, "arms": ["conr"]}}
-    assert faults_of(space=space, search=search, secondary=[{"region": "few"}]) == [
-        "t: search.sampler: cmaes has one objective; leave it or `secondary` out"
-    ]
+def test_what_replaces_a_removed_option_is_accepted() -> None:
+    search = {"sampler": "tpe", "scheduler": {"name": "asha"}, "trials": 3}
+    assert resolve({**STUDY, **searched(), "search": search}, where="t").study.search.sampler == "tpe"
 
 
 def searched(**condition: Any) -> dict[str, Any]:
@@ -159,8 +143,8 @@ def test_derived_arms_do_not_hide_an_axis_that_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "owner"),
     [
-        ({"base": merged(STUDY["base"], {"seed": 1})}, "base.seed", "seeds"),
-        ({"base": merged(STUDY["base"], {"objective": {}})}, "base.objective", "objective"),
+        ({"base": merge(STUDY["base"], {"seed": 1})}, "base.seed", "seeds"),
+        ({"base": merge(STUDY["base"], {"objective": {}})}, "base.objective", "objective"),
         ({"parts": {"sown": {"seed": 1}}}, "parts.sown.seed", "seeds"),
         ({"axes": {"seed": [1, 2]}, "reference": "vanilla seed=1"}, "axes.seed", "seeds"),
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,15 +11,14 @@ import torch
 from dirtune.batch import Batch
 from dirtune.data.cache import ResidentData
 from dirtune.errors import OutOfMemory
-from dirtune.io.storage import Storage
 from dirtune.models.regressor import RegressorOutput
+from dirtune.recipe import Recipe
 from dirtune.training.distributed import Ranks
 from dirtune.training.loop import epochs
-from dirtune.training.memory import is_out_of_memory
+from dirtune.training.memory import is_out_of_memory, suggest_accumulation
 from dirtune.training.objective import Loss, TrainingLoss
 from dirtune.training.state import begin
-from dirtune.training.trial import TrialRun
-from tests.training.runs import Configure, finish, job_of, same, tables, trained, weights_of
+from tests.training.runs import Configure
 
 VIEWS = {"count": 2, "augmentation": "none"}
 Provoke = Callable[[Callable[[Batch], bool]], None]
@@ -51,7 +49,7 @@ def test_the_batch_that_did_not_fit_is_named_in_one_sentence(
         next(epochs(begin(config, toy)))
     assert str(caught.value) == (
         "out of memory at epoch 1, step 1: a batch of 64 rows x 2 views, 64 rows at a time, "
-        "4000000000000000 bytes asked for"
+        "4000000000000000 bytes asked for; try recipe.accumulation: 2, which has 32 rows at a time"
     )
     assert caught.value.epoch == 1
     assert "can't allocate memory" in str(caught.value.__cause__)
@@ -72,6 +70,16 @@ def test_the_last_batch_of_a_later_epoch_is_named_with_the_rows_that_it_has(
     assert str(caught.value).startswith(
         "out of memory at epoch 2, step 4: a batch of 10 rows x 1 view, 10 rows at a time"
     )
+    assert str(caught.value).endswith("; try recipe.accumulation: 8, which has 8 rows at a time")
+
+
+def test_no_accumulation_is_suggested_that_leaves_a_worker_less_than_two_rows() -> None:
+    for batch_size, workers, expected in ((8, 1, 2), (8, 2, 2), (8, 4, None), (7, 1, None), (90, 1, 2)):
+        advice = suggest_accumulation(Recipe(batch_size=batch_size), workers=workers)
+        if expected is None:
+            assert advice == "no larger recipe.accumulation leaves two rows for each worker"
+        else:
+            assert advice == (f"try recipe.accumulation: {expected}, which has {batch_size // expected} rows at a time")
 
 
 def test_any_other_error_of_a_step_stays_as_it_is(
@@ -92,25 +100,3 @@ def test_what_asks_for_more_than_there_is_has_one_of_these_forms() -> None:
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(ValueError("out of memory, says a value"))
     assert not is_out_of_memory(NotImplementedError("no kernel for out of memory tensors"))
-
-
-def test_a_trial_with_more_micro_batches_trains_as_a_configuration_that_has_them(
-    configuration: Configure, toy: ResidentData, study: Storage
-) -> None:
-    job = replace(job_of(configuration(), toy), accumulation=4)
-    assert job.as_run == configuration(recipe={"accumulation": 4})
-    trial = finish(TrialRun(job, toy, study))
-    assert same(weights_of(trial.training), weights_of(trained(job.as_run, toy)))
-    (row,) = tables(study)["trials"]
-    assert row["trial_id"] == configuration().trial_id(toy.manifest.fingerprint)
-    assert (row["accumulation_used"], row["config.recipe.accumulation"]) == (4, 1)
-
-
-def test_a_trial_as_it_was_planned_records_the_micro_batches_of_its_configuration(
-    configuration: Configure, toy: ResidentData, study: Storage
-) -> None:
-    job = job_of(configuration(recipe={"accumulation": 2}), toy)
-    assert job.as_run == job.config
-    finish(TrialRun(job, toy, study))
-    (row,) = tables(study)["trials"]
-    assert (row["accumulation_used"], row["config.recipe.accumulation"]) == (2, 2)

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dirtune.config import TrialConfig, leaf
+from dirtune.config import TrialConfig
 from dirtune.io.storage import Storage
+from dirtune.metrics import REGIONS
+from dirtune.nested import get_leaf
 from dirtune.results.analysis.sequential import rule_of
-from dirtune.results.records.schema import REGIONS, TrialRecord
+from dirtune.results.records.schema import TrialRecord
 from dirtune.results.records.store import write_record
 from dirtune.study.resolve import resolve
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.folder.confirmation import confirm, recorded_rows
-from dirtune.tuning.folder.learning_curves import recorded_curves
 from dirtune.tuning.folder.optuna_storage import recall_searches
 from dirtune.tuning.folder.reconcile import Claim, Extension
 from dirtune.tuning.search.queue import Agenda, Ending
@@ -41,7 +42,7 @@ STUDY: dict[str, Any] = {
 
 
 def omega(config: TrialConfig) -> float:
-    return float(leaf(config.plain(), "terms.conr.omega") or 0.0)
+    return float(get_leaf(config.to_plain(), "terms.conr.omega") or 0.0)
 
 
 def error_of(config: TrialConfig) -> float:
@@ -68,8 +69,8 @@ class Pretended:
         few: Callable[[TrialConfig], float] = error_of,
         name: str = "tiny",
     ) -> None:
-        self.few, self.name, self.results = few, name, Storage.at(root)
-        self.folder = self.results.below(name)
+        self.few, self.name, self.results = few, name, Storage.open(root)
+        self.folder = self.results.get_folder(name)
         self.ending = ending or (lambda config: Ending(status="complete", objective=error_of(config)))
         Path(self.folder.path()).mkdir(parents=True, exist_ok=True)
         self.storage = f"sqlite:///{self.folder.path('optuna.db')}"
@@ -100,7 +101,6 @@ class Pretended:
             queued=first_configurations(claim.study, self.results),
             measured=lambda trial: secondary_objectives(self.folder, claim.study, trial),
             on_selected=lambda *selected: confirm(self.folder, *selected),
-            curves=lambda: recorded_curves(self.folder, claim.study),
             sequence=None if (rule := rule_of(claim.info)) is None else SeedSequence(self.folder, rule),
         )
 
@@ -109,7 +109,7 @@ class Pretended:
         agenda, running, ended = self.agenda(**changes), [], []
         while not agenda.is_empty or running:
             while len(running) < concurrent and (job := agenda.next()) is not None:
-                config = json.dumps(job.config.plain()).encode()
+                config = json.dumps(job.config.to_plain()).encode()
                 trial_folder(self.folder, job.trial_id).write(CONFIG, config)
                 running.append(job)
             if not running:
@@ -130,6 +130,7 @@ class Pretended:
             "arm": job.arm,
             "cell": job.cell,
             "trial_id": job.trial_id,
+            "role": job.role,
             "replicate": job.replicate,
             "seed": job.config.seed,
             "status": ending.status,
@@ -154,7 +155,7 @@ class Pretended:
             self.folder,
             TrialRecord(
                 trial=trial,
-                config=job.config.plain(),
+                config=job.config.to_plain(),
                 metrics=metrics if complete else [],
                 epochs=[{"val/all/mae": ending.objective}] * job.config.epochs_planned if complete else [],
             ),

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import dirtune
-from dirtune.config import merged
+from dirtune.nested import merge
 from tests.tuning import sweeps
 
 pytestmark = pytest.mark.ray
@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
     "question": "Does what is selected hold on other seeds?",
     "reference": "conr",
     "seeds": [0, 1],
-    "base": merged(sweeps.STUDY["base"], {"recipe": {"epochs": 4}}),
+    "base": merge(sweeps.STUDY["base"], {"recipe": {"epochs": 4}}),
     "arms": {
         **sweeps.STUDY["arms"],
         "lds": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}, "alpha": 2.0},
@@ -91,9 +91,9 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     chosen = [(folder / "tuned/selected.json").read_text() for folder in (killed, undisturbed)]
     assert chosen[0] == chosen[1]
-    trials = rows("arm, replicate, seed", undisturbed)
+    trials = rows("arm, role, replicate, seed", undisturbed)
     assert trials["arm"].value_counts().to_dict() == {"conr": 6, "lds": 6, "lds@transfer": 2, "vanilla": 2}
-    assert (trials["replicate"] == -1).sum() == 8
+    assert (trials["role"] == "search").sum() == 8
     again = dirtune.sweep(path, data=digits, results=undisturbed)
     assert (again.run, again.reused, again.left) == ({}, TRIALS, 0)
 
@@ -106,8 +106,8 @@ def test_a_scheduler_stops_trials_of_the_search_and_none_that_confirms_it(
     path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
     done = dirtune.sweep(path, data=digits, results=tmp_path)
     assert done.left == 0
-    trials = rows("replicate, status, epochs_run", tmp_path)
-    tried, confirming = trials[trials["replicate"] == -1], trials[trials["replicate"] != -1]
+    trials = rows("role, status, epochs_run", tmp_path)
+    tried, confirming = trials[trials["role"] == "search"], trials[trials["role"] == "evaluation"]
     assert (len(tried), len(confirming)) == (8, 2)
     assert (tried["status"] == "pruned").any()
     assert (tried["status"] == "complete").any()

@@ -30,7 +30,7 @@ class Killer(Silent):
     """Kills the worker of one arm's trials after every epoch, so often."""
 
     def __init__(self, folder: Path, arm: str, times: int) -> None:
-        self.folder, self.arm, self.times = Storage.at(folder), arm, times
+        self.folder, self.arm, self.times = Storage.open(folder), arm, times
 
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         progress = read_progress(self.folder, job.trial_id)
@@ -44,7 +44,7 @@ class RankKiller(Silent):
     """Kills one rank of the group that trains the arm `conr`, once, in the third epoch of its trial."""
 
     def __init__(self, folder: Path, rank: int) -> None:
-        self.folder, self.rank = Storage.at(folder), rank
+        self.folder, self.rank = Storage.open(folder), rank
         self.epochs: list[tuple[str, int]] = []
         self.groups: list[frozenset[int]] = []
 
@@ -160,7 +160,7 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     plan = dirtune.plan(path, data=digits, results=tmp_path)
     assert plan.total == 2
     broken = next(arm for arm in plan.study.arms if arm.name == "conr")
-    trial_id = broken.with_seed(0).trial_id(read_manifest(Storage.at(digits), "digits").fingerprint)
+    trial_id = broken.with_seed(0).compute_trial_id(read_manifest(Storage.open(digits), "digits").fingerprint)
     state = tmp_path / "tiny/trials" / trial_id / "checkpoint/state.pt"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"no checkpoint")

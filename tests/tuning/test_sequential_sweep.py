@@ -86,5 +86,5 @@ def test_the_resolved_study_says_what_is_compared_and_by_which_seeds() -> None:
     written = {"most_seeds": 5, "step": 2, "compare": compare}
     study = resolve({**STUDY, **SEQUENTIAL, "sequential": written}, where="test")
     assert study.possible_seeds == (3, 4, 5, 6, 7)
-    assert study.plain()["sequential"] == {"seeds": [3, 4, 5, 6, 7], "step": 2, "margin": 0.02, **compare}
-    assert resolve({**STUDY, "search": STUDY["search"]}, where="test").plain()["sequential"] is None
+    assert study.to_plain()["sequential"] == {"seeds": [3, 4, 5, 6, 7], "step": 2, "margin": 0.02, **compare}
+    assert resolve({**STUDY, "search": STUDY["search"]}, where="test").to_plain()["sequential"] is None

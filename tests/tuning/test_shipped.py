@@ -11,13 +11,13 @@ import pipelines.agedb
 import pipelines.imdb_wiki
 import pipelines.nyud2
 import pipelines.sts_b
-from dirtune.config import leaf
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
-from dirtune.presets import methods
-from dirtune.study.files import StudyFile, find_study, shipped_studies
+from dirtune.nested import get_leaf
+from dirtune.presets import read_methods
+from dirtune.study.files import StudyFile, find_study, list_shipped_studies
 from dirtune.study.resolve import load_study, resolve
-from dirtune.tuning.plan.checks import check, data_set_of, parameters_of
+from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
 
 DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
 FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
@@ -54,26 +54,26 @@ def manifest_of(data: str) -> Manifest:
     )
 
 
-@pytest.mark.parametrize("name", shipped_studies())
+@pytest.mark.parametrize("name", list_shipped_studies())
 def test_every_shipped_study_fits_its_data_set(name: str) -> None:
     study = load_study(name)
-    manifest = manifest_of(data_set_of(study))
-    check(study, manifest)
+    manifest = manifest_of(get_data_set(study))
+    check_study(study, manifest)
     assert study.name == name
-    assert study.study.reference in {arm.name for arm in study.arms}
-    assert all(parameters > 0 for parameters in parameters_of(study, manifest).values())
+    assert study.reference in {arm.name for arm in study.arms}
+    assert all(parameters > 0 for parameters in count_parameters(study, manifest).values())
 
 
-@pytest.mark.parametrize("name", shipped_studies())
+@pytest.mark.parametrize("name", list_shipped_studies())
 def test_a_study_of_large_networks_asks_for_a_gpu(name: str) -> None:
     study = load_study(name)
     large = {"resnet18", "resnet50", "depth_resnet"}
-    encoders = {leaf(arm.config.plain(), "model.encoder.name") for arm in study.arms}
-    assert not encoders & large or study.study.resources.gpus > 0
+    encoders = {get_leaf(arm.config.to_plain(), "model.encoder.name") for arm in study.arms}
+    assert not encoders & large or study.resources.gpus > 0
 
 
 def test_every_question_has_a_twin_on_the_embedded_digits() -> None:
-    variants = [study for study in shipped_studies().values() if study.variant]
+    variants = [study for study in list_shipped_studies().values() if study.variant]
     questions = {study.path.stem for study in variants}
     assert questions == {study.path.stem for study in variants if study.variant == "digits"}
     assert {
@@ -94,7 +94,7 @@ def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
     terms = ["supcon", "adasupcon", "ranksim", "conr", "accon", "accon+conr"]
     for kind in ("vanilla", "focal_r+lds", "sqrt_inverse+lds"):
         for term in terms:
-            active = arms[f"{kind}+{term}"].terms.active()
+            active = arms[f"{kind}+{term}"].terms.get_active()
             assert sorted(active) == sorted(term.split("+"))
     for name, config in arms.items():
         assert config.reweighting.scheme == ("sqrt_inverse" if "lds" in name or "sqrt" in name else "none")
@@ -106,7 +106,7 @@ def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
 def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
     for data in ("agedb", "sts_b", "digits"):
         arms = {arm.name: arm.config for arm in load_study(f"{data}_accon_gamma").arms}
-        published = methods()["accon"].for_data(data)
+        published = read_methods()["accon"].get_settings(data)
         assert published is not None
         settings = published.set["terms"]["accon"]
         accon = arms["accon"].terms.accon
@@ -132,7 +132,7 @@ def test_a_variant_of_an_own_file_is_chosen_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(OWN)
     study = load_study(f"{path}:faces")
-    assert (study.name, study.study.seeds) == ("faces_mine", (1, 2))
+    assert (study.name, study.seeds) == ("faces_mine", (1, 2))
     (arm,) = study.arms
     assert (arm.config.data.name, arm.config.recipe.epochs) == ("faces", 5)
     (arm,) = load_study(f"{path}:digits").arms
@@ -142,9 +142,9 @@ def test_a_variant_of_an_own_file_is_chosen_by_its_name(tmp_path: Path) -> None:
 def test_a_variant_written_out_is_a_study_of_its_own(tmp_path: Path) -> None:
     path, alone = tmp_path / "mine.yaml", tmp_path / "alone.yaml"
     path.write_text(OWN)
-    alone.write_text(find_study(f"{path}:faces").text())
-    assert find_study(str(alone)).text() == alone.read_text()
-    assert load_study(str(alone)).plain() == load_study(f"{path}:faces").plain()
+    alone.write_text(find_study(f"{path}:faces").read_yaml())
+    assert find_study(str(alone)).read_yaml() == alone.read_text()
+    assert load_study(str(alone)).to_plain() == load_study(f"{path}:faces").to_plain()
 
 
 def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wrong_one(tmp_path: Path) -> None:
@@ -164,4 +164,4 @@ def test_what_is_wrong_with_a_variant_is_said_of_the_variant(tmp_path: Path) -> 
     path.write_text(OWN.replace("epochs: 5", "epoch: 5"))
     file = StudyFile(path=path, variant="faces")
     with pytest.raises(InputError, match=r"mine\.yaml:faces: base\.recipe\.epoch: unknown key"):
-        resolve(file.raw(), where=file.where)
+        resolve(file.read_plain(), where=file.where)

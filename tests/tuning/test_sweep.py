@@ -71,22 +71,6 @@ def test_a_sweep_and_a_single_run_agree_bit_for_bit(
     pd.testing.assert_frame_equal(swept, single, check_exact=True)
 
 
-def test_fused_trials_are_those_of_a_sweep_without_and_a_killed_worker_goes_on(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    arms = {**STUDY["arms"], "weighted": {"reweighting": {"scheme": "sqrt_inverse"}}}
-    path = study_file(arms=arms, seeds=[0])
-    dirtune.sweep(path, data=digits, results=tmp_path / "apart")
-    together = tmp_path / "together"
-    killer = Killer(together / "tiny", times=1)
-    found = dirtune.sweep(path, data=digits, results=together, fuse=3, view=killer)
-    assert len(killer.killed) == 1
-    assert found.run == {"complete": 3}
-    pd.testing.assert_frame_equal(metrics(together), metrics(tmp_path / "apart"), check_exact=True)
-    assert rows("select distinct worker from trials", together).shape == (1, 1)
-    assert rows("select distinct worker from trials", tmp_path / "apart").shape[0] > 1
-
-
 def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> None:
     resources = {"workers": 2, "checkpoint_seconds": 0}
     alone = study_file(name="alone", seeds=[0])
@@ -208,7 +192,7 @@ class Killer(Silent):
     """Kills the worker of the first trial that has finished `epoch` epochs, `times` times."""
 
     def __init__(self, folder: Path, times: int) -> None:
-        self.folder, self.times, self.killed = Storage.at(folder), times, []
+        self.folder, self.times, self.killed = Storage.open(folder), times, []
         self.said: list[tuple[str, str]] = []
 
     def recovering(self, job: TrialJob, reason: str) -> None:

@@ -19,23 +19,21 @@ import pyarrow.compute as pc
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.analysis.selection import EPOCHS, Candidate, Selection, as_loss
-from dirtune.results.records.schema import TUNING
+from dirtune.results.analysis.selection import Candidate, Selection, as_loss
+from dirtune.results.records.names import EVALUATED_EPOCHS
 from dirtune.results.records.store import read_tables
-from dirtune.results.records.studies import Plan, StudyInfo
+from dirtune.results.records.studies import ArmPlan, StudyInfo
 
 TRIAL_COLUMNS = (
     "trial_id",
     "arm",
     "cell",
-    "replicate",
+    "role",
     "seed",
     "status",
     "error",
     "objective",
     "data_fingerprint",
-    "accumulation_used",
-    "config.recipe.accumulation",
 )
 METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
 # Characters of an error that a table has room for
@@ -49,26 +47,17 @@ class TrialRow:
     trial_id: str
     arm: str
     cell: str | None
-    replicate: int | None
+    role: str | None
     seed: int
     status: str
     error: str | None
     objective: float | None
     data_fingerprint: str | None
-    accumulation_used: int | None
-    """None in older records, which ran as planned."""
-    accumulation_planned: int | None
-    """None where nobody could plan one."""
-
-    @property
-    def is_halved(self) -> bool:
-        """It ran with smaller micro-batches than planned, because it had run out of memory."""
-        return (self.accumulation_used or 1) > (self.accumulation_planned or 1)
 
     @property
     def is_of_search(self) -> bool:
         """It only helped to select a configuration, which other trials have then been trained with."""
-        return self.replicate == TUNING
+        return self.role == "search"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +87,6 @@ class ArmRuns:
     unfinished: Mapping[str, int]
     """Number of trials by status, the complete ones aside."""
     holes: tuple[Hole, ...]
-    halved: tuple[int, ...] = ()
-    """Seeds whose chosen trial ran with smaller micro-batches than planned, because it had run out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +198,7 @@ def _candidates(trials: Sequence[TrialRow], metrics: pa.Table, info: StudyInfo) 
 
     objectives = {trial.trial_id: trial.objective for trial in trials}
     validation = {"best_val": objectives, "last": values("val", "last")}
-    test = {epoch: values("test", epoch) for epoch in EPOCHS}
+    test = {epoch: values("test", epoch) for epoch in EVALUATED_EPOCHS}
     return {
         trial.trial_id: [
             Candidate(
@@ -220,7 +207,7 @@ def _candidates(trials: Sequence[TrialRow], metrics: pa.Table, info: StudyInfo) 
                 validation=as_loss(validation[epoch].get(trial.trial_id), info.metric),
                 test=as_loss(test[epoch].get(trial.trial_id), info.metric),
             )
-            for epoch in EPOCHS
+            for epoch in EVALUATED_EPOCHS
         ]
         for trial in trials
         if trial.status == "complete"
@@ -246,7 +233,7 @@ def _arm_runs(
     candidates: Mapping[str, Sequence[Candidate]],
     rule: Selection,
 ) -> ArmRuns:
-    plan = info.plans.get(arm, Plan(seeds=info.seeds))
+    plan = info.plans.get(arm, ArmPlan(seeds=info.seeds))
     by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in plan.seeds}
     for trial in trials:
         by_seed.setdefault(trial.seed, []).append(trial)
@@ -267,13 +254,7 @@ def _arm_runs(
         planned=plan.trials,
         unfinished=Counter(t.status for t in (*trials, *search) if t.status != "complete"),
         holes=tuple(holes),
-        halved=_halved(trials, chosen),
     )
-
-
-def _halved(trials: Sequence[TrialRow], chosen: Mapping[int, Candidate]) -> tuple[int, ...]:
-    found = {trial.trial_id for trial in trials if trial.is_halved}
-    return tuple(seed for seed, candidate in chosen.items() if candidate.trial_id in found)
 
 
 def _levels(arm: str, trials: Sequence[TrialRow]) -> dict[str, object]:

@@ -18,16 +18,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
+from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import ArmRuns, Hole, StudyRuns, known_metric, narrowed, study_runs, values_by_trial
-from dirtune.results.analysis.selection import EPOCHS, Candidate, selection_named
+from dirtune.results.analysis.selection import Candidate, selection_named
 from dirtune.results.analysis.sequential import Outcome, with_seeds_due
-from dirtune.results.records.schema import REGIONS
+from dirtune.results.records.names import EVALUATED_EPOCHS, EVALUATED_SPLITS, check_known
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.statistics.paired import PairedDifference, mean, sd
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin, judged
-
-SPLITS = ("val", "test")
+from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin, judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +69,6 @@ class ArmRow:
     unfinished: Mapping[str, int]
     """Pruned and failed trials."""
     holes: tuple[Hole, ...]
-    halved: tuple[int, ...] = ()
-    """Seeds that ran with smaller micro-batches than planned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +170,7 @@ def arm_tables(
     storage = open_study(root, study)
     rule = selection_named(selection)
     info, outcome = with_seeds_due(storage, read_study(storage))
-    check_known("split", split, SPLITS)
+    check_known("split", split, EVALUATED_SPLITS)
     for region in regions:
         check_known("region", region, REGIONS)
     runs = study_runs(storage, info, rule)
@@ -209,16 +206,6 @@ def arm_tables(
     return _regrouped(root, template, metrics, runs)
 
 
-def check_known(what: str, name: str, known: Sequence[str]) -> None:
-    """Refuse a name that is not among the known ones.
-
-    Raises:
-        InputError: with the known ones.
-    """
-    if name not in known:
-        raise InputError(Fault(where=what, rule=f"unknown {what}", got=name, known=known))
-
-
 def _check_one_data_set(study: str, fingerprints: tuple[str, ...]) -> None:
     if len(fingerprints) > 1:
         rule = (
@@ -236,7 +223,7 @@ def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
     """The table with the recorded values of a metric."""
     metric = known_metric(runs.metrics, metric)
     of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
-    chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EPOCHS[0]}
+    chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EVALUATED_EPOCHS[0]}
     values = {
         (region, epoch): _values(of_metric, metric, region, template.split, epoch)
         for region in template.regions
@@ -248,7 +235,7 @@ def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
 def _regrouped(root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns) -> tuple[ArmTable, ...]:
     """The tables with what the stored predictions of the chosen trials say in other regions."""
     # A table of recorded values starts without the parts of this one.
-    from dirtune.results.tables.regrouping import PREDICTED, Regrouping
+    from dirtune.results.tables.shot_rules import PREDICTED, Regrouping
 
     regrouping = Regrouping.of(root, template.study, shots=template.shots, bin_width=template.bin_width)
     chosen = [one for arm in runs.arms for one in arm.chosen.values()]
@@ -296,7 +283,6 @@ def _row(
         planned=arm.planned,
         unfinished=arm.unfinished,
         holes=tuple(holes),
-        halved=arm.halved,
     )
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from dirtune.errors import InputError
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.tuning.plan.autoscaling import NodeType, nodes_of, to_come
-from dirtune.tuning.plan.capacity import nodes_of_cluster
-from dirtune.tuning.plan.checks import capacity
+from dirtune.tuning.plan.autoscaling import NodeType, find_startable_nodes, list_nodes
+from dirtune.tuning.plan.capacity import compute_concurrency, list_cluster_nodes
 
 LOOK_SECONDS = 5.0
 
@@ -42,7 +41,7 @@ class Slots:
 
     def _found(self) -> int:
         try:
-            nodes = nodes_of_cluster()
-            return capacity(self.study, [*nodes, *nodes_of(to_come(self.types, nodes))])
+            nodes = list_cluster_nodes()
+            return compute_concurrency(self.study, [*nodes, *list_nodes(find_startable_nodes(self.types, nodes))])
         except InputError:
             return 1

@@ -27,7 +27,7 @@ from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFa
 
 from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.results.records.schema import ErrorClass, TrialRecord
-from dirtune.training.memory import NO_MEMORY, batch_text, is_out_of_memory
+from dirtune.training.memory import NO_MEMORY, batch_text, is_out_of_memory, suggest_accumulation
 from dirtune.training.trial import Progress, TrialJob
 
 FROM_THE_START: frozenset[ErrorClass] = frozenset({"nan", "code"})
@@ -70,10 +70,12 @@ def final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
         return CodeError.of(error)
     found = next((each for each in _causes(error) if isinstance(each, OutOfMemory)), None)
     # Anew: what was raised holds the frames it came through, and these the tensors that there was no memory beside.
-    return None if found is None else OutOfMemory(found.said, found.epoch)
+    return None if found is None else OutOfMemory(found.message, found.epoch)
 
 
-def memory_failure(error: BaseException, job: TrialJob, progress: Progress | None) -> OutOfMemory | None:
+def memory_failure(
+    error: BaseException, job: TrialJob, progress: Progress | None, *, workers: int = 1
+) -> OutOfMemory | None:
     """That a batch of a trial was too large for the memory, in one sentence; none: it failed otherwise, or elsewhere.
 
     A worker that the node's memory monitor has killed cannot say in which step: it is the epoch after its last one.
@@ -82,15 +84,22 @@ def memory_failure(error: BaseException, job: TrialJob, progress: Progress | Non
         if isinstance(cause, OutOfMemory):
             return cause
         if isinstance(cause, RayError) and _class_of(cause) == "out_of_memory":
-            epoch, recipe = (progress.trial["epochs_run"] if progress else 0) + 1, job.as_run.recipe
+            epoch, recipe = (progress.trial["epochs_run"] if progress else 0) + 1, job.config.recipe
             batch = batch_text(recipe, rows=recipe.batch_size, views=recipe.views.count)
             killed = "the worker was killed because its node ran low on memory"
-            return OutOfMemory(f"out of memory in epoch {epoch}: {batch}; {killed}", epoch)
+            advice = suggest_accumulation(recipe, workers=workers)
+            return OutOfMemory(f"out of memory in epoch {epoch}: {batch}; {killed}; {advice}", epoch)
     return None
 
 
 def failed_record(
-    job: TrialJob, progress: Progress | None, error: BaseException, *, fingerprint: str, begun: datetime
+    job: TrialJob,
+    progress: Progress | None,
+    error: BaseException,
+    *,
+    fingerprint: str,
+    begun: datetime,
+    workers: int = 1,
 ) -> TrialRecord:
     """The record of a trial whose worker died or raised.
 
@@ -98,9 +107,10 @@ def failed_record(
         progress: what the trial had left; none: it ended before its first epoch did.
         fingerprint: of the data.
         begun: when the trial was handed out.
+        workers: ranks that trained the trial.
     """
     so_far = progress or _before_the_first_epoch(job, fingerprint, begun)
-    too_large = memory_failure(error, job, progress)
+    too_large = memory_failure(error, job, progress, workers=workers)
     return so_far.record(
         "failed",
         error=reason(too_large or error),
@@ -122,17 +132,17 @@ def _before_the_first_epoch(job: TrialJob, fingerprint: str, begun: datetime) ->
         "arm": job.arm,
         "cell": job.cell,
         "trial_id": job.trial_id,
+        "role": job.role,
         "replicate": job.replicate,
         "seed": job.config.seed,
         "epochs_planned": job.config.epochs_planned,
         "epochs_run": 0,
-        "accumulation_used": job.as_run.recipe.accumulation,
         "data": job.config.data.name,
         "data_fingerprint": fingerprint,
         "code_version": job.code_version,
         "started_at": begun.isoformat(),
     }
-    return Progress(trial=trial, config=job.config.plain())
+    return Progress(trial=trial, config=job.config.to_plain())
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,19 +7,22 @@ scheduler is first told what the trials before have come to, so that it decides 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from dirtune.results.records.schema import TUNING
-from dirtune.study.resolve import Arm, ResolvedStudy
-from dirtune.study.search_settings import Asha, Median
+from dirtune.results.records.schema import Role
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
+from dirtune.study.search_settings import Median
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.execution.trainable import JOB, RESULT
+from dirtune.tuning.execution.worker import StepResult
 from dirtune.tuning.folder.learning_curves import Curve, EarlierTrials
 
-JOBS, ARM, EPOCH, OBJECTIVE = "jobs", "arm", "epoch", "objective"
+EPOCH, OBJECTIVE = "epoch", "objective"
+"""Keys of the results that the schedulers of the arms see."""
 
 
 class PerArmScheduler(FIFOScheduler):
@@ -27,7 +30,7 @@ class PerArmScheduler(FIFOScheduler):
 
     Args:
         earlier: the trials before this driver; those that go on are told when they report for the first time.
-        replicate: of the trials of searches; others, which confirm what was selected, run to their end.
+        role: role of the trials of searches; trials of another role, which evaluate a selection, run to their end.
     """
 
     def __init__(
@@ -35,10 +38,10 @@ class PerArmScheduler(FIFOScheduler):
         by_arm: dict[str, TrialScheduler],
         earlier: EarlierTrials = EarlierTrials(),  # noqa: B008 - frozen
         *,
-        replicate: int = 0,
+        role: Role = "evaluation",
     ) -> None:
         super().__init__()
-        self.by_arm, self._replicate = by_arm, replicate
+        self.by_arm, self._role = by_arm, role
         self._started = dict(earlier.started)
         # Last epoch by Tune's trial id
         self._told: dict[str, int] = {}
@@ -53,17 +56,17 @@ class PerArmScheduler(FIFOScheduler):
             scheduler.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        scheduler = self._of(trial)
-        if scheduler is None or not self._is_news(trial, result):
+        scheduler, values = self._of(trial), self._take_news(trial, result)
+        if scheduler is None or values is None:
             return str(TrialScheduler.CONTINUE)
-        self._recall(scheduler, trial, before=result[EPOCH])
-        return str(scheduler.on_trial_result(tune_controller, trial, result))
+        self._recall(scheduler, trial, before=values[EPOCH])
+        return str(scheduler.on_trial_result(tune_controller, trial, values))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        scheduler = self._of(trial)
-        if scheduler is not None and self._is_news(trial, result):
-            self._recall(scheduler, trial, before=result[EPOCH])
-            scheduler.on_trial_complete(tune_controller, trial, result)
+        scheduler, values = self._of(trial), self._take_news(trial, result)
+        if scheduler is not None and values is not None:
+            self._recall(scheduler, trial, before=values[EPOCH])
+            scheduler.on_trial_complete(tune_controller, trial, values)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """None in particular: Tune then gives a worker that is free to a trial for which none is starting.
@@ -77,22 +80,20 @@ class PerArmScheduler(FIFOScheduler):
         return f"one scheduler per arm: {', '.join(sorted(self.by_arm))}"
 
     def _of(self, trial: Trial) -> TrialScheduler | None:
-        job = _job_of(trial)
-        if job is not None and job.replicate != self._replicate:
-            return None
-        return self.by_arm.get(trial.config[ARM])
+        job: TrialJob = trial.config[JOB]
+        return self.by_arm.get(job.arm) if job.role == self._role else None
 
-    def _is_news(self, trial: Trial, result: dict[str, Any]) -> bool:
-        """Whether an objective comes for the first time; a worker that was replaced repeats epochs."""
-        if OBJECTIVE not in result or result[EPOCH] <= self._told.get(trial.trial_id, 0):
-            return False
-        self._told[trial.trial_id] = result[EPOCH]
-        return True
+    def _take_news(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
+        """Return epoch and objective of a result; None if there is no objective or a replaced worker repeats the epoch."""
+        step: StepResult = result[RESULT]
+        if step.objective is None or step.epoch <= self._told.get(trial.trial_id, 0):
+            return None
+        self._told[trial.trial_id] = step.epoch
+        return {EPOCH: step.epoch, OBJECTIVE: step.objective}
 
     def _recall(self, scheduler: TrialScheduler, trial: Trial, *, before: int) -> None:
         """Tell what a trial that goes on had come to under an earlier driver."""
-        job = _job_of(trial)
-        curve = self._started.pop(job.trial_id, ()) if job else ()
+        curve = self._started.pop(trial.config[JOB].trial_id, ())
         _remember(scheduler, trial, [point for point in curve if point[0] < before])
 
 
@@ -101,20 +102,19 @@ def build_scheduler(
     earlier: EarlierTrials = EarlierTrials(),  # noqa: B008 - frozen
 ) -> PerArmScheduler:
     """The scheduler of a study: that of its search in every searched arm, if it has one."""
-    search = study.study.search
-    # Which is no matter of stopping
-    if search.scheduler is None or search.population is not None:
+    search = study.search
+    if search.scheduler is None:
         return PerArmScheduler({})
     return PerArmScheduler(
         {arm.name: _of_arm(study, arm) for arm in study.searched_arms},
         earlier,
-        replicate=TUNING if study.confirms else 0,
+        role="search" if study.search.confirm else "evaluation",
     )
 
 
 def _of_arm(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
-    wanted, mode = study.study.search.scheduler, study.study.objective.mode
-    assert isinstance(wanted, Asha | Median), "only asked for where there is one"
+    wanted, mode = study.search.scheduler, study.objective.mode
+    assert wanted is not None, "only asked for where there is one"
     if isinstance(wanted, Median):
         return MedianStoppingRule(
             time_attr=EPOCH,
@@ -144,9 +144,3 @@ def _remember(scheduler: TrialScheduler, trial: Trial, curve: Curve) -> None:
             scheduler.on_trial_complete(None, trial, result)
         else:
             scheduler.on_trial_result(None, trial, result)
-
-
-def _job_of(trial: Trial) -> TrialJob | None:
-    """The trial, or the first of those that are one to Tune."""
-    jobs: Sequence[TrialJob] = trial.config.get(JOBS, ())
-    return jobs[0] if jobs else None

@@ -1,6 +1,6 @@
 """What ends a sweep whose results cannot be written or read any longer, and the one sentence about it.
 
-The folder of a running sweep is patient (`dirtune.io.storage`): what fails for `PATIENCE_SECONDS` at most costs nothing but the
+The folder of a running sweep is patient (`dirtune.io.storage`): what fails for `RETRY_SECONDS` at most costs nothing but the
 wait. A worker that has waited in vain loses its trial, which is tried again like any that has lost its worker; so a place that
 is out of reach from one node alone costs nothing either. It is the driver's own failing that ends the sweep, because nobody is
 left to write down how trials end. What is recorded is whole, and `resume` runs the rest.
@@ -23,7 +23,7 @@ from optuna.exceptions import StorageInternalError
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 
-PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 
 
 class Ending(Protocol):

@@ -17,7 +17,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from dirtune.data.stream import Blocks
+from dirtune.data.blocks import Blocks
 from dirtune.process import restore_handlers, set_environment, silence_loggers
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
@@ -25,9 +25,9 @@ from dirtune.tuning.execution.concurrency import Slots
 from dirtune.tuning.execution.driver import Driver
 from dirtune.tuning.execution.placement_groups import settled_placement_groups
 from dirtune.tuning.execution.reservations import Reservations
-from dirtune.tuning.execution.scheduler import ARM, JOBS, build_scheduler
-from dirtune.tuning.execution.trainable import ENDED, FAILURE, MEMORY, RESERVATION, RESULTS, TrialWorker
-from dirtune.tuning.execution.worker import WorkerSettings
+from dirtune.tuning.execution.scheduler import build_scheduler
+from dirtune.tuning.execution.trainable import JOB, RESULT, TrialWorker
+from dirtune.tuning.execution.worker import StepResult, WorkerSettings
 from dirtune.tuning.folder.learning_curves import earlier_trials
 
 # All workers start at once, and Tune writes no log files, tables and snapshots: the study's folder holds all that.
@@ -99,9 +99,9 @@ class _Suggestions(Searcher):
         self._driver = driver
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        jobs = self._driver.start()
-        if jobs:
-            return {JOBS: jobs, ARM: jobs[0].arm}
+        job = self._driver.start()
+        if job is not None:
+            return {JOB: job}
         return str(Searcher.FINISHED) if self._driver.is_finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -121,7 +121,7 @@ class _Events(tune.Callback):
         self._driver, self._slots, self._groups = driver, slots, groups
         self._trials: list[Trial] = []
         # By Tune's trial, those that have not ended
-        self._jobs: dict[str, list[TrialJob]] = {}
+        self._jobs: dict[str, TrialJob] = {}
         # Since the last step
         self._ended: list[Trial] = []
 
@@ -144,49 +144,46 @@ class _Events(tune.Callback):
         self._driver.look()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._jobs.setdefault(trial.trial_id, list(trial.config[JOBS]))
-        for job in self._jobs[trial.trial_id]:
-            self._driver.training(job)
+        job: TrialJob = trial.config[JOB]
+        self._jobs[trial.trial_id] = job
+        self._driver.training(job)
         if self._groups is not None:
             self._groups.start(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        trial.config[JOBS] = tuple(self._jobs.get(trial.trial_id, trial.config[JOBS]))
-        for job in trial.config[JOBS]:
-            self._driver.recovering(job, _error_of(trial))
+        self._driver.recovering(trial.config[JOB], _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if self._groups is not None and (held := result.get(RESERVATION)):
-            self._groups.report(trial.trial_id, held)
-        if memory := result.get(MEMORY):
-            self._driver.fusing.learn(len(self._jobs[trial.trial_id]), memory)
-        for job in list(self._jobs[trial.trial_id]):
-            of_trial = result[RESULTS][job.trial_id]
-            if of_trial[FAILURE] is None:
-                self._driver.epoch(job, of_trial)
-            if of_trial[ENDED]:
-                self._jobs[trial.trial_id].remove(job)
-                self._driver.ended(job, of_trial)
+        job, step = trial.config[JOB], _result_of(result)
+        if self._groups is not None and step.reservation is not None:
+            self._groups.report(trial.trial_id, step.reservation)
+        if step.failure is None:
+            self._driver.epoch(job, step)
+        if step.has_ended:
+            del self._jobs[trial.trial_id]
+            self._driver.ended(job, step)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._ended.append(trial)
-        left = self._jobs.pop(trial.trial_id, [])
-        if self._driver.outage is not None:
-            # They go on from their checkpoints when the sweep is resumed
-            return
-        # Stopped by the scheduler
-        for job in left:
-            self._driver.ended(job, trial.last_result[RESULTS][job.trial_id])
+        job = self._jobs.pop(trial.trial_id, None)
+        # The scheduler has stopped it; after an outage it continues from its checkpoint when the sweep is resumed.
+        if job is not None and self._driver.outage is None:
+            self._driver.ended(job, _result_of(trial.last_result))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        for job in self._jobs.pop(trial.trial_id, trial.config[JOBS]):
-            self._driver.crash(job, _error_of(trial))
+        self._jobs.pop(trial.trial_id, None)
+        self._driver.crash(trial.config[JOB], _error_of(trial))
         if self._groups is not None:
             self._groups.lose(trial.trial_id)
+
+
+def _result_of(tune_result: dict[str, Any]) -> StepResult:
+    step: StepResult = tune_result[RESULT]
+    return step
 
 
 def _error_of(trial: Trial) -> BaseException:
@@ -218,4 +215,4 @@ def _resources(settings: WorkerSettings) -> tune.PlacementGroupFactory:
 
 
 def _trial_name(trial: Trial) -> str:
-    return str(trial.config[JOBS][0].trial_id)
+    return str(trial.config[JOB].trial_id)

@@ -1,4 +1,4 @@
-"""A resident worker: one process that holds the data and runs one trial after another, or several side by side.
+"""A resident worker: one process that holds the data and runs one trial after another.
 
 Starting a process, importing torch and fetching the data cost seconds; a trial on a resident worker starts in
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
@@ -7,21 +7,19 @@ milliseconds. The same worker runs alone inside a Tune actor and as one rank of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from dirtune.data.memory_budget import Residency, free_memory, keep_freed_memory, measured, peak_memory, sharers
-from dirtune.data.stream import Blocks, fetch
+from dirtune.data.blocks import Blocks, fetch
+from dirtune.data.memory_budget import MemoryBudget, count_sharers, keep_freed_memory, measure_memory_budget
 from dirtune.errors import OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.records.schema import Status
 from dirtune.training.distributed import Ranks
-from dirtune.training.fused import in_lockstep, share_batches
 from dirtune.training.trial import TrialJob, TrialRun
-from dirtune.tuning.execution.failures import CodeError, final_failure
+from dirtune.tuning.execution.failures import CodeError
 from dirtune.tuning.folder.stop_request import is_asked
 
 
@@ -37,7 +35,7 @@ class WorkerSettings:
     gpus: float = 0.0
     workers: int = 1
     checkpoint_seconds: float = 10.0
-    residency: Residency | None = None
+    budget: MemoryBudget | None = None
     """None: measured when a worker starts."""
     representations: int = 0
     """Test samples of a trial whose representations are kept."""
@@ -50,22 +48,21 @@ class WorkerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One epoch of a trial as the driver sees it; `status` is set when the trial has been recorded.
-
-    `handed_back`: the sweep shall end, and the trial goes on from its checkpoint when the sweep is resumed.
-    `memory_share`: what it and those beside it have taken of what their worker may take of its GPU.
-    """
+    """One epoch of a trial as the driver sees it."""
 
     trial_id: str
     epoch: int = 0
     objective: float | None = None
+    """Validation objective of the epoch; None if it is undefined or nothing was validated."""
     best_objective: float | None = None
     status: Status | None = None
+    """Status under which the worker has recorded the trial; None while it runs."""
     handed_back: bool = False
+    """The sweep ends; the trial has a checkpoint, from which `resume` continues it."""
     failure: CodeError | OutOfMemory | None = None
-    """What ended it while others went on beside it."""
-    memory_share: float = 0.0
-    values: dict[str, float] = field(default_factory=dict)
+    """Error that would end the trial on any worker; the driver records it."""
+    reservation: str | None = None
+    """Placement group of a resident group; None for a worker inside its Tune actor."""
 
     @property
     def has_ended(self) -> bool:
@@ -90,92 +87,45 @@ class ResidentWorker:
         torch.set_num_threads(settings.cpus)
         self._settings, self._ranks = settings, ranks
         keep_freed_memory()
-        beside = sharers(cpus=settings.cpus, gpus=settings.gpus)
-        self._memory = free_memory(device) / beside
-        residency = settings.residency or measured(device, sharers=beside, threads=settings.cpus)
-        self._data = fetch(settings.manifest, blocks, device, residency)
-        self._running: list[TrialRun] = []
-        # Of those among several, by trial
-        self._failures: dict[str, CodeError | OutOfMemory] = {}
-        self._not_begun: list[StepResult] = []
+        budget = settings.budget or measure_memory_budget(
+            device, sharers=count_sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
+        )
+        self._data = fetch(settings.manifest, blocks, device, budget)
+        self._running: TrialRun | None = None
         self._idle_since = time.perf_counter()
 
-    def start(self, jobs: Sequence[TrialJob]) -> None:
-        """Begin trials that see the same batches, or continue them from their checkpoints; what was running is left as it is on disk."""
-        # Frees the memory of what was running
-        self._running, self._failures = [], {}
-        for job in jobs:
-            try:
-                self._running.append(
-                    TrialRun(
-                        job,
-                        self._data,
-                        self._settings.study,
-                        ranks=self._ranks,
-                        idle_since=self._idle_since,
-                        checkpoint_seconds=self._settings.checkpoint_seconds,
-                        vocabulary=self._settings.vocabulary,
-                        representations=self._settings.representations,
-                    )
-                )
-            except Exception as error:
-                failure = final_failure(error)
-                if len(jobs) == 1 or failure is None:
-                    raise
-                self._not_begun.append(StepResult(trial_id=job.trial_id, failure=failure))
-            self._idle_since = time.perf_counter()
+    def start(self, job: TrialJob) -> None:
+        """Begin a trial, or continue it from its checkpoint; the files of a trial that was running stay as they are."""
+        # The memory of the trial before must be free before the next model is built.
+        self._running = None
+        self._running = TrialRun(
+            job,
+            self._data,
+            self._settings.study,
+            ranks=self._ranks,
+            idle_since=self._idle_since,
+            checkpoint_seconds=self._settings.checkpoint_seconds,
+            vocabulary=self._settings.vocabulary,
+            representations=self._settings.representations,
+        )
 
-    def step(self) -> list[StepResult]:
-        """Run one epoch of all that are running; then hand them back if the sweep shall end."""
-        if len(self._running) == 1:
-            self._running[0].step()
-        else:
-            self._step_side_by_side()
-        results = [self._result(trial) for trial in self._running]
-        ended = {result.trial_id for result in results if result.has_ended}
-        self._running = [trial for trial in self._running if trial.job.trial_id not in ended]
-        self._idle_since = time.perf_counter()
-        not_begun, self._not_begun = self._not_begun, []
-        return results + not_begun
-
-    def _step_side_by_side(self) -> None:
-        waited = (time.perf_counter() - self._idle_since) / max(1, len(self._running))
-        share_batches([trial.training for trial in self._running])
-        in_lockstep([self._steps(trial, waited) for trial in self._running], self._data.device)
-
-    def _steps(self, trial: TrialRun, waited: float) -> Iterator[None]:
-        """Those of one trial; what would end it on any worker ends it alone."""
-        try:
-            yield from trial.steps(waited)
-        except Exception as error:
-            failure = final_failure(error)
-            if failure is None:
-                raise
-            self._failures[trial.job.trial_id] = failure
-
-    def _result(self, trial: TrialRun) -> StepResult:
-        failure = self._failures.get(trial.job.trial_id)
-        goes_on = trial.status is None and failure is None
-        handed_back = self._ranks.is_first and goes_on and is_asked(self._settings.study)
+    def step(self) -> StepResult:
+        """Run one epoch of the current trial; hand it back if the sweep was asked to stop."""
+        trial = self._running
+        assert trial is not None, "a trial is started before its first step"
+        values, training = trial.step(), trial.training
+        handed_back = self._ranks.is_first and trial.status is None and is_asked(self._settings.study)
         if handed_back:
             trial.checkpoint()
-        training = trial.training
+        self._idle_since = time.perf_counter()
         return StepResult(
             trial_id=trial.job.trial_id,
             epoch=training.epoch,
-            status=trial.status,
-            failure=failure,
-            handed_back=handed_back,
-            values=trial.values,
+            objective=values.get(training.config.objective.name),
             best_objective=training.best_objective,
-            objective=trial.values.get(training.config.objective.name),
-            memory_share=self._memory_share(),
+            status=trial.status,
+            handed_back=handed_back,
         )
-
-    def _memory_share(self) -> float:
-        """Of a GPU; on a CPU nothing is gained by trials side by side, so that there is no need to know how many fit."""
-        device = self._data.device
-        return peak_memory(device) / self._memory if device.type == "cuda" else 0.0
 
     def close(self) -> None:
         """Nothing to end: the process ends with its actor."""

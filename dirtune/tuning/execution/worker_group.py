@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -19,16 +19,14 @@ import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from dirtune.data.stream import Blocks
+from dirtune.data.blocks import Blocks
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.execution.reservations import own_reservation
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
 
 STEP, CLOSE = "step", "close"
-Command = tuple[TrialJob, ...] | str
-Answer = tuple[list[StepResult], str | None]
-"""What `step` returns, and what the group holds."""
+Command = TrialJob | str
 
 
 class _Mailbox:
@@ -36,7 +34,7 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._commands: list[Command] = []
-        self._answers: dict[int, Answer | None] = {}
+        self._answers: dict[int, StepResult | None] = {}
         self._changed = asyncio.Condition()
 
     async def send(self, command: Command) -> int:
@@ -50,12 +48,12 @@ class _Mailbox:
             await self._changed.wait_for(lambda: len(self._commands) > number)
             return self._commands[number]
 
-    async def answer(self, number: int, result: Answer | None) -> None:
+    async def answer(self, number: int, result: StepResult | None) -> None:
         async with self._changed:
             self._answers[number] = result
             self._changed.notify_all()
 
-    async def collect(self, number: int) -> Answer | None:
+    async def collect(self, number: int) -> StepResult | None:
         async with self._changed:
             await self._changed.wait_for(lambda: number in self._answers)
             return self._answers.pop(number)
@@ -65,8 +63,6 @@ class ResidentGroup:
     """Runs trials on `settings.workers` ranks; the interface of `ResidentWorker`."""
 
     def __init__(self, settings: WorkerSettings, blocks: Blocks) -> None:
-        # What it holds (`dirtune.tuning.execution.reservations`)
-        self.reservation: str | None = None
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         self._failure: BaseException | None = None
         self._logs = tempfile.TemporaryDirectory(prefix="dirtune-group-")
@@ -82,16 +78,15 @@ class ResidentGroup:
         self._thread = threading.Thread(target=self._fit, name="resident-group", daemon=True)
         self._thread.start()
 
-    def start(self, jobs: Sequence[TrialJob]) -> None:
+    def start(self, job: TrialJob) -> None:
         """Begin a trial on all ranks."""
-        self._do(tuple(jobs))
+        self._do(job)
 
-    def step(self) -> list[StepResult]:
+    def step(self) -> StepResult:
         """Run one epoch of the current trial on all ranks."""
         answer = self._do(STEP)
-        assert answer is not None
-        results, self.reservation = answer
-        return results
+        assert answer is not None, "rank 0 answers every step"
+        return answer
 
     def close(self) -> None:
         """Let the training function return, so that Train frees the group's resources."""
@@ -101,7 +96,7 @@ class ResidentGroup:
         ray.kill(self._mailbox)
         self._logs.cleanup()
 
-    def _do(self, command: Command) -> Answer | None:
+    def _do(self, command: Command) -> StepResult | None:
         number = ray.get(self._mailbox.send.remote(command))
         answer = self._mailbox.collect.remote(number)
         while True:
@@ -128,7 +123,7 @@ def _serve(config: dict[str, Any]) -> None:
     while (command := ray.get(mailbox.receive.remote(number))) != CLOSE:
         answer = None
         if command == STEP:
-            answer = worker.step(), own_reservation()
+            answer = replace(worker.step(), reservation=own_reservation())
         else:
             worker.start(command)
         if ranks.is_first:

@@ -13,17 +13,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dirtune.config import leaf
 from dirtune.io.storage import Storage
-from dirtune.results.records.schema import TUNING, Status
+from dirtune.nested import get_leaf
+from dirtune.results.records.names import SELECTIONS
+from dirtune.results.records.schema import Status
 from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import SELECTED_FILE
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import CONFIG, TrialJob, trial_folder
 from dirtune.tuning.folder.jobs import Settings
 from dirtune.tuning.folder.orphans import set_aside
 
-RECORDED = ("trial_id", "arm", "replicate", "seed", "status", "objective")
+RECORDED = ("trial_id", "arm", "role", "seed", "status", "objective")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,31 +64,31 @@ def recorded_selections(
 ) -> dict[str, Selected | None]:
     """By arm, what the searches select whose budget the records spend; None where no trial is complete."""
     found: dict[str, Selected | None] = {}
-    for arm in study.searched_arms if study.confirms else ():
+    for arm in study.searched_arms if study.search.confirm else ():
         endings = {
             row["trial_id"]: Ending(status=row["status"], objective=row["objective"])
             for row in rows
             if was_tried(row, arm.name, study)
         }
-        if len(endings) < study.budget_of(arm):
+        if len(endings) < study.get_budget(arm):
             continue
-        trial_id = selected_trial(endings, study.study.objective.mode)
+        trial_id = selected_trial(endings, study.objective.mode)
         found[arm.name] = (
-            None if trial_id is None else Selected(trial_id, settings_of(folder, trial_id, tuple(arm.knobs)))
+            None if trial_id is None else Selected(trial_id, settings_of(folder, trial_id, tuple(arm.space)))
         )
     return found
 
 
 def was_tried(row: Mapping[str, Any], arm: str, study: ResolvedStudy) -> bool:
     """Whether a recorded trial is of the search of an arm."""
-    return row["arm"] == arm and (row["replicate"] == TUNING or not study.confirms)
+    return row["arm"] == arm and (row["role"] == "search" or not study.search.confirm)
 
 
 def settings_of(folder: Storage, trial_id: str, paths: Sequence[str]) -> Settings:
     """A trial's values of settings."""
     # The trial's own file has the values as they were; a column of the table has one type for all trials.
     config = json.loads(trial_folder(folder, trial_id).read(CONFIG))
-    return {path: leaf(config, path) for path in paths}
+    return {path: get_leaf(config, path) for path in paths}
 
 
 def confirm(folder: Storage, arm: str, selected: Selected, jobs: Sequence[TrialJob]) -> set[str]:
@@ -100,26 +100,26 @@ def confirm(folder: Storage, arm: str, selected: Selected, jobs: Sequence[TrialJ
     Returns:
         The trials whose records have been set aside.
     """
-    written = json.loads(folder.read(SELECTED_FILE)) if folder.exists(SELECTED_FILE) else {}
+    written = json.loads(folder.read(SELECTIONS)) if folder.exists(SELECTIONS) else {}
     takers = dict.fromkeys(job.arm for job in jobs)
     now = {**written, **{name: _entry(name, arm, selected, jobs) for name in takers}}
     if now != written:
         _write(folder, now)
     used = {trial["trial_id"] for entry in now.values() for trial in entry["planned"]}
-    trained = {row["trial_id"] for row in recorded_rows(folder) if row["arm"] in now and row["replicate"] != TUNING}
+    trained = {row["trial_id"] for row in recorded_rows(folder) if row["arm"] in now and row["role"] != "search"}
     set_aside(folder, sorted(trained - used))
     return trained - used
 
 
 def keep_selections(folder: Storage, arms: Collection[str]) -> None:
     """Forget what was selected for other arms than these."""
-    if folder.exists(SELECTED_FILE):
-        written = json.loads(folder.read(SELECTED_FILE))
+    if folder.exists(SELECTIONS):
+        written = json.loads(folder.read(SELECTIONS))
         _write(folder, {name: entry for name, entry in written.items() if name in arms})
 
 
 def _write(folder: Storage, selections: Mapping[str, Any]) -> None:
-    folder.write(SELECTED_FILE, json.dumps(selections, indent=1, sort_keys=True).encode())
+    folder.write(SELECTIONS, json.dumps(selections, indent=1, sort_keys=True).encode())
 
 
 def _entry(arm: str, searched: str, selected: Selected, jobs: Sequence[TrialJob]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dirtune.config import Segment
-from dirtune.results.records.schema import TUNING
-from dirtune.study.resolve import Arm, ResolvedStudy, configured
+from dirtune.results.records.schema import Role
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
 
 Settings = Mapping[str, Any]
@@ -29,7 +29,7 @@ class JobMaker:
 
     def planned(self) -> list[TrialJob]:
         """The trials of the arms that are known as they stand: every seed of one arm after another's same seed."""
-        return self.due(dict.fromkeys(self._fixed, self.study.study.seeds))
+        return self.due(dict.fromkeys(self._fixed, self.study.seeds))
 
     def possible(self) -> list[TrialJob]:
         """The planned trials, and those that a sequential study may add."""
@@ -44,28 +44,32 @@ class JobMaker:
             if seed in seeds[arm.name]
         ]
 
-    def tried(self, arm: Arm, settings: Settings, segment: Segment | None = None) -> TrialJob:
+    def tried(self, arm: Arm, settings: Settings) -> TrialJob:
         """A trial of the search of an arm."""
-        replicate = TUNING if self.study.confirms else 0
-        return self.job(arm, settings, self.study.tuning_seed, replicate, segment)
+        if self.study.search.confirm:
+            return self.job(arm, settings, self.study.tuning_seed, None, role="search")
+        return self.job(arm, settings, self.study.tuning_seed, 0)
 
     def confirmed(self, searched: str, settings: Settings) -> list[TrialJob]:
         """The trials that a search's selection brings: of its arm, and of those that take its settings."""
         return [
             self.job(arm, taken_by(arm, settings), seed, replicate)
-            for replicate, seed in enumerate(self.study.study.seeds)
-            for arm in self.study.takers(searched)
+            for replicate, seed in enumerate(self.study.seeds)
+            for arm in self.study.arms_using(searched)
         ]
 
-    def job(self, arm: Arm, settings: Settings, seed: int, replicate: int, segment: Segment | None = None) -> TrialJob:
+    def job(
+        self, arm: Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
+    ) -> TrialJob:
         """An arm with these settings and this seed."""
-        config = configured(arm, settings, seed, segment)
+        config = arm.with_settings(settings, seed)
         return TrialJob(
             study=self.study.name,
             arm=arm.name,
-            cell=arm.cell_json,
+            cell=arm.axis_values_json,
+            role=role,
             replicate=replicate,
-            trial_id=config.trial_id(self.fingerprint),
+            trial_id=config.compute_trial_id(self.fingerprint),
             config=config,
             code_version=self.code_version,
         )
@@ -77,5 +81,5 @@ class JobMaker:
 
 def taken_by(arm: Arm, settings: Settings) -> Settings:
     """The settings of a selection that an arm is trained with."""
-    paths = arm.transferred or settings.keys()
+    paths = arm.transferred_settings or settings.keys()
     return {path: settings[path] for path in paths}

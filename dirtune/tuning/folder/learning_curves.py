@@ -35,8 +35,8 @@ class EarlierTrials:
 
 def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
     """What has been recorded and started of the searches of a study."""
-    search = study.study.search
-    if search.scheduler is None or search.population is not None:
+    search = study.search
+    if search.scheduler is None:
         return EarlierTrials()
     rows = recorded_rows(folder)
     curves = recorded_curves(folder, study)
@@ -46,7 +46,7 @@ def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
         ]
         for arm in study.searched_arms
     }
-    names = set(folder.folders("trials")) - {row["trial_id"] for row in rows}
+    names = set(folder.list_folders("trials")) - {row["trial_id"] for row in rows}
     started = {name: _started_curve(folder, study, name) for name in sorted(names)}
     return EarlierTrials(ended=ended, started=started)
 
@@ -54,7 +54,7 @@ def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
 def recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, list[tuple[int, float]]]:
     """The curve of every recorded trial that has one, by trial id."""
     table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
-    table = table.filter(pc.equal(table["name"], study.study.objective.name))
+    table = table.filter(pc.equal(table["name"], study.objective.name))
     found: dict[str, list[tuple[int, float]]] = {}
     for row in table.to_pylist():
         if _is_number(row["value"]):
@@ -65,7 +65,7 @@ def recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, list[tup
 def _started_curve(folder: Storage, study: ResolvedStudy, trial_id: str) -> Curve:
     progress = read_progress(folder, trial_id)
     values = [] if progress is None else progress.epochs
-    name = study.study.objective.name
+    name = study.objective.name
     return [(epoch, row[name]) for epoch, row in enumerate(values, start=1) if _is_number(row.get(name))]
 
 

@@ -17,13 +17,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import Status
-from dirtune.study.resolve import Arm, ResolvedStudy
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
 from dirtune.tuning.folder.confirmation import recorded_rows, settings_of, was_tried
 from dirtune.tuning.folder.jobs import Settings
 from dirtune.tuning.search.secondary import secondary_objectives
 
-TRIAL_ID, SEGMENT = "trial_id", "segment"
-"""User attributes of a trial: which of the sweep's it is, and its part of a training, if it is one."""
+TRIAL_ID = "trial_id"
+"""User attribute of a trial: which of the sweep's it is."""
 
 
 def optuna_name(study: str, arm: str) -> str:
@@ -35,7 +36,7 @@ def open_search(study: ResolvedStudy, arm: Arm, storage: str) -> optuna.Study:
     """The Optuna study of an arm, which need not exist yet."""
     # The view tells what happens
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objectives = (study.study.objective, *study.study.secondary)
+    objectives = (study.objective, *study.secondary)
     directions: list[Literal["minimize", "maximize"]] = [
         "minimize" if each.mode == "min" else "maximize" for each in objectives
     ]
@@ -56,7 +57,7 @@ def recall_searches(folder: Storage, study: ResolvedStudy, storage: str) -> None
             trial_id, complete = row["trial_id"], row["status"] == "complete"
             if trial_id not in known:
                 further = secondary_objectives(folder, study, trial_id) if complete else []
-                settings = settings_of(folder, trial_id, (*arm.knobs, SEGMENT))
+                settings = settings_of(folder, trial_id, tuple(arm.space))
                 values = [row["objective"], *further]
                 search.add_trial(_recalled(arm, trial_id, settings, row["status"], values))
 
@@ -74,13 +75,13 @@ def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, li
 def _recalled(
     arm: Arm, trial_id: str, settings: Settings, status: Status, values: Sequence[float | None]
 ) -> FrozenTrial:
-    params = {path: settings[path] for path in arm.knobs}
-    distributions: dict[str, BaseDistribution] = {path: knob.as_optuna() for path, knob in arm.knobs.items()}
+    params = {path: settings[path] for path in arm.space}
+    distributions: dict[str, BaseDistribution] = {path: knob.to_optuna() for path, knob in arm.space.items()}
     state, known = told(status, values)
     return create_trial(
         state=state,
         values=known,
         params=params,
         distributions=distributions,
-        user_attrs={TRIAL_ID: trial_id, SEGMENT: settings[SEGMENT]},
+        user_attrs={TRIAL_ID: trial_id},
     )

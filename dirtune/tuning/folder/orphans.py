@@ -27,7 +27,7 @@ def put_back(folder: Storage, trials: Iterable[str]) -> None:
 
 def orphans(folder: Storage) -> set[str]:
     """The trials whose records have been set aside."""
-    names = folder.names(f"{ORPHANED}/trials", suffix=".parquet")
+    names = folder.list_files(f"{ORPHANED}/trials", suffix=".parquet")
     return {name.removesuffix(".parquet") for name in names}
 
 

@@ -26,9 +26,8 @@ from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
-from dirtune.results.records.schema import TUNING
-from dirtune.results.records.studies import STUDY_FILE as RESOLVED
-from dirtune.results.records.studies import StudyInfo, study_info
+from dirtune.results.records.names import RESOLVED_STUDY as RESOLVED
+from dirtune.results.records.studies import StudyInfo, parse_study
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import provenance
 from dirtune.tuning.folder.confirmation import keep_selections, recorded_rows, recorded_selections
@@ -111,9 +110,9 @@ class Claim:
         owners = planned.get(row["trial_id"], set())
         if arm in owners or (owners and owners.isdisjoint(self._fixed)):
             return True
-        if not self.study.confirms or row["replicate"] == TUNING:
+        if not self.study.search.confirm or row["role"] == "search":
             return arm in self._unchanged_searches
-        return arm in undecided and row["seed"] in self.study.study.seeds
+        return arm in undecided and row["seed"] in self.study.seeds
 
     def _move_records(self) -> None:
         extension = self.extension()
@@ -140,14 +139,14 @@ class Claim:
         return {
             taker.name
             for searched in searches
-            for taker in self.study.takers(searched)
+            for taker in self.study.arms_using(searched)
             if self._is_unchanged(taker.name)
         }
 
     @cached_property
     def info(self) -> StudyInfo:
         """The study as the results layer reads it."""
-        return study_info(self.study.name, self._plain)
+        return parse_study(self.study.name, self._plain)
 
     @cached_property
     def _fixed(self) -> set[str]:
@@ -186,7 +185,7 @@ class Claim:
         manifest = self.manifest
         data = {"name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit}
         # As it is read back: tuples are lists, and no number is of another type.
-        plain: dict[str, Any] = json.loads(json.dumps({**self.study.plain(), "data": data}))
+        plain: dict[str, Any] = json.loads(json.dumps({**self.study.to_plain(), "data": data}))
         return plain
 
     def _refuse_another(self) -> None:
@@ -216,11 +215,8 @@ def _with_defaults(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None
 def _ways(plain: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the trials of a search rest on besides their arm: whether they are set apart, their seed, all objectives."""
     search = plain.get("search") or {}
-    scheduler = search.get("scheduler") or {}
-    # Of a population, all that it rests on: its segments follow from each other.
-    population = search if scheduler.get("name") == "pbt" else None
     confirm, seed = search.get("confirm", False), search.get("tuning_seed")
-    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", []), population
+    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", [])
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:

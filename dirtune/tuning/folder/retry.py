@@ -22,7 +22,6 @@ from dirtune.results.records.schema import TABLES, ErrorClass
 from dirtune.results.records.store import read_table
 from dirtune.training.trial import tidy
 from dirtune.tuning.execution.failures import FROM_THE_START
-from dirtune.tuning.folder.memory_retry import forget
 from dirtune.tuning.folder.optuna_storage import TRIAL_ID
 
 ALL = "failed"
@@ -67,9 +66,6 @@ def reopen(
     for trial_id, error_class in failed.items():
         if error_class in FROM_THE_START:
             tidy(folder, trial_id)
-        if error_class == "out_of_memory":
-            # There may be more memory now
-            forget(folder, trial_id)
         # The file in `trials`, the last of them, is the record
         for table in reversed(TABLES):
             folder.remove(f"results/{table}/{trial_id}.parquet")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, without_keys
+from dirtune.io.storage import Storage, remove_credentials
 from dirtune.process import defer_first_signal
 from dirtune.results.analysis.status import sweep_folder
 from dirtune.tuning.folder.lock import sweeper
@@ -40,8 +40,10 @@ def stop(study: str, *, results: str | Path = "results") -> str:
     folder = sweep_folder(study, results=results)
     who = sweeper(folder)
     if who is None:
-        running = "; ".join(_running(Storage.at(results))) or "nothing"
-        rule = f"is not being swept, so there is nothing to stop; running below {without_keys(results)}: {running}"
+        running = "; ".join(_running(Storage.open(results))) or "nothing"
+        rule = (
+            f"is not being swept, so there is nothing to stop; running below {remove_credentials(results)}: {running}"
+        )
         raise InputError(Fault(where=folder.path(), rule=rule))
     _ask(folder)
     return who
@@ -59,7 +61,7 @@ class StopWatch:
     """The driver's look at whether its sweep shall end."""
 
     folder: Storage
-    signalled: Callable[[], signal.Signals | None] = lambda: None
+    signaled: Callable[[], signal.Signals | None] = lambda: None
     reason: str | None = None
     """Why the sweep ends before its agenda does; none: it goes on."""
     _looked: float = float("-inf")
@@ -67,7 +69,7 @@ class StopWatch:
     @property
     def signal(self) -> signal.Signals | None:
         """The signal that asked, if one did."""
-        return self.signalled()
+        return self.signaled()
 
     def look(self) -> None:
         """Ask the signals, and once in a second the folder; call it as often as you like."""
@@ -80,7 +82,7 @@ class StopWatch:
     def _look(self, *, every: float) -> None:
         if self.reason is not None:
             return
-        if (number := self.signalled()) is not None:
+        if (number := self.signaled()) is not None:
             self.reason = number.name
             _ask(self.folder)
         elif time.monotonic() - self._looked >= every:
@@ -93,8 +95,8 @@ def stoppable(folder: Storage) -> Iterator[StopWatch]:
     """Be a sweep that can be asked to end; what an earlier one was asked is forgotten, before and afterwards."""
     folder.remove(STOP)
     try:
-        with defer_first_signal(signal.SIGINT, signal.SIGTERM) as signalled:
-            yield StopWatch(folder, signalled)
+        with defer_first_signal(signal.SIGINT, signal.SIGTERM) as signaled:
+            yield StopWatch(folder, signaled)
     finally:
         # The next sweep removes it, too
         with contextlib.suppress(OSError):
@@ -107,6 +109,6 @@ def _ask(folder: Storage) -> None:
 
 
 def _running(root: Storage) -> Iterator[str]:
-    for name in root.folders():
-        if (who := sweeper(root.below(name))) is not None:
+    for name in root.list_folders():
+        if (who := sweeper(root.get_folder(name))) is not None:
             yield f"{name} ({who})"

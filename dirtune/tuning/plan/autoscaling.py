@@ -1,16 +1,16 @@
-"""The nodes that a cluster's autoscaler may still start, by the file that it was started with.
+"""Nodes that a cluster's autoscaler may still start, read from the file that the cluster was started with.
 
-Ray 2.60 tells a driver which nodes live, and the open autoscalers keep their node types to themselves: what
-`ray._private.state.get_cluster_config` reads, only a hosted platform writes. So the user names the file of `ray up`
+Ray 2.60 lists the live nodes only, and the open autoscalers do not publish their node types:
+`ray._private.state.get_cluster_config` reads what only a hosted platform writes. So the user names the file of `ray up`
 (`cluster.yaml`; on a head that `ray up` has made, `~/ray_bootstrap_config.yaml`), or one of the same form:
 
     max_workers: 4
     available_node_types:
       gpu_worker: {resources: {CPU: 8, GPU: 1}, max_workers: 4}
 
-Other keys are passed over, the type named by `head_node_type` as well. A living node with the CPUs and GPUs of a type is
-taken for one of them. Of several types each may fill the cluster's own `max_workers`; if all of them together cannot, a
-trial waits that was expected to run, and nothing is lost.
+Other keys are ignored, as is the type named by `head_node_type`. A live node with the CPUs and GPUs of a type counts as
+a node of that type. Limitation: each type may fill the cluster's `max_workers` by itself; if all types together exceed
+it, fewer trials run concurrently than planned, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TYPES = "available_node_types"
 
 
 class NodeType(NamedTuple):
-    """Equal nodes that an autoscaler starts."""
+    """Equal nodes that an autoscaler can start."""
 
     name: str
     node: Node
@@ -41,28 +41,34 @@ class NodeType(NamedTuple):
         return f"{self.number} {nodes} of type {self.name} ({self.node} each) can be started"
 
 
-def node_types(file: str | Path | None) -> tuple[NodeType, ...]:
-    """The types of workers in a cluster's file, each with the most nodes of it; without a file none.
+def read_node_types(file: str | Path | None) -> tuple[NodeType, ...]:
+    """Return the worker types of a cluster's file, each with its largest number of nodes.
 
     Raises:
-        InputError: it is no such file, or a type does not say its resources.
+        InputError: the file has no node types, or a type has no resources.
     """
     if file is None:
         return ()
     plain, where = read_yaml(Path(file).expanduser()), str(file)
     types = plain.get(TYPES) if isinstance(plain, Mapping) else None
     if not isinstance(types, Mapping):
-        rule = "must hold the node types of a cluster, as the file of `ray up` does"
+        rule = "must be the node types of a cluster, as in the file of `ray up`"
         raise InputError(Fault(where=where, key=TYPES, rule=rule))
-    head = plain.get("head_node_type")
-    workers = {str(name): spec for name, spec in types.items() if name != head}
-    if faults := [fault for name, spec in workers.items() for fault in _faults(name, spec, where)]:
+    workers = {str(name): spec for name, spec in types.items() if name != plain.get("head_node_type")}
+    if faults := [fault for name, spec in workers.items() for fault in _find_faults(name, spec, where)]:
         raise InputError(faults)
-    return tuple(_node_type(name, spec, plain) for name, spec in workers.items())
+    most = plain.get("max_workers")
+    found = []
+    for name, spec in workers.items():
+        resources = spec["resources"]
+        node = Node(float(resources["CPU"]), float(resources.get("GPU", 0)))
+        number = spec.get("max_workers", most if _is_count(most) else 0)
+        found.append(NodeType(name, node, int(min(number, most) if _is_count(most) else number)))
+    return tuple(found)
 
 
-def written(types: Sequence[NodeType]) -> str:
-    """The types as such a file, without what else stood in theirs: keys of a cloud, addresses, commands."""
+def format_node_types(types: Sequence[NodeType]) -> str:
+    """Return the types as such a file, without its other keys: cloud credentials, addresses, commands."""
     plain = {
         each.name: {"resources": {"CPU": each.node.cpus, "GPU": each.node.gpus}, "max_workers": each.number}
         for each in types
@@ -70,43 +76,33 @@ def written(types: Sequence[NodeType]) -> str:
     return yaml.safe_dump({TYPES: plain}, sort_keys=False)
 
 
-def to_come(types: Sequence[NodeType], alive: Sequence[Node]) -> tuple[NodeType, ...]:
-    """What is left to be started of the types while these nodes live."""
-    there = Counter(Node(float(node.cpus), float(node.gpus)) for node in alive)
-    left = []
+def find_startable_nodes(types: Sequence[NodeType], alive: Sequence[Node]) -> tuple[NodeType, ...]:
+    """Return the types with the numbers of nodes that are not alive yet."""
+    unmatched = Counter(Node(float(node.cpus), float(node.gpus)) for node in alive)
+    found = []
     for each in types:
-        taken = min(there[each.node], each.number)
-        there[each.node] -= taken
-        left.append(each._replace(number=each.number - taken))
-    return tuple(each for each in left if each.number)
+        running = min(unmatched[each.node], each.number)
+        unmatched[each.node] -= running
+        found.append(each._replace(number=each.number - running))
+    return tuple(each for each in found if each.number)
 
 
-def nodes_of(types: Sequence[NodeType]) -> list[Node]:
-    """The nodes one by one."""
+def list_nodes(types: Sequence[NodeType]) -> list[Node]:
+    """Return the nodes of all types, one entry per node."""
     return [each.node for each in types for _ in range(each.number)]
 
 
-def _faults(name: str, spec: Any, where: str) -> Iterator[Fault]:
+def _find_faults(name: str, spec: Any, where: str) -> Iterator[Fault]:
+    key = f"{TYPES}.{name}"
     resources = spec.get("resources") if isinstance(spec, Mapping) else None
-    key = f"{TYPES}.{name}.resources"
     if not isinstance(resources, Mapping) or "CPU" not in resources:
-        yield Fault(where=where, key=key, rule="must say the CPUs, and the GPUs if there are any")
+        yield Fault(where=where, key=f"{key}.resources", rule="must name the CPUs, and the GPUs if there are any")
         return
-    for unit in ("CPU", "GPU"):
-        if not _is_number(found := resources.get(unit, 0)):
-            yield Fault(where=where, key=f"{key}.{unit}", rule="must be a number", got=found)
-    if not _is_number(most := spec.get("max_workers", 0)):
-        key = f"{TYPES}.{name}.max_workers"
-        yield Fault(where=where, key=key, rule="must be a number", got=most)
+    counts = {f"resources.{unit}": resources.get(unit, 0) for unit in ("CPU", "GPU")}
+    for entry, value in (counts | {"max_workers": spec.get("max_workers", 0)}).items():
+        if not _is_count(value):
+            yield Fault(where=where, key=f"{key}.{entry}", rule="must be a number", got=value)
 
 
-def _is_number(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-
-
-def _node_type(name: str, spec: Mapping[str, Any], plain: Mapping[str, Any]) -> NodeType:
-    resources, most = spec["resources"], plain.get("max_workers")
-    of_type = spec.get("max_workers", most if _is_number(most) else 0)
-    number = min(of_type, most) if _is_number(most) else of_type
-    node = Node(float(resources["CPU"]), float(resources.get("GPU", 0)))
-    return NodeType(name, node, int(number))

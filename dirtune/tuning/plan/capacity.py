@@ -1,26 +1,28 @@
-"""The machines that a sweep may use, and how many workers find room on them.
+"""Capacity of a cluster: its nodes, and the number of workers and trials that fit on them.
 
-What a worker asks for must be there on one node: two nodes with one free CPU each hold no worker of two. The workers of a
-group may be on several. Only workers take CPUs and GPUs from Ray's account: the driver is no Ray task, Ray Train's
-controllers, the mailboxes and Tune's side of a group ask for no CPU, and the Ray Data tasks that read the data set have
-ended before the first worker starts.
+The CPUs and GPUs of a worker must be on one node: two nodes with one free CPU each hold no worker of two. Workers of
+a group may be on several nodes. Only workers take CPUs and GPUs from Ray's account: the driver is no Ray task, Ray
+Train's controllers, the mailboxes and Tune's side of a group ask for no CPU, and the Ray Data tasks that read the data
+set have ended before the first worker starts.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import ray
 import torch
 
 from dirtune.data.session import ray_session
+from dirtune.errors import Fault, InputError
+from dirtune.study.resolve import ResolvedStudy
 
 
 class Node(NamedTuple):
-    """What one machine gives to Ray."""
+    """Resources of one machine, as registered with Ray."""
 
     cpus: float
     gpus: float = 0.0
@@ -29,39 +31,59 @@ class Node(NamedTuple):
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
 
 
-def available_nodes() -> tuple[Node, ...]:
-    """The nodes that a sweep would run on: of the cluster that it would join, else this machine."""
+def list_available_nodes() -> tuple[Node, ...]:
+    """Return the nodes that a sweep would use: those of the configured cluster, or this machine."""
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         with ray_session():
-            return nodes_of_cluster()
+            return list_cluster_nodes()
     return (Node(os.cpu_count() or 1, torch.cuda.device_count()),)
 
 
-def nodes_of_cluster() -> tuple[Node, ...]:
-    """The living nodes of the cluster that this process has joined."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive)
+def list_cluster_nodes() -> tuple[Node, ...]:
+    """Return the live nodes of the cluster that this process is connected to."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
 
 
-def room(nodes: Iterable[Node], *, cpus: int, gpus: float) -> int:
-    """How many workers the nodes hold, each of them on one node."""
-    return sum(_room_on(node, cpus, gpus) for node in nodes)
+def count_workers(nodes: Iterable[Node], *, cpus: int, gpus: float) -> int:
+    """Return the number of workers that fit on the nodes, each on one node.
+
+    Args:
+        cpus: CPUs of a worker.
+        gpus: GPUs of a worker; a fraction is a share of one GPU, never of two.
+    """
+    total = 0
+    for node in nodes:
+        by_cpu = int(node.cpus // cpus)
+        # Float division loses a share: 1 // 0.2 is 4.
+        by_gpu = int(node.gpus // gpus) if gpus >= 1 else int(node.gpus) * int(1 / gpus + 1e-9) if gpus else by_cpu
+        total += min(by_cpu, by_gpu)
+    return total
 
 
-def described(nodes: Iterable[Node]) -> str:
-    """The nodes in words, equal ones together."""
-    counted = Counter(nodes)
-    return ", ".join(f"{number} with {node}" for node, number in counted.items())
+def compute_concurrency(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
+    """Return the number of trials that these nodes run concurrently.
+
+    Raises:
+        InputError: the nodes cannot hold one trial.
+    """
+    need = study.resources
+    workers = count_workers(nodes, cpus=need.cpus, gpus=need.gpus)
+    if workers >= need.workers:
+        fitting = workers // need.workers
+        return min(fitting, need.concurrent or fitting)
+    trial = Node(need.cpus * need.workers, need.gpus * need.workers)
+    cluster = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+    if trial.cpus > cluster.cpus or trial.gpus > cluster.gpus:
+        rule = f"one trial needs {trial}, the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
+    else:
+        rule = (
+            f"a worker needs {Node(need.cpus, need.gpus)} on one node; the nodes ({describe_nodes(nodes)}) "
+            f"hold {workers} of the {need.workers} of a trial"
+        )
+    raise InputError(Fault(where=study.name, key="resources", rule=rule))
 
 
-def _room_on(node: Node, cpus: int, gpus: float) -> int:
-    by_cpu = int(node.cpus // cpus)
-    return min(by_cpu, _shares_of(node.gpus, gpus)) if gpus else by_cpu
-
-
-def _shares_of(gpus: float, need: float) -> int:
-    """Workers that find their share of the GPUs; a fraction is a part of one GPU, never of two."""
-    if need >= 1:
-        return int(gpus // need)
-    # 1 // 0.2 is 4
-    return int(gpus) * int(1 / need + 1e-9)
+def describe_nodes(nodes: Iterable[Node]) -> str:
+    """Return a list of the nodes in words, with equal nodes counted."""
+    return ", ".join(f"{number} with {node}" for node, number in Counter(nodes).items())

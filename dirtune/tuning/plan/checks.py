@@ -9,17 +9,19 @@ import torch
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
-from dirtune.models.regressor import Regressor, build_regressor
-from dirtune.study.resolve import Arm, ResolvedStudy, Resources
+from dirtune.models.build import build_regressor
+from dirtune.models.regressor import Regressor
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm, Resources
 from dirtune.study.search_settings import Asha, Median
 from dirtune.training.numerics import check_layers, check_machine
 from dirtune.training.state import check_labels
 from dirtune.training.train import check_against
 from dirtune.tuning.folder.confirmation import Ending
 from dirtune.tuning.plan.autoscaling import NodeType
-from dirtune.tuning.plan.capacity import Node, described, room
-from dirtune.tuning.plan.inert_settings import Finding
-from dirtune.tuning.plan.runtime import Forecast
+from dirtune.tuning.plan.capacity import Node, count_workers, describe_nodes
+from dirtune.tuning.plan.inert_settings import SettingEffect
+from dirtune.tuning.plan.runtime import RuntimeForecast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +44,15 @@ class Plan:
     """Nodes that an autoscaler may start, and `concurrent` counts."""
     parameters: dict[str, int]
     """Trainable parameters by arm."""
-    forecast: Forecast | None = None
+    forecast: RuntimeForecast | None = None
     """How long it takes."""
     crowding: str | None = None
     """That trials which share a GPU need more memory than it has."""
-    findings: tuple[Finding, ...] | None = None
+    findings: tuple[SettingEffect, ...] | None = None
     """What arms and tuned settings change, if asked."""
 
     @property
-    def dead(self) -> tuple[Finding, ...]:
+    def dead(self) -> tuple[SettingEffect, ...]:
         """Arms and tuned settings that change nothing, as far as that was asked."""
         return tuple(finding for finding in self.findings or () if finding.is_dead)
 
@@ -59,7 +61,7 @@ class Plan:
         return sum(self.trials.values())
 
 
-def data_set_of(study: ResolvedStudy) -> str:
+def get_data_set(study: ResolvedStudy) -> str:
     """The one data set of a study.
 
     Raises:
@@ -71,7 +73,7 @@ def data_set_of(study: ResolvedStudy) -> str:
     return names[0]
 
 
-def check(study: ResolvedStudy, manifest: Manifest) -> None:
+def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
     """Whether every arm fits the data.
 
     Raises:
@@ -92,8 +94,8 @@ def capacity(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
     Raises:
         InputError: they cannot hold even one.
     """
-    need = study.study.resources
-    slots = room(nodes, cpus=need.cpus, gpus=need.gpus)
+    need = study.resources
+    slots = count_workers(nodes, cpus=need.cpus, gpus=need.gpus)
     if slots < need.workers:
         fault = Fault(where=study.name, key="resources", rule=_no_room(need, nodes, slots))
         raise InputError(fault)
@@ -101,7 +103,7 @@ def capacity(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
     return min(fits, need.concurrent or fits)
 
 
-def parameters_of(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
+def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
     """Trainable parameters of every arm's regressor."""
     return {
         arm.name: sum(parameter.numel() for parameter in _regressor(arm, manifest).parameters()) for arm in study.arms
@@ -116,11 +118,11 @@ def _no_room(need: Resources, nodes: Sequence[Node], slots: int) -> str:
         text = f"the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
         return f"one trial needs {whole}, {text}"
     worker, hold = Node(need.cpus, need.gpus), f"hold {slots} of the {need.workers} of a trial"
-    return f"a worker needs {worker} on one node; the nodes ({described(nodes)}) {hold}"
+    return f"a worker needs {worker} on one node; the nodes ({describe_nodes(nodes)}) {hold}"
 
 
 def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
-    where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.study.resources
+    where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.resources
     for fits in (
         lambda: check_against(arm.config, manifest, where=where, key=key),
         lambda: check_labels(arm.config, manifest),
@@ -133,8 +135,8 @@ def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterat
             fits()
         except InputError as error:
             yield from (replace(fault, where=where, key=fault.key or f"{key}.{fault.where}") for fault in error.faults)
-    asha, epochs = study.study.search.scheduler, arm.config.epochs_planned
-    if arm.knobs and isinstance(asha, Asha | Median) and asha.grace_epochs > epochs:
+    asha, epochs = study.search.scheduler, arm.config.epochs_planned
+    if arm.space and isinstance(asha, Asha | Median) and asha.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
         yield Fault(where=where, key="search.scheduler.grace_epochs", rule=rule, got=asha.grace_epochs)
 
@@ -147,7 +149,7 @@ def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
             manifest.features,
             0,
             label_dim=len(manifest.label.axes),
-            maps=manifest.label.map is not None,
+            maps=manifest.label.dense is not None,
             smoothing=arm.config.reweighting.fds,
             num_bins=manifest.label.num_bins,
         )

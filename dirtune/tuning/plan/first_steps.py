@@ -39,7 +39,7 @@ class Beginning:
     loss: float
     """Of the first step."""
     gradient: Sketch
-    """Of the first step, as the optimiser is given it."""
+    """Of the first step, as the optimizer is given it."""
     updates: Sketch
     """Of all steps together."""
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dirtune.data.memory_budget import sharers
-from dirtune.study.resolve import ResolvedStudy, Resources
-from dirtune.tuning.plan.runtime import Row, alike, recorded_rows
+from dirtune.data.memory_budget import count_sharers
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Resources
+from dirtune.tuning.plan.runtime import Row, read_trial_rows, select_similar_trials
 
 CONTEXT_BYTES = 2**29
 """What CUDA and its libraries are taken to use in every process, which torch does not count: an estimate."""
@@ -25,17 +26,17 @@ _COLUMNS = ("peak_memory_bytes", "device_memory_bytes")
 _GIB = 2**30
 
 
-def crowding(study: ResolvedStudy, results: str | Path) -> str | None:
+def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | None:
     """One sentence if the trials that the study puts on one GPU need more memory than it has; none: nothing says so.
 
     Args:
         results: root of the results; recorded trials there tell what a trial takes.
     """
-    number = _on_one_gpu(study.study.resources)
+    number = _on_one_gpu(study.resources)
     if number == 1:
         return None
-    rows = [row for row in recorded_rows(study, results, _COLUMNS) if row["device_memory_bytes"]]
-    of_arms = {arm.name: alike(study, arm, rows)[0] for arm in study.arms}
+    rows = [row for row in read_trial_rows(study, results, _COLUMNS) if row["device_memory_bytes"]]
+    of_arms = {arm.name: select_similar_trials(study, arm, rows)[0] for arm in study.arms}
     peaks = {name: _peak(found) for name, found in of_arms.items() if found}
     if not peaks:
         return None
@@ -55,7 +56,7 @@ def _on_one_gpu(need: Resources) -> int:
     """Workers of trials that are put on one GPU."""
     if not 0 < need.gpus < 1:
         return 1
-    on_one = sharers(cpus=need.cpus, gpus=need.gpus)
+    on_one = count_sharers(cpus=need.cpus, gpus=need.gpus)
     return min(on_one, (need.concurrent or on_one) * need.workers)
 
 

@@ -6,7 +6,7 @@ first steps of some stage, such as a weight decay. The rest is looked at for wha
 learning rates, clipping, shot regions, feature smoothing), and is said as that; what is left is dead: it is read from the
 file, written into the results, and enters nothing.
 
-A gradient that is only scaled is dead where the optimiser undoes it, as Adam does. Limit: what acts on rare batches only can
+A gradient that is only scaled is dead where the optimizer undoes it, as Adam does. Limit: what acts on rare batches only can
 seem dead; the sentence says what was looked at.
 """
 
@@ -23,8 +23,9 @@ from pydantic import ValidationError
 from dirtune.config import Recipe, TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.manifest import Manifest
-from dirtune.study.resolve import Arm, ResolvedStudy, configured
-from dirtune.study.space import Choice, Knob, Scalar
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
+from dirtune.study.space import Choice, Distribution, Scalar
 from dirtune.training.stages import stages
 from dirtune.tuning.plan.first_steps import Beginning, beginnings, change, first_step, misalignment, smoothed_updates
 
@@ -39,12 +40,12 @@ _DEAD = {
     "nothing": "changes neither loss nor gradient",
     "constant": "changes the loss, but not its gradient",
     "rounding": "changes the gradient by rounding only",
-    "scale": "only scales the gradient, which the optimiser undoes",
+    "scale": "only scales the gradient, which the optimizer undoes",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
+class TrainingChange:
     """What one difference between two configurations changes."""
 
     kind: Kind
@@ -59,7 +60,7 @@ class Effect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class SettingEffect:
     """What an arm changes against another one, or a setting inside its arm."""
 
     arm: str
@@ -67,7 +68,7 @@ class Finding:
     """Dotted path; empty: the arm itself."""
     compared: str
     """With what, or between which values."""
-    effect: Effect
+    effect: TrainingChange
 
     @property
     def is_dead(self) -> bool:
@@ -86,7 +87,9 @@ class Finding:
         return f"arm {self.arm}{knob} {self.does} ({self.compared})"
 
 
-def findings(study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None) -> Iterator[Finding]:
+def measure_setting_effects(
+    study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
+) -> Iterator[SettingEffect]:
     """What every arm but the reference, and every tuned setting, changes; each when it is known.
 
     Args:
@@ -97,18 +100,18 @@ def findings(study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | N
     look = _Look(data, vocabulary)
     yield from _of_arms(study, look)
     for arm in study.searched_arms:
-        for path in arm.knobs:
+        for path in arm.space:
             yield _of_knob(study, arm, path, look)
 
 
-def ends(knob: Knob) -> tuple[Scalar, Scalar]:
+def get_ends(knob: Distribution) -> tuple[Scalar, Scalar]:
     """The two values of a space that are compared: its bounds, or the first and the last of a list."""
     return (knob.values[0], knob.values[-1]) if isinstance(knob, Choice) else (knob.low, knob.high)
 
 
-def _of_arms(study: ResolvedStudy, look: _Look) -> Iterator[Finding]:
+def _of_arms(study: ResolvedStudy, look: _Look) -> Iterator[SettingEffect]:
     # It comes first
-    arms = sorted(study.arms, key=lambda arm: arm.name != study.study.reference)
+    arms = sorted(study.arms, key=lambda arm: arm.name != study.reference)
     seen: dict[str, _Begun] = {}
     for arm in arms:
         begun = look.at(arm.config)
@@ -116,30 +119,30 @@ def _of_arms(study: ResolvedStudy, look: _Look) -> Iterator[Finding]:
         found = {
             name: look.effect(other, begun)
             for name, other in seen.items()
-            if name == study.study.reference or other.first.loss == begun.first.loss
+            if name == study.reference or other.first.loss == begun.first.loss
         }
         seen[arm.name] = begun
         if found:
             against = next((name for name in found if found[name].is_dead), next(iter(found)))
             compared = f"against {against}"
-            yield Finding(arm=arm.name, compared=compared, effect=found[against])
+            yield SettingEffect(arm=arm.name, compared=compared, effect=found[against])
 
 
-def _of_knob(study: ResolvedStudy, arm: Arm, path: str, look: _Look) -> Finding:
+def _of_knob(study: ResolvedStudy, arm: Arm, path: str, look: _Look) -> SettingEffect:
     """Beside the arm's own values of the other settings, and if it does nothing there, beside their upper ends."""
-    first, last = ends(arm.knobs[path])
-    others = {name: ends(knob)[1] for name, knob in arm.knobs.items() if name != path}
-    effect = Effect(kind="nothing")
+    first, last = get_ends(arm.space[path])
+    others = {name: get_ends(knob)[1] for name, knob in arm.space.items() if name != path}
+    effect = TrainingChange(kind="nothing")
     for beside in ({}, others):
         # The ends of several settings may not go together.
         with contextlib.suppress(ValidationError):
             one, other = (
-                look.at(configured(arm, {**beside, path: value}, study.study.seeds[0])) for value in (first, last)
+                look.at(arm.with_settings({**beside, path: value}, study.seeds[0])) for value in (first, last)
             )
             effect = look.effect(one, other)
         if not effect.is_dead:
             break
-    return Finding(arm=arm.name, knob=path, compared=f"{first!r} against {last!r}", effect=effect)
+    return SettingEffect(arm=arm.name, knob=path, compared=f"{first!r} against {last!r}", effect=effect)
 
 
 class _Begun(NamedTuple):
@@ -159,35 +162,35 @@ class _Look:
     def at(self, config: TrialConfig) -> _Begun:
         return _Begun(config, first_step(config, self.data, self.vocabulary))
 
-    def effect(self, one: _Begun, other: _Begun) -> Effect:
+    def effect(self, one: _Begun, other: _Begun) -> TrainingChange:
         """What the difference between two configurations changes."""
         found = self._of_steps(one, other)
         clips = one.config.recipe.gradient_clip is not None
         if found.is_dead and clips and one.first.loss != other.first.loss:
             # Gradients of two lengths were cut to one.
-            return Effect(kind="later", later=("gradient clipping",))
+            return TrainingChange(kind="later", later=("gradient clipping",))
         return found
 
-    def _of_steps(self, one: _Begun, other: _Begun) -> Effect:
+    def _of_steps(self, one: _Begun, other: _Begun) -> TrainingChange:
         size = change(one.first.gradient, other.first.gradient)
         # NaN is a change
         if not size <= ROUNDING:
             return self._of_other_gradients(one, other, size)
         if size > 0:
-            return Effect(kind="rounding", size=size)
+            return TrainingChange(kind="rounding", size=size)
         if (size := self._updates_change(one, other)) > 0:
-            return Effect(kind="updates", size=size)
+            return TrainingChange(kind="updates", size=size)
         if later := self._later(one.config, other.config):
-            return Effect(kind="later", later=later)
-        return Effect(kind="nothing" if one.first.loss == other.first.loss else "constant")
+            return TrainingChange(kind="later", later=later)
+        return TrainingChange(kind="nothing" if one.first.loss == other.first.loss else "constant")
 
-    def _of_other_gradients(self, one: _Begun, other: _Begun, size: float) -> Effect:
+    def _of_other_gradients(self, one: _Begun, other: _Begun, size: float) -> TrainingChange:
         is_scaled = misalignment(one.first.gradient, other.first.gradient) <= ROUNDING
         may_be_undone = is_scaled and _undoes_scales(other.config.recipe)
         if not may_be_undone or self._updates_change(one, other) > SAME_UPDATES:
-            return Effect(kind="gradient", size=size)
+            return TrainingChange(kind="gradient", size=size)
         later = self._later(one.config, other.config)
-        return Effect(kind="later" if later else "scale", size=size, later=later)
+        return TrainingChange(kind="later" if later else "scale", size=size, later=later)
 
     def _updates_change(self, one: _Begun, other: _Begun) -> float:
         """The largest change of the updates in any stage that both have; infinite where they are not numbers."""

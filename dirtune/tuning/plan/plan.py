@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from dirtune.data.memory_budget import Residency
+from dirtune.data.blocks import read_directly
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
 from dirtune.io.storage import Storage
 from dirtune.io.yamlfile import parse_yaml
 from dirtune.results.analysis.sequential import recorded_values, rule_of, seeds_due
@@ -23,17 +23,22 @@ from dirtune.study.resolve import resolve
 from dirtune.training.train import vocabulary_of
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import Claim, Extension
-from dirtune.tuning.plan.autoscaling import NodeType, node_types, nodes_of, to_come
-from dirtune.tuning.plan.capacity import Node, available_nodes
-from dirtune.tuning.plan.checks import Plan, capacity, check, data_set_of, parameters_of
-from dirtune.tuning.plan.gpu_memory import crowding
-from dirtune.tuning.plan.inert_settings import Finding, findings
-from dirtune.tuning.plan.runtime import Estimate, forecast, left_of, recorded_estimates
-from dirtune.tuning.plan.runtime_probe import probe_device, probed_estimates
+from dirtune.tuning.plan.autoscaling import NodeType, find_startable_nodes, list_nodes, read_node_types
+from dirtune.tuning.plan.capacity import Node, compute_concurrency, list_available_nodes
+from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
+from dirtune.tuning.plan.gpu_memory import get_gpu_memory_warning
+from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
+from dirtune.tuning.plan.runtime import (
+    TimeEstimate,
+    count_missing_trials,
+    estimate_from_records,
+    forecast_runtime,
+)
+from dirtune.tuning.plan.runtime_probe import estimate_from_probe, get_probe_device
 from dirtune.tuning.search.secondary import check_secondary
 from dirtune.tuning.search.warm_start import first_configurations
 
-LOOK = Residency(device_bytes=2**28, host_bytes=2**28)
+LOOK = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 """A larger set is read from disk, batch by batch, by whoever only looks at its first batches."""
 
 
@@ -42,7 +47,7 @@ def plan(
     *,
     data: str | Path = "data",
     results: str | Path = "results",
-    liveness: bool = False,
+    effects: bool = False,
     probe: bool = False,
     expect: str | Path | None = None,
 ) -> Plan:
@@ -52,69 +57,69 @@ def plan(
         study: a file, or the name of a shipped study.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; recorded trials there tell how long a trial takes.
-        liveness: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.plan.inert_settings`).
+        effects: find out, by a batch of each, what arms and tuned settings change (`dirtune.tuning.plan.inert_settings`).
         probe: measure how long a trial takes by some steps of every arm on this machine (`dirtune.tuning.plan.runtime_probe`).
         expect: the cluster's file, whose nodes to come are counted as well (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
         InputError: the study or the data are not usable, or the nodes cannot hold a trial.
     """
-    types = node_types(expect)
+    types = read_node_types(expect)
     file = find_study(study)
-    claim = claimed(file.text(), file.where, data=data, results=results)
+    claim = open_study(file.read_yaml(), file.where, data=data, results=results)
     extension = claim.extension()
-    found = planned(claim, extension, available_nodes(), types)
-    estimates = _probed(claim, Storage.at(data)) if probe else recorded_estimates(claim.study, results)
+    found = make_plan(claim, extension, list_available_nodes(), types)
+    estimates = _probed(claim, Storage.open(data)) if probe else estimate_from_records(claim.study, results)
     return replace(
         found,
-        forecast=forecast(claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent),
-        crowding=crowding(claim.study, results),
-        findings=_findings(claim, Storage.at(data)) if liveness else None,
+        forecast=forecast_runtime(claim.study, estimates, left=_left(claim, extension), concurrent=found.concurrent),
+        crowding=get_gpu_memory_warning(claim.study, results),
+        findings=_findings(claim, Storage.open(data)) if effects else None,
     )
 
 
-def claimed(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
+def open_study(text: str, where: str, *, data: str | Path, results: str | Path) -> Claim:
     """The claim of the study in a file's text, which fits the data, on its folder.
 
     Raises:
         InputError: the study is not usable, does not fit the data, or starts from results that are not there.
     """
     study = resolve(parse_yaml(text, where=where), where=where)
-    manifest = read_manifest(Storage.at(data), data_set_of(study))
-    check(study, manifest)
+    manifest = read_manifest(Storage.open(data), get_data_set(study))
+    check_study(study, manifest)
     check_secondary(study, manifest)
-    first_configurations(study, Storage.at(results))
-    return Claim(study_folder(results, study.name), study, manifest, text)
+    first_configurations(study, Storage.open(results))
+    return Claim(get_study_folder(results, study.name), study, manifest, text)
 
 
-def study_folder(results: str | Path, name: str) -> Storage:
+def get_study_folder(results: str | Path, name: str) -> Storage:
     """The folder of a study."""
-    return Storage.at(results).below(name)
+    return Storage.open(results).below(name)
 
 
-def planned(claim: Claim, extension: Extension, nodes: Sequence[Node], types: Sequence[NodeType]) -> Plan:
+def make_plan(claim: Claim, extension: Extension, nodes: Sequence[Node], types: Sequence[NodeType]) -> Plan:
     """The plan of a claim on these nodes and those that may come.
 
     Raises:
         InputError: they cannot hold a trial.
     """
-    study, manifest, further = claim.study, claim.manifest, to_come(types, nodes)
+    study, manifest, further = claim.study, claim.manifest, find_startable_nodes(types, nodes)
     return Plan(
         study=study,
         recorded=extension.reused,
         orphaned=len(extension.orphaned),
-        parameters=parameters_of(study, manifest),
+        parameters=count_parameters(study, manifest),
         rows={name: split.rows for name, split in manifest.splits.items()},
-        trials=trials_by_arm(claim),
-        concurrent=capacity(study, [*nodes, *nodes_of(further)]),
+        trials=count_trials(claim),
+        concurrent=compute_concurrency(study, [*nodes, *list_nodes(further)]),
         to_come=further,
     )
 
 
-def trials_by_arm(claim: Claim) -> dict[str, int]:
+def count_trials(claim: Claim) -> dict[str, int]:
     """Trials by arm, those of further seeds as far as the records make them due."""
     study = claim.study
-    trials = {arm.name: study.trials_in(arm) for arm in study.arms}
+    trials = {arm.name: study.count_trials(arm) for arm in study.arms}
     rule = rule_of(claim.info)
     if rule is not None:
         due = seeds_due(rule, recorded_values(claim.folder, rule))
@@ -130,15 +135,15 @@ def _left(claim: Claim, extension: Extension) -> dict[str, int]:
     arm_of = {job.trial_id: job.arm for job in jobs} | dict(recorded)
     reused = extension.kept | extension.restored
     # What a selection had brought and is restored is not planned before the search has selected again.
-    return left_of(claim.study, [arm_of[trial] for trial in reused if trial in arm_of])
+    return count_missing_trials(claim.study, [arm_of[trial] for trial in reused if trial in arm_of])
 
 
-def _probed(claim: Claim, data: Storage) -> dict[str, Estimate]:
-    device = probe_device(claim.study)
+def _probed(claim: Claim, data: Storage) -> dict[str, TimeEstimate]:
+    device = get_probe_device(claim.study)
     at_hand = read_directly(data, claim.manifest, device, LOOK)
-    return probed_estimates(claim.study, at_hand, vocabulary_of(claim.manifest, data))
+    return estimate_from_probe(claim.study, at_hand, vocabulary_of(claim.manifest, data))
 
 
-def _findings(claim: Claim, data: Storage) -> tuple[Finding, ...]:
+def _findings(claim: Claim, data: Storage) -> tuple[SettingEffect, ...]:
     at_hand = read_directly(data, claim.manifest, torch.device("cpu"), LOOK)
-    return tuple(findings(claim.study, at_hand, vocabulary_of(claim.manifest, data)))
+    return tuple(measure_setting_effects(claim.study, at_hand, vocabulary_of(claim.manifest, data)))

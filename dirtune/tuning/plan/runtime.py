@@ -21,15 +21,14 @@ from typing import Any, NamedTuple
 
 from dirtune.errors import InputError
 from dirtune.recipe import Recipe
-from dirtune.results.records.store import flattened, read_table
-from dirtune.study.resolve import Arm, ResolvedStudy
+from dirtune.results.records.store import flatten_config, read_table
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
 
 START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 """Start and end of Ray and its workers, in-process and as a group; on two cores. More cores take less."""
 
 _SPEED = ("epochs_run", "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
-# Epochs that another trial has trained
-_SEGMENT = "config.segment.start"
 _ADDED = ("recipe.precision", "recipe.channels_last", "recipe.accumulation", "recipe.compile")
 _SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count", *_ADDED)
 """Settings, or beginnings of their paths, that two trials of one speed share; of those added, older records have none."""
@@ -37,7 +36,7 @@ _SHARED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.cou
 Row = Mapping[str, Any]
 
 
-class Estimate(NamedTuple):
+class TimeEstimate(NamedTuple):
     """The time of one trial, and how it is known."""
 
     seconds: float
@@ -46,10 +45,10 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class RuntimeForecast:
     """What is left of a study in time."""
 
-    trials: Mapping[str, Estimate | None]
+    trials: Mapping[str, TimeEstimate | None]
     """By arm; None: no speed is known."""
     left: Mapping[str, int]
     """Trials that are not recorded, by arm."""
@@ -60,25 +59,25 @@ class Forecast:
     """Trials may be stopped early."""
 
 
-def forecast(
-    study: ResolvedStudy, estimates: Mapping[str, Estimate | None], *, left: Mapping[str, int], concurrent: int
-) -> Forecast:
+def forecast_runtime(
+    study: ResolvedStudy, estimates: Mapping[str, TimeEstimate | None], *, left: Mapping[str, int], concurrent: int
+) -> RuntimeForecast:
     """The time of all trials that are left, `concurrent` at once."""
-    need = study.study.resources
+    need = study.resources
     seconds = [None if (estimate := estimates[arm]) is None else estimate.seconds for arm in _in_order(study, left)]
     known = [each for each in seconds if each is not None]
     is_known = len(known) == len(seconds)
     start = GROUP_START_SECONDS if need.workers > 1 else START_SECONDS
-    return Forecast(
+    return RuntimeForecast(
         trials=estimates,
         left=left,
-        seconds=makespan(known, concurrent) + (start if known else 0.0) if is_known else None,
+        seconds=compute_makespan(known, concurrent) + (start if known else 0.0) if is_known else None,
         gpu_hours=sum(known) * need.workers * need.gpus / 3600 if is_known else None,
-        is_bound=bool(study.searched_arms) and study.study.search.scheduler is not None,
+        is_bound=bool(study.searched_arms) and study.search.scheduler is not None,
     )
 
 
-def makespan(seconds: Iterable[float], slots: int) -> float:
+def compute_makespan(seconds: Iterable[float], slots: int) -> float:
     """When the last of some trials ends, each started in turn on the slot that is free first."""
     free = [0.0] * slots
     for each in seconds:
@@ -86,16 +85,16 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
     return max(free)
 
 
-def recorded_estimates(study: ResolvedStudy, results: str | Path) -> dict[str, Estimate | None]:
+def estimate_from_records(study: ResolvedStudy, results: str | Path) -> dict[str, TimeEstimate | None]:
     """The time of a trial of every arm, from what is recorded below the results root; damaged files are left out."""
-    rows = [row for row in recorded_rows(study, results) if _ran_as_planned(row, study)]
+    rows = [row for row in read_trial_rows(study, results) if _ran_as_planned(row, study)]
     return {arm.name: _recorded(study, arm, rows) for arm in study.arms}
 
 
-def recorded_rows(study: ResolvedStudy, results: str | Path, columns: Iterable[str] = ()) -> list[Row]:
-    """What `alike` compares, and further columns, of all trials below the results root that have trained an epoch."""
+def read_trial_rows(study: ResolvedStudy, results: str | Path, columns: Iterable[str] = ()) -> list[Row]:
+    """What `select_similar_trials` compares, and further columns, of all trials below the results root that have trained an epoch."""
     settings = {path for arm in study.arms for path in _shared(arm)}
-    wanted = ["study", "arm", "device", "workers", *_SPEED, _SEGMENT, *sorted(settings), *columns]
+    wanted = ["study", "arm", "device", "workers", *_SPEED, *sorted(settings), *columns]
     try:
         table = read_table(results, "trials", columns=wanted, on_damaged=lambda fault: None)
     except InputError:  # no study yet
@@ -103,7 +102,7 @@ def recorded_rows(study: ResolvedStudy, results: str | Path, columns: Iterable[s
     return [row for row in table.to_pylist() if row["epochs_run"]]
 
 
-def alike(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> tuple[list[Row], bool]:
+def select_similar_trials(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> tuple[list[Row], bool]:
     """The trials of the arm itself, or if there are none, those of its data, encoder and batch; and which of them these are."""
     wanted = _shared(arm)
     found = [row for row in rows if all(_held(row, path) == wanted[path] for path in wanted)]
@@ -111,10 +110,10 @@ def alike(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> tuple[list[Row
     return own or found, bool(own)
 
 
-def left_of(study: ResolvedStudy, recorded: Iterable[str]) -> dict[str, int]:
+def count_missing_trials(study: ResolvedStudy, recorded: Iterable[str]) -> dict[str, int]:
     """Trials of every arm that are not recorded; `recorded` has the arm of each one that is."""
     done = Counter(recorded)
-    return {arm.name: max(0, study.trials_in(arm) - done[arm.name]) for arm in study.arms}
+    return {arm.name: max(0, study.count_trials(arm) - done[arm.name]) for arm in study.arms}
 
 
 def _in_order(study: ResolvedStudy, left: Mapping[str, int]) -> Iterator[str]:
@@ -124,19 +123,17 @@ def _in_order(study: ResolvedStudy, left: Mapping[str, int]) -> Iterator[str]:
             yield from (arm.name for arm in arms if turn < left[arm.name])
 
 
-def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> Estimate | None:
-    chosen, are_own = alike(study, arm, rows)
+def _recorded(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> TimeEstimate | None:
+    chosen, are_own = select_similar_trials(study, arm, rows)
     if not chosen:
         return None
     epoch = median(
-        (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"])
-        / (row["epochs_run"] - (row.get(_SEGMENT) or 0))
-        for row in chosen
+        (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"] for row in chosen
     )
     overhead = median(row["seconds_overhead"] for row in chosen)
     trials = f"{len(chosen)} recorded trial{'s' if len(chosen) > 1 else ''}"
     source = f"from {trials} of {'the arm' if are_own else 'the same data, encoder and batch'}"
-    return Estimate(epoch * study.epochs_of(arm) + overhead, source)
+    return TimeEstimate(epoch * arm.config.epochs_planned + overhead, source)
 
 
 def _held(row: Row, column: str) -> Any:
@@ -149,7 +146,7 @@ def _held(row: Row, column: str) -> Any:
 
 def _ran_as_planned(row: Row, study: ResolvedStudy) -> bool:
     """Whether a trial had the device and the workers that the study's trials will have."""
-    need = study.study.resources
+    need = study.resources
     on_cpu = row["device"].startswith("cpu")
     threads = not on_cpu or row["device"] == f"cpu ({need.cpus} threads)"
     return bool(on_cpu != bool(need.gpus) and threads and row["workers"] == need.workers)
@@ -158,4 +155,4 @@ def _ran_as_planned(row: Row, study: ResolvedStudy) -> bool:
 def _shared(arm: Arm) -> dict[str, Any]:
     """The settings that a recorded trial must share with an arm, as columns of the table."""
     prefixes = tuple(f"config.{path}" for path in _SHARED)
-    return {path: value for path, value in flattened(arm.config.plain()) if path.startswith(prefixes)}
+    return {path: value for path, value in flatten_config(arm.config.to_plain()) if path.startswith(prefixes)}

@@ -23,13 +23,14 @@ import torch
 from dirtune.data.cache import ResidentData, cut_out
 from dirtune.data.memory_budget import keep_freed_memory
 from dirtune.errors import Fault, InputError
-from dirtune.study.resolve import Arm, ResolvedStudy
-from dirtune.training.final import EVALUATED_SPLITS
+from dirtune.results.records.names import EVALUATED_SPLITS
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
 from dirtune.training.loop import MOST_DIAGNOSED, assess, evaluate_representations, first_steps
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import stages
 from dirtune.training.state import Training, begin
-from dirtune.tuning.plan.runtime import Estimate
+from dirtune.tuning.plan.runtime import TimeEstimate
 
 STEPS = 10
 STAGE_SECONDS = 5.0
@@ -37,13 +38,13 @@ STAGE_SECONDS = 5.0
 EVALUATED_ROWS = 512
 
 
-def probe_device(study: ResolvedStudy) -> torch.device:
+def get_probe_device(study: ResolvedStudy) -> torch.device:
     """Where the trials of a study would run on this machine.
 
     Raises:
         InputError: they ask for a GPU, and there is none.
     """
-    gpus = study.study.resources.gpus
+    gpus = study.resources.gpus
     if not gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -52,18 +53,18 @@ def probe_device(study: ResolvedStudy) -> torch.device:
     return torch.device("cuda")
 
 
-def probed_estimates(
+def estimate_from_probe(
     study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
-) -> dict[str, Estimate]:
+) -> dict[str, TimeEstimate]:
     """The time of a trial of every arm, from a probe of each."""
-    need = study.study.resources
+    need = study.resources
     # As workers do
     keep_freed_memory()
     with _threads(need.cpus):
         return {arm.name: _probed(arm, data, need.workers, vocabulary) for arm in study.arms}
 
 
-def _probed(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | None) -> Estimate:
+def _probed(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | None) -> TimeEstimate:
     training = begin(arm.config, _small(arm, data), vocabulary=vocabulary)
     rows, seconds, steps = _rows(data), 0.0, 0
     for stage in stages(arm.config):
@@ -76,7 +77,7 @@ def _probed(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | 
         in_epoch = math.ceil(rows["train"] / arm.config.recipe.batch_size)
         seconds += stage.epochs * (median(timed) * in_epoch + evaluated + smoothed) / workers
     seconds += _last_evaluation(training, rows) / workers
-    return Estimate(seconds, f"from a probe of {steps} steps of every arm")
+    return TimeEstimate(seconds, f"from a probe of {steps} steps of every arm")
 
 
 def _small(arm: Arm, data: ResidentData) -> ResidentData:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 import optuna
 from optuna.trial import TrialState
 
-from dirtune.config import Segment
-from dirtune.study.resolve import Arm
+from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.confirmation import Ending, Selected, selected_trial
 from dirtune.tuning.folder.jobs import JobMaker, Settings
-from dirtune.tuning.folder.optuna_storage import SEGMENT, TRIAL_ID, open_search, told
+from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, told
 from dirtune.tuning.search.samplers import sampler_for
 
 # Asked configurations in a row that may be known before a search gives up
@@ -43,16 +42,11 @@ class ArmSearch:
         measured: Measured = lambda _: (),
     ) -> None:
         self.arm, self._maker, self._measured = arm, maker, measured
-        self._budget = maker.study.budget_of(arm)
+        self._budget = maker.study.get_budget(arm)
         self._optuna = open_search(maker.study, arm, storage)
         self._forget_nameless()
         earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
         self._tried: dict[str, Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in earlier}
-        self._segments = {
-            trial.user_attrs[TRIAL_ID]: Segment(**trial.user_attrs[SEGMENT])
-            for trial in earlier
-            if trial.user_attrs.get(SEGMENT)
-        }
         self._open = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
             for trial in earlier
@@ -70,25 +64,18 @@ class ArmSearch:
         return self._is_exhausted or len(self._tried) >= self._budget
 
     @property
-    def is_waiting(self) -> bool:
-        """There will be more to ask, but not before some trial has ended."""
-        return False
-
-    @property
     def is_settled(self) -> bool:
         """The budget is spent, and the end of every trial is told."""
         return self.is_spent and not self._open
 
     def selected(self) -> Selected | None:
         """The best of the complete trials, if there is one."""
-        trial_id = selected_trial(self._endings, self._maker.study.study.objective.mode)
+        trial_id = selected_trial(self._endings, self._maker.study.objective.mode)
         return None if trial_id is None else Selected(trial_id, self._tried[trial_id])
 
     def open_jobs(self) -> list[TrialJob]:
         """The trials that an earlier driver had started and nobody has told the end of."""
-        return [
-            self._maker.tried(self.arm, self._tried[trial_id], self._segments.get(trial_id)) for trial_id in self._open
-        ]
+        return [self._maker.tried(self.arm, self._tried[trial_id]) for trial_id in self._open]
 
     def ask(self) -> TrialJob | None:
         """A new configuration, or None when the budget is spent."""
@@ -119,32 +106,25 @@ class ArmSearch:
         """The worker of a trial has died; nothing is selected before the sweep is resumed, which tries it again."""
         self.has_lost = self.has_lost or trial_id in self._open
 
-    def _propose(self, segment: Segment | None = None) -> TrialJob | None:
+    def _propose(self) -> TrialJob | None:
         """What the sampler proposes; None if it finds nothing new.
 
         A sampler may repeat itself in a finite space; a repetition is not run again and costs no budget.
         """
-        search = self._maker.study.study.search
+        search = self._maker.study.search
         for attempt in range(REPETITIONS):
             self._optuna.sampler = sampler_for(
-                search, self.arm.name, self.arm.knobs, known=len(self._tried), attempt=attempt
+                search, self.arm.name, self.arm.space, known=len(self._tried), attempt=attempt
             )
-            trial = self._optuna.ask({path: knob.as_optuna() for path, knob in self.arm.knobs.items()})
-            job = self._maker.tried(self.arm, trial.params, segment)
+            trial = self._optuna.ask({path: knob.to_optuna() for path, knob in self.arm.space.items()})
+            job = self._maker.tried(self.arm, trial.params)
             if job.trial_id not in self._tried:
-                if segment is not None:
-                    trial.set_user_attr(SEGMENT, segment.model_dump())
                 trial.set_user_attr(TRIAL_ID, job.trial_id)
-                self._keep(job, trial)
+                self._tried[job.trial_id], self._open[job.trial_id] = trial.params, trial
                 return job
             self._optuna.tell(trial, state=TrialState.FAIL)
         self._is_exhausted = True
         return None
-
-    def _keep(self, job: TrialJob, trial: optuna.Trial) -> None:
-        self._tried[job.trial_id], self._open[job.trial_id] = trial.params, trial
-        if job.config.segment is not None:
-            self._segments[job.trial_id] = job.config.segment
 
     def _forget_nameless(self) -> None:
         """End what a driver had asked for when it was killed, before it knew which trial that is."""

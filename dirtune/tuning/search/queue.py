@@ -7,18 +7,14 @@ storage, and Optuna is told the truth: complete, pruned and failed trials are to
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from dirtune.results.records.schema import TUNING
-from dirtune.study.resolve import Arm, ResolvedStudy
-from dirtune.training.fused import batches_key
+from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.confirmation import Ending, Selected
 from dirtune.tuning.folder.jobs import JobMaker, Settings
 from dirtune.tuning.search.arm_search import ArmSearch, Measured
-from dirtune.tuning.search.population import Curves, PopulationSearch
 from dirtune.tuning.search.sequential_seeds import SeedSequence
 
 __all__ = ["Agenda", "Ending"]
@@ -34,7 +30,6 @@ class Agenda:
         queued: by arm, the configurations that its search tries first.
         on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
         sequence: decides about further seeds in a sequential study.
-        curves: the validation objective of all recorded trials by epoch, which populations compare.
     """
 
     def __init__(
@@ -49,12 +44,11 @@ class Agenda:
         measured: Measured = lambda _: (),
         on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
         sequence: SeedSequence | None = None,
-        curves: Curves = dict,
     ) -> None:
         self._study, self._on_selected = study, on_selected
         self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
         self.searches = {
-            arm.name: self._search(arm, storage, (queued or {}).get(arm.name, ()), measured, curves)
+            arm.name: ArmSearch(self._maker, arm, storage, queued=(queued or {}).get(arm.name, ()), measured=measured)
             for arm in study.searched_arms
         }
         for trial_id, ending in recorded.items():
@@ -67,7 +61,7 @@ class Agenda:
         self._queue: deque[TrialJob] = deque()
         self._queued = set(recorded)
         self._turn = deque(self.searches.values())
-        self._unconfirmed = set(self.searches) if study.confirms else set()
+        self._unconfirmed = set(self.searches) if study.search.confirm else set()
         # What may make further seeds due
         self._sequence, self._awaited = sequence, set[str]()
         self._enqueue([job for search in self.searches.values() for job in search.open_jobs()])
@@ -92,25 +86,6 @@ class Agenda:
         self._confirm()
         return self._queue.popleft() if self._queue else None
 
-    @property
-    def queued(self) -> int:
-        """Trials that wait for nothing but a worker."""
-        return len(self._queue)
-
-    def beside(self, first: TrialJob, most: int) -> list[TrialJob]:
-        """Queued trials that see the same batches as `first`, at most so many; they start now, too.
-
-        Trials of a search start alone: each is proposed by what is known then, and may be stopped.
-        """
-        if most < 1 or self._is_of_a_search(first):
-            return []
-        key = batches_key(first.as_run)
-        alike = (job for job in self._queue if not self._is_of_a_search(job) and batches_key(job.as_run) == key)
-        chosen = [*itertools.islice(alike, most)]
-        for job in chosen:
-            self._queue.remove(job)
-        return chosen
-
     def report(self, job: TrialJob, epoch: int, value: float | None) -> None:
         if job.arm in self.searches and value is not None:
             self.searches[job.arm].report(job.trial_id, epoch, value)
@@ -131,33 +106,18 @@ class Agenda:
         self._enqueue(due)
         return due
 
-    def again(self, job: TrialJob) -> None:
-        """A trial that was handed out has not ended: it starts once more, before all others."""
-        self._queue.appendleft(job)
-
     def lose(self, job: TrialJob) -> None:
         """The worker of a trial has died, and nothing is known of its end in this sweep."""
         if job.arm in self.searches:
             self.searches[job.arm].lose(job.trial_id)
-
-    def _is_of_a_search(self, job: TrialJob) -> bool:
-        return job.arm in self.searches and not (self._study.confirms and job.replicate != TUNING)
-
-    def _search(
-        self, arm: Arm, storage: str, queued: Sequence[Settings], measured: Measured, curves: Curves
-    ) -> ArmSearch:
-        if self._study.study.search.population is not None:
-            return PopulationSearch(self._maker, arm, storage, queued=queued, curves=curves)
-        return ArmSearch(self._maker, arm, storage, queued=queued, measured=measured)
 
     def _ask(self) -> TrialJob | None:
         """The next configuration of the searches, which take turns."""
         for search in list(self._turn):
             self._turn.remove(search)
             job = search.ask()
-            if job is not None or search.is_waiting:
-                self._turn.append(search)
             if job is not None:
+                self._turn.append(search)
                 return job
         return None
 
@@ -170,7 +130,7 @@ class Agenda:
             self._unconfirmed.remove(arm)
             selected = self.searches[arm].selected()
             if selected is None:
-                takers = self._study.takers(arm)
+                takers = self._study.arms_using(arm)
                 self.without_run += len(takers) * len(self._study.study.seeds)
                 continue
             jobs = self._maker.confirmed(arm, selected.settings)

@@ -15,14 +15,14 @@ import optuna
 
 from dirtune.randomness import derive_seed
 from dirtune.study.search_settings import Search
-from dirtune.study.space import Choice, Integer, Knob, Scalar
+from dirtune.study.space import Choice, Distribution, Integer, Scalar
 
 # Proposals of a model in a row that may be known
 MODEL_REPETITIONS = 10
 
 
 def sampler_for(
-    search: Search, arm: str, knobs: Mapping[str, Knob], known: int, attempt: int
+    search: Search, arm: str, knobs: Mapping[str, Distribution], known: int, attempt: int
 ) -> optuna.samplers.BaseSampler:
     """The sampler that proposes an arm's next configuration.
 
@@ -35,23 +35,18 @@ def sampler_for(
     with warnings.catch_warnings():
         # What is Optuna 5's default, older versions call experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # In a small finite space a model proposes its favourite again and again; the rest is left to chance.
+        # In a small finite space a model proposes its favorite again and again; the rest is left to chance.
         model_repeats_itself = search.sampler in {"tpe", "gp"} and attempt >= MODEL_REPETITIONS
         if search.sampler == "random" or model_repeats_itself:
             return optuna.samplers.RandomSampler(seed=each)
         if search.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=each, n_startup_trials=search.drawn_at_random)
+            return optuna.samplers.GPSampler(seed=each, n_startup_trials=search.startup_trials)
         if search.sampler == "qmc":
             return optuna.samplers.QMCSampler(seed=one, scramble=True, warn_independent_sampling=False)
         if search.sampler == "grid":
             return _Grid({path: values_of(knob) for path, knob in knobs.items()}, seed=one)
-        if search.sampler == "cmaes":
-            # Its package takes most of a second to import
-            from dirtune.tuning.search.cma import CmaEs
-
-            return CmaEs({path: knob.as_optuna() for path, knob in knobs.items()}, seed=each)
         return optuna.samplers.TPESampler(
-            seed=each, n_startup_trials=search.drawn_at_random, multivariate=True, constant_liar=True
+            seed=each, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
         )
 
 
@@ -62,7 +57,7 @@ class _Grid(optuna.samplers.GridSampler):
         """Nothing: the budget ends the search."""
 
 
-def values_of(knob: Knob) -> Sequence[Scalar]:
+def values_of(knob: Distribution) -> Sequence[Scalar]:
     """All values of a knob that has finitely many."""
     if isinstance(knob, Choice):
         return knob.values

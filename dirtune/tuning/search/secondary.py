@@ -25,9 +25,9 @@ def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
     """
     faults: list[Fault] = []
     config = study.arms[0].config
-    further = {f"secondary.{at}": each for at, each in enumerate(study.study.secondary)}
-    if study.study.sequential is not None:
-        further["sequential.compare"] = study.compared
+    further = {f"secondary.{at}": each for at, each in enumerate(study.secondary)}
+    if study.sequential is not None:
+        further["sequential.compare"] = study.compared_objective
     for name, objective in further.items():
         try:
             check_labels(config.model_copy(update={"objective": objective}), manifest)
@@ -40,12 +40,12 @@ def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
 
 def secondary_objectives(folder: Storage, study: ResolvedStudy, trial_id: str) -> list[float | None]:
     """The further objectives of a recorded trial at its best epoch; None where one is undefined."""
-    if not study.study.secondary:
+    if not study.secondary:
         return []
     (metrics,) = read_files(folder, [f"results/metrics/{trial_id}.parquet"])
     return [
         values_by_trial(metrics, metric=each.metric, region=each.region, split="val", selection="best_val").get(
             trial_id
         )
-        for each in study.study.secondary
+        for each in study.secondary
     ]

@@ -10,14 +10,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dirtune.config import leaf
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import canonical_json
+from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
+from dirtune.nested import get_leaf
 from dirtune.results.analysis.selection import as_loss
+from dirtune.results.records.names import RESOLVED_STUDY
 from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import STUDY_FILE, read_study
-from dirtune.study.resolve import Arm, ResolvedStudy
+from dirtune.results.records.studies import read_study
+from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.schema import Arm
 from dirtune.training.trial import CONFIG, trial_folder
 from dirtune.tuning.folder.jobs import Settings
 
@@ -31,11 +33,11 @@ def first_configurations(study: ResolvedStudy, results: Storage) -> dict[str, li
     Raises:
         InputError: the earlier study is not there, or has no complete trial in any arm that is searched now.
     """
-    start = study.study.search.warm_start
+    start = study.search.warm_start
     found: dict[str, list[Settings]] = {arm.name: [] for arm in study.searched_arms}
     if start.presets:
         for arm in study.searched_arms:
-            found[arm.name].append(_known(arm, arm.config.plain()))
+            found[arm.name].append(_known(arm, arm.config.to_plain()))
     if start.study is not None:
         earlier = _earlier(study, results, start.study)
         for name, best in earlier.items():
@@ -45,20 +47,20 @@ def first_configurations(study: ResolvedStudy, results: Storage) -> dict[str, li
 
 def _earlier(study: ResolvedStudy, results: Storage, earlier: str) -> dict[str, list[Settings]]:
     """By arm, the configurations of an earlier study, best first."""
-    if not results.exists(f"{earlier}/{STUDY_FILE}"):
-        known = [name for name in results.folders() if results.exists(f"{name}/{STUDY_FILE}")]
+    if not results.exists(f"{earlier}/{RESOLVED_STUDY}"):
+        known = [name for name in results.list_folders() if results.exists(f"{name}/{RESOLVED_STUDY}")]
         rule = "no such study has been swept"
         raise InputError(_fault(study, rule, earlier, known))
-    folder = results.below(earlier)
+    folder = results.get_folder(earlier)
     ranked = _ranked(folder)
     # Optuna's grid takes no part of a configuration
-    needs_all = study.study.search.sampler == "grid"
+    needs_all = study.search.sampler == "grid"
     found = {
         arm.name: _different(
             settings
             for trial_id in ranked.get(arm.name, ())
             if (settings := _known(arm, json.loads(trial_folder(folder, trial_id).read(CONFIG))))
-            and not (needs_all and len(settings) < len(arm.knobs))
+            and not (needs_all and len(settings) < len(arm.space))
         )
         for arm in study.searched_arms
     }
@@ -85,15 +87,15 @@ def _ranked(folder: Storage) -> dict[str, list[str]]:
 
 def _known(arm: Arm, config: Mapping[str, Any]) -> Settings:
     """Those of a configuration's values that the arm's space has."""
-    values = {path: leaf(config, path) for path in arm.knobs}
-    return {path: value for path, value in values.items() if arm.knobs[path].contains(value)}
+    values = {path: get_leaf(config, path) for path in arm.space}
+    return {path: value for path, value in values.items() if arm.space[path].contains(value)}
 
 
 def _different(settings: Iterable[Settings]) -> list[Settings]:
     """Each configuration once, where it comes first: a study may have trained it with several seeds."""
     found: dict[str, Settings] = {}
     for each in settings:
-        found.setdefault(canonical_json(dict(each)), each)
+        found.setdefault(to_canonical_json(dict(each)), each)
     return list(found.values())
 
 

@@ -170,20 +170,3 @@ def test_the_long_table_is_narrowed_by_any_column(tmp_path: Path) -> None:
 )
 def test_arms_are_named_or_matched_in_the_order_asked(patterns: list[str], arms: list[str]) -> None:
     assert arms_named(patterns, ["conr", "accon", "conr[1]"]) == arms
-
-
-def test_a_seed_whose_chosen_trial_had_less_memory_than_planned_is_known(tmp_path: Path) -> None:
-    planned = {"recipe": {"accumulation": 2}}
-    records = [
-        record("a", 0, accumulation_used=4, config=planned),
-        record("a", 1, accumulation_used=2, config=planned),
-        # Of an older file
-        record("a", 2, config=planned),
-        # Of a configuration older than the setting
-        record("a", 3, accumulation_used=2),
-    ]
-
-    (arm,) = runs_of(tmp_path, records).arms
-
-    assert arm.halved == (0, 3)
-    assert set(arm.chosen) == {0, 1, 2, 3}

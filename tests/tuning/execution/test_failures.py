@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +24,7 @@ from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
-from dirtune.results.records.store import recorded, write_record
+from dirtune.results.records.store import read_statuses, write_record
 from dirtune.training.trial import Progress, TrialJob
 from dirtune.tuning.execution.failures import (
     CodeError,
@@ -123,7 +122,7 @@ def test_what_another_worker_would_meet_as_well_is_final() -> None:
     assert (type(found), str(found)) == (OutOfMemory, str(TOO_LARGE))
     assert isinstance(final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
     assert final_failure(ActorDiedError()) is None
-    # Not in a step: nothing to halve
+    # Outside of a step no batch is to blame
     assert final_failure(torch.OutOfMemoryError(CUDA)) is None
 
 
@@ -147,29 +146,29 @@ def test_a_batch_that_was_too_large_is_found_among_what_its_ranks_raised() -> No
 @pytest.mark.parametrize("epochs", [None, 4])
 def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(error: Exception, epochs: int | None) -> None:
     progress = None if epochs is None else Progress(trial={"epochs_run": epochs}, config={})
-    found = memory_failure(error, replace(job(), accumulation=4), progress)
+    found = memory_failure(error, job(accumulation=4), progress, workers=2)
     assert found is not None
     assert found.epoch == (epochs or 0) + 1
     assert str(found) == (
         f"out of memory in epoch {found.epoch}: a batch of 128 rows x 1 view, 32 rows at a time; "
-        "the worker was killed because its node ran low on memory"
+        "the worker was killed because its node ran low on memory; "
+        "try recipe.accumulation: 8, which has 16 rows at a time"
     )
 
 
 def test_a_trial_that_ran_out_of_memory_is_recorded_with_its_batch() -> None:
     begun = datetime(2026, 1, 2, tzinfo=UTC)
-    halved = replace(job(), accumulation=4)
-    row = failed_record(halved, None, TOO_LARGE, fingerprint="f", begun=begun).trial
+    row = failed_record(job(), None, TOO_LARGE, fingerprint="f", begun=begun).trial
     assert (row["error"], row["error_class"]) == (str(TOO_LARGE), "out_of_memory")
-    assert (row["error_epoch"], row["accumulation_used"]) == (2, 4)
+    assert row["error_epoch"] == 2
 
 
-def job() -> TrialJob:
+def job(**recipe: Any) -> TrialJob:
     plain: dict[str, Any] = {
         "data": {"name": "toy"},
         "model": {"encoder": {"name": "mlp", "hidden": [4]}},
         "seed": 3,
-        "recipe": {"epochs": 7},
+        "recipe": {"epochs": 7, **recipe},
     }
     return TrialJob(study="s", arm="conr", replicate=1, trial_id="t", config=read(TrialConfig, plain, where=""))
 
@@ -180,6 +179,7 @@ def test_a_trial_that_never_ended_an_epoch_is_recorded_as_what_was_handed_out() 
     expected = {
         "study": "s",
         "arm": "conr",
+        "role": "evaluation",
         "replicate": 1,
         "seed": 3,
         "status": "failed",
@@ -204,5 +204,5 @@ def test_a_failure_has_the_progress_that_the_trial_had_made(tmp_path: Any) -> No
     made = failed_record(job(), progress, ValueError("odd"), fingerprint="f", begun=now)
     assert (made.trial["epochs_run"], made.trial["error_class"]) == (4, "code")
     assert made.epochs == [{"loss": 1.0}]
-    write_record(Storage.at(tmp_path), made)
-    assert recorded(Storage.at(tmp_path)) == {"t": "failed"}
+    write_record(Storage.open(tmp_path), made)
+    assert read_statuses(Storage.open(tmp_path)) == {"t": "failed"}

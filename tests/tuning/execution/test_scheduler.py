@@ -11,10 +11,11 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from dirtune.results.records.schema import TUNING
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution.scheduler import ARM, EPOCH, JOBS, OBJECTIVE, PerArmScheduler, build_scheduler
+from dirtune.tuning.execution.scheduler import EPOCH, PerArmScheduler, build_scheduler
+from dirtune.tuning.execution.trainable import JOB, RESULT
+from dirtune.tuning.execution.worker import StepResult
 from dirtune.tuning.folder.learning_curves import EarlierTrials
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -40,6 +41,16 @@ def study(**changes: Any) -> ResolvedStudy:
     return resolve({**raw, **changes}, where="test")
 
 
+def tune_trial(arm: str, trial_id: str = "t", replicate: int = 0) -> Trial:
+    config = next(each.config for each in study().arms if each.name == arm)
+    job = TrialJob(study="tiny", arm=arm, trial_id=trial_id, role=role, config=config)
+    return Trial("trial_worker", config={JOB: job}, stub=True)
+
+
+def tune_result(epoch: int, objective: float | None) -> dict[str, Any]:
+    return {RESULT: StepResult(trial_id="t", epoch=epoch, objective=objective)}
+
+
 class Running:
     """Trials of a study under its scheduler, as Tune would drive them."""
 
@@ -47,13 +58,12 @@ class Running:
         self.scheduler = scheduler
 
     def start(self, arm: str) -> Trial:
-        trial = Trial("trial_worker", config={ARM: arm}, stub=True)
+        trial = tune_trial(arm)
         self.scheduler.on_trial_add(None, trial)
         return trial
 
     def report(self, trial: Trial, epoch: int, objective: float | None) -> str:
-        result = {EPOCH: epoch} if objective is None else {EPOCH: epoch, OBJECTIVE: objective}
-        return self.scheduler.on_trial_result(None, trial, result)
+        return self.scheduler.on_trial_result(None, trial, tune_result(epoch, objective))
 
     def first_epoch(self, arm: str, objective: float | None) -> str:
         return self.report(self.start(arm), 1, objective)
@@ -74,7 +84,7 @@ class Waiting:
     """What a scheduler sees of a Tune that has one trial without a worker."""
 
     def get_trials(self) -> list[Trial]:
-        return [Trial("trial_worker", config={ARM: "conr"}, stub=True)]
+        return [tune_trial("conr")]
 
 
 def test_no_trial_is_named_to_which_tune_would_give_a_free_worker_although_one_is_starting_for_it() -> None:
@@ -134,7 +144,7 @@ def test_a_result_without_an_objective_continues_and_does_not_count(running: Run
     assert running.first_epoch("conr", 1.0) == CONTINUE
     trial = running.start("conr")
     assert running.report(trial, 1, None) == CONTINUE
-    running.scheduler.on_trial_complete(None, trial, {EPOCH: 1})
+    running.scheduler.on_trial_complete(None, trial, tune_result(1, None))
     assert running.first_epoch("conr", 1.5) == STOP
     # The median of 1.0 and 1.5 is 1.25
     assert running.first_epoch("conr", 1.2) == CONTINUE
@@ -142,7 +152,7 @@ def test_a_result_without_an_objective_continues_and_does_not_count(running: Run
 
 def test_a_trial_that_ended_at_a_rung_counts_there(running: Running) -> None:
     trial = running.start("conr")
-    running.scheduler.on_trial_complete(None, trial, {EPOCH: 1, OBJECTIVE: 1.0})
+    running.scheduler.on_trial_complete(None, trial, tune_result(1, 1.0))
     assert running.first_epoch("conr", 1.1) == STOP
 
 
@@ -191,7 +201,7 @@ def noisy_curves(count: int) -> list[list[float]]:
 def run_alone(running: Running, arm: str, curve: list[float]) -> int | None:
     trial = running.start(arm)
     for epoch, value in enumerate(curve, start=1):
-        result = {EPOCH: epoch, OBJECTIVE: value}
+        result = tune_result(epoch, value)
         # Tune asks no scheduler about a trial that has ended by itself
         if epoch == len(curve):
             running.scheduler.on_trial_complete(None, trial, result)
@@ -229,8 +239,7 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
     started = {"t7": list(enumerate(curves[7], start=1))[: goes_on_at + 1]}
     earlier = EarlierTrials(ended={"conr": ended}, started=started)
     running = Running(build_scheduler(study(search=search), earlier))
-    job = TrialJob(study="tiny", arm="conr", trial_id="t7", config=study().arms[1].config)
-    trial = Trial("trial_worker", config={ARM: "conr", JOBS: (job,)}, stub=True)
+    trial = tune_trial("conr", "t7")
     running.scheduler.on_trial_add(None, trial)
     stopped = None
     # Its last checkpoint is an epoch older than its progress, which therefore comes again.
@@ -239,7 +248,7 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
             stopped = epoch
             break
     else:
-        last = {EPOCH: 8, OBJECTIVE: curves[7][7]}
+        last = tune_result(8, curves[7][7])
         running.scheduler.on_trial_complete(None, trial, last)
     assert [stopped, *decisions(running, "conr", curves[8:])] == whole[7:]
 
@@ -247,11 +256,10 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
 def test_what_confirms_a_selection_is_never_stopped() -> None:
     search = {**MEDIAN, "confirm": True, "tuning_seed": 9}
     scheduler = build_scheduler(study(search=search))
-    running, config = Running(scheduler), study().arms[1].config
-    for replicate, decision in ((TUNING, STOP), (0, CONTINUE)):
+    running = Running(scheduler)
+    for role, decision in (("search", STOP), ("evaluation", CONTINUE)):
         for value in (1.0, 1.0, 1.0, 9.0):
-            job = TrialJob(study="tiny", arm="conr", trial_id="t", replicate=replicate, config=config)
-            trial = Trial("trial_worker", config={ARM: "conr", JOBS: (job,)}, stub=True)
+            trial = tune_trial("conr", replicate=replicate)
             scheduler.on_trial_add(None, trial)
             last = running.report(trial, 2, value)
         assert last == decision

@@ -51,7 +51,7 @@ def test_a_storage_that_fails_is_noted_the_first_time_and_nothing_else_is_caught
 
 
 def test_the_sentence_names_the_place_and_what_the_system_said(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     refuse_to_go_on(folder, None)
     with pytest.raises(InputError) as caught:
         refuse_to_go_on(folder, OSError(28, "No space left on device", "file"))
@@ -68,7 +68,7 @@ def test_a_search_whose_storage_fails_is_an_outage_in_the_words_of_the_database(
     clerk = Clerk()
     clerk.do(lambda: search.ask().number)
     with pytest.raises(InputError, match=r"\(\(sqlite3.DatabaseError\) file is not a database\)"):
-        refuse_to_go_on(Storage.at(tmp_path), clerk.outage)
+        refuse_to_go_on(Storage.open(tmp_path), clerk.outage)
 
 
 def fill(disk: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = study_file()
-    monkeypatch.setattr(sweeping, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(sweeping, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(sys, "argv", ["dirtune", "sweep", path, "--data", str(digits), "--results", str(small_disk)])
     filling = threading.Thread(target=fill_after_a_record, args=(small_disk,))
     filling.start()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytest
 import torch
 
 from dirtune.config import TrialConfig
+from dirtune.data.blocks import Blocks
 from dirtune.data.cache import ResidentData
-from dirtune.data.memory_budget import Residency
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import Blocks
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
 from dirtune.training.trial import TrialJob, trial_folder
@@ -23,12 +24,11 @@ from tests.training.runs import EXPLODING, TERMS, VARYING, Configure, job_of, ta
 
 __all__ = ["configuration"]
 
-ROOM = Residency(device_bytes=2**28, host_bytes=2**28)
+ROOM = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 
 
 @pytest.fixture
 def jobs(configuration: Configure, toy: ResidentData) -> list[TrialJob]:
-    """Three trials that see the same batches."""
     configs: list[TrialConfig] = [
         configuration(),
         configuration(terms=TERMS, model={"projection_dim": 4}),
@@ -38,19 +38,21 @@ def jobs(configuration: Configure, toy: ResidentData) -> list[TrialJob]:
 
 
 def worker_on(data_root: Path, study: Path) -> ResidentWorker:
-    storage = Storage.at(data_root)
+    storage = Storage.open(data_root)
     settings = WorkerSettings(
-        study=Storage.at(study), manifest=read_manifest(storage, "toy"), residency=ROOM, checkpoint_seconds=0.0
+        study=Storage.open(study), manifest=read_manifest(storage, "toy"), budget=ROOM, checkpoint_seconds=0.0
     )
     return ResidentWorker(settings, Blocks(storage, None), torch.device("cpu"))
 
 
-def to_the_end(worker: ResidentWorker, jobs: list[TrialJob]) -> list[StepResult]:
-    """The last results of all."""
-    worker.start(jobs)
+def run_to_the_end(worker: ResidentWorker, jobs: list[TrialJob]) -> list[StepResult]:
+    """The last result of every trial."""
     ended: list[StepResult] = []
-    while len(ended) < len(jobs):
-        ended += [result for result in worker.step() if result.has_ended]
+    for job in jobs:
+        worker.start(job)
+        while not (result := worker.step()).has_ended:
+            assert result.trial_id == job.trial_id
+        ended.append(result)
     return ended
 
 
@@ -58,57 +60,57 @@ def recorded(study: Path) -> dict[str, list[dict[str, Any]]]:
     """Everything that is recorded, without times."""
     return {
         name: [{key: row[key] for key in row.keys() - VARYING} for row in rows]
-        for name, rows in tables(Storage.at(study)).items()
+        for name, rows in tables(Storage.open(study)).items()
     }
 
 
-def test_trials_side_by_side_are_recorded_as_those_that_ran_one_after_another(
+def test_trials_of_one_worker_are_recorded_as_those_of_workers_of_their_own(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
-    alone, beside = worker_on(data_root, tmp_path / "alone"), worker_on(data_root, tmp_path / "beside")
     for job in jobs:
-        to_the_end(alone, [job])
-    found = to_the_end(beside, jobs)
+        run_to_the_end(worker_on(data_root, tmp_path / "own"), [job])
+    found = run_to_the_end(worker_on(data_root, tmp_path / "shared"), jobs)
     assert [result.status for result in found] == ["complete"] * 3
-    assert recorded(tmp_path / "beside") == recorded(tmp_path / "alone")
+    assert recorded(tmp_path / "shared") == recorded(tmp_path / "own")
 
 
-def test_the_times_of_trials_side_by_side_add_up_to_what_has_passed(
-    data_root: Path, tmp_path: Path, jobs: list[TrialJob]
-) -> None:
+def test_the_times_of_trials_add_up_to_what_has_passed(data_root: Path, tmp_path: Path, jobs: list[TrialJob]) -> None:
     worker = worker_on(data_root, tmp_path)
-    to_the_end(worker, jobs)
-    rows = read_table(Storage.at(tmp_path), "trials").to_pylist()
+    run_to_the_end(worker, jobs)
+    rows = read_table(Storage.open(tmp_path), "trials").to_pylist()
     names = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
     spent = sum(row[name] for row in rows for name in names)
     begun, ended = min(row["started_at"] for row in rows), max(row["finished_at"] for row in rows)
     assert 0.5 < spent / (ended - begun).total_seconds() < 1.5
 
 
-def test_one_that_diverges_or_cannot_begin_ends_alone(
+def test_a_trial_that_diverges_is_recorded_and_one_that_cannot_begin_raises(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob], configuration: Configure, toy: ResidentData
 ) -> None:
     wild = job_of(configuration(recipe={**EXPLODING, "epochs": 3}), toy)
-    state = trial_folder(Storage.at(tmp_path), jobs[0].trial_id)
+    state = trial_folder(Storage.open(tmp_path), jobs[0].trial_id)
     state.write("checkpoint/state.pt", b"no checkpoint")
-    found = {result.trial_id: result for result in to_the_end(worker_on(data_root, tmp_path), [wild, *jobs])}
-    failure = found[jobs[0].trial_id].failure
-    assert failure is not None
-    assert failure.said.startswith("UnpicklingError")
-    assert [found[job.trial_id].status for job in (wild, *jobs[1:])] == ["failed", "complete", "complete"]
-    of_failed = [row for row in read_table(Storage.at(tmp_path), "trials").to_pylist() if row["status"] == "failed"]
+    worker = worker_on(data_root, tmp_path)
+    found = run_to_the_end(worker, [wild])
+    with pytest.raises(UnpicklingError):
+        worker.start(jobs[0])
+    found += run_to_the_end(worker, jobs[1:])
+    assert [result.status for result in found] == ["failed", "complete", "complete"]
+    of_failed = [row for row in read_table(Storage.open(tmp_path), "trials").to_pylist() if row["status"] == "failed"]
     assert [row["error_class"] for row in of_failed] == ["nan"]
 
 
-def test_when_the_sweep_shall_end_all_are_handed_back_and_go_on_to_the_same_end(
+def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same_record(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
-    to_the_end(worker_on(data_root, tmp_path / "undisturbed"), jobs)
-    worker = worker_on(data_root, tmp_path / "stopped")
-    worker.start(jobs)
-    worker.step()
-    Storage.at(tmp_path / "stopped").write(STOP, b"{}")
-    assert [result.handed_back for result in worker.step()] == [True] * 3
-    Storage.at(tmp_path / "stopped").remove(STOP)
-    to_the_end(worker_on(data_root, tmp_path / "stopped"), jobs)
+    run_to_the_end(worker_on(data_root, tmp_path / "undisturbed"), jobs)
+    folder = Storage.open(tmp_path / "stopped")
+    for job in jobs:
+        worker = worker_on(data_root, tmp_path / "stopped")
+        worker.start(job)
+        assert not worker.step().has_ended
+        folder.write(STOP, b"{}")
+        assert worker.step().handed_back
+        folder.remove(STOP)
+        run_to_the_end(worker_on(data_root, tmp_path / "stopped"), [job])
     assert recorded(tmp_path / "stopped") == recorded(tmp_path / "undisturbed")

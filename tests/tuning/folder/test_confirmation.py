@@ -14,7 +14,8 @@ from dirtune.results.analysis.arms import study_runs
 from dirtune.results.analysis.searches import ended_trials
 from dirtune.results.analysis.selection import SELECTIONS
 from dirtune.results.query.query import query
-from dirtune.results.records.studies import SELECTED_FILE, read_study
+from dirtune.results.records.names import SELECTIONS
+from dirtune.results.records.studies import read_study
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
 from dirtune.tuning.folder.confirmation import Ending, selected_trial
@@ -27,7 +28,7 @@ def searching(**changes: Any) -> dict[str, Any]:
 
 def best_omega(found: Pretended, arm: str) -> float:
     """What an arm's search must select, straight from the recorded objectives."""
-    tried = [row for row in found.recorded(arm) if row["replicate"] == -1]
+    tried = [row for row in found.recorded(arm) if row["role"] == "search"]
     best = min(tried, key=lambda row: (row["objective"], row["trial_id"]))
     config = json.loads(found.folder.read(f"trials/{best['trial_id']}/config.json"))
     return float(config["terms"]["conr"]["omega"])
@@ -35,7 +36,7 @@ def best_omega(found: Pretended, arm: str) -> float:
 
 def confirmed(found: Pretended, arm: str) -> dict[int, float]:
     """Omega of an arm's trials on the study's seeds."""
-    rows = [row for row in found.recorded(arm) if row["replicate"] != -1]
+    rows = [row for row in found.recorded(arm) if row["role"] == "evaluation"]
     configs = [json.loads(found.folder.read(f"trials/{r['trial_id']}/config.json")) for r in rows]
     return {row["seed"]: config["terms"]["conr"]["omega"] for row, config in zip(rows, configs, strict=True)}
 
@@ -43,7 +44,7 @@ def confirmed(found: Pretended, arm: str) -> dict[int, float]:
 def test_what_a_search_selects_is_trained_with_every_seed(tmp_path: Path) -> None:
     found = Pretended(tmp_path)
     jobs = of_arm(found.sweep(), "conr")
-    assert [(job.replicate, job.config.seed) for job in jobs] == [(-1, 100)] * 4 + [(0, 3), (1, 4)]
+    assert [(job.replicate, job.config.seed) for job in jobs] == [(None, 100)] * 4 + [(0, 3), (1, 4)]
     assert len({omega(job.config) for job in jobs[:4]}) == 4
     best = min(jobs[:4], key=lambda job: error_of(job.config))
     assert {omega(job.config) for job in jobs[4:]} == {omega(best.config)}
@@ -80,7 +81,7 @@ def test_a_driver_killed_at_any_moment_ends_with_the_same_trials(tmp_path: Path,
     assert killed.extension().orphaned == frozenset()
     killed.sweep(concurrent=1)
     assert killed.recorded() == undisturbed.recorded()
-    assert killed.folder.read(SELECTED_FILE) == undisturbed.folder.read(SELECTED_FILE)
+    assert killed.folder.read(SELECTIONS) == undisturbed.folder.read(SELECTIONS)
 
 
 def test_more_seeds_train_only_the_new_ones_of_the_selected_configuration(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_longer_search_that_selects_another_configuration_replaces_the_trials_
         selected = best_omega(found, arm)
         assert confirmed(found, arm) == {3: selected, 4: selected}
         assert {selected} != before
-    aside = found.folder.names("orphaned/trials")
+    aside = found.folder.list_files("orphaned/trials")
     assert len(aside) == 2 * 2
     assert found.extension(**searching(trials=8)).orphaned == frozenset()
 
@@ -149,7 +150,7 @@ def test_tables_hold_the_confirmed_trials_alone_and_count_the_tried_ones(tmp_pat
     assert "Left out" not in text
     tried = [trial for trial in ended_trials(found.folder, info) if trial.arm == "conr"]
     assert {trial.trial_id for trial in tried} == {
-        row["trial_id"] for row in found.recorded("conr") if row["replicate"] == -1
+        row["trial_id"] for row in found.recorded("conr") if row["role"] == "search"
     }
 
 
@@ -158,7 +159,7 @@ def test_the_view_of_arms_leaves_the_search_out_and_the_tables_keep_it(tmp_path:
     arms = "select n from arms where arm = 'conr' and split = 'test' and region = 'all'"
     # Best_val and last
     assert query(arms, tmp_path)["n"].to_pylist() == [2, 2]
-    trials = "select count(*) as n from trials where arm = 'conr' and replicate = -1"
+    trials = "select count(*) as n from trials where arm = 'conr' and role = 'search'"
     assert query(trials, tmp_path)["n"].to_pylist() == [4]
 
 
@@ -180,7 +181,7 @@ def test_an_arm_without_a_complete_trial_selects_nothing_and_ends_the_sweep(tmp_
 
     found = Pretended(tmp_path, wide_fails)
     jobs = found.sweep()
-    assert {job.replicate for job in of_arm(jobs, "wide")} == {-1}
+    assert {job.role for job in of_arm(jobs, "wide")} == {"search"}
     assert len(of_arm(jobs, "conr")) == 4 + 2
     agenda = found.agenda()
     assert agenda.is_empty
@@ -195,13 +196,13 @@ def test_arms_that_come_to_share_a_configuration_train_it_once_and_both_have_it(
     found = Pretended(tmp_path)
     jobs = found.sweep(**changes)
     # Conr, and what wide and wide@transfer share
-    assert sum(job.replicate >= 0 for job in jobs) == 2 + 2
+    assert sum(job.role == "evaluation" for job in jobs) == 2 + 2
     runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
     assert {arm.arm: set(arm.chosen) for arm in runs.arms} == {"conr": {3, 4}, "wide": {3, 4}, "wide@transfer": {3, 4}}
     assert found.extension(**changes).orphaned == frozenset()
     assert found.sweep(**changes) == []
     study = found.claim(**changes).study
-    planned = sum(study.trials_in(arm) for arm in study.arms)
+    planned = sum(study.count_trials(arm) for arm in study.arms)
     assert found.agenda(**changes).without_run == planned - len(found.recorded()) == 2
 
 
@@ -219,7 +220,7 @@ def test_a_shared_trial_stays_when_the_arm_that_recorded_it_selects_another(tmp_
 
     found = Pretended(tmp_path, ending)
     first = found.sweep(**trials(1))
-    assert {job.arm for job in first if job.replicate >= 0} == {"wide", "conr"}
+    assert {job.arm for job in first if job.role == "evaluation"} == {"wide", "conr"}
     found.sweep(**trials(2))
     runs = study_runs(found.folder, read_study(found.folder), SELECTIONS["best_val"])
     assert [set(arm.chosen) for arm in runs.arms] == [{3, 4}] * 3
@@ -255,7 +256,7 @@ def test_a_search_of_an_earlier_release_whose_settings_were_fewer_goes_on(tmp_pa
     everything = len(found.recorded())
     plain = json.loads(found.folder.read("study.json"))
     for config in plain["configs"].values():
-        del config["segment"]
+        del config["data"]["fraction"]
     found.folder.write("study.json", json.dumps(plain).encode())
     extension = found.extension()
     assert (len(extension.kept), extension.orphaned) == (everything, frozenset())

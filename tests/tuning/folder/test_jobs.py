@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dirtune.config import leaf
+from dirtune.nested import get_leaf
 from dirtune.study.resolve import resolve
 from dirtune.tuning.folder.jobs import JobMaker, taken_by
 from tests.tuning.pretended import STUDY
@@ -24,11 +24,11 @@ def maker(**search: Any) -> JobMaker:
 def test_trials_of_a_search_carry_the_seed_and_the_replicate_of_the_search() -> None:
     conr = maker().study.arms[1]
     job = maker().tried(conr, {OMEGA: 2.5, BETA: 0.5})
-    assert (job.arm, job.replicate, job.config.seed, job.code_version) == ("conr", -1, 100, "v")
-    assert [leaf(job.config.plain(), path) for path in (OMEGA, BETA)] == [2.5, 0.5]
-    assert job.trial_id == job.config.trial_id("f")
+    assert (job.arm, job.role, job.replicate, job.config.seed, job.code_version) == ("conr", "search", None, 100, "v")
+    assert [get_leaf(job.config.to_plain(), path) for path in (OMEGA, BETA)] == [2.5, 0.5]
+    assert job.trial_id == job.config.compute_trial_id("f")
     plain = maker(confirm=False, tuning_seed=None).tried(conr, {OMEGA: 2.5})
-    assert (plain.replicate, plain.config.seed) == (0, 3)
+    assert (plain.role, plain.replicate, plain.config.seed) == ("evaluation", 0, 3)
 
 
 def test_a_selection_is_trained_with_the_seeds_that_the_fixed_arms_have() -> None:
@@ -46,5 +46,5 @@ def test_a_transferred_arm_takes_the_settings_that_it_shares_and_keeps_its_own()
     wide = next(arm for arm in found.study.arms if arm.name == "wide@transfer")
     assert taken_by(wide, {OMEGA: 2.5, BETA: 0.5}) == {OMEGA: 2.5}
     (_, job, *_) = found.confirmed("conr", {OMEGA: 2.5, BETA: 0.5})
-    own = leaf(wide.config.plain(), BETA)
-    assert leaf(job.config.plain(), BETA) == own != 0.5
+    own = get_leaf(wide.config.to_plain(), BETA)
+    assert get_leaf(job.config.to_plain(), BETA) == own != 0.5

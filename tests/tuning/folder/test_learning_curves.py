@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dirtune.io.storage import Storage
-from dirtune.results.records.schema import TrialRecord
+from dirtune.results.records.schema import Role, TrialRecord
 from dirtune.results.records.store import write_record
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.tuning.folder.learning_curves import EarlierTrials, earlier_trials
@@ -24,20 +24,20 @@ def study(**search: Any) -> ResolvedStudy:
     return resolve({**STUDY, "search": search}, where="test")
 
 
-def write(folder: Storage, trial_id: str, arm: str, values: list[float | None], replicate: int) -> None:
-    trial = {"trial_id": trial_id, "arm": arm, "replicate": replicate, "status": "complete"}
+def write(folder: Storage, trial_id: str, arm: str, values: list[float | None], role: Role) -> None:
+    trial = {"trial_id": trial_id, "arm": arm, "role": role, "status": "complete"}
     epochs = [{NAME: value, "train/loss": 1.0} for value in values]
     write_record(folder, TrialRecord(trial=trial, config={}, epochs=epochs))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Storage:
-    found = Storage.at(tmp_path)
-    write(found, "a", "conr", [3.0, 2.0, 2.5], replicate=-1)
-    write(found, "b", "wide", [7.0], replicate=-1)
-    write(found, "c", "conr", [1.0], replicate=0)
-    write(found, "d", "conr", [math.nan, 5.0], replicate=-1)
-    write(found, "e", "vanilla", [4.0], replicate=0)
+    found = Storage.open(tmp_path)
+    write(found, "a", "conr", [3.0, 2.0, 2.5], role="search")
+    write(found, "b", "wide", [7.0], role="search")
+    write(found, "c", "conr", [1.0], role="evaluation")
+    write(found, "d", "conr", [math.nan, 5.0], role="search")
+    write(found, "e", "vanilla", [4.0], role="evaluation")
     progress = {"trial": {}, "config": {}, "epochs": [{NAME: 6.0}, {"train/loss": 1.0}, {NAME: 5.0}]}
     found.write("trials/started/progress.json", json.dumps(progress).encode())
     found.write("trials/begun/config.json", b"{}")

@@ -21,11 +21,11 @@ from dirtune.tuning.folder.lock import HOLDER, LOST_SECONDS, held, refuse_if_hel
 def _sign(folder: Path, **changes: object) -> Storage:
     sign = {"token": "other", "host": "elsewhere", "pid": 1, "started": 1.7e9, "beat": time.time()}
     (folder / HOLDER).write_text(json.dumps(sign | changes))
-    return Storage.at(folder)
+    return Storage.open(folder)
 
 
 def test_the_second_driver_is_told_who_the_first_is_and_comes_in_afterwards(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path / "study")
+    folder = Storage.open(tmp_path / "study")
     with held(folder):
         who = rf"is being swept by process {os.getpid()} on {socket.gethostname()} since \d{{4}}-"
         with pytest.raises(InputError, match=who), held(folder):
@@ -53,12 +53,12 @@ def test_a_driver_of_this_host_that_is_dead_holds_nothing(tmp_path: Path) -> Non
 
 def test_a_damaged_sign_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / HOLDER).write_text("{")
-    refuse_if_held(Storage.at(tmp_path))
+    refuse_if_held(Storage.open(tmp_path))
 
 
 def test_the_sign_of_life_is_written_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holder, "BEAT_SECONDS", 0.01)
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     with held(folder):
         first, deadline = json.loads(folder.read(HOLDER))["beat"], time.monotonic() + 60
         while json.loads(folder.read(HOLDER))["beat"] == first:
@@ -67,6 +67,6 @@ def test_the_sign_of_life_is_written_again_and_again(tmp_path: Path, monkeypatch
 
 
 def test_a_sign_that_another_driver_has_put_is_left_alone(tmp_path: Path) -> None:
-    with held(Storage.at(tmp_path)):
+    with held(Storage.open(tmp_path)):
         _sign(tmp_path)
     assert (tmp_path / HOLDER).exists()

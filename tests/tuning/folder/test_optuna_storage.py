@@ -50,7 +50,7 @@ def test_a_storage_that_is_lost_is_rebuilt_from_the_records(tmp_path: Path) -> N
     # The budget stays spent
     assert found.sweep(**CHANGES) == []
     after = known(found)
-    assert after.keys() == before.keys() == {job.trial_id for job in jobs if job.replicate == -1}
+    assert after.keys() == before.keys() == {job.trial_id for job in jobs if job.role == "search"}
     for trial_id, trial in before.items():
         same = after[trial_id]
         assert (same.state, same.values, same.params) == (trial.state, trial.values, trial.params)
@@ -63,7 +63,7 @@ def test_a_storage_that_is_lost_in_the_middle_costs_no_budget(tmp_path: Path) ->
         found.sweep(die_after=5, **CHANGES)
     Path(found.folder.path("optuna.db")).unlink()
     found.sweep(**CHANGES)
-    tried = [row for row in found.recorded("conr") if row["replicate"] == -1]
+    tried = [row for row in found.recorded("conr") if row["role"] == "search"]
     assert len(tried) == 8
     assert len(found.recorded("conr")) == 8 + 2
 
@@ -91,6 +91,6 @@ def test_a_search_knows_its_trials_without_being_told_twice(tmp_path: Path) -> N
     found.sweep(**CHANGES)
     trials = optuna.load_study(study_name="tiny/conr", storage=found.storage).trials
     assert len(trials) == 8
-    assert {omega(job.config) for job in jobs if job.replicate == -1} == {
+    assert {omega(job.config) for job in jobs if job.role == "search"} == {
         trial.params["terms.conr.omega"] for trial in trials
     }

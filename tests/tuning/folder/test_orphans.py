@@ -15,7 +15,7 @@ from tests.results.record_factory import record
 
 
 def folder_with(root: Path, *trials: str) -> Storage:
-    folder = Storage.at(root)
+    folder = Storage.open(root)
     for trial_id in trials:
         write_record(folder, record("a", 0, trial_id=trial_id))
     return folder

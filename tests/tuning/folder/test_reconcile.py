@@ -13,8 +13,8 @@ def test_what_was_swept_last_is_what_resume_finds_also_where_only_the_resources_
     found = Pretended(tmp_path)
     found.claim().take()
     before = found.folder.read("study.json")
-    for retries in (2, 0):
-        found.claim(resources={"memory_retries": retries}).take()
+    for cpus in (2, 1):
+        found.claim(resources={"cpus": cpus}).take()
         kept = json.loads(found.folder.read(STUDY_FILE))
-        assert kept == {"resources": {"memory_retries": retries}}
+        assert kept == {"resources": {"cpus": cpus}}
         assert found.folder.read("study.json") == before

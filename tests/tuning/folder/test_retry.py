@@ -11,8 +11,7 @@ from optuna.trial import TrialState
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TrialRecord
-from dirtune.results.records.store import read_table, recorded, write_record
-from dirtune.tuning.folder.memory_retry import DECISION
+from dirtune.results.records.store import read_statuses, read_table, write_record
 from dirtune.tuning.folder.optuna_storage import TRIAL_ID
 from dirtune.tuning.folder.retry import ALWAYS, classes_to_retry, reopen
 
@@ -52,35 +51,22 @@ def test_unknown_classes_are_said_all_at_once() -> None:
 
 
 def test_a_reopened_trial_is_no_longer_recorded_and_the_others_stay(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     write_failures(folder)
     assert reopen(folder, classes_to_retry(["nan"]), "", []) == ["infrastructure", "nan", "old"]
-    assert set(recorded(folder)) == {"out_of_memory", "code", "good"}
+    assert set(read_statuses(folder)) == {"out_of_memory", "code", "good"}
     assert set(read_table(folder, "epochs")["trial_id"].to_pylist()) == {"out_of_memory", "code"}
     assert reopen(folder, ALWAYS, "", []) == []
 
 
 def test_what_a_class_says_nothing_against_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     write_failures(folder)
     reopen(folder, classes_to_retry(["failed"]), "", [])
     kept = {name for name in (*CLASSES, "old") if folder.exists(f"trials/{name}/checkpoint")}
     assert kept == {"out_of_memory", "infrastructure"}
     assert folder.exists("trials/infrastructure/progress.json")
     assert not folder.exists("trials/nan/progress.json")
-
-
-def test_without_memory_a_trial_begins_again_as_it_was_planned(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path)
-    write_failures(folder)
-    for name in CLASSES:
-        folder.write(f"trials/{name}/{DECISION}", b'{"accumulation": 2, "because": []}')
-    reopen(folder, classes_to_retry(["failed"]), "", [])
-    kept = {name for name in CLASSES if folder.exists(f"trials/{name}/{DECISION}")}
-    # Of these the micro-batches were no fault
-    assert kept == {"nan", "infrastructure", "code"}
-    assert not folder.exists("trials/out_of_memory/checkpoint")
-    assert folder.exists("trials/infrastructure/checkpoint")
 
 
 def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
@@ -95,7 +81,7 @@ def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING])
 def test_a_search_has_the_trial_open_once_with_the_same_settings(tmp_path: Path, state: TrialState) -> None:
-    folder, storage = Storage.at(tmp_path), f"sqlite:///{tmp_path}/optuna.db"
+    folder, storage = Storage.open(tmp_path), f"sqlite:///{tmp_path}/optuna.db"
     search = search_with(storage, "infrastructure", state)
     # Killed between the two steps, it begins anew
     for _ in range(2):

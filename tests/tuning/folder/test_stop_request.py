@@ -11,15 +11,15 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
-from dirtune.results.analysis.status import STUDY_FILE
+from dirtune.results.records.names import RESOLVED_STUDY
 from dirtune.tuning.folder import stop_request as module
 from dirtune.tuning.folder.lock import held
 from dirtune.tuning.folder.stop_request import STOP, StopWatch, is_asked, stop, stoppable
 
 
 def sweep_of(root: Path, name: str) -> Storage:
-    folder = Storage.at(root / name)
-    folder.write(STUDY_FILE, b"{}")
+    folder = Storage.open(root / name)
+    folder.write(RESOLVED_STUDY, b"{}")
     return folder
 
 
@@ -46,7 +46,7 @@ def test_where_nothing_runs_nothing_is_written_and_what_runs_is_said(tmp_path: P
         stop("idle", results=tmp_path)
     with held(busy), pytest.raises(InputError, match=rf"busy \(process {os.getpid()} on "):
         stop("idle", results=tmp_path)
-    assert idle.names() == [STUDY_FILE]
+    assert idle.list_files() == [RESOLVED_STUDY]
 
 
 def test_an_unknown_sweep_is_said_with_those_that_there_are(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_an_unknown_sweep_is_said_with_those_that_there_are(tmp_path: Path) -> N
 
 
 def test_what_an_earlier_sweep_was_asked_is_forgotten(tmp_path: Path) -> None:
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     folder.write(STOP, b"{}")
     with stoppable(folder) as watch:
         watch.look()
@@ -67,7 +67,7 @@ def test_what_an_earlier_sweep_was_asked_is_forgotten(tmp_path: Path) -> None:
 def test_the_folder_is_looked_at_once_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     monkeypatch.setattr(module, "is_asked", lambda folder: bool(looks.append(folder.root)))
-    watch = StopWatch(Storage.at(tmp_path))
+    watch = StopWatch(Storage.open(tmp_path))
     for _ in range(100):
         watch.look()
     assert len(looks) <= 2
@@ -75,7 +75,7 @@ def test_the_folder_is_looked_at_once_in_a_second(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_all_workers_by_the_file_and_a_second_one_raises(tmp_path: Path, number: signal.Signals) -> None:
-    folder, before = Storage.at(tmp_path), signal.getsignal(number)
+    folder, before = Storage.open(tmp_path), signal.getsignal(number)
     with stoppable(folder) as watch:
         signal.raise_signal(number)
         watch.look()
@@ -88,7 +88,7 @@ def test_a_signal_asks_all_workers_by_the_file_and_a_second_one_raises(tmp_path:
 
 
 def test_a_storage_that_cannot_tell_is_asked_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Storage.at(tmp_path)
+    folder = Storage.open(tmp_path)
     folder.write(STOP, b"{}")
     with monkeypatch.context() as broken:
         broken.setattr(Storage, "exists", lambda *_: (_ for _ in ()).throw(OSError("no network")))

@@ -18,7 +18,13 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.autoscaler._private.util import validate_config
 
 from dirtune.errors import InputError
-from dirtune.tuning.plan.autoscaling import NodeType, node_types, nodes_of, to_come, written
+from dirtune.tuning.plan.autoscaling import (
+    NodeType,
+    find_startable_nodes,
+    format_node_types,
+    list_nodes,
+    read_node_types,
+)
 from dirtune.tuning.plan.capacity import Node
 from tests.cluster.heads import end, free_ports, wait_until
 from tests.tuning.sweeps import STUDY, rows
@@ -73,13 +79,13 @@ def file(folder: Path, text: str) -> Path:
 
 
 def test_the_file_that_comes_with_dirtune_has_four_nodes_with_a_gpu() -> None:
-    assert node_types(ROOT / "cluster.yaml") == (GPU,)
+    assert read_node_types(ROOT / "cluster.yaml") == (GPU,)
     assert str(GPU) == "4 nodes of type gpu_worker (8 CPUs and 1 GPUs each) can be started"
-    assert nodes_of([GPU]) == [Node(8, 1)] * 4
+    assert list_nodes([GPU]) == [Node(8, 1)] * 4
 
 
 def test_without_a_file_nothing_is_expected() -> None:
-    assert node_types(None) == ()
+    assert read_node_types(None) == ()
 
 
 def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_
       few: {resources: {CPU: 2, GPU: 0.5}, max_workers: 1}
       unsaid: {resources: {CPU: 1}}
     """
-    many, few, unsaid = node_types(file(tmp_path, text))
+    many, few, unsaid = read_node_types(file(tmp_path, text))
     assert many == NodeType("many", Node(2, 0), 3)
     assert few == NodeType("few", Node(2, 0.5), 1)
     assert unsaid == NodeType("unsaid", Node(1, 0), 3)
@@ -100,23 +106,23 @@ def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_
 
 def test_nodes_that_live_already_are_not_expected_again() -> None:
     small = NodeType("small", Node(2, 0), 2)
-    assert to_come([GPU, small], [Node(4), Node(8, 1), Node(8.0, 1.0)]) == (GPU._replace(number=2), small)
-    assert to_come([small], [Node(2)] * 5) == ()
+    assert find_startable_nodes([GPU, small], [Node(4), Node(8, 1), Node(8.0, 1.0)]) == (GPU._replace(number=2), small)
+    assert find_startable_nodes([small], [Node(2)] * 5) == ()
 
 
 def test_what_is_sent_to_a_cluster_reads_back_and_holds_nothing_else(tmp_path: Path) -> None:
-    types = node_types(ROOT / "cluster.yaml")
-    assert node_types(file(tmp_path, written(types))) == types
-    assert set(yaml.safe_load(written(types))) == {"available_node_types"}
+    types = read_node_types(ROOT / "cluster.yaml")
+    assert read_node_types(file(tmp_path, format_node_types(types))) == types
+    assert set(yaml.safe_load(format_node_types(types))) == {"available_node_types"}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("just text", "available_node_types: must hold the node types of a cluster"),
-        ("available_node_types: 3", "available_node_types: must hold the node types of a cluster"),
-        ("available_node_types: {a: {max_workers: 2}}", "available_node_types.a.resources: must say"),
-        ("available_node_types: {a: {resources: {GPU: 1}}}", "a.resources: must say the CPUs"),
+        ("just text", "available_node_types: must be the node types of a cluster"),
+        ("available_node_types: 3", "available_node_types: must be the node types of a cluster"),
+        ("available_node_types: {a: {max_workers: 2}}", "available_node_types.a.resources: must name"),
+        ("available_node_types: {a: {resources: {GPU: 1}}}", "a.resources: must name the CPUs"),
         ("available_node_types: {a: {resources: {CPU: many}}}", "CPU: must be a number, got 'many'"),
         ("available_node_types: {a: {resources: {CPU: 1}, max_workers: -1}}", "a.max_workers: must"),
     ],
@@ -124,11 +130,11 @@ def test_what_is_sent_to_a_cluster_reads_back_and_holds_nothing_else(tmp_path: P
 def test_a_file_that_is_none_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     path = file(tmp_path, text)
     with pytest.raises(InputError) as refused:
-        node_types(path)
+        read_node_types(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert said in str(refused.value)
     with pytest.raises(InputError, match="no such file"):
-        node_types(tmp_path / "none.yaml")
+        read_node_types(tmp_path / "none.yaml")
 
 
 @pytest.fixture

@@ -10,19 +10,25 @@ import sys
 import pytest
 import torch
 
-from dirtune.tuning.plan.capacity import Node, available_nodes, described, nodes_of_cluster, room
+from dirtune.tuning.plan.capacity import (
+    Node,
+    count_workers,
+    describe_nodes,
+    list_available_nodes,
+    list_cluster_nodes,
+)
 
 CLUSTER = """
 import json, os, sys
 import ray
 from ray.cluster_utils import Cluster
-from dirtune.tuning.plan.capacity import available_nodes
+from dirtune.tuning.plan.capacity import list_available_nodes
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
 cluster.add_node(num_cpus=3, num_gpus=2)
 os.environ["RAY_ADDRESS"] = cluster.address
 before = ray.is_initialized()
-nodes = available_nodes()
+nodes = list_available_nodes()
 print(json.dumps([sorted(nodes), before, ray.is_initialized()]))
 cluster.shutdown()
 """
@@ -30,26 +36,26 @@ cluster.shutdown()
 
 def test_a_worker_has_its_share_of_one_node() -> None:
     nodes = [Node(3), Node(3), Node(1)]
-    assert room(nodes, cpus=1, gpus=0) == 7
-    assert room(nodes, cpus=2, gpus=0) == 2
-    assert room(nodes, cpus=4, gpus=0) == 0
+    assert count_workers(nodes, cpus=1, gpus=0) == 7
+    assert count_workers(nodes, cpus=2, gpus=0) == 2
+    assert count_workers(nodes, cpus=4, gpus=0) == 0
     # Twice the rest of a GPU is lost
-    assert room([Node(8, 1), Node(8, 1)], cpus=1, gpus=0.4) == 4
+    assert count_workers([Node(8, 1), Node(8, 1)], cpus=1, gpus=0.4) == 4
     # On the first the CPU decides
-    assert room([Node(1, 1), Node(8, 1)], cpus=1, gpus=0.25) == 5
+    assert count_workers([Node(1, 1), Node(8, 1)], cpus=1, gpus=0.25) == 5
     # 1 // 0.1 is 9
-    assert room([Node(16, 1)], cpus=1, gpus=0.1) == 10
+    assert count_workers([Node(16, 1)], cpus=1, gpus=0.1) == 10
 
 
 def test_equal_nodes_are_named_together() -> None:
-    text = described([Node(4, 1), Node(2), Node(4, 1)])
+    text = describe_nodes([Node(4, 1), Node(2), Node(4, 1)])
     assert text == "2 with 4 CPUs and 1 GPUs, 1 with 2 CPUs and 0 GPUs"
 
 
 @pytest.mark.ray
 def test_a_process_that_has_joined_a_cluster_sees_its_nodes(ray_session: None) -> None:
-    (node,) = nodes_of_cluster()
-    assert available_nodes() == (node,)
+    (node,) = list_cluster_nodes()
+    assert list_available_nodes() == (node,)
     assert node.cpus == 2
 
 
@@ -65,4 +71,4 @@ def test_the_nodes_of_a_running_cluster_are_read_without_staying_in_it() -> None
 def test_without_a_cluster_it_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    assert available_nodes() == (Node(os.cpu_count() or 1, torch.cuda.device_count()),)
+    assert list_available_nodes() == (Node(os.cpu_count() or 1, torch.cuda.device_count()),)

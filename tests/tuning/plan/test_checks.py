@@ -12,8 +12,9 @@ from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.models.encoders.resnet import ResNet18
 from dirtune.study.resolve import ResolvedStudy, resolve
-from dirtune.tuning.plan.capacity import Node
-from dirtune.tuning.plan.checks import Plan, capacity, check, data_set_of, parameters_of
+from dirtune.tuning.plan.capacity import Node, compute_concurrency
+from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
+from dirtune.tuning.plan.plan import Plan
 
 MANIFEST = Manifest(
     name="toy",
@@ -42,7 +43,7 @@ def study(**changes: Any) -> ResolvedStudy:
 
 def faults_of(found: ResolvedStudy) -> list[str]:
     with pytest.raises(InputError) as caught:
-        check(found, MANIFEST)
+        check_study(found, MANIFEST)
     return [str(fault) for fault in caught.value.faults]
 
 
@@ -71,7 +72,7 @@ def faults_of(found: ResolvedStudy) -> list[str]:
 def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
     resources: dict[str, Any], cpus: float, gpus: float, trials: int
 ) -> None:
-    assert capacity(study(resources=resources), [Node(cpus, gpus)]) == trials
+    assert compute_concurrency(study(resources=resources), [Node(cpus, gpus)]) == trials
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
 )
 def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(resources: dict[str, Any], rule: str) -> None:
     with pytest.raises(InputError) as caught:
-        capacity(study(resources=resources), [Node(2, 1)])
+        compute_concurrency(study(resources=resources), [Node(2, 1)])
     assert str(caught.value) == f"tiny: resources: {rule}"
 
 
@@ -105,7 +106,7 @@ def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(resources: dict[st
     ],
 )
 def test_a_worker_has_room_on_one_node_or_none(resources: dict[str, Any], nodes: list[Node], trials: int) -> None:
-    assert capacity(study(resources=resources), nodes) == trials
+    assert compute_concurrency(study(resources=resources), nodes) == trials
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_what_would_fit_only_across_nodes_is_refused_with_the_nodes(
     resources: dict[str, Any], nodes: list[Node], rule: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        capacity(study(resources=resources), nodes)
+        compute_concurrency(study(resources=resources), nodes)
     assert str(caught.value) == f"tiny: resources: {rule}"
 
 
@@ -155,7 +156,7 @@ def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
     }
     convolutions = (1 * 4 * 16 + 4) + (4 * 4 * 16 + 4) + (4 * 12 * 16 + 12)
     hidden, projection = (6 * 4 + 4) + (4 * 3 + 3), 3 * 5 + 5
-    assert parameters_of(study(arms=arms), MANIFEST) == {
+    assert count_parameters(study(arms=arms), MANIFEST) == {
         "a": convolutions + 12 * 3 * 3 + 1,
         "mlp": hidden + 3 + 1,
         "projected": hidden + projection + 5 + 1,
@@ -171,17 +172,17 @@ def test_a_plan_counts_the_trials_of_all_arms() -> None:
 
 
 def test_the_arms_of_a_study_share_one_data_set() -> None:
-    assert data_set_of(study()) == "toy"
+    assert get_data_set(study()) == "toy"
     arms = {"a": {}, "b": {"data": {"name": "other"}}}
     with pytest.raises(InputError) as caught:
-        data_set_of(study(arms=arms))
+        get_data_set(study(arms=arms))
     text = "tiny: all arms of a study share one data set, got ['other', 'toy']"
     assert str(caught.value) == text
 
 
 def test_a_study_that_fits_passes() -> None:
     arms = {"a": {}, "mlp": {"model": {"encoder": {"name": "mlp"}}}}
-    check(study(arms=arms), MANIFEST)
+    check_study(study(arms=arms), MANIFEST)
 
 
 def test_the_faults_of_all_arms_come_at_once_and_each_with_its_key() -> None:
@@ -221,27 +222,29 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
     late = {"scheduler": {"name": "asha", "grace_epochs": 4}}
     rule = "search.scheduler.grace_epochs: must be at most the 3 epochs of a trial, got 4"
     assert faults_of(study(base=base, arms=arms, space=space, search=late)) == [f"study 'tiny': {rule}"]
-    check(study(base=base, arms=arms, space=space, search={"scheduler": {"name": "asha", "grace_epochs": 3}}), MANIFEST)
+    check_study(
+        study(base=base, arms=arms, space=space, search={"scheduler": {"name": "asha", "grace_epochs": 3}}), MANIFEST
+    )
     # Nothing is searched
-    check(study(base=base, arms=arms, search=late), MANIFEST)
+    check_study(study(base=base, arms=arms, search=late), MANIFEST)
 
 
 def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_their_arm() -> None:
     arms = {
         "a": {},
         "half": {"recipe": {"precision": "fp16"}},
-        "synchronised": {"recipe": {"sync_batch_norm": True}, "model": {"encoder": {"name": "resnet18"}}},
+        "synchronized": {"recipe": {"sync_batch_norm": True}, "model": {"encoder": {"name": "resnet18"}}},
         "flat": {"recipe": {"channels_last": True}, "model": {"encoder": {"name": "mlp"}}},
     }
     assert faults_of(study(arms=arms, resources={"workers": 2})) == [
         "study 'tiny': arms.half.recipe.precision: needs a GPU (resources.gpus, or --device cuda); "
         "a CPU can do bf16, got 'fp16'",
-        "study 'tiny': arms.synchronised.recipe.sync_batch_norm: "
-        "torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)",
+        "study 'tiny': arms.synchronized.recipe.sync_batch_norm: "
+        "torch synchronizes batch normalization of 2 workers on GPUs only (resources.gpus)",
         "study 'tiny': arms.flat.recipe.channels_last: the encoder has no convolution",
     ]
     del arms["flat"]
-    check(study(arms=arms, resources={"workers": 2, "gpus": 1}), MANIFEST)
+    check_study(study(arms=arms, resources={"workers": 2, "gpus": 1}), MANIFEST)
 
 
 def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
@@ -255,9 +258,9 @@ def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
     }
     study = resolve(raw, where="faces.yaml")
     with pytest.raises(InputError, match=r"weights\.pth: no such file"):
-        check(study, MANIFEST)
+        check_study(study, MANIFEST)
     gray = ResNet18().build({"image": MANIFEST.inputs["image"]})
     torch.save(gray.network.state_dict(), weights)
-    check(study, MANIFEST)
-    (number,) = parameters_of(study, MANIFEST).values()
+    check_study(study, MANIFEST)
+    (number,) = count_parameters(study, MANIFEST).values()
     assert number > 11_000_000

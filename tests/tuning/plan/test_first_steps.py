@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from dirtune.config import TrialConfig, merged
+from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, cut_out, epoch_order
 from dirtune.frozen import read
+from dirtune.nested import merge
 from dirtune.tuning.plan.first_steps import MOST_ENTRIES, beginnings, change, first_step, misalignment, smoothed_updates
 from tests.training.conftest import SETTINGS
 
 
 def config(**settings: Any) -> TrialConfig:
-    return read(TrialConfig, merged(SETTINGS, settings), where="test")
+    return read(TrialConfig, merge(SETTINGS, settings), where="test")
 
 
 def by_hand(toy: ResidentData) -> tuple[float, torch.Tensor]:
     """Loss and gradient of the predictor's bias: L1 over the first 64 samples of the seeded order."""
-    from dirtune.models.regressor import build_regressor
+    from dirtune.models.build import build_regressor
 
     settings = config()
     model = build_regressor(settings.model, toy.manifest.features, 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dirtune.tuning.plan.gpu_memory import CONTEXT_BYTES, crowding
+from dirtune.tuning.plan.gpu_memory import CONTEXT_BYTES, get_gpu_memory_warning
 from tests.tuning.plan.test_runtime import BASE, record, study
 
 GIB = 2**30
@@ -22,7 +22,7 @@ def test_trials_that_need_more_together_than_a_gpu_has_are_said_in_one_sentence(
     record(tmp_path, sharing(), "a", 0, peak_memory_bytes=8 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 0, peak_memory_bytes=24 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 1, peak_memory_bytes=30 * GIB - CONTEXT_BYTES, **ON_GPU)
-    assert crowding(sharing(), tmp_path) == (
+    assert get_gpu_memory_warning(sharing(), tmp_path) == (
         "4 trials on one GPU need 4 x 30.0 GiB, as recorded trials like those of b did, and a GPU has 80.0 GiB: "
         "resources.gpus must leave room for 2 at most"
     )
@@ -46,21 +46,21 @@ def test_it_depends_on_how_many_are_on_one_gpu(
     tmp_path: Path, gpus: float, resources: dict[str, Any], is_crowded: bool
 ) -> None:
     record(tmp_path, sharing(), "b", 0, peak_memory_bytes=30 * GIB, **ON_GPU)
-    assert (crowding(sharing(gpus, **resources), tmp_path) is not None) == is_crowded
+    assert (get_gpu_memory_warning(sharing(gpus, **resources), tmp_path) is not None) == is_crowded
 
 
 def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(tmp_path: Path) -> None:
     record(tmp_path, sharing(), "b", 0, study="earlier", peak_memory_bytes=30 * GIB, **ON_GPU)
-    assert "like those of a" in str(crowding(sharing(), tmp_path))
+    assert "like those of a" in str(get_gpu_memory_warning(sharing(), tmp_path))
     for arm in ("a", "b"):
         record(tmp_path, sharing(), arm, 1, peak_memory_bytes=GIB, **ON_GPU)
-    assert crowding(sharing(), tmp_path) is None
+    assert get_gpu_memory_warning(sharing(), tmp_path) is None
 
 
 def test_without_a_like_trial_on_a_gpu_nothing_is_said(tmp_path: Path) -> None:
-    assert crowding(sharing(), tmp_path) is None
+    assert get_gpu_memory_warning(sharing(), tmp_path) is None
     # On a CPU
     record(tmp_path, sharing(), "a", 0, peak_memory_bytes=900 * GIB)
     smaller = study(base={**BASE, "recipe": {**BASE["recipe"], "batch_size": 32}})
     record(tmp_path, smaller, "a", 1, peak_memory_bytes=900 * GIB, **ON_GPU)
-    assert crowding(sharing(), tmp_path) is None
+    assert get_gpu_memory_warning(sharing(), tmp_path) is None

@@ -8,19 +8,19 @@ import pytest
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.config import merged
 from dirtune.data.cache import ResidentData
 from dirtune.losses.accon import ACCon
+from dirtune.nested import merge
 from dirtune.study.resolve import resolve
 from dirtune.study.space import Choice, Integer, Uniform
-from dirtune.tuning.plan.inert_settings import Finding, ends, findings
+from dirtune.tuning.plan.inert_settings import SettingEffect, get_ends, measure_setting_effects
 from tests.training.conftest import SETTINGS
 
 PROJECTED = {"projection_dim": 4}
 ACCON = {"model": PROJECTED, "terms": {"accon": {"gamma": 0.5}}}
 
 
-def look(toy: ResidentData, arms: dict[str, Any], **changes: Any) -> dict[str, Finding]:
+def look(toy: ResidentData, arms: dict[str, Any], **changes: Any) -> dict[str, SettingEffect]:
     """The findings of a study by arm, or by arm and setting."""
     raw = {
         "name": "tiny",
@@ -30,7 +30,7 @@ def look(toy: ResidentData, arms: dict[str, Any], **changes: Any) -> dict[str, F
         "base": SETTINGS,
         "arms": {"vanilla": {}, **arms},
     }
-    found = findings(resolve(merged(raw, changes), where="test"), toy)
+    found = measure_setting_effects(resolve(merge(raw, changes), where="test"), toy)
     return {f"{each.arm} {each.knob}".strip(): each for each in found}
 
 
@@ -95,7 +95,7 @@ def test_what_legitimately_acts_later_is_said_as_that(
     "arm",
     [
         {"recipe": {"name": "renamed", **SETTINGS["recipe"]}},
-        # Of an optimiser that has none
+        # Of an optimizer that has none
         {"recipe": {"momentum": 0.5}},
         {"model": {**PROJECTED, "predictor_input": "embedding"}},
         {"terms": {"accon": {"gamma": 0.0}}},
@@ -185,9 +185,9 @@ def test_a_constant_in_the_loss_is_no_change_of_the_training(
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimiser_undoes_it(toy: ResidentData, optimizer: str) -> None:
+def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimizer_undoes_it(toy: ResidentData, optimizer: str) -> None:
     found = scaled(toy, {"optimizer": optimizer})
-    assert str(found) == ("arm mse: knob alpha only scales the gradient, which the optimiser undoes (0.5 against 2.0)")
+    assert str(found) == ("arm mse: knob alpha only scales the gradient, which the optimizer undoes (0.5 against 2.0)")
 
 
 @pytest.mark.parametrize("recipe", [{"optimizer": "sgd"}, {"weight_decay": 1e-6}])
@@ -200,7 +200,7 @@ def test_a_scale_that_clipping_hides_acts_where_nothing_is_clipped(toy: Resident
     assert scaled(toy, {"gradient_clip": 1e-9}).effect.later == ("gradient clipping",)
 
 
-def scaled(toy: ResidentData, recipe: dict[str, Any]) -> Finding:
+def scaled(toy: ResidentData, recipe: dict[str, Any]) -> SettingEffect:
     """What the weight of the only part of a loss changes."""
     arms, space = {"mse": {"loss": {"name": "mse"}}}, {"alpha": {**uniform(0.5, 2.0), "arms": ["mse"]}}
     return look(toy, arms, space=space, base={"recipe": recipe})["mse alpha"]
@@ -222,6 +222,6 @@ def test_a_choice_of_one_value_changes_nothing(toy: ResidentData) -> None:
 
 
 def test_the_ends_of_every_kind_of_space() -> None:
-    assert ends(Choice(distribution="choice", values=("a", "b", "c"))) == ("a", "c")
-    assert ends(Integer(distribution="int", low=1, high=7)) == (1, 7)
-    assert ends(Uniform(distribution="uniform", low=0.5, high=2.0)) == (0.5, 2.0)
+    assert get_ends(Choice(distribution="choice", values=("a", "b", "c"))) == ("a", "c")
+    assert get_ends(Integer(distribution="int", low=1, high=7)) == (1, 7)
+    assert get_ends(Uniform(distribution="uniform", low=0.5, high=2.0)) == (0.5, 2.0)

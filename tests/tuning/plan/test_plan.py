@@ -19,7 +19,7 @@ from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import Claim
 from dirtune.tuning.plan.capacity import Node
-from dirtune.tuning.plan.runtime import START_SECONDS, makespan
+from dirtune.tuning.plan.runtime import START_SECONDS, compute_makespan
 from tests.training.conftest import SETTINGS
 from tests.training.runs import finish
 
@@ -50,14 +50,14 @@ def study_file(tmp_path: Path) -> WriteStudy:
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of these tests."""
-    monkeypatch.setattr("dirtune.tuning.plan.plan.available_nodes", lambda: (Node(8),))
+    monkeypatch.setattr("dirtune.tuning.plan.plan.list_available_nodes", lambda: (Node(8),))
 
 
 def run_all(study: ResolvedStudy, toy: Any, results: Path, *, keep: Callable[[TrialJob], bool]) -> None:
     """Run the planned trials, those that are kept, in the study's folder."""
     for job in JobMaker(study=study, fingerprint=toy.manifest.fingerprint).planned():
         if keep(job):
-            finish(TrialRun(job, toy, Storage.at(results).below(study.name)))
+            finish(TrialRun(job, toy, Storage.open(results).below(study.name)))
 
 
 def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
@@ -75,7 +75,7 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     path, results = study_file(), tmp_path / "results"
     study = load_study(path)
     text = Path(path).read_text()
-    Claim(Storage.at(results).below("tiny"), study, toy.manifest, text).take()
+    Claim(Storage.open(results).below("tiny"), study, toy.manifest, text).take()
     run_all(study, toy, results, keep=lambda job: job.arm == "vanilla" or job.replicate == 0)
     found = dirtune.plan(path, data=data_root, results=results)
     forecast = found.forecast
@@ -101,7 +101,7 @@ def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them
     def take(**changes: Any) -> ResolvedStudy:
         path = study_file(**changes)
         study = load_study(path)
-        folder = Storage.at(results).below("tiny")
+        folder = Storage.open(results).below("tiny")
         Claim(folder, study, toy.manifest, Path(path).read_text()).take()
         return study
 
@@ -120,7 +120,7 @@ def test_a_probe_tells_the_time_of_every_arm(data_root: Path, tmp_path: Path, st
     assert {each.source for each in estimates if each} == {"from a probe of 10 steps of every arm"}
     seconds = [each.seconds for each in estimates if each]
     assert min(seconds) > 0
-    assert found.forecast.seconds == pytest.approx(makespan([*seconds, *seconds], 2) + START_SECONDS)
+    assert found.forecast.seconds == pytest.approx(compute_makespan([*seconds, *seconds], 2) + START_SECONDS)
     assert not (tmp_path / "tiny").exists()
 
 
@@ -128,7 +128,7 @@ def test_what_changes_nothing_is_found_and_runs_nothing(
     data_root: Path, tmp_path: Path, study_file: WriteStudy
 ) -> None:
     path = study_file(space={**RATE, **UNREAD}, search={"trials": 3})
-    found = dirtune.plan(path, data=data_root, results=tmp_path, liveness=True)
+    found = dirtune.plan(path, data=data_root, results=tmp_path, effects=True)
     assert [str(each) for each in found.dead] == [
         f"arm {arm}: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
         for arm in ("vanilla", "mse")
@@ -159,14 +159,14 @@ def test_the_command_ends_with_one_where_something_is_dead_and_it_was_asked(
     dead = study_file(space=UNREAD)
     assert call(monkeypatch, "plan", dead, *places) == 0
     assert "changes neither" not in capsys.readouterr().out
-    assert call(monkeypatch, "plan", dead, *places, "--liveness", "--probe") == 1
+    assert call(monkeypatch, "plan", dead, *places, "--effects", "--probe") == 1
     out = capsys.readouterr().out
     assert "time: about " in out
     assert "from a probe of 10 steps of every arm" in " ".join(out.split())
     sentence = "arm mse: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
     assert sentence in out.splitlines()
     alive = study_file(space=RATE)
-    assert call(monkeypatch, "plan", alive, *places, "--liveness") == 0
+    assert call(monkeypatch, "plan", alive, *places, "--effects") == 0
     assert "changes the updates" in capsys.readouterr().out
 
 
@@ -177,7 +177,7 @@ def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("dirtune.tuning.plan.plan.available_nodes", lambda: (Node(3), Node(3)))
+    monkeypatch.setattr("dirtune.tuning.plan.plan.list_available_nodes", lambda: (Node(3), Node(3)))
     path = study_file(resources={"cpus": 4})
     with pytest.raises(InputError, match="a worker needs 4 CPUs and 0 GPUs on one node"):
         dirtune.plan(path, data=data_root, results=tmp_path)

@@ -15,11 +15,11 @@ from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.tuning.plan.runtime import (
     GROUP_START_SECONDS,
     START_SECONDS,
-    Estimate,
-    forecast,
-    left_of,
-    makespan,
-    recorded_estimates,
+    TimeEstimate,
+    compute_makespan,
+    count_missing_trials,
+    estimate_from_records,
+    forecast_runtime,
 )
 
 BASE: dict[str, Any] = {
@@ -67,7 +67,9 @@ def record(
         "device": "cpu (1 threads)",
         "workers": 1,
     }
-    write_record(Storage.at(root).below(study), TrialRecord(trial={**trial, **columns}, config=plain or config.plain()))
+    write_record(
+        Storage.open(root).below(study), TrialRecord(trial={**trial, **columns}, config=plain or config.to_plain())
+    )
 
 
 def test_the_makespan_is_that_of_a_simulation_second_by_second() -> None:
@@ -79,15 +81,15 @@ def test_the_makespan_is_that_of_a_simulation_second_by_second() -> None:
             running.append(waiting.pop(0))
         running = [left - 1 for left in running if left > 1]
         clock += 1
-    assert makespan(seconds, slots) == clock
-    assert makespan(seconds, 1) == sum(seconds)
-    assert makespan(seconds, 9) == max(seconds)
-    assert makespan([], 3) == 0.0
+    assert compute_makespan(seconds, slots) == clock
+    assert compute_makespan(seconds, 1) == sum(seconds)
+    assert compute_makespan(seconds, 9) == max(seconds)
+    assert compute_makespan([], 3) == 0.0
 
 
 def test_trials_that_are_left_are_laid_on_the_slots_in_the_order_in_which_they_start() -> None:
-    estimates = {"a": Estimate(10.0, "x"), "b": Estimate(30.0, "x")}
-    found = forecast(study(), estimates, left={"a": 3, "b": 2}, concurrent=2)
+    estimates = {"a": TimeEstimate(10.0, "x"), "b": TimeEstimate(30.0, "x")}
+    found = forecast_runtime(study(), estimates, left={"a": 3, "b": 2}, concurrent=2)
     # a b a b a: the first slot ends at 10, 20, 50, the second at 30, 40.
     assert found.seconds == 50 + START_SECONDS
     assert (found.gpu_hours, found.is_bound) == (0.0, False)
@@ -95,20 +97,20 @@ def test_trials_that_are_left_are_laid_on_the_slots_in_the_order_in_which_they_s
 
 def test_gpu_hours_count_every_worker_and_its_share() -> None:
     needs = study(resources={"workers": 4, "gpus": 0.5})
-    estimates = {"a": Estimate(1800.0, "x"), "b": Estimate(3600.0, "x")}
-    found = forecast(needs, estimates, left={"a": 1, "b": 2}, concurrent=1)
+    estimates = {"a": TimeEstimate(1800.0, "x"), "b": TimeEstimate(3600.0, "x")}
+    found = forecast_runtime(needs, estimates, left={"a": 1, "b": 2}, concurrent=1)
     assert found.gpu_hours == pytest.approx((0.5 + 2 * 1.0) * 4 * 0.5)
     assert found.seconds == 1800 + 2 * 3600 + GROUP_START_SECONDS
 
 
 def test_a_study_that_is_done_takes_no_time_even_of_unknown_speed() -> None:
-    found = forecast(study(), {"a": None, "b": None}, left={"a": 0, "b": 0}, concurrent=2)
+    found = forecast_runtime(study(), {"a": None, "b": None}, left={"a": 0, "b": 0}, concurrent=2)
     assert (found.seconds, found.gpu_hours) == (0.0, 0.0)
 
 
 def test_one_unknown_speed_leaves_the_study_unknown() -> None:
-    estimates = {"a": Estimate(1.0, "x"), "b": None}
-    found = forecast(study(), estimates, left={"a": 1, "b": 1}, concurrent=2)
+    estimates = {"a": TimeEstimate(1.0, "x"), "b": None}
+    found = forecast_runtime(study(), estimates, left={"a": 1, "b": 1}, concurrent=2)
     assert (found.seconds, found.gpu_hours) == (None, None)
 
 
@@ -120,7 +122,7 @@ def test_halving_makes_a_bound_where_something_is_searched() -> None:
         ({"space": OMEGA}, False),
         ({"search": halved}, False),
     ):
-        found = forecast(study(**changes), estimates, left=left, concurrent=1)
+        found = forecast_runtime(study(**changes), estimates, left=left, concurrent=1)
         assert found.is_bound == is_bound
 
 
@@ -130,9 +132,9 @@ def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) ->
         record(tmp_path, found, "a", number, seconds_train=train, seconds_overhead=number)
     # 8 s in two epochs
     record(tmp_path, found, "b", 0, epochs_run=2, status="pruned")
-    assert recorded_estimates(found, tmp_path) == {
-        "a": Estimate(12.0 / 4 * 4 + 1, "from 3 recorded trials of the arm"),
-        "b": Estimate(8.0 / 2 * 4 + 1, "from 1 recorded trial of the arm"),
+    assert estimate_from_records(found, tmp_path) == {
+        "a": TimeEstimate(12.0 / 4 * 4 + 1, "from 3 recorded trials of the arm"),
+        "b": TimeEstimate(8.0 / 2 * 4 + 1, "from 1 recorded trial of the arm"),
     }
 
 
@@ -140,10 +142,10 @@ def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> 
     found = study()
     record(tmp_path, found, "a", 0)
     record(tmp_path, found, "a", 1, study="earlier", seconds_train=13.0)
-    estimates = recorded_estimates(found, tmp_path)
-    assert estimates["a"] == Estimate(9.0, "from 1 recorded trial of the arm")
+    estimates = estimate_from_records(found, tmp_path)
+    assert estimates["a"] == TimeEstimate(9.0, "from 1 recorded trial of the arm")
     like = "from 2 recorded trials of the same data, encoder and batch"
-    assert estimates["b"] == Estimate((2.0 + 4.0) / 2 * 4 + 1, like)
+    assert estimates["b"] == TimeEstimate((2.0 + 4.0) / 2 * 4 + 1, like)
 
 
 @pytest.mark.parametrize(
@@ -160,17 +162,17 @@ def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> 
 )
 def test_another_encoder_batch_or_data_set_says_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     record(tmp_path, study(base={**BASE, **change}), "a", 0)
-    assert recorded_estimates(study(), tmp_path) == {"a": None, "b": None}
+    assert estimate_from_records(study(), tmp_path) == {"a": None, "b": None}
 
 
 def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path) -> None:
     found = study(arms={"a": {}, "b": {"recipe": {"precision": "bf16"}}})
-    config = found.arms[0].config.plain()
+    config = found.arms[0].config.to_plain()
     for option in ("precision", "channels_last", "accumulation", "compile"):
         del config["recipe"][option]
     record(tmp_path, found, "a", 0, plain=config)
     like = "from 1 recorded trial of the arm"
-    assert recorded_estimates(found, tmp_path) == {"a": Estimate(9.0, like), "b": None}
+    assert estimate_from_records(found, tmp_path) == {"a": TimeEstimate(9.0, like), "b": None}
 
 
 @pytest.mark.parametrize(
@@ -179,27 +181,27 @@ def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path)
 )
 def test_another_device_or_group_and_what_never_ran_says_nothing(tmp_path: Path, columns: dict[str, Any]) -> None:
     record(tmp_path, study(), "a", 0, **columns)
-    assert recorded_estimates(study(), tmp_path) == {"a": None, "b": None}
+    assert estimate_from_records(study(), tmp_path) == {"a": None, "b": None}
 
 
 def test_a_gpu_says_something_of_gpus_alone(tmp_path: Path) -> None:
     needs = study(resources={"gpus": 1})
     record(tmp_path, needs, "a", 0)
-    assert recorded_estimates(needs, tmp_path)["a"] is None
+    assert estimate_from_records(needs, tmp_path)["a"] is None
     record(tmp_path, needs, "a", 1, device="NVIDIA H200")
-    assert recorded_estimates(needs, tmp_path)["a"] == Estimate(9.0, "from 1 recorded trial of the arm")
+    assert estimate_from_records(needs, tmp_path)["a"] == TimeEstimate(9.0, "from 1 recorded trial of the arm")
 
 
 def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -> None:
-    assert recorded_estimates(study(), tmp_path / "none") == {"a": None, "b": None}
+    assert estimate_from_records(study(), tmp_path / "none") == {"a": None, "b": None}
     record(tmp_path, study(), "a", 0)
     record(tmp_path, study(), "b", 0)
     (tmp_path / "tiny/results/trials/a0.parquet").write_bytes(b"damaged")
-    estimates = recorded_estimates(study(), tmp_path)
-    assert estimates["b"] == Estimate(9.0, "from 1 recorded trial of the arm")
+    estimates = estimate_from_records(study(), tmp_path)
+    assert estimates["b"] == TimeEstimate(9.0, "from 1 recorded trial of the arm")
 
 
 def test_what_is_left_is_counted_by_arm() -> None:
     searched = study(space=OMEGA, search={"trials": 5})
-    assert left_of(searched, ["a", "b", "b", "gone"]) == {"a": 2, "b": 3}
-    assert left_of(searched, itertools.repeat("a", 9)) == {"a": 0, "b": 5}
+    assert count_missing_trials(searched, ["a", "b", "b", "gone"]) == {"a": 2, "b": 3}
+    assert count_missing_trials(searched, itertools.repeat("a", 9)) == {"a": 0, "b": 5}

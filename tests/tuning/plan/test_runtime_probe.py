@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from dirtune.config import merged
 from dirtune.data.cache import ResidentData
 from dirtune.errors import InputError
+from dirtune.nested import merge
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.tuning.plan import runtime_probe as probe
-from dirtune.tuning.plan.runtime_probe import probe_device, probed_estimates
+from dirtune.tuning.plan.runtime_probe import estimate_from_probe, get_probe_device
 from tests.training.conftest import SETTINGS
 
 
 def study(**changes: Any) -> ResolvedStudy:
     raw = {"name": "tiny", "question": "?", "reference": "a", "seeds": [0], "base": SETTINGS, "arms": {"a": {}}}
-    return resolve(merged(raw, changes), where="test")
+    return resolve(merge(raw, changes), where="test")
 
 
 class Clock:
@@ -62,7 +62,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_trial_is_counted_up_from_its_steps_and_evaluations(toy: ResidentData, clock: Clock) -> None:
     arms = {"a": {}, "smoothed": {"reweighting": {"fds": {}}}}
-    found = probed_estimates(study(arms=arms), toy)
+    found = estimate_from_probe(study(arms=arms), toy)
     # 202 training rows in batches of 64, 30 of validation, 40 of test; 3 epochs.
     at_the_end = 2 * (30 + 40) * 10 + 100
     assert found["a"].seconds == pytest.approx(3 * (4 + 300) + at_the_end)
@@ -74,7 +74,7 @@ def test_a_part_of_a_large_split_stands_for_all_of_it(
     toy: ResidentData, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "EVALUATED_ROWS", 8)
-    found = probed_estimates(study(), toy)["a"]
+    found = estimate_from_probe(study(), toy)["a"]
     # Diagnostics look at pairs.
     at_the_end = 2 * (30 + 40) * 10 + 100 * (40 / 8) ** 2
     assert found.seconds == pytest.approx(3 * (4 + 300) + at_the_end)
@@ -82,23 +82,23 @@ def test_a_part_of_a_large_split_stands_for_all_of_it(
 
 def test_a_second_stage_has_its_own_steps_and_no_smoothing(toy: ResidentData, clock: Clock) -> None:
     both = {"scheme": {"name": "rrt", "epochs": 2}, "reweighting": {"fds": {}}}
-    found = probed_estimates(study(arms={"a": both}), toy)["a"]
+    found = estimate_from_probe(study(arms={"a": both}), toy)["a"]
     at_the_end = 2 * (30 + 40) * 10 + 100
     assert found.seconds == pytest.approx(3 * (4 + 300 + 202_000) + 2 * (4 + 300) + at_the_end)
 
 
 def test_workers_share_the_steps(toy: ResidentData, clock: Clock) -> None:
-    alone, two = (probed_estimates(study(resources={"workers": workers}), toy)["a"].seconds for workers in (1, 2))
+    alone, two = (estimate_from_probe(study(resources={"workers": workers}), toy)["a"].seconds for workers in (1, 2))
     assert two == pytest.approx(alone / 2)
 
 
 def test_slow_steps_are_few(toy: ResidentData, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "STAGE_SECONDS", 0.5)
-    assert probed_estimates(study(), toy)["a"].source == "from a probe of 2 steps of every arm"
+    assert estimate_from_probe(study(), toy)["a"].source == "from a probe of 2 steps of every arm"
 
 
 def test_a_set_of_one_batch_is_stepped_through_again(toy: ResidentData, clock: Clock) -> None:
-    found = probed_estimates(study(base={"recipe": {"batch_size": 1000}}), toy)["a"]
+    found = estimate_from_probe(study(base={"recipe": {"batch_size": 1000}}), toy)["a"]
     assert found.source == "from a probe of 10 steps of every arm"
     assert found.seconds == pytest.approx(3 * (1 + 300) + 2 * (30 + 40) * 10 + 100)
 
@@ -113,14 +113,14 @@ def test_threads_are_those_of_a_trial_and_put_back(toy: ResidentData, clock: Clo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "begin", begin)
-        probed_estimates(study(resources={"cpus": 2}), toy)
+        estimate_from_probe(study(resources={"cpus": 2}), toy)
     assert (seen, torch.get_num_threads()) == ([2], before)
 
 
 def test_a_gpu_that_is_not_there_is_not_probed() -> None:
-    assert probe_device(study()) == torch.device("cpu")
+    assert get_probe_device(study()) == torch.device("cpu")
     if torch.cuda.is_available():
-        assert probe_device(study(resources={"gpus": 1})) == torch.device("cuda")
+        assert get_probe_device(study(resources={"gpus": 1})) == torch.device("cuda")
         return
     with pytest.raises(InputError, match=r"tiny: resources\.gpus: a probe needs a machine with"):
-        probe_device(study(resources={"gpus": 1}))
+        get_probe_device(study(resources={"gpus": 1}))

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dirtune.config import leaf
+from dirtune.nested import get_leaf
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.search.queue import Agenda, Ending
@@ -61,7 +61,7 @@ def test_the_agenda_runs_fixed_arms_and_spends_the_budget_of_every_search(tmp_pa
     assert len({job.trial_id for job in jobs}) == len(jobs) == 4 + 4
     searched = [job for job in jobs if job.arm == "conr"]
     assert {job.config.seed for job in searched} == {3}
-    assert all(0.5 <= leaf(job.config.plain(), "terms.conr.omega") <= 9 for job in searched)
+    assert all(0.5 <= get_leaf(job.config.to_plain(), "terms.conr.omega") <= 9 for job in searched)
 
 
 def test_recorded_trials_are_not_run_again_and_started_ones_come_first(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from dirtune.config import leaf
+from dirtune.nested import get_leaf
 from dirtune.study.search_settings import Search
 from dirtune.study.space import Choice, Integer
 from dirtune.tuning.search.samplers import values_of
@@ -35,7 +35,7 @@ def changed(sampler: str, *, trials: int, seed: int = 0) -> dict[str, Any]:
 
 def tried(found: Pretended, changes: dict[str, Any]) -> list[tuple[Any, ...]]:
     jobs = of_arm(found.sweep(concurrent=1, **changes), "conr")
-    return [tuple(leaf(job.config.plain(), path) for path in (*FINITE, "terms.conr.omega")) for job in jobs]
+    return [tuple(get_leaf(job.config.to_plain(), path) for path in (*FINITE, "terms.conr.omega")) for job in jobs]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -77,8 +77,8 @@ def test_a_model_proposes_as_soon_as_the_random_share_of_the_budget_is_spent(tmp
 
 @pytest.mark.parametrize(("trials", "expected"), [(1, 1), (10, 4), (20, 7), (30, 10), (300, 10)])
 def test_a_third_of_a_budget_is_random_and_ten_at_most(trials: int, expected: int) -> None:
-    assert Search(trials=trials).drawn_at_random == expected
-    assert Search(trials=trials, startup=2).drawn_at_random == 2
+    assert Search(trials=trials).startup_trials == expected
+    assert Search(trials=trials, startup=2).startup_trials == 2
 
 
 def test_a_grid_tries_every_configuration_once(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_quasi_random_search_spreads_better_than_a_random_one(tmp_path: Path) 
     for sampler in ("qmc", "random"):
         search = {"trials": 9, "sampler": sampler}
         jobs = Pretended(tmp_path / sampler).sweep(concurrent=1, arms=arms, space=space, search=search, seeds=[0])
-        omegas = [leaf(job.config.plain(), "terms.conr.omega") for job in of_arm(jobs, "conr")]
+        omegas = [get_leaf(job.config.to_plain(), "terms.conr.omega") for job in of_arm(jobs, "conr")]
         # The first configuration is drawn before Optuna knows the space.
         bins[sampler] = len({int((value - 0.5) / 8.5 * 8) for value in omegas[1:]})
     assert bins["qmc"] == 8 > bins["random"]

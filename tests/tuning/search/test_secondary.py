@@ -36,7 +36,7 @@ def told(found: Pretended, arm: str) -> list[optuna.trial.FrozenTrial]:
 
 def test_optuna_is_told_all_objectives_of_a_trial(tmp_path: Path) -> None:
     found = Pretended(tmp_path, few=few)
-    jobs = [job for job in of_arm(found.sweep(**changed()), "conr") if job.replicate == -1]
+    jobs = [job for job in of_arm(found.sweep(**changed()), "conr") if job.role == "search"]
     values = [(error_of(job.config), few(job.config)) for job in jobs]
     assert [tuple(trial.values) for trial in told(found, "conr")] == values
 
@@ -57,9 +57,9 @@ def test_a_search_of_several_objectives_survives_a_kill(tmp_path: Path, sampler:
 
 def test_what_is_selected_is_the_best_by_the_first_objective(tmp_path: Path) -> None:
     jobs = of_arm(Pretended(tmp_path, few=few).sweep(**changed()), "conr")
-    tried = [job for job in jobs if job.replicate == -1]
+    tried = [job for job in jobs if job.role == "search"]
     best = min(tried, key=lambda job: error_of(job.config))
-    assert {omega(job.config) for job in jobs if job.replicate >= 0} == {omega(best.config)}
+    assert {omega(job.config) for job in jobs if job.role == "evaluation"} == {omega(best.config)}
 
 
 def test_a_trial_without_one_of_the_numbers_is_told_as_failed(tmp_path: Path) -> None:
