@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decoded, decoded_size, plain_values
-from dirtune.data.memory_budget import Residency, measured
+from dirtune.data.memory_budget import MemoryBudget, measure_memory_budget
 from dirtune.data.store import split_files
 from dirtune.data.streaming import InMemory, OnDisk, RowGroup, as_chunk, opened, streamed, taken_in
 from dirtune.errors import Fault, InputError
@@ -114,7 +114,9 @@ def _decoded_once(table: pa.Table, inputs: dict[str, InputSpec]) -> pa.Table:
     return pixels.append_column(DECODES, pa.array(np.ones(table.num_rows, np.int8)))
 
 
-def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, residency: Residency | None = None) -> ResidentData:
+def fetch(
+    manifest: Manifest, blocks: Blocks, device: torch.device, residency: MemoryBudget | None = None
+) -> ResidentData:
     """The data set on this worker: on its device as far as its budget allows (none: measured here), else streamed.
 
     Raises:
@@ -122,7 +124,7 @@ def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, residency: R
     """
     tables = None if blocks.references is None else _arrived(blocks.references)
     stored = _on_disk(blocks.storage, manifest) if tables is None else _in_memory(manifest, tables)
-    return _placed(manifest, stored, device, residency or measured(device))
+    return _placed(manifest, stored, device, residency or measure_memory_budget(device))
 
 
 def _arrived(references: Sequence[Any]) -> list[pa.Table] | None:
@@ -140,14 +142,14 @@ def _arrived(references: Sequence[Any]) -> list[pa.Table] | None:
 
 
 def read_directly(
-    storage: Storage, manifest: Manifest, device: torch.device, residency: Residency | None = None
+    storage: Storage, manifest: Manifest, device: torch.device, residency: MemoryBudget | None = None
 ) -> ResidentData:
     """The same without Ray, for a single run in this process.
 
     Raises:
         InputError: a shard or a stored image cannot be read.
     """
-    budget, stored = residency or measured(device), _on_disk(storage, manifest)
+    budget, stored = residency or measure_memory_budget(device), _on_disk(storage, manifest)
     if _stored_bytes(storage, manifest) <= budget.host_bytes:
         stored = {name: replace(rows, chunks=rows.chunks.all()) for name, rows in stored.items()}
     return _placed(manifest, stored, device, budget)
@@ -212,7 +214,7 @@ def _split_on_disk(storage: Storage, manifest: Manifest, split: str) -> _Stored:
     return _Stored(chunks, np.concatenate(ids), np.concatenate(labels), np.concatenate(places))
 
 
-def _placed(manifest: Manifest, stored: dict[str, _Stored], device: torch.device, budget: Residency) -> ResidentData:
+def _placed(manifest: Manifest, stored: dict[str, _Stored], device: torch.device, budget: MemoryBudget) -> ResidentData:
     """Take splits onto the device as long as the budget lasts, the smallest first; leave the others where they lie."""
     count, left = DecodeCount(), budget.device_bytes
     found = {

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from dirtune.batch import Batch, Inputs
 from dirtune.config import Views
-from dirtune.data.views import make_views
-from dirtune.manifest import LabelMap, Manifest
+from dirtune.data.views import SampleTransform, Transform, make_views
+from dirtune.manifest import Manifest
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import shot_regions
 
@@ -46,8 +46,8 @@ class Split(ABC):
     """As stored; `labels` is rounded to float32 for training."""
     groups: tuple[Rows, ...] | None = None
     """Of a set on disk: the rows of each row group."""
-    label_map: LabelMap | None = None
-    """Of labels of pixels; `labels` are then the means of the samples."""
+    transform: Transform = SampleTransform()
+    """From stored inputs to views. With per-pixel labels a view has the labels, and `labels` are the samples' means."""
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -115,7 +115,7 @@ def cut_out(split: Split, rows: Rows) -> ResidentSplit:
         labels=split.labels[local],
         label_bins=split.label_bins[local],
         exact_labels=split.exact_labels[rows.numpy()],
-        label_map=split.label_map,
+        transform=split.transform,
     )
 
 
@@ -198,12 +198,12 @@ def train_batches(
         yield Batch(
             views=make_views(
                 inputs,
+                split.transform,
                 count=views.count,
                 augmentation=views.augmentation,
                 stream=(seed, epoch, step),
                 total=total,
                 rows=slice(parts[at].start - first, parts[at].stop - first),
-                label_map=split.label_map,
             ),
             labels=split.labels[rows],
             label_bins=split.label_bins[rows],

@@ -70,7 +70,7 @@ def _stored(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
     if array.shape[1:] != spec.shape:
         raise ValueError(f"input {name!r} must have shape {spec.shape}, got {array.shape[1:]}")
     values = array.astype(spec.element, casting="same_kind", copy=False)
-    if spec.kind in {"image", "map"}:
+    if spec.kind in {"image", "dense_label"}:
         return _fixed_size_binary(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), spec.size)
 

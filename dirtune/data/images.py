@@ -67,7 +67,7 @@ def decode(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -
 def _channels_first(pixels: NDArray[Any], spec: InputSpec, name: str) -> NDArray[Any]:
     # A gray image has two dimensions; one of another size must not be broadcast into place.
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    if spec.kind == "map" and pixels.dtype != np.uint16:
+    if spec.kind == "dense_label" and pixels.dtype != np.uint16:
         rule = "every stored map must be an image of 16 bits"
         raise InputError(Fault(where=name, rule=rule, got=pixels.dtype.name))
     if channels_first.shape != spec.shape:

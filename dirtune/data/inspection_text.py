@@ -36,7 +36,7 @@ def _heading(seen: Inspection) -> list[str]:
         *(f"label: {_range(axis)}" for axis in manifest.label.axes),
         f"shot rule: {seen.shot_rule} (known: {', '.join(manifest.shot_rules)})",
     ]
-    if manifest.label.map is not None:
+    if manifest.label.dense is not None:
         images = ", ".join(f"{split} {info.rows:,}" for split, info in manifest.splits.items())
         lines.append(f"images: {images}; below, labeled pixels are counted")
     return lines if manifest.group is None else [*lines, f"group: {manifest.group}"]
@@ -44,7 +44,7 @@ def _heading(seen: Inspection) -> list[str]:
 
 def _described(spec: InputSpec) -> str:
     shape = f"{spec.kind} {'x'.join(map(str, spec.shape))}"
-    if spec.kind not in {"image", "map"}:
+    if spec.kind not in {"image", "dense_label"}:
         return shape
     quality = "" if spec.quality is None else f" of quality {spec.quality}"
     return f"{shape}, {spec.encoding}{quality}"
@@ -57,7 +57,7 @@ def _range(axis: LabelSpec) -> str:
 
 def _region_table(seen: Inspection) -> list[str]:
     splits = seen.manifest.splits
-    width = 10 if seen.manifest.label.map is None else 16
+    width = 10 if seen.manifest.label.dense is None else 16
     lines = [f"{'region':8}{'bins':>8}" + "".join(f"{split:>{width}}" for split in splits)]
     for region in _MARKS:
         samples = "".join(f"{seen.samples(split, region):>{width},}" for split in splits)
@@ -72,7 +72,7 @@ def _histogram(seen: Inspection) -> list[str]:
     if len(axes) > 2:
         return [f"no histogram of a label of {len(axes)} dimensions"]
     legend = ", ".join(f"{mark} {region}" for region, mark in _MARKS.items())
-    counted = "samples" if seen.manifest.label.map is None else "pixels"
+    counted = "samples" if seen.manifest.label.dense is None else "pixels"
     lines = [f"training {counted} per bin, the tallest bar {counts.max():,}; {legend}"]
     rows, per_line = seen.bin_rows(), _BINS_PER_LINE if len(axes) == 1 else axes[1].num_bins
     between = f"\n{'':8} " if len(axes) == 1 else "  "
@@ -92,7 +92,7 @@ def _bars(counts: NDArray[np.int64], tallest: int) -> str:
 
 def _weight_table(seen: Inspection) -> list[str]:
     total = sum(seen.manifest.train_counts)
-    counted = "samples" if seen.manifest.label.map is None else "pixels"
+    counted = "samples" if seen.manifest.label.dense is None else "pixels"
     lines = [f"{'weights':20}{'min':>8}{'max':>8}{'mean':>8}{f'effective {counted}':>20}"]
     for each in seen.weights:
         numbers = "".join(f"{value:>8.3g}" for value in (each.min, each.max, each.mean))

@@ -1,8 +1,9 @@
-"""A Ray session for as long as it is needed: the one that is there, or a quiet local one of our own.
+"""A Ray session for the duration of a block: the current one of the process, a cluster's, or a local one.
 
-A cluster at `RAY_ADDRESS` is joined by `dirtune.data.connect`, so that a wrong token, another version or a dead address is one
-sentence within seconds. A session of our own has no dashboard, hence no port that takes jobs. Its other ports, which Ray 2.60
-opens on all interfaces, ask for a token that Ray makes (in `~/.ray/auth_token`), unless `RAY_AUTH_MODE` says otherwise.
+`dirtune.data.connect` connects to a cluster at `RAY_ADDRESS`, so that a wrong token, another version or an unreachable
+address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs. Its other
+ports, which Ray 2.60 opens on all interfaces, require a token that Ray generates (in `~/.ray/auth_token`), unless
+`RAY_AUTH_MODE` is set otherwise.
 """
 
 from __future__ import annotations
@@ -10,48 +11,49 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment, silence_loggers
 
-IGNORED = "RAY_IGNORE_UNHANDLED_ERRORS"
+IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the Ray of this process, or of `RAY_ADDRESS`; if there is none, start a local one and end it afterwards.
+    """Use the Ray of this process or of `RAY_ADDRESS`; if there is none, start a local one and shut it down afterwards.
 
     Raises:
-        InputError: the cluster at `RAY_ADDRESS` cannot be joined, or no Ray starts here.
+        InputError: the cluster at `RAY_ADDRESS` refuses the connection, or no local Ray starts.
     """
-    # A pass over a small set would log 20 lines, and one that fails 180 before the one sentence that says why. The errors
-    # of tasks that nobody waits for any longer would come as tracebacks, after the sentence on what has ended.
-    with silence_loggers("ray.data"), set_environment({IGNORED: "1"}), _session():
-        yield
+    # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
+    # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
+    with silence_loggers("ray.data"), set_environment({IGNORE_UNHANDLED: "1"}):
+        # Imported here, because pipelines and the command line import this module before they need Ray.
+        import ray
 
+        address = os.environ.get("RAY_ADDRESS")
+        if ray.is_initialized():
+            yield
+        elif address and address != "local":
+            from dirtune.data.connect import connect_to_cluster
 
-def _session() -> AbstractContextManager[None]:
-    import ray
-
-    if ray.is_initialized():
-        return nullcontext()
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
-        return _of_our_own()
-    from dirtune.data.connect import joined
-
-    return joined(address)
+            with connect_to_cluster(address):
+                yield
+        else:
+            with _start_local_ray():
+                yield
 
 
 @contextmanager
-def _of_our_own() -> Iterator[None]:
+def _start_local_ray() -> Iterator[None]:
     import ray
 
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # of no narrower class where Ray's processes do not come up in time
-        rule = f"does not start here: {str(error).splitlines()[0]} (`dirtune doctor` looks for the cause)"
+    # Ray raises no narrower class when its processes do not start in time.
+    except Exception as error:
+        rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"
         raise InputError(Fault(where="Ray", rule=rule)) from error
     try:
         yield

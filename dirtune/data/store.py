@@ -81,7 +81,7 @@ def write_dataset(
         raise ValueError(f"a train split and the shot rule {default_shot_rule!r} must be given")
     if unknown := set(metrics) - OWN_METRICS.keys():
         raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
-    if label.map is not None and (missing := set(label.map.columns) - inputs.keys()):
+    if label.dense is not None and (missing := set(label.dense.columns) - inputs.keys()):
         raise ValueError(f"the label's maps {sorted(missing)} must be among the inputs")
     home, version = storage.get_folder(name), f"{_VERSION}{uuid.uuid4().hex}"
     with remember_interrupt() as raise_if_interrupted, ExitStack() as at_the_end:

@@ -27,6 +27,7 @@ from dirtune.batch import Inputs
 from dirtune.data.cache import WINDOW_GROUPS, DecodeCount, ResidentSplit, Rows, Split
 from dirtune.data.columns import decoded_size, to_numpy
 from dirtune.data.images import decode
+from dirtune.data.views import make_transform
 from dirtune.errors import Fault, InputError
 from dirtune.io.parquet_safety import check_columns
 from dirtune.io.storage import Storage
@@ -230,7 +231,7 @@ def streamed(
         exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=_rows_by_chunk(places) if isinstance(chunks, OnDisk) else None,
-        label_map=manifest.label.map,
+        transform=make_transform(manifest.label),
         specs=manifest.inputs,
         chunks=chunks,
         places=places,

@@ -54,7 +54,7 @@ def _part(whole: Split, kept: Rows) -> Part:
         labels=whole.labels[on_device],
         label_bins=whole.label_bins[on_device],
         exact_labels=whole.exact_labels[kept.numpy()],
-        label_map=whole.label_map,
+        transform=whole.transform,
         groups=None if whole.groups is None else _groups_of(whole.groups, kept, len(whole)),
     )
 

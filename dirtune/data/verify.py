@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dirtune.data.columns import as_stored, plain_values, to_numpy
-from dirtune.data.maps import middle
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import InputSpec, LabelMap, LabelSpec, SplitInfo
+from dirtune.manifest import DenseLabels, InputSpec, LabelSpec, SplitInfo
 from dirtune.reweighting.density import label_bins, label_density
 
 SHOWN_FAULTS = 20
@@ -70,8 +69,8 @@ def read_back(
         with home.filesystem.open_input_file(home.path(file)) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=_ROWS_AT_ONCE):
                 _add(rows, split, batch, inputs)
-                if label is not None and label.map is not None:
-                    _count_pixels(rows, batch, inputs, label, label.map)
+                if label is not None and label.dense is not None:
+                    _count_pixels(rows, batch, inputs, label, label.dense)
     return rows
 
 
@@ -91,11 +90,11 @@ def _add(rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str
 
 
 def _count_pixels(
-    rows: SplitRows, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec], label: LabelSpec, where: LabelMap
+    rows: SplitRows, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec], label: LabelSpec, where: DenseLabels
 ) -> None:
     specs = {where.column: inputs[where.column]}
     counts = to_numpy(batch.select([where.column]), specs)[where.column]
-    seen = middle(counts, where)
+    seen = where.crop(counts)
     bins = label_bins(seen[seen > 0] * where.unit_per_count, label)
     found = label_density(bins, label.num_bins)
     rows.pixels = found if rows.pixels is None else rows.pixels + found

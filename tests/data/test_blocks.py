@@ -13,7 +13,7 @@ import torch
 from dirtune.config import Views
 from dirtune.data.blocks import DECODES, Blocks, fetch, materialize, read_directly
 from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
-from dirtune.data.memory_budget import Residency
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.data.streaming import StreamedSplit
 from dirtune.io.storage import Storage
@@ -21,7 +21,7 @@ from dirtune.manifest import Manifest
 from tests.data.faces import SHAPE, SIZES, pixels, write_faces
 
 CPU = torch.device("cpu")
-NOTHING = Residency(device_bytes=0, host_bytes=0, threads=2)
+NOTHING = MemoryBudget(device_bytes=0, host_bytes=0, threads=2)
 TOTAL = sum(SIZES.values())
 PIXELS = math.prod(SHAPE)
 BUDGETS = {"decoded": 10**7, "encoded": TOTAL * PIXELS // 2, "on disk": 0}
@@ -98,7 +98,7 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[
     class Worker:
         """A trial worker as far as its data go, in a process of its own."""
 
-        def __init__(self, residency: Residency) -> None:
+        def __init__(self, residency: MemoryBudget) -> None:
             self.data = fetch(manifest, blocks, CPU, residency)
 
         def epochs(self) -> dict[str, Any]:

@@ -215,8 +215,8 @@ def test_maps_come_back_from_either_form_with_every_bit() -> None:
     drawn = np.random.default_rng(0)
     maps = drawn.integers(0, 2**15, (3, 1, 5, 7)).astype(np.int16)
     given = {"sample_id": np.array(["a", "b", "c"], dtype=object), "label": np.arange(3.0)}
-    raw = {"depth": InputSpec(kind="map", shape=(1, 5, 7))}
-    png = {"depth": InputSpec(kind="map", shape=(1, 5, 7), encoding="png")}
+    raw = {"depth": InputSpec(kind="dense_label", shape=(1, 5, 7))}
+    png = {"depth": InputSpec(kind="dense_label", shape=(1, 5, 7), encoding="png")}
     files = np.array([encode_map(each[0]) for each in maps], dtype=object)
     stored = to_arrow({**given, "depth": maps}, raw), to_arrow({**given, "depth": files}, png)
     for table, specs in [(stored[0], raw), (stored[1], png), (decoded(stored[1], png), png)]:

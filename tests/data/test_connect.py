@@ -13,13 +13,13 @@ from dirtune.data.connect import (
     MODE,
     TOKEN,
     TOKEN_PATH,
-    authentication,
+    check_reachable,
     check_token,
-    compare,
-    joined,
-    reach,
-    token_refusal,
-    versions_of,
+    check_versions,
+    connect_to_cluster,
+    format_token_error,
+    get_auth_mode,
+    get_cluster_versions,
 )
 from dirtune.errors import InputError
 
@@ -37,34 +37,34 @@ def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"^{address}: nobody answers there"), joined(address):
+    with pytest.raises(InputError, match=f"^{address}: not reachable"), connect_to_cluster(address):
         pass
 
 
 def test_a_url_is_no_address_for_a_driver() -> None:
-    with pytest.raises(InputError, match="joins a cluster at host:port"), joined("ray://host:10001"):
+    with pytest.raises(InputError, match="connects to a cluster at host:port"), connect_to_cluster("ray://host:10001"):
         pass
 
 
 def test_somebody_who_listens_is_reached_by_host_and_port_or_url() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        reach(f"127.0.0.1:{port}", where="x")
-        reach(f"http://127.0.0.1:{port}", where="x")
+        check_reachable(f"127.0.0.1:{port}", where="x")
+        check_reachable(f"http://127.0.0.1:{port}", where="x")
 
 
 @pytest.mark.parametrize("address", ["somewhere", "127.0.0.1:many", "gopher://host"])
 def test_what_is_no_address_is_said_so(address: str) -> None:
-    with pytest.raises(InputError, match="is no address"):
-        reach(address, where=address)
+    with pytest.raises(InputError, match="is not an address"):
+        check_reachable(address, where=address)
 
 
 def test_another_ray_or_python_is_named_in_one_sentence() -> None:
     here = (ray.__version__, platform.python_version())
-    compare(here, where="x")
+    check_versions(here, where="x")
     for there in (("2.59.0", here[1]), (here[0], "3.9.1")):
         with pytest.raises(InputError) as caught:
-            compare(there, where="x")
+            check_versions(there, where="x")
         said = str(caught.value)
         assert said.startswith(f"x: the cluster runs Ray {there[0]} on Python {there[1]}, this is Ray ")
         assert "\n" not in said
@@ -73,35 +73,35 @@ def test_another_ray_or_python_is_named_in_one_sentence() -> None:
 def test_somebody_who_is_no_cluster_is_told_from_one_that_does_not_answer_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dirtune.data.connect.HELLO_SECONDS", 2.0)
+    monkeypatch.setattr("dirtune.data.connect.HANDSHAKE_TIMEOUT", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(InputError, match="does not answer as a Ray cluster does, within 2 s"):
-            versions_of(address)
+        with pytest.raises(InputError, match="does not respond as a Ray cluster within 2 s"):
+            get_cluster_versions(address)
 
 
 def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = "the cluster asks for a token and got none: set RAY_AUTH_MODE=token"
-    assert token_refusal().startswith(without)
+    without = "the cluster requires a token and received none: set RAY_AUTH_MODE=token"
+    assert format_token_error().startswith(without)
     monkeypatch.setenv(MODE, "token")
     monkeypatch.setenv(TOKEN, SECRET)
-    assert token_refusal().startswith("the cluster refuses this token: ")
-    assert token_refusal(is_missing=True).startswith(without)
-    assert SECRET not in token_refusal()
+    assert format_token_error().startswith("the cluster refuses this token: ")
+    assert format_token_error(is_missing=True).startswith(without)
+    assert SECRET not in format_token_error()
 
 
 def test_a_mode_of_token_needs_one_in_a_variable_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     check_token(where="x")
     monkeypatch.setenv(MODE, "TOKEN")
-    assert authentication() == "token"
-    with pytest.raises(InputError, match=r"x: RAY_AUTH_MODE is token, but .*auth_token holds none"):
+    assert get_auth_mode() == "token"
+    with pytest.raises(InputError, match=r"x: RAY_AUTH_MODE is token, but .*auth_token contains none"):
         check_token(where="x")
     file = tmp_path / "token"
     monkeypatch.setenv(TOKEN_PATH, str(file))
     for text in (None, "", " \n"):
         if text is not None:
             file.write_text(text)
-        with pytest.raises(InputError, match=f"{file} holds none"):
+        with pytest.raises(InputError, match=f"{file} contains none"):
             check_token(where="x")
     file.write_text(SECRET)
     check_token(where="x")

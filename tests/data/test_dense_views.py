@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from dirtune.data.augmentations import Draws
-from dirtune.data.dense_views import MAP_AUGMENTATIONS, augmented_view, labels_of, plain_map_view
+from dirtune.data.dense_views import DENSE_AUGMENTATIONS, augmented_view, labels_of, plain_map_view
 from dirtune.data.views import make_views, plain_view
-from dirtune.manifest import LabelMap
+from dirtune.manifest import DenseLabels
 
-SPEC = LabelMap(column="depth", unit_per_count=0.001, height=30, width=40, mask="mask")
+SPEC = DenseLabels(column="depth", unit_per_count=0.001, height=30, width=40, mask="mask")
 
 
 def _inputs(rows: int = 6, height: int = 40, width: int = 52):
@@ -67,7 +67,7 @@ def _turned(height: int, width: int, angle: float, mirrored: bool, stored: torch
 
 def test_maps_are_mirrored_and_turned_to_the_nearest_pixel():
     inputs = _inputs()
-    _, counts = MAP_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(6))
+    _, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(6))
     generator = torch.Generator().manual_seed(1)
     mirrored = torch.rand(6, generator=generator) < 0.5
     angles = math.radians(5) * (2 * torch.rand(6, generator=generator) - 1)
@@ -81,7 +81,7 @@ def test_maps_are_mirrored_and_turned_to_the_nearest_pixel():
 def test_image_and_map_stay_on_each_other():
     ramp = torch.linspace(20, 230, 52).round().to(torch.uint8).expand(8, 3, 40, 52).contiguous()
     inputs = {"image": ramp, "depth": ramp[:, :1].to(torch.int16) * 10}
-    images, counts = MAP_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(8))
+    images, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(8))
     for row in range(8):
         pair = torch.stack([images[row, 0].flatten(), counts[row, 0].flatten().float()])
         # Colors change linearly, but for clipping
@@ -89,9 +89,9 @@ def test_image_and_map_stay_on_each_other():
 
 
 def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
-    whole = LabelMap(column="depth", unit_per_count=0.001, height=40, width=52)
+    whole = DenseLabels(column="depth", unit_per_count=0.001, height=40, width=52)
     inputs = _inputs()
-    _, counts = MAP_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], whole, _draws(6))
+    _, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], whole, _draws(6))
     assert (inputs["depth"] > 0).all()
     missing = (counts == 0).flatten(1).sum(dim=1)
     assert (missing > 0).any()

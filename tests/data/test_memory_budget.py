@@ -11,8 +11,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dirtune.data import memory_budget as residency
-from dirtune.data.memory_budget import FREE_SHARE, Residency, free_memory, measured, peak_memory, sharers
+from dirtune.data import memory_budget
+from dirtune.data.memory_budget import (
+    FREE_SHARE,
+    MemoryBudget,
+    count_sharers,
+    get_free_memory,
+    get_peak_memory,
+    measure_memory_budget,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,50 +39,50 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def test_workers_that_start_together_share_what_is_free() -> None:
-    alone, one_of_four = (measured(torch.device("cpu"), sharers=sharers) for sharers in (1, 4))
+    alone, one_of_four = (measure_memory_budget(torch.device("cpu"), sharers=sharers) for sharers in (1, 4))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < alone.device_bytes <= FREE_SHARE * total
     assert alone.host_bytes == alone.device_bytes
     # Other processes come and go between the two measurements.
     assert one_of_four.device_bytes == pytest.approx(alone.device_bytes / 4, rel=0.3)
-    assert measured(torch.device("cpu"), threads=3).threads == 3
+    assert measure_memory_budget(torch.device("cpu"), threads=3).threads == 3
 
 
 def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
-    before = peak_memory(CPU)
+    before = get_peak_memory(CPU)
     # 1 GiB
     held = torch.ones(2**28)
-    with_it = peak_memory(CPU)
+    with_it = get_peak_memory(CPU)
     del held
     assert with_it >= max(before, 2**30)
-    assert peak_memory(CPU) >= with_it
+    assert get_peak_memory(CPU) >= with_it
 
 
 def test_workers_share_a_gpu_by_their_parts_of_it_and_a_node_by_its_cores() -> None:
-    assert [sharers(cpus=1, gpus=gpus) for gpus in (0.2, 0.5, 1.0, 4.0)] == [5, 2, 1, 1]
+    assert [count_sharers(cpus=1, gpus=gpus) for gpus in (0.2, 0.5, 1.0, 4.0)] == [5, 2, 1, 1]
     cores = os.cpu_count() or 1
-    assert sharers(cpus=1, gpus=0.0) == cores
-    assert sharers(cpus=2 * cores, gpus=0.0) == 1
+    assert count_sharers(cpus=1, gpus=0.0) == cores
+    assert count_sharers(cpus=2 * cores, gpus=0.0) == 1
 
 
 def test_a_container_counts_with_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, group = tmp_path / "meminfo", tmp_path / "cgroup"
     memory.write_text("MemTotal:  2000 kB\nMemAvailable:  1000 kB\n")
-    monkeypatch.setattr(residency, "_MEMORY", memory)
-    monkeypatch.setattr(residency, "_GROUP", group)
-    assert free_memory(CPU) == 1000 * 1024
+    monkeypatch.setattr(memory_budget, "_MEMORY_INFO", memory)
+    monkeypatch.setattr(memory_budget, "_CGROUP", group)
+    assert get_free_memory(CPU) == 1000 * 1024
     group.mkdir()
     (group / "memory.current").write_text("300000\n")
     for limit, expected in (("max", 1_024_000), ("500000", 200_000), ("9000000", 1_024_000), ("9", 0)):
         (group / "memory.max").write_text(f"{limit}\n")
-        assert free_memory(CPU) == expected
+        assert get_free_memory(CPU) == expected
 
 
 def test_budgets_are_no_negative_numbers_and_there_is_a_thread() -> None:
     with pytest.raises(ValidationError):
-        Residency(device_bytes=-1, host_bytes=0)
+        MemoryBudget(device_bytes=-1, host_bytes=0)
     with pytest.raises(ValidationError):
-        Residency(device_bytes=0, host_bytes=0, threads=0)
+        MemoryBudget(device_bytes=0, host_bytes=0, threads=0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
@@ -88,7 +95,7 @@ def test_a_process_that_keeps_its_memory_fills_a_batch_without_new_pages() -> No
 GIVING_BACK = """
 import torch
 from pathlib import Path
-from dirtune.data.memory_budget import give_freed_memory_back, keep_freed_memory
+from dirtune.data.memory_budget import return_freed_memory, keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
@@ -98,7 +105,7 @@ started = resident()
 kept = [torch.ones(2**20) for _ in range(50)]
 del kept
 held = resident() - started
-give_freed_memory_back()
+return_freed_memory()
 print(held, resident() - started)
 """
 

@@ -253,7 +253,7 @@ def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
     fingerprint = read_manifest(Storage.open(remote_digits), "digits").fingerprint
     trial = TrialConfig.model_validate_json(
         Storage.open(root).read(f"train/trials/{_only_trial(root)}/config.json")
-    ).trial_id(fingerprint)
+    ).compute_trial_id(fingerprint)
     assert Storage.open(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
     run: list[int] = []
     dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=lambda epoch, *_: run.append(epoch))

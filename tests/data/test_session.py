@@ -75,7 +75,7 @@ def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: 
 OWN = """
 import json, subprocess, sys, urllib.error, urllib.request
 import ray
-from dirtune.data.connect import HELLO
+from dirtune.data.connect import HANDSHAKE
 from dirtune.data.session import ray_session
 
 def answers_to(request):
@@ -90,7 +90,7 @@ with ray_session():
     node = ray._private.worker._global_node
     address, agent = ray.get_runtime_context().gcs_address, node.dashboard_agent_listen_port
     stranger = {"PATH": "", "HOME": "/nonexistent"}
-    command = [sys.executable, "-c", HELLO, address]
+    command = [sys.executable, "-c", HANDSHAKE, address]
     hello = subprocess.run(command, env=stranger, capture_output=True).returncode
     jobs = f"http://{node.node_ip_address}:{agent}/api/job_agent/jobs/"
     print(json.dumps([node.webui_url, hello, answers_to(jobs)]))
@@ -122,7 +122,7 @@ def test_a_ray_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
         command, capture_output=True, text=True, env={**plain, "RAY_TMPDIR": str(tmp_path / ("x" * 100))}
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("dirtune: Ray: does not start here: ")
-    assert done.stderr.endswith("(`dirtune doctor` looks for the cause)\n")
+    assert done.stderr.startswith("dirtune: Ray: does not start: ")
+    assert done.stderr.endswith("(`dirtune doctor` examines the cause)\n")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()

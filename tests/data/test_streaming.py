@@ -20,7 +20,7 @@ from dirtune.config import Views
 from dirtune.data.blocks import read_directly
 from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, epoch_order, train_batches
 from dirtune.data.columns import to_arrow
-from dirtune.data.memory_budget import Residency
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.streaming import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
@@ -30,9 +30,9 @@ from tests.data.faces import ROWS_PER_GROUP, SHAPE, SIZES, ids, pixels, write_fa
 CPU = torch.device("cpu")
 PLENTY = 10**9
 RESIDENCIES = {
-    "resident": Residency(device_bytes=PLENTY, host_bytes=PLENTY),
-    "encoded in memory": Residency(device_bytes=0, host_bytes=PLENTY, threads=2),
-    "on disk": Residency(device_bytes=0, host_bytes=0, threads=2),
+    "resident": MemoryBudget(device_bytes=PLENTY, host_bytes=PLENTY),
+    "encoded in memory": MemoryBudget(device_bytes=0, host_bytes=PLENTY, threads=2),
+    "on disk": MemoryBudget(device_bytes=0, host_bytes=0, threads=2),
 }
 
 
@@ -80,7 +80,7 @@ def test_the_budgets_decide_where_the_inputs_are(found: dict[str, ResidentData])
 def test_the_smallest_splits_are_taken_onto_the_device_first(faces: tuple[Storage, Manifest]) -> None:
     per_row = math.prod(SHAPE) + 8
     enough_for_two = per_row * (SIZES["val"] + SIZES["test"])
-    residency = Residency(device_bytes=enough_for_two, host_bytes=PLENTY)
+    residency = MemoryBudget(device_bytes=enough_for_two, host_bytes=PLENTY)
     data = read_directly(*faces, CPU, residency)
     resident = {name for name, split in data.splits.items() if isinstance(split, ResidentSplit)}
     assert resident == {"val", "test"}
@@ -123,7 +123,7 @@ def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_di
 def test_a_set_from_disk_that_is_taken_onto_a_device_keeps_the_order_of_its_peers(
     faces: tuple[Storage, Manifest], found: dict[str, ResidentData]
 ) -> None:
-    large_device = read_directly(*faces, CPU, Residency(device_bytes=PLENTY, host_bytes=0))
+    large_device = read_directly(*faces, CPU, MemoryBudget(device_bytes=PLENTY, host_bytes=0))
     train, streamed_train = large_device.splits["train"], found["on disk"].splits["train"]
     assert isinstance(train, ResidentSplit)
     order = streamed_train.order(3, 1, batch_size=16, world=2)
