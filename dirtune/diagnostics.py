@@ -4,11 +4,11 @@ A diagnostic is a function of `PairSums`, sums over all pairs of samples that ar
 samples the pass over fifty million pairs is the expense, what is computed from it is not. Pairs are evaluated a block
 of rows at a time, so that memory stays linear in the number of samples, and everything is float64 inside.
 
-Representations are normalised here; a row without length keeps the cosine zero to every other. What is undefined (no
+Representations are normalized here; a row without length keeps the cosine zero to every other. What is undefined (no
 pair, constant input) is NaN, never an exception or a warning.
 
 Source: Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-Hypersphere", ICML 2020, for alignment and uniformity; Wang and Liu, "Understanding the Behaviour of Contrastive Loss",
+Hypersphere", ICML 2020, for alignment and uniformity; Wang and Liu, "Understanding the Behavior of Contrastive Loss",
 CVPR 2021, for tolerance; Zhao et al., "ACCon", AAAI 2025, for the correlation, the target angles and the curve of
 cosines. Departures: 1. the samples of one label bin take the place of two views of a sample (alignment) and of a class
 (tolerance); 2. tolerance is the mean over the pairs of one bin, not that over all pairs with zeros for the others;
@@ -75,10 +75,10 @@ class PairSums:
     """Sum of exp(-2 |z_i - z_j|^2)."""
     deviation: float
     """Sum of | angle - pi |y_i - y_j| / range |, in degrees."""
-    neighbours: int
+    neighbors: int
     """Pairs of one label bin."""
-    neighbour_cosines: float
-    neighbour_squares: float
+    neighbor_cosines: float
+    neighbor_squares: float
     """Sum of |z_i - z_j|^2."""
     moments: Moments
     """Of (label distance, cosine)."""
@@ -92,9 +92,9 @@ class PairSums:
         return PairSums(
             repulsion=self.repulsion + other.repulsion,
             deviation=self.deviation + other.deviation,
-            neighbours=self.neighbours + other.neighbours,
-            neighbour_cosines=self.neighbour_cosines + other.neighbour_cosines,
-            neighbour_squares=self.neighbour_squares + other.neighbour_squares,
+            neighbors=self.neighbors + other.neighbors,
+            neighbor_cosines=self.neighbor_cosines + other.neighbor_cosines,
+            neighbor_squares=self.neighbor_squares + other.neighbor_squares,
             moments=self.moments + other.moments,
         )
 
@@ -107,7 +107,7 @@ def pair_sums(embedded: Embedded) -> PairSums:
 
 def alignment(sums: PairSums) -> float:
     """Mean of `|z_i - z_j|^2` over the pairs of one label bin, in 0..4; low: a bin is one place."""
-    return _ratio(sums.neighbour_squares, sums.neighbours)
+    return _ratio(sums.neighbor_squares, sums.neighbors)
 
 
 def uniformity(sums: PairSums) -> float:
@@ -117,7 +117,7 @@ def uniformity(sums: PairSums) -> float:
 
 def tolerance(sums: PairSums) -> float:
     """Mean cosine of the pairs of one label bin, in -1..1; high: similar labels may be close."""
-    return _ratio(sums.neighbour_cosines, sums.neighbours)
+    return _ratio(sums.neighbor_cosines, sums.neighbors)
 
 
 def cosine_correlation(sums: PairSums) -> float:
@@ -194,7 +194,7 @@ class _Pairs(NamedTuple):
     """Of the distance on the sphere."""
     distances: Array
     """Of the labels."""
-    neighbours: NDArray[np.bool_]
+    neighbors: NDArray[np.bool_]
 
 
 def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
@@ -212,7 +212,7 @@ def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
             cosines=cosines[later],
             squares=(lengths[rows, None] + lengths[None, rest] - 2 * cosines)[later],
             distances=np.linalg.norm(labels[rows, None] - labels[None, rest], axis=2)[later],
-            neighbours=(embedded.bins[rows, None] == embedded.bins[None, rest])[later],
+            neighbors=(embedded.bins[rows, None] == embedded.bins[None, rest])[later],
         )
 
 
@@ -221,9 +221,9 @@ def _sums(pairs: _Pairs, label_range: float) -> PairSums:
     return PairSums(
         repulsion=float(np.exp(-_SHARPNESS * pairs.squares).sum()),
         deviation=float(np.degrees(np.abs(np.arccos(pairs.cosines) - targets)).sum()),
-        neighbours=int(np.count_nonzero(pairs.neighbours)),
-        neighbour_cosines=float(pairs.cosines[pairs.neighbours].sum()),
-        neighbour_squares=float(pairs.squares[pairs.neighbours].sum()),
+        neighbors=int(np.count_nonzero(pairs.neighbors)),
+        neighbor_cosines=float(pairs.cosines[pairs.neighbors].sum()),
+        neighbor_squares=float(pairs.squares[pairs.neighbors].sum()),
         moments=moments(np.stack([pairs.distances, pairs.cosines])),
     )
 

@@ -10,20 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dirtune.data.maps import middle
 from dirtune.manifest import LabelSpec
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
 Chosen = NDArray[np.int64]
-"""Pixels of an image by their place among its labelled pixels sorted by bin."""
+"""Pixels of an image by their place among its labeled pixels sorted by bin."""
 
 
 def pixel_bins(counts: NDArray[np.int16], label: LabelSpec) -> NDArray[np.int64]:
     """The bin of every pixel in the part of a stored map that is looked at, flat; `num_bins` where there is no label."""
-    assert label.map is not None
-    seen = middle(counts, label.map).reshape(-1)
-    bins = label_bins(seen * label.map.unit_per_count, label)
+    assert label.dense is not None
+    seen = label.dense.crop(counts).reshape(-1)
+    bins = label_bins(seen * label.dense.unit_per_count, label)
     return np.where(seen > 0, bins, label.num_bins)
 
 
@@ -31,7 +30,7 @@ def balanced(pixels: NDArray[np.int64], *, first_bin: int, seed: int, split: str
     """The chosen pixels of each image, and how many there are of each bin.
 
     Args:
-        pixels: labelled pixels of each image in each bin, `(images, bins)`, in an order that does not change.
+        pixels: labeled pixels of each image in each bin, `(images, bins)`, in an order that does not change.
         first_bin: bins below it are not balanced and give no pixel.
         split: its name; each split has a draw of its own.
     """
@@ -59,10 +58,10 @@ def _drawn(pixels: NDArray[np.int64], index: int, number: int, seed: int, split:
 
 def mask_of(counts: NDArray[np.int16], chosen: Chosen, label: LabelSpec) -> NDArray[np.bool_]:
     """The chosen pixels as a mask of the stored map's size."""
-    assert label.map is not None
+    assert label.dense is not None
     by_bin = np.argsort(pixel_bins(counts, label), kind="stable")
     mask = np.zeros(counts.shape, np.bool_)
-    seen = np.zeros(label.map.height * label.map.width, np.bool_)
+    seen = np.zeros(label.dense.height * label.dense.width, np.bool_)
     seen[by_bin[chosen]] = True
-    middle(mask, label.map)[...] = seen.reshape(label.map.height, label.map.width)
+    label.dense.crop(mask)[...] = seen.reshape(label.dense.height, label.dense.width)
     return mask

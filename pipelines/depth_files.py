@@ -3,8 +3,8 @@
     nyu2_train.csv   data/nyu2_train/bookstore_0001f_out/642.jpg,data/nyu2_train/bookstore_0001f_out/642.png
     nyu2_test.csv    data/nyu2_test/00000_colors.png,data/nyu2_test/00000_depth.png
 
-The lists have no header. Depth is grey: of 8 bits in training, metres = value / 255 * 10, and of 16 bits in test, in
-millimetres. One taken for the other gives wrong depths without a word, so the coding of every file is looked at. Zero is
+The lists have no header. Depth is gray: of 8 bits in training, meters = value / 255 * 10, and of 16 bits in test, in
+millimeters. One taken for the other gives wrong depths without a word, so the coding of every file is looked at. Zero is
 no depth.
 
 Source: YyzHarry/imbalanced-regression, `nyud2-dir/loaddata.py` (Yang et al., ICML 2021).
@@ -25,7 +25,7 @@ from PIL import Image
 from dirtune.errors import Fault, InputError
 
 LISTS = {"train": "nyu2_train.csv", "test": "nyu2_test.csv"}
-# Millimetres; depths beyond count as this
+# Millimeters; depths beyond count as this
 FARTHEST = 10_000
 
 # Pillow's names
@@ -50,7 +50,7 @@ class Photograph:
 
     image: Image.Image | None = None
     depth: NDArray[np.int16] | None = None
-    """Millimetres, (height, width); zero: none."""
+    """Millimeters, (height, width); zero: none."""
     file: str = ""
     rule: str = ""
 
@@ -103,20 +103,20 @@ def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Pho
         return Photograph(file=pair.depth, rule=rule)
     size = (width, height)
     nearest = depth.resize(size, Image.Resampling.NEAREST)
-    return Photograph(image.resize(size, Image.Resampling.BILINEAR), millimetres(nearest, pair.listed))
+    return Photograph(image.resize(size, Image.Resampling.BILINEAR), millimeters(nearest, pair.listed))
 
 
 def _broken_rules(image: Image.Image, depth: Image.Image, pair: Pair, *, height: int, width: int) -> Iterator[str]:
     if depth.mode not in _MODES[pair.listed]:
         bits = {"train": 8, "test": 16}[pair.listed]
-        yield f"depth of the {pair.listed} list must be a grey image of {bits} bits, got mode {depth.mode!r}"
+        yield f"depth of the {pair.listed} list must be a gray image of {bits} bits, got mode {depth.mode!r}"
     if depth.size != image.size:
         yield f"must have the size of its image, {image.size}, got {depth.size}"
     if image.width * height != image.height * width:
         yield f"must have the aspect {width}:{height}, got the size {image.size}"
 
 
-def millimetres(depth: Image.Image, listed: str) -> NDArray[np.int16]:
+def millimeters(depth: Image.Image, listed: str) -> NDArray[np.int16]:
     """The depth of each pixel; `(height, width)`, zero where there is none."""
     values = np.asarray(depth).astype(np.float64)
     if listed == "train":

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dirtune.data.images import decode, encode, encode_map
-from dirtune.data.maps import middle
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec, LabelSpec
 from dirtune.reweighting.density import label_density
@@ -38,7 +37,7 @@ class Stored:
     dataset: ray.data.Dataset
     """Sample_id, group, label, image, depth."""
     pixels: dict[str, NDArray[np.int64]]
-    """Labelled pixels per bin, by sample id."""
+    """Labeled pixels per bin, by sample id."""
     faults: list[Fault]
     """Sorted by file."""
 
@@ -77,7 +76,7 @@ def _prepare(batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label:
 
 
 def _prepared(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> dict[str, Any]:
-    assert label.map is not None
+    assert label.dense is not None
     row = {
         "sample_id": pair.image,
         "group": pair.scene,
@@ -106,9 +105,9 @@ def _prepared(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: Lab
 
 
 def _mean_label(counts: NDArray[np.int16], label: LabelSpec) -> float:
-    assert label.map is not None
-    seen = middle(counts, label.map)
-    return float(seen[seen > 0].mean() * label.map.unit_per_count)
+    assert label.dense is not None
+    seen = label.dense.crop(counts)
+    return float(seen[seen > 0].mean() * label.dense.unit_per_count)
 
 
 def with_masks(

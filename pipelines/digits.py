@@ -5,7 +5,7 @@ Source: the 1,797 digits of scikit-learn's `load_digits` (8x8 pixels, values 0..
 24x24 pixels and turned counter-clockwise by an angle in [-60, 60) degrees.
 
 Training angles follow a two-sided exponential density, `n(b) = max(1, round(264 exp(-|c(b) - 0.25| / 9.1)))` with `c(b)`
-the centre of the one-degree bin `b`: 4,809 images in 18 many-, 29 medium- and 73 few-shot bins. Validation (5 per
+the center of the one-degree bin `b`: 4,809 images in 18 many-, 29 medium- and 73 few-shot bins. Validation (5 per
 bin) and test (10 per bin) are balanced. The three splits use different digits, so nothing can be learnt by heart.
 Everything depends on the option `seed` alone; the content hash is the same on every run.
 """
@@ -64,8 +64,8 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
 
 def training_counts() -> NDArray[np.int64]:
     """Training samples per bin; shape `(120,)`."""
-    centres = LABEL.low + (np.arange(LABEL.num_bins) + 0.5) * LABEL.bin_width
-    density = PEAK * np.exp(-np.abs(centres - MODE) / SCALE)
+    centers = LABEL.low + (np.arange(LABEL.num_bins) + 0.5) * LABEL.bin_width
+    density = PEAK * np.exp(-np.abs(centers - MODE) / SCALE)
     counts: NDArray[np.int64] = np.maximum(1, np.rint(density)).astype(np.int64)
     return counts
 
@@ -115,9 +115,9 @@ def _render(batch: dict[str, NDArray[Any]], pixels: NDArray[np.float64]) -> dict
 
 
 def rotated(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:
-    """A digit scaled up and turned counter-clockwise about its centre, in one bilinear resampling.
+    """A digit scaled up and turned counter-clockwise about its center, in one bilinear resampling.
 
-    The output pixel at offset `d` (row, column) from the centre takes the value of the input at offset
+    The output pixel at offset `d` (row, column) from the center takes the value of the input at offset
     `(n / 24) R d`, with `R = [[cos, sin], [-sin, cos]]` of the angle and `n` the input's size; outside is
     background. One resampling instead of two keeps the strokes sharp.
 

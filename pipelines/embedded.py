@@ -12,10 +12,10 @@ from ray.data import Dataset
 
 from dirtune.data.columns import Columns
 from dirtune.data.session import ray_session
-from dirtune.data.splits import Assignment, Rows, Splitting, held_out_rule, split_rows
+from dirtune.data.splits import Assignment, Rows, Splitting, make_held_out_rule, split_rows
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import digest
+from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 
@@ -54,13 +54,13 @@ def ingest_made(storage: Storage, raw: Path | None, options: Options, made: Made
     if raw is not None:
         rule = f"{made.name} is made, not read, and takes no raw files"
         raise InputError(Fault(where=made.name, key="raw", rule=rule, got=str(raw)))
-    request = digest({"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()})
+    request = hash_json({"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()})
     if (present := find_ingested(storage, made.name, request)) is not None:
         return present
     columns, assignment = _split(made, options)
     rules = {"counts": ShotRule()}
     if assignment.held_out:
-        rules["held_out"] = held_out_rule(assignment.held_out, made.label.num_bins)
+        rules["held_out"] = make_held_out_rule(assignment.held_out, made.label.num_bins)
     with ray_session():
         return write_dataset(
             storage,
@@ -87,5 +87,5 @@ def _split(made: MadeSet, options: Options) -> tuple[Columns, Assignment]:
 
 
 def _rows_of(columns: Columns, assignment: Assignment, split: str) -> Columns:
-    members = assignment.members(split)
+    members = assignment.find_rows(split)
     return {name: values[members] for name, values in columns.items()}

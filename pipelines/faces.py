@@ -27,16 +27,16 @@ from dirtune.data.splits import (
     Recipe,
     Rows,
     Splitting,
-    fingerprint_of,
-    held_out_rule,
-    identify,
-    identify_list,
+    compute_split_fingerprint,
+    make_held_out_rule,
+    describe_split,
+    describe_list,
     split_rows,
 )
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import digest
+from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from pipelines.face_lists import Face
@@ -123,7 +123,7 @@ def _written(storage: Storage, faces: FaceSet, options: FaceOptions, request: st
     rows, assignment = _split(faces, images, options)
     rules = {"counts": ShotRule()}
     if assignment.held_out:
-        rules["held_out"] = held_out_rule(assignment.held_out, faces.label.num_bins)
+        rules["held_out"] = make_held_out_rule(assignment.held_out, faces.label.num_bins)
     split_of = dict(zip(rows.ids.tolist(), assignment.splits.tolist(), strict=True))
     return write_dataset(
         storage,
@@ -141,7 +141,7 @@ def _written(storage: Storage, faces: FaceSet, options: FaceOptions, request: st
 
 def _request(faces: FaceSet, options: FaceOptions) -> str:
     images = [[face.path, _size(faces.folder / face.path)] for face in faces.faces]
-    return digest(
+    return hash_json(
         {
             "pipeline": faces.name,
             "recipe": RECIPE_VERSION,
@@ -202,13 +202,13 @@ def _of_split(dataset: ray.data.Dataset, split_of: dict[str, str], split: str) -
 
 def _origin(faces: FaceSet, rows: Rows, assignment: Assignment) -> Iterator[str]:
     """What is known of the list, or else of the split."""
-    listed = {name: identify_list(faces.name, sha256) for name, sha256 in faces.hashes.items()}
+    listed = {name: describe_list(faces.name, sha256) for name, sha256 in faces.hashes.items()}
     known = [f"{name} is {title}" for name, title in listed.items() if title is not None]
     yield from known
     if not known:
-        sizes = {split: len(assignment.members(split)) for split in SPLITS}
-        fingerprint = fingerprint_of(assignment.splits, rows.ids, rows.labels)
-        found = identify(faces.name, fingerprint, sizes)
+        sizes = {split: len(assignment.find_rows(split)) for split in SPLITS}
+        fingerprint = compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
+        found = describe_split(faces.name, fingerprint, sizes)
         yield from [] if found is None else [found]
 
 

@@ -40,7 +40,7 @@ def encoded_images(table: pa.Table, folder: Path, spec: InputSpec) -> EncodedIma
 
     Args:
         table: its column `sample_id` is the path of the image below `folder`, which all workers must reach.
-        spec: size, colours and encoding.
+        spec: size, colors and encoding.
     """
     blocks = max(1, math.ceil(table.num_rows / _IMAGES_PER_TASK))
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)

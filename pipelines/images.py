@@ -37,7 +37,7 @@ NAME = "images"
 # Counted up whenever the same files and options would give other samples
 RECIPE = 1
 RAW_UP_TO = 64
-"""Height and width up to which images are stored as raw pixels if nothing is said: 12 kB each in colour."""
+"""Height and width up to which images are stored as raw pixels if nothing is said: 12 kB each in color."""
 
 
 class Options(OwnOptions):
@@ -48,7 +48,7 @@ class Options(OwnOptions):
     image_size: int = Field(default=224, ge=8)
     """Height and width of the stored images, in pixels."""
     channels: Literal[1, 3] = 3
-    """1: grey; 3: red, green and blue."""
+    """1: gray; 3: red, green and blue."""
     encoding: Literal["auto", "raw", "jpeg", "png"] = "auto"
     """auto: raw up to 64 pixels, then JPEG; png keeps every pixel in about a third of the space of raw."""
     quality: int | None = Field(default=None, ge=1, le=100)

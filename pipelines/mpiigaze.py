@@ -1,8 +1,8 @@
-"""mpiigaze: MPIIGaze, grey images of single eyes and where they look: pitch and yaw, a label of two dimensions.
+"""mpiigaze: MPIIGaze, gray images of single eyes and where they look: pitch and yaw, a label of two dimensions.
 
 Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (MPIIGaze.tar.gz from
 datasets.d2.mpi-inf.mpg.de/MPIIGaze, CC BY-NC-SA 4.0). The raw folder is the unpacked archive; what is read of it, and how,
-stands in `pipelines.eyes`: the evaluation subset, 3,000 lines for each of 15 participants, with normalised images.
+stands in `pipelines.eyes`: the evaluation subset, 3,000 lines for each of 15 participants, with normalized images.
 
 Keramati et al. ("ConR", ICLR 2024) made an imbalanced benchmark of it without publishing its split, bins or shot rule. Those
 here are this library's own, and numbers on them are not to be put beside theirs: the label bins are cells of 2 x 2
@@ -35,7 +35,7 @@ from dirtune.data.splits.settings import Split
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import digest
+from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.reweighting.density import label_bins
@@ -125,7 +125,7 @@ def _raw_folder(raw: Path | None) -> Path:
 
 def _request(folder: Path, hashes: dict[str, str], options: Options) -> str:
     days = sorted((folder / DAYS).glob("p*/day*.mat"))
-    return digest(
+    return hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE_VERSION,
@@ -158,7 +158,7 @@ def _assigned(eyes: Sequence[Eye], options: Options) -> Assignment:
 
 
 def _of_split(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.data.Dataset:
-    members = [eyes[at] for at in assignment.members(split).tolist()]
+    members = [eyes[at] for at in assignment.find_rows(split).tolist()]
     table = pa.table(
         {
             "sample_id": [eye.sample_id for eye in members],

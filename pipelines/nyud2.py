@@ -35,9 +35,9 @@ from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.data.verify import refuse
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, digest
+from dirtune.frozen import Frozen, hash_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import SPLITS, InputSpec, LabelMap, LabelSpec, Manifest, ShotRule
+from dirtune.manifest import SPLITS, InputSpec, DenseLabels, LabelSpec, Manifest, ShotRule
 from dirtune.randomness import derive_seed
 from pipelines.balanced_pixels import Chosen, balanced
 from pipelines.depth_files import LISTS, Pair, read_list
@@ -54,7 +54,7 @@ PUBLISHED_PIXELS = 3_513_286_656
 # Training pixels of a bin, of so many
 MANY_ABOVE, FEW_BELOW = 26_000_000, 10_000_000
 OFFICIAL = ShotRule(many_bins=(*range(9, 46), 47, 49), medium_bins=(7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63))
-METRICS = ("abs_rel", "log10", "delta1", "delta2", "delta3")
+DEPTH_METRICS = ("abs_rel", "log10", "delta1", "delta2", "delta3")
 
 
 class Options(Frozen):
@@ -81,15 +81,15 @@ class Options(Frozen):
 
     @property
     def label(self) -> LabelSpec:
-        where = LabelMap(column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask")
-        return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, map=where)
+        where = DenseLabels(column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask")
+        return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, dense=where)
 
     @property
     def inputs(self) -> dict[str, InputSpec]:
         size = (self.stored_height, self.stored_width)
         return {
             "image": InputSpec(kind="image", shape=(3, *size), encoding="jpeg", quality=self.quality),
-            "depth": InputSpec(kind="map", shape=(1, *size), encoding="png"),
+            "depth": InputSpec(kind="dense_label", shape=(1, *size), encoding="png"),
             "mask": InputSpec(kind="image", shape=(1, *size), encoding="png"),
         }
 
@@ -125,7 +125,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             {split: _of_split(stored, splits, split, options) for split in SPLITS},
             inputs=options.inputs,
             label=options.label,
-            metrics=METRICS,
+            metrics=DEPTH_METRICS,
             group="place",
             shot_rules={"official": OFFICIAL, "counts": _by_counts(stored, splits)},
             default_shot_rule="official",
@@ -140,7 +140,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _request(folder: Path, pairs: Sequence[Pair], options: Options) -> str:
     files = [(pair.image, pair.depth) for pair in pairs]
-    return digest(
+    return hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE_VERSION,

@@ -56,8 +56,8 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
 
 def training_counts() -> NDArray[np.int64]:
     """Training samples per bin; shape `(100,)`."""
-    centres = LABEL.low + (np.arange(LABEL.num_bins) + 0.5) * LABEL.bin_width
-    counts: NDArray[np.int64] = np.maximum(1, np.rint(PEAK * np.exp(-np.abs(centres) / SCALE)))
+    centers = LABEL.low + (np.arange(LABEL.num_bins) + 0.5) * LABEL.bin_width
+    counts: NDArray[np.int64] = np.maximum(1, np.rint(PEAK * np.exp(-np.abs(centers) / SCALE)))
     return counts.astype(np.int64)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, held_out_rule, split_rows
+from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, make_held_out_rule, split_rows
 from dirtune.data.store import write_dataset
-from dirtune.frozen import digest
+from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest, ShotRule
 from pipelines.own_bins import label_spec
@@ -56,7 +56,7 @@ class Division:
     @property
     def train(self) -> NDArray[np.int64]:
         """Which of these rows are trained on."""
-        return self.assignment.members("train")
+        return self.assignment.find_rows("train")
 
     def table(self, columns: Mapping[str, Sequence[Any] | pa.Array]) -> pa.Table:
         """These rows with `sample_id`, `split`, `label`, `group` if there are groups, and the columns given."""
@@ -78,7 +78,7 @@ def request_of(pipeline: str, recipe: int, file: Path, options: OwnOptions, more
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     asked = options.model_dump()
-    return digest({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more})
+    return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more})
 
 
 def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None = None) -> Entries:
@@ -173,7 +173,7 @@ def balanced_recipe(rows: Rows, share: float) -> Recipe:
     wanted, one_in = share * len(rows.ids), 3
     for multiple in (step * 10**power for power in range(10) for step in (1, 2, 5)):
         width = rows.label.bin_width * multiple
-        most = np.bincount(rows.bins_of_width(width)) // one_in
+        most = np.bincount(rows.compute_bins(width)) // one_in
         fits = np.count_nonzero(most) <= wanted <= most.sum()
         if fits or width >= rows.label.range:
             break
@@ -198,7 +198,7 @@ def write_own(
     limits = ShotRule(many_above=options.many_above, few_below=options.few_below)
     rules = {"counts": limits}
     if held:
-        rules["held_out"] = held_out_rule(held, label.num_bins)
+        rules["held_out"] = make_held_out_rule(held, label.num_bins)
     return write_dataset(
         storage,
         options.name,

@@ -40,7 +40,7 @@ def label_spec(
 
     Raises:
         InputError: all labels are equal, or so large beside their differences that float32, in which models are trained,
-            does not tell neighbouring bins apart.
+            does not tell neighboring bins apart.
     """
     distinct = np.unique(labels)
     start = float(distinct[0]) if low is None else low

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dirtune.data.verify import SHOWN_FAULTS, refuse
 from dirtune.errors import Fault, InputError
-from dirtune.io.parquet_safety import check_plain
+from dirtune.io.parquet_safety import check_columns
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
@@ -171,7 +171,7 @@ def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None 
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.ParquetFile(path).read()
-            check_plain(table.schema, where=str(path))
+            check_columns(table.schema, where=str(path))
             sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
         else:
             sheet = _read_text(path, delimiter, quoted)

@@ -31,16 +31,16 @@ from dirtune.data.splits import (
     Recipe,
     Rows,
     Splitting,
-    fingerprint_of,
-    held_out_rule,
-    identify,
-    identify_list,
+    compute_split_fingerprint,
+    make_held_out_rule,
+    describe_split,
+    describe_list,
     split_rows,
 )
 from dirtune.data.store import find_ingested, write_dataset
 from dirtune.data.verify import refuse
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import digest
+from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
 from pipelines.sentence_features import fingerprint, locate
@@ -90,7 +90,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     files = _raw_files(raw)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
     model = locate(options.sentence_model) if options.sentence_model else None
-    request = digest(
+    request = hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE,
@@ -204,16 +204,16 @@ def _table(pairs: list[Pair], assignment: Assignment) -> pa.Table:
 def _shot_rules(assignment: Assignment) -> dict[str, ShotRule]:
     if not assignment.held_out:
         return SHOT_RULES
-    return {**SHOT_RULES, "held_out": held_out_rule(assignment.held_out, LABEL.num_bins)}
+    return {**SHOT_RULES, "held_out": make_held_out_rule(assignment.held_out, LABEL.num_bins)}
 
 
 def _origin(hashes: Mapping[str, str], rows: Rows, options: Options, assignment: Assignment) -> Iterator[str]:
     """What is known of the list and, if the pairs are split anew, of the split."""
     train = FILES["train"]
-    if (listed := identify_list(NAME, hashes[train])) is not None:
+    if (listed := describe_list(NAME, hashes[train])) is not None:
         yield f"{train} is {listed}"
     if options.split != "published":
-        sizes = {split: len(assignment.members(split)) for split in SPLITS}
-        found = fingerprint_of(assignment.splits, rows.ids, rows.labels)
-        if (known := identify(NAME, found, sizes)) is not None:
+        sizes = {split: len(assignment.find_rows(split)) for split in SPLITS}
+        found = compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
+        if (known := describe_split(NAME, found, sizes)) is not None:
             yield known

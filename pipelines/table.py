@@ -6,9 +6,9 @@ Every row becomes one vector: the numbers of its feature columns, then a 0 or 1 
 columns that have no other role are features; a column of texts among them is refused until it is named in `one_hot` or
 `ignore`, so that nothing is left out unnoticed.
 
-Numbers are standardised, `(x - mean) / sd` with mean and standard deviation (of the population) of the training rows alone,
+Numbers are standardized, `(x - mean) / sd` with mean and standard deviation (of the population) of the training rows alone,
 because encoders expect inputs of about that size and val and test must not tell training anything; a column that is
-constant in training is only centred. `features.json` holds name, mean and sd of every number of the vector, so that it can
+constant in training is only centered. `features.json` holds name, mean and sd of every number of the vector, so that it can
 be taken back. Trade-off: a smaller training split has another mean, so its vectors, and its content hash, differ
 throughout. The texts of a one-hot column are those of the training rows; others are all zeros.
 
@@ -58,8 +58,8 @@ class Options(OwnOptions):
     """Columns of texts, such as a category."""
     ignore: tuple[str, ...] = ()
     """Columns that are no features, where `features` is not given."""
-    standardise: bool = True
-    """Whether numbers are standardised with the mean and standard deviation of the training rows."""
+    standardize: bool = True
+    """Whether numbers are standardized with the mean and standard deviation of the training rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     used = sheet.usable(options.skip_bad)
     cells = cells.take(used)
     division = divide(options, entries, used, cells.contents(entries.labels[used]))
-    values, features = vectors(cells, division.train, standardise=options.standardise)
+    values, features = vectors(cells, division.train, standardize=options.standardize)
     rows = division.table({"features": _lists(values)})
     with ray_session():
         return write_own(
@@ -144,7 +144,7 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
 
 
 def vectors(
-    cells: Cells, train: NDArray[np.int64], *, standardise: bool
+    cells: Cells, train: NDArray[np.int64], *, standardize: bool
 ) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
     """The vector of each row, shape `(rows, numbers)`, and what each of its numbers is.
 
@@ -153,7 +153,7 @@ def vectors(
     """
     columns, features = [], []
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
-        mean, sd = _moments(column[train]) if standardise else (0.0, 1.0)
+        mean, sd = _moments(column[train]) if standardize else (0.0, 1.0)
         columns.append((column - mean) / (sd or 1.0))
         features.append({"name": name, "mean": mean, "sd": sd})
     for name, texts in cells.texts.items():

@@ -44,7 +44,7 @@ class EncodedPairs:
 
 
 def encoded_pairs(pairs: pa.Table, model: str | None) -> EncodedPairs:
-    """Tokenise all pairs, count the vocabulary, and write both texts as ids; needs a Ray session.
+    """Tokenize all pairs, count the vocabulary, and write both texts as ids; needs a Ray session.
 
     Args:
         pairs: columns `sample_id`, `split`, `first`, `second`, `label` and, if there are groups, `group`; rows of other
@@ -71,7 +71,7 @@ def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
     import ray.data
 
     dataset = ray.data.from_arrow(pairs, override_num_blocks=_BLOCKS)
-    dataset = dataset.map_batches(_tokenise, batch_format="numpy")
+    dataset = dataset.map_batches(_tokenize, batch_format="numpy")
     if model is not None:
         dataset = dataset.map_batches(
             SentenceFeatures,
@@ -82,7 +82,7 @@ def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
     return dataset.materialize()
 
 
-def _tokenise(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     # Needed on Ray's workers, slow to import
     from nltk.tokenize import NLTKWordTokenizer
 

@@ -35,15 +35,15 @@ def _values(embedded):
 
 def _by_loops(embedded):
     z = [row / np.sqrt((row * row).sum()) for row in embedded.representations]
-    squares, cosines, neighbours, distances, off = [], [], [], [], []
+    squares, cosines, neighbors, distances, off = [], [], [], [], []
     for i, j in combinations(range(len(z)), 2):
         squares.append(((z[i] - z[j]) ** 2).sum())
         cosines.append((z[i] * z[j]).sum())
-        neighbours.append(embedded.bins[i] == embedded.bins[j])
+        neighbors.append(embedded.bins[i] == embedded.bins[j])
         distances.append(np.sqrt(((embedded.labels[i] - embedded.labels[j]) ** 2).sum()))
         target = 180 * min(distances[-1] / RANGE, 1)
         off.append(abs(math.degrees(math.acos(cosines[-1])) - target))
-    near = [(s, c) for s, c, is_near in zip(squares, cosines, neighbours, strict=True) if is_near]
+    near = [(s, c) for s, c, is_near in zip(squares, cosines, neighbors, strict=True) if is_near]
     return {
         "alignment": np.mean([square for square, _ in near]),
         "uniformity": math.log(np.mean([math.exp(-2 * square) for square in squares])),
@@ -106,7 +106,7 @@ def test_without_a_pair_everything_is_undefined(n):
     assert [row["n"] for row in rows] == [n] * len(DIAGNOSTICS)
 
 
-def test_without_neighbours_only_what_needs_them_is_undefined():
+def test_without_neighbors_only_what_needs_them_is_undefined():
     values = _values(_embedded(5, bins=np.arange(5)))
     assert {name for name, value in values.items() if math.isnan(value)} == {"alignment", "tolerance"}
 

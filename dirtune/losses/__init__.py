@@ -59,7 +59,7 @@ class RegressionLoss(Protocol):
 class Term(Protocol):
     """Maps `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
 
-    It is given the representation z, L2-normalised, unless it has an attribute `reads` that says "embedding": e, or
+    It is given the representation z, L2-normalized, unless it has an attribute `reads` that says "embedding": e, or
     "direction": e / |e|.
     """
 

@@ -122,7 +122,7 @@ def accon(
     positives, `l_i = log Z_i - log sum_{P_i} exp(c_ij / tau_i)`, without smoothing, as in `supcon`; (10) a temperature per
     anchor and the robust form with `rho`: `robust_sums`.
     """
-    # One row has nothing to normalise by
+    # One row has nothing to normalize by
     pooled = variant == "official_sts" and len(labels) > 1
     smoothing = 0.0 if variant == "paper" or positives == "joint" else epsilon
     # Of the negatives, before the division by tau

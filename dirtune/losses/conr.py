@@ -48,7 +48,7 @@ class PairTerm(TemperedTerm):
 
 
 class ConR(PairTerm):
-    """ConR: pushes apart what is predicted alike but labelled apart (Keramati et al., ICLR 2024); formula: `conr`."""
+    """ConR: pushes apart what is predicted alike but labeled apart (Keramati et al., ICLR 2024); formula: `conr`."""
 
     beta: float = Field(default=4.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 4 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""

@@ -55,7 +55,7 @@ def _mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.floa
 def histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor]:
     """The label bins that are not empty, after smoothing if any: `centers` and `probabilities`, both `(bins,)`.
 
-    A bin's centre is its middle, as officially for depth; where every training label lies on the edge of a bin, as
+    A bin's center is its middle, as officially for depth; where every training label lies on the edge of a bin, as
     whole years do, it is the lower edge, as officially for ages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Ordinal Entropy: labels that are far apart shall have centres far apart on the sphere, and samples lie at their centre.
+"""Ordinal Entropy: labels that are far apart shall have centers far apart on the sphere, and samples lie at their center.
 
 Zhang, Yang, Mi, Zheng and Yao, "Improving Deep Regression with Ordinal Entropy", ICLR 2023. Official code:
 github.com/needylove/OrdinalEntropy, `ordinalentropy` in `AgeEstimation/OrdinalEntropy.py`.
@@ -56,19 +56,19 @@ def ordinal_entropy(
 
     `p_u` is the direction of the mean embedding of label `u`; `w_uv = (|y_u - y_v| - min) / max` with the extremes over all
     pairs of distinct labels, so that the nearest pair has weight 0 and the farthest less than 1. The first mean is over the
-    samples that are not at their centre.
+    samples that are not at their center.
 
     Departures from the official code: (1) a mean over nothing is 0, where it fails (one distinct label) or is NaN (all
-    labels distinct); (2) a sample is at its centre within rounding, not only exactly; (3) centres that coincide have
+    labels distinct); (2) a sample is at its center within rounding, not only exactly; (3) centers that coincide have
     distance and gradient 0 instead of 1e-6 and 0; (4) sums stay float64 if the embeddings are; (5) an embedding of zeros,
-    and a centre, has no direction: it stays zero and gets no gradient.
+    and a center, has no direction: it stays zero and gets no gradient.
     """
     with full_precision(embeddings) as e:
         values, groups, counts = labels.to(e.dtype).unique(return_inverse=True, return_counts=True)
         sums = e.new_zeros(len(values), e.shape[1]).index_add(0, groups, e)
-        centres = directions(sums / counts[:, None])
-        spread = _spread_within(directions(e) - centres[groups])
-        return tightness * spread - diversity * _spread_between(centres, values)
+        centers = directions(sums / counts[:, None])
+        spread = _spread_within(directions(e) - centers[groups])
+        return tightness * spread - diversity * _spread_between(centers, values)
 
 
 def _spread_within(residuals: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
@@ -80,10 +80,10 @@ def _spread_within(residuals: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
     return mean
 
 
-def _spread_between(centres: Float[Tensor, "labels dim"], values: Float[Tensor, " labels"]) -> Float[Tensor, ""]:
+def _spread_between(centers: Float[Tensor, "labels dim"], values: Float[Tensor, " labels"]) -> Float[Tensor, ""]:
     if len(values) < 2:
-        return centres.new_zeros(())
+        return centers.new_zeros(())
     # One entry per pair: `labels^2 / 2` numbers, where differences would take `dim` times as many.
     gaps = torch.pdist(values[:, None])
     weights = (gaps - gaps.min()) / gaps.max()
-    return (weights * torch.pdist(centres)).mean()
+    return (weights * torch.pdist(centers)).mean()

@@ -76,7 +76,7 @@ def euclidean_matrix(
 ) -> Float[Tensor, "anchors columns"]:
     """`||z_i - z_j||`, exactly 0 and with gradient 0 for equal vectors; without rows: of all pairs.
 
-    From differences, not from inner products, whose cancellation would leave near neighbours without a direction.
+    From differences, not from inner products, whose cancellation would leave near neighbors without a direction.
     """
     return _norms(anchors, anchors if rows is None else rows, 2.0)
 

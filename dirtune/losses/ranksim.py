@@ -37,7 +37,7 @@ _COARSE_COLUMNS = 1024
 
 
 class RankSim(Frozen):
-    """RankSim: ranks neighbours in the embedding as in the label (Gong et al., ICML 2022); formula: `ranksim`."""
+    """RankSim: ranks neighbors in the embedding as in the label (Gong et al., ICML 2022); formula: `ranksim`."""
 
     gamma: float = Field(default=100.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 100 (AgeDB, IMDB-WIKI), 3e-4 (STS-B). The
@@ -152,7 +152,7 @@ def _ranks(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns
 def _packed_argsort(values: Float[Tensor, "rows columns"]) -> Int[Tensor, "rows columns"]:
     """`values.argsort(dim=1, stable=True)` of float32 on the CPU, in a quarter of the time.
 
-    NumPy's sort of plain integers is vectorised. Value and column are packed into one integer; one of 32 bits sorts ten
+    NumPy's sort of plain integers is vectorized. Value and column are packed into one integer; one of 32 bits sorts ten
     times as fast as one of 64 but holds the value only roughly, so that rows it leaves out of order are sorted anew.
     """
     if values.shape[1] > _COARSE_COLUMNS:

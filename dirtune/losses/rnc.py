@@ -32,7 +32,7 @@ _SPREAD_OF_FLOAT64 = 600.0
 
 
 class RnC(Frozen):
-    """Rank-N-Contrast: orders neighbours by label distance (Zha et al., NeurIPS 2023); formula: `rnc`."""
+    """Rank-N-Contrast: orders neighbors by label distance (Zha et al., NeurIPS 2023); formula: `rnc`."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. The official code has no other loss beside it."""
@@ -84,7 +84,7 @@ def rnc(
         order = labels.reshape(len(labels), -1)[:, 0].argsort()
         targets = labels.to(e.dtype)[order]
         wide = e.double()
-        vectors = _centred(wide) if similarity == "neg_euclidean" else directions(wide)
+        vectors = _centered(wide) if similarity == "neg_euclidean" else directions(wide)
 
         def block(anchors: slice, vectors: Tensor) -> Tensor:
             distances = distance_matrix(targets[anchors], targets, label_distance=label_distance)
@@ -98,7 +98,7 @@ def rnc(
         return total.to(e.dtype)
 
 
-def _centred(embeddings: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+def _centered(embeddings: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
     """The same distances with the smallest norms, on which inner products lose least."""
     return embeddings - embeddings.detach().mean(dim=0)
 

@@ -96,7 +96,7 @@ def supcon(
     `l_i = 0` without.
 
     Departures from the official code: (1) label bins take the place of exactly equal labels, which are the case of one
-    bin per label; the STS-B script's rounding to 0.1 is the case of bins centred on the tenths. (2) The maximum is
+    bin per label; the STS-B script's rounding to 0.1 is the case of bins centered on the tenths. (2) The maximum is
     subtracted inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
 
     Adaptations of others' ideas, each off by default: (3) similarity `neg_euclidean`; equal representations get no

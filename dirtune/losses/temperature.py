@@ -131,12 +131,12 @@ def robust_sums(
 
     With `sum_i = sum_{P_i} (log Z_i - s_ij / tau_i)` and `n_i` (`num_others`) summands in `Z_i`, a positive's share is
     `tau_i log( mean_k exp((s_ik - s_ij) / tau_i) ) + tau_i rho`: the largest mean of `s_ik - s_ij` over all weightings of
-    the others, penalised by `tau_i` times what their divergence from the uniform weighting exceeds `rho`. Without `rho`
+    the others, penalized by `tau_i` times what their divergence from the uniform weighting exceeds `rho`. Without `rho`
     the sums are returned as they are.
 
     Departures from iSogCLR: (1) the logarithm is that of the mini-batch mean; the paper's moving average of `Z_i` over the
     steps, which takes the bias of small batches away, is left out; (2) `Z_i` is the term's own, which holds the
-    positives too; (3) the term's optimiser takes the place of the momentum step on `tau_i`.
+    positives too; (3) the term's optimizer takes the place of the momentum step on `tau_i`.
     """
     if rho is None:
         return sums

@@ -24,16 +24,17 @@ from dirtune.metrics.formulas import (
     zero_errors,
 )
 from dirtune.metrics.own import OWN_METRICS, angular_error, angular_errors
-from dirtune.metrics.pixels import MAP_METRICS, PixelSums, no_pixels, pixel_metrics, pixel_sums
-from dirtune.metrics.regions import REGIONS, RegionMetric, metric_values, region_metrics
+from dirtune.metrics.pixels import DENSE_METRICS, PixelSums, no_pixels, pixel_metrics, pixel_sums
+from dirtune.metrics.regions import REGIONS, SHOT_REGIONS, RegionMetric, metric_values, region_metrics
 from dirtune.metrics.sums import ErrorSums, error_sums
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "MAP_METRICS",
+    "DENSE_METRICS",
     "METRICS",
     "OWN_METRICS",
     "REGIONS",
+    "SHOT_REGIONS",
     "ErrorSums",
     "PixelSums",
     "RegionMetric",

@@ -4,7 +4,7 @@ All are means over pixels of what each pixel says (`PIXEL_VALUES`), so that they
 
 Source: Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NeurIPS 2014; Yang et al.,
 ICML 2021 (YyzHarry/imbalanced-regression, `nyud2-dir/util.py`). Departure: `log10` and the shares take a prediction below
-one millimetre, zero and negative ones among them, for one millimetre; officially its logarithm is not a number, and a
+one millimeter, zero and negative ones among them, for one millimeter; officially its logarithm is not a number, and a
 negative one counts as a hit, because both of its ratios are negative.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from dirtune.metrics.moments import Array
 
 SMALLEST = 1e-3
-"""A prediction below it counts as it where a ratio or a logarithm is taken, in metres."""
+"""A prediction below it counts as it where a ratio or a logarithm is taken, in meters."""
 
 
 def abs_rel(labels: ArrayLike, predictions: ArrayLike) -> float:
@@ -29,7 +29,7 @@ def abs_rel(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def log10(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean of `|log10 prediction - log10 label|`, predictions below a millimetre taken as one."""
+    """Mean of `|log10 prediction - log10 label|`, predictions below a millimeter taken as one."""
     return _mean("log10", labels, predictions)
 
 

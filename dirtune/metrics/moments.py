@@ -1,6 +1,6 @@
 """`Moments`: count, mean, scatter and extremes of pairs of numbers, in parts that add up.
 
-The second moments are centred and merged as such (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+The second moments are centered and merged as such (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
 computing sample variances", COMPSTAT 1982), so that numbers far from zero lose no digits.
 """
 
@@ -56,11 +56,11 @@ def moments(pairs: Array) -> Moments:
     """The moments of the columns of `pairs`, shape `(2, n)`; `n` may be zero."""
     with np.errstate(invalid="ignore", over="ignore"):
         mean = pairs.sum(axis=1) / max(pairs.shape[1], 1)
-        centred = pairs - mean[:, None]
+        centered = pairs - mean[:, None]
         return Moments(
             n=pairs.shape[1],
             mean=mean,
-            scatter=centred @ centred.T,
+            scatter=centered @ centered.T,
             low=pairs.min(axis=1, initial=np.inf),
             high=pairs.max(axis=1, initial=-np.inf),
         )

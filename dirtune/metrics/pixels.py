@@ -20,7 +20,7 @@ from dirtune.metrics.moments import Array, Moments
 from dirtune.metrics.regions import REGIONS, RegionMetric
 from dirtune.metrics.sums import ErrorSums
 
-MAP_METRICS = ("mae", "mse", "rmse", "gmean", "zero_errors", "balanced_mae")
+DENSE_METRICS = ("mae", "mse", "rmse", "gmean", "zero_errors", "balanced_mae")
 """Those of `METRICS` that maps have."""
 _OF_ERRORS = ("n", "absolute", "squared", "logs", "zeros")
 
@@ -91,14 +91,14 @@ def pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetr
 def _values(sums: PixelSums, chosen: NDArray[np.bool_]) -> tuple[dict[str, float], int]:
     totals = sums.of_bins(chosen)
     errors = _error_sums(sums, chosen, totals)
-    values = {name: metric(errors) for name in MAP_METRICS if (metric := METRICS[name])}
+    values = {name: metric(errors) for name in DENSE_METRICS if (metric := METRICS[name])}
     for name in sums.names[len(_OF_ERRORS) :]:
         values[name] = totals[name] / errors.n if errors.n else math.nan
     return values, errors.n
 
 
 def _error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str, float]) -> ErrorSums:
-    """The same sums as those of labels of samples; moments and extremes, which `MAP_METRICS` do not need, are unknown."""
+    """The same sums as those of labels of samples; moments and extremes, which `DENSE_METRICS` do not need, are unknown."""
     rows = dict(zip(sums.names, sums.table, strict=True))
     occupied = chosen & (rows["n"] > 0)
     unknown = np.full(2, math.nan)

@@ -19,7 +19,9 @@ from dirtune.metrics.moments import Array
 from dirtune.metrics.own import OWN_METRICS
 from dirtune.metrics.sums import error_sums
 
-REGIONS = ("all", "many", "medium", "few")
+SHOT_REGIONS = ("many", "medium", "few")
+REGIONS = ("all", *SHOT_REGIONS)
+"""Column `region` of the table `metrics`."""
 
 
 class RegionMetric(TypedDict):

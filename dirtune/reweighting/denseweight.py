@@ -42,7 +42,7 @@ def kernel_density(labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """`p_i = 1 / (n h) sum_j phi((y_i - y_j) / h)` with the normal density phi; shape of `labels`.
 
     The bandwidth is Silverman's `h = 1.06 sd n^(-1/5)`, with the standard deviation of the population. The sum is
-    evaluated on a grid of h / 256: each label is shared between its two neighbours, the grid is convolved with phi, and
+    evaluated on a grid of h / 256: each label is shared between its two neighbors, the grid is convolved with phi, and
     the result interpolated. That is right to 1e-5 of the largest density and takes tens of milliseconds for 200,000
     distinct labels, where the sum itself takes minutes. Equal labels have the density 1 by definition.
     """

@@ -5,7 +5,7 @@ functions, so that one label is in one bin everywhere. They need numpy only.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021, and its official repository
 (YyzHarry/imbalanced-regression: `agedb-dir/train.py`, `sts-b-dir/util.py`). Departures: 1. one binning rule for all
-data sets instead of one per script; 2. a label on a bin edge is recognised by a tolerance (see `label_bins`) instead of
+data sets instead of one per script; 2. a label on a bin edge is recognized by a tolerance (see `label_bins`) instead of
 by doing the arithmetic in float32.
 """
 

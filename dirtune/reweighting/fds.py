@@ -31,7 +31,7 @@ class FDS(Frozen):
     clip: tuple[float, float] = (0.1, 10.0)
     """Limits of the ratio of variances. Official: 0.1..10 (ages), 0.5..2 (STS-B), 0.2..5 (NYUD2)."""
     fill_empty: bool = False
-    """Give a bin without samples the mean of its neighbours' statistics, as the STS-B script does."""
+    """Give a bin without samples the mean of its neighbors' statistics, as the STS-B script does."""
     zero_variance: ZeroVariance = "skip_dimension"
     """What is left as it is where an embedding dimension does not vary within a bin: that dimension (ages; meant by all
     scripts), or the whole bin (what the scripts for STS-B and NYUD2 do under torch 1.2 and later)."""
@@ -41,9 +41,9 @@ class FDS(Frozen):
 
     @field_validator("size")
     @classmethod
-    def _has_a_centre(cls, size: int) -> int:
+    def _has_a_center(cls, size: int) -> int:
         if size % 2 == 0:
-            raise ValueError("must be odd, so that the kernel has a centre bin")
+            raise ValueError("must be odd, so that the kernel has a center bin")
         return size
 
     @model_validator(mode="after")

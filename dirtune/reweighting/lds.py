@@ -1,6 +1,6 @@
 """Label distribution smoothing (LDS): the label density is convolved with a symmetric kernel before it is inverted.
 
-Neighbouring labels share their samples' evidence, so the density that matters to a regressor is
+Neighboring labels share their samples' evidence, so the density that matters to a regressor is
 `p~(y') = integral of k(y, y') p(y) dy`; on bins, `c~ = c * k`. What is smoothed are the effective counts: clipped for
 the inverse and, officially, already square-rooted for the inverse root.
 
@@ -54,9 +54,9 @@ class LDS(Frozen):
 
     @field_validator("size")
     @classmethod
-    def _has_a_centre(cls, size: int) -> int:
+    def _has_a_center(cls, size: int) -> int:
         if size % 2 == 0:
-            raise ValueError("must be odd, so that the kernel has a centre bin")
+            raise ValueError("must be odd, so that the kernel has a center bin")
         return size
 
 

@@ -2,7 +2,6 @@
 
 from functools import partial
 from math import exp, log, pi, sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from dirtune.frozen import read
 from dirtune.losses import Fittable
 from dirtune.losses.balanced_mse import BMC, BNI, GAI, bmc, bni, gai
 from dirtune.manifest import LabelSpec
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 AGE = LabelSpec(name="age", unit="years", low=0.0, high=120.0, bin_width=1.0, num_bins=121)
 
@@ -42,6 +39,7 @@ every_form = pytest.mark.parametrize(
         pytest.param(bmc, id="bmc"),
     ],
 )
+
 every_kind = pytest.mark.parametrize("kind", [GAI, BNI, BMC])
 
 
@@ -179,7 +177,7 @@ def test_the_gradients_of_predictions_and_noise_are_the_slopes(loss):
 
 
 @every_form
-def test_weights_multiply_each_sample_and_are_not_normalised(loss):
+def test_weights_multiply_each_sample_and_are_not_normalized(loss):
     predictions, labels, weights = _rows()
     sigma = _sigma(3.0)
     doubled = loss(predictions, labels, 2 * weights, sigma=sigma)
@@ -302,7 +300,7 @@ def test_impossible_settings_are_refused_with_their_key(kind, raw, key):
 
 
 def _golden():
-    return np.load(SHARED / "golden/reweighting/balanced_mse.npz")
+    return load_reweighting("balanced_mse")
 
 
 def _golden_mixture(golden, name):
@@ -326,7 +324,6 @@ def _golden_form(golden, name):
     return partial(gai, **_golden_mixture(golden, mixtures.get(name, "gmm")))
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "sigmas"),
     [

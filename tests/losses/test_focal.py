@@ -2,7 +2,6 @@
 
 import json
 from math import exp, tanh
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from dirtune.losses.focal import FocalL1, FocalMSE
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 PREDICTIONS = [3.0, -1.0, 2.5, 7.0, 4.0]
 LABELS = [2.0, 1.0, 2.5, 3.0, 4.3]
@@ -74,9 +71,8 @@ def test_impossible_settings_are_refused(field, value):
         FocalL1(**{field: value})
 
 
-@needs_shared
 def test_losses_and_gradients_are_the_published_ones_and_zero_where_those_are_nan():
-    golden = np.load(SHARED / "golden/reweighting/losses.npz")
+    golden = load_reweighting("losses")
     kinds = {"weighted_focal_l1_loss": FocalL1, "weighted_focal_mse_loss": FocalMSE}
     compared, not_finite = 0, set()
     meta = json.loads(str(golden["meta"]))

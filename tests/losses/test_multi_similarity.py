@@ -71,7 +71,7 @@ def test_loss_and_gradient_equal_pytorch_metric_learning(seed, views, alpha, bet
     loss = _multi_similarity(inputs, alpha=alpha, beta=beta, margin=margin)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
     ours = torch.autograd.grad(loss, inputs.representations)[0]
-    # Its distance normalises once more, which takes away the part of the gradient along the representation.
+    # Its distance normalizes once more, which takes away the part of the gradient along the representation.
     z = inputs.representations.detach()
     tangent = ours - (ours * z).sum(dim=1, keepdim=True) * z
     torch.testing.assert_close(tangent, gradient, rtol=1e-9, atol=1e-12)

@@ -86,7 +86,7 @@ def test_equal_vectors_are_at_distance_zero_without_gradient(dtype):
     assert z.grad.abs().max() == 0
 
 
-def test_near_neighbours_keep_the_direction_of_their_gradient():
+def test_near_neighbors_keep_the_direction_of_their_gradient():
     near = torch.tensor([[1.0, 0.0], [1.0, 1e-6]], requires_grad=True)
     euclidean_matrix(near)[0, 1].backward()
     assert near.grad.tolist() == [[0, -1], [0, 1]]

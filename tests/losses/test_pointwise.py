@@ -1,7 +1,6 @@
 """`pytest tests/losses/test_pointwise.py`: L1, MSE and Huber against loops; what all losses of single errors promise."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,7 @@ from torch.nn.functional import smooth_l1_loss
 from dirtune.losses.focal import FocalL1, FocalMSE
 from dirtune.losses.pointwise import L1, MSE, Huber
 from dirtune.losses.tukey import Tukey
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 PREDICTIONS = [3.0, -1.0, 2.5, 7.0, 4.0]
 LABELS = [2.0, 1.0, 2.5, 3.0, 4.3]
@@ -149,9 +146,8 @@ def test_huber_refuses_a_beta_that_is_not_positive(beta):
         Huber(beta=beta)
 
 
-@needs_shared
 def test_losses_and_gradients_are_the_published_ones():
-    golden = np.load(SHARED / "golden/reweighting/losses.npz")
+    golden = load_reweighting("losses")
     kinds = {"weighted_l1_loss": L1, "weighted_mse_loss": MSE, "weighted_huber_loss": Huber}
     compared = 0
     for key, call in json.loads(str(golden["meta"]))["calls"].items():

@@ -107,11 +107,11 @@ def test_an_individual_temperature_rests_where_its_softmax_diverges_by_rho(term_
     # One sample: its temperature is that of all rows
     inputs = term_inputs(samples=1, views=12, dim=3)
     module = _fitted(SupCon(tau=0.5, temperature="individual", rho=0.3), samples=1).double()
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         module(inputs).backward()
-        optimiser.step()
+        optimizer.step()
     tau, divergences = module.log_taus.exp().item(), []
     for i, row in enumerate(_cosines(inputs)):
         weights = [math.exp(s / tau) for j, s in enumerate(row) if j != i]

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +24,7 @@ from dirtune.metrics import (
     zero_errors,
 )
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 AGE = LabelSpec(name="age", unit="years", low=0.0, high=120.0, bin_width=1.0, num_bins=121)
 NO_SAMPLE = np.zeros(0)
@@ -75,7 +72,7 @@ def test_every_metric_has_a_reference():
     assert METRICS.keys() == REFERENCES.keys()
 
 
-def test_the_metrics_to_maximise_are_metrics_diagnostics_or_those_of_published_depth():
+def test_the_metrics_to_maximize_are_metrics_diagnostics_or_those_of_published_depth():
     assert METRICS.keys() & HIGHER_IS_BETTER == {"r2", "pearson", "spearman"}
     assert DIAGNOSTICS.keys() & HIGHER_IS_BETTER == {"tolerance"}
     others = HIGHER_IS_BETTER - METRICS.keys() - DIAGNOSTICS.keys()
@@ -167,11 +164,10 @@ def test_balanced_mae_gives_every_bin_the_same_say():
     assert mae(sums) == pytest.approx((1.0 + 1.0 + 1.0 + 5.0) / 4)
 
 
-@needs_shared
 @pytest.mark.parametrize(("variant", "predictions"), [("dir", "preds"), ("dir_exact_hits", "preds_with_exact_hits")])
 @pytest.mark.parametrize(("region", "theirs"), [("many", "many"), ("medium", "median"), ("few", "low"), ("all", "all")])
 def test_agedb_metrics_are_those_of_the_official_code(variant, predictions, region, theirs):
-    golden = np.load(SHARED / "golden/reweighting/metrics_agedb.npz")
+    golden = load_reweighting("metrics_agedb")
     labels, predictions = golden["labels"], golden[predictions]
     counts = label_density(label_bins(golden["train_labels"], AGE), AGE.num_bins)
     regions = shot_regions(counts, ShotRule())[label_bins(labels, AGE)]

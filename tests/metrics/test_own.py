@@ -1,15 +1,12 @@
 """`pytest tests/metrics/test_own.py`: the angular error against the official code and against plain geometry."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dirtune.metrics import OWN_METRICS, angular_error, angular_errors
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 
 def _angle_by_arccos(label, prediction):
@@ -19,9 +16,8 @@ def _angle_by_arccos(label, prediction):
     return math.degrees(math.acos(sum(a * b for a, b in zip(*directions, strict=True))))
 
 
-@needs_shared
 def test_angles_are_those_of_the_official_code():
-    golden = np.load(SHARED / "golden/reweighting/metrics_mpiigaze.npz")
+    golden = load_reweighting("metrics_mpiigaze")
     found = angular_errors(golden["labels_pitch_yaw"], golden["preds_pitch_yaw"])
     np.testing.assert_allclose(found, golden["angle_error_deg"], rtol=1e-10)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dirtune.metrics import MAP_METRICS, METRICS, OWN_METRICS, error_sums, no_pixels, pixel_metrics, pixel_sums
+from dirtune.metrics import DENSE_METRICS, METRICS, OWN_METRICS, error_sums, no_pixels, pixel_metrics, pixel_sums
 
 OWN = ("abs_rel", "log10", "delta1", "delta2", "delta3")
 REGIONS = np.array(["many", "many", "medium", "few", "few", "few"])
@@ -35,10 +35,10 @@ def test_every_metric_is_that_of_the_pixels_themselves():
     labels, predictions, bins = _pixels()
     rows = pixel_metrics(pixel_sums(labels, predictions, bins, 6, OWN), REGIONS)
     values = {(row["region"], row["metric"]): row for row in rows}
-    assert len(values) == 4 * (len(MAP_METRICS) + len(OWN))
+    assert len(values) == 4 * (len(DENSE_METRICS) + len(OWN))
     for region, truth, said, of_bins in _by_region(labels, predictions, bins):
         whole = error_sums(truth, said, of_bins)
-        for name in MAP_METRICS:
+        for name in DENSE_METRICS:
             row = values[region, name]
             assert row["value"] == pytest.approx(METRICS[name](whole), rel=1e-12), (region, name)
             assert row["n"] == len(truth)

@@ -1,7 +1,6 @@
 """`pytest tests/metrics/test_regions.py`: metrics by shot region, of labels of one dimension and of several."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +8,10 @@ import scipy.stats
 
 from dirtune.manifest import LabelSpec
 from dirtune.metrics import METRICS, REGIONS, angular_error, metric_values, region_metrics
-from dirtune.results.records import schema
 from dirtune.reweighting.density import label_bins
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 SCORE = LabelSpec(name="score", unit="points", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
-
-
-def test_the_regions_are_those_of_the_results_tables():
-    assert REGIONS == schema.REGIONS
 
 
 def test_arrays_of_different_length_are_refused_with_both_shapes():
@@ -53,10 +45,9 @@ def test_regions_balance_over_the_given_bins():
     assert values["balanced_mae"] == pytest.approx(0.75)
 
 
-@needs_shared
 @pytest.mark.parametrize(("variant", "predictions"), [("plain", "preds_unit"), ("exact_hits", "preds_unit_exact_hits")])
 def test_sts_b_metrics_are_those_of_the_official_code(variant, predictions):
-    golden = np.load(SHARED / "golden/reweighting/metrics_stsb.npz")
+    golden = load_reweighting("metrics_stsb")
     regions = np.array(["many", "medium", "few"])[golden["shot_code_per_sample"]]
     bins = label_bins(golden["labels"], SCORE)
     assert bins.tolist() == golden["bin_idx"].tolist()

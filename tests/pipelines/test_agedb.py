@@ -51,14 +51,14 @@ def _raw(folder: Path, rows: list[tuple[object, ...]] | None = None) -> Path:
 
 
 def _ingest(root: Path, raw: Path, options: Options = SMALL) -> Manifest:
-    return ingest(Storage.at(root), raw, options)
+    return ingest(Storage.open(root), raw, options)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("agedb")
     manifest = _ingest(folder / "data", _raw(folder / "raw"))
-    return Storage.at(folder / "data"), manifest
+    return Storage.open(folder / "data"), manifest
 
 
 def test_rows_are_split_as_the_list_says(small: tuple[Storage, Manifest]) -> None:
@@ -125,7 +125,7 @@ def test_an_equal_request_changes_nothing_and_another_one_is_ingested(tmp_path: 
     other = _ingest(root, raw, Options(image_size=16, quality=60))
     assert other.content_hash != first.content_hash
     assert other.split_fingerprint == first.split_fingerprint
-    assert _ingest(root, raw) == first.model_copy(update={"splits": read_manifest(Storage.at(root), "agedb").splits})
+    assert _ingest(root, raw) == first.model_copy(update={"splits": read_manifest(Storage.open(root), "agedb").splits})
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(raw / ROWS[0][1])
     assert _ingest(root, raw).content_hash != first.content_hash
 
@@ -146,7 +146,7 @@ def test_bad_rows_and_images_are_named_together_and_the_old_version_stays(tmp_pa
     assert row == f"{raw}/agedb.csv:10: age: must be a number, got 'old'"
     assert truncated.startswith(f"{raw}/{ROWS[0][1]}: the image cannot be read (")
     assert missing == f"{raw}/AgeDB/2_B_50_m.jpg: no such image"
-    assert read_manifest(Storage.at(root), "agedb") == old
+    assert read_manifest(Storage.open(root), "agedb") == old
 
 
 def test_as_many_as_allowed_are_left_out_and_noted(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_equal_images_in_two_splits_are_noted_and_dropped_on_demand(tmp_path: Pa
     assert "1 content in both train and test: 1 of 2 test rows, 1 train rows" in manifest.notes
     cleaned = _ingest(tmp_path / "data", raw, Options(image_size=16, drop_leaks=True))
     assert cleaned.splits["train"].rows == 3
-    assert ROWS[0][1] not in read_split(Storage.at(tmp_path / "data"), cleaned, "train")[0].to_pylist()
+    assert ROWS[0][1] not in read_split(Storage.open(tmp_path / "data"), cleaned, "train")[0].to_pylist()
 
 
 def test_another_split_can_be_asked_for(small: tuple[Storage, Manifest], tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_held_out_ages_become_a_shot_rule(tmp_path: Path) -> None:
 
 
 def test_missing_raw_files_are_named(tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path / "data")
+    storage = Storage.open(tmp_path / "data")
     with pytest.raises(InputError, match=r"raw: needs the folder of agedb\.csv and AgeDB/ \(`dirtune"):
         ingest(storage, None, SMALL)
     with pytest.raises(InputError, match="nowhere: no such folder"):
@@ -217,7 +217,7 @@ def test_the_published_counts_come_out_of_the_real_list(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     (raw / "AgeDB").mkdir(parents=True)
     (raw / "agedb.csv").write_bytes(REAL.read_bytes())
-    Image.new("RGB", (8, 8), "grey").save(tmp_path / "one.jpg")
+    Image.new("RGB", (8, 8), "gray").save(tmp_path / "one.jpg")
     for _, path, _ in _published_rows():
         (raw / path).hardlink_to(tmp_path / "one.jpg")
     manifest = _ingest(tmp_path, raw, Options(image_size=8))

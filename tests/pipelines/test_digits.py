@@ -83,7 +83,7 @@ def _bilinear(image: NDArray[np.float64], row: float, column: float) -> float:
 
 
 @pytest.mark.parametrize("angle", [-60.0, -17.3, 0.0, 45.0, 59.999])
-def test_an_image_is_turned_by_the_labelled_angle(angle: float) -> None:
+def test_an_image_is_turned_by_the_labeled_angle(angle: float) -> None:
     image = load_digits().images[5]
     np.testing.assert_allclose(rotated(image, angle), _rotated_by_loops(image, angle), atol=0.5001)
 
@@ -111,7 +111,7 @@ def test_ingest_stores_the_planned_images_and_is_the_same_every_time(tmp_path: P
     assert manifest.train_counts == tuple(training_counts())
     pixels = load_digits().images
     for split, plan in plans(0).items():
-        arrays = decode(read_split(Storage.at(tmp_path / "one"), manifest, split), manifest)
+        arrays = decode(read_split(Storage.open(tmp_path / "one"), manifest, split), manifest)
         np.testing.assert_array_equal(arrays["label"], plan.angles)
         assert arrays["image"].shape == (len(plan.angles), 1, 24, 24)
         for row in range(0, len(plan.angles), 97):

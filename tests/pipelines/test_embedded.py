@@ -21,7 +21,7 @@ def _made(root: Path, **options: object) -> Manifest:
 
 
 def _train(root: Path, manifest: Manifest) -> dict[str, float]:
-    rows = decode(read_split(Storage.at(root), manifest, "train"), manifest)
+    rows = decode(read_split(Storage.open(root), manifest, "train"), manifest)
     return dict(zip(rows["sample_id"].tolist(), rows["label"].tolist(), strict=True))
 
 

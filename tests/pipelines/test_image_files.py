@@ -15,7 +15,7 @@ from dirtune.manifest import InputSpec
 from pipelines.image_files import EncodedImages, encoded_images
 
 SPEC = InputSpec(kind="image", shape=(3, 16, 16), encoding="jpeg", quality=90)
-GOOD = ("colour.jpg", "grey.jpg", "palette.png", "transparent.png", "wide.jpg")
+GOOD = ("color.jpg", "gray.jpg", "palette.png", "transparent.png", "wide.jpg")
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -27,13 +27,13 @@ def _pixels(height: int, width: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("images")
-    colour = Image.fromarray(_pixels(24, 24))
-    colour.save(home / "colour.jpg", quality=95)
-    colour.convert("L").save(home / "grey.jpg")
-    colour.convert("P").save(home / "palette.png")
-    colour.convert("RGBA").save(home / "transparent.png")
+    color = Image.fromarray(_pixels(24, 24))
+    color.save(home / "color.jpg", quality=95)
+    color.convert("L").save(home / "gray.jpg")
+    color.convert("P").save(home / "palette.png")
+    color.convert("RGBA").save(home / "transparent.png")
     Image.fromarray(_pixels(10, 50)).save(home / "wide.jpg")
-    whole = (home / "colour.jpg").read_bytes()
+    whole = (home / "color.jpg").read_bytes()
     (home / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (home / "empty.jpg").write_bytes(b"")
     (home / "text.jpg").write_text("no image")
@@ -47,7 +47,7 @@ def found(folder: Path, ray_session: None) -> EncodedImages:
     return encoded_images(table, folder, SPEC)
 
 
-def test_every_image_is_resized_and_encoded_in_colour(folder: Path, found: EncodedImages) -> None:
+def test_every_image_is_resized_and_encoded_in_color(folder: Path, found: EncodedImages) -> None:
     rows = {row["sample_id"]: row for row in found.dataset.take_all()}
     assert [rows[name]["label"] for name in GOOD] == [0, 1, 2, 3, 4]
     for name in GOOD:

@@ -45,7 +45,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ingested(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    storage = Storage.open(tmp_path_factory.mktemp("data"))
     return storage, images.ingest(storage, raw, _options(split_column="part", image_size=12))
 
 
@@ -99,7 +99,7 @@ def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out
     (raw / "list.csv").unlink()
     settings = {"split_column": "part", "id": "key", "group": "who", "skip_bad": 1}
     options = _options(**settings, image_size=16, channels=1, encoding="png")
-    storage = Storage.at(tmp_path / "data")
+    storage = Storage.open(tmp_path / "data")
     manifest = images.ingest(storage, raw, options)
     assert manifest.inputs["image"].shape == (1, 16, 16)
     arrays = decode(read_split(storage, manifest, "train"), manifest)
@@ -120,7 +120,7 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
     listed = pd.DataFrame({"path": ["no.png", "", "no.png"], "age": ["1", "2", "old"]})
     listed.to_csv(tmp_path / "list.csv", index=False)
     with pytest.raises(InputError) as caught:
-        images.ingest(Storage.at(tmp_path / "data"), tmp_path, _options())
+        images.ingest(Storage.open(tmp_path / "data"), tmp_path, _options())
     found = [str(each).removeprefix(f"{tmp_path.resolve()}/list.csv") for each in caught.value.faults]
     assert found == [
         ":2: path: no such image, got 'no.png'",

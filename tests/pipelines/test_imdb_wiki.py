@@ -87,25 +87,25 @@ def raw(tmp_path: Path) -> Path:
 def _ages(root: Path, manifest: Manifest) -> dict[str, float]:
     ages = {}
     for split in manifest.splits:
-        arrays = decode(read_split(Storage.at(root), manifest, split), manifest)
+        arrays = decode(read_split(Storage.open(root), manifest, split), manifest)
         ages |= dict(zip(arrays["sample_id"].tolist(), arrays["label"].tolist(), strict=True))
     return ages
 
 
 def test_the_list_decides_ages_and_splits(tmp_path: Path, raw: Path) -> None:
-    manifest = ingest(Storage.at(tmp_path), raw, SMALL)
+    manifest = ingest(Storage.open(tmp_path), raw, SMALL)
     assert _ages(tmp_path, manifest) == {path: age for age, path, _ in LIST}
     for split, info in manifest.splits.items():
         assert info.rows == sum(where == split for *_, where in LIST)
     # The age of 186
     assert manifest.train_counts[120] == 1
-    train = read_split(Storage.at(tmp_path), manifest, "train")
+    train = read_split(Storage.open(tmp_path), manifest, "train")
     assert set(train["group"].to_pylist()) == {"imdb nm0000001"}
 
 
 def test_the_metadata_are_filtered_as_published(tmp_path: Path, raw: Path) -> None:
     options = Options(image_size=16, metadata="mat", split="made")
-    manifest = ingest(Storage.at(tmp_path), raw, options)
+    manifest = ingest(Storage.open(tmp_path), raw, options)
     # Of four aged 200, one each; the other ages have two.
     assert [info.rows for info in manifest.splits.values()] == [8, 1, 1]
     expected = {
@@ -117,7 +117,7 @@ def test_the_metadata_are_filtered_as_published(tmp_path: Path, raw: Path) -> No
 
 def test_metadata_have_no_published_split(tmp_path: Path, raw: Path) -> None:
     with pytest.raises(InputError, match="name no splits; choose how to make them"):
-        ingest(Storage.at(tmp_path), raw, Options(image_size=16, metadata="mat"))
+        ingest(Storage.open(tmp_path), raw, Options(image_size=16, metadata="mat"))
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_files_that_are_no_metadata_are_named(tmp_path: Path, raw: Path) -> None
 
 def test_missing_raw_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"raw: needs the folder of imdb_wiki\.csv, imdb_crop/ and"):
-        ingest(Storage.at(tmp_path), None, SMALL)
+        ingest(Storage.open(tmp_path), None, SMALL)
     with pytest.raises(InputError, match=r"imdb_wiki\.csv: no such file"):
-        ingest(Storage.at(tmp_path), tmp_path, SMALL)
+        ingest(Storage.open(tmp_path), tmp_path, SMALL)
     with pytest.raises(InputError, match=r"imdb\.mat: no such file"):
-        ingest(Storage.at(tmp_path), tmp_path, Options(metadata="mat"))
+        ingest(Storage.open(tmp_path), tmp_path, Options(metadata="mat"))

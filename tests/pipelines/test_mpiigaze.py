@@ -29,7 +29,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gaze(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    storage = Storage.open(tmp_path_factory.mktemp("data"))
     return storage, ingest(storage, raw, Options())
 
 
@@ -74,7 +74,7 @@ def test_cells_have_two_degrees_to_a_side() -> None:
 
 
 def test_grouped_splits_keep_participants_apart(raw: Path, tmp_path: Path) -> None:
-    storage = Storage.at(tmp_path)
+    storage = Storage.open(tmp_path)
     manifest = ingest(storage, raw, Options(split="grouped"))
     groups = [
         set(decode(read_split(storage, manifest, split), manifest)["group"]) for split in ("train", "val", "test")
@@ -91,7 +91,7 @@ def test_an_equal_request_finds_what_is_ingested_and_another_file_does_not(
     assert storage.read("mpiigaze/manifest.json") == before
     write_all(tmp_path / "raw")
     write_day(tmp_path / "raw", "p00", "day02", photographs([(0.0, 0.0)], seed=3))
-    other = ingest(Storage.at(tmp_path), tmp_path / "raw", Options())
+    other = ingest(Storage.open(tmp_path), tmp_path / "raw", Options())
     assert other.source["request"] != manifest.source["request"]
     # No list names the new day
     assert other.content_hash == manifest.content_hash
@@ -103,14 +103,14 @@ def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_pa
     write_day(tmp_path / "raw", "p02", "day01", photographs([(0.0, 50.0), (1.0, 2.0)], seed=3))
     write_list(tmp_path / "raw", "p02", ["day01/0001.jpg left", "day01/0002.jpg left", "junk"])
     with pytest.raises(InputError) as caught:
-        ingest(Storage.at(tmp_path), tmp_path / "raw", Options(skip_bad=19))
+        ingest(Storage.open(tmp_path), tmp_path / "raw", Options(skip_bad=19))
     texts = [str(fault) for fault in caught.value.faults]
     lines = list_of(tmp_path / "raw", "p01").resolve()
     assert texts[0] == f"{lines}:1: {(tmp_path / 'raw').resolve()}/{DAYS}/p01/day01.mat: no such file"
     assert len(texts) == 20
     assert texts[18] == "p02/day01/0001.jpg left: yaw: must be within -0.698132..0.698132 rad, got 0.8726646259971648"
     assert texts[19].endswith("not 'junk'")
-    manifest = ingest(Storage.at(tmp_path), tmp_path / "raw", Options(skip_bad=20))
+    manifest = ingest(Storage.open(tmp_path), tmp_path / "raw", Options(skip_bad=20))
     assert sum(info.rows for info in manifest.splits.values()) == 13 * 18 + 1
     assert "lines that cannot be used, left out; faults: 20" in manifest.notes
 
@@ -127,13 +127,13 @@ def test_what_has_no_meaning_for_gaze_is_refused(
     raw: Path, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        ingest(Storage.at(tmp_path), raw, read(Options, options, where="options"))
+        ingest(Storage.open(tmp_path), raw, read(Options, options, where="options"))
 
 
 def test_missing_files_are_all_named(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs the folder of Data/Normalized"):
-        ingest(Storage.at(tmp_path), None, Options())
+        ingest(Storage.open(tmp_path), None, Options())
     with pytest.raises(InputError) as caught:
-        ingest(Storage.at(tmp_path), tmp_path, Options())
+        ingest(Storage.open(tmp_path), tmp_path, Options())
     # The folder and the lists of 15 participants
     assert len(caught.value.faults) == 16

@@ -49,7 +49,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rooms(raw: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    storage = Storage.open(tmp_path_factory.mktemp("data"))
     return storage, ingest(storage, raw, OPTIONS)
 
 
@@ -57,7 +57,7 @@ def _arrays(rooms: tuple[Storage, Manifest], split: str):
     return decode(read_split(*rooms, split), rooms[1])
 
 
-def _millimetres(path: Path, split: str) -> np.ndarray:
+def _millimeters(path: Path, split: str) -> np.ndarray:
     """The stored map of a raw file, pixel by pixel: every second one, its coding undone."""
     values = np.asarray(Image.open(path)).astype(float)
     if split != "test":
@@ -66,14 +66,14 @@ def _millimetres(path: Path, split: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_depth_comes_back_in_millimetres_from_either_coding(
+def test_depth_comes_back_in_millimeters_from_either_coding(
     raw: Path, rooms: tuple[Storage, Manifest], split: str
 ) -> None:
     arrays = _arrays(rooms, split)
     assert len(arrays["sample_id"]) > 0
     for row, sample_id in enumerate(arrays["sample_id"]):
         depth = sample_id.replace("_colors", "_depth") if split == "test" else sample_id[:-3] + "png"
-        expected = _millimetres(raw / depth, split)
+        expected = _millimeters(raw / depth, split)
         np.testing.assert_array_equal(arrays["depth"][row, 0], expected)
         seen = expected[6:42, 8:56]
         assert arrays["label"][row] == pytest.approx(seen[seen > 0].mean() / 1000, rel=1e-12)
@@ -106,11 +106,11 @@ def _arrays_of_groups(rooms: tuple[Storage, Manifest], split: str) -> list[str]:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_the_histogram_counts_labelled_pixels_of_the_middle(rooms: tuple[Storage, Manifest], split: str) -> None:
+def test_the_histogram_counts_labeled_pixels_of_the_middle(rooms: tuple[Storage, Manifest], split: str) -> None:
     expected = [0] * 100
-    for millimetres in _arrays(rooms, split)["depth"][:, 0, 6:42, 8:56].reshape(-1).tolist():
-        if millimetres:
-            expected[min(millimetres // 100, 99)] += 1
+    for millimeters in _arrays(rooms, split)["depth"][:, 0, 6:42, 8:56].reshape(-1).tolist():
+        if millimeters:
+            expected[min(millimeters // 100, 99)] += 1
     assert list(rooms[1].splits[split].bin_counts) == expected
 
 
@@ -134,9 +134,9 @@ def test_training_has_no_mask(rooms: tuple[Storage, Manifest]) -> None:
 
 
 def test_the_mask_is_drawn_from_the_seed(raw: Path, rooms: tuple[Storage, Manifest], tmp_path: Path) -> None:
-    again = ingest(Storage.at(tmp_path / "again"), raw, OPTIONS)
+    again = ingest(Storage.open(tmp_path / "again"), raw, OPTIONS)
     assert again.content_hash == rooms[1].content_hash
-    other = Storage.at(tmp_path / "other")
+    other = Storage.open(tmp_path / "other")
     manifest = ingest(other, raw, OPTIONS.model_copy(update={"split_seed": 1}))
     mask, others = _arrays(rooms, "test")["mask"], _arrays((other, manifest), "test")["mask"]
     assert mask.sum() == others.sum()
@@ -166,7 +166,7 @@ def test_the_count_rule_scales_the_published_thresholds(rooms: tuple[Storage, Ma
 
 def test_an_inspection_says_that_pixels_are_counted(rooms: tuple[Storage, Manifest]) -> None:
     text = inspection_of(rooms[1]).text()
-    assert "below, labelled pixels are counted" in text
+    assert "below, labeled pixels are counted" in text
     assert "training pixels per bin" in text
     assert f"{sum(rooms[1].train_counts):,}" in text
 
@@ -250,7 +250,7 @@ def test_raw_files_that_cannot_be_used_are_refused_by_name(
     shutil.copytree(raw, folder)
     spoil(folder)
     with pytest.raises(InputError, match=told):
-        ingest(Storage.at(tmp_path / "data"), folder, OPTIONS)
+        ingest(Storage.open(tmp_path / "data"), folder, OPTIONS)
     assert not (tmp_path / "data" / "nyud2" / "manifest.json").exists()
 
 

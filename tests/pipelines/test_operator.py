@@ -80,7 +80,7 @@ def test_ingest_stores_the_samples(tmp_path: Path) -> None:
     assert manifest.train_counts == tuple(training_counts())
     made = samples(0)
     for split, columns in made.items():
-        stored = decode(read_split(Storage.at(tmp_path), manifest, split), manifest)
+        stored = decode(read_split(Storage.open(tmp_path), manifest, split), manifest)
         order = np.argsort(stored["sample_id"])
         np.testing.assert_array_equal(stored["label"][order], columns["label"])
         np.testing.assert_array_equal(stored["function"][order], columns["function"])

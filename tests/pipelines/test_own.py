@@ -105,11 +105,11 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [300, 1000, 5000])
 def test_made_splits_hold_about_a_tenth_each_and_balance_the_label(tmp_path: Path, rows: int) -> None:
     division = _divided(_long_tail(rows), tmp_path)
-    sizes = {split: len(division.assignment.members(split)) for split in ("train", "val", "test")}
+    sizes = {split: len(division.assignment.find_rows(split)) for split in ("train", "val", "test")}
     assert sizes["val"] == sizes["test"]
     assert 0.03 * rows < sizes["val"] <= 0.1 * rows
     assert sum(sizes.values()) == rows
-    mean = {split: division.rows.labels[division.assignment.members(split)].mean() for split in sizes}
+    mean = {split: division.rows.labels[division.assignment.find_rows(split)].mean() for split in sizes}
     # Balanced: the rare, large labels come more often
     assert mean["val"] > mean["train"]
     assert mean["test"] > mean["train"]
@@ -119,7 +119,7 @@ def test_natural_splits_have_the_sizes_of_made_ones(tmp_path: Path) -> None:
     made = _divided(_long_tail(), tmp_path)
     natural = _divided(_long_tail(), tmp_path, split="natural")
     for split in ("val", "test"):
-        sizes = [len(each.assignment.members(split)) for each in (made, natural)]
+        sizes = [len(each.assignment.find_rows(split)) for each in (made, natural)]
         assert sizes[0] == sizes[1]
 
 

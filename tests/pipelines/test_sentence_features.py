@@ -74,7 +74,7 @@ def test_the_stored_features_are_the_models_own_vectors(tmp_path: Path) -> None:
     manifest = ingest("sts_b", root=tmp_path / "data", raw=tmp_path, options=options, say=str)
     assert manifest.inputs["first_features"].shape == (384,)
     assert list(manifest.inputs) == ["first", "second", "first_features", "second_features"]
-    arrays = decode(read_split(Storage.at(tmp_path / "data"), manifest, "train"), manifest)
+    arrays = decode(read_split(Storage.open(tmp_path / "data"), manifest, "train"), manifest)
     model = sentence_transformers.SentenceTransformer(str(MODEL), device="cpu")
     expected = model.encode(list(SENTENCES["train"]), show_progress_bar=False)
     assert arrays["first_features"].dtype == np.float32

@@ -53,7 +53,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[
     folder = tmp_path_factory.mktemp("sts_b")
     raw = _raw(folder / "raw")
     manifest = ingest("sts_b", root=folder / "data", raw=raw, say=str)
-    return Storage.at(folder / "data"), manifest
+    return Storage.open(folder / "data"), manifest
 
 
 @pytest.mark.ray
@@ -100,7 +100,7 @@ def test_a_changed_raw_file_is_ingested_anew_without_copies_if_asked(tmp_path: P
     _raw(raw, {"dev_new.tsv": [_line("Other.", "Words.", "3")]})
     second = ingest("sts_b", root=tmp_path, raw=raw, options={"drop_leaks": True}, say=str)
     assert second.content_hash != first.content_hash
-    train = read_split(Storage.at(tmp_path), second, "train")
+    train = read_split(Storage.open(tmp_path), second, "train")
     assert train["sample_id"].to_pylist() == ["train-00002", "train-00003"]
     assert second.notes == ("split: as published", "copies left out: 1 rows")
 
@@ -166,7 +166,7 @@ def test_windows_line_ends_are_read_like_the_others(tmp_path: Path) -> None:
 
 def test_missing_raw_files_are_named_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sts_b, "ray_session")
-    storage = Storage.at(tmp_path)
+    storage = Storage.open(tmp_path)
     with pytest.raises(InputError, match=r"raw: needs the folder of train_new\.tsv, dev_new\.tsv"):
         sts_b.ingest(storage, None, Options())
     raw = _raw(tmp_path / "raw")
@@ -180,7 +180,7 @@ def test_the_glue_layout_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
         (tmp_path / name).write_text("index\n")
     with pytest.raises(InputError) as caught:
-        sts_b.ingest(Storage.at(tmp_path / "data"), tmp_path, Options())
+        sts_b.ingest(Storage.open(tmp_path / "data"), tmp_path, Options())
     assert str(caught.value) == (
         f"{tmp_path}: this is the GLUE layout; the re-split STS-B-DIR files are needed: "
         "train_new.tsv, dev_new.tsv, test_new.tsv"
@@ -189,7 +189,7 @@ def test_the_glue_layout_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_grouped_splits_are_refused_because_there_are_no_groups(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sts_b: split: the raw files name no groups"):
-        sts_b.ingest(Storage.at(tmp_path), _raw(tmp_path / "raw"), Options(split="grouped"))
+        sts_b.ingest(Storage.open(tmp_path), _raw(tmp_path / "raw"), Options(split="grouped"))
 
 
 def test_the_official_shot_rule_lists_22_many_and_7_medium_bins() -> None:
@@ -294,5 +294,5 @@ def test_another_split_of_the_real_files_is_drawn_by_the_published_recipe(tmp_pa
     assert held.samples("train", "few") == 0
     assert held.samples("test", "few") > 0
     assert manifest.notes[1].startswith("split: made, min(n // 2, 50) rows for val and for test")
-    ids = read_split(Storage.at(tmp_path), manifest, "test")["sample_id"].to_pylist()
+    ids = read_split(Storage.open(tmp_path), manifest, "test")["sample_id"].to_pylist()
     assert {name.split("-")[0] for name in ids} == {"train", "val", "test"}

@@ -62,7 +62,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tup
         "few_below": 2,
     }
     manifest = ingest_by_name("table", root=folder / "data", raw=folder / "concrete.csv", options=options, say=str)
-    return Storage.at(folder / "data"), manifest
+    return Storage.open(folder / "data"), manifest
 
 
 def _forbidden() -> AbstractContextManager[None]:
@@ -72,7 +72,7 @@ def _forbidden() -> AbstractContextManager[None]:
 @pytest.mark.ray
 def test_the_set_is_ingested_under_its_own_name(ingested: tuple[Storage, Manifest]) -> None:
     storage, manifest = ingested
-    assert storage.folders() == ["mine"]
+    assert storage.list_folders() == ["mine"]
     assert (manifest.name, manifest.label.name, manifest.label.unit) == ("mine", "strength", "MPa")
     assert manifest.group == "batch"
     assert manifest.shot_rules == {"counts": ShotRule(many_above=5, few_below=2)}
@@ -82,7 +82,7 @@ def test_the_set_is_ingested_under_its_own_name(ingested: tuple[Storage, Manifes
 
 
 @pytest.mark.ray
-def test_stored_vectors_are_the_standardised_columns_and_the_one_hot_kinds(ingested: tuple[Storage, Manifest]) -> None:
+def test_stored_vectors_are_the_standardized_columns_and_the_one_hot_kinds(ingested: tuple[Storage, Manifest]) -> None:
     frame, splits = _frame(), {}
     for split in ("train", "val", "test"):
         arrays = decode(read_split(*ingested, split), ingested[1])
@@ -138,7 +138,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
 def _refused(folder: Path, frame: pd.DataFrame, **given: object) -> list[str]:
     frame.to_csv(folder / "a.csv", index=False)
     with pytest.raises(InputError) as caught:
-        table.ingest(Storage.at(folder), folder / "a.csv", _options(**given))
+        table.ingest(Storage.open(folder), folder / "a.csv", _options(**given))
     assert not (folder / "mine").exists()
     return [str(each).removeprefix(f"{folder.resolve()}/") for each in caught.value.faults]
 
@@ -199,14 +199,14 @@ def test_training_rows_alone_say_means_deviations_and_one_hot_texts() -> None:
     cells = Cells(
         names=["x"], numbers=np.array([[1.0], [3.0], [100.0]]), texts={"k": np.array(["b", "a", "c"], dtype=object)}
     )
-    values, features = vectors(cells, np.array([0, 1]), standardise=True)
+    values, features = vectors(cells, np.array([0, 1]), standardize=True)
     assert values.tolist() == [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [98.0, 0.0, 0.0]]
     assert features == [{"name": "x", "mean": 2.0, "sd": 1.0}, {"name": "k", "text": "a"}, {"name": "k", "text": "b"}]
 
 
 def test_numbers_stay_as_they_are_if_asked() -> None:
     cells = Cells(names=["x"], numbers=np.array([[1.0], [30.5]]), texts={})
-    values, features = vectors(cells, np.array([0]), standardise=False)
+    values, features = vectors(cells, np.array([0]), standardize=False)
     assert values.tolist() == [[1.0], [30.5]]
     assert features == [{"name": "x", "mean": 0.0, "sd": 1.0}]
 

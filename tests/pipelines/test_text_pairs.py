@@ -45,7 +45,7 @@ def _frame() -> pd.DataFrame:
 def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("pairs")
     _frame().to_parquet(folder / "answers.parquet")
-    storage = Storage.at(folder / "data")
+    storage = Storage.open(folder / "data")
     options = _options(low=0, high=5, bin_width=0.5)
     return storage, text_pairs.ingest(storage, folder, options)
 
@@ -96,7 +96,7 @@ def test_empty_texts_and_bad_labels_are_named_by_row(tmp_path: Path) -> None:
     frame.loc[3, "key"] = "q1"
     frame.to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(InputError) as caught:
-        text_pairs.ingest(Storage.at(tmp_path), tmp_path / "a.csv", _options())
+        text_pairs.ingest(Storage.open(tmp_path), tmp_path / "a.csv", _options())
     assert [str(each).removeprefix(f"{tmp_path.resolve()}/") for each in caught.value.faults] == [
         "a.csv:2: question: the cell is empty",
         "a.csv:4: grade: must be a finite number, got 'good'",
@@ -107,4 +107,4 @@ def test_empty_texts_and_bad_labels_are_named_by_row(tmp_path: Path) -> None:
 def test_the_two_texts_must_be_two_columns(tmp_path: Path) -> None:
     _frame().to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(InputError, match="second: the column is 'first' already"):
-        text_pairs.ingest(Storage.at(tmp_path), tmp_path, _options(second="question"))
+        text_pairs.ingest(Storage.open(tmp_path), tmp_path, _options(second="question"))

@@ -12,9 +12,12 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.manifest import LabelSpec, ShotRule
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
+from tests.golden.vectors import load_reweighting
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the published lists of labels are not part of the repository"
+)
 
 AGE = LabelSpec(name="age", unit="years", low=0.0, high=120.0, bin_width=1.0, num_bins=121)
 SCORE = LabelSpec(name="score", unit="points", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
@@ -29,10 +32,6 @@ def _agedb_ages(split):
 def _sts_b_scores(split):
     lines = (SHARED / f"data/sts_b/{split}_new.tsv").read_text().splitlines()[1:]
     return [line.split("\t")[-1] for line in lines]
-
-
-def _golden(name):
-    return np.load(SHARED / f"golden/reweighting/{name}.npz")
 
 
 def test_a_bin_is_closed_below_and_open_above():
@@ -78,19 +77,28 @@ def test_a_label_that_is_no_number_is_refused(value):
 @needs_shared
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_sts_b_scores_fall_in_the_published_bins(dtype):
-    golden = _golden("lds_stsb")
+    golden = load_reweighting("lds_stsb")
     scores = np.array([float(score) for score in _sts_b_scores("train")], dtype=dtype)
     assert len(scores) == 5249
     np.testing.assert_array_equal(label_bins(scores, SCORE), golden["bin_idx"])
+
+
+def test_scores_as_the_official_code_rounds_them_fall_in_the_published_bins():
+    golden = load_reweighting("lds_stsb")
+    assert len(golden["scores"]) == 5249
     np.testing.assert_array_equal(label_bins(golden["scores"], SCORE), golden["bin_idx"])
 
 
-@needs_shared
 def test_label_density_counts_each_bin():
-    golden = _golden("lds_stsb")
-    assert label_density(golden["bin_idx"], 50).tolist() == golden["hist_counts"].tolist()
+    scores, ages = load_reweighting("lds_stsb"), load_reweighting("lds_agedb")
+    assert label_density(scores["bin_idx"], 50).tolist() == scores["hist_counts"].tolist()
+    assert label_density(label_bins(ages["labels"], AGE), 121).tolist() == ages["counts_0_120"].tolist()
+
+
+@needs_shared
+def test_the_published_list_has_the_published_counts():
     ages = label_bins(_agedb_ages("train"), AGE)
-    assert label_density(ages, 121).tolist() == _golden("lds_agedb")["counts_0_120"].tolist()
+    assert label_density(ages, 121).tolist() == load_reweighting("lds_agedb")["counts_0_120"].tolist()
 
 
 def test_label_density_has_a_zero_for_each_empty_bin():

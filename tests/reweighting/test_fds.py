@@ -27,7 +27,7 @@ def test_settings_are_read_from_plain_data():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"size": 4}, "fds.size: must be odd, so that the kernel has a centre bin, got 4"),
+        ({"size": 4}, "fds.size: must be odd, so that the kernel has a center bin, got 4"),
         ({"clip": [2.0, 0.5]}, "clip must be two positive numbers in order"),
         ({"clip": [0.0, 0.5]}, "clip must be two positive numbers in order"),
         ({"momentum": 1.0}, "fds.momentum: .*less than 1"),

@@ -1,7 +1,6 @@
 """`pytest tests/reweighting/test_inverse.py`: inverse weights against the formula and the published weights."""
 
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ from dirtune.errors import InputError
 from dirtune.reweighting import Reweighting
 from dirtune.reweighting.density import label_density
 from dirtune.reweighting.inverse import effective_counts, inverse_weights
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 
 def _weights_by_loops(bins, scheme, clip):
@@ -73,29 +70,26 @@ def test_the_weights_of_samples_are_those_of_their_bins():
     assert by_bin[bins].tolist() == scheme.weights(bins, 30).tolist()
 
 
-@needs_shared
 @pytest.mark.parametrize(("scheme", "key"), [("inverse", "inverse"), ("sqrt_inverse", "sqrt_inv")])
 def test_agedb_weights_are_the_published_ones(scheme, key):
-    golden = np.load(SHARED / "golden/reweighting/lds_agedb.npz")
+    golden = load_reweighting("lds_agedb")
     clip = (5, 1000) if scheme == "inverse" else None
     weights = Reweighting(scheme=scheme, clip=clip).weights(golden["labels"], num_bins=121)
     np.testing.assert_allclose(weights, golden[f"ref_f64__{key}__nolds"], rtol=1e-12)
     np.testing.assert_allclose(weights, golden[f"ref_f32__{key}__nolds"], rtol=1e-6)
 
 
-@needs_shared
 @pytest.mark.parametrize(("scheme", "key"), [("inverse", "inverse"), ("sqrt_inverse", "sqrt_inv")])
 def test_sts_b_weights_are_the_published_ones(scheme, key):
-    golden = np.load(SHARED / "golden/reweighting/lds_stsb.npz")
+    golden = load_reweighting("lds_stsb")
     weights = Reweighting(scheme=scheme).weights(golden["bin_idx"], num_bins=50)
     np.testing.assert_allclose(weights, golden[f"ref_f64__{key}__nolds"], rtol=1e-12)
     np.testing.assert_allclose(weights, golden[f"ref_f32__{key}__nolds"], rtol=1e-6)
 
 
-@needs_shared
 def test_agedb_and_sts_b_weights_span_the_documented_ranges():
-    ages = np.load(SHARED / "golden/reweighting/lds_agedb.npz")["labels"]
-    scores = np.load(SHARED / "golden/reweighting/lds_stsb.npz")["bin_idx"]
+    ages = load_reweighting("lds_agedb")["labels"]
+    scores = load_reweighting("lds_stsb")["bin_idx"]
     clipped = Reweighting(scheme="inverse", clip=(5, 1000)).weights(ages, 121)
     rooted = Reweighting(scheme="sqrt_inverse").weights(ages, 121)
     unclipped = Reweighting(scheme="inverse").weights(scores, 50)

@@ -1,7 +1,6 @@
 """`pytest tests/reweighting/test_lds.py`: LDS against the formula written as loops and the published weights."""
 
 from math import exp, floor, sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.reweighting import LDS, Reweighting
 from dirtune.reweighting.lds import kernel_window, smoothed_counts
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data are not here")
+from tests.golden.vectors import load_reweighting
 
 KERNELS = [
     pytest.param(LDS(kernel=kernel, size=size, sigma=sigma), id=f"{kernel}_{size}_{sigma:g}")
@@ -178,9 +175,8 @@ def test_an_impossible_clip_is_refused(clip):
         Reweighting(scheme="inverse", clip=clip)
 
 
-@needs_shared
 def test_kernels_are_the_published_ones():
-    golden = np.load(SHARED / "golden/reweighting/kernels.npz")
+    golden = load_reweighting("kernels")
     names = [name for name in golden.files if name.startswith("lds_")]
     assert len(names) == 10
     for name in names:
@@ -188,20 +184,19 @@ def test_kernels_are_the_published_ones():
         window = kernel_window(kernel, int(size), float(sigma))
         np.testing.assert_allclose(window, golden[name], rtol=1e-12, err_msg=name)
         # Float32, summing to one
-        normalised = golden[name.replace("lds_", "fds_")]
-        np.testing.assert_allclose(window / window.sum(), normalised, rtol=1e-6, err_msg=name)
+        normalized = golden[name.replace("lds_", "fds_")]
+        np.testing.assert_allclose(window / window.sum(), normalized, rtol=1e-6, err_msg=name)
 
 
 def _published(data_set, scheme, lds):
-    golden = np.load(SHARED / f"golden/reweighting/lds_{data_set}.npz")
-    ages = data_set == "agedb"
+    golden = load_reweighting(data_set)
+    ages = data_set == "lds_agedb"
     clip = (5, 1000) if ages and scheme == "inverse" else None
     bins, num_bins = (golden["labels"], 121) if ages else (golden["bin_idx"], 50)
     return golden, Reweighting(scheme=scheme, clip=clip, lds=lds).weights(bins, num_bins)
 
 
-@needs_shared
-@pytest.mark.parametrize("data_set", ["agedb", "stsb"])
+@pytest.mark.parametrize("data_set", ["lds_agedb", "lds_stsb"])
 @pytest.mark.parametrize(("scheme", "key"), SCHEMES)
 @pytest.mark.parametrize("lds", KERNELS)
 def test_smoothed_weights_are_the_intended_published_ones(data_set, scheme, key, lds):
@@ -210,8 +205,7 @@ def test_smoothed_weights_are_the_intended_published_ones(data_set, scheme, key,
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
 
-@needs_shared
-@pytest.mark.parametrize("data_set", ["agedb", "stsb"])
+@pytest.mark.parametrize("data_set", ["lds_agedb", "lds_stsb"])
 @pytest.mark.parametrize(("scheme", "key"), SCHEMES)
 @pytest.mark.parametrize("lds", KERNELS)
 def test_the_switch_gives_the_weights_of_the_official_code(data_set, scheme, key, lds):
