@@ -1,8 +1,7 @@
-"""The errors that dirtune raises on purpose.
+"""Exceptions of dirtune: `InputError` for invalid user input, `TrialFailure` for a training run that cannot continue.
 
-`InputError` is for the user: what was given cannot be used. It carries every fault found, not only the first, and the
-command line prints it without a traceback and exits with code 2. `TrialFailure` is for the record: one training run
-could not go on, the sweep can.
+An `InputError` carries every fault found, not only the first; the command line prints it without a traceback and exits
+with code 2. A `TrialFailure` is recorded with its trial, and the sweep continues with the others.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is wrong with an input: where, which rule, what came, what is known."""
+    """One violated rule: its place in the input, the value received, and the accepted names."""
 
     where: str
     """A file, or a file and row."""
     rule: str
-    """The rule that does not hold, as a sentence fragment."""
+    """The violated rule, as a sentence fragment without a subject."""
     key: str = ""
     """Dotted path inside `where`."""
     got: object = None
-    """None: nothing came."""
+    """The value received; None if the fault is not about a value."""
     known: Sequence[str] = ()
     """The accepted names, if the rule is about a name."""
 
@@ -40,7 +39,7 @@ class Fault:
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; `faults` holds everything that is wrong with it."""
+    """Invalid user input; `faults` holds every violated rule."""
 
     def __init__(self, faults: Fault | Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
@@ -51,7 +50,7 @@ class InputError(ValueError):
 
 
 class TrialFailure(RuntimeError):
-    """A training run cannot go on; the sweep records it as failed and continues."""
+    """A training run cannot continue; the sweep records it as failed and goes on with the next."""
 
 
 class NonFiniteLoss(TrialFailure):
@@ -66,11 +65,11 @@ class NonFiniteLoss(TrialFailure):
 
 
 class OutOfMemory(TrialFailure):
-    """A training step needed more memory than there was; `said` is one sentence that names its batch."""
+    """A training step did not fit into memory; `message` names its batch."""
 
-    def __init__(self, said: str, epoch: int) -> None:
-        self.said, self.epoch = said, epoch
-        super().__init__(said)
+    def __init__(self, message: str, epoch: int) -> None:
+        self.message, self.epoch = message, epoch
+        super().__init__(message)
 
     def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int]]:
-        return type(self), (self.said, self.epoch)
+        return type(self), (self.message, self.epoch)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from dirtune.errors import InputError
-from dirtune.frozen import Added, Frozen, canonical_json, digest, identity, read
+from dirtune.frozen import Added, Frozen, hash_json, read, to_canonical_json, to_identity
 
 
 class Circle(Frozen):
@@ -89,17 +89,17 @@ def test_values_of_equal_content_are_equal_and_usable_as_keys() -> None:
 
 
 def test_canonical_json_depends_on_content_alone() -> None:
-    text = canonical_json({"b": [1, 2.5, None, True], "a": {"ü": "x"}})
+    text = to_canonical_json({"b": [1, 2.5, None, True], "a": {"ü": "x"}})
     assert text == r'{"a":{"\u00fc":"x"},"b":[1,2.5,null,true]}'
-    assert text == canonical_json({"a": {"ü": "x"}, "b": [1, 2.5, None, True]})
-    assert canonical_json([1, 2]) != canonical_json([2, 1])
+    assert text == to_canonical_json({"a": {"ü": "x"}, "b": [1, 2.5, None, True]})
+    assert to_canonical_json([1, 2]) != to_canonical_json([2, 1])
 
 
 def test_a_digest_is_the_beginning_of_the_sha_256_of_the_canonical_text() -> None:
     expected = hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
-    assert digest({"b": 2, "a": 1}) == expected[:16]
-    assert digest({"b": 2, "a": 1}, length=64) == expected
-    assert digest({"b": 2, "a": 1}) != digest({"b": 2, "a": 2})
+    assert hash_json({"b": 2, "a": 1}) == expected[:16]
+    assert hash_json({"b": 2, "a": 1}, length=64) == expected
+    assert hash_json({"b": 2, "a": 1}) != hash_json({"b": 2, "a": 2})
 
 
 # --- Reading
@@ -116,10 +116,10 @@ class _Outer(Frozen):
 
 
 def test_what_was_added_later_is_part_of_the_identity_only_where_it_is_not_at_its_default() -> None:
-    assert identity(_Outer()) == {"inner": {"old": 1}}
-    assert identity(_Outer(inner=None)) == {"inner": None}
+    assert to_identity(_Outer()) == {"inner": {"old": 1}}
+    assert to_identity(_Outer(inner=None)) == {"inner": None}
     changed = _Outer(inner=_Inner(old=3, late=4), share=0.5)
-    assert identity(changed) == {"inner": {"old": 3, "late": 4}, "share": 0.5}
+    assert to_identity(changed) == {"inner": {"old": 3, "late": 4}, "share": 0.5}
     assert _Outer().model_dump(mode="json") == {"inner": {"old": 1, "late": 2}, "share": 1.0}
 
 

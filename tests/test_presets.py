@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import TrialConfig, leaf, merged
+from dirtune.config import TrialConfig
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.dense_views import MAP_AUGMENTATIONS
+from dirtune.data.dense_views import DENSE_AUGMENTATIONS
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.presets import ANY, Preset, expanded, methods, recipes
+from dirtune.nested import get_leaf, merge
+from dirtune.presets import ANY, Preset, expand_presets, read_methods, read_recipes
 from dirtune.study.resolve import resolve
 
 NEEDS_A_TERM = {"two_stage": {"terms": {"accon": {}}, "model": {"projection_dim": 8}}}
@@ -24,22 +25,22 @@ def _settings(presets: dict[str, Preset]) -> list[Any]:
 def _config(data: str, overlay: dict[str, Any]) -> TrialConfig:
     name = "own" if data == ANY else data
     base = {"data": {"name": name}, "model": {"encoder": {"name": "mlp"}}}
-    return read(TrialConfig, merged(base, expanded(overlay, name, where="test")), where="test")
+    return read(TrialConfig, merge(base, expand_presets(overlay, name, where="test")), where="test")
 
 
-@pytest.mark.parametrize(("method", "data"), _settings(methods()))
+@pytest.mark.parametrize(("method", "data"), _settings(read_methods()))
 def test_every_published_setting_of_a_method_is_a_configuration(method: str, data: str) -> None:
-    plain = merged(NEEDS_A_TERM.get(method, {}), {"methods": [method]})
-    config = _config(data, plain).plain()
-    for path, value in _leaves(methods()[method].data[data].set):
-        assert leaf(config, path) == value, path
+    plain = merge(NEEDS_A_TERM.get(method, {}), {"methods": [method]})
+    config = _config(data, plain).to_plain()
+    for path, value in _leaves(read_methods()[method].data[data].set):
+        assert get_leaf(config, path) == value, path
 
 
-@pytest.mark.parametrize(("recipe", "data"), _settings(recipes()))
+@pytest.mark.parametrize(("recipe", "data"), _settings(read_recipes()))
 def test_every_recipe_is_a_configuration_with_a_known_augmentation(recipe: str, data: str) -> None:
     config = _config(data, {"recipe": recipe})
     assert config.recipe.name == recipe
-    assert config.recipe.views.augmentation in AUGMENTATIONS | MAP_AUGMENTATIONS
+    assert config.recipe.views.augmentation in AUGMENTATIONS | DENSE_AUGMENTATIONS
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -61,7 +62,7 @@ def test_settings_of_ones_own_win_over_those_of_a_preset() -> None:
 
 def test_methods_are_laid_over_each_other_in_their_order() -> None:
     config = _config("agedb", {"methods": ["lds", "accon", "conr"]})
-    assert set(config.terms.active()) == {"accon", "conr"}
+    assert set(config.terms.get_active()) == {"accon", "conr"}
     assert config.reweighting.lds is not None
     assert config.model.projection_dim == 512
 
@@ -77,7 +78,7 @@ def test_a_recipe_with_another_name_is_a_label() -> None:
 
 def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
-        expanded({"recipe": "dri", "methods": ["accno", 3]}, "agedb", where="f.yaml", key="base")
+        expand_presets({"recipe": "dri", "methods": ["accno", 3]}, "agedb", where="f.yaml", key="base")
     recipe, accon, number = (str(fault) for fault in caught.value.faults)
     assert recipe.startswith("f.yaml: base.recipe: unknown recipe preset, got 'dri'; known: accon")
     assert accon.endswith("(did you mean 'accon'?)")
@@ -86,7 +87,7 @@ def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
 
 def test_a_recipe_without_settings_for_the_data_set_names_those_that_have() -> None:
     with pytest.raises(InputError, match=r"nothing is published on 'sts_b'.*known: accon, dir"):
-        expanded({"recipe": "rnc"}, "sts_b", where="f.yaml")
+        expand_presets({"recipe": "rnc"}, "sts_b", where="f.yaml")
 
 
 def _study(**changes: Any) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def test_a_study_crosses_methods_with_recipes() -> None:
     with_conr = found['conr recipe="conr"']
     assert with_conr.recipe.views.count == 3
     assert with_conr.terms.conr.omega == 3.0
-    assert found['vanilla recipe="dir"'].terms.active() == {}
+    assert found['vanilla recipe="dir"'].terms.get_active() == {}
 
 
 def test_what_is_wrong_with_presets_stands_beside_the_other_faults_of_a_study() -> None:

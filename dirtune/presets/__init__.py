@@ -1,38 +1,37 @@
-"""Named settings: methods and recipes with the values that were published for each data set.
+"""Presets: methods and recipes by name, with the settings published for each data set.
 
-A configuration may say `recipe: NAME` and `methods: [NAME, ...]` instead of the settings themselves; `expanded` puts the
-settings in their place, before the configuration is read. What a trial records are the settings, never the names, so a
-preset may grow without a change of any trial's identity. A method changes loss, terms, re-weighting or the regressor's
-head; a recipe is everything else: optimiser, schedule, batch, epochs, backbone and augmentation.
+A configuration may name presets, as `recipe: NAME` and `methods: [NAME, ...]`; `expand_presets` replaces the names by
+their settings before the configuration is validated. A trial records the settings, never the names, so a preset may
+change without a change of any trial's id. A method changes loss, terms, re-weighting or the regressor's head; a recipe
+is everything else: optimizer, schedule, batch, epochs, backbone and augmentation.
 
-The values stand in `methods.yaml` and `recipes.yaml`, each with its source; `any` serves the data sets that have no
-entry of their own.
+The values are in `methods.yaml` and `recipes.yaml`, each with its source; `any` is for data sets without an entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dirtune.config import merged
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
 from dirtune.io.yamlfile import read_yaml
+from dirtune.nested import merge
 
 ANY = "any"
 PRESET_KEYS = ("recipe", "methods")
-"""The keys of a configuration that may name presets."""
+"""Keys of a configuration that may name presets."""
 
 
-class Published(Frozen):
-    """The settings of a preset on one data set."""
+class PublishedSettings(Frozen):
+    """Settings of a preset on one data set."""
 
     source: str
-    """Where the values come from."""
+    """Origin of the values."""
     set: dict[str, Any]
-    """What is laid over the configuration."""
+    """Overlay of the configuration."""
 
 
 class Preset(Frozen):
@@ -41,79 +40,68 @@ class Preset(Frozen):
     paper: str
     """Authors, short title, venue and year."""
     adds: str
-    """What it adds to or changes of plain training, in one sentence."""
-    data: dict[str, Published]
-    """Settings by data set; `any` stands for all others."""
+    """Difference from plain training, in one sentence."""
+    data: dict[str, PublishedSettings]
+    """Settings by data set; `any` is for all others."""
 
-    def for_data(self, data: str) -> Published | None:
-        """The settings on a data set, or None if nothing is published and there is no general form."""
+    def get_settings(self, data: str) -> PublishedSettings | None:
+        """Return the settings for a data set, or None if the preset has neither an entry for it nor a general one."""
         return self.data.get(data, self.data.get(ANY))
 
 
-def methods() -> dict[str, Preset]:
-    """Every method by name."""
-    return _presets("methods.yaml")
+def read_methods() -> dict[str, Preset]:
+    """Return all methods by name."""
+    return _read_presets("methods.yaml")
 
 
-def recipes() -> dict[str, Preset]:
-    """Every recipe by name."""
-    return _presets("recipes.yaml")
+def read_recipes() -> dict[str, Preset]:
+    """Return all recipes by name."""
+    return _read_presets("recipes.yaml")
 
 
-def expanded(overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = "") -> dict[str, Any]:
-    """The overlay with the settings of its recipe and methods in place of their names; its own settings win.
+def expand_presets(overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = "") -> dict[str, Any]:
+    """Replace the names of presets by their settings; the overlay's own settings take precedence.
 
-    `recipe: {name: NAME, ...}` takes the rest from the recipe of that name, if there is one; any other name is a label.
+    `recipe: {name: NAME, ...}` takes the settings that it lacks from the recipe NAME; an unknown NAME is a label.
 
     Args:
-        overlay: a configuration, or what an arm lays over one, as plain data.
+        overlay: a configuration, or an arm's overlay of one, as plain data.
         data: name of the data set.
-        where: names the source in faults; `key` the place in it.
+        where: name of the source in faults.
+        key: dotted path of the overlay in the source.
 
     Raises:
-        InputError: a name is unknown, or has no settings for the data set.
+        InputError: a name is unknown, or the preset has no settings for the data set.
     """
-    faults, layers, rest = [], [], dict(overlay)
-    for kind, name, presets in _named(rest):
-        found = _settings(presets, name, data)
-        if isinstance(found, Published):
-            layers.append(found.set)
+    own, named = dict(overlay), list[tuple[str, object, dict[str, Preset]]]()
+    recipe = own.get("recipe")
+    if isinstance(recipe, str):
+        del own["recipe"]
+        named.append(("recipe", recipe, read_recipes()))
+    elif isinstance(recipe, Mapping) and recipe.get("name") in read_recipes():
+        named.append(("recipe", recipe["name"], read_recipes()))
+    chosen = own.pop("methods", [])
+    for name in chosen if isinstance(chosen, list | tuple) else [chosen]:
+        named.append(("methods", name, read_methods()))
+
+    faults, result = [], dict[str, Any]()
+    for kind, name, presets in named:
+        preset = presets.get(name) if isinstance(name, str) else None
+        settings = preset and preset.get_settings(data or "")
+        if settings:
+            result = merge(result, settings.set)
             continue
-        place = f"{key}.{kind}" if key else kind
-        faults.append(Fault(where=where, key=place, rule=f"{found[0]} {kind} preset", got=name, known=found[1]))
+        rule, known = f"unknown {kind} preset", list(presets)
+        if preset:
+            rule = f"nothing is published on {data!r} for this {kind} preset"
+            known = [known for known, each in presets.items() if each.get_settings(data or "")]
+        faults.append(Fault(where=where, key=f"{key}.{kind}" if key else kind, rule=rule, got=name, known=known))
     if faults:
         raise InputError(faults)
-    result: dict[str, Any] = {}
-    for layer in [*layers, rest]:
-        result = merged(result, layer)
-    return result
-
-
-def _named(overlay: dict[str, Any]) -> Iterator[tuple[str, object, dict[str, Preset]]]:
-    """Kind, name and presets of everything that the overlay names; names that stand for settings are taken out."""
-    recipe = overlay.get("recipe")
-    if isinstance(recipe, str):
-        del overlay["recipe"]
-        yield "recipe", recipe, recipes()
-    elif isinstance(recipe, Mapping) and recipe.get("name") in recipes():
-        yield "recipe", recipe["name"], recipes()
-    chosen = overlay.pop("methods", [])
-    for name in chosen if isinstance(chosen, list | tuple) else [chosen]:
-        yield "methods", name, methods()
-
-
-def _settings(presets: dict[str, Preset], name: object, data: str | None) -> Published | tuple[str, list[str]]:
-    """The settings, or what is wrong with the name and the names that would do."""
-    if not isinstance(name, str) or name not in presets:
-        return "unknown", list(presets)
-    published = presets[name].for_data(data or "")
-    if published is None:
-        fitting = [known for known, preset in presets.items() if preset.for_data(data or "")]
-        return f"nothing is published on {data!r} for this", fitting
-    return published
+    return merge(result, own)
 
 
 @cache
-def _presets(file: str) -> dict[str, Preset]:
+def _read_presets(file: str) -> dict[str, Preset]:
     path = Path(__file__).with_name(file)
     return {name: read(Preset, plain, where=f"{file}: {name}") for name, plain in read_yaml(path).items()}

@@ -102,8 +102,8 @@ def test_derived_arms_are_crossed_with_the_axes() -> None:
     ("derive", "message"),
     [
         ({"ladder": ["conr", "con"]}, "derive.ladder: unknown part, got 'con'; known: accon"),
-        ({"pairs": ["conr", "conr"]}, "derive.pairs: a value stands twice"),
-        ({"one_factor": {"recipe.epochs": [2, 2]}}, "derive.one_factor.recipe.epochs: a value"),
+        ({"pairs": ["conr", "conr"]}, "derive.pairs: has a duplicate value"),
+        ({"one_factor": {"recipe.epochs": [2, 2]}}, "derive.one_factor.recipe.epochs: has a duplicate value"),
         ({"one_factor": {"recipe.epoch": [2]}}, "recipe.epoch: unknown key"),
         ({"add_all": ["conr"]}, "derive.add_all: unknown key"),
     ],

@@ -111,7 +111,7 @@ def test_many_faults_come_at_once_each_with_its_key() -> None:
     faults = faults_of(raw)
     assert any("arms.conr.terms.comr: unknown key" in text and "conr" in text for text in faults)
     assert any("arms.big.model.encoder.name: unknown name, got 'vgg'; known: bilstm" in text for text in faults)
-    assert any("seeds: a seed stands twice" in text for text in faults)
+    assert any("seeds: has a duplicate seed" in text for text in faults)
     assert any("reference: unknown arm, got 'vanila'" in text and "'vanilla'" in text for text in faults)
 
 
@@ -130,7 +130,7 @@ def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
         arms={"big": {"model": {"projection_dim": 64}, "terms": terms}},
         space={"model.projection_dim": {"distribution": "choice", "values": [32, 64]}},
     )
-    message = "arms.big: differs only in what is tuned from arm 'conr'"
+    message = "arms.big: differs only in tuned settings from arm 'conr'"
     assert faults_of(raw) == [f"tiny.yaml: {message}"]
     own = {**raw["space"]["model.projection_dim"], "arms": ["conr"]}
     assert len(resolve({**raw, "space": {"model.projection_dim": own}}, where="t").arms) == 3
@@ -161,7 +161,7 @@ def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them() -> None:
 
 def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
     assert "resources.gpus: must be a share of one GPU" in faults_of(study(resources={"gpus": 1.5}))[0]
-    assert resolve(study(resources={"gpus": 0.25}), where="t").study.resources.gpus == 0.25
+    assert resolve(study(resources={"gpus": 0.25}), where="t").resources.gpus == 0.25
 
 
 def test_a_setting_is_either_compared_or_tuned() -> None:
@@ -171,7 +171,7 @@ def test_a_setting_is_either_compared_or_tuned() -> None:
         reference="conr omega=2.0",
     )
     assert any(
-        "is an axis already" in text for text in faults_of({**raw, "arms": {"conr": raw["arms"]["conr"], "x": {}}})
+        "is already an axis" in text for text in faults_of({**raw, "arms": {"conr": raw["arms"]["conr"], "x": {}}})
     )
 
 
@@ -210,8 +210,8 @@ def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
 @pytest.mark.parametrize(
     ("when", "message"),
     [
-        ({"recipe.epochs": [1]}, "space.terms.conr.omega.when.recipe.epochs: is no axis"),
-        ({"model.projection_dim": [9]}, "is no value of this axis, got 9; known: 16, 8"),
+        ({"recipe.epochs": [1]}, "space.terms.conr.omega.when.recipe.epochs: is not an axis"),
+        ({"model.projection_dim": [9]}, "is not a value of this axis, got 9; known: 16, 8"),
     ],
 )
 def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:
@@ -225,10 +225,10 @@ def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"confirm": True}, "search.tuning_seed: is missing: a search that is confirmed"),
+        ({"confirm": True}, "search.tuning_seed: is missing: a confirmed search"),
         (
             {"confirm": True, "tuning_seed": 1},
-            "search.tuning_seed: must not be among `seeds`, which judge what the search has selected, got 1",
+            "search.tuning_seed: must not be one of `seeds`, which evaluate the selected configuration, got 1",
         ),
         ({"tuning_seed": 9}, "search.tuning_seed: has no effect without `confirm: true`"),
     ],
@@ -256,16 +256,16 @@ def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:
     }
     raw = study(space=space, search={"sampler": "grid"})
     assert faults_of(raw) == [
-        "tiny.yaml: search.sampler: grid needs finite spaces, and any number is possible for terms.conr.omega"
+        "tiny.yaml: search.sampler: grid needs finite spaces, but these settings are continuous: terms.conr.omega"
     ]
 
 
 def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
     space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
     few = {"metric": "mae", "region": "few"}
-    assert resolve(study(space=space, secondary=[few]), where="t").study.secondary[0].region == "few"
+    assert resolve(study(space=space, secondary=[few]), where="t").secondary[0].region == "few"
     assert any(
-        "secondary: an objective stands twice" in fault for fault in faults_of(study(space=space, secondary=[few, few]))
+        "secondary: has a duplicate objective" in fault for fault in faults_of(study(space=space, secondary=[few, few]))
     )
     for name in ("asha", "median"):
         faults = faults_of(study(space=space, secondary=[few], search={"scheduler": {"name": name}}))
@@ -274,5 +274,5 @@ def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
 
 def test_what_a_study_without_a_search_cannot_have_is_said() -> None:
     raw = study(search={"confirm": True, "tuning_seed": 9}, secondary=[{"metric": "mae", "region": "few"}])
-    rule = "has no effect: no arm has anything to tune"
+    rule = "has no effect: no arm has tuned settings"
     assert faults_of(raw) == [f"tiny.yaml: {key}: {rule}" for key in ("search.confirm", "secondary")]

@@ -87,14 +87,14 @@ def test_a_longer_search_of_the_reference_moves_the_transferred_arms_too(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reference": "vanilla"}, "search.transfer: needs a reference arm with something to tune"),
+        ({"reference": "vanilla"}, "search.transfer: needs a reference arm with tuned settings"),
         (
             {"search": {"transfer": "both"}},
-            "search.transfer: needs `confirm: true`, which trains what the reference arm has selected",
+            "search.transfer: needs `confirm: true`, which trains the configuration selected in the reference arm",
         ),
         (
             {"arms": {**STUDY["arms"], "wide@transfer": {"alpha": 2.0}}},
-            "arms.wide@transfer: has the name of an arm that a transfer makes",
+            "arms.wide@transfer: is the name of an arm that `search.transfer` adds",
         ),
     ],
 )

@@ -31,14 +31,14 @@ def faults_of(**changes: Any) -> list[str]:
 def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
     found = faults_of(seeds=[0], sequential={"most_seeds": 3}, arms={"vanilla": {}})
     assert found == [
-        "t: sequential: has nothing to compare with the reference",
-        "t: seeds: the first look needs two seeds at least, got [0]",
+        "t: sequential: needs an arm to compare with the reference",
+        "t: seeds: the first look needs at least two seeds, got [0]",
     ]
     assert faults_of(seeds=[0, 1, 2], sequential={"most_seeds": 3}) == [
-        "t: sequential.most_seeds: must be more than the 3 of `seeds`, or no seed could be added, got 3"
+        "t: sequential.most_seeds: must be more than the 3 of `seeds`, or no seed can be added, got 3"
     ]
     assert faults_of(**searched(), sequential={"most_seeds": 3}) == [
-        "t: sequential: adds seeds to arms that are known as they stand, and conr would be searched"
+        "t: sequential: needs arms without a search, but conr would be searched"
     ]
     (unknown,) = faults_of(sequential={"most_seeds": 3, "compare": {"region": "rare"}})
     assert unknown.startswith("t: sequential.compare.region: ")
@@ -64,7 +64,7 @@ def test_every_removed_option_is_named_in_one_sentence_with_the_faults_of_the_re
 
 def test_what_replaces_a_removed_option_is_accepted() -> None:
     search = {"sampler": "tpe", "scheduler": {"name": "asha"}, "trials": 3}
-    assert resolve({**STUDY, **searched(), "search": search}, where="t").study.search.sampler == "tpe"
+    assert resolve({**STUDY, **searched(), "search": search}, where="t").search.sampler == "tpe"
 
 
 def searched(**condition: Any) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def test_everything_that_is_wrong_is_said_at_once_with_key_and_known_names() -> 
     )
     assert [text.split(" (did")[0].split("; known: alpha,")[0] for text in found] == [
         "t: reference: unknown arm, got 'vanila'; known: conr, sown, vanilla",
-        "t: seeds: a seed stands twice, got [1, 1]",
+        "t: seeds: has a duplicate seed, got [1, 1]",
         "t: arms.sown.seed: is set by the study's own `seeds`",
-        "t: space.alpha.when.loss.name: is no axis",
-        "t: space.terms.conr.omega: excludes the value that arm 'conr' starts from, got 2.0",
+        "t: space.alpha.when.loss.name: is not an axis",
+        "t: space.terms.conr.omega: excludes the value of arm 'conr', got 2.0",
         "t: space.terms.accon.tau: no arm has this setting",
     ]
 
@@ -163,28 +163,28 @@ def test_what_the_study_sets_for_all_trials_is_set_nowhere_else(changes: dict[st
 @pytest.mark.parametrize(
     ("axes", "condition", "text"),
     [
-        ({}, {"when": {"alpha": [1.0]}}, "t: space.terms.conr.omega.when.alpha: is no axis"),
+        ({}, {"when": {"alpha": [1.0]}}, "t: space.terms.conr.omega.when.alpha: is not an axis"),
         (
             {"alpha": [1.0, 2.0]},
             {"when": {"alpha": [3.0]}},
-            "t: space.terms.conr.omega.when.alpha: is no value of this axis, got 3.0; known: 1.0, 2.0 "
+            "t: space.terms.conr.omega.when.alpha: is not a value of this axis, got 3.0; known: 1.0, 2.0 "
             "(did you mean '2.0'?)",
         ),
         (
             {"alpha": [1.0, 2.0]},
             {"when": {"alpha": []}},
-            "t: space.terms.conr.omega.when.alpha: has no values: it would never be searched",
+            "t: space.terms.conr.omega.when.alpha: has no values: the setting would never be tuned",
         ),
         (
             {},
             {"arms": ["vanilla"]},
-            "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+            "t: space.terms.conr.omega: is tuned in no arm: `arms` and `when` exclude every arm that "
             "has this setting; known: conr",
         ),
         (
             {"alpha": [1.0, 2.0]},
             {"arms": ["conr alpha=1.0"], "when": {"alpha": [2.0]}},
-            "t: space.terms.conr.omega: is searched nowhere: `arms` and `when` leave out every arm that "
+            "t: space.terms.conr.omega: is tuned in no arm: `arms` and `when` exclude every arm that "
             "has this setting; known: conr alpha=1.0, conr alpha=2.0",
         ),
         (
@@ -211,12 +211,12 @@ def test_a_metric_or_region_that_does_not_exist_is_named_with_those_that_do() ->
 
 
 def test_seeds_that_stand_twice_and_none_at_all_are_refused() -> None:
-    assert faults_of(seeds=[3, 1, 3]) == ["t: seeds: a seed stands twice, got [3, 1, 3]"]
+    assert faults_of(seeds=[3, 1, 3]) == ["t: seeds: has a duplicate seed, got [3, 1, 3]"]
     assert "t: seeds: " in faults_of(seeds=[])[0]
 
 
 def test_a_space_that_excludes_the_start_is_refused_for_each_arm_that_starts_there() -> None:
     arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0, "tau": 0.3}}}}
     assert faults_of(arms=arms, **searched()) == [
-        "t: space.terms.conr.omega: excludes the value that arm 'strict' starts from, got 9.0"
+        "t: space.terms.conr.omega: excludes the value of arm 'strict', got 9.0"
     ]

@@ -1,0 +1,121 @@
+"""Schema of a study file (`Study` and its sections), and `Arm`, one configuration under comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from dirtune.config import Objective, TrialConfig
+from dirtune.frozen import Frozen, to_canonical_json
+from dirtune.nested import merge, nest
+from dirtune.study.search_settings import Search, Sequential
+from dirtune.study.space import Distribution
+
+
+class Derive(Frozen):
+    """Arms derived from the study's parts and from its reference arm."""
+
+    add_one_in: tuple[str, ...] = ()
+    """The base, and the base with each of these parts alone."""
+    leave_one_out: tuple[str, ...] = ()
+    """All of these parts together, and all but each one."""
+    ladder: tuple[str, ...] = ()
+    """The base, then these parts added one after another."""
+    pairs: tuple[str, ...] = ()
+    """The base, each of these parts alone, and every two of them: the arms from which interactions are computed."""
+    one_factor: dict[str, tuple[Any, ...]] = {}
+    """Settings by dotted path, and the values that each takes alone, the others being those of the reference arm."""
+
+
+class Resources(Frozen):
+    """Resources of one trial while it runs."""
+
+    cpus: int = Field(default=1, ge=1)
+    """CPU cores, and torch threads, of each worker."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each worker; a fraction lets trials share one."""
+    workers: int = Field(default=1, ge=1)
+    """1: the trial runs inside its Tune actor; 2 or more: a resident Ray Train group."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Largest number of concurrent trials. None: as many as fit on the cluster."""
+    checkpoint_seconds: float = Field(default=10.0, ge=0)
+    """Smallest time between two checkpoints of a trial, in seconds."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_share(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("must be a share of one GPU or a whole number of them")
+        return gpus
+
+
+class Study(Frozen):
+    """A study file as written."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    question: str
+    base: dict[str, Any]
+    """Settings of all arms: a `TrialConfig` without seed and objective."""
+    arms: dict[str, dict[str, Any]] = {"base": {}}
+    """Named arms, as overlays of `base`."""
+    parts: dict[str, dict[str, Any]] = {}
+    """Named overlays of `base` from which `derive` composes arms."""
+    derive: Derive = Derive()
+    """Arms composed of the parts, or varied from the reference."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    """Compared values of settings, by dotted path; every arm is crossed with every combination."""
+    reference: str
+    """The arm that the others are compared with."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    space: dict[str, Distribution] = {}
+    """Tuned settings, by dotted path."""
+    search: Search = Search()
+    objective: Objective = Objective()
+    secondary: tuple[Objective, ...] = ()
+    """Validation metrics that a search optimizes together with the objective; the objective alone selects."""
+    sequential: Sequential | None = None
+    """Seeds added while a comparison is undecided. None: every arm has the seeds above."""
+    representations: int = Field(default=0, ge=0)
+    """Test samples of every trial whose representations are stored, for figures; not part of a trial's id."""
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One configuration under comparison; `config` has the study's first seed."""
+
+    name: str
+    axis_values: Mapping[str, Any]
+    """Values of the study's axes, by dotted path."""
+    config: TrialConfig
+    space: Mapping[str, Distribution]
+    """Tuned settings, by dotted path."""
+    is_derived: bool = False
+    transferred_settings: tuple[str, ...] = ()
+    """Settings, by dotted path, that take the values selected in the reference arm."""
+
+    @property
+    def axis_values_json(self) -> str:
+        return to_canonical_json(self.axis_values)
+
+    def with_seed(self, seed: int) -> TrialConfig:
+        """Return the configuration with another seed."""
+        return self.config.model_copy(update={"seed": seed})
+
+    def with_settings(self, settings: Mapping[str, Any], seed: int) -> TrialConfig:
+        """Return the configuration with tuned settings and a seed.
+
+        Args:
+            settings: values by dotted path.
+
+        Raises:
+            ValidationError: the settings do not fit together.
+        """
+        plain = self.config.to_plain() | {"seed": seed}
+        for path, value in settings.items():
+            plain = merge(plain, nest(path, value))
+        return TrialConfig.model_validate_json(json.dumps(plain))
