@@ -22,7 +22,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from dirtune.batch import Inputs
-from dirtune.data.augmentations import Draws, Images, Stored, luma, to_float
+from dirtune.data.augmentations import Draws, Images, Stored, get_luma_weights, to_float
 from dirtune.manifest import DenseLabels
 
 Counts = Int16[Tensor, "batch 1 height width"]
@@ -95,8 +95,8 @@ def to_labels(counts: Counts, spec: DenseLabels) -> Float[Tensor, "batch height 
 def _make_rotated_grid(images: Stored, spec: DenseLabels, draws: Draws) -> Float[Tensor, "batch height width 2"]:
     """Return the position in the stored image of each pixel of the center crop, rotated and perhaps mirrored."""
     stored_height, stored_width = images.shape[-2:]
-    mirror = torch.where(draws.chance(0.5), -1.0, 1.0)[:, None, None]
-    angles = draws.uniform(-_MAX_ROTATION, _MAX_ROTATION)[:, None, None]
+    mirror = torch.where(draws.draw_bernoulli(0.5), -1.0, 1.0)[:, None, None]
+    angles = draws.draw_uniform(-_MAX_ROTATION, _MAX_ROTATION)[:, None, None]
     columns = mirror * _make_offsets(spec.width, images.device)[None, None, :]
     rows = _make_offsets(spec.height, images.device)[None, :, None]
     x = angles.cos() * columns - angles.sin() * rows + _compute_center_shift(stored_width, spec.width)
@@ -116,11 +116,11 @@ def _compute_center_shift(stored: int, cropped: int) -> float:
 def _jitter_colors(images: Images, draws: Draws) -> Images:
     """Return `c b (s I + (1 - s) G) x + (1 - c) b m + lighting`, clipped to [0, 1]; the letters are those of `augmentations`."""
     channels = images.shape[1]
-    bright, contrast, saturation = (draws.uniform(0.6, 1.4)[:, None, None] for _ in range(3))
+    bright, contrast, saturation = (draws.draw_uniform(0.6, 1.4)[:, None, None] for _ in range(3))
     identity = torch.eye(channels, device=images.device)
-    gray = luma(images).expand(channels, channels)
+    gray = get_luma_weights(images).expand(channels, channels)
     matrices = contrast * bright * (saturation * identity + (1 - saturation) * gray)
-    means = images.mean(dim=(-2, -1)) @ luma(images)
+    means = images.mean(dim=(-2, -1)) @ get_luma_weights(images)
     offsets = ((1 - contrast) * bright * means[:, None, None]).expand(-1, channels, 1)
     jittered = torch.baddbmm(offsets + _draw_lighting(images, draws), matrices, images.flatten(2))
     return jittered.clamp_(0.0, 1.0).view_as(images)
@@ -128,7 +128,7 @@ def _jitter_colors(images: Images, draws: Draws) -> Images:
 
 def _draw_lighting(images: Images, draws: Draws) -> Float[Tensor, "batch channels 1"]:
     """Draw a normally distributed step along the axes of natural colors; images of one channel take its mean."""
-    steps = draws.normal(_LIGHTING, len(_DEVIATIONS)) * images.new_tensor(_DEVIATIONS)
+    steps = draws.draw_normal(_LIGHTING, len(_DEVIATIONS)) * images.new_tensor(_DEVIATIONS)
     colors = steps @ images.new_tensor(_AXES).T
     if images.shape[1] != colors.shape[1]:
         colors = colors.mean(dim=1, keepdim=True)

@@ -1,6 +1,6 @@
-"""Ingesting a data set by name: the pipeline that knows it, and one sentence on how it went.
+"""Ingest of a data set by name: its pipeline, and one line with the outcome.
 
-`pipeline` is the only place where dirtune reaches a pipeline module: by name, through the list that the `pipelines`
+`load_pipeline` is the only place where dirtune reaches a pipeline module: by name, through the list that the `pipelines`
 package keeps, so that the library never depends on a data set.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,19 +18,19 @@ from dirtune.frozen import Frozen, read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Pipeline(Protocol):
-    """What a module of the `pipelines` package offers."""
+    """Interface of a module of the `pipelines` package."""
 
     Options: type[Frozen]
 
     def ingest(self, storage: Storage, raw: Path | None, options: Any) -> Manifest: ...
 
 
-def pipeline(name: str) -> Pipeline:
-    """The pipeline module of a data set.
+def load_pipeline(name: str) -> Pipeline:
+    """Return the pipeline module of a data set.
 
     Raises:
         InputError: there is no such pipeline.
@@ -49,66 +48,55 @@ def ingest(
     raw: str | Path | None = None,
     options: Mapping[str, object] | None = None,
     download: bool = False,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> Manifest:
-    """Ingest a data set below a data root, unless the same raw files and options have made it already.
+    """Ingest a data set below a data root, unless it was ingested from the same raw files and options before.
 
-    The pipeline joins the Ray of this process; if there is none, it starts one and shuts it down again. An unchanged set
-    needs none. Whatever ends an ingest before its time, the set stays as it was; what a killed one has left on the disk, the
-    next one removes.
+    The pipeline uses the Ray of this process; if there is none, it starts one and shuts it down again. An unchanged set
+    needs none. An interrupted, failed or killed ingest leaves the previous version of the set as it was; the next ingest
+    removes the files of a killed one.
 
     Args:
+        name: the data set.
         root: the data root, a path or URL.
         raw: the raw file, or the folder of the raw files, for pipelines that need them.
         options: settings of the pipeline (its `Options`).
-        download: bring the raw files into the folder `raw` first, as far as their source allows it.
-        say: receives one line on what was done, or, after Ctrl-C, on what is left.
+        download: download the raw files into the folder `raw` first, if their source permits it.
+        report: receives one line with the outcome, also after Ctrl-C.
 
     Raises:
-        InputError: unknown data set or option, raw files that cannot be used, or no room for the set.
+        InputError: unknown data set or option, raw files that cannot be used, or a full disk.
     """
-    module, storage = pipeline(name), Storage.open(root)
+    module, storage = load_pipeline(name), Storage.open(root)
     chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
-    # One's own data have a name
-    own_name = getattr(chosen, "name", name)
-    before = _manifest_text(storage, own_name)
+    # The set of a generic pipeline, for a user's own data, is named by an option.
+    set_name = getattr(chosen, "name", name)
+    before = _read_manifest_text(storage, set_name)
     folder = None if raw is None else Path(raw).expanduser()
     if download:
-        _download(name, folder, say)
-    with _explained(storage, own_name, say):
+        if folder is None:
+            raise InputError(Fault(where=name, key="raw", rule="a download needs the folder to fill"))
+        importlib.import_module("pipelines.downloads").download_raw(name, folder, report=report)
+    try:
         manifest = module.ingest(storage, folder, chosen)
-    unchanged = before is not None and before == _manifest_text(storage, manifest.name)
+    except KeyboardInterrupt:
+        unchanged = before == _read_manifest_text(storage, set_name)
+        report(f"{set_name}: interrupted; {'nothing was changed' if unchanged else 'it is complete'}")
+        raise
+    except OSError as error:
+        # Ray wraps the errors of its tasks.
+        number = getattr(error, "cause", error).errno
+        if number not in _DISK_FULL:
+            raise
+        rule = f"no space left to write it ({os.strerror(number)}); nothing was changed"
+        raise InputError(Fault(where=storage.path(set_name), rule=rule)) from None
+    unchanged = before is not None and before == _read_manifest_text(storage, manifest.name)
     rows = sum(info.rows for info in manifest.splits.values())
     outcome = "unchanged, already ingested from the same request" if unchanged else "ingested"
-    say(f"{manifest.name}: {outcome}; {rows:,} samples, content {manifest.fingerprint}")
+    report(f"{manifest.name}: {outcome}; {rows:,} samples, content {manifest.fingerprint}")
     return manifest
 
 
-def _download(name: str, folder: Path | None, say: Callable[[str], None]) -> None:
-    if folder is None:
-        raise InputError(Fault(where=name, key="raw", rule="a download needs the folder to fill"))
-    importlib.import_module("pipelines.downloads").download_raw(name, folder, say=say)
-
-
-@contextmanager
-def _explained(storage: Storage, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Say what an interrupted ingest has left, and make a full disk the user's fault to mend."""
-    before = _manifest_text(storage, name)
-    try:
-        yield
-    except KeyboardInterrupt:
-        unchanged = before == _manifest_text(storage, name)
-        say(f"{name}: interrupted; {'nothing was changed' if unchanged else 'it is complete'}")
-        raise
-    except OSError as error:
-        # Ray wraps what its tasks have raised
-        number = getattr(error, "cause", error).errno
-        if number not in _NO_ROOM:
-            raise
-        rule = f"no room to write it ({os.strerror(number)}); nothing was changed"
-        raise InputError(Fault(where=storage.path(name), rule=rule)) from None
-
-
-def _manifest_text(storage: Storage, name: str) -> bytes | None:
+def _read_manifest_text(storage: Storage, name: str) -> bytes | None:
     path = f"{name}/{MANIFEST}"
     return storage.read(path) if storage.exists(path) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dirtune.data.augmentations import AUGMENTATIONS, Draws, _hue_turns, _resized_crop, light, shift, strong
+from dirtune.data.augmentations import AUGMENTATIONS, Draws, _make_hue_rotations, _resized_crop, light, shift, strong
 
 
 def images(count: int, size: int = 24, channels: int = 1) -> torch.Tensor:
@@ -123,7 +123,7 @@ def test_crops_lie_inside_of_the_image_at_every_place() -> None:
 
 
 def test_a_turn_of_the_hue_keeps_the_luma_and_every_gray() -> None:
-    matrices = _hue_turns(torch.tensor([0.0, 0.1, -0.07]))
+    matrices = _make_hue_rotations(torch.tensor([0.0, 0.1, -0.07]))
     torch.testing.assert_close(matrices[0], torch.eye(3), atol=1e-5, rtol=0)
     luma = torch.tensor([0.299, 0.587, 0.114])
     torch.testing.assert_close(luma @ matrices, luma.expand(3, 3), atol=1e-3, rtol=0)
@@ -132,7 +132,7 @@ def test_a_turn_of_the_hue_keeps_the_luma_and_every_gray() -> None:
 
 
 def test_a_turn_back_undoes_a_turn_of_the_hue() -> None:
-    there, back = _hue_turns(torch.tensor([0.08, -0.08]))
+    there, back = _make_hue_rotations(torch.tensor([0.08, -0.08]))
     torch.testing.assert_close(there @ back, torch.eye(3), atol=1e-5, rtol=0)
 
 

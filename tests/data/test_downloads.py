@@ -98,14 +98,14 @@ def _file(site: Site, sha256: str | None = SHA256) -> RawFile:
 
 def _fault(file: RawFile, folder: Path) -> str:
     with pytest.raises(InputError) as caught:
-        download(file, folder, say=str)
+        download(file, folder, report=str)
     return str(caught.value)
 
 
 def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
     said: list[str] = []
     for _ in range(2):
-        download(_file(site), tmp_path / "raw", say=said.append)
+        download(_file(site), tmp_path / "raw", report=said.append)
     assert (tmp_path / "raw" / "faces.bin").read_bytes() == CONTENT
     assert os.listdir(tmp_path / "raw") == ["faces.bin"]
     assert said == [f"faces.bin: SHA-256 {SHA256}, as published"] * 2
@@ -115,7 +115,7 @@ def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
     wrong = "0" * 64
     said = _fault(_file(site, wrong), tmp_path)
-    assert said == (f"{site.url}: the content is not the expected one, SHA-256 {wrong}; nothing was kept")
+    assert said == (f"{site.url}: the content does not have the expected SHA-256 {wrong}; nothing was kept")
     assert os.listdir(tmp_path) == []
 
 
@@ -123,12 +123,12 @@ def test_an_interrupted_download_is_continued_where_it_broke_off(site: Site, tmp
     site.breaks_off_after = 2_000_000
     said = _fault(_file(site), tmp_path)
     assert said == (
-        f"{site.url}: the download broke off after 2,000,000 bytes (3,120,000 bytes are missing); "
-        "the next one continues it"
+        f"{site.url}: the download was interrupted after 2,000,000 bytes (3,120,000 bytes are missing); "
+        "the next one resumes it"
     )
     assert not (tmp_path / "faces.bin").exists()
     assert "after 4,000,000 bytes" in _fault(_file(site), tmp_path)
-    download(_file(site), tmp_path, say=str)
+    download(_file(site), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
     assert site.asked == [None, "bytes=2000000-", "bytes=4000000-"]
     assert os.listdir(tmp_path) == ["faces.bin"]
@@ -137,13 +137,13 @@ def test_an_interrupted_download_is_continued_where_it_broke_off(site: Site, tmp
 def test_a_server_without_ranges_is_asked_for_the_whole_file(site: Site, tmp_path: Path) -> None:
     (tmp_path / ".faces.bin.part").write_bytes(CONTENT[:1000])
     site.knows_ranges = False
-    download(_file(site), tmp_path, say=str)
+    download(_file(site), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
 
 
 def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> None:
     (tmp_path / ".faces.bin.part").write_bytes(CONTENT)
-    download(_file(site), tmp_path, say=str)
+    download(_file(site), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
     assert site.asked == [f"bytes={len(CONTENT)}-"]
 
@@ -155,25 +155,25 @@ def test_a_file_that_has_changed_since_is_fetched_anew(site: Site, tmp_path: Pat
     part.write_bytes(b"x" * size)
     os.utime(part, (1_000_000, 1_000_000))
     site.modified = 2_000_000.0 if size < len(CONTENT) else None
-    download(_file(site, None), tmp_path, say=str)
+    download(_file(site, None), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
 
 
 def test_an_unknown_hash_is_recorded_and_checked_from_then_on(site: Site, tmp_path: Path) -> None:
     said: list[str] = []
-    download(_file(site, None), tmp_path, say=said.append)
+    download(_file(site, None), tmp_path, report=said.append)
     assert said == [f"faces.bin: SHA-256 {SHA256}, recorded in {SUMS}, no hash is published"]
     assert (tmp_path / SUMS).read_text() == f"{SHA256}  faces.bin\n"
-    download(_file(site, None), tmp_path, say=said.append)
+    download(_file(site, None), tmp_path, report=said.append)
     assert (tmp_path / SUMS).read_text().count("\n") == 1
     (tmp_path / "faces.bin").unlink()
     site.content = CONTENT[:-1]
-    assert "the content is not the expected one" in _fault(_file(site, None), tmp_path)
+    assert "the content does not have the expected" in _fault(_file(site, None), tmp_path)
 
 
 def test_another_file_of_the_name_is_not_overwritten(site: Site, tmp_path: Path) -> None:
     (tmp_path / "faces.bin").write_text("mine")
-    assert "another file of this name is here; move it away" in _fault(_file(site), tmp_path)
+    assert "another file of this name exists; move it away" in _fault(_file(site), tmp_path)
     assert (tmp_path / "faces.bin").read_text() == "mine"
     assert site.asked == []
 
@@ -182,7 +182,7 @@ def test_a_missing_page_and_a_dead_server_are_said_with_the_address(site: Site, 
     gone = RawFile(name="a", url=site.url.replace("/file", "/gone"))
     assert "HTTP Error 404" in _fault(gone, tmp_path)
     dead = RawFile(name="a", url="http://127.0.0.1:9/a")
-    assert _fault(dead, tmp_path).startswith("http://127.0.0.1:9/a: the download broke off after 0")
+    assert _fault(dead, tmp_path).startswith("http://127.0.0.1:9/a: the download was interrupted after 0")
 
 
 def _tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
@@ -220,11 +220,11 @@ def test_an_archive_is_fetched_unpacked_and_not_fetched_again(site: Site, tmp_pa
     site.content = _tar(tmp_path / "a.tar.gz", {"faces/01/a.jpg": b"a"}).read_bytes()
     file = RawFile(name="faces.tar.gz", url=site.url, unpacks_to=("faces",))
     said: list[str] = []
-    download(file, tmp_path / "raw", say=said.append)
+    download(file, tmp_path / "raw", report=said.append)
     assert (tmp_path / "raw" / "faces" / "01" / "a.jpg").read_bytes() == b"a"
     (tmp_path / "raw" / "faces.tar.gz").unlink()
-    download(file, tmp_path / "raw", say=said.append)
-    assert said[1:] == ["faces.tar.gz: unpacked to faces", "faces.tar.gz: unpacked already"]
+    download(file, tmp_path / "raw", report=said.append)
+    assert said[1:] == ["faces.tar.gz: unpacked to faces", "faces.tar.gz: already unpacked"]
     assert site.asked == [None]
 
 
@@ -303,7 +303,7 @@ def test_zip_archives_are_unpacked_too(tmp_path: Path) -> None:
 
 def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "AgeDB").mkdir()
-    with pytest.raises(InputError, match=r"is here already; move it away, got '.*AgeDB'"):
+    with pytest.raises(InputError, match=r"exists already; move it away, got '.*AgeDB'"):
         unpack(_zip(tmp_path / "a.zip", {"AgeDB/a.jpg": b"a", "b": b""}), tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["AgeDB", "a.zip"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.data.ingest import ingest, pipeline
+from dirtune.data.ingest import ingest, load_pipeline
 from dirtune.errors import InputError
 from dirtune.frozen import Frozen
 from pipelines import PIPELINES
@@ -18,7 +18,7 @@ from pipelines import PIPELINES
 
 @pytest.mark.parametrize("name", sorted(PIPELINES))
 def test_every_listed_pipeline_loads_and_has_options(name: str) -> None:
-    module = pipeline(name)
+    module = load_pipeline(name)
     assert issubclass(module.Options, Frozen)
     assert callable(module.ingest)
 
@@ -35,7 +35,7 @@ def test_a_download_needs_a_folder(tmp_path: Path) -> None:
 
 def test_a_module_that_is_no_listed_pipeline_is_not_loaded() -> None:
     with pytest.raises(InputError, match="unknown name"):
-        pipeline("sentence_features")
+        load_pipeline("sentence_features")
 
 
 def test_an_unknown_option_lists_the_known_ones_before_anything_runs(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_ingesting_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
     import ray
 
     said: list[str] = []
-    first = ingest("digits", root=tmp_path, say=said.append)
+    first = ingest("digits", root=tmp_path, report=said.append)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     times = [path.stat().st_mtime_ns for path in files]
-    assert ingest("digits", root=tmp_path, say=said.append) == first
+    assert ingest("digits", root=tmp_path, report=said.append) == first
     assert [path.stat().st_mtime_ns for path in files] == times
     assert said == [
         f"digits: ingested; 6,609 samples, content {first.fingerprint}",

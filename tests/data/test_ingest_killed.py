@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"dirtune: {small_disk}/digits: no room to write it (No space left on device); nothing was changed"
+        f"dirtune: {small_disk}/digits: no space left to write it (No space left on device); nothing was changed"
     )
     assert _versions(small_disk) == versions
     assert read_manifest(Storage.open(small_disk), "digits") == old
