@@ -677,7 +677,7 @@ def test_a_sweep_that_was_interrupted_twice_names_resume_without_a_traceback(
     monkeypatch.setattr("dirtune.tuning.sweep.resume", interrupted)
     outcome = call("resume", "quickstart")
     assert (outcome.code, outcome.err) == (130, "")
-    assert "`dirtune resume` goes on from there" in outcome.out
+    assert "`dirtune resume` continues the sweep" in outcome.out
 
 
 def test_ctrl_c_stops_only_the_following_of_a_job(
@@ -700,6 +700,6 @@ def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: 
     with held(folder):
         outcome = call("stop", "study", "--results", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith(f"asked process {os.getpid()} on ")
-    assert "`dirtune resume study` goes on from there" in outcome.out
+    assert outcome.out.startswith(f"requested process {os.getpid()} on ")
+    assert "`dirtune resume study` continues the sweep" in outcome.out
     assert folder.exists(STOP)

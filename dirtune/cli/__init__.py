@@ -1,7 +1,7 @@
 """The command line: parse, call one public function, print.
 
-Heavy imports happen inside the verb that needs them, so that `--help` answers at once and reading results loads neither
-torch nor Ray. What the user can mend is one message and exit code 2, never a traceback.
+Heavy imports are inside the command that needs them, so that `--help` answers at once and commands on results load
+neither torch nor Ray. An invalid input ends with one message and exit code 2, never with a traceback.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ __all__ = ["app", "cluster", "data", "main", "results", "studies"]
 
 
 def main() -> None:
-    """Run the command line; the user's mistakes end with exit code 2 and without a traceback."""
+    """Run the command line; an invalid input ends with exit code 2 and without a traceback."""
     from dirtune.errors import InputError
     from dirtune.io.storage import remove_credentials
 
     try:
         app()
-    # A place that cannot be reached, read or written names itself.
+    # An OSError of a file or URL that cannot be reached, read or written names it.
     except (InputError, OSError) as error:
         print(f"dirtune: {remove_credentials(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The application that the commands register with, the options that several share, and printing."""
+"""The application that the commands register with, the options that several of them share, and printing."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ app = typer.Typer(
 DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
 ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
+SweepName = Annotated[str, typer.Argument(help="Name of a study in the results.")]
 Expect = Annotated[
     str | None,
-    typer.Option(help="cluster.yaml, as `ray up` reads it: nodes that its autoscaler may start are counted, too."),
+    typer.Option(help="cluster.yaml as for `ray up`: also count the nodes that its autoscaler may start."),
 ]
-SweepName = Annotated[str, typer.Argument(help="The name of a study that has been swept.")]
 
 
-def show(*things: Any) -> None:
-    """Print texts and tables, as wide as the terminal."""
-    screen = console()
-    for thing in things:
-        screen.print(thing, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(thing, str))
+def show(*renderables: Any) -> None:
+    """Print texts and tables at the width of the terminal."""
+    console = make_console()
+    for renderable in renderables:
+        console.print(renderable, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(renderable, str))
 
 
-def console() -> Any:
-    """The `rich` console of standard output."""
+def make_console() -> Any:
+    """Return a `rich` console of standard output."""
     from rich.console import Console
 
     from dirtune.results.textgrid import WIDTH
 
-    # A pipe has no width: what is written to one is neither folded nor cut at 80 columns.
+    # A pipe has no width; rich would assume 80 columns and fold or cut what is written to it.
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)

@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.presets import Preset, read_methods, read_recipes
-from dirtune.study.files import shipped_studies
+from dirtune.study.files import list_shipped_studies
 
 # The literal dict that names each kind, as "module:NAME". They are read from their source, because importing them
 # imports torch, which takes two seconds of CPU time.
@@ -28,7 +28,7 @@ REGISTRIES = {
     "losses": ("dirtune.losses:LOSSES",),
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
-    "augmentations": ("dirtune.data.dense_views:MAP_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
+    "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
     "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.own:OWN_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
 }
@@ -41,7 +41,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
     for kind, read_presets in PRESETS.items():
         found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
     found["data"] = dict(import_module("pipelines").PIPELINES)
-    found["studies"] = {name: str(file.raw()["question"]) for name, file in shipped_studies().items()}
+    found["studies"] = {name: str(file.read_plain()["question"]) for name, file in list_shipped_studies().items()}
     order = (
         "losses",
         "terms",

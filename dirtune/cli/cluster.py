@@ -1,4 +1,4 @@
-"""The commands that are about a cluster: is it fit for a sweep, and sweep a study there."""
+"""Commands on clusters: check one, submit a study to one; and running any command there as a job."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from dirtune.cli.app import Expect, StudyName, app, show
 if TYPE_CHECKING:
     from dirtune.cluster.jobs import Job
 
-Python = Annotated[str, typer.Option(help="With --address http://: the Python of the cluster, as its shell finds it.")]
+Python = Annotated[
+    str, typer.Option(help="With --address http://...: Python executable of the cluster, as its shell finds it.")
+]
 Installed = Annotated[
-    bool, typer.Option("--installed", help="Use the dirtune that is installed there, not the one of here.")
+    bool, typer.Option("--installed", help="Run the dirtune that is installed on the cluster instead of this one.")
 ]
 JobsAddress = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="http://host:8265 of a cluster, to run this there as a job: for a results root that is not in reach from here.",
+        help="http://host:8265 of a cluster: run there as a job, for results that this machine does not reach.",
     ),
 ]
 
 
-def run_there(
+def run_on_cluster(
     address: str,
     verb: str,
-    *words: str,
+    *arguments: str,
     roots: Mapping[str, str | None],
     python: str = "python",
     installed: bool = False,
 ) -> NoReturn:
-    """Run a verb on a cluster instead of here, show what it prints, and end with its exit code."""
-    from dirtune.cluster.submission import Destination
-    from dirtune.cluster.submission import run_there as call
+    """Run a command on a cluster instead of here, show its output, and exit with its exit code."""
+    from dirtune.cluster.submission import Destination, submit_command
 
-    there = Destination(address=address, python=python, installed=installed)
-    named = {option: root for option, root in roots.items() if root is not None}
-    raise typer.Exit(followed(call(there, verb, *words, roots=named)))
+    destination = Destination(address=address, python=python, installed=installed)
+    given = {option: root for option, root in roots.items() if root is not None}
+    raise typer.Exit(follow_job(submit_command(destination, verb, *arguments, roots=given)))
 
 
-def followed(job: Job) -> int:
-    """Show a job's log until it ends, and give its exit code; Ctrl-C ends the showing alone."""
+def follow_job(job: Job) -> int:
+    """Show a job's log until the job ends, and return its exit code; Ctrl-C stops only the following."""
     from dirtune.cluster.jobs import follow
 
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
     try:
-        return follow(job, _write)
+        return follow(job, write)
     except KeyboardInterrupt:
-        show(f"job {job.id} goes on; follow it again by `{job.follow_command}`")
+        show(f"job {job.id} continues; follow it again by `{job.follow_command}`")
         return 128 + signal.SIGINT
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 @app.command()
@@ -66,51 +66,56 @@ def doctor(
     address: Annotated[
         str | None,
         typer.Option(
-            help="host:port of a cluster, auto, or http://host:8265 to look from inside of it, by a job; "
+            help="host:port of a cluster, auto, or http://host:8265 to check it from inside as a job; "
             "default: RAY_ADDRESS, else this machine alone."
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Root of the data sets, which every node must see.")] = None,
-    results: Annotated[str | None, typer.Option(help="Root of the results: every node writes and reads there.")] = None,
-    dirtune: Annotated[str | None, typer.Option(help="The version of dirtune that must be there.")] = None,
+    data: Annotated[str | None, typer.Option(help="Root of the data sets: check that every node reads it.")] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Root of the results: check that every node reads and writes it.")
+    ] = None,
+    dirtune: Annotated[str | None, typer.Option(help="Version of dirtune that every node must have.")] = None,
     python: Python = "python",
     installed: Installed = False,
 ) -> None:
-    """Look whether this machine or a cluster is fit for a sweep, and say what to do; exit code 1 if something must be done."""
+    """Check that this machine or every node of a cluster can run a sweep, with advice; exit code 1 if there is a problem."""
     from dirtune.cluster.checks import has_problem
 
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None and address.startswith(("http://", "https://")):
-        words = [] if dirtune is None else ["--dirtune", dirtune]
+        version = [] if dirtune is None else ["--dirtune", dirtune]
         roots = {"--data": data, "--results": results}
-        run_there(address, "doctor", *words, roots=roots, python=python, installed=installed)
-    from dirtune.cli.display import observations_table
-    from dirtune.cluster.doctor import doctor as call
+        run_on_cluster(address, "doctor", *version, roots=roots, python=python, installed=installed)
+    # Imported only now: a client of a remote cluster needs no torch.
+    from dirtune.cli.display import format_checks
+    from dirtune.cluster.doctor import doctor as check_cluster
 
-    found = call(address, data=data, results=results, dirtune=dirtune)
-    show(observations_table(found))
-    raise typer.Exit(1 if has_problem(found) else 0)
+    checks = check_cluster(address, data=data, results=results, dirtune=dirtune)
+    show(format_checks(checks))
+    raise typer.Exit(1 if has_problem(checks) else 0)
 
 
 @app.command()
 def submit(
     study: StudyName,
-    address: Annotated[str, typer.Option(help="Of the cluster's jobs: http://host:8265.")],
-    data: Annotated[str, typer.Option(help="Root of the data sets as every node reaches it: a URL or absolute path.")],
-    results: Annotated[str, typer.Option(help="Root of the results, likewise.")],
-    no_follow: Annotated[bool, typer.Option("--no-follow", help="Return as soon as the job is sent.")] = False,
+    address: Annotated[str, typer.Option(help="Address of the cluster's jobs: http://host:8265.")],
+    data: Annotated[str, typer.Option(help="Root of the data sets, as every node reaches it: a URL or absolute path.")],
+    results: Annotated[str, typer.Option(help="Root of the results, as every node reaches it.")],
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="Return as soon as the job is submitted.")] = False,
     python: Python = "python",
     installed: Installed = False,
     expect: Expect = None,
 ) -> None:
-    """Sweep a study on a cluster, as a job that goes on when this terminal closes; Ctrl-C only stops following it.
+    """Sweep a study on a cluster, as a job that continues when this terminal closes; Ctrl-C stops only the following.
 
-    The study is checked here before anything is sent; there, every node first tries the roots. A cluster with a token needs
+    The study is validated before anything is sent, and every node checks the roots before the sweep. A cluster with a token needs
     RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN. Submitting again completes the sweep. `dirtune status`
-    and `dirtune stop` work from wherever the results root is in reach, and with --address on the cluster itself.
+    and `dirtune stop` work from any machine that reaches the results, and with --address on the cluster itself.
     """
-    from dirtune.cluster.submission import submit as call
+    from dirtune.cluster.submission import submit as submit_study
 
-    job = call(study, address=address, data=data, results=results, python=python, installed=installed, expect=expect)
-    show(f"sent as job {job.id}; follow it again by `{job.follow_command}`")
-    raise typer.Exit(0 if no_follow else followed(job))
+    job = submit_study(
+        study, address=address, data=data, results=results, python=python, installed=installed, expect=expect
+    )
+    show(f"submitted as job {job.id}; follow it again by `{job.follow_command}`")
+    raise typer.Exit(0 if no_follow else follow_job(job))

@@ -1,4 +1,4 @@
-"""The commands about data sets: ingest and inspect them."""
+"""Commands on data sets: ingest and inspect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dirtune.cli.app import DataRoot, app, show
-from dirtune.cli.arguments import assignments
+from dirtune.cli.arguments import parse_assignments
 
 
 @app.command()
@@ -16,20 +16,22 @@ def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
     raw: Annotated[Path | None, typer.Option(help="The raw file, or the folder of the raw files.")] = None,
     data: DataRoot = "data",
-    download: Annotated[bool, typer.Option("--download", help="Bring the raw files into the folder first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download the raw files into --raw first.")] = False,
     sentence_model: Annotated[
-        str | None, typer.Option(help="sts_b, text_pairs: model for frozen sentence features.")
+        str | None, typer.Option(help="sts_b, text_pairs: Model for frozen sentence features.")
     ] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Further option of the pipeline, as name=value.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the data set's pipeline, as name=value. Repeatable.")
+    ] = None,
 ) -> None:
-    """Write a data set as sharded Parquet with a manifest."""
-    from dirtune.data.ingest import ingest as call
+    """Write a data set as sharded Parquet files with a manifest."""
+    from dirtune.data.ingest import ingest as ingest_dataset
     from dirtune.io.storage import Storage
 
-    options = assignments(option or [], "--option")
+    options = parse_assignments(option or [], "--option")
     if sentence_model is not None:
         options["sentence_model"] = sentence_model
-    manifest = call(name, root=data, raw=raw, options=options, download=download)
+    manifest = ingest_dataset(name, root=data, raw=raw, options=options, download=download)
     rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
     show(f"{manifest.name}: {rows}; {Storage.open(data).path(manifest.name)}", *manifest.notes)
 
@@ -38,20 +40,21 @@ def ingest(
 def inspect(
     name: Annotated[str, typer.Argument(help="An ingested data set.")],
     data: DataRoot = "data",
-    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the set's manifest.")] = None,
-    bins: Annotated[bool, typer.Option("--bins", help="Count every label bin, too.")] = False,
+    shot_rule: Annotated[str | None, typer.Option(help="A shot rule of the data set's manifest.")] = None,
+    bins: Annotated[bool, typer.Option("--bins", help="Show the counts of every label bin.")] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="A .png, .pdf or .svg file: histograms, density, samples.")
+        Path | None,
+        typer.Option(help="A .png, .pdf or .svg file for a figure of histograms, label density and samples."),
     ] = None,
 ) -> None:
     """Show counts per split and shot region, weights, leaks, and the label histogram."""
-    from dirtune.data.inspection import inspect as call
+    from dirtune.data.inspection import inspect as inspect_dataset
 
-    seen = call(name, root=data, shot_rule=shot_rule)
-    show(seen.text(bins=bins))
+    inspection = inspect_dataset(name, root=data, shot_rule=shot_rule)
+    show(inspection.text(bins=bins))
     if figure is not None:
         from dirtune.data.figure import NO_IMAGES, save_figure
 
-        show(f"figure: {save_figure(seen, root=data, output=figure)}")
-        if seen.image_input is None:
+        show(f"figure: {save_figure(inspection, root=data, output=figure)}")
+        if inspection.image_input is None:
             show(NO_IMAGES)

@@ -49,13 +49,13 @@ def format_plan(plan: Plan) -> Table:
             f"{plan.parameters[arm.name]:,}",
             "-" if estimate is None else format_duration(estimate.seconds),
         )
-    rows = ", ".join(f"{count:,} {split}" for split, count in plan.rows.items())
+    rows = ", ".join(f"{count:,} {split}" for split, count in plan.samples.items())
     lines = [
-        f"{plan.total} trials ({format_recorded(plan)}), {plan.concurrent} at once; each {resources.workers} x "
+        f"{plan.total_trials} trials ({format_recorded(plan)}), {plan.concurrency} at once; each {resources.workers} x "
         f"{resources.cpus} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
-    if plan.crowding:
-        lines.append(plan.crowding)
+    if plan.gpu_memory_warning:
+        lines.append(plan.gpu_memory_warning)
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
     if sequential is not None:
@@ -64,7 +64,7 @@ def format_plan(plan: Plan) -> Table:
             f"seeds are added by {sequential.step} to arms whose {compared.metric} in region {compared.region} is "
             f"undecided against {study.reference}, {most} trials at most; times are without them"
         )
-    lines += [str(node_type) for node_type in plan.to_come]
+    lines += [str(node_type) for node_type in plan.startable_nodes]
     lines += [f"{name} is the same as {kept}" for name, kept in study.merged_arms.items()]
     table.caption = Text("\n".join(lines))
     return table
@@ -106,15 +106,15 @@ def format_setting_effects(effects: Sequence[SettingEffect]) -> Table:
     for column in ("arm", "setting", "compared", "of the gradient", ""):
         table.add_column(column, justify="right" if column.startswith("of") else "left", overflow="fold")
     for each in effects:
-        is_gradient = each.effect.kind == "gradient"
-        size, remark = (f"{each.effect.size:.1e}", "") if is_gradient else ("-", each.does)
-        table.add_row(Text(each.arm), Text(each.knob or "-"), Text(each.compared), size, Text(remark))
+        is_gradient = each.change.kind == "gradient"
+        size, remark = (f"{each.change.size:.1e}", "") if is_gradient else ("-", each.description)
+        table.add_row(Text(each.arm), Text(each.setting or "-"), Text(each.compared), size, Text(remark))
     return table
 
 
 def format_recorded(plan: Plan) -> str:
     """Return the number of a plan's trials that are recorded already, and of orphaned ones."""
-    return f"{plan.recorded} recorded{_format_orphaned(plan.orphaned)}"
+    return f"{plan.recorded_trials} recorded{_format_orphaned(plan.orphaned_trials)}"
 
 
 def _format_orphaned(number: int) -> str:

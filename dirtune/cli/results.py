@@ -1,4 +1,4 @@
-"""The commands that read results: queries, tables, figures, reports."""
+"""Commands on results: query, table, plot, report, compact, tensorboard."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dirtune.cli.app import ResultsRoot, SweepName, app, show
-from dirtune.cli.arguments import assignments
+from dirtune.cli.arguments import parse_assignments
 
 if TYPE_CHECKING:
     from dirtune.errors import Fault
-    from dirtune.results.tables.comparison import TableRequest
 
-
-# Options that tables and figures share.
-Arms = Annotated[list[str] | None, typer.Option(help="An arm or a pattern such as conr*; may be repeated.")]
-Reference = Annotated[str | None, typer.Option(help="Compare with this arm; default: the study's.")]
+# Options of both tables and figures
+Arms = Annotated[list[str] | None, typer.Option(help="An arm, or a pattern such as conr*. Repeatable.")]
+Reference = Annotated[str | None, typer.Option(help="Arm to compare with; default: the study's reference.")]
 SplitName = Annotated[str, typer.Option(help="test or val.")]
-Selection = Annotated[str, typer.Option(help="best_val, last or oracle.")]
+Selection = Annotated[str, typer.Option(help="Epoch of a trial that is compared: best_val, last or oracle.")]
 
 
 @app.command()
 def compact(study: SweepName, results: ResultsRoot = "results") -> None:
-    """Write a study's many small files once more as a few, which tables read at once; also while it is swept."""
+    """Copy a study's many small result files into a few large ones, which tables read faster; also during a sweep."""
     from dirtune.results.records.compaction import compact_study
 
     rows = compact_study(study, results=results)
@@ -36,9 +34,9 @@ def compact(study: SweepName, results: ResultsRoot = "results") -> None:
 def tensorboard(
     study: SweepName,
     results: ResultsRoot = "results",
-    output: Annotated[Path, typer.Option(help="Folder of the logs.")] = Path("logs"),
+    output: Annotated[Path, typer.Option(help="Folder for the logs.")] = Path("logs"),
 ) -> None:
-    """Write the curves of all trials as TensorBoard logs, also while they run."""
+    """Write the learning curves of all trials as TensorBoard logs; also during a sweep."""
     from dirtune.results.tensorboard import write_logs
 
     number = write_logs(study, results=results, output=output / study)
@@ -55,19 +53,22 @@ def query(
         str | None,
         typer.Option("--format", help="table, csv, json, markdown or parquet; default: table, or the file's suffix."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write into this file.")] = None,
-    limit: Annotated[int | None, typer.Option(help="The most rows of the answer.", min=0)] = None,
-    seconds: Annotated[float | None, typer.Option(help="The longest that the statement may run.", min=0.01)] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write the result to.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of rows.", min=0)] = None,
+    timeout: Annotated[float | None, typer.Option(help="Time limit in seconds.", min=0.01)] = None,
     skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Name damaged files and go on without them.")
+        bool, typer.Option("--skip-damaged", help="Leave damaged files out and report them.")
     ] = False,
 ) -> None:
-    """Ask the results tables, read-only."""
+    """Run one read-only SQL statement on the results."""
     from dirtune.results.query.formats import format_table, save_table
-    from dirtune.results.query.query import query as call
+    from dirtune.results.query.query import query as run_query
 
-    on_damaged = _say_skipped if skip_damaged else None
-    found = call(sql, results, limit=limit, seconds=seconds, on_damaged=on_damaged)
+    def report_damage(fault: Fault) -> None:
+        print(f"dirtune: left out: {fault}", file=sys.stderr)
+
+    on_damaged = report_damage if skip_damaged else None
+    found = run_query(sql, results, limit=limit, seconds=timeout, on_damaged=on_damaged)
     if output is None:
         print(format_table(found, format_ or "table"))
     else:
@@ -76,48 +77,56 @@ def query(
         print(f"dirtune: stopped at {limit} rows (--limit)", file=sys.stderr)
 
 
-def _say_skipped(fault: Fault) -> None:
-    print(f"dirtune: left out: {fault}", file=sys.stderr)
-
-
 @app.command()
 def table(
-    studies: Annotated[list[str], typer.Argument(help="The names of studies that have been swept.")],
+    studies: Annotated[list[str], typer.Argument(help="Names of studies in the results.")],
     results: ResultsRoot = "results",
     metric: Annotated[
-        list[str] | None, typer.Option(help="May be repeated; default: the metric of the objective.")
+        list[str] | None, typer.Option(help="Metric to show; default: that of the objective. Repeatable.")
     ] = None,
-    region: Annotated[list[str] | None, typer.Option(help="all, many, medium or few; may be repeated.")] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="all, many, medium or few; default: all four. Repeatable.")
+    ] = None,
     arm: Arms = None,
-    row: Annotated[list[str] | None, typer.Option(help="What names a row: arm, or an axis by its path.")] = None,
-    layout: Annotated[str, typer.Option(help="Of several studies: below or beside.")] = "below",
+    row: Annotated[
+        list[str] | None, typer.Option(help="Key of the rows: arm, or an axis by its dotted path. Repeatable.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Several studies: below or beside each other.")] = "below",
     split: SplitName = "test",
     selection: Selection = "best_val",
     reference: Reference = None,
     margin: Annotated[
-        str, typer.Option(help="What counts as no difference: 2% of the reference's mean, or 0.5 in the metric's unit.")
+        str, typer.Option(help="Margin of equivalence: 2% of the reference's mean, or 0.5 in the metric's unit.")
     ] = "2%",
     shots: Annotated[
-        str | None, typer.Option(help="Other limits of many and few: 50/10; from the stored predictions.")
+        str | None,
+        typer.Option(help="Other limits of many and few, such as 50/10; computed from the stored predictions."),
     ] = None,
-    bin_width: Annotated[float | None, typer.Option(help="Wider label bins, in the label's unit; likewise.")] = None,
-    spread: Annotated[str, typer.Option(help="What ± is: sd, se or ci95.")] = "sd",
-    bold: Annotated[str, typer.Option(help="better (than the reference), best or none.")] = "better",
-    published: Annotated[str | None, typer.Option(help="Show published numbers too: of dir or natural splits.")] = None,
+    bin_width: Annotated[
+        float | None, typer.Option(help="Wider label bins, in the label's unit; computed from the stored predictions.")
+    ] = None,
+    spread: Annotated[str, typer.Option(help="Spread after ±: sd, se or ci95.")] = "sd",
+    bold: Annotated[str, typer.Option(help="Cells in bold: better (than the reference), best or none.")] = "better",
+    published: Annotated[
+        str | None, typer.Option(help="Show published numbers as well: on dir or natural splits.")
+    ] = None,
     published_as: Annotated[
-        list[str] | None, typer.Option(help="ARM=METHOD: what an arm is called in the papers.")
+        list[str] | None, typer.Option(help="ARM=METHOD: published name of an arm. Repeatable.")
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="table, markdown, latex, html, csv or json.")] = "table",
     trace: Annotated[bool, typer.Option("--trace", help="Show the trials behind every cell.")] = False,
     check: Annotated[
-        Path | None, typer.Option(help="Say which numbers of this table the results do not support.")
+        Path | None,
+        typer.Option(
+            help="File with a table: list its numbers that the results do not support; exit code 1 if there are any."
+        ),
     ] = None,
 ) -> None:
-    """Compare the arms of studies: all, many, medium and few, with paired differences."""
-    from dirtune.results.records.schema import REGIONS
+    """Compare the arms of studies by shot region, with paired differences to a reference."""
+    from dirtune.metrics import REGIONS
     from dirtune.results.tables.comparison import TableRequest, compare
+    from dirtune.results.tables.provenance import trace_text
     from dirtune.results.tables.render.formats import render
-    from dirtune.results.tables.tracing import trace_text
 
     request = TableRequest(
         studies=tuple(studies),
@@ -135,24 +144,19 @@ def table(
         spread=spread,
         bold=bold,
         published=published,
-        published_as={name: str(method) for name, method in assignments(published_as or [], "--published-as").items()},
+        published_as={
+            name: str(method) for name, method in parse_assignments(published_as or [], "--published-as").items()
+        },
     )
     if check is not None:
-        _check_table(check, results, request)
-        return
+        from dirtune.results.tables.check import check_file
+
+        found = check_file(results, check, request)
+        show(str(found))
+        raise typer.Exit(1 if found.findings else 0)
     made = compare(results, request)
     style = "markdown" if trace and format_ == "table" else format_
     print(trace_text(made, style) if trace else render(made, style))
-
-
-def _check_table(file: Path, results: str, request: TableRequest) -> None:
-    """Print which numbers of a file are not supported; exit code 1 if there are any."""
-    from dirtune.results.tables.checking import check_file
-
-    found = check_file(results, file, request)
-    show(str(found))
-    if found.findings:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -169,15 +173,22 @@ def plot(
     x: Annotated[
         str | None,
         typer.Option(
-            help="curve, data_efficiency: a setting such as terms.conr.omega; pareto: REGION or REGION/METRIC."
+            help="curve, data_efficiency: setting on the x axis, such as terms.conr.omega; pareto: REGION or REGION/METRIC."
         ),
     ] = None,
     y: Annotated[
-        str | None, typer.Option(help="pareto: as --x; training_curves: a value of the epochs, as train/conr.")
+        str | None,
+        typer.Option(
+            help="pareto: REGION or REGION/METRIC; training_curves: a column of the epochs, such as train/conr."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the metric of the study's objective.")] = None,
-    region: Annotated[str, typer.Option(help="Of figures of one region: all, many, ...")] = "all",
+    output: Annotated[
+        Path | None, typer.Option(help="A .png, .pdf or .svg file; default: figures/STUDY-KIND.png.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to draw; default: that of the study's objective.")] = None,
+    region: Annotated[
+        str, typer.Option(help="Shot region of figures that show one: all, many, medium or few.")
+    ] = "all",
     split: SplitName = "test",
     selection: Selection = "best_val",
     reference: Reference = None,
@@ -185,17 +196,19 @@ def plot(
     each: Annotated[
         str | None,
         typer.Option(
-            help="pareto: a point per arm or trial; critical_difference: rank per seed or region; "
+            help="pareto: a point per arm or trial; critical_difference: ranks per seed or region; "
             "ablation_path: add or remove parts."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="importance: ped_anova or fanova.")] = "ped_anova",
-    relative: Annotated[bool, typer.Option("--relative", help="heatmap: percent of the reference.")] = False,
+    method: Annotated[str, typer.Option(help="importance: Estimator, ped_anova or fanova.")] = "ped_anova",
+    relative: Annotated[
+        bool, typer.Option("--relative", help="heatmap: Differences in percent of the reference.")
+    ] = False,
 ) -> None:
-    """Draw a figure of a study."""
-    from dirtune.results.figures import plot as call
+    """Draw a figure of a study into a file."""
+    from dirtune.results.figures import plot as draw_plot
 
-    file = call(
+    file = draw_plot(
         results,
         study,
         kind,
@@ -221,7 +234,7 @@ def report(
     results: ResultsRoot = "results",
     output: Annotated[Path | None, typer.Option(help="The HTML file; default: reports/STUDY.html.")] = None,
 ) -> None:
-    """Write everything that is known of a study into one HTML file, which needs no network."""
-    from dirtune.results.report.page import report as call
+    """Write the results of a study into one HTML file that needs no network."""
+    from dirtune.results.report.page import report as write_report
 
-    show(f"report: {call(results, study, output=output)}")
+    show(f"report: {write_report(results, study, output=output)}")

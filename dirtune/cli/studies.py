@@ -104,9 +104,9 @@ def plan(
 
     made = make_plan(study, data=data, results=results, probe=probe, effects=effects, expect=expect)
     show(format_plan(made))
-    if made.findings is not None:
-        show(format_setting_effects(made.findings), *map(str, made.dead))
-    raise typer.Exit(1 if made.dead else 0)
+    if made.setting_effects is not None:
+        show(format_setting_effects(made.setting_effects), *map(str, made.inert_settings))
+    raise typer.Exit(1 if made.inert_settings else 0)
 
 
 @app.command()

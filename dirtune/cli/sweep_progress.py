@@ -1,91 +1,105 @@
-"""How far a running sweep is, as its driver sees it: trials by arm and state, the best of each arm, the time that is left."""
+"""Progress of a running sweep: trials by arm and status, the best of each arm, and the estimated time left."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from dirtune.training.trial import TrialJob
-from dirtune.tuning.plan.checks import Plan
-from dirtune.tuning.search.queue import Ending
+if TYPE_CHECKING:
+    from dirtune.training.trial import TrialJob
+    from dirtune.tuning.plan.plan import Plan
+    from dirtune.tuning.search.queue import Ending
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningTrial:
     """A trial that has a worker."""
 
     seed: int
     epoch: int
-    """That has ended."""
+    """Last epoch that ended."""
     epochs: int
 
     @property
     def share(self) -> float:
+        """The share of its epochs that have ended."""
         return min(1.0, self.epoch / self.epochs)
 
 
 @dataclass
-class ArmTally:
-    """One arm."""
+class ArmProgress:
+    """Progress of one arm."""
 
-    planned: int
-    ended: Counter[str] = field(default_factory=Counter)
-    """By status."""
-    running: dict[str, Running] = field(default_factory=dict)
-    """By trial."""
+    trials: int
+    """Number of its trials, run or not."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Number of recorded trials by status."""
+    running: dict[str, RunningTrial] = field(default_factory=dict)
+    """By trial id."""
     best: float | None = None
-    """Validation objective of a complete trial."""
+    """Best validation objective of a complete trial."""
 
     @property
-    def left(self) -> int:
-        return max(0, self.planned - self.ended.total())
+    def missing(self) -> int:
+        """Number of trials that are not recorded."""
+        return max(0, self.trials - self.counts.total())
 
 
-class Tally:
-    """Takes in what a view is told."""
+class SweepProgress:
+    """Progress of all arms, updated by the events of a sweep's view."""
 
     def __init__(self, plan: Plan) -> None:
-        self._mode = plan.study.study.objective.mode
-        self.arms = {arm: ArmTally(planned) for arm, planned in plan.trials.items()}
-        for arm, ending in plan.earlier:
-            self._count(arm, ending)
-        self._ended_now = 0
+        self._mode = plan.study.objective.mode
+        self.arms = {arm: ArmProgress(trials) for arm, trials in plan.trials.items()}
+        for arm, outcome in plan.recorded_outcomes:
+            self._count(arm, outcome)
+        self._recorded_now = 0
 
     @property
-    def planned(self) -> int:
-        return sum(arm.planned for arm in self.arms.values())
+    def total(self) -> int:
+        """Number of trials, run or not."""
+        return sum(arm.trials for arm in self.arms.values())
 
     @property
     def done(self) -> int:
-        return sum(arm.ended.total() for arm in self.arms.values())
+        """Number of recorded trials."""
+        return sum(arm.counts.total() for arm in self.arms.values())
 
-    def epoch(self, job: TrialJob, epoch: int) -> None:
+    def update_epoch(self, job: TrialJob, epoch: int) -> None:
+        """Count an epoch of a running trial."""
         epochs = job.config.epochs_planned
-        self.arms[job.arm].running[job.trial_id] = Running(job.config.seed, epoch, epochs)
+        self.arms[job.arm].running[job.trial_id] = RunningTrial(job.config.seed, epoch, epochs)
 
-    def ended(self, job: TrialJob, ending: Ending) -> None:
+    def add_outcome(self, job: TrialJob, outcome: Ending) -> None:
+        """Count a trial that has ended."""
         self.arms[job.arm].running.pop(job.trial_id, None)
-        self._count(job.arm, ending)
-        self._ended_now += 1
+        self._count(job.arm, outcome)
+        self._recorded_now += 1
 
-    def further(self, jobs: Sequence[TrialJob]) -> None:
+    def add_trials(self, jobs: Sequence[TrialJob]) -> None:
+        """Count trials that were added to the plan while the sweep runs."""
         for job in jobs:
-            self.arms[job.arm].planned += 1
+            self.arms[job.arm].trials += 1
 
-    def seconds_left(self, elapsed: float) -> float | None:
-        """At the pace of the trials and epochs of this sweep so far; None before the first of them has ended."""
+    def estimate_seconds_left(self, elapsed: float) -> float | None:
+        """Return the time left at the pace of this sweep's trials and epochs, or None before the first epoch has ended.
+
+        Args:
+            elapsed: seconds since the sweep began.
+        """
         shares = sum(each.share for arm in self.arms.values() for each in arm.running.values())
-        if not self._ended_now + shares:
+        if not self._recorded_now + shares:
             return None
-        left = sum(arm.left for arm in self.arms.values()) - shares
-        return elapsed * max(0.0, left) / (self._ended_now + shares)
+        missing = sum(arm.missing for arm in self.arms.values()) - shares
+        return elapsed * max(0.0, missing) / (self._recorded_now + shares)
 
-    def _count(self, arm: str, ending: Ending) -> None:
-        # Records of arms that the study has no longer are counted nowhere.
-        if (known := self.arms.get(arm)) is None:
+    def _count(self, arm: str, outcome: Ending) -> None:
+        # Records of arms that were removed from the study since count for none.
+        if (progress := self.arms.get(arm)) is None:
             return
-        known.ended[ending.status] += 1
-        if ending.status == "complete" and ending.objective is not None:
+        progress.counts[outcome.status] += 1
+        if outcome.status == "complete" and outcome.objective is not None:
             choose = min if self._mode == "min" else max
-            known.best = choose(ending.objective, ending.objective if known.best is None else known.best)
+            progress.best = choose(outcome.objective, outcome.objective if progress.best is None else progress.best)

@@ -54,7 +54,7 @@ class SweepView:
 
     def begin(self, plan: Plan) -> None:
         self._progress = SweepProgress(plan)
-        self._print(f"{plan.study.name}: {plan.total} trials, {format_recorded(plan)}, {plan.concurrent} at once")
+        self._print(f"{plan.study.name}: {plan.total_trials} trials, {format_recorded(plan)}, {plan.concurrency} at once")
 
     def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         self._get_progress().update_epoch(job, epoch)

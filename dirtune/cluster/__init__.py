@@ -1,1 +1,1 @@
-"""A Ray cluster seen from outside of a sweep: is it fit for one, and how does a study get there?"""
+"""A Ray cluster from the outside: checks that it can run a sweep, and jobs that run one there."""

@@ -1,32 +1,188 @@
-"""What a look at a cluster came to: a list of observations, each with its state, its value, and what to do about it."""
+"""Checks that the nodes of a cluster, or this machine alone, can run a sweep: one result per requirement.
+
+Pure: measured values in, results out, without Ray. Every threshold is a constant with its reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from dirtune.cluster.machine import Machine, Space
+from dirtune.tuning.folder.lock import LOST_SECONDS
+from dirtune.tuning.plan.capacity import Node
+
+GIB = 2**30
+MIN_SHARED_MEMORY = GIB
+"""Ray keeps its object store in shared memory and moves to the slower disk what does not fit. Docker's default is 64 MB."""
+MIN_DISK = 10 * GIB
+FULL_DISK = 0.95
+"""Used share of a disk above which Ray writes no more objects to it (`local_fs_capacity_threshold`)."""
+MIN_OPEN_FILES = 4096
+"""Every worker of a cluster is a connection."""
+MAX_CLOCK_SKEW = 5.0
+"""Seconds. A warning above it; a problem above half of `LOST_SECONDS`, after which a heartbeat counts as lost."""
 
 State = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
-    """One thing that a sweep depends on."""
+class Check:
+    """Result of one check."""
 
     subject: str
     value: str
     state: State = "ok"
     advice: str = ""
-    """What to do; empty where nothing is to be done."""
+    """Empty if nothing is to be done."""
 
 
-def has_problem(observations: Iterable[Observation]) -> bool:
-    """Whether something must be mended before a sweep can run."""
-    return any(each.state == "problem" for each in observations)
+@dataclass(frozen=True, kw_only=True)
+class NodeReport:
+    """Measurements of one node."""
+
+    name: str
+    """Name of its host, with the start of the node's id if several nodes share a host."""
+    node: Node
+    """CPUs and GPUs that Ray schedules."""
+    machine: Machine
+    clock_skew: float = 0.0
+    """Lower bound of the difference between its clock and the driver's, in seconds."""
 
 
-def by_value(values: Mapping[str, str]) -> str:
-    """What all nodes have in common, as one value; else every value with the nodes that have it."""
+def has_problem(checks: Iterable[Check]) -> bool:
+    """Return True if a sweep cannot run before something is fixed."""
+    return any(each.state == "problem" for each in checks)
+
+
+def check_nodes(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Run every check of the nodes of a cluster, or of this machine alone."""
+    yield from check_versions(reports)
+    for check in CHECKS:
+        yield check(reports)
+
+
+def check_versions(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check that dirtune, Python, Ray and torch are the same on every node, or trials would differ by their node."""
+    for name in ("dirtune", "Python", "Ray", "torch"):
+        versions = {each.name: each.machine.versions[name] for each in reports}
+        value = group_by_value(versions)
+        is_same = len(set(versions.values())) <= 1
+        if is_same and value != "not installed":
+            yield Check(subject=name, value=value)
+        else:
+            advice = f"install one version of {name} on every node"
+            yield Check(subject=name, value=value, state="problem", advice=advice)
+
+
+def check_cpus(reports: Sequence[NodeReport]) -> Check:
+    """Check that Ray schedules CPUs."""
+    total = sum(each.node.cpus for each in reports)
+    value = f"{total:g} on {len(reports)} {'node' if len(reports) == 1 else 'nodes'}"
+    if total:
+        return Check(subject="CPUs", value=value)
+    # Not a problem: an autoscaler may start nodes, and a sweep that expects none is an error at its start.
+    advice = (
+        "add a node with CPUs, or give the nodes that an autoscaler may start (sweep --expect): every trial needs one"
+    )
+    return Check(subject="CPUs", value=value, state="warning", advice=advice)
+
+
+def check_gpus(reports: Sequence[NodeReport]) -> Check:
+    """Check that Ray schedules every GPU that the NVIDIA driver has."""
+    value = f"{sum(each.node.gpus for each in reports):g}"
+    unused = [each.name for each in reports if each.machine.gpus > each.node.gpus]
+    if not unused:
+        return Check(subject="GPUs", value=value)
+    advice = "the NVIDIA driver has more GPUs than Ray; start Ray with --num-gpus to use them"
+    return Check(subject="GPUs", value=f"{value}; more on {list_names(unused)}", state="warning", advice=advice)
+
+
+def check_cuda(reports: Sequence[NodeReport]) -> Check:
+    """Check that torch is built with CUDA on nodes with GPUs."""
+    value = group_by_value({each.name: each.machine.cuda or "none" for each in reports})
+    without = [each.name for each in reports if _has_gpus(each) and not each.machine.cuda]
+    if not without:
+        return Check(subject="CUDA build", value=value)
+    advice = f"install a torch with CUDA on {list_names(without)}, whose GPUs stay unused"
+    return Check(subject="CUDA build", value=value, state="problem", advice=advice)
+
+
+def check_collectives(reports: Sequence[NodeReport]) -> Check:
+    """Check the backends for trials of several workers: gloo on CPUs, NCCL on GPUs."""
+    value = group_by_value({each.name: ", ".join(each.machine.collectives) or "none" for each in reports})
+    without = {
+        "nccl": [each.name for each in reports if _has_gpus(each) and "nccl" not in each.machine.collectives],
+        "gloo": [each.name for each in reports if "gloo" not in each.machine.collectives],
+    }
+    advice = "; ".join(
+        f"trials of several workers need {backend}, which torch lacks on {list_names(nodes)}: install its official build"
+        for backend, nodes in without.items()
+        if nodes
+    )
+    state: State = "problem" if without["nccl"] else "warning" if without["gloo"] else "ok"
+    return Check(subject="collectives", value=value, state=state, advice=advice)
+
+
+def check_shared_memory(reports: Sequence[NodeReport]) -> Check:
+    """Check that /dev/shm has room for Ray's object store."""
+    node, space = _find_least_free(reports, lambda machine: machine.shared_memory or Space(0, 0))
+    value = f"{_format_space(space)} on {node}"
+    if space.free >= MIN_SHARED_MEMORY:
+        return Check(subject="shared memory", value=value)
+    advice = "give a container more (`docker run --shm-size=8g`): Ray would keep the data set on disk"
+    return Check(subject="shared memory", value=value, state="warning", advice=advice)
+
+
+def check_disk(reports: Sequence[NodeReport]) -> Check:
+    """Check the disk of Ray's session folder, to which objects move that do not fit into memory."""
+    node, space = _find_least_free(reports, lambda machine: machine.disk)
+    value = f"{_format_space(space)} on {node}"
+    if space.free < (1 - FULL_DISK) * space.total:
+        advice = f"free some: Ray writes no objects to a disk that is {FULL_DISK:.0%} full"
+        return Check(subject="disk", value=value, state="problem", advice=advice)
+    if space.free < MIN_DISK:
+        advice = "free some, or start Ray with --temp-dir on a larger disk"
+        return Check(subject="disk", value=value, state="warning", advice=advice)
+    return Check(subject="disk", value=value)
+
+
+def check_open_files(reports: Sequence[NodeReport]) -> Check:
+    """Check the maximum number of open files of a process."""
+    least = min(reports, key=lambda each: each.machine.open_files)
+    value = f"{least.machine.open_files:,} on {least.name}"
+    if least.machine.open_files >= MIN_OPEN_FILES:
+        return Check(subject="open files", value=value)
+    advice = "`ulimit -n 65536` before `ray start`"
+    return Check(subject="open files", value=value, state="warning", advice=advice)
+
+
+def check_clocks(reports: Sequence[NodeReport]) -> Check:
+    """Check that the clocks agree: a driver's lock expires by the clocks of other hosts."""
+    worst = max(reports, key=lambda each: each.clock_skew)
+    if worst.clock_skew < MAX_CLOCK_SKEW:
+        return Check(subject="clock", value="no difference between nodes")
+    value = f"{worst.name} is at least {worst.clock_skew:.0f} s off"
+    state: State = "problem" if worst.clock_skew > LOST_SECONDS / 2 else "warning"
+    advice = "set the clocks by NTP (`timedatectl set-ntp true`)"
+    return Check(subject="clock", value=value, state=state, advice=advice)
+
+
+CHECKS: tuple[Callable[[Sequence[NodeReport]], Check], ...] = (
+    check_cpus,
+    check_gpus,
+    check_cuda,
+    check_collectives,
+    check_shared_memory,
+    check_disk,
+    check_open_files,
+    check_clocks,
+)
+
+
+def group_by_value(values: Mapping[str, str]) -> str:
+    """Return the value that all nodes share, or every value with its nodes."""
     nodes: dict[str, list[str]] = {}
     for node, value in values.items():
         nodes.setdefault(value, []).append(node)
@@ -35,7 +191,20 @@ def by_value(values: Mapping[str, str]) -> str:
     return "; ".join(f"{value} on {', '.join(names)}" for value, names in nodes.items())
 
 
-def named(nodes: Sequence[str]) -> str:
-    """The nodes of which something is said, at most four by name."""
-    shown, rest = ", ".join(nodes[:4]), len(nodes) - 4
-    return f"{shown} and {rest} more" if rest > 0 else shown
+def list_names(nodes: Sequence[str]) -> str:
+    """Return the names of the first four nodes and the number of the others."""
+    names, rest = ", ".join(nodes[:4]), len(nodes) - 4
+    return f"{names} and {rest} more" if rest > 0 else names
+
+
+def _has_gpus(report: NodeReport) -> bool:
+    return bool(report.node.gpus or report.machine.gpus)
+
+
+def _find_least_free(reports: Sequence[NodeReport], get_space: Callable[[Machine], Space]) -> tuple[str, Space]:
+    spaces = [(each.name, get_space(each.machine)) for each in reports]
+    return min(spaces, key=lambda pair: pair[1].free)
+
+
+def _format_space(space: Space) -> str:
+    return f"{space.free / GIB:.1f} of {space.total / GIB:.1f} GiB free"

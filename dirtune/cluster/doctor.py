@@ -1,7 +1,7 @@
-"""`dirtune doctor`: is this machine, or every node of a cluster, fit for a sweep?
+"""`dirtune doctor`: checks that this machine, or every node of a cluster, can run a sweep.
 
-One small task pinned to each node measures it and tries the roots; it asks for no CPU, so that it runs beside a sweep.
-What was found is judged in `dirtune.cluster.assessment`, without Ray.
+One small task pinned to each node measures it and probes the roots. It requests no CPU, so that it also runs during a
+sweep. `dirtune.cluster.checks` rates the measurements, without Ray.
 """
 
 from __future__ import annotations
@@ -22,30 +22,29 @@ import torch
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dirtune.cluster.assessment import Member, judged
-from dirtune.cluster.checks import Observation, named
-from dirtune.cluster.machine import Machine, measured
-from dirtune.cluster.roots import Answer, Probe, answer, data_root, probing, results_root
-from dirtune.data.connect import authentication, joined
+from dirtune.cluster import roots
+from dirtune.cluster.checks import Check, NodeReport, check_nodes, list_names
+from dirtune.cluster.machine import Machine, measure_machine
+from dirtune.data.connect import connect_to_cluster, get_auth_mode
 from dirtune.io.storage import Storage
 from dirtune.tuning.plan.capacity import Node
 
-ANSWER_SECONDS = 120.0
-"""Longest wait for all nodes: a node's first task unpacks the job's files and imports torch."""
+NODE_TIMEOUT = 120.0
+"""Seconds for all nodes together: the first task of a node unpacks the job's files and imports torch."""
 LOOPBACK = ("127.", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What the nodes of a cluster have answered."""
+class ClusterReport:
+    """Measurements of all nodes of a cluster, or of this machine alone."""
 
-    members: tuple[Member, ...]
-    answers: Mapping[str, Answer]
+    nodes: tuple[NodeReport, ...]
+    probes: Mapping[str, roots.ProbeResult]
     """By node id."""
     names: Mapping[str, str]
-    """Of all nodes, by id."""
-    silent: Mapping[str, str]
-    """Why a node, by its name, has not answered."""
+    """Names of all nodes, by id."""
+    failures: Mapping[str, str]
+    """Reasons why nodes, by name, were not measured."""
 
 
 def doctor(
@@ -54,139 +53,135 @@ def doctor(
     data: str | Path | None = None,
     results: str | Path | None = None,
     dirtune: str | None = None,
-) -> tuple[Observation, ...]:
-    """Everything that a sweep depends on: versions, address, nodes, GPUs, memory, disk, limits, clocks, roots.
+) -> tuple[Check, ...]:
+    """Check everything that a sweep depends on: versions, address, nodes, GPUs, memory, disk, limits, clocks, roots.
 
     Args:
-        address: `host:port` of a cluster, or `auto`; none: of `RAY_ADDRESS`, or no cluster, but this machine alone.
-        data: root of the data sets, to be seen by every node; none: not looked at.
-        results: root of the results, to be written and read by every node; none: not looked at.
-        dirtune: the version that a study was sent from; another one is a problem.
+        address: `host:port` of a cluster, or `auto`. None means RAY_ADDRESS or, without that, this machine alone.
+        data: root of the data sets, which every node must read; not checked if None.
+        results: root of the results, which every node must read and write; not checked if None.
+        dirtune: the version that submitted a study; another version on a node is a problem.
 
     Raises:
         InputError: there is no cluster at the address, or it refuses this process.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    roots = Probe.of(None if data is None else Storage.at(data), None if results is None else Storage.at(results))
+    probe = roots.RootProbe.create(*(None if each is None else Storage.open(each) for each in (data, results)))
     with contextlib.ExitStack() as stack:
         if address is not None:
-            stack.enter_context(joined(address))
-        own_fault = stack.enter_context(probing(roots))
-        found = _of_cluster(roots) if ray.is_initialized() else _of_this_machine(roots)
-        return tuple(_observations(found, roots, own_fault, dirtune))
+            stack.enter_context(connect_to_cluster(address))
+        driver_fault = stack.enter_context(roots.write_driver_file(probe))
+        report = measure_cluster(probe) if ray.is_initialized() else measure_this_machine(probe)
+        checks = [_check_address()]
+        if report.failures:
+            checks.append(check_failures(report.failures))
+        if report.nodes:
+            checks += check_nodes(report.nodes)
+        if dirtune is not None:
+            checks += check_dirtune_version(dirtune, report.nodes)
+        if probe.data is not None:
+            checks.append(roots.check_data_root(probe, report.probes, names=report.names))
+        if probe.results is not None:
+            checks.append(roots.check_results_root(probe, driver_fault, report.probes, names=report.names))
+        return tuple(checks)
 
 
-def _observations(found: Found, roots: Probe, own_fault: str | None, dirtune: str | None) -> Iterator[Observation]:
-    yield _address()
-    if found.silent:
-        yield unanswered(found.silent)
-    if found.members:
-        yield from judged(found.members)
-    if dirtune is not None:
-        yield from sent_from(dirtune, found.members)
-    if roots.data is not None:
-        yield data_root(roots, found.answers, names=found.names)
-    if roots.results is not None:
-        yield results_root(roots, own_fault, found.answers, names=found.names)
+def check_failures(failures: Mapping[str, str]) -> Check:
+    """Return the problem that nodes were not measured, with the reason of each."""
+    advice = "read these nodes' logs in /tmp/ray/session_latest/logs; dirtune must be installed there"
+    value = "; ".join(f"{node}: {reason}" for node, reason in failures.items())
+    return Check(subject="no answer", value=value, state="problem", advice=advice)
 
 
-def unanswered(silent: Mapping[str, str]) -> Observation:
-    """The nodes that could not be examined."""
-    advice = "look at these nodes' logs below /tmp/ray/session_latest/logs; dirtune must be installed there"
-    value = "; ".join(f"{node}: {why}" for node, why in silent.items())
-    return Observation(subject="no answer", value=value, state="problem", advice=advice)
-
-
-def sent_from(wanted: str, members: Sequence[Member]) -> Iterator[Observation]:
-    """That the cluster's own dirtune is the one that a study was checked with; what follows a + tells the checkout only."""
-    other = {each.name: each.machine.versions["dirtune"] for each in members}
-    wrong = [name for name, found in other.items() if found.split("+")[0] != wanted.split("+")[0]]
+def check_dirtune_version(expected: str, reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check that the cluster has the version of dirtune that validated the study."""
+    versions = {each.name: each.machine.versions["dirtune"] for each in reports}
+    # The part after "+" identifies the checkout, which an installed package does not have.
+    wrong = [name for name, version in versions.items() if version.split("+")[0] != expected.split("+")[0]]
     if wrong:
-        advice = f"install dirtune {wanted} there, or submit without --installed"
-        value = f"{wanted} here, another one on {named(wrong)}"
-        yield Observation(subject="dirtune sent", value=value, state="problem", advice=advice)
+        advice = f"install dirtune {expected} there, or submit without --installed"
+        value = f"{expected} here, another version on {list_names(wrong)}"
+        yield Check(subject="submitted dirtune", value=value, state="problem", advice=advice)
 
 
-def access(address: str, mode: str) -> Observation:
-    """Who may use the cluster: whoever reaches the ports of one without a token runs code on it."""
+def check_authentication(address: str, mode: str) -> Check:
+    """Check that a cluster requires a token: without one, any process that reaches its ports can run code on it."""
     value = f"{address}, authentication {mode}"
     if mode == "token" or address.startswith(LOOPBACK):
-        return Observation(subject="cluster", value=value)
-    advice = (
-        "start every node, and this command, with RAY_AUTH_MODE=token: without it whoever reaches the ports runs code"
-    )
-    return Observation(subject="cluster", value=value, state="warning", advice=advice)
+        return Check(subject="cluster", value=value)
+    advice = "start every node, and this command, with RAY_AUTH_MODE=token: without it anyone who reaches the ports runs code"
+    return Check(subject="cluster", value=value, state="warning", advice=advice)
 
 
-def _address() -> Observation:
+def _check_address() -> Check:
     if not ray.is_initialized():
-        return Observation(subject="cluster", value="none; a sweep starts one on this machine")
-    return access(str(ray.get_runtime_context().gcs_address), authentication())
+        return Check(subject="cluster", value="none; a sweep starts one on this machine")
+    return check_authentication(str(ray.get_runtime_context().gcs_address), get_auth_mode())
 
 
-def _of_this_machine(roots: Probe) -> Found:
+def measure_this_machine(probe: roots.RootProbe) -> ClusterReport:
+    """Measure this machine, as a cluster of one node."""
     name, node = socket.gethostname(), Node(os.cpu_count() or 1, torch.cuda.device_count())
-    machine = measured(tempfile.gettempdir())
-    return Found(
-        members=(Member(name=name, node=node, machine=machine),),
-        answers={"this": answer(roots, "this")},
+    machine = measure_machine(tempfile.gettempdir())
+    return ClusterReport(
+        nodes=(NodeReport(name=name, node=node, machine=machine),),
+        probes={"this": roots.run_probe(probe, "this")},
         names={"this": name},
-        silent={},
+        failures={},
     )
 
 
-def _of_cluster(roots: Probe) -> Found:
+def measure_cluster(probe: roots.RootProbe) -> ClusterReport:
+    """Measure every node of the cluster that this process is connected to."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    names = names_of(alive)
-    asked = {
-        node["NodeID"]: _on(node["NodeID"], _examined).remote(roots, node["NodeID"], _session(node)) for node in alive
-    }
-    answers, members, silent = {}, [], {}
-    until = time.monotonic() + ANSWER_SECONDS
+    names = name_nodes(alive)
+    tasks = {}
     for node in alive:
-        id_, name, had = node["NodeID"], names[node["NodeID"]], node["Resources"]
+        id_ = node["NodeID"]
+        # Ray keeps its socket in the session folder, at sockets/plasma_store.
+        session = str(Path(node["ObjectStoreSocketName"]).parents[1])
+        tasks[id_] = _pin(_measure_node, id_).remote(probe, id_, session)
+    probes, reports, failures = {}, [], {}
+    deadline = time.monotonic() + NODE_TIMEOUT
+    for node in alive:
+        id_, name, resources = node["NodeID"], names[node["NodeID"]], node["Resources"]
         try:
-            found, answers[id_] = ray.get(asked[id_], timeout=max(0.0, until - time.monotonic()))
+            machine, probes[id_] = ray.get(tasks[id_], timeout=max(0.0, deadline - time.monotonic()))
         except (RayError, GetTimeoutError) as error:
-            silent[name] = reason(error)
+            failures[name] = format_node_error(error)
             continue
-        gives = Node(had.get("CPU", 0.0), had.get("GPU", 0.0))
-        members.append(Member(name=name, node=gives, machine=found, skew=_skew(id_)))
-    return Found(members=tuple(members), answers=answers, names=names, silent=silent)
+        scheduled = Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        reports.append(NodeReport(name=name, node=scheduled, machine=machine, clock_skew=_measure_clock_skew(id_)))
+    return ClusterReport(nodes=tuple(reports), probes=probes, names=names, failures=failures)
 
 
-def _on(node: str, function: Callable[..., Any]) -> Any:
-    """The function as a task of one node, beside whatever runs there."""
+def _pin(function: Callable[..., Any], node: str) -> Any:
+    """Return a function as a task of one node, which runs even if all CPUs of the node are busy."""
     pinned = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
 
 
-def _examined(roots: Probe, node: str, session: str) -> tuple[Machine, Answer]:
-    return measured(session), answer(roots, node)
+def _measure_node(probe: roots.RootProbe, node: str, session: str) -> tuple[Machine, roots.ProbeResult]:
+    return measure_machine(session), roots.run_probe(probe, node)
 
 
-def _skew(node: str) -> float:
-    """Seconds by which a node's clock lies outside of the time that asking for it has taken."""
+def _measure_clock_skew(node: str) -> float:
+    """Return the seconds by which a node's clock is outside of the interval that its call took here."""
     before = time.time()
     try:
-        there = ray.get(_on(node, _clock).remote(), timeout=ANSWER_SECONDS)
+        there = ray.get(_pin(_read_clock, node).remote(), timeout=NODE_TIMEOUT)
     except (RayError, GetTimeoutError):
         return 0.0
     return float(max(before - there, there - time.time(), 0.0))
 
 
-def _clock() -> float:
-    # As a function of Python: Ray takes no other for a task
+def _read_clock() -> float:
+    # Ray accepts no built-in function such as time.time as a task.
     return time.time()
 
 
-def _session(node: Mapping[str, Any]) -> str:
-    """The folder of Ray's session on a node, from where it keeps its socket."""
-    return str(Path(node["ObjectStoreSocketName"]).parents[1])
-
-
-def names_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Nodes by id: the name of the host, and where several share one the start of the id as well."""
+def name_nodes(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return host names by node id, with the start of the id if several nodes share a host."""
     hosts = Counter(node["NodeManagerHostname"] for node in nodes)
     return {
         node["NodeID"]: node["NodeManagerHostname"]
@@ -195,9 +190,10 @@ def names_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def reason(error: Exception) -> str:
-    """Why a node has not answered, in a line."""
+def format_node_error(error: Exception) -> str:
+    """Return in one line why a node was not measured."""
     if isinstance(error, GetTimeoutError):
-        return f"nothing within {ANSWER_SECONDS:.0f} s"
+        return f"nothing within {NODE_TIMEOUT:.0f} s"
+    # The last line of a Ray error is the exception of the task, after its traceback.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,9 +1,9 @@
-"""Commands that run on a cluster as jobs: sent by Ray's Jobs API, followed by their log, ended by their exit code.
+"""Commands that run on a cluster as jobs: submitted by Ray's Jobs API, followed by their log, ended by their exit code.
 
-What is sent is a folder: the sources of dirtune as they are here, so that the cluster's image needs only what dirtune
-depends on, and the code version of this checkout, so that records name it. It becomes the working directory of the job
-and the first place where the job's processes look for modules. Only text crosses over: the Python of this machine
-need not be that of the cluster, while its Ray must be.
+A job's working directory is sent with it: the sources of dirtune as they are here, so that the cluster's image needs only
+dirtune's dependencies, and the code version of this checkout, so that records name it. It is the first place where the
+job's processes look for modules. Only text is transferred: the Python version of this machine may differ from that of the
+cluster, its Ray version must not.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from dirtune.data.connect import check_token, reach, token_refusal
+from dirtune.data.connect import check_reachable, check_token, format_token_error
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment
 from dirtune.training.provenance import code_version
 
 PACKAGES = ("dirtune", "pipelines", "search_spaces")
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 STOPPED = 143
-"""The exit code of a job that was stopped: Ray ends it by SIGTERM."""
-_TALKATIVE = (
+"""Exit code of a job that was stopped: Ray ends it by SIGTERM."""
+_VERBOSE_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command that was sent to a cluster."""
+    """A submitted job."""
 
     client: JobSubmissionClient
     address: str
@@ -50,48 +50,61 @@ class Job:
 
     @property
     def follow_command(self) -> str:
-        """What shows its log again, from any shell that reaches the address."""
+        """The shell command that shows its log from the beginning, on any machine that reaches the address."""
         return f"ray job logs --follow --address {self.address} {self.id}"
 
 
-def send(
+def submit_job(
     client: JobSubmissionClient, entrypoint: str, *, address: str, files: Mapping[str, str], with_sources: bool
 ) -> Job:
     """Start a shell command on a cluster.
 
     Args:
-        files: texts to put into its working directory, by name.
-        with_sources: send dirtune itself as well.
+        client: as returned by `connect`.
+        entrypoint: the command.
+        address: of the cluster's jobs, for error messages and `Job.follow_command`.
+        files: texts to write into the working directory, by name.
+        with_sources: send the sources of dirtune as well.
 
     Raises:
-        InputError: the cluster does not take it.
+        InputError: the cluster refuses the job.
     """
     with tempfile.TemporaryDirectory(prefix="dirtune-job-") as folder:
-        pack(Path(folder), files, with_sources=with_sources)
-        with _refused(address):
+        write_working_directory(Path(folder), files, with_sources=with_sources)
+        with _convert_errors(address):
             id_ = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": folder})
     return Job(client, address, id_)
 
 
 def follow(job: Job, write: Callable[[str], None]) -> int:
-    """Write a job's log until it ends, from its beginning.
+    """Write a job's log from its beginning until the job ends.
 
     Returns:
         Its exit code; 143 if it was stopped.
 
     Raises:
-        InputError: the contact is lost; the job may go on.
-        KeyboardInterrupt: Ctrl-C; the job goes on.
+        InputError: the connection is lost; the job may continue.
+        KeyboardInterrupt: Ctrl-C; the job continues.
     """
-    with _lost(job):
-        asyncio.run(_tail(job, write))
+    import aiohttp
+
+    async def write_log() -> None:
+        async for lines in job.client.tail_job_logs(job.id):
+            write(lines)
+
+    try:
+        asyncio.run(write_log())
+        # The log may end some time before the job's status is final.
         while not (details := job.client.get_job_info(job.id)).status.is_terminal():
-            time.sleep(LOOK_SECONDS)
-    return exit_code(details)
+            time.sleep(POLL_SECONDS)
+    except (OSError, RuntimeError, aiohttp.ClientError):
+        rule = f"lost the connection to job {job.id}, which may continue; `{job.follow_command}`"
+        raise InputError(Fault(where=job.address, rule=rule)) from None
+    return get_exit_code(details)
 
 
-def exit_code(details: JobDetails) -> int:
-    """The exit code of a job that has ended."""
+def get_exit_code(details: JobDetails) -> int:
+    """Return the exit code of a job that has ended."""
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.status == JobStatus.STOPPED:
@@ -100,32 +113,32 @@ def exit_code(details: JobDetails) -> int:
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """A client of the jobs of a cluster, at `http://host:8265`.
+    """Return a client of a cluster's jobs, at `http://host:8265`.
 
     Raises:
-        InputError: nobody is there, it is no Ray, one of another version, or it refuses this client's token.
+        InputError: the address is not reachable, is not a Ray cluster or one of another version, or refuses the token.
     """
     if not address.startswith(("http://", "https://")):
         rule = "the address of a cluster's jobs begins with http:// or https://"
         raise InputError(Fault(where="--address", rule=rule, got=address))
     check_token(where=address)
-    reach(address, where=address)
-    # Of packing, sending and closing, at a level of their own
-    for name in _TALKATIVE:
+    check_reachable(address, where=address)
+    # Ray's clients log packing, sending and closing at INFO, each logger at a level of its own.
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Ray's client would prefer these variables to the address it is given.
-    with _refused(address), set_environment(dict.fromkeys(_OTHER_ADDRESSES)):
+    # Ray's client prefers these variables to the address that it is given.
+    with _convert_errors(address), set_environment(dict.fromkeys(_ADDRESS_VARIABLES)):
         client = JobSubmissionClient(address)
-    # Asked for when the client was made; the public `get_version` tells that of the interface only.
-    there = client._server_ray_version
-    if there != ray.__version__:
-        rule = f"the cluster runs Ray {there}, this client {ray.__version__}: install the same here or there"
+    # Received when the client was created; the public `get_version` has the version of the interface only.
+    cluster_version = client._server_ray_version
+    if cluster_version != ray.__version__:
+        rule = f"the cluster runs Ray {cluster_version}, this client {ray.__version__}: install one version on both"
         raise InputError(Fault(where=address, rule=rule))
     return client
 
 
-def pack(folder: Path, files: Mapping[str, str], *, with_sources: bool) -> None:
-    """Fill the folder that is sent."""
+def write_working_directory(folder: Path, files: Mapping[str, str], *, with_sources: bool) -> None:
+    """Write the working directory of a job: texts by name and, if asked, the sources of dirtune."""
     for name, text in files.items():
         (folder / name).write_text(text)
     if not with_sources:
@@ -133,39 +146,23 @@ def pack(folder: Path, files: Mapping[str, str], *, with_sources: bool) -> None:
     for package in PACKAGES:
         source = Path(importlib.import_module(package).__path__[0])
         shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    # By it `importlib.metadata` finds a package that nobody has installed, with this checkout's version.
-    about = folder / "dirtune-0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dirtune\nVersion: {code_version()}\n")
-
-
-async def _tail(job: Job, write: Callable[[str], None]) -> None:
-    async for lines in job.client.tail_job_logs(job.id):
-        write(lines)
+    # `importlib.metadata` finds a package by this folder, with this checkout's version, without an installation.
+    metadata = folder / "dirtune-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dirtune\nVersion: {code_version()}\n")
 
 
 @contextlib.contextmanager
-def _refused(address: str) -> Iterator[None]:
-    """Whatever keeps a cluster from taking a request, as one sentence; a job's client raises many kinds of errors."""
+def _convert_errors(address: str) -> Iterator[None]:
+    """Raise InputError with one line for the many kinds of errors that Ray's client raises."""
     try:
         yield
     except AuthenticationError as error:
-        # Else what was shown is wrong
+        # Any other message means that the given token is wrong.
         is_missing = "Authentication required" in str(error)
-        raise InputError(Fault(where=address, rule=token_refusal(is_missing=is_missing))) from None
+        raise InputError(Fault(where=address, rule=format_token_error(is_missing=is_missing))) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        # Perhaps the server's traceback
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        rule = f"does not answer as the jobs of a Ray cluster do ({said[-1]})"
+        # The last line, because the message may be the server's traceback.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        rule = f"does not answer as the jobs of a Ray cluster do ({lines[-1]})"
         raise InputError(Fault(where=address, rule=rule)) from None
-
-
-@contextlib.contextmanager
-def _lost(job: Job) -> Iterator[None]:
-    import aiohttp
-
-    try:
-        yield
-    except (OSError, RuntimeError, aiohttp.ClientError):
-        rule = f"lost contact with job {job.id}, which may go on; `{job.follow_command}`"
-        raise InputError(Fault(where=job.address, rule=rule)) from None

@@ -1,4 +1,4 @@
-"""What one machine has: versions, CUDA, ways for ranks to talk, memory, disk, limits. Measured on it, judged elsewhere."""
+"""Measurement of one machine: versions, CUDA, collectives, memory, disk, limits. `dirtune.cluster.checks` rates it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 SHARED_MEMORY = Path("/dev/shm")
-DRIVER = Path("/proc/driver/nvidia/gpus")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 class Space(NamedTuple):
@@ -26,64 +26,59 @@ class Space(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Plain values that were read on one machine."""
+    """Properties of one machine, as plain values that travel between Ray processes."""
 
     versions: dict[str, str]
-    """Of dirtune, Python, Ray, torch."""
+    """Versions of dirtune, Python, Ray and torch, or "not installed"."""
     cuda: str | None
-    """That torch is built for; none: torch computes on CPUs only."""
+    """CUDA version that torch is built with, or None if torch computes on CPUs only."""
     gpus: int
-    """That the NVIDIA driver knows, whether Ray gives them away or not."""
+    """GPUs that the NVIDIA driver has, whether Ray schedules them or not."""
     collectives: tuple[str, ...]
-    """Of gloo and nccl those that torch is built with."""
+    """Backends of torch.distributed, of gloo and nccl."""
     shared_memory: Space | None
-    """None: there is no /dev/shm."""
+    """None if there is no /dev/shm."""
     disk: Space
-    """Where Ray keeps its session."""
+    """File system of Ray's session folder."""
     open_files: int
-    """Files that a process may have open."""
+    """Maximum number of open files of a process."""
 
 
-def measured(session: str | Path) -> Machine:
-    """This machine; `session` is a folder on the disk that Ray writes to."""
+def measure_machine(session: str | Path) -> Machine:
+    """Measure this machine.
+
+    Args:
+        session: a folder on the disk that Ray writes to.
+    """
+    versions = {"Python": platform.python_version()}
+    for name, package in {"dirtune": "dirtune", "Ray": "ray", "torch": "torch"}.items():
+        try:
+            versions[name] = version(package)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    backends = {}
+    if torch.distributed.is_available():
+        backends = {"gloo": torch.distributed.is_gloo_available(), "nccl": torch.distributed.is_nccl_available()}
     return Machine(
-        versions=_versions(),
+        versions=versions,
         cuda=torch.version.cuda,
-        gpus=gpus_of_driver(),
-        collectives=_collectives(),
-        shared_memory=space(SHARED_MEMORY),
-        disk=space(Path(session)) or Space(0, 0),
+        gpus=count_driver_gpus(),
+        collectives=tuple(name for name, is_available in backends.items() if is_available),
+        shared_memory=measure_space(SHARED_MEMORY),
+        disk=measure_space(Path(session)) or Space(0, 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )
 
 
-def gpus_of_driver(folder: Path = DRIVER) -> int:
-    """GPUs by the driver's own account: Ray hides them from a task that has not asked for any, and CUDA with them."""
+def count_driver_gpus(folder: Path = NVIDIA_DRIVER) -> int:
+    """Return the number of GPUs of the NVIDIA driver."""
+    # Not by CUDA: Ray hides the GPUs from a task that has not requested any, by CUDA_VISIBLE_DEVICES.
     return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
 
 
-def space(folder: Path) -> Space | None:
-    """Free and total bytes of the file system of a folder; none if it does not exist."""
+def measure_space(folder: Path) -> Space | None:
+    """Return free and total bytes of the file system of a folder, or None if the folder does not exist."""
     if not folder.exists():
         return None
-    found = shutil.disk_usage(folder)
-    return Space(found.free, found.total)
-
-
-def _versions() -> dict[str, str]:
-    packages = {"dirtune": "dirtune", "Ray": "ray", "torch": "torch"}
-    return {"Python": platform.python_version()} | {name: _version(package) for name, package in packages.items()}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _collectives() -> tuple[str, ...]:
-    if not torch.distributed.is_available():
-        return ()
-    built = {"gloo": torch.distributed.is_gloo_available(), "nccl": torch.distributed.is_nccl_available()}
-    return tuple(name for name, is_there in built.items() if is_there)
+    usage = shutil.disk_usage(folder)
+    return Space(usage.free, usage.total)

@@ -1,7 +1,8 @@
-"""Whether the roots of data and results are one place for all nodes: found out by writing and reading, not by their names.
+"""Probes of the roots of data and results: do all nodes reach the same files? Answered by writing and reading.
 
-The driver puts a file into the results root, every node reads it and puts one beside it, the driver reads those. A node
-that does not see the driver's file writes none: a folder of the same name on a disk of its own would stay behind there.
+The driver writes a file into the results root; every node reads it and writes one of its own; the driver reads those. A
+node that does not find the driver's file writes none: its own disk has a folder of the same name, where the file would
+remain.
 """
 
 from __future__ import annotations
@@ -13,144 +14,148 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirtune.cluster.checks import Observation, by_value, named
+from dirtune.cluster.checks import Check, group_by_value, list_names
 from dirtune.data.store import list_datasets
 from dirtune.io.storage import Storage
 
 DRIVER = "driver"
-UNSEEN = "does not see what the driver has written"
-MISSING = "has written what the driver does not see"
+NOT_SHARED = "does not find the file that the driver has written"
+NOT_RETURNED = "has written a file that the driver does not find"
+NO_DATA_SETS = "no data set"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What every node is asked to try, as the driver sees it."""
+class RootProbe:
+    """A probe of the roots, as every node runs it."""
 
     data: Storage | None
     results: Storage | None
     folder: str
-    """Of the probe's files below `results`."""
-    secret: bytes
-    """That the driver's file holds."""
+    """Folder of the probe's files in `results`."""
+    content: bytes
+    """Content of the probe's files."""
 
     @classmethod
-    def of(cls, data: Storage | None, results: Storage | None) -> Probe:
-        mark = uuid.uuid4().hex
-        folder = f".dirtune-probe-{mark[:12]}"
-        return cls(data=data, results=results, folder=folder, secret=mark.encode())
+    def create(cls, data: Storage | None, results: Storage | None) -> RootProbe:
+        """Return a probe with a folder and a content that no other one has."""
+        unique = uuid.uuid4().hex
+        return cls(data=data, results=results, folder=f".dirtune-probe-{unique[:12]}", content=unique.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What one node says of the roots."""
+class ProbeResult:
+    """Result of a probe on one node."""
 
     fault: str | None = None
-    """Why it cannot use the results root."""
+    """The reason why the node cannot use the results root, or None."""
     data: str | None = None
-    """The data sets that it sees, or why it sees none."""
+    """The data sets that the node finds, or the reason why it finds none; None if there is no data root."""
 
 
 @contextlib.contextmanager
-def probing(probe: Probe) -> Iterator[str | None]:
-    """The driver's part: its file is there while the block runs; gives why it cannot be written, if so."""
+def write_driver_file(probe: RootProbe) -> Iterator[str | None]:
+    """Keep the driver's file in the results root while the block runs; yield the reason if it cannot be written."""
     root = probe.results
     if root is None:
         yield None
         return
     is_new = root.is_local and not root.exists("")
+    name, fault = f"{probe.folder}/{DRIVER}", None
     try:
-        yield _tried(root, probe)
+        try:
+            root.write(name, probe.content)
+            if root.read(name) != probe.content:
+                fault = "does not return the content that was written"
+        except OSError as error:
+            fault = _format_os_error(error)
+        yield fault
     finally:
         with contextlib.suppress(OSError):
             root.remove(probe.folder)
             if is_new:
-                # What has come into it meanwhile keeps it
+                # Fails, and is suppressed, if another process has written into the root since.
                 Path(root.path()).rmdir()
 
 
-def answer(probe: Probe, node: str) -> Answer:
-    """A node's part: read what the driver wrote, write beside it, and name the data sets there are."""
-    return Answer(fault=_echoed(probe, node), data=_data_sets(probe.data))
-
-
-def results_root(
-    probe: Probe, own_fault: str | None, answers: Mapping[str, Answer], *, names: Mapping[str, str]
-) -> Observation:
-    """What is to be said of the results root; while the files of `probe` are still there.
+def run_probe(probe: RootProbe, node: str) -> ProbeResult:
+    """Run a probe on a node: read the driver's file, write one, and list the data sets.
 
     Args:
-        answers: by the id of the node that gave them.
+        probe: created by the driver.
+        node: id of the node, which names its file.
+    """
+    return ProbeResult(fault=_exchange_files(probe, node), data=_list_data_sets(probe.data))
+
+
+def check_results_root(
+    probe: RootProbe, driver_fault: str | None, results: Mapping[str, ProbeResult], *, names: Mapping[str, str]
+) -> Check:
+    """Check that every node reads and writes the results root; to be called while the files of the probe exist.
+
+    Args:
+        probe: with a results root.
+        driver_fault: as yielded by `write_driver_file`.
+        results: by the id of the node.
         names: of the nodes, by id.
     """
     root = probe.results
     assert root is not None
-    faults = {id_: found.fault or _unseen(root, probe, id_) for id_, found in answers.items()}
-    wrong = [names[id_] for id_, fault in faults.items() if fault]
-    if own_fault is None and not wrong:
-        value = f"{root.path()}: written and read by every node"
-        return Observation(subject="results root", value=value)
-    reasons = "; ".join(dict.fromkeys(fault for fault in faults.values() if fault))
-    value = f"{root.path()}: {own_fault or f'{named(wrong)} {reasons}'}"
+    faults = {}
+    for node, result in results.items():
+        fault = result.fault
+        if fault is None:
+            fault = NOT_RETURNED
+            with contextlib.suppress(OSError):
+                if root.read(f"{probe.folder}/{node}") == probe.content:
+                    continue
+        faults[node] = fault
+    if driver_fault is None and not faults:
+        return Check(subject="results root", value=f"{root.path()}: written and read by every node")
+    reasons = f"{list_names([names[node] for node in faults])} {'; '.join(dict.fromkeys(faults.values()))}"
     advice = "use a URL, such as s3://bucket/results, or a path that every node mounts and may write to"
-    return Observation(subject="results root", value=value, state="problem", advice=advice)
+    return Check(
+        subject="results root", value=f"{root.path()}: {driver_fault or reasons}", state="problem", advice=advice
+    )
 
 
-def data_root(probe: Probe, answers: Mapping[str, Answer], *, names: Mapping[str, str]) -> Observation:
-    """What is to be said of the data root: every node sees the data sets that the driver sees."""
-    root, own = probe.data, _data_sets(probe.data)
+def check_data_root(probe: RootProbe, results: Mapping[str, ProbeResult], *, names: Mapping[str, str]) -> Check:
+    """Check that every node finds the data sets that the driver finds; arguments as `check_results_root`."""
+    root, expected = probe.data, _list_data_sets(probe.data)
     assert root is not None
-    seen = {names[id_]: found.data or "" for id_, found in answers.items()}
-    if any(sets != own for sets in seen.values()):
-        value = f"{root.path()}: {by_value({'the driver': own or '', **seen})}"
+    found = {names[node]: result.data or "" for node, result in results.items()}
+    if any(data_sets != expected for data_sets in found.values()):
+        value = f"{root.path()}: {group_by_value({'the driver': expected or '', **found})}"
         advice = "use a URL, such as s3://bucket/data, or a path that every node mounts"
-        return Observation(subject="data root", value=value, state="problem", advice=advice)
-    if own == NOTHING:
-        value, advice = f"{root.path()}: no data set", "`dirtune ingest NAME --data ROOT`"
-        return Observation(subject="data root", value=value, state="warning", advice=advice)
-    return Observation(subject="data root", value=f"{root.path()}: {own}")
+        return Check(subject="data root", value=value, state="problem", advice=advice)
+    if expected == NO_DATA_SETS:
+        value, advice = f"{root.path()}: {NO_DATA_SETS}", "`dirtune ingest NAME --data ROOT`"
+        return Check(subject="data root", value=value, state="warning", advice=advice)
+    return Check(subject="data root", value=f"{root.path()}: {expected}")
 
 
-NOTHING = "no data set"
-
-
-def _tried(root: Storage, probe: Probe) -> str | None:
-    name = f"{probe.folder}/{DRIVER}"
-    try:
-        root.write(name, probe.secret)
-        return None if root.read(name) == probe.secret else "does not give back what was written"
-    except OSError as error:
-        return _said(error)
-
-
-def _echoed(probe: Probe, node: str) -> str | None:
+def _exchange_files(probe: RootProbe, node: str) -> str | None:
+    """Read the driver's file and write that of the node; return the reason if this fails."""
     if probe.results is None:
         return None
     try:
-        if probe.results.read(f"{probe.folder}/{DRIVER}") != probe.secret:
-            return UNSEEN
-        probe.results.write(f"{probe.folder}/{node}", probe.secret)
+        if probe.results.read(f"{probe.folder}/{DRIVER}") != probe.content:
+            return NOT_SHARED
+        probe.results.write(f"{probe.folder}/{node}", probe.content)
     except FileNotFoundError:
-        return UNSEEN
+        return NOT_SHARED
     except OSError as error:
-        return f"cannot use it: {_said(error)}"
+        return f"cannot use it: {_format_os_error(error)}"
     return None
 
 
-def _unseen(root: Storage, probe: Probe, node: str) -> str | None:
-    with contextlib.suppress(OSError):
-        if root.read(f"{probe.folder}/{node}") == probe.secret:
-            return None
-    return MISSING
-
-
-def _data_sets(root: Storage | None) -> str | None:
+def _list_data_sets(root: Storage | None) -> str | None:
     if root is None:
         return None
     try:
-        return ", ".join(list_datasets(root)) or NOTHING
+        return ", ".join(list_datasets(root)) or NO_DATA_SETS
     except OSError as error:
-        return _said(error)
+        return _format_os_error(error)
 
 
-def _said(error: OSError) -> str:
+def _format_os_error(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error).splitlines()[0]

@@ -1,7 +1,7 @@
-"""`dirtune submit`: a study is checked here, sent to a cluster, and swept there as a job.
+"""`dirtune submit`: validate a study here, submit it to a cluster, and sweep it there as a job.
 
-The job is two commands that one could type on the cluster: `dirtune doctor`, which finds out whether every node reaches
-the roots, and, if it sees no problem, `dirtune sweep`. Submitting the same study again completes it, as sweeping does.
+The job is two commands that a user could type on the cluster: `dirtune doctor`, which checks that every node reaches the
+roots, and, if there is no problem, `dirtune sweep`. Submitting the same study again completes it, as sweeping does.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from importlib.metadata import version
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from dirtune.cluster.jobs import Job, connect, send
+from dirtune.cluster.jobs import Job, connect, submit_job
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
 from dirtune.study.files import StudyFile, find_study
 from dirtune.study.resolve import resolve
-from dirtune.tuning.plan.autoscaling import node_types, written
-from dirtune.tuning.plan.checks import check, data_set_of
+from dirtune.tuning.plan.autoscaling import format_node_types, read_node_types
+from dirtune.tuning.plan.checks import check_study, get_data_set
 from dirtune.tuning.search.secondary import check_secondary
 
 STUDY, CLUSTER = "study.yaml", "cluster.yaml"
+"""Files in the working directory of the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """A cluster, and what commands use there."""
+    """A cluster, and how commands run there."""
 
     address: str
-    """Of its jobs: http://host:8265."""
+    """Address of its jobs: http://host:8265."""
     python: str = "python"
-    """As the head's shell finds it."""
+    """Python executable, as the shell of the head finds it."""
     installed: bool = False
-    """Run the dirtune that is installed there, not the one of here."""
+    """Run the dirtune that is installed there instead of sending the sources of this one."""
 
 
 def submit(
@@ -50,77 +51,91 @@ def submit(
     installed: bool = False,
     expect: str | None = None,
 ) -> Job:
-    """Send a study to a cluster, to be swept there; it goes on when this process has ended.
+    """Sweep a study on a cluster, as a job that continues when this process has ended.
 
     Args:
         study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
         address: of the cluster's jobs, `http://host:8265`.
-        data: root of the ingested data sets, as every node of the cluster reaches it: a URL or an absolute path.
-        results: root of the results, likewise.
-        python: the Python of the cluster, as the shell of its head finds it.
-        installed: use the dirtune that is installed there; its version must be that of here.
-        expect: the cluster's file, which is sent along with its node types alone (`dirtune.tuning.plan.autoscaling`).
+        data: root of the ingested data sets, as every node reaches it: a URL or an absolute path.
+        results: root of the results, as every node reaches it.
+        python: Python executable of the cluster, as the shell of its head finds it.
+        installed: run the dirtune that is installed there; its version must be the same as here.
+        expect: the cluster's file, of which only the node types are sent (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
-        InputError: with everything that is wrong with the study and the roots, before anything is sent; or the cluster
-            cannot be reached, or does not take it.
+        InputError: with every fault of the study and the roots, before anything is sent; or the cluster is not reachable
+            or refuses the job.
     """
     destination = Destination(address=address, python=python, installed=installed)
-    types = node_types(expect)
-    faults = [*root_faults("--data", data), *root_faults("--results", results)]
+    types = read_node_types(expect)
+    faults = [*find_root_faults("--data", data), *find_root_faults("--results", results)]
     file = find_study(study)
-    faults += _faults_of(file, data)
+    faults += _find_study_faults(file, data)
     if faults:
         raise InputError(faults)
     client = connect(destination.address)
-    return send(
+    return submit_job(
         client,
-        entrypoint(destination, data=data, results=results, expect=bool(types)),
+        build_entrypoint(destination, data=data, results=results, expect=bool(types)),
         address=destination.address,
         with_sources=not destination.installed,
-        files={STUDY: file.text()} | ({CLUSTER: written(types)} if types else {}),
+        files={STUDY: file.read_yaml()} | ({CLUSTER: format_node_types(types)} if types else {}),
     )
 
 
-def run_there(destination: Destination, verb: str, *words: str, roots: Mapping[str, str]) -> Job:
-    """Run another verb of the command line on a cluster, such as `status`, where its roots are in reach.
+def submit_command(destination: Destination, verb: str, *arguments: str, roots: Mapping[str, str]) -> Job:
+    """Run a command of dirtune on a cluster, such as `status`, for roots that this machine does not reach.
 
     Args:
-        roots: by option; errors as `submit`.
+        destination: the cluster.
+        verb: the command.
+        arguments: of the command.
+        roots: by option, such as `--results`.
+
+    Raises:
+        InputError: as `submit`.
     """
-    if faults := [fault for option, root in roots.items() for fault in root_faults(option, root)]:
+    if faults := [fault for option, root in roots.items() for fault in find_root_faults(option, root)]:
         raise InputError(faults)
     client = connect(destination.address)
     options = [part for pair in roots.items() for part in pair]
-    return send(
+    return submit_job(
         client,
-        command(destination, verb, *words, *options),
+        build_command(destination, verb, *arguments, *options),
         address=destination.address,
         files={},
         with_sources=not destination.installed,
     )
 
 
-def entrypoint(destination: Destination, *, data: str, results: str, expect: bool = False) -> str:
-    """The job of a study: the roots are tried from every node before the sweep begins.
+def build_entrypoint(destination: Destination, *, data: str, results: str, expect: bool = False) -> str:
+    """Return the shell command of a study's job: check the roots on every node, then sweep.
 
     Args:
-        expect: the job comes with the node types of the cluster.
+        destination: the cluster.
+        data: root of the data sets.
+        results: root of the results.
+        expect: the job's working directory has the node types of the cluster.
     """
     roots = ("--data", data, "--results", results)
-    same = ("--dirtune", version("dirtune")) if destination.installed else ()
-    doctor = command(destination, "doctor", *roots, *same)
-    further = ("--expect", CLUSTER) if expect else ()
-    return f"{doctor} && {command(destination, 'sweep', STUDY, *roots, *further)}"
+    dirtune = ("--dirtune", version("dirtune")) if destination.installed else ()
+    node_types = ("--expect", CLUSTER) if expect else ()
+    doctor = build_command(destination, "doctor", *roots, *dirtune)
+    return f"{doctor} && {build_command(destination, 'sweep', STUDY, *roots, *node_types)}"
 
 
-def command(destination: Destination, verb: str, *arguments: str) -> str:
-    """A verb of the command line as a shell command there."""
+def build_command(destination: Destination, verb: str, *arguments: str) -> str:
+    """Return a command of dirtune as a shell command for a cluster, with every argument quoted."""
     return f"{destination.python} -m dirtune.cli {shlex.join([verb, *arguments])}"
 
 
-def root_faults(option: str, root: str) -> Iterator[Fault]:
-    """Why a root means nothing on a cluster, or should not be told to it."""
+def find_root_faults(option: str, root: str) -> Iterator[Fault]:
+    """Find the faults of a root that a cluster cannot use or should not receive.
+
+    Args:
+        option: the option that the root comes from, for error messages.
+        root: a path or URL.
+    """
     parts = urlsplit(root) if "://" in root else None
     if parts is None and not PurePosixPath(root).is_absolute():
         rule = "must be a URL or an absolute path that every node reaches: a job's own folder is temporary"
@@ -130,16 +145,16 @@ def root_faults(option: str, root: str) -> Iterator[Fault]:
         yield Fault(where=option, rule=rule)
 
 
-def _faults_of(file: StudyFile, data: str) -> Sequence[Fault]:
-    """What is wrong with a study, by itself and, if they are in reach from here, with its data."""
+def _find_study_faults(file: StudyFile, data: str) -> Sequence[Fault]:
+    """Find the faults of a study, and those against its data if this machine reaches them."""
     try:
-        study = resolve(file.raw(), where=file.where)
-        # What the cluster reaches need not be in reach from here
+        study = resolve(file.read_plain(), where=file.where)
+        # Data that only the cluster reaches are checked there.
         with contextlib.suppress(OSError):
-            root, name = Storage.at(data), data_set_of(study)
+            root, name = Storage.open(data), get_data_set(study)
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)
-                check(study, manifest)
+                check_study(study, manifest)
                 check_secondary(study, manifest)
     except InputError as error:
         return error.faults

@@ -12,8 +12,8 @@ import pytest
 
 from dirtune.cli.catalog import REGISTRIES, describe_entry, list_catalog
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.dense_views import MAP_AUGMENTATIONS
-from dirtune.data.ingest import pipeline
+from dirtune.data.dense_views import DENSE_AUGMENTATIONS
+from dirtune.data.ingest import load_pipeline
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
@@ -30,7 +30,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "losses": LOSSES,
         "terms": TERMS,
         "encoders": ENCODERS,
-        "augmentations": AUGMENTATIONS | MAP_AUGMENTATIONS,
+        "augmentations": AUGMENTATIONS | DENSE_AUGMENTATIONS,
         "metrics": {**METRICS, **OWN_METRICS},
         "diagnostics": DIAGNOSTICS,
         "methods": read_methods(),
@@ -55,7 +55,7 @@ def test_every_listed_data_set_has_a_pipeline() -> None:
     found = list_catalog()["data"]
     assert {"digits", "sts_b"} <= set(found)
     for name in found:
-        assert callable(pipeline(name).ingest)
+        assert callable(load_pipeline(name).ingest)
 
 
 def test_the_sentences_read_from_the_source_are_those_of_the_imported_registries() -> None:

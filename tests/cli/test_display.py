@@ -52,10 +52,10 @@ def make_plan(**changes: Any) -> Plan:
     study = resolve({**raw, **changes}, where="test")
     return Plan(
         study=study,
-        rows={"train": 4809, "test": 1200},
+        samples={"train": 4809, "test": 1200},
         trials={"vanilla": 2, ODD: 5},
-        recorded=1,
-        concurrent=3,
+        recorded_trials=1,
+        concurrency=3,
         parameters={"vanilla": 67073, ODD: 177057},
     )
 
@@ -163,14 +163,14 @@ def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
 
 def test_setting_effects_show_the_share_of_the_gradient_or_another_change() -> None:
     found = [
-        SettingEffect(arm=ODD, compared="against vanilla", effect=TrainingChange(kind="gradient", size=0.123)),
+        SettingEffect(arm=ODD, compared="against vanilla", change=TrainingChange(kind="gradient", size=0.123)),
         SettingEffect(
             arm="b",
-            knob="recipe.epochs",
+            setting="recipe.epochs",
             compared="1 against 9",
-            effect=TrainingChange(kind="later", later=("epochs", "learning rate")),
+            change=TrainingChange(kind="later", later=("epochs", "learning rate")),
         ),
-        SettingEffect(arm="c", knob="[x]", compared="1 against 2", effect=TrainingChange(kind="nothing")),
+        SettingEffect(arm="c", setting="[x]", compared="1 against 2", change=TrainingChange(kind="nothing")),
     ]
     text = render(format_setting_effects(found))
     assert read_cells(text, ODD) == [ODD, "-", "against vanilla", "1.2e-01"]

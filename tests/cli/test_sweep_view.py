@@ -19,7 +19,7 @@ FAILED = Ending(status="failed", objective=None)
 
 def run_a_sweep(console: Console) -> None:
     with SweepView(console) as view:
-        view.begin(replace(make_plan(), earlier=(("vanilla", Ending(status="complete", objective=5.0)),)))
+        view.begin(replace(make_plan(), recorded_outcomes=(("vanilla", Ending(status="complete", objective=5.0)),)))
         view.epoch(make_job(), 1, 5.0)
         view.ended(make_job(), COMPLETE)
         view.epoch(make_job(ODD, 4), 1, None)
@@ -98,7 +98,7 @@ def test_an_error_during_the_sweep_restores_the_terminal() -> None:
 
 def test_running_arms_are_listed_first_and_arms_without_room_are_counted() -> None:
     arms = {"done": 1, "waits": 3, "trains": 2, ODD: 1}
-    progress = SweepProgress(replace(make_plan(), trials=arms, earlier=(("done", COMPLETE),)))
+    progress = SweepProgress(replace(make_plan(), trials=arms, recorded_outcomes=(("done", COMPLETE),)))
     progress.update_epoch(make_job("trains", 6), 3)
     text = render(format_arms(progress, most=4))
     order = [text.index(name) for name in ("trains", "waits", "done")]

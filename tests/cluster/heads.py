@@ -1,4 +1,4 @@
-"""Heads of Ray clusters in processes of their own: ports for them, waiting for them, and ending them by their ids."""
+"""Heads of Ray clusters in processes of their own: free ports, waiting, and ending them by process id."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PORTS = (
 )
 
 
-def free_ports() -> dict[str, int]:
+def find_free_ports() -> dict[str, int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
         for each in sockets:
@@ -29,16 +29,16 @@ def free_ports() -> dict[str, int]:
         return {name: each.getsockname()[1] for name, each in zip(PORTS, sockets, strict=True)}
 
 
-def wait_until(holds: Callable[[], bool], head: subprocess.Popen[bytes] | None = None) -> None:
+def wait_until(is_true: Callable[[], bool], head: subprocess.Popen[bytes] | None = None) -> None:
     for _ in range(300):
-        if holds():
+        if is_true():
             return
         assert head is None or head.poll() is None, "the head has ended"
         time.sleep(0.2)
     raise AssertionError("waited for a minute")
 
 
-def answers(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
         return True
@@ -46,8 +46,8 @@ def answers(port: int) -> bool:
 
 
 def end(head: subprocess.Popen[bytes]) -> None:
-    """End the head, which ends its daemons; then those that are left, by their ids."""
-    left = descendants(head.pid)
+    """End the head, which ends its daemons, and then the daemons that are left, by their process ids."""
+    left = list_descendants(head.pid)
     head.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         head.wait(timeout=20)
@@ -57,6 +57,6 @@ def end(head: subprocess.Popen[bytes]) -> None:
     head.wait()
 
 
-def descendants(pid: int) -> list[int]:
+def list_descendants(pid: int) -> list[int]:
     children = [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]
-    return children + [each for child in children for each in descendants(child)]
+    return children + [each for child in children for each in list_descendants(child)]

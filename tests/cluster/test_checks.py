@@ -2,21 +2,162 @@
 
 from __future__ import annotations
 
-from dirtune.cluster.checks import Observation, by_value, has_problem, named
+from typing import Any
+
+import pytest
+
+from dirtune.cluster import checks
+from dirtune.cluster.checks import CHECKS, GIB, Check, NodeReport, check_nodes
+from dirtune.cluster.machine import Machine, Space
+from dirtune.tuning.plan.capacity import Node
+
+VERSIONS = {"dirtune": "0.1.0", "Python": "3.11.7", "Ray": "2.60.0", "torch": "2.15.0"}
+
+FOUR_CPUS = Node(4)
 
 
-def test_only_a_problem_is_one() -> None:
-    fine, odd = (Observation(subject="a", value="1"), Observation(subject="b", value="2", state="warning"))
-    assert not has_problem([fine, odd])
-    assert has_problem([fine, Observation(subject="c", value="3", state="problem"), odd])
+def make_machine(**changes: Any) -> Machine:
+    usual: dict[str, Any] = {
+        "versions": VERSIONS,
+        "cuda": "13.0",
+        "gpus": 0,
+        "collectives": ("gloo", "nccl"),
+        "shared_memory": Space(8 * GIB, 8 * GIB),
+        "disk": Space(50 * GIB, 100 * GIB),
+        "open_files": 65536,
+    }
+    return Machine(**{**usual, **changes})
 
 
-def test_what_all_nodes_have_is_said_once_and_else_by_node() -> None:
-    assert by_value({"a": "2.60", "b": "2.60"}) == "2.60"
-    assert by_value({"a": "2.60", "b": "2.59", "c": "2.60"}) == "2.60 on a, c; 2.59 on b"
-    assert by_value({}) == ""
+def make_report(name: str = "a", *, node: Node = FOUR_CPUS, clock_skew: float = 0.0, **changes: Any) -> NodeReport:
+    return NodeReport(name=name, node=node, machine=make_machine(**changes), clock_skew=clock_skew)
 
 
-def test_many_nodes_are_counted_after_the_fourth() -> None:
-    assert named(["a", "b"]) == "a, b"
-    assert named(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
+def test_a_good_cluster_has_one_check_per_subject_and_no_advice() -> None:
+    found = list(check_nodes([make_report("a"), make_report("b", node=Node(8, 2), gpus=2)]))
+    assert {each.state for each in found} == {"ok"}
+    assert not [each.advice for each in found if each.advice]
+    subjects = [each.subject for each in found]
+    assert subjects == [
+        "dirtune",
+        "Python",
+        "Ray",
+        "torch",
+        "CPUs",
+        "GPUs",
+        "CUDA build",
+        "collectives",
+        "shared memory",
+        "disk",
+        "open files",
+        "clock",
+    ]
+    values = {each.subject: each.value for each in found}
+    assert (values["CPUs"], values["GPUs"]) == ("12 on 2 nodes", "2")
+
+
+def test_every_check_that_is_not_ok_has_advice() -> None:
+    bad = make_report(
+        "b",
+        node=Node(0, 1),
+        clock_skew=100.0,
+        gpus=2,
+        cuda=None,
+        collectives=(),
+        shared_memory=None,
+        disk=Space(0, GIB),
+        open_files=256,
+        versions={**VERSIONS, "Ray": "2.59.0"},
+    )
+    assert len(CHECKS) == 8
+    for check in check_nodes([bad]):
+        assert (check.state == "ok") == (check.advice == ""), check
+
+
+@pytest.mark.parametrize("name", list(VERSIONS))
+def test_another_version_on_a_node_is_a_problem_that_names_the_node(name: str) -> None:
+    other = make_report("b", versions={**VERSIONS, name: "9.9"})
+    (found,) = (each for each in checks.check_versions([make_report(), other]) if each.state != "ok")
+    assert (found.subject, found.state) == (name, "problem")
+    assert found.value == f"{VERSIONS[name]} on a; 9.9 on b"
+
+
+def test_a_package_that_is_not_installed_on_any_node_is_a_problem() -> None:
+    lacking = make_report(versions={**VERSIONS, "dirtune": "not installed"})
+    (found,) = (each for each in checks.check_versions([lacking]) if each.state != "ok")
+    assert (found.subject, found.state, found.value) == ("dirtune", "problem", "not installed")
+
+
+def test_a_cluster_without_cpus_is_a_warning_because_it_may_scale_up() -> None:
+    found = checks.check_cpus([make_report(node=Node(0, 1))])
+    assert found.state == "warning"
+    assert "--expect" in found.advice
+
+
+def test_gpus_that_ray_does_not_schedule_are_a_warning() -> None:
+    found = checks.check_gpus([make_report(gpus=0), make_report("b", node=Node(4, 1), gpus=4)])
+    assert (found.state, found.value) == ("warning", "1; more on b")
+    assert "--num-gpus" in found.advice
+
+
+def test_a_torch_without_cuda_is_a_problem_only_where_there_are_gpus() -> None:
+    assert checks.check_cuda([make_report(cuda=None)]).state == "ok"
+    for changes in ({"node": Node(4, 1)}, {"gpus": 1}):
+        found = checks.check_cuda([make_report(), make_report("b", cuda=None, **changes)])
+        assert (found.state, found.value) == ("problem", "13.0 on a; none on b")
+
+
+def test_nccl_is_required_on_nodes_with_gpus_and_gloo_everywhere() -> None:
+    assert checks.check_collectives([make_report(collectives=("gloo",))]).state == "ok"
+    lacking = checks.check_collectives([make_report(node=Node(4, 1), collectives=("gloo",))])
+    assert lacking.state == "problem"
+    assert "need nccl, which torch lacks on a" in lacking.advice
+    assert checks.check_collectives([make_report(collectives=("nccl",))]).state == "warning"
+
+
+def test_little_shared_memory_is_a_warning_with_the_node_that_has_least() -> None:
+    docker = make_report("b", shared_memory=Space(2**26, 2**26))
+    found = checks.check_shared_memory([make_report(), docker])
+    assert (found.state, found.value) == ("warning", "0.1 of 0.1 GiB free on b")
+    assert "--shm-size" in found.advice
+    assert checks.check_shared_memory([make_report(shared_memory=None)]).state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "state"),
+    [(50, 100, "ok"), (9, 100, "warning"), (4, 100, "problem"), (40, 1000, "problem"), (0, 0, "warning")],
+)
+def test_a_disk_with_little_space_is_a_warning_and_one_too_full_for_ray_a_problem(
+    free: int, total: int, state: str
+) -> None:
+    roomy = make_report("a", disk=Space(500 * GIB, 600 * GIB))
+    assert checks.check_disk([roomy, make_report("b", disk=Space(free * GIB, total * GIB))]).state == state
+
+
+def test_few_open_files_are_a_warning() -> None:
+    found = checks.check_open_files([make_report(), make_report("b", open_files=1024)])
+    assert (found.state, found.value) == ("warning", "1,024 on b")
+
+
+@pytest.mark.parametrize(("skew", "state"), [(0.1, "ok"), (10.0, "warning"), (31.0, "problem")])
+def test_clock_skew_is_a_problem_when_a_lock_may_expire_while_its_driver_runs(skew: float, state: str) -> None:
+    found = checks.check_clocks([make_report(), make_report("b", clock_skew=skew)])
+    assert found.state == state
+    assert ("b is at least" in found.value) == (state != "ok")
+
+
+def test_warnings_are_no_problem() -> None:
+    fine, odd = (Check(subject="a", value="1"), Check(subject="b", value="2", state="warning"))
+    assert not checks.has_problem([fine, odd])
+    assert checks.has_problem([fine, Check(subject="c", value="3", state="problem"), odd])
+
+
+def test_a_common_value_is_shown_once_and_different_ones_by_node() -> None:
+    assert checks.group_by_value({"a": "2.60", "b": "2.60"}) == "2.60"
+    assert checks.group_by_value({"a": "2.60", "b": "2.59", "c": "2.60"}) == "2.60 on a, c; 2.59 on b"
+    assert checks.group_by_value({}) == ""
+
+
+def test_nodes_after_the_fourth_are_counted() -> None:
+    assert checks.list_names(["a", "b"]) == "a, b"
+    assert checks.list_names(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from dirtune.cluster.assessment import Member
-from dirtune.cluster.checks import has_problem
-from dirtune.cluster.doctor import access, names_of, reason, sent_from, unanswered
+from dirtune.cluster.checks import NodeReport, has_problem
+from dirtune.cluster.doctor import (
+    check_authentication,
+    check_dirtune_version,
+    check_failures,
+    format_node_error,
+    name_nodes,
+)
 from dirtune.manifest import MANIFEST
 from dirtune.tuning.plan.capacity import Node
-from tests.cluster.test_assessment import machine
+from tests.cluster.test_checks import make_machine
 
-BOTH = """
+SCRIPT = """
 import json, sys
 from dataclasses import asdict
 import ray
@@ -44,13 +49,13 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.ray
-def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the_roots(
+def test_this_machine_or_every_node_of_a_cluster_is_measured_and_probes_the_roots(
     roots: tuple[Path, Path],
 ) -> None:
     data, results = roots
     plain = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", BOTH, str(data), str(results)],
+        [sys.executable, "-c", SCRIPT, str(data), str(results)],
         env={**plain, "RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
@@ -73,37 +78,39 @@ def test_this_machine_alone_or_every_node_of_a_cluster_is_examined_and_tries_the
     assert is_still_joined == "False"
 
 
-def test_an_open_cluster_is_a_warning_unless_only_this_machine_reaches_it() -> None:
-    assert access("127.0.0.1:6379", "disabled").state == "ok"
-    assert access("10.0.0.1:6379", "token").state == "ok"
-    found = access("10.0.0.1:6379", "disabled")
+def test_a_cluster_without_a_token_is_a_warning_unless_it_listens_on_loopback() -> None:
+    assert check_authentication("127.0.0.1:6379", "disabled").state == "ok"
+    assert check_authentication("10.0.0.1:6379", "token").state == "ok"
+    found = check_authentication("10.0.0.1:6379", "disabled")
     assert (found.state, found.value) == ("warning", "10.0.0.1:6379, authentication disabled")
     assert "RAY_AUTH_MODE=token" in found.advice
 
 
-def test_nodes_of_one_host_are_told_apart_by_their_ids() -> None:
+def test_nodes_that_share_a_host_are_named_with_their_ids() -> None:
     nodes = [
         {"NodeID": "aaaaaaaa", "NodeManagerHostname": "one"},
         {"NodeID": "bbbbbbbb", "NodeManagerHostname": "one"},
         {"NodeID": "cccccccc", "NodeManagerHostname": "two"},
     ]
-    assert list(names_of(nodes).values()) == ["one (aaaaaa)", "one (bbbbbb)", "two"]
+    assert list(name_nodes(nodes).values()) == ["one (aaaaaa)", "one (bbbbbb)", "two"]
 
 
-def test_a_node_that_does_not_answer_is_a_problem_with_its_reason() -> None:
+def test_a_node_that_was_not_measured_is_a_problem_with_its_reason() -> None:
     missing = ModuleNotFoundError("No module named 'dirtune'")
     error = RayTaskError("examined", f"Traceback\n  somewhere\n{missing!r}", missing)
-    assert reason(error).endswith("No module named 'dirtune'\")")
-    assert reason(GetTimeoutError()) == "nothing within 120 s"
-    found = unanswered({"b": reason(GetTimeoutError())})
+    assert format_node_error(error).endswith("No module named 'dirtune'\")")
+    assert format_node_error(GetTimeoutError()) == "nothing within 120 s"
+    found = check_failures({"b": format_node_error(GetTimeoutError())})
     assert (found.state, found.value) == ("problem", "b: nothing within 120 s")
     assert has_problem([found])
 
 
-@pytest.mark.parametrize(("sent", "is_same"), [("0.1.0", True), ("0.1.0+abc.def", True), ("0.2.0", False)])
-def test_the_dirtune_of_the_cluster_must_be_the_one_a_study_was_checked_with(sent: str, *, is_same: bool) -> None:
-    versions = {**machine().versions, "dirtune": "0.1.0+123"}
-    member = Member(name=socket.gethostname(), node=Node(1), machine=machine(versions=versions))
-    found = list(sent_from(sent, [member]))
+@pytest.mark.parametrize(("submitted", "is_same"), [("0.1.0", True), ("0.1.0+abc.def", True), ("0.2.0", False)])
+def test_the_cluster_must_have_the_version_of_dirtune_that_validated_the_study(
+    submitted: str, *, is_same: bool
+) -> None:
+    versions = {**make_machine().versions, "dirtune": "0.1.0+123"}
+    report = NodeReport(name=socket.gethostname(), node=Node(1), machine=make_machine(versions=versions))
+    found = list(check_dirtune_version(submitted, [report]))
     assert [each.state for each in found] == ([] if is_same else ["problem"])
-    assert all(socket.gethostname() in each.value and sent in each.value for each in found)
+    assert all(socket.gethostname() in each.value and submitted in each.value for each in found)

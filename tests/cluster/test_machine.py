@@ -10,11 +10,11 @@ from pathlib import Path
 import ray
 import torch
 
-from dirtune.cluster.machine import Machine, Space, gpus_of_driver, measured, space
+from dirtune.cluster.machine import Machine, Space, count_driver_gpus, measure_machine, measure_space
 
 
-def test_a_machine_is_what_its_system_and_libraries_say(tmp_path: Path) -> None:
-    found = measured(tmp_path)
+def test_a_machine_has_the_properties_of_its_system_and_libraries(tmp_path: Path) -> None:
+    found = measure_machine(tmp_path)
     assert isinstance(found, Machine)
     assert found.versions["Python"] == platform.python_version()
     assert found.versions["Ray"] == ray.__version__
@@ -26,15 +26,15 @@ def test_a_machine_is_what_its_system_and_libraries_say(tmp_path: Path) -> None:
     assert found.open_files == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def test_gpus_are_counted_by_the_folder_of_the_driver(tmp_path: Path) -> None:
-    assert gpus_of_driver(tmp_path / "none") == 0
+def test_gpus_are_counted_by_the_folder_of_the_nvidia_driver(tmp_path: Path) -> None:
+    assert count_driver_gpus(tmp_path / "none") == 0
     for address in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / address).mkdir()
-    assert gpus_of_driver(tmp_path) == 2
+    assert count_driver_gpus(tmp_path) == 2
 
 
-def test_a_folder_that_is_not_there_has_no_space(tmp_path: Path) -> None:
-    assert space(tmp_path / "none") is None
-    found = space(tmp_path)
+def test_a_missing_folder_has_no_space(tmp_path: Path) -> None:
+    assert measure_space(tmp_path / "none") is None
+    found = measure_space(tmp_path)
     assert isinstance(found, Space)
     assert 0 < found.free <= found.total

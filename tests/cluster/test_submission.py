@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dirtune.cluster.submission import Destination, command, entrypoint, root_faults, run_there, submit
+from dirtune.cluster.submission import (
+    Destination,
+    build_command,
+    build_entrypoint,
+    find_root_faults,
+    submit,
+    submit_command,
+)
 from dirtune.errors import InputError
 from tests.tuning.sweeps import STUDY
 
@@ -17,64 +24,64 @@ NOWHERE = "http://127.0.0.1:1"
 ROOTS = {"data": "s3://bucket/my data", "results": "/shared/results"}
 
 
-def written(folder: Path, **changes: object) -> str:
+def write_study_file(folder: Path, **changes: object) -> str:
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump({**STUDY, **changes}))
     return str(file)
 
 
-def test_the_job_tries_the_roots_from_every_node_and_then_sweeps() -> None:
-    there = Destination(address=NOWHERE, python="~/venv/bin/python")
-    doctor, sweep = entrypoint(there, **ROOTS).split(" && ")
+def test_the_job_checks_the_roots_on_every_node_and_then_sweeps() -> None:
+    destination = Destination(address=NOWHERE, python="~/venv/bin/python")
+    doctor, sweep = build_entrypoint(destination, **ROOTS).split(" && ")
     roots = ["--data", "s3://bucket/my data", "--results", "/shared/results"]
     start = ["~/venv/bin/python", "-m", "dirtune.cli"]
     assert shlex.split(doctor) == [*start, "doctor", *roots]
     assert shlex.split(sweep) == [*start, "sweep", "study.yaml", *roots]
 
 
-def test_an_installed_dirtune_must_have_the_version_of_here() -> None:
-    text = entrypoint(Destination(address=NOWHERE, installed=True), **ROOTS)
+def test_an_installed_dirtune_must_have_the_version_of_this_one() -> None:
+    text = build_entrypoint(Destination(address=NOWHERE, installed=True), **ROOTS)
     assert f"--dirtune {version('dirtune')} &&" in text
 
 
-def test_what_is_typed_is_not_read_by_the_shell_of_the_cluster() -> None:
-    text = command(Destination(address=NOWHERE), "status", "$(rm -rf ~)")
+def test_arguments_are_quoted_for_the_shell_of_the_cluster() -> None:
+    text = build_command(Destination(address=NOWHERE), "status", "$(rm -rf ~)")
     assert text == "python -m dirtune.cli status '$(rm -rf ~)'"
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/results?region=eu-west-1", "/shared/results"])
-def test_a_url_and_an_absolute_path_mean_something_everywhere(root: str) -> None:
-    assert not list(root_faults("--results", root))
+def test_a_url_and_an_absolute_path_are_valid_roots(root: str) -> None:
+    assert not list(find_root_faults("--results", root))
 
 
-def test_a_relative_path_means_nothing_there_and_keys_stay_here() -> None:
-    (relative,) = root_faults("--results", "results")
+def test_a_relative_path_and_a_url_with_keys_are_errors() -> None:
+    (relative,) = find_root_faults("--results", "results")
     assert "a job's own folder is temporary, got 'results'" in str(relative)
-    (keys,) = root_faults("--data", "s3://name:secret@bucket/data")
+    (keys,) = find_root_faults("--data", "s3://name:secret@bucket/data")
     assert "must not hold keys" in str(keys)
     assert "secret" not in str(keys)
 
 
-def test_a_study_and_the_roots_are_refused_together_before_the_cluster_is_asked(tmp_path: Path) -> None:
-    study = written(tmp_path, reference="vanila")
+def test_faults_of_a_study_and_the_roots_are_reported_together_before_the_connection(tmp_path: Path) -> None:
+    study = write_study_file(tmp_path, reference="vanila")
     with pytest.raises(InputError) as caught:
         submit(study, address=NOWHERE, data="data", results="results")
     places = [fault.key or fault.where for fault in caught.value.faults]
     assert places == ["--data", "--results", "reference"]
 
 
-def test_a_study_is_checked_against_data_that_are_in_reach_from_here(tmp_path: Path, data_root: Path) -> None:
+def test_a_study_is_validated_against_data_that_this_machine_reaches(tmp_path: Path, data_root: Path) -> None:
     base = {**STUDY["base"], "data": {"name": "toy", "shot_rule": "official"}}
-    study = written(tmp_path, base=base)
+    study = write_study_file(tmp_path, base=base)
     with pytest.raises(InputError, match="unknown shot rule, got 'official'"):
         submit(study, address=NOWHERE, data=str(data_root), results="/shared/results")
 
 
-def test_data_that_are_not_in_reach_from_here_are_left_to_the_cluster(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nobody answers there"):
-        submit(written(tmp_path), address=NOWHERE, data=str(tmp_path / "mnt"), results="/shared")
+def test_data_that_this_machine_does_not_reach_are_validated_on_the_cluster(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not reachable"):
+        submit(write_study_file(tmp_path), address=NOWHERE, data=str(tmp_path / "mnt"), results="/shared")
 
 
-def test_other_verbs_are_refused_relative_roots_likewise() -> None:
+def test_relative_roots_of_other_commands_are_errors() -> None:
     with pytest.raises(InputError, match="--results: must be a URL or an absolute path"):
-        run_there(Destination(address=NOWHERE), "status", "tiny", roots={"--results": "results"})
+        submit_command(Destination(address=NOWHERE), "status", "tiny", roots={"--results": "results"})

@@ -26,7 +26,7 @@ from dirtune.tuning.plan.autoscaling import (
     read_node_types,
 )
 from dirtune.tuning.plan.capacity import Node
-from tests.cluster.heads import end, free_ports, wait_until
+from tests.cluster.heads import end, find_free_ports, wait_until
 from tests.tuning.sweeps import STUDY, rows
 
 PROVIDER = {
@@ -141,7 +141,7 @@ def test_a_file_that_is_none_is_said_with_its_place(tmp_path: Path, text: str, s
 def growing() -> Iterator[tuple[dict[str, str], Path]]:
     """A cluster whose head has no CPU, and the file by which it may start two nodes of one CPU each."""
     # Not the folder of pytest, whose long path leaves no room for the name of a socket.
-    home, ports = Path(tempfile.mkdtemp(prefix="dirtune-", dir="/tmp")), free_ports()
+    home, ports = Path(tempfile.mkdtemp(prefix="dirtune-", dir="/tmp")), find_free_ports()
     # Where the pretended nodes look for it
     address = f"{get_node_ip_address()}:{ports['port']}"
     config = {**NOTHING_ELSE, "provider": {**PROVIDER, "gcs_address": address}}
