@@ -1,8 +1,9 @@
 """Regression losses and regularizer terms, and the two literal dicts that name them.
 
-Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function beside it. A loss
-of single errors is a `PointLoss` and says what a residual costs. To add one: write its file, add its line here. A loss or term that is fitted to the training labels, or that has parameters of its own, has `fit` as
-well (`Fittable`); it is then called through what `fit` returns.
+Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function in the same file.
+A loss of single errors is a `PointLoss`, which implements the loss of a residual. To add one: write its file, add its line
+here. A loss or term that is fitted to the training labels, or that has parameters of its own, has a method `fit`
+(`Fittable`) and is called through the module that `fit` returns.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ TERMS = {
 
 
 class RegressionLoss(Protocol):
-    """Maps predictions, labels and sample weights, each `(rows,)`, to a scalar."""
+    """Map of predictions, labels and sample weights, each `(rows,)`, to a scalar."""
 
     def __call__(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor: ...
 
 
 class Term(Protocol):
-    """Maps `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
+    """Map of `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
 
-    It is given the representation z, L2-normalized, unless it has an attribute `reads` that says "embedding": e, or
-    "direction": e / |e|.
+    Its input is the representation z, L2-normalized, unless its attribute `reads` is "embedding": e, or "direction":
+    e / |e|.
     """
 
     @property
@@ -71,12 +72,12 @@ class Term(Protocol):
 
 @runtime_checkable
 class Fittable(Protocol):
-    """A loss or term with a state of its own."""
+    """Loss or term with a state of its own."""
 
     def fit(self, labels: TrainingLabels) -> nn.Module | None:
-        """A module that is called as the loss or term is, or None if these settings need no state.
+        """Return a module with the call of the loss or term, or None if these settings need no state.
 
-        Its parameters are trained beside the regressor with the constant rate `learning_rate`, an attribute that the
-        module then must have, and without weight decay.
+        Its parameters are trained together with the regressor, with the constant rate `learning_rate`, an attribute that
+        the module then must have, and without weight decay.
         """
         ...

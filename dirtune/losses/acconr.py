@@ -2,7 +2,7 @@
 
 The row "ACCon+ConR" of Table 2 of Zhao et al., "ACCon: Angle-Compensated Contrastive Regularizer for Deep Regression", AAAI
 2025. Official code: github.com/Haifengtao/ACCon, `acConR` in `agedb/loss.py`; the training script calls it without
-arguments and fails, so that the settings behind the published row are not known. The two terms side by side are another
+arguments and fails, so that the settings behind the published row are not known. The sum of the two terms is another
 method: `terms: {accon: ..., conr: ...}`.
 """
 
@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.losses.accon import compensated_cosines, target_angles
+from dirtune.losses.accon import compensate_cosines, compute_target_angles
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.conr import Denominator, PairTerm, anchor_losses, select_pairs
+from dirtune.losses.conr import Denominator, PairTerm, compute_anchor_losses, select_pairs
 from dirtune.losses.pairs import LabelDistance, cosine_matrix, full_precision
-from dirtune.losses.temperature import Tau, anchor_temperatures
+from dirtune.losses.temperature import Tau, expand_temperatures
 
 Variant = Literal["official", "paper"]
 
@@ -43,7 +43,7 @@ class ACConR(PairTerm):
     def weight(self) -> float:
         return self.gamma
 
-    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
+    def evaluate_at(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         is_official = self.variant == "official"
         return acconr(
             inputs.representations,
@@ -64,7 +64,7 @@ class ACConR(PairTerm):
         )
 
     @model_validator(mode="after")
-    def _official_does_not_push(self) -> ACConR:
+    def _check_pushing(self) -> ACConR:
         if self.variant == "official" and self.pushing == "exp":
             raise ValueError("pushing must be 'none' with variant 'official'")
         return self
@@ -88,24 +88,24 @@ def acconr(
     label_distance: LabelDistance = "l2",
     rho: float | None = None,
 ) -> Float[Tensor, ""]:
-    """ConR's mean over anchors, `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - c_ij / tau_i)`, with
+    """Return ConR's mean over anchors, `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - c_ij / tau_i)`, with
 
         Z_i = sum_{P_i} exp(c_ij / tau_i) + sum_{N_i} S_ij exp(t_ij / tau_i)   [+ rows - |P_i|, official denominator]
 
-    `P_i`, `N_i`, `S_ij`, the switches and what becomes of anchors without partners are those of `dirtune.losses.conr.conr`;
-    `t_ij`, the similarity turned by the target angle `pi min(D_ij / label_range, 1)`, is that of
-    `dirtune.losses.accon.compensated_cosines`. Labels, `omega` and `label_range` share a unit; representations must have
+    `P_i`, `N_i`, `S_ij`, the switches and the treatment of anchors without partners are those of
+    `dirtune.losses.conr.conr`; `t_ij`, the similarity turned by the target angle `pi min(D_ij / label_range, 1)`, is that of
+    `dirtune.losses.accon.compensate_cosines`. Labels, `omega` and `label_range` share a unit; representations must have
     unit norm.
 
     This is ACCon's one idea put into ConR. Where the official code differs from it: (1) it turns `c_ij / tau`, clamped to
     [-1, 1], in place of `c_ij` (`clamps_logits`), which leaves negatives with `|c_ij| > tau` without a gradient; (2) it has
-    no pushing weight. Departures from the code: (3) beyond `label_range` the target angle stays at pi, where the code folds
+    no pushing weight. Departures from the code: (3) beyond `label_range` the target angle remains pi, where the code folds
     it back; (4) those of `conr`.
     """
     with full_precision(representations) as z:
         labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
-        def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+        def sum_block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
             positives, negatives, offsets = select_pairs(
                 anchors,
                 labels,
@@ -117,13 +117,15 @@ def acconr(
                 label_distance=label_distance,
             )
             cosines, scales = cosine_matrix(z[anchors], z), taus[anchors, None]
-            compensated = compensated_cosines(
+            compensated = compensate_cosines(
                 (cosines / scales).clamp(-1.0, 1.0) if clamps_logits else cosines,
-                target_angles(labels, label_range, anchors, label_distance=label_distance),
+                compute_target_angles(labels, label_range, anchors, label_distance=label_distance),
                 epsilon=epsilon,
             )
             logits = offsets.add_(torch.where(negatives, compensated, cosines) / scales)
-            losses = anchor_losses(logits, positives, negatives, taus[anchors], denominator=denominator, rho=rho)
+            losses = compute_anchor_losses(
+                logits, positives, negatives, taus[anchors], denominator=denominator, rho=rho
+            )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
-        return sum_over_anchors(block, z, anchor_temperatures(tau, z)) / len(z)
+        return sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)

@@ -1,4 +1,4 @@
-"""AdaSupCon: SupCon whose negatives get a margin that grows with the share of training labels between the two.
+"""AdaSupCon: SupCon with a margin for each negative that grows with the share of training labels between the two.
 
 Dai et al., "Adaptive Contrast for Image Regression in Computer-Aided Disease Assessment" (AdaCon), IEEE TMI 2021. Official
 code: github.com/xmed-lab/AdaCon, `SupConLoss_admargin` in `echonet/models/rnet2dp1.py`, its labels in
@@ -21,20 +21,9 @@ from torch import Tensor, nn
 from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
+from dirtune.losses import pairs
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import (
-    Reduction,
-    cosine_matrix,
-    distance_matrix,
-    equal_bins,
-    full_precision,
-    masked_logsumexp,
-    negative_log_likelihoods,
-    num_anchors,
-    smoothed_mean,
-    sum_anchors,
-    without_self,
-)
+from dirtune.losses.pairs import Reduction
 
 
 class AdaSupCon(Frozen):
@@ -58,7 +47,7 @@ class AdaSupCon(Frozen):
         return self.gamma
 
     def fit(self, labels: TrainingLabels) -> FittedAdaSupCon:
-        """The term with the distribution of the training labels.
+        """Return the term with the distribution of the training labels.
 
         Raises:
             InputError: labels of several dimensions, which have no order.
@@ -66,18 +55,15 @@ class AdaSupCon(Frozen):
         if labels.labels.ndim > 1:
             rule, dims = "is made for labels of one dimension", labels.labels.shape[1]
             raise InputError(Fault(where="term adasupcon", key="variant", rule=rule, got=dims))
-        return FittedAdaSupCon(self, *self._distribution(labels))
-
-    def _distribution(self, labels: TrainingLabels) -> tuple[Tensor, Tensor]:
-        if self.variant == "corrected":
-            return midrank_distribution(labels.labels)
-        if self.variant == "official":
-            return midrank_distribution(labels.label_bins)
-        return accon_repo_distribution(labels.label_bins, first_key=labels.spec.low / labels.spec.bin_width)
+        if self.variant == "accon_repo":
+            first_key = labels.spec.low / labels.spec.bin_width
+            return FittedAdaSupCon(self, *compute_accon_repo_positions(labels.label_bins, first_key=first_key))
+        values = labels.labels if self.variant == "corrected" else labels.label_bins
+        return FittedAdaSupCon(self, *compute_midranks(values))
 
 
 class FittedAdaSupCon(nn.Module):
-    """`adasupcon` with the distribution of the training labels; labels between two known ones are interpolated."""
+    """AdaSupCon with the distribution of the training labels; labels between two known ones are interpolated."""
 
     knots: Tensor
     positions: Tensor
@@ -112,7 +98,7 @@ def adasupcon(
     smoothing: float = 0.0,
     reduction: Reduction = "all",
 ) -> Float[Tensor, ""]:
-    """The mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing, with
+    """Return the mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing, with
 
         p_ij = exp(s_ij / tau) / sum_{k != i} exp(s_ik / tau)
         s_ij = c_ij in the anchor's label bin,  c_ij + min(2 |F_i - F_j|, 2) elsewhere
@@ -120,42 +106,42 @@ def adasupcon(
     where `c` is the cosine, `P_i` holds the other rows of the anchor's label bin, and `F` are the positions in the
     distribution of the training labels: 0 at its lower end, 1 at its upper end. Representations must have unit norm.
 
-    An anchor without positives has `l_i = -1` under smoothing (what ACCon's code yields; its gradient is zero) and
-    `l_i = 0` without, where AdaCon's code yields 0/0.
+    An anchor without positives has `l_i = -1` under smoothing (as in ACCon's code; its gradient is zero) and `l_i = 0`
+    without, where AdaCon's code returns 0/0.
 
-    Departures from the official codes: (1) label bins take the place of their buckets, 0.05 percentage points (AdaCon) and
-    one year (ACCon) wide; (2) AdaCon's scale s and temperature T are one `tau = 1 / s`, which is the same at its T = 1;
+    Departures from the official codes: (1) label bins replace their buckets, 0.05 percentage points (AdaCon) and one year
+    (ACCon) wide; (2) AdaCon's scale s and temperature T are one `tau = 1 / s`, which is the same at its T = 1;
     (3) the maximum is subtracted inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
     """
-    with full_precision(representations) as z:
+    with pairs.full_precision(representations) as z:
         positions = positions.to(z.dtype)
 
-        def block(anchors: slice, z: Tensor) -> Tensor:
-            same = equal_bins(label_bins[anchors], label_bins)
-            spans = distance_matrix(positions[anchors], positions)
+        def sum_block(anchors: slice, z: Tensor) -> Tensor:
+            same = pairs.compare_bins(label_bins[anchors], label_bins)
+            spans = pairs.distance_matrix(positions[anchors], positions)
             margins = spans.mul_(2.0).clamp_(max=2.0).masked_fill_(same, 0.0)
-            logits = margins.add_(cosine_matrix(z[anchors], z)).div_(tau)
-            others = without_self(torch.ones_like(same), anchors)
-            log_normalizers = masked_logsumexp(logits, others)
-            sums, counts = negative_log_likelihoods(logits, log_normalizers, same & others)
-            losses = smoothed_mean(sums, counts, smoothing=smoothing)
-            return sum_anchors(losses, counts > 0, reduction)
+            logits = margins.add_(pairs.cosine_matrix(z[anchors], z)).div_(tau)
+            others = pairs.remove_self(torch.ones_like(same), anchors)
+            log_normalizers = pairs.masked_logsumexp(logits, others)
+            sums, counts = pairs.sum_likelihoods(logits, log_normalizers, same & others)
+            losses = pairs.compute_smoothed_mean(sums, counts, smoothing=smoothing)
+            return pairs.sum_anchors(losses, counts > 0, reduction)
 
-        return sum_over_anchors(block, z) / num_anchors(label_bins, reduction)
+        return sum_over_anchors(sum_block, z) / pairs.count_anchors(label_bins, reduction)
 
 
-def midrank_distribution(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct values `v` in ascending order, and `F(v)`: the share of values below `v`, and half of those at `v`."""
+def compute_midranks(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct values `v` in ascending order, and `F(v)`: the share below `v` plus half of the share at `v`."""
     knots, counts = values.double().unique(return_counts=True)
     counts = counts.double()
     return knots, (counts.cumsum(0) - counts / 2) / len(values)
 
 
-def accon_repo_distribution(label_bins: Tensor, *, first_key: float) -> tuple[Tensor, Tensor]:
-    """The distinct bins in ascending order, and what ACCon's code has in place of `F`.
+def compute_accon_repo_positions(label_bins: Tensor, *, first_key: float) -> tuple[Tensor, Tensor]:
+    """Return the distinct bins in ascending order, and the values that ACCon's code uses in place of `F`.
 
     A bin's key is its lower edge in bin widths (for ages: the age), `first_key` that of bin 0. Starting from the count of
-    the first bin, the code adds up keys, takes away half of a bin's own key, and divides by the number of samples.
+    the first bin, the code adds up keys, subtracts half of a bin's own key, and divides by the number of samples.
     """
     knots, counts = label_bins.double().unique(return_counts=True)
     keys = knots + first_key
@@ -166,10 +152,10 @@ def accon_repo_distribution(label_bins: Tensor, *, first_key: float) -> tuple[Te
 def interpolate(
     values: Float[Tensor, " rows"], knots: Float[Tensor, " knots"], positions: Float[Tensor, " knots"]
 ) -> Float[Tensor, " rows"]:
-    """The positions at the values: linear between two knots, that of the outermost knot beyond."""
+    """Return the positions at the values: linear between two knots, that of the outermost knot beyond."""
     upper = torch.searchsorted(knots, values.contiguous()).clamp(max=len(knots) - 1)
     lower = (upper - 1).clamp(min=0)
-    # One knot: 0
+    # With a single knot the width is 0.
     width = (knots[upper] - knots[lower]).clamp(min=torch.finfo(knots.dtype).tiny)
     shares = ((values - knots[lower]) / width).clamp(0.0, 1.0)
     return torch.lerp(positions[lower], positions[upper], shares)

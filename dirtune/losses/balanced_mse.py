@@ -1,4 +1,4 @@
-"""Balanced MSE: a squared error that takes back what the imbalance of the training labels does to a regressor.
+"""Balanced MSE: a squared error that compensates the effect of imbalanced training labels on a regressor.
 
 A regressor trained on the label distribution p_train learns `p_train(y | x)`, proportional to `p_bal(y | x) p_train(y)`.
 If its prediction is to be the mean of the *balanced* one, `N(y; prediction, sigma^2)`, the loss is the negative
@@ -6,17 +6,17 @@ log-likelihood of that plus
 
     log Z(prediction) = log integral of N(y; prediction, sigma^2) p_train(y) dy,
 
-which pushes predictions out of the dense part of the labels. The three losses differ in how they know p_train: `gai` by a
-Gaussian mixture fitted to it, `bni` by its histogram, `bmc` by the labels of the batch.
+which pushes predictions out of the dense part of the labels. The three losses differ in their estimate of p_train: a fitted
+Gaussian mixture (`gai`), a histogram (`bni`), the labels of the batch (`bmc`).
 
 Source: Ren et al., "Balanced MSE for Imbalanced Visual Regression", CVPR 2022; official code
 github.com/jiawei-ren/BalancedMSE, `imdb-wiki-dir/balanaced_mse.py`, `nyud2-dir`, `synthetic_benchmark/loss.py` (labels of
 several dimensions). As there, each is multiplied by `2 sigma^2`, detached, which gives it the scale of a squared error;
 values at different sigma are then not comparable, and may be negative. Departures: 1. the noise sigma is `exp` of the
-parameter that is trained, so that it stays positive: a step of Adam changes it by 1 %, officially by 0.01; 2. sample
-weights w are admitted: the mean over samples of `w_i l_i`; 3. everything is computed in float32 at least.
+trained parameter, so that it stays positive: a step of Adam changes it by 1 %, officially by 0.01; 2. sample weights w:
+the loss is the mean over samples of `w_i l_i`; 3. everything is computed in float32 or float64.
 
-Labels of L dimensions are points: `|.|^2` sums over dimensions, where `mse` takes the mean of them.
+Labels of L dimensions are points: `|.|^2` sums over dimensions, where `mse` takes their mean.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from dirtune.batch import TrainingLabels
 from dirtune.frozen import Frozen
-from dirtune.losses.label_prior import fitted_mixture, histogram
+from dirtune.losses.label_prior import build_histogram, fit_mixture
 from dirtune.losses.pairs import full_precision, logsumexp
-from dirtune.losses.pointwise import weighted_mean
+from dirtune.losses.pointwise import compute_weighted_mean
 from dirtune.reweighting.lds import LDS
 
 
@@ -43,7 +43,7 @@ class _Noisy(Frozen):
     """Noise of the labels at the start, in the unit of the labels that the loss is given. Official: 10 (IMDB-WIKI), 1
     (NYUD2)."""
     learn_sigma: bool = True
-    """Whether sigma is trained; officially yes on ages, no on NYUD2."""
+    """True: sigma is trained; officially true on ages, false on NYUD2."""
     sigma_learning_rate: float = Field(default=1e-2, gt=0)
     """Constant learning rate of the logarithm of sigma, which has no weight decay. Official: 1e-2, of sigma itself."""
 
@@ -56,12 +56,12 @@ class GAI(_Noisy):
     """Components of the mixture. Official: 8 (IMDB-WIKI), 16 (NYUD2)."""
 
     def fit(self, labels: TrainingLabels) -> BalancedMSE:
-        """The loss with a mixture fitted to the training labels, divided by their scale.
+        """Return the loss with a mixture fitted to the training labels, divided by their scale.
 
         Raises:
             InputError: there are fewer distinct labels than components.
         """
-        return BalancedMSE(self, gai, fitted_mixture(labels, self.components))
+        return BalancedMSE(self, gai, fit_mixture(labels, self.components))
 
 
 class BNI(_Noisy):
@@ -69,16 +69,16 @@ class BNI(_Noisy):
 
     name: Literal["bni"] = "bni"
     lds: LDS | None = None
-    """Smoothing of the histogram; none: not smoothed. Official for NYUD2, whose bins below 0.7 m take the count of the
-    first above: `boundary: reflect, first_bin: 7`, with `size: 1` where nothing is to be smoothed."""
+    """Smoothing of the histogram; null: none. Official for NYUD2, whose bins below 0.7 m take the count of the first above:
+    `boundary: reflect, first_bin: 7`, with `size: 1` for no smoothing."""
 
     def fit(self, labels: TrainingLabels) -> BalancedMSE:
-        """The loss with the histogram of the training labels, divided by their scale.
+        """Return the loss with the histogram of the training labels, divided by their scale.
 
         Raises:
             InputError: labels of several dimensions, or an lds that does not fit the bins.
         """
-        return BalancedMSE(self, bni, histogram(labels, self.lds))
+        return BalancedMSE(self, bni, build_histogram(labels, self.lds))
 
 
 class BMC(_Noisy):
@@ -87,12 +87,12 @@ class BMC(_Noisy):
     name: Literal["bmc"] = "bmc"
 
     def fit(self, labels: TrainingLabels) -> BalancedMSE:
-        """The loss with its noise; it needs nothing of the labels, but whole batches when it is called."""
+        """Return the loss with its noise; it reads nothing of the labels, but its calls need whole batches."""
         return BalancedMSE(self, bmc, prior={})
 
 
 class BalancedMSE(nn.Module):
-    """One of the three formulas with its noise, and its label distribution as buffers, named as the formula's keywords."""
+    """Loss with a trained noise; the label distribution is in buffers, named as the keywords of the formula."""
 
     def __init__(self, settings: _Noisy, formula: Callable[..., Tensor], prior: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class BalancedMSE(nn.Module):
         return self.log_sigma.exp()
 
     def values(self) -> dict[str, float]:
-        """The noise, for the record of an epoch."""
+        """Return the noise, for the record of an epoch."""
         return {"sigma": self.sigma.item()}
 
     def forward(
@@ -131,7 +131,7 @@ def gai(
     means: Float[Tensor, "components dims"],
     covariances: Float[Tensor, "components dims dims"],
 ) -> Float[Tensor, ""]:
-    """Gaussian-mixture analytical integration: `2 sigma^2 mean_i w_i l_i`, with the prediction p and the label y,
+    """Compute `2 sigma^2 mean_i w_i l_i` by Gaussian-mixture analytical integration, with prediction p and label y,
 
         l = |p - y|^2 / (2 sigma^2) + L/2 log sigma^2 + log sum_k pi_k |C_k|^(-1/2) exp(-1/2 d_k^T C_k^(-1) d_k)
 
@@ -140,25 +140,25 @@ def gai(
     Args:
         predictions: in the unit of the labels.
         labels: of one or L dimensions.
-        weights: none: all are one.
-        sigma: the noise, in the unit of the labels; the gradient reaches it.
-        shares: pi, of the components of the mixture; they sum to one.
+        weights: of the samples; None means all are one.
+        sigma: the noise, in the unit of the labels; it gets a gradient.
+        shares: pi, of the components of the mixture; their sum is one.
         means: mu, in the unit of the labels.
         covariances: S, in the unit of the labels squared.
     """
-    with full_precision(_columns(predictions)) as p:
+    with full_precision(_as_matrix(predictions)) as p:
         shares, means, covariances = shares.to(p), means.to(p), covariances.to(p)
         variance = sigma.to(p).square()
         widened = covariances + variance * torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-        # A check would wait for the device
+        # Without a check for errors, which would wait for the device
         factors = torch.linalg.cholesky_ex(widened).L
-        # (components, dims, rows)
+        # Shape (components, dims, rows)
         from_means = (p - means[:, None]).mT
         whitened = torch.linalg.solve_triangular(factors, from_means, upper=False)
         log_norms = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         log_parts = (shares.log() - log_norms)[:, None] - 0.5 * whitened.square().sum(dim=1)
         log_z = log_parts.logsumexp(dim=0) + 0.5 * p.shape[1] * variance.log()
-        return _balanced(p, labels, weights, variance, log_z)
+        return _scale_losses(p, labels, weights, variance, log_z)
 
 
 def bni(
@@ -170,7 +170,7 @@ def bni(
     centers: Float[Tensor, " bins"],
     probabilities: Float[Tensor, " bins"],
 ) -> Float[Tensor, ""]:
-    """Bin-based numerical integration: `2 sigma^2 mean_i w_i l_i`, with the prediction p and the label y,
+    """Compute `2 sigma^2 mean_i w_i l_i` by bin-based numerical integration, with prediction p and label y,
 
         l = (p - y)^2 / (2 sigma^2) + log sum_b P_b exp(-(p - c_b)^2 / (2 sigma^2))
 
@@ -180,13 +180,13 @@ def bni(
         weights: as in `gai`.
         sigma: as in `gai`.
         centers: c, in the unit of the labels.
-        probabilities: P, positive, of the training labels; they sum to one.
+        probabilities: P, positive, of the training labels; their sum is one.
     """
-    with full_precision(_columns(predictions)) as p:
+    with full_precision(_as_matrix(predictions)) as p:
         variance = sigma.to(p).square()
-        squares = _squared_distances(p, centers[:, None].to(p))
+        squares = _compute_squared_distances(p, centers[:, None].to(p))
         log_z = logsumexp(probabilities.to(p).log() - squares / (2 * variance))
-        return _balanced(p, labels, weights, variance, log_z)
+        return _scale_losses(p, labels, weights, variance, log_z)
 
 
 def bmc(
@@ -196,7 +196,7 @@ def bmc(
     *,
     sigma: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Batch-based Monte Carlo: `2 sigma^2 mean_i w_i l_i`, with the predictions p and the labels y of the batch,
+    """Compute `2 sigma^2 mean_i w_i l_i` by batch-based Monte Carlo, with the predictions p and the labels y of the batch,
 
         l_i = |p_i - y_i|^2 / (2 sigma^2) + log sum_j exp(-|p_i - y_j|^2 / (2 sigma^2))
 
@@ -205,33 +205,33 @@ def bmc(
 
     Arguments as in `gai`.
     """
-    with full_precision(_columns(predictions)) as p:
+    with full_precision(_as_matrix(predictions)) as p:
         variance = sigma.to(p).square()
-        squares = _squared_distances(p, _columns(labels).to(p))
+        squares = _compute_squared_distances(p, _as_matrix(labels).to(p))
         log_z = logsumexp(-squares / (2 * variance))
-        return _balanced(p, labels, weights, variance, log_z)
+        return _scale_losses(p, labels, weights, variance, log_z)
 
 
-def _balanced(
+def _scale_losses(
     predictions: Float[Tensor, "rows dims"],
     labels: Float[Tensor, "rows *label"],
     weights: Float[Tensor, " rows"] | None,
     variance: Float[Tensor, ""],
     log_z: Float[Tensor, " rows"],
 ) -> Float[Tensor, ""]:
-    squares = (predictions - _columns(labels).to(predictions)).square().sum(dim=1)
+    squares = (predictions - _as_matrix(labels).to(predictions)).square().sum(dim=1)
     losses = squares / (2 * variance) + log_z
-    return 2 * variance.detach() * weighted_mean(losses, weights)
+    return 2 * variance.detach() * compute_weighted_mean(losses, weights)
 
 
-def _columns(values: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows dims"]:
+def _as_matrix(values: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows dims"]:
     return values[:, None] if values.ndim == 1 else values
 
 
-def _squared_distances(
+def _compute_squared_distances(
     rows: Float[Tensor, "rows dims"], columns: Float[Tensor, "columns dims"]
 ) -> Float[Tensor, "rows columns"]:
-    # One dimension at a time: no buffer of rows x columns x dims, and no cancellation as in a matrix product.
+    # One dimension at a time needs no buffer of rows x columns x dims, and has no cancellation as a matrix product has.
     total = (rows[:, :1] - columns[:, 0]).square()
     for dim in range(1, rows.shape[1]):
         total = total + (rows[:, dim, None] - columns[:, dim]).square()

@@ -4,7 +4,7 @@ A loss over pairs is a sum over its anchors, and an anchor needs its own row of 
 block's gradient is therefore computed together with its value and only the sums are kept, which makes memory linear in
 the number of rows. Below it, one block holds everything and autograd works as usual.
 
-Trade-offs: the blocked form has first derivatives only, its gradient is computed even if nobody asks for it, and under
+Trade-offs: the blocked form has first derivatives only, its gradient is computed even where it is not needed, and under
 `torch.compile` it runs uncompiled.
 """
 
@@ -18,39 +18,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Block = Callable[..., Tensor]
-"""Maps a slice of anchors, and the tensors given to `sum_over_anchors`, to the scalar sum of those anchors' losses."""
+"""Map of a slice of anchors, and of the tensors of `sum_over_anchors`, to the scalar sum of those anchors' losses."""
 
 BLOCK_ANCHORS = 256
-"""Anchors that one block may have. On a CPU, fewer make a block's fixed costs felt, more leave its caches."""
+"""Maximum number of anchors of a block. On a CPU, the fixed costs dominate with fewer, and more exceed the caches."""
 
 BLOCK_ENTRIES = 1 << 20
-"""Entries of the pair matrix that one block may have; the tighter bound above 4,096 rows."""
+"""Maximum number of pair-matrix entries of a block; the tighter bound above 4,096 rows."""
 
 
 def sum_over_anchors(block: Block, *tensors: Tensor) -> Tensor:
-    """The sum of `block(anchors, *tensors)` over blocks of anchors that cover all rows of the first tensor.
+    """Return the sum of `block(anchors, *tensors)` over blocks of anchors that cover all rows of the first tensor.
 
     Args:
-        block: what one block adds. It may use other tensors too, but gradients reach `tensors` alone.
+        block: the sum of one block. It may use other tensors too, but only `tensors` get gradients.
         tensors: differentiable; the first has one row per anchor.
     """
     rows = len(tensors[0])
     size = min(BLOCK_ANCHORS, max(1, BLOCK_ENTRIES // max(rows, 1)))
     if size >= rows:
         return block(slice(0, rows), *tensors)
-    # A compiler would unroll the loop and compile every block
-    if torch.compiler.is_compiling():
-        total: Tensor = torch.compiler.disable(_blocked)(block, size, *tensors)
+
+    def apply() -> Tensor:
+        total: Tensor = _BlockedSum.apply(block, size, *tensors)
         return total
-    return _blocked(block, size, *tensors)
+
+    # A compiler would unroll the loop and compile every block.
+    return torch.compiler.disable(apply)() if torch.compiler.is_compiling() else apply()
 
 
-def _blocked(block: Block, size: int, *tensors: Tensor) -> Tensor:
-    total: Tensor = _Blocked.apply(block, size, *tensors)
-    return total
+class _BlockedSum(torch.autograd.Function):
+    """Sum over blocks of anchors, with the gradient of each block computed in the forward pass."""
 
-
-class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: Block, size: int, *tensors: Tensor) -> Tensor:
         needed = ctx.needs_input_grad[2:]

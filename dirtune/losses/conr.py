@@ -1,10 +1,10 @@
-"""ConR: pull samples of similar labels together, push away those that only the predictions take for similar.
+"""ConR: pulls samples of similar labels together, pushes away those with similar predictions but different labels.
 
 Keramati, Meng and Evans, "ConR: Contrastive Regularizer for Deep Imbalanced Regression", ICLR 2024. Official code:
 github.com/BorealisAI/ConR, `agedb-dir/loss.py`, `imdb-wiki-dir/loss.py`, `nyud2-dir/ConR.py`. Total loss:
 `alpha * L_R + beta * L_ConR`.
 
-Pair matrices are what this term costs, so they are written over where that is possible, and above a size there is but a
+Pair matrices dominate the cost of this term, so operations are in place where possible, and large batches are evaluated a
 block of anchors at a time: 8,192 rows of 128 dimensions take 20 MiB in float32, their gradient included.
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dirtune.batch import TermInputs
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import LabelDistance, cosine_matrix, distance_matrix, full_precision, logsumexp, without_self
-from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
+from dirtune.losses.pairs import LabelDistance, cosine_matrix, distance_matrix, full_precision, logsumexp, remove_self
+from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
 
 Pushing = Literal["exp", "linear", "none"]
 Denominator = Literal["official", "paper"]
@@ -44,11 +44,11 @@ class PairTerm(TemperedTerm):
     """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: as
     `variant` says (nyu: official)."""
     outer_weight: bool | None = None
-    """Whether the anchor's sample weight multiplies its loss as well; null: it does in the variant official only."""
+    """True: the anchor's sample weight multiplies its loss as well; null: true in the variant official only."""
 
 
 class ConR(PairTerm):
-    """ConR: pushes apart what is predicted alike but labeled apart (Keramati et al., ICLR 2024); formula: `conr`."""
+    """ConR: pushes apart similar predictions of different labels (Keramati et al., ICLR 2024); formula: `conr`."""
 
     beta: float = Field(default=4.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 4 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
@@ -63,7 +63,7 @@ class ConR(PairTerm):
     def weight(self) -> float:
         return self.beta
 
-    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
+    def evaluate_at(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         is_official = self.variant == "official"
         return conr(
             inputs.representations,
@@ -86,7 +86,7 @@ class ConR(PairTerm):
         return self.pushing or ("linear" if self.variant == "nyu" else "exp")
 
     @model_validator(mode="after")
-    def _linear_pushing_needs_a_slope(self) -> ConR:
+    def _check_push_power(self) -> ConR:
         if self._pushing == "linear" and self.push_power == 0:
             raise ValueError("push_power must be positive with pushing 'linear'")
         return self
@@ -108,7 +108,7 @@ def conr(
     label_distance: LabelDistance = "l2",
     rho: float | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over all anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - s_ij)`, times `w_i` under `outer_weight`.
+    """Return the mean over all anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - s_ij)`, times `w_i` under `outer_weight`.
 
     With the cosine `c`, `s_ij = c_ij / tau_i`, the distances of labels `D_ij` and of predictions `Q_ij`:
 
@@ -125,12 +125,12 @@ def conr(
     of the logarithm; (3) the code of NYUD2 does not, but pushes linearly and counts the anchor among its positives.
     Departures from the official code: (4) an anchor without positives gives 0 instead of NaN; (5) everything is evaluated
     in one log-sum-exp, so that no temperature overflows; (6) labels may have several dimensions, where the code fails;
-    (7) a temperature per anchor, and with `rho` the robust form, `robust_sums`, over the summands of `Z_i`.
+    (7) a temperature per anchor, and with `rho` the robust form, `compute_robust_sums`, over the summands of `Z_i`.
     """
     with full_precision(representations) as z:
         labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
-        def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+        def sum_block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
             positives, negatives, offsets = select_pairs(
                 anchors,
                 labels,
@@ -141,14 +141,14 @@ def conr(
                 pushing=pushing,
                 label_distance=label_distance,
             )
-            # Dividing the anchors and adding to the offsets, not to the products, takes two pair matrices less.
+            # Dividing the anchors and adding to the offsets, not to the products, saves two pair matrices.
             logits = offsets.add_(cosine_matrix(z[anchors] / taus[anchors, None], z))
-            losses = anchor_losses(
+            losses = compute_anchor_losses(
                 logits, positives, negatives, taus[anchors], denominator=denominator, counts_self=counts_self, rho=rho
             )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
-        return sum_over_anchors(block, z, anchor_temperatures(tau, z)) / len(z)
+        return sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)
 
 
 def select_pairs(
@@ -162,7 +162,7 @@ def select_pairs(
     pushing: Pushing,
     label_distance: LabelDistance,
 ) -> tuple[Bool[Tensor, "anchors rows"], Bool[Tensor, "anchors rows"], Float[Tensor, "anchors rows"]]:
-    """The masks of `P_i` and of `N_i`, and what is added to a pair's logit: 0 in `P_i`, `log S_ij` in `N_i`.
+    """Return the masks of `P_i` and `N_i`, and the offsets of the logits: 0 in `P_i`, `log S_ij` in `N_i`.
 
     All other pairs, the anchor itself among them, get a huge negative number. A pushing weight of 0 gives minus infinity,
     which is harmless, because the anchor itself keeps every row finite.
@@ -172,24 +172,18 @@ def select_pairs(
     negatives = (
         distance_matrix(predictions[anchors], predictions, label_distance=label_distance) <= omega
     ).logical_and_(~similar)
-    positives = without_self(similar, anchors)
-    offsets = _log_pushes(distances, weights[anchors], push_power=push_power, pushing=pushing)
+    positives = remove_self(similar, anchors)
+    # The distances are not needed any more, so the logarithms of the pushing weights overwrite them.
+    if pushing == "none":
+        offsets = distances.zero_()
+    else:
+        growth = distances.mul_(push_power)
+        offsets = (growth.log_() if pushing == "linear" else growth).add_(weights[anchors].log()[:, None])
     lowest = torch.finfo(offsets.dtype).min
     return (positives, negatives, offsets.masked_fill_(~negatives, lowest).masked_fill_(positives, 0.0))
 
 
-def _log_pushes(
-    distances: Float[Tensor, "anchors rows"], weights: Float[Tensor, " anchors"], *, push_power: float, pushing: Pushing
-) -> Float[Tensor, "anchors rows"]:
-    """`log S_ij`, written over the distances."""
-    if pushing == "none":
-        return distances.zero_()
-    growth = distances.mul_(push_power)
-    growth = growth.log_() if pushing == "linear" else growth
-    return growth.add_(weights.log()[:, None])
-
-
-def anchor_losses(
+def compute_anchor_losses(
     logits: Float[Tensor, "anchors rows"],
     positives: Bool[Tensor, "anchors rows"],
     negatives: Bool[Tensor, "anchors rows"],
@@ -199,19 +193,22 @@ def anchor_losses(
     counts_self: bool = False,
     rho: float | None = None,
 ) -> Float[Tensor, " anchors"]:
-    """`l_i` of `conr` before the outer weight; `logits` hold `s_ij` in `P_i`, `s_ij + log S_ij` in `N_i`, else no weight."""
-    # All sums over masks come before the log-sum-exp: each takes a matrix for a moment, and so does its gradient.
+    """Return `l_i` of `conr` before the outer weight.
+
+    The logits are `s_ij` in `P_i`, `s_ij + log S_ij` in `N_i`, and hugely negative elsewhere.
+    """
+    # All sums over masks come before the log-sum-exp: each needs a matrix for a moment, and so does its gradient.
     counts = positives.sum(dim=1, dtype=logits.dtype)
     num_negatives = negatives.sum(dim=1, dtype=logits.dtype)
     attraction = torch.where(positives, logits, 0.0).sum(dim=1)
     log_normalizers = logsumexp(logits)
     num_others = counts + num_negatives
     if denominator == "official":
-        # At least 1: the anchor itself
+        # At least 1, because the anchor is no positive of its own
         padding = logits.shape[1] - counts
         log_normalizers = torch.logaddexp(log_normalizers, padding.log())
         num_others = num_others + padding
     sums = counts * log_normalizers - attraction
-    sums = robust_sums(sums, counts, taus, num_others=num_others, rho=rho)
+    sums = compute_robust_sums(sums, counts, taus, num_others=num_others, rho=rho)
     losses = sums / (counts + 1 if counts_self else counts.clamp(min=1))
     return torch.where(num_negatives > 0, losses, 0.0)

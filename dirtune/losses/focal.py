@@ -1,4 +1,4 @@
-"""Focal-R: regression losses in which a sample counts the more, the further off its prediction is.
+"""Focal-R: regression losses with a weight that grows with the error of the prediction.
 
 A factor between 0 and 1 that grows with the error multiplies the absolute error (`focal_l1`) or its square
 (`focal_mse`), as the focal loss of classification does with hard examples.
@@ -23,19 +23,19 @@ Activation = Literal["sigmoid", "tanh", "unshifted"]
 
 class _Focal(PointLoss):
     activation: Activation = "sigmoid"
-    """How an error e becomes a factor. sigmoid: `2 sigma(beta e) - 1`, as in the official code, the default because the
-    published numbers were made with it; tanh: `tanh(beta e)`, the code's other choice; unshifted: `sigma(beta e)`, as the
-    paper writes it, which is one half without an error."""
+    """Factor of an error e. sigmoid: `2 sigma(beta e) - 1`, as in the official code, the default because the published
+    numbers were made with it; tanh: `tanh(beta e)`, the code's other choice; unshifted: `sigma(beta e)`, as the paper
+    writes it, which is one half without an error."""
     beta: float = Field(default=0.2, gt=0)
-    """How fast the factor grows, per unit of the labels that the loss is given. Official: 0.2 (ages), 20 on labels divided
+    """Growth rate of the factor, per unit of the labels that the loss is given. Official: 0.2 (ages), 20 on labels divided
     by 5 (STS-B)."""
     gamma: float = Field(default=1.0, ge=0)
     """Power of the factor; 0: no factor. Official: 1."""
 
-    def _factors(self, errors: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def _compute_factors(self, errors: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         if self.activation == "unshifted":
             return (self.beta * errors).sigmoid() ** self.gamma
-        # 2 sigma(x) - 1 = tanh(x / 2), without the cancellation near zero.
+        # 2 sigma(x) - 1 = tanh(x / 2), which has no cancellation near zero.
         rate = self.beta / 2 if self.activation == "sigmoid" else self.beta
         # Below the clamp the slope is 0, and a power of the smallest number is finite: no 0 * inf at an error of 0.
         smallest = torch.finfo(errors.dtype).tiny
@@ -52,9 +52,9 @@ class FocalL1(_Focal):
 
     name: Literal["focal_l1"] = "focal_l1"
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         errors = residuals.abs()
-        return self._factors(errors) * errors
+        return self._compute_factors(errors) * errors
 
 
 class FocalMSE(_Focal):
@@ -62,6 +62,6 @@ class FocalMSE(_Focal):
 
     name: Literal["focal_mse"] = "focal_mse"
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         errors = residuals.abs()
-        return self._factors(errors) * errors.square()
+        return self._compute_factors(errors) * errors.square()

@@ -1,4 +1,4 @@
-"""The distribution of the training labels as tensors: what the Balanced MSE is given to take the imbalance back.
+"""Distribution of the training labels as tensors, for the Balanced MSE.
 
 Two forms, a Gaussian mixture and a histogram, in the unit of the labels that a loss is given (label units divided by
 `label_scale`). Each is a mapping whose keys are the keywords of the formula that reads it (`dirtune.losses.balanced_mse`).
@@ -22,8 +22,8 @@ from dirtune.reweighting.density import label_density
 from dirtune.reweighting.lds import LDS, smoothed_counts
 
 
-def fitted_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]:
-    """A Gaussian mixture fitted to the labels: `shares (K,)`, `means (K, L)`, `covariances (K, L, L)`.
+def fit_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]:
+    """Fit a Gaussian mixture to the labels: `shares (K,)`, `means (K, L)`, `covariances (K, L, L)`.
 
     It is the official fit: scikit-learn's default, with full covariances and random state 0, on labels in float32.
 
@@ -37,14 +37,15 @@ def fitted_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]
         rule = f"must be at most the number of distinct labels, {distinct}"
         fault = Fault(where="training labels", key="loss.components", rule=rule, got=components)
         raise InputError(fault)
-    parts = _mixture(points.tobytes(), points.shape[1], components)
+    parts = _fit_mixture(points.tobytes(), points.shape[1], components)
+    # New tensors for each caller, which may change them in place
     return dict(zip(("shares", "means", "covariances"), map(torch.tensor, parts), strict=True))
 
 
-# A resident worker trains many trials on one set of labels, and 200,000 of them take seconds.
+# A resident worker trains many trials on one set of labels, and 200,000 labels take seconds.
 @lru_cache(maxsize=4)
-def _mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.float32], ...]:
-    # Takes seconds to import, and only this needs it
+def _fit_mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.float32], ...]:
+    # The import takes seconds, and only this function needs it.
     from sklearn.mixture import GaussianMixture
 
     points = np.frombuffer(labels, dtype=np.float32).reshape(-1, dims)
@@ -52,11 +53,11 @@ def _mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.floa
     return mixture.weights_, mixture.means_, mixture.covariances_
 
 
-def histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor]:
-    """The label bins that are not empty, after smoothing if any: `centers` and `probabilities`, both `(bins,)`.
+def build_histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor]:
+    """Return the label bins that are not empty, after smoothing if any: `centers` and `probabilities`, both `(bins,)`.
 
-    A bin's center is its middle, as officially for depth; where every training label lies on the edge of a bin, as
-    whole years do, it is the lower edge, as officially for ages.
+    A bin's center is its middle, as officially for depth; where every training label is on the edge of a bin, as whole
+    years are, it is the lower edge, as officially for ages.
 
     Raises:
         InputError: labels of several dimensions, or an lds that does not fit the bins.
@@ -69,15 +70,11 @@ def histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor]:
     if lds is not None:
         counts = smoothed_counts(counts, lds, truncate=lds.published_truncation)
     (bins,) = counts.nonzero()
-    centers = spec.low + (bins + _place_in_bin(labels)) * spec.bin_width
+    positions = (labels.labels.double() - spec.low) / spec.bin_width
+    # Float32 labels on decimal edges are off by less than a thousandth of a bin.
+    on_edges = bool((positions - positions.round()).abs().max() < 1e-3)
+    centers = spec.low + (bins + (0.0 if on_edges else 0.5)) * spec.bin_width
     return {
         "centers": torch.tensor(centers / labels.label_scale),
         "probabilities": torch.tensor(counts[bins] / counts.sum()),
     }
-
-
-def _place_in_bin(labels: TrainingLabels) -> float:
-    positions = (labels.labels.double() - labels.spec.low) / labels.spec.bin_width
-    # Float32 labels on decimal edges are off by less than a thousandth of a bin.
-    on_edges = bool((positions - positions.round()).abs().max() < 1e-3)
-    return 0.0 if on_edges else 0.5

@@ -1,8 +1,7 @@
-"""The pair matrices of a batch: cosines, label distances, masks, and sums over masks that never yield NaN.
+"""Pair matrices of a batch: cosines, label distances, masks, and sums over masks that never yield NaN.
 
-The contrastive terms differ only in which pairs attract, which repel, and how strongly; what they share stands here as
-small functions on `(anchors, rows)` matrices. The anchors are all rows, or the block of them that
-`dirtune.losses.blocks` asks for.
+The contrastive terms differ only in which pairs attract, which repel, and how strongly. They share these small functions on
+`(anchors, rows)` matrices. The anchors are all rows, or the block of them that `dirtune.losses.blocks` asks for.
 
 Masked entries get the dtype's smallest finite number instead of minus infinity: an anchor without any partner then has a
 meaningless but finite log-sum-exp, with finite gradients, and can be dropped later by a mask or by an empty sum. The
@@ -28,57 +27,55 @@ Positives = Literal["each", "joint"]
 """each: the mean over an anchor's positives of their negative log-likelihoods; joint: the likelihood of all of them."""
 
 LabelDistance = Literal["l1", "l2", "max", "angular"]
-"""How far apart two labels of several dimensions are. l1, l2, max: the norm of their difference, in the label's unit;
-angular: the angle between two gaze directions `(pitch, yaw)`, all in radians. A label of one dimension has but one
-distance, `|y_i - y_j|`, whatever the name."""
+"""Distance of two labels of several dimensions. l1, l2, max: the norm of their difference, in the label's unit;
+angular: the angle between two gaze directions `(pitch, yaw)`, all in radians. A label of one dimension has one distance,
+`|y_i - y_j|`, under every name."""
 
 _NORMS = {"l1": 1.0, "l2": 2.0, "max": math.inf}
 
 
 @contextmanager
 def full_precision(representations: Float[Tensor, "rows dim"]) -> Iterator[Tensor]:
-    """Switch autocast off and give the representations in float32 at least; float64 stays float64.
+    """Switch autocast off and yield the representations in float32 or float64.
 
-    In bfloat16 a cosine near one is off by up to 4e-3, which is an angle of five degrees. The backward pass belongs outside
+    In bfloat16 a cosine near one is off by up to 4e-3, which is an angle of five degrees. The backward pass must run outside
     of autocast, as PyTorch asks; inside, its matrix products would be in half precision again.
     """
     with torch.autocast(representations.device.type, enabled=False):
-        yield at_least_float32(representations)
+        yield to_at_least_float32(representations)
 
 
-def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The values themselves, or a float32 copy if they are in half precision."""
+def to_at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the values, or a float32 copy of values in half precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def cosine_matrix(
     anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"] | None = None
 ) -> Float[Tensor, "anchors columns"]:
-    """`c_ij = z_i . z_j`, to the precision of the representations, which must have unit norm; without rows: of all pairs.
+    """Return the cosines `c_ij = z_i . z_j`, to the precision of the representations, which must have unit norm.
 
-    Where float32 products are allowed to be computed in TF32 or bfloat16, this one is computed in float64: that setting
-    belongs to the whole process, so that switching it off here would switch it off for others, and would not reach the
-    backward pass.
+    Without rows: the cosines of all pairs of anchors.
     """
     rows = anchors if rows is None else rows
-    if _is_multiplied_inexactly(anchors):
+    backend = torch.backends.cuda if anchors.is_cuda else torch.backends.mkldnn
+    is_inexact = anchors.dtype == torch.float32 and backend.matmul.fp32_precision not in ("ieee", "none")
+    # The process allows TF32 or bfloat16 for float32 products. Forbidding it here would forbid it for everyone, and would not
+    # reach the backward pass; the product in float64 reaches both.
+    if is_inexact:
         return (anchors.double() @ rows.double().T).to(anchors.dtype)
     return anchors @ rows.T
-
-
-def _is_multiplied_inexactly(values: Tensor) -> bool:
-    backend = torch.backends.cuda if values.is_cuda else torch.backends.mkldnn
-    return values.dtype == torch.float32 and backend.matmul.fp32_precision not in ("ieee", "none")
 
 
 def euclidean_matrix(
     anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"] | None = None
 ) -> Float[Tensor, "anchors columns"]:
-    """`||z_i - z_j||`, exactly 0 and with gradient 0 for equal vectors; without rows: of all pairs.
+    """Return the distances `||z_i - z_j||`, exactly 0 and with gradient 0 for equal vectors.
 
-    From differences, not from inner products, whose cancellation would leave near neighbors without a direction.
+    They come from differences: the cancellation in inner products would leave near neighbors without a direction. Without
+    rows: the distances of all pairs of anchors.
     """
-    return _norms(anchors, anchors if rows is None else rows, 2.0)
+    return _compute_norms(anchors, anchors if rows is None else rows, 2.0)
 
 
 def distance_matrix(
@@ -87,7 +84,7 @@ def distance_matrix(
     *,
     label_distance: LabelDistance = "l2",
 ) -> Float[Tensor, "anchors columns"]:
-    """`D_ij = |v_i - v_j|`, for labels and for predictions; without others: of all pairs.
+    """Return the distances `D_ij = |v_i - v_j|` of labels or of predictions; without others, of all pairs of values.
 
     Raises:
         ValueError: the distance is angular and the labels of several dimensions are not `(pitch, yaw)`.
@@ -96,12 +93,15 @@ def distance_matrix(
     if values.ndim == 1:
         return (values[:, None] - others[None, :]).abs_()
     if label_distance == "angular":
-        return _angles(_gaze_directions(values), _gaze_directions(others))
-    return _norms(values, others, _NORMS[label_distance])
+        anchors, rows = _to_gaze_directions(values), _to_gaze_directions(others)
+        apart, opposed = _compute_norms(anchors, rows, 2.0), _compute_norms(anchors, -rows, 2.0)
+        # 2 atan2(|g - h|, |g + h|) is exact at 0 and at pi, where the arccosine of a product is not.
+        return torch.atan2(apart, opposed).mul_(2.0)
+    return _compute_norms(values, others, _NORMS[label_distance])
 
 
-def _gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "rows 3"]:
-    """`(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, as MPIIGaze defines gaze (Zhang et al., CVPR 2015)."""
+def _to_gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "rows 3"]:
+    """Return `(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`: gaze as in MPIIGaze (Zhang et al., CVPR 2015)."""
     if labels.shape[1] != 2:
         raise ValueError(f"label_distance 'angular' needs labels of 2 dimensions, pitch and yaw, got {labels.shape[1]}")
     pitch, yaw = labels.unbind(dim=1)
@@ -109,27 +109,21 @@ def _gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "rows
     return -torch.stack([flat * yaw.sin(), pitch.sin(), flat * yaw.cos()], dim=1)
 
 
-def _angles(anchors: Float[Tensor, "anchors 3"], rows: Float[Tensor, "rows 3"]) -> Float[Tensor, "anchors rows"]:
-    """The angle between unit vectors as `2 atan2(|g - h|, |g + h|)`: exact at 0 and at pi, where arccos is not."""
-    apart, opposed = _norms(anchors, rows, 2.0), _norms(anchors, -rows, 2.0)
-    return torch.atan2(apart, opposed).mul_(2.0)
-
-
-def _norms(
+def _compute_norms(
     anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"], order: float
 ) -> Float[Tensor, "anchors rows"]:
     return torch.cdist(anchors, rows, p=order, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def equal_bins(
+def compare_bins(
     label_bins: Int[Tensor, " anchors"], others: Int[Tensor, " rows"] | None = None
 ) -> Bool[Tensor, "anchors columns"]:
-    """Which pairs lie in one label bin; a row and itself do; without others: of all pairs."""
+    """Return the mask of the pairs whose label bins are equal; without others, of all pairs of anchors."""
     return label_bins[:, None] == (label_bins if others is None else others)[None, :]
 
 
-def without_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Tensor, "anchors rows"]:
-    """A copy of the mask in which no anchor is its own partner; `anchors` are the rows that the mask's rows stand for."""
+def remove_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Tensor, "anchors rows"]:
+    """Return a copy of the mask without the pairs of an anchor and itself; `anchors` are the rows of the mask's first axis."""
     copy = mask.clone()
     copy.diagonal(anchors.start).fill_(False)
     return copy
@@ -138,12 +132,12 @@ def without_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Ten
 def masked_logsumexp(
     logits: Float[Tensor, "anchors rows"], mask: Bool[Tensor, "anchors rows"]
 ) -> Float[Tensor, " anchors"]:
-    """`log sum_{j in mask_i} exp(logits_ij)`; an empty row gives a huge negative, finite number."""
+    """Return `log sum_{j in mask_i} exp(logits_ij)`; a huge negative, finite number for a row without pairs."""
     return logsumexp(logits.masked_fill(~mask, torch.finfo(logits.dtype).min))
 
 
 def logsumexp(logits: Float[Tensor, "anchors rows"]) -> Float[Tensor, " anchors"]:
-    """`torch.logsumexp` over rows, with the same gradient, several times faster where most entries are masked.
+    """Return `torch.logsumexp` over rows, with the same gradient, several times faster where most entries are masked.
 
     On x86 `torch.exp` is ten times slower where its result underflows, which it does at every masked entry; the softmax
     kernel is not.
@@ -155,7 +149,7 @@ def logsumexp(logits: Float[Tensor, "anchors rows"]) -> Float[Tensor, " anchors"
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        result, shares = _logsumexp_and_shares(logits)
+        result, shares = _compute_logsumexp_and_shares(logits)
         ctx.save_for_backward(shares)
         return result
 
@@ -166,30 +160,30 @@ class _LogSumExp(torch.autograd.Function):
         return gradient[:, None] * shares
 
 
-def _logsumexp_and_shares(logits: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_logsumexp_and_shares(logits: Tensor) -> tuple[Tensor, Tensor]:
     shares = logits.softmax(dim=1)
     # The largest share is at least 1 / rows, so that its logarithm is exact enough.
     return logits.amax(dim=1) - shares.amax(dim=1).log(), shares
 
 
-def negative_log_likelihoods(
+def sum_likelihoods(
     logits: Float[Tensor, "anchors rows"],
     log_normalizers: Float[Tensor, " anchors"],
     positives: Bool[Tensor, "anchors rows"],
 ) -> tuple[Float[Tensor, " anchors"], Float[Tensor, " anchors"]]:
-    """`-sum_{j in P_i} (logits_ij - log Z_i)` and `|P_i|`; both are 0 for an anchor without positives."""
+    """Return `-sum_{j in P_i} (logits_ij - log Z_i)` and `|P_i|`; both are 0 for an anchor without positives."""
     counts = positives.sum(dim=1).to(logits.dtype)
     return counts * log_normalizers - torch.where(positives, logits, 0.0).sum(dim=1), counts
 
 
-def likelihoods_among_others(
+def sum_likelihoods_among_others(
     logits: Float[Tensor, "anchors rows"],
     positives: Bool[Tensor, "anchors rows"],
     anchors: slice,
     *,
     form: Positives = "each",
 ) -> tuple[Float[Tensor, " anchors"], Float[Tensor, " anchors"]]:
-    """Negative log-likelihoods under `Z_i = sum_{j != i} exp(logits_ij)`, and what to divide them by.
+    """Return negative log-likelihoods under `Z_i = sum_{j != i} exp(logits_ij)`, and the divisors of their means.
 
     each: `sum_{j in P_i} (log Z_i - logits_ij)` and `|P_i|`; joint: `log Z_i - log sum_{j in P_i} exp(logits_ij)` and 1.
     Both are 0 for an anchor without positives. Logits must be finite.
@@ -197,20 +191,20 @@ def likelihoods_among_others(
     if form == "each":
         sums, counts = _LikelihoodsAmongOthers.apply(logits, positives, anchors.start)
         return sums, counts
-    others = without_self(torch.ones_like(positives), anchors)
+    others = remove_self(torch.ones_like(positives), anchors)
     joint = masked_logsumexp(logits, others) - masked_logsumexp(logits, positives)
     found = positives.any(dim=1)
     return torch.where(found, joint, 0.0), found.to(logits.dtype)
 
 
 class _LikelihoodsAmongOthers(torch.autograd.Function):
-    """Keeps one matrix for the backward pass, the slope, where autograd would keep three and add two gradients up."""
+    """Negative log-likelihoods that keep one matrix for the backward pass, where autograd would keep three and add two up."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, positives: Tensor, first_anchor: int) -> tuple[Tensor, Tensor]:
         others = logits.clone()
         others.diagonal(first_anchor).fill_(torch.finfo(logits.dtype).min)
-        log_normalizers, slopes = _logsumexp_and_shares(others)
+        log_normalizers, slopes = _compute_logsumexp_and_shares(others)
         del others
         # By way of bytes, because the conversion of bool is seven times slower.
         numbers = positives.view(torch.uint8).to(logits.dtype)
@@ -227,10 +221,10 @@ class _LikelihoodsAmongOthers(torch.autograd.Function):
         return gradient[:, None] * slopes, None, None
 
 
-def smoothed_mean(
+def compute_smoothed_mean(
     sums: Float[Tensor, "*shape"], counts: Float[Tensor, "*shape"], *, smoothing: float
 ) -> Float[Tensor, "*shape"]:
-    """`(sum - smoothing) / (count + smoothing)`: a mean that is -1 for an empty set, as in ACCon's official code.
+    """Return `(sum - smoothing) / (count + smoothing)`, as in ACCon's official code: -1 for an empty set.
 
     Without smoothing the mean of an empty set is 0.
     """
@@ -242,19 +236,19 @@ def smoothed_mean(
 def sum_anchors(
     losses: Float[Tensor, " anchors"], valid: Bool[Tensor, " anchors"], reduction: Reduction
 ) -> Float[Tensor, ""]:
-    """The sum over all anchors, or over the valid ones only (0, connected to the graph, if there are none)."""
+    """Return the sum over all anchors, or over the valid ones only (0, connected to the graph, if there are none)."""
     return (losses if reduction == "all" else torch.where(valid, losses, 0.0)).sum()
 
 
-def num_anchors(label_bins: Int[Tensor, " rows"], reduction: Reduction) -> int | Int[Tensor, ""]:
-    """How many anchors the sum is over, at least 1; valid are those that share their label bin with another row."""
+def count_anchors(label_bins: Int[Tensor, " rows"], reduction: Reduction) -> int | Int[Tensor, ""]:
+    """Return the number of anchors of the sum, at least 1; valid are those that share their label bin with another row."""
     if reduction == "all":
         return max(len(label_bins), 1)
-    return (bin_sizes(label_bins) > 1).sum().clamp(min=1)
+    return (count_bin_members(label_bins) > 1).sum().clamp(min=1)
 
 
-def bin_sizes(label_bins: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-    """How many rows lie in each row's label bin, itself included."""
+def count_bin_members(label_bins: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """Return the number of rows in each row's label bin, itself included."""
     ordered = label_bins.sort().values
     first, last = (torch.searchsorted(ordered, label_bins, side=side) for side in ("left", "right"))
     return last - first

@@ -1,9 +1,9 @@
-"""Regression losses that look at one error at a time, with sample weights; here L1, MSE and Huber.
+"""Regression losses of single errors, with sample weights: L1, MSE and Huber.
 
 All are the mean over elements of `w_i * l(r)`, with the residual `r = prediction - label` of an element; an element is a
 sample or, for labels of several dimensions, one dimension of a sample, which then all have the sample's weight. The
 weights have mean one over the *training set*, not over the batch, so the mean is over elements and not over weights: a
-batch of rare labels shall count for more. This is the definition of the code of Yang et al. (ICML 2021),
+batch of rare labels counts for more. This is the definition of the code of Yang et al. (ICML 2021),
 github.com/YyzHarry/imbalanced-regression, and of its followers. Half-precision predictions are compared in float32.
 """
 
@@ -20,7 +20,7 @@ from dirtune.frozen import Frozen
 
 
 class PointLoss(Frozen):
-    """The mean over elements of weight times loss; a subclass says in `elementwise` what a residual costs."""
+    """Mean over elements of weight times loss; a subclass implements the loss of a residual, `compute_elementwise`."""
 
     def __call__(
         self,
@@ -28,13 +28,13 @@ class PointLoss(Frozen):
         labels: Float[Tensor, "rows *label"],
         weights: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of a batch; no weights means all are one."""
+        """Return the loss of a batch; None for the weights means all are one."""
         precision = torch.promote_types(predictions.dtype, torch.float32)
         residuals = predictions.to(precision) - labels.to(precision)
-        return weighted_mean(self.elementwise(residuals), weights)
+        return compute_weighted_mean(self.compute_elementwise(residuals), weights)
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
-        """What each element costs; residuals have the label's unit."""
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+        """Return the loss of each residual; residuals have the label's unit."""
         raise NotImplementedError
 
 
@@ -43,7 +43,7 @@ class L1(PointLoss):
 
     name: Literal["l1"] = "l1"
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         return residuals.abs()
 
 
@@ -52,7 +52,7 @@ class MSE(PointLoss):
 
     name: Literal["mse"] = "mse"
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         return residuals.square()
 
 
@@ -65,16 +65,18 @@ class Huber(PointLoss):
 
     name: Literal["huber"] = "huber"
     beta: float = Field(default=1.0, gt=0)
-    """Where the square ends, in the label's unit; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on labels
-    divided by 5 (STS-B)."""
+    """Largest error with a squared loss, in the label's unit; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on
+    labels divided by 5 (STS-B)."""
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         errors, beta = residuals.abs(), self.beta
         return torch.where(errors < beta, errors.square() / (2 * beta), errors - beta / 2)
 
 
-def weighted_mean(losses: Float[Tensor, "rows *label"], weights: Float[Tensor, " rows"] | None) -> Float[Tensor, ""]:
-    """The mean over elements of each one's loss times the weight of its sample; no weights means all are one."""
+def compute_weighted_mean(
+    losses: Float[Tensor, "rows *label"], weights: Float[Tensor, " rows"] | None
+) -> Float[Tensor, ""]:
+    """Return the mean over elements of loss times sample weight; None for the weights means all are one."""
     if weights is None:
         return losses.mean()
     by_row = weights.reshape(-1, *(1,) * (losses.ndim - 1))

@@ -1,8 +1,8 @@
-"""Rank-N-Contrast: a sample shall be nearer to another than to all those whose labels are farther away.
+"""Rank-N-Contrast: pulls a sample closer to another than to all samples with more distant labels.
 
 Zha, Cao, Son, Yang and Katabi, "Rank-N-Contrast: Learning Continuous Representations for Regression", NeurIPS 2023.
 Official code: github.com/kaiwenzha/Rank-N-Contrast, `RnCLoss` in `loss.py`. There it trains the encoder alone; as a
-regularizer beside a regression loss it is a baseline of ACCon (Zhao et al., AAAI 2025).
+regularizer added to a regression loss it is a baseline of ACCon (Zhao et al., AAAI 2025).
 
 The denominators of an anchor are sums over growing sets: with its row sorted by label distance they are one cumulative
 log-sum-exp, and so is their gradient. That takes `O(rows log rows)` per anchor where a loop over its pairs takes
@@ -23,27 +23,27 @@ from dirtune.batch import TermInputs
 from dirtune.frozen import Frozen
 from dirtune.losses.blocks import sum_over_anchors
 from dirtune.losses.pairs import LabelDistance, distance_matrix, full_precision
-from dirtune.losses.ranksim import directions
+from dirtune.losses.ranksim import normalize_rows
 
 Similarity = Literal["neg_euclidean", "cosine"]
 
 _SPREAD_OF_FLOAT64 = 600.0
-"""Logits of one row may differ by that much: `exp(600)`, 1e260, leaves room for counts and for rounding."""
+"""Maximum difference of the logits of one row: `exp(600)`, 1e260, leaves room for counts and for rounding."""
 
 
 class RnC(Frozen):
     """Rank-N-Contrast: orders neighbors by label distance (Zha et al., NeurIPS 2023); formula: `rnc`."""
 
     gamma: float = Field(default=1.0, ge=0)
-    """Weight of the term in the total loss; 0 switches it off. The official code has no other loss beside it."""
+    """Weight of the term in the total loss; 0 switches it off. The official code has no other loss."""
     tau: float = Field(default=2.0, gt=0)
     """Temperature, in the unit of the similarity. Official: 2 (AgeDB); so in ACCon's comparison."""
     similarity: Similarity = "neg_euclidean"
     """neg_euclidean: minus the distance of the vectors, as in the code; cosine: of the angle between them."""
     label_distance: LabelDistance = "l1"
-    """How far apart labels of several dimensions are; l1 (sum over dimensions) is the code's."""
+    """Distance of labels of several dimensions; l1 (sum over dimensions) is the code's."""
     reads: Literal["representation", "embedding"] = "embedding"
-    """What is ordered: embedding (e), as in the code; representation (z)."""
+    """Input of the term: embedding (e), as in the code; representation (z)."""
 
     @property
     def weight(self) -> float:
@@ -67,43 +67,39 @@ def rnc(
     similarity: Similarity = "neg_euclidean",
     label_distance: LabelDistance = "l1",
 ) -> Float[Tensor, ""]:
-    """The mean over all ordered pairs of `log sum_{k in S_ij} exp(s_ik) - s_ij`; 0 for a single row.
+    """Return the mean over all ordered pairs of `log sum_{k in S_ij} exp(s_ik) - s_ij`; 0 for a single row.
 
     `S_ij = { k != i : d_ik >= d_ij }` holds `j` itself and every row whose label is at least as far from the anchor's;
     `d` is the label distance and `s_ij = -||e_i - e_j|| / tau`, or the cosine over `tau`. Any number of views: each row is
     an anchor, and the other views of its sample are its nearest partners.
 
-    Departures from the official code: (1) the sums stay logarithms; there they underflow where all partners are farther
-    than about `100 tau`, and the loss becomes infinite. (2) Everything is computed in float64, distances from inner
+    Departures from the official code: (1) sums are computed as logarithms; there they underflow where all partners are
+    farther than about `100 tau`, and the loss becomes infinite. (2) Everything is computed in float64, distances from inner
     products; vectors that are equal to that precision (a relative distance of about 1e-7) have distance and gradient 0.
     """
     with full_precision(embeddings) as e:
         if len(e) < 2:
             return (e * 0.0).sum()
-        # Sorted by label, each row of label distances is two sorted runs, which are merged in a third of the time.
+        # With rows sorted by label, each row of label distances is two sorted runs, which are merged in a third of the time.
         order = labels.reshape(len(labels), -1)[:, 0].argsort()
         targets = labels.to(e.dtype)[order]
         wide = e.double()
-        vectors = _centered(wide) if similarity == "neg_euclidean" else directions(wide)
+        # Centering keeps the distances and gives the smallest norms, at which inner products lose least.
+        vectors = wide - wide.detach().mean(dim=0) if similarity == "neg_euclidean" else normalize_rows(wide)
 
-        def block(anchors: slice, vectors: Tensor) -> Tensor:
+        def sum_block(anchors: slice, vectors: Tensor) -> Tensor:
             distances = distance_matrix(targets[anchors], targets, label_distance=label_distance)
-            # The anchor itself
+            # The anchor itself sorts first, and is dropped there.
             distances.diagonal(anchors.start).fill_(torch.inf)
-            logits = _similarities(vectors[anchors], vectors, similarity) / tau
+            logits = _compute_similarities(vectors[anchors], vectors, similarity) / tau
             losses: Tensor = _RankedLosses.apply(logits, distances)
             return losses
 
-        total = sum_over_anchors(block, vectors[order]) / (len(e) * (len(e) - 1))
+        total = sum_over_anchors(sum_block, vectors[order]) / (len(e) * (len(e) - 1))
         return total.to(e.dtype)
 
 
-def _centered(embeddings: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """The same distances with the smallest norms, on which inner products lose least."""
-    return embeddings - embeddings.detach().mean(dim=0)
-
-
-def _similarities(
+def _compute_similarities(
     anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"], similarity: Similarity
 ) -> Float[Tensor, "anchors rows"]:
     products = anchors @ rows.T
@@ -118,10 +114,10 @@ def _similarities(
 
 
 class _RankedLosses(torch.autograd.Function):
-    """The sum over anchors and partners of `log sum_{k in S_ij} exp(s_ik) - s_ij`.
+    """Sum over anchors and partners of `log sum_{k in S_ij} exp(s_ik) - s_ij`.
 
     Partners are sorted from far to near. With `C_p` the log-sum-exp of the first `p` of them, a set of partners at equal
-    distance that ends at `p` reads its denominators at `C_p`; the gradient of `s_q` sums over the ends behind it:
+    distance that ends at `p` has the denominator `C_p`; the gradient of `s_q` sums over the ends behind it:
     `dL/ds_q = sum_{ends p >= q} n_p exp(s_q - C_p) - 1`, `n_p` the size of the set. An anchor's distance to itself must be
     infinite.
     """
@@ -129,11 +125,11 @@ class _RankedLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, distances: Tensor) -> Tensor:
         sorted_distances, order = distances.sort(dim=1, descending=True)
-        # Without the anchor itself
+        # The first column is the anchor itself.
         sorted_distances, order = sorted_distances[:, 1:], order[:, 1:]
-        sizes = _sizes_at_ends(sorted_distances).to(logits.dtype)
+        sizes = _count_ties_at_ends(sorted_distances).to(logits.dtype)
         logits_in_order = logits.gather(1, order)
-        log_sums, shares = _growing_sums(logits_in_order, sizes)
+        log_sums, shares = _compute_growing_sums(logits_in_order, sizes)
         slopes = torch.zeros_like(logits).scatter_(1, order, shares.sub_(1.0))
         ctx.save_for_backward(slopes)
         return log_sums.mul_(sizes).sum() - logits_in_order.sum()
@@ -145,8 +141,8 @@ class _RankedLosses(torch.autograd.Function):
         return gradient * slopes, None
 
 
-def _sizes_at_ends(sorted_values: Float[Tensor, "anchors partners"]) -> Int[Tensor, "anchors partners"]:
-    """How many equal values end here: the size of their set at its last entry, 0 elsewhere."""
+def _count_ties_at_ends(sorted_values: Float[Tensor, "anchors partners"]) -> Int[Tensor, "anchors partners"]:
+    """Return the size of each set of equal values at its last entry, 0 elsewhere."""
     ends = torch.ones_like(sorted_values, dtype=torch.bool)
     ends[:, :-1] = sorted_values[:, 1:] != sorted_values[:, :-1]
     # The last entry of a row is always an end, so that no set reaches over the rows.
@@ -156,18 +152,16 @@ def _sizes_at_ends(sorted_values: Float[Tensor, "anchors partners"]) -> Int[Tens
     return sizes
 
 
-def _growing_sums(
+def _compute_growing_sums(
     logits: Float[Tensor, "anchors partners"], sizes: Float[Tensor, "anchors partners"]
 ) -> tuple[Float[Tensor, "anchors partners"], Float[Tensor, "anchors partners"]]:
-    """`C_p = log sum_{q <= p} exp(s_q)` and `sum_{p >= q} n_p exp(s_q - C_p)`.
-
-    Logarithms are needed only where the largest and the smallest term cannot stand in one float64; they take four times as
-    long.
-    """
+    """Return `C_p = log sum_{q <= p} exp(s_q)` and `sum_{p >= q} n_p exp(s_q - C_p)`."""
+    # Logarithms, which take four times as long, are needed only where one float64 cannot hold the sum of the largest and the
+    # smallest term.
     peaks = logits.amax(dim=1, keepdim=True)
     if (peaks - logits).max() > _SPREAD_OF_FLOAT64:
         log_sums = logits.logcumsumexp(dim=1)
-        # Minus infinity where no set ends
+        # The logarithm is minus infinity where no set ends, and adds nothing to the sum.
         pulls = sizes.log().sub_(log_sums)
         return log_sums, pulls.flip(1).logcumsumexp(dim=1).flip(1).add_(logits).exp_()
     terms = (logits - peaks).exp_()

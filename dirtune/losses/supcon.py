@@ -1,4 +1,4 @@
-"""SupCon for regression: samples of one label bin attract each other, all others repel, whatever their label distance.
+"""SupCon for regression: samples of one label bin attract each other, all others repel, at any label distance.
 
 The naive baseline of ACCon (Eq. 1 of Zhao et al., AAAI 2025; the loss is that of Khosla et al., NeurIPS 2020, with label
 bins as classes). Official code: github.com/Haifengtao/ACCon, `SupConLoss` in `agedb/loss.py` and `sts-b/loss.py`.
@@ -13,27 +13,16 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.batch import TermInputs
+from dirtune.losses import pairs
 from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import (
-    Positives,
-    Reduction,
-    cosine_matrix,
-    equal_bins,
-    euclidean_matrix,
-    full_precision,
-    likelihoods_among_others,
-    num_anchors,
-    smoothed_mean,
-    sum_anchors,
-    without_self,
-)
-from dirtune.losses.temperature import Tau, TemperedTerm, anchor_temperatures, robust_sums
+from dirtune.losses.pairs import Positives, Reduction
+from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
 
 Similarity = Literal["cosine", "neg_euclidean"]
 
 
 class BinTerm(TemperedTerm):
-    """The settings of the terms whose positives are the other rows of the anchor's label bin."""
+    """Settings of the terms whose positives are the other rows of the anchor's label bin."""
 
     gamma: float = Field(default=1.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. ACCon's code: 1 (AgeDB, IMDB-WIKI), 10 (STS-B)."""
@@ -62,7 +51,7 @@ class SupCon(BinTerm):
     """cosine: as paper and code; neg_euclidean: the negative distance, as in Rank-N-Contrast (Zha et al., NeurIPS 2023),
     where `tau` has the unit of a distance (there 2)."""
 
-    def at_temperature(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
+    def evaluate_at(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         return supcon(
             inputs.representations,
             inputs.label_bins,
@@ -86,44 +75,41 @@ def supcon(
     positives: Positives = "each",
     rho: float | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing.
+    """Return the mean over anchors of `l_i = -( sum_{j in P_i} log p_ij + a ) / ( |P_i| + a )`, `a` the smoothing.
 
     `p_ij = exp(s_ij / tau_i) / sum_{k != i} exp(s_ik / tau_i)`, and `P_i` the other rows of the anchor's label bin. The
     similarity `s_ij` is the cosine, for which representations must have unit norm, or `-||z_i - z_j||`. If all labels are
     equal, the minimum is `log(rows - 1)`.
 
-    An anchor without positives has `l_i = -1` under smoothing (what the official code yields; its gradient is zero) and
+    An anchor without positives has `l_i = -1` under smoothing (as in the official code; its gradient is zero) and
     `l_i = 0` without.
 
-    Departures from the official code: (1) label bins take the place of exactly equal labels, which are the case of one
-    bin per label; the STS-B script's rounding to 0.1 is the case of bins centered on the tenths. (2) The maximum is
-    subtracted inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
+    Departures from the official code: (1) label bins replace exactly equal labels, which are the case of one bin per
+    label; the STS-B script's rounding to 0.1 is the case of bins centered on the tenths. (2) The maximum is subtracted
+    inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
 
     Adaptations of others' ideas, each off by default: (3) similarity `neg_euclidean`; equal representations get no
     gradient from each other. (4) `joint` positives, `l_i = -log sum_{j in P_i} p_ij`, without smoothing: `L_in` of Khosla
     et al. up to its `log |P_i|`, and MV-InfoNCE (Koromilas et al., 2025, arXiv 2507.06979) with the rows of a label bin as
     views and one logarithm per anchor instead of one for all views of a sample. (5) A temperature per anchor and the
-    robust form with `rho`: `robust_sums`.
+    robust form with `rho`: `compute_robust_sums`.
     """
     smoothing = smoothing if positives == "each" else 0.0
 
-    def block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
-        logits = _logits(z, taus, anchors, similarity)
-        same = equal_bins(label_bins[anchors], label_bins)
-        sums, counts = likelihoods_among_others(logits, without_self(same, anchors), anchors, form=positives)
-        sums = robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
-        losses = smoothed_mean(sums, counts, smoothing=smoothing)
-        return sum_anchors(losses, counts > 0, reduction)
+    def sum_block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
+        if similarity == "neg_euclidean":
+            logits = pairs.euclidean_matrix(z[anchors], z) / -taus[anchors, None]
+        else:
+            # Dividing the vectors instead of the matrix of their products is the same, and cheap.
+            logits = pairs.cosine_matrix(z[anchors] / taus[anchors, None], z)
+        same = pairs.compare_bins(label_bins[anchors], label_bins)
+        sums, counts = pairs.sum_likelihoods_among_others(
+            logits, pairs.remove_self(same, anchors), anchors, form=positives
+        )
+        sums = compute_robust_sums(sums, counts, taus[anchors], num_others=len(z) - 1, rho=rho)
+        losses = pairs.compute_smoothed_mean(sums, counts, smoothing=smoothing)
+        return pairs.sum_anchors(losses, counts > 0, reduction)
 
-    with full_precision(representations) as z:
-        total = sum_over_anchors(block, z, anchor_temperatures(tau, z))
-        return total / num_anchors(label_bins, reduction)
-
-
-def _logits(
-    z: Float[Tensor, "rows dim"], taus: Float[Tensor, " rows"], anchors: slice, similarity: Similarity
-) -> Float[Tensor, "anchors rows"]:
-    if similarity == "neg_euclidean":
-        return euclidean_matrix(z[anchors], z) / -taus[anchors, None]
-    # Dividing the vectors instead of the matrix of their products is the same, and cheap.
-    return cosine_matrix(z[anchors] / taus[anchors, None], z)
+    with pairs.full_precision(representations) as z:
+        total = sum_over_anchors(sum_block, z, expand_temperatures(tau, z))
+        return total / pairs.count_anchors(label_bins, reduction)

@@ -1,7 +1,7 @@
-"""Tukey's biweight: a squared error near zero that flattens, so that far outliers have no gradient at all.
+"""Tukey's biweight: a squared error near zero that flattens, so that far outliers have no gradient.
 
-It is the robust answer to what the other losses here call a rare label, and stands beside them for that contrast: a
-sample that is far off is taken for a mistake, not for a call for attention.
+It is the opposite of the other losses here, and included for that contrast: a sample with a large error is ignored as an
+outlier, where they weight it as a rare label.
 
 Source: Belagiannis et al., "Robust Optimization for Deep Regression", ICCV 2015, which scales the errors by their median
 absolute deviation (MAD) in each batch.
@@ -30,26 +30,26 @@ class Tukey(PointLoss):
     `c^2/6 (1 - (1 - (r/c)^2)^3)`, the bracket being 1 for `|r| > c`. Under scale `none` r is the residual, and the loss has
     the label's unit squared. Under `mad` the residual is divided by `1.4826 median|r - median r|`, for each label dimension
     over the rows, and the loss has no unit. The divisor gets no gradient. Where it is 0 (one row, or half of the residuals
-    equal), r stays as it is. Of an even number of values the median is the lower of the two in the middle.
+    equal), r is the residual. The median of an even number of values is the lower of the two in the middle.
     """
 
     name: Literal["tukey"] = "tukey"
     c: float = Field(default=4.685, gt=0)
-    """Error from which on the loss is flat: in robust standard deviations under mad, otherwise in the unit of the labels
+    """Smallest error at which the loss is flat: in robust standard deviations under mad, otherwise in the unit of the labels
     that the loss is given. The paper's 4.685 has 95 % of the efficiency of least squares on normal errors."""
     scale: Scale = "mad"
-    """mad: errors are divided by their robust standard deviation over the batch, as in the paper, the default because an
-    untrained regressor is so far off that a fixed c leaves it without gradient; none: they are taken as they are."""
+    """mad: errors are divided by their robust standard deviation over the batch, as in the paper, the default because the
+    errors of an untrained regressor are so large that a fixed c leaves it without gradient; none: errors are unscaled."""
 
-    def elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
+    def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         if self.scale == "mad":
-            residuals = residuals / _robust_deviations(residuals.detach())
+            residuals = residuals / _estimate_deviations(residuals.detach())
         x = (residuals / self.c).square().clamp(max=1)
-        # 1 - (1 - x)^3, written so that it keeps its digits near zero.
+        # 1 - (1 - x)^3, in a form that keeps its digits near zero
         return self.c**2 / 6 * x * (3 - 3 * x + x.square())
 
 
-def _robust_deviations(residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "*label"]:
+def _estimate_deviations(residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "*label"]:
     from_median = (residuals - residuals.median(dim=0).values).abs()
     deviations = _MAD_TO_DEVIATION * from_median.median(dim=0).values
     return torch.where(deviations > 0, deviations, 1.0)

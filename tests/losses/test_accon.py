@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dirtune.losses.accon import ACCon, accon, compensated_cosines, target_angles
+from dirtune.losses.accon import ACCon, accon, compensate_cosines, compute_target_angles
 from dirtune.losses.supcon import supcon
 
 SETTINGS = {
@@ -132,20 +132,20 @@ def test_gaze_labels_are_compared_by_their_angle(term_inputs):
 
 
 def test_target_angles_are_proportional_to_label_distance_and_end_at_pi():
-    angles = target_angles(torch.tensor([0.0, 25.0, 100.0, 186.0]), 100.0)
+    angles = compute_target_angles(torch.tensor([0.0, 25.0, 100.0, 186.0]), 100.0)
     assert angles[0].tolist() == pytest.approx([0.0, math.pi / 4, math.pi, math.pi])
     assert torch.equal(angles, angles.T)
 
 
 def test_target_angles_are_zero_where_labels_and_range_have_no_width():
-    assert target_angles(torch.tensor([7.0, 7.0]), 0.0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert compute_target_angles(torch.tensor([7.0, 7.0]), 0.0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-6])
 @pytest.mark.parametrize("target", [0.3, 1.5, 3.0])
 def test_a_negative_is_least_similar_at_its_target_angle(target, epsilon):
     angles = torch.linspace(0.001, math.pi - 0.001, 3001, dtype=torch.float64)
-    compensated = compensated_cosines(angles.cos()[None], torch.full_like(angles, target)[None], epsilon=epsilon)
+    compensated = compensate_cosines(angles.cos()[None], torch.full_like(angles, target)[None], epsilon=epsilon)
     assert angles[compensated.argmin()].item() == pytest.approx(target, abs=0.01)
     assert compensated.min().item() == pytest.approx(-1.0, abs=1e-5)
 
@@ -163,7 +163,7 @@ def test_epsilon_outside_of_the_root_leaves_the_slope_as_without(term_inputs):
     slopes = []
     for epsilon in (0.0, 0.1):
         cosines = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)[None].requires_grad_()
-        compensated = compensated_cosines(cosines, torch.full_like(cosines, 0.7), epsilon=epsilon, epsilon_at="outside")
+        compensated = compensate_cosines(cosines, torch.full_like(cosines, 0.7), epsilon=epsilon, epsilon_at="outside")
         slopes.append(torch.autograd.grad(compensated.sum(), cosines)[0])
     assert torch.equal(*slopes)
 
@@ -174,7 +174,7 @@ def test_the_slope_is_bounded_up_to_coincidence_and_opposition(dtype, epsilon):
     step = torch.finfo(dtype).eps
     cosines = torch.tensor([[1.0, 1 - step, 1 + step, -1.0, step - 1, -1 - step, 1.01]], dtype=dtype)
     cosines.requires_grad_()
-    compensated = compensated_cosines(cosines, torch.full_like(cosines, 1.0), epsilon=epsilon)
+    compensated = compensate_cosines(cosines, torch.full_like(cosines, 1.0), epsilon=epsilon)
     compensated.sum().backward()
     assert compensated.isfinite().all()
     assert cosines.grad.isfinite().all()

@@ -208,7 +208,7 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
     assert term.weight == 0.5
     assert term(inputs) == _acconr(inputs, tau=0.3, **changed) > 0
     taus = torch.linspace(0.2, 1.0, 16, dtype=torch.float64)
-    assert term.at_temperature(inputs, taus, rho=0.1) == _acconr(inputs, tau=taus, rho=0.1, **changed)
+    assert term.evaluate_at(inputs, taus, rho=0.1) == _acconr(inputs, tau=taus, rho=0.1, **changed)
 
 
 def test_the_official_form_refuses_a_pushing_weight_that_it_has_not():

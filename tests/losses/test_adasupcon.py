@@ -12,7 +12,7 @@ from dirtune.batch import TrainingLabels
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.losses import blocks
-from dirtune.losses.adasupcon import AdaSupCon, accon_repo_distribution, adasupcon, interpolate, midrank_distribution
+from dirtune.losses.adasupcon import AdaSupCon, adasupcon, compute_accon_repo_positions, compute_midranks, interpolate
 from dirtune.losses.supcon import supcon
 from dirtune.manifest import LabelSpec
 
@@ -44,7 +44,7 @@ def _training_labels(labels, *, dtype=torch.float64, spec=WHOLE_YEARS):
 
 
 def _positions(inputs):
-    return interpolate(inputs.labels, *midrank_distribution(inputs.labels))
+    return interpolate(inputs.labels, *compute_midranks(inputs.labels))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -107,7 +107,7 @@ def test_blocks_of_anchors_give_the_same_loss_and_gradient(term_inputs, monkeypa
 
 def test_a_midrank_is_the_share_below_and_half_of_the_share_at_a_label():
     labels = [7.0, 2.5, 2.5, 9.0, 2.5, 7.0, 0.0, 9.5]
-    knots, positions = midrank_distribution(torch.tensor(labels))
+    knots, positions = compute_midranks(torch.tensor(labels))
     expected = {y: (sum(x < y for x in labels) + 0.5 * labels.count(y)) / len(labels) for y in labels}
     assert dict(zip(knots.tolist(), positions.tolist(), strict=True)) == expected
     assert knots.tolist() == sorted(expected)
@@ -115,7 +115,7 @@ def test_a_midrank_is_the_share_below_and_half_of_the_share_at_a_label():
 
 def test_accons_code_adds_up_ages_where_it_means_counts():
     ages = [20, 20, 20, 21, 21, 25]
-    knots, positions = accon_repo_distribution(torch.tensor(ages) - 5, first_key=5.0)
+    knots, positions = compute_accon_repo_positions(torch.tensor(ages) - 5, first_key=5.0)
     # The first age's count, then ages; minus half of the own age.
     cumulated = [3 - 10, 3 + 21 - 10.5, 3 + 21 + 25 - 12.5]
     assert knots.tolist() == [15, 16, 20]
@@ -130,7 +130,7 @@ def test_unseen_labels_are_interpolated_and_held_at_the_ends():
 
 
 def test_one_label_in_training_has_one_position():
-    fitted = midrank_distribution(torch.tensor([3.0, 3.0]))
+    fitted = compute_midranks(torch.tensor([3.0, 3.0]))
     values = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
     assert interpolate(values, *fitted).tolist() == [0.5, 0.5, 0.5]
 
@@ -148,9 +148,9 @@ def test_the_variant_sets_distribution_temperature_and_smoothing(variant, by_bin
     training = _training_labels([0.5, 0.7, 1.2, 3.1, 3.2, 3.9, 8.5])
     fitted = AdaSupCon(variant=variant).fit(training)
     if variant == "accon_repo":
-        distribution = accon_repo_distribution(training.label_bins, first_key=0.0)
+        distribution = compute_accon_repo_positions(training.label_bins, first_key=0.0)
     else:
-        distribution = midrank_distribution(training.label_bins if by_bin else training.labels)
+        distribution = compute_midranks(training.label_bins if by_bin else training.labels)
     values = inputs.label_bins.double() if by_bin else inputs.labels
     positions = interpolate(values, *distribution)
     expected = adasupcon(inputs.representations, positions, inputs.label_bins, **settings)
@@ -161,7 +161,7 @@ def test_the_first_key_is_the_lowest_label_in_bin_widths(term_inputs):
     halves = LabelSpec(name="y", unit="", low=2, high=7, bin_width=0.5, num_bins=10)
     training = _training_labels([2.0, 2.6, 6.9], spec=halves)
     fitted = AdaSupCon(variant="accon_repo").fit(training)
-    expected = accon_repo_distribution(torch.tensor([0, 1, 9]), first_key=4.0)
+    expected = compute_accon_repo_positions(torch.tensor([0, 1, 9]), first_key=4.0)
     assert torch.equal(fitted.positions, expected[1])
 
 

@@ -19,17 +19,19 @@ from tests.golden.vectors import load_reweighting
 AGE = LabelSpec(name="age", unit="years", low=0.0, high=120.0, bin_width=1.0, num_bins=121)
 
 
-def _exact(**values):
+def _to_exact_keys(**values):
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-MIXTURE = _exact(shares=[0.2, 0.5, 0.3], means=[[20.0], [35.0], [60.0]], covariances=[[[9.0]], [[25.0]], [[100.0]]])
-PLANE = _exact(
+MIXTURE = _to_exact_keys(
+    shares=[0.2, 0.5, 0.3], means=[[20.0], [35.0], [60.0]], covariances=[[[9.0]], [[25.0]], [[100.0]]]
+)
+PLANE = _to_exact_keys(
     shares=[0.4, 0.6],
     means=[[0.1, -0.2], [0.5, 0.3]],
     covariances=[[[0.2, 0.05], [0.05, 0.1]], [[0.3, -0.1], [-0.1, 0.2]]],
 )
-HISTOGRAM = _exact(centers=[20.0, 21.0, 40.0, 70.0], probabilities=[0.5, 0.3, 0.15, 0.05])
+HISTOGRAM = _to_exact_keys(centers=[20.0, 21.0, 40.0, 70.0], probabilities=[0.5, 0.3, 0.15, 0.05])
 
 every_form = pytest.mark.parametrize(
     "loss",

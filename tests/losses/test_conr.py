@@ -265,7 +265,7 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
     assert term.weight == 0.5
     assert term(inputs) == _conr(inputs, tau=0.2, **changed) > 0
     taus = torch.linspace(0.2, 1.0, 16, dtype=torch.float64)
-    assert term.at_temperature(inputs, taus, rho=0.1) == _conr(inputs, tau=taus, rho=0.1, **changed)
+    assert term.evaluate_at(inputs, taus, rho=0.1) == _conr(inputs, tau=taus, rho=0.1, **changed)
 
 
 def test_impossible_hyperparameters_are_all_named():

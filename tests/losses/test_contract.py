@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.data.cache import share
+from dirtune.data.cache import get_rank_share
 from dirtune.losses import TERMS
 from dirtune.losses.pairs import LabelDistance
 from dirtune.manifest import LabelSpec
@@ -307,7 +307,7 @@ def _gathered_batch(term, ranks):
         vectors = nn.functional.normalize(vectors, dim=1)
     labels = torch.randint(0, 5, (SAMPLES,), generator=generator).double().repeat(VIEWS)
     noise = torch.randn(len(labels), generator=generator, dtype=torch.float64)
-    start, stop = share(len(labels), ranks.rank, ranks.world)
+    start, stop = get_rank_share(len(labels), ranks.rank, ranks.world)
     own = vectors[start:stop].requires_grad_()
     rows = {
         "labels": labels,

@@ -7,7 +7,7 @@ from sklearn.mixture import GaussianMixture
 
 from dirtune.batch import TrainingLabels
 from dirtune.errors import InputError
-from dirtune.losses.label_prior import fitted_mixture, histogram
+from dirtune.losses.label_prior import build_histogram, fit_mixture
 from dirtune.manifest import LabelSpec
 from dirtune.reweighting import LDS
 from tests.golden.vectors import load_reweighting
@@ -35,7 +35,7 @@ def _ages(seed):
 def test_the_mixture_is_that_of_scikit_learn_on_scaled_labels(dims):
     points = np.stack([_ages(0), _ages(1)], axis=1)[:, :dims]
     labels = points[:, 0] if dims == 1 else points
-    found = fitted_mixture(_training_labels(labels, scale=10.0), 4)
+    found = fit_mixture(_training_labels(labels, scale=10.0), 4)
     expected = GaussianMixture(4, random_state=0).fit((points / 10).astype(np.float32))
     assert list(found) == ["shares", "means", "covariances"]
     np.testing.assert_allclose(found["shares"], expected.weights_, rtol=EM_TOLERANCE)
@@ -45,57 +45,57 @@ def test_the_mixture_is_that_of_scikit_learn_on_scaled_labels(dims):
 
 def test_what_is_done_to_a_mixture_does_not_reach_the_next_one():
     labels = _training_labels(_ages(0))
-    first = fitted_mixture(labels, 3)
+    first = fit_mixture(labels, 3)
     before = first["means"].clone()
     first["means"].zero_()
-    assert torch.equal(fitted_mixture(labels, 3)["means"], before)
+    assert torch.equal(fit_mixture(labels, 3)["means"], before)
 
 
 def test_more_components_than_distinct_labels_are_refused():
     with pytest.raises(InputError, match=r"loss.components: .* distinct labels, 3, got 8"):
-        fitted_mixture(_training_labels([1.0, 2.0, 3.0, 3.0]), 8)
+        fit_mixture(_training_labels([1.0, 2.0, 3.0, 3.0]), 8)
 
 
 def test_whole_labels_stand_for_their_bins_and_others_for_none():
-    whole = histogram(_training_labels([3.0, 3.0, 7.0, 130.0]), None)
+    whole = build_histogram(_training_labels([3.0, 3.0, 7.0, 130.0]), None)
     assert whole["centers"].tolist() == [3.0, 7.0, 120.0]
     assert whole["probabilities"].tolist() == [0.5, 0.25, 0.25]
-    fractional = histogram(_training_labels([3.0, 3.2, 7.0]), None)
+    fractional = build_histogram(_training_labels([3.0, 3.2, 7.0]), None)
     assert fractional["centers"].tolist() == [3.5, 7.5]
 
 
 def test_centers_are_in_the_unit_that_the_loss_is_given():
     depths = _training_labels([0.11, 0.17, 0.93], DEPTH, scale=0.5)
-    np.testing.assert_allclose(histogram(depths, None)["centers"], [0.3, 1.9])
+    np.testing.assert_allclose(build_histogram(depths, None)["centers"], [0.3, 1.9])
 
 
 def test_float32_labels_on_decimal_edges_are_on_edges():
     edges = _training_labels(np.array([0.1, 0.3, 0.7], dtype=np.float32), DEPTH)
-    np.testing.assert_allclose(histogram(edges, None)["centers"], [0.1, 0.3, 0.7])
+    np.testing.assert_allclose(build_histogram(edges, None)["centers"], [0.1, 0.3, 0.7])
 
 
 def test_a_smoothed_histogram_reaches_into_empty_bins():
-    found = histogram(_training_labels([3.0, 3.0]), LDS(kernel="triang", size=3))
+    found = build_histogram(_training_labels([3.0, 3.0]), LDS(kernel="triang", size=3))
     assert found["centers"].tolist() == [2.0, 3.0, 4.0]
     assert found["probabilities"].tolist() == [0.25, 0.5, 0.25]
 
 
 def test_bins_below_the_first_have_its_probability_even_without_smoothing():
     lds = LDS(size=1, boundary="reflect", first_bin=7)
-    found = histogram(_training_labels([0.75, 0.75, 0.85], DEPTH), lds)
+    found = build_histogram(_training_labels([0.75, 0.75, 0.85], DEPTH), lds)
     np.testing.assert_allclose(found["centers"], np.arange(9) / 10 + 0.05)
     np.testing.assert_allclose(found["probabilities"], [2 / 17] * 8 + [1 / 17])
 
 
 def test_a_histogram_of_labels_of_several_dimensions_is_refused():
     with pytest.raises(InputError, match="bni is made for labels of one dimension, got 2"):
-        histogram(_training_labels([[1.0, 2.0], [3.0, 4.0]]), None)
+        build_histogram(_training_labels([[1.0, 2.0], [3.0, 4.0]]), None)
 
 
 def test_the_mixture_of_agedb_is_the_published_one():
     golden = load_reweighting("balanced_mse")
     ages = load_reweighting("lds_agedb")["labels"]
-    found = fitted_mixture(_training_labels(ages), 8)
+    found = fit_mixture(_training_labels(ages), 8)
     np.testing.assert_allclose(found["shares"], golden["agedb_gmm_weights"], rtol=EM_TOLERANCE)
     np.testing.assert_allclose(found["means"], golden["agedb_gmm_means"], rtol=EM_TOLERANCE)
     np.testing.assert_allclose(found["covariances"], golden["agedb_gmm_variances"], rtol=EM_TOLERANCE)
@@ -105,6 +105,6 @@ def test_the_mixture_of_agedb_is_the_published_one():
 def test_the_histogram_of_agedb_is_the_published_one(lds, name):
     golden = load_reweighting("balanced_mse")
     ages = load_reweighting("lds_agedb")["labels"]
-    found = histogram(_training_labels(ages), lds)
+    found = build_histogram(_training_labels(ages), lds)
     assert found["centers"].tolist() == golden[f"{name}_centers"].tolist()
     np.testing.assert_allclose(found["probabilities"], golden[f"{name}_weights"], rtol=1e-12)

@@ -7,21 +7,21 @@ import torch
 from torch.nn.functional import normalize
 
 from dirtune.losses.pairs import (
-    at_least_float32,
-    bin_sizes,
+    compare_bins,
+    compute_smoothed_mean,
     cosine_matrix,
+    count_anchors,
+    count_bin_members,
     distance_matrix,
-    equal_bins,
     euclidean_matrix,
     full_precision,
-    likelihoods_among_others,
     logsumexp,
     masked_logsumexp,
-    negative_log_likelihoods,
-    num_anchors,
-    smoothed_mean,
+    remove_self,
     sum_anchors,
-    without_self,
+    sum_likelihoods,
+    sum_likelihoods_among_others,
+    to_at_least_float32,
 )
 
 
@@ -151,10 +151,10 @@ def test_angular_labels_have_two_dimensions():
 
 
 def test_equal_bins_include_the_anchor_itself_until_it_is_taken_out():
-    same = equal_bins(torch.tensor([2, 0, 2]))
+    same = compare_bins(torch.tensor([2, 0, 2]))
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     others = [[False, False, True], [False, False, False], [True, False, False]]
-    assert without_self(same, slice(0, 3)).tolist() == others
+    assert remove_self(same, slice(0, 3)).tolist() == others
     # The mask itself is left as it was
     assert same.diagonal().all()
 
@@ -169,9 +169,9 @@ def test_a_block_of_anchors_is_the_same_rows_of_the_whole(anchors):
     for name in ("l1", "l2", "max", "angular"):
         block = distance_matrix(gaze[anchors], gaze, label_distance=name)
         torch.testing.assert_close(block, distance_matrix(gaze, label_distance=name)[anchors])
-    assert torch.equal(equal_bins(bins[anchors], bins), equal_bins(bins)[anchors])
-    block = without_self(equal_bins(bins[anchors], bins), anchors)
-    assert torch.equal(block, without_self(equal_bins(bins), slice(0, 7))[anchors])
+    assert torch.equal(compare_bins(bins[anchors], bins), compare_bins(bins)[anchors])
+    block = remove_self(compare_bins(bins[anchors], bins), anchors)
+    assert torch.equal(block, remove_self(compare_bins(bins), slice(0, 7))[anchors])
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_block_of_anchors_is_the_same_rows_of_the_whole(anchors):
     ],
 )
 def test_full_precision_widens_half_and_switches_autocast_off(dtype, inside):
-    assert at_least_float32(_random(2, 2, dtype=dtype)).dtype == inside
+    assert to_at_least_float32(_random(2, 2, dtype=dtype)).dtype == inside
     with torch.autocast("cpu", dtype=torch.bfloat16), full_precision(_random(3, 2, dtype=dtype)) as z:
         assert z.dtype == inside
         assert (z @ z.T).dtype == inside
@@ -227,7 +227,7 @@ def test_an_empty_row_has_a_finite_logsumexp_and_gives_no_gradient(dtype):
 def test_negative_log_likelihoods_are_sums_over_positives():
     logits, log_z = _random(4, 4), _random(4)
     positives = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
-    sums, counts = negative_log_likelihoods(logits, log_z, positives)
+    sums, counts = sum_likelihoods(logits, log_z, positives)
     expected = [sum(float(log_z[i] - logits[i, j]) for j in range(4) if positives[i, j]) for i in range(4)]
     assert counts.tolist() == [2, 1, 0, 3]
     assert sums.tolist() == pytest.approx(expected)
@@ -252,7 +252,7 @@ def test_likelihoods_among_others_equal_the_loops(form, first):
     logits = _random(4, 7)
     positives = _random(4, 7).T[[6, 5, 4, 3, 2, 1, 0]].T > 0.3
     positives[1] = False
-    sums, counts = likelihoods_among_others(logits, positives, slice(first, first + 4), form=form)
+    sums, counts = sum_likelihoods_among_others(logits, positives, slice(first, first + 4), form=form)
     expected_sums, expected_counts = _likelihoods_by_loops(logits, positives, first, form)
     assert sums.tolist() == pytest.approx(expected_sums, rel=1e-12)
     assert counts.tolist() == expected_counts
@@ -266,7 +266,7 @@ def test_the_gradient_of_likelihoods_among_others_is_their_slope(form):
     positives[2] = False
 
     def sums(logits):
-        return likelihoods_among_others(logits, positives, slice(1, 5), form=form)[0]
+        return sum_likelihoods_among_others(logits, positives, slice(1, 5), form=form)[0]
 
     assert torch.autograd.gradcheck(sums, (logits,))
 
@@ -274,7 +274,7 @@ def test_the_gradient_of_likelihoods_among_others_is_their_slope(form):
 @pytest.mark.parametrize("form", ["each", "joint"])
 def test_a_single_row_has_no_others_and_no_likelihood(form):
     logits = torch.tensor([[20.0]], requires_grad=True)
-    sums, counts = likelihoods_among_others(logits, torch.tensor([[False]]), slice(0, 1), form=form)
+    sums, counts = sum_likelihoods_among_others(logits, torch.tensor([[False]]), slice(0, 1), form=form)
     sums.sum().backward()
     assert sums == 0
     assert counts == 0
@@ -283,8 +283,8 @@ def test_a_single_row_has_no_others_and_no_likelihood(form):
 
 def test_the_mean_of_an_empty_set_is_minus_one_with_smoothing_and_zero_without():
     sums, counts = torch.tensor([6.5, 0.0]), torch.tensor([2.5, 0.0])
-    assert smoothed_mean(sums, counts, smoothing=0.0).tolist() == pytest.approx([2.6, 0.0])
-    assert smoothed_mean(sums, counts, smoothing=0.5).tolist() == [2.0, -1.0]
+    assert compute_smoothed_mean(sums, counts, smoothing=0.0).tolist() == pytest.approx([2.6, 0.0])
+    assert compute_smoothed_mean(sums, counts, smoothing=0.5).tolist() == [2.0, -1.0]
 
 
 def test_anchors_are_summed_over_all_or_over_the_valid_ones():
@@ -303,12 +303,12 @@ def test_no_valid_anchor_gives_a_zero_that_stays_in_the_graph():
 
 def test_bin_sizes_count_the_rows_of_each_rows_bin():
     bins = torch.tensor([7, 0, 7, 3, 0, 7, 90])
-    assert bin_sizes(bins).tolist() == [3, 2, 3, 1, 2, 3, 1]
-    assert num_anchors(bins, "all") == 7
-    assert num_anchors(bins, "valid") == 5
+    assert count_bin_members(bins).tolist() == [3, 2, 3, 1, 2, 3, 1]
+    assert count_anchors(bins, "all") == 7
+    assert count_anchors(bins, "valid") == 5
 
 
 @pytest.mark.parametrize("bins", [[], [4], [4, 5]])
 def test_a_mean_is_over_at_least_one_anchor(bins):
-    assert num_anchors(torch.tensor(bins, dtype=torch.long), "valid") == 1
-    assert num_anchors(torch.tensor(bins, dtype=torch.long), "all") == max(len(bins), 1)
+    assert count_anchors(torch.tensor(bins, dtype=torch.long), "valid") == 1
+    assert count_anchors(torch.tensor(bins, dtype=torch.long), "all") == max(len(bins), 1)

@@ -8,10 +8,10 @@ from torch.nn.functional import normalize
 
 from dirtune.errors import InputError
 from dirtune.losses import ranksim as module
-from dirtune.losses.ranksim import RankSim, directions, ranksim, scalar_labels
+from dirtune.losses.ranksim import RankSim, normalize_rows, ranksim, require_scalar_labels
 
 
-def _ranks(values):
+def _rank_rows(values):
     """1 / m for the largest entry; of equal ones the last is first."""
     order = sorted(range(len(values)), key=lambda k: (values[k], k), reverse=True)
     return [(order.index(k) + 1) / len(values) for k in range(len(values))]
@@ -23,11 +23,11 @@ def _ranksim_by_loops(vectors, labels, *, interpolation, factor=1.0):
     rows, total, slopes = range(len(z)), 0.0, []
     for i in rows:
         cosines = [sum(p * q for p, q in zip(z[i], z[j], strict=True)) for j in rows]
-        wanted = _ranks([-abs(labels[i] - labels[j]) for j in rows])
-        found = _ranks(cosines)
+        wanted = _rank_rows([-abs(labels[i] - labels[j]) for j in rows])
+        found = _rank_rows(cosines)
         errors = [b - a for a, b in zip(wanted, found, strict=True)]
         total += sum(error**2 for error in errors) / len(z)
-        pushed = _ranks(
+        pushed = _rank_rows(
             [c + interpolation * factor * 2 * error / len(z) for c, error in zip(cosines, errors, strict=True)]
         )
         slopes.append([-(b - p) / (interpolation + 1e-8) for b, p in zip(found, pushed, strict=True)])
@@ -91,7 +91,7 @@ def test_every_sample_of_a_label_is_drawn_in_some_batch():
 
 def test_lots_of_different_samples_differ():
     samples = torch.randperm(2_000_000)[:50_000]
-    assert len(module._lots(samples).unique()) == len(samples)
+    assert len(module._draw_lots(samples).unique()) == len(samples)
 
 
 def test_the_views_of_the_drawn_sample_enter_as_their_mean():
@@ -160,7 +160,7 @@ def test_the_packed_sort_is_the_stable_sort(columns):
     values[1, 1::3] = -torch.inf
     # Subnormal
     values[2] *= 1e-40
-    order = module._packed_argsort(values)
+    order = module._sort_packed(values)
     assert torch.equal(order, values.argsort(dim=1, stable=True))
 
 
@@ -170,7 +170,7 @@ def test_values_too_near_for_the_coarse_sort_are_sorted_exactly(columns, power):
     generator = torch.Generator().manual_seed(2)
     values = torch.randn(9, columns, generator=generator) ** power
     values[3] = 1 - 1e-6 * torch.rand(columns, generator=generator)
-    order = module._packed_argsort(values)
+    order = module._sort_packed(values)
     assert torch.equal(order, values.argsort(dim=1, stable=True))
 
 
@@ -187,7 +187,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize("trailing", [(), (1,)])
 def test_labels_of_one_dimension_may_have_a_trailing_one(trailing):
     labels = torch.arange(3.0).reshape(3, *trailing)
-    assert scalar_labels(labels, term="ranksim").tolist() == [0.0, 1.0, 2.0]
+    assert require_scalar_labels(labels, term="ranksim").tolist() == [0.0, 1.0, 2.0]
 
 
 def test_labels_of_several_dimensions_are_refused_by_the_terms_name(term_inputs):
@@ -199,7 +199,7 @@ def test_labels_of_several_dimensions_are_refused_by_the_terms_name(term_inputs)
 
 def test_directions_have_unit_norm_and_zeros_stay_zero():
     vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    found = directions(vectors)
+    found = normalize_rows(vectors)
     found.sum().backward()
     torch.testing.assert_close(found.detach(), torch.tensor([[0.6, 0.8], [0.0, 0.0]]).double())
     assert vectors.grad[0].abs().max() > 0

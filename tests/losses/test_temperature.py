@@ -14,8 +14,8 @@ from dirtune.losses.temperature import (
     IndividualTemperatures,
     LearnableTemperature,
     TemperedTerm,
-    anchor_temperatures,
-    robust_sums,
+    compute_robust_sums,
+    expand_temperatures,
 )
 from dirtune.manifest import LabelSpec
 
@@ -182,10 +182,10 @@ def test_the_module_tells_its_learning_rate_and_saves_its_temperatures(temperatu
 
 def test_temperatures_are_spread_over_the_rows():
     rows = torch.zeros(3, 2, dtype=torch.float64)
-    assert anchor_temperatures(0.5, rows).tolist() == [0.5] * 3
-    assert anchor_temperatures(torch.tensor(0.5), rows).tolist() == [0.5] * 3
+    assert expand_temperatures(0.5, rows).tolist() == [0.5] * 3
+    assert expand_temperatures(torch.tensor(0.5), rows).tolist() == [0.5] * 3
     own = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    taus = anchor_temperatures(own, rows)
+    taus = expand_temperatures(own, rows)
     taus.sum().backward()
     assert taus.dtype == torch.float64
     assert own.grad.tolist() == [1, 1, 1]
@@ -193,7 +193,7 @@ def test_temperatures_are_spread_over_the_rows():
 
 def test_without_rho_the_sums_stay_as_they_are():
     sums, counts, taus = torch.tensor([3.0, 0.0]), torch.tensor([2.0, 0.0]), torch.ones(2)
-    assert robust_sums(sums, counts, taus, num_others=0, rho=None) is sums
+    assert compute_robust_sums(sums, counts, taus, num_others=0, rho=None) is sums
     per_anchor = torch.tensor([4.0, 0.0])
-    robust = robust_sums(sums, counts, 0.5 * taus, num_others=per_anchor, rho=0.1)
+    robust = compute_robust_sums(sums, counts, 0.5 * taus, num_others=per_anchor, rho=0.1)
     assert robust.tolist() == pytest.approx([0.5 * (3 + 2 * (0.1 - math.log(4))), 0.0])
