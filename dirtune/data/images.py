@@ -1,7 +1,7 @@
-"""Images as JPEG or PNG bytes, maps as PNG of 16 bits: one is encoded at ingest, many are decoded when a set is read.
+"""Images as JPEG or PNG bytes, per-pixel labels as PNG of 16 bits; each is encoded at ingest and decoded when it is read.
 
-Both go through Pillow. On one core it decodes 1,900 JPEGs of 224 x 224 pixels a second into one array; torchvision makes
-2,800 of it, of equal pixels, but its decoder is deprecated since 0.29, and a set is decoded only once.
+Both use Pillow. On one core it decodes 1,900 JPEGs of 224 x 224 pixels per second into one array; torchvision decodes
+2,800 to equal pixels, but its decoder is deprecated since 0.29, and a set is decoded only once.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec
 
 JPEG_QUALITY = 95
-"""The quality that is used if nothing is said: an image of 224 x 224 pixels takes about 20 kB."""
-# Pillow's names for the numbers of channels
+"""Default quality: an image of 224 x 224 pixels has about 20 kB."""
 _MODES = {1: "L", 3: "RGB"}
+"""Pillow's mode by number of channels."""
 
 
-def resized(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """An image of any format in the colors and size of an input, as the papers do: bilinear, without keeping the aspect."""
+def convert_image(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Return an image of any format in the colors and size of an input, bilinear, without keeping the aspect ratio.
+
+    The papers resize in the same way.
+    """
     channels, height, width = spec.shape
     return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
 
 
-def encode(image: Image.Image, spec: InputSpec) -> bytes:
-    """The bytes of an image that has the input's colors and size already."""
+def encode_image(image: Image.Image, spec: InputSpec) -> bytes:
+    """Return the file of an image that has the input's colors and size, as bytes."""
     stream = io.BytesIO()
     if spec.encoding == "jpeg":
         image.save(stream, "JPEG", quality=spec.quality or JPEG_QUALITY)
@@ -40,18 +43,23 @@ def encode(image: Image.Image, spec: InputSpec) -> bytes:
     return stream.getvalue()
 
 
-def encode_map(counts: NDArray[np.int16]) -> bytes:
-    """The bytes of a map of shape `(height, width)`, without loss."""
+def encode_counts(counts: NDArray[np.int16]) -> bytes:
+    """Return the PNG file of the counts of per-pixel labels, shape `(height, width)`, without loss."""
     stream = io.BytesIO()
     Image.fromarray(counts.astype(np.uint16)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def decode(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -> NDArray[Any]:
-    """The images, or maps, as one array of shape `(images, channels, height, width)`.
+def decode_images(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -> NDArray[Any]:
+    """Return the images, or per-pixel labels, as one array of shape `(images, channels, height, width)`.
+
+    Args:
+        stored: files.
+        spec: of the input.
+        name: of the input, for error messages.
 
     Raises:
-        InputError: bytes that are no such image; `name` is the input's.
+        InputError: a file is not an image, or has another shape or type.
     """
     images = np.empty((len(stored), *spec.shape), spec.element)
     for row, content in enumerate(stored):
@@ -60,17 +68,14 @@ def decode(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -
         except (OSError, SyntaxError, ValueError) as error:
             rule = f"a stored image cannot be decoded ({error}); ingest the data set again"
             raise InputError(Fault(where=name, rule=rule)) from None
-        images[row] = _channels_first(pixels, spec, name)
+        # A gray image has two dimensions.
+        channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        if spec.kind == "dense_label" and pixels.dtype != np.uint16:
+            rule = "stored per-pixel labels must be images of 16 bits"
+            raise InputError(Fault(where=name, rule=rule, got=pixels.dtype.name))
+        # numpy would broadcast one channel or one row into a larger shape.
+        if channels_first.shape != spec.shape:
+            rule = f"every stored image must have shape {spec.shape}"
+            raise InputError(Fault(where=name, rule=rule, got=channels_first.shape))
+        images[row] = channels_first
     return images
-
-
-def _channels_first(pixels: NDArray[Any], spec: InputSpec, name: str) -> NDArray[Any]:
-    # A gray image has two dimensions; one of another size must not be broadcast into place.
-    channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    if spec.kind == "dense_label" and pixels.dtype != np.uint16:
-        rule = "every stored map must be an image of 16 bits"
-        raise InputError(Fault(where=name, rule=rule, got=pixels.dtype.name))
-    if channels_first.shape != spec.shape:
-        rule = f"every stored image must have shape {spec.shape}"
-        raise InputError(Fault(where=name, rule=rule, got=channels_first.shape))
-    return channels_first

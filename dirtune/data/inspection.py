@@ -23,7 +23,7 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.reweighting import LDS, Reweighting, Scheme
 from dirtune.reweighting.density import shot_regions
-from dirtune.reweighting.lds import kernel_window, smoothed_counts
+from dirtune.reweighting.lds import make_kernel_window, smooth_counts
 
 _SCHEMES: tuple[Scheme, ...] = ("none", "inverse", "sqrt_inverse")
 _SMOOTHING = LDS()
@@ -157,8 +157,8 @@ def effective_density(train_counts: ArrayLike, lds: LDS) -> NDArray[np.float64]:
     scale (`dirtune.reweighting.lds`); here it makes the density comparable to the counts.
     """
     counts = np.asarray(train_counts, dtype=np.float64)
-    window = kernel_window(lds.kernel, lds.size, lds.sigma)
-    return smoothed_counts(counts, lds) / np.float64(window.sum())
+    window = make_kernel_window(lds.kernel, lds.size, lds.sigma)
+    return smooth_counts(counts, lds) / np.float64(window.sum())
 
 
 def weight_summaries(train_counts: ArrayLike, lds: LDS | None) -> tuple[WeightSummary, ...]:
@@ -172,7 +172,7 @@ def weight_summaries(train_counts: ArrayLike, lds: LDS | None) -> tuple[WeightSu
 
 
 def _weight_summary(counts: NDArray[np.int64], scheme: Scheme, lds: LDS | None) -> WeightSummary:
-    weights = Reweighting(scheme=scheme, lds=lds).bin_weights(counts)
+    weights = Reweighting(scheme=scheme, lds=lds).compute_bin_weights(counts)
     taken = weights[counts > 0]
     total = float(counts @ weights)
     return WeightSummary(

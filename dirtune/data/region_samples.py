@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dirtune.data.inspection import Inspection
-from dirtune.data.store import decode, split_files
+from dirtune.data.store import decode, list_shards
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.metrics import SHOT_REGIONS
@@ -50,7 +50,7 @@ def sample_images(
     """
     if seen.image_input is None:
         return ()
-    manifest, files = seen.manifest, split_files(storage, seen.manifest, split)
+    manifest, files = seen.manifest, list_shards(storage, seen.manifest, split)
     keys = decode(_read(storage, files, ["sample_id", "label"]), manifest)
     regions = seen.regions[label_bins(keys["label"], manifest.label)]
     found = []

@@ -1,37 +1,38 @@
-"""The data store: how an ingested data set lies on disk, how it is written, and how it is read back.
+"""Data store: layout of an ingested data set on disk, writing it, and reading it.
 
 ```
 <root>/<name>/manifest.json                          names the current version; written last
 <root>/<name>/version-<hex>/<split>/part_*.parquet   shards, written by Ray Data
 <root>/<name>/version-<hex>/<side file>              e.g. vocabulary.json
 ```
-A set is what its manifest names. A new version is written beside the old one, read back once from disk (rows, label
-histogram, hashes, faults), and comes to life with one atomic write of the manifest; whatever the manifest does not name
-is then removed. So a killed ingest costs disk space until the next one, never data. Reading needs pyarrow only; Ray is
-imported by the write alone. The nodes of a cluster must all reach the root: a shared disk or a URL.
+A set is the version that its manifest names. A new version is written next to the previous one, read once from disk
+(rows, label histogram, hashes, faults), and becomes current by one atomic write of the manifest; versions that the manifest
+does not name are then removed. So a killed ingest costs disk space until the next one, never data. Reading needs pyarrow
+only; Ray is imported by the write alone. All nodes of a cluster must reach the root: a shared disk or a URL.
 
-Small blocks are joined to shards of at least 128 MB, so that a large set is a few files, in row groups small enough to
-stream. Trade-off: one extra read of the whole set at ingest buys a manifest that describes what is on disk, not what was meant.
+Small blocks are merged into shards of at least 128 MB, so that a large set is a few files, in row groups small enough to
+stream. Trade-off: one extra read of the whole set at ingest buys a manifest that describes the files on disk.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import Columns, stored_size, to_arrow, to_numpy
-from dirtune.data.verify import check_rows, hash_digests, read_back
+from dirtune.data.columns import Columns, get_stored_size, to_arrow, to_numpy
+from dirtune.data.verify import check_rows, hash_digests, read_shards
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
+from dirtune.io.parquet_safety import check_columns
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.metrics import OWN_METRICS
+from dirtune.metrics import EXTRA_METRICS
 from dirtune.process import remember_interrupt
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 _VERSION = "version-"
 SHARD_BYTES = 128 * 2**20
 ROW_GROUP_BYTES = 16 * 2**20
-# A file that stands in a version folder as long as its writer may use the folder
 _OPEN = "open"
+"""File in an uncommitted version; another ingest that finishes first removes it with the folder, even if shards follow."""
 
 
 def write_dataset(
@@ -59,39 +60,45 @@ def write_dataset(
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write a data set as a new version, make it the current one, and remove the one before.
+    """Write a data set as a new version, make it the current one, and remove the previous one.
 
-    Whatever is raised on the way, the version before stays complete and the new one is removed.
+    After any error the previous version is complete and the new one is removed.
 
     Args:
         storage: the data root.
+        name: of the data set.
         splits: a Ray data set per split; batches in numpy format hold `sample_id`, `label` (in the label's unit) and
-            one column per input, of the shape that `inputs` says; an encoded image as bytes; a label of several
-            dimensions as a vector.
-        metrics: of `dirtune.metrics.OWN_METRICS`, those that are computed for this set beside the general ones.
-        group: what the text column `group` of the batches tells apart; none: there is no such column.
-        source: where the data came from; `source["request"]` is what `find_ingested` compares.
+            one column per input, of the shape in `inputs`; an encoded image as bytes; a label of several dimensions as a
+            vector.
+        inputs: specification of each input.
+        label: specification of the label.
+        shot_rules: by name; must contain `default_shot_rule`.
+        default_shot_rule: name of the rule of all results.
+        source: origin of the data; `find_ingested` compares `source["request"]`.
+        metrics: names of `dirtune.metrics.EXTRA_METRICS` that are computed for this set in addition to the general ones.
+        group: meaning of the text column `group` of the batches; None if there is no such column.
+        notes: sentences for users.
         side_files: further files of the set by name, for `read_side_file`.
 
     Raises:
-        InputError: a sample id stands twice, a label is not finite or out of range, a split is empty, or another
-            ingest of the same set finished meanwhile; rows are listed up to 20.
+        InputError: a sample id occurs twice, a label is not finite or out of range, a split is empty, or another
+            ingest of the same set finished meanwhile; up to 20 rows are listed.
     """
     if "train" not in splits or default_shot_rule not in shot_rules:
         raise ValueError(f"a train split and the shot rule {default_shot_rule!r} must be given")
-    if unknown := set(metrics) - OWN_METRICS.keys():
-        raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(OWN_METRICS)}")
+    if unknown := set(metrics) - EXTRA_METRICS.keys():
+        raise ValueError(f"unknown metrics {sorted(unknown)}; known: {sorted(EXTRA_METRICS)}")
     if label.dense is not None and (missing := set(label.dense.columns) - inputs.keys()):
-        raise ValueError(f"the label's maps {sorted(missing)} must be among the inputs")
+        raise ValueError(f"the columns of the per-pixel labels {sorted(missing)} must be among the inputs")
     home, version = storage.get_folder(name), f"{_VERSION}{uuid.uuid4().hex}"
     with remember_interrupt() as raise_if_interrupted, ExitStack() as at_the_end:
-        at_the_end.callback(_remove_unnamed_versions, home)
+        at_the_end.callback(_remove_old_versions, home)
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
             files = _write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
-            rows[split] = read_back(home, split, files, inputs, label)
+            rows[split] = read_shards(home, split, files, inputs, label)
         check_rows(rows, label, where=name)
         manifest = Manifest(
             name=name,
@@ -99,16 +106,20 @@ def write_dataset(
             label=label,
             shot_rules=dict(shot_rules),
             default_shot_rule=default_shot_rule,
-            splits={split: found.info(label) for split, found in rows.items()},
-            content_hash=hash_digests(each for found in rows.values() for each in found.contents),
-            split_fingerprint=hash_digests(each for found in rows.values() for each in found.places),
+            splits={split: found.make_split_info(label) for split, found in rows.items()},
+            content_hash=hash_digests(each for found in rows.values() for each in found.content_digests),
+            split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
             metrics=tuple(metrics),
             group=group,
             source=dict(source),
             notes=tuple(notes),
         )
         raise_if_interrupted()
-        _commit(home, version, manifest)
+        if not home.exists(f"{version}/{_OPEN}"):
+            rule = "another ingest of this data set finished meanwhile; nothing was changed"
+            raise InputError(Fault(where=name, rule=rule))
+        home.remove(f"{version}/{_OPEN}")
+        home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
 
 
@@ -118,37 +129,27 @@ def _write_shards(
     """Write a split's shards and return their names relative to the manifest."""
     from ray.data.datasource import FilenameProvider
 
+    # A plain dictionary is pickled to the tasks.
     specs = dict(inputs)
 
-    def stored(batch: Columns) -> pa.Table:
+    def convert_batch(batch: Columns) -> pa.Table:
         return to_arrow(batch, specs, has_groups=has_groups)
 
-    dataset.map_batches(stored, batch_format="numpy").write_parquet(
+    # A row group is the least that a reader holds in memory.
+    rows_per_group = max(1, ROW_GROUP_BYTES // max(1, sum(get_stored_size(spec) for spec in inputs.values())))
+    dataset.map_batches(convert_batch, batch_format="numpy").write_parquet(
         home.path(folder),
         filesystem=home.filesystem,
         filename_provider=FilenameProvider(dataset_uuid="part", file_format="parquet"),
         min_bytes_per_file=SHARD_BYTES,
-        row_group_size=_rows_per_group(inputs),
+        row_group_size=rows_per_group,
         compression="zstd",
     )
     return [f"{folder}/{name}" for name in home.list_files(folder, suffix=".parquet")]
 
 
-def _rows_per_group(inputs: Mapping[str, InputSpec]) -> int:
-    """Rows of a Parquet row group, the least that a reader holds in memory."""
-    return max(1, ROW_GROUP_BYTES // max(1, sum(stored_size(spec) for spec in inputs.values())))
-
-
-def _commit(home: Storage, version: str, manifest: Manifest) -> None:
-    if not home.exists(f"{version}/{_OPEN}"):
-        rule = "another ingest of this data set finished meanwhile; nothing was changed"
-        raise InputError(Fault(where=manifest.name, rule=rule))
-    home.remove(f"{version}/{_OPEN}")
-    home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
-
-
-def _remove_unnamed_versions(home: Storage) -> None:
-    # Searching the text, not the parsed manifest, spares also what a manifest of another release names.
+def _remove_old_versions(home: Storage) -> None:
+    # A search in the text, not in the parsed manifest, also keeps a version that a manifest of another release names.
     text = home.read(MANIFEST).decode(errors="replace") if home.exists(MANIFEST) else ""
     for folder in home.list_folders():
         if folder.startswith(_VERSION) and folder not in text:
@@ -156,12 +157,12 @@ def _remove_unnamed_versions(home: Storage) -> None:
 
 
 def list_datasets(storage: Storage) -> list[str]:
-    """Names of the data sets ingested below a data root."""
+    """Return the names of the data sets that are ingested below a data root."""
     return [name for name in storage.list_folders() if storage.exists(f"{name}/{MANIFEST}")]
 
 
 def read_manifest(storage: Storage, name: str) -> Manifest:
-    """The manifest of a data set.
+    """Return the manifest of a data set.
 
     Raises:
         InputError: the set is not ingested, or its manifest cannot be read.
@@ -179,18 +180,18 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
 
 
 def find_ingested(storage: Storage, name: str, request: str) -> Manifest | None:
-    """The data set, if an equal request has made it and none of its files is missing."""
+    """Return the manifest of a data set if it was ingested by the same request and no shard is missing, else None."""
     try:
         manifest = read_manifest(storage, name)
     except InputError:
         return None
     files = [file for info in manifest.splits.values() for file in info.files]
-    whole = all(storage.exists(f"{name}/{file}") for file in files)
-    return manifest if whole and manifest.source.get("request") == request else None
+    complete = all(storage.exists(f"{name}/{file}") for file in files)
+    return manifest if complete and manifest.source.get("request") == request else None
 
 
-def split_files(storage: Storage, manifest: Manifest, split: str) -> list[str]:
-    """Full paths of a split's shards inside `storage.filesystem`, for readers such as Ray Data.
+def list_shards(storage: Storage, manifest: Manifest, split: str) -> list[str]:
+    """Return the full paths of a split's shards inside `storage.filesystem`, for readers such as Ray Data.
 
     Raises:
         InputError: the data set has no such split.
@@ -202,32 +203,49 @@ def split_files(storage: Storage, manifest: Manifest, split: str) -> list[str]:
 
 
 def read_split(storage: Storage, manifest: Manifest, split: str) -> pa.Table:
-    """All samples of a split, sorted by sample id.
+    """Return all samples of a split, sorted by sample id.
 
     Raises:
         InputError: no such split, or a shard is missing, damaged or incomplete.
     """
-    files = split_files(storage, manifest, split)
-    table = pa.concat_tables([_read_shard(storage, manifest, file) for file in files])
+    files = list_shards(storage, manifest, split)
+    groups = [] if manifest.group is None else ["group"]
+    columns = ["sample_id", "label", *groups, *manifest.inputs]
+    shards = []
+    for file in files:
+        with open_shard(storage, file) as parquet:
+            shards.append(parquet.read(columns))
+    table = pa.concat_tables(shards)
     if table.num_rows != manifest.splits[split].rows:
         rule = f"{manifest.splits[split].rows} samples expected; ingest the data set again"
         raise InputError(Fault(where=manifest.name, key=split, rule=rule, got=table.num_rows))
     return table.sort_by("sample_id")
 
 
-def _read_shard(storage: Storage, manifest: Manifest, file: str) -> pa.Table:
-    groups = [] if manifest.group is None else ["group"]
-    columns = ["sample_id", "label", *groups, *manifest.inputs]
+@contextmanager
+def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a shard for reading.
+
+    Args:
+        storage: the data root.
+        file: full path inside `storage.filesystem`, of `list_shards`.
+        metadata: of the file, if it is known; otherwise it is read.
+
+    Raises:
+        InputError: it is missing or damaged, at the start or while it is read, or it has columns of unsafe types.
+    """
     try:
         with storage.filesystem.open_input_file(file) as stream:
-            return pq.ParquetFile(stream).read(columns)
+            parquet = pq.ParquetFile(stream, metadata=metadata)
+            check_columns(parquet.schema_arrow, where=file)
+            yield parquet
     except (OSError, pa.ArrowException) as error:
         rule = f"shard cannot be read ({error}); ingest the data set again"
         raise InputError(Fault(where=file, rule=rule)) from None
 
 
 def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:
-    """A further file of the data set, such as `vocabulary.json`.
+    """Return the content of a further file of the data set, such as `vocabulary.json`.
 
     Raises:
         InputError: the data set has no such file.
@@ -242,9 +260,9 @@ def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:
 
 
 def decode(data: pa.Table | pa.RecordBatch, manifest: Manifest) -> Columns:
-    """Stored columns as arrays: ids as objects, labels float64, inputs of shape `(samples, *shape)`, images decoded.
+    """Return stored columns as arrays: ids as objects, labels float64, inputs `(samples, *shape)`, images decoded.
 
-    Inputs of one chunk that are not encoded are views of the Arrow memory and read-only; several chunks are joined first.
+    Raw inputs of one chunk are read-only views of the Arrow memory; several chunks are copied into one first.
 
     Raises:
         InputError: a stored image cannot be decoded.

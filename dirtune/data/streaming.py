@@ -1,11 +1,11 @@
-"""Inputs that are not on the device: they lie in chunks, in memory or on disk, and come batch by batch.
+"""Inputs that are streamed to the device batch by batch, from chunks in memory or on disk.
 
 A chunk is a block of Ray's object store or a row group of a Parquet file. Chunks in memory are not copied: pixels are
 views of the object store, so that all workers of a node share one copy, and encoded images are decoded when a batch
-needs them. Chunks on disk are read when the first batch needs them, a window of them ahead, and forgotten after the last
-one. Decoding runs in threads ahead of the training (Pillow lets go of the interpreter while it decodes).
+needs them. Chunks on disk are read when the first batch needs them, prefetched by one window, and released after the last
+batch. Threads decode_images ahead of the training (Pillow releases the interpreter lock while it decodes).
 
-Parquet is read here by pyarrow and not by Ray Data, whose tasks would wait for a CPU that the trials hold.
+Parquet is read here by pyarrow and not by Ray Data, whose tasks would wait for a CPU that the trials occupy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
@@ -25,11 +24,10 @@ from numpy.typing import NDArray
 
 from dirtune.batch import Inputs
 from dirtune.data.cache import WINDOW_GROUPS, DecodeCount, ResidentSplit, Rows, Split
-from dirtune.data.columns import decoded_size, to_numpy
-from dirtune.data.images import decode
+from dirtune.data.columns import get_decoded_size, to_numpy
+from dirtune.data.images import decode_images
+from dirtune.data.store import open_shard
 from dirtune.data.views import make_transform
-from dirtune.errors import Fault, InputError
-from dirtune.io.parquet_safety import check_columns
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
 from dirtune.reweighting.density import label_bins
@@ -40,141 +38,137 @@ Chunk = dict[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# While a split is taken onto the device
-_ROWS_AT_ONCE = 256
+_LOAD_ROWS = 256
+"""Rows that are read at a time while a split is loaded onto the device."""
 
 
 class Chunks(Protocol):
-    """Where the inputs of a split lie."""
+    """Chunks with the inputs of a split."""
 
-    def held(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
-        """For each step of a pass the chunks that it needs, by number; `needed` names them."""
+    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+        """Yield for each step of a pass the chunks that it needs, by number; `needed` has their numbers by step."""
 
 
 @dataclass(frozen=True)
-class InMemory:
+class MemoryChunks:
     """Chunks that stay in memory."""
 
     chunks: Mapping[int, Chunk]
 
-    def held(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
         return (self.chunks for _ in needed)
 
-    def all(self) -> InMemory:
+    def load_all(self) -> MemoryChunks:
         return self
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A chunk on disk."""
+    """Chunk on disk."""
 
     file: str
     number: int
     """In its file."""
     metadata: pq.FileMetaData
-    """So that the file's footer is read once."""
+    """Kept, so that the file's footer is read once."""
 
 
 @dataclass(frozen=True)
-class OnDisk:
-    """Chunks that are read in every pass, each once; as many of them are in memory as the pass needs at a time."""
+class DiskChunks:
+    """Chunks that are read in every pass, each once; in memory are those that the pass needs at a time."""
 
     storage: Storage
     groups: Sequence[RowGroup]
     specs: Mapping[str, InputSpec]
 
-    def held(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
-        # A key keeps the place of its first step and gets the number of its last one.
+    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+        # The keys are in the order of each chunk's first step, the values are its last step.
         last = {chunk: step for step, chunks in enumerate(needed) for chunk in chunks.tolist()}
-        arriving = ahead(self._load, last, threads=1, depth=WINDOW_GROUPS)
-        held: dict[int, Chunk] = {}
+        prefetched = map_with_prefetch(self._load, last, threads=1, depth=WINDOW_GROUPS)
+        loaded: dict[int, Chunk] = {}
         for step, chunks in enumerate(needed):
             for chunk in chunks.tolist():
-                if chunk not in held:
-                    held[chunk] = next(arriving)
-            yield dict(held)
-            held = {chunk: columns for chunk, columns in held.items() if last[chunk] > step}
+                if chunk not in loaded:
+                    loaded[chunk] = next(prefetched)
+            yield dict(loaded)
+            loaded = {chunk: columns for chunk, columns in loaded.items() if last[chunk] > step}
 
-    def all(self) -> InMemory:
-        """All of them, in memory from now on."""
-        return InMemory({chunk: self._load(chunk) for chunk in range(len(self.groups))})
+    def load_all(self) -> MemoryChunks:
+        """Return all chunks in memory."""
+        return MemoryChunks({chunk: self._load(chunk) for chunk in range(len(self.groups))})
 
     def _load(self, chunk: int) -> Chunk:
         group = self.groups[chunk]
-        with opened(self.storage, group.file, group.metadata) as parquet:
+        with open_shard(self.storage, group.file, group.metadata) as parquet:
             table = parquet.read_row_group(group.number, columns=list(self.specs))
         (batch,) = table.combine_chunks().to_batches()
-        return as_chunk(batch, self.specs)
+        return to_chunk(batch, self.specs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedSplit(Split):
-    """A split whose inputs lie in chunks."""
+    """Split whose inputs are in chunks."""
 
     specs: Mapping[str, InputSpec]
     chunks: Chunks
-    places: NDArray[np.int64]
-    """Of each row: its chunk and its position there; shape (rows, 2)."""
+    positions: NDArray[np.int64]
+    """Chunk of each row, and its row in the chunk; shape (rows, 2)."""
     device: torch.device
     threads: int
     decoded: DecodeCount
 
     @property
     def decoded_bytes(self) -> int:
-        """What the inputs would take as tensors."""
-        return len(self) * sum(decoded_size(spec) for spec in self.specs.values())
+        """Bytes of the inputs as tensors."""
+        return len(self) * sum(get_decoded_size(spec) for spec in self.specs.values())
 
     @property
     def is_shared(self) -> bool:
-        """Whether the inputs are usable as they lie: decoded, and in the memory of the device."""
-        in_memory = isinstance(self.chunks, InMemory)
-        return self.device.type == "cpu" and in_memory and not self._encoded_inputs
+        """True if the inputs are decoded and in the memory of the device, so that workers share them without a copy."""
+        in_memory = isinstance(self.chunks, MemoryChunks)
+        return self.device.type == "cpu" and in_memory and not self._count_encoded()
 
     def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
-        places = [self.places[rows.numpy()] for rows in batches]
-        held = self.chunks.held([np.unique(of_batch[:, 0]) for of_batch in places])
-        steps = zip(places, held, strict=True)
-        # What is only cut out of memory is not worth a thread.
+        positions = [self.positions[rows.numpy()] for rows in batches]
+        chunks = self.chunks.iter_steps([np.unique(of_batch[:, 0]) for of_batch in positions])
+        # Slices of memory are not worth a thread.
         threads = 0 if self.is_shared else self.threads
-        for of_batch, inputs in ahead(self._gathered, steps, threads=threads, depth=threads):
-            self.decoded.images += len(of_batch) * self._encoded_inputs
+        steps = zip(positions, chunks, strict=True)
+        for rows, inputs in map_with_prefetch(self._gather, steps, threads=threads, depth=threads):
+            self.decoded.images += rows * self._count_encoded()
             yield {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
 
-    @property
-    def _encoded_inputs(self) -> int:
-        """Inputs that must be decoded."""
-        if not isinstance(self.chunks, InMemory):
+    def _count_encoded(self) -> int:
+        """Return the number of inputs that must be decoded."""
+        if not isinstance(self.chunks, MemoryChunks):
             return sum(spec.encoding != "raw" for spec in self.specs.values())
         columns = next(iter(self.chunks.chunks.values()), {}).values()
         return sum(isinstance(column, pa.Array) for column in columns)
 
-    def _gathered(
-        self, step: tuple[NDArray[np.int64], Mapping[int, Chunk]]
-    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-        places, chunks = step
-        return places, {
-            name: _column([chunks[chunk][name][at] for chunk, at in places.tolist()], spec, name)
-            for name, spec in self.specs.items()
-        }
+    def _gather(self, step: tuple[NDArray[np.int64], Mapping[int, Chunk]]) -> tuple[int, dict[str, NDArray[Any]]]:
+        """Return the number of rows of a step, and their inputs as arrays."""
+        positions, chunks = step
+        columns = {}
+        for name, spec in self.specs.items():
+            rows = [chunks[chunk][name][row] for chunk, row in positions.tolist()]
+            if rows and isinstance(rows[0], pa.Scalar):
+                columns[name] = decode_images([row.as_buffer() for row in rows], spec, name=name)
+                continue
+            columns[name] = np.empty((len(rows), *spec.shape), spec.element)
+            for at, row in enumerate(rows):
+                columns[name][at] = row
+        return len(positions), columns
 
 
-def _column(rows: list[Any], spec: InputSpec, name: str) -> NDArray[Any]:
-    """One input of some rows, as one array."""
-    if rows and isinstance(rows[0], pa.Scalar):
-        return decode([row.as_buffer() for row in rows], spec, name=name)
-    column = np.empty((len(rows), *spec.shape), spec.element)
-    for at, row in enumerate(rows):
-        column[at] = row
-    return column
-
-
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int) -> Iterator[Result]:
-    """`map` with the results in order, `depth` of them being made before they are asked for; no threads: plain `map`."""
+def map_with_prefetch(
+    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
+) -> Iterator[Result]:
+    """Yield `map(work, items)` in order, with up to `depth` results computed ahead by threads; plain `map` without."""
     if not threads:
         yield from map(work, items)
         return
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="prefetch") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -182,79 +176,73 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # also when nobody asks any more
+        finally:
+            # A consumer that stops early must not wait for results that it will not read.
             for future in waiting:
                 future.cancel()
 
 
-def as_chunk(batch: pa.RecordBatch, specs: Mapping[str, InputSpec]) -> Chunk:
-    """The inputs of Arrow rows without a copy."""
+def to_chunk(batch: pa.RecordBatch, specs: Mapping[str, InputSpec]) -> Chunk:
+    """Return the inputs of Arrow rows without a copy."""
     names = [name for name in specs if not pa.types.is_large_binary(batch.column(name).type)]
     encoded = {name: batch.column(name) for name in specs if name not in names}
     return {**to_numpy(batch.select(names), specs), **encoded}
 
 
-@contextmanager
-def opened(storage: Storage, file: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-    """A shard, open for reading.
-
-    Raises:
-        InputError: it is missing or damaged, then or while it is read.
-    """
-    try:
-        with storage.filesystem.open_input_file(file) as stream:
-            parquet = pq.ParquetFile(stream, metadata=metadata)
-            check_columns(parquet.schema_arrow, where=file)
-            yield parquet
-    except (OSError, pa.ArrowException) as error:
-        rule = f"shard cannot be read ({error}); ingest the data set again"
-        raise InputError(Fault(where=file, rule=rule)) from None
-
-
-def streamed(
+def make_streamed_split(
     manifest: Manifest,
     chunks: Chunks,
     ids: NDArray[np.object_],
     labels: NDArray[np.float64],
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     *,
     device: torch.device,
     threads: int,
     decoded: DecodeCount,
 ) -> StreamedSplit:
-    """A split from its rows in any order: ids, labels, and the place of each, as in `StreamedSplit.places`."""
+    """Return a split from its rows in any order.
+
+    Args:
+        manifest: of the data set.
+        chunks: with the inputs.
+        ids: sample id of each row, shape `(rows,)`.
+        labels: shape `(rows,)`, or `(rows, L)`.
+        positions: as in `StreamedSplit.positions`.
+        device: of the batches.
+        threads: that prefetch and decode_images.
+        decoded: counts the decoded images.
+    """
     order = np.argsort(ids)
-    exact, places = labels[order].astype(np.float64), places[order]
+    exact, positions = labels[order].astype(np.float64), positions[order]
+    groups = None
+    if isinstance(chunks, DiskChunks):
+        as_stored = np.lexsort((positions[:, 1], positions[:, 0]))
+        starts = np.flatnonzero(np.diff(positions[as_stored, 0])) + 1
+        groups = tuple(torch.from_numpy(rows) for rows in np.split(as_stored, starts))
     return StreamedSplit(
         sample_ids=tuple(ids[order].tolist()),
         labels=torch.from_numpy(exact).to(device, torch.float32),
         exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
-        groups=_rows_by_chunk(places) if isinstance(chunks, OnDisk) else None,
+        groups=groups,
         transform=make_transform(manifest.label),
         specs=manifest.inputs,
         chunks=chunks,
-        places=places,
+        positions=positions,
         device=device,
         threads=threads,
         decoded=decoded,
     )
 
 
-def _rows_by_chunk(places: NDArray[np.int64]) -> tuple[Rows, ...]:
-    as_stored = np.lexsort((places[:, 1], places[:, 0]))
-    starts = np.flatnonzero(np.diff(places[as_stored, 0])) + 1
-    return tuple(torch.from_numpy(rows) for rows in np.split(as_stored, starts))
-
-
-def taken_in(split: StreamedSplit) -> ResidentSplit:
-    """The split with its inputs as tensors on the device, each image decoded straight to its place."""
+def load_onto_device(split: StreamedSplit) -> ResidentSplit:
+    """Return the split with its inputs as tensors on the device, each image decoded directly into its row."""
     columns: Inputs = {}
-    batches = split.reading_order.split(_ROWS_AT_ONCE)
+    batches = split.reading_order.split(_LOAD_ROWS)
     for rows, inputs in zip(batches, split.read(batches), strict=True):
         for name, values in inputs.items():
             if name not in columns:
                 columns[name] = values.new_empty((len(split), *values.shape[1:]))
             columns[name].index_copy_(0, rows.to(split.device), values)
-    known = {each.name: getattr(split, each.name) for each in fields(Split)}
-    return ResidentSplit(inputs=columns, **known)
+    shared = {each.name: getattr(split, each.name) for each in fields(Split)}
+    return ResidentSplit(inputs=columns, **shared)

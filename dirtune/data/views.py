@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from dirtune.manifest import LabelSpec
 from dirtune.randomness import derive_seed
 
 
+@runtime_checkable
 class Transform(Protocol):
     """The transforms of a data set's stored inputs, for training and for evaluation."""
 

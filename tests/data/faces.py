@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dirtune.data.columns import to_arrow
-from dirtune.data.verify import hash_digests, read_back
+from dirtune.data.verify import hash_digests, read_shards
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 
@@ -47,16 +47,16 @@ def write_faces(root: Path) -> tuple[Storage, Manifest]:
             Path(home.path(files[-1])).parent.mkdir(parents=True, exist_ok=True)
             table = to_arrow(_columns(split, part), specs)
             pq.write_table(table, home.path(files[-1]), row_group_size=ROWS_PER_GROUP)
-        rows[split] = read_back(home, split, files, specs)
+        rows[split] = read_shards(home, split, files, specs)
     manifest = Manifest(
         name="faces",
         inputs=specs,
         label=LABEL,
         shot_rules={"counts": ShotRule()},
         default_shot_rule="counts",
-        splits={split: found.info(LABEL) for split, found in rows.items()},
-        content_hash=hash_digests(each for found in rows.values() for each in found.contents),
-        split_fingerprint=hash_digests(each for found in rows.values() for each in found.places),
+        splits={split: found.make_split_info(LABEL) for split, found in rows.items()},
+        content_hash=hash_digests(each for found in rows.values() for each in found.content_digests),
+        split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
     )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return storage, manifest

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dirtune.config import Views
-from dirtune.data.blocks import DECODES, Blocks, fetch, materialize, read_directly
-from dirtune.data.cache import ResidentData, ResidentSplit, epoch_order, train_batches
+from dirtune.data.blocks import DECODES, Blocks, fetch, materialize, read_without_ray
+from dirtune.data.cache import ResidentData, ResidentSplit, make_epoch_order, make_train_batches
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.data.streaming import StreamedSplit
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.recipe import Views
 from tests.data.faces import SHAPE, SIZES, pixels, write_faces
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
     fetched = fetch(manifest, materialize(storage, manifest), CPU)
     assert {name: len(split) for name, split in fetched.splits.items()} == {"train": 4809, "val": 600, "test": 1200}
     assert all(isinstance(split, ResidentSplit) for split in fetched.splits.values())
-    _same(fetched, read_directly(storage, manifest, CPU))
+    _same(fetched, read_without_ray(storage, manifest, CPU))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Man
         for split in SIZES:
             (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
             assert torch.equal(inputs["image"], torch.from_numpy(pixels(split)))
-        _same(data, read_directly(storage, manifest, CPU))
+        _same(data, read_without_ray(storage, manifest, CPU))
 
 
 def test_a_worker_reads_itself_what_does_not_come(
@@ -84,8 +84,8 @@ def test_a_worker_reads_itself_what_does_not_come(
     there = materialize(storage, manifest).references
     assert there is not None
     lost = ray.remote(num_cpus=99)(lambda: None).remote()
-    monkeypatch.setattr("dirtune.data.blocks.ARRIVAL_SECONDS", 0.5)
-    _same(fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_directly(storage, manifest, CPU))
+    monkeypatch.setattr("dirtune.data.blocks.ARRIVAL_TIMEOUT", 0.5)
+    _same(fetch(manifest, Blocks(storage, (*there, lost)), CPU), read_without_ray(storage, manifest, CPU))
     ray.cancel(lost, force=True)
 
 
@@ -104,10 +104,10 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[
         def epochs(self) -> dict[str, Any]:
             split, digests = self.data.splits["train"], []
             for epoch in (1, 2):
-                batches = train_batches(
+                batches = make_train_batches(
                     split,
                     torch.ones(len(split)),
-                    epoch_order(0, epoch, len(split)),
+                    make_epoch_order(0, epoch, len(split)),
                     batch_size=16,
                     views=Views(augmentation="light"),
                     seed=0,

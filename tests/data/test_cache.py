@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from dirtune.batch import Batch
-from dirtune.config import Views
 from dirtune.data.cache import (
     WINDOW_GROUPS,
     ResidentData,
     ResidentSplit,
-    epoch_order,
-    extend_digest,
-    share,
-    train_batches,
-    windowed_order,
+    get_rank_share,
+    make_epoch_order,
+    make_train_batches,
+    make_windowed_order,
+    update_digest,
 )
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.recipe import Views
 
 
 def manifest() -> Manifest:
@@ -56,9 +56,9 @@ def batches(
     accumulation: int = 1,
     augmentation: str = "none",
 ) -> list[Batch]:
-    order = split.order(7, epoch, batch_size=8, world=world)
+    order = split.make_order(7, epoch, batch_size=8, world=world)
     return list(
-        train_batches(
+        make_train_batches(
             split,
             torch.ones(len(split)),
             order,
@@ -76,7 +76,7 @@ def batches(
 def test_regions_follow_the_training_counts() -> None:
     split = split_of(3)
     data = ResidentData(manifest=manifest(), device=torch.device("cpu"), splits={"val": split})
-    assert data.regions("val", "counts").tolist() == ["many", "medium", "few"]
+    assert data.get_regions("val", "counts").tolist() == ["many", "medium", "few"]
 
 
 def test_an_epoch_holds_every_row_once_and_epochs_differ() -> None:
@@ -140,33 +140,33 @@ def test_micro_batches_put_together_are_the_batch_with_the_same_views(
 def test_shares_are_disjoint_complete_and_nearly_equal() -> None:
     for total in (0, 1, 7, 64):
         for world in (1, 2, 5):
-            shares = [share(total, rank, world) for rank in range(world)]
+            shares = [get_rank_share(total, rank, world) for rank in range(world)]
             assert [at for start, stop in shares for at in range(start, stop)] == list(range(total))
             sizes = [stop - start for start, stop in shares]
             assert max(sizes) - min(sizes) <= 1
 
 
 def test_the_order_depends_on_seed_and_epoch_alone_and_its_digest_on_all_epochs() -> None:
-    assert torch.equal(epoch_order(1, 2, 50), epoch_order(1, 2, 50))
-    assert not torch.equal(epoch_order(1, 2, 50), epoch_order(2, 2, 50))
-    one = extend_digest("", epoch_order(1, 1, 50))
-    assert extend_digest(one, epoch_order(1, 2, 50)) != extend_digest(one, epoch_order(1, 3, 50))
+    assert torch.equal(make_epoch_order(1, 2, 50), make_epoch_order(1, 2, 50))
+    assert not torch.equal(make_epoch_order(1, 2, 50), make_epoch_order(2, 2, 50))
+    one = update_digest("", make_epoch_order(1, 1, 50))
+    assert update_digest(one, make_epoch_order(1, 2, 50)) != update_digest(one, make_epoch_order(1, 3, 50))
     assert len(one) == 16
 
 
 # --- The order of a set on disk
 
 # 80 row groups, of rows in any order
-GROUPS = tuple(epoch_order(5, 0, 2000).split(25))
+GROUPS = tuple(make_epoch_order(5, 0, 2000).split(25))
 
 
 def windowed(seed: int = 0, epoch: int = 1, world: int = 1) -> torch.Tensor:
-    return windowed_order(GROUPS, seed, epoch, batch_size=64, world=world)
+    return make_windowed_order(GROUPS, seed, epoch, batch_size=64, world=world)
 
 
 def parts_of(order: torch.Tensor, world: int) -> list[list[torch.Tensor]]:
     """The rows of each rank, by step."""
-    return [[rows[slice(*share(len(rows), rank, world))] for rows in order.split(64)] for rank in range(world)]
+    return [[rows[slice(*get_rank_share(len(rows), rank, world))] for rows in order.split(64)] for rank in range(world)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -223,10 +223,10 @@ def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row()
 @pytest.mark.parametrize("groups", [1, WINDOW_GROUPS, WINDOW_GROUPS + 1])
 def test_a_set_on_disk_that_fits_in_a_window_is_mixed_like_one_in_memory(groups: int, world: int) -> None:
     split = split_of(90)
-    of_groups = epoch_order(7, 0, 90).tensor_split(groups)
+    of_groups = make_epoch_order(7, 0, 90).tensor_split(groups)
     on_disk = replace(split, groups=of_groups)
-    order = on_disk.order(3, 1, batch_size=4, world=world)
+    order = on_disk.make_order(3, 1, batch_size=4, world=world)
     if groups <= WINDOW_GROUPS:
-        assert torch.equal(order, split.order(3, 1, batch_size=4, world=1))
+        assert torch.equal(order, split.make_order(3, 1, batch_size=4, world=1))
     else:
-        assert torch.equal(order, windowed_order(of_groups, 3, 1, batch_size=4, world=world))
+        assert torch.equal(order, make_windowed_order(of_groups, 3, 1, batch_size=4, world=world))

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dirtune.data.columns import Columns, as_stored, decoded, decoded_size, stored_size, to_arrow, to_numpy
-from dirtune.data.images import encode_map
+from dirtune.data.columns import Columns, as_stored, decode_table, get_decoded_size, get_stored_size, to_arrow, to_numpy
+from dirtune.data.images import encode_counts
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 
@@ -117,12 +117,12 @@ def test_encoded_images_of_several_chunks_come_back_in_order() -> None:
 
 def test_a_decoded_table_holds_the_same_samples_as_raw_images() -> None:
     batch, pixels = _pngs(3)
-    table = decoded(to_arrow(batch, PNG), PNG)
+    table = decode_table(to_arrow(batch, PNG), PNG)
     assert table.column_names == ["sample_id", "label", "image"]
     assert table.schema.field("image").type == pa.binary(60)
     np.testing.assert_array_equal(to_numpy(table, PNG)["image"], pixels)
     raw = to_arrow(_batch(3), INPUTS)
-    assert decoded(raw, INPUTS) == raw
+    assert decode_table(raw, INPUTS) == raw
 
 
 def test_the_stored_bytes_of_an_encoded_image_are_its_file() -> None:
@@ -153,11 +153,11 @@ def test_groups_are_stored_where_the_set_has_them() -> None:
 
 
 def test_sizes_count_the_bytes_of_a_sample() -> None:
-    assert [decoded_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
-    assert [stored_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
+    assert [get_decoded_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
+    assert [get_stored_size(spec) for spec in INPUTS.values()] == [24, 20, 24]
     jpeg = InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")
-    assert decoded_size(jpeg) == 150_528
-    assert stored_size(jpeg) < decoded_size(jpeg)
+    assert get_decoded_size(jpeg) == 150_528
+    assert get_stored_size(jpeg) < get_decoded_size(jpeg)
 
 
 def test_columns_that_are_no_input_are_left_out() -> None:
@@ -217,10 +217,10 @@ def test_maps_come_back_from_either_form_with_every_bit() -> None:
     given = {"sample_id": np.array(["a", "b", "c"], dtype=object), "label": np.arange(3.0)}
     raw = {"depth": InputSpec(kind="dense_label", shape=(1, 5, 7))}
     png = {"depth": InputSpec(kind="dense_label", shape=(1, 5, 7), encoding="png")}
-    files = np.array([encode_map(each[0]) for each in maps], dtype=object)
+    files = np.array([encode_counts(each[0]) for each in maps], dtype=object)
     stored = to_arrow({**given, "depth": maps}, raw), to_arrow({**given, "depth": files}, png)
-    for table, specs in [(stored[0], raw), (stored[1], png), (decoded(stored[1], png), png)]:
+    for table, specs in [(stored[0], raw), (stored[1], png), (decode_table(stored[1], png), png)]:
         found = to_numpy(table.slice(1), specs)["depth"]
         assert found.dtype == np.int16
         np.testing.assert_array_equal(found, maps[1:])
-    assert decoded_size(png["depth"]) == 2 * 35
+    assert get_decoded_size(png["depth"]) == 2 * 35

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from dirtune.data.augmentations import Draws
-from dirtune.data.dense_views import DENSE_AUGMENTATIONS, augmented_view, labels_of, plain_map_view
-from dirtune.data.views import make_views, plain_view
+from dirtune.data.dense_views import DENSE_AUGMENTATIONS, DenseTransform, to_labels
+from dirtune.data.views import make_views
 from dirtune.manifest import DenseLabels
 
 SPEC = DenseLabels(column="depth", unit_per_count=0.001, height=30, width=40, mask="mask")
+TRANSFORM = DenseTransform(SPEC)
 
 
 def _inputs(rows: int = 6, height: int = 40, width: int = 52):
@@ -29,9 +30,9 @@ def _draws(total: int, rows: slice | None = None, seed: int = 1) -> Draws:
     return Draws(generator, total, rows or slice(0, total), torch.device("cpu"))
 
 
-def test_the_evaluated_view_is_the_middle():
+def test_the_evaluation_transform_crops_the_center():
     inputs = _inputs()
-    view = plain_view(inputs, SPEC)
+    view = TRANSFORM.apply_evaluation(inputs)
     assert torch.equal(view["image"], inputs["image"][:, :, 5:35, 6:46].float() / 255)
     assert torch.equal(view["mask"], inputs["mask"][:, :, 5:35, 6:46])
     for y, x in ((0, 0), (29, 39), (7, 13)):
@@ -41,7 +42,7 @@ def test_the_evaluated_view_is_the_middle():
 
 def test_no_augmentation_is_the_evaluated_view_without_the_mask():
     inputs = _inputs()
-    view, plain = augmented_view(inputs, SPEC, "none", _draws(6)), plain_map_view(inputs, SPEC)
+    view, plain = TRANSFORM.apply_augmentation(inputs, "none", _draws(6)), TRANSFORM.apply_evaluation(inputs)
     assert view.keys() == {"image", "depth"}
     assert all(torch.equal(view[name], plain[name]) for name in view)
 
@@ -96,7 +97,7 @@ def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
     missing = (counts == 0).flatten(1).sum(dim=1)
     assert (missing > 0).any()
     assert (missing < 200).all()
-    assert (labels_of(counts, whole)[counts.squeeze(1) == 0] == 0).all()
+    assert (to_labels(counts, whole)[counts.squeeze(1) == 0] == 0).all()
     # Nothing is mixed: every number stood in the map.
     for row in range(6):
         assert set(counts[row].unique().tolist()) <= {0, *inputs["depth"][row].unique().tolist()}
@@ -105,18 +106,16 @@ def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
 def test_colors_stay_within_their_range_and_the_map_knows_nothing_of_them():
     inputs = _inputs()
     other = {**inputs, "image": 255 - inputs["image"]}
-    one, two = (augmented_view(each, SPEC, "depth", _draws(6)) for each in (inputs, other))
+    one, two = (TRANSFORM.apply_augmentation(each, "depth", _draws(6)) for each in (inputs, other))
     assert torch.equal(one["depth"], two["depth"])
     assert 0 <= float(one["image"].min()) < float(one["image"].max()) <= 1
 
 
 def test_every_worker_sees_its_part_of_the_same_views():
     inputs = _inputs()
-    whole = make_views(
-        inputs, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(0, 6), label_map=SPEC
-    )
+    whole = make_views(inputs, TRANSFORM, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(0, 6))
     part = {name: value[2:4] for name, value in inputs.items()}
-    share = make_views(part, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(2, 4), label_map=SPEC)
+    share = make_views(part, TRANSFORM, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(2, 4))
     for mine, all_of_them in zip(share, whole, strict=True):
         for name in mine:
             torch.testing.assert_close(mine[name], all_of_them[name][2:4])
@@ -125,5 +124,5 @@ def test_every_worker_sees_its_part_of_the_same_views():
 
 def test_an_image_of_one_channel_can_be_augmented():
     inputs = _inputs()
-    view = augmented_view({**inputs, "image": inputs["image"][:, :1]}, SPEC, "depth", _draws(6))
+    view = TRANSFORM.apply_augmentation({**inputs, "image": inputs["image"][:, :1]}, "depth", _draws(6))
     assert view["image"].shape == (6, 1, 30, 40)

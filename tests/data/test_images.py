@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from dirtune.data.images import JPEG_QUALITY, decode, encode, resized
+from dirtune.data.images import JPEG_QUALITY, convert_image, decode_images, encode_image
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 
@@ -24,13 +24,13 @@ def _smooth(height: int = 32, width: int = 48) -> np.ndarray:
 
 def test_png_keeps_every_pixel() -> None:
     pixels = _smooth()
-    stored = encode(Image.fromarray(pixels), PNG)
-    np.testing.assert_array_equal(decode([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1))
+    stored = encode_image(Image.fromarray(pixels), PNG)
+    np.testing.assert_array_equal(decode_images([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1))
 
 
 def test_jpeg_keeps_a_smooth_image_nearly() -> None:
     pixels = _smooth()
-    restored = decode([encode(Image.fromarray(pixels), JPEG)], JPEG, name="image")[0]
+    restored = decode_images([encode_image(Image.fromarray(pixels), JPEG)], JPEG, name="image")[0]
     difference = restored.astype(float) - pixels.transpose(2, 0, 1)
     assert np.abs(difference).mean() < 1.5
 
@@ -41,20 +41,20 @@ def test_a_lower_quality_takes_fewer_bytes_and_none_means_95() -> None:
     low = JPEG.model_copy(update={"quality": 50})
     unsaid = JPEG.model_copy(update={"quality": None})
     assert JPEG_QUALITY == 95
-    assert len(encode(image, low)) < len(encode(image, JPEG))
-    assert encode(image, unsaid) == encode(image, JPEG)
+    assert len(encode_image(image, low)) < len(encode_image(image, JPEG))
+    assert encode_image(image, unsaid) == encode_image(image, JPEG)
 
 
 def test_gray_images_have_one_channel() -> None:
     spec = InputSpec(kind="image", shape=(1, 8, 6), encoding="png")
     pixels = np.arange(48, dtype=np.uint8).reshape(8, 6)
-    stored = encode(Image.fromarray(pixels), spec)
-    np.testing.assert_array_equal(decode([stored], spec, name="image"), pixels[None, None])
+    stored = encode_image(Image.fromarray(pixels), spec)
+    np.testing.assert_array_equal(decode_images([stored], spec, name="image"), pixels[None, None])
 
 
 def test_resizing_fills_the_shape_in_the_colors_of_the_input() -> None:
     gray = Image.fromarray(np.full((10, 100), 77, np.uint8))
-    image = resized(gray, JPEG)
+    image = convert_image(gray, JPEG)
     assert (image.mode, image.size) == ("RGB", (48, 32))
     assert set(np.asarray(image).flatten().tolist()) == {77}
 
@@ -63,7 +63,7 @@ def test_halving_an_image_averages_with_the_weights_of_a_triangle() -> None:
     """Bilinear with support two: an inner output pixel weighs its four inputs 1, 3, 3, 1 in each direction."""
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8)).astype(np.uint8)
     spec = InputSpec(kind="image", shape=(1, 4, 4))
-    found = np.asarray(resized(Image.fromarray(pixels), spec))
+    found = np.asarray(convert_image(Image.fromarray(pixels), spec))
     weights = np.array([1, 3, 3, 1]) / 8
     for row in (1, 2):
         for column in (1, 2):
@@ -73,17 +73,17 @@ def test_halving_an_image_averages_with_the_weights_of_a_triangle() -> None:
 
 def test_bytes_that_are_no_image_are_refused() -> None:
     with pytest.raises(InputError, match="face: a stored image cannot be decoded"):
-        decode([b"not a jpeg"], JPEG, name="face")
-    whole = encode(Image.fromarray(_smooth()), JPEG)
+        decode_images([b"not a jpeg"], JPEG, name="face")
+    whole = encode_image(Image.fromarray(_smooth()), JPEG)
     with pytest.raises(InputError, match=r"cannot be decoded .*runcated"):
-        decode([whole[: len(whole) // 2]], JPEG, name="face")
+        decode_images([whole[: len(whole) // 2]], JPEG, name="face")
 
 
 def test_an_image_of_another_number_of_channels_is_refused_and_not_repeated() -> None:
     stream = io.BytesIO()
     Image.fromarray(_smooth()[:, :, 0]).save(stream, "PNG")
     with pytest.raises(InputError, match=r"must have shape \(3, 32, 48\), got \(1, 32, 48\)"):
-        decode([stream.getvalue()], PNG, name="face")
+        decode_images([stream.getvalue()], PNG, name="face")
 
 
 @pytest.mark.parametrize(

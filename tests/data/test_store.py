@@ -20,10 +20,10 @@ from dirtune.data.store import (
     decode,
     find_ingested,
     list_datasets,
+    list_shards,
     read_manifest,
     read_side_file,
     read_split,
-    split_files,
     write_dataset,
 )
 from dirtune.errors import InputError
@@ -138,7 +138,7 @@ def test_a_row_group_is_a_small_part_of_a_shard(storage: Storage, monkeypatch: p
     # Of 6 + 16 bytes a row
     monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)
     manifest = _write(storage, {"train": _rows("train", 12)}, blocks=2)
-    (file,) = split_files(storage, manifest, "train")
+    (file,) = list_shards(storage, manifest, "train")
     found = pq.ParquetFile(file)
     groups = [found.metadata.row_group(at).num_rows for at in range(found.num_row_groups)]
     assert groups == [5, 5, 2]
@@ -195,7 +195,7 @@ def test_a_set_of_version_1_is_read_as_it_is(storage: Storage) -> None:
     storage.write("ages/manifest.json", json.dumps(old).encode())
     images = np.stack([row["image"] for row in rows])
     lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 6)
-    (file,) = split_files(storage, manifest, "train")
+    (file,) = list_shards(storage, manifest, "train")
     table = pq.read_table(file)
     at = table.column_names.index("image")
     pq.write_table(table.set_column(at, "image", lists), file)
@@ -358,7 +358,7 @@ def test_missing_damaged_and_incomplete_shards_are_named(storage: Storage) -> No
 def test_unknown_splits_and_side_files_list_the_known_ones(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 3)})
     with pytest.raises(InputError, match="unknown split, got 'dev'; known: train"):
-        split_files(storage, manifest, "dev")
+        list_shards(storage, manifest, "dev")
     with pytest.raises(InputError, match=r"no such side file, got 'x'; known: words\.json"):
         read_side_file(storage, manifest, "x")
 
@@ -368,7 +368,7 @@ def test_ray_data_reads_the_shards_by_their_full_paths(storage: Storage) -> None
     import ray.data
 
     manifest = _write(storage, {"train": _rows("train", 10)}, blocks=2)
-    files = split_files(storage, manifest, "train")
+    files = list_shards(storage, manifest, "train")
     assert len(files) == 2
     dataset = ray.data.read_parquet(files, filesystem=storage.filesystem)
     batches = [decode(batch, manifest) for batch in dataset.iter_batches(batch_format="pyarrow")]

@@ -16,15 +16,23 @@ import pytest
 import torch
 
 from dirtune.batch import Batch
-from dirtune.config import Views
-from dirtune.data.blocks import read_directly
-from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, epoch_order, train_batches
+from dirtune.data.blocks import read_without_ray
+from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, make_epoch_order, make_train_batches
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import MemoryBudget
-from dirtune.data.streaming import Chunk, InMemory, OnDisk, StreamedSplit, ahead, as_chunk, streamed
+from dirtune.data.streaming import (
+    Chunk,
+    DiskChunks,
+    MemoryChunks,
+    StreamedSplit,
+    make_streamed_split,
+    map_with_prefetch,
+    to_chunk,
+)
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
+from dirtune.recipe import Views
 from tests.data.faces import ROWS_PER_GROUP, SHAPE, SIZES, ids, pixels, write_faces
 
 CPU = torch.device("cpu")
@@ -43,13 +51,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
 
 @pytest.fixture(scope="module")
 def found(faces: tuple[Storage, Manifest]) -> dict[str, ResidentData]:
-    return {name: read_directly(*faces, CPU, residency) for name, residency in RESIDENCIES.items()}
+    return {name: read_without_ray(*faces, CPU, residency) for name, residency in RESIDENCIES.items()}
 
 
 def epoch_of(split: Split, order: torch.Tensor, rank: int = 0, world: int = 1) -> list[Batch]:
     views = Views(count=2, augmentation="strong")
     return list(
-        train_batches(
+        make_train_batches(
             split, torch.ones(len(split)), order, batch_size=16, views=views, seed=3, epoch=1, rank=rank, world=world
         )
     )
@@ -73,15 +81,15 @@ def same(one: Batch, other: Batch) -> bool:
 def test_the_budgets_decide_where_the_inputs_are(found: dict[str, ResidentData]) -> None:
     assert all(isinstance(split, ResidentSplit) for split in found["resident"].splits.values())
     in_memory, on_disk = found["encoded in memory"].splits, found["on disk"].splits
-    assert all(isinstance(split.chunks, InMemory) for split in in_memory.values())
-    assert all(isinstance(split.chunks, OnDisk) for split in on_disk.values())
+    assert all(isinstance(split.chunks, MemoryChunks) for split in in_memory.values())
+    assert all(isinstance(split.chunks, DiskChunks) for split in on_disk.values())
 
 
 def test_the_smallest_splits_are_taken_onto_the_device_first(faces: tuple[Storage, Manifest]) -> None:
     per_row = math.prod(SHAPE) + 8
     enough_for_two = per_row * (SIZES["val"] + SIZES["test"])
     residency = MemoryBudget(device_bytes=enough_for_two, host_bytes=PLENTY)
-    data = read_directly(*faces, CPU, residency)
+    data = read_without_ray(*faces, CPU, residency)
     resident = {name for name, split in data.splits.items() if isinstance(split, ResidentSplit)}
     assert resident == {"val", "test"}
     assert list(data.splits) == list(SIZES)
@@ -102,8 +110,8 @@ def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(found: dict[str, Re
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_set_gives_the_same_batches_wherever_it_is(found: dict[str, ResidentData], world: int) -> None:
-    order = found["resident"].splits["train"].order(3, 1, batch_size=16, world=world)
-    assert torch.equal(order, epoch_order(3, 1, SIZES["train"]))
+    order = found["resident"].splits["train"].make_order(3, 1, batch_size=16, world=world)
+    assert torch.equal(order, make_epoch_order(3, 1, SIZES["train"]))
     for rank in range(world):
         expected, *others = (epoch_of(data.splits["train"], order, rank, world) for data in found.values())
         assert len(expected) == 4
@@ -114,7 +122,9 @@ def test_a_set_gives_the_same_batches_wherever_it_is(found: dict[str, ResidentDa
 def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_disk_another(
     found: dict[str, ResidentData],
 ) -> None:
-    resident, in_memory, on_disk = (data.splits["train"].order(3, 1, batch_size=16, world=2) for data in found.values())
+    resident, in_memory, on_disk = (
+        data.splits["train"].make_order(3, 1, batch_size=16, world=2) for data in found.values()
+    )
     assert torch.equal(resident, in_memory)
     assert not torch.equal(resident, on_disk)
     assert sorted(on_disk.tolist()) == list(range(SIZES["train"]))
@@ -123,11 +133,11 @@ def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_di
 def test_a_set_from_disk_that_is_taken_onto_a_device_keeps_the_order_of_its_peers(
     faces: tuple[Storage, Manifest], found: dict[str, ResidentData]
 ) -> None:
-    large_device = read_directly(*faces, CPU, MemoryBudget(device_bytes=PLENTY, host_bytes=0))
+    large_device = read_without_ray(*faces, CPU, MemoryBudget(device_bytes=PLENTY, host_bytes=0))
     train, streamed_train = large_device.splits["train"], found["on disk"].splits["train"]
     assert isinstance(train, ResidentSplit)
-    order = streamed_train.order(3, 1, batch_size=16, world=2)
-    assert torch.equal(order, train.order(3, 1, batch_size=16, world=2))
+    order = streamed_train.make_order(3, 1, batch_size=16, world=2)
+    assert torch.equal(order, train.make_order(3, 1, batch_size=16, world=2))
     batches = zip(epoch_of(train, order), epoch_of(streamed_train, order), strict=True)
     assert all(same(*pair) for pair in batches)
 
@@ -149,10 +159,10 @@ def test_an_evaluation_reads_every_row_once_and_can_be_put_back_into_their_order
 def test_a_resident_set_is_decoded_once_and_a_streamed_one_in_every_epoch(faces: tuple[Storage, Manifest]) -> None:
     total = sum(SIZES.values())
     for name, decoded in (("resident", [total] * 3), ("encoded in memory", [0, 61, 122])):
-        data = read_directly(*faces, CPU, RESIDENCIES[name])
+        data = read_without_ray(*faces, CPU, RESIDENCIES[name])
         counts = [data.decoded.images]
         for epoch in (1, 2):
-            epoch_of(data.splits["train"], epoch_order(0, epoch, SIZES["train"]))
+            epoch_of(data.splits["train"], make_epoch_order(0, epoch, SIZES["train"]))
             counts.append(data.decoded.images)
         assert counts == decoded
 
@@ -162,13 +172,13 @@ def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) ->
     values = pa.array(np.arange(20, dtype=np.float32))
     batch = pa.record_batch({"vector": pa.FixedSizeListArray.from_arrays(values, 2)})
     specs = {"vector": manifest.inputs["vector"]}
-    chunk = as_chunk(batch, specs)
+    chunk = to_chunk(batch, specs)
     assert chunk["vector"].__array_interface__["data"][0] == values.buffers()[1].address
 
     places = np.stack([np.zeros(10, np.int64), np.arange(10)], axis=1)
-    split = streamed(
+    split = make_streamed_split(
         manifest.model_copy(update={"inputs": specs}),
-        InMemory({0: chunk}),
+        MemoryChunks({0: chunk}),
         np.array([f"{9 - row}" for row in range(10)], dtype=object),
         np.arange(10.0) / 2,
         places,
@@ -188,7 +198,7 @@ def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) ->
 
 
 @dataclass(frozen=True)
-class Watched(OnDisk):
+class Watched(DiskChunks):
     """Row groups that say when they are read."""
 
     reads: list[int] = field(default_factory=list)
@@ -199,7 +209,7 @@ class Watched(OnDisk):
 
 
 def watched(split: StreamedSplit) -> tuple[StreamedSplit, Watched]:
-    assert isinstance(split.chunks, OnDisk)
+    assert isinstance(split.chunks, DiskChunks)
     chunks = Watched(split.chunks.storage, split.chunks.groups, split.chunks.specs)
     return replace(split, chunks=chunks), chunks
 
@@ -208,13 +218,13 @@ def test_every_row_group_is_read_once_in_an_epoch(found: dict[str, ResidentData]
     split, chunks = watched(found["on disk"].splits["train"])
     assert len(chunks.groups) == 2 * -(-31 // ROWS_PER_GROUP)
     for epoch in (1, 2):
-        epoch_of(split, split.order(0, epoch, batch_size=16, world=1))
+        epoch_of(split, split.make_order(0, epoch, batch_size=16, world=1))
         assert sorted(chunks.reads) == sorted(list(range(len(chunks.groups))) * epoch)
 
 
 def test_two_ranks_read_a_set_from_disk_about_once_together(found: dict[str, ResidentData]) -> None:
     split, chunks = watched(found["on disk"].splits["train"])
-    order = split.order(0, 1, batch_size=16, world=2)
+    order = split.make_order(0, 1, batch_size=16, world=2)
     rows = [batch.rows for rank in (0, 1) for batch in epoch_of(split, order, rank, 2)]
     assert sorted(torch.cat(rows).tolist()) == list(range(SIZES["train"]))
     assert len(chunks.reads) <= len(chunks.groups) + 1
@@ -233,42 +243,42 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
     pq.write_table(to_arrow(columns, spec), storage.path(f"faces/{file}"), row_group_size=2)
     info = manifest.splits["train"].model_copy(update={"files": (file,), "rows": rows})
     large = manifest.model_copy(update={"inputs": spec, "splits": {"train": info}})
-    split = read_directly(storage, large, CPU, RESIDENCIES["on disk"]).splits["train"]
+    split = read_without_ray(storage, large, CPU, RESIDENCIES["on disk"]).splits["train"]
 
     before, peaks = pa.total_allocated_bytes(), []
     for epoch in range(1, 5):
         held = 0
-        for _ in split.read(split.order(0, epoch, batch_size=8, world=1).split(8)):
+        for _ in split.read(split.make_order(0, epoch, batch_size=8, world=1).split(8)):
             held = max(held, pa.total_allocated_bytes() - before)
         peaks.append(held)
         # What holds the last batch may wait to be collected
         gc.collect()
         assert pa.total_allocated_bytes() - before < 8 * 65_536
-    # A window, and the one that is read ahead
+    # A window, and the one that is prefetched
     assert max(peaks) < 0.6 * rows * 65_536
 
 
 def test_a_damaged_shard_or_a_missing_row_is_an_input_error(tmp_path: Path) -> None:
     storage, manifest = write_faces(tmp_path)
-    data = read_directly(storage, manifest, CPU, RESIDENCIES["on disk"])
+    data = read_without_ray(storage, manifest, CPU, RESIDENCIES["on disk"])
     path = Path(storage.path(f"faces/{manifest.splits['train'].files[0]}"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 8])
     with pytest.raises(InputError, match=r"shard cannot be read .*; ingest the data set again"):
         list(data.splits["train"].read([torch.arange(61)]))
     with pytest.raises(InputError, match="shard cannot be read"):
-        read_directly(storage, manifest, CPU)
+        read_without_ray(storage, manifest, CPU)
     path.unlink()
     with pytest.raises(InputError, match="shard cannot be read"):
-        read_directly(storage, manifest, CPU)
+        read_without_ray(storage, manifest, CPU)
     path.write_bytes(content)
     short = manifest.splits["train"].model_copy(update={"rows": 62})
     changed = manifest.model_copy(update={"splits": {**manifest.splits, "train": short}})
     with pytest.raises(InputError, match="faces: train: 62 samples expected"):
-        read_directly(storage, changed, CPU)
+        read_without_ray(storage, changed, CPU)
 
 
-# --- Working ahead
+# --- Prefetching
 
 
 def test_results_come_in_order_and_no_more_are_made_than_asked_for() -> None:
@@ -282,7 +292,7 @@ def test_results_come_in_order_and_no_more_are_made_than_asked_for() -> None:
             release.wait(10)
         return item * item
 
-    results = ahead(work, range(9), threads=2, depth=3)
+    results = map_with_prefetch(work, range(9), threads=2, depth=3)
     threading.Timer(0.1, release.set).start()
     assert next(results) == 0
     assert max(started) <= 3
@@ -293,7 +303,7 @@ def test_an_error_appears_where_its_result_would() -> None:
     def work(item: int) -> float:
         return 1 / (2 - item)
 
-    results = ahead(work, range(4), threads=2, depth=2)
+    results = map_with_prefetch(work, range(4), threads=2, depth=2)
     assert [next(results), next(results)] == [0.5, 1.0]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -303,6 +313,6 @@ def test_a_pass_that_is_left_early_ends_its_threads(found: dict[str, ResidentDat
     split = found["on disk"].splits["train"]
     batches: Iterator[Mapping[str, torch.Tensor]] = split.read(torch.arange(61).split(4))
     next(batches)
-    assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
+    assert any(thread.name.startswith("prefetch") for thread in threading.enumerate())
     batches.close()  # type: ignore[attr-defined]
-    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("prefetch") for thread in threading.enumerate())

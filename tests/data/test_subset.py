@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dirtune.data.cache import ResidentData, ResidentSplit, Split
-from dirtune.data.subset import limited
+from dirtune.data.subset import select_training_subset
 from tests.data.test_cache import manifest, split_of
 
 
@@ -24,13 +24,13 @@ def rows_of(train: Split) -> list[int]:
 
 def test_the_whole_is_the_data_themselves() -> None:
     data = data_of(split_of(30))
-    assert limited(data, 1.0) is data
+    assert select_training_subset(data, 1.0) is data
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.35, 0.9])
 def test_a_part_has_its_share_of_the_rows_and_everything_else_stays(fraction: float) -> None:
     data = data_of(split_of(30))
-    part = limited(data, fraction)
+    part = select_training_subset(data, fraction)
     assert len(part.splits["train"]) == max(1, round(30 * fraction))
     assert part.splits["val"] is data.splits["val"]
     assert part.manifest is data.manifest
@@ -39,20 +39,20 @@ def test_a_part_has_its_share_of_the_rows_and_everything_else_stays(fraction: fl
 
 def test_a_smaller_part_is_within_a_larger_one_and_does_not_depend_on_chance() -> None:
     data = data_of(split_of(200))
-    parts = [set(rows_of(limited(data, share).splits["train"])) for share in (0.05, 0.2, 0.5)]
+    parts = [set(rows_of(select_training_subset(data, share).splits["train"])) for share in (0.05, 0.2, 0.5)]
     assert parts[0] < parts[1] < parts[2]
-    again = limited(data, 0.5).splits["train"]
+    again = select_training_subset(data, 0.5).splits["train"]
     assert set(rows_of(again)) == parts[2]
 
 
 def test_every_label_bin_gives_its_share() -> None:
-    bins = limited(data_of(split_of(300)), 0.2).splits["train"].label_bins
+    bins = select_training_subset(data_of(split_of(300)), 0.2).splits["train"].label_bins
     assert np.abs(torch.bincount(bins).numpy() - 20).max() <= 1
 
 
 def test_the_rows_of_a_part_are_those_of_the_whole() -> None:
     whole = split_of(40)
-    part = limited(data_of(whole), 0.3).splits["train"]
+    part = select_training_subset(data_of(whole), 0.3).splits["train"]
     kept = torch.tensor(rows_of(part))
     assert torch.equal(part.labels, whole.labels[kept])
     assert torch.equal(part.label_bins, whole.label_bins[kept])
@@ -65,10 +65,10 @@ def test_the_rows_of_a_part_are_those_of_the_whole() -> None:
 def test_the_row_groups_of_a_part_hold_its_rows_where_the_whole_has_them() -> None:
     groups = (torch.arange(0, 40, 2), torch.tensor([1]), torch.arange(3, 40, 2))
     whole: ResidentSplit = replace(split_of(40), groups=groups)
-    part = limited(data_of(whole), 0.25).splits["train"]
+    part = select_training_subset(data_of(whole), 0.25).splits["train"]
     assert part.groups is not None
     assert sorted(torch.cat(part.groups).tolist()) == list(range(10))
     for group in part.groups:
         members = {rows_of(part)[row] for row in group.tolist()}
         assert any(members <= set(of_whole.tolist()) for of_whole in groups)
-    assert sorted(part.order(1, 1, batch_size=4, world=2).tolist()) == list(range(10))
+    assert sorted(part.make_order(1, 1, batch_size=4, world=2).tolist()) == list(range(10))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dirtune.data.verify import SplitRows, check_rows, hash_digests, refuse
+from dirtune.data.verify import SplitRows, check_rows, hash_digests, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
 
@@ -17,7 +17,7 @@ def _rows(prefix: str, labels: list[float]) -> SplitRows:
 
 
 def test_rows_are_counted_by_label_bin() -> None:
-    info = _rows("a", [0.0, 0.5, 3.0, 10.0]).info(LABEL)
+    info = _rows("a", [0.0, 0.5, 3.0, 10.0]).make_split_info(LABEL)
     assert info.rows == 4
     assert info.bin_counts == (2, 0, 0, 1, 0, 0, 0, 0, 0, 1)
 
@@ -36,24 +36,24 @@ def test_every_kind_of_fault_is_found_at_once() -> None:
     with pytest.raises(InputError) as caught:
         check_rows(rows, LABEL, where="ages")
     assert [str(fault) for fault in caught.value.faults] == [
-        "ages: train.a0: the sample id stands more than once",
+        "ages: train.a0: the sample id occurs more than once",
         "ages: train.a1: age must be within 0..10, got nan",
         "ages: train.a2: age must be within 0..10, got 11.0",
         "ages: train.a3: age must be within 0..10, got inf",
         "ages: train.a4: age must be within 0..10, got -0.5",
-        "ages: val.a0: the sample id stands more than once",
+        "ages: val.a0: the sample id occurs more than once",
         "ages: test: the split has no samples",
     ]
 
 
 def test_twenty_faults_are_shown_and_all_are_counted() -> None:
-    refuse([], where="ages")
+    raise_faults([], where="ages")
     faults = [Fault(where=f"row {row}", rule="is bad") for row in range(23)]
     with pytest.raises(InputError) as caught:
-        refuse(faults[:20], where="ages")
+        raise_faults(faults[:20], where="ages")
     assert caught.value.faults == tuple(faults[:20])
     with pytest.raises(InputError) as caught:
-        refuse(faults, where="ages")
+        raise_faults(faults, where="ages")
     assert caught.value.faults[:20] == tuple(faults[:20])
     assert str(caught.value.faults[20]) == "ages: 23 faults in all, 3 of them not shown"
 
@@ -70,7 +70,7 @@ SIZE = LabelSpec.grid("size", "m", (WIDTH, HEIGHT))
 def test_rows_are_counted_by_cell() -> None:
     rows = SplitRows(files=(), ids=["a", "b", "c"], labels=[[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])
     check_rows({"train": rows}, SIZE, where="sizes")
-    assert rows.info(SIZE).bin_counts == (1, 0, 0, 0, 0, 2)
+    assert rows.make_split_info(SIZE).bin_counts == (1, 0, 0, 0, 0, 2)
 
 
 def test_every_component_is_checked_against_its_own_range() -> None:

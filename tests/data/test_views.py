@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.views import make_views
+from dirtune.data.views import SampleTransform, make_views
 
 
 def images(count: int, size: int = 24) -> torch.Tensor:
@@ -16,7 +16,13 @@ def images(count: int, size: int = 24) -> torch.Tensor:
 
 def views(pictures: torch.Tensor, name: str, rows: slice = slice(None), stream: tuple[int, int, int] = (0, 1, 0)):
     made = make_views(
-        {"image": pictures[rows]}, count=2, augmentation=name, stream=stream, total=len(pictures), rows=rows
+        {"image": pictures[rows]},
+        SampleTransform(),
+        count=2,
+        augmentation=name,
+        stream=stream,
+        total=len(pictures),
+        rows=rows,
     )
     return [view["image"] for view in made]
 
@@ -50,5 +56,7 @@ def test_no_augmentation_gives_equal_views_in_the_unit_range() -> None:
 
 def test_inputs_that_are_no_images_pass_unchanged() -> None:
     tokens = torch.arange(12, dtype=torch.int32).reshape(3, 4)
-    made = make_views({"first": tokens}, count=2, augmentation="shift", stream=(0, 0, 0), total=3, rows=slice(None))
+    made = make_views(
+        {"first": tokens}, SampleTransform(), count=2, augmentation="shift", stream=(0, 0, 0), total=3, rows=slice(None)
+    )
     assert all(torch.equal(view["first"], tokens) for view in made)

@@ -12,7 +12,7 @@ import pytest
 
 from dirtune.data.splits import compute_split_fingerprint, describe_list, describe_split
 from dirtune.data.splits.published import PUBLISHED_SPLITS
-from dirtune.data.verify import hash_digests, read_back
+from dirtune.data.verify import hash_digests, read_shards
 from dirtune.io.storage import Storage
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -28,7 +28,7 @@ def test_the_fingerprint_is_the_one_that_the_manifest_will_have(tmp_path):
         rows = splits == split
         table = pa.table({"sample_id": pa.array(ids[rows].tolist()), "label": labels[rows]})
         pq.write_table(table, tmp_path / f"{split}.parquet")
-        digests += read_back(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).places
+        digests += read_shards(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).split_digests
     assert compute_split_fingerprint(splits, ids, labels) == hash_digests(digests)
     turned = [4, 2, 0, 1, 3]
     assert compute_split_fingerprint(splits[turned], ids[turned], labels[turned]) == hash_digests(digests)
