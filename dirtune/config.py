@@ -1,9 +1,9 @@
-"""`TrialConfig`: one training run as a value, and its identity.
+"""`TrialConfig`: one training run as a frozen value, and its id.
 
-A configuration is a frozen tree. Its canonical JSON together with the fingerprint of the data is hashed to `trial_id`:
-equal settings on equal data are the same trial, in whatever study or arm they appear. A method (loss, terms,
-re-weighting, scheme) and a recipe (optimizer, schedule, batch, epochs, augmentation) are separate branches, because on
-AgeDB the recipe moves the error more than any method does.
+The canonical JSON of a configuration and the fingerprint of the data are hashed to `trial_id`: equal settings on equal
+data are the same trial, in any study or arm. A method (loss, terms, re-weighting, scheme) and a recipe (optimizer,
+schedule, batch, epochs, augmentation) are separate branches, because on AgeDB the recipe changes the error more than any
+method does.
 """
 
 from __future__ import annotations
@@ -23,96 +23,93 @@ from pydantic import (
 
 from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
-from dirtune.metrics import HIGHER_IS_BETTER, METRICS, OWN_METRICS, REGIONS
+from dirtune.metrics import HIGHER_IS_BETTER, METRICS, EXTRA_METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
-from dirtune.recipe import Constant as Constant
-from dirtune.recipe import Cosine as Cosine
-from dirtune.recipe import Recipe as Recipe
-from dirtune.recipe import Steps as Steps
-from dirtune.recipe import Views as Views
+from dirtune.recipe import Recipe
 from dirtune.reweighting import Reweighting
 
 
 class DataConfig(Frozen):
-    """Which ingested data set, and how its label bins become shot regions."""
+    """Ingested data set, its shot rule and the share of its training rows."""
 
     name: str
     shot_rule: str | None = None
-    """A rule of the set's manifest; none: its default."""
+    """Rule of the manifest that assigns label bins to shot regions. None: the manifest's default."""
     fraction: Annotated[float, Added()] = Field(default=1.0, gt=0, le=1)
-    """Share of the training rows that is trained on: the same rows in every arm, a smaller share is part of a larger."""
+    """Share of the training rows used: the same rows in every arm, and a smaller share is a subset of a larger one."""
 
 
 class Joint(Frozen):
-    """One stage: encoder, projection and predictor are trained together on the whole loss."""
+    """One stage: encoder, projection and predictor are trained together with the whole loss."""
 
     name: Literal["joint"] = "joint"
 
     @property
     def epochs(self) -> int:
-        """Epochs after those of the recipe."""
+        """Number of epochs after those of the recipe."""
         return 0
 
 
 class TwoStage(Frozen):
-    """First the representation, by the terms alone; then the predictor alone, by the regression loss.
+    """Two stages: the representation with the terms alone, then the predictor alone with the regression loss.
 
-    The counterpart of joint training in the ablation of Zhao et al., "ACCon", AAAI 2025, and the way of Rank-N-Contrast
-    (Zha et al., NeurIPS 2023). In the first stage nothing trains the predictor and nothing is validated; a term that
-    reads predictions, as ConR does, sees those of the predictor's start.
+    The counterpart of joint training in the ablation of Zhao et al., "ACCon", AAAI 2025, and the training of
+    Rank-N-Contrast (Zha et al., NeurIPS 2023). The first stage neither trains the predictor nor validates; a term of
+    the predictions, such as ConR, gets those of the untrained predictor.
     """
 
     name: Literal["two_stage"] = "two_stage"
     epochs: int = Field(default=10, ge=1)
     """Length of the second stage, after the recipe's epochs; a choice of this library."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Constant rate of the second stage; none: the recipe's."""
+    """Constant learning rate of the second stage. None: the recipe's."""
 
 
 class RRT(Frozen):
     """Regressor re-training: joint training without re-weighting, then a new predictor with it, on frozen features.
 
-    Source: Yang et al., "Delving into deep imbalanced regression", ICML 2021 (github.com/YyzHarry/imbalanced-regression,
-    `--retrain_fc`), after the decoupled training of Kang et al., ICLR 2020. The second stage starts from the best weights
-    of the first. Departures: 1. batch norm and dropout of the frozen parts rest, where the official code leaves them in
-    training mode (`published_batch_norm`); 2. FDS smooths in the first stage only, where features are trained.
+    Source: Yang et al., "Delving into deep imbalanced regression", ICML 2021 (`--retrain_fc` in
+    github.com/YyzHarry/imbalanced-regression), after the decoupled training of Kang et al., ICLR 2020. The second stage
+    starts from the best weights of the first. Departures: 1. batch normalization and dropout of the frozen parts are in
+    evaluation mode, where the official code leaves them in training mode (`published_batch_norm`); 2. FDS smooths in the
+    first stage only, where features are trained.
     """
 
     name: Literal["rrt"] = "rrt"
     epochs: int = Field(default=30, ge=1)
     """Length of the second stage, after the recipe's epochs. Ren et al. (CVPR 2022): 10."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Constant rate of the second stage."""
+    """Constant learning rate of the second stage."""
     published_batch_norm: bool = False
-    """The frozen parts stay in training mode, so that batch-norm statistics go on moving and dropout goes on."""
+    """Keep the frozen parts in training mode, with updates of the batch-norm statistics and with dropout."""
 
 
 Scheme = Annotated[Joint | TwoStage | RRT, Field(discriminator="name")]
 
 
 class Objective(Frozen):
-    """The validation number that picks the epoch of a trial and the configuration of an arm."""
+    """Validation metric that selects the epoch of a trial and the configuration of an arm."""
 
     metric: str = "mae"
     region: str = "all"
 
     @field_validator("metric")
     @classmethod
-    def _metric_is_known(cls, metric: str) -> str:
-        if metric not in (known := METRICS.keys() | OWN_METRICS.keys()):
+    def _check_metric(cls, metric: str) -> str:
+        if metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
             raise ValueError(f"must be one of {', '.join(sorted(known))}")
         return metric
 
     @field_validator("region")
     @classmethod
-    def _region_is_known(cls, region: str) -> str:
+    def _check_region(cls, region: str) -> str:
         if region not in REGIONS:
             raise ValueError(f"must be one of {', '.join(REGIONS)}")
         return region
 
     @property
     def name(self) -> str:
-        """Its name among the values of an epoch."""
+        """Name of the metric among the values of an epoch."""
         return f"val/{self.region}/{self.metric}"
 
     @property
@@ -121,15 +118,15 @@ class Objective(Frozen):
 
 
 class _Terms(Frozen):
-    """The regularizer terms of the loss by name; absent or null: not used."""
+    """Regularizer terms of the loss by name; a missing or null term is not used."""
 
     def get_active(self) -> dict[str, Term]:
-        """The terms that are present, in the order of their names."""
+        """Return the terms in use, sorted by name."""
         return {name: term for name in sorted(TERMS) if (term := getattr(self, name)) is not None}
 
     @model_serializer(mode="wrap")
-    def _only_active(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An absent term leaves no trace, so that registering a new one changes no trial's identity.
+    def _serialize_active(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Unused terms are left out, so that registering a new term changes no trial's id.
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
@@ -155,14 +152,14 @@ class TrialConfig(Frozen):
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
     scheme: Scheme = Joint()
-    """Which parts are trained when. A second stage has a new predictor, a new optimizer, a loss fitted anew and a constant
-    learning rate, and the best epoch is one of its own; the recipe's epochs and schedule are those of the first."""
+    """Stages of the training. A second stage has a new predictor, a new optimizer, a newly fitted loss, a constant learning
+    rate and a best epoch of its own; the recipe's epochs and schedule are those of the first stage."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _every_stage_has_a_loss(self) -> TrialConfig:
+    def _check_stages(self) -> TrialConfig:
         scheme = self.scheme.name
         if scheme != "joint" and self.alpha == 0:
             raise ValueError(f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss")
@@ -173,7 +170,7 @@ class TrialConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _terms_have_pairs(self) -> TrialConfig:
+    def _check_pairs(self) -> TrialConfig:
         is_split = self.recipe.accumulation > 1
         if is_split and self.recipe.micro_batch == 1 and self.terms.get_active():
             rule = "recipe.accumulation must leave two samples in a micro-batch"
@@ -186,9 +183,9 @@ class TrialConfig(Frozen):
         return self.recipe.epochs + self.scheme.epochs
 
     def to_plain(self) -> dict[str, Any]:
-        """The configuration as plain JSON data."""
+        """Return the configuration as plain JSON data."""
         return self.model_dump(mode="json")
 
     def compute_trial_id(self, data_fingerprint: str) -> str:
-        """Identity of this run on the data with that fingerprint: 16 hexadecimal digits."""
+        """Return the id of this run on the data with that fingerprint: 16 hexadecimal digits."""
         return hash_json({"config": to_identity(self), "data": data_fingerprint})

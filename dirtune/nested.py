@@ -5,7 +5,7 @@ They are apart from `dirtune.config`, which imports torch: listing study files a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -40,3 +40,12 @@ def get_leaf(tree: Mapping[str, Any], path: str) -> Any:
             return None
         current = current[part]
     return current
+
+
+def iter_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and value of every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from iter_leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

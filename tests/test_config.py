@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import Recipe, Terms, TrialConfig
+from dirtune.config import Terms, TrialConfig
 from dirtune.errors import InputError
 from dirtune.frozen import hash_json, read, to_canonical_json
 from dirtune.losses import LOSSES, TERMS
 from dirtune.nested import get_leaf, merge, nest
+from dirtune.recipe import Recipe
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
 ADDED_TO_RECIPES: dict[str, Any] = {

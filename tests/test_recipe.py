@@ -14,9 +14,9 @@ from dirtune.recipe import Cosine, Recipe, Steps
 
 def test_schedules_follow_their_formulas() -> None:
     steps = Steps(milestones=(2, 4), factor_per_step=0.1)
-    assert [steps.factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert Cosine().factor(1, 10) == 1.0
-    assert Cosine().factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert [steps.compute_factor(epoch, 6) for epoch in range(1, 7)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert Cosine().compute_factor(1, 10) == 1.0
+    assert Cosine().compute_factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
 @pytest.mark.parametrize(

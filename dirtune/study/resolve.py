@@ -148,13 +148,18 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     if faults := [*removed, *validate.find_declaration_faults(study, where)]:
         raise InputError(faults)
     declared = list(expand_arms(study))
-    faults = list(validate.find_study_faults(study, [each.name for each in declared], where))
-    base, base_faults = _expand_base(study, where)
+    names = [each.name for each in declared]
+    faults = list(validate.find_study_faults(study, names, where))
+    faults += validate.find_confirmation_faults(study, where)
+    faults += validate.find_sequential_faults(study, names, where)
+    # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
+    own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
+    base, _, base_faults = _read_config({}, study.base | own, where, "base")
     faults += base_faults
     arms: list[Arm] = []
     for each in declared:
         key = f"arms.{each.name}"
-        config, found = _read_arm(base, each.overlay, where, key)
+        _, config, found = _read_config(base, each.overlay, where, key)
         faults += [fault for fault in found if not validate.is_inherited(fault, key, base_faults)]
         if config is not None:
             arms.append(
@@ -166,6 +171,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
                     is_derived=each.is_derived,
                 )
             )
+    # Before the merge: an axis without effect makes derived arms equal, and merging would remove all but one of its values.
     axis_faults = list(validate.find_axis_faults(study, arms, where))
     merged_arms = _find_merged_arms(arms, study.reference)
     is_complete = len(arms) == len(declared)
@@ -193,27 +199,18 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     )
 
 
-def _expand_base(study: Study, where: str) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the base with the settings of its presets, and its faults."""
-    own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
-    try:
-        base = expand_presets(study.base, get_leaf(study.base, "data.name"), where=where, key="base") | own
-    except InputError as error:
-        without_presets = {key: value for key, value in study.base.items() if key not in PRESET_KEYS}
-        return without_presets | own, list(error.faults)
-    return base, validate.read_config(base, where, "base")[1]
-
-
-def _read_arm(
+def _read_config(
     base: dict[str, Any], overlay: dict[str, Any], where: str, key: str
-) -> tuple[TrialConfig | None, list[Fault]]:
-    """Return the configuration of an arm, and its faults."""
-    data = get_leaf(merge(base, overlay), "data.name")
+) -> tuple[dict[str, Any], TrialConfig | None, list[Fault]]:
+    """Return the base with an overlay and its presets as plain data, the configuration if it is valid, and its faults."""
     try:
+        # The overlay may choose another data set, which decides the settings of the presets.
+        data = get_leaf(merge(base, overlay), "data.name")
         plain = merge(base, expand_presets(overlay, data, where=where, key=key))
     except InputError as error:
-        return None, list(error.faults)
-    return validate.read_config(plain, where, key)
+        without_presets = {name: value for name, value in overlay.items() if name not in PRESET_KEYS}
+        return merge(base, without_presets), None, list(error.faults)
+    return plain, *validate.read_config(plain, where, key)
 
 
 def _select_space(study: Study, arm: DeclaredArm, config: TrialConfig) -> dict[str, Distribution]:
@@ -231,6 +228,7 @@ def _select_space(study: Study, arm: DeclaredArm, config: TrialConfig) -> dict[s
 def _find_merged_arms(arms: Sequence[Arm], reference: str) -> dict[str, str]:
     """Return the derived arms that equal an earlier arm or the reference, with the name of that arm."""
     configs = {arm.name: to_canonical_json(arm.config.to_plain()) for arm in arms}
+    # The reference is kept, whatever its place: the other arms are compared with it by name.
     first = {configs[arm.name]: arm.name for arm in arms if arm.name == reference}
     merged = {}
     for arm in arms:

@@ -9,7 +9,7 @@ from typing import Any
 from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
-from dirtune.nested import get_leaf, merge, nest
+from dirtune.nested import get_leaf, iter_leaves, merge, nest
 from dirtune.study.expand import format_transfer_name
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
@@ -76,18 +76,7 @@ def find_study_faults(study: Study, arms: Sequence[str], where: str) -> Iterator
         yield Fault(where=where, key="reference", rule="unknown arm", got=study.reference, known=arms)
     if len(set(study.seeds)) < len(study.seeds):
         yield Fault(where=where, key="seeds", rule="has a duplicate seed", got=list(study.seeds))
-    yield from _find_owned_settings(study, where)
-    for path, distribution in study.space.items():
-        for name in distribution.arms or ():
-            if name not in arms:
-                yield Fault(where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms)
-        yield from _find_condition_faults(study, path, distribution, where)
-    yield from _find_confirmation_faults(study, where)
-    yield from _find_sequential_faults(study, arms, where)
-
-
-def _find_owned_settings(study: Study, where: str) -> Iterator[Fault]:
-    """Find settings that the study sets for all its trials, set elsewhere as well."""
+    # Settings that the study sets for all its trials.
     settings = {
         "base": study.base,
         **{f"arms.{name}": overlay for name, overlay in study.arms.items()},
@@ -101,6 +90,11 @@ def _find_owned_settings(study: Study, where: str) -> Iterator[Fault]:
             if (setting := path.split(".")[0]) in _OWNERS:
                 rule = f"is set by the study's own `{_OWNERS[setting]}`"
                 yield Fault(where=where, key=f"{section}.{path}", rule=rule)
+    for path, distribution in study.space.items():
+        for name in distribution.arms or ():
+            if name not in arms:
+                yield Fault(where=where, key=f"space.{path}.arms", rule="unknown arm", got=name, known=arms)
+        yield from _find_condition_faults(study, path, distribution, where)
 
 
 def _find_condition_faults(study: Study, path: str, distribution: Distribution, where: str) -> Iterator[Fault]:
@@ -117,7 +111,8 @@ def _find_condition_faults(study: Study, path: str, distribution: Distribution, 
                 yield Fault(where=where, key=key, rule=rule, got=value, known=known)
 
 
-def _find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
+def find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
+    """Find conflicts between `confirm`, `tuning_seed`, `transfer` and the seeds."""
     search, key = study.search, "search.tuning_seed"
     if search.confirm and search.tuning_seed is None:
         yield Fault(where=where, key=key, rule="is missing: a confirmed search needs a seed of its own")
@@ -131,7 +126,12 @@ def _find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
         yield Fault(where=where, key="search.transfer", rule=rule, got=search.transfer)
 
 
-def _find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
+def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
+    """Find sequential settings under which no seed can be added.
+
+    Args:
+        arms: names of all declared arms.
+    """
     if study.sequential is None:
         return
     count, most = len(study.seeds), study.sequential.most_seeds
@@ -178,6 +178,7 @@ def find_arm_faults(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
     seen: dict[str, Arm] = {}
     for arm in arms:
         plain = arm.config.to_plain()
+        # What both arms tune does not tell them apart.
         for path in arm.space:
             plain = merge(plain, nest(path, None))
         first = seen.setdefault(to_canonical_json([plain, sorted(arm.space)]), arm)
@@ -205,21 +206,19 @@ def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator
                 rule = "is tuned in no arm: `arms` and `when` exclude every arm that has this setting"
                 yield Fault(where=where, key=key, rule=rule, known=owners)
             else:
-                yield Fault(where=where, key=key, rule="no arm has this setting", known=_list_settings(arms))
+                settings = sorted({path for arm in arms for path, _ in iter_leaves(arm.config.to_plain())})
+                yield Fault(where=where, key=key, rule="no arm has this setting", known=settings)
+        is_choice = isinstance(distribution, Choice)
+        ends = distribution.values if is_choice else (distribution.low, distribution.high)
         for arm in users:
-            yield from _find_distribution_faults(path, distribution, arm, where)
-
-
-def _find_distribution_faults(path: str, distribution: Distribution, arm: Arm, where: str) -> Iterator[Fault]:
-    plain = arm.config.to_plain()
-    initial = get_leaf(plain, path)
-    if not distribution.contains(initial):
-        rule = f"excludes the value of arm {arm.name!r}"
-        yield Fault(where=where, key=f"space.{path}", rule=rule, got=initial)
-    is_choice = isinstance(distribution, Choice)
-    for value in distribution.values if is_choice else (distribution.low, distribution.high):
-        key = f"space.{path} in arm {arm.name!r}"
-        yield from read_config(merge(plain, nest(path, value)), where, key)[1]
+            plain = arm.config.to_plain()
+            # A search may start from the arm's own settings, and a sampler refuses a value outside of its distribution.
+            if not distribution.contains(initial := get_leaf(plain, path)):
+                yield Fault(where=where, key=key, rule=f"excludes the value of arm {arm.name!r}", got=initial)
+            # The valid values of a number are an interval, so that its ends are enough.
+            for value in ends:
+                prefix = f"{key} in arm {arm.name!r}"
+                yield from read_config(merge(plain, nest(path, value)), where, prefix)[1]
 
 
 def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
@@ -254,13 +253,3 @@ def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterato
             yield Fault(where=where, key=key, rule="has no effect: no arm has tuned settings")
     if search.warm_start.study == study.name:
         yield Fault(where=where, key="search.warm_start.study", rule="must be another study", got=study.name)
-
-
-def _list_settings(arms: Sequence[Arm]) -> list[str]:
-    """Return the dotted paths of all settings of all arms."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in tree.items():
-            yield from (walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key])
-
-    return sorted({path for arm in arms for path in walk(arm.config.to_plain(), "")})

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.analysis.arms import study_runs
+from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.selection import SELECTIONS
 from dirtune.results.records.studies import read_study
 from dirtune.study.resolve import ResolvedStudy, resolve
-from tests.tuning.pretended import STUDY, Pretended, of_arm, omega
+from tests.tuning.simulated_sweep import STUDY, SimulatedSweep, of_arm, omega
 
 SPACE = {
     **STUDY["space"],
@@ -56,7 +56,7 @@ def test_an_arm_that_shares_no_knob_is_trained_as_it_stands() -> None:
 def test_a_transferred_arm_is_trained_with_the_selection_of_the_reference_on_all_seeds(
     tmp_path: Path, transfer: str, arm: str
 ) -> None:
-    found = Pretended(tmp_path)
+    found = SimulatedSweep(tmp_path)
     jobs = found.sweep(**changed(transfer))
     selected = [job for job in of_arm(jobs, "conr") if job.replicate == 0]
     taken = of_arm(jobs, arm)
@@ -66,22 +66,22 @@ def test_a_transferred_arm_is_trained_with_the_selection_of_the_reference_on_all
     assert {job.config.model.projection_dim for job in taken} == {8}
     assert found.sweep(**changed(transfer)) == []
     info = read_study(found.folder)
-    arms = {each.arm: each for each in study_runs(found.folder, info, SELECTIONS["best_val"]).arms}
+    arms = {each.arm: each for each in read_study_runs(found.folder, info, SELECTIONS["best_val"]).arms}
     assert set(arms[arm].chosen) == {3, 4}
 
 
 def test_a_longer_search_of_the_reference_moves_the_transferred_arms_too(tmp_path: Path) -> None:
-    found = Pretended(tmp_path)
+    found = SimulatedSweep(tmp_path)
     few, many = changed("only"), changed("only")
     few["search"] = {**few["search"], "trials": 1}
     many["search"] = {**many["search"], "trials": 8}
     before = {omega(job.config) for job in of_arm(found.sweep(**few), "wide")}
-    assert found.extension(**many).orphaned == frozenset()
+    assert found.find_reuse(**many).orphaned == frozenset()
     after = {omega(job.config) for job in of_arm(found.sweep(**many), "wide")}
     assert len(after) == 1
     assert after != before
-    assert len(found.recorded("wide")) == 2
-    assert found.extension(**many).orphaned == frozenset()
+    assert len(found.read_trials("wide")) == 2
+    assert found.find_reuse(**many).orphaned == frozenset()
 
 
 @pytest.mark.parametrize(

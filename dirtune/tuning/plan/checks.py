@@ -1,71 +1,27 @@
-"""Before a sweep spends anything: does the study fit the data and the machine, and what will it take?"""
+"""Checks of a study against its data set and the machine, before a sweep runs anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest
-from dirtune.models.build import build_regressor
 from dirtune.models.regressor import Regressor
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm, Resources
-from dirtune.study.search_settings import Asha, Median
+from dirtune.study.schema import Arm
 from dirtune.training.numerics import check_layers, check_machine
-from dirtune.training.state import check_labels
-from dirtune.training.train import check_against
-from dirtune.tuning.folder.confirmation import Ending
-from dirtune.tuning.plan.autoscaling import NodeType
-from dirtune.tuning.plan.capacity import Node, count_workers, describe_nodes
-from dirtune.tuning.plan.inert_settings import SettingEffect
-from dirtune.tuning.plan.runtime import RuntimeForecast
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a study would run."""
-
-    study: ResolvedStudy
-    rows: dict[str, int]
-    """Samples by split."""
-    trials: dict[str, int]
-    """By arm."""
-    recorded: int
-    """Trials that need not be run."""
-    earlier: tuple[tuple[str, Ending], ...] = ()
-    """Their arms and how they ended, once a sweep has begun."""
-    orphaned: int = 0
-    """Recorded, and no longer planned."""
-    concurrent: int
-    to_come: tuple[NodeType, ...] = ()
-    """Nodes that an autoscaler may start, and `concurrent` counts."""
-    parameters: dict[str, int]
-    """Trainable parameters by arm."""
-    forecast: RuntimeForecast | None = None
-    """How long it takes."""
-    crowding: str | None = None
-    """That trials which share a GPU need more memory than it has."""
-    findings: tuple[SettingEffect, ...] | None = None
-    """What arms and tuned settings change, if asked."""
-
-    @property
-    def dead(self) -> tuple[SettingEffect, ...]:
-        """Arms and tuned settings that change nothing, as far as that was asked."""
-        return tuple(finding for finding in self.findings or () if finding.is_dead)
-
-    @property
-    def total(self) -> int:
-        return sum(self.trials.values())
+from dirtune.training.task import make_task
+from dirtune.training.train import check_data_settings
 
 
 def get_data_set(study: ResolvedStudy) -> str:
-    """The one data set of a study.
+    """Return the name of a study's data set.
 
     Raises:
-        InputError: its arms use several.
+        InputError: the arms use several.
     """
     names = sorted({arm.config.data.name for arm in study.arms})
     if len(names) > 1:
@@ -74,84 +30,50 @@ def get_data_set(study: ResolvedStudy) -> str:
 
 
 def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
-    """Whether every arm fits the data.
+    """Raise if an arm does not fit the data set or the machine.
 
     Raises:
-        InputError: with everything that does not.
+        InputError: every fault of every arm; faults that several arms share are reported for the first of them.
     """
     faults: dict[tuple[str, str, str], Fault] = {}
     for arm in study.arms:
-        for fault in _faults_of_arm(study, arm, manifest):
-            # What several arms share is said for the first of them.
-            faults.setdefault((fault.key.split(".", 2)[-1], fault.rule, repr(fault.got)), fault)
+        for fault in _find_arm_faults(study, arm, manifest):
+            faults.setdefault((fault.key.removeprefix(f"arms.{arm.name}."), fault.rule, repr(fault.got)), fault)
     if faults:
         raise InputError(faults.values())
 
 
-def capacity(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
-    """How many trials these nodes run at once.
-
-    Raises:
-        InputError: they cannot hold even one.
-    """
-    need = study.resources
-    slots = count_workers(nodes, cpus=need.cpus, gpus=need.gpus)
-    if slots < need.workers:
-        fault = Fault(where=study.name, key="resources", rule=_no_room(need, nodes, slots))
-        raise InputError(fault)
-    fits = slots // need.workers
-    return min(fits, need.concurrent or fits)
-
-
 def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
-    """Trainable parameters of every arm's regressor."""
+    """Return the number of trainable parameters of every arm's regressor."""
     return {
-        arm.name: sum(parameter.numel() for parameter in _regressor(arm, manifest).parameters()) for arm in study.arms
+        arm.name: sum(parameter.numel() for parameter in _build_meta_regressor(arm, manifest).parameters())
+        for arm in study.arms
     }
 
 
-def _no_room(need: Resources, nodes: Sequence[Node], slots: int) -> str:
-    """Why not even one trial can be scheduled."""
-    whole = Node(need.cpus * need.workers, need.gpus * need.workers)
-    cluster = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
-    if whole.cpus > cluster.cpus or whole.gpus > cluster.gpus:
-        text = f"the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
-        return f"one trial needs {whole}, {text}"
-    worker, hold = Node(need.cpus, need.gpus), f"hold {slots} of the {need.workers} of a trial"
-    return f"a worker needs {worker} on one node; the nodes ({describe_nodes(nodes)}) {hold}"
-
-
-def _faults_of_arm(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
+def _find_arm_faults(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
     where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.resources
-    for fits in (
-        lambda: check_against(arm.config, manifest, where=where, key=key),
-        lambda: check_labels(arm.config, manifest),
-        lambda: check_machine(
-            arm.config.recipe, device="cuda" if need.gpus else "cpu", workers=need.workers, where=where, key=key
-        ),
-        lambda: _regressor(arm, manifest),
+    device = "cuda" if need.gpus else "cpu"
+    for check in (
+        lambda: check_data_settings(arm.config, manifest, where=where, key=key),
+        lambda: make_task(manifest).check(arm.config),
+        lambda: check_machine(arm.config.recipe, device=device, workers=need.workers, where=where, key=key),
+        lambda: _build_meta_regressor(arm, manifest),
     ):
         try:
-            fits()
+            check()
         except InputError as error:
+            # Some checks know neither the study nor the arm; their `where` is the setting.
             yield from (replace(fault, where=where, key=fault.key or f"{key}.{fault.where}") for fault in error.faults)
-    asha, epochs = study.search.scheduler, arm.config.epochs_planned
-    if arm.space and isinstance(asha, Asha | Median) and asha.grace_epochs > epochs:
+    scheduler, epochs = study.search.scheduler, arm.config.epochs_planned
+    if arm.space and scheduler is not None and scheduler.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
-        yield Fault(where=where, key="search.scheduler.grace_epochs", rule=rule, got=asha.grace_epochs)
+        yield Fault(where=where, key="search.scheduler.grace_epochs", rule=rule, got=scheduler.grace_epochs)
 
 
-def _regressor(arm: Arm, manifest: Manifest) -> Regressor:
-    """The arm's regressor in shapes alone: a study of many large ones is checked in seconds and in no memory."""
+def _build_meta_regressor(arm: Arm, manifest: Manifest) -> Regressor:
+    """Return an arm's regressor on the meta device, with shapes but no memory: many large arms take seconds."""
     with torch.device("meta"):
-        model = build_regressor(
-            arm.config.model,
-            manifest.features,
-            0,
-            label_dim=len(manifest.label.axes),
-            maps=manifest.label.dense is not None,
-            smoothing=arm.config.reweighting.fds,
-            num_bins=manifest.label.num_bins,
-        )
+        model = make_task(manifest).build_regressor(arm.config)
     check_layers(arm.config.recipe, model)
     return model

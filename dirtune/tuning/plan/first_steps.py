@@ -1,10 +1,10 @@
-"""How a run begins: loss, gradient and updates of its first steps, taken down so that two runs can be compared.
+"""First steps of a training run: loss, gradient and updates, recorded so that two runs can be compared.
 
-The steps are those of the real training loop, on the first batches of the epoch, from the start that the seed gives. Two
-configurations with one seed therefore differ here by their settings alone, and on a CPU a setting that enters nothing
-leaves every number as it was, bit for bit.
+The steps are those of the real training loop, on the first batches of the epoch, from the seed's initial weights. Two
+configurations with one seed therefore differ only by their settings, and on a CPU a setting without effect leaves every
+number unchanged, bit for bit.
 
-Trade-off: of a large tensor some entries and the norm are kept, so that the beginnings of many arms fit in memory.
+Trade-off: of a large tensor some entries and the norm are stored, so that the first steps of many arms fit into memory.
 """
 
 from __future__ import annotations
@@ -19,128 +19,125 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData, cut_out
-from dirtune.training.loop import first_steps
+from dirtune.data.cache import ResidentData
+from dirtune.training.loop import run_steps
 from dirtune.training.smoothing import update_smoothing
-from dirtune.training.stages import stages
-from dirtune.training.state import Training, begin
+from dirtune.training.stages import list_stages
+from dirtune.training.state import Training, begin_training
 
 MOST_ENTRIES = 4096
-"""Entries that are kept of a tensor, evenly spaced."""
+"""Stored entries of a tensor, evenly spaced."""
 
-Sketch = Mapping[str, Float[Tensor, " kept"]]
-"""Of each parameter, by name and shape: some entries of a tensor of its shape, and that tensor's norm."""
+TensorSummary = Mapping[str, Float[Tensor, " entries"]]
+"""Some entries and the norm of one tensor per parameter, by the parameter's name and shape."""
 
 
 @dataclass(frozen=True)
-class Beginning:
+class FirstSteps:
     """The first steps of one stage."""
 
     loss: float
-    """Of the first step."""
-    gradient: Sketch
-    """Of the first step, as the optimizer is given it."""
-    updates: Sketch
-    """Of all steps together."""
+    """Loss of the first step."""
+    gradient: TensorSummary
+    """Gradient of the first step, as the optimizer receives it."""
+    updates: TensorSummary
+    """Sum of the updates of all steps."""
 
 
-def first_step(config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None) -> Beginning:
-    """The first step of the first stage."""
-    return _beginning(begin(config, data, vocabulary=vocabulary), steps=1)
+def record_first_step(config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None) -> FirstSteps:
+    """Train the first step of the first stage."""
+    return _record_stage(begin_training(config, data, vocabulary=vocabulary), steps=1)
 
 
-def beginnings(
+def record_first_steps(
     config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None, *, steps: int
-) -> Iterator[Beginning]:
-    """The first steps of every stage; a later stage goes on from the first steps of the one before."""
-    training = begin(config, data, vocabulary=vocabulary)
-    yield _beginning(training, steps=steps)
-    for stage in stages(config)[1:]:
-        training.switch(stage)
-        yield _beginning(training, steps=steps)
+) -> Iterator[FirstSteps]:
+    """Train the first steps of every stage; a later stage starts from the first steps of the one before."""
+    training = begin_training(config, data, vocabulary=vocabulary)
+    yield _record_stage(training, steps=steps)
+    for stage in list_stages(config)[1:]:
+        training.start_stage(stage)
+        yield _record_stage(training, steps=steps)
 
 
-def smoothed_updates(
+def record_smoothed_updates(
     config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None, *, epochs: int
-) -> Sketch:
-    """The updates of `epochs` epochs of one step each, after each of which features are smoothed as after a real one.
+) -> TensorSummary:
+    """Train `epochs` epochs of one step each, with an update of the feature-smoothing statistics after each.
 
-    All epochs see the first batch, and the statistics of the smoothing are taken of it alone.
+    All epochs train on the first batch, and the statistics are those of this batch.
     """
-    training = begin(config, data, vocabulary=vocabulary)
+    training = begin_training(config, data, vocabulary=vocabulary)
     split, batch_size = data.splits["train"], config.recipe.batch_size
-    order = split.order(config.seed, 1, batch_size=batch_size, world=1)
-    batch, before = cut_out(split, order[:batch_size]), _values(training)
+    order = split.make_order(config.seed, 1, batch_size=batch_size, world=1)
+    batch, before = select_rows(split, order[:batch_size]), _copy_parameters(training)
     for _ in range(epochs):
-        next(first_steps(training))
-        update_smoothing(training.model, batch, training.ranks, data.manifest.label)
-    return _updates(training, before)
+        next(run_steps(training))
+        update_smoothing(training.model, batch, training.ranks, training.task)
+    return _summarize_updates(training, before)
 
 
-def change(one: Sketch, other: Sketch) -> float:
-    """`|a - b| / max(|a|, |b|)`; a parameter that one of the two lacks counts there as zero."""
+def compute_change(one: TensorSummary, other: TensorSummary) -> float:
+    """Return `|a - b| / max(|a|, |b|)`, where a parameter that is missing in one of them is zero."""
     none = torch.zeros(1)
     names = one.keys() | other.keys()
-    difference = _norm([one.get(name, none) - other.get(name, none) for name in names])
-    largest = max(_norm([*one.values()]), _norm([*other.values()]))
+    difference = _compute_norm([one.get(name, none) - other.get(name, none) for name in names])
+    largest = max(_compute_norm([*one.values()]), _compute_norm([*other.values()]))
     return difference / largest if largest else 0.0
 
 
-def misalignment(one: Sketch, other: Sketch) -> float:
-    """`change` of the two after both have been scaled to length one."""
-    return change(_scaled(one), _scaled(other))
+def compute_direction_change(one: TensorSummary, other: TensorSummary) -> float:
+    """Return the change between both after scaling them to unit length."""
+    return compute_change(_normalize(one), _normalize(other))
 
 
-def _beginning(training: Training, *, steps: int) -> Beginning:
-    before, loss = _values(training), math.nan
-    gradient: Sketch = {}
-    for step, found in enumerate(islice(first_steps(training), steps)):
+def _record_stage(training: Training, *, steps: int) -> FirstSteps:
+    before, loss = _copy_parameters(training), math.nan
+    gradient: TensorSummary = {}
+    for step, found in enumerate(islice(run_steps(training), steps)):
         if step == 0:
-            loss, gradient = float(found.total.detach()), _gradients(training)
-    return Beginning(loss, gradient, _updates(training, before))
+            loss = float(found.total.detach())
+            gradient = {
+                _format_key(name, parameter): _summarize(parameter.grad)
+                for name, parameter in _iter_parameters(training)
+                if parameter.grad is not None
+            }
+    return FirstSteps(loss, gradient, _summarize_updates(training, before))
 
 
-def _gradients(training: Training) -> Sketch:
+def _summarize_updates(training: Training, before: Mapping[str, Tensor]) -> TensorSummary:
+    # Only of parameters with a gradient: weight decay alone also moves parameters that no output depends on.
     return {
-        _key(name, parameter): _sketched(parameter.grad)
-        for name, parameter in _parameters(training)
-        if parameter.grad is not None
-    }
-
-
-def _updates(training: Training, before: Mapping[str, Tensor]) -> Sketch:
-    """Of what the loss moves: weight decay alone moves parameters that nothing reads."""
-    return {
-        _key(name, parameter): _sketched(parameter.detach() - before[name])
-        for name, parameter in _parameters(training)
+        _format_key(name, parameter): _summarize(parameter.detach() - before[name])
+        for name, parameter in _iter_parameters(training)
         if parameter.grad is not None and bool(parameter.grad.any())
     }
 
 
-def _values(training: Training) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in _parameters(training)}
+def _copy_parameters(training: Training) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in _iter_parameters(training)}
 
 
-def _parameters(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
-    """Those of the regressor and those of the loss."""
+def _iter_parameters(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of the regressor and of the loss."""
     yield from training.model.named_parameters()
     yield from training.loss.named_parameters(prefix="loss")
 
 
-def _key(name: str, parameter: Tensor) -> str:
+def _format_key(name: str, parameter: Tensor) -> str:
     return f"{name} {tuple(parameter.shape)}"
 
 
-def _sketched(values: Tensor) -> Tensor:
+def _summarize(values: Tensor) -> Tensor:
     flat = values.detach().flatten().float().cpu()
-    kept = flat[:: math.ceil(len(flat) / MOST_ENTRIES)]
-    return torch.cat([kept, flat.norm()[None]])
+    entries = flat[:: math.ceil(len(flat) / MOST_ENTRIES)]
+    return torch.cat([entries, flat.norm()[None]])
 
 
-def _scaled(sketch: Sketch) -> Sketch:
-    length = _norm([*sketch.values()])
-    return {name: values / length for name, values in sketch.items()} if length else sketch
+def _normalize(summary: TensorSummary) -> TensorSummary:
+    length = _compute_norm([*summary.values()])
+    return {name: values / length for name, values in summary.items()} if length else summary
 
 
-def _norm(parts: Sequence[Tensor]) -> float:
+def _compute_norm(parts: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(part.double().square().sum()) for part in parts))

@@ -1,64 +1,54 @@
-"""Whether the trials that share a GPU fit onto it together, judged by what trials like them have taken on one.
+"""GPU memory warning: trials that share a GPU and need more memory than it has, by the peaks of recorded trials.
 
     needed = trials on one GPU * (largest peak of a recorded trial like them + what a process takes besides)
 
-A trial records the most memory that torch had in use on its GPU (`peak_memory_bytes`) and how much that GPU has
-(`device_memory_bytes`), so that the question is answered where the study is planned, on a machine without a GPU, too. Like
-a trial are those of the same data, encoder, batch, views and options of speed, as in `dirtune.tuning.plan.runtime`; of the arm
-itself if there are any, because terms take memory of their own. Trade-off: a peak is a lower bound, fragments of torch's
-cache come on top, so that this is a warning, which refuses nothing, and silence is no promise.
+A trial records the peak of torch's allocated memory on its GPU (`peak_memory_bytes`) and the memory of that GPU
+(`device_memory_bytes`), so that a study can be planned on a machine without a GPU. A trial is like another one if it
+has the same data, encoder, batch, views and speed options, as in `dirtune.tuning.plan.runtime`; trials of the arm
+itself are preferred, because terms need memory of their own. Limitation: a peak is a lower bound, since torch's cache
+fragments; the warning stops no sweep, and no warning is no guarantee.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from dirtune.data.memory_budget import count_sharers
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Resources
-from dirtune.tuning.plan.runtime import Row, read_trial_rows, select_similar_trials
+from dirtune.tuning.plan.runtime import read_trial_rows, select_similar_trials
 
 CONTEXT_BYTES = 2**29
-"""What CUDA and its libraries are taken to use in every process, which torch does not count: an estimate."""
+"""Memory of CUDA and its libraries in every process, which torch does not count: an estimate."""
 
 _COLUMNS = ("peak_memory_bytes", "device_memory_bytes")
 _GIB = 2**30
 
 
 def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | None:
-    """One sentence if the trials that the study puts on one GPU need more memory than it has; none: nothing says so.
+    """Return a warning if the trials that share one GPU need more memory than it has, else None.
 
     Args:
-        results: root of the results; recorded trials there tell what a trial takes.
+        results: root of the results, with the recorded trials to compare with.
     """
-    number = _on_one_gpu(study.resources)
+    need = study.resources
+    if not 0 < need.gpus < 1:
+        return None
+    on_one_gpu = count_sharers(cpus=need.cpus, gpus=need.gpus)
+    number = min(on_one_gpu, (need.concurrent or on_one_gpu) * need.workers)
     if number == 1:
         return None
     rows = [row for row in read_trial_rows(study, results, _COLUMNS) if row["device_memory_bytes"]]
-    of_arms = {arm.name: select_similar_trials(study, arm, rows)[0] for arm in study.arms}
-    peaks = {name: _peak(found) for name, found in of_arms.items() if found}
+    similar = {arm.name: select_similar_trials(study, arm, rows)[0] for arm in study.arms}
+    peaks = {arm: max(int(row["peak_memory_bytes"]) for row in found) for arm, found in similar.items() if found}
     if not peaks:
         return None
-    hungriest = max(peaks, key=peaks.__getitem__)
-    total = min(row["device_memory_bytes"] for row in of_arms[hungriest])
-    each = peaks[hungriest] + CONTEXT_BYTES
+    largest = max(peaks, key=peaks.__getitem__)
+    total = min(row["device_memory_bytes"] for row in similar[largest])
+    each = peaks[largest] + CONTEXT_BYTES
     if number * each <= total:
         return None
-    fit = max(1, int(total // each))
+    fitting = max(1, int(total // each))
     return (
-        f"{number} trials on one GPU need {number} x {each / _GIB:.1f} GiB, as recorded trials like those of {hungriest} "
-        f"did, and a GPU has {total / _GIB:.1f} GiB: resources.gpus must leave room for {fit} at most"
+        f"{number} trials on one GPU need {number} x {each / _GIB:.1f} GiB, as recorded trials like those of {largest} "
+        f"did, and a GPU has {total / _GIB:.1f} GiB: resources.gpus must leave room for {fitting} at most"
     )
-
-
-def _on_one_gpu(need: Resources) -> int:
-    """Workers of trials that are put on one GPU."""
-    if not 0 < need.gpus < 1:
-        return 1
-    on_one = count_sharers(cpus=need.cpus, gpus=need.gpus)
-    return min(on_one, (need.concurrent or on_one) * need.workers)
-
-
-def _peak(rows: Sequence[Row]) -> int:
-    return max(int(row["peak_memory_bytes"]) for row in rows)

@@ -1,13 +1,13 @@
-"""Does every arm, and every tuned setting, change the training? One batch of each says so before a sweep spends hours.
+"""Inert settings: arms and tuned settings that change nothing in training, found on one batch each before a sweep.
 
-An arm is compared with the reference, and with other arms that begin as it does; a setting with itself: the same arm with
-the two ends of its space. What changes the gradient of the first step is alive, and so is what changes the updates of the
-first steps of some stage, such as a weight decay. The rest is looked at for what can legitimately act later (epochs,
-learning rates, clipping, shot regions, feature smoothing), and is said as that; what is left is dead: it is read from the
-file, written into the results, and enters nothing.
+An arm is compared with the reference and with the arms that have the same first loss; a setting is compared at both
+ends of its space, in the same arm. A change of the first step's gradient is an effect, and so is a change of the
+updates of the first steps of some stage, as by a weight decay. Otherwise the settings that can act later are compared
+(epochs, learning rates, clipping, shot regions, feature smoothing). If they are equal too, the arm or setting is inert:
+it is read from the file and recorded in the results, and changes nothing.
 
-A gradient that is only scaled is dead where the optimizer undoes it, as Adam does. Limit: what acts on rare batches only can
-seem dead; the sentence says what was looked at.
+A gradient that is only scaled is inert where the optimizer undoes the scale, as Adam does. Limitation: a setting that
+acts on rare batches only can look inert; the message names what was compared.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from dirtune.config import Recipe, TrialConfig
+from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.manifest import Manifest
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
 from dirtune.study.space import Choice, Distribution, Scalar
-from dirtune.training.stages import stages
-from dirtune.tuning.plan.first_steps import Beginning, beginnings, change, first_step, misalignment, smoothed_updates
+from dirtune.training.stages import list_stages
+from dirtune.tuning.plan.first_steps import (
+    FirstSteps,
+    compute_change,
+    compute_direction_change,
+    record_first_step,
+    record_first_steps,
+    record_smoothed_updates,
+)
 
 STEPS = 3
 ROUNDING = 1e-6
-"""A relative change up to this is the rounding of float32."""
+"""Relative changes up to this are rounding of float32."""
 SAME_UPDATES = 1e-2
-"""Updates of a scaled gradient that differ by less are the same: what is left of a scale in Adam is its epsilon."""
+"""Relative changes of the updates under a scaled gradient up to this are due to Adam's epsilon."""
 
 Kind = Literal["gradient", "updates", "later", "nothing", "constant", "rounding", "scale"]
-_DEAD = {
+_INERT = {
     "nothing": "changes neither loss nor gradient",
     "constant": "changes the loss, but not its gradient",
     "rounding": "changes the gradient by rounding only",
@@ -46,188 +53,190 @@ _DEAD = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingChange:
-    """What one difference between two configurations changes."""
+    """Difference between the trainings of two configurations."""
 
     kind: Kind
     size: float = 0.0
     """Relative change of the gradient or of the updates."""
     later: tuple[str, ...] = ()
-    """What acts after the first steps."""
+    """Differences that act after the first steps."""
 
     @property
-    def is_dead(self) -> bool:
-        return self.kind in _DEAD
+    def is_inert(self) -> bool:
+        return self.kind in _INERT
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingEffect:
-    """What an arm changes against another one, or a setting inside its arm."""
+    """Effect of an arm compared with another one, or of a tuned setting in its arm."""
 
     arm: str
-    knob: str = ""
-    """Dotted path; empty: the arm itself."""
+    setting: str = ""
+    """Dotted path; empty for the arm itself."""
     compared: str
-    """With what, or between which values."""
-    effect: TrainingChange
+    """The other arm, or the two values."""
+    change: TrainingChange
 
     @property
-    def is_dead(self) -> bool:
-        return self.effect.is_dead
+    def is_inert(self) -> bool:
+        return self.change.is_inert
 
     @property
-    def does(self) -> str:
-        """What it changes, without a subject."""
-        if self.effect.kind == "later":
-            return f"changes nothing at first, but later: {', '.join(self.effect.later)}"
-        return _DEAD.get(self.effect.kind, f"changes the {self.effect.kind}")
+    def description(self) -> str:
+        """Verb phrase, such as "changes the updates"."""
+        if self.change.kind == "later":
+            return f"changes nothing at first, but later: {', '.join(self.change.later)}"
+        return _INERT.get(self.change.kind, f"changes the {self.change.kind}")
 
     def __str__(self) -> str:
-        """One sentence."""
-        knob = f": knob {self.knob}" if self.knob else ""
-        return f"arm {self.arm}{knob} {self.does} ({self.compared})"
+        setting = f": setting {self.setting}" if self.setting else ""
+        return f"arm {self.arm}{setting} {self.description} ({self.compared})"
 
 
 def measure_setting_effects(
     study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
 ) -> Iterator[SettingEffect]:
-    """What every arm but the reference, and every tuned setting, changes; each when it is known.
+    """Yield the effect of every arm except the reference, and of every tuned setting.
 
     Args:
-        study: resolved, and checked against the data.
-        data: in the hands of this process; only the first batches are read.
-        vocabulary: of a text data set.
+        study: a study that was checked against the data.
+        data: the data set; only its first batches are read.
+        vocabulary: words of a text data set.
     """
-    look = _Look(data, vocabulary)
-    yield from _of_arms(study, look)
+    comparison = _Comparison(data, vocabulary)
+    yield from _measure_arms(study, comparison)
     for arm in study.searched_arms:
         for path in arm.space:
-            yield _of_knob(study, arm, path, look)
+            yield _measure_setting(study, arm, path, comparison)
 
 
-def get_ends(knob: Distribution) -> tuple[Scalar, Scalar]:
-    """The two values of a space that are compared: its bounds, or the first and the last of a list."""
-    return (knob.values[0], knob.values[-1]) if isinstance(knob, Choice) else (knob.low, knob.high)
+def get_ends(distribution: Distribution) -> tuple[Scalar, Scalar]:
+    """Return the two compared values of a distribution: its bounds, or the first and last value of a list."""
+    if isinstance(distribution, Choice):
+        return distribution.values[0], distribution.values[-1]
+    return distribution.low, distribution.high
 
 
-def _of_arms(study: ResolvedStudy, look: _Look) -> Iterator[SettingEffect]:
-    # It comes first
+def _measure_arms(study: ResolvedStudy, comparison: _Comparison) -> Iterator[SettingEffect]:
+    # The reference comes first, since the others are compared with it.
     arms = sorted(study.arms, key=lambda arm: arm.name != study.reference)
-    seen: dict[str, _Begun] = {}
+    seen: dict[str, _FirstStep] = {}
     for arm in arms:
-        begun = look.at(arm.config)
-        # Of the others only those are looked at whose loss is the same; what trains as they do has it.
-        found = {
-            name: look.effect(other, begun)
+        own = comparison.train(arm.config)
+        # An arm that trains identically has the same first loss, so that the other arms need no comparison.
+        changes = {
+            name: comparison.compare(other, own)
             for name, other in seen.items()
-            if name == study.reference or other.first.loss == begun.first.loss
+            if name == study.reference or other.steps.loss == own.steps.loss
         }
-        seen[arm.name] = begun
-        if found:
-            against = next((name for name in found if found[name].is_dead), next(iter(found)))
-            compared = f"against {against}"
-            yield SettingEffect(arm=arm.name, compared=compared, effect=found[against])
+        seen[arm.name] = own
+        if changes:
+            against = next((name for name in changes if changes[name].is_inert), next(iter(changes)))
+            yield SettingEffect(arm=arm.name, compared=f"against {against}", change=changes[against])
 
 
-def _of_knob(study: ResolvedStudy, arm: Arm, path: str, look: _Look) -> SettingEffect:
-    """Beside the arm's own values of the other settings, and if it does nothing there, beside their upper ends."""
+def _measure_setting(study: ResolvedStudy, arm: Arm, path: str, comparison: _Comparison) -> SettingEffect:
+    """Compare the ends of a setting with the arm's own other settings, and if that is inert, with their upper ends."""
     first, last = get_ends(arm.space[path])
-    others = {name: get_ends(knob)[1] for name, knob in arm.space.items() if name != path}
-    effect = TrainingChange(kind="nothing")
-    for beside in ({}, others):
-        # The ends of several settings may not go together.
+    upper_ends = {name: get_ends(distribution)[1] for name, distribution in arm.space.items() if name != path}
+    change = TrainingChange(kind="nothing")
+    for others in ({}, upper_ends):
+        # The ends of several settings may not be valid together.
         with contextlib.suppress(ValidationError):
             one, other = (
-                look.at(arm.with_settings({**beside, path: value}, study.seeds[0])) for value in (first, last)
+                comparison.train(arm.with_settings({**others, path: value}, study.seeds[0])) for value in (first, last)
             )
-            effect = look.effect(one, other)
-        if not effect.is_dead:
+            change = comparison.compare(one, other)
+        if not change.is_inert:
             break
-    return SettingEffect(arm=arm.name, knob=path, compared=f"{first!r} against {last!r}", effect=effect)
+    return SettingEffect(arm=arm.name, setting=path, compared=f"{first!r} against {last!r}", change=change)
 
 
-class _Begun(NamedTuple):
+class _FirstStep(NamedTuple):
     """A configuration and its first step."""
 
     config: TrialConfig
-    first: Beginning
+    steps: FirstSteps
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Compares two configurations, as cheaply as the answer allows."""
+class _Comparison:
+    """Comparison of two configurations, with the costly measurements only if the cheap ones find no difference."""
 
     data: ResidentData
     vocabulary: list[str] | None
 
-    def at(self, config: TrialConfig) -> _Begun:
-        return _Begun(config, first_step(config, self.data, self.vocabulary))
+    def train(self, config: TrialConfig) -> _FirstStep:
+        return _FirstStep(config, record_first_step(config, self.data, self.vocabulary))
 
-    def effect(self, one: _Begun, other: _Begun) -> TrainingChange:
-        """What the difference between two configurations changes."""
-        found = self._of_steps(one, other)
+    def compare(self, one: _FirstStep, other: _FirstStep) -> TrainingChange:
+        """Return the difference between the trainings of two configurations."""
+        found = self._compare_steps(one, other)
         clips = one.config.recipe.gradient_clip is not None
-        if found.is_dead and clips and one.first.loss != other.first.loss:
-            # Gradients of two lengths were cut to one.
+        if found.is_inert and clips and one.steps.loss != other.steps.loss:
+            # Gradients of different lengths were clipped to one.
             return TrainingChange(kind="later", later=("gradient clipping",))
         return found
 
-    def _of_steps(self, one: _Begun, other: _Begun) -> TrainingChange:
-        size = change(one.first.gradient, other.first.gradient)
-        # NaN is a change
+    def _compare_steps(self, one: _FirstStep, other: _FirstStep) -> TrainingChange:
+        size = compute_change(one.steps.gradient, other.steps.gradient)
+        # Negated, since NaN is a change.
         if not size <= ROUNDING:
-            return self._of_other_gradients(one, other, size)
+            return self._compare_scales(one, other, size)
         if size > 0:
             return TrainingChange(kind="rounding", size=size)
-        if (size := self._updates_change(one, other)) > 0:
+        if (size := self._compare_updates(one, other)) > 0:
             return TrainingChange(kind="updates", size=size)
-        if later := self._later(one.config, other.config):
+        if later := self._find_later_differences(one.config, other.config):
             return TrainingChange(kind="later", later=later)
-        return TrainingChange(kind="nothing" if one.first.loss == other.first.loss else "constant")
+        return TrainingChange(kind="nothing" if one.steps.loss == other.steps.loss else "constant")
 
-    def _of_other_gradients(self, one: _Begun, other: _Begun, size: float) -> TrainingChange:
-        is_scaled = misalignment(one.first.gradient, other.first.gradient) <= ROUNDING
-        may_be_undone = is_scaled and _undoes_scales(other.config.recipe)
-        if not may_be_undone or self._updates_change(one, other) > SAME_UPDATES:
+    def _compare_scales(self, one: _FirstStep, other: _FirstStep, size: float) -> TrainingChange:
+        """Return the difference of two configurations with different gradients."""
+        is_scaled = compute_direction_change(one.steps.gradient, other.steps.gradient) <= ROUNDING
+        recipe = other.config.recipe
+        # Adam divides a gradient by its size. A weight decay that is added to the gradient breaks that: it counts less
+        # beside a larger gradient.
+        undoes_scales = recipe.optimizer == "adamw" or (recipe.optimizer == "adam" and recipe.weight_decay == 0)
+        if not (is_scaled and undoes_scales) or self._compare_updates(one, other) > SAME_UPDATES:
             return TrainingChange(kind="gradient", size=size)
-        later = self._later(one.config, other.config)
+        later = self._find_later_differences(one.config, other.config)
         return TrainingChange(kind="later" if later else "scale", size=size, later=later)
 
-    def _updates_change(self, one: _Begun, other: _Begun) -> float:
-        """The largest change of the updates in any stage that both have; infinite where they are not numbers."""
-        pairs = zip(self._stages(one.config), self._stages(other.config), strict=False)
-        sizes = [change(first.updates, second.updates) for first, second in pairs]
+    def _compare_updates(self, one: _FirstStep, other: _FirstStep) -> float:
+        """Return the largest change of the updates in any stage that both have; infinity for NaN."""
+        one_stages, other_stages = (
+            record_first_steps(each.config, self.data, self.vocabulary, steps=STEPS) for each in (one, other)
+        )
+        sizes = [compute_change(a.updates, b.updates) for a, b in zip(one_stages, other_stages, strict=False)]
         return max(math.inf if math.isnan(size) else size for size in sizes)
 
-    def _stages(self, config: TrialConfig) -> Iterator[Beginning]:
-        return beginnings(config, self.data, self.vocabulary, steps=STEPS)
-
-    def _later(self, one: TrialConfig, other: TrialConfig) -> tuple[str, ...]:
-        """What differs after the first steps, by what to call it."""
-        of_one, of_other = (_acts_later(config, self.data.manifest) for config in (one, other))
+    def _find_later_differences(self, one: TrialConfig, other: TrialConfig) -> tuple[str, ...]:
+        """Return the names of the differences that act after the first steps."""
+        of_one, of_other = (_get_later_settings(config, self.data.manifest) for config in (one, other))
         found = tuple(name for name in of_one if of_one[name] != of_other[name])
-        return found or (("feature smoothing",) if self._smooths_otherwise(one, other) else ())
+        return found or (("feature smoothing",) if self._has_other_smoothing(one, other) else ())
 
-    def _smooths_otherwise(self, one: TrialConfig, other: TrialConfig) -> bool:
+    def _has_other_smoothing(self, one: TrialConfig, other: TrialConfig) -> bool:
         both = [config.reweighting.fds for config in (one, other)]
         if both[0] == both[1]:
             return False
         begins = max(max(fds.start_smooth, fds.start_update + 1) for fds in both if fds is not None)
-        # Three epochs more: statistics that have been taken twice differ by how they are carried on.
-        epochs = min(begins + 3, *(stages(config)[0].epochs for config in (one, other)))
-        ended = [smoothed_updates(config, self.data, self.vocabulary, epochs=epochs) for config in (one, other)]
-        return change(*ended) != 0
+        # Three epochs more: how the statistics are updated matters from their second update on.
+        epochs = min(begins + 3, *(list_stages(config)[0].epochs for config in (one, other)))
+        updates = [
+            record_smoothed_updates(config, self.data, self.vocabulary, epochs=epochs) for config in (one, other)
+        ]
+        return compute_change(*updates) != 0
 
 
-def _undoes_scales(recipe: Recipe) -> bool:
-    """Adam divides a gradient by its size; but a weight decay that is added to the gradient weighs less beside a larger one."""
-    return recipe.optimizer == "adamw" or (recipe.optimizer == "adam" and recipe.weight_decay == 0)
-
-
-def _acts_later(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:
-    plan = stages(config)
+def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:
+    plan = list_stages(config)
     return {
         "epochs": [stage.epochs for stage in plan],
-        "learning rate": [stage.rate(epoch) for stage in plan for epoch in range(stage.start + 1, stage.end + 1)],
+        "learning rate": [
+            stage.compute_learning_rate(epoch) for stage in plan for epoch in range(stage.start + 1, stage.end + 1)
+        ],
         "gradient clipping": config.recipe.gradient_clip,
         "shot regions": manifest.shot_rules[config.data.shot_rule or manifest.default_shot_rule],
     }

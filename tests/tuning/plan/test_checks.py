@@ -166,9 +166,14 @@ def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
 
 def test_a_plan_counts_the_trials_of_all_arms() -> None:
     plan = Plan(
-        study=study(), rows={"train": 3}, trials={"a": 2, "b": 5}, recorded=1, concurrent=2, parameters={"a": 1, "b": 1}
+        study=study(),
+        samples={"train": 3},
+        trials={"a": 2, "b": 5},
+        recorded_trials=1,
+        concurrency=2,
+        parameters={"a": 1, "b": 1},
     )
-    assert plan.total == 7
+    assert plan.total_trials == 7
 
 
 def test_the_arms_of_a_study_share_one_data_set() -> None:

@@ -9,10 +9,17 @@ import pytest
 import torch
 
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData, cut_out, epoch_order
+from dirtune.data.cache import ResidentData, make_epoch_order, select_rows
 from dirtune.frozen import read
 from dirtune.nested import merge
-from dirtune.tuning.plan.first_steps import MOST_ENTRIES, beginnings, change, first_step, misalignment, smoothed_updates
+from dirtune.tuning.plan.first_steps import (
+    MOST_ENTRIES,
+    compute_change,
+    compute_direction_change,
+    record_first_step,
+    record_first_steps,
+    record_smoothed_updates,
+)
 from tests.training.conftest import SETTINGS
 
 
@@ -26,7 +33,7 @@ def by_hand(toy: ResidentData) -> tuple[float, torch.Tensor]:
 
     settings = config()
     model = build_regressor(settings.model, toy.manifest.features, 0)
-    rows = epoch_order(0, 1, 202)[:64]
+    rows = make_epoch_order(0, 1, 202)[:64]
     split = toy.splits["train"]
     output = model({name: value[rows].float() for name, value in split.inputs.items()})
     loss = (output.predictions - split.labels[rows]).abs().mean()
@@ -36,7 +43,7 @@ def by_hand(toy: ResidentData) -> tuple[float, torch.Tensor]:
 
 def test_the_first_step_has_the_loss_and_the_gradient_of_the_first_batch(toy: ResidentData) -> None:
     loss, gradient = by_hand(toy)
-    found = first_step(config(), toy)
+    found = record_first_step(config(), toy)
     assert found.loss == pytest.approx(loss, rel=1e-5)
     kept = found.gradient["predictor.bias (1,)"]
     assert kept.tolist() == pytest.approx([float(gradient), abs(float(gradient))], rel=1e-4)
@@ -44,15 +51,15 @@ def test_the_first_step_has_the_loss_and_the_gradient_of_the_first_batch(toy: Re
 
 def test_a_second_look_sees_the_same_bit_for_bit(toy: ResidentData) -> None:
     settings = config(terms={"conr": {"omega": 2.0}})
-    one, two = (first_step(settings, toy) for _ in range(2))
+    one, two = (record_first_step(settings, toy) for _ in range(2))
     assert one.loss == two.loss
-    assert change(one.gradient, two.gradient) == 0.0
-    assert change(one.updates, two.updates) == 0.0
+    assert compute_change(one.gradient, two.gradient) == 0.0
+    assert compute_change(one.updates, two.updates) == 0.0
 
 
 def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(toy: ResidentData) -> None:
     recipe = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.5}
-    found = first_step(config(recipe=recipe), toy)
+    found = record_first_step(config(recipe=recipe), toy)
     assert set(found.updates) == set(found.gradient)
     for name, update in found.updates.items():
         expected = -0.5 * found.gradient[name][:-1]
@@ -61,38 +68,38 @@ def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(toy: ResidentDat
 
 def test_every_stage_has_a_beginning(toy: ResidentData) -> None:
     rrt = config(scheme={"name": "rrt", "epochs": 2})
-    first, second = beginnings(rrt, toy, steps=2)
+    first, second = record_first_steps(rrt, toy, steps=2)
     assert {name.split(".")[0] for name in first.gradient} == {"encoder", "predictor"}
     assert {name.split(".")[0] for name in second.gradient} == {"predictor"}
     assert math.isfinite(second.loss)
 
 
 def test_a_parameter_of_the_loss_belongs_to_the_beginning(toy: ResidentData) -> None:
-    found = first_step(config(loss={"name": "bmc", "sigma": 1.0}), toy)
+    found = record_first_step(config(loss={"name": "bmc", "sigma": 1.0}), toy)
     assert any(name.startswith("loss.") for name in found.gradient)
 
 
 def test_the_change_is_the_distance_over_the_larger_length() -> None:
     one = {"a (2,)": torch.tensor([3.0, 4.0])}
-    assert change(one, {"a (2,)": torch.tensor([3.0, 0.0])}) == pytest.approx(4 / 5)
-    assert change(one, {}) == 1.0
-    assert change({}, {}) == 0.0
+    assert compute_change(one, {"a (2,)": torch.tensor([3.0, 0.0])}) == pytest.approx(4 / 5)
+    assert compute_change(one, {}) == 1.0
+    assert compute_change({}, {}) == 0.0
     # Nothing and nothing
-    assert change({"a": torch.zeros(3)}, {"b": torch.zeros(5)}) == 0.0
+    assert compute_change({"a": torch.zeros(3)}, {"b": torch.zeros(5)}) == 0.0
     both = {**one, "b (1,)": torch.tensor([12.0])}
-    assert change(one, both) == pytest.approx(12 / 13)
-    assert math.isnan(change(one, {"a (2,)": torch.tensor([math.nan, 0.0])}))
+    assert compute_change(one, both) == pytest.approx(12 / 13)
+    assert math.isnan(compute_change(one, {"a (2,)": torch.tensor([math.nan, 0.0])}))
 
 
 def test_what_is_only_scaled_is_aligned() -> None:
     one = {"a (2,)": torch.tensor([3.0, 4.0])}
-    assert misalignment(one, {"a (2,)": torch.tensor([30.0, 40.0])}) == pytest.approx(0, abs=1e-7)
-    assert misalignment(one, {"a (2,)": torch.tensor([4.0, 3.0])}) > 0.1
+    assert compute_direction_change(one, {"a (2,)": torch.tensor([30.0, 40.0])}) == pytest.approx(0, abs=1e-7)
+    assert compute_direction_change(one, {"a (2,)": torch.tensor([4.0, 3.0])}) > 0.1
 
 
 def test_a_large_tensor_is_kept_in_part_and_its_norm_tells_of_the_rest(toy: ResidentData) -> None:
     wide = config(model={"encoder": {"name": "mlp", "hidden": [2000]}})
-    found = first_step(wide, toy)
+    found = record_first_step(wide, toy)
     (largest,) = [values for name, values in found.gradient.items() if "(2000, 6)" in name]
     assert len(largest) <= MOST_ENTRIES + 1
     assert largest[-1] >= largest[:-1].norm()
@@ -101,7 +108,8 @@ def test_a_large_tensor_is_kept_in_part_and_its_norm_tells_of_the_rest(toy: Resi
 def test_smoothing_shows_when_its_statistics_have_been_taken(toy: ResidentData) -> None:
     plain, smoothed = config(), config(reweighting={"fds": {"sigma": 1.0}})
     before, after = (
-        change(*(smoothed_updates(each, toy, epochs=epochs) for each in (plain, smoothed))) for epochs in (2, 3)
+        compute_change(*(record_smoothed_updates(each, toy, epochs=epochs) for each in (plain, smoothed)))
+        for epochs in (2, 3)
     )
     assert before == 0.0
     assert after > 0.0
@@ -109,7 +117,7 @@ def test_smoothing_shows_when_its_statistics_have_been_taken(toy: ResidentData) 
 
 def test_rows_that_are_cut_out_keep_what_belongs_to_them(toy: ResidentData) -> None:
     split = toy.splits["train"]
-    found = cut_out(split, torch.tensor([9, 2, 5]))
+    found = select_rows(split, torch.tensor([9, 2, 5]))
     assert found.sample_ids == tuple(split.sample_ids[row] for row in (2, 5, 9))
     assert found.labels.tolist() == split.labels[[2, 5, 9]].tolist()
     assert found.label_bins.tolist() == split.label_bins[[2, 5, 9]].tolist()

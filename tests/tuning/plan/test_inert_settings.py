@@ -31,7 +31,7 @@ def look(toy: ResidentData, arms: dict[str, Any], **changes: Any) -> dict[str, S
         "arms": {"vanilla": {}, **arms},
     }
     found = measure_setting_effects(resolve(merge(raw, changes), where="test"), toy)
-    return {f"{each.arm} {each.knob}".strip(): each for each in found}
+    return {f"{each.arm} {each.setting}".strip(): each for each in found}
 
 
 def uniform(low: float, high: float) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def choice(*values: Any) -> dict[str, Any]:
 )
 def test_a_method_changes_the_gradient(toy: ResidentData, arm: dict[str, Any]) -> None:
     found = look(toy, {"other": arm})
-    assert (found["other"].effect.kind, found["other"].is_dead) == ("gradient", False)
-    assert found["other"].effect.size > 1e-3
+    assert (found["other"].change.kind, found["other"].is_inert) == ("gradient", False)
+    assert found["other"].change.size > 1e-3
     # The reference is compared with nothing
     assert "vanilla" not in found
 
@@ -68,7 +68,7 @@ def test_a_method_changes_the_gradient(toy: ResidentData, arm: dict[str, Any]) -
 )
 def test_a_recipe_changes_the_updates(toy: ResidentData, recipe: dict[str, Any]) -> None:
     found = look(toy, {"other": {"recipe": recipe}})
-    assert found["other"].effect.kind == "updates"
+    assert found["other"].change.kind == "updates"
     assert str(found["other"]) == "arm other changes the updates (against vanilla)"
 
 
@@ -87,7 +87,7 @@ def test_what_legitimately_acts_later_is_said_as_that(
     toy: ResidentData, arm: dict[str, Any], later: tuple[str, ...]
 ) -> None:
     found = look(toy, {"other": arm})["other"]
-    assert (found.effect.kind, found.effect.later, found.is_dead) == ("later", later, False)
+    assert (found.change.kind, found.change.later, found.is_inert) == ("later", later, False)
     assert str(found) == (f"arm other changes nothing at first, but later: {', '.join(later)} (against vanilla)")
 
 
@@ -107,7 +107,7 @@ def test_what_legitimately_acts_later_is_said_as_that(
 )
 def test_an_arm_that_trains_as_the_reference_does_is_named(toy: ResidentData, arm: dict[str, Any]) -> None:
     found = look(toy, {"other": arm})["other"]
-    assert found.is_dead
+    assert found.is_inert
     assert str(found) == "arm other changes neither loss nor gradient (against vanilla)"
 
 
@@ -119,10 +119,10 @@ def test_an_arm_is_compared_with_those_that_begin_as_it_does(toy: ResidentData) 
         "slower": {**ACCON, "recipe": {"learning_rate": 1e-4}},
     }
     found = look(toy, arms)
-    assert [name for name in found if found[name].is_dead] == ["unread"]
+    assert [name for name in found if found[name].is_inert] == ["unread"]
     assert found["unread"].compared == "against accon"
     # Against the reference
-    assert found["slower"].effect.kind == "gradient"
+    assert found["slower"].change.kind == "gradient"
 
 
 def test_the_ends_of_a_space_are_compared_inside_the_arm(toy: ResidentData) -> None:
@@ -133,7 +133,7 @@ def test_the_ends_of_a_space_are_compared_inside_the_arm(toy: ResidentData) -> N
         "recipe.epochs": {"distribution": "int", "low": 1, "high": 3},
     }
     found = look(toy, {"accon": ACCON}, space=space)
-    kinds = {name: each.effect.kind for name, each in found.items() if name.startswith("accon ")}
+    kinds = {name: each.change.kind for name, each in found.items() if name.startswith("accon ")}
     assert kinds == {
         "accon terms.accon.tau": "gradient",
         "accon model.projection_dim": "gradient",
@@ -147,15 +147,15 @@ def test_the_size_of_a_projection_that_nothing_reads_is_dead(toy: ResidentData) 
     model = {**PROJECTED, "predictor_input": "embedding"}
     arms = {"beside": {"model": model, "loss": {"name": "mse"}}}
     found = look(toy, arms, space={"model.projection_dim": choice(4, 8)})
-    assert not found["beside"].is_dead
+    assert not found["beside"].is_inert
     assert str(found["beside model.projection_dim"]) == (
-        "arm beside: knob model.projection_dim changes neither loss nor gradient (4 against 8)"
+        "arm beside: setting model.projection_dim changes neither loss nor gradient (4 against 8)"
     )
 
 
 def test_a_knob_that_is_wired_to_nothing_is_named(toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> None:
     space = {"terms.accon.epsilon": uniform(1e-8, 1e-2), "terms.accon.tau": uniform(0.05, 1.0)}
-    assert not look(toy, {"accon": ACCON}, space=space)["accon terms.accon.epsilon"].is_dead
+    assert not look(toy, {"accon": ACCON}, space=space)["accon terms.accon.epsilon"].is_inert
 
     whole = ACCon.__call__
 
@@ -164,8 +164,8 @@ def test_a_knob_that_is_wired_to_nothing_is_named(toy: ResidentData, monkeypatch
 
     monkeypatch.setattr(ACCon, "__call__", deaf)
     found = look(toy, {"accon": ACCON}, space=space)
-    assert [str(each) for each in found.values() if each.is_dead] == [
-        "arm accon: knob terms.accon.epsilon changes neither loss nor gradient (1e-08 against 0.01)"
+    assert [str(each) for each in found.values() if each.is_inert] == [
+        "arm accon: setting terms.accon.epsilon changes neither loss nor gradient (1e-08 against 0.01)"
     ]
 
 
@@ -180,24 +180,26 @@ def test_a_constant_in_the_loss_is_no_change_of_the_training(
     monkeypatch.setattr(ACCon, "__call__", shifted)
     space = {"terms.accon.epsilon": uniform(1e-6, 1.0)}
     found = look(toy, {"accon": ACCON}, space=space)["accon terms.accon.epsilon"]
-    assert found.effect.kind == "constant"
-    assert found.is_dead
+    assert found.change.kind == "constant"
+    assert found.is_inert
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimizer_undoes_it(toy: ResidentData, optimizer: str) -> None:
     found = scaled(toy, {"optimizer": optimizer})
-    assert str(found) == ("arm mse: knob alpha only scales the gradient, which the optimizer undoes (0.5 against 2.0)")
+    assert str(found) == (
+        "arm mse: setting alpha only scales the gradient, which the optimizer undoes (0.5 against 2.0)"
+    )
 
 
 @pytest.mark.parametrize("recipe", [{"optimizer": "sgd"}, {"weight_decay": 1e-6}])
 def test_a_scale_is_alive_under_sgd_and_beside_a_weight_decay(toy: ResidentData, recipe: dict[str, Any]) -> None:
     found = scaled(toy, recipe)
-    assert (found.effect.kind, found.effect.size) == ("gradient", pytest.approx(0.75, abs=1e-4))
+    assert (found.change.kind, found.change.size) == ("gradient", pytest.approx(0.75, abs=1e-4))
 
 
 def test_a_scale_that_clipping_hides_acts_where_nothing_is_clipped(toy: ResidentData) -> None:
-    assert scaled(toy, {"gradient_clip": 1e-9}).effect.later == ("gradient clipping",)
+    assert scaled(toy, {"gradient_clip": 1e-9}).change.later == ("gradient clipping",)
 
 
 def scaled(toy: ResidentData, recipe: dict[str, Any]) -> SettingEffect:
@@ -211,14 +213,14 @@ def test_a_knob_is_given_a_second_chance_beside_other_settings(toy: ResidentData
     space = {"terms.accon.gamma": uniform(0.0, 1.0), "terms.accon.tau": uniform(0.05, 1.0)}
     found = look(toy, {"off": off}, space=space)
     # Where gamma is 1
-    assert found["off terms.accon.tau"].effect.kind == "gradient"
+    assert found["off terms.accon.tau"].change.kind == "gradient"
     alone = look(toy, {"off": off}, space={"terms.accon.tau": uniform(0.05, 1.0)})
-    assert alone["off terms.accon.tau"].is_dead
+    assert alone["off terms.accon.tau"].is_inert
 
 
 def test_a_choice_of_one_value_changes_nothing(toy: ResidentData) -> None:
     found = look(toy, {"accon": ACCON}, space={"model.projection_dim": choice(4)})
-    assert found["accon model.projection_dim"].is_dead
+    assert found["accon model.projection_dim"].is_inert
 
 
 def test_the_ends_of_every_kind_of_space() -> None:

@@ -17,7 +17,7 @@ from dirtune.io.storage import Storage
 from dirtune.study.resolve import ResolvedStudy, load_study
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.reconcile import Claim
+from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.plan.capacity import Node
 from dirtune.tuning.plan.runtime import START_SECONDS, compute_makespan
 from tests.training.conftest import SETTINGS
@@ -65,7 +65,7 @@ def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path
     assert found.forecast is not None
     assert found.forecast.trials == {"vanilla": None, "mse": None}
     assert found.forecast.left == {"vanilla": 2, "mse": 2}
-    assert (found.forecast.seconds, found.findings, found.dead) == (None, None, ())
+    assert (found.forecast.seconds, found.setting_effects, found.inert_settings) == (None, None, ())
     assert not (tmp_path / "results").exists()
 
 
@@ -75,7 +75,7 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     path, results = study_file(), tmp_path / "results"
     study = load_study(path)
     text = Path(path).read_text()
-    Claim(Storage.open(results).below("tiny"), study, toy.manifest, text).take()
+    StudyFolder(Storage.open(results).below("tiny"), study, toy.manifest, text).take()
     run_all(study, toy, results, keep=lambda job: job.arm == "vanilla" or job.replicate == 0)
     found = dirtune.plan(path, data=data_root, results=results)
     forecast = found.forecast
@@ -102,13 +102,13 @@ def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them
         path = study_file(**changes)
         study = load_study(path)
         folder = Storage.open(results).below("tiny")
-        Claim(folder, study, toy.manifest, Path(path).read_text()).take()
+        StudyFolder(folder, study, toy.manifest, Path(path).read_text()).take()
         return study
 
     run_all(take(), toy, results, keep=lambda job: job.arm == "mse")
     take(arms={"vanilla": {}})
     found = dirtune.plan(study_file(), data=data_root, results=results)
-    assert found.recorded == 2
+    assert found.recorded_trials == 2
     assert found.forecast is not None
     assert found.forecast.left == {"vanilla": 2, "mse": 0}
 
@@ -129,12 +129,18 @@ def test_what_changes_nothing_is_found_and_runs_nothing(
 ) -> None:
     path = study_file(space={**RATE, **UNREAD}, search={"trials": 3})
     found = dirtune.plan(path, data=data_root, results=tmp_path, effects=True)
-    assert [str(each) for each in found.dead] == [
-        f"arm {arm}: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
+    assert [str(each) for each in found.inert_settings] == [
+        f"arm {arm}: setting recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
         for arm in ("vanilla", "mse")
     ]
-    assert found.findings is not None
-    assert [each.effect.kind for each in found.findings] == ["gradient", "updates", "nothing", "updates", "nothing"]
+    assert found.setting_effects is not None
+    assert [each.change.kind for each in found.setting_effects] == [
+        "gradient",
+        "updates",
+        "nothing",
+        "updates",
+        "nothing",
+    ]
     assert not (tmp_path / "tiny").exists()
 
 
@@ -163,7 +169,7 @@ def test_the_command_ends_with_one_where_something_is_dead_and_it_was_asked(
     out = capsys.readouterr().out
     assert "time: about " in out
     assert "from a probe of 10 steps of every arm" in " ".join(out.split())
-    sentence = "arm mse: knob recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
+    sentence = "arm mse: setting recipe.momentum changes neither loss nor gradient (0.1 against 0.99)"
     assert sentence in out.splitlines()
     alive = study_file(space=RATE)
     assert call(monkeypatch, "plan", alive, *places, "--effects") == 0

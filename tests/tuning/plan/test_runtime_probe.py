@@ -50,9 +50,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             found.now += 1.0
             yield loss
 
-    real_steps = probe.first_steps
-    monkeypatch.setattr(probe, "first_steps", steps)
-    taking("assess", lambda training, split: 10.0 * len(training.data.splits[split]))
+    real_steps = probe.run_steps
+    monkeypatch.setattr(probe, "run_steps", steps)
+    taking("evaluate", lambda training, split: 10.0 * len(training.data.splits[split]))
     taking("evaluate_representations", lambda training, split: 100.0)
     taking("update_smoothing", lambda model, split, *_: 1000.0 * len(split))
     monkeypatch.setattr(probe, "STAGE_SECONDS", 1e9)
@@ -105,14 +105,14 @@ def test_a_set_of_one_batch_is_stepped_through_again(toy: ResidentData, clock: C
 
 def test_threads_are_those_of_a_trial_and_put_back(toy: ResidentData, clock: Clock) -> None:
     seen, before = [], torch.get_num_threads()
-    real = probe.begin
+    real = probe.begin_training
 
-    def begin(*arguments: Any, **options: Any) -> Any:
+    def begin_training(*arguments: Any, **options: Any) -> Any:
         seen.append(torch.get_num_threads())
         return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "begin", begin)
+        patch.setattr(probe, "begin_training", begin)
         estimate_from_probe(study(resources={"cpus": 2}), toy)
     assert (seen, torch.get_num_threads()) == ([2], before)
 
