@@ -1,10 +1,10 @@
 """Blocks of a data set in Ray's object store, and a worker's data set from these blocks or from disk.
 
 Once per sweep `materialize` reads the whole set with Ray Data, before the first trial starts, because a Ray Data task
-would wait for a CPU that the trials occupy. Encoded images are decode_table on the way, by all CPUs, once for all workers. The
+would wait for a CPU that the trials occupy. Encoded images are decoded on the way, by all CPUs, once for all workers. The
 form depends on half of the object store of the smallest node, for each node with a worker receives all blocks:
 
-    pixels fit             decode_table blocks   workers share them, or copy them to their GPU
+    pixels fit             decoded blocks   workers share them, or copy them to their GPU
     encoded bytes fit      encoded blocks   each worker decodes: once if its device has room for the pixels, else per batch
     neither fits           no blocks        each worker reads its section of the Parquet files in every epoch
 
@@ -37,13 +37,13 @@ from dirtune.manifest import InputSpec, Manifest
 STORE_SHARE = 0.5
 """A data set may occupy this share of a node's object store."""
 DECODES = "decodes"
-"""Column of blocks of encoded sets: number of times that the images of a row were decode_table."""
+"""Column of blocks of encoded sets: number of times that the images of a row were decoded."""
 
 ARRIVAL_TIMEOUT = 60.0
 """Seconds without a block from the object store after which a worker reads from disk."""
 
 _IMAGES_PER_BATCH = 256
-"""Images that are decode_table at a time; as pixels, 224 x 224 in color: 38 MB."""
+"""Images that are decoded at a time; as pixels, 224 x 224 in color: 38 MB."""
 _COPY_BYTES = 64 * 2**20
 """Size of a split up to which every worker copies it, because one tensor is sliced faster than many chunks."""
 
@@ -58,7 +58,7 @@ class Blocks:
 
 
 def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
-    """Read a whole data set with Ray Data into the object store, decode_table, encoded, or not at all, as it fits.
+    """Read a whole data set with Ray Data into the object store, decoded, encoded, or not at all, as it fits.
 
     Args:
         storage: the data root.

@@ -209,7 +209,7 @@ def make_streamed_split(
         labels: shape `(rows,)`, or `(rows, L)`.
         positions: as in `StreamedSplit.positions`.
         device: of the batches.
-        threads: that prefetch and decode_images.
+        threads: that prefetch and decode.
         decoded: counts the decoded images.
     """
     order = np.argsort(ids)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Polygon, Rectangle, StepPatch
 
-from dirtune.data.figure import BARS, DENSITY, NO_IMAGES, TINTS, draw, save_figure
-from dirtune.data.inspection import Inspection, inspection_of
+from dirtune.data.figure import BARS, DENSITY, NO_IMAGES, TINTS, draw_figure, save_figure
+from dirtune.data.inspection import Inspection, inspect_manifest
 from dirtune.data.region_samples import RegionSamples
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
@@ -29,7 +29,7 @@ def _seen(label: LabelSpec, counts: dict[str, tuple[int, ...]], kind: str = "vec
         for split, each in counts.items()
     }
     spec = InputSpec(kind=kind, shape=(1, 2, 3))  # type: ignore[arg-type]
-    return inspection_of(
+    return inspect_manifest(
         Manifest(
             name="ages",
             inputs={"x": spec},
@@ -58,11 +58,11 @@ def gaze() -> Inspection:
 
 
 def _caption(seen: Inspection, samples: tuple[RegionSamples, ...] = ()) -> str:
-    return draw(seen, samples).get_supxlabel().replace("\n", " ")
+    return draw_figure(seen, samples).get_supxlabel().replace("\n", " ")
 
 
 def test_every_split_has_its_counts_over_the_same_labels(ages: Inspection) -> None:
-    panels = draw(ages, ()).axes
+    panels = draw_figure(ages, ()).axes
     assert [panel.get_ylabel() for panel in panels] == ["train\n157 samples", "test\n10 samples"]
     assert panels[-1].get_xlabel() == "age [years]"
     for panel, counts in zip(panels, COUNTS.values(), strict=True):
@@ -75,7 +75,7 @@ def test_every_split_has_its_counts_over_the_same_labels(ages: Inspection) -> No
 
 
 def test_the_effective_density_is_drawn_over_the_training_samples_alone(ages: Inspection) -> None:
-    train, test = draw(ages, ()).axes
+    train, test = draw_figure(ages, ()).axes
     (line,) = train.lines
     np.testing.assert_array_equal(line.get_xdata(), [11, 13, 15, 17, 19])
     np.testing.assert_array_equal(line.get_ydata(), ages.density)
@@ -84,8 +84,8 @@ def test_the_effective_density_is_drawn_over_the_training_samples_alone(ages: In
 
 def test_counts_are_written_as_plain_numbers(ages: Inspection, gaze: Inspection) -> None:
     for panel, expected in (
-        (draw(ages, ()).axes[0], {"1", "10", "100"}),
-        (draw(gaze, ()).axes[-1], {"1", "10", "100"}),
+        (draw_figure(ages, ()).axes[0], {"1", "10", "100"}),
+        (draw_figure(gaze, ()).axes[-1], {"1", "10", "100"}),
     ):
         panel.figure.canvas.draw()
         assert expected <= {text.get_text() for text in panel.get_yticklabels()}
@@ -94,7 +94,7 @@ def test_counts_are_written_as_plain_numbers(ages: Inspection, gaze: Inspection)
 def test_neighboring_bins_of_a_region_are_shaded_together(ages: Inspection) -> None:
     assert list(ages.regions) == ["few", "many", "medium", "medium", "few"]
     expected = [("few", 10, 12), ("many", 12, 14), ("medium", 14, 18), ("few", 18, 20)]
-    for panel in draw(ages, ()).axes:
+    for panel in draw_figure(ages, ()).axes:
         assert _spans(panel) == [(TINTS[region], low, high) for region, low, high in expected]
 
 
@@ -121,7 +121,7 @@ def test_the_images_of_a_region_stand_in_a_row_under_their_labels(ages: Inspecti
         RegionSamples(region="many", sample_ids=("a", "b"), labels=np.array([12.25, 13.5]), images=pixels[:2]),
         RegionSamples(region="few", sample_ids=("c",), labels=np.array([19.0]), images=pixels[2:]),
     )
-    figure = draw(ages, samples)
+    figure = draw_figure(ages, samples)
     shown = [panel for panel in figure.axes if panel.images]
     assert [panel.get_title() for panel in shown] == ["12.25", "13.5", "19"]
     for panel, image in zip(shown, pixels, strict=True):
@@ -131,7 +131,7 @@ def test_the_images_of_a_region_stand_in_a_row_under_their_labels(ages: Inspecti
 
 
 def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -> None:
-    regions, train, test, bar = draw(gaze, ()).axes
+    regions, train, test, bar = draw_figure(gaze, ()).axes
     order = ["many", "medium", "few"]
     codes = [[order.index(name) for name in row] for row in gaze.regions.reshape(2, 3)]
     np.testing.assert_array_equal(regions.images[0].get_array(), codes)
@@ -151,14 +151,14 @@ def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -
 def test_labels_of_two_dimensions_stand_above_their_images(gaze: Inspection) -> None:
     images = np.zeros((1, 1, 2, 3), np.uint8)
     sample = RegionSamples(region="few", sample_ids=("a",), labels=np.array([[-1.5, 2.25]]), images=images)
-    assert draw(gaze, (sample,)).axes[-1].get_title() == "-1.5\n2.25"
+    assert draw_figure(gaze, (sample,)).axes[-1].get_title() == "-1.5\n2.25"
 
 
 def test_three_dimensions_and_unknown_files_are_refused(ages: Inspection, tmp_path: Path) -> None:
     axis = LabelSpec(name="x", unit="m", low=0, high=2, bin_width=1, num_bins=2)
     place = _seen(LabelSpec.grid("place", "m", (axis,) * 3), {"train": (1,) * 8})
     with pytest.raises(InputError, match="labels of one or two dimensions, got 3"):
-        draw(place, ())
+        draw_figure(place, ())
     output = tmp_path / "new" / "x.gif"
     with pytest.raises(InputError, match=r"unknown type of file, got '.gif'; known: .pdf, .png"):
         save_figure(ages, root=tmp_path, output=output)
@@ -182,13 +182,13 @@ def test_the_figure_is_written_in_every_type_of_file(
 def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from dirtune.data.figure import draw, save_figure\n"
+        "from dirtune.data.figure import draw_figure, save_figure\n"
         "from dirtune.data.inspection import inspect\n"
-        "from dirtune.data.region_samples import sample_images\n"
+        "from dirtune.data.region_samples import read_region_samples\n"
         "from dirtune.io.storage import Storage\n"
         f"seen = inspect('digits', root={str(digits)!r})\n"
         f"save_figure(seen, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"
-        f"figure = draw(seen, sample_images(Storage.open({str(digits)!r}), seen))\n"
+        f"figure = draw_figure(seen, read_region_samples(Storage.open({str(digits)!r}), seen))\n"
         "print(sum(bool(panel.images) for panel in figure.axes))\n"
         "print(sorted({'matplotlib.pyplot', 'torch', 'ray'} & set(sys.modules)))\n"
     )

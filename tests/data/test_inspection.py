@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dirtune.data.inspection import effective_density, inspect, inspection_of, weight_summaries
+from dirtune.data.inspection import compute_effective_density, inspect, inspect_manifest, summarize_weights
 from dirtune.data.splits.published import PUBLISHED_SPLITS
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
@@ -31,9 +31,9 @@ def root(tmp_path: Path) -> Path:
 def test_samples_are_counted_by_shot_region(root: Path) -> None:
     seen = inspect("ages", root=root)
     assert list(seen.regions) == ["few", "many", "medium", "few"]
-    assert [seen.bins(region) for region in ("many", "medium", "few")] == [1, 1, 2]
-    assert [seen.samples("train", region) for region in ("many", "medium", "few")] == [101, 30, 1]
-    assert [seen.samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
+    assert [seen.count_bins(region) for region in ("many", "medium", "few")] == [1, 1, 2]
+    assert [seen.count_samples("train", region) for region in ("many", "medium", "few")] == [101, 30, 1]
+    assert [seen.count_samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
 
 
 def test_another_shot_rule_sorts_the_same_bins_anew(root: Path) -> None:
@@ -58,17 +58,17 @@ def test_the_effective_density_is_the_weighted_mean_of_neighboring_counts() -> N
             if 0 <= center + offset < 4:
                 total += weight * COUNTS[center + offset]
         expected.append(total / 2.0)
-    np.testing.assert_allclose(effective_density(COUNTS, lds), expected)
-    np.testing.assert_allclose(inspection_of(AGES, lds=lds).density, expected)
+    np.testing.assert_allclose(compute_effective_density(COUNTS, lds), expected)
+    np.testing.assert_allclose(inspect_manifest(AGES, lds=lds).density, expected)
 
 
 def test_without_width_the_effective_density_is_the_counts() -> None:
-    np.testing.assert_allclose(effective_density(COUNTS, LDS(size=1)), COUNTS)
+    np.testing.assert_allclose(compute_effective_density(COUNTS, LDS(size=1)), COUNTS)
 
 
 def test_weights_are_summed_up_over_the_training_samples() -> None:
     lds = LDS(kernel="laplace", size=3, sigma=1.0)
-    found = {each.name: each for each in weight_summaries(COUNTS, lds)}
+    found = {each.name: each for each in summarize_weights(COUNTS, lds)}
     assert list(found) == ["none", "inverse", "inverse + LDS", "sqrt_inverse", "sqrt_inverse + LDS"]
     for name, summary in found.items():
         # One weight per training sample, made from scratch.
@@ -90,7 +90,7 @@ def test_weights_are_summed_up_over_the_training_samples() -> None:
 
 
 def test_equal_weights_lose_no_sample_and_inverse_ones_count_each_bin_alike() -> None:
-    none, inverse, *_ = weight_summaries([50, 50, 2], None)
+    none, inverse, *_ = summarize_weights([50, 50, 2], None)
     assert none.effective_samples == pytest.approx(102)
     # The weights of a bin sum to 1: (3)^2 / (1/50 + 1/50 + 1/2).
     assert inverse.effective_samples == pytest.approx(9 / 0.54)
@@ -103,22 +103,22 @@ def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: 
         for split, rows in known.sizes.items()
     }
     published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "splits": splits})
-    assert inspection_of(published).notes == (f"the split is {known.title}", "two look alike")
+    assert inspect_manifest(published).notes == (f"the split is {known.title}", "two look alike")
     other = published.model_copy(update={"split_fingerprint": "0" * 64})
-    assert "not the rows of any list" in inspection_of(other).notes[0]
-    assert inspection_of(AGES).notes == ("two look alike",)
+    assert "not the rows of any list" in inspect_manifest(other).notes[0]
+    assert inspect_manifest(AGES).notes == ("two look alike",)
 
 
 def test_a_note_that_ingest_has_made_already_stands_once() -> None:
     (known, *_) = [each for each in PUBLISHED_SPLITS if each.fingerprint is not None]
     note = f"the split is {known.title}"
     published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)})
-    assert inspection_of(published).notes == (note,)
+    assert inspect_manifest(published).notes == (note,)
 
 
 def test_every_bin_is_a_row() -> None:
-    seen = inspection_of(AGES, lds=LDS(size=1))
-    rows = seen.bin_rows()
+    seen = inspect_manifest(AGES, lds=LDS(size=1))
+    rows = seen.list_bins()
     assert [row.bin for row in rows] == [0, 1, 2, 3]
     assert [row.edges for row in rows] == [((0, 1),), ((1, 2),), ((2, 3),), ((3, 4),)]
     assert [row.region for row in rows] == ["few", "many", "medium", "few"]
@@ -135,7 +135,7 @@ def _grid() -> Manifest:
 
 
 def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
-    rows = inspection_of(_grid()).bin_rows()
+    rows = inspect_manifest(_grid()).list_bins()
     centers = [[(low + high) / 2 for low, high in row.edges] for row in rows]
     assert label_bins(centers, _grid().label).tolist() == [row.bin for row in rows]
     assert rows[4].edges == ((0, 2), (-1, 1))
@@ -143,9 +143,9 @@ def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
 
 
 def test_labels_of_several_dimensions_are_not_smoothed() -> None:
-    seen = inspection_of(_grid())
+    seen = inspect_manifest(_grid())
     assert seen.density is None
-    assert [row.density for row in seen.bin_rows()] == [None] * 6
+    assert [row.density for row in seen.list_bins()] == [None] * 6
     assert [each.name for each in seen.weights] == ["none", "inverse", "sqrt_inverse"]
 
 
@@ -153,8 +153,8 @@ def test_the_first_image_is_the_one_to_show() -> None:
     vector = InputSpec(kind="vector", shape=(2,))
     image = InputSpec(kind="image", shape=(1, 2, 2))
     both = AGES.model_copy(update={"inputs": {"v": vector, "left": image, "right": image}})
-    assert inspection_of(both).image_input == "left"
-    assert inspection_of(AGES.model_copy(update={"inputs": {"v": vector}})).image_input is None
+    assert inspect_manifest(both).image_input == "left"
+    assert inspect_manifest(AGES.model_copy(update={"inputs": {"v": vector}})).image_input is None
 
 
 def test_inspecting_loads_neither_ray_nor_torch_nor_matplotlib() -> None:

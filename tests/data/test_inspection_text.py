@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dirtune.data.inspection import inspection_of
+from dirtune.data.inspection import inspect_manifest
+from dirtune.data.inspection_text import format_inspection
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, SplitInfo
 from dirtune.reweighting import LDS
 from tests.data.manifests import AGES
@@ -18,7 +19,7 @@ MANIFEST = AGES.model_copy(
 
 
 def test_the_text_shows_counts_histogram_weights_and_notes() -> None:
-    assert str(inspection_of(MANIFEST, lds=LDS(size=1))).splitlines() == [
+    assert format_inspection(inspect_manifest(MANIFEST, lds=LDS(size=1))).splitlines() == [
         "ages: content 0123456789abcdef, split ffffffffffffffff",
         "inputs: image (image 3x8x8, jpeg of quality 90)",
         "label: age [years], 0..4, 4 bins of 1",
@@ -47,9 +48,9 @@ def test_the_text_shows_counts_histogram_weights_and_notes() -> None:
 
 
 def test_the_bins_are_listed_on_request() -> None:
-    seen = inspection_of(MANIFEST, lds=LDS(size=1))
-    lines = seen.text(bins=True).splitlines()
-    assert [line for line in lines if line not in str(seen).splitlines()] == [
+    seen = inspect_manifest(MANIFEST, lds=LDS(size=1))
+    lines = format_inspection(seen, bins=True).splitlines()
+    assert [line for line in lines if line not in format_inspection(seen).splitlines()] == [
         "bin  label  region  train  test  density",
         "  0   0..1     few      1     1      1.0",
         "  1   1..2    many    101     2    101.0",
@@ -62,7 +63,7 @@ def test_a_set_without_groups_and_notes_does_not_mention_them() -> None:
     raw = InputSpec(kind="image", shape=(1, 2, 2))
     words = InputSpec(kind="tokens", shape=(40,), vocabulary=9)
     bare = MANIFEST.model_copy(update={"group": None, "notes": (), "inputs": {"a": raw, "b": words}})
-    text = str(inspection_of(bare))
+    text = format_inspection(inspect_manifest(bare))
     assert "inputs: a (image 1x2x2, raw), b (tokens 40)" in text
     assert "group" not in text
     assert "note" not in text
@@ -72,7 +73,7 @@ def test_the_histogram_breaks_after_sixty_bins() -> None:
     label = LabelSpec(name="angle", unit="degrees", low=-60, high=60, bin_width=1, num_bins=120)
     splits = {"train": SplitInfo(files=("v/a",), rows=120, bin_counts=(1,) * 120)}
     manifest = MANIFEST.model_copy(update={"label": label, "splits": splits})
-    lines = str(inspection_of(manifest)).splitlines()
+    lines = format_inspection(inspect_manifest(manifest)).splitlines()
     assert f"     -60 {'█' * 60}" in lines
     assert f"       0 {'█' * 60}" in lines
 
@@ -87,7 +88,7 @@ def grid() -> Manifest:
 
 
 def test_a_grid_has_a_line_per_bin_of_its_first_dimension(grid: Manifest) -> None:
-    lines = inspection_of(grid).text(bins=True).splitlines()
+    lines = format_inspection(inspect_manifest(grid), bins=True).splitlines()
     assert "label: pitch [degrees], -2..2, 2 bins of 2" in lines
     assert "label: yaw [degrees], -3..3, 3 bins of 2" in lines
     start = lines.index("      -2  ▃▁  .m.")
@@ -100,5 +101,5 @@ def test_three_dimensions_have_no_histogram(grid: Manifest) -> None:
     axis = LabelSpec(name="x", unit="m", low=0, high=2, bin_width=1, num_bins=2)
     splits = {"train": SplitInfo(files=("v/a",), rows=8, bin_counts=(1,) * 8)}
     label = LabelSpec.grid("place", "m", (axis, axis, axis))
-    text = str(inspection_of(grid.model_copy(update={"label": label, "splits": splits})))
+    text = format_inspection(inspect_manifest(grid.model_copy(update={"label": label, "splits": splits})))
     assert "no histogram of a label of 3 dimensions" in text

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dirtune.data.inspection import Inspection, inspection_of
-from dirtune.data.region_samples import RegionSamples, sample_images
+from dirtune.data.inspection import Inspection, inspect_manifest
+from dirtune.data.region_samples import RegionSamples, read_region_samples
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
@@ -57,7 +57,7 @@ def _write(root: Path, spec: InputSpec, *, shards: int = 1, label: LabelSpec = L
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.take(rows), path, row_group_size=20)
     info = SplitInfo(files=tuple(files), rows=ROWS, bin_counts=_counts(label))
-    return inspection_of(
+    return inspect_manifest(
         Manifest(
             name="ages",
             inputs={"image": spec},
@@ -86,7 +86,7 @@ def _ids(found: tuple[RegionSamples, ...]) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("spec", [RAW, InputSpec(kind="image", shape=(3, 4, 5), encoding="png")])
 def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
     seen, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
-    found = sample_images(Storage.open(tmp_path), seen, count=10)
+    found = read_region_samples(Storage.open(tmp_path), seen, count=10)
     assert [region.region for region in found] == ["many", "medium", "few"]
     assert [len(region.images) for region in found] == [10, 10, 4]
     for bin_index, region in enumerate(found):
@@ -100,16 +100,16 @@ def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec
 
 def test_the_choice_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> None:
     storage = Storage.open(tmp_path)
-    one = _ids(sample_images(storage, _write(tmp_path, RAW, shards=1)))
-    three = _ids(sample_images(storage, _write(tmp_path, RAW, shards=3)))
+    one = _ids(read_region_samples(storage, _write(tmp_path, RAW, shards=1)))
+    three = _ids(read_region_samples(storage, _write(tmp_path, RAW, shards=3)))
     assert one == three
-    other = _ids(sample_images(storage, _write(tmp_path, RAW, shards=1), seed=1))
+    other = _ids(read_region_samples(storage, _write(tmp_path, RAW, shards=1), seed=1))
     assert other[0] != one[0]
 
 
 def test_labels_of_two_dimensions_come_as_pairs(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, label=LabelSpec.grid("both", "years", (LABEL, LABEL)))
-    found = sample_images(Storage.open(tmp_path), seen)
+    found = read_region_samples(Storage.open(tmp_path), seen)
     for region in found:
         rows = [int(sample_id.removeprefix("id-")) for sample_id in region.sample_ids]
         expected = np.stack([LABELS[rows], LABELS[::-1][rows]], axis=1)
@@ -122,17 +122,17 @@ def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(
     seen = _write(tmp_path, RAW)
     rule = ShotRule(many_above=1000, few_below=20)
     manifest = seen.manifest.model_copy(update={"shot_rules": {"counts": rule}})
-    found = sample_images(Storage.open(tmp_path), inspection_of(manifest))
+    found = read_region_samples(Storage.open(tmp_path), inspect_manifest(manifest))
     assert [region.region for region in found] == ["medium", "few"]
     vector = {"image": InputSpec(kind="vector", shape=(6,))}
-    without = inspection_of(manifest.model_copy(update={"inputs": vector}))
-    assert sample_images(Storage.open(tmp_path), without) == ()
+    without = inspect_manifest(manifest.model_copy(update={"inputs": vector}))
+    assert read_region_samples(Storage.open(tmp_path), without) == ()
 
 
 def test_a_missing_split_or_shard_is_named(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, shards=2)
     with pytest.raises(InputError, match="unknown split, got 'test'; known: train"):
-        sample_images(Storage.open(tmp_path), seen, split="test")
+        read_region_samples(Storage.open(tmp_path), seen, split="test")
     (tmp_path / "ages/version-0/train/1.parquet").write_bytes(b"half")
     with pytest.raises(InputError, match=r"train/1\.parquet: shard cannot be read"):
-        sample_images(Storage.open(tmp_path), seen)
+        read_region_samples(Storage.open(tmp_path), seen)

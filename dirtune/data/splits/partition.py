@@ -181,7 +181,8 @@ def split_by_group(
             have[chosen[group]] += contents[group]
         if (before == chosen).all():
             break
-    return np.asarray(SPLITS)[chosen[group_of_row]]
+    splits: SplitNames = np.asarray(SPLITS)[chosen[group_of_row]]
+    return splits
 
 
 def compute_imbalance(splits: SplitNames, bins: NDArray[np.int64], targets: NDArray[np.float64]) -> dict[str, float]:
