@@ -1,4 +1,4 @@
-"""The values that travel through training: `Batch` into the model, `TermInputs` into a term, `TrainingLabels` before both."""
+"""Inputs of models, terms and fitted losses: `Batch`, `TermInputs`, `TrainingLabels`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One (local) batch of a split, or a micro-batch of several that make one step.
+    """Batch of a split on one rank, or one of the micro-batches of a step.
 
     `views` holds one or more augmented views of the same samples; every other tensor has one entry per sample.
     """
@@ -26,24 +26,25 @@ class Batch:
     label_bins: Int[Tensor, " batch"]
     """Index of the label bin."""
     weights: Float[Tensor, " batch"]
-    """Re-weighting, mean one over the training split."""
+    """Weights of re-weighting, with mean one over the training split."""
     rows: Int[Tensor, " batch"]
     """Position in the split, sorted by sample id."""
     share: float = 1.0
-    """Of the samples of its step that it has, over all ranks."""
+    """Share of the samples of its step, over all ranks."""
     ends_step: bool = True
+    """True for the last micro-batch of a step, after which the optimizer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TermInputs:
-    """What a regularizer term sees: the global batch, all views stacked view-major.
+    """Inputs of a regularizer term: the global batch, all views stacked view-major.
 
     Row `v * batch + i` is view `v` of sample `i`; labels, bins and weights are repeated accordingly.
-    Under distributed training the rows of all ranks have been gathered before.
+    Under distributed training it holds the gathered rows of all ranks.
     """
 
     representations: Float[Tensor, "rows dim"]
-    """What the term reads: z, e / |e| or e."""
+    """Vectors that the term reads: z, e / |e| or e."""
     labels: Float[Tensor, "rows *label"]
     """In the label's unit; (rows, L) for labels of L dimensions."""
     label_bins: Int[Tensor, " rows"]
@@ -59,14 +60,14 @@ class TermInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLabels:
-    """The labels of the training split, for losses and terms that are fitted to their distribution."""
+    """Labels of the training split, for losses and terms that are fitted to their distribution."""
 
     labels: Float[Tensor, "samples *label"]
-    """In the label's unit, divided by nothing."""
+    """In the label's unit."""
     label_bins: Int[Tensor, " samples"]
     spec: LabelSpec
     label_scale: float = 1.0
-    """Label units per unit of what a regression loss is given."""
+    """Divisor of the labels that a regression loss is given."""
 
     @property
     def num_samples(self) -> int:

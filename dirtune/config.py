@@ -23,7 +23,7 @@ from pydantic import (
 
 from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
-from dirtune.metrics import HIGHER_IS_BETTER, METRICS, EXTRA_METRICS, REGIONS
+from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
 from dirtune.recipe import Recipe
 from dirtune.reweighting import Reweighting

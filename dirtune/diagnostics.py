@@ -1,18 +1,17 @@
-"""Diagnostics of representations: do angles on the hypersphere tell label distances?
+"""Diagnostics of representations: agreement of angles on the hypersphere with label distances.
 
-A diagnostic is a function of `PairSums`, sums over all pairs of samples that are made in one pass: at ten thousand
-samples the pass over fifty million pairs is the expense, what is computed from it is not. Pairs are evaluated a block
-of rows at a time, so that memory stays linear in the number of samples, and everything is float64 inside.
+A diagnostic is a function of `PairSums`, sums over all pairs of samples in one pass: at ten thousand samples the pass over
+fifty million pairs takes the time, the functions of the sums do not. Pairs are evaluated a block of rows at a time, so that
+memory is linear in the number of samples, in float64.
 
-Representations are normalized here; a row without length keeps the cosine zero to every other. What is undefined (no
-pair, constant input) is NaN, never an exception or a warning.
+Representations are normalized here; a row without length has cosine zero to every other. Undefined values (no pair, constant
+input) are NaN, never an exception or a warning.
 
 Source: Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-Hypersphere", ICML 2020, for alignment and uniformity; Wang and Liu, "Understanding the Behavior of Contrastive Loss",
-CVPR 2021, for tolerance; Zhao et al., "ACCon", AAAI 2025, for the correlation, the target angles and the curve of
-cosines. Departures: 1. the samples of one label bin take the place of two views of a sample (alignment) and of a class
-(tolerance); 2. tolerance is the mean over the pairs of one bin, not that over all pairs with zeros for the others;
-3. every pair counts once and no sample is its own partner.
+Hypersphere", ICML 2020, for alignment and uniformity; Wang and Liu, CVPR 2021 (arXiv 2012.09740), for tolerance; Zhao et
+al., "ACCon", AAAI 2025, for the correlation, the target angles and the curve of cosines. Departures: 1. the samples of one
+label bin replace two views of a sample (alignment) and a class (tolerance); 2. tolerance is the mean over the pairs of one
+bin, not that over all pairs with zeros for the others; 3. every pair counts once and no sample is its own partner.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirtune.metrics import RegionMetric
-from dirtune.metrics.moments import Array, Moments, moments
+from dirtune.metrics.sums import Array, Moments, compute_moments
 
 BLOCK_ENTRIES = 1 << 20
-"""Entries of the pair matrix that one block may have."""
+"""Maximum number of pair-matrix entries of a block."""
 
-# T of the uniformity; the paper's
+# The paper's t of the uniformity
 _SHARPNESS = 2.0
-# A vector shorter than this has no direction
+# A vector shorter than this has no direction.
 _SHORTEST = 1e-6
-# Of a bin: what rounding may take from a label distance on the edge of one
+# Tolerance for the rounding of a label distance at the edge of a bin, in bins
 _EDGE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedded:
-    """A set of samples as the model sees them.
+class EmbeddedSamples:
+    """Representations of a set of samples, with their labels.
 
     Raises:
-        ValueError: the shapes do not belong to one set, or the label range is not positive.
+        ValueError: the shapes do not agree, or the label range is not positive.
     """
 
     representations: NDArray[np.floating[Any]]
-    """(n, dim)."""
+    """Shape (n, dim)."""
     labels: NDArray[np.floating[Any]]
-    """(n,), or (n, L) for labels of L dimensions."""
+    """Shape (n,), or (n, L) for labels of L dimensions."""
     bins: NDArray[np.integer[Any]]
-    """Label bins, (n,)."""
+    """Label bins, shape (n,)."""
     label_range: float
     """Width of the label's range, from the manifest."""
 
@@ -69,23 +68,24 @@ class Embedded:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSums:
-    """What a set of pairs contributes to the diagnostics; `a + b` is the contribution of both sets together."""
+    """Sums over a set of pairs; `a + b` holds those of both sets together."""
 
     repulsion: float
     """Sum of exp(-2 |z_i - z_j|^2)."""
     deviation: float
     """Sum of | angle - pi |y_i - y_j| / range |, in degrees."""
     neighbors: int
-    """Pairs of one label bin."""
+    """Number of pairs of one label bin."""
     neighbor_cosines: float
+    """Sum of the cosines of these pairs."""
     neighbor_squares: float
-    """Sum of |z_i - z_j|^2."""
+    """Sum of |z_i - z_j|^2 of these pairs."""
     moments: Moments
-    """Of (label distance, cosine)."""
+    """Moments of (label distance, cosine)."""
 
     @property
     def pairs(self) -> int:
-        """Pairs of samples."""
+        """Number of pairs."""
         return self.moments.n
 
     def __add__(self, other: PairSums) -> PairSums:
@@ -99,35 +99,36 @@ class PairSums:
         )
 
 
-def pair_sums(embedded: Embedded) -> PairSums:
-    """The sums over all pairs of different samples."""
+def sum_pairs(embedded: EmbeddedSamples) -> PairSums:
+    """Sum over all pairs of different samples."""
+    # Representations that are not finite give NaN, without a warning.
     with np.errstate(invalid="ignore", over="ignore"):
-        return reduce(add, (_sums(block, embedded.label_range) for block in _pairs(embedded)))
+        return reduce(add, (_sum_block(block, embedded.label_range) for block in _iter_pairs(embedded)))
 
 
 def alignment(sums: PairSums) -> float:
-    """Mean of `|z_i - z_j|^2` over the pairs of one label bin, in 0..4; low: a bin is one place."""
-    return _ratio(sums.neighbor_squares, sums.neighbors)
+    """Compute the mean of `|z_i - z_j|^2` over the pairs of one label bin, in 0..4; low: a bin is one point."""
+    return _divide(sums.neighbor_squares, sums.neighbors)
 
 
 def uniformity(sums: PairSums) -> float:
-    """`log mean exp(-2 |z_i - z_j|^2)` over all pairs, in -8..0; low: spread over the whole sphere."""
-    return math.log(_ratio(sums.repulsion, sums.pairs))
+    """Compute `log mean exp(-2 |z_i - z_j|^2)` over all pairs, in -8..0; low: spread over the whole sphere."""
+    return math.log(_divide(sums.repulsion, sums.pairs))
 
 
 def tolerance(sums: PairSums) -> float:
-    """Mean cosine of the pairs of one label bin, in -1..1; high: similar labels may be close."""
-    return _ratio(sums.neighbor_cosines, sums.neighbors)
+    """Compute the mean cosine of the pairs of one label bin, in -1..1; high: similar labels are close."""
+    return _divide(sums.neighbor_cosines, sums.neighbors)
 
 
 def cosine_correlation(sums: PairSums) -> float:
-    """Pearson's correlation of cosine and label distance over all pairs, in -1..1; low: far labels, low cosines."""
+    """Compute Pearson's correlation of cosine and label distance over all pairs, in -1..1; low: far labels, low cosines."""
     return sums.moments.correlation
 
 
 def angle_deviation(sums: PairSums) -> float:
-    """Mean of `|theta_ij - pi min(|y_i - y_j| / range, 1)|` over all pairs, in degrees; low: at ACCon's target angles."""
-    return _ratio(sums.deviation, sums.pairs)
+    """Compute the mean of `|theta_ij - pi min(|y_i - y_j| / range, 1)|`, in degrees; low: at ACCon's target angles."""
+    return _divide(sums.deviation, sums.pairs)
 
 
 DIAGNOSTICS: dict[str, Callable[[PairSums], float]] = {
@@ -139,30 +140,31 @@ DIAGNOSTICS: dict[str, Callable[[PairSums], float]] = {
 }
 
 
-def representation_metrics(embedded: Embedded) -> list[RegionMetric]:
-    """Every diagnostic as a row of the metrics table, region "all"; `n` counts samples."""
-    sums, n = pair_sums(embedded), len(embedded.bins)
+def compute_representation_metrics(embedded: EmbeddedSamples) -> list[RegionMetric]:
+    """Compute every diagnostic as a row of the table `metrics`, region "all"; `n` counts samples."""
+    sums, n = sum_pairs(embedded), len(embedded.bins)
     return [
         RegionMetric(region="all", metric=name, value=diagnostic(sums), n=n) for name, diagnostic in DIAGNOSTICS.items()
     ]
 
 
 class AnchorCurve(NamedTuple):
-    """Cosine against label distance, seen from the samples of one label; one entry per distance that occurs."""
+    """Cosine by label distance from the samples of one label; one entry per distance that occurs."""
 
     distances: Array
     """Multiples of the bin width, in the label's unit."""
     means: Array
-    """Of the cosines."""
+    """Means of the cosines."""
     deviations: Array
-    """Their standard deviations, of the pairs at hand."""
+    """Standard deviations of the cosines, of the population of pairs."""
     pairs: NDArray[np.int64]
+    """Numbers of pairs."""
 
 
-def anchor_curve(
+def compute_anchor_curve(
     representations: ArrayLike, labels: ArrayLike, anchor_label: float, *, bin_width: float
 ) -> AnchorCurve:
-    """How the cosine to the samples of one label falls with the label distance from them.
+    """Compute the mean cosine to the samples of one label by the label distance from them.
 
     Args:
         representations: shape `(n, dim)`.
@@ -170,15 +172,16 @@ def anchor_curve(
         anchor_label: a sample is an anchor if its label rounds to this one, in steps of the bin width.
         bin_width: label distances are rounded to multiples of it, halves upwards.
     """
-    z, y = _directions(representations), np.asarray(labels, dtype=np.float64)
-    anchors = np.flatnonzero(_steps(np.abs(y - anchor_label), bin_width) == 0)
-    steps = int(_steps(y.max() - y.min(), bin_width)) + 1 if len(y) else 0
+    z, y = _normalize_rows(representations), np.asarray(labels, dtype=np.float64)
+    anchors = np.flatnonzero(_round_to_steps(np.abs(y - anchor_label), bin_width) == 0)
+    steps = int(_round_to_steps(y.max() - y.min(), bin_width)) + 1 if len(y) else 0
     sums, counts = np.zeros(steps), np.zeros(steps, dtype=np.int64)
-    for at, cosines in _curve_points(z, y, anchors, bin_width):
+    for at, cosines in _iter_curve_points(z, y, anchors, bin_width):
         sums += np.bincount(at, cosines, steps)
         counts += np.bincount(at, minlength=steps)
+    # A second pass, around the means: sums of squares would lose the digits of small deviations.
     means, squares = sums / np.maximum(counts, 1), np.zeros(steps)
-    for at, cosines in _curve_points(z, y, anchors, bin_width):
+    for at, cosines in _iter_curve_points(z, y, anchors, bin_width):
         squares += np.bincount(at, np.square(cosines - means[at]), steps)
     seen = np.flatnonzero(counts)
     deviations = np.sqrt(squares[seen] / counts[seen])
@@ -186,29 +189,30 @@ def anchor_curve(
     return AnchorCurve(distances, means[seen], deviations, counts[seen])
 
 
-class _Pairs(NamedTuple):
-    """Some pairs, one entry each."""
+class _PairBlock(NamedTuple):
+    """Pairs of samples, one entry each."""
 
     cosines: Array
     squares: Array
-    """Of the distance on the sphere."""
+    """Squared distances on the sphere."""
     distances: Array
-    """Of the labels."""
+    """Label distances."""
     neighbors: NDArray[np.bool_]
+    """True for pairs of one label bin."""
 
 
-def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
-    """All pairs `i < j`, in blocks of rows `i`; at least one block, which may be empty."""
-    z = _directions(embedded.representations)
+def _iter_pairs(embedded: EmbeddedSamples) -> Iterator[_PairBlock]:
+    """Yield all pairs `i < j`, in blocks of rows `i`; at least one block, which may be empty."""
+    z = _normalize_rows(embedded.representations)
     n = len(z)
     lengths = np.einsum("nd,nd->n", z, z)
     labels = np.asarray(embedded.labels, dtype=np.float64)
     labels = labels[:, None] if labels.ndim == 1 else labels
-    for rows in _blocks(n):
+    for rows in _iter_blocks(n):
         rest = slice(rows.start, n)
         later = np.arange(n)[None, rest] > np.arange(n)[rows, None]
         cosines = np.clip(z[rows] @ z[rest].T, -1.0, 1.0)
-        yield _Pairs(
+        yield _PairBlock(
             cosines=cosines[later],
             squares=(lengths[rows, None] + lengths[None, rest] - 2 * cosines)[later],
             distances=np.linalg.norm(labels[rows, None] - labels[None, rest], axis=2)[later],
@@ -216,7 +220,7 @@ def _pairs(embedded: Embedded) -> Iterator[_Pairs]:
         )
 
 
-def _sums(pairs: _Pairs, label_range: float) -> PairSums:
+def _sum_block(pairs: _PairBlock, label_range: float) -> PairSums:
     targets = np.pi * np.minimum(pairs.distances / label_range, 1.0)
     return PairSums(
         repulsion=float(np.exp(-_SHARPNESS * pairs.squares).sum()),
@@ -224,39 +228,39 @@ def _sums(pairs: _Pairs, label_range: float) -> PairSums:
         neighbors=int(np.count_nonzero(pairs.neighbors)),
         neighbor_cosines=float(pairs.cosines[pairs.neighbors].sum()),
         neighbor_squares=float(pairs.squares[pairs.neighbors].sum()),
-        moments=moments(np.stack([pairs.distances, pairs.cosines])),
+        moments=compute_moments(np.stack([pairs.distances, pairs.cosines])),
     )
 
 
-def _curve_points(
+def _iter_curve_points(
     z: Array, y: Array, anchors: NDArray[np.int64], bin_width: float
 ) -> Iterator[tuple[NDArray[np.int64], Array]]:
-    """Step of the label distance and cosine of every pair of an anchor and another sample, in blocks of anchors."""
-    for block in _blocks(len(z)):
+    """Yield step of the label distance and cosine of every pair of an anchor and another sample, in blocks of anchors."""
+    for block in _iter_blocks(len(z)):
         rows = anchors[block]
         others = np.arange(len(z))[None, :] != rows[:, None]
         cosines = np.clip(z[rows] @ z.T, -1.0, 1.0)
-        yield _steps(np.abs(y[rows, None] - y[None, :]), bin_width)[others], cosines[others]
+        yield _round_to_steps(np.abs(y[rows, None] - y[None, :]), bin_width)[others], cosines[others]
 
 
-def _blocks(n: int) -> Iterator[slice]:
+def _iter_blocks(n: int) -> Iterator[slice]:
     size = max(1, BLOCK_ENTRIES // max(n, 1))
     for start in range(0, max(n, 1), size):
         yield slice(start, min(start + size, n))
 
 
-def _directions(representations: ArrayLike) -> Array:
-    """Each row divided by its length; zero for a row without length."""
+def _normalize_rows(representations: ArrayLike) -> Array:
+    """Return each row divided by its length; zero for a row without length."""
     z = np.asarray(representations, dtype=np.float64)
     lengths = np.linalg.norm(z, axis=1, keepdims=True)
     directions: Array = np.divide(z, lengths, out=np.zeros_like(z), where=~(lengths <= _SHORTEST))
     return directions
 
 
-def _steps(distances: ArrayLike, bin_width: float) -> NDArray[np.int64]:
+def _round_to_steps(distances: ArrayLike, bin_width: float) -> NDArray[np.int64]:
     steps = np.asarray(distances, dtype=np.float64) / bin_width
     return np.floor(steps + 0.5 + _EDGE).astype(np.int64)
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def _divide(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from dirtune import diagnostics
-from dirtune.diagnostics import DIAGNOSTICS, Embedded, anchor_curve, pair_sums, representation_metrics
+from dirtune.diagnostics import (
+    DIAGNOSTICS,
+    EmbeddedSamples,
+    compute_anchor_curve,
+    compute_representation_metrics,
+    sum_pairs,
+)
 
 RANGE = 10.0
 
@@ -25,11 +31,11 @@ def _embedded(n=23, dim=4, seed=0, **changes):
         "bins": labels.astype(np.int64),
         "label_range": RANGE,
     }
-    return Embedded(**{**given, **changes})
+    return EmbeddedSamples(**{**given, **changes})
 
 
 def _values(embedded):
-    sums = pair_sums(embedded)
+    sums = sum_pairs(embedded)
     return {name: diagnostic(sums) for name, diagnostic in DIAGNOSTICS.items()}
 
 
@@ -84,7 +90,7 @@ def test_a_half_circle_in_the_order_of_the_labels_is_what_accon_aims_at():
     angles = np.pi * labels / RANGE
     half_circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     bins = labels.astype(np.int64)
-    values = _values(Embedded(representations=half_circle, labels=labels, bins=bins, label_range=RANGE))
+    values = _values(EmbeddedSamples(representations=half_circle, labels=labels, bins=bins, label_range=RANGE))
     assert values["angle_deviation"] == pytest.approx(0, abs=1e-5)
     assert values["cosine_correlation"] < -0.95
     assert values["tolerance"] == pytest.approx(1 - values["alignment"] / 2, abs=1e-12)
@@ -92,7 +98,9 @@ def test_a_half_circle_in_the_order_of_the_labels_is_what_accon_aims_at():
 
 def test_a_row_without_length_is_perpendicular_to_every_other():
     rows = np.array([[3.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    embedded = Embedded(representations=rows, labels=np.zeros(3), bins=np.zeros(3, dtype=np.int64), label_range=1.0)
+    embedded = EmbeddedSamples(
+        representations=rows, labels=np.zeros(3), bins=np.zeros(3, dtype=np.int64), label_range=1.0
+    )
     values = _values(embedded)
     assert values["tolerance"] == pytest.approx(1 / 3)
     assert values["alignment"] == pytest.approx((1 + 0 + 1) / 3)
@@ -102,7 +110,7 @@ def test_a_row_without_length_is_perpendicular_to_every_other():
 @pytest.mark.parametrize("n", [0, 1])
 def test_without_a_pair_everything_is_undefined(n):
     assert all(math.isnan(value) for value in _values(_embedded(n)).values())
-    rows = representation_metrics(_embedded(n))
+    rows = compute_representation_metrics(_embedded(n))
     assert [row["n"] for row in rows] == [n] * len(DIAGNOSTICS)
 
 
@@ -156,7 +164,7 @@ def test_what_does_not_belong_together_is_refused(changes):
 
 def test_every_diagnostic_is_a_row_of_the_metrics_table():
     embedded = _embedded()
-    rows = representation_metrics(embedded)
+    rows = compute_representation_metrics(embedded)
     assert {row["metric"]: row["value"] for row in rows} == _values(embedded)
     assert {(row["region"], row["n"]) for row in rows} == {("all", 23)}
 
@@ -166,8 +174,8 @@ def test_memory_stays_below_one_matrix_of_all_pairs():
     embedded = _embedded(n, dim)
     tracemalloc.start()
     try:
-        representation_metrics(embedded)
-        anchor_curve(embedded.representations, embedded.labels, 3.0, bin_width=8.0)
+        compute_representation_metrics(embedded)
+        compute_anchor_curve(embedded.representations, embedded.labels, 3.0, bin_width=8.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -193,7 +201,7 @@ def test_the_curve_of_an_anchor_equals_plain_loops(entries, monkeypatch):
     embedded = _embedded(60)
     rows, labels = embedded.representations, embedded.labels
     expected = _curve_by_loops(rows, labels, 4.0, 1.5)
-    curve = anchor_curve(rows, labels, 4.0, bin_width=1.5)
+    curve = compute_anchor_curve(rows, labels, 4.0, bin_width=1.5)
     assert len(expected) > 3
     np.testing.assert_allclose(curve.distances, [step * 1.5 for step in expected])
     np.testing.assert_allclose(curve.means, [np.mean(c) for c in expected.values()], rtol=1e-12)
@@ -204,7 +212,7 @@ def test_the_curve_of_an_anchor_equals_plain_loops(entries, monkeypatch):
 def test_decimal_labels_fall_where_they_are_written():
     # 0.4 - 0.1 and 0.7 - 0.4 differ by rounding
     labels = np.array([0.1, 0.1, 0.4, 0.7])
-    curve = anchor_curve(np.eye(4), labels, 0.1, bin_width=0.2)
+    curve = compute_anchor_curve(np.eye(4), labels, 0.1, bin_width=0.2)
     np.testing.assert_allclose(curve.distances, [0.0, 0.4, 0.6])
     assert curve.pairs.tolist() == [2, 2, 2]
 
@@ -212,5 +220,5 @@ def test_decimal_labels_fall_where_they_are_written():
 @pytest.mark.parametrize("n", [0, 5])
 def test_a_label_that_nobody_has_gives_an_empty_curve(n):
     embedded = _embedded(n)
-    curve = anchor_curve(embedded.representations, embedded.labels, 99.0, bin_width=1.0)
+    curve = compute_anchor_curve(embedded.representations, embedded.labels, 99.0, bin_width=1.0)
     assert [len(column) for column in curve] == [0, 0, 0, 0]

@@ -29,7 +29,7 @@ REGISTRIES = {
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
     "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
-    "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.own:OWN_METRICS"),
+    "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.extra:EXTRA_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
 }
 PRESETS = {"methods": read_methods, "recipes": read_recipes}

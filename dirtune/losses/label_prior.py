@@ -19,7 +19,7 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.errors import Fault, InputError
 from dirtune.reweighting.density import label_density
-from dirtune.reweighting.lds import LDS, smoothed_counts
+from dirtune.reweighting.lds import LDS, smooth_counts
 
 
 def fit_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def build_histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor
         raise InputError(Fault(where="training labels", key="loss.name", rule=rule, got=dims))
     counts = label_density(labels.label_bins.cpu().numpy(), spec.num_bins).astype(np.float64)
     if lds is not None:
-        counts = smoothed_counts(counts, lds, truncate=lds.published_truncation)
+        counts = smooth_counts(counts, lds, truncate=lds.published_truncation)
     (bins,) = counts.nonzero()
     positions = (labels.labels.double() - spec.low) / spec.bin_width
     # Float32 labels on decimal edges are off by less than a thousandth of a bin.

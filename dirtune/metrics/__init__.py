@@ -1,15 +1,16 @@
-"""Metrics of predictions, per shot region: sums that add up, and the metrics computed from them.
+"""Metrics of predictions by shot region, computed from sums that add up.
 
 A metric of a label dimension is a function of `ErrorSums`, and the sums of two shards add up to the sums of their union, so
-a metric is distributable because its parts are.
+that a metric can be computed from parts of the samples on several workers.
 
-    sums.py      the parts, of one label dimension          own.py       metrics that only some data sets have
-    formulas.py  the metrics of every data set              regions.py   all metrics, by shot region
-    depth.py     those of depth maps                        pixels.py    all metrics of maps, by shot region
+    sums.py      sums of one label dimension                extra.py     metrics of some data sets
+    formulas.py  metrics of every data set                  regions.py   all metrics, by shot region
+    depth.py     extra metrics of depth                     pixels.py    metrics of per-pixel labels, by shot region
 """
 
 from __future__ import annotations
 
+from dirtune.metrics.extra import EXTRA_METRICS, angular_error, compute_angular_errors
 from dirtune.metrics.formulas import (
     HIGHER_IS_BETTER,
     METRICS,
@@ -23,36 +24,35 @@ from dirtune.metrics.formulas import (
     spearman,
     zero_errors,
 )
-from dirtune.metrics.own import OWN_METRICS, angular_error, angular_errors
-from dirtune.metrics.pixels import DENSE_METRICS, PixelSums, no_pixels, pixel_metrics, pixel_sums
-from dirtune.metrics.regions import REGIONS, SHOT_REGIONS, RegionMetric, metric_values, region_metrics
-from dirtune.metrics.sums import ErrorSums, error_sums
+from dirtune.metrics.pixels import DENSE_METRICS, PixelSums, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
+from dirtune.metrics.regions import REGIONS, SHOT_REGIONS, RegionMetric, compute_metrics, compute_region_metrics
+from dirtune.metrics.sums import ErrorSums, sum_errors
 
 __all__ = [
-    "HIGHER_IS_BETTER",
     "DENSE_METRICS",
+    "EXTRA_METRICS",
+    "HIGHER_IS_BETTER",
     "METRICS",
-    "OWN_METRICS",
     "REGIONS",
     "SHOT_REGIONS",
     "ErrorSums",
     "PixelSums",
     "RegionMetric",
     "angular_error",
-    "angular_errors",
     "balanced_mae",
-    "error_sums",
+    "compute_angular_errors",
+    "compute_metrics",
+    "compute_pixel_metrics",
+    "compute_region_metrics",
     "gmean",
     "mae",
-    "metric_values",
+    "make_empty_pixel_sums",
     "mse",
-    "no_pixels",
     "pearson",
-    "pixel_metrics",
-    "pixel_sums",
     "r2",
-    "region_metrics",
     "rmse",
     "spearman",
+    "sum_errors",
+    "sum_pixels",
     "zero_errors",
 ]

@@ -1,11 +1,11 @@
-"""The metrics of depth maps: relative and logarithmic errors, and shares of pixels within a factor of the truth.
+"""Metrics of depth: relative and logarithmic errors, and shares of pixels within a factor of the label.
 
-All are means over pixels of what each pixel says (`PIXEL_VALUES`), so that they add up like the other metrics.
+All are means over pixels of a value of each pixel (`PIXEL_VALUES`), so that they add up like the other metrics.
 
 Source: Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NeurIPS 2014; Yang et al.,
-ICML 2021 (YyzHarry/imbalanced-regression, `nyud2-dir/util.py`). Departure: `log10` and the shares take a prediction below
-one millimeter, zero and negative ones among them, for one millimeter; officially its logarithm is not a number, and a
-negative one counts as a hit, because both of its ratios are negative.
+ICML 2021 (YyzHarry/imbalanced-regression, `nyud2-dir/util.py`). Departure: in `log10` and the shares a prediction below one
+millimeter, also a negative one, counts as one millimeter; officially its logarithm is not a number, and a negative one counts
+as a hit, because both of its ratios are negative.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dirtune.metrics.moments import Array
+from dirtune.metrics.sums import Array
 
 SMALLEST = 1e-3
-"""A prediction below it counts as it where a ratio or a logarithm is taken, in meters."""
+"""Lower bound of predictions in ratios and logarithms, in meters."""
 
 
 def abs_rel(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean of `|prediction - label| / label`; both of shape `(n,)`, labels above zero."""
+    """Compute the mean of `|prediction - label| / label`; both of shape `(n,)`, labels above zero."""
     return _mean("abs_rel", labels, predictions)
 
 
 def log10(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean of `|log10 prediction - log10 label|`, predictions below a millimeter taken as one."""
+    """Compute the mean of `|log10 prediction - log10 label|`, with predictions of at least one millimeter."""
     return _mean("log10", labels, predictions)
 
 
 def delta1(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Share of predictions within a factor of 1.25 of their label."""
+    """Compute the share of predictions within a factor of 1.25 of their label."""
     return _mean("delta1", labels, predictions)
 
 
 def delta2(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Share of predictions within a factor of 1.25^2 of their label."""
+    """Compute the share of predictions within a factor of 1.25^2 of their label."""
     return _mean("delta2", labels, predictions)
 
 
 def delta3(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Share of predictions within a factor of 1.25^3 of their label."""
+    """Compute the share of predictions within a factor of 1.25^3 of their label."""
     return _mean("delta3", labels, predictions)
 
 
 def _mean(name: str, labels: ArrayLike, predictions: ArrayLike) -> float:
-    truth, said = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
-    if truth.shape != said.shape:
-        raise ValueError(f"labels and predictions must have one shape, got {truth.shape} and {said.shape}")
+    truth, predicted = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
+    if truth.shape != predicted.shape:
+        raise ValueError(f"labels and predictions must have one shape, got {truth.shape} and {predicted.shape}")
     if not (truth > 0).all():
         raise ValueError(f"{name} needs labels above zero")
-    values = PIXEL_VALUES[name](truth, said)
+    values = PIXEL_VALUES[name](truth, predicted)
     return float(values.mean()) if values.size else math.nan
 
 
@@ -68,8 +68,8 @@ def _log_errors(labels: Array, predictions: Array) -> Array:
 
 
 def _hits(labels: Array, predictions: Array, *, power: int) -> Array:
-    said = np.maximum(predictions, SMALLEST)
-    ratios = np.maximum(said / labels, labels / said)
+    predicted = np.maximum(predictions, SMALLEST)
+    ratios = np.maximum(predicted / labels, labels / predicted)
     return np.asarray(ratios <= 1.25**power, dtype=np.float64)
 
 
@@ -80,4 +80,4 @@ PIXEL_VALUES: dict[str, Callable[[Array, Array], Array]] = {
     "delta2": partial(_hits, power=2),
     "delta3": partial(_hits, power=3),
 }
-"""What each pixel says, of labels and predictions of one shape; the metric of that name is its mean."""
+"""Value of each pixel, of labels and predictions of one shape; the metric of that name is its mean."""

@@ -1,6 +1,6 @@
-"""Metrics of predictions of maps: sums per label bin that add up over batches and ranks, and the metrics from them.
+"""Metrics of dense predictions: sums per label bin that add up over batches and ranks, and the metrics from them.
 
-There are too many pixels to keep: what is kept is a row of sums for every label bin. A shot region is a set of bins, so its
+A split has too many pixels to keep, so the sums of every label bin are kept instead. A shot region is a set of bins, so its
 sums are those of its bins, and the metrics are those of `dirtune.metrics.formulas`, over pixels. Correlations and r2, which
 need more than sums of errors, are not computed.
 """
@@ -16,51 +16,50 @@ from numpy.typing import NDArray
 
 from dirtune.metrics.depth import PIXEL_VALUES
 from dirtune.metrics.formulas import METRICS
-from dirtune.metrics.moments import Array, Moments
 from dirtune.metrics.regions import REGIONS, RegionMetric
-from dirtune.metrics.sums import ErrorSums
+from dirtune.metrics.sums import Array, ErrorSums, Moments
 
 DENSE_METRICS = ("mae", "mse", "rmse", "gmean", "zero_errors", "balanced_mae")
-"""Those of `METRICS` that maps have."""
-_OF_ERRORS = ("n", "absolute", "squared", "logs", "zeros")
+"""Metrics of `METRICS` that are computed for per-pixel labels."""
+_ERROR_SUMS = ("n", "absolute", "squared", "logs", "zeros")
 
 
 @dataclass(frozen=True)
 class PixelSums:
-    """What pixels contribute to the metrics, by label bin; `a + b` is the contribution of both sets together."""
+    """Sums of the errors of pixels by label bin; `a + b` holds those of both sets together."""
 
     names: tuple[str, ...]
-    """Of the rows of the table."""
+    """Names of the rows of the table."""
     table: Array
-    """(names, bins)."""
+    """Shape (names, bins)."""
 
     def __add__(self, other: PixelSums) -> PixelSums:
         return PixelSums(self.names, self.table + other.table)
 
-    def of_bins(self, bins: NDArray[np.bool_]) -> dict[str, float]:
-        """The sums of the chosen bins together."""
+    def sum_bins(self, bins: NDArray[np.bool_]) -> dict[str, float]:
+        """Return the sums of the chosen bins together, by name."""
         totals = self.table[:, bins].sum(axis=1)
         return dict(zip(self.names, totals.tolist(), strict=True))
 
 
-def no_pixels(num_bins: int, own: Sequence[str] = ()) -> PixelSums:
-    """The sums of no pixel."""
-    names = (*_OF_ERRORS, *own)
+def make_empty_pixel_sums(num_bins: int, extra: Sequence[str] = ()) -> PixelSums:
+    """Return the sums of an empty set of pixels."""
+    names = (*_ERROR_SUMS, *extra)
     return PixelSums(names, np.zeros((len(names), num_bins)))
 
 
-def pixel_sums(
-    labels: Array, predictions: Array, bins: NDArray[np.int64], num_bins: int, own: Sequence[str] = ()
+def sum_pixels(
+    labels: Array, predictions: Array, bins: NDArray[np.int64], num_bins: int, extra: Sequence[str] = ()
 ) -> PixelSums:
-    """The sums of some pixels, all of which have a label; all arrays have shape `(n,)`.
+    """Sum the errors of pixels, all of which have a label; all arrays have shape `(n,)`.
 
     Args:
         labels: in the label's unit, as the predictions.
         bins: the label bin of each pixel.
-        own: further metrics, of `dirtune.metrics.depth.PIXEL_VALUES`.
+        extra: further metrics, of `dirtune.metrics.depth.PIXEL_VALUES`.
     """
-    truth, said = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
-    errors = np.abs(said - truth)
+    truth, predicted = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
+    errors = np.abs(predicted - truth)
     is_zero = errors == 0
     values: list[Array] = [
         np.ones_like(errors),
@@ -68,14 +67,14 @@ def pixel_sums(
         errors**2,
         np.log(np.where(is_zero, 1.0, errors)),
         is_zero.astype(np.float64),
-        *(PIXEL_VALUES[name](truth, said) for name in own),
+        *(PIXEL_VALUES[name](truth, predicted) for name in extra),
     ]
     table = [np.bincount(bins, each, minlength=num_bins) for each in values]
-    return PixelSums((*_OF_ERRORS, *own), np.stack(table).astype(np.float64))
+    return PixelSums((*_ERROR_SUMS, *extra), np.stack(table).astype(np.float64))
 
 
-def pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetric]:
-    """Every metric of all pixels and of each shot region; `n` counts pixels.
+def compute_pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetric]:
+    """Compute every metric for all pixels and for each shot region; `n` counts pixels.
 
     Args:
         regions: shot region of each label bin, from `dirtune.reweighting.density.shot_regions`.
@@ -83,22 +82,17 @@ def pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetr
     rows: list[RegionMetric] = []
     for region in REGIONS:
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
-        values, n = _values(sums, chosen)
-        rows += [RegionMetric(region=region, metric=name, value=value, n=n) for name, value in values.items()]
+        totals = sums.sum_bins(chosen)
+        errors = _to_error_sums(sums, chosen, totals)
+        values = {name: metric(errors) for name in DENSE_METRICS if (metric := METRICS[name])}
+        for name in sums.names[len(_ERROR_SUMS) :]:
+            values[name] = totals[name] / errors.n if errors.n else math.nan
+        rows += [RegionMetric(region=region, metric=name, value=value, n=errors.n) for name, value in values.items()]
     return rows
 
 
-def _values(sums: PixelSums, chosen: NDArray[np.bool_]) -> tuple[dict[str, float], int]:
-    totals = sums.of_bins(chosen)
-    errors = _error_sums(sums, chosen, totals)
-    values = {name: metric(errors) for name in DENSE_METRICS if (metric := METRICS[name])}
-    for name in sums.names[len(_OF_ERRORS) :]:
-        values[name] = totals[name] / errors.n if errors.n else math.nan
-    return values, errors.n
-
-
-def _error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str, float]) -> ErrorSums:
-    """The same sums as those of labels of samples; moments and extremes, which `DENSE_METRICS` do not need, are unknown."""
+def _to_error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str, float]) -> ErrorSums:
+    """Return sums of pixels as sums of samples; moments and extremes, which `DENSE_METRICS` do not need, are NaN."""
     rows = dict(zip(sums.names, sums.table, strict=True))
     occupied = chosen & (rows["n"] > 0)
     unknown = np.full(2, math.nan)

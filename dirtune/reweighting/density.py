@@ -1,7 +1,7 @@
-"""Label bins, label density and shot regions: how often each label occurs in the training split.
+"""Label bins, label density and shot regions.
 
-Everything that speaks of rare labels (re-weighting, shot regions, the manifest's histograms) counts with these three
-functions, so that one label is in one bin everywhere. They need numpy only.
+All code that needs the frequency of labels (re-weighting, shot regions, the manifest's histograms) uses these three
+functions, so that a label is in the same bin everywhere. They need numpy only.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021, and its official repository
 (YyzHarry/imbalanced-regression: `agedb-dir/train.py`, `sts-b-dir/util.py`). Departures: 1. one binning rule for all
@@ -19,42 +19,36 @@ from numpy.typing import ArrayLike, NDArray
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec, ShotRule
 
-# Rounding to float32 moves a label by half a step; the rest is room for arithmetic on it.
+# Rounding to float32 moves a label by half a step; the rest allows for arithmetic on it.
 FLOAT32_TOLERANCE = 4 * float(np.finfo(np.float32).eps)
-"""How far below an edge a label still counts as on it, as a share of the label range's largest magnitude."""
+"""Tolerance at the edges of label bins, as a share of the label range's largest magnitude."""
 
 
 def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
-    """The bin index of each label: `floor((y - low) / bin_width)`, clipped to `0..num_bins - 1`.
+    """Return the bin index of each label: `floor((y - low) / bin_width)`, clipped to `0..num_bins - 1`.
 
     A label of several dimensions is in the cell of the grid of its components' bins, the last component's changing fastest.
 
-    Decimal labels sit on bin edges that binary floats cannot hold: `0.3 / 0.1` is just below 3, and a quarter of the
-    published STS-B scores would fall one bin too low. A label that is below an edge by no more than what float32
-    rounding can explain, four float32 steps of the label range's largest magnitude, therefore counts as on the edge.
-    For STS-B that is 2.4e-5 of a bin, while its three-decimal scores come no closer to an edge than 1e-2 of one.
+    Decimal labels are on bin edges that binary floats cannot represent: `0.3 / 0.1` is just below 3, and a quarter of the
+    published STS-B scores would be one bin too low. A label that is below an edge by no more than float32 rounding can
+    explain, four float32 steps of the label range's largest magnitude, therefore counts as on the edge. For STS-B that is
+    2.4e-5 of a bin, while its three-decimal scores have a distance of at least 1e-2 of a bin to the next edge.
 
     Args:
-        labels: any shape, in the label's unit; of several dimensions, those are the last axis.
+        labels: any shape, in the label's unit; the last axis of labels of several dimensions is theirs.
         label: the bins.
 
     Raises:
-        InputError: a label is NaN or infinite, or has not the dimensions of the spec.
+        InputError: a label is NaN or infinite, or does not have the dimensions of the spec.
     """
     values = np.asarray(labels, dtype=np.float64)
-    return _cells(values, label) if label.components else _intervals(values, label)
-
-
-def _cells(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int64]:
-    if values.shape[-1:] != label.value_shape:
-        rule = f"every label must have {len(label.components)} dimensions; shape of the labels"
-        raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=values.shape))
-    places = [_intervals(values[..., at], axis) for at, axis in enumerate(label.components)]
-    shape = [axis.num_bins for axis in label.components]
-    return np.asarray(np.ravel_multi_index(places, shape), dtype=np.int64)
-
-
-def _intervals(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int64]:
+    if label.components:
+        if values.shape[-1:] != label.value_shape:
+            rule = f"every label must have {len(label.components)} dimensions; shape of the labels"
+            raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=values.shape))
+        indices = [label_bins(values[..., at], axis) for at, axis in enumerate(label.components)]
+        shape = [axis.num_bins for axis in label.components]
+        return np.asarray(np.ravel_multi_index(indices, shape), dtype=np.int64)
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
         rule = "every label must be finite; labels that are not"
@@ -66,34 +60,34 @@ def _intervals(values: NDArray[np.float64], label: LabelSpec) -> NDArray[np.int6
 
 
 def label_density(bins: NDArray[np.int64], num_bins: int) -> NDArray[np.int64]:
-    """Number of samples in each of `num_bins` bins; shape `(num_bins,)`."""
+    """Count the samples in each of `num_bins` bins; shape `(num_bins,)`."""
     return np.bincount(bins, minlength=num_bins).astype(np.int64)
 
 
 def shot_regions(train_counts: ArrayLike, rule: ShotRule) -> NDArray[np.str_]:
-    """The shot region of each bin: "many", "medium" or "few"; shape `(num_bins,)`.
+    """Return the shot region of each bin: "many", "medium" or "few"; shape `(num_bins,)`.
 
     By counts: many above `many_above` training samples, few below `few_below` (an empty bin is few), medium the rest.
     By published lists, where the rule has them: a bin in neither list is few. Index the result with the bins of any
     split: `shot_regions(train_counts, rule)[bins]`.
 
     Raises:
-        InputError: a published list names a bin that does not exist.
+        InputError: a published list contains a bin that does not exist.
     """
     counts = np.asarray(train_counts, dtype=np.int64)
     if rule.many_bins is None or rule.medium_bins is None:
         many, medium = counts > rule.many_above, counts >= rule.few_below
     else:
-        many = _members(rule.many_bins, len(counts), "many_bins")
-        medium = _members(rule.medium_bins, len(counts), "medium_bins")
+        many = _mark_bins(rule.many_bins, len(counts), "many_bins")
+        medium = _mark_bins(rule.medium_bins, len(counts), "medium_bins")
     return np.select([many, medium], ["many", "medium"], default="few")
 
 
-def _members(bins: Sequence[int], num_bins: int, key: str) -> NDArray[np.bool_]:
-    strangers = [index for index in bins if not 0 <= index < num_bins]
-    if strangers:
+def _mark_bins(bins: Sequence[int], num_bins: int, key: str) -> NDArray[np.bool_]:
+    unknown = [index for index in bins if not 0 <= index < num_bins]
+    if unknown:
         rule = f"bins must be within 0..{num_bins - 1}"
-        raise InputError(Fault(where="shot rule", key=key, rule=rule, got=strangers))
-    members = np.zeros(num_bins, dtype=np.bool_)
-    members[list(bins)] = True
-    return members
+        raise InputError(Fault(where="shot rule", key=key, rule=rule, got=unknown))
+    mask = np.zeros(num_bins, dtype=np.bool_)
+    mask[list(bins)] = True
+    return mask

@@ -1,4 +1,4 @@
-"""Feature distribution smoothing (FDS) as settings; the module that does it is `dirtune.models.fds`."""
+"""Settings of feature distribution smoothing (FDS); its module is `dirtune.models.fds`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FDS(Frozen):
     start_smooth: int = Field(default=1, ge=0)
     """First epoch, from 0, whose embeddings are smoothed; with the default, smoothing shows from epoch 2 on."""
     momentum: float | None = Field(default=0.9, ge=0, lt=1)
-    """Share of the old statistics that an update keeps; none: the mean over all samples seen."""
+    """Share of the old statistics that an update keeps; null: the mean over all samples so far."""
     first_bin: int = Field(default=0, ge=0)
     """Label bins below it count as this one. Official: 3 (AgeDB), 7 (NYUD2), 0 elsewhere."""
     clip: tuple[float, float] = (0.1, 10.0)
@@ -33,21 +33,21 @@ class FDS(Frozen):
     fill_empty: bool = False
     """Give a bin without samples the mean of its neighbors' statistics, as the STS-B script does."""
     zero_variance: ZeroVariance = "skip_dimension"
-    """What is left as it is where an embedding dimension does not vary within a bin: that dimension (ages; meant by all
-    scripts), or the whole bin (what the scripts for STS-B and NYUD2 do under torch 1.2 and later)."""
+    """Part without smoothing if an embedding dimension does not vary within a bin. skip_dimension: that dimension (ages; the
+    intention of all scripts); skip_bin: the whole bin (as in the scripts for STS-B and NYUD2 under torch 1.2 and later)."""
     published_aliasing: bool = False
     """Reproduce the official scripts for ages and STS-B: the current statistics are updated in place after the smoothed
-    ones were made, so that the two are an epoch apart, and the statistics are taken of smoothed features."""
+    ones, so that the two are an epoch apart, and the statistics are computed from smoothed features."""
 
     @field_validator("size")
     @classmethod
-    def _has_a_center(cls, size: int) -> int:
+    def _check_size(cls, size: int) -> int:
         if size % 2 == 0:
             raise ValueError("must be odd, so that the kernel has a center bin")
         return size
 
     @model_validator(mode="after")
-    def _limits_are_in_order(self) -> FDS:
+    def _check_clip(self) -> FDS:
         if not 0 < self.clip[0] <= self.clip[1]:
             raise ValueError("clip must be two positive numbers in order")
         return self

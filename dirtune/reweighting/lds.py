@@ -1,8 +1,8 @@
 """Label distribution smoothing (LDS): the label density is convolved with a symmetric kernel before it is inverted.
 
-Neighboring labels share their samples' evidence, so the density that matters to a regressor is
-`p~(y') = integral of k(y, y') p(y) dy`; on bins, `c~ = c * k`. What is smoothed are the effective counts: clipped for
-the inverse and, officially, already square-rooted for the inverse root.
+Samples are evidence for neighboring labels too, so the density that matters to a regressor is
+`p~(y') = integral of k(y, y') p(y) dy`; on bins, `c~ = c * k`. The effective counts are smoothed: clipped for the inverse
+and, officially, already square-rooted for the inverse root.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; official repository
 YyzHarry/imbalanced-regression (`agedb-dir/utils.py`, `agedb-dir/datasets.py`, `sts-b-dir/tasks.py`,
@@ -38,50 +38,50 @@ class LDS(Frozen):
     sigma: float = Field(default=2.0, gt=0)
     """Width of the kernel, in bins. The papers use 2; without effect for triang."""
     boundary: Boundary = "constant"
-    """What lies beyond the ends. constant: nothing, officially for ages and STS-B; reflect: the mirrored counts,
-    officially for NYUD2. An end of the label range is mostly an end of the data, hence the default."""
+    """Counts beyond the ends. constant: zero, officially for ages and STS-B; reflect: the mirrored counts, officially for
+    NYUD2. An end of the label range is mostly an end of the data, hence the default."""
     first_bin: int = Field(default=0, ge=0)
     """Smoothing starts at this bin, and the bins below take its smoothed count. Official: 7 (NYUD2, depths from 0.7 m),
     otherwise 0."""
     root: Literal["before", "after"] = "before"
-    """For the scheme sqrt_inverse. before: the roots of the counts are smoothed, as officially, the default because the
-    published numbers were made so; after: the root is taken of the smoothed counts, as the paper's density suggests.
+    """For the scheme sqrt_inverse. before: the roots of the counts are smoothed, as in the official code, the default because
+    the published numbers were made with it; after: the root of the smoothed counts, as the paper's density suggests.
     Weights on AgeDB-DIR differ by up to 39 %."""
     published_truncation: bool = False
-    """Cut the smoothed counts to integers, as the official code does for the scheme inverse (without effect otherwise):
-    its counts are integers, and scipy's convolution answers in the type it was given. Off by default because nothing
-    intends it; weights on AgeDB-DIR change by up to 7 %."""
+    """Truncate the smoothed counts to integers, as the official code does for the scheme inverse (without effect otherwise):
+    its counts are integers, and scipy's convolution returns the type of its input. Off by default because it is not
+    intended; weights on AgeDB-DIR change by up to 7 %."""
 
     @field_validator("size")
     @classmethod
-    def _has_a_center(cls, size: int) -> int:
+    def _check_size(cls, size: int) -> int:
         if size % 2 == 0:
             raise ValueError("must be odd, so that the kernel has a center bin")
         return size
 
 
-def smoothed_counts(effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False) -> NDArray[np.float64]:
-    """Effective counts convolved with the kernel from `first_bin` on; shape `(num_bins,)`.
+def smooth_counts(effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False) -> NDArray[np.float64]:
+    """Convolve effective counts with the kernel from `first_bin` on; shape `(num_bins,)`.
 
     Args:
         effective: effective counts per bin.
-        lds: the kernel and what happens at the ends.
-        truncate: cut the result to integers.
+        lds: the kernel and the boundary.
+        truncate: True truncates the result to integers.
 
     Raises:
-        InputError: there are not as many bins as `first_bin` says.
+        InputError: `first_bin` is not one of the bins.
     """
     if lds.first_bin >= len(effective):
         rule = f"must be one of the {len(effective)} label bins"
         raise InputError(Fault(where="training labels", key="lds.first_bin", rule=rule, got=lds.first_bin))
-    window = kernel_window(lds.kernel, lds.size, lds.sigma)
+    window = make_kernel_window(lds.kernel, lds.size, lds.sigma)
     tail = convolve1d(effective[lds.first_bin :], weights=window, mode=lds.boundary)
     smoothed = np.pad(np.asarray(tail, dtype=np.float64), (lds.first_bin, 0), mode="edge")
     return np.trunc(smoothed) if truncate else smoothed
 
 
-def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64]:
-    """The kernel on `size` bins (odd), scaled to a peak of one; the scale cancels in the weights.
+def make_kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64]:
+    """Return the kernel on `size` bins (odd), scaled to a peak of one; the scale cancels in the weights.
 
     * gaussian: a unit impulse of `size` bins filtered by scipy's `gaussian_filter1d`. Its mirroring boundary folds the
       tails back, so 5 bins at sigma 2 are `[.858, .946, 1, .946, .858]`, flatter than `exp(-x^2 / 2 sigma^2)`.
@@ -89,13 +89,13 @@ def kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64
     * laplace: `exp(-|x| / sigma)`.
 
     Args:
-        kernel: which one.
+        kernel: name of the kernel.
         size: number of bins, odd.
         sigma: width in bins.
     """
     offsets = np.arange(size, dtype=np.float64) - size // 2
     if kernel == "triang":
-        # Takes a second to import, and only this needs it
+        # The import takes a second, and only this kernel needs it.
         from scipy.signal.windows import triang
 
         return np.asarray(triang(size), dtype=np.float64)

@@ -17,7 +17,7 @@ from dirtune.data.ingest import load_pipeline
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
-from dirtune.metrics import METRICS, OWN_METRICS, spearman
+from dirtune.metrics import EXTRA_METRICS, METRICS, spearman
 from dirtune.models.encoders import ENCODERS
 from dirtune.presets import read_methods, read_recipes
 
@@ -31,7 +31,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "terms": TERMS,
         "encoders": ENCODERS,
         "augmentations": AUGMENTATIONS | DENSE_AUGMENTATIONS,
-        "metrics": {**METRICS, **OWN_METRICS},
+        "metrics": {**METRICS, **EXTRA_METRICS},
         "diagnostics": DIAGNOSTICS,
         "methods": read_methods(),
         "recipes": read_recipes(),

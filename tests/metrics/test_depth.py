@@ -27,9 +27,9 @@ def test_known_values():
 
 
 def test_a_prediction_of_zero_or_below_is_finite_and_no_hit():
-    for said in (0.0, -1.0, -1e6):
-        assert delta3([0.7], [said]) == 0.0
-        assert log10([0.7], [said]) == pytest.approx(math.log10(700))
+    for predicted in (0.0, -1.0, -1e6):
+        assert delta3([0.7], [predicted]) == 0.0
+        assert log10([0.7], [predicted]) == pytest.approx(math.log10(700))
 
 
 def test_shares_are_better_when_higher_and_errors_when_lower():

@@ -14,13 +14,13 @@ from dirtune.metrics import (
     HIGHER_IS_BETTER,
     METRICS,
     balanced_mae,
-    error_sums,
     gmean,
     mae,
     mse,
     pearson,
     r2,
     spearman,
+    sum_errors,
     zero_errors,
 )
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
@@ -58,13 +58,13 @@ REFERENCES = {
 
 def _value(name, labels, predictions):
     metric = METRICS[name]
-    return metric(error_sums(labels, predictions)) if metric else spearman(labels, predictions)
+    return metric(sum_errors(labels, predictions)) if metric else spearman(labels, predictions)
 
 
 def _merged(shards):
-    total = error_sums(NO_SAMPLE, NO_SAMPLE)
+    total = sum_errors(NO_SAMPLE, NO_SAMPLE)
     for labels, predictions in shards:
-        total = total + error_sums(labels, predictions)
+        total = total + sum_errors(labels, predictions)
     return total
 
 
@@ -97,7 +97,7 @@ def test_a_metric_equals_its_reference(name, n):
 def test_sums_of_shards_are_the_sums_of_their_union(name, cuts):
     labels, predictions = _sample()
     merged = _merged(zip(np.split(labels, cuts), np.split(predictions, cuts), strict=True))
-    whole = error_sums(labels, predictions)
+    whole = sum_errors(labels, predictions)
     assert merged.n == whole.n
     assert METRICS[name](merged) == pytest.approx(METRICS[name](whole), rel=1e-12)
 
@@ -108,7 +108,7 @@ def test_float32_labels_far_from_zero_lose_no_digits(metric):
     exact = REFERENCES[metric.__name__](labels.astype(np.float64), predictions.astype(np.float64))
     merged = _merged(zip(np.split(labels, 100), np.split(predictions, 100), strict=True))
     assert metric(merged) == pytest.approx(exact, rel=1e-10)
-    assert metric(error_sums(labels, predictions)) == pytest.approx(exact, rel=1e-10)
+    assert metric(sum_errors(labels, predictions)) == pytest.approx(exact, rel=1e-10)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -146,7 +146,7 @@ def test_a_prediction_that_is_no_number_spoils_the_value_quietly(value):
 
 
 def test_zero_errors_are_replaced_by_epsilon_in_the_geometric_mean():
-    sums = error_sums([1.0, 2.0, 3.0], [1.0, 4.0, 7.0])
+    sums = sum_errors([1.0, 2.0, 3.0], [1.0, 4.0, 7.0])
     assert zero_errors(sums) == 1
     assert gmean(sums) == pytest.approx((1e-10 * 2 * 4) ** (1 / 3), rel=1e-12)
     assert gmean(sums, epsilon=1e-3) == pytest.approx((1e-3 * 2 * 4) ** (1 / 3), rel=1e-12)
@@ -154,12 +154,12 @@ def test_zero_errors_are_replaced_by_epsilon_in_the_geometric_mean():
 
 
 def test_epsilon_changes_nothing_where_no_error_is_zero():
-    sums = error_sums([1.0, 2.0], [2.0, 4.0])
+    sums = sum_errors([1.0, 2.0], [2.0, 4.0])
     assert gmean(sums) == gmean(sums, epsilon=0) == pytest.approx(math.sqrt(2), rel=1e-12)
 
 
 def test_balanced_mae_gives_every_bin_the_same_say():
-    sums = error_sums([0.0, 0.1, 0.2, 9.0], [1.0, 1.1, 1.2, 4.0], bins=[0, 0, 0, 9])
+    sums = sum_errors([0.0, 0.1, 0.2, 9.0], [1.0, 1.1, 1.2, 4.0], bins=[0, 0, 0, 9])
     assert balanced_mae(sums) == pytest.approx((1.0 + 5.0) / 2)
     assert mae(sums) == pytest.approx((1.0 + 1.0 + 1.0 + 5.0) / 4)
 
@@ -172,7 +172,7 @@ def test_agedb_metrics_are_those_of_the_official_code(variant, predictions, regi
     counts = label_density(label_bins(golden["train_labels"], AGE), AGE.num_bins)
     regions = shot_regions(counts, ShotRule())[label_bins(labels, AGE)]
     chosen = np.full(len(labels), True) if region == "all" else regions == region
-    sums = error_sums(labels[chosen], predictions[chosen])
+    sums = sum_errors(labels[chosen], predictions[chosen])
     assert mae(sums) == pytest.approx(float(golden[f"{variant}__{theirs}__l1"]), rel=1e-12)
     assert mse(sums) == pytest.approx(float(golden[f"{variant}__{theirs}__mse"]), rel=1e-12)
     expected = float(golden[f"{variant}__{theirs}__gmean"])
@@ -184,4 +184,4 @@ def test_agedb_metrics_are_those_of_the_official_code(variant, predictions, regi
 
 def test_arrays_of_different_length_are_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"got \[\(3,\), \(2,\), \(3,\)\]"):
-        error_sums(np.zeros(3), np.zeros(2))
+        sum_errors(np.zeros(3), np.zeros(2))

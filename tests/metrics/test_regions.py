@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from dirtune.manifest import LabelSpec
-from dirtune.metrics import METRICS, REGIONS, angular_error, metric_values, region_metrics
+from dirtune.metrics import METRICS, REGIONS, angular_error, compute_metrics, compute_region_metrics
 from dirtune.reweighting.density import label_bins
 from tests.golden.vectors import load_reweighting
 
@@ -16,16 +16,16 @@ SCORE = LabelSpec(name="score", unit="points", low=0.0, high=5.0, bin_width=0.1,
 
 def test_arrays_of_different_length_are_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(n, L\), but got \[\(3,\), \(2,\)\]"):
-        region_metrics(np.zeros(3), np.zeros(2), np.full(3, "many"))
+        compute_region_metrics(np.zeros(3), np.zeros(2), np.full(3, "many"))
     with pytest.raises(ValueError, match=r"\(n, L\), but got \[\(3, 2\), \(3,\)\]"):
-        region_metrics(np.zeros((3, 2)), np.zeros(3), np.full(3, "many"))
+        compute_region_metrics(np.zeros((3, 2)), np.zeros(3), np.full(3, "many"))
     with pytest.raises(ValueError, match=r"regions must be one per label, but got \(2,\)"):
-        region_metrics(np.zeros(3), np.zeros(3), np.array(["many", "few"]))
+        compute_region_metrics(np.zeros(3), np.zeros(3), np.array(["many", "few"]))
 
 
 def test_regions_have_their_own_samples_and_empty_ones_their_rows():
     labels, predictions = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 5.0])
-    rows = region_metrics(labels, predictions, np.array(["many", "many", "few"]))
+    rows = compute_region_metrics(labels, predictions, np.array(["many", "many", "few"]))
     assert [(row["region"], row["metric"]) for row in rows] == [
         (region, metric) for region in REGIONS for metric in METRICS
     ]
@@ -40,7 +40,7 @@ def test_regions_have_their_own_samples_and_empty_ones_their_rows():
 def test_regions_balance_over_the_given_bins():
     labels, predictions = np.array([0.1, 0.2, 1.5]), np.array([1.1, 2.2, 1.5])
     regions = np.array(["many", "many", "many"])
-    rows = region_metrics(labels, predictions, regions, bins=[0, 0, 1])
+    rows = compute_region_metrics(labels, predictions, regions, bins=[0, 0, 1])
     values = {row["metric"]: row["value"] for row in rows if row["region"] == "many"}
     assert values["balanced_mae"] == pytest.approx(0.75)
 
@@ -51,7 +51,7 @@ def test_sts_b_metrics_are_those_of_the_official_code(variant, predictions):
     regions = np.array(["many", "medium", "few"])[golden["shot_code_per_sample"]]
     bins = label_bins(golden["labels"], SCORE)
     assert bins.tolist() == golden["bin_idx"].tolist()
-    rows = region_metrics(golden["labels"], golden[predictions] * 5, regions, bins=bins)
+    rows = compute_region_metrics(golden["labels"], golden[predictions] * 5, regions, bins=bins)
     values = {(row["region"], row["metric"]): row["value"] for row in rows}
     theirs = {"mae": "l1", "mse": "mse", "gmean": "gmean", "pearson": "pearsonr", "spearman": "spearmanr"}
     for region in REGIONS:
@@ -104,7 +104,7 @@ def _expected(labels, predictions, cells):
 def test_metrics_of_two_dimensions_are_those_over_elements_and_correlations_are_averaged():
     labels, predictions, cells = _gazes()
     regions = np.where(cells < 2, "many", "few")
-    rows = region_metrics(labels, predictions, regions, bins=cells)
+    rows = compute_region_metrics(labels, predictions, regions, bins=cells)
     found = {(row["region"], row["metric"]): (row["value"], row["n"]) for row in rows}
     assert len(found) == len(rows) == 4 * len(METRICS)
     for region, chosen in {"all": cells < 9, "many": cells < 2, "few": cells >= 2}.items():
@@ -119,7 +119,7 @@ def test_metrics_of_two_dimensions_are_those_over_elements_and_correlations_are_
 def test_the_sets_own_metrics_are_computed_by_region_after_the_others():
     labels, predictions, cells = _gazes()
     regions = np.where(cells < 2, "many", "few")
-    rows = region_metrics(labels, predictions, regions, bins=cells, own=["angular_error"])
+    rows = compute_region_metrics(labels, predictions, regions, bins=cells, extra=["angular_error"])
     assert [row["metric"] for row in rows[: len(METRICS) + 1]] == [*METRICS, "angular_error"]
     values = {row["region"]: row["value"] for row in rows if row["metric"] == "angular_error"}
     for region in ("many", "few"):
@@ -131,7 +131,7 @@ def test_the_sets_own_metrics_are_computed_by_region_after_the_others():
 def test_a_dimension_without_spread_has_no_correlation_and_so_has_the_label():
     labels, predictions, _ = _gazes()
     labels[:, 1] = 0.25
-    values = metric_values(["mae", "pearson", "r2"], labels, predictions)
+    values = compute_metrics(["mae", "pearson", "r2"], labels, predictions)
     assert math.isnan(values["pearson"])
     assert math.isnan(values["r2"])
     assert values["mae"] == pytest.approx(np.abs(predictions - labels).mean())
@@ -139,7 +139,7 @@ def test_a_dimension_without_spread_has_no_correlation_and_so_has_the_label():
 
 def test_metrics_can_be_asked_for_one_by_one():
     labels, predictions, cells = _gazes()
-    rows = region_metrics(labels, predictions, np.full(len(cells), "many"), bins=cells)
+    rows = compute_region_metrics(labels, predictions, np.full(len(cells), "many"), bins=cells)
     whole = {row["metric"]: row["value"] for row in rows if row["region"] == "all"}
     for name in METRICS:
-        assert metric_values([name], labels, predictions, cells) == {name: whole[name]}
+        assert compute_metrics([name], labels, predictions, cells) == {name: whole[name]}

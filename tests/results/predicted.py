@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
-from dirtune.metrics import region_metrics
+from dirtune.metrics import compute_region_metrics
 from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
 from tests.results.record_factory import record
@@ -52,7 +52,7 @@ def trial(arm: str, seed: int, rule: str | None) -> TrialRecord:
     rows = []
     for split, one in predictions.items():
         bins = label_bins(one.labels, LABEL)
-        found = region_metrics(one.labels, one.predictions, per_bin[bins], bins=bins)
+        found = compute_region_metrics(one.labels, one.predictions, per_bin[bins], bins=bins)
         rows += [{"split": split, "selection": "best_val", **row} for row in found]
     made = record(arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=manifest_of().fingerprint)
     return replace(made, predictions=predictions)

@@ -19,13 +19,13 @@ def test_everything_off_is_the_default():
 @pytest.mark.parametrize("scheme", EVERY_SCHEME)
 def test_labels_may_be_a_column(scheme):
     labels = np.array([0.0, 1.0, 1.0, 3.0])
-    column = Reweighting(scheme=scheme).weights(BINS, 4, labels=labels[:, None])
-    assert column.tolist() == Reweighting(scheme=scheme).weights(BINS, 4, labels=labels).tolist()
+    column = Reweighting(scheme=scheme).compute_weights(BINS, 4, labels=labels[:, None])
+    assert column.tolist() == Reweighting(scheme=scheme).compute_weights(BINS, 4, labels=labels).tolist()
 
 
 def test_flattened_bins_of_two_dimensions_are_weighed_as_they_come():
-    weights = Reweighting(scheme="inverse").weights(BINS, 4, labels=np.zeros((4, 2)))
-    assert weights.tolist() == Reweighting(scheme="inverse").weights(BINS, 4).tolist()
+    weights = Reweighting(scheme="inverse").compute_weights(BINS, 4, labels=np.zeros((4, 2)))
+    assert weights.tolist() == Reweighting(scheme="inverse").compute_weights(BINS, 4).tolist()
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_flattened_bins_of_two_dimensions_are_weighed_as_they_come():
 )
 def test_what_is_made_for_one_dimension_refuses_two(settings, key):
     with pytest.raises(InputError) as refusal:
-        Reweighting(**settings).weights(BINS, 4, labels=np.zeros((4, 2)))
+        Reweighting(**settings).compute_weights(BINS, 4, labels=np.zeros((4, 2)))
     (fault,) = refusal.value.faults
     assert str(fault) == f"training labels: reweighting.{key}: is made for labels of one dimension, got 2"
 
 
 def test_dense_weights_need_the_labels_and_are_no_weights_of_bins():
     with pytest.raises(ValueError, match="needs the labels"):
-        Reweighting(scheme="dense").weights(BINS, 4)
+        Reweighting(scheme="dense").compute_weights(BINS, 4)
     with pytest.raises(ValueError, match="no weights of bins"):
-        Reweighting(scheme="dense").bin_weights(np.array([1, 2, 0, 1]))
+        Reweighting(scheme="dense").compute_bin_weights(np.array([1, 2, 0, 1]))
 
 
 @pytest.mark.parametrize("scheme", EVERY_SCHEME)
@@ -51,8 +51,8 @@ def test_fds_goes_with_every_scheme_and_changes_no_weight(scheme):
     settings = read(Reweighting, raw, where="study.yaml")
     assert settings.fds == FDS(first_bin=3)
     labels = np.array([0.0, 1.0, 1.0, 3.0])
-    expected = Reweighting(scheme=scheme).weights(BINS, 4, labels=labels)
-    assert settings.weights(BINS, 4, labels=labels).tolist() == expected.tolist()
+    expected = Reweighting(scheme=scheme).compute_weights(BINS, 4, labels=labels)
+    assert settings.compute_weights(BINS, 4, labels=labels).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.reweighting import LDS, Reweighting
-from dirtune.reweighting.lds import kernel_window, smoothed_counts
+from dirtune.reweighting.lds import make_kernel_window, smooth_counts
 from tests.golden.vectors import load_reweighting
 
 KERNELS = [
@@ -51,7 +51,7 @@ def _weights_by_loops(bins, num_bins, scheme, window):
 @pytest.mark.parametrize(("size", "sigma"), [(1, 1.0), (3, 2.0), (5, 2.0), (9, 1.0), (9, 2.5)])
 def test_kernels_equal_their_formula_written_as_loops(kernel, size, sigma):
     expected = _window_by_loops(kernel, size, sigma)
-    np.testing.assert_allclose(kernel_window(kernel, size, sigma), expected, rtol=1e-12)
+    np.testing.assert_allclose(make_kernel_window(kernel, size, sigma), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("lds", KERNELS)
@@ -59,7 +59,7 @@ def test_kernels_equal_their_formula_written_as_loops(kernel, size, sigma):
 def test_smoothed_weights_equal_the_formula_written_as_loops(lds, scheme):
     bins = np.random.default_rng(0).geometric(0.2, size=60).clip(max=15) - 1
     window = _window_by_loops(lds.kernel, lds.size, lds.sigma)
-    weights = Reweighting(scheme=scheme, lds=lds).weights(bins, num_bins=16)
+    weights = Reweighting(scheme=scheme, lds=lds).compute_weights(bins, num_bins=16)
     expected = _weights_by_loops(bins.tolist(), 16, scheme, window)
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
@@ -67,45 +67,45 @@ def test_smoothed_weights_equal_the_formula_written_as_loops(lds, scheme):
 @pytest.mark.parametrize("lds", KERNELS)
 def test_smoothed_weights_have_mean_one(lds):
     bins = np.random.default_rng(1).poisson(6.0, size=300)
-    weights = Reweighting(scheme="inverse", clip=(5, 1000), lds=lds).weights(bins, num_bins=30)
+    weights = Reweighting(scheme="inverse", clip=(5, 1000), lds=lds).compute_weights(bins, num_bins=30)
     assert weights.mean() == pytest.approx(1.0, rel=1e-12)
 
 
 def test_a_window_of_one_bin_smooths_nothing():
     bins = np.random.default_rng(2).poisson(4.0, size=100)
-    plain = Reweighting(scheme="inverse").weights(bins, num_bins=20)
-    smoothed = Reweighting(scheme="inverse", lds=LDS(size=1)).weights(bins, num_bins=20)
+    plain = Reweighting(scheme="inverse").compute_weights(bins, num_bins=20)
+    smoothed = Reweighting(scheme="inverse", lds=LDS(size=1)).compute_weights(bins, num_bins=20)
     np.testing.assert_allclose(smoothed, plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("boundary", "expected"), [("constant", [4.0, 6.0, 8.0]), ("reflect", [6.0, 6.0, 12.0])])
 def test_beyond_the_ends_there_is_nothing_or_the_mirrored_counts(boundary, expected):
     lds = LDS(kernel="triang", size=3, boundary=boundary)
-    assert smoothed_counts(np.array([4.0, 0.0, 8.0]), lds).tolist() == expected
+    assert smooth_counts(np.array([4.0, 0.0, 8.0]), lds).tolist() == expected
 
 
 def test_truncation_cuts_smoothed_counts_to_integers():
     lds = LDS(kernel="triang", size=3)
     counts = np.array([3.0, 1.0, 0.0])
-    assert smoothed_counts(counts, lds).tolist() == [3.5, 2.5, 0.5]
-    assert smoothed_counts(counts, lds, truncate=True).tolist() == [3.0, 2.0, 0.0]
+    assert smooth_counts(counts, lds).tolist() == [3.5, 2.5, 0.5]
+    assert smooth_counts(counts, lds, truncate=True).tolist() == [3.0, 2.0, 0.0]
 
 
 def test_bins_below_the_first_take_its_smoothed_count():
     counts = np.array([100.0, 50.0, 4.0, 0.0, 8.0])
     lds = LDS(kernel="triang", size=3, boundary="reflect", first_bin=2)
-    assert smoothed_counts(counts, lds).tolist() == [6.0, 6.0, 6.0, 6.0, 12.0]
+    assert smooth_counts(counts, lds).tolist() == [6.0, 6.0, 6.0, 6.0, 12.0]
 
 
 def test_a_first_bin_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="first_bin: must be one of the 3 label bins, got 3"):
-        Reweighting(scheme="inverse", lds=LDS(first_bin=3)).weights(np.array([0, 1]), 3)
+        Reweighting(scheme="inverse", lds=LDS(first_bin=3)).compute_weights(np.array([0, 1]), 3)
 
 
 def test_a_first_bin_without_samples_is_refused_where_bins_below_it_have_some():
     lds = LDS(size=1, first_bin=1)
     with pytest.raises(InputError, match="first_bin: must be a bin with training samples"):
-        Reweighting(scheme="inverse", lds=lds).weights(np.array([0, 2, 2]), 3)
+        Reweighting(scheme="inverse", lds=lds).compute_weights(np.array([0, 2, 2]), 3)
 
 
 def _depth_weights_by_loops(counts, scheme, window, first):
@@ -131,7 +131,7 @@ def test_bin_weights_of_depths_equal_the_published_form_written_as_loops(lds, sc
     counts = np.random.default_rng(3).integers(1_000_000, 150_000_000, size=100)
     counts[:7] = 0
     settings = lds.model_copy(update={"boundary": "reflect", "first_bin": 7})
-    weights = Reweighting(scheme=scheme, lds=settings).bin_weights(counts)
+    weights = Reweighting(scheme=scheme, lds=settings).compute_bin_weights(counts)
     window = _window_by_loops(lds.kernel, lds.size, lds.sigma)
     expected = _depth_weights_by_loops(counts.tolist(), scheme, window, 7)
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
@@ -141,14 +141,14 @@ def test_bin_weights_of_depths_equal_the_published_form_written_as_loops(lds, sc
 def test_smoothing_a_root_scheme_smooths_the_roots():
     bins = np.repeat([0, 1], [9, 1])
     lds = LDS(kernel="triang", size=3)
-    weights = Reweighting(scheme="sqrt_inverse", lds=lds).weights(bins, num_bins=2)
+    weights = Reweighting(scheme="sqrt_inverse", lds=lds).compute_weights(bins, num_bins=2)
     assert weights[9] / weights[0] == pytest.approx((3 + 0.5 * 1) / (1 + 0.5 * 3))
 
 
 def test_the_root_can_be_taken_after_smoothing():
     bins = np.repeat([0, 1], [9, 1])
     lds = LDS(kernel="triang", size=3, root="after")
-    weights = Reweighting(scheme="sqrt_inverse", lds=lds).weights(bins, num_bins=2)
+    weights = Reweighting(scheme="sqrt_inverse", lds=lds).compute_weights(bins, num_bins=2)
     assert weights[9] / weights[0] == pytest.approx(sqrt((9 + 0.5 * 1) / (1 + 0.5 * 9)))
 
 
@@ -181,7 +181,7 @@ def test_kernels_are_the_published_ones():
     assert len(names) == 10
     for name in names:
         _, kernel, size, sigma = name.split("_")
-        window = kernel_window(kernel, int(size), float(sigma))
+        window = make_kernel_window(kernel, int(size), float(sigma))
         np.testing.assert_allclose(window, golden[name], rtol=1e-12, err_msg=name)
         # Float32, summing to one
         normalized = golden[name.replace("lds_", "fds_")]
@@ -193,7 +193,7 @@ def _published(data_set, scheme, lds):
     ages = data_set == "lds_agedb"
     clip = (5, 1000) if ages and scheme == "inverse" else None
     bins, num_bins = (golden["labels"], 121) if ages else (golden["bin_idx"], 50)
-    return golden, Reweighting(scheme=scheme, clip=clip, lds=lds).weights(bins, num_bins)
+    return golden, Reweighting(scheme=scheme, clip=clip, lds=lds).compute_weights(bins, num_bins)
 
 
 @pytest.mark.parametrize("data_set", ["lds_agedb", "lds_stsb"])

@@ -1,6 +1,6 @@
-"""Metrics that only some data sets have: functions of all labels and predictions, named by the set's manifest.
+"""Extra metrics of some data sets, functions of all labels and predictions; a set's manifest lists its own.
 
-Those of depth maps are in `dirtune.metrics.depth`.
+Those of depth are in `dirtune.metrics.depth`.
 
 Source of the angular error: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (hysts/pytorch_mpiigaze:
 `gaze_estimation/utils.py`). Departure: the angle is `atan2(|g x h|, g . h)` instead of the arccosine of `g . h`, which is
@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dirtune.metrics.depth import abs_rel, delta1, delta2, delta3, log10
-from dirtune.metrics.moments import Array
+from dirtune.metrics.sums import Array
 
 
 def angular_error(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean angle between the true and the predicted gaze direction, in degrees.
+    """Compute the mean angle between the true and the predicted gaze direction, in degrees.
 
     Args:
         labels: `(pitch, yaw)` in radians, shape `(n, 2)`.
         predictions: in the same form.
     """
-    errors = angular_errors(labels, predictions)
+    errors = compute_angular_errors(labels, predictions)
     return float(errors.mean()) if len(errors) else math.nan
 
 
-def angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
-    """The angle of each sample, in degrees, 0..180; shape `(n,)`. The arguments are those of `angular_error`.
+def compute_angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
+    """Compute the angle of each sample, in degrees, 0..180; shape `(n,)`. The arguments are those of `angular_error`.
 
     Raises:
         ValueError: the shapes differ, or are not `(n, 2)`.
@@ -40,20 +40,20 @@ def angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
     if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
         raise ValueError(f"an angular error needs pitch and yaw, twice (n, 2), but got {shapes}")
     with np.errstate(invalid="ignore"):
-        truth, said = _directions(labels), _directions(predictions)
-    apart = np.linalg.norm(np.cross(truth, said), axis=1)
-    angles: Array = np.degrees(np.arctan2(apart, np.einsum("nd,nd->n", truth, said)))
+        truth, predicted = _to_directions(labels), _to_directions(predictions)
+    apart = np.linalg.norm(np.cross(truth, predicted), axis=1)
+    angles: Array = np.degrees(np.arctan2(apart, np.einsum("nd,nd->n", truth, predicted)))
     return angles
 
 
-def _directions(gazes: ArrayLike) -> Array:
-    """`(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, of length one; shape `(n, 3)`."""
+def _to_directions(gazes: ArrayLike) -> Array:
+    """Return `(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, of length one; shape `(n, 3)`."""
     pitch, yaw = np.asarray(gazes, dtype=np.float64).T
     flat = np.cos(pitch)
     return -np.stack([flat * np.sin(yaw), np.sin(pitch), flat * np.cos(yaw)], axis=1)
 
 
-OWN_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+EXTRA_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "abs_rel": abs_rel,
     "angular_error": angular_error,
     "delta1": delta1,

@@ -1,11 +1,11 @@
-"""`pytest tests/metrics/test_own.py`: the angular error against the official code and against plain geometry."""
+"""`pytest tests/metrics/test_extra.py`: the angular error against the official code and against plain geometry."""
 
 import math
 
 import numpy as np
 import pytest
 
-from dirtune.metrics import OWN_METRICS, angular_error, angular_errors
+from dirtune.metrics import EXTRA_METRICS, angular_error, compute_angular_errors
 from tests.golden.vectors import load_reweighting
 
 
@@ -18,7 +18,7 @@ def _angle_by_arccos(label, prediction):
 
 def test_angles_are_those_of_the_official_code():
     golden = load_reweighting("metrics_mpiigaze")
-    found = angular_errors(golden["labels_pitch_yaw"], golden["preds_pitch_yaw"])
+    found = compute_angular_errors(golden["labels_pitch_yaw"], golden["preds_pitch_yaw"])
     np.testing.assert_allclose(found, golden["angle_error_deg"], rtol=1e-10)
 
 
@@ -26,7 +26,7 @@ def test_angles_are_the_arccosines_of_the_products_of_the_directions():
     drawn = np.random.default_rng(0)
     labels, predictions = drawn.uniform(-1.2, 1.2, (2, 80, 2))
     expected = [_angle_by_arccos(*pair) for pair in zip(labels.tolist(), predictions.tolist(), strict=True)]
-    np.testing.assert_allclose(angular_errors(labels, predictions), expected, rtol=1e-10)
+    np.testing.assert_allclose(compute_angular_errors(labels, predictions), expected, rtol=1e-10)
     assert angular_error(labels, predictions) == pytest.approx(np.mean(expected), rel=1e-12)
 
 
@@ -35,14 +35,14 @@ def test_known_angles():
     predictions = np.radians([[3.0, 0.0], [0.0, -7.0], [60.0, 90.0], [90.0, -80.0], [0.0, -90.0]])
     sixty = math.degrees(math.acos(math.sin(math.radians(60)) ** 2))
     expected = [3.0, 7.0, sixty, 0.0, 180.0]
-    np.testing.assert_allclose(angular_errors(labels, predictions), expected, atol=1e-12)
+    np.testing.assert_allclose(compute_angular_errors(labels, predictions), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equal_directions_have_the_error_zero_and_never_nan(dtype):
     gazes = np.random.default_rng(0).uniform(-1.0, 1.0, (500, 2)).astype(dtype)
-    assert not angular_errors(gazes, gazes).any()
-    nearly = angular_errors(gazes, np.nextafter(gazes, np.inf, dtype=dtype))
+    assert not compute_angular_errors(gazes, gazes).any()
+    nearly = compute_angular_errors(gazes, np.nextafter(gazes, np.inf, dtype=dtype))
     assert np.isfinite(nearly).all()
     assert nearly.max() < 1e-4
 
@@ -56,6 +56,6 @@ def test_no_sample_has_no_value_and_a_prediction_that_is_no_number_spoils_it_qui
 @pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3, 2)])
 def test_labels_of_another_form_are_refused_with_both_shapes(name, shape):
     with pytest.raises(ValueError, match=r"twice \(n, 2\), but got"):
-        OWN_METRICS[name](np.zeros(shape), np.zeros(shape))
+        EXTRA_METRICS[name](np.zeros(shape), np.zeros(shape))
     with pytest.raises(ValueError, match=r"but got \[\(3, 2\), \(4, 2\)\]"):
-        OWN_METRICS[name](np.zeros((3, 2)), np.zeros((4, 2)))
+        EXTRA_METRICS[name](np.zeros((3, 2)), np.zeros((4, 2)))
