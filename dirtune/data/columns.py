@@ -48,26 +48,21 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
         ValueError: an input has another shape than its specification, or a label is neither number nor vector.
         TypeError: an input's numbers cannot be cast to the stored type (such as float images).
     """
-    columns = {
-        "sample_id": pa.array(batch["sample_id"].tolist(), pa.string()),
-        "label": _to_label_column(batch["label"]),
-    }
+    # Ray passes lists as an array of arrays.
+    labels = batch["label"]
+    labels = np.stack(list(labels)) if labels.dtype == object and len(labels) else labels
+    labels = labels.astype(np.float64)
+    if labels.ndim > 2 or labels.ndim == 0 or (labels.ndim == 2 and labels.shape[1] < 2):
+        raise ValueError(f"labels must have shape (samples,) or (samples, L >= 2), got {labels.shape}")
+    stored_labels = pa.array(labels.reshape(-1), pa.float64())
+    if labels.ndim == 2:
+        stored_labels = pa.FixedSizeListArray.from_arrays(stored_labels, labels.shape[1])
+    columns = {"sample_id": pa.array(batch["sample_id"].tolist(), pa.string()), "label": stored_labels}
     if has_groups:
         columns["group"] = pa.array(batch["group"].tolist(), pa.string())
     for name, spec in inputs.items():
         columns[name] = _to_input_column(batch[name], spec, name)
     return pa.table(columns)
-
-
-def _to_label_column(labels: NDArray[Any]) -> pa.Array:
-    # Ray passes lists as an array of arrays.
-    values = np.stack(list(labels)) if labels.dtype == object and len(labels) else labels
-    values = values.astype(np.float64)
-    if values.ndim == 1:
-        return pa.array(values, pa.float64())
-    if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(f"labels must have shape (samples,) or (samples, L >= 2), got {values.shape}")
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _to_input_column(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Array:

@@ -60,7 +60,11 @@ def download(file: RawFile, folder: Path, *, report: Report = print) -> None:
     if file.unpacks_to and all((folder / name).exists() for name in file.unpacks_to):
         report(f"{file.name}: already unpacked")
         return
-    expected = file.sha256 or _read_sums(folder).get(file.name)
+    recorded = {}
+    if (folder / SUMS).exists():
+        lines = (line.partition("  ") for line in (folder / SUMS).read_text().splitlines())
+        recorded = {name: sha256 for sha256, _, name in lines}
+    expected = file.sha256 or recorded.get(file.name)
     if not path.exists():
         _retrieve(file, folder, expected)
     found = pooch.file_hash(str(path), alg="sha256")
@@ -75,13 +79,6 @@ def download(file: RawFile, folder: Path, *, report: Report = print) -> None:
     if file.unpacks_to:
         unpack(path, folder)
         report(f"{file.name}: unpacked to {', '.join(file.unpacks_to)}")
-
-
-def _read_sums(folder: Path) -> dict[str, str]:
-    if not (folder / SUMS).exists():
-        return {}
-    lines = (folder / SUMS).read_text().splitlines()
-    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
 
 def _retrieve(file: RawFile, folder: Path, expected: str | None) -> None:

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
-from numpy.typing import NDArray
 
 from dirtune.data.inspection import Inspection
 from dirtune.data.region_samples import RegionSamples, read_region_samples
@@ -89,7 +87,12 @@ def _draw_histograms(part: FigureBase, inspection: Inspection) -> None:
     edges = label.low + np.arange(label.num_bins + 1) * label.bin_width
     panels = part.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (split, info) in zip(panels, splits.items(), strict=True):
-        _shade_regions(axes, inspection.regions, edges)
+        # Neighboring bins of one region are shaded as one span, because the seams of single spans are visible.
+        start = 0
+        for region, run in groupby(inspection.regions.tolist()):
+            stop = start + len(list(run))
+            axes.axvspan(edges[start], edges[stop], color=TINTS[region], linewidth=0, zorder=0)
+            start = stop
         axes.stairs(info.bin_counts, edges, baseline=_BASELINE, fill=True, color=BARS)
         if split == "train" and inspection.density is not None:
             centers = (edges[:-1] + edges[1:]) / 2
@@ -110,14 +113,6 @@ def _format_plain_numbers(axis: Axis) -> None:
     """Label the ticks with 100 instead of a power of ten, and also the minor ticks if the axis spans less than a decade."""
     axis.set_major_formatter(LogFormatter())
     axis.set_minor_formatter(LogFormatter())
-
-
-def _shade_regions(axes: Axes, regions: NDArray[np.str_], edges: NDArray[np.floating]) -> None:
-    start = 0
-    for region, run in groupby(regions.tolist()):
-        stop = start + len(list(run))
-        axes.axvspan(edges[start], edges[stop], color=TINTS[region], linewidth=0, zorder=0)
-        start = stop
 
 
 def _draw_heat_maps(part: FigureBase, inspection: Inspection) -> None:

@@ -6,7 +6,6 @@ them. All of them come from the manifest, one small file, so a set of any size i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from dirtune.data.splits import describe_split
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.manifest import LabelSpec, Manifest
+from dirtune.manifest import Manifest
 from dirtune.reweighting import LDS, Reweighting, Scheme
 from dirtune.reweighting.density import shot_regions
 from dirtune.reweighting.lds import make_kernel_window, smooth_counts
@@ -91,7 +90,12 @@ class Inspection:
 
     def list_bins(self) -> list[LabelBin]:
         """Return all label bins in order."""
-        splits = self.manifest.splits.items()
+        splits, axes = self.manifest.splits.items(), self.manifest.label.axes
+        # In a grid, the last dimension changes fastest.
+        steps = [
+            [(axis.low + at * axis.bin_width, axis.low + (at + 1) * axis.bin_width) for at in range(axis.num_bins)]
+            for axis in axes
+        ]
         return [
             LabelBin(
                 bin=index,
@@ -100,7 +104,7 @@ class Inspection:
                 samples={split: info.bin_counts[index] for split, info in splits},
                 density=None if self.density is None else float(self.density[index]),
             )
-            for index, edges in enumerate(_list_edges(self.manifest.label))
+            for index, edges in enumerate(product(*steps))
         ]
 
 
@@ -177,12 +181,3 @@ def summarize_weights(train_counts: ArrayLike, lds: LDS | None) -> tuple[WeightS
             )
             summaries.append(summary)
     return tuple(summaries)
-
-
-def _list_edges(label: LabelSpec) -> Iterator[tuple[tuple[float, float], ...]]:
-    """Yield the edges of every bin, in the order of the bins: in a grid, the last dimension changes fastest."""
-    steps = [
-        [(axis.low + at * axis.bin_width, axis.low + (at + 1) * axis.bin_width) for at in range(axis.num_bins)]
-        for axis in label.axes
-    ]
-    return product(*steps)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 
 from dirtune.data.inspection import Inspection
-from dirtune.manifest import LabelSpec
 
 _MARKS = {"many": "M", "medium": "m", "few": "."}
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -36,27 +33,25 @@ def format_inspection(inspection: Inspection, *, bins: bool = False) -> str:
 
 def _format_heading(inspection: Inspection) -> list[str]:
     manifest = inspection.manifest
-    inputs = []
+    inputs, labels = [], []
     for name, spec in manifest.inputs.items():
         text = f"{spec.kind} {'x'.join(map(str, spec.shape))}"
         if spec.kind in {"image", "dense_label"}:
             text += f", {spec.encoding}" if spec.quality is None else f", {spec.encoding} of quality {spec.quality}"
         inputs.append(f"{name} ({text})")
+    for axis in manifest.label.axes:
+        bins = f"{axis.num_bins} bins of {axis.bin_width:g}"
+        labels.append(f"label: {axis.name} [{axis.unit}], {axis.low:g}..{axis.high:g}, {bins}")
     lines = [
         f"{manifest.name}: content {manifest.fingerprint}, split {manifest.split_fingerprint[:16]}",
         f"inputs: {', '.join(inputs)}",
-        *(f"label: {_format_axis(axis)}" for axis in manifest.label.axes),
+        *labels,
         f"shot rule: {inspection.shot_rule} (known: {', '.join(manifest.shot_rules)})",
     ]
     if manifest.label.dense is not None:
         images = ", ".join(f"{split} {info.rows:,}" for split, info in manifest.splits.items())
         lines.append(f"images: {images}; below, labeled pixels are counted")
     return lines if manifest.group is None else [*lines, f"group: {manifest.group}"]
-
-
-def _format_axis(axis: LabelSpec) -> str:
-    bins = f"{axis.num_bins} bins of {axis.bin_width:g}"
-    return f"{axis.name} [{axis.unit}], {axis.low:g}..{axis.high:g}, {bins}"
 
 
 def _format_regions(inspection: Inspection) -> list[str]:
@@ -109,11 +104,5 @@ def _format_bins(inspection: Inspection) -> list[str]:
         counts = [f"{count:,}" for count in row.samples.values()]
         density = [] if row.density is None else [f"{row.density:,.1f}"]
         table.append([str(row.bin), label, row.region, *counts, *density])
-    return list(_align(table))
-
-
-def _align(table: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells)
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]

@@ -41,21 +41,13 @@ def ray_session() -> Iterator[None]:
             with connect_to_cluster(address):
                 yield
         else:
-            with _start_local_ray():
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray raises no narrower class when its processes do not start in time.
+            except Exception as error:
+                rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"
+                raise InputError(Fault(where="Ray", rule=rule)) from error
+            try:
                 yield
-
-
-@contextmanager
-def _start_local_ray() -> Iterator[None]:
-    import ray
-
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    # Ray raises no narrower class when its processes do not start in time.
-    except Exception as error:
-        rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"
-        raise InputError(Fault(where="Ray", rule=rule)) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            finally:
+                ray.shutdown()

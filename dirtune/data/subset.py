@@ -39,6 +39,13 @@ def select_training_subset(data: ResidentData, fraction: float) -> ResidentData:
     size = max(1, round(fraction * len(train)))
     ids, bins = np.asarray(train.sample_ids), train.label_bins.cpu().numpy()
     selected = torch.from_numpy(select_stratified(ids, bins, size, seed=_SEED)).nonzero()[:, 0]
+    groups = None
+    if train.groups is not None:
+        # Row groups hold the numbers of rows in the whole split; the subset has its own.
+        number = torch.full((len(train),), -1)
+        number[selected] = torch.arange(len(selected))
+        renumbered = (number[group] for group in train.groups)
+        groups = tuple(group[group >= 0] for group in renumbered if (group >= 0).any())
     on_device = selected.to(train.labels.device)
     subset = SubsetSplit(
         whole=train,
@@ -48,15 +55,6 @@ def select_training_subset(data: ResidentData, fraction: float) -> ResidentData:
         label_bins=train.label_bins[on_device],
         exact_labels=train.exact_labels[selected.numpy()],
         transform=train.transform,
-        groups=None if train.groups is None else _renumber_groups(train.groups, selected, len(train)),
+        groups=groups,
     )
     return replace(data, splits={**data.splits, "train": subset})
-
-
-def _renumber_groups(groups: tuple[Rows, ...], selected: Rows, rows: int) -> tuple[Rows, ...]:
-    """Return the row groups that hold a selected row, with the subset's numbers of these rows."""
-    number = torch.full((rows,), -1)
-    number[selected] = torch.arange(len(selected))
-    renumbered = (number[group] for group in groups)
-    found = (group[group >= 0] for group in renumbered)
-    return tuple(group for group in found if len(group))

@@ -8,7 +8,7 @@ that copies can be removed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -20,7 +20,6 @@ from dirtune.data.splits.rows import LEFT_OUT, TEST, Ids, SplitNames
 from dirtune.manifest import SPLITS
 
 Kind = Literal["id", "content", "group"]
-_RowsByValue = dict[Hashable, list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,48 +71,39 @@ def find_leaks(
     columns: dict[Kind, Sequence[Hashable] | None] = {"id": ids.tolist(), "content": contents, "group": groups}
     found = []
     for kind, values in columns.items():
-        if values is not None:
-            rows = {split: _group_rows(values, splits, split, ids) for split in SPLITS}
-            found += [_find_between(kind, rows, one, other) for one, other in combinations(SPLITS, 2)]
-            found += [_find_inside(kind, rows, split) for split in SPLITS if kind != "group"]
-    return [leak for leak in found if leak.values]
+        if values is None:
+            continue
+        rows = {split: _group_rows(values, np.flatnonzero(splits == split), ids) for split in SPLITS}
+        # A group may repeat inside a split.
+        inside = [] if kind == "group" else [(split, split) for split in SPLITS]
+        for one, other in [*combinations(SPLITS, 2), *inside]:
+            if one == other:
+                repeats = [each for each in rows[one].values() if len(each) > 1]
+                earlier = [row for each in repeats for row in each[1:]]
+                later, number = [each[0] for each in repeats], len(repeats)
+            else:
+                shared = rows[one].keys() & rows[other].keys()
+                earlier, later = ([row for value in shared for row in rows[split][value]] for split in (one, other))
+                number = len(shared)
+            if number:
+                leak = Leak(
+                    kind=kind,
+                    splits=(one, other),
+                    values=number,
+                    earlier=np.array(sorted(earlier), dtype=np.int64),
+                    later=np.array(sorted(later), dtype=np.int64),
+                    of_later=sum(map(len, rows[other].values())),
+                )
+                found.append(leak)
+    return found
 
 
-def _group_rows(values: Sequence[Hashable], splits: SplitNames, split: str, ids: Ids) -> _RowsByValue:
-    rows: _RowsByValue = {}
-    members = np.flatnonzero(splits == split)
+def _group_rows(values: Sequence[Hashable], members: NDArray[np.int64], ids: Ids) -> dict[Hashable, list[int]]:
+    rows: dict[Hashable, list[int]] = {}
     # Sorted, so that the first of several copies depends on the ids alone.
     for row in members[np.argsort(ids[members], kind="stable")].tolist():
         rows.setdefault(values[row], []).append(row)
     return rows
-
-
-def _find_between(kind: Kind, rows: dict[str, _RowsByValue], one: str, other: str) -> Leak:
-    shared = rows[one].keys() & rows[other].keys()
-    return Leak(
-        kind=kind,
-        splits=(one, other),
-        values=len(shared),
-        earlier=_sort_rows(row for value in shared for row in rows[one][value]),
-        later=_sort_rows(row for value in shared for row in rows[other][value]),
-        of_later=sum(map(len, rows[other].values())),
-    )
-
-
-def _find_inside(kind: Kind, rows: dict[str, _RowsByValue], split: str) -> Leak:
-    repeats = [each for each in rows[split].values() if len(each) > 1]
-    return Leak(
-        kind=kind,
-        splits=(split, split),
-        values=len(repeats),
-        earlier=_sort_rows(row for each in repeats for row in each[1:]),
-        later=_sort_rows(each[0] for each in repeats),
-        of_later=sum(map(len, rows[split].values())),
-    )
-
-
-def _sort_rows(rows: Iterator[int]) -> NDArray[np.int64]:
-    return np.array(sorted(rows), dtype=np.int64)
 
 
 def remove_leaks(splits: SplitNames, leaks: Sequence[Leak]) -> SplitNames:

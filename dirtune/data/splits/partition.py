@@ -16,13 +16,13 @@ groups stays at 0.18.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Ids, Rows, SplitNames, rank_by_seed, rank_within_bins
-from dirtune.data.splits.settings import Recipe, Splitting
+from dirtune.data.splits.settings import Recipe, Split, Splitting
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import SPLITS
 
@@ -36,23 +36,14 @@ def make_partition(rows: Rows, request: Splitting, recipe: Recipe | None) -> tup
     Raises:
         InputError: the data set lacks what the request needs (published splits, groups, or a recipe).
     """
-    return _PARTITIONS[request.split](rows, request, recipe)
-
-
-def _read_published(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
-    if rows.published is None:
-        known = tuple(name for name in _PARTITIONS if name != "published")
-        rule = "the raw files name no splits; choose how to make them"
-        raise InputError(Fault(where=rows.name, key="split", rule=rule, got="published", known=known))
-    names = np.asarray(rows.published, dtype=np.str_)
-    if unknown := sorted(set(names.tolist()) - {*SPLITS, LEFT_OUT}):
-        raise InputError(
-            Fault(where=rows.name, rule="unknown split in the raw files", got=name, known=SPLITS) for name in unknown
-        )
-    return names, "split: as published"
-
-
-def _make_balanced(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
+    if request.split == "published":
+        return _check_published(rows), "split: as published"
+    if request.split == "grouped":
+        return _make_grouped(rows, request, recipe)
+    if request.split == "natural":
+        val, test = _get_sizes(rows, recipe)
+        splits = split_at_random(rows.ids, val=val, test=test, seed=request.split_seed)
+        return splits, f"split: random, {val:,} val and {test:,} test rows, seed {request.split_seed}"
     recipe = _check_recipe(recipe, rows)
     splits = split_by_recipe(rows.ids, rows.compute_bins(recipe.bin_width), recipe, seed=request.split_seed)
     bin_ = f"{recipe.bin_width:g} {rows.label.unit}" if recipe.bin_width else "label bin"
@@ -62,10 +53,17 @@ def _make_balanced(rows: Rows, request: Splitting, recipe: Recipe | None) -> tup
     )
 
 
-def _make_natural(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
-    val, test = _get_sizes(rows, recipe)
-    splits = split_at_random(rows.ids, val=val, test=test, seed=request.split_seed)
-    return splits, f"split: random, {val:,} val and {test:,} test rows, seed {request.split_seed}"
+def _check_published(rows: Rows) -> SplitNames:
+    if rows.published is None:
+        known = tuple(name for name in get_args(Split) if name != "published")
+        rule = "the raw files name no splits; choose how to make them"
+        raise InputError(Fault(where=rows.name, key="split", rule=rule, got="published", known=known))
+    names = np.asarray(rows.published, dtype=np.str_)
+    if unknown := sorted(set(names.tolist()) - {*SPLITS, LEFT_OUT}):
+        raise InputError(
+            Fault(where=rows.name, rule="unknown split in the raw files", got=name, known=SPLITS) for name in unknown
+        )
+    return names
 
 
 def _get_sizes(rows: Rows, recipe: Recipe | None) -> tuple[int, int]:
@@ -96,14 +94,6 @@ def _make_grouped(rows: Rows, request: Splitting, recipe: Recipe | None) -> tupl
         f"split: {len(np.unique(rows.groups)):,} groups, none in two splits, seed {request.split_seed}; total variation "
         f"distance of the label densities from the {request.balance} ones: {distances}"
     )
-
-
-_PARTITIONS = {
-    "published": _read_published,
-    "made": _make_balanced,
-    "natural": _make_natural,
-    "grouped": _make_grouped,
-}
 
 
 def _check_recipe(recipe: Recipe | None, rows: Rows) -> Recipe:
