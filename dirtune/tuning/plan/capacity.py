@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import ray
 import torch
 
-from dirtune.data.session import ray_session
 from dirtune.errors import Fault, InputError
 from dirtune.study.resolve import ResolvedStudy
 
@@ -33,6 +31,11 @@ class Node(NamedTuple):
 
 def list_available_nodes() -> tuple[Node, ...]:
     """Return the nodes that a sweep would use: those of the configured cluster, or this machine."""
+    # Ray takes seconds to import and is needed here only: node types and sizes are read without it.
+    import ray
+
+    from dirtune.data.session import ray_session
+
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         with ray_session():
             return list_cluster_nodes()
@@ -41,6 +44,8 @@ def list_available_nodes() -> tuple[Node, ...]:
 
 def list_cluster_nodes() -> tuple[Node, ...]:
     """Return the live nodes of the cluster that this process is connected to."""
+    import ray
+
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
 

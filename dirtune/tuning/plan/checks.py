@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
+from dirtune.io.yamlfile import parse_yaml
 from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor
-from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.study.schema import Arm
 from dirtune.training.numerics import check_layers, check_machine
 from dirtune.training.task import make_task
 from dirtune.training.train import check_data_settings
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.search.secondary import check_secondary
+from dirtune.tuning.search.warm_start import find_first_settings
+
+
+def open_study_folder(text: str, where: str, *, data: str | Path, results: str | Path) -> StudyFolder:
+    """Resolve and check a study, and return it with its folder.
+
+    Args:
+        text: the study as YAML.
+        where: name of the study in faults.
+        data: root of the ingested data sets.
+        results: root of the results.
+
+    Raises:
+        InputError: the study is invalid, does not fit the data, or starts from results that do not exist.
+    """
+    study = resolve(parse_yaml(text, where=where), where=where)
+    manifest = read_manifest(Storage.open(data), get_data_set(study))
+    check_study(study, manifest)
+    check_secondary(study, manifest)
+    find_first_settings(study, Storage.open(results))
+    return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text)
 
 
 def get_data_set(study: ResolvedStudy) -> str:

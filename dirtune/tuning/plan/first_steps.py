@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData
+from dirtune.data.cache import ResidentData, select_rows
 from dirtune.training.loop import run_steps
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.stages import list_stages

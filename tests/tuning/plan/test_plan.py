@@ -50,14 +50,20 @@ def study_file(tmp_path: Path) -> WriteStudy:
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of these tests."""
-    monkeypatch.setattr("dirtune.tuning.plan.plan.list_available_nodes", lambda: (Node(8),))
+    monkeypatch.setattr("dirtune.tuning.plan.capacity.list_available_nodes", lambda: (Node(8),))
 
 
 def run_all(study: ResolvedStudy, toy: Any, results: Path, *, keep: Callable[[TrialJob], bool]) -> None:
     """Run the planned trials, those that are kept, in the study's folder."""
-    for job in JobMaker(study=study, fingerprint=toy.manifest.fingerprint).planned():
+    for job in JobMaker(study=study, fingerprint=toy.manifest.fingerprint).make_planned_jobs():
         if keep(job):
-            finish(TrialRun(job, toy, Storage.open(results).below(study.name)))
+            finish(TrialRun(job, toy, Storage.open(results).get_folder(study.name)))
+
+
+def reconcile(folder: StudyFolder) -> None:
+    """Make the folder the study's, as a sweep does before its first trial."""
+    with folder.open_optuna_storage() as url:
+        folder.reconcile(url)
 
 
 def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
@@ -75,7 +81,7 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     path, results = study_file(), tmp_path / "results"
     study = load_study(path)
     text = Path(path).read_text()
-    StudyFolder(Storage.open(results).below("tiny"), study, toy.manifest, text).take()
+    reconcile(StudyFolder(Storage.open(results).get_folder("tiny"), study, toy.manifest, text))
     run_all(study, toy, results, keep=lambda job: job.arm == "vanilla" or job.replicate == 0)
     found = dirtune.plan(path, data=data_root, results=results)
     forecast = found.forecast
@@ -101,8 +107,8 @@ def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them
     def take(**changes: Any) -> ResolvedStudy:
         path = study_file(**changes)
         study = load_study(path)
-        folder = Storage.open(results).below("tiny")
-        StudyFolder(folder, study, toy.manifest, Path(path).read_text()).take()
+        folder = Storage.open(results).get_folder("tiny")
+        reconcile(StudyFolder(folder, study, toy.manifest, Path(path).read_text()))
         return study
 
     run_all(take(), toy, results, keep=lambda job: job.arm == "mse")
@@ -183,7 +189,7 @@ def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("dirtune.tuning.plan.plan.list_available_nodes", lambda: (Node(3), Node(3)))
+    monkeypatch.setattr("dirtune.tuning.plan.capacity.list_available_nodes", lambda: (Node(3), Node(3)))
     path = study_file(resources={"cpus": 4})
     with pytest.raises(InputError, match="a worker needs 4 CPUs and 0 GPUs on one node"):
         dirtune.plan(path, data=data_root, results=tmp_path)

@@ -68,7 +68,7 @@ def record(
         "workers": 1,
     }
     write_record(
-        Storage.open(root).below(study), TrialRecord(trial={**trial, **columns}, config=plain or config.to_plain())
+        Storage.open(root).get_folder(study), TrialRecord(trial={**trial, **columns}, config=plain or config.to_plain())
     )
 
 

@@ -112,7 +112,7 @@ def test_threads_are_those_of_a_trial_and_put_back(toy: ResidentData, clock: Clo
         return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "begin_training", begin)
+        patch.setattr(probe, "begin_training", begin_training)
         estimate_from_probe(study(resources={"cpus": 2}), toy)
     assert (seen, torch.get_num_threads()) == ([2], before)
 
