@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from dirtune.cli import main
-from dirtune.data.stream import read_directly
+from dirtune.data.blocks import read_without_ray
 from dirtune.errors import InputError
-from dirtune.io.storage import Storage, without_keys
+from dirtune.io.storage import Storage, remove_credentials
 from dirtune.training.trial import TrialJob, TrialRun
-from dirtune.tuning.plan.plan import claimed
+from dirtune.tuning.plan.checks import open_study_folder
 from tests.data.s3server import s3_server
 from tests.training.conftest import configuration, data_root, toy
 from tests.training.runs import finish
@@ -118,12 +118,12 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
 
 def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     """What a sweep of the study would leave, by its own parts."""
-    claim = claimed(study.read_text(), str(study), data=data, results=results)
-    claim.take()
-    config = claim.study.arms[0].config
-    resident = read_directly(Storage.at(data), claim.manifest, torch.device("cpu"))
-    job = TrialJob(study="tiny", arm="vanilla", config=config, trial_id=config.trial_id(claim.manifest.fingerprint))
-    assert finish(TrialRun(job, resident, claim.folder)).status == "complete"
+    folder = open_study_folder(study.read_text(), str(study), data=data, results=results)
+    folder.reconcile("")
+    config = folder.study.arms[0].config
+    resident = read_without_ray(Storage.open(data), folder.manifest, torch.device("cpu"))
+    job = TrialJob(study="tiny", arm="vanilla", config=config, trial_id=config.compute_trial_id(folder.manifest.fingerprint))
+    assert finish(TrialRun(job, resident, folder.storage)).status == "complete"
 
 
 def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[object, str]:
@@ -150,20 +150,20 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_keys_are_taken_out_of_urls(text: str, shown: str) -> None:
-    assert without_keys(text) == shown
+    assert remove_credentials(text) == shown
 
 
 def test_a_url_that_cannot_be_used_is_named_without_its_keys() -> None:
     with pytest.raises(InputError) as refused:
-        Storage.at(f"gopher://{KEY}:{IN_URL}@host/path")
+        Storage.open(f"gopher://{KEY}:{IN_URL}@host/path")
     assert "gopher://host/path" in str(refused.value)
     assert not [each for each in planted() if each.decode() in str(refused.value)]
 
 
 def test_provenance_holds_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dirtune.training.provenance import provenance
+    from dirtune.training.provenance import collect_provenance
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    text = json.dumps(provenance())
+    text = json.dumps(collect_provenance())
     assert not [value for value in SECRETS.values() if value in text]

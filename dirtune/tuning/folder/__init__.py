@@ -1,1 +1,1 @@
-"""The study folder: everything of a sweep that survives a kill."""
+"""The study folder: the state of a sweep that survives a kill."""

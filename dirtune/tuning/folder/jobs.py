@@ -1,67 +1,65 @@
-"""The trials of a study as jobs for workers: those that are planned, and those that a search's selection brings.
+"""Trial jobs of a study: planned trials, trials of searches, and trials that evaluate a selection.
 
-What a job is follows from the study and, for a selection, from its settings alone, so that the driver and a plan without
-one come to the same identities.
+A job follows from the study and, for a search or a selection, its settings alone, so that the driver and `dirtune plan`
+compute the same trial ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dirtune.results.records.schema import Role
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
-
-Settings = Mapping[str, Any]
-"""Values of knobs by dotted path."""
+from dirtune.tuning.folder.records import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobMaker:
-    """Makes the jobs of one study on one data set."""
+    """Factory of the jobs of one study on one data set."""
 
     study: ResolvedStudy
     fingerprint: str
+    """Fingerprint of the data."""
     code_version: str = ""
 
-    def planned(self) -> list[TrialJob]:
-        """The trials of the arms that are known as they stand: every seed of one arm after another's same seed."""
-        return self.due(dict.fromkeys(self._fixed, self.study.seeds))
+    def make_planned_jobs(self) -> list[TrialJob]:
+        """Return the trials of all fixed arms, sorted by seed, so that arms can be compared early."""
+        return self.make_jobs({arm.name: self.study.seeds for arm in self.study.fixed_arms})
 
-    def possible(self) -> list[TrialJob]:
-        """The planned trials, and those that a sequential study may add."""
-        return self.due(dict.fromkeys(self._fixed, self.study.possible_seeds))
+    def make_possible_jobs(self) -> list[TrialJob]:
+        """Return the planned trials, and those that a sequential study may add."""
+        return self.make_jobs({arm.name: self.study.possible_seeds for arm in self.study.fixed_arms})
 
-    def due(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
-        """The trials of these seeds, by arm."""
+    def make_jobs(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
+        """Return the trials of fixed arms with these seeds by arm, sorted by seed."""
         return [
-            self.job(arm, {}, seed, replicate)
+            self.make_job(arm, {}, seed, replicate)
             for replicate, seed in enumerate(self.study.possible_seeds)
             for arm in self.study.fixed_arms
             if seed in seeds[arm.name]
         ]
 
-    def tried(self, arm: Arm, settings: Settings) -> TrialJob:
-        """A trial of the search of an arm."""
+    def make_search_job(self, arm: Arm, settings: Settings) -> TrialJob:
+        """Return a trial of the search of an arm."""
         if self.study.search.confirm:
-            return self.job(arm, settings, self.study.tuning_seed, None, role="search")
-        return self.job(arm, settings, self.study.tuning_seed, 0)
+            return self.make_job(arm, settings, self.study.tuning_seed, None, role="search")
+        return self.make_job(arm, settings, self.study.tuning_seed, 0)
 
-    def confirmed(self, searched: str, settings: Settings) -> list[TrialJob]:
-        """The trials that a search's selection brings: of its arm, and of those that take its settings."""
+    def make_evaluation_jobs(self, searched: str, settings: Settings) -> list[TrialJob]:
+        """Return the trials that evaluate a selection: of the searched arm, and of the arms that use its settings."""
         return [
-            self.job(arm, taken_by(arm, settings), seed, replicate)
+            self.make_job(arm, select_settings(arm, settings), seed, replicate)
             for replicate, seed in enumerate(self.study.seeds)
             for arm in self.study.arms_using(searched)
         ]
 
-    def job(
+    def make_job(
         self, arm: Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
     ) -> TrialJob:
-        """An arm with these settings and this seed."""
+        """Return the trial of an arm with these settings and this seed."""
         config = arm.with_settings(settings, seed)
         return TrialJob(
             study=self.study.name,
@@ -74,12 +72,7 @@ class JobMaker:
             code_version=self.code_version,
         )
 
-    @property
-    def _fixed(self) -> list[str]:
-        return [arm.name for arm in self.study.fixed_arms]
 
-
-def taken_by(arm: Arm, settings: Settings) -> Settings:
-    """The settings of a selection that an arm is trained with."""
-    paths = arm.transferred_settings or settings.keys()
-    return {path: settings[path] for path in paths}
+def select_settings(arm: Arm, settings: Settings) -> Settings:
+    """Return the settings of a selection that an arm uses: all, or those that are transferred to it."""
+    return {path: settings[path] for path in arm.transferred_settings or settings}

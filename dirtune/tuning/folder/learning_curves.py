@@ -1,7 +1,8 @@
-"""The intermediate objectives of the trials that earlier drivers of a sweep have run, as its folder holds them.
+"""Learning curves of the searches of a study, recorded or in progress, for the scheduler of a resumed sweep.
 
-A scheduler judges a trial by those before it. Tune would know them from its own snapshot; here the disk is the state, and the
-driver that resumes a sweep learns them anew: of ended trials from the table `epochs`, of started ones from their progress.
+A scheduler compares a trial with those before it. Tune would restore them from its own snapshot; here the disk is the state,
+and the driver that resumes a sweep reads them again: of recorded trials from the table `epochs`, of others from their
+progress.
 """
 
 from __future__ import annotations
@@ -17,57 +18,51 @@ from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import read_progress
-from dirtune.tuning.folder.confirmation import recorded_rows, was_tried
+from dirtune.tuning.folder.records import read_recorded_trials, select_search_trials
 
 Curve = Sequence[tuple[int, float]]
 """Epoch and validation objective, first epoch first."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierTrials:
-    """The curves of the searches of a study."""
+class LearningCurves:
+    """Learning curves of the trials of all searches of a study."""
 
-    ended: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
-    """By arm."""
-    started: Mapping[str, Curve] = field(default_factory=dict)
-    """By trial id."""
+    recorded: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+    """Curves of recorded trials by arm."""
+    in_progress: Mapping[str, Curve] = field(default_factory=dict)
+    """Curves of started trials by trial id."""
 
 
-def earlier_trials(folder: Storage, study: ResolvedStudy) -> EarlierTrials:
-    """What has been recorded and started of the searches of a study."""
-    search = study.search
-    if search.scheduler is None:
-        return EarlierTrials()
-    rows = recorded_rows(folder)
-    curves = recorded_curves(folder, study)
-    ended = {
+def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurves:
+    """Return the learning curves in a study folder; empty if the study has no scheduler."""
+    if study.search.scheduler is None:
+        return LearningCurves()
+    trials = read_recorded_trials(folder)
+    table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
+    table = table.filter(pc.equal(table["name"], study.objective.name))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in table.to_pylist():
+        if _is_finite(row["value"]):
+            curves.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
+    recorded = {
         arm.name: [
-            curves[row["trial_id"]] for row in rows if was_tried(row, arm.name, study) and row["trial_id"] in curves
+            sorted(curves[each.trial_id])
+            for each in select_search_trials(trials, arm.name, study)
+            if each.trial_id in curves
         ]
         for arm in study.searched_arms
     }
-    names = set(folder.list_folders("trials")) - {row["trial_id"] for row in rows}
-    started = {name: _started_curve(folder, study, name) for name in sorted(names)}
-    return EarlierTrials(ended=ended, started=started)
+    started = set(folder.list_folders("trials")) - {each.trial_id for each in trials}
+    in_progress = {trial_id: _read_curve(folder, study.objective.name, trial_id) for trial_id in sorted(started)}
+    return LearningCurves(recorded=recorded, in_progress=in_progress)
 
 
-def recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, list[tuple[int, float]]]:
-    """The curve of every recorded trial that has one, by trial id."""
-    table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
-    table = table.filter(pc.equal(table["name"], study.objective.name))
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in table.to_pylist():
-        if _is_number(row["value"]):
-            found.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
-    return {trial_id: sorted(curve) for trial_id, curve in found.items()}
-
-
-def _started_curve(folder: Storage, study: ResolvedStudy, trial_id: str) -> Curve:
+def _read_curve(folder: Storage, name: str, trial_id: str) -> Curve:
     progress = read_progress(folder, trial_id)
-    values = [] if progress is None else progress.epochs
-    name = study.objective.name
-    return [(epoch, row[name]) for epoch, row in enumerate(values, start=1) if _is_number(row.get(name))]
+    epochs = [] if progress is None else progress.epochs
+    return [(epoch, values[name]) for epoch, values in enumerate(epochs, start=1) if _is_finite(values.get(name))]
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)

@@ -1,8 +1,8 @@
-"""One driver per study: who sweeps it leaves a sign of life in its folder, and a second one is told who that is.
+"""Heartbeat lock: at most one driver per study folder.
 
-The sign is a small file that is written anew every few seconds, because a study's folder may lie where no lock reaches,
-on another host's disk or in an object store. A driver that was killed is gone at once for its own host, which sees that
-there is no such process, and after a minute for all others. Clocks of hosts must agree to within that minute.
+The lock is a small file with a heartbeat, which its owner rewrites every few seconds, because a study folder may be where no
+file lock works, on another host's disk or in an object store. The lock of a killed driver expires at once on its own host,
+where its process no longer exists, and after a minute on other hosts. Clocks of hosts must agree to within that minute.
 """
 
 from __future__ import annotations
@@ -21,93 +21,102 @@ from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.tuning.folder.layout import LOCK
 
-HOLDER = "driver.json"
-BEAT_SECONDS, LOST_SECONDS = 10.0, 60.0
+HEARTBEAT_SECONDS = 10.0
+LOST_SECONDS = 60.0
+"""Age of a heartbeat after which the driver counts as dead."""
 SETTLE_SECONDS = 0.2
 
 
-def refuse_if_held(folder: Storage) -> None:
-    """See that no other driver sweeps a study.
+def check_unlocked(folder: Storage) -> None:
+    """Raise if another driver owns the lock.
 
     Raises:
-        InputError: one does; it is named.
+        InputError: the study is being swept; the error names the driver.
     """
-    who = sweeper(folder)
-    if who is None:
+    owner = find_lock_owner(folder)
+    if owner is None:
         return
-    rule = f"is being swept by {who}; wait for it, or `dirtune stop` it and go on with `dirtune resume`"
+    rule = f"is being swept by {owner}; wait for it, or `dirtune stop` it and go on with `dirtune resume`"
     raise InputError(Fault(where=folder.path(), rule=rule))
 
 
-def sweeper(folder: Storage) -> str | None:
-    """Who sweeps a study now: process, host and since when; none: nobody does."""
-    holder = _holder(folder)
-    if holder is None or not _is_alive(holder):
+def find_lock_owner(folder: Storage) -> str | None:
+    """Return process, host and start of the driver that sweeps a study, or None if no driver does."""
+    lock = _read_lock(folder)
+    if lock is None or not _is_alive(lock):
         return None
-    since = datetime.fromtimestamp(holder["started"]).isoformat(" ", "seconds")
-    return f"process {holder['pid']} on {holder['host']} since {since}"
+    since = datetime.fromtimestamp(lock["started"]).isoformat(" ", "seconds")
+    return f"process {lock['pid']} on {lock['host']} since {since}"
 
 
 @contextmanager
-def held(folder: Storage) -> Iterator[None]:
-    """Be the one driver of a study as long as the block runs.
+def lock(folder: Storage) -> Iterator[None]:
+    """Hold the lock of a study folder while the block runs.
 
     Raises:
-        InputError: another one is.
+        InputError: another driver owns the lock.
     """
-    refuse_if_held(folder)
+    check_unlocked(folder)
     now = time.time()
-    mine = {"token": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started": now, "beat": now}
-    _write(folder, mine)
-    # Of two that began in the same moment the later one has it
+    own = {
+        "token": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": now,
+        "heartbeat": now,
+    }
+    _write_lock(folder, own)
+    # Two drivers that start at the same moment both write: the one that wrote last owns the lock
     time.sleep(SETTLE_SECONDS)
-    if (_holder(folder) or mine)["token"] != mine["token"]:
-        refuse_if_held(folder)
-    ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(folder, mine, ended), daemon=True)
-    beats.start()
+    if (_read_lock(folder) or own)["token"] != own["token"]:
+        check_unlocked(folder)
+    released = threading.Event()
+
+    def keep_alive() -> None:
+        while not released.wait(HEARTBEAT_SECONDS):
+            # A storage that fails for a minute must not end the sweep; writing the trials raises if it fails for longer
+            with contextlib.suppress(OSError):
+                _write_lock(folder, {**own, "heartbeat": time.time()})
+
+    thread = threading.Thread(target=keep_alive, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        ended.set()
-        beats.join()
-        # Nobody takes it for a sign of life when it is a minute old
+        released.set()
+        thread.join()
+        # If this fails, the lock expires
         with contextlib.suppress(OSError):
-            if (_holder(folder) or mine)["token"] == mine["token"]:
-                folder.remove(HOLDER)
+            if (_read_lock(folder) or own)["token"] == own["token"]:
+                folder.remove(LOCK)
 
 
-def _beat(folder: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
-    while not ended.wait(BEAT_SECONDS):
-        # A storage that fails for a minute shall not end the sweep; the trials will say if it fails for longer.
-        with contextlib.suppress(OSError):
-            _write(folder, {**mine, "beat": time.time()})
+def _write_lock(folder: Storage, lock: dict[str, Any]) -> None:
+    folder.write(LOCK, json.dumps(lock).encode())
 
 
-def _write(folder: Storage, holder: dict[str, Any]) -> None:
-    folder.write(HOLDER, json.dumps(holder).encode())
-
-
-def _holder(folder: Storage) -> dict[str, Any] | None:
+def _read_lock(folder: Storage) -> dict[str, Any] | None:
     try:
-        holder: dict[str, Any] = json.loads(folder.read(HOLDER))
+        lock: dict[str, Any] = json.loads(folder.read(LOCK))
+    # ValueError: not JSON, such as a file that a full disk has cut short
     except (FileNotFoundError, ValueError):
         return None
-    return holder
+    return lock
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
-    if time.time() - holder["beat"] > LOST_SECONDS:
+def _is_alive(lock: dict[str, Any]) -> bool:
+    """Return True if the heartbeat is recent and, on this host, the process exists."""
+    if time.time() - lock["heartbeat"] > LOST_SECONDS:
         return False
-    return holder["host"] != socket.gethostname() or _runs(holder["pid"])
-
-
-def _runs(pid: int) -> bool:
+    if lock["host"] != socket.gethostname():
+        return True
     try:
-        os.kill(pid, 0)
+        os.kill(lock["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's process
+    # PermissionError: the process exists and belongs to another user
+    except PermissionError:
         return True
     return True

@@ -1,87 +1,108 @@
-"""The Optuna studies of a sweep: one per searched arm, opened, told the truth, and rebuilt from the records.
+"""Optuna storage of a sweep: one Optuna study per searched arm, which can be rebuilt from the records.
 
-The storage of a sweep in an object store is copied back when its driver ends; a driver that is killed takes what its searches
-knew with it, and anybody may delete the file. The records stay, and with them the budget that was spent: a search that goes on
-must neither spend it again nor forget what came of it.
+The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
+anybody may delete the file. The records remain, and with them the spent budget: a resumed search must neither spend it again
+nor lose its results.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
-from dirtune.io.storage import Storage
+from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
-from dirtune.tuning.folder.confirmation import recorded_rows, settings_of, was_tried
-from dirtune.tuning.folder.jobs import Settings
-from dirtune.tuning.search.secondary import secondary_objectives
+from dirtune.tuning.folder.layout import OPTUNA_DB
+from dirtune.tuning.folder.records import (
+    read_recorded_trials,
+    read_secondary_objectives,
+    read_settings,
+    select_search_trials,
+)
 
 TRIAL_ID = "trial_id"
-"""User attribute of a trial: which of the sweep's it is."""
+"""User attribute of an Optuna trial: its trial id in the sweep."""
 
 
-def optuna_name(study: str, arm: str) -> str:
-    """What the search of an arm is called in the sweep's Optuna storage."""
+@contextlib.contextmanager
+def open_optuna_storage(folder: Storage) -> Iterator[str]:
+    """Yield the URL of a sweep's Optuna storage; for a remote folder, it is a local copy that is written back at exit."""
+    if folder.is_local:
+        Path(folder.path()).mkdir(parents=True, exist_ok=True)
+        yield f"sqlite:///{folder.path(OPTUNA_DB)}"
+        return
+    with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
+        local = Path(scratch) / OPTUNA_DB
+        if folder.exists(OPTUNA_DB):
+            local.write_bytes(folder.read(OPTUNA_DB))
+        try:
+            yield f"sqlite:///{local}"
+        finally:
+            # If this fails, the next sweep restores the searches from the records
+            with contextlib.suppress(OSError):
+                if local.exists():
+                    folder.with_retry(RETRY_SECONDS).write(OPTUNA_DB, local.read_bytes())
+
+
+def get_search_name(study: str, arm: str) -> str:
+    """Return the name of an arm's Optuna study."""
     return f"{study}/{arm}"
 
 
-def open_search(study: ResolvedStudy, arm: Arm, storage: str) -> optuna.Study:
-    """The Optuna study of an arm, which need not exist yet."""
-    # The view tells what happens
+def open_search(study: ResolvedStudy, arm: Arm, optuna_url: str) -> optuna.Study:
+    """Return the Optuna study of an arm; create it if it does not exist."""
+    # Optuna's own lines would break the progress display
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = (study.objective, *study.secondary)
     directions: list[Literal["minimize", "maximize"]] = [
         "minimize" if each.mode == "min" else "maximize" for each in objectives
     ]
-    name = optuna_name(study.name, arm.name)
-    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
+    name = get_search_name(study.name, arm.name)
+    return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
 
 
-def recall_searches(folder: Storage, study: ResolvedStudy, storage: str) -> None:
-    """Tell Optuna the recorded trials of searches that its storage does not know."""
-    rows = recorded_rows(folder)
+def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> None:
+    """Add the recorded trials of searches to their Optuna studies, if these lack them."""
+    trials = read_recorded_trials(folder)
     for arm in study.searched_arms:
-        recorded = [row for row in rows if was_tried(row, arm.name, study)]
+        recorded = select_search_trials(trials, arm.name, study)
         if not recorded:
             continue
-        search = open_search(study, arm, storage)
+        search = open_search(study, arm, optuna_url)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
-        for row in recorded:
-            trial_id, complete = row["trial_id"], row["status"] == "complete"
-            if trial_id not in known:
-                further = secondary_objectives(folder, study, trial_id) if complete else []
-                settings = settings_of(folder, trial_id, tuple(arm.space))
-                values = [row["objective"], *further]
-                search.add_trial(_recalled(arm, trial_id, settings, row["status"], values))
+        distributions: dict[str, BaseDistribution] = {path: each.to_optuna() for path, each in arm.space.items()}
+        for each in recorded:
+            if each.trial_id in known:
+                continue
+            is_complete = each.outcome.status == "complete"
+            secondary = read_secondary_objectives(folder, study, each.trial_id) if is_complete else []
+            state, values = to_optuna_result(each.outcome.status, [each.outcome.objective, *secondary])
+            search.add_trial(
+                create_trial(
+                    state=state,
+                    values=values,
+                    params=dict(read_settings(folder, each.trial_id, tuple(arm.space))),
+                    distributions=distributions,
+                    user_attrs={TRIAL_ID: each.trial_id},
+                )
+            )
 
 
-def told(status: Status, values: Sequence[float | None]) -> tuple[TrialState, list[float] | None]:
-    """The state and values that Optuna is told of a trial: what it is, and failed where an objective is not defined."""
+def to_optuna_result(status: Status, values: Sequence[float | None]) -> tuple[TrialState, list[float] | None]:
+    """Return the Optuna state and values of a trial; a complete trial with an undefined objective is a failure."""
     if status == "pruned":
         return TrialState.PRUNED, None
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    if status == "complete" and len(known) == len(values):
-        return TrialState.COMPLETE, known
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    if status == "complete" and len(defined) == len(values):
+        return TrialState.COMPLETE, defined
     return TrialState.FAIL, None
-
-
-def _recalled(
-    arm: Arm, trial_id: str, settings: Settings, status: Status, values: Sequence[float | None]
-) -> FrozenTrial:
-    params = {path: settings[path] for path in arm.space}
-    distributions: dict[str, BaseDistribution] = {path: knob.to_optuna() for path, knob in arm.space.items()}
-    state, known = told(status, values)
-    return create_trial(
-        state=state,
-        values=known,
-        params=params,
-        distributions=distributions,
-        user_attrs={TRIAL_ID: trial_id},
-    )

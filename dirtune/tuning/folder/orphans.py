@@ -1,4 +1,4 @@
-"""Records that a study no longer plans: moved out of every table, never thrown away, and moved back when planned again."""
+"""Orphaned records: records that a study no longer plans are moved out of all tables, and back when planned again."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Iterable
 
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
+from dirtune.tuning.folder.layout import ORPHANED
 
-ORPHANED = "orphaned"
 
-
-def set_aside(folder: Storage, trials: Iterable[str]) -> None:
+def orphan_records(folder: Storage, trial_ids: Iterable[str]) -> None:
     """Move the records of trials out of the tables."""
-    # The file in `trials/`, the last of `TABLES`, commits a record: it is the first to go, and the last to come back.
-    for trial_id in trials:
+    for trial_id in trial_ids:
+        # The file in `trials/`, the last of `TABLES`, commits a record: it is moved out first, and back last
         for table in reversed(TABLES):
-            _move(folder, f"results/{table}/{trial_id}", f"{ORPHANED}/{table}/{trial_id}")
+            _move(folder, f"results/{table}/{trial_id}.parquet", f"{ORPHANED}/{table}/{trial_id}.parquet")
 
 
-def put_back(folder: Storage, trials: Iterable[str]) -> None:
+def restore_records(folder: Storage, trial_ids: Iterable[str]) -> None:
     """Move the records of trials back into the tables."""
-    for trial_id in trials:
+    for trial_id in trial_ids:
         for table in TABLES:
-            _move(folder, f"{ORPHANED}/{table}/{trial_id}", f"results/{table}/{trial_id}")
+            _move(folder, f"{ORPHANED}/{table}/{trial_id}.parquet", f"results/{table}/{trial_id}.parquet")
 
 
-def orphans(folder: Storage) -> set[str]:
-    """The trials whose records have been set aside."""
+def list_orphans(folder: Storage) -> set[str]:
+    """Return the ids of trials with an orphaned record."""
     names = folder.list_files(f"{ORPHANED}/trials", suffix=".parquet")
     return {name.removesuffix(".parquet") for name in names}
 
 
 def _move(folder: Storage, name: str, to: str) -> None:
-    if folder.exists(f"{name}.parquet"):
-        folder.move(f"{name}.parquet", f"{to}.parquet")
+    if folder.exists(name):
+        folder.move(name, to)

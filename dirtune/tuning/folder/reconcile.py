@@ -1,20 +1,21 @@
-"""A study takes its folder, continues in it, or extends what is there: what stays valid, what is new, what is orphaned.
+"""Reconciliation of a study with its folder: which records are reused, which trials are new, which records are orphaned.
 
-A record stays as long as the study still plans its trial: the same arm, configuration, seed and data. So more seeds, arms
-or trials, and arms that change, reuse everything else. What is no longer planned is moved to `orphaned/`, out of every
-table, and moved back when the study plans it again; nothing is thrown away, and nothing old is mixed with new. Data and
-objective are what a study *is*: with others it is refused.
+A record is kept while the study still plans its trial: the same arm, configuration, seed and data. So more seeds, arms or
+trials, and changed arms, reuse everything else. Records that are no longer planned are moved to `orphaned/`, out of every
+table, and moved back when the study plans them again; nothing is deleted, and nothing old is mixed with new. Data and
+objective identify a study: with others it is refused.
 
-What a search has selected is planned once its budget is spent. While a longer search goes on, the trials of its earlier
-selection stay; the sweep sets them aside when another configuration is selected (`dirtune.tuning.folder.confirmation`).
+The selection of a search is planned once its budget is spent. While a longer search runs, the trials of its earlier selection
+are kept; the sweep orphans them if another configuration is selected (`dirtune.tuning.folder.confirmation`).
 
-Each step may be killed: `study.json` is written last, and until then the next sweep does all of it again.
+Each step may be killed: `study.json` is written last, and until then the next sweep repeats all steps.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,204 +26,259 @@ from pydantic import ValidationError
 from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.manifest import MANIFEST, Manifest
-from dirtune.results.records.names import RESOLVED_STUDY as RESOLVED
+from dirtune.manifest import Manifest
+from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
+from dirtune.results.records.schema import ErrorClass
 from dirtune.results.records.studies import StudyInfo, parse_study
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.training.provenance import provenance
-from dirtune.tuning.folder.confirmation import keep_selections, recorded_rows, recorded_selections
+from dirtune.training.provenance import collect_provenance
+from dirtune.training.trial import remove_temporary_files
+from dirtune.tuning.folder import layout, lock
+from dirtune.tuning.folder.confirmation import find_selections, keep_selections
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_storage import optuna_name
-from dirtune.tuning.folder.orphans import orphans, put_back, set_aside
-
-STUDY_FILE, PROVENANCE = "study.yaml", "provenance.json"
-IDENTITY = ("data", "objective")
+from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage, restore_searches
+from dirtune.tuning.folder.orphans import list_orphans, orphan_records, restore_records
+from dirtune.tuning.folder.records import RecordedTrial, read_recorded_trials, select_search_trials
+from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 
 @dataclass(frozen=True)
-class Extension:
-    """What a folder's records are to the study that takes it."""
+class Reuse:
+    """Trial ids of a folder's records by their use for a study."""
 
     kept: frozenset[str]
     orphaned: frozenset[str]
     """Recorded, and no longer planned."""
     restored: frozenset[str]
     """Orphaned by an earlier change, and planned again."""
+    is_complete: bool
+    """True if these are all trials of the study: every seed, the whole budget of every search, and what it selects."""
 
     @property
-    def reused(self) -> int:
+    def trial_ids(self) -> frozenset[str]:
         """Trials that need not be run."""
-        return len(self.kept | self.restored)
+        return self.kept | self.restored
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A study, as written in `text`, that wants a folder."""
+class StudyFolder:
+    """The folder of a study, and the study to sweep in it."""
 
-    folder: Storage
+    storage: Storage
     study: ResolvedStudy
     manifest: Manifest
     text: str
+    """Content of the study file."""
 
-    def extension(self) -> Extension:
-        """What would be kept, orphaned and restored; changes nothing.
+    def check_unlocked(self) -> None:
+        """Raise `InputError` if a driver is sweeping the study."""
+        lock.check_unlocked(self.storage)
 
-        Raises:
-            InputError: the folder holds a study of other data or with another objective.
-        """
-        self._refuse_another()
-        rows = recorded_rows(self.folder)
-        planned, undecided = self._planned(rows)
-        recorded = {row["trial_id"] for row in rows}
-        kept = {row["trial_id"] for row in rows if self._belongs(row, planned, undecided)}
-        restored = orphans(self.folder) & planned.keys()
-        return Extension(frozenset(kept), frozenset(recorded - kept), frozenset(restored - kept))
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder's lock while the block runs; raise `InputError` if another driver owns it."""
+        return lock.lock(self.storage)
 
-    def take(self) -> None:
-        """Make the folder this study's."""
-        if self._before == self._plain:
-            # Other resources, comments, ...
-            if self.folder.read(STUDY_FILE) != self.text.encode():
-                self.folder.write(STUDY_FILE, self.text.encode())
-            return
-        if self._before is None:
-            self.folder.write(PROVENANCE, json.dumps(provenance(), indent=1).encode())
-            # A copy, so that metrics with other label bins can be computed where the data are not.
-            self.folder.write(MANIFEST, self.manifest.model_dump_json(indent=1).encode())
-        else:
-            self._move_records()
-            keep_selections(self.folder, self._unchanged_selections(self._unchanged_searches))
-        self.folder.write(STUDY_FILE, self.text.encode())
-        self.folder.write(RESOLVED, json.dumps(self._plain, indent=1).encode())
+    def open_optuna_storage(self) -> AbstractContextManager[str]:
+        """Yield the URL of the Optuna storage of the study's searches."""
+        return open_optuna_storage(self.storage)
 
-    def forget_changed_searches(self, storage: str) -> None:
-        """Remove from the sweep's Optuna storage the searches of arms that are searched otherwise now; before `take`."""
-        searched = set((self._before or {}).get("spaces", {}))
-        changed = {optuna_name(self.study.name, arm) for arm in searched - self._unchanged_searches}
-        # Asking the storage costs a second
-        if not changed:
-            return
-        for name in changed.intersection(optuna.get_all_study_names(storage)):
-            optuna.delete_study(study_name=name, storage=storage)
-
-    def _belongs(self, row: Mapping[str, Any], planned: Mapping[str, set[str]], undecided: set[str]) -> bool:
-        arm = row["arm"]
-        owners = planned.get(row["trial_id"], set())
-        if arm in owners or (owners and owners.isdisjoint(self._fixed)):
-            return True
-        if not self.study.search.confirm or row["role"] == "search":
-            return arm in self._unchanged_searches
-        return arm in undecided and row["seed"] in self.study.seeds
-
-    def _move_records(self) -> None:
-        extension = self.extension()
-        # By a driver that was killed here
-        unfinished = orphans(self.folder) - extension.restored
-        set_aside(self.folder, extension.orphaned | unfinished)
-        put_back(self.folder, extension.restored)
-
-    def _planned(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, set[str]], set[str]]:
-        """The arms of every trial that is known before it runs; and the arms of which an unspent search decides."""
-        maker = JobMaker(study=self.study, fingerprint=self.manifest.fingerprint)
-        unchanged = [row for row in rows if row["arm"] in self._unchanged_searches]
-        selections = recorded_selections(self.folder, self.study, unchanged)
-        planned: dict[str, set[str]] = {}
-        for searched, selected in selections.items():
-            for job in maker.confirmed(searched, selected.settings) if selected else ():
-                planned.setdefault(job.trial_id, set()).add(job.arm)
-        planned |= {job.trial_id: {job.arm} for job in maker.possible()}
-        undecided = self._unchanged_searches - selections.keys()
-        return planned, self._unchanged_selections(undecided)
-
-    def _unchanged_selections(self, searches: set[str]) -> set[str]:
-        """The arms that are as they were and are trained with what these searches select."""
-        return {
-            taker.name
-            for searched in searches
-            for taker in self.study.arms_using(searched)
-            if self._is_unchanged(taker.name)
-        }
-
-    @cached_property
-    def info(self) -> StudyInfo:
-        """The study as the results layer reads it."""
-        return parse_study(self.study.name, self._plain)
-
-    @cached_property
-    def _fixed(self) -> set[str]:
-        """Arms that record their trials themselves; those that are selected may have been recorded by another arm."""
-        return {arm.name for arm in self.study.fixed_arms}
-
-    def _is_unchanged(self, arm: str) -> bool:
-        """Whether an arm has the configuration, space and transferred settings that it had."""
-        before, now = self._before or {}, self._plain
-        config = (before.get("configs") or {}).get(arm)
-        return _with_defaults(config) == now["configs"][arm] and all(
-            (before.get(key) or {}).get(arm) == now[key].get(arm) for key in ("spaces", "transfers")
-        )
-
-    @cached_property
-    def _unchanged_searches(self) -> set[str]:
-        """Arms that are searched as before: the same configuration, space, objectives, data and seed of the trials."""
-        before, now = self._before, self._plain
-        if before is None or _ways(before) != _ways(now):
-            return set()
-        return {
-            arm.name
-            for arm in self.study.searched_arms
-            if arm.name in before["spaces"] and self._is_unchanged(arm.name)
-        }
-
-    @cached_property
-    def _before(self) -> dict[str, Any] | None:
-        if not self.folder.exists(RESOLVED):
-            return None
-        before: dict[str, Any] = json.loads(self.folder.read(RESOLVED))
-        return before
-
-    @cached_property
-    def _plain(self) -> dict[str, Any]:
-        manifest = self.manifest
-        data = {"name": manifest.name, "fingerprint": manifest.fingerprint, "unit": manifest.label.unit}
-        # As it is read back: tuples are lists, and no number is of another type.
+    def to_plain(self) -> dict[str, Any]:
+        """Return the content of `study.json`."""
+        label_unit = self.manifest.label.unit
+        data = {"name": self.manifest.name, "fingerprint": self.manifest.fingerprint, "unit": label_unit}
+        # As it is read back: tuples become lists
         plain: dict[str, Any] = json.loads(json.dumps({**self.study.to_plain(), "data": data}))
         return plain
 
-    def _refuse_another(self) -> None:
-        if self._before is None:
+    def to_info(self) -> StudyInfo:
+        """Return the study as the results layer reads it."""
+        return parse_study(self.study.name, self.to_plain())
+
+    def find_reuse(self) -> Reuse:
+        """Compare the study with the records of the folder, without changing anything.
+
+        Raises:
+            InputError: the folder has a study of other data or with another objective.
+        """
+        return _Comparison.read(self).find_reuse()
+
+    def reconcile(self, optuna_url: str, retry: Collection[ErrorClass] = ALWAYS_RETRIED) -> list[RecordedTrial]:
+        """Make the folder the study's: orphan, restore and retry records; return the recorded trials afterwards.
+
+        Args:
+            optuna_url: URL of the sweep's Optuna storage.
+            retry: error classes of failed trials to run again.
+        """
+        comparison = _Comparison.read(self)
+        comparison.remove_changed_searches(optuna_url)
+        comparison.write()
+        searches = [get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
+        reset_failed_trials(self.storage, retry, optuna_url, searches)
+        recorded = read_recorded_trials(self.storage)
+        for trial in recorded:
+            # For failed trials, the error class has decided which files a retry still needs
+            if trial.outcome.status != "failed":
+                remove_temporary_files(self.storage, trial.trial_id)
+        restore_searches(self.storage, self.study, optuna_url)
+        return recorded
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A study to sweep, compared with the one in its folder."""
+
+    folder: StudyFolder
+    before: Mapping[str, Any] | None
+    """Content of `study.json`; None if the folder is new."""
+    now: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> _Comparison:
+        storage = folder.storage
+        before = json.loads(storage.read(layout.RESOLVED_STUDY)) if storage.exists(layout.RESOLVED_STUDY) else None
+        return cls(folder, before, folder.to_plain())
+
+    def find_reuse(self) -> Reuse:
+        self._check_identity()
+        storage, study = self.folder.storage, self.folder.study
+        trials = read_recorded_trials(storage)
+        unchanged = self.unchanged_searches
+        maker = JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
+        unchanged_trials = [each for each in trials if each.arm in unchanged]
+        selections = find_selections(storage, study, unchanged_trials)
+        arms_by_trial: dict[str, set[str]] = {}
+        for searched, selected in selections.items():
+            for job in maker.make_evaluation_jobs(searched, selected.settings) if selected else ():
+                arms_by_trial.setdefault(job.trial_id, set()).add(job.arm)
+        needed = set(arms_by_trial)
+        arms_by_trial |= {job.trial_id: {job.arm} for job in maker.make_possible_jobs()}
+        # Arms that will use the selection of a search whose budget is not spent yet
+        undecided = self.find_unchanged_users(unchanged - selections.keys())
+        fixed = {arm.name for arm in study.fixed_arms}
+
+        def is_planned(trial: RecordedTrial) -> bool:
+            arms = arms_by_trial.get(trial.trial_id, set())
+            # Two selections can be the same configuration: then any of their arms may have recorded it
+            if trial.arm in arms or (arms and arms.isdisjoint(fixed)):
+                return True
+            if not study.search.confirm or trial.role == "search":
+                return trial.arm in unchanged
+            return trial.arm in undecided and trial.seed in study.seeds
+
+        recorded = frozenset(each.trial_id for each in trials)
+        kept = frozenset(each.trial_id for each in trials if is_planned(each))
+        restored = frozenset(list_orphans(storage) & arms_by_trial.keys())
+        rule = make_sequential_rule(self.folder.to_info())
+        due = maker.make_planned_jobs()
+        if rule is not None:
+            due = maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
+        needed |= {job.trial_id for job in due}
+        has_spent_budgets = all(
+            len(select_search_trials(unchanged_trials, arm.name, study)) >= study.get_budget(arm)
+            for arm in study.searched_arms
+        )
+        is_complete = has_spent_budgets and needed <= kept | restored
+        return Reuse(kept, recorded - kept, restored - kept, is_complete)
+
+    @cached_property
+    def unchanged_searches(self) -> set[str]:
+        """Arms whose search is as before: same configuration, space, objectives, data and seed."""
+        if self.before is None or _get_search_conditions(self.before) != _get_search_conditions(self.now):
+            return set()
+        return {
+            arm.name
+            for arm in self.folder.study.searched_arms
+            if arm.name in self.before["spaces"] and self._is_unchanged(arm.name)
+        }
+
+    def find_unchanged_users(self, searches: Collection[str]) -> set[str]:
+        """Return the unchanged arms that use the selections of these searches."""
+        return {
+            arm.name
+            for searched in searches
+            for arm in self.folder.study.arms_using(searched)
+            if self._is_unchanged(arm.name)
+        }
+
+    def remove_changed_searches(self, optuna_url: str) -> None:
+        """Delete the Optuna studies of arms whose search has changed; before `write`, which makes them look unchanged."""
+        searched = set((self.before or {}).get("spaces", {}))
+        study_name, unchanged = self.folder.study.name, self.unchanged_searches
+        changed = {get_search_name(study_name, arm) for arm in searched - unchanged}
+        # Opening the storage takes a second
+        if not changed:
+            return
+        for name in changed.intersection(optuna.get_all_study_names(optuna_url)):
+            optuna.delete_study(study_name=name, storage=optuna_url)
+
+    def write(self) -> None:
+        """Move records, and write the files of the study."""
+        storage, text = self.folder.storage, self.folder.text.encode()
+        if self.before == self.now:
+            # Other resources, comments, ...
+            if storage.read(layout.STUDY_YAML) != text:
+                storage.write(layout.STUDY_YAML, text)
+            return
+        if self.before is None:
+            storage.write(layout.PROVENANCE, json.dumps(collect_provenance(), indent=1).encode())
+            # A copy, so that metrics with other label bins can be computed without the data
+            storage.write(layout.MANIFEST, self.folder.manifest.model_dump_json(indent=1).encode())
+        else:
+            reuse = self.find_reuse()
+            # A driver that was killed here may have moved only some files of a record
+            incomplete = list_orphans(storage) - reuse.restored
+            orphan_records(storage, reuse.orphaned | incomplete)
+            restore_records(storage, reuse.restored)
+            keep_selections(storage, self.find_unchanged_users(self.unchanged_searches))
+        storage.write(layout.STUDY_YAML, text)
+        storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
+
+    def _is_unchanged(self, arm: str) -> bool:
+        """Return True if an arm has the same configuration, space and transferred settings as before."""
+        before = self.before or {}
+        config = (before.get("configs") or {}).get(arm)
+        return _add_new_defaults(config) == self.now["configs"][arm] and all(
+            (before.get(key) or {}).get(arm) == self.now[key].get(arm) for key in ("spaces", "transfers")
+        )
+
+    def _check_identity(self) -> None:
+        if self.before is None:
             return
         differences = [
-            difference for key in IDENTITY for difference in _differences(self._before.get(key), self._plain[key], key)
+            difference
+            for key in ("data", "objective")
+            for difference in _list_differences(self.before.get(key), self.now[key], key)
         ]
         if not differences:
             return
+        storage = self.folder.storage
         rule = "holds a study of this name with other data or another objective"
         raise InputError(
-            [Fault(where=self.folder.path(), rule=rule)]
-            + [Fault(where=self.folder.path(RESOLVED), key=key, rule=text) for key, text in differences]
+            [Fault(where=storage.path(), rule=rule)]
+            + [Fault(where=storage.path(layout.RESOLVED_STUDY), key=key, rule=text) for key, text in differences]
         )
 
 
-def _with_defaults(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """An arm's earlier configuration with the settings that exist since, at their defaults."""
+def _add_new_defaults(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return an arm's earlier configuration with defaults for the settings that were added to the schema since."""
     try:
-        known = TrialConfig.model_validate_json(json.dumps({**(config or {}), "seed": 0}))
+        read = TrialConfig.model_validate_json(json.dumps({**(config or {}), "seed": 0}))
     except ValidationError:
         return config
-    return known.model_dump(mode="json", exclude={"seed"})
+    return read.model_dump(mode="json", exclude={"seed"})
 
 
-def _ways(plain: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the trials of a search rest on besides their arm: whether they are set apart, their seed, all objectives."""
+def _get_search_conditions(plain: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the parts of a study that all its searches depend on: confirmation, seed of the trials, all objectives."""
     search = plain.get("search") or {}
     confirm, seed = search.get("confirm", False), search.get("tuning_seed")
     return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", [])
 
 
-def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Dotted keys at which two plain values differ, and how."""
+def _list_differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys at which two plain values differ, each with a description of the difference."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}")
+            yield from _list_differences(before.get(name), now.get(name), f"{key}.{name}")
     elif before != now:
         yield key, f"was {before!r}, is now {now!r}"

@@ -1,16 +1,15 @@
-"""Failed trials that are tried again: which, and how they become trials that have not been run.
+"""Retry of failed trials: their records are removed, so that a sweep runs them again.
 
-A sweep runs what is planned and not recorded. So a trial is tried again by taking its record away; the next one has the
-same name and stands in its place. A search must not forget it either: Optuna lets nobody run a trial again that has been
-told as failed, therefore it gets a second one with the same settings, open as if the driver had just asked for it, and
-knows of both.
+A sweep runs trials that are planned and not recorded. So a retry removes the record; the next run has the same trial id and
+replaces it. A search must keep the trial, too: Optuna refuses to run a trial again that has been reported as failed, so it
+gets a second trial with the same settings, in the state "running" as if just asked, and knows both.
 
-Each step may be killed: the record goes last, and while it is there the next sweep does all of it again.
+Each step may be killed: the record is removed after all other steps, and while it exists the next sweep repeats them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import get_args
 
 import optuna
@@ -20,78 +19,81 @@ from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES, ErrorClass
 from dirtune.results.records.store import read_table
-from dirtune.training.trial import tidy
-from dirtune.tuning.execution.failures import FROM_THE_START
+from dirtune.training.trial import remove_temporary_files
 from dirtune.tuning.folder.optuna_storage import TRIAL_ID
 
-ALL = "failed"
-ALWAYS: frozenset[ErrorClass] = frozenset({"infrastructure"})
-"""What nobody has to ask for: these trials were stopped by something that has nothing to do with them."""
+CLASSES_THAT_START_OVER: frozenset[ErrorClass] = frozenset({"nan", "code"})
+"""Error classes whose retry starts over; a trial of another class resumes from its checkpoint, which its error left valid."""
+ALL_FAILURES = "failed"
+"""Name for all error classes."""
+ALWAYS_RETRIED: frozenset[ErrorClass] = frozenset({"infrastructure"})
+"""Failures that are not caused by the trial itself are retried without a request."""
 
 
-def classes_to_retry(asked: Sequence[str]) -> frozenset[ErrorClass]:
-    """The error classes whose trials are tried again: always `infrastructure`, and what is asked for.
+def parse_error_classes(names: Sequence[str]) -> frozenset[ErrorClass]:
+    """Return the error classes to retry: the requested ones, and always `infrastructure`.
 
     Args:
-        asked: names of error classes; `failed` stands for all of them.
+        names: names of error classes; `failed` means all of them.
 
     Raises:
-        InputError: a name is neither.
+        InputError: a name is unknown.
     """
     classes: tuple[ErrorClass, ...] = get_args(ErrorClass)
-    known = (ALL, *classes)
-    unknown = [name for name in asked if name not in known]
+    known = (ALL_FAILURES, *classes)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        rule = "unknown class of failures"
+        rule = "unknown error class"
         raise InputError(Fault(where="--retry", rule=rule, got=name, known=known) for name in unknown)
-    return frozenset(each for each in classes if each in ALWAYS or each in asked or ALL in asked)
+    return frozenset(each for each in classes if each in ALWAYS_RETRIED or each in names or ALL_FAILURES in names)
 
 
-def reopen(
-    folder: Storage, classes: frozenset[ErrorClass], optuna_storage: str, optuna_studies: Sequence[str]
+def find_failed_trials(folder: Storage, classes: Collection[ErrorClass]) -> dict[str, ErrorClass]:
+    """Return the error class of every recorded trial that failed with one of these error classes, by trial id."""
+    rows = read_table(folder, "trials", columns=["status", "error_class"]).to_pylist()
+    return {
+        row["trial_id"]: row["error_class"]
+        for row in rows
+        if row["status"] == "failed" and row["error_class"] in classes
+    }
+
+
+def reset_failed_trials(
+    folder: Storage, classes: Collection[ErrorClass], optuna_url: str, search_names: Sequence[str]
 ) -> list[str]:
-    """Make all recorded failures of these classes trials that have not been run; returns their ids.
+    """Remove the records of failed trials with these error classes, so that they run again; return their ids.
 
     Args:
-        folder: the study's.
-        optuna_storage: URL of the sweep's searches; opened only if something failed.
-        optuna_studies: the searches' names in there.
+        folder: the study folder.
+        classes: error classes to retry.
+        optuna_url: URL of the sweep's Optuna storage; opened only if a trial failed.
+        search_names: names of the searches in that storage.
     """
-    failed = _failed(folder, classes)
+    failed = find_failed_trials(folder, classes)
     if not failed:
         return []
-    present = set(optuna.get_all_study_names(optuna_storage)) if optuna_studies else set()
-    for name in present.intersection(optuna_studies):
-        _reopen_search(optuna.load_study(study_name=name, storage=optuna_storage), failed)
+    present = set(optuna.get_all_study_names(optuna_url)) if search_names else set()
+    for name in present.intersection(search_names):
+        _add_running_trials(optuna.load_study(study_name=name, storage=optuna_url), failed)
     for trial_id, error_class in failed.items():
-        if error_class in FROM_THE_START:
-            tidy(folder, trial_id)
-        # The file in `trials`, the last of them, is the record
+        if error_class in CLASSES_THAT_START_OVER:
+            remove_temporary_files(folder, trial_id)
+        # The file in `trials/`, the last of `TABLES`, commits the record: without it, the others are ignored
         for table in reversed(TABLES):
             folder.remove(f"results/{table}/{trial_id}.parquet")
     return sorted(failed)
 
 
-def _failed(folder: Storage, classes: frozenset[ErrorClass]) -> dict[str, ErrorClass]:
-    rows = read_table(folder, "trials", columns=["status", "error_class"]).to_pylist()
-    failed = {
-        # Files without the column record one kind of failure.
-        row["trial_id"]: row["error_class"] or "nan"
-        for row in rows
-        if row["status"] == "failed"
-    }
-    return {trial_id: found for trial_id, found in failed.items() if found in classes}
-
-
-def _reopen_search(search: optuna.Study, failed: dict[str, ErrorClass]) -> None:
+def _add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> None:
+    """Add a running copy of each of these trials that the search has, unless its last one is running already."""
     last = {trial.user_attrs[TRIAL_ID]: trial for trial in search.trials if TRIAL_ID in trial.user_attrs}
-    for trial_id in failed:
+    for trial_id in trial_ids:
         trial = last.get(trial_id)
         if trial is not None and trial.state != TrialState.RUNNING:
-            again = optuna.trial.create_trial(
+            copy = optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=trial.params,
                 distributions=trial.distributions,
                 user_attrs=trial.user_attrs,
             )
-            search.add_trial(again)
+            search.add_trial(copy)

@@ -1,9 +1,9 @@
-"""Asking a running sweep to end: by a file in the study's folder, or by a signal to its driver.
+"""Request to stop a running sweep: by a file in the study folder, or by a signal to its driver.
 
-The file is the one channel, because a study's folder is what all shells, hosts and workers of a sweep have in common. Every
-worker looks for it when an epoch has ended; one that finds it writes a checkpoint, so that nothing is lost, and hands its
-trial back. The driver looks every second, starts nothing more, and ends when all workers have handed back. A signal makes
-the driver write the file itself. The file tells nothing afterwards: it is removed when a sweep begins and when it ends.
+The file is the one channel, because all shells, hosts and workers of a sweep can reach the study folder. Every worker checks
+it after each epoch; if it exists, the worker writes a checkpoint, so that nothing is lost, and hands its trial back. The
+driver checks it every second, starts no more trials, and ends when all workers have handed back. On a signal, the driver
+writes the file itself. The file has no meaning outside a sweep: it is removed when a sweep begins and when it ends.
 """
 
 from __future__ import annotations
@@ -22,93 +22,90 @@ from pathlib import Path
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.process import defer_first_signal
-from dirtune.results.analysis.status import sweep_folder
-from dirtune.tuning.folder.lock import sweeper
+from dirtune.results.analysis.status import open_sweep
+from dirtune.tuning.folder.layout import STOP_REQUEST
+from dirtune.tuning.folder.lock import find_lock_owner
 
-STOP = "stop.json"
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
+"""Time between two checks of the folder by the driver."""
 
 
 def stop(study: str, *, results: str | Path = "results") -> str:
-    """Ask a running sweep, also one of another host, to finish the epoch of every running trial, write everything and end.
+    """Request a running sweep to stop after the current epoch of every trial; the sweep may run on another host.
 
-    Returns at once, with who has been asked; the sweep ends when its slowest epoch has. `resume` goes on without loss.
+    Return process, host and start of its driver, without waiting for the end. `resume` continues without loss.
 
     Raises:
-        InputError: there is no sweep of that name below `results`, or nobody runs it; those that run are named.
+        InputError: there is no sweep of that name below `results`, or it is not running; the error lists the running ones.
     """
-    folder = sweep_folder(study, results=results)
-    who = sweeper(folder)
-    if who is None:
-        running = "; ".join(_running(Storage.open(results))) or "nothing"
-        rule = (
-            f"is not being swept, so there is nothing to stop; running below {remove_credentials(results)}: {running}"
-        )
+    folder = open_sweep(study, results=results)
+    owner = find_lock_owner(folder)
+    if owner is None:
+        root = Storage.open(results)
+        owners = {name: find_lock_owner(root.get_folder(name)) for name in root.list_folders()}
+        running = "; ".join(f"{name} ({each})" for name, each in owners.items() if each is not None) or "nothing"
+        where = remove_credentials(results)
+        rule = f"is not being swept, so there is nothing to stop; running below {where}: {running}"
         raise InputError(Fault(where=folder.path(), rule=rule))
-    _ask(folder)
-    return who
+    _write_request(folder)
+    return owner
 
 
-def is_asked(folder: Storage) -> bool:
-    """Whether the sweep of a study shall end; a storage that cannot tell just now is asked again after the next epoch."""
+def is_stop_requested(folder: Storage) -> bool:
+    """Return True if a stop was requested. A storage error counts as no; the next epoch checks again."""
     with contextlib.suppress(OSError):
-        return folder.exists(STOP)
+        return folder.exists(STOP_REQUEST)
     return False
 
 
 @dataclass
-class StopWatch:
-    """The driver's look at whether its sweep shall end."""
+class StopRequest:
+    """Request to stop as seen by the driver, which polls it."""
 
     folder: Storage
-    signaled: Callable[[], signal.Signals | None] = lambda: None
+    get_signal: Callable[[], signal.Signals | None] = lambda: None
+    """Returns the signal that was received, if any."""
     reason: str | None = None
-    """Why the sweep ends before its agenda does; none: it goes on."""
-    _looked: float = float("-inf")
+    """Source of the request; None if there is none."""
+    _checked_at: float = float("-inf")
 
     @property
     def signal(self) -> signal.Signals | None:
-        """The signal that asked, if one did."""
-        return self.signaled()
+        """The signal that requested the stop, if any."""
+        return self.get_signal()
 
-    def look(self) -> None:
-        """Ask the signals, and once in a second the folder; call it as often as you like."""
-        self._look(every=LOOK_SECONDS)
+    def check(self) -> None:
+        """Check for a signal and, if the last check is a second ago, the folder; cheap enough for every event."""
+        self._check(every=CHECK_SECONDS)
 
-    def look_now(self) -> None:
-        """Ask the signals and the folder, as when a worker has just found out that it was asked."""
-        self._look(every=0.0)
+    def check_now(self) -> None:
+        """Check for a signal and the folder, such as when a worker has handed its trial back."""
+        self._check(every=0.0)
 
-    def _look(self, *, every: float) -> None:
+    def _check(self, *, every: float) -> None:
         if self.reason is not None:
             return
-        if (number := self.signaled()) is not None:
+        if (number := self.get_signal()) is not None:
             self.reason = number.name
-            _ask(self.folder)
-        elif time.monotonic() - self._looked >= every:
-            self.reason = "`dirtune stop`" if is_asked(self.folder) else None
-            self._looked = time.monotonic()
+            _write_request(self.folder)
+        elif time.monotonic() - self._checked_at >= every:
+            self.reason = "`dirtune stop`" if is_stop_requested(self.folder) else None
+            self._checked_at = time.monotonic()
 
 
 @contextmanager
-def stoppable(folder: Storage) -> Iterator[StopWatch]:
-    """Be a sweep that can be asked to end; what an earlier one was asked is forgotten, before and afterwards."""
-    folder.remove(STOP)
+def watch_for_stop(folder: Storage) -> Iterator[StopRequest]:
+    """Watch for signals and for the file of a request; remove the file on entry and on exit."""
+    folder.remove(STOP_REQUEST)
     try:
-        with defer_first_signal(signal.SIGINT, signal.SIGTERM) as signaled:
-            yield StopWatch(folder, signaled)
+        with defer_first_signal(signal.SIGINT, signal.SIGTERM) as get_signal:
+            yield StopRequest(folder, get_signal)
     finally:
-        # The next sweep removes it, too
+        # If this fails, the next sweep removes the file
         with contextlib.suppress(OSError):
-            folder.remove(STOP)
+            folder.remove(STOP_REQUEST)
 
 
-def _ask(folder: Storage) -> None:
-    asker = {"host": socket.gethostname(), "pid": os.getpid(), "at": time.time()}
-    folder.write(STOP, json.dumps(asker).encode())
-
-
-def _running(root: Storage) -> Iterator[str]:
-    for name in root.list_folders():
-        if (who := sweeper(root.get_folder(name))) is not None:
-            yield f"{name} ({who})"
+def _write_request(folder: Storage) -> None:
+    source = {"host": socket.gethostname(), "pid": os.getpid(), "at": time.time()}
+    folder.write(STOP_REQUEST, json.dumps(source).encode())

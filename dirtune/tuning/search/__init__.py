@@ -1,1 +1,1 @@
-"""Which trial runs next: queue, search of an arm, samplers, warm start."""
+"""Search: the queue of trials, the search of an arm, samplers, warm start. Uses Optuna and no Ray."""

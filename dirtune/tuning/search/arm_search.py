@@ -1,133 +1,125 @@
-"""The search inside one arm: a budget of configurations, asked from and told to an Optuna study.
+"""Search of one arm: a budget of configurations, asked from an Optuna study, which learns the outcomes.
 
-Optuna is told the truth: complete, pruned and failed trials are told as such, and each carries the id of the trial it is.
+Optuna gets the real outcome of every trial (complete, pruned or failed), and each of its trials carries the trial id.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import optuna
 from optuna.trial import TrialState
 
+from dirtune.io.storage import Storage
 from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.folder.confirmation import Ending, Selected, selected_trial
-from dirtune.tuning.folder.jobs import JobMaker, Settings
-from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, told
-from dirtune.tuning.search.samplers import sampler_for
+from dirtune.tuning.folder.confirmation import SelectedTrial
+from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, to_optuna_result
+from dirtune.tuning.folder.records import Settings, TrialOutcome, find_best_trial, read_secondary_objectives
+from dirtune.tuning.search.samplers import make_sampler
 
-# Asked configurations in a row that may be known before a search gives up
-REPETITIONS = 100
-Measured = Callable[[str], Sequence[float | None]]
-"""The secondary objectives of a recorded trial."""
+# Known configurations that a sampler may propose in a row before the space counts as exhausted
+MAX_REPETITIONS = 100
 
 
 class ArmSearch:
-    """The search inside one arm: a budget of configurations, asked from and told to an Optuna study.
+    """Search of one arm: a budget of configurations, asked from an Optuna study, which learns the outcomes.
 
     Args:
-        queued: configurations that are tried first, as far as the budget goes.
-        measured: asked for the secondary objectives of a complete trial, if the study has any.
+        folder: the study folder, from which secondary objectives are read.
+        maker: maker of the study's jobs.
+        arm: the searched arm.
+        optuna_url: URL of the sweep's Optuna storage.
+        first_settings: settings to try first, within the budget.
     """
 
     def __init__(
-        self,
-        maker: JobMaker,
-        arm: Arm,
-        storage: str,
-        *,
-        queued: Sequence[Settings] = (),
-        measured: Measured = lambda _: (),
+        self, folder: Storage, maker: JobMaker, arm: Arm, optuna_url: str, *, first_settings: Sequence[Settings] = ()
     ) -> None:
-        self.arm, self._maker, self._measured = arm, maker, measured
+        self.arm, self._folder, self._maker = arm, folder, maker
         self._budget = maker.study.get_budget(arm)
-        self._optuna = open_search(maker.study, arm, storage)
-        self._forget_nameless()
-        earlier = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
-        self._tried: dict[str, Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in earlier}
-        self._open = {
+        self._optuna = open_search(maker.study, arm, optuna_url)
+        # A driver was killed between asking and naming these trials: nobody knows which jobs they are
+        for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if TRIAL_ID not in trial.user_attrs:
+                self._optuna.tell(trial.number, state=TrialState.FAIL)
+        known = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
+        self._settings: dict[str, Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in known}
+        self._running = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
-            for trial in earlier
+            for trial in known
             if trial.state == TrialState.RUNNING
         }
-        self._endings: dict[str, Ending] = {}
-        self._is_exhausted = self.has_lost = False
-        if not earlier:
-            for settings in queued:
+        self._outcomes: dict[str, TrialOutcome] = {}
+        self._is_exhausted = self.has_lost_trial = False
+        if not known:
+            for settings in first_settings:
                 self._optuna.enqueue_trial(dict(settings), skip_if_exists=True)
 
     @property
     def is_spent(self) -> bool:
-        """No configuration is left to ask."""
-        return self._is_exhausted or len(self._tried) >= self._budget
+        """True if no configuration is left to ask."""
+        return self._is_exhausted or len(self._settings) >= self._budget
 
     @property
-    def is_settled(self) -> bool:
-        """The budget is spent, and the end of every trial is told."""
-        return self.is_spent and not self._open
+    def is_complete(self) -> bool:
+        """True if the budget is spent and every trial has an outcome."""
+        return self.is_spent and not self._running
 
-    def selected(self) -> Selected | None:
-        """The best of the complete trials, if there is one."""
-        trial_id = selected_trial(self._endings, self._maker.study.objective.mode)
-        return None if trial_id is None else Selected(trial_id, self._tried[trial_id])
+    def find_best(self) -> SelectedTrial | None:
+        """Return the best complete trial, or None if there is none."""
+        trial_id = find_best_trial(self._outcomes, self._maker.study.objective.mode)
+        return None if trial_id is None else SelectedTrial(trial_id, self._settings[trial_id])
 
-    def open_jobs(self) -> list[TrialJob]:
-        """The trials that an earlier driver had started and nobody has told the end of."""
-        return [self._maker.tried(self.arm, self._tried[trial_id]) for trial_id in self._open]
+    def make_running_jobs(self) -> list[TrialJob]:
+        """Return the jobs of trials that an earlier driver started and that have no outcome."""
+        return [self._maker.make_search_job(self.arm, self._settings[trial_id]) for trial_id in self._running]
 
     def ask(self) -> TrialJob | None:
-        """A new configuration, or None when the budget is spent."""
-        return None if self.is_spent else self._propose()
-
-    def report(self, trial_id: str, epoch: int, value: float) -> None:
-        """An intermediate validation objective; Optuna takes none where there are several objectives."""
-        if trial_id not in self._open or len(self._optuna.directions) > 1:
-            return
-        with warnings.catch_warnings():
-            # A trial that goes on from before its last report says the same again.
-            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-            self._open[trial_id].report(value, epoch)
-
-    def tell(self, trial_id: str, ending: Ending) -> None:
-        """The end of a trial, as what it is; a trial that is not of this search is ignored."""
-        if trial_id not in self._tried:
-            return
-        self._endings[trial_id] = ending
-        trial = self._open.pop(trial_id, None)
-        if trial is None:
-            return
-        further = self._measured(trial_id) if ending.status == "complete" else ()
-        state, values = told(ending.status, [ending.objective, *further])
-        self._optuna.tell(trial, values, state=state)
-
-    def lose(self, trial_id: str) -> None:
-        """The worker of a trial has died; nothing is selected before the sweep is resumed, which tries it again."""
-        self.has_lost = self.has_lost or trial_id in self._open
-
-    def _propose(self) -> TrialJob | None:
-        """What the sampler proposes; None if it finds nothing new.
+        """Return a new configuration, or None if the budget is spent or the sampler finds nothing new.
 
         A sampler may repeat itself in a finite space; a repetition is not run again and costs no budget.
         """
-        search = self._maker.study.search
-        for attempt in range(REPETITIONS):
-            self._optuna.sampler = sampler_for(
-                search, self.arm.name, self.arm.space, known=len(self._tried), attempt=attempt
+        if self.is_spent:
+            return None
+        for attempt in range(MAX_REPETITIONS):
+            self._optuna.sampler = make_sampler(
+                self._maker.study.search, self.arm.name, self.arm.space, known=len(self._settings), attempt=attempt
             )
-            trial = self._optuna.ask({path: knob.to_optuna() for path, knob in self.arm.space.items()})
-            job = self._maker.tried(self.arm, trial.params)
-            if job.trial_id not in self._tried:
+            trial = self._optuna.ask({path: each.to_optuna() for path, each in self.arm.space.items()})
+            job = self._maker.make_search_job(self.arm, trial.params)
+            if job.trial_id not in self._settings:
                 trial.set_user_attr(TRIAL_ID, job.trial_id)
-                self._tried[job.trial_id], self._open[job.trial_id] = trial.params, trial
+                self._settings[job.trial_id], self._running[job.trial_id] = trial.params, trial
                 return job
             self._optuna.tell(trial, state=TrialState.FAIL)
         self._is_exhausted = True
         return None
 
-    def _forget_nameless(self) -> None:
-        """End what a driver had asked for when it was killed, before it knew which trial that is."""
-        for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if TRIAL_ID not in trial.user_attrs:
-                self._optuna.tell(trial.number, state=TrialState.FAIL)
+    def report(self, trial_id: str, epoch: int, value: float) -> None:
+        """Report an intermediate validation objective; Optuna accepts none if there are several objectives."""
+        if trial_id not in self._running or len(self._optuna.directions) > 1:
+            return
+        with warnings.catch_warnings():
+            # A trial that resumes from a checkpoint before its last report repeats epochs
+            warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
+            self._running[trial_id].report(value, epoch)
+
+    def tell(self, trial_id: str, outcome: TrialOutcome) -> None:
+        """Tell Optuna the outcome of a trial; a trial of another search is ignored."""
+        if trial_id not in self._settings:
+            return
+        self._outcomes[trial_id] = outcome
+        trial = self._running.pop(trial_id, None)
+        if trial is None:
+            return
+        is_complete = outcome.status == "complete"
+        secondary = read_secondary_objectives(self._folder, self._maker.study, trial_id) if is_complete else []
+        state, values = to_optuna_result(outcome.status, [outcome.objective, *secondary])
+        self._optuna.tell(trial, values, state=state)
+
+    def mark_lost(self, trial_id: str) -> None:
+        """Note that a trial has lost its worker: nothing is selected before a resumed sweep has run it again."""
+        self.has_lost_trial = self.has_lost_trial or trial_id in self._running

@@ -1,148 +1,149 @@
-"""What a sweep runs next: the planned trials of fixed arms, what Optuna asks for in searched ones, what those select.
+"""Trial queue of a sweep: planned trials of fixed arms, configurations from Optuna, trials that evaluate selections.
 
-The disk is the state: a trial that is recorded is not run again, and one that was started continues. Every searched arm
-has an Optuna study of its own in the sweep's storage, and the same budget. The driver is the only writer of that
-storage, and Optuna is told the truth: complete, pruned and failed trials are told as such.
+The disk is the state: a recorded trial is not run again, and a started one resumes. Every searched arm has an Optuna study of
+its own in the sweep's storage, and the same budget. The driver is the only writer of that storage.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from dirtune.study.resolve import ResolvedStudy
+from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_value, read_values
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.folder.confirmation import Ending, Selected
-from dirtune.tuning.folder.jobs import JobMaker, Settings
-from dirtune.tuning.search.arm_search import ArmSearch, Measured
-from dirtune.tuning.search.sequential_seeds import SeedSequence
+from dirtune.tuning.folder.confirmation import record_selection
+from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.folder.records import RecordedTrial, Settings, TrialOutcome
+from dirtune.tuning.search.arm_search import ArmSearch
 
-__all__ = ["Agenda", "Ending"]
 
+class TrialQueue:
+    """Trials of a sweep in the order of their start: running ones of a killed driver, then fixed arms, then searches.
 
-class Agenda:
-    """All trials of a sweep in the order they start: what was begun, then fixed arms, then the searches in turn.
-
-    With `confirm`, what a search selects is trained as soon as the search has settled, before the other searches go on.
+    Searches take turns. With `confirm`, the selection of a search is trained as soon as all its trials have ended, before the
+    other searches continue.
 
     Args:
-        recorded: the endings of all recorded trials, by trial id.
-        queued: by arm, the configurations that its search tries first.
-        on_selected: told what a search has selected and the trials that this brings; says which records it set aside.
-        sequence: decides about further seeds in a sequential study.
+        folder: the study folder, in which selections are recorded.
+        optuna_url: URL of the sweep's Optuna storage.
+        recorded: all recorded trials of the study.
+        first_settings: by arm, the settings that its search tries first.
+        code_version: version of the code for new jobs.
     """
 
     def __init__(
         self,
-        study: ResolvedStudy,
+        folder: StudyFolder,
+        optuna_url: str,
+        recorded: Sequence[RecordedTrial],
         *,
-        storage: str,
-        fingerprint: str,
-        code_version: str,
-        recorded: Mapping[str, Ending],
-        queued: Mapping[str, Sequence[Settings]] | None = None,
-        measured: Measured = lambda _: (),
-        on_selected: Callable[[str, Selected, Sequence[TrialJob]], Collection[str]] = lambda *_: (),
-        sequence: SeedSequence | None = None,
+        first_settings: Mapping[str, Sequence[Settings]] | None = None,
+        code_version: str = "",
     ) -> None:
-        self._study, self._on_selected = study, on_selected
-        self._maker = JobMaker(study=study, fingerprint=fingerprint, code_version=code_version)
+        self._folder, self._study = folder.storage, folder.study
+        self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
+        first_settings = first_settings or {}
         self.searches = {
-            arm.name: ArmSearch(self._maker, arm, storage, queued=(queued or {}).get(arm.name, ()), measured=measured)
-            for arm in study.searched_arms
+            arm.name: ArmSearch(
+                folder.storage, self._maker, arm, optuna_url, first_settings=first_settings.get(arm.name, ())
+            )
+            for arm in folder.study.searched_arms
         }
-        for trial_id, ending in recorded.items():
+        for trial in recorded:
             for search in self.searches.values():
-                search.tell(trial_id, ending)
-        self.without_run = 0
-        """Planned trials that need none: their search selected nothing, or another arm has come to be the same."""
-        # Arms by trial
-        self._owners: dict[str, str] = {}
+                search.tell(trial.trial_id, trial.outcome)
+        self.skipped = 0
+        """Planned trials that are not needed: their search selected nothing, or another arm has the same configuration."""
+        self._first_arms: dict[str, str] = {}
+        """By trial id, the first arm that planned it."""
         self._queue: deque[TrialJob] = deque()
-        self._queued = set(recorded)
-        self._turn = deque(self.searches.values())
-        self._unconfirmed = set(self.searches) if study.search.confirm else set()
-        # What may make further seeds due
-        self._sequence, self._awaited = sequence, set[str]()
-        self._enqueue([job for search in self.searches.values() for job in search.open_jobs()])
-        self._enqueue(self._maker.planned())
-        self._confirm()
-        self.further()
+        self._known = {trial.trial_id for trial in recorded}
+        """Trials that are recorded or were queued."""
+        self._turns = deque(self.searches.values())
+        self._unconfirmed = set(self.searches) if folder.study.search.confirm else set()
+        self._rule = make_sequential_rule(folder.to_info())
+        """Rule of a sequential study, which adds seeds."""
+        self._values = {} if self._rule is None else read_values(folder.storage, self._rule)
+        self._awaited: set[str] = set()
+        """Trials whose outcome may add seeds."""
+        self._enqueue([job for search in self.searches.values() for job in search.make_running_jobs()])
+        self._enqueue(self._maker.make_planned_jobs())
+        self._confirm_selections()
+        self.add_new_trials()
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is left to start, now or when what runs has ended."""
-        awaited = self._awaited or any(not self.searches[arm].has_lost for arm in self._unconfirmed)
-        return not self._queue and not awaited and all(search.is_spent for search in self._turn)
+        """True if nothing is left to start, now or after the running trials."""
+        will_confirm = any(not self.searches[arm].has_lost_trial for arm in self._unconfirmed)
+        is_searched = all(search.is_spent for search in self._turns)
+        return not self._queue and not self._awaited and not will_confirm and is_searched
 
-    def next(self) -> TrialJob | None:
-        """The next trial to start, or None when there is none, or none before another one has ended."""
+    def get_next(self) -> TrialJob | None:
+        """Return the next trial to start, or None if there is none before a running trial ends."""
         if self._queue:
             return self._queue.popleft()
-        job = self._ask()
-        if job is not None:
-            return job
-        # Of a search that has only now found out that its space is exhausted
-        self._confirm()
+        for search in list(self._turns):
+            self._turns.remove(search)
+            job = search.ask()
+            if job is not None:
+                self._turns.append(search)
+                return job
+        # A search may have found out just now that its space is exhausted
+        self._confirm_selections()
         return self._queue.popleft() if self._queue else None
 
     def report(self, job: TrialJob, epoch: int, value: float | None) -> None:
+        """Report an intermediate validation objective to the trial's search."""
         if job.arm in self.searches and value is not None:
             self.searches[job.arm].report(job.trial_id, epoch, value)
 
-    def tell(self, job: TrialJob, ending: Ending) -> None:
+    def tell(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        """Tell the outcome of a trial, which must be recorded already."""
         if job.arm in self.searches:
-            self.searches[job.arm].tell(job.trial_id, ending)
-            self._confirm()
+            self.searches[job.arm].tell(job.trial_id, outcome)
+            self._confirm_selections()
         self._awaited.discard(job.trial_id)
-        if self._sequence is not None and ending.status == "complete":
-            self._sequence.tell(job)
+        if self._rule is not None and outcome.status == "complete":
+            value = read_value(self._folder, self._rule, job.trial_id)
+            if value is not None:
+                self._values.setdefault(job.arm, {})[job.config.seed] = value
 
-    def further(self) -> list[TrialJob]:
-        """The trials that have become due since the last call, because comparisons are undecided; they are queued now."""
-        if self._sequence is None:
+    def add_new_trials(self) -> list[TrialJob]:
+        """Queue and return the trials of seeds that a sequential study has added since the last call."""
+        if self._rule is None:
             return []
-        due = [job for job in self._maker.due(self._sequence.seeds_due()) if job.trial_id not in self._queued]
-        self._enqueue(due)
-        return due
+        due = self._maker.make_jobs(list_due_seeds(self._rule, self._values))
+        new = [job for job in due if job.trial_id not in self._known]
+        self._enqueue(new)
+        return new
 
-    def lose(self, job: TrialJob) -> None:
-        """The worker of a trial has died, and nothing is known of its end in this sweep."""
+    def mark_lost(self, job: TrialJob) -> None:
+        """Note that a trial has lost its worker for good, so that this sweep does not learn its outcome."""
         if job.arm in self.searches:
-            self.searches[job.arm].lose(job.trial_id)
+            self.searches[job.arm].mark_lost(job.trial_id)
 
-    def _ask(self) -> TrialJob | None:
-        """The next configuration of the searches, which take turns."""
-        for search in list(self._turn):
-            self._turn.remove(search)
-            job = search.ask()
-            if job is not None:
-                self._turn.append(search)
-                return job
-        return None
-
-    def _confirm(self) -> None:
-        """Train what the searches that have settled since have selected."""
-        settled = [
-            arm for arm in self._unconfirmed if self.searches[arm].is_settled and not self.searches[arm].has_lost
-        ]
-        for arm in sorted(settled, key=list(self.searches).index):
-            self._unconfirmed.remove(arm)
-            selected = self.searches[arm].selected()
-            if selected is None:
-                takers = self._study.arms_using(arm)
-                self.without_run += len(takers) * len(self._study.study.seeds)
+    def _confirm_selections(self) -> None:
+        """Queue the trials that evaluate the selections of searches that are complete now."""
+        # In the order of the study, so that the order of ends does not matter
+        for arm, search in self.searches.items():
+            if arm not in self._unconfirmed or not search.is_complete or search.has_lost_trial:
                 continue
-            jobs = self._maker.confirmed(arm, selected.settings)
-            self._queued -= set(self._on_selected(arm, selected, jobs))
+            self._unconfirmed.remove(arm)
+            selected = search.find_best()
+            if selected is None:
+                self.skipped += len(self._study.arms_using(arm)) * len(self._study.seeds)
+                continue
+            jobs = self._maker.make_evaluation_jobs(arm, selected.settings)
+            self._known -= record_selection(self._folder, arm, selected, jobs)
             self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[TrialJob]) -> None:
-        """Those that are not recorded; two arms may be the same configuration once they are tuned."""
+        """Queue those jobs that are neither recorded nor queued; two arms may have the same configuration once tuned."""
         for job in jobs:
-            self.without_run += self._owners.setdefault(job.trial_id, job.arm) != job.arm
-            if job.trial_id not in self._queued:
-                self._queued.add(job.trial_id)
+            self.skipped += self._first_arms.setdefault(job.trial_id, job.arm) != job.arm
+            if job.trial_id not in self._known:
+                self._known.add(job.trial_id)
                 self._queue.append(job)
-                if self._sequence is not None:
+                if self._rule is not None:
                     self._awaited.add(job.trial_id)

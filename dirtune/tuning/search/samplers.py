@@ -1,8 +1,8 @@
-"""Optuna's samplers by name, made anew for every configuration that is asked.
+"""Optuna samplers by name; one is made for every configuration that is asked.
 
-What a sampler proposes must not depend on how often the driver was killed. So none keeps a random state between two
-configurations: each is seeded by the number of configurations known before. Grid and QMC instead keep one seed, which fixes
-the order of the grid and the sequence; which point of it comes next Optuna reads from its storage.
+A proposal must not depend on how often the driver was killed. So no sampler keeps a random state between two configurations:
+each is seeded by the number of configurations known before. Grid and QMC instead have one constant seed, which fixes the
+order of the grid and the sequence; Optuna reads the next point of it from its storage.
 """
 
 from __future__ import annotations
@@ -17,49 +17,52 @@ from dirtune.randomness import derive_seed
 from dirtune.study.search_settings import Search
 from dirtune.study.space import Choice, Distribution, Integer, Scalar
 
-# Proposals of a model in a row that may be known
-MODEL_REPETITIONS = 10
+# Known configurations that a model may propose in a row; in a small finite space, a model proposes its favorite again and
+# again
+MAX_MODEL_REPETITIONS = 10
 
 
-def sampler_for(
-    search: Search, arm: str, knobs: Mapping[str, Distribution], known: int, attempt: int
+def make_sampler(
+    search: Search, arm: str, space: Mapping[str, Distribution], known: int, attempt: int
 ) -> optuna.samplers.BaseSampler:
-    """The sampler that proposes an arm's next configuration.
+    """Return the sampler that proposes an arm's next configuration.
 
     Args:
-        known: configurations of the arm that were asked before.
-        attempt: proposals since then that were known already.
+        search: settings of the search.
+        arm: name of the arm, which enters the seed.
+        space: distributions by dotted path.
+        known: number of configurations of the arm that were asked before.
+        attempt: number of repetitions proposed since then.
     """
-    one = derive_seed(search.seed, arm) % 2**32
-    each = derive_seed(search.seed, arm, known, attempt) % 2**32
+    constant_seed = derive_seed(search.seed, arm) % 2**32
+    seed = derive_seed(search.seed, arm, known, attempt) % 2**32
     with warnings.catch_warnings():
-        # What is Optuna 5's default, older versions call experimental.
+        # Multivariate TPE is experimental in Optuna 4 and the default of Optuna 5
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # In a small finite space a model proposes its favorite again and again; the rest is left to chance.
-        model_repeats_itself = search.sampler in {"tpe", "gp"} and attempt >= MODEL_REPETITIONS
+        model_repeats_itself = search.sampler in {"tpe", "gp"} and attempt >= MAX_MODEL_REPETITIONS
         if search.sampler == "random" or model_repeats_itself:
-            return optuna.samplers.RandomSampler(seed=each)
+            return optuna.samplers.RandomSampler(seed=seed)
         if search.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=each, n_startup_trials=search.startup_trials)
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=search.startup_trials)
         if search.sampler == "qmc":
-            return optuna.samplers.QMCSampler(seed=one, scramble=True, warn_independent_sampling=False)
+            return optuna.samplers.QMCSampler(seed=constant_seed, scramble=True, warn_independent_sampling=False)
         if search.sampler == "grid":
-            return _Grid({path: values_of(knob) for path, knob in knobs.items()}, seed=one)
+            return _GridSampler({path: list_values(each) for path, each in space.items()}, seed=constant_seed)
         return optuna.samplers.TPESampler(
-            seed=each, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
+            seed=seed, n_startup_trials=search.startup_trials, multivariate=True, constant_liar=True
         )
 
 
-class _Grid(optuna.samplers.GridSampler):
-    """The grid without its wish to end the study, which nothing can when configurations are asked one by one."""
+def list_values(distribution: Distribution) -> Sequence[Scalar]:
+    """Return all values of a finite distribution."""
+    if isinstance(distribution, Choice):
+        return distribution.values
+    assert isinstance(distribution, Integer), "validation refuses a grid over an infinite space"
+    return range(distribution.low, distribution.high + 1)
 
-    def after_trial(self, *told: Any) -> None:
-        """Nothing: the budget ends the search."""
 
+class _GridSampler(optuna.samplers.GridSampler):
+    """Grid sampler that does not stop the Optuna study, which is impossible when configurations are asked one by one."""
 
-def values_of(knob: Distribution) -> Sequence[Scalar]:
-    """All values of a knob that has finitely many."""
-    if isinstance(knob, Choice):
-        return knob.values
-    assert isinstance(knob, Integer), "a study with an endless space and a grid is refused"
-    return range(knob.low, knob.high + 1)
+    def after_trial(self, *args: Any) -> None:
+        """Do nothing: the budget ends the search."""

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.results.analysis.arms import values_by_trial
-from dirtune.results.records.parquetfile import read_files
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.training.state import check_labels
+from dirtune.training.task import make_task
 
 
 def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
@@ -30,22 +27,9 @@ def check_secondary(study: ResolvedStudy, manifest: Manifest) -> None:
         further["sequential.compare"] = study.compared_objective
     for name, objective in further.items():
         try:
-            check_labels(config.model_copy(update={"objective": objective}), manifest)
+            make_task(manifest).check(config.model_copy(update={"objective": objective}))
         except InputError as error:
             key = f"{name}.metric"
             faults += [replace(fault, where=study.name, key=key) for fault in error.faults]
     if faults:
         raise InputError(faults)
-
-
-def secondary_objectives(folder: Storage, study: ResolvedStudy, trial_id: str) -> list[float | None]:
-    """The further objectives of a recorded trial at its best epoch; None where one is undefined."""
-    if not study.secondary:
-        return []
-    (metrics,) = read_files(folder, [f"results/metrics/{trial_id}.parquet"])
-    return [
-        values_by_trial(metrics, metric=each.metric, region=each.region, split="val", selection="best_val").get(
-            trial_id
-        )
-        for each in study.secondary
-    ]

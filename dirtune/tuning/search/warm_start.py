@@ -1,103 +1,93 @@
-"""What the searches of a study try first: the arms' own settings, and the best of an earlier study.
+"""Warm start: the first settings of a search are the arm's own ones and the best of an earlier study.
 
-A search that begins at what is known to work is never worse off than that; the configurations cost budget as all others do.
+A search that begins with settings that are known to work cannot select worse ones; they cost budget like all others.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
-from dirtune.results.analysis.selection import as_loss
-from dirtune.results.records.names import RESOLVED_STUDY
+from dirtune.results.analysis.selection import to_loss
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import read_study
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
-from dirtune.training.trial import CONFIG, trial_folder
-from dirtune.tuning.folder.jobs import Settings
+from dirtune.training.trial import CONFIG, get_trial_folder
+from dirtune.tuning.folder.layout import RESOLVED_STUDY
+from dirtune.tuning.folder.records import Settings
 
 
-def first_configurations(study: ResolvedStudy, results: Storage) -> dict[str, list[Settings]]:
-    """By arm, the settings that its search tries first, in their order.
+def find_first_settings(study: ResolvedStudy, results: Storage) -> dict[str, list[Settings]]:
+    """Return by arm the settings that its search tries first, in order.
 
     Args:
-        results: the results root, in which an earlier study is looked for.
+        study: the study to sweep.
+        results: the results root, which has the earlier study.
 
     Raises:
-        InputError: the earlier study is not there, or has no complete trial in any arm that is searched now.
+        InputError: the earlier study does not exist, or has no complete trial in any arm that is searched now.
     """
-    start = study.search.warm_start
-    found: dict[str, list[Settings]] = {arm.name: [] for arm in study.searched_arms}
-    if start.presets:
+    warm_start = study.search.warm_start
+    settings: dict[str, list[Settings]] = {arm.name: [] for arm in study.searched_arms}
+    if warm_start.presets:
         for arm in study.searched_arms:
-            found[arm.name].append(_known(arm, arm.config.to_plain()))
-    if start.study is not None:
-        earlier = _earlier(study, results, start.study)
-        for name, best in earlier.items():
-            found[name] += best[: start.best]
-    return {name: _different(settings) for name, settings in found.items()}
+            settings[arm.name].append(_select_values_in_space(arm, arm.config.to_plain()))
+    if warm_start.study is not None:
+        for name, best in _read_earlier_settings(study, results, warm_start.study).items():
+            settings[name] += best[: warm_start.best]
+    return {name: _remove_duplicates(each) for name, each in settings.items()}
 
 
-def _earlier(study: ResolvedStudy, results: Storage, earlier: str) -> dict[str, list[Settings]]:
-    """By arm, the configurations of an earlier study, best first."""
+def _read_earlier_settings(study: ResolvedStudy, results: Storage, earlier: str) -> dict[str, list[Settings]]:
+    """Return by arm the settings of the complete trials of an earlier study, best first."""
+
+    def make_error(rule: str, known: Sequence[str]) -> InputError:
+        where = f"study {study.name!r}"
+        return InputError(Fault(where=where, key="search.warm_start.study", rule=rule, got=earlier, known=known))
+
     if not results.exists(f"{earlier}/{RESOLVED_STUDY}"):
         known = [name for name in results.list_folders() if results.exists(f"{name}/{RESOLVED_STUDY}")]
-        rule = "no such study has been swept"
-        raise InputError(_fault(study, rule, earlier, known))
+        raise make_error("no such study has been swept", known)
     folder = results.get_folder(earlier)
-    ranked = _ranked(folder)
-    # Optuna's grid takes no part of a configuration
+    metric = read_study(folder).metric
+    rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
+    losses = {row["trial_id"]: to_loss(row["objective"], metric) for row in rows if row["status"] == "complete"}
+    arms = {row["trial_id"]: row["arm"] for row in rows}
+    trial_ids: dict[str, list[str]] = {}
+    for _, trial_id in sorted((loss, trial_id) for trial_id, loss in losses.items() if not math.isnan(loss)):
+        trial_ids.setdefault(arms[trial_id], []).append(trial_id)
+    # Optuna's grid sampler cannot complete partial settings
     needs_all = study.search.sampler == "grid"
-    found = {
-        arm.name: _different(
-            settings
-            for trial_id in ranked.get(arm.name, ())
-            if (settings := _known(arm, json.loads(trial_folder(folder, trial_id).read(CONFIG))))
-            and not (needs_all and len(settings) < len(arm.space))
+    settings = {
+        arm.name: _remove_duplicates(
+            values
+            for trial_id in trial_ids.get(arm.name, ())
+            if (values := _select_values_in_space(arm, json.loads(get_trial_folder(folder, trial_id).read(CONFIG))))
+            and not (needs_all and len(values) < len(arm.space))
         )
         for arm in study.searched_arms
     }
-    if not any(found.values()):
-        rule = "has no complete trial within the space of an arm of the same name"
-        raise InputError(_fault(study, rule, earlier, list(ranked)))
-    return found
+    if not any(settings.values()):
+        raise make_error("has no complete trial within the space of an arm of the same name", list(trial_ids))
+    return settings
 
 
-def _ranked(folder: Storage) -> dict[str, list[str]]:
-    """By arm, the complete trials of a study by their validation objective, the best first."""
-    metric = read_study(folder).metric
-    rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
-    scored = sorted(
-        (as_loss(row["objective"], metric), row["trial_id"], row["arm"])
-        for row in rows
-        if row["status"] == "complete" and not math.isnan(as_loss(row["objective"], metric))
-    )
-    found: dict[str, list[str]] = {}
-    for _, trial_id, arm in scored:
-        found.setdefault(arm, []).append(trial_id)
-    return found
-
-
-def _known(arm: Arm, config: Mapping[str, Any]) -> Settings:
-    """Those of a configuration's values that the arm's space has."""
+def _select_values_in_space(arm: Arm, config: Mapping[str, Any]) -> Settings:
+    """Return those values of a configuration that are in the arm's space."""
     values = {path: get_leaf(config, path) for path in arm.space}
     return {path: value for path, value in values.items() if arm.space[path].contains(value)}
 
 
-def _different(settings: Iterable[Settings]) -> list[Settings]:
-    """Each configuration once, where it comes first: a study may have trained it with several seeds."""
-    found: dict[str, Settings] = {}
+def _remove_duplicates(settings: Iterable[Settings]) -> list[Settings]:
+    """Return each of the settings once, at its first position: a study may have trained them with several seeds."""
+    unique: dict[str, Settings] = {}
     for each in settings:
-        found.setdefault(to_canonical_json(dict(each)), each)
-    return list(found.values())
-
-
-def _fault(study: ResolvedStudy, rule: str, got: str, known: list[str]) -> Fault:
-    return Fault(where=f"study {study.name!r}", key="search.warm_start.study", rule=rule, got=got, known=known)
+        unique.setdefault(to_canonical_json(dict(each)), each)
+    return list(unique.values())

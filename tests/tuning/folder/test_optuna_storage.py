@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dirtune.config import TrialConfig
 from dirtune.results.records.schema import Status
-from dirtune.tuning.folder.optuna_storage import told
-from dirtune.tuning.search.queue import Ending
-from tests.tuning.pretended import STUDY, Killed, Pretended, error_of, omega
+from dirtune.tuning.folder.optuna_storage import to_optuna_result
+from dirtune.tuning.folder.records import TrialOutcome
+from tests.tuning.simulated_sweep import STUDY, Killed, SimulatedSweep, error_of, omega
 
 SPACE: dict[str, Any] = {
     **STUDY["space"],
@@ -29,27 +29,27 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def ending(config: TrialConfig) -> Ending:
-    """Complete near the best, pruned and failed far from it."""
+def get_outcome(config: TrialConfig) -> TrialOutcome:
+    """Return a complete trial near the best omega, a pruned or failed one far from it."""
     statuses: list[Status] = ["complete", "complete", "pruned", "failed"]
     status = statuses[int(error_of(config)) % 4]
-    return Ending(status=status, objective=None if status == "failed" else error_of(config))
+    return TrialOutcome(status=status, objective=None if status == "failed" else error_of(config))
 
 
-def known(found: Pretended) -> dict[str, FrozenTrial]:
-    trials = optuna.load_study(study_name="tiny/conr", storage=found.storage).trials
+def load_trials(found: SimulatedSweep) -> dict[str, FrozenTrial]:
+    trials = optuna.load_study(study_name="tiny/conr", storage=found.optuna_url).trials
     return {trial.user_attrs["trial_id"]: trial for trial in trials}
 
 
-def test_a_storage_that_is_lost_is_rebuilt_from_the_records(tmp_path: Path) -> None:
-    found = Pretended(tmp_path, ending)
+def test_a_lost_storage_is_restored_from_the_records(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path, get_outcome)
     jobs = found.sweep(**CHANGES)
-    before = known(found)
+    before = load_trials(found)
     assert len({trial.state for trial in before.values()}) == 3
     Path(found.folder.path("optuna.db")).unlink()
     # The budget stays spent
     assert found.sweep(**CHANGES) == []
-    after = known(found)
+    after = load_trials(found)
     assert after.keys() == before.keys() == {job.trial_id for job in jobs if job.role == "search"}
     for trial_id, trial in before.items():
         same = after[trial_id]
@@ -57,15 +57,15 @@ def test_a_storage_that_is_lost_is_rebuilt_from_the_records(tmp_path: Path) -> N
         assert same.distributions == trial.distributions
 
 
-def test_a_storage_that_is_lost_in_the_middle_costs_no_budget(tmp_path: Path) -> None:
-    found = Pretended(tmp_path)
+def test_a_storage_lost_during_a_search_costs_no_budget(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path)
     with pytest.raises(Killed):
         found.sweep(die_after=5, **CHANGES)
     Path(found.folder.path("optuna.db")).unlink()
     found.sweep(**CHANGES)
-    tried = [row for row in found.recorded("conr") if row["role"] == "search"]
+    tried = [row for row in found.read_trials("conr") if row.role == "search"]
     assert len(tried) == 8
-    assert len(found.recorded("conr")) == 8 + 2
+    assert len(found.read_trials("conr")) == 8 + 2
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,18 @@ def test_a_storage_that_is_lost_in_the_middle_costs_no_budget(tmp_path: Path) ->
         ("failed", [None], (TrialState.FAIL, None)),
     ],
 )
-def test_optuna_is_told_what_a_trial_is(status: Status, values: list[float | None], expected: tuple[Any, ...]) -> None:
-    assert told(status, values) == expected
+def test_outcomes_are_converted_to_optuna_states_and_values(
+    status: Status, values: list[float | None], expected: tuple[Any, ...]
+) -> None:
+    assert to_optuna_result(status, values) == expected
 
 
-def test_a_search_knows_its_trials_without_being_told_twice(tmp_path: Path) -> None:
-    found = Pretended(tmp_path)
+def test_a_resumed_search_adds_no_trial_twice(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path)
     jobs = found.sweep(**CHANGES)
-    assert len(known(found)) == 8
+    assert len(load_trials(found)) == 8
     found.sweep(**CHANGES)
-    trials = optuna.load_study(study_name="tiny/conr", storage=found.storage).trials
+    trials = optuna.load_study(study_name="tiny/conr", storage=found.optuna_url).trials
     assert len(trials) == 8
     assert {omega(job.config) for job in jobs if job.role == "search"} == {
         trial.params["terms.conr.omega"] for trial in trials

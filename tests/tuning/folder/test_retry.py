@@ -1,4 +1,4 @@
-"""Failed trials that are run again: `pytest tests/tuning/folder/test_retry.py`; in a sweep: `test_failed_sweep`."""
+"""Run with `pytest tests/tuning/folder/test_retry.py`; retries in a real sweep are tested in `test_failed_sweep`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TrialRecord
 from dirtune.results.records.store import read_statuses, read_table, write_record
 from dirtune.tuning.folder.optuna_storage import TRIAL_ID
-from dirtune.tuning.folder.retry import ALWAYS, classes_to_retry, reopen
+from dirtune.tuning.folder.retry import ALWAYS_RETRIED, parse_error_classes, reset_failed_trials
 
 CLASSES = ("out_of_memory", "nan", "infrastructure", "code")
 
 
 def write_failures(folder: Storage) -> None:
-    """One failed trial of every class, one of an older file, and one that is complete."""
-    for name in (*CLASSES, None):
-        trial = {"trial_id": name or "old", "status": "failed", "error_class": name}
+    """Write a failed trial of every class, and a complete one."""
+    for name in CLASSES:
+        trial = {"trial_id": name, "status": "failed", "error_class": name}
         write_record(folder, TrialRecord(trial=trial, config={}, epochs=[{"loss": 1.0}]))
-        folder.write(f"trials/{name or 'old'}/checkpoint/state.pt", b"state")
-        folder.write(f"trials/{name or 'old'}/progress.json", b"{}")
+        folder.write(f"trials/{name}/checkpoint/state.pt", b"state")
+        folder.write(f"trials/{name}/progress.json", b"{}")
     write_record(folder, TrialRecord(trial={"trial_id": "good", "status": "complete"}, config={}))
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("names", "expected"),
     [
         ([], {"infrastructure"}),
         (["failed"], set(CLASSES)),
@@ -37,39 +37,39 @@ def write_failures(folder: Storage) -> None:
         (["code", "out_of_memory"], {"code", "out_of_memory", "infrastructure"}),
     ],
 )
-def test_infrastructure_is_always_retried_and_else_what_is_asked_for(asked: list[str], expected: set[str]) -> None:
-    assert classes_to_retry(asked) == expected
+def test_infrastructure_failures_and_requested_classes_are_retried(names: list[str], expected: set[str]) -> None:
+    assert parse_error_classes(names) == expected
 
 
-def test_unknown_classes_are_said_all_at_once() -> None:
+def test_all_unknown_classes_are_listed() -> None:
     with pytest.raises(InputError) as caught:
-        classes_to_retry(["nans", "all"])
+        parse_error_classes(["nans", "all"])
     first, second = str(caught.value).splitlines()
-    assert first.startswith("--retry: unknown class of failures, got 'nans'; known: code, failed, ")
+    assert first.startswith("--retry: unknown error class, got 'nans'; known: code, failed, ")
     assert "did you mean 'nan'?" in first
     assert "got 'all'" in second
 
 
-def test_a_reopened_trial_is_no_longer_recorded_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_reset_trial_has_no_record_and_the_others_keep_theirs(tmp_path: Path) -> None:
     folder = Storage.open(tmp_path)
     write_failures(folder)
-    assert reopen(folder, classes_to_retry(["nan"]), "", []) == ["infrastructure", "nan", "old"]
+    assert reset_failed_trials(folder, parse_error_classes(["nan"]), "", []) == ["infrastructure", "nan"]
     assert set(read_statuses(folder)) == {"out_of_memory", "code", "good"}
     assert set(read_table(folder, "epochs")["trial_id"].to_pylist()) == {"out_of_memory", "code"}
-    assert reopen(folder, ALWAYS, "", []) == []
+    assert reset_failed_trials(folder, ALWAYS_RETRIED, "", []) == []
 
 
-def test_what_a_class_says_nothing_against_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_checkpoints_are_kept_for_classes_that_resume(tmp_path: Path) -> None:
     folder = Storage.open(tmp_path)
     write_failures(folder)
-    reopen(folder, classes_to_retry(["failed"]), "", [])
-    kept = {name for name in (*CLASSES, "old") if folder.exists(f"trials/{name}/checkpoint")}
+    reset_failed_trials(folder, parse_error_classes(["failed"]), "", [])
+    kept = {name for name in CLASSES if folder.exists(f"trials/{name}/checkpoint")}
     assert kept == {"out_of_memory", "infrastructure"}
     assert folder.exists("trials/infrastructure/progress.json")
     assert not folder.exists("trials/nan/progress.json")
 
 
-def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
+def make_search(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
     search = optuna.create_study(study_name="s/conr", storage=storage)
     trial = search.ask()
     trial.suggest_float("beta", 0, 1)
@@ -80,14 +80,14 @@ def search_with(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
 
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING])
-def test_a_search_has_the_trial_open_once_with_the_same_settings(tmp_path: Path, state: TrialState) -> None:
+def test_a_search_has_one_running_copy_with_the_same_settings(tmp_path: Path, state: TrialState) -> None:
     folder, storage = Storage.open(tmp_path), f"sqlite:///{tmp_path}/optuna.db"
-    search = search_with(storage, "infrastructure", state)
-    # Killed between the two steps, it begins anew
+    search = make_search(storage, "infrastructure", state)
+    # The second time is that of a sweep that was killed in between
     for _ in range(2):
         write_failures(folder)
-        reopen(folder, ALWAYS, storage, ["s/conr", "s/not begun"])
-    open_ = [trial for trial in search.trials if trial.state == TrialState.RUNNING]
-    assert [trial.user_attrs[TRIAL_ID] for trial in open_] == ["infrastructure"]
-    assert open_[0].params == search.trials[0].params
+        reset_failed_trials(folder, ALWAYS_RETRIED, storage, ["s/conr", "s/not begun"])
+    running = [trial for trial in search.trials if trial.state == TrialState.RUNNING]
+    assert [trial.user_attrs[TRIAL_ID] for trial in running] == ["infrastructure"]
+    assert running[0].params == search.trials[0].params
     assert len(search.trials) == (2 if state == TrialState.FAIL else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.study.resolve import ResolvedStudy, resolve
+from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.search.queue import Agenda, Ending
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.folder.records import RecordedTrial, TrialOutcome
+from dirtune.tuning.search.queue import TrialQueue
+from tests.tuning.plan.test_checks import MANIFEST
 
-COMPLETE = Ending(status="complete", objective=1.0)
+COMPLETE = TrialOutcome(status="complete", objective=1.0)
 
 
 def study(**changes: Any) -> ResolvedStudy:
@@ -31,20 +37,26 @@ def study(**changes: Any) -> ResolvedStudy:
     return resolve({**raw, **changes}, where="test")
 
 
-def agenda(folder: Path, resolved: ResolvedStudy, recorded: dict[str, Ending] | None = None) -> Agenda:
-    storage = f"sqlite:///{folder}/optuna.db"
-    return Agenda(resolved, storage=storage, fingerprint="f", code_version="v", recorded=recorded or {})
+def make_queue(
+    root: Path, study: ResolvedStudy, recorded: Sequence[TrialJob] = (), outcome: TrialOutcome = COMPLETE
+) -> TrialQueue:
+    folder = StudyFolder(Storage.open(root), study, MANIFEST, "")
+    trials = [
+        RecordedTrial(trial_id=job.trial_id, arm=job.arm, role=job.role, seed=job.config.seed, outcome=outcome)
+        for job in recorded
+    ]
+    return TrialQueue(folder, f"sqlite:///{root}/optuna.db", trials, code_version="v")
 
 
-def drain(found: Agenda) -> list[Any]:
+def drain(queue: TrialQueue) -> list[TrialJob]:
     jobs = []
-    while (job := found.next()) is not None:
+    while (job := queue.get_next()) is not None:
         jobs.append(job)
     return jobs
 
 
 def test_seeds_of_an_arm_are_paired_with_the_same_seeds_of_the_others() -> None:
-    jobs = JobMaker(study=study(), fingerprint="f").planned()
+    jobs = JobMaker(study=study(), fingerprint="f").make_planned_jobs()
     assert [(job.arm, job.replicate, job.config.seed) for job in jobs] == [
         ("vanilla", 0, 3),
         ("wide", 0, 3),
@@ -53,8 +65,8 @@ def test_seeds_of_an_arm_are_paired_with_the_same_seeds_of_the_others() -> None:
     ]
 
 
-def test_the_agenda_runs_fixed_arms_and_spends_the_budget_of_every_search(tmp_path: Path) -> None:
-    found = agenda(tmp_path, study())
+def test_the_queue_has_all_fixed_trials_and_the_budget_of_every_search(tmp_path: Path) -> None:
+    found = make_queue(tmp_path, study())
     assert not found.is_empty
     jobs = drain(found)
     assert found.is_empty
@@ -66,34 +78,34 @@ def test_the_agenda_runs_fixed_arms_and_spends_the_budget_of_every_search(tmp_pa
 
 def test_recorded_trials_are_not_run_again_and_started_ones_come_first(tmp_path: Path) -> None:
     resolved = study()
-    first = agenda(tmp_path, resolved)
+    first = make_queue(tmp_path, resolved)
     # Four fixed, two asked
-    jobs = [first.next() for _ in range(6)]
-    recorded = {job.trial_id: COMPLETE for job in [*jobs[:3], jobs[4]]}
-    second = agenda(tmp_path, resolved, recorded)
+    jobs = [first.get_next() for _ in range(6)]
+    recorded = [*jobs[:3], jobs[4]]
+    second = make_queue(tmp_path, resolved, recorded)
     left = drain(second)
-    # Asked by the dead driver, never told
+    # Asked by the killed driver, which did not tell the outcome
     assert left[0].trial_id == jobs[5].trial_id
     assert left[0].config == jobs[5].config
     assert left[1].trial_id == jobs[3].trial_id
     assert len(left) == 2 + 2
-    assert {job.trial_id for job in left}.isdisjoint(recorded)
+    assert {job.trial_id for job in left}.isdisjoint(job.trial_id for job in recorded)
 
 
-def test_optuna_is_told_what_the_trials_were(tmp_path: Path) -> None:
-    found = agenda(tmp_path, study(arms={"vanilla": {}, "conr": {"terms": {"conr": {}}}}))
+def test_optuna_gets_the_outcomes_of_the_trials(tmp_path: Path) -> None:
+    found = make_queue(tmp_path, study(arms={"vanilla": {}, "conr": {"terms": {"conr": {}}}}))
     jobs = [job for job in drain(found) if job.arm == "conr"]
-    # A trial that goes on from its checkpoint says again what it had said
+    # A trial that resumes from its checkpoint repeats epochs
     for _ in range(2):
         found.report(jobs[1], 1, 5.0)
-    endings = [
-        Ending(status="complete", objective=2.0),
-        Ending(status="pruned", objective=5.0),
-        Ending(status="failed", objective=None),
-        Ending(status="complete", objective=None),
+    outcomes = [
+        TrialOutcome(status="complete", objective=2.0),
+        TrialOutcome(status="pruned", objective=5.0),
+        TrialOutcome(status="failed", objective=None),
+        TrialOutcome(status="complete", objective=None),
     ]
-    for job, ending in zip(jobs, endings, strict=True):
-        found.tell(job, ending)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        found.tell(job, outcome)
     trials = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/optuna.db").trials
     assert [trial.state for trial in trials] == [
         TrialState.COMPLETE,
@@ -105,10 +117,10 @@ def test_optuna_is_told_what_the_trials_were(tmp_path: Path) -> None:
     assert trials[1].intermediate_values == {1: 5.0}
 
 
-def test_every_arm_has_a_study_of_its_own_and_the_same_budget(tmp_path: Path) -> None:
+def test_every_arm_has_its_own_optuna_study_and_the_same_budget(tmp_path: Path) -> None:
     space = {"model.projection_dim": {"distribution": "int", "low": 2, "high": 99}}
     arms = {"vanilla": {}, "a": {"model": {"projection_dim": 8}}, "b": {"model": {"projection_dim": 9}, "alpha": 2.0}}
-    jobs = drain(agenda(tmp_path, study(arms=arms, space=space)))
+    jobs = drain(make_queue(tmp_path, study(arms=arms, space=space)))
     asked = [job.arm for job in jobs if job.arm != "vanilla"]
     # In turn
     assert asked == ["a", "b"] * 4
@@ -119,38 +131,36 @@ def test_every_arm_has_a_study_of_its_own_and_the_same_budget(tmp_path: Path) ->
 def test_a_finite_space_is_searched_without_repetition(tmp_path: Path) -> None:
     space = {"model.projection_dim": {"distribution": "choice", "values": [8, 16, 32]}}
     arms = {"vanilla": {}, "a": {"model": {"projection_dim": 8}}}
-    jobs = [job for job in drain(agenda(tmp_path, study(arms=arms, space=space))) if job.arm == "a"]
+    jobs = [job for job in drain(make_queue(tmp_path, study(arms=arms, space=space))) if job.arm == "a"]
     assert sorted(job.config.model.projection_dim for job in jobs) == [8, 16, 32]
 
 
-def test_the_same_seed_of_the_sampler_asks_the_same_first_configurations(tmp_path: Path) -> None:
+def test_the_same_sampler_seed_asks_the_same_first_configurations(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
-    one, two = (drain(agenda(tmp_path / name, study()))[4].trial_id for name in "xy")
-    other = drain(agenda(tmp_path, study(search={"trials": 4, "seed": 1})))[4].trial_id
+    one, two = (drain(make_queue(tmp_path / name, study()))[4].trial_id for name in "xy")
+    other = drain(make_queue(tmp_path, study(search={"trials": 4, "seed": 1})))[4].trial_id
     assert one == two != other
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_samplers_are_built_by_name(tmp_path: Path, sampler: str) -> None:
-    assert len(drain(agenda(tmp_path, study(search={"trials": 2, "sampler": sampler})))) == 4 + 2
+def test_samplers_are_made_by_name(tmp_path: Path, sampler: str) -> None:
+    assert len(drain(make_queue(tmp_path, study(search={"trials": 2, "sampler": sampler})))) == 4 + 2
 
 
-def test_what_a_selection_has_set_aside_is_run_again_where_it_is_planned(tmp_path: Path) -> None:
+def test_a_planned_trial_that_a_selection_orphaned_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolved = study(search={"trials": 1, "confirm": True, "tuning_seed": 9})
-    first = agenda(tmp_path, resolved)
-    jobs = [first.next() for _ in range(5)]
+    first = make_queue(tmp_path, resolved)
+    jobs = [first.get_next() for _ in range(5)]
     for job in jobs:
         first.tell(job, COMPLETE)
-    confirming = drain(first)
-    assert [(job.arm, job.config.seed) for job in confirming] == [("conr", 3), ("conr", 4)]
-    options = {
-        "storage": f"sqlite:///{tmp_path}/optuna.db",
-        "fingerprint": "f",
-        "code_version": "v",
-        "recorded": {job.trial_id: COMPLETE for job in [*jobs, *confirming]},
-    }
-    assert drain(Agenda(resolved, **options)) == []
-    aside = {confirming[1].trial_id}
-    left = drain(Agenda(resolved, **options, on_selected=lambda *_: aside))
-    assert [job.trial_id for job in left] == [confirming[1].trial_id]
+    evaluation = drain(first)
+    assert [(job.arm, job.config.seed) for job in evaluation] == [("conr", 3), ("conr", 4)]
+    recorded = [*jobs, *evaluation]
+    assert drain(make_queue(tmp_path, resolved, recorded)) == []
+    orphaned = {evaluation[1].trial_id}
+    monkeypatch.setattr("dirtune.tuning.search.queue.record_selection", lambda *_: orphaned)
+    left = drain(make_queue(tmp_path, resolved, recorded))
+    assert [job.trial_id for job in left] == [evaluation[1].trial_id]

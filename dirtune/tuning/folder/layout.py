@@ -1,0 +1,37 @@
+"""File names of a study folder, each defined once.
+
+    study.yaml                        the study as written by the user
+    study.json                        every arm as a full configuration; commits the folder to the study
+    manifest.json, provenance.json    copies: the data set's manifest; versions of code and libraries, and the machine
+    selected.json                     selections of the searches
+    results/TABLE/TRIAL.parquet       records (`dirtune.results.records.store`)
+    orphaned/TABLE/TRIAL.parquet      records that the study no longer plans
+    trials/TRIAL/                     files of one trial (`dirtune.training.trial`)
+    optuna.db                         Optuna studies of the searches
+    driver.json, stop.json            lock of the running driver; request to stop it
+
+Names that readers of results need are defined in `dirtune.results.records.names`.
+"""
+
+from __future__ import annotations
+
+from dirtune.manifest import MANIFEST
+from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
+
+__all__ = [
+    "LOCK",
+    "MANIFEST",
+    "OPTUNA_DB",
+    "ORPHANED",
+    "PROVENANCE",
+    "RESOLVED_STUDY",
+    "SELECTED",
+    "STOP_REQUEST",
+    "STUDY_YAML",
+]
+
+STUDY_YAML = "study.yaml"
+OPTUNA_DB = "optuna.db"
+ORPHANED = "orphaned"
+LOCK = "driver.json"
+STOP_REQUEST = "stop.json"
