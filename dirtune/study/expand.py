@@ -42,11 +42,13 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
     arms: dict[str, Overlay] = dict(study.arms)
     for parts in _list_compositions(study):
         arms.setdefault("+".join(parts) or NO_PART, compose([study.parts[part] for part in parts]))
+    # Last, since the reference may be a derived arm.
     arms |= _vary_reference(study, arms)
     for arm, overlay in arms.items():
         for combination in itertools.product(*study.axes.values()):
             values = dict(zip(study.axes, combination, strict=True))
             settings = overlay
+            # After the arm's own settings: an axis compares its values in every arm.
             for path, value in values.items():
                 settings = merge(settings, nest(path, value))
             words = [f"{_get_last_key(path)}={json.dumps(value)}" for path, value in values.items()]
@@ -59,6 +61,7 @@ def compose(overlays: Sequence[Mapping[str, Any]]) -> Overlay:
     """Merge overlays; the methods that they name are concatenated, not replaced."""
     result: Overlay = {}
     for overlay in overlays:
+        # A list would replace the list before it, and the composition would lose the methods of the earlier parts.
         methods = [
             name
             for chosen in (result.get("methods", []), overlay.get("methods", []))
@@ -78,6 +81,7 @@ def add_transfer_variants(study: Study, arms: Sequence[Arm]) -> Iterator[Arm]:
         if arm is source or not arm.space or study.search.transfer == "none":
             yield arm
         elif study.search.transfer == "only":
+            # Without a shared setting, the arm is trained with its own settings.
             yield replace(arm, space={}, transferred_settings=shared)
         else:
             yield arm
@@ -101,6 +105,7 @@ def _list_compositions(study: Study) -> list[tuple[str, ...]]:
     if derive.leave_one_out:
         chosen.append(derive.leave_one_out)
         chosen += [[part for part in derive.leave_one_out if part != left_out] for left_out in derive.leave_one_out]
+    # Sorted by the declaration and without duplicates, so that every derivation gives a composition the same name.
     return list(dict.fromkeys(tuple(part for part in study.parts if part in parts) for parts in chosen))
 
 
@@ -110,6 +115,7 @@ def _vary_reference(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Over
     # Reported as an unknown arm.
     if reference is None:
         return {}
+    # Two settings may end alike, as terms.conr.tau and terms.accon.tau do.
     counts = Counter(map(_get_last_key, factors))
     varied = {}
     for path, values in factors.items():

@@ -53,6 +53,7 @@ class StudyFile:
         shared = {key: value for key, value in plain.items() if key != VARIANTS}
         shared["name"] = f"{self.variant}_{plain.get('name')}"
         variant = merge({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
+        # In the order of the file, which is the order of the arms in tables.
         return yaml.safe_dump(merge(shared, variant), sort_keys=False, allow_unicode=True)
 
     def read_plain(self) -> Any:
@@ -63,6 +64,7 @@ class StudyFile:
 def list_shipped_studies() -> dict[str, StudyFile]:
     """Return the studies that are installed with dirtune, by name."""
     studies = {}
+    # A package of files only: the checkout and the wheel have it, wherever it is installed.
     with importlib.resources.as_file(importlib.resources.files("search_spaces")) as folder:
         for path in folder.glob("*.yaml"):
             for variant in _get_variants(parse_yaml(read_text(path), where=str(path))) or [None]:
@@ -79,6 +81,7 @@ def find_study(name_or_path: str) -> StudyFile:
     """
     if is_file_name(name_or_path):
         path, colon, variant = name_or_path.rpartition(":")
+        # A colon may also be a part of the path; the variant is named after the suffix.
         if colon and Path(path).suffix in _SUFFIXES:
             return StudyFile(path=Path(path), variant=variant)
         return StudyFile(path=Path(name_or_path))

@@ -59,6 +59,7 @@ class ResolvedStudy:
     def possible_seeds(self) -> tuple[int, ...]:
         """All seeds that an arm may get, in the order of their use: more than `seeds` only in a sequential study."""
         added = 0 if self.sequential is None else self.sequential.most_seeds - len(self.seeds)
+        # Above the largest seed, so that no added seed is one of the study's.
         return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + added))
 
     @property
@@ -83,12 +84,14 @@ class ResolvedStudy:
 
     def count_trials(self, arm: Arm) -> int:
         """Return the number of trials planned for an arm."""
+        # Without confirmation, the search's trials are the result.
         evaluated = 0 if arm.space and not self.search.confirm else len(self.seeds)
         return self.get_budget(arm) + evaluated
 
     def to_plain(self) -> dict[str, Any]:
         """Return the study as plain data: the content of `study.json`, which later runs are compared with."""
         sequential = None
+        # With all seeds that may be used: readers of the results need no rule to derive them.
         if self.sequential is not None:
             sequential = {
                 "seeds": list(self.possible_seeds),
@@ -102,6 +105,7 @@ class ResolvedStudy:
             "reference": self.reference,
             "seeds": list(self.seeds),
             "objective": self.objective.model_dump(mode="json"),
+            # None for a study without a search, so that changed search settings do not make it another study.
             "search": self.search.model_dump(mode="json") if self.searched_arms else None,
             "sequential": sequential,
             "secondary": [each.model_dump(mode="json") for each in self.secondary],
@@ -140,11 +144,13 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     """
     if not isinstance(raw, dict):
         raise InputError(Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__))
+    # Before pydantic, which would only report them as unknown.
     kept, removed = validate.split_removed_options(raw, where)
     try:
         study = read(Study, kept, where=where)
     except InputError as error:
         raise InputError([*removed, *error.faults]) from None
+    # Raised here, since a wrong part or axis would make every arm wrong.
     if faults := [*removed, *validate.find_declaration_faults(study, where)]:
         raise InputError(faults)
     declared = list(expand_arms(study))

@@ -115,6 +115,7 @@ class Arm:
         Raises:
             ValidationError: the settings do not fit together.
         """
+        # Through JSON, since strict validation of Python values refuses lists for tuples.
         plain = self.config.to_plain() | {"seed": seed}
         for path, value in settings.items():
             plain = merge(plain, nest(path, value))

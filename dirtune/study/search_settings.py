@@ -101,4 +101,5 @@ class Search(Frozen):
     @field_validator("scheduler", mode="before")
     @classmethod
     def _default_to_asha(cls, scheduler: Any) -> Any:
+        # pydantic needs the name to choose the member of the union.
         return {"name": "asha", **scheduler} if isinstance(scheduler, dict) else scheduler

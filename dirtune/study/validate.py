@@ -40,6 +40,7 @@ def split_removed_options(raw: Mapping[str, Any], where: str) -> tuple[dict[str,
         if not isinstance(settings, Mapping) or key not in settings:
             continue
         value = settings[key]
+        # A scheduler is a mapping with a name, a sampler only a name.
         name = value.get("name") if isinstance(value, Mapping) else value
         if removed is None or name == removed:
             kept[section] = {other: settings[other] for other in settings if other != key}
@@ -105,6 +106,7 @@ def _find_condition_faults(study: Study, path: str, distribution: Distribution, 
             continue
         if not values:
             yield Fault(where=where, key=key, rule="has no values: the setting would never be tuned")
+        # By value, as distributions are selected for an arm: 1 and 1.0 are equal.
         for value in values:
             if value not in study.axes[axis]:
                 rule, known = "is not a value of this axis", list(map(str, study.axes[axis]))
@@ -116,6 +118,7 @@ def find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
     search, key = study.search, "search.tuning_seed"
     if search.confirm and search.tuning_seed is None:
         yield Fault(where=where, key=key, rule="is missing: a confirmed search needs a seed of its own")
+    # The selected trial would be reused as one of the trials that are to be independent of the selection.
     if search.confirm and search.tuning_seed in study.seeds:
         rule = "must not be one of `seeds`, which evaluate the selected configuration"
         yield Fault(where=where, key=key, rule=rule, got=search.tuning_seed)
@@ -137,6 +140,7 @@ def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Ite
     count, most = len(study.seeds), study.sequential.most_seeds
     if len(arms) < 2:
         yield Fault(where=where, key="sequential", rule="needs an arm to compare with the reference")
+    # A paired t test has no variance with one pair.
     if count < 2:
         yield Fault(where=where, key="seeds", rule="the first look needs at least two seeds", got=list(study.seeds))
     if most <= count:
@@ -195,6 +199,7 @@ def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator
         users = [arm for arm in arms if path in arm.space]
         if path in study.axes:
             yield Fault(where=where, key=key, rule="is already an axis: a setting is either compared or tuned")
+        # Rungs and medians compare trials at equal epochs of equally long schedules.
         if path in {"recipe.epochs", "scheme.epochs"} and study.search.scheduler is not None:
             rule = "cannot be tuned under a scheduler that stops trials by their epoch"
             yield Fault(where=where, key=key, rule=rule)
@@ -224,6 +229,7 @@ def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator
 def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
     """Find conflicts of the search with the arms, their spaces and the objectives."""
     search = study.search
+    # Transfer variants are not among these arms yet.
     searched = [arm.name for arm in arms if arm.space]
     if search.transfer != "none":
         if study.reference not in searched:
@@ -242,6 +248,7 @@ def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterato
     if search.sampler == "grid" and continuous:
         rule = f"grid needs finite spaces, but these settings are continuous: {', '.join(continuous)}"
         yield Fault(where=where, key="search.sampler", rule=rule)
+    # Optuna accepts no intermediate values of several objectives, and Tune's schedulers know one metric.
     if study.secondary and search.scheduler is not None:
         rule = "stops trials by the objective alone; remove it or `secondary`"
         yield Fault(where=where, key="search.scheduler", rule=rule, got=search.scheduler.name)

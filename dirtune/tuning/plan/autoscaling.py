@@ -62,6 +62,7 @@ def read_node_types(file: str | Path | None) -> tuple[NodeType, ...]:
     for name, spec in workers.items():
         resources = spec["resources"]
         node = Node(float(resources["CPU"]), float(resources.get("GPU", 0)))
+        # As Ray does: a type without a limit of its own has that of the cluster.
         number = spec.get("max_workers", most if _is_count(most) else 0)
         found.append(NodeType(name, node, int(min(number, most) if _is_count(most) else number)))
     return tuple(found)
@@ -78,6 +79,7 @@ def format_node_types(types: Sequence[NodeType]) -> str:
 
 def find_startable_nodes(types: Sequence[NodeType], alive: Sequence[Node]) -> tuple[NodeType, ...]:
     """Return the types with the numbers of nodes that are not alive yet."""
+    # A live node carries no name of its type, so that it is matched by its resources.
     unmatched = Counter(Node(float(node.cpus), float(node.gpus)) for node in alive)
     found = []
     for each in types:
@@ -105,4 +107,5 @@ def _find_faults(name: str, spec: Any, where: str) -> Iterator[Fault]:
 
 
 def _is_count(value: Any) -> bool:
+    # In YAML `true` is a bool, which Python counts as an int.
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -36,6 +36,7 @@ def list_available_nodes() -> tuple[Node, ...]:
 
     from dirtune.data.session import ray_session
 
+    # Connecting takes a second, which a plan for this machine does not need.
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         with ray_session():
             return list_cluster_nodes()
@@ -77,6 +78,7 @@ def compute_concurrency(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
     if workers >= need.workers:
         fitting = workers // need.workers
         return min(fitting, need.concurrent or fitting)
+    # A cluster that is too small in total needs other advice than one whose nodes are too small.
     trial = Node(need.cpus * need.workers, need.gpus * need.workers)
     cluster = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     if trial.cpus > cluster.cpus or trial.gpus > cluster.gpus:

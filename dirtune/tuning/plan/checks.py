@@ -20,7 +20,6 @@ from dirtune.training.numerics import check_layers, check_machine
 from dirtune.training.task import make_task
 from dirtune.training.train import check_data_settings
 from dirtune.tuning.folder.reconcile import StudyFolder
-from dirtune.tuning.search.secondary import check_secondary
 from dirtune.tuning.search.warm_start import find_first_settings
 
 
@@ -39,7 +38,6 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
     study = resolve(parse_yaml(text, where=where), where=where)
     manifest = read_manifest(Storage.open(data), get_data_set(study))
     check_study(study, manifest)
-    check_secondary(study, manifest)
     find_first_settings(study, Storage.open(results))
     return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text)
 
@@ -57,17 +55,21 @@ def get_data_set(study: ResolvedStudy) -> str:
 
 
 def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
-    """Raise if an arm does not fit the data set or the machine.
+    """Raise if an arm does not fit the data set or the machine, or the data set lacks the metric of an objective.
 
     Raises:
-        InputError: every fault of every arm; faults that several arms share are reported for the first of them.
+        InputError: every fault of every arm; faults that several arms share are reported for the first of them. Without any,
+            the faults of further objectives.
     """
     faults: dict[tuple[str, str, str], Fault] = {}
     for arm in study.arms:
+        # Most faults come from `base`, and a study with a hundred arms would report each a hundred times.
         for fault in _find_arm_faults(study, arm, manifest):
             faults.setdefault((fault.key.removeprefix(f"arms.{arm.name}."), fault.rule, repr(fault.got)), fault)
     if faults:
         raise InputError(faults.values())
+    if further := [*_find_objective_faults(study, manifest)]:
+        raise InputError(further)
 
 
 def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
@@ -96,6 +98,18 @@ def _find_arm_faults(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iter
     if arm.space and scheduler is not None and scheduler.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
         yield Fault(where=where, key="search.scheduler.grace_epochs", rule=rule, got=scheduler.grace_epochs)
+
+
+def _find_objective_faults(study: ResolvedStudy, manifest: Manifest) -> Iterator[Fault]:
+    """Find faults of the secondary objectives, and of the one that adds seeds."""
+    objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
+    if study.sequential is not None:
+        objectives["sequential.compare"] = study.compared_objective
+    for key, objective in objectives.items():
+        try:
+            make_task(manifest).check(study.arms[0].config.model_copy(update={"objective": objective}))
+        except InputError as error:
+            yield from (replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults)
 
 
 def _build_meta_regressor(arm: Arm, manifest: Manifest) -> Regressor:

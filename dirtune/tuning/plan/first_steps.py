@@ -56,6 +56,7 @@ def record_first_steps(
     training = begin_training(config, data, vocabulary=vocabulary)
     yield _record_stage(training, steps=steps)
     for stage in list_stages(config)[1:]:
+        # Not after all epochs of the first stage: that would be a training, and the question is about single steps.
         training.start_stage(stage)
         yield _record_stage(training, steps=steps)
 
@@ -125,12 +126,15 @@ def _iter_parameters(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _format_key(name: str, parameter: Tensor) -> str:
+    # With the shape, since arms of different widths share names.
     return f"{name} {tuple(parameter.shape)}"
 
 
 def _summarize(values: Tensor) -> Tensor:
+    # On the CPU and in float32, whatever the device: arms with different precision are compared.
     flat = values.detach().flatten().float().cpu()
     entries = flat[:: math.ceil(len(flat) / MOST_ENTRIES)]
+    # The norm also covers the entries that are not stored.
     return torch.cat([entries, flat.norm()[None]])
 
 
@@ -140,4 +144,5 @@ def _normalize(summary: TensorSummary) -> TensorSummary:
 
 
 def _compute_norm(parts: Sequence[Tensor]) -> float:
+    # In float64, or the squares of many small entries would vanish beside a large sum.
     return math.sqrt(sum(float(part.double().square().sum()) for part in parts))

@@ -42,7 +42,9 @@ def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | N
     peaks = {arm: max(int(row["peak_memory_bytes"]) for row in found) for arm, found in similar.items() if found}
     if not peaks:
         return None
+    # The arms run in turn, so that any trials can meet on one GPU: the largest arm decides.
     largest = max(peaks, key=peaks.__getitem__)
+    # The records may come from several kinds of GPU.
     total = min(row["device_memory_bytes"] for row in similar[largest])
     each = peaks[largest] + CONTEXT_BYTES
     if number * each <= total:

@@ -104,7 +104,20 @@ def measure_setting_effects(
         vocabulary: words of a text data set.
     """
     comparison = _Comparison(data, vocabulary)
-    yield from _measure_arms(study, comparison)
+    seen: dict[str, _FirstStep] = {}
+    # The reference comes first, since the others are compared with it.
+    for arm in sorted(study.arms, key=lambda arm: arm.name != study.reference):
+        own = comparison.train(arm.config)
+        # An arm that trains identically has the same first loss, so that the other arms need no comparison.
+        changes = {
+            name: comparison.compare(other, own)
+            for name, other in seen.items()
+            if name == study.reference or other.steps.loss == own.steps.loss
+        }
+        seen[arm.name] = own
+        if changes:
+            against = next((name for name in changes if changes[name].is_inert), next(iter(changes)))
+            yield SettingEffect(arm=arm.name, compared=f"against {against}", change=changes[against])
     for arm in study.searched_arms:
         for path in arm.space:
             yield _measure_setting(study, arm, path, comparison)
@@ -117,29 +130,12 @@ def get_ends(distribution: Distribution) -> tuple[Scalar, Scalar]:
     return distribution.low, distribution.high
 
 
-def _measure_arms(study: ResolvedStudy, comparison: _Comparison) -> Iterator[SettingEffect]:
-    # The reference comes first, since the others are compared with it.
-    arms = sorted(study.arms, key=lambda arm: arm.name != study.reference)
-    seen: dict[str, _FirstStep] = {}
-    for arm in arms:
-        own = comparison.train(arm.config)
-        # An arm that trains identically has the same first loss, so that the other arms need no comparison.
-        changes = {
-            name: comparison.compare(other, own)
-            for name, other in seen.items()
-            if name == study.reference or other.steps.loss == own.steps.loss
-        }
-        seen[arm.name] = own
-        if changes:
-            against = next((name for name in changes if changes[name].is_inert), next(iter(changes)))
-            yield SettingEffect(arm=arm.name, compared=f"against {against}", change=changes[against])
-
-
 def _measure_setting(study: ResolvedStudy, arm: Arm, path: str, comparison: _Comparison) -> SettingEffect:
     """Compare the ends of a setting with the arm's own other settings, and if that is inert, with their upper ends."""
     first, last = get_ends(arm.space[path])
     upper_ends = {name: get_ends(distribution)[1] for name, distribution in arm.space.items() if name != path}
     change = TrainingChange(kind="nothing")
+    # A setting can depend on another one: a temperature has no effect while the weight of its term is zero.
     for others in ({}, upper_ends):
         # The ends of several settings may not be valid together.
         with contextlib.suppress(ValidationError):
@@ -183,6 +179,7 @@ class _Comparison:
         # Negated, since NaN is a change.
         if not size <= ROUNDING:
             return self._compare_scales(one, other, size)
+        # A setting with an effect changes more than the last bits; one without changes none on a CPU.
         if size > 0:
             return TrainingChange(kind="rounding", size=size)
         if (size := self._compare_updates(one, other)) > 0:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -71,9 +71,17 @@ def forecast_runtime(
         concurrent: number of concurrent trials.
     """
     need = study.resources
-    times = [estimates[arm] for arm in _iter_trials(study, left)]
+    # In the order of their start: fixed arms, then the searches, each in turn.
+    times = [
+        estimates[arm.name]
+        for arms in (study.fixed_arms, study.searched_arms)
+        for turn in range(max((left[arm.name] for arm in arms), default=0))
+        for arm in arms
+        if turn < left[arm.name]
+    ]
     known = [estimate.seconds for estimate in times if estimate is not None]
     is_known = len(known) == len(times)
+    # A group of workers is started once and stays for all trials.
     start = GROUP_START_SECONDS if need.workers > 1 else START_SECONDS
     return RuntimeForecast(
         trials=estimates,
@@ -98,6 +106,7 @@ def estimate_from_records(study: ResolvedStudy, results: str | Path) -> dict[str
     rows = []
     for row in read_trial_rows(study, results):
         on_cpu = row["device"].startswith("cpu")
+        # On a GPU the number of CPU threads hardly matters.
         has_threads = not on_cpu or row["device"] == f"cpu ({need.cpus} threads)"
         if on_cpu != bool(need.gpus) and has_threads and row["workers"] == need.workers:
             rows.append(row)
@@ -146,17 +155,11 @@ def count_missing_trials(study: ResolvedStudy, recorded: Iterable[str]) -> dict[
     return {arm.name: max(0, study.count_trials(arm) - done[arm.name]) for arm in study.arms}
 
 
-def _iter_trials(study: ResolvedStudy, left: Mapping[str, int]) -> Iterator[str]:
-    """Yield the arm of each trial in the order of their start: fixed arms, then the searches, each in turn."""
-    for arms in (study.fixed_arms, study.searched_arms):
-        for turn in range(max((left[arm.name] for arm in arms), default=0)):
-            yield from (arm.name for arm in arms if turn < left[arm.name])
-
-
 def _estimate_arm(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> TimeEstimate | None:
     similar, are_own = select_similar_trials(study, arm, rows)
     if not similar:
         return None
+    # Medians, since the first trial of a worker also pays for imports and warm-up.
     epoch = median(
         (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"] for row in similar
     )

@@ -68,14 +68,21 @@ def estimate_from_probe(
 def _probe_arm(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | None) -> TimeEstimate:
     batch_size = arm.config.recipe.batch_size
     rows = {name: len(split) for name, split in data.splits.items()}
-    training = begin_training(arm.config, _select_rows(arm, data), vocabulary=vocabulary)
+    order = data.splits["train"].make_order(arm.config.seed, 1, batch_size=batch_size, world=1)
+    probed = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
+    probed["train"] = order[: batch_size * (STEPS + 1)]
+    # In memory, as a worker has its data: a probe that reads a file per batch would time the disk.
+    part = replace(data, splits={name: select_rows(data.splits[name], probed[name]) for name in data.splits})
+    training = begin_training(arm.config, part, vocabulary=vocabulary)
     train = training.data.splits["train"]
     seconds, steps = 0.0, 0
     for stage in list_stages(arm.config):
         if training.stage != stage:
             training.start_stage(stage)
+        # Each stage is timed by itself: a second stage computes no gradient of the frozen encoder.
         timed = _time_steps(training)
         steps += len(timed)
+        # The median ignores a step that another process has disturbed.
         in_epoch = median(timed) * math.ceil(rows["train"] / batch_size)
         if stage.trains_predictor:
             in_epoch += _time_evaluation(training, "val", rows["val"])
@@ -89,16 +96,6 @@ def _probe_arm(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str]
     share = min(rows["test"], MAX_DIAGNOSED) / len(training.data.splits["test"])
     final += _time_call(lambda: evaluate_representations(training, "test")) * share**2
     return TimeEstimate(seconds + final / workers, f"from a probe of {steps} steps of every arm")
-
-
-def _select_rows(arm: Arm, data: ResidentData) -> ResidentData:
-    """Return the probed rows, in memory."""
-    config = arm.config
-    size = config.recipe.batch_size
-    order = data.splits["train"].make_order(config.seed, 1, batch_size=size, world=1)
-    rows = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
-    rows["train"] = order[: size * (STEPS + 1)]
-    return replace(data, splits={name: select_rows(data.splits[name], rows[name]) for name in data.splits})
 
 
 def _time_steps(training: Training) -> list[float]:

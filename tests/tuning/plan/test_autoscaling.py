@@ -68,7 +68,7 @@ NOTHING_ELSE = {
 }
 """Ray's own defaults for its pretended nodes are in no wheel."""
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GPU = NodeType("gpu_worker", Node(8, 1), 4)
 
 
