@@ -49,9 +49,10 @@ def inspect(
 ) -> None:
     """Show counts per split and shot region, weights, leaks, and the label histogram."""
     from dirtune.data.inspection import inspect as inspect_dataset
+    from dirtune.data.inspection_text import format_inspection
 
     inspection = inspect_dataset(name, root=data, shot_rule=shot_rule)
-    show(inspection.text(bins=bins))
+    show(format_inspection(inspection, bins=bins))
     if figure is not None:
         from dirtune.data.figure import NO_IMAGES, save_figure
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dirtune.cluster.checks import Check
     from dirtune.results.analysis.status import SweepStatus
     from dirtune.training.train import TrainResult
+    from dirtune.tuning.interface import SweepSummary
     from dirtune.tuning.plan.inert_settings import SettingEffect
     from dirtune.tuning.plan.plan import Plan
     from dirtune.tuning.plan.runtime import RuntimeForecast
-    from dirtune.tuning.sweep import SweepSummary
 
 STATUSES = ("complete", "pruned", "failed")
 
@@ -135,7 +135,7 @@ def format_status(status: SweepStatus) -> Table:
             str(len(started)),
             "\n".join(f"{trial.epochs_run}/{trial.epochs_planned}" for trial in started),
             "\n".join("-" if trial.objective is None else f"{trial.objective:.4g}" for trial in started),
-            "\n".join(f"{trial.seconds_since_sign:.0f} s ago" for trial in started),
+            "\n".join(f"{trial.seconds_since_progress:.0f} s ago" for trial in started),
         )
     if status.failures:
         classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))

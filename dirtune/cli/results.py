@@ -68,7 +68,7 @@ def query(
         print(f"dirtune: left out: {fault}", file=sys.stderr)
 
     on_damaged = report_damage if skip_damaged else None
-    found = run_query(sql, results, limit=limit, seconds=timeout, on_damaged=on_damaged)
+    found = run_query(sql, results, limit=limit, timeout=timeout, on_damaged=on_damaged)
     if output is None:
         print(format_table(found, format_ or "table"))
     else:
@@ -91,13 +91,20 @@ def table(
     row: Annotated[
         list[str] | None, typer.Option(help="Key of the rows: arm, or an axis by its dotted path. Repeatable.")
     ] = None,
-    layout: Annotated[str, typer.Option(help="Several studies: below or beside each other.")] = "below",
+    layout: Annotated[str, typer.Option(help="Several studies: stacked, or wide as groups of columns.")] = "stacked",
     split: SplitName = "test",
     selection: Selection = "best_val",
     reference: Reference = None,
     margin: Annotated[
         str, typer.Option(help="Margin of equivalence: 2% of the reference's mean, or 0.5 in the metric's unit.")
     ] = "2%",
+    over: Annotated[
+        str,
+        typer.Option(
+            help="Population of intervals, tests and verdicts: new seeds, new test samples, or both (the last two from the "
+            "stored predictions)."
+        ),
+    ] = "seeds",
     shots: Annotated[
         str | None,
         typer.Option(help="Other limits of many and few, such as 50/10; computed from the stored predictions."),
@@ -125,7 +132,7 @@ def table(
     """Compare the arms of studies by shot region, with paired differences to a reference."""
     from dirtune.metrics import REGIONS
     from dirtune.results.tables.comparison import TableRequest, compare
-    from dirtune.results.tables.provenance import trace_text
+    from dirtune.results.tables.provenance import format_provenance
     from dirtune.results.tables.render.formats import render
 
     request = TableRequest(
@@ -139,6 +146,7 @@ def table(
         selection=selection,
         reference=reference,
         margin=margin,
+        over=over,
         shots=shots,
         bin_width=bin_width,
         spread=spread,
@@ -156,7 +164,7 @@ def table(
         raise typer.Exit(1 if found.findings else 0)
     made = compare(results, request)
     style = "markdown" if trace and format_ == "table" else format_
-    print(trace_text(made, style) if trace else render(made, style))
+    print(format_provenance(made, style) if trace else render(made, style))
 
 
 @app.command()
@@ -235,6 +243,6 @@ def report(
     output: Annotated[Path | None, typer.Option(help="The HTML file; default: reports/STUDY.html.")] = None,
 ) -> None:
     """Write the results of a study into one HTML file that needs no network."""
-    from dirtune.results.report.page import report as write_report
+    from dirtune.results.report.page import write_report
 
     show(f"report: {write_report(results, study, output=output)}")

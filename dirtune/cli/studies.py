@@ -15,7 +15,7 @@ from dirtune.cli.arguments import check_device, parse_assignments, read_trial_se
 from dirtune.cli.cluster import JobsAddress, Python, run_on_cluster
 
 if TYPE_CHECKING:
-    from dirtune.tuning.sweep import SweepSummary
+    from dirtune.tuning.interface import SweepSummary
 
 
 @app.command(name="list")

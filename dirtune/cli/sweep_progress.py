@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dirtune.training.trial import TrialJob
+    from dirtune.tuning.folder.records import RecordedTrial, TrialOutcome
     from dirtune.tuning.plan.plan import Plan
-    from dirtune.tuning.search.queue import Ending
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class ArmProgress:
 class SweepProgress:
     """Progress of all arms, updated by the events of a sweep's view."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, recorded: Sequence[RecordedTrial] = ()) -> None:
         self._mode = plan.study.objective.mode
         self.arms = {arm: ArmProgress(trials) for arm, trials in plan.trials.items()}
-        for arm, outcome in plan.recorded_outcomes:
-            self._count(arm, outcome)
+        for trial in recorded:
+            self._count(trial.arm, trial.outcome)
         self._recorded_now = 0
 
     @property
@@ -72,7 +72,7 @@ class SweepProgress:
         epochs = job.config.epochs_planned
         self.arms[job.arm].running[job.trial_id] = RunningTrial(job.config.seed, epoch, epochs)
 
-    def add_outcome(self, job: TrialJob, outcome: Ending) -> None:
+    def add_outcome(self, job: TrialJob, outcome: TrialOutcome) -> None:
         """Count a trial that has ended."""
         self.arms[job.arm].running.pop(job.trial_id, None)
         self._count(job.arm, outcome)
@@ -95,7 +95,7 @@ class SweepProgress:
         missing = sum(arm.missing for arm in self.arms.values()) - shares
         return elapsed * max(0.0, missing) / (self._recorded_now + shares)
 
-    def _count(self, arm: str, outcome: Ending) -> None:
+    def _count(self, arm: str, outcome: TrialOutcome) -> None:
         # Records of arms that were removed from the study since count for none.
         if (progress := self.arms.get(arm)) is None:
             return

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from dirtune.cli.display import STATUSES, format_duration, format_recorded, make_table
 from dirtune.cli.sweep_progress import SweepProgress
+from dirtune.tuning.interface import View
 
 if TYPE_CHECKING:
     from dirtune.training.trial import TrialJob
+    from dirtune.tuning.folder.records import RecordedTrial, TrialOutcome
     from dirtune.tuning.plan.plan import Plan
-    from dirtune.tuning.search.queue import Ending
 
 OTHER_LINES = 8
 """Lines of a terminal that are not for arms: log lines, the table's frame, the bar."""
@@ -29,8 +30,8 @@ BAR_WIDTH = 40
 """Characters."""
 
 
-class SweepView:
-    """View of a sweep; implements `dirtune.tuning.execution.driver.View`."""
+class SweepView(View):
+    """Live view of a running sweep."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -52,28 +53,30 @@ class SweepView:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def begin(self, plan: Plan) -> None:
-        self._progress = SweepProgress(plan)
-        self._print(f"{plan.study.name}: {plan.total_trials} trials, {format_recorded(plan)}, {plan.concurrency} at once")
-
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        self._get_progress().update_epoch(job, epoch)
-
-    def ended(self, job: TrialJob, ending: Ending) -> None:
-        progress = self._get_progress()
-        progress.add_outcome(job, ending)
-        value = ""
-        if ending.objective is not None:
-            value = f" {job.config.objective.name} {ending.objective:.4g}"
+    def begin(self, plan: Plan, recorded: Sequence[RecordedTrial] = ()) -> None:
+        self._progress = SweepProgress(plan, recorded)
         self._print(
-            f"[{progress.done:>{len(str(progress.total))}}/{progress.total}] {self._get_elapsed():5.0f} s  {job.arm}, "
-            f"seed {job.config.seed}: {ending.status}{value}"
+            f"{plan.study.name}: {plan.total_trials} trials, {format_recorded(plan)}, {plan.concurrency} at once"
         )
 
-    def recovering(self, job: TrialJob, reason: str) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+        self._get_progress().update_epoch(job, epoch)
+
+    def report_end(self, job: TrialJob, outcome: TrialOutcome) -> None:
+        progress = self._get_progress()
+        progress.add_outcome(job, outcome)
+        value = ""
+        if outcome.objective is not None:
+            value = f" {job.config.objective.name} {outcome.objective:.4g}"
+        self._print(
+            f"[{progress.done:>{len(str(progress.total))}}/{progress.total}] {self._get_elapsed():5.0f} s  {job.arm}, "
+            f"seed {job.config.seed}: {outcome.status}{value}"
+        )
+
+    def report_worker_loss(self, job: TrialJob, reason: str) -> None:
         self._print(f"{job.arm}, seed {job.config.seed}: {reason}; resumes from its checkpoint on another worker")
 
-    def further(self, jobs: Sequence[TrialJob]) -> None:
+    def report_new_trials(self, jobs: Sequence[TrialJob]) -> None:
         self._get_progress().add_trials(jobs)
         seeds: dict[int, list[str]] = {}
         for job in jobs:
@@ -81,7 +84,7 @@ class SweepView:
         trials = "; ".join(f"seed {seed} of {', '.join(arms)}" for seed, arms in seeds.items())
         self._print(f"undecided, added trials: {trials}")
 
-    def stopping(self, reason: str) -> None:
+    def report_stop(self, reason: str) -> None:
         self._print(f"{reason}: the sweep ends after the current epoch of every trial; Ctrl-C ends it at once")
 
     def _get_progress(self) -> SweepProgress:

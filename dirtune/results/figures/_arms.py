@@ -1,52 +1,63 @@
-"""Which arms a figure has room for, and the sentence that says which were left out."""
+"""Selection of the arms of a figure: those that were requested, as many as it has room for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.arms import ArmRuns, arms_named
+from dirtune.metrics import REGIONS
+from dirtune.results.analysis.arms import ArmRuns, match_arms
 from dirtune.results.analysis.curves import Curve
 from dirtune.results.figures._request import PlotRequest
+from dirtune.results.records.names import check_known
+from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.statistics.paired import mean
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
+Values = Mapping[int, float]
+"""Values by seed."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """The arms of a figure, in the order of the study or as asked."""
+class ShownArms:
+    """The arms of a figure, in the order of the study or of the request."""
 
     arms: tuple[str, ...]
     note: str
-    """For the caption: empty, or a sentence that begins with a blank."""
+    """Sentence on arms that are not shown, with a leading space, for the end of the caption; or empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """The arms of a figure of differences, without the reference."""
+class ComparedArms:
+    """The arms of a figure of differences to the reference, without the reference."""
 
     table: ArmTable
     reference: str
     arms: tuple[str, ...]
     cells: Mapping[str, Mapping[str, Cell]]
-    """By arm, the reference too, and region."""
+    """Cells of the table by arm, including the reference, and region."""
     note: str
-    """As that of `Shown`."""
+    """As `ShownArms.note`."""
 
 
-def compared(request: PlotRequest, *, most: int) -> Compared:
-    """The study's table, and the arms of it that there is room to compare with the reference.
+def compare_arms(request: PlotRequest, *, most: int) -> ComparedArms:
+    """Return the study's table and the arms to compare with its reference.
+
+    Args:
+        request: with arms or patterns, if not all are requested.
+        most: maximum number of arms, including the reference.
 
     Raises:
-        InputError: there is no reference, and as `arm_table` and `shown_arms`.
+        InputError: there is no reference, and as `make_arm_table` and `select_arms`.
     """
-    table = request.table()
+    table = request.build_table()
     if table.reference is None:
-        raise request.nothing("names no reference; give one")
-    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=most)
-    return Compared(
+        raise request.make_error("has no reference; give one")
+    shown = select_arms(table.rows, request.arms, reference=table.reference, most=most)
+    return ComparedArms(
         table=table,
         reference=table.reference,
         note=shown.note,
@@ -55,58 +66,88 @@ def compared(request: PlotRequest, *, most: int) -> Compared:
     )
 
 
-def shown_arms(rows: Sequence[ArmRow | ArmRuns], patterns: Sequence[str], *, reference: str | None, most: int) -> Shown:
-    """All arms that are asked for, if there is room; else the reference and those best on validation data.
+def select_arms(
+    rows: Sequence[ArmRow | ArmRuns], patterns: Sequence[str], *, reference: str | None, most: int
+) -> ShownArms:
+    """Return all requested arms if there is room, else the reference and the best arms by validation objective.
 
     Args:
-        rows: of the study.
-        patterns: names or patterns such as `conr*`; none: all arms.
-        reference: stays whenever it is asked for.
-        most: arms that there is room for, the reference included.
+        rows: arms of the study.
+        patterns: names or patterns such as `conr*`; empty means all arms.
+        reference: is kept if it is requested.
+        most: maximum number of arms, including the reference.
 
     Raises:
-        InputError: a pattern fits no arm.
+        InputError: a pattern matches no arm.
     """
-    asked = asked_arms(patterns, [row.arm for row in rows])
-    if len(asked) <= most:
-        return Shown(arms=tuple(asked), note="")
-    losses = {row.arm: _validation_loss(row) for row in rows}
-    ranked = sorted(asked, key=lambda arm: (arm != reference, losses[arm]))
+    requested = expand_patterns(patterns, [row.arm for row in rows])
+    if len(requested) <= most:
+        return ShownArms(arms=tuple(requested), note="")
+    losses = {row.arm: mean(chosen.validation for chosen in row.chosen.values()) for row in rows}
+    # The mean of an arm without a trial is NaN, which has no order: such arms rank last.
+    ranked = sorted(requested, key=lambda arm: (arm != reference, math.isnan(losses[arm]), losses[arm]))
     kept = set(ranked[:most])
     best = "those with the best mean validation objective"
     rule = f"the reference and {best}" if reference in kept else best
-    return Shown(
-        arms=tuple(arm for arm in asked if arm in kept), note=f" {most} of {len(asked)} arms are shown: {rule}."
+    return ShownArms(
+        arms=tuple(arm for arm in requested if arm in kept), note=f" {most} of {len(requested)} arms are shown: {rule}."
     )
 
 
-def asked_arms(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The known arms that names or patterns ask for; none asked: all.
+def expand_patterns(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the known arms that match names or patterns, or all without patterns.
 
     Raises:
-        InputError: a pattern fits no arm.
+        InputError: a pattern matches no arm; every such pattern is reported.
     """
-    unknown = [pattern for pattern in patterns if not arms_named([pattern], known)]
+    unknown = [pattern for pattern in patterns if not match_arms([pattern], known)]
     if unknown:
         raise InputError(Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown)
-    return arms_named(patterns, known)
+    return match_arms(patterns, known)
 
 
-def shown_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
-    """A curve with the lines that are asked for, by their labels, and of them the first that there is room for.
+def select_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
+    """Return a curve with the first `most` lines whose labels match.
 
-    The trials of the others that were asked for are counted among those left out.
+    Trials of further matching lines are added to the counts of trials left out.
 
     Raises:
-        InputError: a pattern fits no line.
+        InputError: a pattern matches no line.
     """
-    asked = asked_arms(patterns, [line.label for line in curve.lines])
-    lines = [line for line in curve.lines if line.label in asked]
+    requested = expand_patterns(patterns, [line.label for line in curve.lines])
+    lines = [line for line in curve.lines if line.label in requested]
     beyond = sum(len(line.values) for line in lines[most:])
     left_out = {**curve.left_out, **({f"of arms beyond the first {most}": beyond} if beyond else {})}
     return replace(curve, lines=tuple(lines[:most]), left_out=left_out)
 
 
-def _validation_loss(row: ArmRow | ArmRuns) -> float:
-    loss = mean(chosen.validation for chosen in row.chosen.values())
-    return math.inf if math.isnan(loss) else loss
+@dataclass(frozen=True, kw_only=True)
+class ComposedArms:
+    """The arms with a known configuration, which `dirtune.results.analysis.parts` splits into parts."""
+
+    table: ArmTable
+    reference: str
+    configs: Mapping[str, Mapping[str, Any]]
+    """Resolved configurations by arm, in the order of the study."""
+
+
+def read_composed_arms(request: PlotRequest) -> ComposedArms:
+    """Return the arms with a known configuration, including the reference.
+
+    Raises:
+        InputError: the region is unknown, the study has no reference or not its configuration, and as `make_arm_table`.
+    """
+    check_known("region", request.region, REGIONS)
+    configs = read_study(open_study(request.root, request.study)).configs
+    table = request.build_table()
+    if table.reference is None:
+        raise request.make_error("has no reference; give one")
+    known = {arm: configs[arm] for arm in table.arms if arm in configs}
+    if table.reference not in known:
+        raise request.make_error(f"has no recorded configuration of its reference, {table.reference}")
+    return ComposedArms(table=table, reference=table.reference, configs=known)
+
+
+def get_values(table: ArmTable, region: str) -> dict[str, Values]:
+    """Return the values of a region by arm and seed."""
+    return {row.arm: row.cells[region].values for row in table.rows}

@@ -1,4 +1,4 @@
-"""Effects with their intervals along a line of zero: what a forest, a path and interactions draw alike."""
+"""Effects with their intervals around a line at zero, as in `forest`, `ablation_path` and `interactions`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dirtune.results.figures._style import BAD, GOOD
 from dirtune.results.statistics.paired import PairedDifference
 from dirtune.results.tables.marks import SIGNIFICANT
 
-# Of the median distance from zero to an interval's far end
 EXTENT = 3.0
-COLORS_SAY = "Blue is better, orange worse; filled:"
+"""Maximum reach of an axis, as a multiple of the median distance from zero to an interval's far end."""
+COLOR_KEY = "Blue is better, orange worse; filled:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +27,19 @@ class Effect:
     mean: float
     """NaN without a pair of seeds."""
     low: float
-    """Ends of the 95 % interval; NaN below two pairs."""
+    """Ends of the 95 % interval; NaN for fewer than two pairs."""
     high: float
     significant: bool
-    """After correction."""
+    """After the Holm correction."""
     good: bool
-    """The sign of the mean is that of an improvement."""
+    """The mean is an improvement."""
 
 
 NO_EFFECT = Effect(mean=math.nan, low=math.nan, high=math.nan, significant=False, good=False)
 
 
-def effect_of(found: PairedDifference | None, p_holm: float, metric: str) -> Effect:
-    """A paired difference of a metric as an effect."""
+def make_effect(found: PairedDifference | None, p_holm: float, metric: str) -> Effect:
+    """Return a paired difference of a metric as an effect."""
     if found is None or not found.n:
         return NO_EFFECT
     return Effect(
@@ -51,8 +51,8 @@ def effect_of(found: PairedDifference | None, p_holm: float, metric: str) -> Eff
     )
 
 
-def limits_of(effects: Sequence[Effect]) -> tuple[float, float]:
-    """From the lowest to the highest end, as far as the rule lets an axis reach, and zero with it."""
+def compute_limits(effects: Sequence[Effect]) -> tuple[float, float]:
+    """Return the limits of an axis: all interval ends and zero, up to `EXTENT`."""
     ends = np.array([[e.mean, e.low, e.high] for e in effects if math.isfinite(e.mean)])
     if not ends.size or not np.nanmax(np.abs(ends)):
         return -1.0, 1.0
@@ -64,22 +64,22 @@ def limits_of(effects: Sequence[Effect]) -> tuple[float, float]:
 
 
 def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, float]) -> None:
-    """A line per effect from the top, around a line at zero.
+    """Draw one row per effect, from the top, around a line at zero.
 
-    What leaves the axis has an arrow at its end; a mean that does has its number there, since its place says nothing.
+    An interval that leaves the axis ends in an arrow. A mean that does is written there as a number.
     """
     axes.axvline(0.0, color="black", linewidth=0.8, zorder=1)
     for row, effect in enumerate(effects):
         if not math.isnan(effect.mean):
-            _draw(axes, row, effect, limits)
+            _draw_effect(axes, row, effect, limits)
     axes.set_xlim(*limits)
     axes.grid(axis="y")
     axes.tick_params(axis="y", length=0)
-    # Four panels stand beside each other
+    # Three ticks, because four panels share the width of a page
     axes.xaxis.set_major_locator(MaxNLocator(3))
 
 
-def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:
+def _draw_effect(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:
     color = GOOD if effect.good else BAD
     ends = np.nan_to_num([effect.low, effect.high], nan=effect.mean)
     axes.plot(np.clip(ends, *limits), [row, row], color=color, linewidth=1.1, solid_capstyle="butt")
@@ -91,7 +91,7 @@ def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> 
         axes.annotate(
             f"{effect.mean:+.3g}",
             (limits[0 if is_low else 1], row),
-            # Inside the axis, above the line
+            # Inside the axis, above the interval's line
             xytext=(4 if is_low else -4, 1.5),
             textcoords="offset points",
             ha="left" if is_low else "right",
@@ -99,6 +99,6 @@ def _draw(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> 
             fontsize=6,
             color=color,
         )
-    for is_beyond, place, arrow in zip((ends[0] < limits[0], ends[1] > limits[1]), limits, "<>", strict=True):
+    for is_beyond, limit, arrow in zip((ends[0] < limits[0], ends[1] > limits[1]), limits, "<>", strict=True):
         if is_beyond:
-            axes.scatter(place, row, s=12, color=color, marker=arrow, clip_on=False, zorder=3)
+            axes.scatter(limit, row, s=12, color=color, marker=arrow, clip_on=False, zorder=3)

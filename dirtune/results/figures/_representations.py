@@ -1,4 +1,4 @@
-"""What the figures of representations are made from: one trial per arm, the one of its first seed, with its labels."""
+"""Representations of one trial per arm, that of its first seed, with their labels; for `tsne`, `similarity`, `anchors`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
-from dirtune.results.analysis.arms import ArmRuns, study_runs
-from dirtune.results.analysis.recompute import own_manifest
+from dirtune.results.analysis.arms import ArmRuns, read_study_runs
+from dirtune.results.analysis.recompute import read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures._arms import shown_arms
+from dirtune.results.figures._arms import select_arms
 from dirtune.results.figures._request import PlotRequest
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import open_study, read_study
@@ -22,42 +22,49 @@ from dirtune.results.records.studies import open_study, read_study
 
 @dataclass(frozen=True, kw_only=True)
 class ArmVectors:
-    """The kept representations of one arm; arrays have one entry per sample, in the order of the record."""
+    """Recorded representations of one arm; one entry per sample, in the order of the record."""
 
     arm: str
     labels: NDArray[np.float64]
-    """In the label's unit."""
+    """(n,), in the label's unit."""
     vectors: NDArray[np.float64]
-    """(n, dim), L2-normalised."""
+    """(n, dim), L2-normalized."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyVectors:
-    """The arms of a figure."""
+    """Representations of the arms of a figure."""
 
     arms: tuple[ArmVectors, ...]
     reference: str | None
     label: LabelSpec
     caption: str
-    """Its first sentences: what is shown, and which arms are not."""
+    """First sentences of the caption."""
 
 
-def study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
-    """The representations of as many arms as there is room for.
+def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
+    """Read the representations of the selected arms.
+
+    Args:
+        request: of the figure.
+        most: maximum number of arms.
 
     Raises:
-        InputError: a name is unknown, labels have several dimensions, or no trial has kept representations.
+        InputError: a name is unknown, labels have several dimensions, or no trial has recorded representations.
     """
-    _check_kept(request)
+    if (request.split, request.selection) != ("test", "best_val"):
+        rule = "must be test and best_val: representations are recorded of these alone"
+        got = f"{request.split} and {request.selection}"
+        raise InputError(Fault(where="split and selection", rule=rule, got=got))
     storage = open_study(request.root, request.study)
-    info, label = read_study(storage), own_manifest(storage).label
+    info, label = read_study(storage), read_stored_manifest(storage).label
     if len(label.axes) > 1:
-        raise request.nothing("has labels of several dimensions, which this figure cannot order")
+        raise request.make_error("has labels of several dimensions, which this figure cannot order")
     reference = request.reference or info.reference
-    runs = study_runs(storage, info, SELECTIONS["best_val"])
-    shown = shown_arms(runs.arms, request.arms, reference=reference, most=most)
+    runs = read_study_runs(storage, info, SELECTIONS["best_val"])
+    shown = select_arms(runs.arms, request.arms, reference=reference, most=most)
     chosen = [arm for name in shown.arms for arm in runs.arms if arm.arm == name and arm.chosen]
-    trials = pa.array([_first(arm) for arm in chosen], pa.string())
+    trials = pa.array([_get_first_trial(arm) for arm in chosen], pa.string())
     kept, known = (
         table.filter(pc.is_in(table["trial_id"], trials))
         for table in (
@@ -65,10 +72,10 @@ def study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
             read_table(storage, "predictions", columns=["split", "sample_id", "label"]),
         )
     )
-    arms = [found for arm in chosen if (found := _vectors(arm, kept, known)) is not None]
+    arms = [found for arm in chosen if (found := _join_labels(arm, kept, known)) is not None]
     if not arms:
-        rule = "keeps no representations: a study file that says `representations: 500` does, from its first sweep on"
-        raise request.nothing(rule)
+        rule = "has no recorded representations; `representations: 500` in the study file records them, from its first sweep on"
+        raise request.make_error(rule)
     missing = sorted(set(shown.arms) - {arm.arm for arm in arms})
     without = f" Without representations: {', '.join(missing)}." if missing else ""
     return StudyVectors(
@@ -80,19 +87,13 @@ def study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
     )
 
 
-def _check_kept(request: PlotRequest) -> None:
-    if (request.split, request.selection) != ("test", "best_val"):
-        rule = "must be test and best_val: representations are kept of these alone"
-        got = f"{request.split} and {request.selection}"
-        raise InputError(Fault(where="split and selection", rule=rule, got=got))
-
-
-def _first(arm: ArmRuns) -> str:
+def _get_first_trial(arm: ArmRuns) -> str:
     return arm.chosen[min(arm.chosen)].trial_id
 
 
-def _vectors(arm: ArmRuns, kept: pa.Table, known: pa.Table) -> ArmVectors | None:
-    of_trial = pc.field("trial_id") == _first(arm)
+def _join_labels(arm: ArmRuns, kept: pa.Table, known: pa.Table) -> ArmVectors | None:
+    """Return the representations of an arm with the labels of its predictions, or None if it has none."""
+    of_trial = pc.field("trial_id") == _get_first_trial(arm)
     own = kept.filter(of_trial)
     if not len(own):
         return None

@@ -1,4 +1,4 @@
-"""What a figure is asked for: one value for all kinds, of which each reads what it needs."""
+"""Request of a figure: one value with the options of all kinds, of which each kind reads its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.tables.table import ArmTable, arm_table, check_known
+from dirtune.results.records.names import check_known
+from dirtune.results.tables.table import ArmTable, make_arm_table
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotRequest:
-    """A figure of a study; the fields are the options of `dirtune.results.figures.plot`."""
+    """Request of a figure; the fields are the options of `dirtune.results.figures.plot`."""
 
     root: str | Path
     study: str
@@ -27,13 +28,13 @@ class PlotRequest:
     method: str = "ped_anova"
     relative: bool = False
 
-    def table(self) -> ArmTable:
-        """The study's table: every arm by every region, with the differences to the reference.
+    def build_table(self) -> ArmTable:
+        """Return the study's table: every arm by every region, with the differences to the reference.
 
         Raises:
-            InputError: as `arm_table`.
+            InputError: as `make_arm_table`.
         """
-        return arm_table(
+        return make_arm_table(
             self.root,
             self.study,
             metric=self.metric,
@@ -42,31 +43,31 @@ class PlotRequest:
             reference=self.reference,
         )
 
-    def one_of(self, known: tuple[str, ...]) -> str:
-        """What `each` says, by default the first of the known ones.
+    def choose_each(self, known: tuple[str, ...]) -> str:
+        """Return the value of `each`, by default the first known one.
 
         Raises:
-            InputError: it is none of them.
+            InputError: it is unknown.
         """
         each = self.each or known[0]
         check_known("each", each, known)
         return each
 
-    def one_arm(self) -> str | None:
-        """The arm of a figure that shows one; none: it has a default.
+    def get_arm(self) -> str | None:
+        """Return the arm of a figure that shows one, or None for its default.
 
         Raises:
-            InputError: several were asked for.
+            InputError: several arms are requested.
         """
         if len(self.arms) > 1:
             raise InputError(Fault(where="arms", rule="this figure shows one arm", got=self.arms))
         return next(iter(self.arms), None)
 
-    def nothing(self, rule: str) -> InputError:
-        """That there is nothing to draw, and why."""
+    def make_error(self, rule: str) -> InputError:
+        """Build the error for a figure that has nothing to draw."""
         return InputError(Fault(where=f"study {self.study}", rule=rule))
 
 
-def source_of(table: ArmTable) -> str:
-    """The beginning of a caption: study, split, selection."""
+def format_source(table: ArmTable) -> str:
+    """Return the beginning of a caption: study, split, selection."""
     return f"{table.study}, {table.split} split, {table.description}."

@@ -1,8 +1,9 @@
-"""How all figures look: sizes, colours, the legend above, the caption below.
+"""Common style of all figures: sizes, colors, panels, the legend above, the caption below.
 
-Figures have the width of a paper's column or page, 8-point text, and colours that colour-blind readers can tell apart
-(Okabe and Ito, "Color Universal Design", 2008). Nothing uses pyplot, so that no window system and no other figure is
-touched. A caption says what is shown and what is left out, because figures travel without their text.
+Figures have the width of a paper's column or page, 8-point text, and colors that color-blind readers can distinguish
+(Okabe and Ito, "Color Universal Design", 2008). No function uses pyplot, which would depend on the
+window system and on other figures. A caption states what is shown and what is left out, because a figure is often copied
+without its text.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 FILE_TYPES = (".pdf", ".png", ".svg")
-# Inches
 COLUMN, PAGE = 3.5, 7.0
-# Inches that a line of 8-point and of 6-point text takes
+"""Widths of a figure in inches."""
 ROW, CAPTION_ROW = 0.165, 0.1
-# Of the legend
+"""Heights in inches of a line of 8-point and of 6-point text."""
 CHARACTERS_PER_INCH = 14
+"""8-point text, of the legend."""
 CAPTION_CHARACTERS_PER_INCH = 22
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 REFERENCE_COLOR = "#8C8C8C"
-# What stands behind
 PALE = "#C4C4C4"
+"""Color of what is in the background."""
 MARKERS = "osD^vPX"
-# Arms that colours can tell apart, the reference being grey
-MOST_COLORED = len(COLORS) + 1
-# Arms whose lines and bands can be followed
-MOST_LINES = 6
-# Arms that a page has room for
-MOST_ROWS = 44
+MAX_COLORED_ARMS = len(COLORS) + 1
+"""Arms that colors distinguish, because the reference is gray."""
+MAX_LINES = 6
+"""Arms whose lines with bands a reader can follow."""
+MAX_ROWS = 44
+"""Arms that a page has room for."""
+PANELS_PER_ROW, MAX_PANELS = 4, 8
 GOOD, BAD = "#0072B2", "#D55E00"
 DIVERGING = LinearSegmentedColormap.from_list("good to bad", [GOOD, "#FFFFFF", BAD])
 STYLE = {
@@ -44,58 +46,84 @@ STYLE = {
     "axes.titlesize": 8,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.4,
-    # Text stays text: publishers refuse the default
+    # Text stays text; publishers reject the default, Type 3 fonts.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure; sizes in inches, the height without what `finish` adds."""
+def make_figure(width: float, height: float) -> Figure:
+    """Return an empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches, without the legend and the caption that `finish_figure` adds.
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def arm_colors(names: Sequence[str], reference: str | None) -> dict[str, str]:
-    """A colour for each arm; the reference is grey."""
+def make_panels(titles: Sequence[str], *, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of a page's width with one panel per title, four in a row.
+
+    Args:
+        titles: of the panels.
+        height: of a row of panels, in inches.
+    """
+    columns = min(PANELS_PER_ROW, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    # At least half a page wide, or one panel would be as wide as its caption's words.
+    figure = make_figure(PAGE * max(columns, 2) / PANELS_PER_ROW, height * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for axes in grid[len(titles) :]:
+        axes.remove()
+    panels: list[Axes] = grid[: len(titles)]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title)
+    return figure, panels
+
+
+def assign_colors(names: Sequence[str], reference: str | None) -> dict[str, str]:
+    """Return a color for each arm; the reference is gray."""
     others = [name for name in names if name != reference]
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(others)}
     return {name: colors.get(name, REFERENCE_COLOR) for name in names}
 
 
-def lighter(color: str) -> tuple[float, ...]:
-    """Half-way to white; not transparent, or the grid would show through."""
+def mix_with_white(color: str) -> tuple[float, ...]:
+    """Return the RGB color half-way to white."""
+    # Not by transparency, through which the grid would be visible.
     return tuple((1 + part) / 2 for part in to_rgb(color))
 
 
-def text_color(background: Sequence[float]) -> str:
-    """Black or white, whichever is readable on an RGB colour (relative luminance of ITU-R BT.709)."""
+def choose_text_color(background: Sequence[float]) -> str:
+    """Return black or white, the one that is readable on an RGB color (relative luminance of ITU-R BT.709)."""
     red, green, blue = background[:3]
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 else "white"
 
 
-def unit_after(unit: str) -> str:
-    """What follows the name of a quantity on an axis: its unit in brackets, or nothing."""
+def format_unit(unit: str) -> str:
+    """Return a unit in brackets, to be appended to the name of a quantity, or nothing without a unit."""
     return f" [{unit}]" if unit else ""
 
 
-def finish(figure: Figure, caption: str, legend: Axes | None = None) -> None:
-    """The legend of some axes above, the caption below; the figure grows by both, so that they take nothing from the axes."""
-    rows = 0 if legend is None else _legend(figure, legend)
+def finish_figure(figure: Figure, caption: str, legend: Axes | None = None) -> None:
+    """Add the legend of some axes above and the caption below; the figure grows by both, so that the axes keep their size."""
+    rows = 0 if legend is None else _draw_legend(figure, legend)
     lines = textwrap.wrap(caption, int(figure.get_figwidth() * CAPTION_CHARACTERS_PER_INCH))
     figure.supxlabel("\n".join(lines), fontsize=6, color="#555555")
     figure.set_figheight(figure.get_figheight() + ROW * rows + CAPTION_ROW * len(lines))
 
 
-def _legend(figure: Figure, axes: Axes) -> int:
-    """Draws it, and says how many rows it has."""
+def _draw_legend(figure: Figure, axes: Axes) -> int:
+    """Draw the legend of some axes and return its number of rows."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return 0
     room = figure.get_figwidth() * CHARACTERS_PER_INCH
-    # 6: the sample and the gaps
+    # 6 characters for the line sample and the gaps
     columns = int(room / (max(map(len, labels)) + 6))
     rows = math.ceil(len(labels) / max(columns, 1))
-    # Rows of about equal length
+    # As few columns as that number of rows allows, so that the rows have about equal lengths
     columns = math.ceil(len(labels) / rows)
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
     return rows

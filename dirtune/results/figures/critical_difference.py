@@ -1,79 +1,89 @@
-"""Figure `critical_difference`: the mean ranks of the arms, and which of them are not told apart (Demsar, JMLR 2006).
+"""Figure `critical_difference`: mean ranks of the arms, and groups without a significant difference (Demsar, JMLR 2006).
 
-The blocks in which arms are ranked are the seeds of the study in one shot region; with `each="region"` every seed gives
-three, one for many, medium and few each, which are not independent: the difference is then smaller than it should be,
-and the caption says so.
+Arms are ranked in blocks: the seeds of the study in one shot region. With `each="region"` every seed gives three blocks,
+one each for many, medium and few, which are not independent: the critical difference is then too small, as the caption
+states.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dirtune.results.analysis.selection import as_loss
-from dirtune.results.figures._arms import shown_arms
-from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import COLUMN, MOST_ROWS, PAGE, ROW, finish, new_figure
-from dirtune.results.statistics.ranks import LEVEL, Ranking, ranking
-from dirtune.results.tables.render.formats import metric_label
-from dirtune.results.tables.table import ArmRow, ArmTable, check_known
+from dirtune.results.analysis.selection import to_loss
+from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures._style import COLUMN, MAX_ROWS, PAGE, ROW, finish_figure, make_figure
+from dirtune.results.records.names import check_known
+from dirtune.results.statistics.ranks import LEVEL, Ranking, rank_arms
+from dirtune.results.tables.render.cells import format_metric
+from dirtune.results.tables.table import ArmTable
 
 EACH = ("seed", "region")
 SHOTS = ("many", "medium", "few")
-# Arms that a column has room for
-NARROW = 6
+MAX_COLUMN_ARMS = 6
+"""Arms that the width of a column has room for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticalDifference:
-    """Mean ranks, and the groups within the critical difference."""
+    """Mean ranks, and the groups of arms within the critical difference."""
 
     ranks: tuple[tuple[str, float], ...]
-    """Arm and mean rank, the best first."""
+    """Arms and their mean ranks, the best first."""
     cliques: tuple[tuple[float, float], ...]
-    """From and to which mean rank."""
+    """First and last mean rank of every group."""
     difference: float
     label: str
     caption: str
 
 
-def critical_difference_data(request: PlotRequest) -> CriticalDifference:
-    """The ranks of the table's values; arms without a common block with the others are left out and named.
+def build_critical_difference(request: PlotRequest) -> CriticalDifference:
+    """Rank the arms by the table's values; the caption names arms that miss blocks of the others and are left out.
 
     Raises:
         InputError: a name is unknown, or there are not two arms with a common seed.
     """
-    each = request.one_of(EACH)
-    table = request.table()
+    each = request.choose_each(EACH)
+    table = request.build_table()
     check_known("region", request.region, table.regions)
     regions = SHOTS if each == "region" else (request.region,)
-    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=MOST_ROWS)
+    shown = select_arms(table.rows, request.arms, reference=table.reference, most=MAX_ROWS)
     rows = [row for row in table.rows if row.arm in shown.arms]
-    losses = {row.arm: _losses(row, regions, table.metric) for row in rows}
+    losses: dict[str, dict[object, float]] = {
+        row.arm: {
+            (region, seed): to_loss(value, table.metric)
+            for region in regions
+            for seed, value in row.cells[region].values.items()
+        }
+        for row in rows
+    }
+    # Ranks need complete blocks, so that an arm with a missing seed is left out.
     most = max((len(own) for own in losses.values()), default=0)
     used = {arm: own for arm, own in losses.items() if own and len(own) == most}
     if len(used) < 2 or not set.intersection(*(set(own) for own in used.values())):
-        raise request.nothing("has no two arms that are complete on the same seeds yet")
-    found = ranking(used)
+        raise request.make_error("has no two arms with trials of the same seeds yet")
+    found = rank_arms(used)
+    names = [arm for arm in losses if arm not in used]
+    left_out = f" Left out, with missing seeds: {', '.join(names)}." if names else ""
     return CriticalDifference(
         ranks=tuple(found.mean_ranks.items()),
         cliques=tuple((found.mean_ranks[c[0]], found.mean_ranks[c[-1]]) for c in found.cliques),
         difference=found.critical_difference,
-        label=f"mean rank by {metric_label(table.metric, '')}, {'each shot region' if each == 'region' else request.region}",
-        caption=_caption(table, found, each) + _left_out(losses, used) + shown.note,
+        label=f"mean rank by {format_metric(table.metric, '')}, {'each shot region' if each == 'region' else request.region}",
+        caption=_format_caption(table, found, each) + left_out + shown.note,
     )
 
 
 def draw_critical_difference(data: CriticalDifference) -> Figure:
-    """Ranks on an axis, the better half of the names on the left, the others on the right; bars join groups, a ruler is on top."""
+    """Draw ranks on an axis, the better half of the names on the left; bars join groups, a ruler is on top."""
     count, bars = len(data.ranks), 0.5 * len(data.cliques) + 0.6
     rows = bars + math.ceil(count / 2)
-    figure = new_figure(COLUMN if count <= NARROW else PAGE, 0.4 + ROW * (rows + 2.5))
+    figure = make_figure(COLUMN if count <= MAX_COLUMN_ARMS else PAGE, 0.4 + ROW * (rows + 2.5))
     ruler, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, rows])
     for position, (arm, rank) in enumerate(data.ranks):
         _draw_arm(axes, f" {arm} ({rank:.1f}) ", rank, bars, (position, count))
@@ -88,13 +98,17 @@ def draw_critical_difference(data: CriticalDifference) -> Figure:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.spines["top"].set_visible(True)
     ruler.set_title(data.label)
-    _draw_ruler(ruler, data.difference, count)
-    finish(figure, data.caption)
+    # The critical difference to scale; it extends beyond an axis that is shorter.
+    ruler.plot([1, 1 + data.difference], [0, 0], color="black", linewidth=1, marker="|", markersize=5, clip_on=False)
+    ruler.text(1 + min(data.difference, count - 1) / 2, 0.3, f"CD = {data.difference:.2f}", ha="center")
+    ruler.set_ylim(-1, 2)
+    ruler.axis("off")
+    finish_figure(figure, data.caption)
     return figure
 
 
 def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int, int]) -> None:
-    """A line from the axis down to the arm's row and out to its name."""
+    """Draw a line from the axis down to the arm's row and out to its name."""
     position, count = place
     is_left = position < math.ceil(count / 2)
     row = bars + (position if is_left else count - 1 - position)
@@ -103,31 +117,11 @@ def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int,
     axes.text(end, row, text, va="center", ha="right" if is_left else "left")
 
 
-def _draw_ruler(axes: Axes, difference: float, count: int) -> None:
-    """The critical difference to scale; one longer than the axis goes beyond it."""
-    end = 1 + difference
-    axes.plot([1, end], [0, 0], color="black", linewidth=1, marker="|", markersize=5, clip_on=False)
-    axes.text(1 + min(difference, count - 1) / 2, 0.3, f"CD = {difference:.2f}", ha="center")
-    axes.set_ylim(-1, 2)
-    axes.axis("off")
-
-
-def _losses(row: ArmRow, regions: Sequence[str], metric: str) -> dict[object, float]:
-    return {
-        (region, seed): as_loss(value, metric) for region in regions for seed, value in row.cells[region].values.items()
-    }
-
-
-def _caption(table: ArmTable, found: Ranking, each: str) -> str:
+def _format_caption(table: ArmTable, found: Ranking, each: str) -> str:
     of_region = each == "region"
     blocks = "seeds x shot regions (not independent: CD is too small)" if of_region else "seeds"
     p_text = "" if math.isnan(found.p_friedman) else f" Friedman's p = {found.p_friedman:.2g}."
     return (
-        f"{source_of(table)} Mean ranks over {found.blocks} {blocks}, 1 is best. Bars join arms whose ranks are less than the "
+        f"{format_source(table)} Mean ranks over {found.blocks} {blocks}, 1 is best. Bars join arms whose ranks are less than the "
         f"critical difference CD = {found.critical_difference:.2f} apart (Nemenyi, level {LEVEL:g}).{p_text}"
     )
-
-
-def _left_out(losses: dict[str, dict[object, float]], used: dict[str, dict[object, float]]) -> str:
-    names = [arm for arm in losses if arm not in used]
-    return f" Left out, with missing seeds: {', '.join(names)}." if names else ""

@@ -1,4 +1,4 @@
-"""Figure `curve`: a metric against a setting that was swept, a line or a cloud per arm (data: `dirtune.results.analysis.curves`)."""
+"""Figure `curve`: a metric against a setting, with a line or dots per arm (data: `dirtune.results.analysis.curves`)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.curves import Curve, Line, curve_data
-from dirtune.results.figures._arms import shown_lines
+from dirtune.results.analysis.curves import Curve, Line, read_curve
+from dirtune.results.figures._arms import select_lines
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLORS, COLUMN, MARKERS, REFERENCE_COLOR, arm_colors, finish, new_figure
-from dirtune.results.tables.render.formats import metric_label
+from dirtune.results.figures._style import (
+    COLORS,
+    COLUMN,
+    MARKERS,
+    REFERENCE_COLOR,
+    assign_colors,
+    finish_figure,
+    make_figure,
+)
+from dirtune.results.tables.render.cells import format_metric
 
-MOST_TICKS = 8
+MAX_TICKS = 8
+"""Levels that are labeled one by one."""
 
 
-def curve_of(request: PlotRequest) -> Curve:
-    """The data of the figure.
+def build_curve(request: PlotRequest) -> Curve:
+    """Read the lines of the arms.
 
     Raises:
-        InputError: there is no `x`, an arm is unknown, and as `curve_data`.
+        InputError: there is no `x`, an arm is unknown, and as `read_curve`.
     """
     if request.x is None:
-        raise InputError(Fault(where="x", rule="a curve needs the setting on its x axis"))
-    curve = curve_data(
+        raise InputError(Fault(where="x", rule="curve needs the setting of its x axis"))
+    curve = read_curve(
         request.root,
         request.study,
         request.x,
@@ -32,24 +41,30 @@ def curve_of(request: PlotRequest) -> Curve:
         split=request.split,
         epoch=request.selection,
     )
-    return shown_lines(curve, request.arms, most=len(COLORS))
+    return select_lines(curve, request.arms, most=len(COLORS))
 
 
 def draw_curve(curve: Curve) -> Figure:
-    """A line or a cloud per arm, the best of each marked with a star."""
-    figure = new_figure(COLUMN, 2.1)
+    """Draw a line or dots per arm, and a star at the best level of each."""
+    figure = make_figure(COLUMN, 2.1)
     axes = figure.add_subplot()
-    colors = arm_colors([line.label for line in curve.lines], None)
+    colors = assign_colors([line.label for line in curve.lines], None)
     for position, line in enumerate(curve.lines):
         _draw_line(axes, line, colors[line.label], MARKERS[position % len(MARKERS)])
     if curve.reference:
         name, level = curve.reference
         axes.axhline(level, color=REFERENCE_COLOR, linestyle="--", linewidth=1, label=name)
-    scale_x(axes, curve)
+    if curve.logarithmic:
+        axes.set_xscale("log")
+        levels = sorted({level for line in curve.lines for level in line.levels})
+        # The few levels of a grid are better ticks than powers of ten.
+        if len(levels) <= MAX_TICKS:
+            axes.set_xticks(levels, [f"{level:g}" for level in levels])
+            axes.set_xticks([], minor=True)
     axes.set_xlabel(curve.x)
-    axes.set_ylabel(f"{metric_label(curve.metric, curve.unit)}, {curve.region}")
+    axes.set_ylabel(f"{format_metric(curve.metric, curve.unit)}, {curve.region}")
     axes.grid()
-    finish(figure, _caption(curve), axes)
+    finish_figure(figure, _format_caption(curve), axes)
     return figure
 
 
@@ -76,18 +91,7 @@ def _draw_line(axes: Axes, line: Line, color: str, marker: str) -> None:
         )
 
 
-def scale_x(axes: Axes, curve: Curve) -> None:
-    """Logarithmic where it spans enough; the few levels of a grid are its ticks then, not powers of ten."""
-    if not curve.logarithmic:
-        return
-    axes.set_xscale("log")
-    levels = sorted({level for line in curve.lines for level in line.levels})
-    if len(levels) <= MOST_TICKS:
-        axes.set_xticks(levels, [f"{level:g}" for level in levels])
-        axes.set_xticks([], minor=True)
-
-
-def _caption(curve: Curve) -> str:
+def _format_caption(curve: Curve) -> str:
     parts = [f"{curve.study}, {curve.split} split, epoch: {curve.epoch}."]
     if any(line.joined for line in curve.lines):
         parts.append("Lines: mean over seeds; dots: single trials.")

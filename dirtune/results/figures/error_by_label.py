@@ -1,68 +1,67 @@
-"""Figure `error_by_label`: the absolute error against the label, before the density of the training labels.
+"""Figure `error_by_label`: the absolute error against the label, over a histogram of the training labels.
 
-The classic figure of deep imbalanced regression: where training labels are rare, errors are large, and a method is worth
-its price if it lowers them there without raising them where labels are frequent. Errors come from the stored predictions,
-densities from the manifest in the study's folder (`dirtune.results.analysis.recompute`). Label bins are put together until there
-are about thirty, so that rare labels have some samples in each; a bin without samples leaves a gap to its neighbours
-that the line bridges.
+The classic figure of deep imbalanced regression: errors are large where training labels are rare, and a method should
+lower them there without raising them where labels are frequent. Errors come from the stored predictions, the histogram
+from the manifest in the study's folder (`dirtune.results.analysis.recompute`). Label bins are merged to at most thirty, so
+that bins of rare labels have some samples; a line connects the neighbors of a bin without samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
-from dirtune.results.analysis.arms import ArmRuns, study_runs
-from dirtune.results.analysis.recompute import BinErrors, errors_by_bin, own_manifest
+from dirtune.results.analysis.arms import read_study_runs
+from dirtune.results.analysis.recompute import BinErrors, compute_bin_errors, read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures._arms import shown_arms
-from dirtune.results.figures._bands import Band, band, draw_bands
+from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures._bands import Band, draw_bands, make_band
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, MOST_LINES, PALE, finish, new_figure, unit_after
+from dirtune.results.figures._style import COLUMN, MAX_LINES, PALE, finish_figure, format_unit, make_figure
 from dirtune.results.records.studies import open_study, read_study
 
-MOST_BINS = 30
+MAX_BINS = 30
 NICE = (1, 2, 5)
+"""Leading digits of bin widths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorByLabel:
-    """A band per arm over the centres of the bins, and the training samples in each bin."""
+    """A band per arm over the centers of the bins, and the number of training samples in each bin."""
 
     bands: tuple[Band, ...]
     reference: str | None
-    centres: tuple[float, ...]
-    """Of the bins, in the label's unit."""
+    centers: tuple[float, ...]
+    """Centers of the bins, in the label's unit."""
     width: float
     train: tuple[int, ...]
-    """Training samples."""
+    """Number of training samples by bin."""
     x_label: str
     y_label: str
     caption: str
 
 
-def error_by_label_data(request: PlotRequest) -> ErrorByLabel:
-    """Mean absolute error per label bin, averaged over the seeds of every arm.
+def build_error_by_label(request: PlotRequest) -> ErrorByLabel:
+    """Compute the mean absolute error by label bin, averaged over the seeds of every arm.
 
     Raises:
         InputError: a name is unknown, no predictions or no manifest are there, or labels have several dimensions.
     """
     if request.selection != "best_val":
-        rule = "must be best_val: predictions are kept at the best validation epoch only"
+        rule = "must be best_val: predictions are recorded at the best validation epoch only"
         raise InputError(Fault(where="selection", rule=rule, got=request.selection))
     storage = open_study(request.root, request.study)
-    info, label = read_study(storage), own_manifest(storage).label
-    runs = study_runs(storage, info, SELECTIONS["best_val"])
+    info, label = read_study(storage), read_stored_manifest(storage).label
+    runs = read_study_runs(storage, info, SELECTIONS["best_val"])
     reference = request.reference or info.reference
-    shown = shown_arms(runs.arms, request.arms, reference=reference, most=MOST_LINES)
+    shown = select_arms(runs.arms, request.arms, reference=reference, most=MAX_LINES)
     arms = [arm for name in shown.arms for arm in runs.arms if arm.arm == name]
-    width = bin_width(label)
-    errors = errors_by_bin(
+    width = choose_bin_width(label)
+    errors = compute_bin_errors(
         request.root,
         request.study,
         split=request.split,
@@ -70,29 +69,38 @@ def error_by_label_data(request: PlotRequest) -> ErrorByLabel:
         trials={chosen.trial_id for arm in arms for chosen in arm.chosen.values()},
     )
     if not errors:
-        raise request.nothing(f"has no predictions of the {request.split} split yet")
+        raise request.make_error(f"has no predictions of the {request.split} split yet")
     bins = next(iter(errors.values()))
-    bands = [_band(arm, errors) for arm in arms]
-    unit = unit_after(label.unit)
+    bands = []
+    for arm in arms:
+        by_center: dict[float, list[float]] = {}
+        for chosen in arm.chosen.values():
+            for one in errors.get(chosen.trial_id, ()):
+                if one.n:
+                    by_center.setdefault(_get_center(one), []).append(one.absolute)
+        bands.append(make_band(arm.arm, by_center))
+    names = [one.label for one in bands if not one.x]
+    missing = f" Without predictions: {', '.join(names)}." if names else ""
+    unit = format_unit(label.unit)
     return ErrorByLabel(
         bands=tuple(one for one in bands if one.x),
         reference=reference,
-        centres=tuple(_centre(one) for one in bins),
+        centers=tuple(_get_center(one) for one in bins),
         width=width,
         train=tuple(one.train for one in bins),
         x_label=f"{label.name}{unit}",
         y_label=f"absolute error{unit}",
         caption=f"{request.study}, {request.split} split, {SELECTIONS['best_val'].description}. Lines: mean absolute error in "
-        f"label bins of width {width:g}, mean over seeds ± sd; bars: training samples in the bin; bins without "
-        f"{request.split} samples are bridged.{_without(bands)}{shown.note}",
+        f"label bins of width {width:g}, mean over seeds ± sd; bars: training samples in the bin; lines connect the "
+        f"neighbors of bins without {request.split} samples.{missing}{shown.note}",
     )
 
 
 def draw_error_by_label(data: ErrorByLabel) -> Figure:
-    """Lines with bands on the left axis before the histogram on the right one."""
-    figure = new_figure(COLUMN, 2.1)
+    """Draw lines with bands on the left axis, in front of the histogram on the right one."""
+    figure = make_figure(COLUMN, 2.1)
     behind = figure.add_subplot()
-    behind.bar(data.centres, data.train, data.width, color="#E2E2E2")
+    behind.bar(data.centers, data.train, data.width, color="#E2E2E2")
     behind.set_xlabel(data.x_label)
     behind.set_ylabel("training samples", color="#6E6E6E")
     front = behind.twinx()
@@ -105,29 +113,15 @@ def draw_error_by_label(data: ErrorByLabel) -> Figure:
     front.set_ylabel(data.y_label)
     front.set_ylim(bottom=0)
     behind.spines["right"].set(visible=True, color=PALE)
-    finish(figure, data.caption, front)
+    finish_figure(figure, data.caption, front)
     return figure
 
 
-def bin_width(label: LabelSpec) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... times the data set's own width that leaves at most thirty bins."""
+def choose_bin_width(label: LabelSpec) -> float:
+    """Return the smallest of 1, 2, 5, 10, 20, ... times the bin width of the data set that gives at most thirty bins."""
     factors = (int(nice * 10**power) for power in range(12) for nice in NICE)
-    return next(f for f in factors if math.ceil(label.num_bins / f) <= MOST_BINS) * label.bin_width
+    return next(f for f in factors if math.ceil(label.num_bins / f) <= MAX_BINS) * label.bin_width
 
 
-def _band(arm: ArmRuns, errors: Mapping[str, Sequence[BinErrors]]) -> Band:
-    by_label: dict[float, list[float]] = {}
-    for chosen in arm.chosen.values():
-        for one in errors.get(chosen.trial_id, ()):
-            if one.n:
-                by_label.setdefault(_centre(one), []).append(one.absolute)
-    return band(arm.arm, by_label)
-
-
-def _centre(one: BinErrors) -> float:
+def _get_center(one: BinErrors) -> float:
     return (one.low + one.high) / 2
-
-
-def _without(bands: Sequence[Band]) -> str:
-    names = [one.label for one in bands if not one.x]
-    return f" Without predictions: {', '.join(names)}." if names else ""

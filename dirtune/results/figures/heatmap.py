@@ -1,8 +1,8 @@
-"""Figure `heatmap`: arms by shot regions, the paired difference to the reference in every cell.
+"""Figure `heatmap`: arms by shot regions, with the paired difference to the reference in every cell.
 
-Blue is better and orange is worse, whichever way the metric goes; white is no difference. One diverged arm would leave
-all other cells white, so the colours end at the 90th percentile of the differences' sizes, rounded up to two digits, and
-the caption says where.
+Blue is better and orange is worse, for errors and correlations alike; white is no difference. One diverged arm would leave
+all other cells white, so the color scale ends at the 90th percentile of the absolute differences, rounded up to two
+digits; the caption states this limit.
 """
 
 from __future__ import annotations
@@ -11,21 +11,27 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.figures._arms import compared
-from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import COLUMN, DIVERGING, MOST_ROWS, ROW, finish, new_figure, text_color
-from dirtune.results.tables.celltext import decimals_of
+from dirtune.results.figures._arms import compare_arms
+from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures._style import (
+    COLUMN,
+    DIVERGING,
+    MAX_ROWS,
+    ROW,
+    choose_text_color,
+    finish_figure,
+    make_figure,
+)
 from dirtune.results.tables.marks import SIGNIFICANT
-from dirtune.results.tables.render.formats import metric_label
+from dirtune.results.tables.render.cells import count_decimals, format_metric
 from dirtune.results.tables.table import Cell
 
 PERCENT_DECIMALS = 1
-# Quantile of the sizes that gets the full colour
-FULL_COLOR = 0.9
+FULL_COLOR_QUANTILE = 0.9
+"""Quantile of the absolute differences at which the color scale ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,36 +42,37 @@ class Heatmap:
     """Without the reference."""
     regions: tuple[str, ...]
     differences: tuple[tuple[float, ...], ...]
-    """NaN without a pair of seeds."""
+    """NaN without a common seed."""
     significant: tuple[tuple[bool, ...], ...]
     limit: float
-    """Size that gets the full colour."""
-    good_is: int
-    """-1: negative differences are good; 1: positive ones."""
+    """Absolute difference at which the color scale ends."""
+    good_sign: int
+    """-1 if negative differences are improvements, 1 if positive ones are."""
     label: str
-    """Of the colour bar."""
+    """Label of the color bar."""
     decimals: int
-    """Of the numbers."""
+    """Decimals of the numbers in the cells."""
     caption: str
 
 
-def heatmap_data(request: PlotRequest) -> Heatmap:
-    """The table's paired differences; `relative`: in percent of the reference's mean over the same seeds.
+def build_heatmap(request: PlotRequest) -> Heatmap:
+    """Compute the table's paired differences, with `relative` in percent of the reference's mean over the same seeds.
 
     Raises:
-        InputError: there is no reference or no arm to compare with it, and as `arm_table`.
+        InputError: there is no reference or no arm to compare with it, and as `make_arm_table`.
     """
-    shown = compared(request, most=MOST_ROWS)
+    shown = compare_arms(request, most=MAX_ROWS)
     table, arms, base = shown.table, shown.arms, shown.cells[shown.reference]
     differences = tuple(
         tuple(
-            _difference(shown.cells[arm][region], base[region], relative=request.relative) for region in table.regions
+            _get_difference(shown.cells[arm][region], base[region], relative=request.relative)
+            for region in table.regions
         )
         for arm in arms
     )
     if not np.isfinite(np.array(differences)).any():
-        raise request.nothing(f"has no seed that {table.reference} and another arm both have yet")
-    label = metric_label(table.metric, "%" if request.relative else table.unit)
+        raise request.make_error(f"has no common seed of {table.reference} and another arm yet")
+    label = format_metric(table.metric, "%" if request.relative else table.unit)
     return Heatmap(
         arms=arms,
         regions=table.regions,
@@ -73,40 +80,43 @@ def heatmap_data(request: PlotRequest) -> Heatmap:
         significant=tuple(
             tuple(shown.cells[arm][region].p_holm < SIGNIFICANT for region in table.regions) for arm in arms
         ),
-        limit=(limit := _limit(differences)),
-        good_is=1 if table.metric in HIGHER_IS_BETTER else -1,
+        limit=(limit := _compute_limit(differences)),
+        good_sign=1 if table.metric in HIGHER_IS_BETTER else -1,
         label=f"{label}: difference to {table.reference}",
-        decimals=PERCENT_DECIMALS if request.relative else decimals_of(table),
-        caption=f"{source_of(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * "
+        decimals=PERCENT_DECIMALS if request.relative else count_decimals(table),
+        caption=f"{format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * "
         f"p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a column: {len(table.arms) - 1}). "
-        f"Colours end at ±{limit:.3g}; an empty cell has no pair.{shown.note}",
+        f"Colors end at ±{limit:.3g}; an empty cell has no common seed.{shown.note}",
     )
 
 
 def draw_heatmap(data: Heatmap) -> Figure:
-    """A cell per arm and region, coloured and with its number."""
-    figure = new_figure(COLUMN, 0.75 + ROW * len(data.arms))
+    """Draw a colored cell with its number per arm and region."""
+    figure = make_figure(COLUMN, 0.75 + ROW * len(data.arms))
     axes = figure.add_subplot()
-    goodness = -data.good_is * np.array(data.differences)
+    goodness = -data.good_sign * np.array(data.differences)
     image = axes.imshow(goodness, DIVERGING, aspect="auto", vmin=-data.limit, vmax=data.limit)
     for row, values in enumerate(data.differences):
         for column, value in enumerate(values):
-            background = image.to_rgba(goodness[row, column])
-            _write(axes, row, column, value, data, text_color(tuple(background)))
+            if math.isnan(value):
+                continue
+            color = choose_text_color(tuple(image.to_rgba(goodness[row, column])))
+            text = f"{value:+.{data.decimals}f}{'*' if data.significant[row][column] else ''}"
+            axes.text(column, row, text, ha="center", va="center", color=color)
     axes.set_xticks(range(len(data.regions)), data.regions)
     axes.set_yticks(range(len(data.arms)), data.arms)
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.02)
     ends = np.array([-data.limit, 0.0, data.limit])
-    bar.set_ticks(ends.tolist(), labels=[f"{-data.good_is * end + 0.0:.3g}" for end in ends])
+    bar.set_ticks(ends.tolist(), labels=[f"{-data.good_sign * end + 0.0:.3g}" for end in ends])
     bar.set_label(data.label)
     bar.outline.set_visible(False)
-    finish(figure, data.caption)
+    finish_figure(figure, data.caption)
     return figure
 
 
-def _difference(cell: Cell, base: Cell, *, relative: bool) -> float:
+def _get_difference(cell: Cell, base: Cell, *, relative: bool) -> float:
     found = cell.difference
     if found is None or not found.n:
         return math.nan
@@ -117,19 +127,12 @@ def _difference(cell: Cell, base: Cell, *, relative: bool) -> float:
     return 100 * found.mean / abs(level) if level else math.nan
 
 
-def _limit(differences: tuple[tuple[float, ...], ...]) -> float:
+def _compute_limit(differences: tuple[tuple[float, ...], ...]) -> float:
     sizes = np.abs(np.array(differences))
     sizes = sizes[np.isfinite(sizes)]
-    limit = float(np.quantile(sizes, FULL_COLOR)) or float(sizes.max())
+    limit = float(np.quantile(sizes, FULL_COLOR_QUANTILE)) or float(sizes.max())
     if not limit:
         return 1.0
+    # Rounded up in the second digit; the inner rounding keeps 0.30000000000000004 from becoming 0.31.
     unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
     return math.ceil(round(limit / unit, 6)) * unit
-
-
-def _write(axes: Axes, row: int, column: int, value: float, data: Heatmap, color: str) -> None:
-    if math.isnan(value):
-        return
-    mark = "*" if data.significant[row][column] else ""
-    text = f"{value:+.{data.decimals}f}{mark}"
-    axes.text(column, row, text, ha="center", va="center", color=color)

@@ -1,8 +1,8 @@
-"""Figure `interactions`: what two parts do together beyond the sum of what each does alone.
+"""Figure `interactions`: the effect of two parts together minus the sum of their single effects.
 
-Four trained arms make a row: without the two parts, with each, with both, and all else equal. What else they all have is said
-below the pair; of several such squares of arms the one nearest to the reference is shown. A part that another needs, such as
-the projection under a contrastive term, has no row with it: there is no arm with the term alone.
+A row needs four trained arms: without the two parts, with each and with both, all else equal. Parts that all four have are
+listed below the pair; of several such squares of arms, the one nearest to the reference is shown. A part that another
+requires, such as the projection of a contrastive term, has no row with it, because no arm has the term alone.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dirtune.results.analysis.parts import Change, Lattice, lattice
-from dirtune.results.figures._arms import asked_arms
-from dirtune.results.figures._effects import Effect, draw_effects, effect_of, limits_of
-from dirtune.results.figures._parts import Values, composed, values_of
-from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import COLUMN, MOST_ROWS, ROW, finish, new_figure
-from dirtune.results.statistics.interactions import interaction
-from dirtune.results.statistics.paired import PairedDifference, holm
+from dirtune.results.analysis.parts import Change, Lattice, make_lattice
+from dirtune.results.figures._arms import Values, expand_patterns, get_values, read_composed_arms
+from dirtune.results.figures._effects import Effect, compute_limits, draw_effects, make_effect
+from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures._style import COLUMN, MAX_ROWS, ROW, finish_figure, make_figure
+from dirtune.results.statistics.interactions import compute_interaction
+from dirtune.results.statistics.paired import PairedDifference, apply_holm
 from dirtune.results.tables.marks import SIGNIFICANT
-from dirtune.results.tables.render.formats import metric_label
+from dirtune.results.tables.render.cells import format_metric
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LABEL_CHARACTERS = 26
-# Each takes two lines or more
-MOST_SQUARES = MOST_ROWS // 2
+MAX_SQUARES = MAX_ROWS // 2
+"""A row has two lines or more."""
 Pair = frozenset[frozenset[Change]]
 
 
@@ -41,7 +40,7 @@ class Square:
     """The parts that all four have."""
     arms: tuple[str, str, str, str]
     """With both, the first, the second, neither."""
-    found: PairedDifference
+    interaction: PairedDifference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,89 +49,94 @@ class Interactions:
 
     squares: tuple[Square, ...]
     effects: tuple[Effect, ...]
-    """Of the squares."""
+    """By square."""
     label: str
     caption: str
 
 
-def interactions_data(request: PlotRequest) -> Interactions:
-    """Every two-factor interaction that the trained arms can tell, with Student's t interval and Holm's correction.
+def build_interactions(request: PlotRequest) -> Interactions:
+    """Compute every two-factor interaction of the trained arms, with Student's t interval and Holm's correction.
 
     Args:
-        request: `arms` narrows to squares whose arm with both parts is one of them.
+        request: `arms` selects squares by their arm with both parts.
 
     Raises:
-        InputError: an arm is unknown, or no four arms with a seed in common differ in two parts alone; and as `composed`.
+        InputError: an arm is unknown, or no four arms with a common seed form a square; and as `read_composed_arms`.
     """
-    found = composed(request)
-    values = values_of(found.table, request.region)
-    targets = asked_arms(request.arms, tuple(found.configs))
-    lattices = (lattice(found.configs, found.reference, target) for target in targets)
-    squares = _nearest(pair for arms in lattices for pair in _squares(arms, values))
+    found = read_composed_arms(request)
+    values = get_values(found.table, request.region)
+    targets = expand_patterns(request.arms, tuple(found.configs))
+    lattices = (make_lattice(found.configs, found.reference, target) for target in targets)
+    squares = _select_nearest(pair for arms in lattices for pair in _find_squares(arms, values))
     if not squares:
-        raise request.nothing(
-            "has no four arms with a seed in common that are without two parts, with each and with both (`derive: pairs` makes them)"
+        raise request.make_error(
+            "has no four arms with a common seed: without two parts, with each and with both (`derive: pairs` makes them)"
         )
-    corrected = holm({str(row): square.found.p for row, square in enumerate(squares)})
-    effects = [effect_of(square.found, corrected[str(row)], found.table.metric) for row, square in enumerate(squares)]
-    order = sorted(range(len(squares)), key=lambda row: -abs(squares[row].found.mean))
-    shown = order[:MOST_SQUARES]
+    corrected = apply_holm({str(row): square.interaction.p for row, square in enumerate(squares)})
+    effects = [
+        make_effect(square.interaction, corrected[str(row)], found.table.metric) for row, square in enumerate(squares)
+    ]
+    order = sorted(range(len(squares)), key=lambda row: -abs(squares[row].interaction.mean))
+    shown = order[:MAX_SQUARES]
     note = f" The {len(shown)} largest of {len(order)}." if len(shown) < len(order) else ""
     return Interactions(
         squares=tuple(squares[row] for row in shown),
         effects=tuple(effects[row] for row in shown),
-        label=f"interaction, {metric_label(found.table.metric, found.table.unit)}, {request.region}",
-        caption=f"{source_of(found.table)} Effect of both parts minus the effect of each alone, paired by seed: mean and 95 % "
+        label=f"interaction, {format_metric(found.table.metric, found.table.unit)}, {request.region}",
+        caption=f"{format_source(found.table)} Effect of both parts minus the effect of each alone, paired by seed: mean and 95 % "
         f"interval (Student's t); zero where effects add up. Blue: better than the sum, orange: worse; filled: "
         f"p < {SIGNIFICANT:g}, Holm-corrected (interactions: {len(order)}).{note}",
     )
 
 
 def draw_interactions(data: Interactions) -> Figure:
-    """A line per pair of parts, the largest interaction on top."""
-    labels = [_label(square) for square in data.squares]
+    """Draw a row per pair of parts, the largest interaction on top."""
+    labels = [_format_label(square) for square in data.squares]
     lines = sum(label.count("\n") + 2 for label in labels)
-    figure = new_figure(COLUMN, 0.5 + 0.75 * ROW * lines)
+    figure = make_figure(COLUMN, 0.5 + 0.75 * ROW * lines)
     axes = figure.subplots()
-    draw_effects(axes, data.effects, limits_of(data.effects))
+    draw_effects(axes, data.effects, compute_limits(data.effects))
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(data.label)
-    finish(figure, data.caption)
+    finish_figure(figure, data.caption)
     return figure
 
 
-def _squares(arms: Lattice, values: Mapping[str, Values]) -> Iterator[tuple[Pair, int, Square]]:
-    """Of every two parts of the target the square of arms under it, and how many settings its arms share."""
+def _find_squares(arms: Lattice, values: Mapping[str, Values]) -> Iterator[tuple[Pair, int, Square]]:
+    """Find the square of arms of every two parts of the target, with the number of settings that its arms share."""
     for first, second in itertools.combinations(arms.parts, 2):
         neither = arms.top - {first, second}
         states = (arms.top, neither | {first}, neither | {second}, neither)
         if not all(state in arms.arms for state in states):
             continue
         both, with_first, with_second, without = (arms.arms[state] for state in states)
-        found = interaction(
+        interaction = compute_interaction(
             both=values[both], first=values[with_first], second=values[with_second], neither=values[without]
         )
-        if found.n:
+        if interaction.n:
             pair = frozenset({arms.parts[first], arms.parts[second]})
             shared = sum(len(arms.parts[part]) for part in neither)
-            given = tuple(arms.ordered(neither))
+            given = tuple(arms.sort_parts(neither))
             square = Square(
-                parts=(first, second), given=given, arms=(both, with_first, with_second, without), found=found
+                parts=(first, second),
+                given=given,
+                arms=(both, with_first, with_second, without),
+                interaction=interaction,
             )
             yield pair, shared, square
 
 
-def _nearest(found: Iterator[tuple[Pair, int, Square]]) -> list[Square]:
-    """Of every pair of parts the square whose arms share the fewest settings beyond the reference's."""
+def _select_nearest(squares: Iterator[tuple[Pair, int, Square]]) -> list[Square]:
+    """Return for every pair of parts the square whose arms share the fewest settings beyond the reference."""
     best: dict[Pair, tuple[int, Square]] = {}
-    for pair, shared, square in found:
+    for pair, shared, square in squares:
         if pair not in best or shared < best[pair][0]:
             best[pair] = (shared, square)
     return [square for _, square in best.values()]
 
 
-def _label(square: Square) -> str:
+def _format_label(square: Square) -> str:
     lines = textwrap.wrap(f" {TIMES} ".join(square.parts), LABEL_CHARACTERS)
     if square.given:
         lines += textwrap.wrap(f"given {' + '.join(square.given)}", LABEL_CHARACTERS)

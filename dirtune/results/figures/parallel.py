@@ -1,8 +1,8 @@
-"""Figure `parallel`: parallel coordinates of a search, a line per trial through its settings to its objective.
+"""Figure `parallel`: parallel coordinates of a search, with a line per trial through its settings to its objective.
 
-Axes span the search space, not the values that were tried, so that a search that keeps to one side is seen to; they are
-logarithmic where the space is. Complete trials are coloured by their objective, dark is good; pruned ones are grey and
-end before the objective, since they never reached one that could be compared.
+Axes span the search space, not the sampled values, so that a search that samples only a part of it is visible; they are
+logarithmic where the space is. Complete trials are colored by their objective, dark is good. Pruned trials are gray and end
+before the objective, because theirs is not comparable.
 """
 
 from __future__ import annotations
@@ -18,56 +18,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.analysis.searches import EndedTrial, searched_arm
+from dirtune.results.analysis.searches import EndedTrial, read_search_history
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, PAGE, PALE, finish, new_figure
-from dirtune.results.tables.render.formats import metric_label
+from dirtune.results.figures._style import COLUMN, PAGE, PALE, finish_figure, make_figure
+from dirtune.results.tables.render.cells import format_metric
 
-# Its lightness alone tells the order
 COLORMAP = "viridis"
-# Axes that a column has room for
-NARROW = 4
-# Characters of a value that the space between two axes has room for
-LONGEST_LABEL = 10
-# Share of an axis that stays free at each end
-INSIDE = 0.03
+"""Its order is visible by lightness alone."""
+MAX_COLUMN_AXES = 4
+"""Axes that the width of a column has room for."""
+MAX_LABEL_CHARACTERS = 10
+"""Characters that fit between two axes."""
+MARGIN = 0.03
+"""Free share of an axis at each end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One axis: where the values of a setting lie between 0 and 1."""
+    """One axis, from 0 to 1, of a setting or of the objective."""
 
     name: str
     ticks: tuple[tuple[float, str], ...]
-    """Place and text."""
+    """Positions and texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """Trials by coordinates; complete ones from worst to best, so that the best are drawn on top."""
+    """Trials as positions on the axes."""
 
     coordinates: tuple[Coordinate, ...]
     """The last is the objective."""
     complete: tuple[tuple[float, ...], ...]
-    """Places by coordinate."""
+    """Positions by coordinate, from the worst to the best trial, so that the best are drawn on top."""
     pruned: tuple[tuple[float, ...], ...]
-    """Without the objective."""
-    good_is: float
-    """The end of the objective's axis that is good, 0 or 1."""
+    """As `complete`, without the objective."""
+    good_end: float
+    """The better end of the objective's axis, 0 or 1."""
     caption: str
 
 
-def parallel_data(request: PlotRequest) -> Parallel:
-    """The trials of one searched arm; `arms` names it, by default the one with the most settings.
+def build_parallel(request: PlotRequest) -> Parallel:
+    """Read the trials of one searched arm.
+
+    Args:
+        request: `arms` has the arm, by default the one with the most settings.
 
     Raises:
-        InputError: nothing was searched, the arm is unknown, or no trial of it is complete.
+        InputError: no arm was searched, the arm is unknown, or it has no complete trial.
     """
-    search = searched_arm(request.root, request.study, request.one_arm())
+    search = read_search_history(request.root, request.study, request.get_arm())
     metric, unit = search.info.metric, search.info.unit
-    complete = [trial for trial in search.trials if _is_complete(trial)]
+    complete = [t for t in search.trials if t.status == "complete" and not math.isnan(t.objective)]
     if not complete:
-        raise request.nothing(f"has no complete trial in arm {search.arm} yet")
+        raise request.make_error(f"has no complete trial in arm {search.arm} yet")
     objectives = {"low": min(t.objective for t in complete), "high": max(t.objective for t in complete)}
     higher = metric in HIGHER_IS_BETTER
     best_last = sorted(complete, key=lambda trial: trial.objective, reverse=not higher)
@@ -75,44 +78,50 @@ def parallel_data(request: PlotRequest) -> Parallel:
     missing = len(search.trials) - len(complete) - len(pruned)
     return Parallel(
         coordinates=(
-            *(_coordinate(path, knob) for path, knob in search.space.items()),
-            Coordinate(name=f"validation\n{metric_label(metric, unit)}", ticks=_ticks(objectives)),
+            *(
+                Coordinate(name="\n".join(path.rsplit(".", 1)), ticks=_make_ticks(knob))
+                for path, knob in search.space.items()
+            ),
+            Coordinate(name=f"validation\n{format_metric(metric, unit)}", ticks=_make_ticks(objectives)),
         ),
-        complete=tuple((*_places(trial, search.space), place(trial.objective, objectives)) for trial in best_last),
-        pruned=tuple(_places(trial, search.space) for trial in pruned),
-        good_is=1.0 if higher else 0.0,
-        caption=f"{request.study}, arm {search.arm}: complete trials ({len(complete)}), coloured by the validation objective "
-        f"({metric}, {search.info.region}; dark is good); grey: {len(pruned)} pruned."
+        complete=tuple(
+            (*_compute_positions(trial, search.space), compute_position(trial.objective, objectives))
+            for trial in best_last
+        ),
+        pruned=tuple(_compute_positions(trial, search.space) for trial in pruned),
+        good_end=1.0 if higher else 0.0,
+        caption=f"{request.study}, arm {search.arm}: complete trials ({len(complete)}), colored by the validation objective "
+        f"({metric}, {search.info.region}; dark is good); gray: {len(pruned)} pruned."
         + (f" Left out: {missing} failed." if missing else "")
         + (f" Other searched arms: {', '.join(search.others)}." if search.others else ""),
     )
 
 
 def draw_parallel(data: Parallel) -> Figure:
-    """A vertical line per coordinate, a polyline per trial."""
+    """Draw a vertical line per coordinate and a polyline per trial."""
     count = len(data.coordinates)
-    figure = new_figure(COLUMN if count <= NARROW else PAGE, 2.3)
+    figure = make_figure(COLUMN if count <= MAX_COLUMN_AXES else PAGE, 2.3)
     axes = figure.add_subplot()
-    for places in data.pruned:
-        axes.plot(range(count - 1), places, color=PALE, linewidth=0.7, zorder=1)
+    for positions in data.pruned:
+        axes.plot(range(count - 1), positions, color=PALE, linewidth=0.7, zorder=1)
     colormap = mpl.colormaps[COLORMAP]
-    for places in data.complete:
-        badness = abs(places[-1] - data.good_is)
-        axes.plot(range(count), places, color=colormap(0.92 * badness), linewidth=1.1, zorder=2)
+    for positions in data.complete:
+        badness = abs(positions[-1] - data.good_end)
+        axes.plot(range(count), positions, color=colormap(0.92 * badness), linewidth=1.1, zorder=2)
     for position, coordinate in enumerate(data.coordinates):
         _draw_axis(axes, position, coordinate)
     axes.set_xticks(range(count), [coordinate.name for coordinate in data.coordinates])
     axes.tick_params(length=0)
     axes.set_xlim(-0.15, count - 1 + 0.45)
-    axes.set_ylim(-INSIDE, 1 + INSIDE)
+    axes.set_ylim(-MARGIN, 1 + MARGIN)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    finish(figure, data.caption)
+    finish_figure(figure, data.caption)
     return figure
 
 
-def place(value: Any, knob: Mapping[str, Any]) -> float:
-    """Where a value lies on its axis, 0 at the low end: linear, logarithmic, or by its position among the values."""
+def compute_position(value: Any, knob: Mapping[str, Any]) -> float:
+    """Return the position of a value on its axis in [0, 1]: linear, logarithmic, or by its index among listed values."""
     if "values" in knob:
         values = list(knob["values"])
         return values.index(value) / max(len(values) - 1, 1) if value in values else math.nan
@@ -124,36 +133,28 @@ def place(value: Any, knob: Mapping[str, Any]) -> float:
     return (value - low) / (high - low) if high > low else 0.5
 
 
-def _is_complete(trial: EndedTrial) -> bool:
-    return trial.status == "complete" and not math.isnan(trial.objective)
-
-
 def _is_logarithmic(knob: Mapping[str, Any]) -> bool:
     return knob.get("distribution") == "loguniform" or bool(knob.get("log"))
 
 
-def _places(trial: EndedTrial, space: Mapping[str, Mapping[str, Any]]) -> tuple[float, ...]:
-    return tuple(place(trial.settings[path], knob) for path, knob in space.items())
+def _compute_positions(trial: EndedTrial, space: Mapping[str, Mapping[str, Any]]) -> tuple[float, ...]:
+    return tuple(compute_position(trial.settings[path], knob) for path, knob in space.items())
 
 
-def _coordinate(path: str, knob: Mapping[str, Any]) -> Coordinate:
-    return Coordinate(name="\n".join(path.rsplit(".", 1)), ticks=_ticks(knob))
-
-
-def _ticks(knob: Mapping[str, Any]) -> tuple[tuple[float, str], ...]:
-    """Every listed value; of an interval both ends and the middle."""
+def _make_ticks(knob: Mapping[str, Any]) -> tuple[tuple[float, str], ...]:
+    """Return a tick at every listed value, or at both ends and the middle of an interval."""
     if "values" in knob:
-        return tuple((place(value, knob), _text(value)) for value in knob["values"])
+        return tuple((compute_position(value, knob), _format_value(value)) for value in knob["values"])
     low, high = float(knob["low"]), float(knob["high"])
     middle = math.sqrt(low * high) if _is_logarithmic(knob) else (low + high) / 2
     values: Sequence[float] = np.unique([low, middle, high]).tolist()
-    return tuple((place(value, knob), f"{value:.3g}") for value in values)
+    return tuple((compute_position(value, knob), f"{value:.3g}") for value in values)
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     text = "none" if value is None else f"{value:g}" if is_number else str(value)
-    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+    return text if len(text) <= MAX_LABEL_CHARACTERS else text[: MAX_LABEL_CHARACTERS - 1] + "…"
 
 
 def _draw_axis(axes: Axes, position: int, coordinate: Coordinate) -> None:

@@ -1,9 +1,9 @@
-"""Figure `pareto`: two numbers of every arm or trial against each other, the front of those that none beats in both.
+"""Figure `pareto`: two quantities of every arm or trial against each other, with the Pareto front.
 
-An improvement for the rare labels is often paid for by the frequent ones; the front shows who gets more for the price.
-`x` and `y` name a shot region, or a region and a metric as in `few/gmean`. A study with `secondary` objectives shows its
-objective and the first of those, and every trial of its searches. The front is that of the means: with few seeds
-a neighbour of the front may belong to it, as the error bars show.
+An improvement for rare labels often costs accuracy for frequent ones; the front shows the best trade-offs. `x` and `y` are
+shot regions, or a region and a metric as in `few/gmean`. A study with `secondary` objectives shows its objective against
+the first of those, for every trial of its searches. The front is that of the means: with few seeds, an arm near the front
+may belong to it, as the error bars show.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ from dataclasses import dataclass, replace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dirtune.results.analysis.arms import study_runs
-from dirtune.results.analysis.selection import selection_named
-from dirtune.results.figures._arms import shown_arms
-from dirtune.results.figures._quantities import chosen_models, complete_models, pairs_of, quantity_named, values_of
+from dirtune.results.analysis.arms import read_study_runs
+from dirtune.results.analysis.selection import get_selection
+from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures._quantities import (
+    get_quantity,
+    make_pairs,
+    parse_quantity,
+    select_chosen_models,
+    select_complete_models,
+)
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, PALE, REFERENCE_COLOR, arm_colors, finish, new_figure
-from dirtune.results.records.studies import StudyInfo, open_study, read_study
-from dirtune.results.statistics.front import pareto_front
-from dirtune.results.statistics.paired import mean, sd
-from dirtune.results.tables.table import SPLITS, check_known
+from dirtune.results.figures._style import COLUMN, PALE, REFERENCE_COLOR, assign_colors, finish_figure, make_figure
+from dirtune.results.records.names import EVALUATED_SPLITS, check_known
+from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.statistics.front import find_pareto_front
+from dirtune.results.statistics.paired import compute_sd, mean
 
 EACH = ("arm", "trial")
 X, Y = "many", "few"
-# Of the range of front and reference that is shown on either side of it
-AROUND = 1.0
+SURROUNDINGS = 1.0
+"""Range shown on either side of front and reference, as a multiple of their own range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,61 +53,66 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Pareto:
-    """All points; those of the front from left to right come first."""
+    """All points; those of the front first, from left to right."""
 
     points: tuple[Point, ...]
     reference: str | None
     x_label: str
     y_label: str
-    # The axes reach around the front and the reference; the caption counts what lies outside.
     x_limits: tuple[float, float]
+    """Limits around the front and the reference; the caption counts the points outside."""
     y_limits: tuple[float, float]
     caption: str
 
 
-def pareto_data(request: PlotRequest) -> Pareto:
-    """Both numbers of every arm (mean over the trials that stand for it), or with `each="trial"` of every complete trial.
+def build_pareto(request: PlotRequest) -> Pareto:
+    """Compute both quantities of every arm, as means over its selected trials, or with `each="trial"` of every complete trial.
 
     Raises:
-        InputError: a name is unknown, or no trial has both numbers.
+        InputError: a name is unknown, or no trial has both quantities.
     """
-    check_known("split", request.split, SPLITS)
+    check_known("split", request.split, EVALUATED_SPLITS)
     storage = open_study(request.root, request.study)
-    info, rule = read_study(storage), selection_named(request.selection)
-    each = request.one_of(EACH[::-1] if info.secondary else EACH)
-    runs = study_runs(storage, info, rule)
+    info, rule = read_study(storage), get_selection(request.selection)
+    each = request.choose_each(EACH[::-1] if info.secondary else EACH)
+    runs = read_study_runs(storage, info, rule)
     metric = request.metric or info.metric
-    default_x, default_y = _objectives(info)
-    asked = (request.x or default_x, request.y or default_y)
-    x, y = (quantity_named(text, metric, runs) for text in asked)
+    default_x, default_y = X, Y
+    if info.secondary:
+        (secondary_metric, region), *_ = info.secondary
+        default_x, default_y = f"{info.region}/{info.metric}", f"{region}/{secondary_metric}"
+    x, y = (parse_quantity(text, metric, runs) for text in (request.x or default_x, request.y or default_y))
     reference = request.reference or info.reference
-    arms = shown_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
+    arms = select_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
     is_trial = each == "trial"
-    models = complete_models(storage, info, request.selection) if is_trial else chosen_models(runs)
-    values = [values_of(quantity, runs, request.split) for quantity in (x, y)]
-    pairs = {arm: pairs_of(models[arm], *values) for arm in arms}
+    models = select_complete_models(storage, info, request.selection) if is_trial else select_chosen_models(runs)
+    values = [get_quantity(quantity, runs, request.split) for quantity in (x, y)]
+    pairs = {arm: make_pairs(models[arm], *values) for arm in arms}
     if not any(pairs.values()):
-        raise request.nothing("has no complete trial with both numbers yet")
-    points = _with_front(_points(pairs, each), x.sign, y.sign)
+        raise request.make_error("has no complete trial with both quantities yet")
+    groups = [
+        (arm, group) for arm, found in pairs.items() for group in ([[pair] for pair in found] if is_trial else [found])
+    ]
+    points = _mark_front([_make_point(arm, group) for arm, group in groups if group], x.sign, y.sign)
     marked = [point for point in points if point.on_front or point.arm == reference]
-    x_limits = _limits([(p.x, p.x_sd) for p in marked], [p.x for p in points])
-    y_limits = _limits([(p.y, p.y_sd) for p in marked], [p.y for p in points])
-    inside = [_is_inside(point, x_limits, y_limits) for point in points]
+    x_limits = _compute_limits([(p.x, p.x_sd) for p in marked], [p.x for p in points])
+    y_limits = _compute_limits([(p.y, p.y_sd) for p in marked], [p.y for p in points])
+    inside = [x_limits[0] <= p.x <= x_limits[1] and y_limits[0] <= p.y <= y_limits[1] for p in points]
     return Pareto(
         points=points,
         reference=reference,
-        x_label=x.label(info.unit),
-        y_label=y.label(info.unit),
+        x_label=x.format_label(info.unit),
+        y_label=y.format_label(info.unit),
         x_limits=x_limits,
         y_limits=y_limits,
-        caption=_caption(request, rule.description, each, pairs, reference)
-        + (f" {inside.count(False)} of {len(inside)} dots lie outside." if not all(inside) else ""),
+        caption=_format_caption(request, rule.description, each, pairs, reference)
+        + (f" {inside.count(False)} of {len(inside)} dots are outside of the axes." if not all(inside) else ""),
     )
 
 
 def draw_pareto(data: Pareto) -> Figure:
-    """Grey dots, and coloured ones with names on the front."""
-    figure = new_figure(COLUMN, 2.5)
+    """Draw gray dots, and colored ones with names on the front."""
+    figure = make_figure(COLUMN, 2.5)
     axes = figure.add_subplot()
     front = [point for point in data.points if point.on_front]
     axes.plot(
@@ -112,7 +123,7 @@ def draw_pareto(data: Pareto) -> Figure:
         linestyle=":",
         zorder=2,
     )
-    colors = arm_colors(list(dict.fromkeys(point.arm for point in front)), data.reference)
+    colors = assign_colors(list(dict.fromkeys(point.arm for point in front)), data.reference)
     named: set[str] = set()
     for point in data.points:
         is_reference = point.arm == data.reference
@@ -126,53 +137,35 @@ def draw_pareto(data: Pareto) -> Figure:
     axes.set_xlabel(data.x_label)
     axes.set_ylabel(data.y_label)
     axes.grid()
-    finish(figure, data.caption, axes)
+    finish_figure(figure, data.caption, axes)
     return figure
 
 
-def _objectives(info: StudyInfo) -> tuple[str, str]:
-    """What a study searches the front of, if it does."""
-    if not info.secondary:
-        return X, Y
-    (metric, region), *_ = info.secondary
-    return f"{info.region}/{info.metric}", f"{region}/{metric}"
-
-
-def _points(pairs: Mapping[str, Sequence[tuple[float, float]]], each: str) -> list[Point]:
-    if each == "trial":
-        return [_point(arm, [pair]) for arm, found in pairs.items() for pair in found]
-    return [_point(arm, found) for arm, found in pairs.items() if found]
-
-
-def _point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
+def _make_point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
     x, y = zip(*pairs, strict=True)
-    return Point(arm=arm, x=mean(x), y=mean(y), x_sd=sd(x), y_sd=sd(y), on_front=False)
+    return Point(arm=arm, x=mean(x), y=mean(y), x_sd=compute_sd(x), y_sd=compute_sd(y), on_front=False)
 
 
-def _with_front(points: Sequence[Point], x_sign: int, y_sign: int) -> tuple[Point, ...]:
-    """Those of the front first, from left to right."""
-    front = pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
+def _mark_front(points: Sequence[Point], x_sign: int, y_sign: int) -> tuple[Point, ...]:
+    """Mark the points of the front, and sort them to the beginning, from left to right."""
+    front = find_pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
     marked = [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
     return tuple(sorted(marked, key=lambda point: (not point.on_front, point.x, point.arm)))
 
 
-def _limits(marked: Sequence[tuple[float, float]], every: Sequence[float]) -> tuple[float, float]:
-    """The range of the marked dots with their sd, and of the other dots as far as they lie near it; and a margin."""
+def _compute_limits(marked: Sequence[tuple[float, float]], every: Sequence[float]) -> tuple[float, float]:
+    """Return the range of the marked points with their sd and of other points near it, with a margin."""
     spreads = [0.0 if math.isnan(spread) else spread for _, spread in marked]
     low = min(value - spread for (value, _), spread in zip(marked, spreads, strict=True))
     high = max(value + spread for (value, _), spread in zip(marked, spreads, strict=True))
-    room = AROUND * (high - low)
+    room = SURROUNDINGS * (high - low)
     near = [value for value in every if low - room <= value <= high + room]
     from_, to = min(low, *near), max(high, *near)
     margin = 0.06 * (to - from_) or 0.5
     return from_ - margin, to + margin
 
 
-def _is_inside(point: Point, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> bool:
-    return x_limits[0] <= point.x <= x_limits[1] and y_limits[0] <= point.y <= y_limits[1]
-
-
-def _caption(
+def _format_caption(
     request: PlotRequest,
     rule: str,
     each: str,
@@ -180,12 +173,12 @@ def _caption(
     reference: str | None,
 ) -> str:
     missing = [arm for arm, found in pairs.items() if not found]
-    dots = "complete trials" if each == "trial" else "arms, mean over seeds (± sd where coloured or the reference)"
-    square = f" Grey square: {reference}, the reference." if reference in pairs else ""
-    holes = f" Without both numbers: {', '.join(missing)}." if missing else ""
+    dots = "complete trials" if each == "trial" else "arms, mean over seeds (± sd where colored or the reference)"
+    square = f" Gray square: {reference}, the reference." if reference in pairs else ""
+    holes = f" Without both quantities: {', '.join(missing)}." if missing else ""
     return (
-        f"{request.study}, {request.split} split, {rule}. Dots: {dots}. Coloured: the front, whose dots no other beats "
-        f"in both numbers.{square}{holes}"
+        f"{request.study}, {request.split} split, {rule}. Dots: {dots}. Colored: the Pareto front, whose dots no other "
+        f"one surpasses in both quantities.{square}{holes}"
     )
 
 

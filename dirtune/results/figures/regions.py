@@ -1,18 +1,24 @@
-"""Figure `regions`: the arms per shot region, as bars with every single seed."""
+"""Figure `regions`: bars of the arms by shot region, with a dot per seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dirtune.results.figures._arms import shown_arms
-from dirtune.results.figures._request import PlotRequest, source_of
-from dirtune.results.figures._style import COLUMN, MOST_COLORED, PAGE, arm_colors, finish, lighter, new_figure
-from dirtune.results.records.schema import REGIONS
-from dirtune.results.tables.render.formats import metric_label
+from dirtune.metrics import REGIONS
+from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures._style import (
+    COLUMN,
+    MAX_COLORED_ARMS,
+    PAGE,
+    assign_colors,
+    finish_figure,
+    make_figure,
+    mix_with_white,
+)
+from dirtune.results.tables.render.cells import format_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,35 +29,26 @@ class RegionBars:
     regions: tuple[str, ...]
     means: tuple[tuple[float, ...], ...]
     sds: tuple[tuple[float, ...], ...]
-    """Over seeds; NaN for a single seed."""
+    """Standard deviations over seeds; NaN for a single seed."""
     seeds: tuple[tuple[tuple[float, ...], ...], ...]
-    """The single values."""
+    """Values of the single seeds."""
     reference: str | None
     label: str
     """Metric and unit."""
     caption: str
 
 
-def region_bars(
-    root: str | Path, study: str, *, metric: str | None, split: str, selection: str, arms: Sequence[str] = ()
-) -> RegionBars:
-    """The data of the figure, which are those of the study's table.
+def build_regions(request: PlotRequest) -> RegionBars:
+    """Read the means, standard deviations and values of the study's table.
 
     Raises:
-        InputError: as `arm_table`.
+        InputError: as `make_arm_table`.
     """
-    return region_bars_of(
-        PlotRequest(root=root, study=study, metric=metric, split=split, selection=selection, arms=tuple(arms))
-    )
-
-
-def region_bars_of(request: PlotRequest) -> RegionBars:
-    """As `region_bars`."""
-    table = request.table()
-    shown = shown_arms(table.rows, request.arms, reference=table.reference, most=MOST_COLORED)
+    table = request.build_table()
+    shown = select_arms(table.rows, request.arms, reference=table.reference, most=MAX_COLORED_ARMS)
     rows = {row.arm: row for row in table.rows}
     cells = [[rows[arm].cells[region] for region in REGIONS] for arm in shown.arms]
-    holes = sum(len(rows[arm].holes) for arm in shown.arms)
+    holes = sum(len(rows[arm].missing) for arm in shown.arms)
     left_out = f" {holes} values are missing (see the table)." if holes else ""
     return RegionBars(
         arms=shown.arms,
@@ -60,32 +57,32 @@ def region_bars_of(request: PlotRequest) -> RegionBars:
         sds=tuple(tuple(cell.sd for cell in row) for row in cells),
         seeds=tuple(tuple(tuple(cell.values.values()) for cell in row) for row in cells),
         reference=table.reference,
-        label=metric_label(table.metric, table.unit),
-        caption=f"{source_of(table)} Bars: mean over seeds; error bars: ± sd over seeds; dots: "
+        label=format_metric(table.metric, table.unit),
+        caption=f"{format_source(table)} Bars: mean over seeds; error bars: ± sd over seeds; dots: "
         f"single seeds.{left_out}{shown.note}",
     )
 
 
 def draw_regions(bars: RegionBars) -> Figure:
-    """Bars of the arms, grouped by shot region."""
-    figure = new_figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.0)
+    """Draw bars of the arms, grouped by shot region."""
+    figure = make_figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.0)
     axes = figure.add_subplot()
     width = 0.8 / max(len(bars.arms), 1)
-    for position, color in enumerate(arm_colors(bars.arms, bars.reference).values()):
-        centres = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
+    for position, color in enumerate(assign_colors(bars.arms, bars.reference).values()):
+        centers = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
         means = bars.means[position]
         axes.bar(
-            centres,
+            centers,
             means,
             0.88 * width,
-            color=lighter(color),
+            color=mix_with_white(color),
             edgecolor=color,
             linewidth=0.8,
             label=bars.arms[position],
         )
-        # The error bar stands beside the dots: on top of each other neither can be read.
+        # The error bar is to the right of the dots: on top of each other neither is readable.
         axes.errorbar(
-            [centre + 0.25 * width for centre in centres],
+            [center + 0.25 * width for center in centers],
             means,
             bars.sds[position],
             fmt="none",
@@ -93,19 +90,15 @@ def draw_regions(bars: RegionBars) -> Figure:
             elinewidth=0.8,
             capsize=min(1.6, 8 * width),
         )
-        for centre, values in zip(centres, bars.seeds[position], strict=True):
-            places = [centre - 0.12 * width + shift for shift in _spread(len(values), width)]
-            axes.scatter(places, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
+        for center, values in zip(centers, bars.seeds[position], strict=True):
+            # Dots next to each other, so that equal values stay visible.
+            step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2
+            x = [center - 0.12 * width + (i - middle) * step for i in range(len(values))]
+            axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
     axes.set_xticks(range(len(bars.regions)), bars.regions)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel("shot region")
     axes.set_ylabel(bars.label)
     axes.grid(axis="y")
-    finish(figure, bars.caption, axes)
+    finish_figure(figure, bars.caption, axes)
     return figure
-
-
-def _spread(count: int, width: float) -> list[float]:
-    """Side by side, so that equal values stay visible."""
-    step = 0.4 * width / max(count, 3)
-    return [(i - (count - 1) / 2) * step for i in range(count)]

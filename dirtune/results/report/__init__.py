@@ -1,5 +1,5 @@
-"""The report of a study: one HTML file with everything that is known of it, for whoever has neither dirtune nor the results.
+"""The report of a study: one HTML file with all results, for readers who have neither dirtune nor the results folder.
 
-`content` gathers texts from the store, `figures` draws, `page` puts both into `page.html`, which carries its style
-(`page.css`) and its script (`sorting.js`) inside.
+`content` reads the texts, `figures` draws, and `page` renders both with the template `page.html`, into which it inlines
+the style (`page.css`) and the script (`sorting.js`).
 """

@@ -1,6 +1,6 @@
-"""What a report says, as texts: the table, the settings, where the results come from, every trial, what failed or lacks.
+"""Content of a report as texts: the table, settings, provenance, every trial, failures and missing trials.
 
-Everything is read from the study's folder, and nothing of it must be there: what has not been recorded yet is a hole.
+Everything is read from the study's folder, of which no file is required: a missing trial is listed as such.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dirtune.results.analysis.arms import members_of_arms, searches_of_arms, trial_rows
-from dirtune.results.records.store import flattened, read_table
+from dirtune.results.analysis.arms import list_arm_trials, list_search_trials, to_trial_rows
+from dirtune.results.records.store import flatten_config, read_table
 from dirtune.results.records.studies import StudyInfo, open_study, read_provenance, read_study
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
 SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
-# Columns of `trials`
-ORIGINS = ("code_version", "data", "data_fingerprint", "device", "worker")
+PROVENANCE_COLUMNS = ("code_version", "data", "data_fingerprint", "device", "worker")
+"""Columns of the trials table."""
 UNPLANNED = "(no longer planned)"
 
 Line = tuple[str, ...]
@@ -48,27 +48,27 @@ class Content:
     settings: tuple[Listing, ...]
     provenance: Listing
     trials: Listing
-    swept: tuple[str, ...]
-    """Settings that are numbers and vary: what curves can be drawn over."""
+    varied: tuple[str, ...]
+    """Numeric settings that vary, over which curves are drawn."""
     is_search: bool
-    """Some arm has settings to tune."""
+    """True if some arm has a search space."""
 
 
-def content(root: str | Path, study: str) -> Content:
-    """Everything that is known of a study.
+def read_content(root: str | Path, study: str) -> Content:
+    """Read the content of a study's report.
 
     Raises:
-        InputError: there is no such study, its trials saw different data, or a file is damaged.
+        InputError: the study is unknown, its trials have different data, or a file is damaged.
     """
     storage = open_study(root, study)
     info = read_study(storage)
     table = compare(root, TableRequest(studies=(study,)))
     found = read_table(storage, "trials")
-    known = trial_rows(found)
-    members = members_of_arms(known, info)
+    known = to_trial_rows(found)
+    members = list_arm_trials(known, info)
     arms = {
         row.trial_id: arm
-        for trials_of in (searches_of_arms(known, info), members)
+        for trials_of in (list_search_trials(known, info), members)
         for arm, rows in trials_of.items()
         for row in rows
     }
@@ -79,19 +79,19 @@ def content(root: str | Path, study: str) -> Content:
         study=study,
         question=info.question,
         description=info.description,
-        summary=tuple(_summary(info, table, trials)),
+        summary=tuple(_summarize(info, table, trials)),
         table=table,
-        failures=_failures(trials),
-        holes=_holes(table),
-        settings=_settings(info),
-        provenance=_provenance(read_provenance(storage), trials),
-        trials=_trials(trials),
-        swept=tuple(_swept(info, table)),
+        failures=_list_failures(trials),
+        holes=_list_holes(table),
+        settings=_list_settings(info),
+        provenance=_list_provenance(read_provenance(storage), trials),
+        trials=_list_trials(trials),
+        varied=tuple(_list_varied(info, table)),
         is_search=any(info.spaces.values()),
     )
 
 
-def _summary(info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _summarize(info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     part = table.parts[0]
     planned = sum(plan.trials or len(plan.seeds) for plan in info.plans.values())
     states = Counter(row["status"] for row in trials)
@@ -106,24 +106,24 @@ def _summary(info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, A
     yield "last trial ended", f"{max(ends):%Y-%m-%d %H:%M} UTC" if ends else "unknown"
 
 
-def _failures(trials: Iterable[Mapping[str, Any]]) -> Listing:
+def _list_failures(trials: Iterable[Mapping[str, Any]]) -> Listing:
     rows = tuple(
-        _line(row, "arm", "seed", "trial_id", "error_epoch", "error_term", "error")
+        _format_cells(row, "arm", "seed", "trial_id", "error_epoch", "error_term", "error")
         for row in trials
         if row["status"] == "failed"
     )
     return Listing(title="Failures", header=("arm", "seed", "trial", "epoch", "term", "error"), rows=rows)
 
 
-def _holes(table: Comparison) -> Listing:
-    holes = [hole for part in table.parts for row in part.rows for hole in row.holes]
+def _list_holes(table: Comparison) -> Listing:
+    holes = [hole for part in table.parts for row in part.rows for hole in row.missing]
     rows = ((hole.arm, str(hole.seed), hole.reason) for hole in holes)
-    return Listing(title="Holes", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(rows)))
+    return Listing(title="Missing", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(rows)))
 
 
-def _settings(info: StudyInfo) -> tuple[Listing, ...]:
-    """The settings that all arms share, and each arm's own."""
-    leaves = {arm: dict(_leaves(config)) for arm, config in info.configs.items()}
+def _list_settings(info: StudyInfo) -> tuple[Listing, ...]:
+    """Return the settings that all arms share, those of single arms, and the search spaces."""
+    leaves = {arm: dict(_flatten(config)) for arm, config in info.configs.items()}
     first = next(iter(leaves.values()), {})
     shared = {
         path: value for path, value in first.items() if all(of_arm.get(path) == value for of_arm in leaves.values())
@@ -131,47 +131,47 @@ def _settings(info: StudyInfo) -> tuple[Listing, ...]:
     own = ((arm, path, value) for arm, of_arm in leaves.items() for path, value in of_arm.items() if path not in shared)
     tuned = ((arm, path, json.dumps(knob)) for arm, space in info.spaces.items() for path, knob in space.items())
     return (
-        Listing(title="Base: what all arms share", header=("setting", "value"), rows=tuple(shared.items())),
-        Listing(title="Arms: what differs", header=("arm", "setting", "value"), rows=tuple(own)),
+        Listing(title="Settings of all arms", header=("setting", "value"), rows=tuple(shared.items())),
+        Listing(title="Settings of single arms", header=("arm", "setting", "value"), rows=tuple(own)),
         Listing(title="Search space", header=("arm", "setting", "distribution"), rows=tuple(tuned)),
     )
 
 
-def _provenance(recorded: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Listing:
-    origins = [(f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]}))) for name in ORIGINS]
-    rows = (*_leaves(recorded), *((name, values) for name, values in origins if values))
+def _list_provenance(recorded: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Listing:
+    origins = [
+        (f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]})))
+        for name in PROVENANCE_COLUMNS
+    ]
+    rows = (*_flatten(recorded), *((name, values) for name, values in origins if values))
     return Listing(title="Provenance", header=("what", "value"), rows=rows)
 
 
-def _trials(trials: Iterable[Mapping[str, Any]]) -> Listing:
-    rows = tuple(
-        (*_line(row, "arm", "seed", "trial_id", "status", "objective", "epochs_run"), _seconds(row)) for row in trials
-    )
+def _list_trials(trials: Iterable[Mapping[str, Any]]) -> Listing:
+    rows = []
+    for row in trials:
+        seconds = [row[name] for name in SECONDS if row[name] is not None]
+        cells = _format_cells(row, "arm", "seed", "trial_id", "status", "objective", "epochs_run")
+        rows.append((*cells, f"{sum(seconds):.1f}" if seconds else ""))
     header = ("arm", "seed", "trial", "status", "objective", "epochs", "seconds")
-    return Listing(title="Trials", header=header, rows=rows)
+    return Listing(title="Trials", header=header, rows=tuple(rows))
 
 
-def _seconds(row: Mapping[str, Any]) -> str:
-    known = [row[name] for name in SECONDS if row[name] is not None]
-    return f"{sum(known):.1f}" if known else ""
+def _format_cells(row: Mapping[str, Any], *names: str) -> Line:
+    return tuple(_format_value(row[name]) for name in names)
 
 
-def _line(row: Mapping[str, Any], *names: str) -> Line:
-    return tuple(_text(row[name]) for name in names)
+def _flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for path, value in flatten_config(tree, "config"):
+        yield path.removeprefix("config."), _format_value(value, nothing="none")
 
 
-def _leaves(nested: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for path, value in flattened(nested, "config"):
-        yield path.removeprefix("config."), _text(value, nothing="none")
-
-
-def _text(value: object, *, nothing: str = "") -> str:
+def _format_value(value: object, *, nothing: str = "") -> str:
     if value is None:
         return nothing
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _swept(info: StudyInfo, table: Comparison) -> list[str]:
+def _list_varied(info: StudyInfo, table: Comparison) -> list[str]:
     searched = [path for space in info.spaces.values() for path in space]
     levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
     compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]

@@ -1,7 +1,7 @@
-"""The report of a study as one HTML file that needs nothing else: no network, no other file.
+"""The report of a study as one self-contained HTML file, without network or other files.
 
-Names, errors and settings come from anybody's study, so that every text is escaped by the template engine, and a content
-security policy lets nothing be loaded and no script run but the one whose hash it has.
+Names, errors and settings are untrusted texts: the template engine escapes them all, and a content security policy blocks
+every request and every script but the one whose hash it contains.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dirtune.io.storage import Storage
-from dirtune.results.report.content import content
-from dirtune.results.report.figures import pictures
-from dirtune.results.tables.footer import footer
-from dirtune.results.tables.layout import grids_of
+from dirtune.results.report.content import read_content
+from dirtune.results.report.figures import draw_pictures
+from dirtune.results.tables.render.footer import make_footer
+from dirtune.results.tables.render.grids import make_grids
 
 
-def report(root: str | Path, study: str, *, output: Path | None = None) -> Path:
+def write_report(root: str | Path, study: str, *, output: Path | None = None) -> Path:
     """Write the report of a study, finished or not, and return its path.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        output: the HTML file; none: `reports/<study>.html`.
+        output: the HTML file; None means `reports/<study>.html`.
 
     Raises:
-        InputError: there is no such study, its trials saw different data, or a file is damaged.
+        InputError: the study is unknown, its trials have different data, or a file is damaged.
     """
     file = output or Path("reports") / f"{study}.html"
-    Storage.at(file.parent).write(file.name, page(root, study).encode())
+    Storage.open(file.parent).write(file.name, render_page(root, study).encode())
     return file
 
 
-def page(root: str | Path, study: str) -> str:
-    """The text of the file; errors as of `report`."""
-    found = content(root, study)
-    drawn = pictures(root, study, found.swept, is_search=found.is_search)
-    script = _part("sorting.js")
+def render_page(root: str | Path, study: str) -> str:
+    """Return the HTML of a report; raises as `write_report`."""
+    content = read_content(root, study)
+    pictures = draw_pictures(root, study, content.varied, is_search=content.is_search)
+    script = _read_part("sorting.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_part("page.html")).render(
-        content=found,
-        grids=grids_of(found.table),
-        notes=footer(found.table),
-        pictures=[(picture, Markup(picture.svg)) for picture in drawn],
-        style=Markup(_part("page.css")),
+    return environment.from_string(_read_part("page.html")).render(
+        content=content,
+        grids=make_grids(content.table),
+        notes=make_footer(content.table),
+        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
+        style=Markup(_read_part("page.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _part(name: str) -> str:
+def _read_part(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8").strip()

@@ -3,8 +3,8 @@
 const NUMBER = /^[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?/i;
 const NOTHING = new Set(["", "-"]);
 
-/* The positions of the texts in order. A column whose every text begins with a number goes by these numbers, any other by
-   its letters; what has no value comes last whichever way, and equal ones keep their order. */
+/* Return the positions of texts in sorted order: by number if every text begins with one, else alphabetically. Empty texts
+   are last in both directions, and the sort is stable. */
 function order(texts, descending) {
   const filled = texts.filter((text) => !NOTHING.has(text));
   const numeric = filled.every((text) => NUMBER.test(text));
@@ -26,7 +26,7 @@ function sortBy(table, headers, column) {
   headers[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
 }
 
-/* Buttons, so that a keyboard can sort, too. */
+/* Buttons are reachable by keyboard. */
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {

@@ -37,10 +37,10 @@ SPACE = {
 LABEL = LabelSpec(name="angle", unit="degrees", low=0.0, high=60.0, bin_width=1.0, num_bins=60)
 
 
-def compared(root: Path, **keys: Any) -> Path:
+def write_compared_arms(root: Path, **keys: Any) -> Path:
     """Three whole arms and one with a single seed; epochs and two metrics of every trial."""
     records = [
-        with_epochs(record(arm, seed, value, metrics=both_metrics(value)), [value + 4, value + 1, value])
+        add_epochs(record(arm, seed, value, metrics=make_metrics(value)), [value + 4, value + 1, value])
         for arm, by_seed in VALUES.items()
         for seed, value in by_seed.items()
     ]
@@ -48,19 +48,19 @@ def compared(root: Path, **keys: Any) -> Path:
     return root
 
 
-def both_metrics(value: float) -> list[dict[str, Any]]:
+def make_metrics(value: float) -> list[dict[str, Any]]:
     return [*metric_rows(value), *metric_rows(1 - value / 10, metric="pearson")]
 
 
-def with_epochs(made: TrialRecord, values: Sequence[float]) -> TrialRecord:
+def add_epochs(made: TrialRecord, values: Sequence[float]) -> TrialRecord:
     return replace(made, epochs=[{"val/all/mae": value, "train/loss": 2 * value} for value in values])
 
 
-def many_arms(root: Path, count: int) -> Path:
+def write_many_arms(root: Path, count: int) -> Path:
     """Arms with long names; `arm 00` is the reference, and the later an arm the better it is."""
     names = [f"a rather long name of arm {position:02d}" for position in range(count)]
     records = [
-        with_epochs(record(name, seed, 9.0 - position / 10 + seed / 50), [9.5, 9.0 - position / 10])
+        add_epochs(record(name, seed, 9.0 - position / 10 + seed / 50), [9.5, 9.0 - position / 10])
         for position, name in enumerate(names)
         for seed in range(3)
     ]
@@ -68,7 +68,7 @@ def many_arms(root: Path, count: int) -> Path:
     return root
 
 
-def searched(root: Path, complete: int = 12, **keys: Any) -> Path:
+def write_search(root: Path, complete: int = 12, **keys: Any) -> Path:
     """Arm conr: omega decides its objective; trials ended in the reverse order of their names; two pruned, one failed."""
     generator = np.random.default_rng(3)
     records = []
@@ -88,7 +88,7 @@ def searched(root: Path, complete: int = 12, **keys: Any) -> Path:
     return root
 
 
-def manifest() -> Manifest:
+def make_manifest() -> Manifest:
     counts = tuple(int(500 * 0.9**position) for position in range(60))
     return Manifest(
         name="angles",
@@ -102,7 +102,7 @@ def manifest() -> Manifest:
     )
 
 
-def stored_predictions(arm: str, seed: int) -> SplitPredictions:
+def make_predictions(arm: str, seed: int) -> SplitPredictions:
     generator = np.random.default_rng([len(arm), seed])
     labels = generator.uniform(0.0, 50.0, 80)
     return SplitPredictions(
@@ -112,47 +112,47 @@ def stored_predictions(arm: str, seed: int) -> SplitPredictions:
     )
 
 
-def predicted(root: Path) -> Path:
+def write_predictions(root: Path) -> Path:
     """Two arms with predictions, one without, and the manifest."""
-    fingerprint = manifest().fingerprint
+    fingerprint = make_manifest().fingerprint
     records = [
-        replace(record(arm, seed, fingerprint=fingerprint), predictions={"test": stored_predictions(arm, seed)})
+        replace(record(arm, seed, fingerprint=fingerprint), predictions={"test": make_predictions(arm, seed)})
         for arm in ("vanilla", "conr")
         for seed in range(3)
     ]
     records.append(record("lds", 0, fingerprint=fingerprint))
     storage = write_study(root, records, **(KEYS | {"arms": ["vanilla", "conr", "lds"]}))
-    storage.write("manifest.json", manifest().model_dump_json().encode())
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
     return root
 
 
-def on_a_circle(labels: NDArray[np.float64]) -> NDArray[np.float32]:
+def place_on_circle(labels: NDArray[np.float64]) -> NDArray[np.float32]:
     """ACCon's ideal: the angle between two samples is pi times their label distance, over a range of 60."""
     angles = np.pi * labels / 60
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def at_random(labels: NDArray[np.float64]) -> NDArray[np.float32]:
+def place_at_random(labels: NDArray[np.float64]) -> NDArray[np.float32]:
     vectors = np.random.default_rng(1).normal(size=(len(labels), 16))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def represented(root: Path) -> Path:
+def write_representations(root: Path) -> Path:
     """Two arms with the representations of every second test sample, one without any, and the manifest."""
-    fingerprint, records = manifest().fingerprint, []
-    for arm, place in (("vanilla", at_random), ("conr", on_a_circle)):
+    fingerprint, records = make_manifest().fingerprint, []
+    for arm, place in (("vanilla", place_at_random), ("conr", place_on_circle)):
         for seed in (1, 2):
-            found = stored_predictions(arm, seed)
+            found = make_predictions(arm, seed)
             kept = SplitRepresentations(sample_ids=found.sample_ids[::2], vectors=place(found.labels[::2]))
             made = record(arm, seed, fingerprint=fingerprint)
             records.append(replace(made, predictions={"test": found}, representations={"test": kept}))
     records.append(record("lds", 1, fingerprint=fingerprint))
     storage = write_study(root, records, **(KEYS | {"arms": ["vanilla", "conr", "lds"]}))
-    storage.write("manifest.json", manifest().model_dump_json().encode())
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
     return root
 
 
-def fractions(root: Path) -> Path:
+def write_fractions(root: Path) -> Path:
     """Two arms at three shares of the training data, as a product of axes; one trial failed."""
     records, arms = [], []
     for arm, start in (("vanilla", 9.0), ("conr", 7.0)):
@@ -192,23 +192,23 @@ BUILT = {
 }
 
 
-def configuration(parts: Sequence[str]) -> dict[str, Any]:
+def make_configuration(parts: Sequence[str]) -> dict[str, Any]:
     return PARTS["base"] | {key: value for part in parts for key, value in PARTS[part].items()}
 
 
-def built(root: Path, *, without: Sequence[str] = (), **keys: Any) -> Path:
+def write_composed_arms(root: Path, *, without: Sequence[str] = (), **keys: Any) -> Path:
     """Arms made of parts; `plain` is the reference. All names say nothing of their settings."""
     arms = [arm for arm in BUILT if arm not in without]
     records = [
-        record(arm, seed, value, config=configuration(BUILT[arm][0]))
+        record(arm, seed, value, config=make_configuration(BUILT[arm][0]))
         for arm in arms
         for seed, value in enumerate(BUILT[arm][1])
     ]
-    configs = {arm: configuration(BUILT[arm][0]) for arm in arms}
+    configs = {arm: make_configuration(BUILT[arm][0]) for arm in arms}
     whole = {"arms": arms, "reference": "plain", "configs": configs}
     write_study(root, records, **(KEYS | whole | keys))
     return root
 
 
-def request(root: Path, **options: Any) -> PlotRequest:
+def make_request(root: Path, **options: Any) -> PlotRequest:
     return PlotRequest(root=root, study="study", **options)

@@ -12,15 +12,15 @@ from matplotlib.collections import PathCollection
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.figures.ablation_path import ablation_path_data, draw_ablation_path
-from tests.results.figures.stores import BUILT, KEYS, built, configuration, request
+from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
+from tests.results.figures.stores import BUILT, KEYS, make_configuration, make_request, write_composed_arms
 from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
 LDS, HEAD, CONR = "scheme=sqrt_inverse, lds", "projection_dim=128", "conr"
 
 
-def test_parts_are_added_the_best_first_with_scipys_paired_intervals(tmp_path: Path) -> None:
-    data = ablation_path_data(request(built(tmp_path), region="few"))
+def test_parts_are_added_best_first_with_the_paired_intervals_of_scipy(tmp_path: Path) -> None:
+    data = build_ablation_path(make_request(write_composed_arms(tmp_path), region="few"))
 
     labels = [stage.label for stage in data.stages]
     assert labels == ["plain", f"+ {LDS}", f"+ {HEAD}", f"+ {CONR}"]
@@ -40,8 +40,8 @@ def test_parts_are_added_the_best_first_with_scipys_paired_intervals(tmp_path: P
     assert sum(steps) == pytest.approx(data.whole.mean)
 
 
-def test_parts_are_removed_in_an_order_of_their_own(tmp_path: Path) -> None:
-    data = ablation_path_data(request(built(tmp_path), each="remove"))
+def test_parts_are_removed_best_first_in_their_own_order(tmp_path: Path) -> None:
+    data = build_ablation_path(make_request(write_composed_arms(tmp_path), each="remove"))
 
     minus = "\N{MINUS SIGN}"
     labels = [stage.label for stage in data.stages]
@@ -50,15 +50,15 @@ def test_parts_are_removed_in_an_order_of_their_own(tmp_path: Path) -> None:
     assert not data.whole.good
 
 
-def test_arms_that_nobody_trained_are_named(tmp_path: Path) -> None:
-    data = ablation_path_data(request(built(tmp_path, without=["weighted head"])))
+def test_arms_that_were_not_trained_are_named(tmp_path: Path) -> None:
+    data = build_ablation_path(make_request(write_composed_arms(tmp_path, without=["weighted head"])))
 
     assert [stage.label for stage in data.stages] == ["plain", f"+ {LDS}", f"+ {HEAD}, + {CONR}"]
     assert data.untrained == (f"plain + {CONR}", f"plain + {CONR} + {LDS}", f"plain + {HEAD} + {LDS}")
     assert "Not compared, because not trained: plain + conr; plain + conr + scheme=" in data.caption
 
 
-def test_the_order_is_chosen_on_validation_data(tmp_path: Path) -> None:
+def test_the_order_is_selected_on_validation_data(tmp_path: Path) -> None:
     """Validation prefers the projection, test the weights."""
     errors = {"plain": (9.0, 9.0), "weighted": (8.5, 5.0), "head": (8.0, 8.5), "weighted head": (7.0, 6.0)}
     records = [
@@ -71,20 +71,20 @@ def test_the_order_is_chosen_on_validation_data(tmp_path: Path) -> None:
         for arm, (val, test) in errors.items()
         for seed in range(2)
     ]
-    configs = {arm: configuration(BUILT[arm][0]) for arm in errors}
+    configs = {arm: make_configuration(BUILT[arm][0]) for arm in errors}
     write_study(tmp_path, records, **(KEYS | {"arms": [*errors], "reference": "plain", "configs": configs}))
 
-    data = ablation_path_data(request(tmp_path))
+    data = build_ablation_path(make_request(tmp_path))
 
     assert [stage.label for stage in data.stages] == ["plain", f"+ {HEAD}", f"+ {LDS}"]
     assert data.whole.mean == pytest.approx(-3.0)
-    assert "chosen on validation data" in data.caption
-    on_validation = ablation_path_data(request(tmp_path, split="val"))
+    assert "selected on validation data" in data.caption
+    on_validation = build_ablation_path(make_request(tmp_path, split="val"))
     assert "the same numbers, which flatters the intervals" in on_validation.caption
 
 
-def test_a_target_can_be_named_and_larger_can_be_better(tmp_path: Path) -> None:
-    data = ablation_path_data(request(built(tmp_path), arms=("contrastive",)))
+def test_the_target_can_be_given_and_larger_can_be_better(tmp_path: Path) -> None:
+    data = build_ablation_path(make_request(write_composed_arms(tmp_path), arms=("contrastive",)))
     assert [stage.label for stage in data.stages] == ["plain", f"+ {HEAD}", f"+ {CONR}"]
     assert data.title == "all: from plain to contrastive"
 
@@ -93,18 +93,21 @@ def test_a_target_can_be_named_and_larger_can_be_better(tmp_path: Path) -> None:
         for arm, (_, values) in BUILT.items()
         for seed, value in enumerate(values)
     ]
-    root = built(
-        tmp_path / "r", without=BUILT, arms=[*BUILT], configs={arm: configuration(p) for arm, (p, _) in BUILT.items()}
+    root = write_composed_arms(
+        tmp_path / "r",
+        without=BUILT,
+        arms=[*BUILT],
+        configs={arm: make_configuration(p) for arm, (p, _) in BUILT.items()},
     )
     write_study(root, records)
-    found = ablation_path_data(request(root, metric="pearson"))
+    found = build_ablation_path(make_request(root, metric="pearson"))
     assert found.stages[1].label == f"+ {LDS}"
     assert found.whole.mean > 0
     assert found.whole.good
 
 
 def test_the_drawing_has_a_row_per_arm_and_one_for_all_steps(tmp_path: Path) -> None:
-    data = ablation_path_data(request(built(tmp_path)))
+    data = build_ablation_path(make_request(write_composed_arms(tmp_path)))
 
     left, right = draw_ablation_path(data).axes
 
@@ -116,19 +119,19 @@ def test_the_drawing_has_a_row_per_arm_and_one_for_all_steps(tmp_path: Path) -> 
     assert _markers(right) == pytest.approx({**shown, len(data.stages): data.whole.mean})
 
 
-def test_a_path_that_cannot_go_on_says_so(tmp_path: Path) -> None:
-    root = built(tmp_path, without=["everything", "contrastive"])
-    configs = {arm: configuration(BUILT[arm][0]) for arm in BUILT if arm != "contrastive"}
+def test_a_path_that_stops_early_is_noted_in_the_caption(tmp_path: Path) -> None:
+    root = write_composed_arms(tmp_path, without=["everything", "contrastive"])
+    configs = {arm: make_configuration(BUILT[arm][0]) for arm in BUILT if arm != "contrastive"}
     write_study(
         root,
         [record("everything", 9)],
         **(KEYS | {"arms": [*configs], "reference": "plain", "configs": configs, "seeds": [0, 1, 2, 9]}),
     )
 
-    data = ablation_path_data(request(root))
+    data = build_ablation_path(make_request(root))
 
     assert [stage.label for stage in data.stages] == ["plain", f"+ {LDS}", f"+ {HEAD}"]
-    assert data.caption.endswith("Stops before everything: no seed in common.")
+    assert data.caption.endswith("Stops before everything: no common seed.")
 
 
 @pytest.mark.parametrize(
@@ -136,26 +139,26 @@ def test_a_path_that_cannot_go_on_says_so(tmp_path: Path) -> None:
     [
         ({"each": "both"}, "unknown each, got 'both'; known: add, remove"),
         ({"arms": ("all",)}, "unknown arm, got 'all'; known: contrastive, everything, head"),
-        ({"arms": ("plain",)}, "trains plain with the settings of plain"),
+        ({"arms": ("plain",)}, "has the same settings in plain and plain"),
         ({"arms": ("head", "plain")}, "this figure shows one arm"),
         ({"region": "rare"}, "unknown region, got 'rare'"),
     ],
 )
-def test_what_is_not_known_is_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_errors(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ablation_path_data(replace(request(built(tmp_path)), **options))
+        build_ablation_path(replace(make_request(write_composed_arms(tmp_path)), **options))
 
 
-def test_studies_without_parts_say_what_they_lack(tmp_path: Path) -> None:
-    only = built(tmp_path / "a", without=["weighted", "weighted head", "contrastive", "everything"])
+def test_studies_without_parts_are_errors_with_the_reason(tmp_path: Path) -> None:
+    only = write_composed_arms(tmp_path / "a", without=["weighted", "weighted head", "contrastive", "everything"])
     with pytest.raises(InputError, match="has no arm of two parts of which another arm has one"):
-        ablation_path_data(request(only))
-    unknown = built(tmp_path / "b", configs={})
-    with pytest.raises(InputError, match="does not say the configuration of plain, its reference"):
-        ablation_path_data(request(unknown))
-    alone = built(tmp_path / "c", reference=None)
-    with pytest.raises(InputError, match="names no reference; give one"):
-        ablation_path_data(request(alone))
+        build_ablation_path(make_request(only))
+    unknown = write_composed_arms(tmp_path / "b", configs={})
+    with pytest.raises(InputError, match="has no recorded configuration of its reference, plain"):
+        build_ablation_path(make_request(unknown))
+    alone = write_composed_arms(tmp_path / "c", reference=None)
+    with pytest.raises(InputError, match="has no reference; give one"):
+        build_ablation_path(make_request(alone))
 
 
 def _markers(axes: Axes) -> dict[int, float]:

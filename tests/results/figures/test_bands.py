@@ -5,12 +5,12 @@ import math
 import pytest
 from matplotlib.figure import Figure
 
-from dirtune.results.figures._bands import band, draw_bands
+from dirtune.results.figures._bands import draw_bands, make_band
 from dirtune.results.figures._style import REFERENCE_COLOR
 
 
-def test_a_band_has_mean_spread_and_number_in_the_order_of_its_places() -> None:
-    found = band("a", {2: [1.0, 3.0], 1: [5.0], 3: []})
+def test_a_band_has_mean_spread_and_number_in_the_order_of_x() -> None:
+    found = make_band("a", {2: [1.0, 3.0], 1: [5.0], 3: []})
 
     assert (found.x, found.means, found.n) == ((1, 2), (5.0, 2.0), (1, 2))
     assert math.isnan(found.sds[0])
@@ -22,7 +22,7 @@ def test_bands_are_lines_and_areas(markers: bool, kinds: set[str]) -> None:
     axes = Figure().add_subplot()
     values = {1: [1.0, 3.0], 2: [4.0, 8.0]}
 
-    draw_bands(axes, [band("a", values), band("b", values)], "b", markers=markers)
+    draw_bands(axes, [make_band("a", values), make_band("b", values)], "b", markers=markers)
 
     assert {line.get_marker() for line in axes.lines} == kinds
     assert axes.lines[1].get_color() == REFERENCE_COLOR

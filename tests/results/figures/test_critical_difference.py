@@ -7,14 +7,14 @@ import pytest
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.figures.critical_difference import critical_difference_data, draw_critical_difference
-from tests.results.figures.stores import KEYS, VALUES, compared, many_arms, request
+from dirtune.results.figures.critical_difference import build_critical_difference, draw_critical_difference
+from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms, write_many_arms
 from tests.results.record_factory import write_study
 
 
 @pytest.mark.parametrize("metric", ["mae", "pearson"])
 def test_ranks_are_those_of_scipy_and_one_is_best(tmp_path: Path, metric: str) -> None:
-    data = critical_difference_data(request(compared(tmp_path), metric=metric))
+    data = build_critical_difference(make_request(write_compared_arms(tmp_path), metric=metric))
 
     arms = ["vanilla", "conr", "lds"]
     values = np.array([[VALUES[arm][seed] for arm in arms] for seed in range(3)])
@@ -27,13 +27,13 @@ def test_ranks_are_those_of_scipy_and_one_is_best(tmp_path: Path, metric: str) -
 
 
 def test_regions_can_be_blocks_too_and_the_caption_warns(tmp_path: Path) -> None:
-    data = critical_difference_data(request(compared(tmp_path), each="region"))
+    data = build_critical_difference(make_request(write_compared_arms(tmp_path), each="region"))
 
     assert "over 9 seeds x shot regions (not independent" in data.caption
 
 
 def test_every_arm_is_named_and_every_group_has_a_bar(tmp_path: Path) -> None:
-    data = critical_difference_data(request(many_arms(tmp_path, 36)))
+    data = build_critical_difference(make_request(write_many_arms(tmp_path, 36)))
 
     ruler, axes = draw_critical_difference(data).axes
 
@@ -50,7 +50,7 @@ def test_every_arm_is_named_and_every_group_has_a_bar(tmp_path: Path) -> None:
 
 def test_fewer_than_two_complete_arms_have_no_ranks(tmp_path: Path) -> None:
     write_study(tmp_path, [], **KEYS)
-    with pytest.raises(InputError, match="has no two arms that are complete on the same seeds yet"):
-        critical_difference_data(request(tmp_path))
+    with pytest.raises(InputError, match="has no two arms with trials of the same seeds yet"):
+        build_critical_difference(make_request(tmp_path))
     with pytest.raises(InputError, match="unknown each, got 'arm'; known: region, seed"):
-        critical_difference_data(request(tmp_path, each="arm"))
+        build_critical_difference(make_request(tmp_path, each="arm"))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.figures.data_efficiency import data_efficiency_data, draw_data_efficiency
-from tests.results.figures.stores import compared, fractions, request
+from dirtune.results.figures.data_efficiency import build_data_efficiency, draw_data_efficiency
+from tests.results.figures.stores import make_request, write_compared_arms, write_fractions
 
 
 def test_every_arm_is_a_line_over_the_shares(tmp_path: Path) -> None:
-    data = data_efficiency_data(request(fractions(tmp_path)))
+    data = build_data_efficiency(make_request(write_fractions(tmp_path)))
 
     vanilla, conr = data.bands
     assert (vanilla.label, conr.label, data.reference) == ("vanilla", "conr", "vanilla")
@@ -26,7 +26,7 @@ def test_every_arm_is_a_line_over_the_shares(tmp_path: Path) -> None:
 
 
 def test_lines_are_drawn_on_a_logarithmic_axis_with_the_shares_as_ticks(tmp_path: Path) -> None:
-    (axes,) = draw_data_efficiency(data_efficiency_data(request(fractions(tmp_path)))).axes
+    (axes,) = draw_data_efficiency(build_data_efficiency(make_request(write_fractions(tmp_path)))).axes
 
     assert axes.get_xscale() == "log"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.5", "1"]
@@ -36,13 +36,13 @@ def test_lines_are_drawn_on_a_logarithmic_axis_with_the_shares_as_ticks(tmp_path
 
 
 def test_another_setting_can_be_the_axis_and_arms_can_be_picked(tmp_path: Path) -> None:
-    data = data_efficiency_data(request(fractions(tmp_path), x="config.data.fraction", arms=("c*",)))
+    data = build_data_efficiency(make_request(write_fractions(tmp_path), x="config.data.fraction", arms=("c*",)))
 
     assert [band.label for band in data.bands] == ["conr"]
     with pytest.raises(InputError, match="unknown arm, got 'x'; known: conr, vanilla"):
-        data_efficiency_data(request(tmp_path, arms=("x",)))
+        build_data_efficiency(make_request(tmp_path, arms=("x",)))
 
 
-def test_a_study_without_shares_is_refused(tmp_path: Path) -> None:
+def test_a_study_without_shares_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a number in some trial, got 'data\.fraction'"):
-        data_efficiency_data(request(compared(tmp_path)))
+        build_data_efficiency(make_request(write_compared_arms(tmp_path)))

@@ -7,26 +7,32 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.manifest import LabelSpec
-from dirtune.results.figures.error_by_label import bin_width, draw_error_by_label, error_by_label_data
-from tests.results.figures.stores import compared, manifest, predicted, request, stored_predictions
+from dirtune.results.figures.error_by_label import build_error_by_label, choose_bin_width, draw_error_by_label
+from tests.results.figures.stores import (
+    make_manifest,
+    make_predictions,
+    make_request,
+    write_compared_arms,
+    write_predictions,
+)
 
 
 def test_errors_and_densities_are_those_of_loops_over_the_samples(tmp_path: Path) -> None:
-    data = error_by_label_data(request(predicted(tmp_path)))
+    data = build_error_by_label(make_request(write_predictions(tmp_path)))
 
     assert data.width == 2.0
-    counts = manifest().train_counts
+    counts = make_manifest().train_counts
     assert data.train == tuple(counts[i] + counts[i + 1] for i in range(0, 60, 2))
     assert [band.label for band in data.bands] == ["vanilla", "conr"]
     for band in data.bands:
         errors: dict[float, list[float]] = {}
         for seed in range(3):
-            found = stored_predictions(band.label, seed)
+            found = make_predictions(band.label, seed)
             sizes: dict[float, list[float]] = {}
             for label, prediction in zip(found.labels, found.predictions, strict=True):
                 sizes.setdefault(2 * (label // 2) + 1, []).append(abs(prediction - label))
-            for centre, own in sizes.items():
-                errors.setdefault(centre, []).append(float(np.mean(own)))
+            for center, own in sizes.items():
+                errors.setdefault(center, []).append(float(np.mean(own)))
         assert band.x == pytest.approx(sorted(errors))
         assert band.means == pytest.approx([np.mean(errors[x]) for x in sorted(errors)])
         spreads = [np.std(errors[x], ddof=1) if len(errors[x]) > 1 else np.nan for x in band.x]
@@ -36,8 +42,8 @@ def test_errors_and_densities_are_those_of_loops_over_the_samples(tmp_path: Path
     assert "Without predictions: lds." in data.caption
 
 
-def test_lines_stand_before_the_histogram(tmp_path: Path) -> None:
-    data = error_by_label_data(request(predicted(tmp_path)))
+def test_lines_are_drawn_in_front_of_the_histogram(tmp_path: Path) -> None:
+    data = build_error_by_label(make_request(write_predictions(tmp_path)))
 
     behind, front = draw_error_by_label(data).axes
 
@@ -50,17 +56,17 @@ def test_lines_stand_before_the_histogram(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bins", "factor"), [(1, 1), (30, 1), (31, 2), (120, 5), (121, 5), (400, 20)])
-def test_bins_are_put_together_until_there_are_thirty(bins: int, factor: int) -> None:
+def test_bins_are_merged_to_at_most_thirty(bins: int, factor: int) -> None:
     label = LabelSpec(name="x", unit="", low=0.0, high=0.1 * bins, bin_width=0.1, num_bins=bins)
 
-    assert bin_width(label) == pytest.approx(0.1 * factor)
+    assert choose_bin_width(label) == pytest.approx(0.1 * factor)
 
 
-def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path) -> None:
-    root = predicted(tmp_path / "a")
-    with pytest.raises(InputError, match="must be best_val: predictions are kept at the best"):
-        error_by_label_data(request(root, selection="last"))
+def test_a_figure_that_cannot_be_drawn_is_one_error(tmp_path: Path) -> None:
+    root = write_predictions(tmp_path / "a")
+    with pytest.raises(InputError, match="must be best_val: predictions are recorded at the best"):
+        build_error_by_label(make_request(root, selection="last"))
     with pytest.raises(InputError, match="has no predictions of the val split yet"):
-        error_by_label_data(request(root, split="val"))
+        build_error_by_label(make_request(root, split="val"))
     with pytest.raises(InputError, match=r"manifest.json: is not there"):
-        error_by_label_data(request(compared(tmp_path / "b")))
+        build_error_by_label(make_request(write_compared_arms(tmp_path / "b")))

@@ -12,13 +12,13 @@ from scipy import stats
 
 from dirtune.errors import InputError
 from dirtune.results.figures._style import BAD, GOOD
-from dirtune.results.figures.forest import draw_forest, forest_data
-from tests.results.figures.stores import KEYS, VALUES, compared, request
+from dirtune.results.figures.forest import build_forest, draw_forest
+from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms
 from tests.results.record_factory import record, write_study
 
 
 def test_effects_are_those_of_scipys_paired_t_test(tmp_path: Path) -> None:
-    data = forest_data(request(compared(tmp_path)))
+    data = build_forest(make_request(write_compared_arms(tmp_path)))
 
     # Every region has the same differences
     for effects in data.effects:
@@ -37,7 +37,7 @@ def test_effects_are_those_of_scipys_paired_t_test(tmp_path: Path) -> None:
 
 
 def test_every_panel_has_a_zero_line_and_a_marker_per_arm(tmp_path: Path) -> None:
-    data = forest_data(request(compared(tmp_path)))
+    data = build_forest(make_request(write_compared_arms(tmp_path)))
 
     panels = draw_forest(data).axes
 
@@ -50,13 +50,13 @@ def test_every_panel_has_a_zero_line_and_a_marker_per_arm(tmp_path: Path) -> Non
     assert [tick.get_text() for tick in panels[0].get_yticklabels()] == list(data.arms)
 
 
-def test_what_leaves_the_axis_has_an_arrow_and_its_number_at_its_end(tmp_path: Path) -> None:
+def test_an_effect_beyond_the_axis_has_an_arrow_and_a_number(tmp_path: Path) -> None:
     records = [record("a0", seed) for seed in range(3)]
     records += [record(f"a{i}", seed, 5.1 + i * seed / 100) for i in range(1, 8) for seed in range(3)]
     records += [record("wild", seed, 90.0 + seed) for seed in range(3)]
     write_study(tmp_path, records, reference="a0")
 
-    data = forest_data(request(tmp_path))
+    data = build_forest(make_request(tmp_path))
 
     limits, wild = data.limits[0], data.effects[0][-1]
     assert limits[1] < 10 < wild.low
@@ -71,7 +71,7 @@ def test_what_leaves_the_axis_has_an_arrow_and_its_number_at_its_end(tmp_path: P
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_difference_without_end_is_beyond_the_axis_of_the_others(tmp_path: Path, seeds: int) -> None:
+def test_an_infinite_difference_is_beyond_the_axis_of_the_others(tmp_path: Path, seeds: int) -> None:
     records = [
         record(arm, seed, value + seed)
         for arm, value in (("a", 5.0), ("b", 5.5), ("wild", math.inf))
@@ -79,7 +79,7 @@ def test_a_difference_without_end_is_beyond_the_axis_of_the_others(tmp_path: Pat
     ]
     write_study(tmp_path, records, arms=["a", "b", "wild"], reference="a")
 
-    data = forest_data(request(tmp_path))
+    data = build_forest(make_request(tmp_path))
 
     assert data.limits[0] == pytest.approx((-0.03, 0.53))
     (axes, *_) = draw_forest(data).axes
@@ -90,13 +90,13 @@ def test_equal_arms_have_an_axis_too(tmp_path: Path) -> None:
     records = [record(arm, seed) for arm in ("a", "b") for seed in range(2)]
     write_study(tmp_path, records, reference="a")
 
-    assert set(forest_data(request(tmp_path)).limits) == {(-1.0, 1.0)}
+    assert set(build_forest(make_request(tmp_path)).limits) == {(-1.0, 1.0)}
 
 
 def test_without_a_reference_or_a_pair_there_is_nothing_to_draw(tmp_path: Path) -> None:
     write_study(tmp_path, [], **KEYS)
-    with pytest.raises(InputError, match="has no seed that vanilla and another arm both have yet"):
-        forest_data(request(tmp_path))
+    with pytest.raises(InputError, match="has no common seed of vanilla and another arm yet"):
+        build_forest(make_request(tmp_path))
 
 
 def _markers(axes: Axes) -> list[float]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.figures.heatmap import draw_heatmap, heatmap_data
-from tests.results.figures.stores import KEYS, VALUES, compared, many_arms, request
+from dirtune.results.figures.heatmap import build_heatmap, draw_heatmap
+from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms, write_many_arms
 from tests.results.record_factory import OFFSETS, record, write_study
 
 
@@ -21,7 +21,7 @@ def by_loops(arm: str, region: str, *, relative: bool) -> float:
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_cells_are_mean_differences_over_the_seeds_of_both(tmp_path: Path, relative: bool) -> None:
-    data = heatmap_data(request(compared(tmp_path), relative=relative))
+    data = build_heatmap(make_request(write_compared_arms(tmp_path), relative=relative))
 
     assert data.arms == ("conr", "lds", "half")
     for arm, row in zip(data.arms, data.differences, strict=True):
@@ -32,12 +32,12 @@ def test_cells_are_mean_differences_over_the_seeds_of_both(tmp_path: Path, relat
     assert data.label == f"MAE [{'%' if relative else 'degrees'}]: difference to vanilla"
 
 
-def test_better_is_blue_whichever_way_the_metric_goes(tmp_path: Path) -> None:
-    root = compared(tmp_path)
+def test_better_is_blue_for_errors_and_correlations(tmp_path: Path) -> None:
+    root = write_compared_arms(tmp_path)
 
     colors = {}
     for metric in ("mae", "pearson"):
-        (axes, _) = draw_heatmap(heatmap_data(request(root, metric=metric))).axes
+        (axes, _) = draw_heatmap(build_heatmap(make_request(root, metric=metric))).axes
         (image,) = axes.images
         colors[metric] = image.to_rgba(image.get_array())
 
@@ -49,7 +49,7 @@ def test_better_is_blue_whichever_way_the_metric_goes(tmp_path: Path) -> None:
 
 
 def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> None:
-    data = heatmap_data(request(compared(tmp_path)))
+    data = build_heatmap(make_request(write_compared_arms(tmp_path)))
 
     (axes, bar) = draw_heatmap(data).axes
 
@@ -63,12 +63,12 @@ def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> No
 
 
 def test_numbers_have_the_digits_of_the_table_and_percents_one(tmp_path: Path) -> None:
-    root = compared(tmp_path)
+    root = write_compared_arms(tmp_path)
 
     decimals = {
         (metric, relative): {len(text.get_text().rstrip("*").split(".")[1]) for text in axes.texts}
         for metric, relative in (("mae", False), ("mae", True), ("pearson", False))
-        for axes in draw_heatmap(heatmap_data(request(root, metric=metric, relative=relative))).axes[:1]
+        for axes in draw_heatmap(build_heatmap(make_request(root, metric=metric, relative=relative))).axes[:1]
     }
 
     assert decimals == {("mae", False): {2}, ("mae", True): {1}, ("pearson", False): {3}}
@@ -78,39 +78,39 @@ def test_a_cell_without_a_pair_stays_empty(tmp_path: Path) -> None:
     records = [record("vanilla", 0), record("conr", 0, 4.0), record("lds", 1)]
     write_study(tmp_path, records, **KEYS)
 
-    data = heatmap_data(request(tmp_path))
+    data = build_heatmap(make_request(tmp_path))
 
     missing = [arm for arm, row in zip(data.arms, data.differences, strict=True) if math.isnan(row[0])]
     assert missing == ["lds", "half"]
     assert len(draw_heatmap(data).axes[0].texts) == 4
 
 
-def test_one_diverged_arm_does_not_take_the_colours_of_the_others(tmp_path: Path) -> None:
+def test_one_diverged_arm_does_not_determine_the_color_scale(tmp_path: Path) -> None:
     records = [record(f"a{i}", s, 5.0 + i / 10) for i in range(20) for s in range(2)]
     records += [record("wild", s, 500.0) for s in range(2)]
     write_study(tmp_path, records, arms=[*(f"a{i}" for i in range(20)), "wild"], reference="a0")
 
-    data = heatmap_data(request(tmp_path))
+    data = build_heatmap(make_request(tmp_path))
 
     # 1.81
     quantile = np.quantile([i / 10 for i in range(1, 20)] + [495.0], 0.9)
     assert data.limit == pytest.approx(1.9)
     assert data.limit - 0.1 < quantile
-    assert "Colours end at ±1.9;" in data.caption
+    assert "Colors end at ±1.9;" in data.caption
 
 
-def test_a_difference_without_end_leaves_the_colours_to_the_others(tmp_path: Path) -> None:
+def test_an_infinite_difference_leaves_the_color_scale_to_the_others(tmp_path: Path) -> None:
     records = [record(arm, 0, value) for arm, value in (("a", 5.0), ("b", 5.5), ("c", math.inf))]
     write_study(tmp_path, records, arms=["a", "b", "c"], reference="a")
 
-    data = heatmap_data(request(tmp_path))
+    data = build_heatmap(make_request(tmp_path))
 
     assert math.isinf(data.differences[1][0])
     assert data.limit == pytest.approx(0.5)
 
 
-def test_more_arms_than_a_page_has_room_for_are_cut_by_a_rule_that_is_said(tmp_path: Path) -> None:
-    data = heatmap_data(request(many_arms(tmp_path, 50)))
+def test_arms_beyond_the_room_of_a_page_are_dropped_by_a_stated_rule(tmp_path: Path) -> None:
+    data = build_heatmap(make_request(write_many_arms(tmp_path, 50)))
 
     assert len(data.arms) == 43
     assert data.arms[0].endswith("07")
@@ -119,7 +119,7 @@ def test_more_arms_than_a_page_has_room_for_are_cut_by_a_rule_that_is_said(tmp_p
 
 def test_without_a_reference_or_a_pair_there_is_nothing_to_draw(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0)], arms=["a"], seeds=[0])
-    with pytest.raises(InputError, match="study study: names no reference; give one"):
-        heatmap_data(request(tmp_path))
-    with pytest.raises(InputError, match="has no seed that a and another arm both have yet"):
-        heatmap_data(request(tmp_path, reference="a"))
+    with pytest.raises(InputError, match="study study: has no reference; give one"):
+        build_heatmap(make_request(tmp_path))
+    with pytest.raises(InputError, match="has no common seed of a and another arm yet"):
+        build_heatmap(make_request(tmp_path, reference="a"))

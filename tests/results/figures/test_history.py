@@ -7,9 +7,9 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.results.analysis.searches import EndedTrial
-from dirtune.results.figures.history import arm_history, draw_history, history_data
+from dirtune.results.figures.history import build_history, draw_history, make_arm_history
 from dirtune.results.records.studies import StudyInfo
-from tests.results.figures.stores import KEYS, compared, many_arms, request, searched
+from tests.results.figures.stores import KEYS, make_request, write_compared_arms, write_many_arms, write_search
 from tests.results.record_factory import write_study
 
 
@@ -21,15 +21,15 @@ def ended(objective: float, status: str = "complete") -> EndedTrial:
 def test_best_so_far_is_that_of_the_complete_trials(metric: str, best: list[float]) -> None:
     trials = [ended(1.0, "pruned"), ended(5.0), ended(6.0), ended(3.0), ended(math.nan)]
 
-    found = arm_history("a", trials, StudyInfo(name="study", metric=metric))
+    found = make_arm_history("a", trials, StudyInfo(name="study", metric=metric))
 
     assert found.best == pytest.approx(best, nan_ok=True)
     assert found.complete == ((2, 5.0), (3, 6.0), (4, 3.0))
     assert found.pruned == ((1, 1.0),)
 
 
-def test_trials_stand_in_the_order_in_which_they_ended(tmp_path: Path) -> None:
-    data = history_data(request(searched(tmp_path)))
+def test_trials_are_in_the_order_of_their_end(tmp_path: Path) -> None:
+    data = build_history(make_request(write_search(tmp_path)))
 
     # The others have nothing yet
     (arm,) = data.arms
@@ -41,7 +41,7 @@ def test_trials_stand_in_the_order_in_which_they_ended(tmp_path: Path) -> None:
 
 
 def test_a_step_line_dots_and_crosses_are_drawn_for_every_arm(tmp_path: Path) -> None:
-    data = history_data(request(searched(tmp_path)))
+    data = build_history(make_request(write_search(tmp_path)))
 
     (axes,) = draw_history(data).axes
 
@@ -52,15 +52,15 @@ def test_a_step_line_dots_and_crosses_are_drawn_for_every_arm(tmp_path: Path) ->
     assert [len(dots.get_offsets()) for dots in axes.collections] == [12, 2]
 
 
-def test_many_arms_are_cut_by_a_rule_that_is_said(tmp_path: Path) -> None:
-    data = history_data(request(many_arms(tmp_path, 36)))
+def test_arms_beyond_the_maximum_are_dropped_by_a_stated_rule(tmp_path: Path) -> None:
+    data = build_history(make_request(write_many_arms(tmp_path, 36)))
 
     assert [int(arm.arm[-2:]) for arm in data.arms] == [0, *range(29, 36)]
     assert "8 of 36 arms are shown" in data.caption
 
 
-def test_asked_arms_are_shown(tmp_path: Path) -> None:
-    data = history_data(request(compared(tmp_path), arms=("conr", "l*")))
+def test_requested_arms_are_shown(tmp_path: Path) -> None:
+    data = build_history(make_request(write_compared_arms(tmp_path), arms=("conr", "l*")))
 
     assert [arm.arm for arm in data.arms] == ["conr", "lds"]
 
@@ -68,4 +68,4 @@ def test_asked_arms_are_shown(tmp_path: Path) -> None:
 def test_without_an_objective_there_is_nothing_to_draw(tmp_path: Path) -> None:
     write_study(tmp_path, [], **KEYS)
     with pytest.raises(InputError, match="has no trial with a validation objective yet"):
-        history_data(request(tmp_path))
+        build_history(make_request(tmp_path))

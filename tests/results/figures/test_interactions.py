@@ -9,8 +9,8 @@ from matplotlib.collections import PathCollection
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.figures.interactions import MOST_SQUARES, draw_interactions, interactions_data
-from tests.results.figures.stores import BUILT, KEYS, built, request
+from dirtune.results.figures.interactions import MAX_SQUARES, build_interactions, draw_interactions
+from tests.results.figures.stores import BUILT, KEYS, make_request, write_composed_arms
 from tests.results.record_factory import record, write_study
 
 LDS, HEAD, CONR = "scheme=sqrt_inverse, lds", "projection_dim=128", "conr"
@@ -22,7 +22,7 @@ SQUARES = {
 
 
 def test_every_pair_is_scipys_test_of_four_arms_corrected_over_all(tmp_path: Path) -> None:
-    data = interactions_data(request(built(tmp_path)))
+    data = build_interactions(make_request(write_composed_arms(tmp_path)))
 
     assert {square.parts: square.arms for square in data.squares} == SQUARES
     assert {square.parts: square.given for square in data.squares} == {(HEAD, LDS): (), (CONR, LDS): (HEAD,)}
@@ -41,27 +41,27 @@ def test_every_pair_is_scipys_test_of_four_arms_corrected_over_all(tmp_path: Pat
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_of_several_squares_of_one_pair_the_one_next_to_the_reference_is_shown(tmp_path: Path) -> None:
+def test_the_square_nearest_to_the_reference_is_shown(tmp_path: Path) -> None:
     """All eight arms of three settings: every pair is there with and without the third."""
     arms = [f"{a}{b}{c}" for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     configs = {arm: {key: int(level) for key, level in zip("abc", arm, strict=True)} for arm in arms}
     records = [record(arm, seed, 5.0 + seed + int(arm)) for arm in arms for seed in range(2)]
     write_study(tmp_path, records, **(KEYS | {"arms": arms, "reference": "000", "configs": configs}))
 
-    data = interactions_data(request(tmp_path))
+    data = build_interactions(make_request(tmp_path))
 
     assert {square.parts: square.arms for square in data.squares} == {
         ("a=1", "b=1"): ("110", "100", "010", "000"),
         ("a=1", "c=1"): ("101", "100", "001", "000"),
         ("b=1", "c=1"): ("011", "010", "001", "000"),
     }
-    only = interactions_data(request(tmp_path, arms=("111",)))
+    only = build_interactions(make_request(tmp_path, arms=("111",)))
     assert {square.arms[0] for square in only.squares} == {"111"}
     assert {square.given for square in only.squares} == {("a=1",), ("b=1",), ("c=1",)}
 
 
 def test_the_drawing_names_the_parts_and_what_all_four_arms_have(tmp_path: Path) -> None:
-    data = interactions_data(request(built(tmp_path), region="few"))
+    data = build_interactions(make_request(write_composed_arms(tmp_path), region="few"))
 
     (axes,) = draw_interactions(data).axes
 
@@ -79,24 +79,24 @@ def test_more_pairs_than_there_is_room_for_are_counted(tmp_path: Path) -> None:
     records = [record(arm, 0, 5.0 + c["a"] * c["b"]) for arm, c in configs.items()]
     write_study(tmp_path, records, **(KEYS | {"arms": [*configs], "reference": "0-0", "configs": configs}))
 
-    data = interactions_data(request(tmp_path))
+    data = build_interactions(make_request(tmp_path))
 
-    assert len(data.squares) == MOST_SQUARES
-    assert data.squares[0].found.mean == 49.0
-    assert data.caption.endswith(f"The {MOST_SQUARES} largest of 49.")
+    assert len(data.squares) == MAX_SQUARES
+    assert data.squares[0].interaction.mean == 49.0
+    assert data.caption.endswith(f"The {MAX_SQUARES} largest of 49.")
 
 
 @pytest.mark.parametrize(
     ("without", "options", "message"),
     [
-        ((), {"arms": ("head",)}, "has no four arms with a seed in common"),
+        ((), {"arms": ("head",)}, "has no four arms with a common seed"),
         (("weighted head",), {}, r"has no four arms .* \(`derive: pairs` makes them\)"),
         ((), {"region": "rare"}, "unknown region"),
         ((), {"arms": ("x*",)}, r"unknown arm, got 'x\*'"),
     ],
 )
-def test_what_is_lacking_is_said(
+def test_missing_arms_are_an_error_with_the_reason(
     tmp_path: Path, without: tuple[str, ...], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        interactions_data(replace(request(built(tmp_path, without=without)), **options))
+        build_interactions(replace(make_request(write_composed_arms(tmp_path, without=without)), **options))

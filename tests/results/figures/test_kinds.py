@@ -1,4 +1,4 @@
-"""Every kind of figure: through the command line, of empty and half-done studies, in every type of file."""
+"""Every kind of figure: through the command line, of empty and incomplete studies, in every type of file."""
 
 from __future__ import annotations
 
@@ -11,38 +11,48 @@ import pytest
 
 from dirtune import cli
 from dirtune.errors import InputError
-from dirtune.results.figures import FILE_TYPES, PLOTS, plot
+from dirtune.results.figures import FIGURES, FILE_TYPES, plot
 from dirtune.results.records.store import read_table
-from tests.results.figures.stores import KEYS, built, compared, fractions, many_arms, predicted, represented, searched
+from tests.results.figures.stores import (
+    KEYS,
+    write_compared_arms,
+    write_composed_arms,
+    write_fractions,
+    write_many_arms,
+    write_predictions,
+    write_representations,
+    write_search,
+)
 from tests.results.record_factory import record, write_study
 
 STORES = {
-    "error_by_label": predicted,
-    "data_efficiency": fractions,
-    "parallel": searched,
-    "importance": searched,
-    "history": searched,
-    "curve": fractions,
-    "tsne": represented,
-    "similarity": represented,
-    "anchors": represented,
-    "ablation_path": built,
-    "interactions": built,
+    "error_by_label": write_predictions,
+    "data_efficiency": write_fractions,
+    "parallel": write_search,
+    "importance": write_search,
+    "history": write_search,
+    "curve": write_fractions,
+    "tsne": write_representations,
+    "similarity": write_representations,
+    "anchors": write_representations,
+    "ablation_path": write_composed_arms,
+    "interactions": write_composed_arms,
 }
 OPTIONS: dict[str, dict[str, Any]] = {"curve": {"x": "data.fraction"}}
 DRAWN_EMPTY = {"regions"}
+STARTS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
 
-def store(kind: str, root: Path) -> Path:
-    return STORES.get(kind, compared)(root)
+def write_store(kind: str, root: Path) -> Path:
+    return STORES.get(kind, write_compared_arms)(root)
 
 
-@pytest.mark.parametrize("kind", PLOTS)
+@pytest.mark.parametrize("kind", FIGURES)
 def test_every_kind_is_drawn_by_the_command_line(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [part for name, value in OPTIONS.get(kind, {}).items() for part in (f"--{name}", value)]
-    arguments = ["plot", "study", kind, "--results", str(store(kind, tmp_path / "results")), *options]
+    arguments = ["plot", "study", kind, "--results", str(write_store(kind, tmp_path / "results")), *options]
     monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])
     monkeypatch.chdir(tmp_path)
 
@@ -55,17 +65,18 @@ def test_every_kind_is_drawn_by_the_command_line(
     assert (tmp_path / f"figures/study-{kind}.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("kind", PLOTS)
+@pytest.mark.parametrize("kind", FIGURES)
 def test_every_kind_is_written_in_every_type_of_file(kind: str, tmp_path: Path) -> None:
-    root = store(kind, tmp_path)
+    root = write_store(kind, tmp_path)
 
     for suffix in FILE_TYPES:
         file = plot(root, "study", kind, output=tmp_path / f"x{suffix}", **OPTIONS.get(kind, {}))
         assert file.stat().st_size > 3000
+        assert file.read_bytes().startswith(STARTS[suffix])
 
 
-@pytest.mark.parametrize("kind", PLOTS)
-def test_an_empty_study_is_drawn_empty_or_is_one_sentence(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", FIGURES)
+def test_an_empty_study_is_drawn_empty_or_is_one_error(kind: str, tmp_path: Path) -> None:
     write_study(tmp_path, [], **(KEYS | {"spaces": {"conr": {}}}))
 
     if kind in DRAWN_EMPTY:
@@ -77,9 +88,9 @@ def test_an_empty_study_is_drawn_empty_or_is_one_sentence(kind: str, tmp_path: P
     assert not (tmp_path / "x.png").exists()
 
 
-@pytest.mark.parametrize("kind", PLOTS)
-def test_a_half_done_study_is_drawn_as_far_as_it_is(kind: str, tmp_path: Path) -> None:
-    root = store(kind, tmp_path)
+@pytest.mark.parametrize("kind", FIGURES)
+def test_an_incomplete_study_is_drawn(kind: str, tmp_path: Path) -> None:
+    root = write_store(kind, tmp_path)
     (data,) = set(read_table(root, "trials", columns=["data_fingerprint"])["data_fingerprint"].to_pylist())
     broken = record("conr", 9, status="failed", trial_id="broken", fingerprint=data)
     write_study(root, [broken, record("new", 0, fingerprint=data)])
@@ -87,23 +98,23 @@ def test_a_half_done_study_is_drawn_as_far_as_it_is(kind: str, tmp_path: Path) -
     assert plot(root, "study", kind, output=root / "x.png", **OPTIONS.get(kind, {})).exists()
 
 
-@pytest.mark.parametrize("kind", sorted(set(PLOTS) - set(STORES)))
+@pytest.mark.parametrize("kind", sorted(set(FIGURES) - set(STORES)))
 def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
-    root = many_arms(tmp_path, 36)
+    root = write_many_arms(tmp_path, 36)
 
     assert plot(root, "study", kind, output=root / "x.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("kind", ["parallel", "importance", "heatmap"])
-def test_drawing_needs_no_pyplot_torch_or_ray(kind: str, tmp_path: Path) -> None:
-    root = store(kind, tmp_path)
+def test_drawing_needs_no_pyplot_torch_or_ray(tmp_path: Path) -> None:
+    # One interpreter draws them all, importance last, which alone may import optuna.
+    kinds = ["parallel", "heatmap", "importance"]
+    roots = {kind: str(write_store(kind, tmp_path / kind)) for kind in kinds}
     script = (
         "import sys\nfrom pathlib import Path\nfrom dirtune.results.figures import plot\n"
-        "print('optuna' in sys.modules)\n"
-        f"plot({str(root)!r}, 'study', {kind!r}, output=Path({str(root / 'x.png')!r}))\n"
-        "print(sorted({'matplotlib.pyplot', 'torch', 'ray', 'optuna'} & set(sys.modules)))\n"
+        "def loaded():\n    return sorted({'matplotlib.pyplot', 'torch', 'ray', 'optuna'} & set(sys.modules))\n"
+        f"print(loaded())\nfor kind, root in {roots!r}.items():\n"
+        "    plot(root, 'study', kind, output=Path(root) / 'x.png')\n    print(loaded())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = "['optuna']" if kind == "importance" else "[]"
-    assert done.stdout.split("\n")[:2] == ["False", loaded]
+    assert done.stdout.splitlines() == ["[]", "[]", "[]", "['optuna']"]
     assert done.stderr == ""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.figures.parallel import draw_parallel, parallel_data, place
+from dirtune.results.figures.parallel import build_parallel, compute_position, draw_parallel
 from dirtune.results.records.store import read_table
-from tests.results.figures.stores import compared, request, searched
+from tests.results.figures.stores import make_request, write_compared_arms, write_search
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ from tests.results.figures.stores import compared, request, searched
         ({"low": 2.0, "high": 2.0}, 2.0, 0.5),
     ],
 )
-def test_a_value_has_its_place_on_the_axis(knob: dict[str, object], value: object, expected: float) -> None:
-    assert place(value, knob) == pytest.approx(expected, nan_ok=True)
+def test_a_value_has_its_position_on_the_axis(knob: dict[str, object], value: object, expected: float) -> None:
+    assert compute_position(value, knob) == pytest.approx(expected, nan_ok=True)
 
 
 def test_every_trial_is_a_line_through_its_settings(tmp_path: Path) -> None:
-    root = searched(tmp_path)
+    root = write_search(tmp_path)
 
-    data = parallel_data(request(root))
+    data = build_parallel(make_request(root))
 
     rows = read_table(root, "trials").to_pylist()
     complete = sorted((r for r in rows if r["status"] == "complete"), key=lambda r: -r["objective"])
@@ -53,7 +53,7 @@ def test_every_trial_is_a_line_through_its_settings(tmp_path: Path) -> None:
 
 
 def test_axes_have_the_ends_of_the_space_and_a_log_middle(tmp_path: Path) -> None:
-    data = parallel_data(request(searched(tmp_path)))
+    data = build_parallel(make_request(write_search(tmp_path)))
 
     ticks = {one.name: [text for _, text in one.ticks] for one in data.coordinates}
     assert ticks["terms.conr\nomega"] == ["1", "5", "9"]
@@ -63,7 +63,7 @@ def test_axes_have_the_ends_of_the_space_and_a_log_middle(tmp_path: Path) -> Non
 
 
 def test_lines_and_axes_are_drawn(tmp_path: Path) -> None:
-    data = parallel_data(request(searched(tmp_path)))
+    data = build_parallel(make_request(write_search(tmp_path)))
 
     (axes,) = draw_parallel(data).axes
 
@@ -84,11 +84,11 @@ def test_lines_and_axes_are_drawn(tmp_path: Path) -> None:
         (("vanilla",), "unknown searched arm, got 'vanilla'; known: accon, conr"),
     ],
 )
-def test_an_arm_without_a_search_is_refused(tmp_path: Path, arms: tuple[str, ...], message: str) -> None:
+def test_an_arm_without_a_search_is_an_error(tmp_path: Path, arms: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parallel_data(request(searched(tmp_path), arms=arms))
+        build_parallel(make_request(write_search(tmp_path), arms=arms))
 
 
-def test_a_study_without_a_search_is_refused(tmp_path: Path) -> None:
+def test_a_study_without_a_search_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study study: has no arm with settings to search"):
-        parallel_data(request(compared(tmp_path)))
+        build_parallel(make_request(write_compared_arms(tmp_path)))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.figures.pareto import draw_pareto, pareto_data
-from tests.results.figures.stores import KEYS, VALUES, compared, request, searched
+from dirtune.results.figures.pareto import build_pareto, draw_pareto
+from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms, write_search
 from tests.results.record_factory import OFFSETS, record, write_study
 
 
 def test_points_are_means_and_spreads_over_seeds(tmp_path: Path) -> None:
-    data = pareto_data(request(compared(tmp_path), x="many", y="few/pearson"))
+    data = build_pareto(make_request(write_compared_arms(tmp_path), x="many", y="few/pearson"))
 
     assert len(data.points) == 4
     for point in data.points:
@@ -27,27 +27,27 @@ def test_points_are_means_and_spreads_over_seeds(tmp_path: Path) -> None:
 
 
 def test_each_trial_can_be_a_point(tmp_path: Path) -> None:
-    data = pareto_data(request(searched(tmp_path), each="trial", x="all", y="few"))
+    data = build_pareto(make_request(write_search(tmp_path), each="trial", x="all", y="few"))
 
     assert len(data.points) == 12
     assert sum(point.on_front for point in data.points) == 1
 
 
-def test_what_is_far_from_front_and_reference_is_counted_not_drawn_into_view(tmp_path: Path) -> None:
+def test_points_far_from_front_and_reference_are_counted_in_the_caption(tmp_path: Path) -> None:
     records = [record("vanilla", s, 5.0 + s / 10) for s in range(2)]
     records += [record("conr", s, 4.0 + s / 10) for s in range(2)]
     records += [record("lds", s, 500.0) for s in range(2)]
     write_study(tmp_path, records, **KEYS)
 
-    data = pareto_data(request(tmp_path))
+    data = build_pareto(make_request(tmp_path))
 
     assert data.x_limits[1] < 10
-    assert "1 of 3 dots lie outside." in data.caption
-    assert "Without both numbers: half." in data.caption
+    assert "1 of 3 dots are outside of the axes." in data.caption
+    assert "Without both quantities: half." in data.caption
 
 
 def test_the_front_and_the_reference_are_named(tmp_path: Path) -> None:
-    data = pareto_data(request(compared(tmp_path)))
+    data = build_pareto(make_request(write_compared_arms(tmp_path)))
 
     figure = draw_pareto(data)
 
@@ -67,12 +67,12 @@ def test_the_front_and_the_reference_are_named(tmp_path: Path) -> None:
         ({"split": "train"}, "unknown split"),
     ],
 )
-def test_unknown_names_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_unknown_names_are_errors(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        pareto_data(request(compared(tmp_path), **options))
+        build_pareto(make_request(write_compared_arms(tmp_path), **options))
 
 
 def test_an_empty_study_has_nothing_to_draw(tmp_path: Path) -> None:
     write_study(tmp_path, [], **KEYS)
-    with pytest.raises(InputError, match="has no complete trial with both numbers yet"):
-        pareto_data(request(tmp_path))
+    with pytest.raises(InputError, match="has no complete trial with both quantities yet"):
+        build_pareto(make_request(tmp_path))

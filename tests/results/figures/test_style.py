@@ -10,31 +10,31 @@ from dirtune.results.figures._style import (
     DIVERGING,
     GOOD,
     REFERENCE_COLOR,
-    arm_colors,
-    finish,
-    lighter,
-    new_figure,
-    text_color,
+    assign_colors,
+    choose_text_color,
+    finish_figure,
+    make_figure,
+    mix_with_white,
 )
 
 
-def test_the_reference_is_grey_and_takes_no_colour_from_the_others() -> None:
-    colors = arm_colors(["a", "ref", "b"], "ref")
+def test_the_reference_is_gray_and_takes_no_color_from_the_others() -> None:
+    colors = assign_colors(["a", "ref", "b"], "ref")
 
     assert colors == {"a": COLORS[0], "ref": REFERENCE_COLOR, "b": COLORS[1]}
 
 
-def test_lighter_is_half_way_to_white() -> None:
-    assert lighter("#000000") == (0.5, 0.5, 0.5)
-    assert lighter("#FFFFFF") == (1.0, 1.0, 1.0)
+def test_mixing_with_white_is_half_way() -> None:
+    assert mix_with_white("#000000") == (0.5, 0.5, 0.5)
+    assert mix_with_white("#FFFFFF") == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("color", "expected"), [((1, 1, 1), "black"), ((0, 0.45, 0.7, 1), "white")])
 def test_text_is_readable_on_its_background(color: tuple[float, ...], expected: str) -> None:
-    assert text_color(color) == expected
+    assert choose_text_color(color) == expected
 
 
-def test_the_diverging_colours_are_white_at_zero_and_differ_for_colour_blind_readers() -> None:
+def test_the_diverging_colors_are_white_at_zero_and_differ_for_color_blind_readers() -> None:
     assert DIVERGING(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
     # Vienot, Brettel and Mollon 1999, in linear RGB
     deuteranope = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
@@ -44,12 +44,12 @@ def test_the_diverging_colours_are_white_at_zero_and_differ_for_colour_blind_rea
 
 
 def test_a_figure_grows_by_its_legend_and_caption() -> None:
-    figure = new_figure(COLUMN, 2.0)
+    figure = make_figure(COLUMN, 2.0)
     axes = figure.add_subplot()
     for name in ("one", "two", "a much longer name of an arm"):
         axes.plot([0, 1], label=name)
 
-    finish(figure, "word " * 40, axes)
+    finish_figure(figure, "word " * 40, axes)
 
     lines = figure.get_supxlabel().split("\n")
     assert len(lines) == 3

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.figures.training_curves import draw_training_curves, training_curves_data
-from tests.results.figures.stores import KEYS, VALUES, compared, many_arms, request, with_epochs
+from dirtune.results.figures.training_curves import build_training_curves, draw_training_curves
+from tests.results.figures.stores import KEYS, VALUES, add_epochs, make_request, write_compared_arms, write_many_arms
 from tests.results.record_factory import record, write_study
 
 
 @pytest.mark.parametrize(("name", "factor"), [(None, 1), ("train/loss", 2)])
 def test_every_epoch_is_the_mean_over_the_seeds(tmp_path: Path, name: str | None, factor: int) -> None:
-    data = training_curves_data(request(compared(tmp_path), y=name))
+    data = build_training_curves(make_request(write_compared_arms(tmp_path), y=name))
 
     assert [band.label for band in data.bands] == list(VALUES)
     for band in data.bands:
@@ -26,38 +26,38 @@ def test_every_epoch_is_the_mean_over_the_seeds(tmp_path: Path, name: str | None
 
 
 def test_lines_and_bands_are_drawn_and_a_single_seed_has_none(tmp_path: Path) -> None:
-    (axes,) = draw_training_curves(training_curves_data(request(compared(tmp_path)))).axes
+    (axes,) = draw_training_curves(build_training_curves(make_request(write_compared_arms(tmp_path)))).axes
 
     assert [line.get_label() for line in axes.lines] == list(VALUES)
     assert [any(len(path) for path in part.get_paths()) for part in axes.collections] == [True, True, True, False]
     assert axes.get_xlabel() == "epoch"
 
 
-def test_trials_of_unequal_length_and_arms_without_the_value_are_told(tmp_path: Path) -> None:
+def test_trials_of_unequal_length_and_arms_without_the_value_are_noted(tmp_path: Path) -> None:
     records = [
-        with_epochs(record("vanilla", 0), [3.0, 2.0]),
-        with_epochs(record("vanilla", 1), [5.0]),
+        add_epochs(record("vanilla", 0), [3.0, 2.0]),
+        add_epochs(record("vanilla", 1), [5.0]),
         record("conr", 0),
     ]
     write_study(tmp_path, records, **(KEYS | {"arms": ["vanilla", "conr"]}))
 
-    data = training_curves_data(request(tmp_path))
+    data = build_training_curves(make_request(tmp_path))
 
     (band,) = data.bands
     assert (band.means, band.n) == ((4.0, 2.0), (2, 1))
     assert "Without this value or a complete trial: 1 of 2 arms." in data.caption
 
 
-def test_many_arms_are_cut_by_a_rule_that_is_said(tmp_path: Path) -> None:
-    data = training_curves_data(request(many_arms(tmp_path, 36)))
+def test_arms_beyond_the_maximum_are_dropped_by_a_stated_rule(tmp_path: Path) -> None:
+    data = build_training_curves(make_request(write_many_arms(tmp_path, 36)))
 
     assert [int(band.label[-2:]) for band in data.bands] == [0, *range(31, 36)]
     assert "6 of 36 arms are shown: the reference and those with the best" in data.caption
 
 
-def test_unknown_values_and_empty_studies_are_refused(tmp_path: Path) -> None:
+def test_unknown_values_and_empty_studies_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got 'train/los'; known: train/loss, val/all/mae"):
-        training_curves_data(request(compared(tmp_path / "a"), y="train/los"))
+        build_training_curves(make_request(write_compared_arms(tmp_path / "a"), y="train/los"))
     write_study(tmp_path / "b", [record("vanilla", 0)], **KEYS)
     with pytest.raises(InputError, match="has no recorded epochs yet"):
-        training_curves_data(request(tmp_path / "b"))
+        build_training_curves(make_request(tmp_path / "b"))

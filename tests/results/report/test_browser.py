@@ -1,4 +1,4 @@
-"""A report in a real Chromium, driven by Selenium: what no parser of its text can see."""
+"""A report in a real Chromium, driven by Selenium: which also executes its style and script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from dirtune.results.report.page import report
+from dirtune.results.report.page import write_report
 from tests.results.record_factory import record, write_study
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -48,7 +48,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data={"name": "digits", "unit": "degrees"},
         configs={arm: {"x": position} for position, arm in enumerate(ERRORS)},
     )
-    return report(root, "study", output=root / "report.html")
+    return write_report(root, "study", output=root / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def browser(file: Path) -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-def test_the_console_is_silent_and_nothing_but_the_file_is_asked_for(browser: webdriver.Chrome, file: Path) -> None:
+def test_the_console_is_empty_and_only_the_file_is_requested(browser: webdriver.Chrome, file: Path) -> None:
     said = browser.get_log("browser")
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
@@ -75,7 +75,7 @@ def test_the_console_is_silent_and_nothing_but_the_file_is_asked_for(browser: we
     assert asked == {file.as_uri()}
 
 
-def test_a_click_on_a_heading_sorts_by_number_up_and_another_down(browser: webdriver.Chrome) -> None:
+def test_a_click_on_a_heading_sorts_by_number_ascending_and_another_descending(browser: webdriver.Chrome) -> None:
     table = browser.find_element(By.CSS_SELECTOR, "#results table.sortable")
     (heading,) = [th for th in table.find_elements(By.CSS_SELECTOR, "thead th") if th.text == "all"]
     up = [EVIL, "accon", "broken", "conr", "vanilla"]
@@ -83,15 +83,15 @@ def test_a_click_on_a_heading_sorts_by_number_up_and_another_down(browser: webdr
 
     heading.find_element(By.TAG_NAME, "button").click()
     # Without a number last
-    assert _first_column(table) == up
+    assert _read_first_column(table) == up
     assert heading.get_attribute("aria-sort") == "ascending"
 
     heading.find_element(By.TAG_NAME, "button").click()
-    assert _first_column(table) == [*reversed(up[:-1]), up[-1]]
+    assert _read_first_column(table) == [*reversed(up[:-1]), up[-1]]
     assert heading.get_attribute("aria-sort") == "descending"
 
 
-def test_what_others_wrote_is_shown_as_text(browser: webdriver.Chrome) -> None:
+def test_untrusted_names_and_errors_are_shown_as_text(browser: webdriver.Chrome) -> None:
     assert browser.title == "study"
     assert browser.find_element(By.CLASS_NAME, "question").text == EVIL
     assert EVIL in [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#missing td")]
@@ -110,19 +110,19 @@ def test_the_page_is_no_wider_than_the_window(browser: webdriver.Chrome) -> None
 
 
 def test_the_page_and_its_figures_are_painted(browser: webdriver.Chrome) -> None:
-    assert _inked(browser.get_screenshot_as_png()) > 0.01
+    assert _measure_ink(browser.get_screenshot_as_png()) > 0.01
     figure = browser.find_element(By.CSS_SELECTOR, "figure svg")
     assert figure.size["width"] > 300
     assert figure.size["height"] > 150
-    assert _inked(figure.screenshot_as_png) > 0.01
+    assert _measure_ink(figure.screenshot_as_png) > 0.01
 
 
-def _first_column(table: WebElement) -> list[str]:
+def _read_first_column(table: WebElement) -> list[str]:
     return [cell.text for cell in table.find_elements(By.CSS_SELECTOR, "tbody th")]
 
 
-def _inked(png: bytes) -> float:
-    """The share of pixels that differ from the commonest colour."""
+def _measure_ink(png: bytes) -> float:
+    """The share of pixels that differ from the commonest color."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
     _, counts = np.unique(pixels, axis=0, return_counts=True)
     return float(1 - counts.max() / len(pixels))

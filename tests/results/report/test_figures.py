@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dirtune.results.report.figures import FIGURES, OF_SEARCH, SVG, inline, pictures
-from tests.results.figures.stores import compared, represented, searched
+from dirtune.results.report.figures import REPORT_FIGURES, SEARCH_FIGURES, SVG, draw_pictures, prefix_identifiers
+from tests.results.figures.stores import write_compared_arms, write_representations, write_search
 from tests.results.record_factory import record, write_study
 
 SMALL = (
@@ -15,8 +15,8 @@ SMALL = (
 )
 
 
-def test_identifiers_and_what_refers_to_them_get_the_prefix() -> None:
-    found = inline(SMALL, prefix="curve-a.b ")
+def test_identifiers_and_references_to_them_get_the_prefix() -> None:
+    found = prefix_identifiers(SMALL, prefix="curve-a.b ")
 
     assert found.startswith("<svg")
     assert 'id="curve-a-b-m"' in found
@@ -26,17 +26,17 @@ def test_identifiers_and_what_refers_to_them_get_the_prefix() -> None:
     assert "metadata" not in found
 
 
-def test_text_stays_the_text_that_it_is() -> None:
-    assert '<text>id="x" &lt;script&gt; url(#no)</text>' in inline(SMALL, prefix="p-")
+def test_text_is_unchanged() -> None:
+    assert '<text>id="x" &lt;script&gt; url(#no)</text>' in prefix_identifiers(SMALL, prefix="p-")
 
 
-def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) -> None:
+def test_a_varied_setting_has_a_curve_and_identifiers_are_unique(tmp_path: Path) -> None:
     records = [
         record(f"conr {omega}", seed, omega + seed, config={"omega": omega}) for omega in (1.0, 2.0) for seed in (0, 1)
     ]
     write_study(tmp_path, records, reference="conr 1.0")
 
-    drawn = [picture for picture in pictures(tmp_path, "study", ["omega"], is_search=False) if picture.svg]
+    drawn = [picture for picture in draw_pictures(tmp_path, "study", ["omega"], is_search=False) if picture.svg]
 
     regions, forest, curve = drawn
     assert regions.title == "Arms by shot region"
@@ -54,32 +54,32 @@ def test_a_swept_setting_is_a_curve_and_identifiers_never_clash(tmp_path: Path) 
     assert any("omega" in text for text in _texts(curve.svg))
 
 
-def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_drawn_has_a_problem(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0)])
 
-    *_, curve = pictures(tmp_path, "study", ["terms.conr.omega"], is_search=False)
+    *_, curve = draw_pictures(tmp_path, "study", ["terms.conr.omega"], is_search=False)
 
     assert curve.svg == ""
     assert "x: must be a setting that is a number in some trial" in curve.problem
 
 
-def test_every_kind_is_drawn_of_a_study_that_has_what_it_shows(tmp_path: Path) -> None:
+def test_every_kind_is_drawn_for_a_study_with_its_data(tmp_path: Path) -> None:
     drawn = {
         picture.title
-        for root in (searched(tmp_path / "a"), represented(tmp_path / "b"), compared(tmp_path / "c"))
-        for picture in pictures(root, "study", [], is_search=True)
+        for root in (write_search(tmp_path / "a"), write_representations(tmp_path / "b"), write_compared_arms(tmp_path / "c"))
+        for picture in draw_pictures(root, "study", [], is_search=True)
         if picture.svg
     }
 
-    assert drawn == {*FIGURES.values(), *OF_SEARCH.values()}
+    assert drawn == {*REPORT_FIGURES.values(), *SEARCH_FIGURES.values()}
 
 
-def test_an_empty_study_is_drawn_or_says_why_not(tmp_path: Path) -> None:
+def test_figures_of_an_empty_study_are_drawn_or_have_a_problem(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a"], reference="a", seeds=[0])
 
-    found = list(pictures(tmp_path, "study", [], is_search=False))
+    found = list(draw_pictures(tmp_path, "study", [], is_search=False))
 
-    assert [picture.title for picture in found] == list(FIGURES.values())
+    assert [picture.title for picture in found] == list(REPORT_FIGURES.values())
     assert all(picture.svg or picture.problem for picture in found)
 
 

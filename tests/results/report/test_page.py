@@ -10,10 +10,10 @@ import pytest
 
 import dirtune
 from dirtune.errors import InputError
-from dirtune.results.report.page import page, report
+from dirtune.results.report.page import render_page, write_report
 from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.footer import footer
-from dirtune.results.tables.layout import grids_of
+from dirtune.results.tables.render.footer import make_footer
+from dirtune.results.tables.render.grids import make_grids
 from tests.results.record_factory import record, write_study
 
 EVIL = "<script>alert('x')</script> & \"<b>\" '"
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "br", "img"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, texts, and whether the nesting is sound."""
+    """Parsed page: elements with their attributes, and texts; asserts that the nesting is valid."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Page(HTMLParser):
         if self.open and data.strip():
             self.texts.append((self.open[-1], data))
 
-    def of(self, tag: str) -> list[str]:
+    def get_texts(self, tag: str) -> list[str]:
         return [text for innermost, text in self.texts if innermost == tag]
 
 
@@ -72,8 +72,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_page_is_sound_and_has_all_sections(root: Path) -> None:
-    text = page(root, "study")
+def test_the_page_is_valid_and_has_all_sections(root: Path) -> None:
+    text = render_page(root, "study")
     found = Page(text)
 
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
@@ -89,86 +89,88 @@ def test_the_page_is_sound_and_has_all_sections(root: Path) -> None:
 
 
 def test_the_page_has_the_table_of_the_command_line_and_its_footer(root: Path) -> None:
-    found = Page(page(root, "study"))
+    found = Page(render_page(root, "study"))
     table = compare(root, TableRequest(studies=("study",)))
 
-    said = {text for _, text in found.texts}
-    for grid in grids_of(table):
-        assert grid.title in said
+    shown = {text for _, text in found.texts}
+    for grid in make_grids(table):
+        assert grid.title in shown
         for row in grid.rows:
-            assert {*row.keys, *(cell.text for cell in row.cells)} <= said
-    assert set(footer(table)) <= set(found.of("li"))
-    bold = [cell.text for grid in grids_of(table) for row in grid.rows for cell in row.cells if cell.bold]
-    assert found.of("strong") == bold
+            assert {*row.keys, *(cell.text for cell in row.cells)} <= shown
+    assert set(make_footer(table)) <= set(found.get_texts("li"))
+    bold = [cell.text for grid in make_grids(table) for row in grid.rows for cell in row.cells if cell.bold]
+    assert found.get_texts("strong") == bold
     assert len(bold) == 4
 
 
-def test_nothing_that_a_name_or_an_error_says_becomes_markup(root: Path) -> None:
-    found = Page(page(root, "study"))
+def test_names_and_errors_are_never_markup(root: Path) -> None:
+    found = Page(render_page(root, "study"))
 
-    (script,) = found.of("script")
+    (script,) = found.get_texts("script")
     assert "alert" not in script
     assert sum(tag == "script" for tag, _ in found.elements) == 1
     assert not [tag for tag, _ in found.elements if tag == "b"]
-    assert f"Why {EVIL}?" in found.of("p")
-    assert EVIL in found.of("th")
-    assert f"{EVIL}\nTraceback" in found.of("td")
+    assert f"Why {EVIL}?" in found.get_texts("p")
+    assert EVIL in found.get_texts("th")
+    assert f"{EVIL}\nTraceback" in found.get_texts("td")
     attributes = [name for _, found_here in found.elements for name in found_here]
     assert not [name for name in attributes if name.startswith("on")]
 
 
-def test_nothing_is_loaded_and_only_the_own_script_may_run(root: Path) -> None:
-    found = Page(page(root, "study"))
+def test_no_request_is_possible_and_only_the_own_script_runs(root: Path) -> None:
+    found = Page(render_page(root, "study"))
 
     (policy,) = [
         attributes["content"]
         for tag, attributes in found.elements
         if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
-    (script,) = found.of("script")
+    (script,) = found.get_texts("script")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy == (f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'")
     assert not [tag for tag, _ in found.elements if tag in {"link", "img", "iframe", "base"}]
     for tag, attributes in found.elements:
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#"), tag
-    (style,) = [text for text in found.of("style") if "prefers-color-scheme" in text]
+    (style,) = [text for text in found.get_texts("style") if "prefers-color-scheme" in text]
     assert not re.search(r"url\(|@import", style)
     assert "@media print" in style
 
 
 @pytest.mark.parametrize("keys", [{}, {"arms": ["a", "b"], "reference": "a", "seeds": [0, 1]}])
-def test_a_study_without_results_gives_a_report_of_holes(tmp_path: Path, keys: dict[str, object]) -> None:
+def test_the_report_of_a_study_without_results_lists_missing_trials(tmp_path: Path, keys: dict[str, object]) -> None:
     write_study(tmp_path, [], question="?", **keys)
 
-    found = Page(page(tmp_path, "study"))
+    found = Page(render_page(tmp_path, "study"))
 
-    assert any("none recorded" in text for text in found.of("dd"))
-    assert "None." in found.of("p")
-    assert found.of("td").count("not recorded") == (4 if keys else 0)
+    assert any("none recorded" in text for text in found.get_texts("dd"))
+    assert "None." in found.get_texts("p")
+    assert found.get_texts("td").count("not recorded") == (4 if keys else 0)
 
 
-def test_a_half_done_study_gives_a_report(tmp_path: Path) -> None:
+def test_an_incomplete_study_has_a_report(tmp_path: Path) -> None:
     records = [record("a", 0), record("b", 0, status="pruned")]
     write_study(tmp_path, records, arms=["a", "b", "c"], reference="a", seeds=[0, 1])
 
-    found = Page(page(tmp_path, "study"))
+    found = Page(render_page(tmp_path, "study"))
 
-    assert {"pruned", "not recorded"} <= set(found.of("td"))
+    assert {"pruned", "not recorded"} <= set(found.get_texts("td"))
 
 
-def test_the_file_is_written_where_it_is_asked_for(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_written_to_the_given_or_the_default_path(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = tmp_path / "deeper" / "out.html"
     monkeypatch.chdir(tmp_path)
 
-    assert report(root, "study", output=asked) == asked
+    assert write_report(root, "study", output=asked) == asked
     assert dirtune.report(root, "study") == Path("reports/study.html")
     for file in (asked, tmp_path / "reports/study.html"):
-        assert Page(file.read_text(encoding="utf-8")).of("h1") == ["study"]
+        assert Page(file.read_text(encoding="utf-8")).get_texts("h1") == ["study"]
 
 
-def test_a_damaged_file_is_named(root: Path) -> None:
+def test_a_damaged_file_is_an_error_with_its_name(root: Path) -> None:
     (root / "study/results/metrics/vanilla-0.parquet").write_bytes(b"damaged")
 
     with pytest.raises(InputError, match=r"vanilla-0.parquet: damaged Parquet file"):
-        page(root, "study")
+        render_page(root, "study")

@@ -48,7 +48,7 @@ console.log(JSON.stringify(states));
 """
 
 
-def clicked(header: list[str], rows: list[list[str]], clicks: list[int]) -> list[dict[str, Any]]:
+def run_clicks(header: list[str], rows: list[list[str]], clicks: list[int]) -> list[dict[str, Any]]:
     """The table after each click on a heading."""
     given = json.dumps({"header": header, "rows": rows, "clicks": clicks})
     source = "\n".join([f"const INPUT = {given};", DOCUMENT, SCRIPT.replace('"use strict";', ""), SHOW])
@@ -60,48 +60,48 @@ def clicked(header: list[str], rows: list[list[str]], clicks: list[int]) -> list
     return states
 
 
-def column(state: dict[str, Any], at: int) -> list[str]:
+def read_column(state: dict[str, Any], at: int) -> list[str]:
     return [row[at] for row in state["rows"]]
 
 
 def test_numbers_with_spreads_and_intervals_are_sorted_as_numbers() -> None:
     rows = [["a", "10.00 ± 1.00"], ["b", "9.50"], ["c", "-"], ["d", "-1.2 [-3, +1] helps"]]
 
-    up, down = clicked(["arm", "all"], rows, [1, 1])
+    up, down = run_clicks(["arm", "all"], rows, [1, 1])
 
-    assert column(up, 0) == ["d", "b", "a", "c"]
-    assert column(down, 0) == ["a", "b", "d", "c"]
+    assert read_column(up, 0) == ["d", "b", "a", "c"]
+    assert read_column(down, 0) == ["a", "b", "d", "c"]
     assert (up["sorted"], down["sorted"]) == ([None, "ascending"], [None, "descending"])
 
 
-def test_texts_are_sorted_as_texts_and_what_is_missing_comes_last() -> None:
+def test_texts_are_sorted_alphabetically_and_empty_ones_are_last() -> None:
     rows = [["vanilla"], [""], ["10a"], ["accon"], ["2b"]]
 
-    up, down = clicked(["arm"], rows, [0, 0])
+    up, down = run_clicks(["arm"], rows, [0, 0])
 
-    assert column(up, 0) == ["10a", "2b", "accon", "vanilla", ""]
-    assert column(down, 0) == ["vanilla", "accon", "2b", "10a", ""]
+    assert read_column(up, 0) == ["10a", "2b", "accon", "vanilla", ""]
+    assert read_column(down, 0) == ["vanilla", "accon", "2b", "10a", ""]
 
 
-def test_equal_rows_keep_their_order_and_another_heading_takes_over() -> None:
+def test_equal_rows_keep_their_order_and_another_heading_replaces_the_first() -> None:
     rows = [["b", "1"], ["a", "1"], ["c", "0"]]
 
-    by_number, by_name = clicked(["arm", "seed"], rows, [1, 0])
+    by_number, by_name = run_clicks(["arm", "seed"], rows, [1, 0])
 
-    assert column(by_number, 0) == ["c", "b", "a"]
-    assert column(by_name, 0) == ["a", "b", "c"]
+    assert read_column(by_number, 0) == ["c", "b", "a"]
+    assert read_column(by_name, 0) == ["a", "b", "c"]
     assert by_name["sorted"] == ["ascending", None]
 
 
 def test_a_trial_id_that_looks_like_a_number_is_still_a_text() -> None:
     rows = [["9e1a"], ["10ff"], ["ab12"]]
 
-    (up,) = clicked(["trial"], rows, [0])
+    (up,) = run_clicks(["trial"], rows, [0])
 
-    assert column(up, 0) == ["10ff", "9e1a", "ab12"]
+    assert read_column(up, 0) == ["10ff", "9e1a", "ab12"]
 
 
 def test_an_empty_table_can_be_sorted() -> None:
-    (up,) = clicked(["arm"], [], [0])
+    (up,) = run_clicks(["arm"], [], [0])
 
     assert up["rows"] == []
