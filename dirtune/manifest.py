@@ -6,14 +6,14 @@ them for a label of several dimensions), one column per input, and `group` (text
 they are stored: `dirtune.data.columns`.
 
 Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images, groups, and labels of several
-dimensions; version 1 is still read, because a column's Arrow type says how it is stored. Where every pixel of an image has
-a label, `label` is their mean, and the map of them is a column like an input (`LabelMap`).
+dimensions; version 1 is still read, because a column's Arrow type says how it is stored. With per-pixel
+labels, `label` is their mean over a sample, and the labels themselves are a column like an input (`DenseLabels`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -23,12 +23,15 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION: Final = 2
 SPLITS = ("train", "val", "test")
 
+Pixels = TypeVar("Pixels", bound=Any)
+"""A numpy array or a tensor; this module imports neither torch nor numpy."""
+
 
 class InputSpec(Frozen):
     """One input column, as stored."""
 
-    kind: Literal["image", "map", "tokens", "vector"]
-    """image: uint8 (channels, height, width); map: a number for each pixel, int16 (1, height, width), not negative;
+    kind: Literal["image", "dense_label", "tokens", "vector"]
+    """image: uint8 (channels, height, width); dense_label: a count for each pixel, int16 (1, height, width), not negative;
     tokens: int32 ids, 0 = padding; vector: float32."""
     shape: tuple[int, ...]
     """Shape of one sample, decoded."""
@@ -36,7 +39,7 @@ class InputSpec(Frozen):
     """tokens: number of ids, padding included."""
     encoding: Literal["raw", "jpeg", "png"] = "raw"
     """image: how a sample is stored; raw for small images, jpeg or png bytes, decoded once when read, for large ones.
-    map: raw or png, of 16 bits."""
+    dense_label: raw or png, of 16 bits."""
     quality: int | None = Field(default=None, ge=1, le=100)
     """jpeg: the encoder's setting."""
 
@@ -48,46 +51,52 @@ class InputSpec(Frozen):
     @property
     def element(self) -> str:
         """Type of one element in memory, as numpy names it."""
-        return {"image": "uint8", "map": "int16", "tokens": "int32", "vector": "float32"}[self.kind]
+        return {"image": "uint8", "dense_label": "int16", "tokens": "int32", "vector": "float32"}[self.kind]
 
     @model_validator(mode="after")
     def _only_images_are_encoded(self) -> InputSpec:
-        if self.kind == "map":
-            return self._checked_map()
+        if self.kind == "dense_label":
+            return self._check_dense_label()
         if self.encoding != "raw" and (self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}):
             raise ValueError("only images of 1 or 3 channels can be stored as jpeg or png")
         if self.quality is not None and self.encoding != "jpeg":
             raise ValueError("quality is a setting of jpeg alone")
         return self
 
-    def _checked_map(self) -> InputSpec:
+    def _check_dense_label(self) -> InputSpec:
         if len(self.shape) != 3 or self.shape[0] != 1:
-            raise ValueError("a map has the shape (1, height, width)")
+            raise ValueError("a dense_label has the shape (1, height, width)")
         if self.encoding == "jpeg" or self.quality is not None:
-            raise ValueError("a map is stored raw or as png: jpeg would change its numbers")
+            raise ValueError("a dense_label is stored raw or as png: jpeg would change its numbers")
         return self
 
 
-class LabelMap(Frozen):
-    """Where the labels of a set are that has one for each pixel of an image.
+class DenseLabels(Frozen):
+    """Storage of per-pixel labels.
 
-    A stored map holds counts; a pixel's label is its count times `unit_per_count`, and a count of zero says that the pixel
-    has no label: it enters no loss and no metric. Only the middle of the stored image and maps is looked at, `height` by
-    `width`: the margin around it is what a rotation draws on.
+    Counts are stored; a pixel's label is its count times `unit_per_count`, and a pixel with count zero has no label: it
+    enters no loss and no metric. Training and evaluation use the center crop of the stored images and labels, `height` by
+    `width`; the margin around it serves rotations.
     """
 
     column: str
-    """The input, of kind map, that holds them. It is stored as inputs are, and given to no encoder."""
+    """The input, of kind dense_label, that holds the counts. It is stored like other inputs, and no encoder reads it."""
     unit_per_count: float = Field(gt=0)
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     mask: str | None = None
-    """The input, an image of one channel, whose pixels above zero are the ones that are evaluated; none: all are."""
+    """The input, an image of one channel, whose pixels above zero are evaluated; None evaluates all pixels."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The inputs that are no features."""
         return (self.column,) if self.mask is None else (self.column, self.mask)
+
+    def crop(self, stored: Pixels) -> Pixels:
+        """Return the center crop of a numpy array or tensor `(..., height, width)`, of `self.height` by `self.width`."""
+        top = (stored.shape[-2] - self.height) // 2
+        left = (stored.shape[-1] - self.width) // 2
+        return stored[..., top : top + self.height, left : left + self.width]  # type: ignore[no-any-return]
 
 
 class LabelSpec(Frozen):
@@ -109,9 +118,9 @@ class LabelSpec(Frozen):
     published bins of ages begin at 0 and labels reach 186, while its `R` is 100."""
     components: tuple[LabelSpec, ...] = ()
     """The dimensions of a label of several, in the order of its columns; none: the label is one number."""
-    map: LabelMap | None = None
-    """A label for each pixel; none: one for each sample. The column `label` then holds the mean over a sample's pixels, and
-    every histogram of the manifest counts pixels."""
+    dense: DenseLabels | None = None
+    """Per-pixel labels; None means one label per sample. With them the column `label` holds the mean over a sample's
+    labeled pixels, and every histogram of the manifest counts pixels."""
 
     @classmethod
     def grid(
@@ -154,8 +163,8 @@ class LabelSpec(Frozen):
     def _is_the_grid_of_its_components(self) -> LabelSpec:
         if not self.components:
             return self
-        if self.map is not None:
-            raise ValueError("labels of pixels must have one dimension")
+        if self.dense is not None:
+            raise ValueError("per-pixel labels must have one dimension")
         if len(self.components) < 2 or any(axis.components for axis in self.components):
             raise ValueError("components must be two or more labels of one dimension")
         if {axis.bin_width for axis in self.components} != {self.bin_width}:
@@ -192,7 +201,7 @@ class SplitInfo(Frozen):
     files: tuple[str, ...]
     rows: int
     bin_counts: tuple[int, ...]
-    """Labels per bin: as many as rows, or as labelled pixels."""
+    """Labels per bin; their sum is the number of rows or, with per-pixel labels, of labeled pixels."""
 
 
 class Manifest(Frozen):
@@ -210,7 +219,7 @@ class Manifest(Frozen):
     split_fingerprint: str
     """SHA-256 over (id, split, label) only: two sets with one fingerprint have the same split."""
     metrics: tuple[str, ...] = ()
-    """The data set's own metrics, beside those of every set: names of `dirtune.metrics.OWN_METRICS`."""
+    """The data set's own metrics, beside those of every set: names of `dirtune.metrics.EXTRA_METRICS`."""
     group: str | None = None
     """What the column `group` of the shards tells apart, such as "person"; none: there is no such column."""
     source: dict[str, str] = {}
@@ -225,8 +234,8 @@ class Manifest(Frozen):
 
     @property
     def features(self) -> dict[str, InputSpec]:
-        """The inputs that an encoder may read: all but those that hold the labels of pixels."""
-        hidden = () if self.label.map is None else self.label.map.columns
+        """The inputs that an encoder may read: all but those that hold per-pixel labels or their mask."""
+        hidden = () if self.label.dense is None else self.label.dense.columns
         return {name: spec for name, spec in self.inputs.items() if name not in hidden}
 
     @property

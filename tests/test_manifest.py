@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.manifest import InputSpec, LabelMap, LabelSpec
+from dirtune.manifest import InputSpec, DenseLabels, LabelSpec
 
 PITCH = LabelSpec(name="pitch", unit="rad", low=-0.5, high=0.25, bin_width=0.25, num_bins=3)
 YAW = LabelSpec(name="yaw", unit="rad", low=-1.0, high=1.0, bin_width=0.25, num_bins=8)
@@ -66,12 +66,12 @@ def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -
 )
 def test_a_map_has_one_channel_and_is_never_a_jpeg(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        InputSpec(kind="map", **settings)
+        InputSpec(kind="dense_label", **settings)
 
 
-def test_labels_of_pixels_have_one_dimension() -> None:
-    where = LabelMap(column="depth", unit_per_count=0.001, height=4, width=4)
+def test_per_pixel_labels_have_one_dimension() -> None:
+    where = DenseLabels(column="depth", unit_per_count=0.001, height=4, width=4)
     axis = LabelSpec(name="a", unit="m", low=0.0, high=1.0, bin_width=0.5, num_bins=2)
-    two = {**LabelSpec.grid("two", "m", (axis, axis)).model_dump(), "map": where}
-    with pytest.raises(ValidationError, match="labels of pixels must have one dimension"):
+    two = {**LabelSpec.grid("two", "m", (axis, axis)).model_dump(), "dense": where}
+    with pytest.raises(ValidationError, match="per-pixel labels must have one dimension"):
         LabelSpec(**two)

@@ -1,24 +1,24 @@
-"""Feature distribution smoothing (FDS): embeddings are moved to what the neighbouring label bins say of their bin.
+"""Feature distribution smoothing (FDS): embeddings are calibrated to statistics smoothed over neighboring label bins.
 
 For every label bin `b`, mean `mu_b` and variance `v_b` of each embedding dimension are tracked over the training split.
 Convolved over the bins with a kernel they become `mu~_b` and `v~_b`, and in training the predictor reads
 
     e' = (e - mu_b) * sqrt(clip(v~_b / v_b, low, high)) + mu~_b
 
-so that a rare label's features lean on those of the labels beside it. At the end of epoch `t` the statistics that the
-epochs before `t` left are frozen and smoothed, and then updated with those of epoch `t`:
-`mu_b <- (1 - f) mean_b + f mu_b`, the same for `v_b`. Smoothing therefore changes something from the second epoch after
+so that the features of a rare label borrow from those of its neighbors. At the end of epoch `t` the statistics of the
+epochs before `t` are frozen and smoothed, and then updated with those of epoch `t`:
+`mu_b <- (1 - f) mean_b + f mu_b`, the same for `v_b`. Smoothing therefore has an effect from the second epoch after
 `start_update` on.
 
 Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; official repository
 YyzHarry/imbalanced-regression (`{agedb,sts-b,nyud2}-dir/**/fds.py`). The paper whitens with full covariances, the code
-and this module treat dimensions apart. Departures from the code: 1. what is frozen stays frozen and statistics are of
-unsmoothed embeddings (`FDS.published_aliasing` restores both defects); 2. a bin below `first_bin` always counts as
-`first_bin`, as on depth; on ages it does so only where a sample of exactly that bin is in the batch and is skipped
-otherwise, and the same holds for labels beyond the last bin, which label bins have clipped before; 3. bins come from
-`dirtune.reweighting.density.label_bins`; 4. variances come from squared deviations, summed and merged in float64, and
-are never negative; 5. the kernel meets the bins in the precision of the statistics and never in TF32; 6. epochs are
-counted here, so that no call can skip one and stop the updates for ever.
+and this module treat dimensions separately. Departures from the code: 1. frozen statistics stay frozen, and statistics
+are computed from unsmoothed embeddings (`FDS.published_aliasing` restores both defects); 2. a bin below `first_bin`
+always counts as `first_bin`, as in the code for depth; for ages the code does so only if the batch has a sample of exactly
+that bin and skips the sample otherwise, and the same holds for labels beyond the last bin, which label bins have clipped
+before; 3. bins come from `dirtune.reweighting.density.label_bins`; 4. variances come from squared deviations, summed and
+merged in float64, and are never negative; 5. the convolution over bins runs in the precision of the statistics and never
+in TF32; 6. epochs are counted here, so that no skipped call can stop the updates for the rest of the run.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dirtune.errors import Fault, InputError
+from dirtune.losses.pairs import to_at_least_float32
 from dirtune.reweighting.fds import FDS, ZeroVariance
-from dirtune.reweighting.lds import kernel_window
+from dirtune.reweighting.lds import make_kernel_window
 
 Moments = Float[Tensor, "2 bins dim"]
 """Mean and variance of every bin."""
 
-# Summed over the dimensions; a bin below it is left as it is
-_LEAST_VARIANCE = 1e-10
+# A bin whose variances sum to less is not calibrated: the ratio of two such variances is rounding noise.
+_MIN_VARIANCE = 1e-10
 
 
 @dataclass(frozen=True)
 class BinStatistics:
     """Count, mean and squared deviations of embeddings per bin; `a + b` are the statistics of both sets together.
 
-    Merged as Chan, Golub and LeVeque do (COMPSTAT 1982): a sum of squares less the squared mean would lose the variance
-    of embeddings far from zero, or make it negative.
+    Merged by the method of Chan, Golub and LeVeque (COMPSTAT 1982): a sum of squares less the squared mean would lose
+    the variance of embeddings far from zero, or make it negative.
     """
 
     count: Int[Tensor, " bins"]
@@ -56,13 +57,13 @@ class BinStatistics:
     """Sum of squared deviations from the mean."""
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> BinStatistics:
-        """The statistics of some rows, there may be none, in float64."""
+    def from_rows(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> BinStatistics:
+        """Return the statistics, in float64, of zero or more rows."""
         rows = rows.double()
         count = torch.bincount(bins, minlength=num_bins)
-        none = rows.new_zeros(num_bins, rows.shape[1])
-        mean = none.index_add(0, bins, rows) / count.clamp(min=1)[:, None]
-        return cls(count, mean, none.index_add(0, bins, (rows - mean[bins]).square()))
+        zeros = rows.new_zeros(num_bins, rows.shape[1])
+        mean = zeros.index_add(0, bins, rows) / count.clamp(min=1)[:, None]
+        return cls(count, mean, zeros.index_add(0, bins, (rows - mean[bins]).square()))
 
     def __add__(self, other: BinStatistics) -> BinStatistics:
         count = self.count + other.count
@@ -73,33 +74,33 @@ class BinStatistics:
 
     @property
     def variance(self) -> Float[Tensor, "bins dim"]:
-        """The unbiased variance; zero for a bin of one sample or none."""
+        """Unbiased variance; zero for a bin of one sample or none."""
         return self.squares / (self.count - 1).clamp(min=1)[:, None]
 
 
 class Calibration(NamedTuple):
-    """What maps the embeddings of each bin: `(e - centre) * scale + target`."""
+    """Affine map of the embeddings of each bin: `(e - center) * scale + target`."""
 
-    centre: Float[Tensor, "bins dim"]
+    center: Float[Tensor, "bins dim"]
     scale: Float[Tensor, "bins dim"]
     target: Float[Tensor, "bins dim"]
 
 
-def calibration(
+def make_calibration(
     moments: Moments, smoothed: Moments, *, clip: tuple[float, float], zero_variance: ZeroVariance
 ) -> Calibration:
-    """The map from a bin's moments to the smoothed ones; the identity where there is no variance.
+    """Return the map from each bin's moments to the smoothed ones; the identity where there is no variance.
 
-    A bin is left as it is where its variances sum to less than 1e-10, and a dimension, or its whole bin, where its own
-    variance is zero.
+    A bin is not calibrated if its variances sum to less than 1e-10; a dimension (or by `zero_variance` its whole bin) is
+    not if its own variance is zero.
     """
     (mean, variance), (smoothed_mean, smoothed_variance) = moments, smoothed
-    usable = variance.sum(dim=1, keepdim=True) >= _LEAST_VARIANCE
+    usable = variance.sum(dim=1, keepdim=True) >= _MIN_VARIANCE
     if zero_variance == "skip_dimension":
         usable = usable & (variance != 0)
     else:
-        is_sound = (variance > 0) & (smoothed_variance >= 0)
-        usable = (usable & is_sound.all(dim=1, keepdim=True)).expand_as(variance)
+        is_valid = (variance > 0) & (smoothed_variance >= 0)
+        usable = (usable & is_valid.all(dim=1, keepdim=True)).expand_as(variance)
     ratio = (smoothed_variance / torch.where(usable, variance, 1.0)).clamp(*clip)
     return Calibration(
         torch.where(usable, mean, 0.0), torch.where(usable, ratio.sqrt(), 1.0), torch.where(usable, smoothed_mean, 0.0)
@@ -107,37 +108,36 @@ def calibration(
 
 
 class FeatureSmoothing(nn.Module):
-    """FDS as a module of the regressor: smooths in training mode, is the identity otherwise.
+    """FDS as a module of the regressor: smooths in training mode, is the identity in evaluation mode.
 
-    Its buffers hold one row per label bin from `first_bin` on and are, with the number of epochs ended, its state: a
-    run continued from a checkpoint goes on as if it had not stopped. Buffers change in place, so that whoever holds
-    them (`DistributedDataParallel` does) holds the current ones.
+    Its state is the buffers, with one row per label bin from `first_bin` on, and the number of epochs ended; both are in
+    checkpoints. Buffers change in place, because `DistributedDataParallel` keeps references to them.
 
     Args:
         settings: FDS as a value.
-        dim: of the embedding.
-        num_bins: of the label.
+        dim: embedding size.
+        num_bins: number of label bins.
 
     Raises:
-        InputError: the kernel window is too wide for the label bins, beyond whose ends the statistics are mirrored.
+        InputError: the kernel window is too wide for the label bins, at whose ends the statistics are mirrored.
     """
 
     running: Tensor
-    """Moments as updated by every epoch."""
+    """Moments, updated by every epoch."""
     frozen: Tensor
-    """The running ones before the last update."""
+    """The running moments before the last update."""
     smoothed: Tensor
-    """The frozen ones convolved."""
+    """The frozen moments, convolved over the bins."""
     count: Tensor
-    """Samples seen per bin, over all epochs."""
+    """Samples per bin, summed over all epochs."""
     window: Tensor
-    """The kernel, with sum one."""
+    """The kernel, normalized to sum one."""
 
     def __init__(self, settings: FDS, dim: int, num_bins: int) -> None:
         super().__init__()
         self.settings = settings
         self.epochs = 0
-        """Epochs ended."""
+        """Number of epochs ended."""
         rows = num_bins - settings.first_bin
         if rows <= settings.size // 2:
             rule = f"half the window must be narrower than the {rows} label bins from first_bin on"
@@ -147,47 +147,47 @@ class FeatureSmoothing(nn.Module):
             moments = torch.stack([torch.zeros(rows, dim), torch.ones(rows, dim)])
             self.register_buffer(name, moments)
         self.register_buffer("count", torch.zeros(rows, dtype=torch.int64))
-        window = torch.from_numpy(kernel_window(settings.kernel, settings.size, settings.sigma))
+        window = torch.from_numpy(make_kernel_window(settings.kernel, settings.size, settings.sigma))
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
 
     def forward(
         self, embeddings: Float[Tensor, "batch dim *space"], label_bins: Int[Tensor, "batch *space"]
     ) -> Float[Tensor, "batch dim *space"]:
-        """The embeddings as the predictor shall read them, in float32 at least once smoothing has begun.
+        """Return the smoothed embeddings, in at least float32 once smoothing has begun.
 
         The moments are constants to the gradient. Dense embeddings `(batch, dim, height, width)` have a bin per pixel.
 
         Args:
-            embeddings: raw.
-            label_bins: of the same samples; below zero: not to be smoothed, as for views that enter no regression loss.
+            embeddings: output of the encoder.
+            label_bins: bins of the same samples; a bin below zero is not smoothed, as for views without regression loss.
         """
-        # It would take the number of epochs for a constant
+        # A compiled graph would treat the number of epochs as a constant.
         if torch.compiler.is_compiling():
-            smoothed: Tensor = torch.compiler.disable(self._smoothed)(embeddings, label_bins)
+            smoothed: Tensor = torch.compiler.disable(self._smooth)(embeddings, label_bins)
             return smoothed
-        return self._smoothed(embeddings, label_bins)
+        return self._smooth(embeddings, label_bins)
 
-    def no_statistics(self) -> BinStatistics:
-        """The statistics of no batch."""
-        return BinStatistics.of(self.running[0, :0], self.count[:0], len(self.count))
+    def make_empty_statistics(self) -> BinStatistics:
+        """Return the statistics of zero samples, to which batches are added."""
+        return BinStatistics.from_rows(self.running[0, :0], self.count[:0], len(self.count))
 
     @torch.no_grad()
-    def statistics(
+    def compute_statistics(
         self, embeddings: Float[Tensor, "batch dim *space"], label_bins: Int[Tensor, "batch *space"]
     ) -> BinStatistics:
-        """What a batch adds to the statistics of an epoch; batches and ranks add up."""
+        """Return the statistics of a batch; those of batches and ranks add up to those of the epoch."""
         if self.settings.published_aliasing and self._has_begun:
-            embeddings = self._calibrated(embeddings, label_bins)
+            embeddings = self._calibrate(embeddings, label_bins)
         rows = embeddings.movedim(1, -1).flatten(0, -2)
-        return BinStatistics.of(rows, self._rows_of(label_bins).flatten(), len(self.count))
+        return BinStatistics.from_rows(rows, self._to_rows(label_bins).flatten(), len(self.count))
 
     @torch.no_grad()
     def end_epoch(self, statistics: BinStatistics) -> None:
-        """Freeze and smooth what the earlier epochs left, then take in the statistics of the one that ends."""
+        """Freeze and smooth the moments of the earlier epochs, then update them with this epoch's statistics."""
         since_start = self.epochs - self.settings.start_update
         if since_start > 0:
             self.frozen.copy_(self.running)
-            self.smoothed.copy_(self._convolved(self.running))
+            self.smoothed.copy_(self._convolve(self.running))
         if since_start >= 0:
             self._update(statistics, is_first=since_start == 0)
         if since_start > 0 and self.settings.published_aliasing:
@@ -195,60 +195,58 @@ class FeatureSmoothing(nn.Module):
         self.epochs += 1
 
     def get_extra_state(self) -> Tensor:
-        """The number of epochs ended: a tensor in the state, but not on the device, where reading it would wait."""
+        """Return the number of epochs ended, as a CPU tensor: reading it from the device would wait for the queue."""
         return torch.tensor(self.epochs)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up the number of epochs ended."""
+        """Restore the number of epochs ended."""
         self.epochs = int(state)
 
     @property
     def _has_begun(self) -> bool:
         return self.epochs >= self.settings.start_smooth
 
-    def _smoothed(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
+    def _smooth(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
         if not self.training or not self._has_begun:
             return embeddings
-        return self._calibrated(embeddings, label_bins)
+        return self._calibrate(embeddings, label_bins)
 
-    def _calibrated(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
-        rows = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)).movedim(1, -1)
+    def _calibrate(self, embeddings: Tensor, label_bins: Tensor) -> Tensor:
+        rows = to_at_least_float32(embeddings).movedim(1, -1)
         clip, zero_variance = self.settings.clip, self.settings.zero_variance
-        maps = calibration(self.frozen, self.smoothed, clip=clip, zero_variance=zero_variance)
-        centre, scale, target = (each[self._rows_of(label_bins)] for each in maps)
-        calibrated = (rows - centre) * scale + target
+        of_bins = make_calibration(self.frozen, self.smoothed, clip=clip, zero_variance=zero_variance)
+        center, scale, target = (each[self._to_rows(label_bins)] for each in of_bins)
+        calibrated = (rows - center) * scale + target
         return torch.where(label_bins[..., None] < 0, rows, calibrated).movedim(-1, 1)
 
-    def _rows_of(self, label_bins: Tensor) -> Tensor:
+    def _to_rows(self, label_bins: Tensor) -> Tensor:
         return (label_bins - self.settings.first_bin).clamp(min=0)
 
-    def _convolved(self, moments: Moments) -> Moments:
+    def _convolve(self, moments: Moments) -> Moments:
         half = self.settings.size // 2
         mirrored = F.pad(moments.mT, (half, half), mode="reflect")
         return (mirrored.unfold(2, self.settings.size, 1) * self.window).sum(dim=-1).mT
 
     def _update(self, statistics: BinStatistics, *, is_first: bool) -> None:
         self.count += statistics.count
-        kept = self._share_kept(statistics.count, is_first=is_first)
-        fresh = torch.stack([statistics.mean, statistics.variance]).to(self.running.dtype)
-        seen = statistics.count > 0
-        updated = (1 - kept) * fresh + kept * self.running
-        self.running.copy_(torch.where(seen[:, None], updated, self.running))
-        if self.settings.fill_empty:
-            _fill(self.running, seen)
-
-    def _share_kept(self, count: Int[Tensor, " bins"], *, is_first: bool) -> Float[Tensor, "bins 1"]:
-        """`f`: the share of a bin's old moments; zero in the first epoch."""
-        tracked = self.count.clamp(min=1).to(self.running.dtype)
-        kept = 1 - count / tracked
+        # f, the share of a bin's old moments; without a momentum, the share of its earlier samples
+        old_share = 1 - statistics.count / self.count.clamp(min=1).to(self.running.dtype)
         if self.settings.momentum is not None:
-            kept = torch.full_like(kept, self.settings.momentum)
-        return (torch.zeros_like(kept) if is_first else kept)[:, None]
+            old_share = torch.full_like(old_share, self.settings.momentum)
+        if is_first:
+            old_share = torch.zeros_like(old_share)
+        old_share = old_share[:, None]
+        new = torch.stack([statistics.mean, statistics.variance]).to(self.running.dtype)
+        has_samples = statistics.count > 0
+        updated = (1 - old_share) * new + old_share * self.running
+        self.running.copy_(torch.where(has_samples[:, None], updated, self.running))
+        if self.settings.fill_empty:
+            _fill_empty_bins(self.running, has_samples)
 
 
-def _fill(moments: Moments, seen: Bool[Tensor, " bins"]) -> None:
-    """Give each empty bin the mean of its neighbours, in ascending order: the left one may have been filled before."""
-    last = len(seen) - 1
-    for empty in (~seen).nonzero().flatten().tolist():
-        neighbours = [each for each in (empty - 1, empty + 1) if 0 <= each <= last]
-        moments[:, empty] = moments[:, neighbours].mean(dim=1)
+def _fill_empty_bins(moments: Moments, has_samples: Bool[Tensor, " bins"]) -> None:
+    """Replace each empty bin's moments by its neighbors' mean, in ascending order: the left one may be a filled one."""
+    last = len(has_samples) - 1
+    for empty in (~has_samples).nonzero().flatten().tolist():
+        neighbors = [each for each in (empty - 1, empty + 1) if 0 <= each <= last]
+        moments[:, empty] = moments[:, neighbors].mean(dim=1)

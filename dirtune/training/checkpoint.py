@@ -1,7 +1,7 @@
-"""A trial's checkpoint: everything that a continued run needs to end bit for bit as an uninterrupted one.
+"""Checkpoint of a trial: all that a resumed run needs to end bit for bit like an uninterrupted one.
 
-One file of tensors and plain data, written whole (`Storage.write`) and read with `weights_only`, so that a checkpoint
-from elsewhere cannot run code. Random states are not in it: every stream is derived from (seed, purpose, epoch).
+One file of tensors and plain data, written atomically (`Storage.write`) and read with `weights_only`, so that a checkpoint
+from another source cannot run code. It has no random states: every stream is derived from (seed, purpose, epoch).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ CHECKPOINT = "checkpoint/state.pt"
 
 
 def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
-    """Replace the checkpoint in a trial's folder."""
+    """Write the checkpoint of a trial into its folder, replacing the previous one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     storage.write(CHECKPOINT, buffer.getvalue())
 
 
 def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | None:
-    """The checkpoint in a trial's folder, or None if there is none."""
+    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if there is none."""
     if not storage.exists(CHECKPOINT):
         return None
     content = io.BytesIO(storage.read(CHECKPOINT))
@@ -33,5 +33,5 @@ def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | 
 
 
 def remove_checkpoint(storage: Storage) -> None:
-    """Forget the checkpoint of a trial that has been recorded."""
+    """Remove the checkpoint from a trial's folder."""
     storage.remove("checkpoint")

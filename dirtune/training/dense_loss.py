@@ -1,15 +1,15 @@
-"""The loss of a batch whose labels are maps: the regression loss over labelled pixels, the terms over images.
+"""Loss of a batch with per-pixel labels: the regression loss over labeled pixels, the terms over images.
 
-    regression    the mean over labelled pixels of what the loss says of each; a pixel weighs what its label's bin weighs
-    terms         one row per image: its flattened embedding, normalised, and the means of its label, prediction and
-                  weight over its labelled pixels
+    regression    mean over labeled pixels of each pixel's loss, weighted by the label bin of the pixel
+    terms         one row per image: its flattened embedding, normalized, and the means of its label, prediction and
+                  weight over its labeled pixels
 
-Labels are read at the height and width of the predictions, each from the nearest pixel. That a term sees an image as its
-flattened map and its labels as their mean is ConR's way.
+Labels are read at the height and width of the predictions, each from the nearest pixel. As in ConR, an image enters a term
+as its flattened embedding and the mean of its labels.
 
 Source: Yang et al., ICML 2021 (`nyud2-dir`: the weighted squared error of pixels, weights by bin); Keramati et al., ICLR
-2024 (BorealisAI/ConR, `nyud2-dir/ConR.py`). Departure: a pixel without label counts nowhere, where both train on a depth
-of zero there; with labels everywhere the two are equal.
+2024 (BorealisAI/ConR, `nyud2-dir/ConR.py`). Departure: an unlabeled pixel counts nowhere, where both train on a depth of
+zero there; with labels everywhere the two are equal.
 """
 
 from __future__ import annotations
@@ -24,27 +24,24 @@ from torch import Tensor
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.losses.balanced_mse import BMC
-from dirtune.manifest import LabelSpec, Manifest
-from dirtune.models.dense_regressor import thinned
-from dirtune.models.regressor import RegressorOutput, normalised
+from dirtune.manifest import LabelSpec
+from dirtune.models.dense_regressor import downsample_nearest
+from dirtune.models.regressor import RegressorOutput, normalize_rows
 from dirtune.reweighting.density import FLOAT32_TOLERANCE
 from dirtune.training.distributed import Ranks
-from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, by_view, stacked_views
-from dirtune.training.stages import Stage
+from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, gather_views, stack_views
 
-FITTED_PIXELS = 1_000_000
-MAP_TERMS = ("conr",)
-"""The terms that have a form for labels that are maps."""
+MAX_FITTED_PIXELS = 1_000_000
 
 
-class MapLoss(TrainingLoss):
-    """The loss of one stage of a trial whose labels are maps.
+class DenseLoss(TrainingLoss):
+    """Loss of one stage of a trial with per-pixel labels.
 
     Args:
-        labels: the means of the training samples, for terms with a parameter per sample.
-        pixel_labels: of pixels, for a regression loss that is fitted to labels.
-        bin_weights: of a pixel whose label lies in a bin.
+        config: the trial's configuration.
+        labels: mean label of each training sample, for terms with a parameter per sample.
+        pixel_labels: labels of pixels, for a regression loss that is fitted to labels.
+        bin_weights: weight of a pixel by the bin of its label.
         regression: whether the regression loss is a part.
         terms: whether the terms are parts.
     """
@@ -62,48 +59,48 @@ class MapLoss(TrainingLoss):
         terms: bool = True,
     ) -> None:
         super().__init__(config, labels, regression=regression, terms=terms, regression_labels=pixel_labels)
-        assert labels.spec.map is not None
-        self.spec, self.column = labels.spec, labels.spec.map.column
+        assert labels.spec.dense is not None
+        self.spec, self.column = labels.spec, labels.spec.dense.column
         self.register_buffer("bin_weights", bin_weights, persistent=False)
 
     def forward(self, output: RegressorOutput, batch: Batch, ranks: Ranks) -> Loss:
-        """The loss of the global batch that this rank's `output` and `batch` are a part of.
+        """Return the loss of the global batch that this rank's `output` and `batch` are a part of.
 
         Args:
-            output: the regressor's output for `stacked_views(batch)`.
+            output: the regressor's output for `stack_views(batch)`.
+            batch: this rank's part of the batch.
+            ranks: this rank in its group.
         """
         views = len(batch.views)
-        labels = thinned(stacked_views(batch)[self.column], output.predictions)
-        predictions, labels = (by_view(output.predictions, views, ranks), by_view(labels, views, ranks))
-        bins = map_bins(labels, self.spec)
+        labels = downsample_nearest(stack_views(batch)[self.column], output.predictions)
+        predictions, labels = gather_views(output.predictions, views, ranks), gather_views(labels, views, ranks)
+        bins = compute_dense_bins(labels, self.spec)
         weights = torch.where(bins >= 0, self.bin_weights[bins.clamp(min=0)], 0.0)
         parts = {}
         if self.regression is not None:
-            seen = slice(0, 1 if self.first_view_is_apart else None)
-            parts[REGRESSION] = self._of_pixels(predictions[seen], labels[seen], weights[seen], bins[seen])
+            of_regression = slice(0, 1 if self.first_view_is_apart else None)
+            is_labeled = bins[of_regression] >= 0
+            parts[REGRESSION] = self.get_part(REGRESSION)(
+                predictions[of_regression][is_labeled] / self.label_scale,
+                labels[of_regression][is_labeled] / self.label_scale,
+                weights[of_regression][is_labeled],
+            )
         if self.terms:
             of_terms = slice(int(self.first_view_is_apart), None)
-            embeddings = by_view(output.embeddings.flatten(1), views, ranks)[of_terms]
-            inputs = map_term_inputs(
-                normalised(embeddings.flatten(0, 1)),
+            embeddings = gather_views(output.embeddings.flatten(1), views, ranks)[of_terms]
+            inputs = make_dense_term_inputs(
+                normalize_rows(embeddings.flatten(0, 1)),
                 labels[of_terms],
                 predictions[of_terms],
                 weights[of_terms],
                 spec=self.spec,
                 samples=ranks.gather(batch.rows),
             )
-            parts |= {name: self.part(name)(inputs) for name in self.terms}
-        return self.summed(parts)
-
-    def _of_pixels(self, predictions: Tensor, labels: Tensor, weights: Tensor, bins: Tensor) -> Float[Tensor, ""]:
-        chosen = bins >= 0
-        value: Tensor = self.part(REGRESSION)(
-            predictions[chosen] / self.label_scale, labels[chosen] / self.label_scale, weights[chosen]
-        )
-        return value
+            parts |= {name: self.get_part(name)(inputs) for name in self.terms}
+        return self.sum_parts(parts)
 
 
-def map_term_inputs(
+def make_dense_term_inputs(
     representations: Float[Tensor, "rows dim"],
     labels: Float[Tensor, "views batch height width"],
     predictions: Float[Tensor, "views batch height width"],
@@ -112,74 +109,56 @@ def map_term_inputs(
     spec: LabelSpec,
     samples: Int[Tensor, " batch"],
 ) -> TermInputs:
-    """What the terms see of maps: a row per image, with the means over its labelled pixels.
+    """Return the terms' inputs: a row per image, with the means over its labeled pixels.
 
     Args:
-        labels: zero where a pixel has none.
-        weights: of the pixels; zero where one has no label.
+        representations: one row per image and view.
+        labels: per-pixel labels; zero means unlabeled.
+        predictions: per-pixel predictions.
+        weights: per-pixel weights; zero if unlabeled.
+        spec: the data set's label.
         samples: positions of the images in the training split.
     """
     has_label = labels > 0
-    means = [_means(maps.detach(), has_label).flatten() for maps in (labels, predictions, weights)]
+    means = [_mean_over_pixels(values.detach(), has_label).flatten() for values in (labels, predictions, weights)]
     return TermInputs(
         representations=representations,
         labels=means[0],
         predictions=means[1],
         weights=means[2],
-        label_bins=map_bins(means[0], spec).clamp(min=0),
+        label_bins=compute_dense_bins(means[0], spec).clamp(min=0),
         samples=samples.repeat(len(labels)),
         num_views=len(labels),
         label_range=spec.label_range,
     )
 
 
-def _means(
-    maps: Float[Tensor, "*images height width"], chosen: Bool[Tensor, "*images height width"]
+def _mean_over_pixels(
+    values: Float[Tensor, "*images height width"], chosen: Bool[Tensor, "*images height width"]
 ) -> Float[Tensor, "*images"]:
-    """The mean over an image's chosen pixels; zero of none."""
+    """Return the mean over an image's chosen pixels; zero if there are none."""
     counts = chosen.sum(dim=(-2, -1)).clamp(min=1)
-    return torch.where(chosen, maps, 0.0).sum(dim=(-2, -1)) / counts
+    return torch.where(chosen, values, 0.0).sum(dim=(-2, -1)) / counts
 
 
-def map_bins(labels: Float[Tensor, "*shape"], spec: LabelSpec) -> Int[Tensor, "*shape"]:
-    """`dirtune.reweighting.density.label_bins` on the labels' device; -1 for a pixel without label, which is zero."""
+def compute_dense_bins(labels: Float[Tensor, "*shape"], spec: LabelSpec) -> Int[Tensor, "*shape"]:
+    """Return `dirtune.reweighting.density.label_bins` on the labels' device; -1 for an unlabeled pixel, which is zero."""
     tolerance = FLOAT32_TOLERANCE * max(abs(spec.low), abs(spec.high)) / spec.bin_width
-    places = ((labels.double() - spec.low) / spec.bin_width + tolerance).floor().long()
-    return torch.where(labels > 0, places.clamp(0, spec.num_bins - 1), -1)
+    bins = ((labels.double() - spec.low) / spec.bin_width + tolerance).floor().long()
+    return torch.where(labels > 0, bins.clamp(0, spec.num_bins - 1), -1)
 
 
-def map_loss(config: TrialConfig, labels: TrainingLabels, stage: Stage, manifest: Manifest) -> MapLoss:
-    """The loss of a stage; pixels weigh by the bins of all training pixels, with mean one over them."""
-    counts = np.asarray(manifest.train_counts, dtype=np.int64)
-    weights = stage.reweighting.bin_weights(counts)
-    return MapLoss(
-        config,
-        labels,
-        labels_of_pixels(labels, counts),
-        torch.from_numpy(weights).to(labels.labels.device, torch.float32),
-        regression=stage.trains_predictor,
-        terms=stage.trains_representation,
-    )
+def make_pixel_labels(labels: TrainingLabels, counts: NDArray[np.int64]) -> TrainingLabels:
+    """Return at most about `MAX_FITTED_PIXELS` bin centers, in the proportions of the training pixels per bin.
 
+    A bin that has any pixel occurs at least once.
 
-def labels_of_pixels(labels: TrainingLabels, counts: NDArray[np.int64]) -> TrainingLabels:
-    """`FITTED_PIXELS` labels, at most, that stand for those of all training pixels: the middles of the bins, as often.
-
-    A bin that occurs at all is there once at least.
+    Args:
+        labels: mean label of each training sample.
+        counts: training pixels per label bin.
     """
-    shares = np.minimum(counts, np.ceil(counts * (FITTED_PIXELS / max(int(counts.sum()), 1))))
+    shares = np.minimum(counts, np.ceil(counts * (MAX_FITTED_PIXELS / max(int(counts.sum()), 1))))
     bins = torch.from_numpy(np.repeat(np.arange(len(counts)), shares.astype(np.int64)))
     bins = bins.to(labels.labels.device)
-    middles = labels.spec.low + (bins.double() + 0.5) * labels.spec.bin_width
-    return replace(labels, labels=middles.float(), label_bins=bins)
-
-
-def misfits(config: TrialConfig) -> dict[str, object]:
-    """The settings that have no form for labels that are maps, by their key, with their values."""
-    found: dict[str, object] = {f"terms.{name}": name for name in config.terms.active() if name not in MAP_TERMS}
-    if config.reweighting.scheme == "dense":
-        found["reweighting.scheme"] = "dense"
-    # Compares every label of a batch with every other
-    if isinstance(config.loss, BMC):
-        found["loss.name"] = "bmc"
-    return found
+    centers = labels.spec.low + (bins.double() + 0.5) * labels.spec.bin_width
+    return replace(labels, labels=centers.float(), label_bins=bins)

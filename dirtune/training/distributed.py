@@ -18,17 +18,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place in its training group; `Ranks()` is a process of its own."""
+    """This process's rank in its training group, and the group's size; `Ranks()` is a single process."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def is_first(self) -> bool:
+        """True on rank 0, which alone writes files."""
         return self.rank == 0
 
     def gather(self, rows: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "total *rest"]:
-        """The rows of all ranks, in the order of the ranks; differentiable; shares may be uneven."""
+        """Gather the rows of all ranks, in the order of the ranks; differentiable; shares may be uneven."""
         if self.world == 1:
             return rows
         gathered: Tensor = _Gather.apply(rows, self.rank, self.world)
@@ -43,7 +44,7 @@ class _Gather(torch.autograd.Function):
         sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world)]
         dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
         counts = [int(size) for size in sizes]
-        # Collectives want equal shapes: pad to the largest share and cut afterwards.
+        # Collectives need equal shapes: pad to the largest share and cut afterwards.
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows.detach()
         parts = [torch.empty_like(padded) for _ in range(world)]

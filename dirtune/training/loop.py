@@ -1,166 +1,97 @@
-"""The training loop: a generator that yields after every epoch. Plain torch; knows neither Ray nor files.
+"""Training loop: a generator that yields after every epoch. Plain torch, without Ray and without files.
 
-A command-line run, an in-process trial worker and a distributed group all drive this one generator. Between two yields
-the `Training` value is complete: it can be saved, restored and continued to the same end.
+A command-line run, an in-process trial worker and a distributed group all run this one generator. Between two yields the
+`Training` value is complete: it can be saved, restored and continued with identical results.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import Batch
-from dirtune.data.cache import Split, extend_digest, share, train_batches
-from dirtune.data.views import plain_view
-from dirtune.diagnostics import Embedded, representation_metrics
+from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
-from dirtune.metrics import RegionMetric, region_metrics
-from dirtune.models.regressor import RegressorOutput
 from dirtune.randomness import derive_seed
-from dirtune.training.dense_evaluation import MAPS_AT_ONCE, assess_maps
-from dirtune.training.dense_loss import map_bins
-from dirtune.training.memory import naming_the_batch
-from dirtune.training.numerics import autocast, for_steps, laid_out
-from dirtune.training.objective import Loss, LossMeans, stacked_views
+from dirtune.training.evaluation import evaluate
+from dirtune.training.memory import name_batch_on_out_of_memory
+from dirtune.training.numerics import make_autocast, to_memory_format, wrap_for_steps
+from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.smoothing import update_smoothing
-from dirtune.training.stages import set_modes, stages
+from dirtune.training.stages import list_stages, set_modes
 from dirtune.training.state import Seconds, Training
 
-EVAL_BATCH = 1024
-MOST_DIAGNOSED = 5000
 
-
-def epochs(training: Training) -> Iterator[Training]:
+def run_epochs(training: Training) -> Iterator[Training]:
     """Train to the end of the last stage, yielding after every epoch.
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
         OutOfMemory: memory ran out in a step; names its batch.
     """
-    for stage in stages(training.config):
+    for stage in list_stages(training.config):
         if training.epoch >= stage.end:
             continue
         if training.stage != stage:
-            training.switch(stage)
-        model = for_steps(training.model, training.config.recipe, training.ranks)
-        weights = _sample_weights(training)
+            training.start_stage(stage)
+        model = wrap_for_steps(training.model, training.config.recipe, training.ranks)
+        weights = _compute_sample_weights(training)
         while training.epoch < stage.end:
             _train_epoch(training, model, weights)
             yield training
 
 
-def first_steps(training: Training) -> Iterator[Loss]:
-    """The steps of the next epoch one by one, for whoever wants to see how a stage begins; it may be left at any step.
+def run_steps(training: Training) -> Iterator[Loss]:
+    """Run the next epoch's steps one by one, for measurements at the start of a stage; the epoch is not counted.
 
-    After a step its gradients stand in the parameters, as the optimizer was given them. The epoch is not counted.
+    The iterator may be abandoned at any step. After a step the parameters have the gradients that the optimizer used.
     """
-    model = for_steps(training.model, training.config.recipe, training.ranks)
-    yield from _steps(training, model, _sample_weights(training))
+    model = wrap_for_steps(training.model, training.config.recipe, training.ranks)
+    yield from _run_steps(training, model, _compute_sample_weights(training))
 
 
-class Assessment(NamedTuple):
-    """What the current model says about a split, and how wrong it is."""
-
-    predictions: NDArray[np.float64]
-    """As `predict`; of labels that are maps, their means by sample."""
-    metrics: list[RegionMetric]
-
-
-def assess(training: Training, split: str) -> Assessment:
-    """Predictions of the current model for a split, and all metrics in all shot regions."""
-    label_map = training.data.manifest.label.dense
-    if label_map is not None:
-        found = assess_maps(training, split, label_map)
-        return Assessment(found.means, found.metrics)
-    predictions = predict(training, split)
-    return Assessment(predictions, evaluate(training, split, predictions))
-
-
-def predict(training: Training, split: str) -> NDArray[np.float64]:
-    """Predictions of the current model for every row of a split, in the label's unit; shape `(rows,)` or `(rows, L)`."""
-    predictions = _outputs(training, split, lambda output: output.predictions)
-    return predictions.double().cpu().numpy()
-
-
-def represent(training: Training, split: str) -> NDArray[np.float32]:
-    """The representations z of the current model for every row of a split; shape `(rows, dim)`."""
-    representations = _outputs(training, split, lambda output: output.representations)
-    return representations.float().cpu().numpy()
-
-
-def evaluate(training: Training, split: str, predictions: NDArray[np.float64]) -> list[RegionMetric]:
-    """All metrics of a split in all shot regions: rows with region, metric, value and n."""
-    rows = training.data.splits[split]
-    rule = training.config.data.shot_rule or training.data.manifest.default_shot_rule
-    regions, bins = training.data.regions(split, rule), rows.label_bins.cpu().numpy()
-    own = training.data.manifest.metrics
-    return [*region_metrics(rows.exact_labels, predictions, regions, bins=bins, own=own)]
-
-
-def evaluate_representations(training: Training, split: str) -> list[RegionMetric]:
-    """The diagnostics of the current model's representations of a split: rows with region "all", metric, value and n.
-
-    They look at all pairs, so of a large split only every k-th row enters, at most `MOST_DIAGNOSED`; `n` says how many.
-    """
-    rows = training.data.splits[split]
-    kept = slice(None, None, math.ceil(len(rows) / MOST_DIAGNOSED))
-    return representation_metrics(
-        Embedded(
-            representations=represent(training, split)[kept],
-            labels=rows.exact_labels[kept],
-            bins=rows.label_bins.cpu().numpy()[kept],
-            label_range=training.data.manifest.label.label_range,
-        )
-    )
+def _compute_sample_weights(training: Training) -> Tensor:
+    return training.task.compute_sample_weights(training.data.splits["train"], training.stage.reweighting)
 
 
 def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    with naming_the_batch(training, means):
-        for loss in _steps(training, model, sample_weights):
+    with name_batch_on_out_of_memory(training, means):
+        for loss in _run_steps(training, model, sample_weights):
             means.add(loss)
-    values = means.values() | training.loss.learned()
+    values = means.compute() | training.loss.get_learned_values()
     values = {f"train/{name}": value for name, value in values.items()}
-    values["learning_rate"] = training.stage.rate(epoch)
-    _update_smoothing(training)
+    values["learning_rate"] = training.stage.compute_learning_rate(epoch)
+    if _smooths_features(training):
+        started = time.perf_counter()
+        update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
+        training.seconds.train += time.perf_counter() - started
     if training.stage.trains_predictor:
         values |= _validate(training)
     training.history.append(values)
-    _keep_best(training)
+    if training.stage.trains_predictor:
+        _keep_best_weights(training)
 
 
-def _sample_weights(training: Training) -> Tensor:
-    split, spec = training.data.splits["train"], training.data.manifest.label
-    # Pixels have weights, samples have not
-    if spec.dense is not None:
-        return torch.ones_like(split.labels)
-    weights = training.stage.reweighting.weights(
-        split.label_bins.cpu().numpy(), spec.num_bins, labels=split.exact_labels
-    )
-    return torch.from_numpy(weights).to(training.data.device, torch.float32)
-
-
-def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
-    """The steps of the next epoch, one by one."""
+def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
+    """Run the steps of the next epoch one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
     recipe = config.recipe
-    order = split.order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
-    training.order_digest = extend_digest(training.order_digest, order)
+    order = split.make_order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
+    training.order_digest = update_digest(training.order_digest, order)
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
-            group["lr"] = training.stage.rate(epoch)
+            group["lr"] = training.stage.compute_learning_rate(epoch)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
-    batches = train_batches(
+    batches = make_train_batches(
         split,
         sample_weights,
         order,
@@ -173,24 +104,24 @@ def _steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -
         accumulation=recipe.accumulation,
     )
     set_modes(model, training.model, training.stage)
-    # Of the micro-batches of the step
-    so_far: Loss | None = None
-    for batch in _timed(batches, training.seconds):
+    # The sum over the micro-batches of the step so far
+    step_loss: Loss | None = None
+    for batch in _count_waiting(batches, training.seconds):
         started = time.perf_counter()
-        if so_far is None:
+        if step_loss is None:
             training.optimizer.zero_grad(set_to_none=True)
         loss = _add_gradient(training, model, batch)
-        so_far = loss if so_far is None else so_far + loss
+        step_loss = loss if step_loss is None else step_loss + loss
         if batch.ends_step:
-            _update(training, model)
+            _update_parameters(training, model)
         training.seconds.train += time.perf_counter() - started
         if batch.ends_step:
-            yield so_far
-            so_far = None
+            yield step_loss
+            step_loss = None
 
 
-def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
-    """The same batches; waiting for them is counted as data time."""
+def _count_waiting(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
+    """Iterate over the batches and count the time that they take as data time."""
     while True:
         started = time.perf_counter()
         batch = next(batches, None)
@@ -201,26 +132,20 @@ def _timed(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
 
 
 def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
-    """Add to the gradient what a batch, or a micro-batch of one, contributes; the values of its loss."""
+    """Add the gradient of a batch, or of a micro-batch of one; return its part of the step's loss."""
     recipe = training.config.recipe
-    with _reduced_once(model, batch):
-        with autocast(recipe, training.data.device):
-            inputs = laid_out(stacked_views(batch), recipe)
-            output = model(inputs, _bins_to_smooth(training, batch))
-        loss: Loss = training.loss(output, batch, training.ranks).scaled(batch.share)
+    # Gradients are reduced over the ranks once per step, with its last micro-batch.
+    with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
+        with make_autocast(recipe, training.data.device):
+            inputs = to_memory_format(stack_views(batch), recipe)
+            output = model(inputs, _make_smoothing_bins(training, batch))
+        loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
         training.scaler.scale(loss.total).backward()
-    return loss.detached()
+    return loss.detach()
 
 
-def _reduced_once(model: torch.nn.Module, batch: Batch) -> AbstractContextManager[object]:
-    """Only the last micro-batch of a step sends gradients, those of all of them, from rank to rank."""
-    if isinstance(model, DistributedDataParallel) and not batch.ends_step:
-        return model.no_sync()
-    return nullcontext()
-
-
-def _update(training: Training, model: torch.nn.Module) -> None:
-    """One step of the optimizer."""
+def _update_parameters(training: Training, model: torch.nn.Module) -> None:
+    """Take one step of the optimizer."""
     if training.config.recipe.gradient_clip is not None:
         training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
@@ -228,39 +153,24 @@ def _update(training: Training, model: torch.nn.Module) -> None:
     training.scaler.update()
 
 
-def _smooths(training: Training) -> bool:
-    """Whether features are smoothed: a stage that does not train them has none to smooth."""
+def _smooths_features(training: Training) -> bool:
+    """Return True if features are smoothed: a stage that does not train them does not smooth them either."""
     return training.model.smoothing is not None and training.stage.trains_representation
 
 
-def _bins_to_smooth(training: Training, batch: Batch) -> Tensor | None:
-    """The label bins of the stacked views; -1 for what enters no regression loss and is not smoothed."""
-    if not _smooths(training):
+def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
+    """Return the label bins of the stacked views; -1 for rows without regression loss, which are not smoothed."""
+    if not _smooths_features(training):
         return None
-    others, label = len(batch.views) - 1, training.data.manifest.label
-    if label.dense is not None:
-        bins = map_bins(stacked_views(batch)[label.dense.column], label)
-        if training.stage.views.regression == "first":
-            bins[len(batch.rows) :] = -1
-        return bins
-    bins = batch.label_bins
-    if training.stage.views.regression == "all":
-        return bins.repeat(1 + others)
-    return torch.cat([bins, torch.full_like(bins, -1).repeat(others)])
-
-
-def _update_smoothing(training: Training) -> None:
-    if not _smooths(training):
-        return
-    started = time.perf_counter()
-    data = training.data
-    update_smoothing(training.model, data.splits["train"], training.ranks, data.manifest.label)
-    training.seconds.train += time.perf_counter() - started
+    bins = training.task.stack_bins(batch)
+    if training.stage.views.regression == "first":
+        bins[len(batch.rows) :] = -1
+    return bins
 
 
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
-    predictions, rows = assess(training, "val")
+    predictions, rows = evaluate(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
         steps = math.ceil(len(training.data.splits["train"]) / training.config.recipe.batch_size)
@@ -269,28 +179,7 @@ def _validate(training: Training) -> dict[str, float]:
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
 
 
-def _outputs(training: Training, split: str, choose: Callable[[RegressorOutput], Tensor]) -> Tensor:
-    """A part of the current model's output for every row of a split, on all ranks."""
-    data = training.data.splits[split]
-    order = data.reading_order
-    start, stop = share(len(data), training.ranks.rank, training.ranks.world)
-    training.model.eval()
-    with torch.inference_mode():
-        parts = [
-            choose(training.model(plain_view(inputs, data.label_map)))
-            for inputs in data.read(order[start:stop].split(_rows_at_once(data)))
-        ]
-        as_read = training.ranks.gather(torch.cat(parts))
-        return as_read[order.argsort().to(as_read.device)]
-
-
-def _rows_at_once(split: Split) -> int:
-    return EVAL_BATCH if split.label_map is None else MAPS_AT_ONCE
-
-
-def _keep_best(training: Training) -> None:
-    if not training.stage.trains_predictor:
-        return
+def _keep_best_weights(training: Training) -> None:
     objective = training.config.objective
     value, best = training.history[-1][objective.name], training.best_objective
     if np.isnan(value):

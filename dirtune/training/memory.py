@@ -1,6 +1,6 @@
-"""What a training says when memory runs out in one of its steps: the batch that did it, and what the device has given.
+"""Out-of-memory errors of training steps, with the batch that caused them and the memory that the process has reserved.
 
-Libraries say only how much they asked for last. What a user can change is the batch, so that is named first.
+Libraries report only the size of the last allocation. A user can change the batch, so it comes first.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from dirtune.training.objective import LossMeans
 from dirtune.training.state import Training
 
 NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
-"""What the text of an error has in it whose type does not tell: torch's of the CPU and of cuBLAS, and Ray's."""
+"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
 
-_ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+_ALLOCATION = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 _GIB = 2**30
 
 
 @contextmanager
-def naming_the_batch(training: Training, means: LossMeans) -> Iterator[None]:
-    """Around the steps of an epoch: an error that says there is no memory becomes one that names the step's batch.
+def name_batch_on_out_of_memory(training: Training, means: LossMeans) -> Iterator[None]:
+    """Convert an out-of-memory error in the steps of an epoch to one that names the step's batch.
 
     Args:
-        means: of the steps of the epoch so far.
+        training: the run.
+        means: the loss means of the epoch's steps so far.
 
     Raises:
-        OutOfMemory: memory ran out while a batch was made, went through the model and back, or moved the weights.
+        OutOfMemory: memory ran out while a batch was loaded, in the forward or backward pass, or in the optimizer.
     """
     try:
         yield
@@ -40,25 +41,30 @@ def naming_the_batch(training: Training, means: LossMeans) -> Iterator[None]:
             raise
         step = means.steps + 1
         place = f"out of memory at epoch {means.epoch}, step {step}"
-        batch = batch_text(training.config.recipe, rows=_rows_in(training, step), views=training.stage.views.count)
+        # The last batch of an epoch may have fewer rows.
+        size = training.config.recipe.batch_size
+        rows = min(size, len(training.data.splits["train"]) - (step - 1) * size)
+        batch = format_batch(training.config.recipe, rows=rows, views=training.stage.views.count)
         advice = suggest_accumulation(training.config.recipe, workers=training.ranks.world)
-        said = f"{place}: {batch}{_asked_for(error)}{_reserved(training.data.device)}; {advice}"
-        raise OutOfMemory(said, means.epoch) from error
+        allocation = _ALLOCATION.search(str(error))
+        requested = f", {allocation[1]} requested" if allocation else ""
+        reserved = _format_reserved(training.data.device)
+        raise OutOfMemory(f"{place}: {batch}{requested}{reserved}; {advice}", means.epoch) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a process was refused memory, on the GPU or on the host."""
+    """Return True if an error means that the GPU or the host ran out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # Of subclasses, whose texts may quote anything, only the one that torch raises for what CUDA itself refuses.
-    is_bare = type(error) is RuntimeError or isinstance(error, torch.AcceleratorError)
-    return is_bare and NO_MEMORY.search(str(error)) is not None
+    # Other subclasses may quote any text; AcceleratorError is raised by torch for errors of CUDA itself.
+    is_plain = type(error) is RuntimeError or isinstance(error, torch.AcceleratorError)
+    return is_plain and NO_MEMORY.search(str(error)) is not None
 
 
-def batch_text(recipe: Recipe, *, rows: int, views: int) -> str:
-    """A batch in words: its size, and how much of it the model sees at once."""
-    seen = f"{views} view{'s' * (views > 1)}, {min(rows, recipe.micro_batch)} rows at a time"
-    return f"a batch of {rows} rows x {seen}"
+def format_batch(recipe: Recipe, *, rows: int, views: int) -> str:
+    """Format the size of a batch and that of its micro-batches."""
+    at_once = f"{views} view{'s' * (views > 1)}, {min(rows, recipe.micro_batch)} rows at a time"
+    return f"a batch of {rows} rows x {at_once}"
 
 
 def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:
@@ -73,18 +79,7 @@ def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:
     return f"try recipe.accumulation: {pieces}, which has {recipe.batch_size // pieces} rows at a time"
 
 
-def _rows_in(training: Training, step: int) -> int:
-    """Rows of the global batch of a step, counted from 1; the last one of an epoch may have fewer."""
-    size = training.config.recipe.batch_size
-    return min(size, len(training.data.splits["train"]) - (step - 1) * size)
-
-
-def _asked_for(error: BaseException) -> str:
-    found = _ASKED.search(str(error))
-    return f", {found[1]} asked for" if found else ""
-
-
-def _reserved(device: torch.device) -> str:
+def _format_reserved(device: torch.device) -> str:
     if device.type != "cuda":
         return ""
     reserved = torch.cuda.memory_reserved(device) / _GIB

@@ -14,7 +14,7 @@ from typing import Any
 LIBRARIES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy", "scikit-learn")
 
 
-def code_version() -> str:
+def get_code_version() -> str:
     """`<package version>+<commit>[.<hash of the sources>]`; without a checkout the package version alone.
 
     The hash stands there when the package's sources are not those of the commit, files not yet added included.
@@ -29,10 +29,10 @@ def code_version() -> str:
     return f"{package}+{commit}.{_sources_hash(folder)}" if is_changed else f"{package}+{commit}"
 
 
-def provenance() -> dict[str, Any]:
+def collect_provenance() -> dict[str, Any]:
     """What is written into a sweep's `provenance.json`."""
     return {
-        "code_version": code_version(),
+        "code_version": get_code_version(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

@@ -1,8 +1,8 @@
-"""The stages of a run: which epochs train which parts of the regressor, on which loss and at which learning rate.
+"""Stages of a run: the epochs that train the same parts of the regressor, with their loss and learning rate.
 
-`dirtune.config.Scheme` names the schemes and says where they come from; here they become values that the loop walks
-through. A second stage trains a predictor of its own start, with an optimiser of its own, on an encoder and a projection
-that rest: they get no gradient, and evaluation mode keeps their batch norm and their dropout still.
+`dirtune.config.Scheme` names the schemes and their sources; here they become the values that the loop runs through. A
+second stage trains a newly initialized predictor, with its own optimizer, on a frozen encoder and projection: they get no
+gradient, and evaluation mode freezes their batch norm and switches off their dropout.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from dirtune.config import RRT, Constant, Cosine, Joint, Recipe, Steps, TrialConfig, Views
+from dirtune.config import RRT, Joint, TrialConfig
 from dirtune.models.regressor import Regressor
 from dirtune.randomness import derive_seed
+from dirtune.recipe import Constant, Cosine, Recipe, Steps, Views
 from dirtune.reweighting import Reweighting
-from dirtune.training.objective import TrainingLoss, reads
+from dirtune.training.objective import TrainingLoss, get_term_input
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Consecutive epochs that train the same parts on the same loss.
 
-    The regression loss belongs to the predictor, the terms to the representation (encoder and projection): a stage that
-    trains one of the two alone has that part of the loss alone.
+    The regression loss trains the predictor, the terms train the representation (encoder and projection): a stage that
+    trains only one of the two has only that part of the loss.
     """
 
     start: int
-    """Epochs before it."""
+    """Number of epochs before the stage."""
     epochs: int
     learning_rate: float
     schedule: Constant | Steps | Cosine
@@ -38,20 +39,20 @@ class Stage:
     trains_representation: bool = True
     trains_predictor: bool = True
     published_batch_norm: bool = False
-    """`dirtune.config.RRT`."""
+    """See `dirtune.config.RRT`."""
 
     @property
     def end(self) -> int:
-        """Epochs finished when it ends."""
+        """Number of finished epochs at the end of the stage."""
         return self.start + self.epochs
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch of the run, counted from 1."""
-        return self.learning_rate * self.schedule.factor(epoch - self.start, self.epochs)
+    def compute_learning_rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch of the run, counted from 1."""
+        return self.learning_rate * self.schedule.compute_factor(epoch - self.start, self.epochs)
 
 
-def stages(config: TrialConfig) -> tuple[Stage, ...]:
-    """The stages of a run, one after the other."""
+def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
+    """Return the stages of a run in order."""
     recipe, scheme = config.recipe, config.scheme
     joint = Stage(
         start=0,
@@ -69,7 +70,8 @@ def stages(config: TrialConfig) -> tuple[Stage, ...]:
         epochs=scheme.epochs,
         schedule=Constant(),
         learning_rate=scheme.learning_rate or recipe.learning_rate,
-        views=_of_regression(recipe.views),
+        # Only the views of the regression loss: the stage has no terms.
+        views=recipe.views if recipe.views.regression == "all" else Views(augmentation=recipe.views.augmentation),
         trains_representation=False,
     )
     if isinstance(scheme, RRT):
@@ -81,17 +83,17 @@ def stages(config: TrialConfig) -> tuple[Stage, ...]:
     return replace(joint, trains_predictor=False), second
 
 
-def stage_of(config: TrialConfig, epoch: int) -> Stage:
-    """The stage that an epoch belongs to; epochs are counted from 1."""
-    return next(stage for stage in stages(config) if epoch <= stage.end)
+def find_stage(config: TrialConfig, epoch: int) -> Stage:
+    """Return the stage of an epoch, counted from 1."""
+    return next(stage for stage in list_stages(config) if epoch <= stage.end)
 
 
 def freeze(model: Regressor, stage: Stage, config: TrialConfig) -> None:
-    """Take the gradient from what the stage leaves alone, and from a projection that no part of its loss reads.
+    """Freeze the parts that a stage does not train, and a projection that no part of its loss reads.
 
-    Nothing is unfrozen but the predictor: no stage trains a representation that the stage before did not, and an
-    encoder may keep word vectors fixed. Gradients of the stage before are dropped: they would count in the norm that
-    clipping looks at.
+    Only the predictor is ever unfrozen: no stage trains a representation that the stage before did not, and an encoder
+    may have frozen word vectors. Gradients of the stage before are dropped, because gradient clipping would include them
+    in its norm.
     """
     model.zero_grad(set_to_none=True)
     model.predictor.requires_grad_(stage.trains_predictor)
@@ -102,10 +104,12 @@ def freeze(model: Regressor, stage: Stage, config: TrialConfig) -> None:
 
 
 def set_modes(model: nn.Module, regressor: Regressor, stage: Stage) -> None:
-    """Training mode for what the stage trains, evaluation mode for what rests.
+    """Set training mode for the parts that a stage trains, evaluation mode for the frozen ones.
 
     Args:
-        model: the regressor or its distributed wrapper.
+        model: the regressor as training steps call it, perhaps compiled or in a distributed wrapper.
+        regressor: the regressor itself.
+        stage: the current stage.
     """
     model.train()
     if stage.trains_representation or stage.published_batch_norm:
@@ -116,11 +120,11 @@ def set_modes(model: nn.Module, regressor: Regressor, stage: Stage) -> None:
 
 
 def restart_predictor(model: Regressor, seed: int) -> None:
-    """Give the regressor a new predictor, from a stream that depends on the trial's seed alone.
+    """Replace the predictor by a newly initialized one, from a random stream that depends on the trial's seed alone.
 
-    A new module, not new numbers in the old one: a distributed wrapper of the stage before still holds its parameters.
+    The module is replaced, not its numbers: a distributed wrapper of the stage before still has the old parameters.
     """
-    # Where, in what and in which layout every predictor starts; then where this one is.
+    # Initialized on the CPU in float32, as in every first stage, so that the numbers do not depend on device or precision.
     start = deepcopy(model.predictor).to("cpu", torch.float32)
     start = start.to(memory_format=torch.contiguous_format)
     with torch.random.fork_rng(devices=[]):
@@ -131,9 +135,9 @@ def restart_predictor(model: Regressor, seed: int) -> None:
 
 
 def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> torch.optim.Optimizer:
-    """The recipe's optimiser over what a stage trains; groups that follow its learning rate are marked `scheduled`."""
+    """Return the recipe's optimizer of all trained parameters; groups that follow its schedule are marked `scheduled`."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": trained, "scheduled": True}, *loss.parameter_groups()]
+    groups = [{"params": trained, "scheduled": True}, *loss.make_parameter_groups()]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, weight_decay=decay, momentum=recipe.momentum)
@@ -141,16 +145,9 @@ def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> tor
     return kind(groups, lr=rate, weight_decay=decay)
 
 
-def _of_regression(views: Views) -> Views:
-    """The views that enter the regression loss."""
-    if views.regression == "all":
-        return views
-    return Views(augmentation=views.augmentation)
-
-
 def _reads_projection(stage: Stage, config: TrialConfig) -> bool:
-    """Whether a gradient reaches the projection; a distributed wrapper would wait for one that does not come."""
+    """Return True if the projection gets a gradient; a distributed wrapper would wait forever for a missing one."""
     if not stage.trains_representation:
         return False
     by_predictor = stage.trains_predictor and config.model.predictor_input != "embedding"
-    return by_predictor or "representation" in {reads(term) for term in config.terms.active().values()}
+    return by_predictor or "representation" in {get_term_input(term) for term in config.terms.get_active().values()}

@@ -1,4 +1,4 @@
-"""`Training`: a run between two epochs, complete enough to be saved, restored and continued to the same end."""
+"""State of a run between two epochs, complete enough to be saved, restored and continued with identical results."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
-from dirtune.data.subset import limited
-from dirtune.errors import Fault, InputError
-from dirtune.manifest import Manifest
-from dirtune.metrics import DENSE_METRICS, METRICS
-from dirtune.models.build import build_regressor
+from dirtune.data.subset import select_training_subset
 from dirtune.models.regressor import Regressor
-from dirtune.training.dense_loss import map_loss, misfits
+from dirtune.reweighting.density import shot_regions
 from dirtune.training.distributed import Ranks
-from dirtune.training.numerics import loss_scaler, placed
+from dirtune.training.numerics import make_loss_scaler, prepare_model
 from dirtune.training.objective import TrainingLoss
-from dirtune.training.stages import Stage, build_optimizer, freeze, restart_predictor, stage_of, stages
+from dirtune.training.stages import Stage, build_optimizer, find_stage, freeze, list_stages, restart_predictor
+from dirtune.training.task import Task, make_task
 
 Weights = dict[str, Tensor]
 
 
 @dataclass
 class Seconds:
-    """Where the time of a run went."""
+    """Seconds of a run by activity."""
 
     train: float = 0.0
     eval: float = 0.0
@@ -36,6 +34,7 @@ class Seconds:
 
     @property
     def total(self) -> float:
+        """Seconds of all activities."""
         return self.train + self.eval + self.data
 
 
@@ -47,30 +46,32 @@ class Training:
     data: ResidentData
     ranks: Ranks
     model: Regressor
+    task: Task
     stage: Stage = field(init=False)
-    """Of the epoch that was finished last."""
+    """Stage of the last finished epoch."""
     loss: TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
-    """Of the loss, in fp16; else it does nothing."""
+    """Scaler of the loss in fp16, disabled in other precisions."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One mapping name -> value per epoch."""
     best_epoch: int = 0
-    """Counted from 1; 0: no epoch of the stage with a defined objective yet."""
+    """Counted from 1; 0 means no epoch of the stage has a defined objective yet."""
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
     seconds: Seconds = field(default_factory=Seconds)
 
     def __post_init__(self) -> None:
-        self.prepare(stages(self.config)[0])
+        self.prepare(list_stages(self.config)[0])
 
     @property
     def epoch(self) -> int:
-        """Epochs finished."""
+        """Number of finished epochs."""
         return len(self.history)
 
     @property
     def is_finished(self) -> bool:
+        """True after the last epoch of the last stage."""
         return self.epoch >= self.config.epochs_planned
 
     @property
@@ -78,23 +79,37 @@ class Training:
         """The validation objective at `best_epoch`."""
         return self.history[self.best_epoch - 1][self.config.objective.name] if self.best_epoch else None
 
+    @property
+    def regions(self) -> NDArray[Any]:
+        """The shot region of each label bin, by the configured shot rule or the data set's default; shape `(bins,)`."""
+        manifest = self.data.manifest
+        rule = manifest.shot_rules[self.config.data.shot_rule or manifest.default_shot_rule]
+        return shot_regions(manifest.train_counts, rule)
+
     def prepare(self, stage: Stage) -> None:
-        """Freeze what a stage leaves alone; give it a loss, fitted to the training labels, and an optimizer."""
+        """Freeze the parts that a stage does not train; make its loss, fitted to the training labels, and optimizer."""
         self.stage = stage
         freeze(self.model, stage, self.config)
-        self.loss = self._loss(stage)
+        split = self.data.splits["train"]
+        labels = TrainingLabels(
+            labels=split.labels,
+            label_bins=split.label_bins,
+            spec=self.data.manifest.label,
+            label_scale=self.config.model.label_scale,
+        )
+        self.loss = self.task.make_loss(self.config, labels, stage)
         self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
-        self.scaler = loss_scaler(self.config.recipe, self.data.device)
+        self.scaler = make_loss_scaler(self.config.recipe, self.data.device)
 
-    def switch(self, stage: Stage) -> None:
-        """Go to the next stage: on the best weights so far, with a new predictor; what was the best is forgotten."""
-        use_best_weights(self)
+    def start_stage(self, stage: Stage) -> None:
+        """Start the next stage from the best weights so far, with a new predictor; the search for the best restarts."""
+        load_best_weights(self)
         self.best_epoch, self.best_weights = 0, {}
         restart_predictor(self.model, self.config.seed)
         self.prepare(stage)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs, as tensors and plain data."""
+    def get_state(self) -> dict[str, Any]:
+        """Return all that `load_state` needs, as tensors and plain data."""
         return {
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
@@ -107,87 +122,46 @@ class Training:
             "seconds": vars(self.seconds).copy(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore a state from `get_state`, in the stage of its last epoch."""
         self.history = state["history"]
-        self.prepare(stage_of(self.config, self.epoch))
+        self.prepare(find_stage(self.config, self.epoch))
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
-        # Older checkpoints have none
+        # Older checkpoints have no scaler.
         self.scaler.load_state_dict(state.get("scaler", {}))
         self.best_epoch = state["best_epoch"]
         self.best_weights = state["best_weights"]
         self.order_digest = state["order_digest"]
         self.seconds = Seconds(**state["seconds"])
 
-    def _loss(self, stage: Stage) -> TrainingLoss:
-        labels, manifest = self._training_labels(), self.data.manifest
-        if manifest.label.dense is not None:
-            return map_loss(self.config, labels, stage, manifest)
-        return TrainingLoss(self.config, labels, regression=stage.trains_predictor, terms=stage.trains_representation)
 
-    def _training_labels(self) -> TrainingLabels:
-        split = self.data.splits["train"]
-        return TrainingLabels(
-            labels=split.labels,
-            label_bins=split.label_bins,
-            spec=self.data.manifest.label,
-            label_scale=self.config.model.label_scale,
-        )
-
-
-def begin(
+def begin_training(
     config: TrialConfig,
     data: ResidentData,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     vocabulary: list[str] | None = None,
 ) -> Training:
-    """A run before its first epoch; `vocabulary` serves encoders that start from word vectors.
+    """Return a run before its first epoch.
+
+    Args:
+        config: the trial's configuration.
+        data: the data set on the worker's device.
+        ranks: this rank in its group.
+        vocabulary: tokens by id, for encoders that start from word vectors.
 
     Raises:
-        InputError: see `check_labels`, `dirtune.models.regressor.build_regressor` and
+        InputError: see `dirtune.training.task.Task.check`, `dirtune.models.build` and
             `dirtune.training.numerics.check_layers`.
     """
-    check_labels(config, data.manifest)
-    model = build_regressor(
-        config.model,
-        data.manifest.features,
-        config.seed,
-        vocabulary,
-        smoothing=config.reweighting.fds,
-        num_bins=data.manifest.label.num_bins,
-        label_dim=len(data.manifest.label.axes),
-        maps=data.manifest.label.dense is not None,
-    )
-    part = limited(data, config.data.fraction)
-    return Training(config, part, ranks, placed(model, config.recipe, data.device, ranks))
+    task = make_task(data.manifest)
+    task.check(config)
+    model = prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
+    return Training(config, select_training_subset(data, config.data.fraction), ranks, model, task)
 
 
-def check_labels(config: TrialConfig, manifest: Manifest) -> None:
-    """Whether objective, loss, terms and smoothing fit the labels of a data set.
-
-    Raises:
-        InputError: the set has no such metric as the objective, labels of several dimensions where features are smoothed,
-            or labels that are maps where a setting has no form for them.
-    """
-    is_map = manifest.label.dense is not None
-    general = DENSE_METRICS if is_map else tuple(METRICS)
-    known, metric = (*general, *manifest.metrics), config.objective.metric
-    if is_map and (found := misfits(config)):
-        rule = "has no form for labels that are maps"
-        raise InputError(Fault(where=manifest.name, key=key, rule=rule, got=got) for key, got in found.items())
-    if metric not in known:
-        rule = "the data set has no such metric"
-        raise InputError(Fault(where=manifest.name, key="objective.metric", rule=rule, got=metric, known=known))
-    dims = len(manifest.label.axes)
-    if dims > 1 and config.reweighting.fds is not None:
-        # Its window runs over neighboring bins, and numbered cells of a grid are no neighbors.
-        rule = "is made for labels of one dimension"
-        raise InputError(Fault(where=manifest.name, key="reweighting.fds", rule=rule, got=dims))
-
-
-def use_best_weights(training: Training) -> None:
-    """Put the weights of the best epoch into the model, if there is one."""
+def load_best_weights(training: Training) -> None:
+    """Load the weights of the best epoch, if there is one, into the model."""
     if training.best_weights:
         training.model.load_state_dict(training.best_weights)

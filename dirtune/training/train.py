@@ -10,25 +10,23 @@ from typing import Any
 
 import torch
 
-from dirtune.config import TrialConfig, leaf
-from dirtune.data.augmentations import AUGMENTATIONS
-from dirtune.data.dense_views import MAP_AUGMENTATIONS
-from dirtune.data.memory_budget import keep_freed_memory, measured
+from dirtune.config import TrialConfig
+from dirtune.data.memory_budget import keep_freed_memory, measure_memory_budget
 from dirtune.data.store import read_manifest, read_side_file
-from dirtune.data.stream import read_directly
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
-from dirtune.presets import expanded
+from dirtune.nested import get_leaf
+from dirtune.presets import expand_presets
 from dirtune.results.records.parquetfile import read_files
 from dirtune.results.records.schema import Status
 from dirtune.training.numerics import check_machine
-from dirtune.training.provenance import code_version
-from dirtune.training.state import check_labels
+from dirtune.training.provenance import get_code_version
+from dirtune.training.task import make_task
 from dirtune.training.trial import TrialJob, TrialRun
 
-# The folder of single runs below the results root
+# Study folder of single runs, below the results root
 STUDY = "train"
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
@@ -37,17 +35,17 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """One finished run."""
+    """Result of one finished run."""
 
     trial_id: str
     status: Status
     best_epoch: int
     values: dict[str, float]
-    """Of the last epoch; empty if reused."""
+    """Values of the last epoch; empty if the run is reused."""
     reused: bool
-    """It had been recorded before."""
+    """True if the run had been recorded before and was not run again."""
     error: str | None = None
-    """Why it failed, if it did."""
+    """Reason of a failure, else None."""
 
 
 def train(
@@ -73,30 +71,40 @@ def train(
     Raises:
         InputError: the configuration or the data are not usable.
     """
+    # Imports Ray Data, which takes seconds; the checks below are used without it.
+    from dirtune.data.blocks import read_without_ray
+
     if not isinstance(config, TrialConfig):
-        plain = expanded(config, leaf(config, "data.name"), where=where)
+        plain = expand_presets(config, get_leaf(config, "data.name"), where=where)
         config = read(TrialConfig, plain, where=where)
-    storage = Storage.at(data)
+    storage = Storage.open(data)
     manifest = read_manifest(storage, config.data.name)
-    check_against(config, manifest, where=where)
-    check_labels(config, manifest)
+    check_data_settings(config, manifest, where=where)
+    make_task(manifest).check(config)
     check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
     torch.set_num_threads(threads)
-    study = Storage.at(results).below(STUDY)
+    study = Storage.open(results).get_folder(STUDY)
     job = TrialJob(
-        study=STUDY, arm=arm, trial_id=config.trial_id(manifest.fingerprint), config=config, code_version=code_version()
+        study=STUDY,
+        arm=arm,
+        trial_id=config.compute_trial_id(manifest.fingerprint),
+        config=config,
+        code_version=get_code_version(),
     )
     if (earlier := _recorded(study, job.trial_id)) is not None:
         return earlier
     keep_freed_memory()
     place = torch.device(device)
-    resident = read_directly(storage, manifest, place, measured(place, threads=threads))
-    trial = TrialRun(job, resident, study, vocabulary=vocabulary_of(manifest, storage), representations=representations)
+    resident = read_without_ray(storage, manifest, place, measure_memory_budget(place, threads=threads))
+    trial = TrialRun(
+        job, resident, study, vocabulary=read_vocabulary(manifest, storage), representations=representations
+    )
     values: dict[str, float] = {}
     while trial.status is None:
         try:
             values = trial.step()
-        except OutOfMemory as error:  # not recorded: with more memory, or a smaller batch at a time, it goes on
+        except OutOfMemory as error:
+            # Not recorded: with more memory, or smaller micro-batches, the run resumes.
             return TrainResult(
                 trial_id=job.trial_id,
                 status="failed",
@@ -133,48 +141,40 @@ def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
     )
 
 
-def check_against(config: TrialConfig, manifest: Manifest, *, where: str, key: str = "") -> None:
-    """Whether a configuration names only what the data set and the library have.
+def check_data_settings(config: TrialConfig, manifest: Manifest, *, where: str, key: str = "") -> None:
+    """Raise an error if a configuration names splits, shot rules or augmentations that the data set does not have.
+
+    Args:
+        config: the configuration.
+        manifest: the data set.
+        where: source of the configuration, for errors.
+        key: place of the configuration in its source, for errors.
 
     Raises:
-        InputError: with everything it names that does not exist.
+        InputError: with every unknown name.
     """
     prefix, rule, faults = f"{key}." if key else "", config.data.shot_rule, []
     for split in (split for split in SPLITS if split not in manifest.splits):
         text = f"data set {manifest.name!r} lacks a split that training needs"
         faults.append(Fault(where=where, key=f"{prefix}data.name", rule=text, got=split))
     if rule is not None and rule not in manifest.shot_rules:
-        faults.append(
-            Fault(
-                where=where,
-                key=f"{prefix}data.shot_rule",
-                rule="unknown shot rule",
-                got=rule,
-                known=tuple(manifest.shot_rules),
-            )
-        )
-    augmentation = config.recipe.views.augmentation
-    augmentations = AUGMENTATIONS if manifest.label.map is None else MAP_AUGMENTATIONS
-    if augmentation not in augmentations:
-        faults.append(
-            Fault(
-                where=where,
-                key=f"{prefix}recipe.views.augmentation",
-                rule="unknown augmentation",
-                got=augmentation,
-                known=tuple(augmentations),
-            )
-        )
+        known = tuple(manifest.shot_rules)
+        place = f"{prefix}data.shot_rule"
+        faults.append(Fault(where=where, key=place, rule="unknown shot rule", got=rule, known=known))
+    augmentation, known = config.recipe.views.augmentation, tuple(make_task(manifest).augmentations)
+    if augmentation not in known:
+        place = f"{prefix}recipe.views.augmentation"
+        faults.append(Fault(where=where, key=place, rule="unknown augmentation", got=augmentation, known=known))
     if faults:
         raise InputError(faults)
 
 
-def vocabulary_of(manifest: Manifest, storage: Storage) -> list[str] | None:
-    """The tokens of a text data set by id; none for other data."""
+def read_vocabulary(manifest: Manifest, storage: Storage) -> list[str] | None:
+    """Read the tokens of a text data set by id; return None for other data."""
     sizes = [spec.vocabulary for spec in manifest.inputs.values() if spec.vocabulary is not None]
     if not sizes:
         return None
-    # Padding and the unknown token have no text
+    # Padding and the unknown token have no text.
     tokens = [""] * sizes[0]
     for token, index in json.loads(read_side_file(storage, manifest, "vocabulary.json")).items():
         tokens[index] = token

@@ -1,9 +1,9 @@
 """One trial from its start (or its checkpoint) to its record. `dirtune train` and every sweep run this.
 
 Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
-`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial continues,
-and the results tables at the end. Recording comes first, tidying up second: whatever kills the process in between, the
-trial is either recorded or continues.
+`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes, and
+the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
+between, the trial is either recorded or resumes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
 from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dirtune.training.distributed import Ranks
-from dirtune.training.final import final_evaluation
-from dirtune.training.loop import epochs
-from dirtune.training.state import begin
+from dirtune.training.evaluation import evaluate_last_and_best
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import begin_training
 
 CONFIG = "config.json"
-# What the code of a failed trial raised
 TRACEBACK = "traceback.txt"
+"""Traceback of a failed trial, next to its `config.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:
-    """What a worker needs to know to run one trial; plain enough to travel between processes."""
+    """Specification of one trial for a worker, picklable."""
 
     study: str
     arm: str
@@ -57,48 +57,58 @@ class TrialJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A trial so far, as plain data: the part of its record that exists before it ends."""
+    """The record of an unfinished trial, as plain data."""
 
     trial: Mapping[str, Any]
     """Columns of the trials table."""
     config: Mapping[str, Any]
     epochs: list[dict[str, float]] = field(default_factory=list)
 
-    def record(self, status: Status, **columns: Any) -> TrialRecord:
-        """The record of a trial that ends here; `columns` are added to its row of the trials table."""
+    def make_record(self, status: Status, **columns: Any) -> TrialRecord:
+        """Return the record of a trial that ends now.
+
+        Args:
+            status: how the trial ended.
+            columns: further columns of its row in the trials table.
+        """
         trial = {**self.trial, "status": status, "finished_at": datetime.now(UTC), **columns}
         trial["started_at"] = datetime.fromisoformat(str(trial["started_at"]))
         return TrialRecord(trial=trial, config=self.config, epochs=self.epochs)
 
 
-def trial_folder(study: Storage, trial_id: str) -> Storage:
-    """The folder of one trial inside the study's."""
+def get_trial_folder(study: Storage, trial_id: str) -> Storage:
+    """Return the folder of a trial in its study's folder."""
     return study.get_folder(f"trials/{trial_id}")
 
 
 def read_progress(study: Storage, trial_id: str) -> Progress | None:
-    """The progress that a running or killed trial has left, if any."""
-    folder = trial_folder(study, trial_id)
+    """Read the progress of a running or killed trial; return None if there is none."""
+    folder = get_trial_folder(study, trial_id)
     if not folder.exists(PROGRESS):
         return None
     return Progress(**json.loads(folder.read(PROGRESS)))
 
 
-def tidy(study: Storage, trial_id: str) -> None:
-    """Remove what only an unfinished or failed trial needs; its `config.json` stays."""
-    folder = trial_folder(study, trial_id)
+def remove_temporary_files(study: Storage, trial_id: str) -> None:
+    """Remove the files that only an unfinished or failed trial needs; its `config.json` stays."""
+    folder = get_trial_folder(study, trial_id)
     remove_checkpoint(folder)
     folder.remove(PROGRESS)
     folder.remove(TRACEBACK)
 
 
 class TrialRun:
-    """A trial being run: call `step` until `status` is set. On every rank of a group; only rank 0 writes.
+    """A running trial: call `step` until `status` is set. Every rank of a group has one; only rank 0 writes files.
 
     Args:
+        job: the trial.
+        data: the data set on the worker's device.
         study: the study's folder.
-        idle_since: `time.perf_counter()` of the moment the worker became free; what passed since is overhead.
-        checkpoint_seconds: smallest time between two checkpoints.
+        ranks: this rank in its group.
+        idle_since: `time.perf_counter()` when the worker became idle; the time since counts as overhead.
+        checkpoint_seconds: minimum time between two checkpoints.
+        vocabulary: tokens by id, for encoders that start from word vectors.
+        representations: number of test samples whose representation is recorded.
     """
 
     def __init__(
@@ -116,31 +126,31 @@ class TrialRun:
         self.job, self.study, self.ranks = job, study, ranks
         self.representations = representations
         self.status: Status | None = None
-        # Why it failed, if it did
         self.error: str | None = None
-        self._folder = trial_folder(study, job.trial_id)
-        self._mark = time.perf_counter() if idle_since is None else idle_since
+        """Reason of a failure, else None."""
+        self._folder = get_trial_folder(study, job.trial_id)
+        self._counted_until = time.perf_counter() if idle_since is None else idle_since
         self._overhead = 0.0
         self._started_at = datetime.now(UTC).isoformat()
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpointed_at = time.perf_counter()
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
-        self.training = begin(job.config, data, ranks, vocabulary)
-        self._continue()
-        self._epochs = epochs(self.training)
+        self.training = begin_training(job.config, data, ranks, vocabulary)
+        self._resume()
+        self._epochs = run_epochs(self.training)
         if ranks.is_first:
-            self._folder.write(CONFIG, _json(job.config.to_plain()))
+            self._folder.write(CONFIG, _to_json(job.config.to_plain()))
 
     @property
     def values(self) -> dict[str, float]:
-        """Of the last epoch."""
+        """Values of the last epoch."""
         return self.training.history[-1] if self.training.history else {}
 
     def step(self) -> dict[str, float]:
-        """Run one epoch; after the last one, evaluate and record. Returns the epoch's values.
+        """Run one epoch and return its values; after the last one, evaluate and record.
 
-        A loss that is not finite ends the trial as failed and is recorded, not raised.
+        A loss that is not finite is not raised: the trial is recorded as failed.
         """
         before = self.training.seconds.total
         try:
@@ -154,41 +164,41 @@ class TrialRun:
             self._fail(error, before)
         return self.values
 
-    def checkpoint(self) -> None:
-        """Write what this trial goes on from when it is started again; on rank 0, after an epoch."""
+    def write_checkpoint(self) -> None:
+        """Write the checkpoint from which the trial resumes; call on rank 0, after an epoch."""
         save_checkpoint(self._folder, self._state())
         self._checkpointed_at = time.perf_counter()
 
     def _state(self) -> dict[str, Any]:
-        return {"training": self.training.state(), "overhead": self._overhead, "started_at": self._started_at}
+        return {"training": self.training.get_state(), "overhead": self._overhead, "started_at": self._started_at}
 
-    def _continue(self) -> None:
+    def _resume(self) -> None:
         state = load_checkpoint(self._folder, self.training.data.device)
         if state is not None:
             self._overhead, self._started_at = state["overhead"], state["started_at"]
-            self.training.restore(state["training"])
+            self.training.load_state(state["training"])
 
     def _save(self, spent_before: float) -> None:
-        """Progress after every epoch, a checkpoint when the last one is old enough."""
-        self._account(spent_before)
+        """Write the progress, and a checkpoint if the last one is old enough."""
+        self._count_overhead(spent_before)
         if not self.ranks.is_first:
             return
-        self._folder.write(PROGRESS, _json(vars(self._progress())))
+        self._folder.write(PROGRESS, _to_json(vars(self._make_progress())))
         if time.perf_counter() - self._checkpointed_at >= self._checkpoint_seconds:
-            self.checkpoint()
+            self.write_checkpoint()
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
-        findings = final_evaluation(self.training, representations=self.representations)
+        evaluation = evaluate_last_and_best(self.training, representations=self.representations)
         self.training.seconds.eval += time.perf_counter() - started
-        self._account(spent_before)
-        record = self._progress().record("complete")
-        self._record(replace(record, **vars(findings)))
+        self._count_overhead(spent_before)
+        record = self._make_progress().make_record("complete")
+        self._record(replace(record, **vars(evaluation)))
 
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
         self.error = str(error)
-        self._account(spent_before)
-        record = self._progress().record(
+        self._count_overhead(spent_before)
+        record = self._make_progress().make_record(
             "failed", error=str(error), error_class="nan", error_term=error.term, error_epoch=error.epoch
         )
         self._record(record)
@@ -196,16 +206,16 @@ class TrialRun:
     def _record(self, record: TrialRecord) -> None:
         if self.ranks.is_first:
             write_record(self.study, record)
-            tidy(self.study, self.job.trial_id)
+            remove_temporary_files(self.study, self.job.trial_id)
         self.status = record.trial["status"]  # type: ignore[assignment]
 
-    def _account(self, spent_before: float) -> None:
-        """Whatever passed since the last call and was not training, evaluation or data is overhead."""
+    def _count_overhead(self, spent_before: float) -> None:
+        """Count the time since the last call that was not training, evaluation or data as overhead."""
         now = time.perf_counter()
-        self._overhead += now - self._mark - (self.training.seconds.total - spent_before)
-        self._mark = now
+        self._overhead += now - self._counted_until - (self.training.seconds.total - spent_before)
+        self._counted_until = now
 
-    def _progress(self) -> Progress:
+    def _make_progress(self) -> Progress:
         job, training = self.job, self.training
         seconds, device = training.seconds, training.data.device
         samples = training.epoch * len(training.data.splits["train"])
@@ -240,16 +250,16 @@ class TrialRun:
         return Progress(trial=trial, config=job.config.to_plain(), epochs=training.history)
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(_without_nan(value), indent=1).encode()
+def _to_json(value: object) -> bytes:
+    return json.dumps(_replace_nan(value), indent=1).encode()
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: an undefined metric becomes null."""
+def _replace_nan(value: Any) -> Any:
+    """Return plain data with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: _replace_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
+        return [_replace_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

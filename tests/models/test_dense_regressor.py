@@ -10,26 +10,25 @@ from torch import nn
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.dense_regressor import MapRegressor, enlarged, thinned
+from dirtune.models.build import build_dense_regressor, build_regressor
+from dirtune.models.dense_regressor import DenseRegressor, downsample_nearest, upsample_bilinear
 from dirtune.models.encoders import CNN, DepthResNet
-from dirtune.models.regressor import ModelSpec, build_regressor
+from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
 
 IMAGE = {"image": InputSpec(kind="image", shape=(3, 64, 80))}
 SPEC = ModelSpec(encoder=DepthResNet(base="resnet18"), label_scale=2.0, label_offset=3.0)
 
 
-def _regressor(smoothing: FDS | None = None, seed: int = 0) -> MapRegressor:
-    built = build_regressor(SPEC, IMAGE, seed, smoothing=smoothing, num_bins=20, maps=True)
-    assert isinstance(built, MapRegressor)
-    return built
+def _regressor(smoothing: FDS | None = None, seed: int = 0) -> DenseRegressor:
+    return build_dense_regressor(SPEC, IMAGE, seed, smoothing=smoothing, num_bins=20)
 
 
 def _images(rows: int = 2) -> dict[str, torch.Tensor]:
     return {"image": torch.rand(rows, 3, 64, 80, generator=torch.Generator().manual_seed(0))}
 
 
-def test_there_is_a_prediction_for_every_pixel_of_the_embedding():
+def test_every_pixel_of_the_embedding_has_a_prediction():
     model = _regressor().eval()
     output = model(_images())
     assert output.embeddings.shape == (2, 80, 32, 40)
@@ -40,7 +39,7 @@ def test_there_is_a_prediction_for_every_pixel_of_the_embedding():
     torch.testing.assert_close(output.predictions, 3.0 + 2.0 * raw[:, 0])
 
 
-def test_the_start_is_determined_by_the_seed_and_leaves_the_random_state_alone():
+def test_initialization_depends_on_the_seed_and_keeps_the_global_random_state():
     before = torch.get_rng_state()
     first, same, other = (_regressor(seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
@@ -48,9 +47,9 @@ def test_the_start_is_determined_by_the_seed_and_leaves_the_random_state_alone()
     assert not torch.equal(first["predictor.weight"], other["predictor.weight"])
 
 
-def test_the_predictor_reads_smoothed_embeddings_and_pixels_without_label_are_left_alone():
+def test_the_predictor_reads_smoothed_embeddings_except_at_unlabeled_pixels():
     model = _regressor(FDS(size=3, start_smooth=0)).train()
-    # Every labelled pixel is moved by -1
+    # Every labeled pixel is moved by -1
     model.smoothing.frozen[0].fill_(1.0)
     bins = torch.full((2, 64, 80), 4)
     bins[:, :, 40:] = -1
@@ -63,38 +62,42 @@ def test_the_predictor_reads_smoothed_embeddings_and_pixels_without_label_are_le
 
 
 @pytest.mark.parametrize("size", [(32, 40), (20, 26), (63, 81)])
-def test_labels_are_thinned_to_the_pixels_that_pillow_takes(size):
-    maps = torch.rand(3, 63, 81, generator=torch.Generator().manual_seed(0))
-    found = thinned(maps, torch.empty(3, *size))
-    for one, expected in zip(found, maps, strict=True):
+def test_nearest_downsampling_equals_pillow(size):
+    dense = torch.rand(3, 63, 81, generator=torch.Generator().manual_seed(0))
+    found = downsample_nearest(dense, torch.empty(3, *size))
+    for one, expected in zip(found, dense, strict=True):
         image = Image.fromarray(expected.numpy())
         nearest = np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST))
         np.testing.assert_array_equal(one.numpy(), nearest)
 
 
-def test_predictions_are_enlarged_with_corners_on_corners():
+def test_bilinear_upsampling_aligns_the_corners():
     small = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
-    large = enlarged(small, torch.empty(1, 3, 5))
+    large = upsample_bilinear(small, torch.empty(1, 3, 5))
     expected = [[2 * y / 2 + x / 4 for x in range(5)] for y in range(3)]
     torch.testing.assert_close(large[0], torch.tensor(expected))
 
 
 @pytest.mark.parametrize(
-    ("spec", "maps", "told"),
+    ("build", "spec", "message"),
     [
         (
+            build_regressor,
             SPEC,
-            False,
             "makes an embedding for each pixel, but a sample of this data set has one label, got 'depth_resnet'",
         ),
         (
+            build_dense_regressor,
             ModelSpec(encoder=CNN()),
-            True,
-            "makes an embedding for the whole sample, but a sample of this data set has a label for each",
+            "makes one embedding for the whole sample, but this data set has per-pixel labels, got 'cnn'",
         ),
-        (SPEC.model_copy(update={"projection_dim": 4}), True, "there is no projection of embeddings of pixels, got 4"),
+        (
+            build_dense_regressor,
+            SPEC.model_copy(update={"projection_dim": 4}),
+            "per-pixel embeddings have no projection, got 4",
+        ),
     ],
 )
-def test_what_does_not_fit_the_labels_is_refused(spec, maps, told):
-    with pytest.raises(InputError, match=told):
-        build_regressor(spec, IMAGE, 0, maps=maps)
+def test_a_regressor_that_does_not_fit_the_labels_is_refused(build, spec, message):
+    with pytest.raises(InputError, match=message):
+        build(spec, IMAGE, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,12 @@ import torch
 
 from dirtune.errors import InputError
 from dirtune.manifest import LabelSpec
-from dirtune.models.fds import BinStatistics, FeatureSmoothing, calibration
+from dirtune.models.fds import BinStatistics, FeatureSmoothing, make_calibration
 from dirtune.reweighting.density import label_bins
 from dirtune.reweighting.fds import FDS
-from dirtune.reweighting.lds import kernel_window
+from dirtune.reweighting.lds import make_kernel_window
+from tests.golden.vectors import load_reweighting
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "reweighting"
 DIM, BINS = 3, 8
 
 AGE = LabelSpec(name="age", unit="years", low=0, high=20, bin_width=1, num_bins=20)
@@ -50,10 +49,7 @@ CALIBRATIONS = {
 
 
 def _golden(name):
-    path = GOLDEN / f"{name}.npz"
-    if not path.exists():
-        pytest.skip("the golden vectors are not part of the repository")
-    return {key: value for key, value in np.load(path).items() if key != "meta"}
+    return {key: value for key, value in load_reweighting(name).items() if key != "meta"}
 
 
 def _bins(labels, spec):
@@ -76,7 +72,7 @@ def test_a_run_equals_the_official_code_epoch_by_epoch(name, variant):
         smoothed = module(batch, _bins(golden["batch_labels"], spec))
         _assert_equal(smoothed, expected["smooth_out"])
         features = torch.from_numpy(golden[f"epoch{epoch}_features"])
-        module.end_epoch(plain.statistics(features, _bins(golden[f"epoch{epoch}_labels"], spec)))
+        module.end_epoch(plain.compute_statistics(features, _bins(golden[f"epoch{epoch}_labels"], spec)))
         for key, state in STATE.items():
             _assert_equal(state(module), expected[key])
 
@@ -90,8 +86,8 @@ def test_calibration_equals_the_official_code(data, case):
         torch.from_numpy(np.stack([golden[mean], golden[variance]])[:, None])
         for mean, variance in (("m1", v1), ("m2", v2))
     )
-    maps = calibration(moments, smoothed, clip=clip, zero_variance=zero_variance)
-    found = (torch.from_numpy(golden["x"]) - maps.centre) * maps.scale + maps.target
+    maps = make_calibration(moments, smoothed, clip=clip, zero_variance=zero_variance)
+    found = (torch.from_numpy(golden["x"]) - maps.center) * maps.scale + maps.target
     _assert_equal(found, golden[f"{data}__{case}"])
 
 
@@ -134,7 +130,7 @@ class _ByHand:
         self.epoch += 1
 
     def _convolved(self, at):
-        window = kernel_window(self.settings.kernel, self.settings.size, self.settings.sigma)
+        window = make_kernel_window(self.settings.kernel, self.settings.size, self.settings.sigma)
         first, last = self.bins[0], self.bins[-1]
         moments = ([0.0] * DIM, [0.0] * DIM)
         for offset, weight in enumerate(window / window.sum(), start=-(len(window) // 2)):
@@ -186,7 +182,7 @@ def _after(settings, epochs):
     module = _module(settings)
     for epoch in range(epochs):
         rows, label_bins = map(torch.from_numpy, _samples(epoch))
-        module.end_epoch(module.statistics(rows, label_bins))
+        module.end_epoch(module.compute_statistics(rows, label_bins))
     return module
 
 
@@ -205,19 +201,19 @@ def _after(settings, epochs):
 )
 def test_a_run_equals_plain_loops(settings):
     module, by_hand = _module(settings), _ByHand(settings)
-    module.window.copy_(torch.from_numpy(_normalised_window(settings)))
+    module.window.copy_(torch.from_numpy(_normalized_window(settings)))
     for epoch in range(5):
         rows, label_bins = _samples(epoch)
         found = module(torch.from_numpy(rows), torch.from_numpy(label_bins))
         smoothed = [by_hand.smooth(row, b) for row, b in zip(rows, label_bins, strict=True)]
         torch.testing.assert_close(found, torch.tensor(np.array(smoothed)), rtol=1e-10, atol=1e-10)
-        module.end_epoch(module.statistics(torch.from_numpy(rows), torch.from_numpy(label_bins)))
+        module.end_epoch(module.compute_statistics(torch.from_numpy(rows), torch.from_numpy(label_bins)))
         by_hand.end_epoch(smoothed if settings.published_aliasing else rows, label_bins.tolist())
     assert module.count.tolist() == list(by_hand.seen.values())
 
 
-def _normalised_window(settings):
-    window = kernel_window(settings.kernel, settings.size, settings.sigma)
+def _normalized_window(settings):
+    window = make_kernel_window(settings.kernel, settings.size, settings.sigma)
     return window / window.sum()
 
 
@@ -246,7 +242,7 @@ def test_the_moments_are_constants_to_the_gradient():
     rows.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: module(x, label_bins), rows)
     clip, rule = module.settings.clip, module.settings.zero_variance
-    maps = calibration(module.frozen, module.smoothed, clip=clip, zero_variance=rule)
+    maps = make_calibration(module.frozen, module.smoothed, clip=clip, zero_variance=rule)
     module(rows, label_bins).sum().backward()
     torch.testing.assert_close(rows.grad, maps.scale[label_bins])
 
@@ -267,7 +263,9 @@ def test_a_dense_embedding_is_one_row_per_pixel():
     found = module(dense, dense_bins).permute(0, 2, 3, 1).reshape(24, DIM)
     assert torch.equal(found, module(rows, label_bins))
     for ours, theirs in zip(
-        _parts(module.statistics(dense, dense_bins)), _parts(module.statistics(rows, label_bins)), strict=True
+        _parts(module.compute_statistics(dense, dense_bins)),
+        _parts(module.compute_statistics(rows, label_bins)),
+        strict=True,
     ):
         assert torch.equal(ours, theirs)
 
@@ -282,7 +280,7 @@ def test_a_dimension_that_does_not_vary_is_left_as_it_is_or_its_whole_bin(zero_v
     rows, label_bins = map(torch.from_numpy, _samples(0))
     rows[label_bins == 2, 1] = 0.0
     for _ in range(3):
-        module.end_epoch(module.statistics(rows, label_bins))
+        module.end_epoch(module.compute_statistics(rows, label_bins))
     unchanged = module(rows, label_bins) == rows
     assert unchanged[label_bins == 2, 1].all()
     assert unchanged[label_bins == 2][:, [0, 2]].all() == (zero_variance == "skip_bin")
@@ -294,8 +292,8 @@ def test_aliased_statistics_are_of_smoothed_embeddings():
     rows, label_bins = map(torch.from_numpy, _samples(9))
     module = _after(FDS(published_aliasing=True), 3)
     smoothed = module(rows, label_bins)
-    intended = _module(FDS()).statistics(smoothed, label_bins)
-    torch.testing.assert_close(module.statistics(rows, label_bins).mean, intended.mean)
+    intended = _module(FDS()).compute_statistics(smoothed, label_bins)
+    torch.testing.assert_close(module.compute_statistics(rows, label_bins).mean, intended.mean)
     assert torch.equal(module.frozen, module.running)
     assert not torch.equal(_after(FDS(), 3).frozen, _after(FDS(), 3).running)
 
@@ -308,7 +306,7 @@ def test_a_run_that_is_restored_goes_on_as_if_it_had_not_stopped(settings):
     for epoch in (2, 3):
         rows, label_bins = map(torch.from_numpy, _samples(epoch))
         for module in (whole, continued):
-            module.end_epoch(module.statistics(rows, label_bins))
+            module.end_epoch(module.compute_statistics(rows, label_bins))
     assert continued.epochs == whole.epochs == 4
     assert torch.equal(continued(rows, label_bins), whole(rows, label_bins))
 
@@ -318,7 +316,7 @@ def test_every_state_is_a_tensor_and_changes_in_place():
     assert all(isinstance(value, torch.Tensor) for value in module.state_dict().values())
     places = {name: buffer.data_ptr() for name, buffer in module.named_buffers()}
     rows, label_bins = map(torch.from_numpy, _samples(1))
-    module.end_epoch(module.statistics(rows, label_bins))
+    module.end_epoch(module.compute_statistics(rows, label_bins))
     assert {name: buffer.data_ptr() for name, buffer in module.named_buffers()} == places
 
 
@@ -327,8 +325,8 @@ def test_statistics_of_parts_add_up_far_from_zero(parts):
     rows, label_bins = _samples(3, rows=50)
     rows = rows * 1e-3 + 1e6
     pieces = zip(np.array_split(rows, parts), np.array_split(label_bins, parts), strict=True)
-    none = BinStatistics.of(torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64), BINS)
-    merged = reduce(add, (BinStatistics.of(*map(torch.from_numpy, piece), BINS) for piece in pieces), none)
+    none = BinStatistics.from_rows(torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64), BINS)
+    merged = reduce(add, (BinStatistics.from_rows(*map(torch.from_numpy, piece), BINS) for piece in pieces), none)
     for b in range(BINS):
         own = rows[label_bins == b]
         assert int(merged.count[b]) == len(own)
@@ -343,7 +341,7 @@ def test_statistics_of_parts_add_up_far_from_zero(parts):
 
 def test_float32_embeddings_are_summed_in_float64():
     rows = torch.full((4, 1), 3e5) + torch.tensor([[0.0], [0.25], [0.5], [0.75]])
-    statistics = BinStatistics.of(rows.float(), torch.zeros(4, dtype=torch.int64), 1)
+    statistics = BinStatistics.from_rows(rows.float(), torch.zeros(4, dtype=torch.int64), 1)
     assert statistics.mean.item() == 3e5 + 0.375
     assert statistics.variance.item() == np.var([0.0, 0.25, 0.5, 0.75], ddof=1)
 
@@ -351,8 +349,8 @@ def test_float32_embeddings_are_summed_in_float64():
 def test_bins_below_the_first_count_as_the_first():
     rows, label_bins = map(torch.from_numpy, _samples(0))
     module = _module(FDS(first_bin=2))
-    clamped = module.statistics(rows, label_bins.clamp(min=2))
-    for ours, theirs in zip(_parts(module.statistics(rows, label_bins)), _parts(clamped), strict=True):
+    clamped = module.compute_statistics(rows, label_bins.clamp(min=2))
+    for ours, theirs in zip(_parts(module.compute_statistics(rows, label_bins)), _parts(clamped), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -366,5 +364,5 @@ def test_the_smallest_number_of_bins_works():
     module = FeatureSmoothing(FDS(), DIM, 3)
     rows = torch.randn(9, DIM)
     for _ in range(3):
-        module.end_epoch(module.statistics(rows, torch.arange(9) % 3))
+        module.end_epoch(module.compute_statistics(rows, torch.arange(9) % 3))
     assert module(rows, torch.arange(9) % 3).isfinite().all()

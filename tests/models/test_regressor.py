@@ -1,4 +1,4 @@
-"""`pytest tests/models/test_regressor.py`: what the predictor reads, the hypersphere, and paired starts; heads, label dimensions and smoothing."""
+"""`pytest tests/models/test_regressor.py`: outputs against the formulas, heads, label dimensions, smoothing, gradients."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
+from dirtune.models.build import build_regressor
 from dirtune.models.encoders import CNN, MLP
-from dirtune.models.regressor import ModelSpec, build_regressor, normalised
+from dirtune.models.regressor import ModelSpec, normalize_rows
 from dirtune.reweighting.fds import FDS
 from tests.models.encoders.cases import CASES, VECTOR, random_inputs
 from tests.training.gloo import on_ranks
@@ -57,7 +58,7 @@ def test_the_output_equals_the_formula(predictor_input, projection_dim):
 
 @pytest.mark.parametrize("predictor_input", ["representation", "projection", "embedding"])
 @pytest.mark.parametrize("heads", [2, 3])
-def test_heads_are_normalised_apart_and_read_together(predictor_input, heads):
+def test_heads_are_normalized_apart_and_read_together(predictor_input, heads):
     spec = _spec(predictor_input=predictor_input, projection_dim=3, projection_heads=heads)
     regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
     output = regressor(inputs)
@@ -91,7 +92,7 @@ def _smoothing(spec, *, epochs: int = 3):
     label_bins = torch.arange(6) % BINS
     for epoch in range(epochs):
         embeddings = regressor.encoder(random_inputs(VECTOR, 24, seed=epoch + 1)).detach()
-        statistics = regressor.smoothing.statistics(embeddings, label_bins.repeat(4))
+        statistics = regressor.smoothing.compute_statistics(embeddings, label_bins.repeat(4))
         regressor.smoothing.end_epoch(statistics)
     return regressor, label_bins
 
@@ -133,8 +134,8 @@ def test_smoothing_that_does_not_fit_the_label_bins_is_refused():
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_every_encoder_makes_a_regressor(name):
     encoder, inputs = CASES[name]
-    if encoder.build(inputs).makes_maps:
-        # Tests/models/test_dense_regressor.py
+    if encoder.build(inputs).is_dense:
+        # Tested in tests/models/test_dense_regressor.py
         return
     regressor = build_regressor(ModelSpec(encoder=encoder, projection_dim=6), inputs, 0)
     output = regressor(random_inputs(inputs, 2))
@@ -143,8 +144,8 @@ def test_every_encoder_makes_a_regressor(name):
     assert output.predictions.shape == (2,)
 
 
-def test_normalised_rows_have_length_one():
-    rows = normalised(torch.randn(5, 7, dtype=torch.float64) * 100)
+def test_normalized_rows_have_length_one():
+    rows = normalize_rows(torch.randn(5, 7, dtype=torch.float64) * 100)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
@@ -152,7 +153,7 @@ def test_normalised_rows_have_length_one():
 def test_a_vector_without_length_is_zero_and_passes_no_gradient(scale):
     vectors = torch.tensor([[1.0, -1.0, 2.0], [3.0, 0.0, 4.0]]) * torch.tensor([[scale], [1.0]])
     vectors.requires_grad_()
-    rows = normalised(vectors)
+    rows = normalize_rows(vectors)
     (rows * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert rows[0].tolist() == [0.0, 0.0, 0.0]
     assert vectors.grad[0].tolist() == [0.0, 0.0, 0.0]
@@ -160,9 +161,9 @@ def test_a_vector_without_length_is_zero_and_passes_no_gradient(scale):
     assert vectors.grad[1].abs().max() > 0
 
 
-def test_the_gradient_of_normalisation_is_right():
+def test_the_gradient_of_normalization_is_right():
     vectors = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(normalised, vectors)
+    assert torch.autograd.gradcheck(normalize_rows, vectors)
 
 
 def test_half_precision_embeddings_give_float32_outputs():
@@ -286,7 +287,7 @@ def _gradients_while_smoothing_begins(model):
         found.append([parameter.grad.clone() for parameter in model.parameters()])
         with torch.no_grad():
             embeddings = regressor.encoder(inputs)
-        statistics = regressor.smoothing.statistics(embeddings.repeat(2, 1), label_bins.repeat(2))
+        statistics = regressor.smoothing.compute_statistics(embeddings.repeat(2, 1), label_bins.repeat(2))
         regressor.smoothing.end_epoch(statistics)
     return found
 

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dirtune.config import TrialConfig, merged
+from dirtune.config import TrialConfig
+from dirtune.data.blocks import read_without_ray
 from dirtune.data.cache import ResidentData
 from dirtune.data.columns import Columns, to_arrow
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
-from dirtune.data.verify import hash_of, read_back
+from dirtune.data.verify import hash_digests, read_shards
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.nested import merge
 
 # Training samples per label bin; 202 in all
 TAIL = (60, 45, 30, 20, 15, 12, 8, 6, 4, 2)
@@ -37,28 +38,28 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def configuration() -> Callable[..., TrialConfig]:
     """Makes a configuration: the toy settings with others laid over them."""
-    return lambda **settings: read(TrialConfig, merged(SETTINGS, settings), where="test")
+    return lambda **settings: read(TrialConfig, merge(SETTINGS, settings), where="test")
 
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root in which `toy` stands: 202 training, 30 validation and 40 test samples."""
     root = tmp_path_factory.mktemp("data")
-    home, rows = Storage.at(root / "toy"), {}
+    home, rows = Storage.open(root / "toy"), {}
     for seed, (split, per_bin) in enumerate(ROWS.items()):
         file = f"version-1/{split}/part_0.parquet"
         Path(home.path(file)).parent.mkdir(parents=True)
         pq.write_table(to_arrow(_samples(split, per_bin, seed), INPUTS), home.path(file))
-        rows[split] = read_back(home, split, [file], INPUTS)
+        rows[split] = read_shards(home, split, [file], INPUTS)
     manifest = Manifest(
         name="toy",
         inputs=INPUTS,
         label=LABEL,
         shot_rules=SHOT_RULES,
         default_shot_rule="toy",
-        splits={split: found.info(LABEL) for split, found in rows.items()},
-        content_hash=hash_of(each for found in rows.values() for each in found.contents),
-        split_fingerprint=hash_of(each for found in rows.values() for each in found.places),
+        splits={split: found.make_split_info(LABEL) for split, found in rows.items()},
+        content_hash=hash_digests(each for found in rows.values() for each in found.content_digests),
+        split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
     )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return root
@@ -67,24 +68,24 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy(data_root: Path) -> ResidentData:
     """The toy data set as tensors."""
-    storage = Storage.at(data_root)
-    return read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"))
+    storage = Storage.open(data_root)
+    return read_without_ray(storage, read_manifest(storage, "toy"), torch.device("cpu"))
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Storage:
     """The folder of an empty study."""
-    return Storage.at(tmp_path / "study")
+    return Storage.open(tmp_path / "study")
 
 
 @pytest.fixture
 def dying_after_the_record() -> Callable[[Path], Storage]:
     """Makes a folder on which the process dies when it tidies up."""
-    return _Unremovable.at
+    return _Unremovable.open
 
 
 class _Unremovable(Storage):
-    def below(self, name: str) -> Storage:
+    def get_folder(self, name: str) -> Storage:
         return _Unremovable(self.filesystem, self.path(name))
 
     def remove(self, name: str) -> None:

@@ -11,7 +11,7 @@ from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.frozen import Frozen
 
-SIGMA_RATE, CENTRE_RATE = 0.05, 0.2
+SIGMA_RATE, CENTER_RATE = 0.05, 0.2
 
 
 class Gaussian(Frozen):
@@ -39,28 +39,28 @@ class GaussianLoss(nn.Module):
         return {"sigma": self.sigma.item()}
 
 
-class Centre(Frozen):
+class Center(Frozen):
     """`mean |e - c|^2` over the rows, `e` the embedding and `c` a learned coordinate per training sample."""
 
     reads: ClassVar[str] = "embedding"
     weight: float = 0.1
 
-    def fit(self, labels: TrainingLabels) -> CentreTerm:
-        return CentreTerm(labels.num_samples)
+    def fit(self, labels: TrainingLabels) -> CenterTerm:
+        return CenterTerm(labels.num_samples)
 
     def __call__(self, inputs: TermInputs) -> Tensor:
         raise AssertionError("what fit returned is called instead")
 
 
-class CentreTerm(nn.Module):
-    learning_rate = CENTRE_RATE
+class CenterTerm(nn.Module):
+    learning_rate = CENTER_RATE
 
     def __init__(self, samples: int) -> None:
         super().__init__()
-        self.centres = nn.Parameter(torch.linspace(0, 1, samples, dtype=torch.float64))
+        self.centers = nn.Parameter(torch.linspace(0, 1, samples, dtype=torch.float64))
 
     def forward(self, inputs: TermInputs) -> Tensor:
-        away = inputs.representations - self.centres[inputs.samples, None]
+        away = inputs.representations - self.centers[inputs.samples, None]
         return away.square().mean()
 
 
@@ -74,13 +74,13 @@ class Flat(Frozen):
         return (predictions - labels).abs().mean()
 
 
-class CentreAlone(Frozen):
+class CenterAlone(Frozen):
     """Terms of which one is active."""
 
-    def active(self) -> dict[str, Centre]:
-        return {"centre": Centre()}
+    def get_active(self) -> dict[str, Center]:
+        return {"center": Center()}
 
 
 def with_state(config: TrialConfig) -> TrialConfig:
     """The configuration with this loss and this term."""
-    return config.model_copy(update={"loss": Gaussian(), "terms": CentreAlone()})
+    return config.model_copy(update={"loss": Gaussian(), "terms": CenterAlone()})

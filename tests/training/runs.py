@@ -15,8 +15,8 @@ from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
-from dirtune.training.loop import epochs
-from dirtune.training.state import Training, begin
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import Training, begin_training
 from dirtune.training.trial import TrialJob, TrialRun
 
 Configure = Callable[..., TrialConfig]
@@ -39,8 +39,8 @@ VARYING = {
 
 
 def trained(config: TrialConfig, data: ResidentData) -> Training:
-    training = begin(config, data)
-    assert sum(1 for _ in epochs(training)) == config.epochs_planned
+    training = begin_training(config, data)
+    assert sum(1 for _ in run_epochs(training)) == config.epochs_planned
     return training
 
 
@@ -73,7 +73,7 @@ def job_of(config: TrialConfig, data: ResidentData) -> TrialJob:
         cell='{"a":1}',
         replicate=2,
         config=config,
-        trial_id=config.trial_id(data.manifest.fingerprint),
+        trial_id=config.compute_trial_id(data.manifest.fingerprint),
         code_version="1+abc",
     )
 

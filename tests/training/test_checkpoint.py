@@ -28,7 +28,7 @@ class Touch:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return Storage.at(tmp_path / "trial")
+    return Storage.open(tmp_path / "trial")
 
 
 def test_what_was_saved_is_loaded_bit_for_bit(storage: Storage) -> None:

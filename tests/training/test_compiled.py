@@ -16,8 +16,8 @@ from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
 from dirtune.training import numerics
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs
-from dirtune.training.state import begin
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import begin_training
 from dirtune.training.trial import TrialRun
 from tests.training.gloo import on_ranks
 from tests.training.runs import TERMS, Configure, finish, in_float64, job_of, weights_of
@@ -43,20 +43,20 @@ WHOLE: dict[str, Any] = {
 
 
 def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> dict[str, Any]:
-    training = begin(config, data, Ranks(rank, world))
+    training = begin_training(config, data, Ranks(rank, world))
     training.model.double()
-    list(epochs(training))
+    list(run_epochs(training))
     return {"weights": weights_of(training), "history": training.history}
 
 
 def interrupted(config: TrialConfig, data: ResidentData, folder: str) -> list[dict[str, Any]]:
     """The states of a trial at its end: uninterrupted, and begun anew after every epoch."""
-    job, parts = job_of(config, data), Storage.at(f"{folder}/parts")
-    whole = finish(TrialRun(job, data, Storage.at(f"{folder}/whole")))
+    job, parts = job_of(config, data), Storage.open(f"{folder}/parts")
+    whole = finish(TrialRun(job, data, Storage.open(f"{folder}/whole")))
     for _ in range(3):
         TrialRun(job, data, parts).step()
     again = finish(TrialRun(job, data, parts))
-    return [trial.training.state() for trial in (whole, again)]
+    return [trial.training.get_state() for trial in (whole, again)]
 
 
 def compiled(rank: int, world: int, data: ResidentData, runs: dict[str, TrialConfig]) -> dict[str, Any]:

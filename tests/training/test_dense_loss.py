@@ -12,14 +12,21 @@ import torch
 from torch.nn.functional import normalize
 
 from dirtune.batch import Batch, TrainingLabels
-from dirtune.config import TrialConfig, merged
+from dirtune.config import TrialConfig
 from dirtune.frozen import read
 from dirtune.losses import LOSSES
 from dirtune.losses.conr import ConR
-from dirtune.manifest import LabelMap, LabelSpec
-from dirtune.models.regressor import RegressorOutput, normalised
+from dirtune.manifest import DenseLabels, LabelSpec
+from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.nested import merge
 from dirtune.reweighting.density import label_bins
-from dirtune.training.dense_loss import FITTED_PIXELS, MapLoss, labels_of_pixels, map_bins, map_term_inputs
+from dirtune.training.dense_loss import (
+    MAX_FITTED_PIXELS,
+    DenseLoss,
+    compute_dense_bins,
+    make_dense_term_inputs,
+    make_pixel_labels,
+)
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import Loss
 
@@ -31,7 +38,7 @@ SPEC = LabelSpec(
     high=10.0,
     bin_width=0.1,
     num_bins=100,
-    map=LabelMap(column="depth", unit_per_count=0.001, height=8, width=6),
+    dense=DenseLabels(column="depth", unit_per_count=0.001, height=8, width=6),
 )
 CONR = {"variant": "nyu", "omega": 0.5, "beta": 0.2, "push_power": 0.2, "tau": 0.2}
 SETTINGS: dict[str, Any] = {
@@ -43,7 +50,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def _config(**settings: Any) -> TrialConfig:
-    return read(TrialConfig, merged(SETTINGS, settings), where="test")
+    return read(TrialConfig, merge(SETTINGS, settings), where="test")
 
 
 def _batch(views: int = 1, rows: int = 4) -> Batch:
@@ -64,7 +71,7 @@ def _output(rows: int, seed: int = 0) -> RegressorOutput:
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(rows, 5, 4, 3, generator=generator)
     predictions = 10 * torch.rand(rows, 4, 3, generator=generator)
-    return RegressorOutput(embeddings, normalised(embeddings.mean((2, 3))), predictions)
+    return RegressorOutput(embeddings, normalize_rows(embeddings.mean((2, 3))), predictions)
 
 
 def _loss(config: TrialConfig, weights: torch.Tensor, output: RegressorOutput, batch: Batch) -> Loss:
@@ -72,8 +79,8 @@ def _loss(config: TrialConfig, weights: torch.Tensor, output: RegressorOutput, b
         labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0
     )
     counts = torch.arange(100).numpy()
-    pixels = labels_of_pixels(labels, counts)
-    found: Loss = MapLoss(config, labels, pixels, weights)(output, batch, Ranks())
+    pixels = make_pixel_labels(labels, counts)
+    found: Loss = DenseLoss(config, labels, pixels, weights)(output, batch, Ranks())
     return found
 
 
@@ -82,7 +89,7 @@ def _bin(label: float) -> int:
 
 
 @pytest.mark.parametrize(("name", "power"), [("mse", 2), ("l1", 1)])
-def test_the_regression_loss_is_the_weighted_mean_over_labelled_pixels(name: str, power: int) -> None:
+def test_the_regression_loss_is_the_weighted_mean_over_labeled_pixels(name: str, power: int) -> None:
     batch, output = _batch(), _output(4)
     weights = torch.rand(100, generator=torch.Generator().manual_seed(1))
     total, count = 0.0, 0
@@ -123,7 +130,7 @@ def test_the_term_sees_images_as_their_flattened_maps_and_means() -> None:
             chosen = [v for v, y in zip(said, truth, strict=True) if y > 0]
             by_image.append(sum(chosen) / len(chosen))
         means.append(torch.tensor(by_image))
-    inputs = map_term_inputs(
+    inputs = make_dense_term_inputs(
         normalize(output.embeddings.flatten(1)),
         means[0][None, :, None, None],
         means[1][None, :, None, None],
@@ -153,22 +160,22 @@ def test_of_two_views_the_first_may_be_the_regression_losss_alone() -> None:
 
 
 def test_bins_of_pixels_are_the_bins_of_labels() -> None:
-    millimetres = torch.arange(1, 10_001)
-    labels = millimetres.float() * 0.001
-    expected = label_bins(millimetres.numpy() / 1000, SPEC)
-    assert torch.equal(map_bins(labels, SPEC), torch.from_numpy(expected))
-    assert map_bins(torch.zeros(2), SPEC).tolist() == [-1, -1]
+    millimeters = torch.arange(1, 10_001)
+    labels = millimeters.float() * 0.001
+    expected = label_bins(millimeters.numpy() / 1000, SPEC)
+    assert torch.equal(compute_dense_bins(labels, SPEC), torch.from_numpy(expected))
+    assert compute_dense_bins(torch.zeros(2), SPEC).tolist() == [-1, -1]
 
 
 def test_a_loss_is_fitted_to_the_labels_of_pixels() -> None:
     none = TrainingLabels(labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC)
     counts = np.zeros(100, dtype=np.int64)
     counts[[7, 20, 99]] = 3_000_000_000, 1_000_000_000, 5
-    found = labels_of_pixels(none, counts)
-    assert abs(len(found.labels) - FITTED_PIXELS) <= 3
+    found = make_pixel_labels(none, counts)
+    assert abs(len(found.labels) - MAX_FITTED_PIXELS) <= 3
     assert torch.bincount(found.label_bins)[[7, 20, 99]].tolist() == [750_000, 250_000, 1]
     assert found.labels.unique().tolist() == pytest.approx([0.75, 2.05, 9.95])
-    few = labels_of_pixels(none, counts // 1_000_000_000)
+    few = make_pixel_labels(none, counts // 1_000_000_000)
     assert few.label_bins.tolist() == [7, 7, 7, 20]
 
 
@@ -178,7 +185,7 @@ def test_the_balanced_squared_error_knows_how_rare_depths_are(name: str) -> None
     loss = _loss(_config(loss={"name": name}), torch.ones(100), output, batch)
     chosen = batch.views[0]["depth"][:, 1::2, 1::2]
     said, truth = output.predictions[chosen > 0] / 2, chosen[chosen > 0] / 2
-    prior = labels_of_pixels(
+    prior = make_pixel_labels(
         TrainingLabels(labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0),
         np.arange(100),
     )
@@ -194,7 +201,7 @@ def test_conr_on_maps_equals_the_official_code(name: str) -> None:
     leaf = arrays["features"].clone().requires_grad_()
     maps = [arrays[key].squeeze(1)[None] for key in ("depth", "output", "weights")]
     assert (maps[0] > 0).all()
-    inputs = map_term_inputs(normalised(leaf.flatten(1)), *maps, spec=SPEC, samples=torch.arange(len(leaf)))
+    inputs = make_dense_term_inputs(normalize_rows(leaf.flatten(1)), *maps, spec=SPEC, samples=torch.arange(len(leaf)))
     term = ConR(variant="nyu", omega=given["w"], tau=given["t"], push_power=given["e"])
     loss = term(inputs)
     loss.backward()

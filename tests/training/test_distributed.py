@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.data.cache import share
+from dirtune.data.cache import get_rank_share
 from dirtune.losses import TERMS, Fittable
 from dirtune.manifest import LabelSpec
 from dirtune.training.distributed import Ranks
@@ -21,7 +21,7 @@ ROWS, WIDTH = 11, 4
 
 
 def gathered(rank: int, world: int) -> dict[str, torch.Tensor]:
-    start, stop = share(ROWS, rank, world)
+    start, stop = get_rank_share(ROWS, rank, world)
     rows = torch.arange(ROWS * WIDTH, dtype=torch.float64).reshape(ROWS, WIDTH)[start:stop].requires_grad_()
     everything = Ranks(rank, world).gather(rows)
     # Every rank weighs the rows differently, so that a gradient from a wrong rank would show.
@@ -69,7 +69,7 @@ def called(name: str) -> Callable[[TermInputs], torch.Tensor]:
 
 
 def term_gradients(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
-    start, stop = share(ROWS, rank, world)
+    start, stop = get_rank_share(ROWS, rank, world)
     results = {}
     for name in TERMS:
         model, inputs = model_and_inputs()
@@ -93,7 +93,7 @@ def test_gather_returns_all_rows_in_order_and_sums_the_gradients_of_all_ranks(ra
     expected = torch.arange(ROWS * WIDTH, dtype=torch.float64).reshape(ROWS, WIDTH)
     factor = sum(range(1, len(ranks) + 1))
     for rank, result in enumerate(ranks):
-        start, stop = share(ROWS, rank, len(ranks))
+        start, stop = get_rank_share(ROWS, rank, len(ranks))
         assert torch.equal(result["gathered"]["all"], expected)
         weights = torch.arange(start, stop, dtype=torch.float64).unsqueeze(1).expand(-1, WIDTH)
         assert torch.equal(result["gathered"]["gradient"], factor * weights)

@@ -1,4 +1,4 @@
-"""Run with `pytest tests/training/test_loop_steps.py`: optimisers, clipping and schedules against their formulas."""
+"""Run with `pytest tests/training/test_loop_steps.py`: optimizers, clipping and schedules against their formulas."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dirtune.data.cache import ResidentData
-from dirtune.training.loop import epochs
-from dirtune.training.state import Training, begin
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import Training, begin_training
 from tests.training.runs import Configure, in_float64, same, weights_of
 
 # One step an epoch
@@ -63,11 +63,11 @@ OPTIMIZERS = {"sgd": SGD, "adam": lambda: Adam(is_decoupled=False), "adamw": lam
 def test_an_optimizer_takes_the_steps_of_its_formula(configuration: Configure, toy: ResidentData, name: str) -> None:
     recipe = {**WHOLE, "optimizer": name, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.8, "epochs": 4}
     data = in_float64(toy)
-    training, by_hand = begin(configuration(recipe=recipe), data), OPTIMIZERS[name]()
+    training, by_hand = begin_training(configuration(recipe=recipe), data), OPTIMIZERS[name]()
     training.model.double()
     expected = [value.detach().clone() for value in training.model.parameters()]
     gradients = full_batch_gradient(training, data)
-    for step, _ in enumerate(epochs(training), start=1):
+    for step, _ in enumerate(run_epochs(training), start=1):
         expected = [
             by_hand(at, weight, gradient, step)
             for at, (weight, gradient) in enumerate(zip(expected, gradients, strict=True))
@@ -85,11 +85,11 @@ def test_gradient_clipping_shortens_the_gradient_of_all_parameters_together(
     sgd = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "epochs": 1}
     config = configuration(recipe={**WHOLE, **sgd, "gradient_clip": clip})
     data = in_float64(toy)
-    training = begin(config, data)
+    training = begin_training(config, data)
     training.model.double()
     before = [value.detach().clone() for value in training.model.parameters()]
     gradients = full_batch_gradient(training, data)
-    list(epochs(training))
+    list(run_epochs(training))
 
     after = [value.detach() for value in training.model.parameters()]
     moves = torch.cat([(new - old).flatten() for new, old in zip(after, before, strict=True)])
@@ -114,8 +114,8 @@ def test_a_schedule_sets_the_learning_rate_that_the_history_reports(
 ) -> None:
     schedule, factors = SCHEDULES[name]
     recipe = {"schedule": schedule, "epochs": 4, "learning_rate": 0.2}
-    training, used = begin(configuration(recipe=recipe), toy), []
-    for _ in epochs(training):
+    training, used = begin_training(configuration(recipe=recipe), toy), []
+    for _ in run_epochs(training):
         used.append(training.optimizer.param_groups[0]["lr"])
     reported = [values["learning_rate"] for values in training.history]
     assert reported == used == pytest.approx([0.2 * factor for factor in factors])
@@ -124,9 +124,9 @@ def test_a_schedule_sets_the_learning_rate_that_the_history_reports(
 def test_weights_rest_once_the_schedule_has_reached_zero(configuration: Configure, toy: ResidentData) -> None:
     schedule = {"name": "steps", "milestones": [1], "factor_per_step": 0.0}
     recipe = {"schedule": schedule, "optimizer": "sgd", "epochs": 3}
-    training = begin(configuration(recipe=recipe), toy)
+    training = begin_training(configuration(recipe=recipe), toy)
     start = weights_of(training)
-    after = [weights_of(training) for _ in epochs(training)]
+    after = [weights_of(training) for _ in run_epochs(training)]
     assert not same(start, after[0])
     assert same(after[0], after[1])
     assert same(after[0], after[2])
@@ -146,12 +146,12 @@ def test_smoothed_features_are_those_of_the_samples_own_bins_and_their_statistic
     recipe = {**WHOLE, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "epochs": 4}
     config = configuration(recipe=recipe, reweighting={"fds": {"size": 3, "momentum": 0.5}})
     data = in_float64(toy)
-    training = begin(config, data)
+    training = begin_training(config, data)
     training.model.double()
     smoothed = smoothed_gradient(training, data)
     plain = [value.detach().clone() for value in training.model.parameters()]
     changed = []
-    for _ in epochs(training):
+    for _ in run_epochs(training):
         expected = [value - 0.05 * gradient for value, gradient in zip(plain, smoothed, strict=True)]
         after = [value.detach().clone() for value in training.model.parameters()]
         torch.testing.assert_close(after, expected, rtol=1e-6, atol=1e-9)
@@ -167,10 +167,10 @@ def test_a_view_that_enters_no_regression_loss_is_not_smoothed(configuration: Co
     for regression in ("first", "all"):
         recipe = {**WHOLE, "views": {"count": 3, "regression": regression}}
         config = configuration(recipe=recipe, reweighting={"fds": {"size": 3}})
-        training = begin(config, toy)
+        training = begin_training(config, toy)
         given: list[Tensor] = []
         training.model.smoothing.register_forward_pre_hook(lambda _, arguments, given=given: given.append(arguments[1]))
-        next(epochs(training))
+        next(run_epochs(training))
         seen.append(given[0].unflatten(0, (3, -1)))
     first, every = seen
     assert torch.equal(first[0], every[0])

@@ -12,23 +12,26 @@ import pytest
 import torch
 from torch import nn
 
-from dirtune.config import TrialConfig, merged
+from dirtune.config import TrialConfig
+from dirtune.data.blocks import fetch, materialize, read_without_ray
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import decode, read_manifest, read_split
-from dirtune.data.stream import fetch, materialise, read_directly
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.metrics import REGIONS
+from dirtune.nested import merge
 from dirtune.results.analysis.recompute import recompute
-from dirtune.results.records.schema import REGIONS
-from dirtune.study.files import shipped_studies
+from dirtune.study.files import list_shipped_studies
 from dirtune.study.resolve import resolve
-from dirtune.training.loop import assess, first_steps
-from dirtune.training.state import Training, begin, check_labels
-from dirtune.training.train import check_against
+from dirtune.training.evaluation import evaluate
+from dirtune.training.loop import run_steps
+from dirtune.training.state import Training, begin_training
+from dirtune.training.task import make_task
+from dirtune.training.train import check_data_settings
 from dirtune.training.trial import TrialRun
-from dirtune.tuning.plan.checks import check
+from dirtune.tuning.plan.checks import check_study
 from pipelines.nyud2 import ingest
 from tests.pipelines.depth_scenes import OPTIONS, write_scenes
 from tests.training.runs import finish, job_of, lasting, same, tables, trained, weights_of
@@ -57,14 +60,14 @@ EVERYTHING: dict[str, Any] = {
 
 
 def _config(**settings: Any) -> TrialConfig:
-    return read(TrialConfig, merged(SETTINGS, settings), where="test")
+    return read(TrialConfig, merge(SETTINGS, settings), where="test")
 
 
 @pytest.fixture(scope="module")
 def storage(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Storage:
     raw = tmp_path_factory.mktemp("raw")
     write_scenes(raw)
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    storage = Storage.open(tmp_path_factory.mktemp("data"))
     ingest(storage, raw, OPTIONS)
     return storage
 
@@ -76,7 +79,7 @@ def manifest(storage: Storage) -> Manifest:
 
 @pytest.fixture(scope="module")
 def rooms(storage: Storage, manifest: Manifest) -> ResidentData:
-    return read_directly(storage, manifest, torch.device("cpu"))
+    return read_without_ray(storage, manifest, torch.device("cpu"))
 
 
 class _Constant(nn.Module):
@@ -88,7 +91,7 @@ class _Constant(nn.Module):
 
 
 def _with_constant_predictions(rooms: ResidentData) -> Training:
-    training = begin(_config(), rooms)
+    training = begin_training(_config(), rooms)
     training.model.predictor = _Constant()  # type: ignore[assignment]
     return training
 
@@ -117,7 +120,7 @@ def _expected(labels: list[float], predictions: list[float], bins: list[int]) ->
 def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
     storage: Storage, manifest: Manifest, rooms: ResidentData, masked: bool
 ) -> None:
-    found = assess(_with_constant_predictions(rooms), "test")
+    found = evaluate(_with_constant_predictions(rooms), "test")
     arrays = decode(read_split(storage, manifest, "test"), manifest)
     # One of them negative
     said = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()
@@ -156,8 +159,8 @@ def test_micro_batches_of_maps_count_by_their_images(rooms: ResidentData) -> Non
 
     def losses(steps: int, **recipe: Any) -> list[float]:
         views = {"augmentation": "none"}
-        training = begin(_config(recipe={**still, "views": views, **recipe}, **EVERYTHING), rooms)
-        return [float(loss.total) for loss in islice(first_steps(training), steps)]
+        training = begin_training(_config(recipe={**still, "views": views, **recipe}, **EVERYTHING), rooms)
+        return [float(loss.total) for loss in islice(run_steps(training), steps)]
 
     (whole,), parts = losses(1, batch_size=6, accumulation=2), losses(2, batch_size=3)
     assert whole == pytest.approx(sum(parts) / 2, rel=1e-5)
@@ -176,7 +179,7 @@ def test_maps_train_in_half_precision_pixel_by_pixel(rooms: ResidentData) -> Non
 def run(rooms: ResidentData, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialRun, Path, TrialConfig]:
     config = _config(recipe={"epochs": 3}, **EVERYTHING)
     root = tmp_path_factory.mktemp("results")
-    return finish(TrialRun(job_of(config, rooms), rooms, Storage.at(root / "study"))), root, config
+    return finish(TrialRun(job_of(config, rooms), rooms, Storage.open(root / "study"))), root, config
 
 
 def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
@@ -185,7 +188,7 @@ def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
     trial, root, _ = run
     assert trial.status == "complete"
     assert trial.training.history[0].keys() >= {"train/conr", "train/regression", "val/few/rmse"}
-    found = tables(Storage.at(root / "study"))
+    found = tables(Storage.open(root / "study"))
     named = {(row["split"], row["region"], row["metric"]) for row in found["metrics"]}
     assert {("test", "few", "rmse"), ("test", "all", "delta1"), ("val", "all", "whole_rmse")} <= named
     assert {name for _, _, name in named}.isdisjoint({"pearson", "spearman", "r2"})
@@ -194,12 +197,12 @@ def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
     assert sorted(row["label"] for row in means) == sorted(rooms.splits["test"].exact_labels)
 
 
-def test_smoothing_learns_from_the_features_of_all_labelled_pixels(
+def test_smoothing_learns_from_the_features_of_all_labeled_pixels(
     run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest
 ) -> None:
     smoothing = run[0].training.model.smoothing
     assert smoothing is not None
-    # Every epoch up to the best takes in the labelled pixels of all training images, at half their height and width.
+    # Every epoch up to the best takes in the labeled pixels of all training images, at half their height and width.
     seen = int(smoothing.count.sum()) / smoothing.epochs
     assert seen == pytest.approx(sum(manifest.train_counts) / 4, rel=0.02)
 
@@ -208,10 +211,10 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(
     run: tuple[TrialRun, Path, TrialConfig], rooms: ResidentData, tmp_path: Path
 ) -> None:
     _, root, config = run
-    study = Storage.at(tmp_path / "study")
+    study = Storage.open(tmp_path / "study")
     TrialRun(job_of(config, rooms), rooms, study).step()
     finish(TrialRun(job_of(config, rooms), rooms, study))
-    assert lasting(tables(study)) == lasting(tables(Storage.at(root / "study")))
+    assert lasting(tables(study)) == lasting(tables(Storage.open(root / "study")))
 
 
 def test_metrics_cannot_be_recomputed_from_means(run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest) -> None:
@@ -224,7 +227,7 @@ def test_a_second_stage_trains_a_new_last_convolution(rooms: ResidentData) -> No
     config = _config(recipe={"epochs": 1}, scheme={"name": "rrt", "epochs": 1}, reweighting={"scheme": "inverse"})
     training = trained(config, rooms)
     assert isinstance(training.model.predictor, nn.Conv2d)
-    assert np.isfinite(assess(training, "val").predictions).all()
+    assert np.isfinite(evaluate(training, "val").predictions).all()
 
 
 def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest: Manifest, rooms: ResidentData) -> None:
@@ -232,7 +235,7 @@ def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest:
     expected = weights_of(trained(config, rooms))
     # Pixels, encoded bytes, nothing fits
     for budget in (2**40, 300_000, 0):
-        blocks = materialise(storage, manifest, budget_bytes=budget)
+        blocks = materialize(storage, manifest, budget_bytes=budget)
         fetched = fetch(manifest, blocks, torch.device("cpu"))
         assert same(weights_of(trained(config, fetched)), expected)
 
@@ -240,9 +243,9 @@ def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"terms": {"accon": {}}}, r"nyud2: terms.accon: has no form for labels that are maps"),
-        ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: has no form for labels that are maps, got 'bmc'"),
-        ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: has no form"),
+        ({"terms": {"accon": {}}}, r"nyud2: terms.accon: is not defined for per-pixel labels"),
+        ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: is not defined for per-pixel labels, got 'bmc'"),
+        ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: is not defined"),
         ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),
     ],
 )
@@ -250,33 +253,33 @@ def test_what_has_no_form_for_maps_is_refused_with_its_key(
     manifest: Manifest, settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        check_labels(_config(**settings), manifest)
+        make_task(manifest).check(_config(**settings))
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"encoder": {"name": "cnn"}}, r"model.encoder: makes an embedding for the whole sample"),
-        ({"projection_dim": 8}, r"model.projection_dim: there is no projection"),
+        ({"encoder": {"name": "cnn"}}, r"model.encoder: makes one embedding for the whole sample"),
+        ({"projection_dim": 8}, r"model.projection_dim: per-pixel embeddings have no projection"),
     ],
 )
 def test_a_regressor_that_does_not_fit_maps_is_refused(
     rooms: ResidentData, settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        begin(_config(model=settings), rooms)
+        begin_training(_config(model=settings), rooms)
 
 
 def test_an_augmentation_that_would_leave_the_maps_behind_is_unknown(manifest: Manifest) -> None:
     config = _config(recipe={"views": {"augmentation": "light"}})
     with pytest.raises(InputError, match=r"unknown augmentation, got 'light'; known: depth, none"):
-        check_against(config, manifest, where="test")
+        check_data_settings(config, manifest, where="test")
 
 
 def test_the_shipped_study_fits_the_data(manifest: Manifest) -> None:
-    file = shipped_studies()["nyud2_conr"]
-    study = resolve(file.raw(), where=file.where)
-    check(study, manifest)
+    file = list_shipped_studies()["nyud2_conr"]
+    study = resolve(file.read_plain(), where=file.where)
+    check_study(study, manifest)
     settings = {arm.name: arm.config for arm in study.arms}
     assert settings["conr"].terms.conr.variant == "nyu"
     assert settings["inverse_lds"].reweighting.lds.first_bin == 7

@@ -14,10 +14,10 @@ from dirtune.errors import OutOfMemory
 from dirtune.models.regressor import RegressorOutput
 from dirtune.recipe import Recipe
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs
+from dirtune.training.loop import run_epochs
 from dirtune.training.memory import is_out_of_memory, suggest_accumulation
 from dirtune.training.objective import Loss, TrainingLoss
-from dirtune.training.state import begin
+from dirtune.training.state import begin_training
 from tests.training.runs import Configure
 
 VIEWS = {"count": 2, "augmentation": "none"}
@@ -46,10 +46,10 @@ def test_the_batch_that_did_not_fit_is_named_in_one_sentence(
     no_memory_for(lambda batch: len(batch.rows) > 32)
     config = configuration(recipe={"views": VIEWS})
     with pytest.raises(OutOfMemory) as caught:
-        next(epochs(begin(config, toy)))
+        next(run_epochs(begin_training(config, toy)))
     assert str(caught.value) == (
         "out of memory at epoch 1, step 1: a batch of 64 rows x 2 views, 64 rows at a time, "
-        "4000000000000000 bytes asked for; try recipe.accumulation: 2, which has 32 rows at a time"
+        "4000000000000000 bytes requested; try recipe.accumulation: 2, which has 32 rows at a time"
     )
     assert caught.value.epoch == 1
     assert "can't allocate memory" in str(caught.value.__cause__)
@@ -60,8 +60,8 @@ def test_the_batch_that_did_not_fit_is_named_in_one_sentence(
 def test_the_last_batch_of_a_later_epoch_is_named_with_the_rows_that_it_has(
     configuration: Configure, toy: ResidentData, no_memory_for: Provoke
 ) -> None:
-    training = begin(configuration(recipe={"accumulation": 4}), toy)
-    run = epochs(training)
+    training = begin_training(configuration(recipe={"accumulation": 4}), toy)
+    run = run_epochs(training)
     next(run)
     # 202 = 3 * 64 + 10
     no_memory_for(lambda batch: len(batch.rows) == 10)
@@ -87,7 +87,7 @@ def test_any_other_error_of_a_step_stays_as_it_is(
 ) -> None:
     no_memory_for(lambda batch: 1 / 0 > 1)
     with pytest.raises(ZeroDivisionError):
-        next(epochs(begin(configuration(), toy)))
+        next(run_epochs(begin_training(configuration(), toy)))
 
 
 def test_what_asks_for_more_than_there_is_has_one_of_these_forms() -> None:

@@ -16,10 +16,11 @@ from dirtune.losses.accon import ACCon
 from dirtune.models.regressor import Regressor
 from dirtune.recipe import Recipe
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs, first_steps, predict
-from dirtune.training.numerics import check_machine, laid_out
+from dirtune.training.evaluation import predict
+from dirtune.training.loop import run_epochs, run_steps
+from dirtune.training.numerics import check_machine, to_memory_format
 from dirtune.training.stages import restart_predictor
-from dirtune.training.state import begin
+from dirtune.training.state import begin_training
 from tests.training.runs import EXPLODING, TERMS, Configure, in_float64, same, trained, weights_of
 
 CNN: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}}
@@ -43,7 +44,7 @@ STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
             {"sync_batch_norm": True},
             "cpu",
             2,
-            "s: arms.a.recipe.sync_batch_norm: torch synchronises batch normalisation of 2 workers on GPUs only (resources.gpus)",
+            "s: arms.a.recipe.sync_batch_norm: torch synchronizes batch normalization of 2 workers on GPUs only (resources.gpus)",
         ),
     ],
 )
@@ -71,10 +72,10 @@ def test_options_of_layers_that_an_encoder_lacks_are_refused_together(
     configuration: Configure, toy: ResidentData
 ) -> None:
     with pytest.raises(InputError) as caught:
-        begin(configuration(recipe={"channels_last": True, "sync_batch_norm": True}), toy)
+        begin_training(configuration(recipe={"channels_last": True, "sync_batch_norm": True}), toy)
     assert str(caught.value).splitlines() == [
         "recipe.channels_last: the encoder has no convolution",
-        "recipe.sync_batch_norm: the encoder has no batch normalisation",
+        "recipe.sync_batch_norm: the encoder has no batch normalization",
     ]
 
 
@@ -99,17 +100,17 @@ def test_micro_batches_train_plain_regression_to_the_weights_of_the_whole_batch(
     found = []
     for each in (1, accumulation):
         config = configuration(recipe={**recipe, "accumulation": each}, **settings)
-        training = begin(config, in_float64(toy))
+        training = begin_training(config, in_float64(toy))
         training.model.double()
         training.loss.double()
-        list(epochs(training))
+        list(run_epochs(training))
         found.append(training)
     whole, split = found
     torch.testing.assert_close(weights_of(split), weights_of(whole), rtol=1e-12, atol=1e-12)
     assert split.order_digest == whole.order_digest
     for values, expected in zip(split.history, whole.history, strict=True):
         assert values == pytest.approx(expected, rel=1e-10, nan_ok=True)
-    assert not same(weights_of(split), weights_of(begin(whole.config, in_float64(toy))))
+    assert not same(weights_of(split), weights_of(begin_training(whole.config, in_float64(toy))))
 
 
 def test_micro_batches_of_augmented_images_make_the_step_of_the_whole_batch(
@@ -119,8 +120,8 @@ def test_micro_batches_of_augmented_images_make_the_step_of_the_whole_batch(
     for accumulation in (1, 4):
         views = {"count": 2, "augmentation": "shift"}
         recipe = {"batch_size": 64, "accumulation": accumulation, "views": views}
-        training = begin(configuration(model=CNN, recipe={**recipe, "optimizer": "sgd"}), toy)
-        losses = [float(loss.total) for loss in first_steps(training)]
+        training = begin_training(configuration(model=CNN, recipe={**recipe, "optimizer": "sgd"}), toy)
+        losses = [float(loss.total) for loss in run_steps(training)]
         found.append((losses, weights_of(training)))
     (whole, weights), (split, split_weights) = found
     assert len(split) == math.ceil(202 / 64)
@@ -147,10 +148,10 @@ def test_terms_compare_the_pairs_of_a_micro_batch_and_weigh_it_by_its_samples(
 def test_the_last_batch_has_fewer_micro_batches_each_by_its_share(configuration: Configure, toy: ResidentData) -> None:
     # 202 rows: a batch of 200, and one of 2 in a micro-batch; then 150 + 50 | 2 as 50, 50, 50 | 50, 2.
     recipe = {**STILL, "epochs": 1, "batch_size": 150, "accumulation": 3}
-    training = begin(configuration(recipe=recipe, terms=TERMS), toy)
-    parts = [float(loss.parts["conr"]) for loss in first_steps(training)]
-    alone = begin(configuration(recipe={**recipe, "batch_size": 50, "accumulation": 1}, terms=TERMS), toy)
-    of_50 = [float(loss.parts["conr"]) for loss in first_steps(alone)]
+    training = begin_training(configuration(recipe=recipe, terms=TERMS), toy)
+    parts = [float(loss.parts["conr"]) for loss in run_steps(training)]
+    alone = begin_training(configuration(recipe={**recipe, "batch_size": 50, "accumulation": 1}, terms=TERMS), toy)
+    of_50 = [float(loss.parts["conr"]) for loss in run_steps(alone)]
     assert parts == pytest.approx([sum(of_50[:3]) / 3, (50 * of_50[3] + 2 * of_50[4]) / 52], rel=1e-5)
 
 
@@ -182,9 +183,9 @@ def test_in_half_precision_the_encoder_is_half_and_everything_else_is_not(
 
     monkeypatch.setattr(ACCon, "__call__", looking)
     config = configuration(terms=TERMS, model={"projection_dim": 4}, recipe={"precision": "bf16", "epochs": 1})
-    training = begin(config, toy)
+    training = begin_training(config, toy)
     hook = training.model.encoder.register_forward_hook(lambda *call: seen.append(call[-1]))
-    list(first_steps(training))
+    list(run_steps(training))
     hook.remove()
     assert {each.dtype for each in seen} == {torch.bfloat16}
     assert {inputs.representations.dtype for inputs in of_terms} == {torch.float32}
@@ -200,10 +201,10 @@ def test_half_precision_moves_the_gradient_by_its_rounding(
     gradients = []
     for each in ("float32", precision):
         recipe = {"precision": each, "batch_size": 202, "optimizer": "sgd", "gradient_clip": 1e6}
-        training = begin(configuration(loss={"name": "mse"}, recipe=recipe), toy)
-        # Squared metres times the usual 65,536 would overflow; those steps would be left out until the scale fits.
+        training = begin_training(configuration(loss={"name": "mse"}, recipe=recipe), toy)
+        # Squared meters times the usual 65,536 would overflow; those steps would be left out until the scale fits.
         training.scaler.load_state_dict({**training.scaler.state_dict(), "scale": 256.0})
-        next(first_steps(training))
+        next(run_steps(training))
         parts = [parameter.grad.flatten() for parameter in training.model.parameters()]
         gradients.append(torch.cat(parts))
     change = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
@@ -222,10 +223,10 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_hal
     configuration: Configure, toy: ResidentData
 ) -> None:
     config = configuration(recipe={"precision": "fp16", "batch_size": 101, "epochs": 1})
-    training = begin(config, toy)
+    training = begin_training(config, toy)
     start = weights_of(training)
     training.scaler.load_state_dict({**training.scaler.state_dict(), "scale": 2.0**127})
-    steps = first_steps(training)
+    steps = run_steps(training)
     next(steps)
     assert same(weights_of(training), start)
     assert training.scaler.get_scale() == 2.0**126
@@ -236,10 +237,10 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_hal
 
 def test_a_checkpoint_from_before_there_was_a_scale_is_taken_up(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(), toy)
-    state = training.state()
+    state = training.get_state()
     assert state.pop("scaler") == {}
-    again = begin(configuration(), toy)
-    again.restore(state)
+    again = begin_training(configuration(), toy)
+    again.load_state(state)
     assert same(weights_of(again), weights_of(training))
 
 
@@ -253,11 +254,11 @@ def test_images_and_convolutions_lie_pixel_by_pixel_and_compute_the_same(
     found = []
     for channels_last in (False, True):
         recipe = {"channels_last": channels_last, "views": views, "optimizer": "sgd"}
-        training, seen = begin(configuration(model=CNN, recipe=recipe), toy), []
+        training, seen = begin_training(configuration(model=CNN, recipe=recipe), toy), []
         training.model.encoder.layers[2].register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
         convolution = training.model.encoder.layers[2].weight
         assert convolution.is_contiguous() is not channels_last
-        list(epochs(training))
+        list(run_epochs(training))
         assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen) is channels_last
         found.append(weights_of(training))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
@@ -265,11 +266,11 @@ def test_images_and_convolutions_lie_pixel_by_pixel_and_compute_the_same(
 
 def test_only_images_are_laid_out_anew() -> None:
     inputs = {"image": torch.rand(2, 3, 4, 5), "vector": torch.rand(2, 3)}
-    found = laid_out(inputs, Recipe(channels_last=True))
+    found = to_memory_format(inputs, Recipe(channels_last=True))
     assert found["image"].stride() == (60, 1, 15, 3)
     assert torch.equal(found["image"], inputs["image"])
     assert found["vector"] is inputs["vector"]
-    assert laid_out(inputs, Recipe()) is inputs
+    assert to_memory_format(inputs, Recipe()) is inputs
 
 
 def test_a_new_predictor_starts_equal_in_both_layouts_and_keeps_its_own() -> None:
@@ -286,14 +287,14 @@ def test_a_new_predictor_starts_equal_in_both_layouts_and_keeps_its_own() -> Non
     assert same(*starts)
 
 
-# --- Synchronised batch normalisation
+# --- Synchronized batch normalization
 
 
-def test_batch_normalisation_is_synchronised_for_several_workers_alone(
+def test_batch_normalization_is_synchronized_for_several_workers_alone(
     configuration: Configure, toy: ResidentData
 ) -> None:
     config = configuration(model={"encoder": {"name": "resnet18"}}, recipe={"sync_batch_norm": True})
-    one, two = (begin(config, toy, Ranks(0, world)).model for world in (1, 2))
+    one, two = (begin_training(config, toy, Ranks(0, world)).model for world in (1, 2))
     layers = [
         sum(isinstance(layer, kind) for layer in model.modules())
         for model in (one, two)

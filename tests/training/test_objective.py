@@ -17,7 +17,7 @@ from dirtune.losses import ACCon, ConR
 from dirtune.manifest import LabelSpec
 from dirtune.models.regressor import RegressorOutput
 from dirtune.training.distributed import Ranks
-from dirtune.training.objective import Loss, TrainingLoss, stacked_views
+from dirtune.training.objective import Loss, TrainingLoss, stack_views
 
 SAMPLES, DIM, LABEL_RANGE = 9, 4, 12.0
 TERMS = {"conr": {"beta": 2.0, "omega": 1.5, "tau": 0.5}, "accon": {"gamma": 0.3, "tau": 0.5}}
@@ -105,7 +105,7 @@ class Recorder:
         self.seen.append(inputs)
         return inputs.representations.sum()
 
-    def as_loss(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    def to_loss(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         self.pairs.append((predictions, labels, weights))
         return predictions.sum()
 
@@ -170,7 +170,7 @@ def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
     configuration: Configure, views: int, regression: str
 ) -> None:
     recorder, batch, output = Recorder(), batch_of(views), output_for(views)
-    terms = SimpleNamespace(active=lambda: {"recorder": recorder})
+    terms = SimpleNamespace(get_active=lambda: {"recorder": recorder})
     config = configuration(
         model={"label_scale": 5.0}, recipe={"views": {"count": views, "regression": regression}}
     ).model_copy(update={"terms": terms})
@@ -189,7 +189,7 @@ def test_labels_of_several_dimensions_keep_their_rows(configuration: Configure, 
     pointwise, term, rows = Recorder(), Recorder(), 3 * SAMPLES
     config = configuration(
         model={"label_scale": 5.0}, recipe={"views": {"count": 3, "regression": regression}}
-    ).model_copy(update={"loss": pointwise.as_loss, "terms": SimpleNamespace(active=lambda: {"term": term})})
+    ).model_copy(update={"loss": pointwise.to_loss, "terms": SimpleNamespace(get_active=lambda: {"term": term})})
     labels = torch.arange(2.0 * SAMPLES, dtype=torch.float64).reshape(SAMPLES, 2)
     predictions = 100 + torch.arange(2.0 * rows, dtype=torch.float64).reshape(rows, 2)
     output = output_for(3)._replace(predictions=predictions)
@@ -211,7 +211,7 @@ def test_every_term_is_given_what_it_reads(configuration: Configure) -> None:
     raw.reads, unit.reads = "embedding", "direction"
     terms = {"plain": plain, "raw": raw, "unit": unit}
     config = configuration(recipe={"views": {"count": 2, "regression": "first"}}).model_copy(
-        update={"terms": SimpleNamespace(active=lambda: terms)}
+        update={"terms": SimpleNamespace(get_active=lambda: terms)}
     )
     output = output_for(2)
     embeddings = torch.arange(2.0 * SAMPLES).reshape(-1, 1).repeat(1, 7).requires_grad_()
@@ -241,7 +241,7 @@ def test_only_what_a_term_reads_is_gathered(configuration: Configure) -> None:
         recorder, ranks = Recorder(), Counting()
         recorder.reads = wanted
         config = configuration().model_copy(
-            update={"terms": SimpleNamespace(active=lambda term=recorder: {"term": term})}
+            update={"terms": SimpleNamespace(get_active=lambda term=recorder: {"term": term})}
         )
         TrainingLoss(config, LABELS)(output, batch_of(1), ranks)
         assert [width for width in ranks.widths if width] == [expected]
@@ -268,5 +268,5 @@ def test_a_term_of_weight_zero_is_reported_and_changes_nothing(configuration: Co
 
 def test_views_are_stacked_one_after_the_other() -> None:
     one, three = batch_of(1), batch_of(3)
-    assert stacked_views(one) is one.views[0]
-    assert stacked_views(three)["x"][:, 0].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9
+    assert stack_views(one) is one.views[0]
+    assert stack_views(three)["x"][:, 0].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from dirtune.config import TrialConfig
+from dirtune.data.blocks import read_without_ray
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
 from dirtune.io.storage import Storage
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs, first_steps, predict
-from dirtune.training.state import begin
+from dirtune.training.evaluation import predict
+from dirtune.training.loop import run_epochs, run_steps
+from dirtune.training.state import begin_training
 from dirtune.training.trial import TrialRun
 from tests.training.gloo import on_ranks
 from tests.training.runs import TERMS, Configure, finish, job_of, trained, weights_of
@@ -28,8 +29,8 @@ SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.001, "epochs": 2}
 
 
 def on_device(data_root: str, device: torch.device = DEVICE) -> ResidentData:
-    storage = Storage.at(data_root)
-    return read_directly(storage, read_manifest(storage, "toy"), device)
+    storage = Storage.open(data_root)
+    return read_without_ray(storage, read_manifest(storage, "toy"), device)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,9 @@ def test_an_interrupted_trial_goes_on_with_its_scale_to_the_same_end(
 ) -> None:
     recipe = {"epochs": 3, "precision": precision, "gradient_clip": 1.0, "channels_last": True}
     job = job_of(configuration(**IMAGES, recipe=recipe), data)
-    whole = finish(TrialRun(job, data, Storage.at(tmp_path / "whole"))).training.state()
-    TrialRun(job, data, Storage.at(tmp_path / "parts")).step()
-    again = finish(TrialRun(job, data, Storage.at(tmp_path / "parts"))).training.state()
+    whole = finish(TrialRun(job, data, Storage.open(tmp_path / "whole"))).training.get_state()
+    TrialRun(job, data, Storage.open(tmp_path / "parts")).step()
+    again = finish(TrialRun(job, data, Storage.open(tmp_path / "parts"))).training.get_state()
     assert again["scaler"] == whole["scaler"]
     assert bool(whole["scaler"]) is (precision == "fp16")
     for part in ("model", "optimizer"):
@@ -69,14 +70,14 @@ def test_an_interrupted_trial_goes_on_with_its_scale_to_the_same_end(
 def test_gpu_and_cpu_agree_on_the_first_steps(configuration: Configure, data: ResidentData, data_root: Path) -> None:
     config = configuration(**IMAGES, recipe={**SGD, "accumulation": 4})
     on_cpu = on_device(str(data_root), torch.device("cpu"))
-    losses = [[float(loss.total) for loss in first_steps(begin(config, each))] for each in (data, on_cpu)]
+    losses = [[float(loss.total) for loss in run_steps(begin_training(config, each))] for each in (data, on_cpu)]
     # Convolutions are in TF32
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
 def peak_of(config: TrialConfig, data: ResidentData) -> int:
     """Bytes that a step takes on top of the data and of what is held between steps."""
-    steps = first_steps(begin(config, data))
+    steps = run_steps(begin_training(config, data))
     # Libraries take their workspaces
     next(steps)
     torch.cuda.reset_peak_memory_stats()
@@ -106,27 +107,27 @@ def with_batch_norm(
     torch.backends.cudnn.allow_tf32 = False
     data, found = on_device(data_root), {}
     for name, config in configs.items():
-        training = begin(config, data, Ranks(rank, world))
-        list(epochs(training))
+        training = begin_training(config, data, Ranks(rank, world))
+        list(run_epochs(training))
         predictions = torch.from_numpy(predict(training, "test"))
         state = {key: value.cpu() for key, value in weights_of(training).items()}
         found[name] = {**state, "predictions": predictions}
     return found
 
 
-def test_synchronised_batch_normalisation_on_two_ranks_is_that_of_one_process(
+def test_synchronized_batch_normalization_on_two_ranks_is_that_of_one_process(
     configuration: Configure, data_root: Path
 ) -> None:
     # Both ranks share the GPU, which gloo allows and NCCL does not.
     recipe = {**SGD, "batch_size": 101, "learning_rate": 1e-4, "epochs": 1}
     configs = {
         name: configuration(model={"encoder": {"name": "resnet18"}}, recipe={**recipe, "sync_batch_norm": is_asked})
-        for name, is_asked in {"synchronised": True, "apart": False}.items()
+        for name, is_asked in {"synchronized": True, "apart": False}.items()
     }
     expected = on_ranks(1, with_batch_norm, str(data_root), configs)[0]["apart"]
     (first, second) = on_ranks(2, with_batch_norm, str(data_root), configs)
     statistic = "encoder.network.bn1.running_var"
     for found in (first, second):
-        torch.testing.assert_close(found["synchronised"], expected, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(found["synchronized"], expected, rtol=1e-2, atol=1e-3)
     apart = first["apart"][statistic] - expected[statistic]
-    assert apart.abs().max() > 2 * (first["synchronised"][statistic] - expected[statistic]).abs().max()
+    assert apart.abs().max() > 2 * (first["synchronized"][statistic] - expected[statistic]).abs().max()

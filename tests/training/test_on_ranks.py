@@ -12,10 +12,11 @@ import torch.distributed as dist
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
-from dirtune.results.records.store import recorded
+from dirtune.results.records.store import read_statuses
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import epochs, predict
-from dirtune.training.state import begin
+from dirtune.training.evaluation import predict
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import begin_training
 from dirtune.training.trial import TrialJob, TrialRun
 from tests.training.fitted import with_state
 from tests.training.gloo import on_ranks
@@ -113,10 +114,10 @@ IN_FLOAT32: dict[str, dict[str, Any]] = {
 
 
 def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> dict[str, Any]:
-    training = begin(config, data, Ranks(rank, world))
+    training = begin_training(config, data, Ranks(rank, world))
     if data.splits["train"].inputs["vector"].dtype == torch.float64:
         training.model.double()
-    list(epochs(training))
+    list(run_epochs(training))
     predictions = {split: torch.from_numpy(predict(training, split)) for split in data.splits}
     return {
         "weights": weights_of(training),
@@ -129,8 +130,8 @@ def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> d
 
 def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[str, Any]:
     """One trial with a folder for each rank, one interrupted twice, and one that explodes."""
-    whole = finish(TrialRun(jobs["whole"], data, Storage.at(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks))
-    shared = Storage.at(f"{folder}/shared")
+    whole = finish(TrialRun(jobs["whole"], data, Storage.open(f"{folder}/of_rank_{ranks.rank}"), ranks=ranks))
+    shared = Storage.open(f"{folder}/shared")
     # Into the first stage, and on into the second
     for steps in (1, 2):
         interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks)
@@ -201,7 +202,7 @@ def test_two_ranks_train_to_the_weights_of_one_process_on_the_same_global_batche
 def test_the_first_rank_alone_writes(results: list[dict[str, Any]], folder: Path) -> None:
     assert [result["trials"]["statuses"][0] for result in results] == ["complete"] * 2
     assert not (folder / "of_rank_1").exists()
-    (row,) = tables(Storage.at(folder / "of_rank_0"))["trials"]
+    (row,) = tables(Storage.open(folder / "of_rank_0"))["trials"]
     assert row["workers"] == 2
 
 
@@ -211,10 +212,10 @@ def test_an_interrupted_group_ends_bitwise_as_an_uninterrupted_one(
     for result in results:
         for weights in result["trials"]["weights"]:
             assert same(weights, results[0]["trials"]["weights"][0])
-    alone = lasting(tables(Storage.at(folder / "of_rank_0")))
+    alone = lasting(tables(Storage.open(folder / "of_rank_0")))
     resumed = {
         name: [row for row in rows if row["trial_id"] == jobs["whole"].trial_id]
-        for name, rows in lasting(tables(Storage.at(folder / "shared"))).items()
+        for name, rows in lasting(tables(Storage.open(folder / "shared"))).items()
     }
     # The other trial's configuration columns stand there, too.
     assert alone.pop("trials")[0].items() <= resumed.pop("trials")[0].items()
@@ -225,5 +226,5 @@ def test_a_loss_that_is_not_finite_ends_the_trial_on_all_ranks(
     results: list[dict[str, Any]], folder: Path, jobs: Jobs
 ) -> None:
     assert [result["trials"]["statuses"] for result in results] == [["complete", "complete", "failed"]] * 2
-    statuses = recorded(Storage.at(folder / "shared"))
+    statuses = read_statuses(Storage.open(folder / "shared"))
     assert statuses == {jobs["whole"].trial_id: "complete", jobs["exploding"].trial_id: "failed"}

@@ -47,28 +47,28 @@ def commit(folder: Path) -> str:
 
 
 def test_without_a_checkout_the_package_version_stands_alone(copied: ModuleType) -> None:
-    assert copied.code_version() == PACKAGE
+    assert copied.get_code_version() == PACKAGE
 
 
 def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(copied: ModuleType, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     # Nothing is committed yet
-    assert copied.code_version() == PACKAGE
+    assert copied.get_code_version() == PACKAGE
     clean = f"{PACKAGE}+{commit(tmp_path)}"
-    assert copied.code_version() == clean
+    assert copied.get_code_version() == clean
 
     losses, added = tmp_path / "dirtune" / "losses.py", tmp_path / "dirtune" / "mine.py"
     versions = [clean]
     for path, text in ((losses, "weight = 2\n"), (losses, "weight = 3\n"), (added, "new = 1\n"), (added, "new = 2\n")):
         path.write_text(text)
-        versions.append(copied.code_version())
+        versions.append(copied.get_code_version())
     assert len(set(versions)) == 5
     assert all(re.fullmatch(rf"{re.escape(clean)}\.[0-9a-f]{{8}}", each) for each in versions[1:])
 
     losses.write_text("weight = 1\n")
     added.unlink()
     (tmp_path / "notes.txt").write_text("no source of the package")
-    assert copied.code_version() == clean
+    assert copied.get_code_version() == clean
 
 
 def test_the_commit_of_a_checkout_that_the_package_is_no_part_of_is_not_taken(
@@ -77,7 +77,7 @@ def test_the_commit_of_a_checkout_that_the_package_is_no_part_of_is_not_taken(
     git(tmp_path, "init", "--quiet")
     (tmp_path / ".gitignore").write_text("dirtune\n")
     commit(tmp_path)
-    assert copied.code_version() == PACKAGE
+    assert copied.get_code_version() == PACKAGE
 
 
 def test_without_git_the_package_version_stands_alone(
@@ -86,11 +86,11 @@ def test_without_git_the_package_version_stands_alone(
     git(tmp_path, "init", "--quiet")
     commit(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert copied.code_version() == PACKAGE
+    assert copied.get_code_version() == PACKAGE
 
 
 def test_provenance_names_code_libraries_and_machine_as_plain_data() -> None:
-    found = installed.provenance()
+    found = installed.collect_provenance()
     assert json.loads(json.dumps(found)) == found
     assert found["code_version"].startswith(PACKAGE)
     assert found["libraries"]["torch"] == version("torch")

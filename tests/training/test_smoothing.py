@@ -7,17 +7,30 @@ import pytest
 import torch
 
 from dirtune.data.cache import ResidentSplit
-from dirtune.data.views import plain_view
+from dirtune.manifest import LabelSpec, Manifest
+from dirtune.models.build import build_regressor
 from dirtune.models.encoders import CNN, MLP
-from dirtune.models.regressor import ModelSpec, build_regressor
+from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
-from dirtune.training import smoothing
 from dirtune.training.distributed import Ranks
 from dirtune.training.smoothing import update_smoothing
+from dirtune.training.task import SampleTask
 from tests.models.encoders.cases import IMAGE, VECTOR, random_inputs
 from tests.training.gloo import on_ranks
 
 BINS = 4
+TASK = SampleTask(
+    Manifest(
+        name="toy",
+        inputs=VECTOR,
+        label=LabelSpec(name="length", unit="m", low=0, high=4, bin_width=1, num_bins=BINS),
+        shot_rules={},
+        default_shot_rule="",
+        splits={},
+        content_hash="",
+        split_fingerprint="",
+    )
+)
 
 
 def _split(rows, inputs=VECTOR):
@@ -41,15 +54,15 @@ def _model(settings=FDS(size=3), *, encoder=None, inputs=VECTOR):  # noqa: B008 
 
 def _embeddings(model, split):
     with torch.no_grad():
-        return model.eval().encoder(plain_view(split.inputs))
+        return model.eval().encoder(split.transform.apply_evaluation(split.inputs))
 
 
 @pytest.mark.parametrize(("encoder", "inputs"), [(None, VECTOR), (CNN(channels=4), IMAGE)], ids=["mlp", "cnn"])
-def test_an_epoch_ends_with_the_moments_of_the_evaluated_embeddings(encoder, inputs):
+def test_an_epoch_updates_the_moments_with_evaluation_mode_embeddings(encoder, inputs):
     model, split = _model(encoder=encoder, inputs=inputs), _split(30, inputs)
     model.train()
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    update_smoothing(model, split, Ranks())
+    update_smoothing(model, split, Ranks(), TASK)
     embeddings = _embeddings(model, split).double().numpy()
     for label_bin in range(BINS):
         own = embeddings[split.label_bins.numpy() == label_bin]
@@ -61,28 +74,28 @@ def test_an_epoch_ends_with_the_moments_of_the_evaluated_embeddings(encoder, inp
     assert model.smoothing.epochs == 1
 
 
-def test_the_pass_in_small_batches_is_the_same(monkeypatch):
+def test_small_batches_give_the_same_statistics(monkeypatch):
     whole, in_batches, split = _model(), _model(), _split(30)
-    update_smoothing(whole, split, Ranks())
-    monkeypatch.setattr(smoothing, "FEATURE_BATCH", 7)
-    update_smoothing(in_batches, split, Ranks())
+    update_smoothing(whole, split, Ranks(), TASK)
+    monkeypatch.setattr(SampleTask, "statistics_rows", 7)
+    update_smoothing(in_batches, split, Ranks(), TASK)
     torch.testing.assert_close(in_batches.smoothing.running, whole.smoothing.running)
 
 
-def test_a_model_without_smoothing_is_left_alone():
+def test_a_model_without_smoothing_stays_unchanged():
     model = _model(None)
-    update_smoothing(model, _split(5), Ranks())
+    update_smoothing(model, _split(5), Ranks(), TASK)
     assert model.training
     assert model.smoothing is None
 
 
-def test_aliased_statistics_are_of_smoothed_embeddings():
+def test_aliased_statistics_use_smoothed_embeddings():
     split, model = _split(30), _model(FDS(size=3, published_aliasing=True))
     for _ in range(3):
-        update_smoothing(model, split, Ranks())
+        update_smoothing(model, split, Ranks(), TASK)
     embeddings, before = _embeddings(model, split), model.smoothing.running.clone()
     smoothed = model.smoothing.train()(embeddings, split.label_bins)
-    update_smoothing(model, split, Ranks())
+    update_smoothing(model, split, Ranks(), TASK)
     own = split.label_bins == 1
     expected = 0.1 * smoothed[own].mean(dim=0) + 0.9 * before[0, 1]
     torch.testing.assert_close(model.smoothing.running[0, 1], expected)
@@ -93,7 +106,7 @@ def _state_after(epochs, rows, ranks):
     model, split = _model(FDS(size=3, momentum=None)).double(), _split(rows)
     split.inputs["features"] = split.inputs["features"].double()
     for _ in range(epochs):
-        update_smoothing(model, split, ranks)
+        update_smoothing(model, split, ranks, TASK)
         with torch.no_grad():
             model.encoder.layers[1].weight.mul_(1.1)
     return dict(model.smoothing.state_dict())
@@ -105,7 +118,7 @@ def _state_of_rank(rank: int, world: int, rows: int):
 
 # Uneven; a rank without rows
 @pytest.mark.parametrize(("world", "rows"), [(2, 31), (4, 3)])
-def test_several_ranks_arrive_at_the_state_of_one(world, rows):
+def test_several_ranks_compute_the_state_of_one(world, rows):
     expected = _state_after(3, rows, Ranks())
     assert not torch.equal(expected["smoothed"], expected["running"])
     states = on_ranks(world, _state_of_rank, rows)

@@ -16,9 +16,10 @@ from dirtune.data.cache import ResidentData
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.randomness import derive_seed
 from dirtune.reweighting import LDS, Reweighting
-from dirtune.training.loop import epochs, predict
-from dirtune.training.stages import freeze, stage_of, stages
-from dirtune.training.state import Training, begin, use_best_weights
+from dirtune.training.evaluation import predict
+from dirtune.training.loop import run_epochs
+from dirtune.training.stages import find_stage, freeze, list_stages
+from dirtune.training.state import Training, begin_training, load_best_weights
 from tests.training.fitted import with_state
 from tests.training.runs import TERMS, Configure, in_float64, same, trained, weights_of
 
@@ -29,8 +30,8 @@ WANDERING = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.1, "batch_size"
 
 
 def stopped(config: TrialConfig, data: ResidentData, at: int) -> Training:
-    training = begin(config, data)
-    for _ in epochs(training):
+    training = begin_training(config, data)
+    for _ in run_epochs(training):
         if training.epoch == at:
             break
     return training
@@ -45,7 +46,7 @@ def part(training: Training, name: str) -> dict[str, Tensor]:
 
 def test_joint_training_is_one_stage(configuration: Configure) -> None:
     config = configuration(reweighting={"scheme": "inverse"}, recipe={"epochs": 5})
-    (stage,) = stages(config)
+    (stage,) = list_stages(config)
     assert (stage.start, stage.end) == (0, 5)
     assert (stage.trains_representation, stage.trains_predictor) == (True, True)
     assert (stage.reweighting, stage.views) == (config.reweighting, config.recipe.views)
@@ -57,7 +58,7 @@ def test_the_schedule_runs_over_the_first_stage_and_the_second_is_constant(
 ) -> None:
     recipe = {"epochs": 4, "learning_rate": 0.2, "schedule": {"name": "cosine"}}
     config = configuration(scheme=scheme, terms=TERMS, recipe=recipe)
-    rates = [stage_of(config, epoch).rate(epoch) for epoch in range(1, 8)]
+    rates = [find_stage(config, epoch).compute_learning_rate(epoch) for epoch in range(1, 8)]
     cosine = [0.1 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
     assert rates == pytest.approx([*cosine, 0.02, 0.02, 0.02])
 
@@ -65,7 +66,7 @@ def test_the_schedule_runs_over_the_first_stage_and_the_second_is_constant(
 def test_regressor_retraining_reweights_the_second_stage_alone(configuration: Configure) -> None:
     settings = {"scheme": "sqrt_inverse", "lds": {}, "fds": {"size": 3}}
     config = configuration(scheme=RRT, reweighting=settings)
-    first, second = stages(config)
+    first, second = list_stages(config)
     assert first.reweighting == Reweighting(fds=config.reweighting.fds)
     assert second.reweighting == config.reweighting
     assert second.reweighting.lds == LDS()
@@ -73,23 +74,23 @@ def test_regressor_retraining_reweights_the_second_stage_alone(configuration: Co
 
 def test_two_stages_share_the_reweighting_and_each_trains_one_half(configuration: Configure) -> None:
     config = configuration(scheme=TWO_STAGE, terms=TERMS, reweighting={"scheme": "inverse"})
-    halves = [(stage.trains_representation, stage.trains_predictor) for stage in stages(config)]
+    halves = [(stage.trains_representation, stage.trains_predictor) for stage in list_stages(config)]
     assert halves == [(True, False), (False, True)]
-    assert {stage.reweighting for stage in stages(config)} == {config.reweighting}
+    assert {stage.reweighting for stage in list_stages(config)} == {config.reweighting}
 
 
 def test_the_second_stage_makes_no_view_that_only_terms_would_see(configuration: Configure) -> None:
     views = {"count": 3, "augmentation": "shift", "regression": "first"}
-    first, second = stages(configuration(scheme=RRT, terms=TERMS, recipe={"views": views}))
+    first, second = list_stages(configuration(scheme=RRT, terms=TERMS, recipe={"views": views}))
     assert (first.views.count, second.views.count) == (3, 1)
     assert second.views.augmentation == "shift"
-    assert stages(configuration(scheme=RRT, recipe={"views": {"count": 2}}))[1].views.count == 2
+    assert list_stages(configuration(scheme=RRT, recipe={"views": {"count": 2}}))[1].views.count == 2
 
 
 def test_the_rate_of_a_second_stage_is_the_recipe_s_unless_it_is_given(configuration: Configure) -> None:
     scheme = {"name": "two_stage"}
     config = configuration(scheme=scheme, terms=TERMS, recipe={"learning_rate": 0.3})
-    assert stages(config)[1].learning_rate == 0.3
+    assert list_stages(config)[1].learning_rate == 0.3
 
 
 # --- What is frozen
@@ -110,17 +111,17 @@ def test_the_first_stage_freezes_what_no_loss_reaches(
     configuration: Configure, toy: ResidentData, settings: dict[str, Any], frozen: set[str]
 ) -> None:
     settings = {**settings, "model": {**PROJECTED, **settings.get("model", {})}}
-    training = begin(configuration(**settings), toy)
+    training = begin_training(configuration(**settings), toy)
     resting = {name.split(".")[0] for name, value in training.model.named_parameters() if not value.requires_grad}
     assert resting == frozen
-    optimised = {id(value) for group in training.optimizer.param_groups for value in group["params"]}
+    optimized = {id(value) for group in training.optimizer.param_groups for value in group["params"]}
     expected = {id(value) for value in training.model.parameters() if value.requires_grad}
-    assert optimised == expected
+    assert optimized == expected
 
 
 def test_a_term_that_reads_embeddings_does_not_train_a_projection(configuration: Configure, toy: ResidentData) -> None:
     config = with_state(configuration(model={**PROJECTED, "predictor_input": "embedding"}))
-    assert not any(each.requires_grad for each in begin(config, toy).model.projection.parameters())
+    assert not any(each.requires_grad for each in begin_training(config, toy).model.projection.parameters())
 
 
 @pytest.mark.parametrize("scheme", [TWO_STAGE, RRT], ids=["two_stage", "rrt"])
@@ -128,8 +129,8 @@ def test_the_second_stage_moves_the_predictor_alone(
     configuration: Configure, toy: ResidentData, scheme: dict[str, Any]
 ) -> None:
     recipe = {"weight_decay": 0.1}
-    training = begin(configuration(scheme=scheme, terms=TERMS, model=PROJECTED, recipe=recipe), toy)
-    history = [(weights_of(training), training.stage) for _ in epochs(training)]
+    training = begin_training(configuration(scheme=scheme, terms=TERMS, model=PROJECTED, recipe=recipe), toy)
+    history = [(weights_of(training), training.stage) for _ in run_epochs(training)]
     assert len(history) == len(training.history) == 6
     second = [weights for weights, _ in history[3:]]
     for one, other in pairwise(second):
@@ -142,7 +143,7 @@ def test_the_gradients_of_the_stage_before_are_dropped(configuration: Configure,
     config = configuration(scheme=RRT)
     training = stopped(config, toy, at=3)
     assert training.model.encoder.layers[1].weight.grad is not None
-    freeze(training.model, stages(config)[1], config)
+    freeze(training.model, list_stages(config)[1], config)
     assert all(value.grad is None for value in training.model.parameters())
 
 
@@ -157,15 +158,15 @@ def test_the_first_of_two_stages_trains_the_representation_as_if_alpha_were_zero
     joint = trained(configuration(alpha=0.0, **settings), toy)
     for name in ("encoder", "projection"):
         assert same(part(staged, name), part(joint, name))
-    start = begin(configuration(**settings), toy)
+    start = begin_training(configuration(**settings), toy)
     assert same(part(staged, "predictor"), part(start, "predictor"))
 
 
 def test_the_first_of_two_stages_has_no_regression_loss_and_nothing_to_validate(
     configuration: Configure, toy: ResidentData
 ) -> None:
-    training, bests = begin(configuration(scheme=TWO_STAGE, terms=TERMS), toy), []
-    for _ in epochs(training):
+    training, bests = begin_training(configuration(scheme=TWO_STAGE, terms=TERMS), toy), []
+    for _ in run_epochs(training):
         bests.append(training.best_epoch)
     first, second = training.history[:3], training.history[3:]
     assert {*first[0]} == {"train/conr", "train/accon", "train/loss", "learning_rate"}
@@ -198,7 +199,7 @@ def test_retraining_starts_from_the_best_weights_of_the_first_stage(
     assert 1 < joint.best_epoch < 8
     retrained = trained(configuration(scheme=RRT, recipe=WANDERING), toy)
     last = part(joint, "encoder")
-    use_best_weights(joint)
+    load_best_weights(joint)
     assert same(part(retrained, "encoder"), part(joint, "encoder"))
     assert not same(part(retrained, "encoder"), last)
 
@@ -206,8 +207,8 @@ def test_retraining_starts_from_the_best_weights_of_the_first_stage(
 def test_the_best_epoch_is_one_of_the_second_stage(configuration: Configure, toy: ResidentData) -> None:
     # So slow a second stage is never better than the best epoch of the first.
     scheme = {"name": "rrt", "epochs": 2, "learning_rate": 1e-6}
-    training = begin(configuration(scheme=scheme), toy)
-    bests = [(training.best_epoch, training.best_objective) for _ in epochs(training)]
+    training = begin_training(configuration(scheme=scheme), toy)
+    bests = [(training.best_epoch, training.best_objective) for _ in run_epochs(training)]
     values = [values["val/all/mae"] for values in training.history]
     assert min(values[:3]) < min(values[3:])
     assert bests[2] == (int(np.argmin(values[:3])) + 1, min(values[:3]))
@@ -235,9 +236,9 @@ def test_the_second_stage_is_weighted_regression_on_features_without_dropout(
         alpha=2.0,
     )
     data = in_float64(toy)
-    training = begin(config, data)
+    training = begin_training(config, data)
     training.model.double()
-    list(epochs(training))
+    list(run_epochs(training))
 
     split = data.splits["train"]
     training.model.eval()
@@ -271,7 +272,7 @@ def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration:
         training = stopped(configuration(scheme=TWO_STAGE, **settings), toy, at=3)
         before = part(training, "predictor")
         torch.manual_seed(7)
-        training.switch(stages(training.config)[1])
+        training.start_stage(list_stages(training.config)[1])
         # The caller's random state is left alone
         assert torch.initial_seed() == 7
         new.append(part(training, "predictor"))
@@ -282,11 +283,11 @@ def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration:
 
 def test_the_loss_of_a_second_stage_is_fitted_anew(configuration: Configure, toy: ResidentData) -> None:
     config = with_state(configuration(scheme=RRT))
-    fitted = begin(config, toy).loss.learned()
+    fitted = begin_training(config, toy).loss.get_learned_values()
     training = stopped(config, toy, at=3)
-    assert training.loss.learned() != fitted
-    training.switch(stages(config)[1])
-    assert training.loss.learned() == fitted
+    assert training.loss.get_learned_values() != fitted
+    training.start_stage(list_stages(config)[1])
+    assert training.loss.get_learned_values() == fitted
     assert [*dict(training.loss.named_parameters())] == ["fitted.regression.sigma"]
 
 
@@ -313,10 +314,10 @@ def test_frozen_batch_norm_rests_unless_it_is_asked_to_drift_as_published(
 ) -> None:
     model = {"encoder": {"name": "mlp", "hidden": [5]}}
     scheme = {**RRT, "published_batch_norm": published}
-    training = begin(configuration(model=model, scheme=scheme), toy)
+    training = begin_training(configuration(model=model, scheme=scheme), toy)
     training.model.encoder = WithBatchNorm()
     training.prepare(training.stage)
-    running = [training.model.encoder.layers[1].running_mean.clone() for _ in epochs(training)]
+    running = [training.model.encoder.layers[1].running_mean.clone() for _ in run_epochs(training)]
     assert not torch.equal(running[0], running[2])
     assert torch.equal(running[3], running[5]) is not published
     assert np.isfinite(predict(training, "test")).all()

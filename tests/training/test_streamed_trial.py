@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from dirtune.data.blocks import read_without_ray
 from dirtune.data.cache import ResidentData
-from dirtune.data.memory_budget import Residency
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
-from dirtune.data.streamed import StreamedSplit
+from dirtune.data.streaming import StreamedSplit
 from dirtune.io.storage import Storage
-from dirtune.training.loop import predict
+from dirtune.training.evaluation import predict
 from tests.training.runs import TERMS, Configure, same, trained, weights_of
 
 SETTINGS = {
@@ -26,9 +26,9 @@ SETTINGS = {
 
 
 def streamed(data_root: Path, host_bytes: int) -> ResidentData:
-    storage = Storage.at(data_root)
-    budget = Residency(device_bytes=0, host_bytes=host_bytes, threads=2)
-    data = read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"), budget)
+    storage = Storage.open(data_root)
+    budget = MemoryBudget(device_bytes=0, host_bytes=host_bytes, threads=2)
+    data = read_without_ray(storage, read_manifest(storage, "toy"), torch.device("cpu"), budget)
     assert all(isinstance(split, StreamedSplit) for split in data.splits.values())
     return data
 

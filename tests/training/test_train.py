@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dirtune.config import Recipe, TrialConfig, merged
+from dirtune.config import TrialConfig
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.cache import ResidentData
 from dirtune.data.store import read_manifest
@@ -19,9 +19,11 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.losses import LOSSES
 from dirtune.manifest import InputSpec
+from dirtune.nested import merge
+from dirtune.recipe import Recipe
 from dirtune.results.records.store import read_table
 from dirtune.training.objective import TrainingLoss
-from dirtune.training.train import STUDY, check_against, train, vocabulary_of
+from dirtune.training.train import STUDY, check_data_settings, read_vocabulary, train
 from dirtune.training.trial import TrialJob, TrialRun
 
 PLAIN: dict[str, Any] = {
@@ -33,7 +35,7 @@ PLAIN: dict[str, Any] = {
 
 def faults_of(config: dict[str, Any], data_root: Path, tmp_path: Path) -> list[str]:
     with pytest.raises(InputError) as caught:
-        train(merged(PLAIN, config), data=data_root, results=tmp_path, where="run.yaml")
+        train(merge(PLAIN, config), data=data_root, results=tmp_path, where="run.yaml")
     assert not list(tmp_path.iterdir())
     return [str(fault) for fault in caught.value.faults]
 
@@ -130,12 +132,12 @@ def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_aga
     data_root: Path, toy: ResidentData, tmp_path: Path, dying_after_the_record: Callable[[Path], Storage]
 ) -> None:
     config = read(TrialConfig, PLAIN, where="value")
-    trial_id = config.trial_id(toy.manifest.fingerprint)
+    trial_id = config.compute_trial_id(toy.manifest.fingerprint)
     job = TrialJob(study=STUDY, arm="train", trial_id=trial_id, config=config)
     epochs: list[int] = []
     early, late = tmp_path / "early", tmp_path / "late"
 
-    TrialRun(job, toy, Storage.at(early / STUDY)).step()
+    TrialRun(job, toy, Storage.open(early / STUDY)).step()
     result = train(PLAIN, data=data_root, results=early, on_epoch=lambda epoch, *_: epochs.append(epoch))
     assert (result.status, result.reused, epochs) == ("complete", False, [2])
 
@@ -148,12 +150,12 @@ def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_aga
 
 def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: Path) -> None:
     faults = faults_of(
-        {"recipe": {"epochs": 0, "optimiser": "sgd"}, "loss": {"name": "l3"}, "seed": -1}, data_root, tmp_path
+        {"recipe": {"epochs": 0, "optimiz": "sgd"}, "loss": {"name": "l3"}, "seed": -1}, data_root, tmp_path
     )
     assert sorted(faults) == [
         f"run.yaml: loss.name: unknown name, got 'l3'; known: {', '.join(sorted(LOSSES))}",
         "run.yaml: recipe.epochs: should be greater than or equal to 1, got 0",
-        f"run.yaml: recipe.optimiser: unknown key, got 'optimiser'; known: {', '.join(sorted(Recipe.model_fields))} "
+        f"run.yaml: recipe.optimiz: unknown key, got 'optimiz'; known: {', '.join(sorted(Recipe.model_fields))} "
         "(did you mean 'optimizer'?)",
         "run.yaml: seed: should be greater than or equal to 0, got -1",
     ]
@@ -177,11 +179,11 @@ def test_half_precision_that_a_cpu_lacks_is_refused(data_root: Path, tmp_path: P
 
 
 def test_a_key_before_the_faults_tells_which_arm_they_belong_to(data_root: Path) -> None:
-    config = read(TrialConfig, merged(PLAIN, {"data": {"shot_rule": "tyo"}}), where="value")
-    manifest = read_manifest(Storage.at(data_root), "toy")
+    config = read(TrialConfig, merge(PLAIN, {"data": {"shot_rule": "tyo"}}), where="value")
+    manifest = read_manifest(Storage.open(data_root), "toy")
     with pytest.raises(InputError, match=r"^study\.yaml: arms\.one\.data\.shot_rule: unknown"):
-        check_against(config, manifest, where="study.yaml", key="arms.one")
-    check_against(read(TrialConfig, PLAIN, where="value"), manifest, where="study.yaml")
+        check_data_settings(config, manifest, where="study.yaml", key="arms.one")
+    check_data_settings(read(TrialConfig, PLAIN, where="value"), manifest, where="study.yaml")
 
 
 def test_a_data_set_that_is_not_ingested_is_refused_with_those_that_are(data_root: Path, tmp_path: Path) -> None:
@@ -196,10 +198,10 @@ def test_an_encoder_that_cannot_read_the_data_is_refused(data_root: Path, tmp_pa
 
 
 def test_a_text_data_set_has_a_vocabulary_and_others_have_none(data_root: Path, tmp_path: Path) -> None:
-    manifest = read_manifest(Storage.at(data_root), "toy")
-    assert vocabulary_of(manifest, Storage.at(data_root)) is None
+    manifest = read_manifest(Storage.open(data_root), "toy")
+    assert read_vocabulary(manifest, Storage.open(data_root)) is None
     tokens = {"first": InputSpec(kind="tokens", shape=(3,), vocabulary=4)}
     text = manifest.model_copy(update={"inputs": tokens})
-    storage = Storage.at(tmp_path)
+    storage = Storage.open(tmp_path)
     storage.write("toy/version-1/vocabulary.json", json.dumps({"word": 2, "other": 3}).encode())
-    assert vocabulary_of(text, storage) == ["", "", "word", "other"]
+    assert read_vocabulary(text, storage) == ["", "", "word", "other"]

@@ -19,10 +19,11 @@ from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
-from dirtune.results.records.store import recorded, write_record
-from dirtune.training.loop import epochs, predict, represent
-from dirtune.training.state import begin, use_best_weights
-from dirtune.training.trial import TrialRun, read_progress, tidy
+from dirtune.results.records.store import read_statuses, write_record
+from dirtune.training.evaluation import predict, represent
+from dirtune.training.loop import run_epochs
+from dirtune.training.state import begin_training, load_best_weights
+from dirtune.training.trial import TrialRun, read_progress, remove_temporary_files
 from tests.training.runs import EXPLODING, TERMS, Configure, files, finish, job_of, tables
 
 
@@ -50,7 +51,7 @@ def test_a_running_trial_has_its_config_progress_and_checkpoint_and_a_recorded_o
         progress = strict_json(folder / "progress.json")
         assert progress["epochs"][-1] == values
         assert progress["trial"]["epochs_run"] == len(progress["epochs"]) == epoch
-        assert recorded(study) == {}
+        assert read_statuses(study) == {}
     trial.step()
     assert trial.status == "complete"
     assert files(folder) == ["config.json"]
@@ -67,8 +68,8 @@ def test_progress_is_json_where_a_metric_is_undefined_and_becomes_a_record(
 
     progress = read_progress(study, job.trial_id)
     assert progress is not None
-    write_record(study, progress.record("pruned"))
-    tidy(study, job.trial_id)
+    write_record(study, progress.make_record("pruned"))
+    remove_temporary_files(study, job.trial_id)
     assert files(path.parent) == ["config.json"]
     found = tables(study)
     (row,) = found["trials"]
@@ -105,6 +106,7 @@ def test_the_record_holds_what_the_run_did(configuration: Configure, toy: Reside
         "arm": "conr",
         "cell": '{"a":1}',
         "trial_id": job.trial_id,
+        "role": "evaluation",
         "replicate": 2,
         "seed": 5,
         "status": "complete",
@@ -145,7 +147,7 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
 ) -> None:
     recipe = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 16}
     config, said = configuration(recipe=recipe), []
-    for training in epochs(begin(config, toy)):
+    for training in run_epochs(begin_training(config, toy)):
         said.append({split: predict(training, split) for split in ("val", "test")})
     best = finish(TrialRun(job_of(config, toy), toy, study)).training.best_epoch
     assert best < 8
@@ -187,7 +189,7 @@ def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
     }
 
     # By pairs of rows, from a model with the best weights.
-    best = begin(trial.job.config, toy)
+    best = begin_training(trial.job.config, toy)
     best.model.load_state_dict(trial.training.best_weights)
     z = best.model.eval()(toy.splits["test"].inputs).representations.detach().double().numpy()
     labels, bins = toy.splits["test"].exact_labels, toy.splits["test"].label_bins.numpy()
@@ -220,7 +222,7 @@ def test_representations_are_kept_of_the_best_epoch_and_spread_over_the_labels(
     # The split has 4 samples in each of 10 bins
     assert sorted(test.label_bins[rows].tolist()) == list(range(10))
     assert {row["split"] for row in kept} == {"test"}
-    use_best_weights(trial.training)
+    load_best_weights(trial.training)
     expected = represent(trial.training, "test")[rows]
     assert np.array_equal(np.array([row["vector"] for row in kept], np.float32), expected)
     assert np.linalg.norm(expected, axis=1) == pytest.approx(1.0, abs=1e-6)
@@ -296,7 +298,7 @@ def test_the_recorded_seconds_add_up_to_the_time_from_being_free_to_the_record(
 ) -> None:
     # Whatever the worker waited for belongs to the trial
     idle_since = time.perf_counter() - 100.0
-    study = Clocked.at(tmp_path / "study")
+    study = Clocked.open(tmp_path / "study")
     trial = TrialRun(job_of(configuration(), toy), toy, study, idle_since=idle_since)
     while trial.status is None:
         started, before = time.perf_counter() - idle_since, trial.training.seconds.total

@@ -12,7 +12,7 @@ import torch
 
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
-from dirtune.results.records.store import recorded
+from dirtune.results.records.store import read_statuses
 from dirtune.training.trial import TrialRun
 from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
 
@@ -88,10 +88,10 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
     configuration: Configure, toy: ResidentData, tmp_path: Path, name: str
 ) -> None:
     job = job_of(configuration(**RESUMED[name]), toy)
-    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
     expected = lasting(tables(whole.study))
     for number, ends in enumerate([(1,), (2,), (3,), (1, 2, 3)]):
-        study, done = Storage.at(tmp_path / f"parts_{number}"), 0
+        study, done = Storage.open(tmp_path / f"parts_{number}"), 0
         for end in ends:
             trial = TrialRun(job, toy, study)
             assert trial.training.epoch == done
@@ -102,7 +102,7 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
         torch.manual_seed(number)
         last = finish(TrialRun(job, toy, study))
         assert lasting(tables(study)) == expected
-        found, wanted = last.training.state(), whole.training.state()
+        found, wanted = last.training.get_state(), whole.training.get_state()
         # An undefined metric equals itself
         np.testing.assert_equal(found["history"], wanted["history"])
         for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
@@ -117,7 +117,7 @@ def test_a_trial_that_is_asked_for_a_checkpoint_goes_on_from_it_whenever_the_las
     trial.step()
     trial.step()
     assert TrialRun(job, toy, study).training.epoch == 0
-    trial.checkpoint()
+    trial.write_checkpoint()
     assert TrialRun(job, toy, study).training.epoch == 2
 
 
@@ -140,8 +140,8 @@ def test_a_trial_killed_after_its_record_is_recorded(
     job = job_of(configuration(), toy)
     with pytest.raises(OSError, match="died here"):
         finish(TrialRun(job, toy, dying_after_the_record(Path(study.root))))
-    assert recorded(study) == {job.trial_id: "complete"}
-    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    assert read_statuses(study) == {job.trial_id: "complete"}
+    whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
     assert lasting(tables(study)) == lasting(tables(whole.study))
 
 
@@ -152,12 +152,12 @@ def test_a_trial_killed_within_its_record_is_not_recorded_and_continues_to_the_s
     with pytest.raises(OSError, match="died here"):
         finish(TrialRun(job, toy, DyingBeforeTheRecord(study.filesystem, study.root)))
     assert study.exists(f"results/predictions/{job.trial_id}.parquet")
-    assert recorded(study) == {}
+    assert read_statuses(study) == {}
     assert all(rows == [] for rows in tables(study).values())
 
     again = TrialRun(job, toy, study)
     assert again.training.epoch == 2
     finish(again)
-    whole = finish(TrialRun(job, toy, Storage.at(tmp_path / "whole")))
+    whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
     assert lasting(tables(study)) == lasting(tables(whole.study))
     assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from dirtune.config import TrialConfig
+from dirtune.data.blocks import read_without_ray
 from dirtune.data.cache import ResidentData, ResidentSplit
-from dirtune.data.memory_budget import Residency
+from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import decode, read_manifest, read_split, write_dataset
-from dirtune.data.stream import read_directly
-from dirtune.data.streamed import StreamedSplit
+from dirtune.data.streaming import StreamedSplit
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.metrics import METRICS
 from dirtune.results.query.query import query
-from dirtune.results.records.store import by_sample
-from dirtune.training.loop import evaluate, predict
-from dirtune.training.state import begin, use_best_weights
+from dirtune.results.records.store import stack_components
+from dirtune.training.evaluation import evaluate, predict
+from dirtune.training.state import begin_training, load_best_weights
 from dirtune.training.trial import TrialRun
 from tests.training.runs import Configure, finish, job_of, lasting, tables, trained
 
@@ -73,7 +73,7 @@ def _samples(split: str, rows: int) -> list[dict[str, Any]]:
 def storage(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Storage:
     import ray.data
 
-    storage = Storage.at(tmp_path_factory.mktemp("data"))
+    storage = Storage.open(tmp_path_factory.mktemp("data"))
     write_dataset(
         storage,
         "gazes",
@@ -178,10 +178,10 @@ def test_training_lowers_the_error_below_that_of_looking_straight_ahead(
 ) -> None:
     longer = config.model_copy(update={"recipe": config.recipe.model_copy(update={"epochs": 20})})
     training = trained(longer, gazes)
-    use_best_weights(training)
+    load_best_weights(training)
     predictions = predict(training, "test")
     assert predictions.shape == (60, 2)
-    found = {(row["region"], row["metric"]): row["value"] for row in evaluate(training, "test", predictions)}
+    found = {(row["region"], row["metric"]): row["value"] for row in evaluate(training, "test").metrics}
     labels = gazes.splits["test"].exact_labels
     ahead = np.mean([_angle(label, [0.0, 0.0]) for label in labels.tolist()])
     assert found["all", "angular_error"] < ahead / 2
@@ -192,7 +192,7 @@ def test_an_interrupted_trial_continues_to_the_same_record(
 ) -> None:
     job = job_of(config, gazes)
     finish(TrialRun(job, gazes, study))
-    other = Storage.at(tmp_path / "other")
+    other = Storage.open(tmp_path / "other")
     # And then the process is gone
     TrialRun(job, gazes, other).step()
     again = TrialRun(job, gazes, other)
@@ -205,8 +205,8 @@ def test_an_interrupted_trial_continues_to_the_same_record(
 def test_a_trial_on_gazes_that_are_not_on_the_device_is_bitwise_the_same(
     storage: Storage, gazes: ResidentData, config: TrialConfig, host_bytes: int
 ) -> None:
-    budget = Residency(device_bytes=0, host_bytes=host_bytes, threads=2)
-    streamed = read_directly(storage, gazes.manifest, torch.device("cpu"), budget)
+    budget = MemoryBudget(device_bytes=0, host_bytes=host_bytes, threads=2)
+    streamed = read_without_ray(storage, gazes.manifest, torch.device("cpu"), budget)
     assert all(isinstance(split, StreamedSplit) for split in streamed.splits.values())
     resident, other = trained(config, gazes), trained(config, streamed)
     assert other.history == resident.history
@@ -217,9 +217,9 @@ def test_the_record_can_be_queried_and_gives_the_arrays_back(
     gazes: ResidentData, config: TrialConfig, study: Storage, tmp_path: Path
 ) -> None:
     trial = finish(TrialRun(job_of(config, gazes), gazes, study))
-    use_best_weights(trial.training)
+    load_best_weights(trial.training)
     rows = query("select component, label, prediction from predictions where split = 'test'", tmp_path)
-    labels, predictions = by_sample(rows)
+    labels, predictions = stack_components(rows)
     np.testing.assert_array_equal(labels, gazes.splits["test"].exact_labels)
     np.testing.assert_array_equal(predictions, predict(trial.training, "test"))
     by_axis = query(
@@ -232,18 +232,18 @@ def test_the_record_can_be_queried_and_gives_the_arrays_back(
 
 
 def test_weights_are_those_of_the_cells(gazes: ResidentData, config: TrialConfig) -> None:
-    training = begin(config, gazes)
+    training = begin_training(config, gazes)
     split = gazes.splits["train"]
     cells = [_cell(*label) for label in split.exact_labels.tolist()]
     expected = np.array([1 / math.sqrt(cells.count(cell)) for cell in cells])
-    weights = training.stage.reweighting.weights(split.label_bins.numpy(), GAZE.num_bins, labels=split.exact_labels)
+    weights = training.stage.reweighting.compute_weights(split.label_bins.numpy(), GAZE.num_bins, labels=split.exact_labels)
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-12)
 
 
 def test_what_is_made_for_one_dimension_is_refused(gazes: ResidentData, config: TrialConfig) -> None:
     smoothed = {**SETTINGS, "reweighting": {"scheme": "inverse", "fds": {}}}
     with pytest.raises(InputError, match=r"gazes: reweighting\.fds: is made for labels of one dimension, got 2"):
-        begin(read(TrialConfig, smoothed, where="test"), gazes)
+        begin_training(read(TrialConfig, smoothed, where="test"), gazes)
     dense = {**SETTINGS, "reweighting": {"scheme": "dense"}}
     with pytest.raises(InputError, match=r"reweighting\.scheme: is made for labels of one dimension, got 2"):
         trained(read(TrialConfig, dense, where="test"), gazes)
@@ -253,4 +253,4 @@ def test_an_objective_that_the_data_set_has_not_is_refused(configuration: Config
     with pytest.raises(
         InputError, match=r"toy: objective\.metric: the data set has no such metric, got 'angular_error'"
     ):
-        begin(configuration(objective={"metric": "angular_error"}), toy)
+        begin_training(configuration(objective={"metric": "angular_error"}), toy)

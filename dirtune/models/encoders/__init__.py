@@ -1,6 +1,6 @@
-"""Encoders, and the literal dict that names them.
+"""Encoders, and the dict of their names.
 
-Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's inputs. To add one: write its file, add
+Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's inputs. To add one, write its file and add
 its line here; the contract test covers it.
 """
 

@@ -1,12 +1,11 @@
 """The sentence-pair encoder of the STS-B-DIR baselines: word vectors, a bidirectional LSTM, max-pooling, comparison.
 
-Both sentences pass the same word vectors and the same LSTM; each is pooled to the largest output over its tokens, and
-the pair becomes `[u; v; |u - v|; u * v]`. Sentences are packed, so that the LSTM never reads padding in either direction.
+Both sentences pass the same word vectors and the same LSTM; each is max-pooled over its tokens, and the pair becomes `[u; v; |u - v|; u * v]`. Sentences are packed, so that the LSTM never reads padding in either direction.
 
 Source: Wang et al., "GLUE", ICLR 2019 (BiLSTM baseline), as used by Yang et al., ICML 2021 (YyzHarry/
-imbalanced-regression, `sts-b-dir/models.py`): 300-dimensional GloVe vectors, two layers of 1500 units a direction,
+imbalanced-regression, `sts-b-dir/models.py`): 300-dimensional GloVe vectors, two layers of 1500 units per direction,
 dropout 0.2 on word vectors and LSTM outputs. Departures: 1. word vectors are trained unless `train_vectors` is off
-(officially frozen); 2. `word_dropout` is the project's, to make two views of a sentence differ by whole words; 3. a
+(officially frozen); 2. `word_dropout` is the project's own, to make two views of a sentence differ by whole words; 3. a
 sentence without tokens is a vector of zeros instead of infinities.
 """
 
@@ -26,8 +25,8 @@ from dirtune.batch import Inputs
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, misfit
-from dirtune.models.encoders.pair_mlp import pair_features
+from dirtune.models.encoders.encoder import Encoder, make_input_error
+from dirtune.models.encoders.pair_mlp import compare_pair
 
 FIRST, SECOND = "first", "second"
 _PADDING = 0
@@ -48,15 +47,15 @@ class BiLSTM(Frozen):
     word_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of tokens whose whole vector is set to zero in training; the paper has none."""
     vectors_file: str | None = None
-    """Word vectors as text, one `token v1 v2 ...` a line (GloVe); none, and words not in it: drawn from N(0, 1)."""
+    """Word vectors as text, one `token v1 v2 ...` per line (GloVe). Words not in it, or all if None, start from N(0, 1)."""
     train_vectors: bool = True
-    """Whether word vectors are parameters; the paper keeps them as they are."""
+    """Train the word vectors; the paper keeps them frozen."""
 
     def build(self, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None = None) -> Encoder:
-        """The encoder, initialised from torch's global generator and the vectors file.
+        """Return the encoder, initialized from torch's global generator and the vectors file.
 
         Args:
-            inputs: of the data set.
+            inputs: the data set's inputs.
             vocabulary: its tokens by id, needed with a vectors file.
 
         Raises:
@@ -66,11 +65,13 @@ class BiLSTM(Frozen):
         ids = {spec.vocabulary for spec in pair if spec.kind == "tokens"}
         size = ids.pop() if len(pair) == 2 and len(ids) == 1 else None
         if size is None or any(spec.kind != "tokens" for spec in pair):
-            raise misfit(self.name, "two token inputs of one vocabulary", inputs, (FIRST, SECOND))
+            raise make_input_error(self.name, "two token inputs of one vocabulary", inputs, (FIRST, SECOND))
         encoder = _BiLSTM(self, size)
         if self.vectors_file is not None:
-            _check_vocabulary(vocabulary, size)
-            known = read_vectors(Path(self.vectors_file), vocabulary or (), self.vector_size)
+            if vocabulary is None or len(vocabulary) != size:
+                rule = f"vectors_file needs the data set's vocabulary of {size} tokens; tokens given"
+                raise InputError(Fault(where="model.encoder", rule=rule, got=len(vocabulary or ())))
+            known = read_vectors(Path(self.vectors_file), vocabulary, self.vector_size)
             with torch.no_grad():
                 for token, vector in known.items():
                     encoder.vectors.weight[token] = vector
@@ -88,22 +89,24 @@ class _BiLSTM(Encoder):
         self.embedding_dim = 8 * spec.hidden
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
-        return pair_features(self._sentence(inputs[FIRST]), self._sentence(inputs[SECOND]))
+        return compare_pair(self._encode_sentence(inputs[FIRST]), self._encode_sentence(inputs[SECOND]))
 
-    def _sentence(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
+    def _encode_sentence(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
         if len(tokens) == 0:
-            # A rank may have no row of a short last batch; packing refuses that, so an empty sentence stands in.
-            return self._sentence(tokens.new_zeros((1, tokens.shape[1])))[:0]
-        lengths = _lengths(tokens)
-        vectors = self.dropout(self._without_some_words(self.vectors(tokens)))
-        # Packing refuses empty sentences: they lend their first padding and are zeroed below.
+            # A rank may have no row of a short last batch; packing refuses that, so one empty sentence is used instead.
+            return self._encode_sentence(tokens.new_zeros((1, tokens.shape[1])))[:0]
+        # One past each row's last token that is not padding
+        positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        lengths = ((tokens != _PADDING) * positions).amax(dim=1)
+        vectors = self.dropout(self._drop_words(self.vectors(tokens)))
+        # Packing refuses empty sentences too: they enter with one padding token and are zeroed below.
         packed = pack_padded_sequence(vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         outputs, _ = self.lstm(packed)
         dropped = outputs._replace(data=self.dropout(outputs.data))
         padded, _ = pad_packed_sequence(dropped, batch_first=True, padding_value=-torch.inf)
         return torch.where((lengths > 0)[:, None], padded.amax(dim=1), 0.0)
 
-    def _without_some_words(self, vectors: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+    def _drop_words(self, vectors: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         if not self.training or self.word_dropout == 0:
             return vectors
         kept = torch.rand(vectors.shape[:2], device=vectors.device) >= self.word_dropout
@@ -111,19 +114,19 @@ class _BiLSTM(Encoder):
 
 
 def read_vectors(path: Path, vocabulary: Sequence[str], size: int) -> dict[int, Tensor]:
-    """Vectors by token id, for the tokens of a vocabulary that a word-vector file has.
+    """Read the vectors of a vocabulary's tokens from a word-vector file, by token id.
 
-    A line is split at its first space. GloVe 840B also holds entries that contain spaces; they have too many fields,
-    are no token of any vocabulary here, and are passed over.
+    A line is split at its first space. GloVe 840B also has entries that contain spaces; they have too many fields, are no
+    token of any vocabulary here, and are skipped.
 
     Args:
-        path: text file, one `token v1 v2 ...` a line.
+        path: text file, one `token v1 v2 ...` per line.
         vocabulary: tokens by id.
-        size: numbers a line.
+        size: numbers per line.
 
     Raises:
-        InputError: the file cannot be read, a token's line has too few numbers or something else in their place, or
-            no line is a token's.
+        InputError: the file cannot be read, a token's line has too few numbers or a field that is no number, or the file
+            has none of the tokens.
     """
     ids = {token: index for index, token in enumerate(vocabulary) if index != _PADDING}
     found: dict[int, Tensor] = {}
@@ -132,7 +135,7 @@ def read_vectors(path: Path, vocabulary: Sequence[str], size: int) -> dict[int, 
             for number, line in enumerate(lines, start=1):
                 token, _, rest = line.rstrip("\n").partition(" ")
                 if token in ids and len(fields := rest.split()) <= size:
-                    found[ids[token]] = _vector(fields, size, where=f"{path}:{number}")
+                    found[ids[token]] = _parse_vector(fields, size, where=f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
     if not found:
@@ -140,7 +143,7 @@ def read_vectors(path: Path, vocabulary: Sequence[str], size: int) -> dict[int, 
     return found
 
 
-def _vector(fields: list[str], size: int, *, where: str) -> Float[Tensor, " size"]:
+def _parse_vector(fields: list[str], size: int, *, where: str) -> Float[Tensor, " size"]:
     try:
         values = [float(field) for field in fields]
     except ValueError as error:
@@ -149,15 +152,3 @@ def _vector(fields: list[str], size: int, *, where: str) -> Float[Tensor, " size
         rule = f"must hold {size} numbers (model.encoder.vector_size)"
         raise InputError(Fault(where=where, rule=rule, got=len(values)))
     return torch.tensor(values)
-
-
-def _check_vocabulary(vocabulary: Sequence[str] | None, size: int) -> None:
-    if vocabulary is None or len(vocabulary) != size:
-        rule = f"vectors_file needs the data set's vocabulary of {size} tokens; tokens given"
-        raise InputError(Fault(where="model.encoder", rule=rule, got=len(vocabulary or ())))
-
-
-def _lengths(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
-    """One past each row's last token that is not padding."""
-    positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    return ((tokens != _PADDING) * positions).amax(dim=1)

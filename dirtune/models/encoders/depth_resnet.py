@@ -1,16 +1,16 @@
-"""An encoder with an embedding for each pixel: a residual network, a decoder, and features of all scales put together.
+"""Dense encoder, with an embedding for each pixel: a residual network, a decoder, and fused features of all scales.
 
     image (3, H, W) -> residual network: four scales, the finest at a quarter of the image
     decoder         -> from the coarsest scale, four up-projections to half of the image
-    fusion          -> every scale, up-projected to half of the image, put together by a 5x5 convolution
-    refinement      -> decoder and fusion side by side through two 5x5 convolutions: the embedding (dim, H/2, W/2)
+    fusion          -> every scale, up-projected to half of the image, fused by a 5x5 convolution
+    refinement      -> decoder and fusion, concatenated, through two 5x5 convolutions: the embedding (dim, H/2, W/2)
 
 The prediction is one more 5x5 convolution, which is the regressor's predictor (`dirtune.models.dense_regressor`). With
 ResNet-50 the embedding has 128 values for each pixel, with ResNet-18 80.
 
 Source: Hu et al., "Revisiting Single Image Depth Estimation: Toward Higher Resolution Maps with Accurate Object Boundaries",
 WACV 2019, the network of NYUD2-DIR (Yang et al., ICML 2021, `nyud2-dir`); up-projection after Laina et al., "Deeper Depth
-Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departure: images arrive in [0, 1] and are normalised
+Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departure: images arrive in [0, 1] and are normalized
 here with the mean and deviation of ImageNet, there by the data set.
 """
 
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 from dirtune.models.encoders.resnet import load_weights
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Values that each scale gives to the fusion
+# Channels of each scale in the fusion
 _FUSED = 16
 
 
@@ -41,21 +41,21 @@ class DepthResNet(Frozen):
     base: Literal["resnet18", "resnet50"] = "resnet50"
     """The residual network; resnet50 in the papers."""
     weights_file: str | None = None
-    """A state dict of the base as torchvision saves it (its last layer is ignored), in the papers that of ImageNet; none:
-    random weights."""
+    """A state dict of the base as torchvision saves it (its last layer is ignored), in the papers that of ImageNet; None
+    means random weights."""
 
     def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator or the weights file.
+        """Return the encoder, initialized from torch's global generator or the weights file.
 
         Raises:
             InputError: the inputs do not fit, or the weights file cannot be used.
         """
-        # Here, because it takes as long to import as torch itself and the other encoders do without.
+        # A local import: it takes as long as that of torch itself, and the other encoders do without.
         from torchvision.models import get_model
 
-        name = only_input(self.name, "image", inputs)
+        name = find_only_input(self.name, "image", inputs)
         if inputs[name].shape[0] != 3:
-            raise misfit(self.name, "an image input of three channels", inputs)
+            raise make_input_error(self.name, "an image input of three channels", inputs)
         network = get_model(self.base)
         coarsest, network.fc = int(network.fc.in_features), nn.Identity()
         if self.weights_file is not None:
@@ -64,7 +64,7 @@ class DepthResNet(Frozen):
 
 
 class _DepthResNet(Encoder):
-    makes_maps = True
+    is_dense = True
     mean: Tensor
     deviation: Tensor
 
@@ -74,17 +74,17 @@ class _DepthResNet(Encoder):
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.scales = nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
         channels = [coarsest // 8, coarsest // 4, coarsest // 2, coarsest]
-        self.bridge = _convolution(coarsest, coarsest // 2, size=1)
+        self.bridge = _make_convolution(coarsest, coarsest // 2, size=1)
         self.decoder = nn.ModuleList([_UpProjection(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)])
         self.lifts = nn.ModuleList([_UpProjection(each, _FUSED) for each in channels])
         fused = _FUSED * len(channels)
-        self.fusion = _convolution(fused, fused, size=5)
+        self.fusion = _make_convolution(fused, fused, size=5)
         self.embedding_dim = coarsest // 32 + fused
         self.refinement = nn.Sequential(
-            *(_convolution(self.embedding_dim, self.embedding_dim, size=5) for _ in range(2))
+            *(_make_convolution(self.embedding_dim, self.embedding_dim, size=5) for _ in range(2))
         )
-        for name, colours in (("mean", _MEAN), ("deviation", _DEVIATION)):
-            values = torch.tensor(colours)[:, None, None]
+        for name, colors in (("mean", _MEAN), ("deviation", _DEVIATION)):
+            values = torch.tensor(colors)[:, None, None]
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim height width"]:
@@ -105,19 +105,21 @@ class _DepthResNet(Encoder):
 
 
 class _UpProjection(nn.Module):
-    """Bilinear enlargement, then a 5x5 and a 3x3 convolution beside one 5x5 convolution, added."""
+    """Bilinear upsampling, then the sum of two branches: a 5x5 and a 3x3 convolution, and one 5x5 convolution."""
 
     def __init__(self, given: int, made: int) -> None:
         super().__init__()
         self.long = nn.Sequential(
-            _convolution(given, made, size=5), nn.Conv2d(made, made, 3, padding=1, bias=False), nn.BatchNorm2d(made)
+            _make_convolution(given, made, size=5),
+            nn.Conv2d(made, made, 3, padding=1, bias=False),
+            nn.BatchNorm2d(made),
         )
         self.short = nn.Sequential(nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made))
 
     def forward(self, features: Tensor, size: Any) -> Tensor:
-        enlarged = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)
-        return F.relu(self.long(enlarged) + self.short(enlarged))
+        upsampled = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)
+        return F.relu(self.long(upsampled) + self.short(upsampled))
 
 
-def _convolution(given: int, made: int, *, size: int) -> nn.Sequential:
+def _make_convolution(given: int, made: int, *, size: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(given, made, size, padding=size // 2, bias=False), nn.BatchNorm2d(made), nn.ReLU())

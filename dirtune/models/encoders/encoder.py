@@ -1,8 +1,8 @@
-"""What an encoder is, and what it asks of a data set's inputs.
+"""Base class of encoders, and checks of a data set's inputs.
 
 An encoder is a module from one view of a batch to embeddings of a known size. Its spec (one `Frozen` value per file of
-this package) builds it for the inputs of a data set, or refuses with an `InputError` that names both sides. A data set
-may have more inputs than an encoder reads.
+this package) builds it for the inputs of a data set, or raises an `InputError` that names both. A data set may have more
+inputs than an encoder reads.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from dirtune.manifest import InputSpec
 
 
 class Encoder(nn.Module):
-    """A module from inputs to embeddings; a heir sets `embedding_dim` and defines `forward`."""
+    """Module from inputs to embeddings; a subclass sets `embedding_dim` and defines `forward`."""
 
     embedding_dim: int
-    makes_maps: bool = False
-    """Whether it makes an embedding for each pixel: `(batch, embedding_dim, height, width)`."""
+    is_dense: bool = False
+    """True if embeddings are per pixel, `(batch, embedding_dim, height, width)`."""
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim *space"]:
-        """Embeddings of one view of a batch."""
+        """Return the embeddings of one view of a batch."""
         raise NotImplementedError
 
 
-def only_input(encoder: str, kind: Literal["image", "tokens", "vector"], inputs: dict[str, InputSpec]) -> str:
-    """The name of the one input of that kind.
+def find_only_input(encoder: str, kind: Literal["image", "tokens", "vector"], inputs: dict[str, InputSpec]) -> str:
+    """Return the name of the only input of a kind.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: the data set has no such input, or several.
     """
     fitting = [name for name, spec in inputs.items() if spec.kind == kind]
     if len(fitting) != 1:
-        raise misfit(encoder, f"one {kind} input", inputs)
+        raise make_input_error(encoder, f"one {kind} input", inputs)
     return fitting[0]
 
 
-def misfit(encoder: str, need: str, inputs: dict[str, InputSpec], known: Sequence[str] = ()) -> InputError:
-    """The error that says what the encoder needs and what the data set has."""
+def make_input_error(encoder: str, need: str, inputs: dict[str, InputSpec], known: Sequence[str] = ()) -> InputError:
+    """Return the error that names the inputs that an encoder needs and those of the data set."""
     got = {name: f"{spec.kind} {spec.shape}" for name, spec in inputs.items()}
     rule = f"encoder {encoder!r} needs {need}"
     return InputError(Fault(where="model.encoder", rule=rule, got=got, known=known))

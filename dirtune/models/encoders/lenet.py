@@ -1,10 +1,10 @@
-"""LeNet as it is used for small grey images of eyes: two convolutions, each with max pooling, and one linear layer.
+"""LeNet for small gray images of eyes: two convolutions, each with max pooling, and one linear layer.
 
-Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015, whose network puts the head pose beside
-the 500 values of the linear layer; official model in Caffe, in PyTorch hysts/pytorch_mpiigaze
-(`gaze_estimation/models/mpiigaze/lenet.py`), from which the initialisation is. As there, the convolutions have no other
-nonlinearity than the pooling. Departures: 1. any number of channels and any size of at least 16 x 16 pixels; 2. what the
-predictor reads may be projected first, as with every encoder of this library.
+Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015, whose network concatenates the head pose
+to the 500 values of the linear layer; official model in Caffe; the initialization is that of the PyTorch port
+hysts/pytorch_mpiigaze (`gaze_estimation/models/mpiigaze/lenet.py`). As there, the convolutions have no other nonlinearity
+than the pooling. Departures: 1. any number of channels and any size of at least 16 x 16 pixels; 2. the embedding may be
+projected before the predictor, as with every encoder of this library.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 
-# Pixels a side: one position is left
-_SMALLEST = 16
+# Both convolutions and poolings leave one position of this many pixels.
+_MIN_SIDE = 16
 _WIDTHS, _HIDDEN = (20, 50), 500
 
 
 class LeNet(Frozen):
-    """LeNet, 500 values and those of the side input; reads one image input of at least 16 pixels a side."""
+    """LeNet, 500 values and those of the side input; reads one image input, at least 16 x 16 pixels."""
 
     name: Literal["lenet"] = "lenet"
     side_input: str | None = None
-    """A vector input whose values are put beside the 500, as the head pose is in the paper; none: the image alone."""
+    """Vector input whose values are concatenated to the 500, as the head pose in the paper; None means the image alone."""
 
     def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator.
+        """Return the encoder, initialized from torch's global generator.
 
         Raises:
-            InputError: the data set has not exactly one image input, its images are too small, or there is no such
+            InputError: the data set does not have exactly one image input, its images are too small, or it has no such
                 vector input.
         """
-        name = only_input(self.name, "image", inputs)
-        if min(inputs[name].shape[1:]) < _SMALLEST:
-            raise misfit(self.name, f"images of at least {_SMALLEST}x{_SMALLEST} pixels", inputs)
+        name = find_only_input(self.name, "image", inputs)
+        if min(inputs[name].shape[1:]) < _MIN_SIDE:
+            raise make_input_error(self.name, f"images of at least {_MIN_SIDE}x{_MIN_SIDE} pixels", inputs)
         if self.side_input is None:
             return _LeNet(name, inputs[name].shape)
         vectors = [each for each, spec in inputs.items() if spec.kind == "vector"]
         if self.side_input not in vectors:
-            raise misfit(self.name, f"a vector input {self.side_input!r}", inputs, vectors)
+            raise make_input_error(self.name, f"a vector input {self.side_input!r}", inputs, vectors)
         return _LeNet(name, inputs[name].shape, self.side_input, inputs[self.side_input].size)
 
 
@@ -57,7 +57,7 @@ class _LeNet(Encoder):
         channels, height, width = shape
         first = nn.Conv2d(channels, _WIDTHS[0], kernel_size=5)
         second = nn.Conv2d(*_WIDTHS, kernel_size=5)
-        linear = nn.Linear(_WIDTHS[1] * _positions(height) * _positions(width), _HIDDEN)
+        linear = nn.Linear(_WIDTHS[1] * _count_positions(height) * _count_positions(width), _HIDDEN)
         nn.init.normal_(first.weight, std=0.1)
         nn.init.normal_(second.weight, std=0.01)
         nn.init.xavier_uniform_(linear.weight)
@@ -75,6 +75,6 @@ class _LeNet(Encoder):
         return torch.cat([embeddings, inputs[self.side_input].flatten(1)], dim=1)
 
 
-def _positions(pixels: int) -> int:
-    """Pixels of a side that are left after both convolutions and poolings."""
+def _count_positions(pixels: int) -> int:
+    """Return the positions along a side after both convolutions and poolings."""
     return ((pixels - 4) // 2 - 4) // 2

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, only_input
+from dirtune.models.encoders.encoder import Encoder, find_only_input
 
 
 class MLP(Frozen):
@@ -22,15 +22,15 @@ class MLP(Frozen):
     hidden: tuple[int, ...] = Field(default=(128, 128), min_length=1)
     """Widths of the hidden layers."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of values set to zero before each layer in training; more than 0 makes two views of a sample differ."""
+    """Share of values set to zero before each layer in training; with a value above 0 two views of a sample differ."""
 
     def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator.
+        """Return the encoder, initialized from torch's global generator.
 
         Raises:
-            InputError: the data set has not exactly one vector input.
+            InputError: the data set does not have exactly one vector input.
         """
-        name = only_input(self.name, "vector", inputs)
+        name = find_only_input(self.name, "vector", inputs)
         return _MLP(name, prod(inputs[name].shape), self.hidden, self.dropout)
 
 
@@ -38,7 +38,7 @@ class _MLP(Encoder):
     def __init__(self, name: str, size: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         self.reads = name
-        self.layers = hidden_layers(size, hidden, dropout)
+        self.layers = make_hidden_layers(size, hidden, dropout)
         self.embedding_dim = hidden[-1]
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
@@ -46,8 +46,8 @@ class _MLP(Encoder):
         return embeddings
 
 
-def hidden_layers(size: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """Dropout, linear map and ReLU for each width in turn, from `size` values to `hidden[-1]`."""
+def make_hidden_layers(size: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
+    """Return dropout, linear map and ReLU for each width in turn, from `size` values to `hidden[-1]`."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Dropout(dropout), nn.Linear(size, width), nn.ReLU()]

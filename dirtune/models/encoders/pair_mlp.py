@@ -1,4 +1,4 @@
-"""A multilayer perceptron for pairs: two vectors (such as frozen sentence features) put side by side.
+"""A multilayer perceptron for pairs of vectors, such as frozen sentence features.
 
 Both vectors pass one shared layer; `[u; v; |u - v|; u * v]` then enters hidden layers. The comparison is that of
 Conneau et al., "Supervised Learning of Universal Sentence Representations", EMNLP 2017, which the STS-B-DIR baselines
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, misfit
-from dirtune.models.encoders.mlp import hidden_layers
+from dirtune.models.encoders.encoder import Encoder, make_input_error
+from dirtune.models.encoders.mlp import make_hidden_layers
 
 FIRST, SECOND = "first_features", "second_features"
 
@@ -29,39 +29,39 @@ class PairMLP(Frozen):
 
     name: Literal["pair_mlp"] = "pair_mlp"
     shared: int | None = Field(default=256, gt=0)
-    """Width of the layer that both vectors pass (linear and ReLU); none: the vectors are compared as they are."""
+    """Width of the layer that both vectors pass (linear and ReLU); None compares the input vectors."""
     hidden: tuple[int, ...] = Field(default=(256,), min_length=1)
     """Widths of the layers after the comparison; the last is the embedding's size."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of values set to zero before each layer in training; more than 0 makes two views of a pair differ."""
+    """Share of values set to zero before each layer in training; with a value above 0 two views of a pair differ."""
 
     def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator.
+        """Return the encoder, initialized from torch's global generator.
 
         Raises:
             InputError: the data set lacks one of the inputs, or they are not two vectors of one shape.
         """
         pair = [inputs[name] for name in (FIRST, SECOND) if name in inputs]
         if len(pair) != 2 or pair[0] != pair[1] or pair[0].kind != "vector":
-            raise misfit(self.name, "two vector inputs of one shape", inputs, (FIRST, SECOND))
+            raise make_input_error(self.name, "two vector inputs of one shape", inputs, (FIRST, SECOND))
         return _PairMLP(prod(pair[0].shape), self.shared, self.hidden, self.dropout)
 
 
 class _PairMLP(Encoder):
     def __init__(self, size: int, shared: int | None, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.shared = nn.Identity() if shared is None else hidden_layers(size, (shared,), dropout)
-        self.layers = hidden_layers(4 * (shared or size), hidden, dropout)
+        self.shared = nn.Identity() if shared is None else make_hidden_layers(size, (shared,), dropout)
+        self.layers = make_hidden_layers(4 * (shared or size), hidden, dropout)
         self.embedding_dim = hidden[-1]
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
         first, second = (self.shared(inputs[name].flatten(1)) for name in (FIRST, SECOND))
-        embeddings: Tensor = self.layers(pair_features(first, second))
+        embeddings: Tensor = self.layers(compare_pair(first, second))
         return embeddings
 
 
-def pair_features(
+def compare_pair(
     first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, "batch four_dim"]:
-    """`[u; v; |u - v|; u * v]` along the last dimension."""
+    """Return `[u; v; |u - v|; u * v]` along the last dimension."""
     return torch.cat([first, second, (first - second).abs(), first * second], dim=-1)

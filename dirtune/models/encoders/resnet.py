@@ -2,8 +2,8 @@
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. ResNet-50 from random weights is the encoder of
 the published AgeDB-DIR and IMDB-WIKI-DIR tables (Yang et al., ICML 2021, and its successors). Departures: 1. an image of
-one channel gets a first convolution of its own instead of being copied to three; 2. the average is taken over whatever
-positions are left, so that any image size works.
+one channel gets its own first convolution instead of being copied to three; 2. the average is taken over all remaining
+positions, so that any image size works.
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ from dirtune.batch import Inputs
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, misfit, only_input
+from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 
 
-class _Named(Frozen):
+class _ResNetSpec(Frozen):
     name: str
     weights_file: str | None = None
-    """A state dict as torchvision saves it (its last layer is ignored); none: random weights."""
+    """A state dict as torchvision saves it (its last layer is ignored); None means random weights."""
 
     def build(self, inputs: dict[str, InputSpec]) -> Encoder:
-        """The encoder, initialised from torch's global generator or the weights file.
+        """Return the encoder, initialized from torch's global generator or the weights file.
 
         Raises:
             InputError: the inputs do not fit, or the weights file cannot be used.
         """
-        return _build(self.name, inputs, self.weights_file)
+        # A local import: it takes as long as that of torch itself, and the other encoders do without.
+        from torchvision.models import get_model
+
+        name = find_only_input(self.name, "image", inputs)
+        channels = inputs[name].shape[0]
+        if channels not in (1, 3):
+            raise make_input_error(self.name, "an image input of one or three channels", inputs)
+        built = _ResNet(name, channels, get_model(self.name))
+        if self.weights_file is not None:
+            load_weights(built.network, self.weights_file)
+        return built
 
 
-class ResNet18(_Named):
+class ResNet18(_ResNetSpec):
     """ResNet-18, 512 values; reads one image input of one or three channels."""
 
     name: Literal["resnet18"] = "resnet18"
 
 
-class ResNet50(_Named):
+class ResNet50(_ResNetSpec):
     """ResNet-50, 2048 values; reads one image input of one or three channels."""
 
     name: Literal["resnet50"] = "resnet50"
@@ -64,30 +74,16 @@ class _ResNet(Encoder):
         return embeddings
 
 
-def _build(encoder: str, inputs: dict[str, InputSpec], weights_file: str | None) -> Encoder:
-    # Here, because it takes as long to import as torch itself and the other encoders do without.
-    from torchvision.models import get_model
-
-    name = only_input(encoder, "image", inputs)
-    channels = inputs[name].shape[0]
-    if channels not in (1, 3):
-        raise misfit(encoder, "an image input of one or three channels", inputs)
-    built = _ResNet(name, channels, get_model(encoder))
-    if weights_file is not None:
-        load_weights(built.network, weights_file)
-    return built
-
-
 def load_weights(network: nn.Module, weights_file: str) -> None:
-    """Put the weights of a file into a residual network of torchvision, all but those of its last layer.
+    """Load a file's weights into a residual network of torchvision, except those of its last layer.
 
     Raises:
-        InputError: there is no such file, or it holds other weights.
+        InputError: there is no such file, or it has the weights of another network.
     """
     try:
         state = torch.load(weights_file, map_location="cpu", weights_only=True)
         kept = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        # A network of shapes alone (a study is checked on such) has nothing to copy into.
+        # A study is checked with networks on the meta device, which have no storage to copy into.
         network.load_state_dict(kept, assign=next(network.parameters()).is_meta)
     except FileNotFoundError:
         raise InputError(Fault(where=weights_file, rule="no such file")) from None

@@ -66,8 +66,8 @@ def test_a_sentence_without_tokens_is_a_vector_of_zeros():
 def test_word_dropout_removes_whole_words_in_training_only():
     encoder = _built(SPEC.model_copy(update={"dropout": 0.0, "word_dropout": 0.5}))
     vectors = torch.ones(50, 7, 4)
-    assert torch.equal(encoder._without_some_words(vectors), vectors)
-    kept = encoder.train()._without_some_words(vectors)
+    assert torch.equal(encoder._drop_words(vectors), vectors)
+    kept = encoder.train()._drop_words(vectors)
     assert set(kept.sum(dim=-1).unique().tolist()) == {0.0, 4.0}
     assert kept.mean().item() == pytest.approx(0.5, abs=0.1)
     inputs = random_inputs(TOKENS, 4)

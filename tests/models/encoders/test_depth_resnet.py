@@ -45,7 +45,7 @@ def test_embeddings_are_half_as_high_and_wide_as_the_image(height, width):
     assert (embeddings >= 0).all()
 
 
-def test_images_are_normalised_as_imagenet_is():
+def test_images_are_normalized_as_imagenet_is():
     encoder = DepthResNet(base="resnet18").build(_image())
     seen = []
     encoder.stem.register_forward_hook(lambda _, given, __: seen.append(given[0]))

@@ -9,7 +9,7 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders import ENCODERS
-from dirtune.models.encoders.encoder import only_input
+from dirtune.models.encoders.encoder import find_only_input
 from tests.models.encoders.cases import CASES, IMAGE, VECTOR, random_inputs
 
 every_encoder = pytest.mark.parametrize("name", sorted(ENCODERS))
@@ -43,7 +43,7 @@ def test_embeddings_have_the_announced_size(name, batch):
     encoder = _built(name).eval()
     embeddings = encoder(_inputs(name, batch))
     assert embeddings.shape[:2] == (batch, encoder.embedding_dim)
-    assert embeddings.ndim == (4 if encoder.makes_maps else 2)
+    assert embeddings.ndim == (4 if encoder.is_dense else 2)
 
 
 @every_encoder
@@ -113,4 +113,4 @@ def test_further_inputs_of_another_kind_do_no_harm(name):
 def test_two_inputs_of_one_kind_leave_no_choice():
     twice = {"left": IMAGE["image"], "right": IMAGE["image"]}
     with pytest.raises(InputError, match=r"needs one image input, got .*left.*right"):
-        only_input("cnn", "image", twice)
+        find_only_input("cnn", "image", twice)

@@ -8,18 +8,18 @@ import torch
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders import PairMLP
-from dirtune.models.encoders.pair_mlp import pair_features
+from dirtune.models.encoders.pair_mlp import compare_pair
 from tests.models.encoders.cases import VECTORS, random_inputs
 
 
 def test_a_pair_is_both_vectors_their_distance_and_their_product():
     first, second = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
-    assert pair_features(first, second).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]
+    assert compare_pair(first, second).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]
 
 
 def test_equal_vectors_have_finite_gradients():
     vector = torch.ones(1, 3, requires_grad=True)
-    pair_features(vector, vector.clone()).sum().backward()
+    compare_pair(vector, vector.clone()).sum().backward()
     assert torch.isfinite(vector.grad).all()
 
 

@@ -1,0 +1,115 @@
+"""Construction of regressors from a spec and a seed, on the CPU; the result depends on the arguments alone.
+
+Encoder, projection and predictor are initialized from one random stream each, so that arms that differ in one part start
+equal in the others. The caller's random state is left unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from dirtune.errors import Fault, InputError
+from dirtune.manifest import InputSpec
+from dirtune.models.dense_regressor import PREDICTOR_SIZE, DenseRegressor
+from dirtune.models.encoders.bilstm import BiLSTM
+from dirtune.models.encoders.encoder import Encoder
+from dirtune.models.fds import FeatureSmoothing
+from dirtune.models.regressor import ModelSpec, Regressor
+from dirtune.randomness import derive_seed
+from dirtune.reweighting.fds import FDS
+
+
+def build_regressor(
+    spec: ModelSpec,
+    inputs: dict[str, InputSpec],
+    seed: int,
+    vocabulary: Sequence[str] | None = None,
+    *,
+    smoothing: FDS | None = None,
+    num_bins: int = 0,
+    label_dim: int = 1,
+) -> Regressor:
+    """Return a regressor for one label per sample.
+
+    Args:
+        spec: the regressor as a value.
+        inputs: the data set's inputs, from its manifest.
+        seed: the trial's seed.
+        vocabulary: tokens by id, for encoders that start from word vectors.
+        smoothing: FDS of the embeddings that the predictor reads; None switches it off.
+        num_bins: label bins of the data set, for the smoothing.
+        label_dim: label dimensions; predictions have shape `(batch,)` for one, `(batch, label_dim)` for more.
+
+    Raises:
+        InputError: the inputs do not fit the encoder, a file it names cannot be used, the smoothing does not fit the
+            label bins, or the encoder makes per-pixel embeddings.
+    """
+    encoder = _build_encoder(spec, inputs, seed, vocabulary)
+    if encoder.is_dense:
+        raise _mismatch(spec, "makes an embedding for each pixel, but a sample of this data set has one label")
+    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
+    projection, read_dim = None, encoder.embedding_dim
+    if spec.projection_dim is not None:
+        with _random_stream(seed, "projection"):
+            projection = nn.Linear(encoder.embedding_dim, spec.projection_heads * spec.projection_dim)
+        if spec.predictor_input != "embedding":
+            read_dim = projection.out_features
+    with _random_stream(seed, "predictor"):
+        predictor = nn.Linear(read_dim, label_dim)
+    return Regressor(spec, encoder, projection, predictor, smooth)
+
+
+def build_dense_regressor(
+    spec: ModelSpec,
+    inputs: dict[str, InputSpec],
+    seed: int,
+    vocabulary: Sequence[str] | None = None,
+    *,
+    smoothing: FDS | None = None,
+    num_bins: int = 0,
+) -> DenseRegressor:
+    """Return a regressor for per-pixel labels; the arguments are those of `build_regressor`.
+
+    Raises:
+        InputError: as `build_regressor`; or the encoder makes one embedding per sample, or the spec has a projection.
+    """
+    encoder = _build_encoder(spec, inputs, seed, vocabulary)
+    if not encoder.is_dense:
+        rule = "makes one embedding for the whole sample, but this data set has per-pixel labels"
+        raise _mismatch(spec, rule)
+    if spec.projection_dim is not None:
+        rule = "per-pixel embeddings have no projection"
+        raise InputError(Fault(where="model.projection_dim", rule=rule, got=spec.projection_dim))
+    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
+    with _random_stream(seed, "predictor"):
+        predictor = nn.Conv2d(encoder.embedding_dim, 1, PREDICTOR_SIZE, padding=PREDICTOR_SIZE // 2)
+    return DenseRegressor(spec, encoder, None, predictor, smooth)
+
+
+def _build_encoder(
+    spec: ModelSpec, inputs: dict[str, InputSpec], seed: int, vocabulary: Sequence[str] | None
+) -> Encoder:
+    # To a type checker, a union computed from ENCODERS is no type.
+    encoder: Any = spec.encoder
+    with _random_stream(seed, "encoder"):
+        built: Encoder = encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
+    return built
+
+
+def _mismatch(spec: ModelSpec, rule: str) -> InputError:
+    encoder: Any = spec.encoder
+    return InputError(Fault(where="model.encoder", rule=rule, got=encoder.name))
+
+
+@contextmanager
+def _random_stream(seed: int, part: str) -> Iterator[None]:
+    """Seed torch's global CPU generator for one part of the regressor, and restore its state afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would also seed the accelerators, which nothing here restores.
+        torch.default_generator.manual_seed(derive_seed(seed, "init", part))
+        yield

@@ -1,0 +1,297 @@
+"""Regression tasks: all that depends on the kind of label, one per sample or one per pixel, behind one interface.
+
+`make_task` chooses the task of a data set from its manifest, once. A task provides the regressor, the loss, the label bins
+for feature smoothing, the evaluation and the known metrics and augmentations, and raises an error for settings that it
+does not support. The transforms of the inputs (`dirtune.data.views.Transform`) are the data layer's part of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dirtune.batch import Batch, Inputs, TrainingLabels
+from dirtune.config import TrialConfig
+from dirtune.data.cache import Rows, Split, get_rank_share
+from dirtune.data.views import make_transform
+from dirtune.errors import Fault, InputError
+from dirtune.losses.balanced_mse import BMC
+from dirtune.manifest import Manifest
+from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
+from dirtune.models.build import build_dense_regressor, build_regressor
+from dirtune.models.dense_regressor import downsample_nearest
+from dirtune.models.regressor import Regressor, RegressorOutput
+from dirtune.reweighting import Reweighting
+from dirtune.training.dense_evaluation import DENSE_EVALUATION_ROWS, evaluate_dense
+from dirtune.training.dense_loss import DenseLoss, compute_dense_bins, make_pixel_labels
+from dirtune.training.distributed import Ranks
+from dirtune.training.objective import TrainingLoss, stack_views
+from dirtune.training.stages import Stage
+
+DENSE_TERMS = ("conr",)
+"""The terms that are defined for per-pixel labels."""
+
+
+class Evaluation(NamedTuple):
+    """Predictions of a model for a split, and their metrics."""
+
+    predictions: NDArray[np.float64]
+    """As of `dirtune.training.evaluation.predict`; with per-pixel labels, each sample's mean over its labeled pixels."""
+    metrics: list[RegionMetric]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """The parts of training and evaluation that depend on the kind of label of a data set."""
+
+    manifest: Manifest
+
+    general_metrics: ClassVar[Sequence[str]]
+    """The metrics of every data set of this kind."""
+    has_representations: ClassVar[bool]
+    """True if a sample has one representation that can be recorded."""
+    evaluation_rows: ClassVar[int]
+    """Samples of an evaluation batch."""
+    statistics_rows: ClassVar[int]
+    """Samples of a batch of the statistics of feature smoothing."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the data set, its own included."""
+        return (*self.general_metrics, *self.manifest.metrics)
+
+    @property
+    def augmentations(self) -> Mapping[str, object]:
+        """The augmentations that fit the data set, by name."""
+        return make_transform(self.manifest.label).augmentations
+
+    def check(self, config: TrialConfig) -> None:
+        """Raise an error if objective, loss, terms or smoothing do not fit the labels.
+
+        Raises:
+            InputError: the data set does not have the objective's metric, labels of several dimensions are to be
+                smoothed, or a setting is not defined for the kind of label.
+        """
+        where, metric, dims = self.manifest.name, config.objective.metric, len(self.manifest.label.axes)
+        if faults := list(self.find_faults(config)):
+            raise InputError(faults)
+        if metric not in self.metrics:
+            rule = "the data set has no such metric"
+            raise InputError(Fault(where=where, key="objective.metric", rule=rule, got=metric, known=self.metrics))
+        if dims > 1 and config.reweighting.fds is not None:
+            # The window runs over neighboring bins, and consecutive cells of a grid are no neighbors.
+            rule = "is made for labels of one dimension"
+            raise InputError(Fault(where=where, key="reweighting.fds", rule=rule, got=dims))
+
+    def collect_outputs(
+        self, model: Regressor, split: Split, ranks: Ranks, select: Callable[[RegressorOutput], Tensor]
+    ) -> Tensor:
+        """Return a part of the regressor's output for every row of a split, gathered from all ranks.
+
+        Args:
+            model: the regressor itself, not its distributed wrapper; it is left in evaluation mode.
+            split: the split, of which every rank evaluates its share.
+            ranks: this rank in its group.
+            select: selects the part, with one row per sample.
+        """
+        order = split.reading_order
+        start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
+        model.eval()
+        with torch.inference_mode():
+            parts = [
+                select(model(split.transform.apply_evaluation(inputs)))
+                for inputs in split.read(order[start:stop].split(self.evaluation_rows))
+            ]
+            as_read = ranks.gather(torch.cat(parts))
+            return as_read[order.argsort().to(as_read.device)]
+
+    @abstractmethod
+    def find_faults(self, config: TrialConfig) -> Iterable[Fault]:
+        """Yield a fault for every setting that is not defined for the kind of label."""
+
+    @abstractmethod
+    def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
+        """Return the regressor of a configuration, on the CPU.
+
+        Args:
+            config: the trial's configuration.
+            vocabulary: tokens by id, for encoders that start from word vectors.
+
+        Raises:
+            InputError: see `dirtune.models.build`.
+        """
+
+    @abstractmethod
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+        """Return the loss of a stage, fitted to the training labels."""
+
+    @abstractmethod
+    def compute_sample_weights(self, split: Split, reweighting: Reweighting) -> Float[Tensor, " rows"]:
+        """Return the weight of every row of a split, in float32 on its device."""
+
+    @abstractmethod
+    def stack_bins(self, batch: Batch) -> Int[Tensor, "rows *space"]:
+        """Return the label bins of `stack_views(batch)`; -1 for an unlabeled pixel. The tensor is the caller's own."""
+
+    @abstractmethod
+    def embed(
+        self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
+    ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
+        """Return one embedding and one bin per label, of stored inputs.
+
+        Args:
+            model: the regressor.
+            split: the split of the inputs.
+            rows: positions of the inputs in the split.
+            inputs: as stored.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+        """Return predictions for a split and all metrics in all shot regions.
+
+        Args:
+            model: the regressor itself, not its distributed wrapper.
+            split: the split, of which every rank evaluates its share.
+            ranks: this rank in its group.
+            regions: shot region of each label bin.
+        """
+
+
+class SampleTask(Task):
+    """Regression of one label per sample, of one or more dimensions."""
+
+    general_metrics = tuple(METRICS)
+    has_representations = True
+    evaluation_rows = 1024
+    statistics_rows = 1024
+
+    def find_faults(self, config: TrialConfig) -> Iterable[Fault]:
+        """Yield nothing: all settings are defined for one label per sample."""
+        return ()
+
+    def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
+        """Return a regressor with one prediction per sample."""
+        label = self.manifest.label
+        return build_regressor(
+            config.model,
+            self.manifest.features,
+            config.seed,
+            vocabulary,
+            smoothing=config.reweighting.fds,
+            num_bins=label.num_bins,
+            label_dim=len(label.axes),
+        )
+
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+        """Return the loss of a stage."""
+        return TrainingLoss(config, labels, regression=stage.trains_predictor, terms=stage.trains_representation)
+
+    def compute_sample_weights(self, split: Split, reweighting: Reweighting) -> Float[Tensor, " rows"]:
+        """Return the weight of every row by its label."""
+        bins = split.label_bins.cpu().numpy()
+        weights = reweighting.compute_weights(bins, self.manifest.label.num_bins, labels=split.exact_labels)
+        return torch.from_numpy(weights).to(split.labels.device, torch.float32)
+
+    def stack_bins(self, batch: Batch) -> Int[Tensor, " rows"]:
+        """Return the samples' bins, repeated for each view."""
+        return batch.label_bins.repeat(len(batch.views))
+
+    def embed(
+        self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
+    ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
+        """Return one embedding and one bin per sample."""
+        embeddings = model.encoder(split.transform.apply_evaluation(inputs))
+        return embeddings, split.label_bins[rows.to(split.label_bins.device)]
+
+    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+        """Return predictions `(rows,)` or `(rows, L)`, and their metrics."""
+        predictions = self.collect_outputs(model, split, ranks, lambda output: output.predictions)
+        values, bins = predictions.double().cpu().numpy(), split.label_bins.cpu().numpy()
+        own = self.manifest.metrics
+        return Evaluation(
+            values, [*compute_region_metrics(split.exact_labels, values, regions[bins], bins=bins, extra=own)]
+        )
+
+
+class DenseTask(Task):
+    """Dense prediction: regression of one label per pixel."""
+
+    general_metrics = DENSE_METRICS
+    has_representations = False
+    evaluation_rows = DENSE_EVALUATION_ROWS
+    # 128 values in float64 for each of 114 x 152 pixels are 18 MB per image.
+    statistics_rows = 8
+
+    def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
+        """Yield a fault for every setting that is not defined for per-pixel labels."""
+        found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
+        if config.reweighting.scheme == "dense":
+            found["reweighting.scheme"] = "dense"
+        # Batch-based balanced MSE compares every label of a batch with every other.
+        if isinstance(config.loss, BMC):
+            found["loss.name"] = "bmc"
+        for key, got in found.items():
+            yield Fault(where=self.manifest.name, key=key, rule="is not defined for per-pixel labels", got=got)
+
+    def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
+        """Return a regressor with one prediction per pixel of its embedding."""
+        return build_dense_regressor(
+            config.model,
+            self.manifest.features,
+            config.seed,
+            vocabulary,
+            smoothing=config.reweighting.fds,
+            num_bins=self.manifest.label.num_bins,
+        )
+
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+        """Return the loss of a stage, with pixel weights by the bins of all training pixels, mean one over them."""
+        counts = np.asarray(self.manifest.train_counts, dtype=np.int64)
+        weights = stage.reweighting.compute_bin_weights(counts)
+        return DenseLoss(
+            config,
+            labels,
+            make_pixel_labels(labels, counts),
+            torch.from_numpy(weights).to(labels.labels.device, torch.float32),
+            regression=stage.trains_predictor,
+            terms=stage.trains_representation,
+        )
+
+    def compute_sample_weights(self, split: Split, reweighting: Reweighting) -> Float[Tensor, " rows"]:
+        """Return ones: pixels have weights, samples have none."""
+        return torch.ones_like(split.labels)
+
+    def stack_bins(self, batch: Batch) -> Int[Tensor, "rows height width"]:
+        """Return the bins of the labels in the stacked views."""
+        label = self.manifest.label
+        assert label.dense is not None
+        return compute_dense_bins(stack_views(batch)[label.dense.column], label)
+
+    def embed(
+        self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
+    ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
+        """Return the embeddings and bins of the labeled pixels, at the height and width of the embeddings."""
+        label = self.manifest.label
+        assert label.dense is not None
+        view = split.transform.apply_evaluation(inputs)
+        embeddings = model.encoder(view)
+        bins = compute_dense_bins(downsample_nearest(view[label.dense.column], embeddings), label)
+        return embeddings.movedim(1, -1)[bins >= 0], bins[bins >= 0]
+
+    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+        """Return each sample's mean prediction, and the metrics over pixels."""
+        return Evaluation(*evaluate_dense(model, split, ranks, self.manifest, regions))
+
+
+def make_task(manifest: Manifest) -> Task:
+    """Return the task of a data set: one label per sample, or per-pixel labels."""
+    return SampleTask(manifest) if manifest.label.dense is None else DenseTask(manifest)
