@@ -23,7 +23,6 @@ from dirtune.study.files import StudyFile, find_study
 from dirtune.study.resolve import resolve
 from dirtune.tuning.plan.autoscaling import format_node_types, read_node_types
 from dirtune.tuning.plan.checks import check_study, get_data_set
-from dirtune.tuning.search.secondary import check_secondary
 
 STUDY, CLUSTER = "study.yaml", "cluster.yaml"
 """Files in the working directory of the job."""
@@ -155,7 +154,6 @@ def _find_study_faults(file: StudyFile, data: str) -> Sequence[Fault]:
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)
                 check_study(study, manifest)
-                check_secondary(study, manifest)
     except InputError as error:
         return error.faults
     return ()
