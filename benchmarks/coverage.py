@@ -1,13 +1,15 @@
-"""How often a 95 % interval of a paired difference contains the true difference, by simulation.
+"""Coverage of the 95 % intervals of a paired difference, by simulation.
 
     python benchmarks/coverage.py [--repetitions 2000] [--resamples 999] [--seeds 5 10]
 
 Three tables. *Over seeds*: each arm's result is what both arms share plus its own luck, and the interval is over the
-differences by seed. *Over seeds and 200 test samples*: absolute errors are products of a sample's difficulty (heavy-tailed,
-shared by the arms), the luck of the seed in each arm, how well the sample suits the arm (the same for every seed), and
-noise; `suits` is the size of that third factor. The luck is normal, skewed (exponential in the arm, normal in the reference),
-or heavy (t with three degrees of freedom). *Over groups*: the interquartile mean of the runs of several groups (data sets)
-whose means lie one standard deviation apart. Each coverage stands with its own standard error; `width` is the median.
+differences by seed; percentile and BCa bootstraps (scipy's) are there for comparison with Student's t. *Over 200 test
+samples*: absolute errors are products of a sample's difficulty (heavy-tailed, shared by the arms), the luck of the seed in
+each arm, how well the sample suits the arm (the same for every seed), and noise; `suits` is the size of that third factor.
+Every interval is compared with the difference that it is about: on these samples with new seeds, on new samples with these
+models, or on new samples with new seeds. *By metric*: the interval over seeds and samples for metrics that are not the MAE.
+The luck is normal, skewed (exponential in the arm, normal in the reference), or heavy (t with three degrees of freedom).
+Each coverage has its own standard error; `width` is the median.
 """
 
 from __future__ import annotations
@@ -17,33 +19,40 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
-from dirtune.results.statistics.bootstrap import Interval, Kind, mean_interval, stratified_interval
-from dirtune.results.statistics.hierarchical import hierarchical_interval, two_way_interval
-from dirtune.results.statistics.paired import PairedDifference, iqm, paired_difference, paired_values
+from dirtune.results.statistics.paired import compare_by_seed
+from dirtune.results.statistics.two_way import SAMPLE_METRICS, compare_by_sample
 
 Array = NDArray[np.float64]
-Ends = Interval | PairedDifference
 
 LUCKS = ("normal", "skewed", "heavy")
 SUITS = (0.0, 0.3)
 SAMPLES = 200
-GROUPS = (1, 3)
-# Runs that stand for all runs there could be
-MANY = 500_000
-# Of a reference of mean one
 TRUE_DIFFERENCE = -0.05
+"""Of a reference of mean one."""
+POPULATIONS = 30
+"""Large draws, of 50 seeds and 4,000 samples each, whose mean is taken for a metric's true difference."""
+
+
+class Ends(Protocol):
+    """An interval."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
 
 
 @dataclass
 class Coverage:
-    """How often one kind of interval contained the truth, and how wide it was."""
+    """Coverage and median width of one kind of interval."""
 
     hits: int
     repetitions: int
@@ -61,84 +70,100 @@ class Coverage:
         return f"{100 * self.share:.1f} ± {100 * self.error:.1f} ({self.width:.3f})"
 
 
-def over_seeds(luck: str, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
-    """Coverage of the intervals over seeds, by kind."""
+@dataclass
+class SimulatedErrors:
+    """Signed errors of two arms by seed, with the true differences of their MAE."""
+
+    arm: Mapping[int, Array]
+    reference: Mapping[int, Array]
+    these_samples: float
+    """New seeds on exactly these samples."""
+    these_models: float
+    """Exactly these seeds on new samples."""
+
+
+def measure_over_seeds(luck: str, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
+    """Return the coverage of the intervals over seeds, by kind."""
     random = np.random.default_rng([LUCKS.index(luck), seeds])
 
     def intervals() -> Iterator[tuple[str, Ends, float]]:
-        ours, theirs = lucks(luck, seeds, random)
+        ours, theirs = draw_luck(luck, seeds, random)
         shared = 1 + 0.1 * random.normal(size=seeds)
         arm = dict(enumerate(shared + TRUE_DIFFERENCE + 0.05 * ours))
         reference = dict(enumerate(shared + 0.05 * theirs))
-        yield "Student's t", paired_difference(arm, reference), TRUE_DIFFERENCE
-        differences, draw = paired_values(arm, reference), int(random.integers(2**31))
-        for kind in get_args(Kind):
-            found = mean_interval(differences, kind=kind, resamples=resamples, seed=draw)
-            yield kind, found, TRUE_DIFFERENCE
+        yield "Student's t", compare_by_seed(arm, reference), TRUE_DIFFERENCE
+        differences = [arm[seed] - reference[seed] for seed in range(seeds)]
+        draw = int(random.integers(2**31))
+        for kind in ("percentile", "BCa"):
+            found = stats.bootstrap((differences,), np.mean, n_resamples=resamples, method=kind, rng=draw)
+            yield kind, found.confidence_interval, TRUE_DIFFERENCE
 
-    return counted(intervals, repetitions)
+    return count_hits(intervals, repetitions)
 
 
-def over_samples(luck: str, suits: float, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
-    """Coverage of the intervals over seeds and test samples, by kind.
+def measure_over_samples(luck: str, suits: float, seeds: int, *, repetitions: int) -> dict[str, Coverage]:
+    """Return the coverage of the intervals over seeds, over test samples and over both.
 
-    Student's t is asked twice: for the difference on these test samples, and on new ones like all the others.
+    Student's t over seeds appears twice: for the difference on these test samples, and on new ones.
     """
     random = np.random.default_rng([LUCKS.index(luck), int(10 * suits), seeds, SAMPLES])
 
     def intervals() -> Iterator[tuple[str, Ends, float]]:
-        arm, reference, here = errors(luck, suits, seeds, random)
-        by_seed = paired_difference(
-            {seed: float(np.abs(error).mean()) for seed, error in arm.items()},
-            {seed: float(np.abs(error).mean()) for seed, error in reference.items()},
+        drawn = draw_errors(luck, suits, seeds, random)
+        by_seed = compare_by_seed(
+            {seed: float(np.abs(error).mean()) for seed, error in drawn.arm.items()},
+            {seed: float(np.abs(error).mean()) for seed, error in drawn.reference.items()},
         )
-        yield "t, these samples", by_seed, here
-        yield "t, new samples", by_seed, TRUE_DIFFERENCE
-        yield "two-way t", two_way_interval(arm, reference), TRUE_DIFFERENCE
-        draw = int(random.integers(2**31))
-        for samples in ("shared", "own"):
-            found = hierarchical_interval(arm, reference, samples=samples, resamples=resamples, seed=draw)
-            yield f"bootstrap, {samples}", found, TRUE_DIFFERENCE
+        yield "seeds, these samples", by_seed, drawn.these_samples
+        yield "seeds, new samples", by_seed, TRUE_DIFFERENCE
+        yield "samples", compare_by_sample(drawn.arm, drawn.reference, over="samples"), drawn.these_models
+        yield "both", compare_by_sample(drawn.arm, drawn.reference, over="both"), TRUE_DIFFERENCE
 
-    return counted(intervals, repetitions)
+    return count_hits(intervals, repetitions)
 
 
-def over_groups(luck: str, groups: int, seeds: int, *, repetitions: int, resamples: int) -> dict[str, Coverage]:
-    """Coverage of the stratified bootstrap of the interquartile mean of all groups' runs."""
-    random = np.random.default_rng([LUCKS.index(luck), groups, seeds])
-
-    def runs(count: int) -> list[Array]:
-        return [group + lucks(luck, count, random)[0] for group in range(groups)]
-
-    truth = iqm(np.concatenate(runs(MANY)))
+def measure_by_metric(luck: str, suits: float, seeds: int, *, repetitions: int) -> dict[str, Coverage]:
+    """Return the coverage of the interval over seeds and samples, by metric."""
+    random = np.random.default_rng([LUCKS.index(luck), int(10 * suits), seeds, SAMPLES, 1])
+    populations = [draw_errors(luck, suits, 50, random, samples=20 * SAMPLES) for _ in range(POPULATIONS)]
+    truths = {
+        metric: np.mean(
+            [compare_by_sample(p.arm, p.reference, over="samples", metric=metric).mean for p in populations]
+        )
+        for metric in SAMPLE_METRICS
+    }
 
     def intervals() -> Iterator[tuple[str, Ends, float]]:
-        draw = int(random.integers(2**31))
-        found = stratified_interval(
-            runs(seeds), lambda drawn: iqm(np.concatenate(drawn)), resamples=resamples, seed=draw
-        )
-        yield "stratified percentile", found, truth
+        drawn = draw_errors(luck, suits, seeds, random)
+        for metric, truth in truths.items():
+            yield metric, compare_by_sample(drawn.arm, drawn.reference, over="both", metric=metric), truth
 
-    return counted(intervals, repetitions)
+    return count_hits(intervals, repetitions)
 
 
-def errors(
-    luck: str, suits: float, seeds: int, random: np.random.Generator
-) -> tuple[Mapping[int, Array], Mapping[int, Array], float]:
-    """Signed errors of both arms by seed, and their true difference of MAE on exactly these samples."""
-    difficulty = mean_one(0.8, SAMPLES, random)
+def draw_errors(
+    luck: str, suits: float, seeds: int, random: np.random.Generator, *, samples: int = SAMPLES
+) -> SimulatedErrors:
+    """Draw the signed errors of both arms."""
+    difficulty = draw_factors(0.8, samples, random)
     shared = 1 + 0.05 * random.normal(size=seeds)
-    levels, arms, expected = (1 + TRUE_DIFFERENCE, 1.0), [], []
-    for level, own in zip(levels, lucks(luck, seeds, random), strict=True):
-        here = level * difficulty * mean_one(suits, SAMPLES, random)
-        noise = mean_one(0.3, (seeds, SAMPLES), random) * random.choice([-1, 1], (seeds, SAMPLES))
+    levels, arms, by_sample, by_seed = (1 + TRUE_DIFFERENCE, 1.0), [], [], []
+    for level, own in zip(levels, draw_luck(luck, seeds, random), strict=True):
+        here = level * difficulty * draw_factors(suits, samples, random)
+        noise = draw_factors(0.3, (seeds, samples), random) * random.choice([-1, 1], (seeds, samples))
         arms.append(dict(enumerate((shared + 0.03 * own)[:, None] * here * noise)))
-        expected.append(here.mean())
-    return arms[0], arms[1], float(expected[0] - expected[1])
+        by_sample.append(here.mean())
+        by_seed.append(level * (shared + 0.03 * own).mean())
+    return SimulatedErrors(
+        arm=arms[0],
+        reference=arms[1],
+        these_samples=float(by_sample[0] - by_sample[1]),
+        these_models=float(by_seed[0] - by_seed[1]),
+    )
 
 
-def lucks(luck: str, seeds: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """The luck of each seed in the arm and in the reference; mean zero, standard deviation one (skewed reference: half)."""
+def draw_luck(luck: str, seeds: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Draw the luck of each seed in the arm and in the reference: mean zero, deviation one (skewed reference: half)."""
     if luck == "skewed":
         return random.exponential(size=seeds) - 1, random.normal(size=seeds) / 2
     if luck == "heavy":
@@ -146,20 +171,29 @@ def lucks(luck: str, seeds: int, random: np.random.Generator) -> tuple[Array, Ar
     return tuple(random.normal(size=(2, seeds)))
 
 
-def mean_one(spread: float, shape: int | tuple[int, ...], random: np.random.Generator) -> Array:
-    """Log-normal factors of mean one."""
+def draw_factors(spread: float, shape: int | tuple[int, ...], random: np.random.Generator) -> Array:
+    """Draw log-normal factors of mean one."""
     return np.exp(spread * random.normal(size=shape) - spread**2 / 2)
 
 
-def counted(intervals: Callable[[], Iterator[tuple[str, Ends, float]]], repetitions: int) -> dict[str, Coverage]:
-    """Repeat an experiment that yields intervals with what they should contain."""
+def count_hits(intervals: Callable[[], Iterator[tuple[str, Ends, float]]], repetitions: int) -> dict[str, Coverage]:
+    """Repeat an experiment that yields intervals, each with the value that it should contain."""
     hits: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}
     for _ in range(repetitions):
         for kind, interval, truth in intervals():
-            hits.setdefault(kind, []).append(interval.low <= truth <= interval.high)
+            hits.setdefault(kind, []).append(bool(interval.low <= truth <= interval.high))
             widths.setdefault(kind, []).append(interval.high - interval.low)
     return {kind: Coverage(sum(found), repetitions, float(np.median(widths[kind]))) for kind, found in hits.items()}
+
+
+def show(title: str, rows: Mapping[tuple[str, str], Mapping[str, Coverage]]) -> None:
+    """Print one table of coverages."""
+    kinds = list(next(iter(rows.values())))
+    table = Table("luck", "seeds", *kinds, title=title)
+    for labels, found in rows.items():
+        table.add_row(*labels, *(str(found[kind]) for kind in kinds))
+    Console(width=160).print(table)
 
 
 def main() -> None:
@@ -168,33 +202,25 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=999)
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 10])
     chosen = parser.parse_args()
-    effort = {"repetitions": chosen.repetitions, "resamples": chosen.resamples}
+    repetitions = chosen.repetitions
     show(
         "over seeds: coverage in % ± its standard error (width)",
-        {(luck, str(seeds)): over_seeds(luck, seeds, **effort) for luck, seeds in product(LUCKS, chosen.seeds)},
-    )
-    show(
-        f"over seeds and {SAMPLES} test samples",
         {
-            (f"{luck}, suits {suits}", str(seeds)): over_samples(luck, suits, seeds, **effort)
-            for suits, luck, seeds in product(SUITS, LUCKS, chosen.seeds)
+            (luck, str(seeds)): measure_over_seeds(luck, seeds, repetitions=repetitions, resamples=chosen.resamples)
+            for luck, seeds in product(LUCKS, chosen.seeds)
         },
     )
-    show(
-        "interquartile mean over groups",
-        {
-            (f"{luck}, {groups} groups", str(seeds)): over_groups(luck, groups, seeds, **effort)
-            for groups, luck, seeds in product(GROUPS, LUCKS, chosen.seeds)
-        },
-    )
-
-
-def show(title: str, rows: Mapping[tuple[str, str], Mapping[str, Coverage]]) -> None:
-    kinds = list(next(iter(rows.values())))
-    table = Table("luck", "seeds", *kinds, title=title)
-    for labels, found in rows.items():
-        table.add_row(*labels, *(str(found[kind]) for kind in kinds))
-    Console(width=160).print(table)
+    for title, measure in (
+        (f"over {SAMPLES} test samples, MAE", measure_over_samples),
+        (f"over seeds and {SAMPLES} test samples, by metric", measure_by_metric),
+    ):
+        show(
+            title,
+            {
+                (f"{luck}, suits {suits}", str(seeds)): measure(luck, suits, seeds, repetitions=repetitions)
+                for suits, luck, seeds in product(SUITS, LUCKS, chosen.seeds)
+            },
+        )
 
 
 if __name__ == "__main__":

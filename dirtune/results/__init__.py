@@ -1,7 +1,7 @@
 """Results of sweeps: the tables on disk, and everything that is computed from them without torch or Ray.
 
-`open` gives the tables as pandas frames or Arrow tables, and answers SQL. Nothing heavy is imported before a table is
-asked for.
+`open` returns the tables as pandas frames or Arrow tables, and runs SQL queries. Nothing heavy is imported before a table
+is read.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """The tables under a results root, read anew at each access, so that a running sweep can be watched."""
+    """Tables under a results root, read again at each access, so that a running sweep can be watched."""
 
     root: str
 
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial; the configuration's leaves are the `config.*` columns."""
-        return self._frame("trials")
+        return self._read_frame("trials")
 
     @property
     def metrics(self) -> pd.DataFrame:
         """One row per trial, split, selection, region and metric."""
-        return self._frame("metrics")
+        return self._read_frame("metrics")
 
     @property
     def epochs(self) -> pd.DataFrame:
         """One row per trial, epoch and name."""
-        return self._frame("epochs")
+        return self._read_frame("epochs")
 
     @property
     def predictions(self) -> pd.DataFrame:
         """One row per trial and sample of the validation and test splits."""
-        return self._frame("predictions")
+        return self._read_frame("predictions")
 
     @property
     def representations(self) -> pd.DataFrame:
         """One row per trial and kept test sample, with z as `vector`; empty unless the study asks for it."""
-        return self._frame("representations")
+        return self._read_frame("representations")
 
     def arrow(self, table: str) -> pa.Table:
-        """One of the tables by its name, as an Arrow table.
+        """Return one of the tables by its name, as an Arrow table.
 
         Raises:
             InputError: there is no such table, or a file is damaged.
@@ -57,7 +57,7 @@ class Results:
         return read_table(self.root, table)
 
     def query(self, sql: str) -> pd.DataFrame:
-        """The answer of an SQL query over the tables and the views `results`, `arms` and `curves`.
+        """Run an SQL query over the tables and the views `results`, `arms` and `curves`.
 
         Raises:
             InputError: as `dirtune.query`, which also takes limits.
@@ -67,13 +67,13 @@ class Results:
         frame: pd.DataFrame = query(sql, self.root).to_pandas()
         return frame
 
-    def _frame(self, table: str) -> pd.DataFrame:
+    def _read_frame(self, table: str) -> pd.DataFrame:
         frame: pd.DataFrame = self.arrow(table).to_pandas()
         return frame
 
 
 def open(root: str | Path) -> Results:
-    """The results under a root (path or URL): one folder per study.
+    """Open the results under a root (path or URL): one folder per study.
 
     Raises:
         InputError: there is no study.

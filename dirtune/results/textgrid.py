@@ -1,6 +1,6 @@
-"""A grid of texts, for a terminal or as Markdown: how tables look, whatever is in them.
+"""Grid of texts for a terminal or as Markdown.
 
-Texts end without a line break, as `print` wants them.
+Texts end without a line break, as `print` adds one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-# Characters; text that is written to a file or a pipe is never folded
 WIDTH = 10_000
+"""Characters of a line: text that is written to a file or a pipe is never folded."""
 
 
 def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """For a rich console: the first column to the left, the others to the right."""
+    """Return a table for a rich console: the first column aligned to the left, the others to the right."""
     heading = Text(title, no_wrap=True, overflow="ignore") if title else None
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
@@ -30,25 +30,21 @@ def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
 
 
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text, as wide as it needs to be."""
-    return plain_text(as_rich(header, rows))
+    """Return plain text, as wide as it needs to be."""
+    return render_plain(as_rich(header, rows))
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of GitHub's Markdown."""
+    """Return a table of GitHub's Markdown."""
     marks = ["---", *["---:"] * (len(header) - 1)]
-    lines = [[_in_markdown(cell) for cell in line] for line in (header, *rows)]
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (header, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], marks, *lines[1:]))
 
 
-def plain_text(*parts: RenderableType) -> str:
-    """What a rich console of any width prints, without colours and without folding."""
+def render_plain(*parts: RenderableType) -> str:
+    """Return the output of a rich console as text, without colors and without folding."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(*parts, sep="\n")
     lines = [line.rstrip() for line in captured.get().split("\n")]
     return "\n".join(lines).strip("\n")
-
-
-def _in_markdown(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -1,1 +1,1 @@
-"""What tables and figures are computed from: arms, selection, searches, curves, recomputed metrics."""
+"""Analysis that tables and figures are computed from: arms, selection, searches, curves, recomputed metrics."""

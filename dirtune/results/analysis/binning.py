@@ -1,4 +1,4 @@
-"""Label bins of another width, from what a manifest keeps of the training labels: their counts per bin."""
+"""Label bins of another width, from the training counts per bin that a manifest keeps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from dirtune.reweighting.density import label_bins, label_density
 
 @dataclass(frozen=True, kw_only=True)
 class Binning:
-    """Label bins, and how many training samples are in each."""
+    """Label bins with the number of training samples in each."""
 
     label: LabelSpec
     train_counts: NDArray[np.int64]
 
 
-def binning_of(manifest: Manifest, bin_width: float | None = None, train_labels: ArrayLike | None = None) -> Binning:
-    """The label bins of a width, with the training samples in each.
+def make_binning(manifest: Manifest, bin_width: float | None = None, train_labels: ArrayLike | None = None) -> Binning:
+    """Return the label bins of a width, with the training samples in each.
 
     Bins of a multiple of the data set's width hold whole bins of the data set, whose counts the manifest has; for any
     other width the training labels themselves are needed.
+
+    Args:
+        manifest: of the data set.
+        bin_width: in the label's unit; None means the data set's.
+        train_labels: shape `(n,)`, in the label's unit; needed for widths that are no multiple.
 
     Raises:
         InputError: the width is not positive, or is no multiple and there are no labels.
@@ -38,6 +43,7 @@ def binning_of(manifest: Manifest, bin_width: float | None = None, train_labels:
         raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
     if not bin_width > 0:
         raise InputError(Fault(where="bin width", rule="must be positive", got=bin_width))
+    # Without the tolerance, rounding could add an empty last bin.
     bins = int(np.ceil(label.num_bins * label.bin_width / bin_width - 1e-9))
     wider = label.model_copy(update={"bin_width": bin_width, "num_bins": bins})
     if train_labels is not None:
@@ -52,8 +58,17 @@ def binning_of(manifest: Manifest, bin_width: float | None = None, train_labels:
     return Binning(label=wider, train_counts=counts)
 
 
-def check_lists(rules: Iterable[ShotRule], bin_width: float | None, published: float) -> None:
-    """Published lists are lists of bins of one width."""
+def check_bin_lists(rules: Iterable[ShotRule], bin_width: float | None, published: float) -> None:
+    """Raise if a shot rule is a list of bins of another width.
+
+    Args:
+        rules: the shot rules.
+        bin_width: the width asked for; None means the data set's.
+        published: the width that lists of bins are given in.
+
+    Raises:
+        InputError: a list would be applied to bins of another width.
+    """
     if bin_width in (None, published):
         return
     if any(rule.many_bins is not None for rule in rules):

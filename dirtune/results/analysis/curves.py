@@ -1,4 +1,4 @@
-"""The data of one figure: a metric against a setting that was swept, one line per arm.
+"""Data of one figure: a metric against a setting that was swept, one line per arm.
 
 Axes make an arm of each of their values; here, arms that differ in nothing but the setting on the x axis are one line.
 Where the other settings of a line are fixed, its points are joined through their means over seeds; where a search has
@@ -17,16 +17,16 @@ import pandas as pd
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.arms import known_metric, members_of_arms, trial_rows, values_by_trial
-from dirtune.results.analysis.selection import EPOCHS, as_loss
-from dirtune.results.records.schema import REGIONS
+from dirtune.metrics import REGIONS
+from dirtune.results.analysis.arms import check_metric, get_values_by_trial, list_arm_trials, to_trial_rows
+from dirtune.results.analysis.selection import to_loss
+from dirtune.results.records.names import EVALUATED_EPOCHS, EVALUATED_SPLITS, check_known
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
-from dirtune.results.tables.table import SPLITS, check_known
 
 PREFIX, SEED = "config.", "config.seed"
-# A positive setting that spans more than this factor gets a logarithmic axis
 LOG_FROM_RATIO = 20.0
+"""A positive setting that spans more than this factor gets a logarithmic axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Line:
     best: int | None
     """Position of the level that validation data would choose."""
     joined: bool
-    """Nothing but the setting and the seed varies."""
+    """True if nothing but the setting and the seed varies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Curve:
     """Trials that have the setting and no value, by reason."""
 
 
-def curve_data(
+def read_curve(
     root: str | Path,
     study: str,
     x: str,
@@ -78,13 +78,13 @@ def curve_data(
     split: str = "test",
     epoch: str = "best_val",
 ) -> Curve:
-    """A metric of every complete trial against one of its settings.
+    """Return a metric of every complete trial against one of its settings.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
         x: the setting, `terms.conr.omega` or `config.terms.conr.omega`.
-        metric: none: the metric of the study's objective.
+        metric: None means the metric of the study's objective.
         region: all, many, medium or few.
         split: test or val.
         epoch: best_val or last.
@@ -93,59 +93,61 @@ def curve_data(
         InputError: a name is unknown, no trial has the setting as a number, or a file is damaged.
     """
     check_known("region", region, REGIONS)
-    check_known("split", split, SPLITS)
-    check_known("selection", epoch, EPOCHS)
+    check_known("split", split, EVALUATED_SPLITS)
+    check_known("selection", epoch, EVALUATED_EPOCHS)
     setting = x.removeprefix(PREFIX)
     storage = open_study(root, study)
     info = read_study(storage)
     metrics = read_table(storage, "metrics")
-    metric = known_metric(metrics, metric or info.metric)
-    values = values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
-    trials = _with_lines(read_table(storage, "trials"), info, setting)
+    metric = check_metric(metrics, metric or info.metric)
+    values = get_values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
+    trials = _load_lines(read_table(storage, "trials"), info, setting)
     trials["value"] = trials["trial_id"].map(values).astype(float)
-    trials["loss"] = _losses(trials, metrics, info, epoch)
+    objectives = trials["objective"]
+    if epoch != "best_val":
+        last = get_values_by_trial(metrics, metric=info.metric, region=info.region, split="val", selection=epoch)
+        objectives = trials["trial_id"].map(last)
+    trials["loss"] = objectives.map(lambda value: to_loss(value, info.metric)).astype(float)
     swept = trials[trials["x"].notna()]
     shown = swept[(swept["status"] == "complete") & swept["value"].notna()]
+    xs = shown["x"]
+    reasons = swept["status"].where(swept["status"] != "complete", "undefined")
+    has_no_value = (swept["status"] != "complete") | swept["value"].isna()
     return Curve(
         study=study,
         x=setting,
-        logarithmic=_is_logarithmic(shown["x"]),
+        logarithmic=bool(len(xs) and xs.min() > 0 and xs.max() / xs.min() >= LOG_FROM_RATIO),
         metric=metric,
         unit=info.unit,
         region=region,
         split=split,
         epoch=epoch,
-        lines=tuple(_line(str(label), rows, setting) for label, rows in shown.groupby("line", sort=False)),
-        reference=_reference(trials, info),
-        left_out=_left_out(swept),
+        lines=tuple(_make_line(str(label), rows, setting) for label, rows in shown.groupby("line", sort=False)),
+        reference=_compute_reference(trials, info),
+        left_out={str(reason): int(n) for reason, n in reasons[has_no_value].value_counts().items()},
     )
 
 
-def _with_lines(table: pa.Table, info: StudyInfo, setting: str) -> pd.DataFrame:
-    """The trials of the study's arms in their order, with their `x` and the `line` they belong to."""
-    members = members_of_arms(trial_rows(table), info)
-    arms = {row.trial_id: arm for arm, rows in members.items() for row in rows}
+def _load_lines(table: pa.Table, info: StudyInfo, setting: str) -> pd.DataFrame:
+    """Return the trials of the study's arms in their order, with their `x` and the `line` they belong to."""
+    by_arm = list_arm_trials(to_trial_rows(table), info)
+    arms = {row.trial_id: arm for arm, rows in by_arm.items() for row in rows}
     frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
     frame = frame.loc[list(arms)].assign(arm=list(arms.values()))
-    known = _numeric_settings(frame)
+    known = [
+        name.removeprefix(PREFIX)
+        for name in frame.select_dtypes("number").columns
+        if name.startswith(PREFIX) and name != SEED and frame[name].notna().any()
+    ]
     if setting not in known:
         rule = "must be a setting that is a number in some trial"
         raise InputError(Fault(where="x", rule=rule, got=setting, known=known))
-    lines = [_line_of(arm, cell, setting) for arm, cell in zip(frame["arm"], frame["cell"], strict=True)]
+    lines = [_get_label(arm, cell, setting) for arm, cell in zip(frame["arm"], frame["cell"], strict=True)]
     return frame.assign(x=frame[PREFIX + setting].astype(float), line=lines)
 
 
-def _numeric_settings(frame: pd.DataFrame) -> list[str]:
-    numbers = frame.select_dtypes("number").columns
-    return [
-        name.removeprefix(PREFIX)
-        for name in numbers
-        if name.startswith(PREFIX) and name != SEED and frame[name].notna().any()
-    ]
-
-
-def _line_of(arm: str, cell: str | None, setting: str) -> str:
-    """The arm's name without its value on the axis that is swept."""
+def _get_label(arm: str, cell: str | None, setting: str) -> str:
+    """Return the arm's name without its value on the axis that is swept."""
     values = json.loads(cell or "{}")
     if setting not in values:
         return arm
@@ -153,22 +155,10 @@ def _line_of(arm: str, cell: str | None, setting: str) -> str:
     return " ".join(arm.replace(level, "").split())
 
 
-def _losses(trials: pd.DataFrame, metrics: pa.Table, info: StudyInfo, epoch: str) -> pd.Series:
-    """The study's objective on validation data at that epoch, smaller being better."""
-    objectives = trials["objective"]
-    if epoch != "best_val":
-        last = values_by_trial(metrics, metric=info.metric, region=info.region, split="val", selection=epoch)
-        objectives = trials["trial_id"].map(last)
-    return objectives.map(lambda value: as_loss(value, info.metric)).astype(float)
-
-
-def _is_logarithmic(x: pd.Series) -> bool:
-    return bool(len(x) and x.min() > 0 and x.max() / x.min() >= LOG_FROM_RATIO)
-
-
-def _line(label: str, trials: pd.DataFrame, setting: str) -> Line:
+def _make_line(label: str, trials: pd.DataFrame, setting: str) -> Line:
     trials = trials.sort_values(["x", "seed"])
     levels = trials.groupby("x")[["value", "loss"]].mean()
+    others = [name for name in trials.columns if name.startswith(PREFIX) and name not in (SEED, PREFIX + setting)]
     return Line(
         label=label,
         x=tuple(trials["x"]),
@@ -177,25 +167,13 @@ def _line(label: str, trials: pd.DataFrame, setting: str) -> Line:
         levels=tuple(levels.index),
         means=tuple(levels["value"]),
         best=int(levels["loss"].argmin()) if levels["loss"].notna().any() else None,
-        joined=not _other_settings_vary(trials, setting),
+        joined=all(trials[name].nunique(dropna=False) <= 1 for name in others),
     )
 
 
-def _other_settings_vary(trials: pd.DataFrame, setting: str) -> bool:
-    aside = {SEED, PREFIX + setting}
-    settings = [name for name in trials.columns if name.startswith(PREFIX) and name not in aside]
-    return any(trials[name].nunique(dropna=False) > 1 for name in settings)
-
-
-def _reference(trials: pd.DataFrame, info: StudyInfo) -> tuple[str, float] | None:
-    """The reference arm, where it does not have the setting: one trial per seed, or there is nothing to average."""
+def _compute_reference(trials: pd.DataFrame, info: StudyInfo) -> tuple[str, float] | None:
+    """Return the reference arm and its mean, where it does not have the setting and has one trial per seed."""
     rows = trials[(trials["arm"] == info.reference) & (trials["status"] == "complete")]
     if rows.empty or rows["x"].notna().any() or rows["seed"].duplicated().any():
         return None
     return str(info.reference), float(rows["value"].mean())
-
-
-def _left_out(swept: pd.DataFrame) -> dict[str, int]:
-    reasons = swept["status"].where(swept["status"] != "complete", "undefined")
-    missing = (swept["status"] != "complete") | swept["value"].isna()
-    return {str(reason): int(n) for reason, n in reasons[missing].value_counts().items()}

@@ -1,17 +1,17 @@
-"""Metrics from the stored predictions, without training: another metric, bin width or shot rule, errors per label bin.
+"""Metrics from the stored predictions, without training: another metric, bin width or shot rule, errors by bin or sample.
 
-A sweep stores what its selected models said about every sample of the validation and test splits. What a shot region is
-depends on the training labels too, which no record has: they come from the manifest of the data set, a copy of which a
+A sweep stores the predictions of its selected models for every sample of the validation and test splits. Shot regions
+depend on the training labels too, which no record has: they come from the manifest of the data set, a copy of which a
 sweep keeps in its study's folder, or which the caller gives. With nothing changed, the results are the stored metrics
 to the last bit, because they are made by the same functions from the same numbers.
 
-One trial is one file, read by itself, so that memory does not grow with the study.
+One trial is one file, read by itself, so that memory does not grow with the study (except for errors by sample).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,12 +25,11 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
-from dirtune.metrics import METRICS, metric_values
-from dirtune.results.analysis.binning import Binning, binning_of, check_lists
-from dirtune.results.records.schema import REGIONS
-from dirtune.results.records.store import by_sample, read_table, scan_predictions
+from dirtune.metrics import METRICS, REGIONS, compute_metrics
+from dirtune.results.analysis.binning import check_bin_lists, make_binning
+from dirtune.results.records.names import EVALUATED_SPLITS, check_known
+from dirtune.results.records.store import read_table, scan_predictions, stack_components
 from dirtune.results.records.studies import open_study
-from dirtune.results.tables.table import SPLITS, check_known
 from dirtune.reweighting.density import label_bins, shot_regions
 
 RULE_COLUMN = "config.data.shot_rule"
@@ -47,7 +46,7 @@ class RegionValue(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BinErrors:
-    """How wrong a trial is about the labels of one bin; error is prediction minus label."""
+    """Errors of a trial on the labels of one bin; error is prediction minus label."""
 
     low: float
     """In the label's unit."""
@@ -62,9 +61,20 @@ class BinErrors:
     """Mean absolute error."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleErrors:
+    """Errors of several trials on the same samples, in one order."""
+
+    errors: Mapping[str, NDArray[np.float64]]
+    """Prediction minus label by trial, shape `(samples,)`, in the label's unit."""
+    regions: Mapping[str, NDArray[np.bool_]]
+    """Membership of the samples, shape `(samples,)`, by region."""
+
+
 @dataclass(frozen=True)
-class _Predicted:
+class _TrialPredictions:
     trial_id: str
+    sample_ids: list[str]
     labels: NDArray[np.float64]
     predictions: NDArray[np.float64]
 
@@ -81,35 +91,98 @@ def recompute(
     manifest: Manifest | None = None,
     train_labels: ArrayLike | None = None,
 ) -> dict[str, dict[str, RegionValue]]:
-    """A metric by trial and region, from the predictions at the best validation epoch.
+    """Compute a metric by trial and region, from the predictions at the best validation epoch.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        metric: of `dirtune.metrics.METRICS`, or of the data set's own.
+        metric: a name of `dirtune.metrics.METRICS`, or one of the data set's own.
         split: test or val.
-        rule: which bins are many, medium and few; none: each trial's own.
-        bin_width: of the label bins, in the label's unit; none: the data set's.
-        trials: only these; none: all that have predictions.
-        manifest: of the data set; none: the copy in the study's folder.
+        rule: which bins are many, medium and few; None means each trial's own.
+        bin_width: of the label bins, in the label's unit; None means the data set's.
+        trials: only these; None means all that have predictions.
+        manifest: of the data set; None means the copy in the study's folder.
         train_labels: needed for a bin width that is no multiple of the data set's.
 
     Raises:
         InputError: a name is unknown, there is no manifest or it is of other data, or the bins cannot be counted.
     """
-    storage, manifest = _opened(root, study, split, manifest)
+    storage, manifest = _open(root, study, split, manifest)
     check_known("metric", metric, (*METRICS, *manifest.metrics))
-    binning = binning_of(manifest, bin_width, train_labels)
-    rules = _rules(storage, manifest) if rule is None else dict.fromkeys(_fingerprints(storage), rule)
-    check_lists(rules.values(), bin_width, manifest.label.bin_width)
-    regions = {each: shot_regions(binning.train_counts, each) for each in set(rules.values())}
-    return {
-        found.trial_id: _by_region(metric, found, regions[rules[found.trial_id]], binning)
-        for found in _predictions(root, study, split, trials)
-    }
+    binning = make_binning(manifest, bin_width, train_labels)
+    rules = _read_rules(storage, manifest) if rule is None else dict.fromkeys(_read_fingerprints(storage), rule)
+    check_bin_lists(rules.values(), bin_width, manifest.label.bin_width)
+    by_bin = {each: shot_regions(binning.train_counts, each) for each in set(rules.values())}
+    values: dict[str, dict[str, RegionValue]] = {}
+    for found in _read_predictions(root, study, split, trials):
+        bins = label_bins(found.labels, binning.label)
+        values[found.trial_id] = {
+            region: RegionValue(
+                compute_metrics([metric], found.labels[rows], found.predictions[rows], bins[rows])[metric],
+                int(np.count_nonzero(rows)),
+            )
+            for region, rows in _select_regions(by_bin[rules[found.trial_id]][bins]).items()
+        }
+    return values
 
 
-def errors_by_bin(
+def read_sample_errors(
+    root: str | Path,
+    study: str,
+    *,
+    split: str = "test",
+    rule: ShotRule | None = None,
+    bin_width: float | None = None,
+    trials: Collection[str],
+) -> SampleErrors:
+    """Read the errors of trials on every sample of a split, so that trials can be compared sample by sample.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+        split: test or val.
+        rule: which bins are many, medium and few; None means the trials' own, which must be one.
+        bin_width: of the label bins, in the label's unit; None means the data set's.
+        trials: identities of trials.
+
+    Raises:
+        InputError: trials have no stored predictions, or differ in their samples or shot rules; labels have several
+            dimensions; or as `recompute`.
+    """
+    storage, manifest = _open(root, study, split, None)
+    where = f"study {study}"
+    if manifest.label.components:
+        raise InputError(Fault(where=where, rule="has labels of several dimensions, which have no errors by sample"))
+    rules = {rule} if rule else {own for trial, own in _read_rules(storage, manifest).items() if trial in trials}
+    if len(rules) > 1:
+        raise InputError(Fault(where=where, rule="has trials of several shot rules; choose one (shots)"))
+    check_bin_lists(rules, bin_width, manifest.label.bin_width)
+    errors: dict[str, NDArray[np.float64]] = {}
+    labels: NDArray[np.float64] = np.empty(0)
+    sample_ids: list[str] = []
+    for found in _read_predictions(root, study, split, trials):
+        # Sorted by name, for trials may have been evaluated in different orders.
+        order = sorted(range(len(found.sample_ids)), key=found.sample_ids.__getitem__)
+        own = [found.sample_ids[position] for position in order]
+        if errors and own != sample_ids:
+            rule_ = f"has trials with different samples in split {split}: {next(iter(errors))}, {found.trial_id}"
+            raise InputError(Fault(where=where, rule=rule_))
+        sample_ids, labels = own, found.labels[order]
+        errors[found.trial_id] = found.predictions[order] - labels
+    if lacking := sorted(set(trials) - errors.keys()):
+        names = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        rule_ = (
+            f"has no stored predictions of split {split} for {len(lacking)} of {len(trials)} trials ({names}), "
+            "which intervals over samples need"
+        )
+        raise InputError(Fault(where=where, rule=rule_))
+    binning = make_binning(manifest, bin_width)
+    by_bin = shot_regions(binning.train_counts, next(iter(rules))) if rules else np.empty(0, dtype=np.str_)
+    by_sample = by_bin[label_bins(labels, binning.label)] if len(labels) else np.empty(0, dtype=np.str_)
+    return SampleErrors(errors=errors, regions=_select_regions(by_sample))
+
+
+def compute_bin_errors(
     root: str | Path,
     study: str,
     *,
@@ -119,34 +192,39 @@ def errors_by_bin(
     manifest: Manifest | None = None,
     train_labels: ArrayLike | None = None,
 ) -> dict[str, list[BinErrors]]:
-    """Mean signed and absolute error per label bin, by trial; the arguments and errors are those of `recompute`.
+    """Compute mean signed and absolute error per label bin, by trial; arguments and errors are those of `recompute`.
 
     A negative signed error on rare large labels, and a positive one on rare small ones, is the pull towards the labels
     that are frequent.
     """
-    _, manifest = _opened(root, study, split, manifest)
+    _, manifest = _open(root, study, split, manifest)
     if manifest.label.components:
         raise InputError(Fault(where=f"study {study}", rule="has labels of several dimensions"))
-    binning = binning_of(manifest, bin_width, train_labels)
-    return {found.trial_id: _bin_errors(found, binning) for found in _predictions(root, study, split, trials)}
+    binning = make_binning(manifest, bin_width, train_labels)
+    label, size = binning.label, binning.label.num_bins
+    by_trial: dict[str, list[BinErrors]] = {}
+    for found in _read_predictions(root, study, split, trials):
+        bins, errors = label_bins(found.labels, label), found.predictions - found.labels
+        counts = np.bincount(bins, minlength=size)
+        with np.errstate(invalid="ignore"):
+            signed = np.bincount(bins, errors, size) / counts
+            absolute = np.bincount(bins, np.abs(errors), size) / counts
+        by_trial[found.trial_id] = [
+            BinErrors(
+                low=label.low + position * label.bin_width,
+                high=label.low + (position + 1) * label.bin_width,
+                train=int(binning.train_counts[position]),
+                n=int(counts[position]),
+                signed=float(signed[position]),
+                absolute=float(absolute[position]),
+            )
+            for position in range(size)
+        ]
+    return by_trial
 
 
-def _opened(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:
-    check_known("split", split, SPLITS)
-    storage = open_study(root, study)
-    manifest = manifest or own_manifest(storage)
-    if manifest.label.map is not None:
-        rule = "has labels of pixels, and of those only the means of each image are stored"
-        raise InputError(Fault(where=f"study {study}", rule=rule, got=manifest.name))
-    strangers = {print_ for print_ in _fingerprints(storage).values() if print_} - {manifest.fingerprint}
-    if strangers:
-        rule = f"has trials on other data than {manifest.name} {manifest.fingerprint}"
-        raise InputError(Fault(where=f"study {study}", rule=rule, got=sorted(strangers)))
-    return storage, manifest
-
-
-def own_manifest(storage: Storage) -> Manifest:
-    """The copy of the data set's manifest that a sweep keeps in its study's folder.
+def read_stored_manifest(storage: Storage) -> Manifest:
+    """Return the copy of the data set's manifest that a sweep keeps in its study's folder.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -162,13 +240,28 @@ def own_manifest(storage: Storage) -> Manifest:
     return read(Manifest, raw, where=where)
 
 
-def _fingerprints(storage: Storage) -> dict[str, str | None]:
+def _open(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:
+    """Return the study's folder and the manifest of its data, after checking that its predictions can be used."""
+    check_known("split", split, EVALUATED_SPLITS)
+    storage = open_study(root, study)
+    manifest = manifest or read_stored_manifest(storage)
+    if manifest.label.dense is not None:
+        rule = "has per-pixel labels, of which only the means of each image are stored"
+        raise InputError(Fault(where=f"study {study}", rule=rule, got=manifest.name))
+    strangers = {print_ for print_ in _read_fingerprints(storage).values() if print_} - {manifest.fingerprint}
+    if strangers:
+        rule = f"has trials on other data than {manifest.name} {manifest.fingerprint}"
+        raise InputError(Fault(where=f"study {study}", rule=rule, got=sorted(strangers)))
+    return storage, manifest
+
+
+def _read_fingerprints(storage: Storage) -> dict[str, str | None]:
     rows = read_table(storage, "trials", columns=["data_fingerprint"])
     return dict(zip(rows["trial_id"].to_pylist(), rows["data_fingerprint"].to_pylist(), strict=True))
 
 
-def _rules(storage: Storage, manifest: Manifest) -> dict[str, ShotRule]:
-    """Each trial's own shot rule."""
+def _read_rules(storage: Storage, manifest: Manifest) -> dict[str, ShotRule]:
+    """Return each trial's own shot rule."""
     rows = read_table(storage, "trials", columns=[RULE_COLUMN])
     names = rows[RULE_COLUMN].to_pylist() if RULE_COLUMN in rows.column_names else [None] * len(rows)
     ids, default = rows["trial_id"].to_pylist(), manifest.default_shot_rule
@@ -177,48 +270,28 @@ def _rules(storage: Storage, manifest: Manifest) -> dict[str, ShotRule]:
     return {trial: manifest.shot_rules[name or default] for trial, name in zip(ids, names, strict=True)}
 
 
-def _predictions(root: str | Path, study: str, split: str, trials: Collection[str] | None) -> Iterator[_Predicted]:
-    """The predictions of one trial after the other."""
+def _read_predictions(
+    root: str | Path, study: str, split: str, trials: Collection[str] | None
+) -> Iterator[_TrialPredictions]:
+    """Yield the predictions of one trial after the other; trials without any are left out."""
     dataset = scan_predictions(root, studies=[study])
     for fragment in dataset.get_fragments():
         trial_id = Path(fragment.path).stem
         if trials is not None and trial_id not in trials:
             continue
         rows: pa.Table = fragment.to_table(
-            schema=dataset.schema, columns=["component", "label", "prediction"], filter=pc.field("split") == split
+            schema=dataset.schema,
+            columns=["sample_id", "component", "label", "prediction"],
+            filter=pc.field("split") == split,
         )
         if rows.num_rows:
-            yield _Predicted(trial_id, *by_sample(rows))
+            yield _TrialPredictions(trial_id, rows["sample_id"].to_pylist(), *stack_components(rows))
 
 
-def _by_region(metric: str, found: _Predicted, regions: NDArray[np.str_], binning: Binning) -> dict[str, RegionValue]:
-    bins = label_bins(found.labels, binning.label)
-    own = regions[bins]
-    chosen = {region: own == region for region in REGIONS} | {"all": np.full(len(bins), True)}
-    return {
-        region: RegionValue(
-            metric_values([metric], found.labels[rows], found.predictions[rows], bins[rows])[metric],
-            int(np.count_nonzero(rows)),
-        )
-        for region, rows in chosen.items()
-    }
+def _select_regions(own: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
+    """Return a mask of the samples of every region.
 
-
-def _bin_errors(found: _Predicted, binning: Binning) -> list[BinErrors]:
-    label, size = binning.label, binning.label.num_bins
-    bins, errors = label_bins(found.labels, label), found.predictions - found.labels
-    counts = np.bincount(bins, minlength=size)
-    with np.errstate(invalid="ignore"):
-        signed = np.bincount(bins, errors, size) / counts
-        absolute = np.bincount(bins, np.abs(errors), size) / counts
-    return [
-        BinErrors(
-            low=label.low + position * label.bin_width,
-            high=label.low + (position + 1) * label.bin_width,
-            train=int(binning.train_counts[position]),
-            n=int(counts[position]),
-            signed=float(signed[position]),
-            absolute=float(absolute[position]),
-        )
-        for position in range(size)
-    ]
+    Args:
+        own: the shot region of each sample, shape `(samples,)`.
+    """
+    return {region: own == region for region in REGIONS} | {"all": np.full(len(own), True)}

@@ -1,4 +1,4 @@
-"""The trials of a searched arm: what was set, what came of it, in the order in which they ended.
+"""Trials of a searched arm: settings and outcomes, in the order in which they ended.
 
 Everything comes from the records and from the space in `study.json`, not from the sweep's own database, so that it can
 be read while a sweep runs and after its driver is gone. A pruned trial has the objective of its best epoch until then,
@@ -17,17 +17,17 @@ import pandas as pd
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.analysis.arms import members_of_arms, searches_of_arms, trial_rows
+from dirtune.results.analysis.arms import list_arm_trials, list_search_trials, to_trial_rows
+from dirtune.results.records.names import check_known
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
-from dirtune.results.tables.table import check_known
 
 PREFIX = "config."
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndedTrial:
-    """A trial that was recorded."""
+    """A recorded trial."""
 
     trial_id: str
     arm: str
@@ -36,12 +36,12 @@ class EndedTrial:
     objective: float
     """On validation data; NaN where there is none."""
     settings: Mapping[str, Any]
-    """Those that are searched, by dotted path."""
+    """The searched settings, by dotted path."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
-    """One arm with something to tune."""
+class SearchHistory:
+    """Trials of one arm with settings to search."""
 
     study: str
     arm: str
@@ -53,31 +53,30 @@ class Search:
     info: StudyInfo
 
 
-def ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
-    """The recorded trials of the study's arms in the order in which they ended; those that do not say come last.
+def list_ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
+    """Return the recorded trials of the study's arms in the order in which they ended; those without a time come last.
 
-    Of an arm whose selection is trained anew on the study's seeds they are those of its search.
+    An arm whose selected configuration is trained on the study's seeds contributes the trials of its search.
 
     Raises:
         InputError: a file is damaged.
     """
     table = read_table(storage, "trials")
-    rows = trial_rows(table)
-    searches = searches_of_arms(rows, info)
-    members = {arm: searches[arm] or own for arm, own in members_of_arms(rows, info).items()}
-    arms = {row.trial_id: arm for arm, own in members.items() for row in own}
+    rows = to_trial_rows(table)
+    searches = list_search_trials(rows, info)
+    arms = {row.trial_id: arm for arm, own in list_arm_trials(rows, info).items() for row in (searches[arm] or own)}
     frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
     frame = frame.loc[list(arms)].reset_index(drop=True).sort_values(["finished_at", "trial_id"], na_position="last")
-    return [_ended(row, arms[row["trial_id"]], info) for row in frame.to_dict("records")]
+    return [_make_ended_trial(row, arms[row["trial_id"]], info) for row in frame.to_dict("records")]
 
 
-def searched_arm(root: str | Path, study: str, arm: str | None = None) -> Search:
-    """A searched arm of a study.
+def read_search_history(root: str | Path, study: str, arm: str | None = None) -> SearchHistory:
+    """Return the trials of a searched arm of a study.
 
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        arm: none: the one with the most settings to search, the first of them.
+        arm: None means the one with the most settings to search, the first of them.
 
     Raises:
         InputError: the study or arm is unknown, or nothing is searched in it.
@@ -89,27 +88,26 @@ def searched_arm(root: str | Path, study: str, arm: str | None = None) -> Search
         raise InputError(Fault(where=f"study {study}", rule="has no arm with settings to search"))
     arm = arm or max(searched, key=lambda name: len(info.spaces[name]))
     check_known("searched arm", arm, searched)
-    return Search(
+    return SearchHistory(
         study=study,
         arm=arm,
         others=tuple(name for name in searched if name != arm),
         space=info.spaces[arm],
-        trials=tuple(trial for trial in ended_trials(storage, info) if trial.arm == arm),
+        trials=tuple(trial for trial in list_ended_trials(storage, info) if trial.arm == arm),
         info=info,
     )
 
 
-def _ended(row: Mapping[Any, Any], arm: str, info: StudyInfo) -> EndedTrial:
+def _make_ended_trial(row: Mapping[Any, Any], arm: str, info: StudyInfo) -> EndedTrial:
     objective = row["objective"]
+    settings = {path: row.get(PREFIX + path) for path in info.spaces.get(arm, {})}
     return EndedTrial(
         trial_id=row["trial_id"],
         arm=arm,
         status=row["status"],
         objective=math.nan if objective is None else float(objective),
-        settings={path: _plain(row.get(PREFIX + path)) for path in info.spaces.get(arm, {})},
+        # pandas has NaN for a missing number.
+        settings={
+            path: None if isinstance(value, float) and math.isnan(value) else value for path, value in settings.items()
+        },
     )
-
-
-def _plain(value: Any) -> Any:
-    """Null for a missing number."""
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Which trained model stands for an arm and a seed: named rules, each printed with its description in every table.
+"""Model selection per arm and seed: named rules, each printed with its description in every table.
 
 A rule chooses twice: the epoch of a trial (the best on validation data, or the last), and, where an arm was searched
 and so has several configurations for one seed, the configuration. Only `oracle` looks at test data; it is there to
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import HIGHER_IS_BETTER
 
-EPOCHS = ("best_val", "last")  # the epochs of a trial that are evaluated: `selection` in the metrics table
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -26,7 +24,7 @@ class Candidate:
 
     trial_id: str
     epoch: str
-    """Of EPOCHS."""
+    """One of `EVALUATED_EPOCHS`."""
     validation: float
     """The study's objective on validation data, as a loss: smaller is better, NaN where undefined."""
     test: float
@@ -35,59 +33,61 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """A rule: the candidates of one arm and one seed in, the chosen one out."""
+    """A selection rule: takes the candidates of one arm and one seed, returns the chosen one."""
 
     description: str
     choose: Callable[[Sequence[Candidate]], Candidate]
 
 
-def best_val(candidates: Sequence[Candidate]) -> Candidate:
-    """The configuration with the smallest validation objective, at its epoch with the smallest."""
-    return _smallest((c for c in candidates if c.epoch == "best_val"), lambda c: c.validation)
+def choose_best_val(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the configuration with the smallest validation objective, at its epoch with the smallest."""
+    return _choose_smallest((c for c in candidates if c.epoch == "best_val"), lambda c: c.validation)
 
 
-def last(candidates: Sequence[Candidate]) -> Candidate:
-    """The configuration with the smallest validation objective after its last epoch, at that epoch."""
-    return _smallest((c for c in candidates if c.epoch == "last"), lambda c: c.validation)
+def choose_last(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the configuration with the smallest validation objective after its last epoch, at that epoch."""
+    return _choose_smallest((c for c in candidates if c.epoch == "last"), lambda c: c.validation)
 
 
-def oracle(candidates: Sequence[Candidate]) -> Candidate:
-    """The configuration and epoch with the smallest objective on test data."""
-    return _smallest(candidates, lambda c: c.test)
+def choose_oracle(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the configuration and epoch with the smallest objective on test data."""
+    return _choose_smallest(candidates, lambda c: c.test)
 
 
 SELECTIONS = {
     "best_val": Selection(
-        description="best epoch and configuration by the objective on validation data", choose=best_val
+        description="best epoch and configuration by the objective on validation data", choose=choose_best_val
     ),
-    "last": Selection(description="last epoch; configuration by the objective there on validation data", choose=last),
+    "last": Selection(
+        description="last epoch; configuration by the objective there on validation data", choose=choose_last
+    ),
     "oracle": Selection(
-        description="ORACLE: epoch and configuration chosen on the test data themselves; optimistic", choose=oracle
+        description="ORACLE: epoch and configuration chosen on the test data themselves; optimistic",
+        choose=choose_oracle,
     ),
 }
 
 
-def selection_named(name: str) -> Selection:
-    """A rule by its name.
+def get_selection(name: str) -> Selection:
+    """Return a selection rule by its name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none of this name.
     """
     if name not in SELECTIONS:
-        fault = Fault(where="selection", rule="unknown rule", got=name, known=list(SELECTIONS))
-        raise InputError(fault)
+        raise InputError(Fault(where="selection", rule="unknown rule", got=name, known=list(SELECTIONS)))
     return SELECTIONS[name]
 
 
-def as_loss(value: float | None, metric: str) -> float:
-    """A metric's value turned so that smaller is better; NaN where it is undefined."""
+def to_loss(value: float | None, metric: str) -> float:
+    """Return a metric's value with its sign turned so that smaller is better; NaN where it is undefined."""
     if value is None:
         return math.nan
     return -value if metric in HIGHER_IS_BETTER else value
 
 
-def _smallest(candidates: Iterable[Candidate], score: Callable[[Candidate], float]) -> Candidate:
-    # Undefined comes last, equal scores go by the identity of the trial: the choice depends on no file order.
+def _choose_smallest(candidates: Iterable[Candidate], score: Callable[[Candidate], float]) -> Candidate:
+    # Undefined scores come last, equal ones are ordered by trial, so that the choice does not depend on file order.
     def rank(candidate: Candidate) -> tuple[float, str, str]:
         value = score(candidate)
         return math.inf if math.isnan(value) else value, candidate.trial_id, candidate.epoch

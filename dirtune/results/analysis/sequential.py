@@ -1,8 +1,8 @@
-"""Where the comparisons of a sequential study stand, read from its records: what is decided, and which seeds are due.
+"""State of the comparisons of a sequential study, read from its records: decisions, and seeds that are due.
 
 A study with `sequential` in its file trains further seeds of the arms whose comparison with the reference is undecided
-(`dirtune.results.statistics.sequential`). Nothing about it is stored: it follows from `study.json` and the test metrics, so
-that a sweep that was killed at any moment goes on with the same seeds, and a table says what the sweep has seen.
+(`dirtune.results.statistics.sequential`). None of it is stored: it follows from `study.json` and the test metrics, so
+that a sweep that was killed at any moment resumes with the same seeds, and a table agrees with the sweep.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import pyarrow as pa
 
 from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.analysis.arms import METRIC_COLUMNS, values_by_trial
+from dirtune.results.analysis.arms import METRIC_COLUMNS, get_values_by_trial
 from dirtune.results.records.parquetfile import read_files
 from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import Plan, StudyInfo
-from dirtune.results.statistics.sequential import Looks, Standing, sequence
+from dirtune.results.records.studies import ArmPlan, StudyInfo
+from dirtune.results.statistics.sequential import ComparisonState, LookSchedule, run_looks
 
 Values = Mapping[str, Mapping[int, float]]
 """The compared test metric by arm and seed."""
 
-Outcome = tuple[str, Mapping[str, str]]
-"""How seeds are added, and where every arm stands, in words."""
+SequentialSummary = tuple[str, Mapping[str, str]]
+"""How seeds are added, and the state of every arm, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialRule:
-    """What is compared, and when is looked."""
+    """Comparisons of a sequential study, and the schedule of its looks."""
 
     arms: tuple[str, ...]
     reference: str
@@ -44,12 +44,12 @@ class SequentialRule:
     """Share of the reference's mean."""
 
     @property
-    def looks(self) -> Looks:
-        return Looks(first=self.first, step=self.step, most=len(self.seeds), comparisons=len(self.arms) - 1)
+    def looks(self) -> LookSchedule:
+        return LookSchedule(first=self.first, step=self.step, most=len(self.seeds), comparisons=len(self.arms) - 1)
 
 
-def rule_of(info: StudyInfo) -> SequentialRule | None:
-    """The rule of a study; none if its seeds are fixed."""
+def make_sequential_rule(info: StudyInfo) -> SequentialRule | None:
+    """Return the rule of a study; None if its seeds are fixed."""
     raw = info.sequential
     if not raw or info.reference is None:
         return None
@@ -65,10 +65,10 @@ def rule_of(info: StudyInfo) -> SequentialRule | None:
     )
 
 
-def standings(rule: SequentialRule, values: Values) -> dict[str, Standing]:
-    """Where the comparison of every arm but the reference stands."""
+def compute_states(rule: SequentialRule, values: Values) -> dict[str, ComparisonState]:
+    """Return the state of the comparison of every arm with the reference."""
     return {
-        arm: sequence(
+        arm: run_looks(
             values.get(arm, {}),
             values.get(rule.reference, {}),
             seeds=rule.seeds,
@@ -81,18 +81,21 @@ def standings(rule: SequentialRule, values: Values) -> dict[str, Standing]:
     }
 
 
-def seeds_due(rule: SequentialRule, values: Values) -> dict[str, tuple[int, ...]]:
-    """The seeds that every arm needs, recorded or not: up to its last look or the next one, the reference with the longest."""
-    found = standings(rule, values)
-    counts = {arm: standing.needed or standing.seeds for arm, standing in found.items()}
+def list_due_seeds(rule: SequentialRule, values: Values) -> dict[str, tuple[int, ...]]:
+    """Return the seeds that every arm needs, recorded or not: up to its last look or the next one.
+
+    The reference needs those of the arm with the most.
+    """
+    states = compute_states(rule, values)
+    counts = {arm: state.needed or state.seeds for arm, state in states.items()}
     counts[rule.reference] = max(counts.values())
     return {arm: rule.seeds[: counts[arm]] for arm in rule.arms}
 
 
-def recorded_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[int, float]]:
-    """The compared values of all recorded trials of a study."""
+def read_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[int, float]]:
+    """Return the compared values of all recorded trials of a study, by arm and seed."""
     trials = read_table(storage, "trials", columns=("arm", "seed", "status")).to_pylist()
-    by_trial = _values(read_table(storage, "metrics", columns=METRIC_COLUMNS), rule)
+    by_trial = _get_values(read_table(storage, "metrics", columns=METRIC_COLUMNS), rule)
     found: dict[str, dict[int, float]] = {}
     for trial in trials:
         value = by_trial.get(trial["trial_id"])
@@ -101,45 +104,49 @@ def recorded_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[in
     return found
 
 
-def recorded_value(storage: Storage, rule: SequentialRule, trial_id: str) -> float | None:
-    """The compared value of a trial that was recorded just now; None where it is undefined."""
+def read_value(storage: Storage, rule: SequentialRule, trial_id: str) -> float | None:
+    """Return the compared value of a trial that was recorded just now; None where it is undefined."""
     (metrics,) = read_files(storage, [f"results/metrics/{trial_id}.parquet"])
-    return _values(metrics, rule).get(trial_id)
+    return _get_values(metrics, rule).get(trial_id)
 
 
-def with_seeds_due(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, Outcome | None]:
-    """The study with the seeds that its records make due as planned ones, and how it stands; as it is if they are fixed."""
-    rule = rule_of(info)
+def plan_due_seeds(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, SequentialSummary | None]:
+    """Return the study with the seeds that its records make due as planned ones, and a summary of its comparisons.
+
+    A study with fixed seeds is returned unchanged, with None.
+    """
+    rule = make_sequential_rule(info)
     if rule is None:
         return info, None
-    values = recorded_values(storage, rule)
-    due = seeds_due(rule, values)
+    values = read_values(storage, rule)
+    due = list_due_seeds(rule, values)
     planned = replace(
-        info, seeds=due[rule.reference], plans={arm: Plan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()}
+        info,
+        seeds=due[rule.reference],
+        plans={arm: ArmPlan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
     )
-    return planned, outcome(rule, values)
+    return planned, summarize(rule, values)
 
 
-def outcome(rule: SequentialRule, values: Values) -> Outcome:
-    """How seeds are added in a study, and where every arm stands."""
+def summarize(rule: SequentialRule, values: Values) -> SequentialSummary:
+    """Describe how seeds are added in a study, and the state of every arm."""
     most = len(rule.seeds)
-    said = (
+    text = (
         f"{rule.metric} in region {rule.region} against {rule.reference}, looked at after {rule.first} seeds and every "
         f"{rule.step} more up to {most}, margin {100 * rule.margin:g} %, levels spent over looks and arms"
     )
-    found = standings(rule, values)
-    return said, {arm: said_of(standing, most) for arm, standing in found.items()}
+    return text, {arm: describe_state(state, most) for arm, state in compute_states(rule, values).items()}
 
 
-def said_of(standing: Standing, most: int) -> str:
-    """Where a comparison stands and why its seeds have ended, in words."""
-    if standing.needed is not None:
-        looked = f"undecided after {standing.seeds}" if standing.seeds else "not looked at yet"
-        return f"{looked}, waits for {standing.needed} seeds"
-    if standing.decision == "undecided":
+def describe_state(state: ComparisonState, most: int) -> str:
+    """Return the state of a comparison, and why its seeds have ended, as text."""
+    if state.needed is not None:
+        looked = f"undecided after {state.seeds}" if state.seeds else "not looked at yet"
+        return f"{looked}, waits for {state.needed} seeds"
+    if state.decision == "undecided":
         return f"undecided, all {most} seeds are used up"
-    return f"{standing.decision}, decided after {standing.seeds} seeds"
+    return f"{state.decision}, decided after {state.seeds} seeds"
 
 
-def _values(metrics: pa.Table, rule: SequentialRule) -> dict[str, float | None]:
-    return values_by_trial(metrics, metric=rule.metric, region=rule.region, split="test", selection="best_val")
+def _get_values(metrics: pa.Table, rule: SequentialRule) -> dict[str, float | None]:
+    return get_values_by_trial(metrics, metric=rule.metric, region=rule.region, split="test", selection="best_val")

@@ -1,7 +1,7 @@
-"""How far a sweep is, read from its folder: while it runs, after it has ended, and after it has died.
+"""Progress of a sweep, read from its folder: while it runs, after it has ended, and after it was killed.
 
-Needs nobody's help: recorded trials are counted from the results, started ones from the progress they have left. A
-started trial whose last sign of life is long ago has been killed; `dirtune resume` continues it.
+Needs no running process: recorded trials are counted from the results, started ones from the progress that they write
+after every epoch. A started trial whose last progress is long ago has been killed; `dirtune resume` continues it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, without_keys
-from dirtune.results.analysis.sequential import with_seeds_due
+from dirtune.io.storage import Storage, remove_credentials
+from dirtune.results.analysis.sequential import plan_due_seeds
+from dirtune.results.records.names import RESOLVED_STUDY
 from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import STUDY_FILE, read_study
+from dirtune.results.records.studies import read_study
 
-# What a started trial leaves after every epoch
 PROGRESS = "progress.json"
+"""Written by a started trial after every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartedTrial:
-    """A trial that has begun and is not recorded."""
+    """A trial that has started and is not recorded."""
 
     trial_id: str
     arm: str
@@ -35,19 +36,19 @@ class StartedTrial:
     epochs_planned: int
     objective: float | None
     """Best so far."""
-    seconds_since_sign: float
+    seconds_since_progress: float
     """Since its last epoch ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStatus:
-    """The state of one sweep."""
+    """State of one sweep."""
 
     study: str
     planned: Mapping[str, int]
     """Trials by arm."""
     recorded: Mapping[tuple[str, str], int]
-    """By arm and status."""
+    """Trials by arm and status."""
     started: tuple[StartedTrial, ...]
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed trials by error class."""
@@ -61,58 +62,60 @@ class SweepStatus:
         return sum(self.recorded.values())
 
     def count(self, arm: str, status: str) -> int:
+        """Return the number of recorded trials of an arm with a status."""
         return self.recorded.get((arm, status), 0)
 
 
 def status(study: str, *, results: str | Path = "results") -> SweepStatus:
-    """The state of a sweep.
+    """Return the state of a sweep.
 
     Raises:
         InputError: there is no sweep of that name below `results`.
     """
-    folder = sweep_folder(study, results=results)
-    plans = with_seeds_due(folder, read_study(folder))[0].plans
+    folder = open_sweep(study, results=results)
+    plans = plan_due_seeds(folder, read_study(folder))[0].plans
     trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
-    classes = Counter(
-        # The one failure that files without the column record
+    failures = Counter(
+        # Files without the column record no other failure than NaN.
         row["error_class"] or "nan"
         for row in trials.to_pylist()
         if row["status"] == "failed"
     )
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
     ended = set(trials["trial_id"].to_pylist())
-    started = [_started(folder, name) for name in folder.folders("trials") if name not in ended]
+    started = [_read_started(folder, name) for name in folder.list_folders("trials") if name not in ended]
     return SweepStatus(
         study=study,
         recorded=recorded,
-        failures=classes,
+        failures=failures,
         planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
     )
 
 
-def sweep_folder(study: str, *, results: str | Path = "results") -> Storage:
-    """The folder of a sweep.
+def open_sweep(study: str, *, results: str | Path = "results") -> Storage:
+    """Return the folder of a sweep.
 
     Raises:
         InputError: there is no sweep of that name below `results`.
     """
-    root = Storage.at(results)
-    if not root.exists(f"{study}/{STUDY_FILE}"):
-        known = [name for name in root.folders() if root.exists(f"{name}/{STUDY_FILE}")]
-        raise InputError(Fault(where=without_keys(results), rule="no sweep of this name", got=study, known=known))
-    return root.below(study)
+    root = Storage.open(results)
+    if not root.exists(f"{study}/{RESOLVED_STUDY}"):
+        known = [name for name in root.list_folders() if root.exists(f"{name}/{RESOLVED_STUDY}")]
+        raise InputError(Fault(where=remove_credentials(results), rule="no sweep of this name", got=study, known=known))
+    return root.get_folder(study)
 
 
-def _started(folder: Storage, trial_id: str) -> StartedTrial | None:
+def _read_started(folder: Storage, trial_id: str) -> StartedTrial | None:
+    """Return the progress of a started trial; None before its first epoch, and if it has just been recorded."""
     name = f"trials/{trial_id}/{PROGRESS}"
     modified = folder.filesystem.get_file_info(folder.path(name)).mtime_ns
-    # Before its first epoch
     if modified is None:
         return None
     try:
         row: dict[str, Any] = json.loads(folder.read(name))["trial"]
-    except FileNotFoundError:  # recorded this very moment
+    except FileNotFoundError:
+        # Recorded since its modification time was read: recording removes the file.
         return None
     return StartedTrial(
         trial_id=trial_id,
@@ -121,5 +124,5 @@ def _started(folder: Storage, trial_id: str) -> StartedTrial | None:
         epochs_run=row["epochs_run"],
         epochs_planned=row["epochs_planned"],
         objective=row["objective"],
-        seconds_since_sign=time.time() - modified / 1e9,
+        seconds_since_progress=time.time() - modified / 1e9,
     )

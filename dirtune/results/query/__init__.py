@@ -1,1 +1,1 @@
-"""SQL over the results tables, and the formats of an answer."""
+"""SQL queries over the results, in a sealed DuckDB."""

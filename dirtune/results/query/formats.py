@@ -1,4 +1,4 @@
-"""The answer of a query as text or file: a table for a terminal, Markdown, CSV, JSON, Parquet."""
+"""Result of a query as text or file: a table for a terminal, Markdown, CSV, JSON, Parquet."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": PARQU
 
 
 def format_table(table: pa.Table, format: str = "table") -> str:
-    """A table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
+    """Return a table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
 
-    Numbers are rounded to six digits in the first two only. What is null is empty, and null in JSON, as is a number
-    that JSON cannot write.
+    Numbers are rounded to six digits in the first two only. Null is empty, and null in JSON, as is a number that JSON
+    cannot write.
 
     Raises:
-        InputError: unknown format, or Parquet, which is no text.
+        InputError: unknown format, or Parquet, which is not text.
     """
     if format == PARQUET:
-        raise InputError(Fault(where="format", rule="parquet is no text: give a file (--output)"))
+        raise InputError(Fault(where="format", rule="parquet is not text: give a file (--output)"))
     if format not in _FORMATS:
         known = [*_FORMATS, PARQUET]
         raise InputError(Fault(where="format", rule="unknown format", got=format, known=known))
@@ -40,7 +40,7 @@ def format_table(table: pa.Table, format: str = "table") -> str:
 
 
 def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
-    """Write a table into a file, in a format or in that of the file's suffix, and return its path.
+    """Write a table to a file, in a format or in that of the file's suffix, and return its path.
 
     Raises:
         InputError: unknown format, or no format for the suffix.
@@ -48,16 +48,14 @@ def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
     form = format or SUFFIXES.get(file.suffix)
     if form is None:
         raise InputError(Fault(where="output", rule="unknown suffix", got=file.suffix, known=list(SUFFIXES)))
-    content = _parquet(table) if form == PARQUET else f"{format_table(table, form)}\n".encode()
-    Storage.at(file.parent).write(file.name, content)
+    if form == PARQUET:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content: bytes = sink.getvalue().to_pybytes()
+    else:
+        content = f"{format_table(table, form)}\n".encode()
+    Storage.open(file.parent).write(file.name, content)
     return file
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
@@ -69,27 +67,26 @@ def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
 
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:
-    objects = [{name: _plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
+    def to_plain(value: Any) -> Any:
+        # JSON has no NaN and no infinity.
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    objects = [{name: to_plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
     return json.dumps(objects, indent=1, default=str, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _format_cells(rows: list[list[Any]]) -> list[list[str]]:
+    def format_cell(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
 
-
-def _cells(rows: list[list[Any]]) -> list[list[str]]:
-    return [[_cell(value) for value in row] for row in rows]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return [[format_cell(value) for value in row] for row in rows]
 
 
 _FORMATS: dict[str, Callable[[list[str], list[list[Any]]], str]] = {
-    "table": lambda names, rows: as_text(names, _cells(rows)),
-    "markdown": lambda names, rows: as_markdown(names, _cells(rows)),
+    "table": lambda names, rows: as_text(names, _format_cells(rows)),
+    "markdown": lambda names, rows: as_markdown(names, _format_cells(rows)),
     "csv": _as_csv,
     "json": _as_json,
 }

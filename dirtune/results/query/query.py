@@ -1,11 +1,11 @@
 """SQL over the results of a sweep, in a DuckDB that can reach nothing else.
 
-The statement sees the tables and the views of `dirtune.results.query.views`. The database is in memory and gets its tables
-as Arrow data; then file system, network, extensions, Python variables and settings are locked, so that a statement from
-anybody can be answered. What is recorded is never written to.
+A statement sees the tables and the views of `dirtune.results.query.views`. The database is in memory and gets its tables
+as Arrow data; then file system, network, extensions, Python variables and settings are locked, so that statements of
+untrusted users can be run. Records are never written to.
 
 Only the tables that the statement names are loaded, and of the predictions, which can be large, only the columns and
-rows that it asks for.
+rows that it selects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.query.views import COLUMNS, VIEWS, view_statements
+from dirtune.results.query.views import COLUMNS, VIEWS, list_view_statements
 from dirtune.results.records.parquetfile import OnDamaged
 from dirtune.results.records.schema import SCHEMAS, TABLES
 from dirtune.results.records.store import read_table, read_tables, scan_predictions
@@ -34,47 +34,52 @@ def query(
     *,
     studies: Sequence[str] | None = None,
     limit: int | None = None,
-    seconds: float | None = None,
+    timeout: float | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> pa.Table:
-    """Answer one SQL query over a results root.
+    """Run one SQL query over a results root.
 
     Args:
         sql: a single SELECT (or FROM, WITH, PIVOT, DESCRIBE, EXPLAIN ...) over `trials`, `metrics`, `epochs`,
             `predictions`, `results`, `arms` and `curves`.
         root: the results root, a path or URL.
-        studies: only these; none: all.
-        limit: the most rows of the answer; none: all.
-        seconds: the longest that the statement may run, once its tables are loaded, above zero; none: for ever.
-        on_damaged: called with each file that is damaged, which is then left out; none: the first such file is an error. Of
-            predictions only the end of the file, with its index, is looked at beforehand.
+        studies: only these; None means all.
+        limit: maximum number of rows; None means all.
+        timeout: time limit of the statement in seconds, above zero, without the loading of its tables; None means none.
+        on_damaged: called with the fault of each damaged file, which is then left out; None means that the first such
+            file is an error. Of predictions, only the end of the file, with its index, is read beforehand.
+
+    Returns:
+        The rows as an Arrow table.
 
     Raises:
-        InputError: there is no such study, a file is damaged, the statement takes too long, wants to reach something
-            else, or cannot be answered: then with DuckDB's message and the columns that there are.
+        InputError: there is no such study, a file is damaged, the statement runs out of time, tries to reach something
+            else, or is invalid: then with DuckDB's message and the columns that there are.
     """
-    # An unknown study is reported before any table is read
+    # An unknown study is reported before any table is read.
     open_studies(root, studies)
-    with _sealed(_tables(sql, root, studies, on_damaged)) as database:
+    with open_sealed(_load_tables(sql, root, studies, on_damaged)) as database:
         try:
             _check_is_query(database, sql)
-            with _at_most(seconds, database):
+            with _limit_time(timeout, database):
                 relation = database.sql(sql)
                 return (relation if limit is None else relation.limit(limit)).to_arrow_table()
         except duckdb.InterruptException:
-            rule = f"took longer than {seconds:g} seconds"
+            rule = f"took longer than {timeout:g} seconds"
             raise InputError(Fault(where="query", rule=rule)) from None
         except duckdb.PermissionException:
             rule = "reaches the results alone: no files, network, extensions or settings"
             raise InputError(Fault(where="query", rule=rule)) from None
         except duckdb.Error as error:
-            columns = _known_columns(root, studies, on_damaged)
+            columns = _list_columns(root, studies, on_damaged)
             raise InputError([Fault(where="query", rule=str(error).strip()), *columns]) from None
 
 
-def _tables(sql: str, root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None) -> dict[str, Any]:
-    """The tables that a statement names, and the others without rows."""
-    # Looking for the words finds too many tables at worst; DuckDB's own parser misses those inside PIVOT and query().
+def _load_tables(
+    sql: str, root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None
+) -> dict[str, Any]:
+    """Load the tables that a statement names, and the others without rows."""
+    # A search for words finds too many tables at worst; DuckDB's own parser misses those inside PIVOT and query().
     words = set(re.findall(r"\w+", sql.lower()))
     for view, parts in VIEWS.items():
         words |= set(parts) if view in words else set()
@@ -88,33 +93,34 @@ def _tables(sql: str, root: str | Path, studies: Sequence[str] | None, on_damage
 
 
 @contextmanager
-def _sealed(tables: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database with these tables and no way out."""
+def open_sealed(tables: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory database with these tables, sealed from everything else."""
     # Without a temporary directory nothing is spilled to the disk either.
     config = {"python_enable_replacements": False, "temp_directory": ""}
     with duckdb.connect(":memory:", config=config) as database:
         database.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             database.register(name, table)
-        for statement in view_statements(tables["metrics"]):
+        for statement in list_view_statements(tables["metrics"]):
             database.execute(statement)
         database.execute("SET enable_external_access = false; SET lock_configuration = true")
         yield database
 
 
 @contextmanager
-def _at_most(seconds: float | None, database: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    if seconds is None:
+def _limit_time(timeout: float | None, database: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Interrupt the statement of the block after the time limit."""
+    if timeout is None:
         yield
         return
     ended = Event()
 
-    def watch() -> None:
-        # Again and again: an interrupt that comes before the statement has begun is forgotten.
-        while not ended.wait(seconds):
+    def interrupt() -> None:
+        # Repeatedly: an interrupt that comes before the statement has started is forgotten.
+        while not ended.wait(timeout):
             database.interrupt()
 
-    watcher = Thread(target=watch, daemon=True)
+    watcher = Thread(target=interrupt, daemon=True)
     watcher.start()
     try:
         yield
@@ -124,19 +130,17 @@ def _at_most(seconds: float | None, database: duckdb.DuckDBPyConnection) -> Iter
 
 
 def _check_is_query(database: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raise unless the text is one statement that reads."""
     kinds = [statement.type for statement in database.extract_statements(sql)]
-    answered = {
-        duckdb.StatementType.SELECT,
-        duckdb.StatementType.EXPLAIN,
-        # What a PIVOT is taken apart into
-        duckdb.StatementType.MULTI,
-    }
-    if len(kinds) != 1 or kinds[0] not in answered:
+    # MULTI is what DuckDB takes a PIVOT apart into.
+    allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
+    if len(kinds) != 1 or kinds[0] not in allowed:
         names = ", ".join(kind.name for kind in kinds) or "nothing"
         raise InputError(Fault(where="query", rule=f"must be one SELECT statement, but is {names}"))
 
 
-def _known_columns(root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None) -> list[Fault]:
+def _list_columns(root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None) -> list[Fault]:
+    """Return the columns of every table and view, as faults that follow the one of the statement."""
     columns = {name: SCHEMAS[name].names for name in TABLES}
     trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
     columns |= {"trials": trials.column_names, **COLUMNS}

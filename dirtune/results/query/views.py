@@ -1,11 +1,11 @@
-"""The views that a query may ask besides the tables: `results`, `arms` and `curves`.
+"""Views for queries, besides the tables: `results`, `arms` and `curves`.
 
 `results` has one row per trial: the columns of `trials`, and one column `<split>.<region>.<metric>` per number at the best
 validation epoch (to be quoted: `"test.few.mae"`). `arms` has one row per study, arm, split, selection, region and metric, with
-mean, standard deviation and range over the arm's complete trials; where an arm was searched these are all its
-configurations, for nothing is selected here (`dirtune table` does that), unless what the search selected was trained anew on the
-study's seeds: then they are those trials alone. `curves` has one row per trial, epoch and name:
-`epochs` with the arm, seed and status it belongs to.
+mean, standard deviation and range over the arm's complete evaluation trials; where an arm was searched these are all its
+configurations, because nothing is selected here (`dirtune table` does that), unless the selected configuration was trained
+on the study's seeds: then they are those trials alone. `curves` has one row per trial, epoch and name: `epochs` with the
+arm, seed and status it belongs to.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What each view is made of.
 VIEWS = {"results": ("trials", "metrics"), "arms": ("trials", "metrics"), "curves": ("trials", "epochs")}
+"""Tables of each view."""
 
 ARMS = """
 CREATE VIEW arms AS
@@ -39,30 +39,27 @@ COLUMNS = {
 }
 
 
-def view_statements(metrics: pa.Table) -> list[str]:
-    """SQL that creates the views; `metrics` says which columns `results` has."""
-    return [_results(metrics), ARMS, CURVES]
-
-
-def _results(metrics: pa.Table) -> str:
+def list_view_statements(metrics: pa.Table) -> list[str]:
+    """Return the SQL that creates the views; the columns of `results` follow from the table `metrics`."""
     best = metrics.filter(pc.equal(metrics["selection"], "best_val"))
     keys = best.group_by(["split", "region", "metric"]).aggregate([]).to_pylist()
     columns = [
-        f"""max(value) FILTER (split = {_text(key["split"])} AND region = {_text(key["region"])} """
-        f"""AND metric = {_text(key["metric"])}) AS {_name(".".join(key.values()))}"""
+        f"""max(value) FILTER (split = {_quote_text(key["split"])} AND region = {_quote_text(key["region"])} """
+        f"""AND metric = {_quote_text(key["metric"])}) AS {_quote_name(".".join(key.values()))}"""
         for key in keys
     ]
     values = ", ".join(["trial_id", *columns])
-    return (
+    results = (
         "CREATE VIEW results AS SELECT * FROM trials LEFT JOIN "
         f"(SELECT {values} FROM metrics WHERE selection = 'best_val' GROUP BY trial_id) "
         "USING (trial_id)"
     )
+    return [results, ARMS, CURVES]
 
 
-def _text(value: str) -> str:
+def _quote_text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _name(value: str) -> str:
+def _quote_name(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'

@@ -1,7 +1,9 @@
-"""Statistics of a study: pure functions on plain numbers, without a look at files, tables or figures.
+"""Statistics of a study: pure functions on plain numbers, without access to files, tables or figures.
 
-`paired` compares two arms seed by seed, `paired_tests` without assuming normal differences, `effects` says how large a
-difference is, `bootstrap` and `hierarchical` give intervals (over seeds; over seeds and test samples), `power` how many seeds
-a question needs, and `verdict` puts an answer into a word. What each interval really covers was simulated
-(`benchmarks/coverage.py`) and stands with it.
+    paired.py      two arms compared seed by seed           two_way.py     the same over test samples, or over both
+    verdict.py     helps, hurts, equivalent, undecided      power.py       seeds that a comparison needs
+    sequential.py  seeds added until a decision             ranks.py       mean ranks of several arms
+    greedy.py, interactions.py  parts of an arm             front.py, importance.py  searches
+
+The coverage that each interval has in simulations (`benchmarks/coverage.py`) is documented where it is computed.
 """

@@ -1,9 +1,9 @@
-"""The greedy way from one arm to another through arms that were trained.
+"""Greedy ablation path from one arm to another through arms that were trained.
 
-Source: Fawcett and Hoos, "Analysing differences between algorithm configurations through ablation", Journal of Heuristics
+Source: Fawcett and Hoos, "Analyzing differences between algorithm configurations through ablation", Journal of Heuristics
 2016, for the path; Biedenkapp et al., "Efficient Parameter Importance Analysis via Ablation with Surrogates", AAAI 2017.
 
-Departures: (1) no surrogate stands in for an arm that was not trained; such an arm is named instead. (2) A step is a part,
+Departures: (1) no surrogate replaces an arm that was not trained; such an arm is named instead. (2) A step is a part,
 which may be several settings. (3) Where no arm is one part away, the nearest ones are compared.
 """
 
@@ -13,33 +13,34 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dirtune.results.statistics.paired import paired_difference
+from dirtune.results.statistics.paired import compare_by_seed
 
 State = frozenset[str]
+"""Parts of an arm."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one trained arm to the next."""
+    """Step from one trained arm to the next."""
 
     before: State
     after: State
     rivals: tuple[State, ...]
-    """Trained, as near, and not as good."""
+    """Trained arms at the same distance that are not as good."""
     untrained: tuple[State, ...]
-    """One part away on the way to the end, and not to be compared."""
+    """Arms one part away on the way to the end that cannot be compared."""
 
     @property
     def parts(self) -> State:
-        """What this step changes."""
+        """Parts that this step changes."""
         return self.before ^ self.after
 
 
-def greedy_path(losses: Mapping[State, Mapping[int, float]], start: State, end: State) -> tuple[Step, ...]:
-    """At each step to the nearest arm on the way to the end, of several as near to the one with the smallest loss.
+def find_greedy_path(losses: Mapping[State, Mapping[int, float]], start: State, end: State) -> tuple[Step, ...]:
+    """Go at each step to the nearest arm on the way to the end; among equally near ones, to the smallest loss.
 
-    Losses are compared by the mean of their differences, paired by seed, to the arm that the step leaves. An arm lies on
-    the way if all that changes from one arm to the other is what is still to change.
+    Losses are compared by the mean of their differences, paired by seed, to the arm that the step leaves. An arm is on the
+    way if all that changes from one arm to the other is what is still to change.
 
     Args:
         losses: by parts and seed, smaller being better.
@@ -52,28 +53,24 @@ def greedy_path(losses: Mapping[State, Mapping[int, float]], start: State, end: 
     steps: list[Step] = []
     here = start
     while here != end:
-        gains = _gains(losses, here, end)
+        own = losses.get(here, {})
+        on_the_way = (state for state in losses if state != here and state ^ here <= here ^ end)
+        differences = {state: compare_by_seed(losses[state], own).mean for state in on_the_way}
+        # NaN: no seed in common.
+        gains = {state: gain for state, gain in differences.items() if not math.isnan(gain)}
         if not gains:
             break
         nearest = min(len(state ^ here) for state in gains)
         near = [state for state in gains if len(state ^ here) == nearest]
         best = min(near, key=lambda state: gains[state])
-        neighbours = [here ^ {part} for part in sorted(here ^ end)]
+        neighbors = [here ^ {part} for part in sorted(here ^ end)]
         steps.append(
             Step(
                 before=here,
                 after=best,
                 rivals=tuple(state for state in near if state != best),
-                untrained=tuple(state for state in neighbours if state not in gains),
+                untrained=tuple(state for state in neighbors if state not in gains),
             )
         )
         here = best
     return tuple(steps)
-
-
-def _gains(losses: Mapping[State, Mapping[int, float]], here: State, end: State) -> dict[State, float]:
-    """What the loss changes by, for every arm on the way that has a seed in common with this one."""
-    own = losses.get(here, {})
-    on_the_way = (state for state in losses if state != here and state ^ here <= here ^ end)
-    found = {state: paired_difference(losses[state], own).mean for state in on_the_way}
-    return {state: gain for state, gain in found.items() if not math.isnan(gain)}

@@ -1,11 +1,12 @@
-"""Which of the searched settings decide the result, estimated from the trials of a search by Optuna's evaluators.
+"""Importance of the searched settings, estimated from the trials of a search by Optuna's evaluators.
 
 `ped_anova` asks what the good trials have in common that the others have not, and copes with few trials and with the
-uneven sampling of TPE. `fanova` fits a random forest and splits the variance of its predictions; it speaks of the whole
-space, bad regions included, and needs more trials. An importance is not an effect: it says neither the direction nor
+uneven sampling of TPE. `fanova` fits a random forest and splits the variance of its predictions; it is about the whole
+space, bad regions included, and needs more trials. An importance is not an effect: it gives neither the direction nor
 whether the difference matters, and with a handful of trials both methods mostly show chance.
 
-The only file of the results that knows Optuna, which it imports when it is asked; Optuna brings in neither torch nor Ray.
+This is the only file of the results that knows Optuna, which it imports when it is called; Optuna imports neither torch nor
+Ray.
 
 Source: Watanabe, Bansal and Hutter, "PED-ANOVA", IJCAI 2023; Hutter, Hoos and Leyton-Brown, "An Efficient Approach for
 Assessing Hyperparameter Importance", ICML 2014; both in `optuna.importance`. Departure: 1. the target of PED-ANOVA is the
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 METHODS = ("ped_anova", "fanova")
 TARGET_SHARE, TARGET_TRIALS, LARGEST_SHARE = 0.1, 5, 0.5
 FEWEST_TRIALS = 4
-# Of fANOVA's forest
 SEED = 0
+"""Of fANOVA's forest."""
 
 
-def importance(
+def compute_importance(
     settings: Sequence[Mapping[str, Any]],
     losses: Sequence[float],
     space: Mapping[str, Mapping[str, Any]],
     *,
     method: str = "ped_anova",
 ) -> dict[str, float]:
-    """The share of every searched setting, largest first; they sum to one, and are equal where nothing can be told.
+    """Return the share of every searched setting, largest first; shares sum to one, and are equal if nothing differs.
 
     Args:
         settings: of every complete trial, the value of every path in `space`.
@@ -53,21 +54,26 @@ def importance(
     if len(losses) < FEWEST_TRIALS:
         rule = f"needs {FEWEST_TRIALS} complete trials of a search"
         raise InputError(Fault(where="importance", rule=rule, got=len(losses)))
-    from optuna.importance import get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-    with _quiet():
-        shares = get_param_importances(_study(settings, losses, space), evaluator=_evaluator(method, len(losses)))
+    evaluator = (
+        FanovaImportanceEvaluator(seed=SEED)
+        if method == "fanova"
+        else PedAnovaImportanceEvaluator(target_quantile=compute_target_share(len(losses)))
+    )
+    with _silence_optuna():
+        shares = get_param_importances(_make_optuna_study(settings, losses, space), evaluator=evaluator)
     return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
-def target_share(trials: int) -> float:
-    """The share of the trials that PED-ANOVA takes for the good ones."""
+def compute_target_share(trials: int) -> float:
+    """Return the share of the trials that PED-ANOVA takes for the good ones."""
     return min(LARGEST_SHARE, max(TARGET_SHARE, TARGET_TRIALS / trials))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna announces every study that is made."""
+def _silence_optuna() -> Iterator[None]:
+    """Suppress the message that Optuna logs for every new study."""
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -78,43 +84,37 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _study(
+def _make_optuna_study(
     settings: Sequence[Mapping[str, Any]], losses: Sequence[float], space: Mapping[str, Mapping[str, Any]]
 ) -> optuna.Study:
-    """The trials as an Optuna study in memory."""
+    """Build an Optuna study in memory from the trials."""
     import optuna
 
-    distributions = {path: _distribution(knob) for path, knob in space.items()}
+    distributions = {path: _make_distribution(setting) for path, setting in space.items()}
     study = optuna.create_study(direction="minimize")
     for values, loss in zip(settings, losses, strict=True):
-        own = {path: _as(distribution, values[path]) for path, distribution in distributions.items()}
+        own = {path: _to_optuna(distribution, values[path]) for path, distribution in distributions.items()}
         study.add_trial(optuna.create_trial(params=own, distributions=distributions, value=float(loss)))
     return study
 
 
-def _distribution(knob: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
+def _make_distribution(setting: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
+    """Build Optuna's distribution of a searched setting."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    kind = knob["distribution"]
+    kind = setting["distribution"]
     if kind == "choice":
-        return CategoricalDistribution(tuple(knob["values"]))
+        return CategoricalDistribution(tuple(setting["values"]))
     if kind == "int":
-        return IntDistribution(knob["low"], knob["high"], log=bool(knob.get("log")))
-    return FloatDistribution(knob["low"], knob["high"], log=kind == "loguniform")
+        return IntDistribution(setting["low"], setting["high"], log=bool(setting.get("log")))
+    return FloatDistribution(setting["low"], setting["high"], log=kind == "loguniform")
 
 
-def _as(distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
-    """A recorded value as Optuna knows it: a column of the tables has turned whole numbers beside nulls into floats."""
+def _to_optuna(distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
+    """Return a recorded value in Optuna's type."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[distribution.choices.index(value)]
+    # A column with nulls has turned whole numbers into floats.
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
-
-
-def _evaluator(method: str, trials: int) -> optuna.importance.BaseImportanceEvaluator:
-    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-
-    if method == "fanova":
-        return FanovaImportanceEvaluator(seed=SEED)
-    return PedAnovaImportanceEvaluator(target_quantile=target_share(trials))

@@ -4,14 +4,14 @@ A study has few seeds (three to eleven), so every interval is Student's t, and t
 same seed gives both the same start and the same sample order, and their common luck cancels in the difference. What
 cannot be estimated is NaN, never an exception: one seed has no spread.
 
-Student's t is the default because no other interval over seeds does better. Of 95 % intervals over five and ten seeds
-95 to 96 % contain the truth where the seeds' luck is normal or heavy-tailed, 92 to 93 % where it is skewed in one arm only;
-the bootstraps of `dirtune.results.statistics.bootstrap` are shorter than they claim, or longer (`benchmarks/coverage.py`; each figure
-± 0.6). All of them speak of new seeds on the same test samples; for new samples too see `dirtune.results.statistics.hierarchical`.
+Coverage of the 95 % interval over five and ten seeds in simulations (`benchmarks/coverage.py`, each figure ± 0.6): 95 to
+96 % where the seeds' luck is normal or heavy-tailed, 92 to 93 % where it is skewed in one arm only. Percentile and BCa
+bootstraps of the same differences cover 82 to 91 %. All of this is about new seeds on the same test samples; intervals for
+new samples are in `dirtune.results.statistics.two_way`.
 
-Source: Student's paired t test; S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
-Journal of Statistics, 1979; Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-NeurIPS 2021 (google-research/rliable, `metrics.py`), for the interquartile mean.
+Source: Student's paired t test; S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
+Statistics, 1979; Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", Journal of
+Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
 """
 
 from __future__ import annotations
@@ -19,98 +19,113 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-# Scipy.stats takes three times as long to import
+# scipy.stats takes three times as long to import.
 from scipy.special import stdtr, stdtrit
 
+Over = Literal["seeds", "samples", "both"]
+"""The population that an interval and its test are about: new seeds, new test samples, or both."""
+
 CONFIDENCE = 0.95
-# Percent that contain the truth, least and most; see above
-SIMULATED_COVERAGE = (92, 96)
-# Share of the values that the interquartile mean leaves out at each end
-TRIMMED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """An arm minus its reference over the seeds that both have."""
+    """An arm minus its reference over the seeds that both have, in the metric's unit."""
 
     mean: float
     sd: float
-    """Of the differences."""
+    """Standard deviation of the differences by seed."""
     n: int
-    """Pairs."""
+    """Number of paired seeds."""
+    error: float
+    """Standard error of the mean, of which interval and test are made; NaN without a spread to estimate it from."""
+    df: float
+    """Degrees of freedom of the t distribution."""
     low: float
-    """Ends of the 95 % Student t interval; NaN for fewer than two pairs."""
+    """Ends of the 95 % t interval; NaN where `error` is."""
     high: float
     p: float
-    """Two-sided paired t test; NaN for fewer than two pairs or differences that are all equal."""
-    holes: tuple[int, ...]
-    """Seeds that only one of the two has, and that were not used."""
+    """Two-sided t test; NaN where `error` is NaN or zero."""
+    unpaired_seeds: tuple[int, ...] = ()
+    """Seeds that only one of the two has; they are not used."""
+    over: Over = "seeds"
+    """Population of the interval and the test."""
 
 
 def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean; NaN of nothing."""
+    """Return the arithmetic mean; NaN of nothing."""
     array = np.fromiter(values, dtype=np.float64)
     return float(array.mean()) if array.size else math.nan
 
 
-def sd(values: Iterable[float]) -> float:
-    """Sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN of fewer than two values."""
+def compute_sd(values: Iterable[float]) -> float:
+    """Return the sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN of fewer than two values."""
     array = np.fromiter(values, dtype=np.float64)
-    # NaN where a value is infinite
+    # The result is NaN where a value is infinite, without a warning.
     with np.errstate(invalid="ignore"):
         return float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Standard error of the mean, `sd / sqrt(n)`; NaN of fewer than two values."""
-    return sd(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+def compute_standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean, `sd / sqrt(n)`; NaN of fewer than two values."""
+    return compute_sd(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def iqm(values: Iterable[float]) -> float:
-    """Interquartile mean: the mean without the `floor(n / 4)` smallest and as many largest values; NaN of nothing.
-
-    In the values' unit. Below four values it is the plain mean. One diverged run in four or more does not move it, as it
-    would the mean, and it wastes less than the median does.
-    """
-    # NaN, if any, is sorted to the end
-    array = np.sort(np.fromiter(values, dtype=np.float64))
-    cut = int(TRIMMED * array.size)
-    return math.nan if np.isnan(array).any() else mean(array[cut : array.size - cut])
-
-
-def paired_values(arm: Mapping[int, float], reference: Mapping[int, float]) -> NDArray[np.float64]:
-    """`d_s = arm_s - reference_s` over the seeds that both have, in the order of the seeds."""
-    return np.array([arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())])
-
-
-def paired_difference(arm: Mapping[int, float], reference: Mapping[int, float]) -> PairedDifference:
+def compare_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) -> PairedDifference:
     """Compare two arms seed by seed: `d_s = arm_s - reference_s`, `mean(d) ± t(0.975, n - 1) * sd(d) / sqrt(n)`.
 
     Args:
         arm: value by seed.
         reference: value by seed, in the same unit.
     """
-    differences = paired_values(arm, reference).tolist()
-    freedom = len(differences) - 1
-    centre, error = mean(differences), standard_error(differences)
-    half = _t_quantile(freedom) * error
-    return PairedDifference(
-        mean=centre,
-        sd=sd(differences),
-        n=len(differences),
-        low=centre - half,
-        high=centre + half,
-        p=_t_test(centre, error, freedom),
-        holes=tuple(sorted(arm.keys() ^ reference.keys())),
+    differences = [arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())]
+    return make_difference(
+        differences,
+        error=compute_standard_error(differences),
+        df=len(differences) - 1,
+        unpaired_seeds=tuple(sorted(arm.keys() ^ reference.keys())),
     )
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction for several comparisons at once: the k-th smallest of m becomes `max(p_(i) * (m - i + 1), i <= k)`.
+def make_difference(
+    differences: Sequence[float],
+    *,
+    error: float,
+    df: float,
+    unpaired_seeds: tuple[int, ...] = (),
+    over: Over = "seeds",
+) -> PairedDifference:
+    """Build the t interval and the t test of a mean difference from its standard error and degrees of freedom.
+
+    Args:
+        differences: arm minus reference by seed, in the metric's unit.
+        error: standard error of their mean.
+        df: degrees of freedom, of any size and not necessarily whole.
+        unpaired_seeds: seeds that were not used.
+        over: the population that `error` is about.
+    """
+    center = mean(differences)
+    half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * error if df > 0 else math.nan
+    return PairedDifference(
+        mean=center,
+        sd=compute_sd(differences),
+        n=len(differences),
+        error=error,
+        df=df,
+        low=center - half,
+        high=center + half,
+        p=float(2 * stdtr(df, -abs(center / error))) if df > 0 and error > 0 else math.nan,
+        unpaired_seeds=unpaired_seeds,
+        over=over,
+    )
+
+
+def apply_holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct for several comparisons by Holm: the k-th smallest p of m is `max(p_(i) * (m - i + 1), i <= k)`.
 
     Args:
         p_values: by name of the comparison; a NaN is no test, is not counted, and stays NaN.
@@ -124,11 +139,21 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _t_quantile(freedom: int) -> float:
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom > 0 else math.nan
+def compute_equivalence_p(difference: PairedDifference, *, margin: float) -> float:
+    """Return p of two one-sided t tests (TOST): small if the true difference is within `-margin..margin`.
 
+    `max(P(T >= (mean + margin) / error), P(T <= (mean - margin) / error))` with the difference's degrees of freedom;
+    p < 0.05 exactly where the 90 % t interval is within the margin.
 
-def _t_test(centre: float, error: float, freedom: int) -> float:
-    if freedom < 1 or error == 0:
+    Args:
+        difference: of an arm to its reference.
+        margin: the largest difference that counts as none, in the metric's unit.
+
+    Returns:
+        NaN without a standard error above zero: fewer than two pairs, or differences that are all equal.
+    """
+    if not difference.error > 0:
         return math.nan
-    return float(2 * stdtr(freedom, -abs(centre / error)))
+    too_low = stdtr(difference.df, -(difference.mean + margin) / difference.error)
+    too_high = stdtr(difference.df, (difference.mean - margin) / difference.error)
+    return float(max(too_low, too_high))

@@ -1,13 +1,13 @@
-"""Mean ranks of several arms over blocks, and the difference of two of them that is more than chance.
+"""Mean ranks of several arms over blocks, and Nemenyi's critical difference between two of them.
 
 In every block (a data set, or one seed of a study) the arms are ranked; ranks need no common scale and no normal errors.
 Friedman's test asks whether the arms differ at all, Nemenyi's which ones: two arms differ at the level 0.05 if their mean
 ranks are further apart than `CD = q * sqrt(k (k + 1) / (6 N))`, for k arms and N blocks, with `q` the 0.95 quantile of the
 studentized range of k groups and infinitely many degrees of freedom, over `sqrt(2)`.
 
-Trade-off: the blocks must be independent. Seeds of one data set are, given the data, but speak of that data set only; the
+Trade-off: the blocks must be independent. Seeds of one data set are, given the data, but are about that data set only; the
 shot regions of one seed are not, and the difference is then too small. With three seeds it is so large that hardly
-anything is told apart: this is the price of comparing all pairs.
+anything is significantly different: this is the price of comparing all pairs.
 
 Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006; Friedman, JASA 1937.
 """
@@ -26,12 +26,12 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """k arms over N blocks."""
+    """Ranks of k arms over N blocks."""
 
     mean_ranks: Mapping[str, float]
     """1 is best; from the best to the worst."""
     blocks: int
-    """Those in which every arm has a value."""
+    """Blocks in which every arm has a value."""
     left_out: int
     """The other blocks."""
     critical_difference: float
@@ -39,10 +39,10 @@ class Ranking:
     p_friedman: float
     """Of "all arms are alike"; NaN for fewer than two blocks or where all are tied."""
     cliques: tuple[tuple[str, ...], ...]
-    """The largest groups that are not told apart, of two arms or more."""
+    """The largest groups of two arms or more that are not significantly different."""
 
 
-def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
+def rank_arms(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
     """Rank arms in every block, equal values sharing the mean of their ranks.
 
     Args:
@@ -56,30 +56,33 @@ def ranking(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
     common = [b for b in every if all(not math.isnan(own.get(b, math.nan)) for own in losses.values())]
     if len(arms) < 2 or not common:
         raise ValueError(f"needs two arms and a block that all have, got {len(arms)} arms")
-    ranks = _ranks(np.array([[losses[arm][block] for arm in arms] for block in common]))
+    values = np.array([[losses[arm][block] for arm in arms] for block in common])
+    smaller = (values[:, None, :] < values[:, :, None]).sum(axis=2)
+    equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
+    ranks: NDArray[np.float64] = smaller + (equal + 1) / 2
     means = dict(sorted(zip(arms, ranks.mean(axis=0).tolist(), strict=True), key=lambda kv: kv[1]))
-    difference = critical_difference(len(arms), len(common))
+    difference = compute_critical_difference(len(arms), len(common))
     return Ranking(
         mean_ranks=means,
         blocks=len(common),
         left_out=len(every) - len(common),
         critical_difference=difference,
-        p_friedman=_friedman(ranks),
-        cliques=cliques(means, difference),
+        p_friedman=_compute_friedman_p(ranks),
+        cliques=find_cliques(means, difference),
     )
 
 
-def critical_difference(arms: int, blocks: int) -> float:
-    """Nemenyi's `q * sqrt(k (k + 1) / (6 N))` at the level 0.05."""
-    # Slow to import, and only asked for here
+def compute_critical_difference(arms: int, blocks: int) -> float:
+    """Return Nemenyi's `q * sqrt(k (k + 1) / (6 N))` at the level 0.05."""
+    # scipy.stats is slow to import, and only this function needs it.
     from scipy.stats import studentized_range
 
     quantile = float(studentized_range.ppf(1 - LEVEL, arms, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(arms * (arms + 1) / (6 * blocks))
 
 
-def cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[str, ...], ...]:
-    """The largest groups of neighbours whose mean ranks are at most `difference` apart, groups of one aside.
+def find_cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[str, ...], ...]:
+    """Return the largest groups of neighbors whose mean ranks are at most `difference` apart, without groups of one.
 
     Args:
         mean_ranks: by arm, from the best to the worst.
@@ -95,22 +98,14 @@ def cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[s
     return tuple(tuple(arms[first : last + 1]) for first, last in found)
 
 
-def _ranks(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks within every row, from 1, ties sharing their mean."""
-    smaller = (losses[:, None, :] < losses[:, :, None]).sum(axis=2)
-    equal = (losses[:, None, :] == losses[:, :, None]).sum(axis=2)
-    ranks: NDArray[np.float64] = smaller + (equal + 1) / 2
-    return ranks
-
-
-def _friedman(ranks: NDArray[np.float64]) -> float:
-    """Chi-squared with k - 1 degrees of freedom, corrected for ties (Demsar's formula where there is none)."""
+def _compute_friedman_p(ranks: NDArray[np.float64]) -> float:
+    """Return p of chi-squared with k - 1 degrees of freedom, corrected for ties (Demsar's formula if there is none)."""
     from scipy.special import chdtrc
 
     blocks, arms = ranks.shape
-    centred = ranks - (arms + 1) / 2
-    within = float((centred**2).sum()) / (arms - 1)
+    centered = ranks - (arms + 1) / 2
+    within = float((centered**2).sum()) / (arms - 1)
     if blocks < 2 or within == 0:
         return math.nan
-    statistic = float((centred.sum(axis=0) ** 2).sum()) / within
+    statistic = float((centered.sum(axis=0) ** 2).sum()) / within
     return float(chdtrc(arms - 1, statistic))

@@ -1,9 +1,9 @@
-"""Adding seeds until a comparison is decided, without the errors that looking again and again would add.
+"""Seeds added until a comparison is decided, without the errors that repeated looks would add.
 
 A test at 5 % after every new seed errs in far more than 5 % of all studies. So the level is spent: the look at `n` seeds of
 at most `N` gets the share `(n - n_before) / N` of it, divided by the number of arms that are compared. By the union bound
-the chance of any wrong word, over all looks and arms, is then at most the level. There are two tests in a look, the paired
-t test (helps, hurts) and two one-sided ones (equivalent); they err under different truths and share no level.
+the probability of any wrong decision, over all looks and arms, is then at most the level. There are two tests in a look,
+the paired t test (helps, hurts) and two one-sided ones (equivalent); they err under different truths and share no level.
 
 Trade-off: boundaries from the joint law of the looks would stop a little sooner; they hold for many seeds, not for five.
 
@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dirtune.results.statistics.paired import PairedDifference, mean, paired_difference
-from dirtune.results.statistics.paired_tests import equivalence
+from dirtune.results.statistics.paired import PairedDifference, compare_by_seed, compute_equivalence_p, mean
 from dirtune.results.statistics.power import ALPHA
 from dirtune.results.statistics.verdict import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
-    """When is looked: after `first` seeds, then after every `step` more, at most after `most`."""
+class LookSchedule:
+    """Schedule of the looks: after `first` seeds, then after every `step` more, at most after `most`."""
 
     first: int
     step: int
@@ -38,65 +37,68 @@ class Looks:
 
     @property
     def sizes(self) -> list[int]:
-        """The numbers of seeds at which is looked; the last is `most`."""
+        """Number of seeds at each look; the last is `most`."""
         return sorted({*range(self.first, self.most, self.step), self.most})
 
-    def level(self, look: int) -> float:
-        """The level that look number `look`, from 0, may spend."""
+    def get_level(self, look: int) -> float:
+        """Return the level that look number `look`, from 0, may spend."""
         before = self.sizes[look - 1] if look else 0
         return ALPHA * (self.sizes[look] - before) / self.most / self.comparisons
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """Where a comparison stands."""
+class ComparisonState:
+    """State of a comparison after the looks that its values allow."""
 
     decision: Decision
     seeds: int
-    """That the last look was at; 0 before the first."""
+    """Seeds of the last look; 0 before the first."""
     needed: int | None
-    """Seeds that the next look waits for; none: it has ended."""
+    """Seeds that the next look waits for; None if the comparison has ended."""
 
 
-def sequence(
+def run_looks(
     arm: Mapping[int, float],
     reference: Mapping[int, float],
     *,
     seeds: Sequence[int],
-    looks: Looks,
+    looks: LookSchedule,
     margin: float,
     higher_is_better: bool = False,
-) -> Standing:
-    """Look as often as the values allow, until the comparison is decided or the seeds are used up.
+) -> ComparisonState:
+    """Look at the values, seed by seed, until the comparison is decided or the seeds are used up.
 
-    Values of later seeds are not looked at before their turn, so that what is found does not depend on the order in which
+    Values of later seeds are not looked at before their turn, so that the decision does not depend on the order in which
     trainings end.
 
     Args:
         arm: value by seed.
         reference: value by seed, in the same unit.
         seeds: in the order in which they are used; `looks.most` of them.
+        looks: the schedule.
         margin: what counts as no difference, as a share of the reference's mean at the first look.
+        higher_is_better: True for correlations and R2, False for errors.
     """
     both = arm.keys() & reference.keys()
     size, seen = 0.0, 0
     for look, wanted in enumerate(looks.sizes):
         turn = seeds[:wanted]
         if not both.issuperset(turn):
-            return Standing(decision="undecided", seeds=seen, needed=wanted)
+            return ComparisonState(decision="undecided", seeds=seen, needed=wanted)
         seen = wanted
         size = size or margin * abs(mean(reference[seed] for seed in turn))
-        difference = paired_difference({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
-        decision = _decision(difference, size, looks.level(look), higher_is_better=higher_is_better)
+        difference = compare_by_seed({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
+        decision = _decide(difference, size, looks.get_level(look), higher_is_better=higher_is_better)
         if decision != "undecided":
-            return Standing(decision=decision, seeds=seen, needed=None)
-    return Standing(decision="undecided", seeds=seen, needed=None)
+            return ComparisonState(decision=decision, seeds=seen, needed=None)
+    return ComparisonState(decision="undecided", seeds=seen, needed=None)
 
 
-def _decision(difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool) -> Decision:
+def _decide(difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool) -> Decision:
+    """Return the decision of one look at its level."""
     if difference.p < level:
         return "helps" if (difference.mean > 0) == higher_is_better else "hurts"
     is_same = difference.sd == 0 and difference.mean == 0
-    if is_same or equivalence(difference, margin=margin) < level:
+    if is_same or compute_equivalence_p(difference, margin=margin) < level:
         return "equivalent"
     return "undecided"

@@ -1,7 +1,7 @@
-"""The results table of a paper: what is compared, how it is shown, and whether a written one still holds.
+"""Results tables as in papers: comparisons of arms, their rendering, and checks of tables that were written earlier.
 
-`table` compares the arms of one study (`judging` has the tests and verdicts of a column), `comparison` puts studies and metrics together as a request asks. A table is data;
-`rendering` shows it in every form (`layout`, `celltext`, `marks` and `footer` say what stands where, `latex`, `webpage` and
-`flat` how it is written). `published` holds the papers' numbers, `tracing` names the trials behind a cell, `checking` reads a
-written table back.
+`table` compares the arms of one study, with the tests of `verdicts`; `comparison` puts studies and metrics together as a
+request asks. A table is data; `render` turns it into text in every format. `shot_rules` recomputes regions from stored
+predictions, `published` holds the papers' numbers, `marks` the rules for ± and bold, `provenance` names the trials behind a
+cell, `check` reads a written table back.
 """

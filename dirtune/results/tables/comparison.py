@@ -1,63 +1,67 @@
-"""What a results table of a paper compares, as one value: studies, metrics, regions and arms, each chosen by name.
+"""Comparison of a results table as one value: studies, metrics, regions and arms, each chosen by name.
 
-A `TableRequest` says everything that a table depends on besides the store. It is written into every file that a table
+A `TableRequest` has everything that a table depends on besides the store. It is written into every file that a table
 is put into, so that the file can be made, and checked, once more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.arms import arms_named
-from dirtune.results.records.schema import REGIONS
-from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin
+from dirtune.metrics import REGIONS
+from dirtune.results.analysis.arms import match_arms
+from dirtune.results.records.names import check_known
 from dirtune.results.tables.marks import BOLD, SPREADS
-from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, published_rows
-from dirtune.results.tables.table import ArmRow, ArmTable, arm_tables, check_known
+from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, find_published
+from dirtune.results.tables.table import POPULATIONS, ArmRow, ArmTable, make_arm_tables
+from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin
 
-# The row key that every study has; the others are its axes
 ARM = "arm"
-LAYOUTS = ("below", "beside")
+"""The row key that every study has; the others are its axes."""
+LAYOUTS = ("stacked", "wide")
 ABSENT = "-"
+"""Text of a cell without a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRequest:
-    """What a table shows and how.
+    """Contents and form of a table.
 
     Raises:
-        InputError: a name is unknown, as far as that can be said without the store, or the margin is unreadable.
+        InputError: a name is unknown, where that does not need the store, or the margin is unreadable.
     """
 
     studies: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    """None: the metric of each study's objective."""
+    """Empty for the metric of each study's objective."""
     regions: tuple[str, ...] = REGIONS
     arms: tuple[str, ...] = ()
-    """Names or patterns such as conr*, in the order shown; none: all."""
+    """Names or patterns such as conr*, in the order shown; empty for all."""
     rows: tuple[str, ...] = (ARM,)
-    """What names a row: arm, axes by their dotted path, or both."""
-    layout: str = "below"
-    """Of several studies: below or beside each other."""
+    """Row keys: arm, axes by their dotted path, or both."""
+    layout: str = "stacked"
+    """Several studies stacked as grids, or wide, as groups of columns."""
     split: str = "test"
     selection: str = "best_val"
     reference: str | None = None
-    """None: each study's."""
+    """None means each study's."""
     margin: str = DEFAULT_MARGIN
-    """What counts as no difference: 2%, or 0.5 in the metric's unit."""
+    """The largest difference that counts as none: 2%, or 0.5 in the metric's unit."""
+    over: str = "seeds"
+    """Population of intervals, tests and verdicts: seeds, samples or both."""
     mix_data: bool = False
     shots: str | None = None
-    """Other limits of many and few: 50/10; none: as recorded."""
+    """Other limits of many and few: 50/10; None means as recorded."""
     bin_width: float | None = None
-    """Of wider label bins, in the label's unit; none: as recorded."""
+    """Of wider label bins, in the label's unit; None means as recorded."""
     spread: str = "sd"
-    """What ± is: of SPREADS."""
+    """The number after ±, a name of `SPREADS`."""
     bold: str = "better"
-    """Of BOLD."""
+    """A name of `BOLD`."""
     published: str | None = None
     """The split kind of the published numbers shown: dir or natural."""
     published_as: Mapping[str, str] = field(default_factory=dict)
@@ -69,19 +73,20 @@ class TableRequest:
         for region in self.regions:
             check_known("region", region, REGIONS)
         check_known("layout", self.layout, LAYOUTS)
+        check_known("over", self.over, POPULATIONS)
         check_known("spread", self.spread, tuple(SPREADS))
         check_known("bold", self.bold, tuple(BOLD))
-        Margin.read(self.margin)
+        Margin.parse(self.margin)
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
             if self.shots is not None or self.bin_width is not None:
-                rule = "are of the data set's own regions and stand beside no others"
+                rule = "belong to the data set's own regions and cannot be combined with other regions"
                 raise InputError(Fault(where="published numbers", rule=rule))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The numbers that a request asks for."""
+    """Numbers that a request asks for."""
 
     request: TableRequest
     parts: tuple[ArmTable, ...]
@@ -90,8 +95,8 @@ class Comparison:
 
     @property
     def blocks(self) -> list[tuple[ArmTable, ...]]:
-        """The parts that share a grid: all of them, or those of one study."""
-        if self.request.layout == "beside":
+        """Parts that share a grid: all of them, or those of one study."""
+        if self.request.layout == "wide":
             return [self.parts]
         studies = dict.fromkeys(part.study for part in self.parts)
         return [tuple(part for part in self.parts if part.study == study) for study in studies]
@@ -101,12 +106,12 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
     """Read everything that a request asks for; each study is read once.
 
     Raises:
-        InputError: a name is unknown, trials saw different data, or a file is damaged.
+        InputError: a name is unknown, trials saw different data, or a file is damaged; and as `make_arm_tables`.
     """
     whole = [
         part
         for study in dict.fromkeys(request.studies)
-        for part in arm_tables(
+        for part in make_arm_tables(
             root,
             study,
             metrics=request.metrics,
@@ -115,6 +120,7 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
             selection=request.selection,
             reference=request.reference,
             margin=request.margin,
+            over=request.over,
             mix_data=request.mix_data,
             shots=request.shots,
             bin_width=request.bin_width,
@@ -124,12 +130,24 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
     _check_row_keys(request, whole)
     if not request.mix_data:
         _check_data(whole)
-    parts = tuple(_with_arms(part, request.arms) for part in whole)
-    return Comparison(request=request, parts=parts, published=tuple(_published(request, parts)))
+    parts = []
+    for part in whole:
+        rows = {row.arm: row for row in part.rows}
+        parts.append(replace(part, rows=tuple(rows[name] for name in match_arms(request.arms, part.arms))))
+    published: list[PublishedRow] = []
+    for part in parts if request.published is not None else []:
+        published += find_published(
+            [row.arm for row in part.rows],
+            dataset=part.data,
+            split_kind=str(request.published),
+            metric=part.metric,
+            names=request.published_as,
+        )
+    return Comparison(request=request, parts=tuple(parts), published=tuple(published))
 
 
-def of_one_study(table: ArmTable) -> Comparison:
-    """A table of one study and metric as the smallest comparison there is."""
+def from_table(table: ArmTable) -> Comparison:
+    """Wrap a table of one study and metric as a comparison."""
     request = TableRequest(
         studies=(table.study,),
         metrics=(table.metric,),
@@ -138,50 +156,53 @@ def of_one_study(table: ArmTable) -> Comparison:
         selection=table.selection,
         reference=table.reference,
         margin=table.margin.text,
+        over=table.over,
         shots=table.shots,
         bin_width=table.bin_width,
     )
     return Comparison(request=request, parts=(table,))
 
 
-def row_key(row: ArmRow, keys: Sequence[str]) -> tuple[str, ...]:
-    """The texts that name a row, one per key; beside its axes an arm goes by its name without their values."""
+def get_row_key(row: ArmRow, keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that name a row, one per key; with axes among the keys, an arm's name loses their values."""
     name = row.arm
     for path in keys:
         if path in row.levels:
             level = f"{path.rsplit('.', 1)[-1]}={json.dumps(row.levels[path])}"
             name = " ".join(name.replace(level, "").split())
     if ARM not in keys and not any(key in row.levels for key in keys):
-        # Nothing is recorded of it yet
+        # Nothing of the arm is recorded yet.
         return (row.arm, *[ABSENT] * (len(keys) - 1))
     return tuple(name if key == ARM else str(row.levels.get(key, ABSENT)) for key in keys)
 
 
 def _check_arms(request: TableRequest, parts: Sequence[ArmTable]) -> None:
+    """Raise if a name or pattern matches no arm of any study."""
     known = list(dict.fromkeys(arm for part in parts for arm in part.arms))
     faults = [
         Fault(where="arms", rule="unknown arm", got=pattern, known=known)
         for pattern in [*request.arms, *request.published_as]
-        if not arms_named([pattern], known)
+        if not match_arms([pattern], known)
     ]
     if faults:
         raise InputError(faults)
 
 
 def _check_row_keys(request: TableRequest, parts: Sequence[ArmTable]) -> None:
+    """Raise if a row key is unknown, or if the keys do not identify the arms of a study."""
     axes = dict.fromkeys(axis for part in parts for row in part.rows for axis in row.levels)
     for key in request.rows:
         check_known("row", key, (ARM, *axes))
     for part in parts:
-        keys = [row_key(row, request.rows) for row in part.rows]
+        keys = [get_row_key(row, request.rows) for row in part.rows]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            rule = f"must tell the arms of study {part.study} apart, but several are {twice}"
+            rule = f"must identify the arms of study {part.study}, but several are {twice}"
             raise InputError(Fault(where="rows", rule=rule, got=list(request.rows)))
 
 
 def _check_data(parts: Sequence[ArmTable]) -> None:
-    """Refuse two studies on data sets of one name that are not the same."""
+    """Raise if two studies have different data sets of one name."""
     seen: dict[str, set[str]] = {}
     for part in parts:
         seen.setdefault(part.data, set()).update(part.fingerprints)
@@ -189,19 +210,3 @@ def _check_data(parts: Sequence[ArmTable]) -> None:
         if data and len(fingerprints) > 1:
             rule = "studies saw different data of one name, and one table must not mix them unasked"
             raise InputError(Fault(where=f"data set {data}", rule=rule, got=sorted(fingerprints)))
-
-
-def _with_arms(part: ArmTable, patterns: Sequence[str]) -> ArmTable:
-    rows = {row.arm: row for row in part.rows}
-    names = arms_named(patterns, part.arms)
-    return replace(part, rows=tuple(rows[name] for name in names))
-
-
-def _published(request: TableRequest, parts: Sequence[ArmTable]) -> Iterator[PublishedRow]:
-    if request.published is None:
-        return
-    for part in parts:
-        arms = [row.arm for row in part.rows]
-        yield from published_rows(
-            arms, dataset=part.data, split_kind=request.published, metric=part.metric, names=request.published_as
-        )

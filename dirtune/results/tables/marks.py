@@ -1,4 +1,4 @@
-"""What the marks of a table mean: the number after ±, and bold. Named rules, each printed with its description.
+"""Marks of a table: the number after ±, and bold. Named rules, each printed with its description.
 
 `better` is the default for bold because it is the one claim that a study makes in advance: its reference arm is named
 before anything is run. `best`, the usual mark in papers, picks the arm to compare with by the numbers that are then
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.statistics.paired import holm, paired_difference, standard_error
+from dirtune.results.statistics.paired import apply_holm, compare_by_seed, compute_standard_error
 from dirtune.results.tables.table import Cell
 
 SIGNIFICANT = 0.05
@@ -25,37 +25,37 @@ class Spread:
     label: str
     """In a heading, after ±."""
     description: str
-    of: Callable[[Cell], float]
+    compute: Callable[[Cell], float]
     """NaN where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bold:
-    """A rule: the cells of a column by arm, and their metric, in; the arms that are bold out."""
+    """A rule for bold: takes the cells of a column by arm, and their metric; returns the arms that are bold."""
 
     description: str
     choose: Callable[[Mapping[str, Cell], str], frozenset[str]]
 
 
-def deviation(cell: Cell) -> float:
-    """Sample standard deviation over seeds."""
+def get_sd(cell: Cell) -> float:
+    """Return the sample standard deviation over seeds."""
     return cell.sd
 
 
-def error(cell: Cell) -> float:
-    """Standard error of the mean over seeds."""
-    return standard_error(list(cell.values.values()))
+def compute_error(cell: Cell) -> float:
+    """Return the standard error of the mean over seeds."""
+    return compute_standard_error(list(cell.values.values()))
 
 
-def half_interval(cell: Cell) -> float:
-    """Half the width of the 95 % Student t interval of the mean over seeds."""
+def compute_half_interval(cell: Cell) -> float:
+    """Return half the width of the 95 % Student t interval of the mean over seeds."""
     # The interval of a mean is that of its difference to zero.
-    found = paired_difference(cell.values, dict.fromkeys(cell.values, 0.0))
+    found = compare_by_seed(cell.values, dict.fromkeys(cell.values, 0.0))
     return (found.high - found.low) / 2
 
 
-def better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """The arms that are significantly better than the reference."""
+def choose_better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
+    """Return the arms that are significantly better than the reference."""
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     return frozenset(
         arm
@@ -64,40 +64,44 @@ def better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     )
 
 
-def best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """The arm with the best mean, and those that the paired test cannot tell from it; none of a single seed."""
+def choose_best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
+    """Return the arm with the best mean, and those that are not significantly different; none of a single seed."""
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     means = {arm: sign * cell.mean for arm, cell in cells.items() if cell.n > 1}
     if not means:
         return frozenset()
     top = min(means, key=lambda arm: means[arm])
-    tests = {arm: paired_difference(cells[arm].values, cells[top].values).p for arm in means if arm != top}
-    alike = {arm for arm, p in holm(tests).items() if p >= SIGNIFICANT}
+    tests = {arm: compare_by_seed(cells[arm].values, cells[top].values).p for arm in means if arm != top}
+    alike = {arm for arm, p in apply_holm(tests).items() if p >= SIGNIFICANT}
     ties = {arm for arm, level in means.items() if level == means[top] and math.isnan(tests.get(arm, 1))}
     return frozenset({top} | alike | ties)
 
 
-def nothing(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """No arm."""
+def choose_none(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
+    """Return no arm."""
     return frozenset()
 
 
 SPREADS = {
-    "sd": Spread(label="sd", description="the standard deviation over seeds", of=deviation),
-    "se": Spread(label="se", description="the standard error of the mean over seeds, sd / sqrt(n)", of=error),
+    "sd": Spread(label="sd", description="the standard deviation over seeds", compute=get_sd),
+    "se": Spread(
+        label="se", description="the standard error of the mean over seeds, sd / sqrt(n)", compute=compute_error
+    ),
     "ci95": Spread(
         label="95 % interval",
         description="half the width of the mean's 95 % Student t interval over seeds",
-        of=half_interval,
+        compute=compute_half_interval,
     ),
 }
 
 BOLD = {
-    "better": Bold(description=f"significantly better than the reference (corrected p < {SIGNIFICANT})", choose=better),
-    "best": Bold(
-        description="the best mean of the rows shown, and every arm that the paired t test by seed, Holm-corrected "
-        f"over them, does not tell from it at {SIGNIFICANT}",
-        choose=best,
+    "better": Bold(
+        description=f"significantly better than the reference (corrected p < {SIGNIFICANT})", choose=choose_better
     ),
-    "none": Bold(description="not used", choose=nothing),
+    "best": Bold(
+        description="the best mean of the rows shown, and every arm that is not significantly different from it by the "
+        f"paired t test by seed, Holm-corrected over them, at {SIGNIFICANT}",
+        choose=choose_best,
+    ),
+    "none": Bold(description="not used", choose=choose_none),
 }

@@ -1,9 +1,9 @@
-"""The numbers that papers have published, to stand beside ours: 429 facts in `data/published_results.csv`.
+"""Published numbers of papers, shown with ours: 429 facts in `data/published_results.csv`.
 
 A published number is matched by data set, kind of split, metric, region and method. Methods are matched by the literal
-map `METHODS` from the names of arms (which are those of the shipped studies and of the presets), or by what the reader
-of a table says; never by how alike two names are. Published numbers enter no statistic of ours: other recipes, other
-seeds (mostly one), and the best epoch often chosen on the test set.
+map `METHODS` from the names of arms (which are those of the shipped studies and of the presets), or by a name that is
+given for an arm; never by similarity of names. Published numbers enter no statistic of ours: other recipes, other seeds
+(mostly one), and the best epoch often chosen on the test set.
 
 Sources: Zhao et al., "ACCon", AAAI 2025, Tables 1 and 2; Yang et al., ICML 2021, and Ren et al., CVPR 2022, as their
 repositories report their reproductions. The balanced MSE rows on IMDB-WIKI are balanced errors by that repository's
@@ -22,8 +22,8 @@ from typing import NamedTuple
 from dirtune.errors import Fault, InputError
 
 FILE = Path(__file__).parent / "data" / "published_results.csv"
-# Balanced val and test of the DIR benchmark, or all splits alike
 SPLIT_KINDS = ("dir", "natural")
+"""Balanced validation and test splits of the DIR benchmark, or splits with the distribution of the training labels."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("Vanilla",),
@@ -60,7 +60,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "focal_r_lds_accon": ("Focal-R+LDS+ACCon",),
     "focal_r_lds_accon_conr": ("Focal-R+LDS+ACCon+ConR",),
 }
-"""Published names by arm. `BMSE` of ACCon's Table 1 is nobody's: the paper does not say which of bmc, gai and bni it is."""
+"""Published names by arm. `BMSE` of ACCon's Table 1 belongs to no arm: the paper does not name it as bmc, gai or bni."""
 
 
 class PublishedNumber(NamedTuple):
@@ -70,7 +70,7 @@ class PublishedNumber(NamedTuple):
     table: str
     dataset: str
     split: str
-    """Of SPLIT_KINDS."""
+    """One of `SPLIT_KINDS`."""
     method: str
     metric: str
     region: str
@@ -78,13 +78,13 @@ class PublishedNumber(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Where it stands."""
+        """Source and table."""
         return f"{self.source}, {self.table}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """What one source says of one method, for the arm that it stands beside."""
+    """Numbers of one source for one method, matched to an arm."""
 
     arm: str
     method: str
@@ -92,17 +92,17 @@ class PublishedRow:
     dataset: str
     metric: str
     values: Mapping[str, float]
-    """By region, as far as published."""
+    """By region; only those that are published."""
 
 
-def published_rows(
+def find_published(
     arms: Sequence[str], *, dataset: str, split_kind: str, metric: str, names: Mapping[str, str] | None = None
 ) -> list[PublishedRow]:
-    """What is published of the methods that the arms are, in the order of the arms.
+    """Return the published numbers of the methods that the arms are, in the order of the arms.
 
     Args:
         arms: names of arms.
-        dataset: agedb, imdb_wiki, sts_b or nyud2; of others nothing is published.
+        dataset: agedb, imdb_wiki, sts_b or nyud2; others have no published numbers.
         split_kind: dir or natural.
         metric: as in the results tables.
         names: the published method of an arm, where it is not the one of `METHODS`.
@@ -113,16 +113,16 @@ def published_rows(
     if split_kind not in SPLIT_KINDS:
         rule = "unknown published split"
         raise InputError(Fault(where="published", rule=rule, got=split_kind, known=SPLIT_KINDS))
-    named = names or {}
-    _check_methods(named)
+    given = names or {}
+    _check_methods(given)
     rows: dict[tuple[str, str, str], dict[str, float]] = {}
     fitting = [
         number
-        for number in published_numbers()
+        for number in read_published()
         if (number.dataset, number.split, number.metric) == (dataset, split_kind, metric)
     ]
     for arm in arms:
-        methods = (named[arm],) if arm in named else METHODS.get(arm, ())
+        methods = (given[arm],) if arm in given else METHODS.get(arm, ())
         for number in fitting:
             if number.method in methods:
                 key = (arm, number.method, number.origin)
@@ -134,15 +134,16 @@ def published_rows(
 
 
 @cache
-def published_numbers() -> tuple[PublishedNumber, ...]:
-    """All of them, in the order of the file."""
+def read_published() -> tuple[PublishedNumber, ...]:
+    """Return all published numbers, in the order of the file."""
     with FILE.open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     return tuple(PublishedNumber._make([*texts, float(value)]) for *texts, value in rows)
 
 
 def _check_methods(names: Mapping[str, str]) -> None:
-    known = list(dict.fromkeys(number.method for number in published_numbers()))
+    """Raise if a method is not published."""
+    known = list(dict.fromkeys(number.method for number in read_published()))
     faults = [
         Fault(where="published", key=arm, rule="unknown published method", got=method, known=known)
         for arm, method in names.items()

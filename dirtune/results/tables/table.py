@@ -1,11 +1,11 @@
-"""The table of a study: arms by shot regions, mean and spread over seeds, paired differences to the reference arm.
+"""Table of a study: arms by shot regions, mean and spread over seeds, differences to the reference arm.
 
 A table is data (`ArmTable`, of one study and one metric); `dirtune.results.tables.comparison` puts several together, and
-`dirtune.results.tables.render.formats` shows them. Everything that a reader must know to believe a number is part of it: the split,
-the selection rule, the seeds, the trials behind every cell, how many configurations were tried, what is missing and
-why, and the fingerprint of the data.
+`dirtune.results.tables.render` turns them into text. Everything that a reader must know to believe a number is part of it:
+the split, the selection rule, the seeds, the trials behind every cell, the number of configurations, missing values with
+their reasons, and the fingerprint of the data.
 
-Importing this module brings in neither torch nor Ray nor scipy.stats, so that `dirtune table` answers at once.
+Importing this module imports neither torch nor Ray nor scipy.stats, so that `dirtune table` starts quickly.
 """
 
 from __future__ import annotations
@@ -14,19 +14,37 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, get_args
 
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
-from dirtune.results.analysis.arms import ArmRuns, Hole, StudyRuns, known_metric, narrowed, study_runs, values_by_trial
-from dirtune.results.analysis.selection import Candidate, selection_named
-from dirtune.results.analysis.sequential import Outcome, with_seeds_due
+from dirtune.results.analysis.arms import (
+    ArmRuns,
+    MissingValue,
+    StudyRuns,
+    check_metric,
+    filter_rows,
+    get_values_by_trial,
+    read_study_runs,
+)
+from dirtune.results.analysis.selection import Candidate, get_selection
+from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
 from dirtune.results.records.names import EVALUATED_EPOCHS, EVALUATED_SPLITS, check_known
-from dirtune.results.records.studies import StudyInfo, open_study, read_study
-from dirtune.results.statistics.paired import PairedDifference, mean, sd
+from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.statistics.paired import Over, PairedDifference, compute_sd, mean
+from dirtune.results.statistics.two_way import SAMPLE_METRICS, compare_by_sample
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin, judged
+from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin, compare_arms
+
+if TYPE_CHECKING:
+    from dirtune.results.analysis.recompute import SampleErrors
+    from dirtune.results.tables.shot_rules import RegionDefinition
+
+POPULATIONS: tuple[Over, ...] = get_args(Over)
+"""Values of `over`."""
+
+Values = Mapping[tuple[str, str], Mapping[str, float | None]]
+"""A metric by region and epoch, and by trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +60,7 @@ class Cell:
     n: int
     """Seeds with a value."""
     difference: PairedDifference | None = None
-    """To the reference arm; none for itself."""
+    """To the reference arm; None for the reference itself."""
     p_holm: float = math.nan
     """The difference's p, corrected over the arms of this region."""
     verdict: Verdict | None = None
@@ -65,15 +83,15 @@ class ArmRow:
     searched: int = 0
     """Configurations of a search whose selection was then trained on the seeds."""
     planned: int | None
-    """Trials in all, if the study says."""
+    """Number of planned trials; None if the study does not give it."""
     unfinished: Mapping[str, int]
     """Pruned and failed trials."""
-    holes: tuple[Hole, ...]
+    missing: tuple[MissingValue, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTable:
-    """The table and everything its footer says."""
+    """Table of a study with everything that its footer reports."""
 
     study: str
     question: str
@@ -87,10 +105,12 @@ class ArmTable:
     description: str
     """Of the selection."""
     objective: str
-    """What the selection looks at."""
+    """The objective that the selection uses."""
     reference: str | None
     margin: Margin
-    """What counts as no difference to it."""
+    """The largest difference to the reference that counts as none."""
+    over: Over = "seeds"
+    """Population that differences and verdicts are about."""
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
     arms: tuple[str, ...]
@@ -99,17 +119,17 @@ class ArmTable:
     fingerprints: tuple[str, ...]
     orphans: int
     """Recorded trials that the study no longer plans."""
-    sequential: Outcome | None = None
-    """None: its seeds are fixed."""
+    sequential: SequentialSummary | None = None
+    """None if its seeds are fixed."""
     shots: str | None = None
-    """The limits of many and few asked for; none: as recorded."""
+    """Limits of many and few; None means as recorded."""
     bin_width: float | None = None
-    """Of the label bins asked for; none: as recorded."""
-    regrouping: str = ""
-    """What the two mean, for a footer."""
+    """Width of the label bins; None means as recorded."""
+    region_note: str = ""
+    """Description of regions that are not the recorded ones, for a footer."""
 
 
-def arm_table(
+def make_arm_table(
     root: str | Path,
     study: str,
     *,
@@ -118,23 +138,24 @@ def arm_table(
     selection: str = "best_val",
     reference: str | None = None,
     margin: str = DEFAULT_MARGIN,
+    over: str = "seeds",
     mix_data: bool = False,
 ) -> ArmTable:
-    """Compare the arms of a study by one metric in all regions; the arguments and errors are those of `arm_tables`."""
-    metrics = () if metric is None else (metric,)
-    return arm_tables(
+    """Compare the arms of a study by one metric in all regions; arguments and errors as in `make_arm_tables`."""
+    return make_arm_tables(
         root,
         study,
-        metrics=metrics,
+        metrics=() if metric is None else (metric,),
         split=split,
         selection=selection,
         reference=reference,
         margin=margin,
+        over=over,
         mix_data=mix_data,
     )[0]
 
 
-def arm_tables(
+def make_arm_tables(
     root: str | Path,
     study: str,
     *,
@@ -144,6 +165,7 @@ def arm_tables(
     selection: str = "best_val",
     reference: str | None = None,
     margin: str = DEFAULT_MARGIN,
+    over: str = "seeds",
     mix_data: bool = False,
     shots: str | None = None,
     bin_width: float | None = None,
@@ -153,31 +175,40 @@ def arm_tables(
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        metrics: none: the metric of the study's objective.
+        metrics: empty for the metric of the study's objective.
         regions: the columns, in this order.
         split: test or val.
         selection: a rule of `dirtune.results.analysis.selection.SELECTIONS`.
-        reference: the arm that the others are compared with; none: the study's.
-        margin: what counts as no difference: a share of the reference's mean (`2%`), or a number in the metric's unit.
+        reference: the arm that the others are compared with; None means the study's.
+        margin: the largest difference that counts as none: a share of the reference's mean (`2%`), or a number in the
+            metric's unit.
+        over: the population that intervals, tests and verdicts are about: new `seeds` on these test samples, new test
+            `samples` with these models, or `both`. The last two compare the stored predictions, sample by sample, and
+            exist for the metrics of `dirtune.results.statistics.two_way.SAMPLE_METRICS`.
         mix_data: allow trials that saw different data in one table.
-        shots: other limits of many and few, such as `50/10`: regions are then formed anew from the stored predictions.
+        shots: other limits of many and few, such as `50/10`: regions are then recomputed from the stored predictions.
         bin_width: of wider label bins, in the label's unit: likewise.
 
     Raises:
-        InputError: a name is unknown, the margin or the limits unreadable, trials saw different data, there are no
-            predictions to form regions from, or a file is damaged.
+        InputError: a name is unknown, the margin or the limits are unreadable, trials saw different data, predictions
+            are needed and not stored, the metric has no interval over samples, or a file is damaged.
     """
     storage = open_study(root, study)
-    rule = selection_named(selection)
-    info, outcome = with_seeds_due(storage, read_study(storage))
+    rule = get_selection(selection)
+    info, outcome = plan_due_seeds(storage, read_study(storage))
     check_known("split", split, EVALUATED_SPLITS)
+    check_known("over", over, POPULATIONS)
     for region in regions:
         check_known("region", region, REGIONS)
-    runs = study_runs(storage, info, rule)
+    runs = read_study_runs(storage, info, rule)
     if reference := reference or info.reference:
         check_known("arm", reference, [arm.arm for arm in runs.arms])
-    if not mix_data:
-        _check_one_data_set(study, runs.fingerprints)
+    if not mix_data and len(runs.fingerprints) > 1:
+        text = (
+            "trials saw different data, and one table must not mix them unasked; "
+            f"data fingerprints: {', '.join(runs.fingerprints)}"
+        )
+        raise InputError(Fault(where=f"study {study}", rule=text))
     template = ArmTable(
         study=study,
         question=info.question,
@@ -189,8 +220,9 @@ def arm_tables(
         description=rule.description,
         objective=f"{info.metric} in region {info.region}",
         reference=reference,
-        margin=Margin.read(margin),
-        seeds=_seeds(runs, info),
+        margin=Margin.parse(margin),
+        over=next(each for each in POPULATIONS if each == over),
+        seeds=info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried})),
         rows=(),
         arms=tuple(arm.arm for arm in runs.arms),
         data=info.data,
@@ -200,79 +232,94 @@ def arm_tables(
         shots=shots,
         bin_width=bin_width,
     )
-    metrics = tuple(metrics) or (info.metric,)
-    if shots is None and bin_width is None:
-        return tuple(_filled(template, metric, runs) for metric in metrics)
-    return _regrouped(root, template, metrics, runs)
+    return _fill_tables(root, template, tuple(metrics) or (info.metric,), runs)
 
 
-def _check_one_data_set(study: str, fingerprints: tuple[str, ...]) -> None:
-    if len(fingerprints) > 1:
-        rule = (
-            "trials saw different data, and one table must not mix them unasked; "
-            f"data fingerprints: {', '.join(fingerprints)}"
-        )
-        raise InputError(Fault(where=f"study {study}", rule=rule))
+def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns) -> tuple[ArmTable, ...]:
+    """Return one table per metric, from the recorded values or, where these do not do, from the stored predictions."""
+    definition = None
+    if template.shots is not None or template.bin_width is not None:
+        # A table of recorded values starts without these imports.
+        from dirtune.results.tables.shot_rules import RegionDefinition
+
+        _check_epochs(template, runs)
+        definition = RegionDefinition.parse(root, template.study, shots=template.shots, bin_width=template.bin_width)
+        template = replace(template, region_note=definition.description)
+    tables = []
+    for metric in metrics:
+        if definition is None:
+            metric = check_metric(runs.metrics, metric)
+            values = _get_recorded_values(template, metric, runs)
+        else:
+            trials = {one.trial_id for arm in runs.arms for one in arm.chosen.values()}
+            values = definition.compute_values(metric, template.split, trials)
+        rows = [_make_row(arm, metric, values, template.regions) for arm in runs.arms]
+        tables.append(replace(template, metric=metric, rows=tuple(rows)))
+    errors = None if template.over == "seeds" else _read_sample_errors(root, template, metrics, runs, definition)
+    return tuple(replace(table, rows=_compare_rows(table, errors)) for table in tables)
 
 
-def _seeds(runs: StudyRuns, info: StudyInfo) -> tuple[int, ...]:
-    return info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried}))
+def _check_epochs(template: ArmTable, runs: StudyRuns) -> None:
+    """Raise if the selection has chosen an epoch whose predictions are not stored."""
+    from dirtune.results.tables.shot_rules import PREDICTED_EPOCH
+
+    if any(one.epoch != PREDICTED_EPOCH for arm in runs.arms for one in arm.chosen.values()):
+        rule = f"has chosen another epoch than {PREDICTED_EPOCH}, the only one whose predictions are stored"
+        raise InputError(Fault(where="selection", rule=rule, got=template.selection))
 
 
-def _filled(template: ArmTable, metric: str, runs: StudyRuns) -> ArmTable:
-    """The table with the recorded values of a metric."""
-    metric = known_metric(runs.metrics, metric)
-    of_metric = narrowed(runs.metrics, metric=metric, split=template.split)
+def _read_sample_errors(
+    root: str | Path,
+    template: ArmTable,
+    metrics: Sequence[str],
+    runs: StudyRuns,
+    definition: RegionDefinition | None,
+) -> SampleErrors:
+    """Read the errors of all chosen trials by sample.
+
+    Raises:
+        InputError: a metric has no interval over samples, or predictions are not stored.
+    """
+    from dirtune.results.analysis.recompute import read_sample_errors
+
+    for metric in metrics:
+        if metric not in SAMPLE_METRICS:
+            rule = f"has no interval over {template.over}: it is no function of a mean over samples; use seeds"
+            raise InputError(Fault(where=f"metric {metric}", rule=rule, known=tuple(SAMPLE_METRICS)))
+    _check_epochs(template, runs)
+    return read_sample_errors(
+        root,
+        template.study,
+        split=template.split,
+        rule=None if definition is None else definition.rule,
+        bin_width=template.bin_width,
+        trials={one.trial_id for arm in runs.arms for one in arm.chosen.values()},
+    )
+
+
+def _get_recorded_values(template: ArmTable, metric: str, runs: StudyRuns) -> Values:
+    """Return the recorded values of a metric at all epochs that were chosen."""
+    rows = filter_rows(runs.metrics, metric=metric, split=template.split)
     chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EVALUATED_EPOCHS[0]}
-    values = {
-        (region, epoch): _values(of_metric, metric, region, template.split, epoch)
+    return {
+        (region, epoch): get_values_by_trial(rows, metric=metric, region=region, split=template.split, selection=epoch)
         for region in template.regions
         for epoch in sorted(chosen)
     }
-    return _with_rows(template, metric, runs, values)
 
 
-def _regrouped(root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns) -> tuple[ArmTable, ...]:
-    """The tables with what the stored predictions of the chosen trials say in other regions."""
-    # A table of recorded values starts without the parts of this one.
-    from dirtune.results.tables.shot_rules import PREDICTED, Regrouping
-
-    regrouping = Regrouping.of(root, template.study, shots=template.shots, bin_width=template.bin_width)
-    chosen = [one for arm in runs.arms for one in arm.chosen.values()]
-    if any(one.epoch != PREDICTED for one in chosen):
-        rule = f"looks at another epoch than {PREDICTED}, the only one whose predictions are stored"
-        raise InputError(Fault(where="selection", rule=rule, got=template.selection))
-    template = replace(template, regrouping=regrouping.description)
-    trials = {one.trial_id for one in chosen}
-    found = ((metric, regrouping.values(metric, template.split, trials)) for metric in metrics)
-    return tuple(_with_rows(template, metric, runs, values) for metric, values in found)
-
-
-def _with_rows(
-    template: ArmTable, metric: str, runs: StudyRuns, values: Mapping[tuple[str, str], Mapping[str, float | None]]
-) -> ArmTable:
-    rows = [_row(arm, metric, values, template.regions) for arm in runs.arms]
-    return replace(template, metric=metric, rows=_compared(rows, metric, template))
-
-
-def _values(metrics: pa.Table, metric: str, region: str, split: str, epoch: str) -> Mapping[str, float | None]:
-    return values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
-
-
-def _row(
-    arm: ArmRuns, metric: str, values: Mapping[tuple[str, str], Mapping[str, float | None]], regions: Sequence[str]
-) -> ArmRow:
+def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str]) -> ArmRow:
     cells: dict[str, Cell] = {}
-    holes = list(arm.holes)
+    missing = list(arm.missing)
     for region in regions:
         found: dict[int, float] = {}
         for seed, chosen in arm.chosen.items():
             value = values[region, chosen.epoch].get(chosen.trial_id)
             if value is None or math.isnan(value):
-                holes.append(Hole(arm=arm.arm, seed=seed, reason=f"{metric} undefined in {region}"))
+                missing.append(MissingValue(arm=arm.arm, seed=seed, reason=f"{metric} undefined in {region}"))
             else:
                 found[seed] = value
-        cells[region] = Cell(values=found, mean=mean(found.values()), sd=sd(found.values()), n=len(found))
+        cells[region] = Cell(values=found, mean=mean(found.values()), sd=compute_sd(found.values()), n=len(found))
     return ArmRow(
         arm=arm.arm,
         levels=arm.levels,
@@ -282,20 +329,43 @@ def _row(
         searched=arm.searched,
         planned=arm.planned,
         unfinished=arm.unfinished,
-        holes=tuple(holes),
+        missing=tuple(missing),
     )
 
 
-def _compared(rows: list[ArmRow], metric: str, template: ArmTable) -> tuple[ArmRow, ...]:
-    """The rows with the differences to the reference arm and their verdicts."""
-    base = next((row for row in rows if row.arm == template.reference), None)
+def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow, ...]:
+    """Return the rows with their differences to the reference arm and their verdicts.
+
+    Args:
+        table: with rows that have values only.
+        errors: by sample, for differences that are not over seeds.
+    """
+    base = next((row for row in table.rows if row.arm == table.reference), None)
     if base is None:
-        return tuple(rows)
-    others = [row for row in rows if row is not base]
+        return table.rows
+    others = [row for row in table.rows if row is not base]
     cells: dict[str, dict[str, Cell]] = {row.arm: {} for row in others}
     for region, level in base.cells.items():
-        values = {row.arm: row.cells[region].values for row in others}
-        found = judged(values, level.values, metric=metric, margin=template.margin)
+        differences = None
+        if errors is not None and table.over != "seeds":
+            by_seed = {row.arm: _select_errors(row, region, errors) for row in table.rows}
+            differences = {
+                row.arm: compare_by_sample(by_seed[row.arm], by_seed[base.arm], over=table.over, metric=table.metric)
+                for row in others
+            }
+        found = compare_arms(
+            {row.arm: row.cells[region].values for row in others},
+            level.values,
+            metric=table.metric,
+            margin=table.margin,
+            differences=differences,
+        )
         for row in others:
             cells[row.arm][region] = replace(row.cells[region], **vars(found[row.arm]))
-    return tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in rows)
+    return tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in table.rows)
+
+
+def _select_errors(row: ArmRow, region: str, errors: SampleErrors) -> dict[int, object]:
+    """Return the errors of an arm on the samples of a region, by seed."""
+    mask = errors.regions[region]
+    return {seed: errors.errors[row.chosen[seed].trial_id][mask] for seed in row.cells[region].values}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.results.analysis.arms import StudyRuns, arms_named, narrowed, study_runs, values_by_trial
+from dirtune.results.analysis.arms import StudyRuns, filter_rows, get_values_by_trial, match_arms, read_study_runs
 from dirtune.results.analysis.selection import SELECTIONS
 from dirtune.results.records.schema import TrialRecord
 from dirtune.results.records.studies import read_study
@@ -13,7 +13,7 @@ from tests.results.record_factory import metric_rows, record, write_study
 
 def runs_of(root: Path, records: list[TrialRecord], rule: str = "best_val", **keys: object) -> StudyRuns:
     storage = write_study(root, records, **keys)
-    return study_runs(storage, read_study(storage), SELECTIONS[rule])
+    return read_study_runs(storage, read_study(storage), SELECTIONS[rule])
 
 
 def searched(seed: int, objectives: list[float], *, status: str = "complete") -> list[TrialRecord]:
@@ -38,7 +38,7 @@ def test_a_searched_arm_is_its_best_configuration_on_validation_data(tmp_path: P
 
     assert {seed: chosen.trial_id for seed, chosen in arm.chosen.items()} == {0: "s0-1", 1: "s1-0"}
     assert arm.tried == {0: 3, 1: 2}
-    assert arm.holes == ()
+    assert arm.missing == ()
 
 
 def test_the_oracle_chooses_the_opposite_where_test_contradicts_validation(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_pruned_and_failed_configurations_are_counted_and_never_chosen(tmp_path:
     (arm,) = runs_of(tmp_path, records).arms
 
     assert arm.chosen[0].trial_id == "s0-0"
-    assert (arm.tried, arm.unfinished, arm.holes) == ({0: 3}, {"pruned": 1, "failed": 1}, ())
+    assert (arm.tried, arm.unfinished, arm.missing) == ({0: 3}, {"pruned": 1, "failed": 1}, ())
 
 
 def test_a_seed_without_a_complete_trial_is_a_hole_with_its_reason(tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_seed_without_a_complete_trial_is_a_hole_with_its_reason(tmp_path: Pat
     ]
     (arm,) = runs_of(tmp_path, records, arms=["a"], seeds=[0, 1, 2, 3]).arms
 
-    reasons = {hole.seed: hole.reason for hole in arm.holes}
+    reasons = {gap.seed: gap.reason for gap in arm.missing}
     assert set(arm.chosen) == {0}
     assert reasons[1] == "failed: loss term 'conr' is not finite"
     assert (reasons[2], reasons[3]) == ("pruned", "not recorded")
     assert len(reasons[4]) == 100
-    assert reasons[5] == "none complete: 1 failed, 1 pruned"
+    assert reasons[5] == "no complete trial: 1 failed, 1 pruned"
 
 
 def test_an_arm_that_has_not_begun_is_all_holes(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, [record("a", 0)], arms=["a", "b"], seeds=[0, 1])
 
-    assert [(hole.arm, hole.seed) for arm in runs.arms for hole in arm.holes] == [("a", 1), ("b", 0), ("b", 1)]
+    assert [(gap.arm, gap.seed) for arm in runs.arms for gap in arm.missing] == [("a", 1), ("b", 0), ("b", 1)]
 
 
 def test_trials_that_the_study_no_longer_plans_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_the_long_table_is_narrowed_by_any_column(tmp_path: Path) -> None:
     rows = metric_rows(5.0) + metric_rows(7.0, metric="mse")
     metrics = runs_of(tmp_path, [record("a", 0, metrics=rows)]).metrics
 
-    found = narrowed(metrics, metric="mse", region="few", split="test")
+    found = filter_rows(metrics, metric="mse", region="few", split="test")
     assert found["value"].to_pylist() == [9.0, 9.0]
     assert found["selection"].to_pylist() == ["best_val", "last"]
-    assert narrowed(metrics, metric="r2").num_rows == 0
-    assert values_by_trial(metrics, metric="mae", region="all", split="val", selection="last") == {"a-0": 5.0}
+    assert filter_rows(metrics, metric="r2").num_rows == 0
+    assert get_values_by_trial(metrics, metric="mae", region="all", split="val", selection="last") == {"a-0": 5.0}
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_the_long_table_is_narrowed_by_any_column(tmp_path: Path) -> None:
     ],
 )
 def test_arms_are_named_or_matched_in_the_order_asked(patterns: list[str], arms: list[str]) -> None:
-    assert arms_named(patterns, ["conr", "accon", "conr[1]"]) == arms
+    assert match_arms(patterns, ["conr", "accon", "conr[1]"]) == arms

@@ -5,7 +5,7 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
-from dirtune.results.analysis.binning import binning_of, check_lists
+from dirtune.results.analysis.binning import check_bin_lists, make_binning
 from dirtune.reweighting.density import label_bins, label_density
 
 LABEL = LabelSpec(name="age", unit="years", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
@@ -30,14 +30,14 @@ def manifest() -> Manifest:
 
 def test_the_own_width_keeps_everything(manifest: Manifest) -> None:
     for width in (None, 0.1):
-        binning = binning_of(manifest, width)
+        binning = make_binning(manifest, width)
         assert binning.label == LABEL
         assert tuple(binning.train_counts) == manifest.train_counts
 
 
 @pytest.mark.parametrize("width", [0.2, 0.3, 0.5, 0.7, 5.0, 10.0])
 def test_counts_of_a_multiple_are_those_of_the_labels_themselves(manifest: Manifest, width: float) -> None:
-    from_counts, from_labels = binning_of(manifest, width), binning_of(manifest, width, LABELS)
+    from_counts, from_labels = make_binning(manifest, width), make_binning(manifest, width, LABELS)
 
     assert from_counts.label == from_labels.label
     assert from_counts.label.num_bins == len(range(0, 50, round(width / 0.1)))
@@ -46,7 +46,7 @@ def test_counts_of_a_multiple_are_those_of_the_labels_themselves(manifest: Manif
 
 
 def test_any_width_can_be_counted_from_the_labels(manifest: Manifest) -> None:
-    binning = binning_of(manifest, 0.37, LABELS)
+    binning = make_binning(manifest, 0.37, LABELS)
     expected = [0] * 14
     for label in LABELS:
         expected[int(label // 0.37)] += 1
@@ -61,14 +61,14 @@ def test_any_width_can_be_counted_from_the_labels(manifest: Manifest) -> None:
 )
 def test_a_width_that_cannot_be_counted_is_refused(manifest: Manifest, width: float, rule: str) -> None:
     with pytest.raises(InputError, match=rule):
-        binning_of(manifest, width)
+        make_binning(manifest, width)
 
 
 def test_published_lists_hold_for_their_own_width_only() -> None:
     rules = [ShotRule(), ShotRule(many_bins=(1,), medium_bins=(2,))]
 
-    check_lists(rules, None, 0.1)
-    check_lists(rules, 0.1, 0.1)
-    check_lists(rules[:1], 0.2, 0.1)
+    check_bin_lists(rules, None, 0.1)
+    check_bin_lists(rules, 0.1, 0.1)
+    check_bin_lists(rules[:1], 0.2, 0.1)
     with pytest.raises(InputError, match=r"list of bins of width 0\.1; give a rule by counts"):
-        check_lists(rules, 0.2, 0.1)
+        check_bin_lists(rules, 0.2, 0.1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.analysis.curves import Curve, curve_data
+from dirtune.results.analysis.curves import Curve, read_curve
 from dirtune.results.records.schema import TrialRecord
 from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
@@ -35,7 +35,7 @@ def swept() -> list[TrialRecord]:
 
 def curve_of(root: Path, records: list[TrialRecord], x: str = X, **options: Any) -> Curve:
     write_study(root, records, reference="vanilla", data={"unit": "degrees"})
-    return curve_data(root, "study", x, **options)
+    return read_curve(root, "study", x, **options)
 
 
 def test_arms_that_differ_only_on_the_axis_are_one_line(tmp_path: Path) -> None:

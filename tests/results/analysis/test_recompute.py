@@ -11,7 +11,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
 from dirtune.metrics import METRICS
-from dirtune.results.analysis.recompute import errors_by_bin, recompute
+from dirtune.results.analysis.recompute import compute_bin_errors, recompute
 from dirtune.results.records.store import read_table, write_record
 from tests.results.predicted import RULES, TRAIN, manifest_of, predicted, trial
 from tests.results.record_factory import record
@@ -20,7 +20,7 @@ from tests.results.record_factory import record
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Trials of both shot rules and one that failed, with the manifest as a sweep would keep it."""
-    storage = Storage.at(tmp_path / "study")
+    storage = Storage.open(tmp_path / "study")
     for made in (trial("a", 0, None), trial("a", 1, "counts"), trial("b", 0, "published")):
         write_record(storage, made)
     write_record(storage, record("b", 1, status="failed", fingerprint=manifest_of().fingerprint))
@@ -97,7 +97,7 @@ def test_spearman_is_scipys(root: Path) -> None:
 
 
 def test_errors_by_bin_are_those_of_a_loop(root: Path) -> None:
-    found = errors_by_bin(root, "study", trials=["a-0"])["a-0"]
+    found = compute_bin_errors(root, "study", trials=["a-0"])["a-0"]
     test = predicted(0)["test"]
 
     assert len(found) == 10
@@ -111,7 +111,7 @@ def test_errors_by_bin_are_those_of_a_loop(root: Path) -> None:
 
 
 def test_errors_by_bin_show_the_pull_and_a_bin_without_samples_has_none(root: Path) -> None:
-    found = errors_by_bin(root, "study", trials=["a-0"], bin_width=5.0)["a-0"]
+    found = compute_bin_errors(root, "study", trials=["a-0"], bin_width=5.0)["a-0"]
 
     assert [one.n for one in found] == [int((predicted(0)["test"].labels < 5).sum()), 60 - found[0].n]
     assert found[1].signed < found[0].signed < 0

@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.analysis.selection import SELECTIONS, Candidate, as_loss, selection_named
+from dirtune.results.analysis.selection import SELECTIONS, Candidate, get_selection, to_loss
 
 
 def candidate(trial_id: str, epoch: str, validation: float, test: float) -> Candidate:
@@ -54,11 +54,11 @@ def test_every_rule_describes_itself_and_the_oracle_says_so() -> None:
 
 
 def test_metrics_where_higher_is_better_turn_their_sign() -> None:
-    assert as_loss(0.7, "pearson") == -0.7
-    assert as_loss(0.7, "mae") == 0.7
-    assert math.isnan(as_loss(None, "mae"))
+    assert to_loss(0.7, "pearson") == -0.7
+    assert to_loss(0.7, "mae") == 0.7
+    assert math.isnan(to_loss(None, "mae"))
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'bestval'; known: best_val, last, oracle"):
-        selection_named("bestval")
+        get_selection("bestval")

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.io.storage import Storage
-from dirtune.results.analysis.sequential import recorded_value, recorded_values, rule_of, seeds_due, with_seeds_due
+from dirtune.results.analysis.sequential import (
+    list_due_seeds,
+    make_sequential_rule,
+    plan_due_seeds,
+    read_value,
+    read_values,
+)
 from dirtune.results.analysis.status import status
 from dirtune.results.records.studies import read_study
 from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.footer import footer
+from dirtune.results.tables.render.footer import make_footer
 from tests.results.record_factory import OFFSETS, record, write_study
 
 STUDY: dict[str, Any] = {
@@ -38,18 +44,18 @@ SAME = [5.0, 5.1, 4.9, 5.0, 5.05]
 
 
 def due(storage: Storage) -> dict[str, int]:
-    rule = rule_of(read_study(storage))
+    rule = make_sequential_rule(read_study(storage))
     assert rule is not None
-    return {arm: len(s) for arm, s in seeds_due(rule, recorded_values(storage, rule)).items()}
+    return {arm: len(s) for arm, s in list_due_seeds(rule, read_values(storage, rule)).items()}
 
 
 def test_the_values_are_the_compared_test_errors_of_complete_trials(tmp_path: Path) -> None:
     storage = written(tmp_path, vanilla=[5.0, None], conr=[4.0])
-    rule = rule_of(read_study(storage))
+    rule = make_sequential_rule(read_study(storage))
     assert rule is not None
     few = OFFSETS["few"]
-    assert recorded_values(storage, rule) == {"vanilla": {4: 5.0 + few}, "conr": {4: 4.0 + few}}
-    assert recorded_value(storage, rule, "conr-4") == 4.0 + few
+    assert read_values(storage, rule) == {"vanilla": {4: 5.0 + few}, "conr": {4: 4.0 + few}}
+    assert read_value(storage, rule, "conr-4") == 4.0 + few
 
 
 def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_none(tmp_path: Path) -> None:
@@ -66,20 +72,20 @@ def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_
 def test_a_trial_that_failed_is_waited_for_and_no_further_seed_is_due(tmp_path: Path) -> None:
     storage = written(tmp_path, vanilla=SAME[:3], conr=BETTER[:3], accon=[4.5, 5.6, None])
     assert due(storage) == {"vanilla": 3, "conr": 3, "accon": 3}
-    _, found = with_seeds_due(storage, read_study(storage))
+    _, found = plan_due_seeds(storage, read_study(storage))
     assert found is not None
     assert found[1]["accon"] == "undecided after 2, waits for 3 seeds"
 
 
 def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tmp_path: Path) -> None:
     storage = written(tmp_path, vanilla=SAME, conr=BETTER[:3], accon=UNSURE)
-    info, _ = with_seeds_due(storage, read_study(storage))
+    info, _ = plan_due_seeds(storage, read_study(storage))
     assert info.seeds == (4, 5, 6, 7, 8)
     assert info.plans["conr"].seeds == (4, 5, 6)
     assert status("study", results=tmp_path).planned == {"vanilla": 5, "conr": 3, "accon": 5}
     table = compare(tmp_path, TableRequest(studies=("study",)))
-    assert [row.holes for row in table.parts[0].rows] == [(), (), ()]
-    text = "\n".join(footer(table))
+    assert [row.missing for row in table.parts[0].rows] == [(), (), ()]
+    text = "\n".join(make_footer(table))
     assert "Seeds (5): 4, 5, 6, 7, 8." in text
     assert "conr helps, decided after 3 seeds; accon undecided, all 5 seeds are used up." in text
     assert "looked at after 2 seeds and every 1 more up to 5, margin 2 %" in text
@@ -89,18 +95,18 @@ def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tm
 def test_what_is_due_and_not_recorded_is_a_hole(tmp_path: Path) -> None:
     written(tmp_path, vanilla=SAME[:3], conr=BETTER[:2], accon=UNSURE[:2])
     (part,) = compare(tmp_path, TableRequest(studies=("study",))).parts
-    holes = {row.arm: [(hole.seed, hole.reason) for hole in row.holes] for row in part.rows}
+    holes = {row.arm: [(gap.seed, gap.reason) for gap in row.missing] for row in part.rows}
     assert holes == {"vanilla": [], "conr": [(6, "not recorded")], "accon": [(6, "not recorded")]}
 
 
 def test_a_study_of_fixed_seeds_is_left_as_it_is(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [], **{**STUDY, "sequential": None})
     info = read_study(storage)
-    same, found = with_seeds_due(storage, info)
+    same, found = plan_due_seeds(storage, info)
     assert same is info
     assert found is None
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:
     info = read_study(write_study(tmp_path, [], **{**STUDY, "reference": None}))
-    assert rule_of(info) is None
+    assert make_sequential_rule(info) is None

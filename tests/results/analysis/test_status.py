@@ -63,7 +63,7 @@ def test_a_started_trial_is_shown_as_its_progress_says(tmp_path: Path) -> None:
     (trial,) = status("study", results=tmp_path).started
     assert (trial.trial_id, trial.arm, trial.seed) == ("abc", "conr", 1)
     assert (trial.epochs_run, trial.epochs_planned, trial.objective) == (3, 10, 4.5)
-    assert 100 <= trial.seconds_since_sign < 160
+    assert 100 <= trial.seconds_since_progress < 160
 
 
 def test_a_trial_whose_objective_is_not_defined_yet_has_none(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_times_are_shown_in_every_format(tmp_path: Path) -> None:
         assert "2026-01-02 03:04:05+00:00" in format_table(found, style)
 
 
-def test_parquet_is_no_text() -> None:
-    with pytest.raises(InputError, match=r"parquet is no text: give a file"):
+def test_parquet_is_not_text() -> None:
+    with pytest.raises(InputError, match=r"parquet is not text: give a file"):
         format_table(MIXED, "parquet")
 
 

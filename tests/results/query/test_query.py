@@ -163,7 +163,7 @@ def test_an_empty_root_and_an_unknown_study_are_refused(tmp_path: Path, root: Pa
         query("select 1", root, studies=["x"])
 
 
-@pytest.mark.parametrize("sql", ["select colour from trials", "selec 1", "select * from trails"])
+@pytest.mark.parametrize("sql", ["select color from trials", "selec 1", "select * from trails"])
 def test_an_sql_error_shows_duckdbs_words_and_what_there_is(root: Path, sql: str) -> None:
     with pytest.raises(InputError, match="Error: ") as caught:
         query(sql, root)
@@ -195,7 +195,7 @@ def test_nothing_outside_is_reached_by_a_query(root: Path, tmp_path: Path, sql: 
 @pytest.fixture
 def sealed() -> Iterator[duckdb.DuckDBPyConnection]:
     tables = {name: schema.empty_table() for name, schema in module.SCHEMAS.items()}
-    with module._sealed(tables) as database:
+    with module.open_sealed(tables) as database:
         yield database
 
 
@@ -258,8 +258,8 @@ def test_a_statement_that_takes_too_long_is_stopped(root: Path) -> None:
     endless = "select sum(a.range * b.range) from range(1000000000) a, range(1000000000) b"
 
     with pytest.raises(InputError, match=r"^query: took longer than 0.1 seconds$"):
-        query(endless, root, seconds=0.1)
-    assert query("select count(*) as n from trials", root, seconds=60)["n"].to_pylist() == [6]
+        query(endless, root, timeout=0.1)
+    assert query("select count(*) as n from trials", root, timeout=60)["n"].to_pylist() == [6]
 
 
 def test_damaged_files_are_left_out_when_asked_and_each_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dirtune.results.statistics.front import pareto_front
+from dirtune.results.statistics.front import find_pareto_front
 
 
 def test_the_front_is_that_of_a_double_loop() -> None:
@@ -14,9 +14,9 @@ def test_the_front_is_that_of_a_double_loop() -> None:
             not any(x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(12))
             for i in range(12)
         ]
-        assert pareto_front(x, y) == expected
+        assert find_pareto_front(x, y) == expected
 
 
 def test_nothing_has_no_front_and_one_point_is_its_own() -> None:
-    assert pareto_front([], []) == []
-    assert pareto_front([1.0], [2.0]) == [True]
+    assert find_pareto_front([], []) == []
+    assert find_pareto_front([1.0], [2.0]) == [True]

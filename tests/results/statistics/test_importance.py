@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.statistics.importance import importance, target_share
+from dirtune.results.statistics.importance import compute_importance, compute_target_share
 
 SPACE: dict[str, dict[str, Any]] = {
     "decides": {"distribution": "uniform", "low": 0.0, "high": 1.0},
@@ -38,7 +38,7 @@ def trials(count: int) -> list[dict[str, Any]]:
 def test_the_setting_that_decides_comes_first(method: str) -> None:
     settings = trials(60)
 
-    shares = importance(settings, [(t["decides"] - 0.3) ** 2 for t in settings], SPACE, method=method)
+    shares = compute_importance(settings, [(t["decides"] - 0.3) ** 2 for t in settings], SPACE, method=method)
 
     assert next(iter(shares)) == "decides"
     assert shares.keys() == SPACE.keys()
@@ -62,20 +62,20 @@ def test_it_is_what_optuna_says_of_the_same_trials() -> None:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=5 / 40)
     expected = optuna.importance.get_param_importances(study, evaluator=evaluator)
 
-    assert importance(settings, losses, SPACE) == pytest.approx(expected)
+    assert compute_importance(settings, losses, SPACE) == pytest.approx(expected)
 
 
 def test_a_setting_that_has_one_value_says_nothing() -> None:
     space = {**SPACE, "choice": {"distribution": "choice", "values": ["only"]}}
     settings = [{**t, "choice": "only"} for t in trials(20)]
 
-    assert importance(settings, [t["decides"] for t in settings], space)["choice"] == 0.0
+    assert compute_importance(settings, [t["decides"] for t in settings], space)["choice"] == 0.0
 
 
 def test_it_leaves_optunas_loudness_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity()
 
-    importance(trials(8), list(range(8)), SPACE)
+    compute_importance(trials(8), list(range(8)), SPACE)
 
     assert optuna.logging.get_verbosity() == before
     assert capsys.readouterr().err == ""
@@ -83,23 +83,23 @@ def test_it_leaves_optunas_loudness_as_it_was(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(("count", "share"), [(4, 0.5), (10, 0.5), (20, 0.25), (50, 0.1), (500, 0.1)])
 def test_the_good_trials_are_a_tenth_but_at_least_five(count: int, share: float) -> None:
-    assert target_share(count) == pytest.approx(share)
+    assert compute_target_share(count) == pytest.approx(share)
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:
     with pytest.raises(InputError, match="needs 4 complete trials of a search, got 3"):
-        importance(trials(3), [1.0, 2.0, 3.0], SPACE)
+        compute_importance(trials(3), [1.0, 2.0, 3.0], SPACE)
     with pytest.raises(InputError, match="unknown method, got 'x'; known: fanova, ped_anova"):
-        importance(trials(4), [1.0] * 4, SPACE, method="x")
+        compute_importance(trials(4), [1.0] * 4, SPACE, method="x")
 
 
 def test_optuna_brings_in_neither_torch_nor_ray() -> None:
     script = (
-        "import sys\nfrom dirtune.results.statistics.importance import importance\n"
+        "import sys\nfrom dirtune.results.statistics.importance import compute_importance\n"
         "assert 'optuna' not in sys.modules\n"
         "space = {'a': {'distribution': 'uniform', 'low': 0.0, 'high': 1.0}}\n"
         "for method in ('ped_anova', 'fanova'):\n"
-        "    importance([{'a': i / 9} for i in range(9)], list(range(9)), space, method=method)\n"
+        "    compute_importance([{'a': i / 9} for i in range(9)], list(range(9)), space, method=method)\n"
         "print(sorted({'optuna', 'torch', 'ray'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,26 +1,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dirtune.results.statistics.bootstrap import Interval
-from dirtune.results.statistics.paired import PairedDifference, holm, paired_difference
-from dirtune.results.statistics.paired_tests import equivalence
-from dirtune.results.statistics.power import detection_power, equivalence_power, seeds_to_detect, seeds_to_equate
-from dirtune.results.statistics.verdict import Verdict, verdict
+from dirtune.results.statistics.paired import PairedDifference, apply_holm, compare_by_seed, compute_equivalence_p
+from dirtune.results.statistics.power import (
+    compute_detection_power,
+    compute_equivalence_power,
+    count_seeds_for_equivalence,
+    count_seeds_to_detect,
+)
+from dirtune.results.statistics.verdict import Verdict, make_verdict
 
 SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 
 def difference(mean: float, spread: float) -> PairedDifference:
     """Five seeds against a reference of 100."""
-    return paired_difference(dict(enumerate(100 + mean + spread * SPREAD)), dict.fromkeys(range(5), 100.0))
+    return compare_by_seed(dict(enumerate(100 + mean + spread * SPREAD)), dict.fromkeys(range(5), 100.0))
 
 
 def judged(found: PairedDifference, **given) -> Verdict:
-    return verdict(found, **{"reference_mean": 100.0, "p_holm": found.p, **given})
+    return make_verdict(found, **{"reference_mean": 100.0, "p_holm": found.p, **given})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_the_decision_follows_the_difference_and_which_way_is_better(
 
 def test_one_of_many_comparisons_needs_its_corrected_p() -> None:
     found = difference(-5.0, 4.0)
-    corrected = holm({"this": found.p, "b": 0.5, "c": 0.6, "d": 0.7})["this"]
+    corrected = apply_holm({"this": found.p, "b": 0.5, "c": 0.6, "d": 0.7})["this"]
 
     assert found.p < 0.05 < corrected
     assert judged(found).decision == "helps"
@@ -56,19 +60,18 @@ def test_equivalence_too_is_corrected_for_the_number_of_comparisons() -> None:
 
     plain, corrected = judged(found), judged(found, comparisons=4)
 
-    assert plain.p_equivalence == equivalence(found, margin=2.0)
+    assert plain.p_equivalence == compute_equivalence_p(found, margin=2.0)
     assert corrected.p_equivalence == pytest.approx(4 * plain.p_equivalence)
     assert (plain.decision, corrected.decision) == ("equivalent", "undecided")
 
 
-@pytest.mark.parametrize(("mean", "claim"), [(-5.0, "helps"), (0.1, "equivalent")])
-def test_a_wider_interval_can_take_a_claim_back_and_a_like_one_lets_it_stand(mean: float, claim: str) -> None:
-    found = difference(mean, 1.0)
-    like = Interval(estimate=mean, low=found.low, high=found.high, kind="two-way t")
-    wide = Interval(estimate=mean, low=mean - 6.0, high=mean + 6.0, kind="two-way t")
+@pytest.mark.parametrize("over", ["samples", "both"])
+def test_an_undecided_difference_over_samples_plans_no_seeds(over: str) -> None:
+    found = difference(0.0, 5.0)
 
-    assert judged(found, interval=like).decision == claim
-    assert judged(found, interval=wide).decision == "undecided"
+    assert judged(found).further_seeds > 0
+    assert judged(replace(found, over=over)).further_seeds is None
+    assert judged(replace(difference(-5.0, 1.0), over=over)).further_seeds == 0
 
 
 def test_a_proven_difference_within_the_margin_keeps_its_sign_and_is_called_negligible() -> None:
@@ -93,8 +96,8 @@ def test_further_seeds_are_enough_to_see_the_margin_and_to_show_equality() -> No
 
     assert further is not None
     for n, is_enough in ((5 + further, True), (4 + further, False)):
-        detected = detection_power(n, sd=found.sd, effect=2.0, alpha=0.05 / 3)
-        equated = equivalence_power(n, sd=found.sd, margin=2.0, alpha=0.05 / 3)
+        detected = compute_detection_power(n, sd=found.sd, effect=2.0, alpha=0.05 / 3)
+        equated = compute_equivalence_power(n, sd=found.sd, margin=2.0, alpha=0.05 / 3)
         assert (min(detected, equated) >= 0.8) == is_enough
 
 
@@ -113,7 +116,7 @@ def test_between_zero_and_the_margin_more_seeds_are_not_planned() -> None:
 @pytest.mark.parametrize("pairs", [0, 1])
 def test_without_a_spread_nothing_is_decided_and_nothing_planned(pairs: int) -> None:
     seeds = range(pairs)
-    found = judged(paired_difference(dict.fromkeys(seeds, 90.0), dict.fromkeys(seeds, 100.0)))
+    found = judged(compare_by_seed(dict.fromkeys(seeds, 90.0), dict.fromkeys(seeds, 100.0)))
 
     assert (found.decision, found.further_seeds) == ("undecided", None)
     assert math.isnan(found.p_equivalence)
@@ -145,13 +148,13 @@ def decisions(true_difference: float, seeds: int, *, studies: int = 600) -> dict
         reference = dict(enumerate(50 + random.normal(size=seeds)))
         own = random.normal(true_difference, 1.0, size=seeds)
         arm = {seed: value + own[seed] for seed, value in reference.items()}
-        compared = paired_difference(arm, reference)
-        found.append(verdict(compared, reference_mean=50.0, p_holm=compared.p).decision)
+        compared = compare_by_seed(arm, reference)
+        found.append(make_verdict(compared, reference_mean=50.0, p_holm=compared.p).decision)
     return {name: found.count(name) / studies for name in set(found)}
 
 
 def test_with_the_planned_number_of_seeds_four_in_five_studies_decide_and_few_are_wrong() -> None:
-    planned = max(seeds_to_detect(sd=1.0, effect=1.0), seeds_to_equate(sd=1.0, margin=1.0))
+    planned = max(count_seeds_to_detect(sd=1.0, effect=1.0), count_seeds_for_equivalence(sd=1.0, margin=1.0))
 
     equal, worse = decisions(0.0, planned), decisions(1.0, planned)
 

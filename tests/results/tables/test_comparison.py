@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.tables.comparison import TableRequest, compare, of_one_study, row_key
-from dirtune.results.tables.table import arm_table, arm_tables
+from dirtune.results.tables.comparison import TableRequest, compare, from_table, get_row_key
+from dirtune.results.tables.table import make_arm_table, make_arm_tables
 from tests.results.record_factory import metric_rows, record, write_study
 
 
@@ -45,7 +45,7 @@ def test_parts_are_the_tables_of_every_study_and_metric(root: Path) -> None:
         ("one", "mse"),
         ("one", "mae"),
     ]
-    assert parts[2:] == arm_tables(root, "one", metrics=("mse", "mae"), regions=("few",))
+    assert parts[2:] == make_arm_tables(root, "one", metrics=("mse", "mae"), regions=("few",))
     assert parts[3].rows[0].cells.keys() == {"few"}
 
 
@@ -72,7 +72,7 @@ def test_hiding_an_arm_changes_no_statistic(root: Path) -> None:
 
 
 def test_studies_below_or_beside_each_other_share_a_grid_or_do_not(root: Path) -> None:
-    for layout, sizes in (("below", [2, 2]), ("beside", [4])):
+    for layout, sizes in (("stacked", [2, 2]), ("wide", [4])):
         request = TableRequest(studies=("one", "two"), metrics=("mae", "mse"), layout=layout)
         assert [len(block) for block in compare(root, request).blocks] == sizes
 
@@ -112,7 +112,7 @@ def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
         ({"arms": ("accon",)}, "unknown arm, got 'accon'; known: conr, conr_2, vanilla"),
         ({"arms": ("x*", "y")}, r"(?s)got 'x\*'.*got 'y'"),
         ({"rows": ("omega",)}, "unknown row, got 'omega'; known: arm"),
-        ({"layout": "above"}, "unknown layout, got 'above'; known: below, beside"),
+        ({"layout": "above"}, "unknown layout, got 'above'; known: stacked, wide"),
         ({"spread": "std"}, "unknown spread, got 'std'; known: ci95, sd, se"),
         ({"bold": "all"}, "unknown bold, got 'all'; known: best, better, none"),
         ({"published": "ours"}, "unknown published split, got 'ours'; known: dir, natural"),
@@ -130,18 +130,18 @@ def test_unknown_names_are_refused_with_the_known_ones(
         compare(root, TableRequest(**keys))
 
 
-def test_row_keys_must_tell_the_arms_apart(tmp_path: Path) -> None:
+def test_row_keys_must_identify_the_arms(tmp_path: Path) -> None:
     records = [record(f"{arm} omega=1", 0, cell='{"omega": 1}') for arm in ("a", "b")]
     write_study(tmp_path, records)
 
-    with pytest.raises(InputError, match=r"rows: must tell the arms of study study apart"):
+    with pytest.raises(InputError, match=r"rows: must identify the arms of study study"):
         compare(tmp_path, TableRequest(studies=("study",), rows=("omega",)))
     (part,) = compare(tmp_path, TableRequest(studies=("study",), rows=("omega", "arm"))).parts
-    assert [row_key(row, ("omega", "arm")) for row in part.rows] == [("1", "a"), ("1", "b")]
+    assert [get_row_key(row, ("omega", "arm")) for row in part.rows] == [("1", "a"), ("1", "b")]
 
 
 def test_a_table_alone_is_the_comparison_that_it_answers(root: Path) -> None:
-    made = arm_table(root, "one", metric="mse", reference="conr", split="val")
-    alone = of_one_study(made)
+    made = make_arm_table(root, "one", metric="mse", reference="conr", split="val")
+    alone = from_table(made)
 
     assert compare(root, alone.request) == alone

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics.paired import mean, paired_difference, sd
-from dirtune.results.tables.marks import BOLD, SPREADS, best, better, nothing
+from dirtune.results.statistics.paired import compare_by_seed, compute_sd, mean
+from dirtune.results.tables.marks import BOLD, SPREADS, choose_best, choose_better, choose_none
 from dirtune.results.tables.table import Cell
 
 REFERENCE = {0: 5.0, 1: 5.3, 2: 4.9, 3: 5.2}
@@ -21,11 +21,11 @@ ARMS = {
 
 
 def cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
-    difference = None if values is REFERENCE else paired_difference(values, REFERENCE)
+    difference = None if values is REFERENCE else compare_by_seed(values, REFERENCE)
     return Cell(
         values=values,
         mean=mean(values.values()),
-        sd=sd(values.values()),
+        sd=compute_sd(values.values()),
         n=len(values),
         difference=difference,
         p_holm=p_holm,
@@ -41,28 +41,28 @@ def test_spreads_agree_with_scipy() -> None:
     values = list(REFERENCE.values())
     half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
 
-    assert SPREADS["sd"].of(cell(REFERENCE)) == pytest.approx(np.std(values, ddof=1))
-    assert SPREADS["se"].of(cell(REFERENCE)) == pytest.approx(stats.sem(values))
-    assert SPREADS["ci95"].of(cell(REFERENCE)) == pytest.approx(half)
+    assert SPREADS["sd"].compute(cell(REFERENCE)) == pytest.approx(np.std(values, ddof=1))
+    assert SPREADS["se"].compute(cell(REFERENCE)) == pytest.approx(stats.sem(values))
+    assert SPREADS["ci95"].compute(cell(REFERENCE)) == pytest.approx(half)
 
 
 def test_one_seed_has_no_spread_of_any_kind() -> None:
-    assert all(math.isnan(spread.of(cell({0: 1.0}))) for spread in SPREADS.values())
+    assert all(math.isnan(spread.compute(cell({0: 1.0}))) for spread in SPREADS.values())
 
 
 def test_better_needs_the_sign_and_the_corrected_test(column: dict[str, Cell]) -> None:
-    assert better(column, "mae") == {"much", "like_much"}
-    assert better(column, "pearson") == {"worse"}
-    assert better({"much": cell(ARMS["much"], 0.06)}, "mae") == frozenset()
-    assert better({"much": cell(ARMS["much"])}, "mae") == frozenset()
+    assert choose_better(column, "mae") == {"much", "like_much"}
+    assert choose_better(column, "pearson") == {"worse"}
+    assert choose_better({"much": cell(ARMS["much"], 0.06)}, "mae") == frozenset()
+    assert choose_better({"much": cell(ARMS["much"])}, "mae") == frozenset()
 
 
 def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dict[str, Cell]) -> None:
     p = stats.ttest_rel(list(ARMS["like_much"].values()), list(ARMS["much"].values())).pvalue
     assert p > 0.05
 
-    assert best(column, "mae") == {"much", "like_much"}
-    assert best(column, "pearson") == {"worse"}
+    assert choose_best(column, "mae") == {"much", "like_much"}
+    assert choose_best(column, "pearson") == {"worse"}
 
 
 def test_best_corrects_over_the_rows_at_hand() -> None:
@@ -71,22 +71,22 @@ def test_best_corrects_over_the_rows_at_hand() -> None:
     p = stats.ttest_rel(list(near.values()), list(top.values())).pvalue
     assert 0.025 < p < 0.05
 
-    assert best({"top": cell(top), "near": cell(near)}, "mae") == {"top"}
+    assert choose_best({"top": cell(top), "near": cell(near)}, "mae") == {"top"}
     three = {"top": cell(top), "near": cell(near), "too": cell(dict(near))}
-    assert best(three, "mae") == {"top", "near", "too"}
+    assert choose_best(three, "mae") == {"top", "near", "too"}
 
 
 def test_best_marks_nothing_that_no_test_supports() -> None:
     single = {"a": cell({0: 1.0}), "b": cell({0: 2.0})}
     exact = {"a": cell({0: 1.0, 1: 2.0}), "b": cell({0: 2.0, 1: 3.0}), "c": cell({0: 1.0, 1: 2.0})}
 
-    assert best(single, "mae") == frozenset()
-    assert best({}, "mae") == frozenset()
-    assert best(exact, "mae") == {"a", "c"}
+    assert choose_best(single, "mae") == frozenset()
+    assert choose_best({}, "mae") == frozenset()
+    assert choose_best(exact, "mae") == {"a", "c"}
 
 
 def test_none_marks_nothing(column: dict[str, Cell]) -> None:
-    assert nothing(column, "mae") == frozenset()
+    assert choose_none(column, "mae") == frozenset()
 
 
 def test_every_rule_describes_itself() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.presets import methods
-from dirtune.results.records.schema import REGIONS
-from dirtune.results.tables.published import FILE, METHODS, SPLIT_KINDS, published_numbers, published_rows
+from dirtune.metrics import REGIONS
+from dirtune.presets import read_methods
+from dirtune.results.tables.published import FILE, METHODS, SPLIT_KINDS, find_published, read_published
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared/reference/published_results.csv"
 
@@ -18,8 +18,8 @@ def test_the_file_is_read_line_by_line() -> None:
     with FILE.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
 
-    assert len(published_numbers()) == len(lines) == 429
-    assert [number._asdict() for number in published_numbers()] == [
+    assert len(read_published()) == len(lines) == 429
+    assert [number._asdict() for number in read_published()] == [
         {**line, "value": float(line["value"])} for line in lines
     ]
 
@@ -31,16 +31,16 @@ def test_the_file_is_the_collected_one() -> None:
 
 
 def test_no_number_stands_twice_and_all_have_a_source() -> None:
-    keys = Counter(number[:7] for number in published_numbers())
+    keys = Counter(number[:7] for number in read_published())
 
     assert set(keys.values()) == {1}
-    assert all(number.source and number.table for number in published_numbers())
-    assert {number.split for number in published_numbers()} == set(SPLIT_KINDS)
-    assert {number.region for number in published_numbers()} <= set(REGIONS)
+    assert all(number.source and number.table for number in read_published())
+    assert {number.split for number in read_published()} == set(SPLIT_KINDS)
+    assert {number.region for number in read_published()} <= set(REGIONS)
 
 
 def test_the_map_names_published_methods_only_and_each_for_one_arm() -> None:
-    known = {number.method for number in published_numbers()}
+    known = {number.method for number in read_published()}
     named = [method for names in METHODS.values() for method in names]
 
     assert len(named) == len(set(named))
@@ -52,11 +52,11 @@ def test_arms_of_one_preset_are_called_like_it() -> None:
     joined = {"sqrt_inverse", "inverse", "focal_r", "accon"}
     single = {arm for arm in METHODS if not any(arm.startswith(f"{name}_") for name in joined)}
 
-    assert single - {"vanilla"} <= methods().keys()
+    assert single - {"vanilla"} <= read_methods().keys()
 
 
 def test_a_row_has_one_source_and_its_regions() -> None:
-    rows = published_rows(["accon", "mine"], dataset="agedb", split_kind="dir", metric="mae")
+    rows = find_published(["accon", "mine"], dataset="agedb", split_kind="dir", metric="mae")
 
     (row,) = rows
     assert (row.arm, row.method, row.origin) == ("accon", "Vanilla+ACCon", "ACCon (AAAI 2025), Table 2")
@@ -64,14 +64,14 @@ def test_a_row_has_one_source_and_its_regions() -> None:
 
 
 def test_sources_of_one_method_are_rows_of_their_own() -> None:
-    rows = published_rows(["sqrt_inverse_lds"], dataset="imdb_wiki", split_kind="dir", metric="mae")
+    rows = find_published(["sqrt_inverse_lds"], dataset="imdb_wiki", split_kind="dir", metric="mae")
 
     assert [(row.origin[:5], row.values["all"]) for row in rows] == [("ACCon", 7.83), ("Yang ", 7.87)]
 
 
 def test_the_kind_of_split_and_the_metric_decide() -> None:
     def value(**where: str) -> list[float]:
-        return [row.values["all"] for row in published_rows(["conr"], **where)]
+        return [row.values["all"] for row in find_published(["conr"], **where)]
 
     assert value(dataset="agedb", split_kind="dir", metric="mae") == [7.2]
     assert value(dataset="agedb", split_kind="natural", metric="mae") == [6.808]
@@ -81,7 +81,7 @@ def test_the_kind_of_split_and_the_metric_decide() -> None:
 
 def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
     def methods_of(arm: str, **names: str) -> list[str]:
-        rows = published_rows([arm], dataset="agedb", split_kind="natural", metric="mae", names=names)
+        rows = find_published([arm], dataset="agedb", split_kind="natural", metric="mae", names=names)
         return [row.method for row in rows]
 
     assert methods_of("conr_2") == []
@@ -91,6 +91,6 @@ def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"published: a: unknown published method, got 'Conr'.*'ConR'"):
-        published_rows([], dataset="agedb", split_kind="dir", metric="mae", names={"a": "Conr"})
+        find_published([], dataset="agedb", split_kind="dir", metric="mae", names={"a": "Conr"})
     with pytest.raises(InputError, match="'balanced'; known: dir, natural"):
-        published_rows([], dataset="agedb", split_kind="balanced", metric="mae")
+        find_published([], dataset="agedb", split_kind="balanced", metric="mae")

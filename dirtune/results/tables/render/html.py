@@ -1,4 +1,4 @@
-"""A grid as an HTML table; every text is escaped."""
+"""HTML table of a grid; every text is escaped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 
-from dirtune.results.tables.layout import Grid, Row, Shown
+from dirtune.results.tables.render.grids import Grid, Row
 
 
-def table(grid: Grid) -> str:
-    """A `<table>` with the grid's title as caption."""
+def make_table(grid: Grid) -> str:
+    """Return a `<table>` with the grid's title as caption."""
+    group_line = []
+    if grid.has_groups:
+        groups = [(name, len(list(columns))) for name, columns in groupby(column.group for column in grid.columns)]
+        headings = "".join(f'<th colspan="{span}">{escape(name)}</th>' for name, span in groups)
+        group_line = [f"<tr>{'<td></td>' * len(grid.keys)}{headings}</tr>"]
     names = [*grid.keys, *(column.name for column in grid.columns)]
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     return "\n".join(
@@ -18,35 +23,24 @@ def table(grid: Grid) -> str:
             "<table>",
             f"<caption>{escape(grid.title)}</caption>",
             "<thead>",
-            *_group_line(grid),
+            *group_line,
             f"<tr>{header}</tr>",
             "</thead>",
             "<tbody>",
-            *map(_line, grid.rows),
+            *map(_make_line, grid.rows),
             "</tbody>",
             "</table>",
         ]
     )
 
 
-def items(texts: Iterable[str]) -> str:
-    """A list."""
+def make_list(texts: Iterable[str]) -> str:
+    """Return an unordered list."""
     return "\n".join(["<ul>", *(f"<li>{escape(text)}</li>" for text in texts), "</ul>"])
 
 
-def _line(row: Row) -> str:
+def _make_line(row: Row) -> str:
     keys = "".join(f'<th scope="row">{escape(key)}</th>' for key in row.keys)
-    return f"<tr>{keys}{''.join(map(_cell, row.cells))}</tr>"
-
-
-def _cell(cell: Shown) -> str:
-    text = escape(cell.text)
-    return f"<td><strong>{text}</strong></td>" if cell.bold else f"<td>{text}</td>"
-
-
-def _group_line(grid: Grid) -> list[str]:
-    if not grid.has_groups:
-        return []
-    groups = [(name, len(list(columns))) for name, columns in groupby(column.group for column in grid.columns)]
-    headings = "".join(f'<th colspan="{span}">{escape(name)}</th>' for name, span in groups)
-    return [f"<tr>{'<td></td>' * len(grid.keys)}{headings}</tr>"]
+    texts = ((escape(cell.text), cell.bold) for cell in row.cells)
+    cells = "".join(f"<td><strong>{text}</strong></td>" if bold else f"<td>{text}</td>" for text, bold in texts)
+    return f"<tr>{keys}{cells}</tr>"

@@ -1,7 +1,7 @@
-r"""A grid as a LaTeX table, for `article` with the package booktabs.
+r"""LaTeX table of a grid, for `article` with the package booktabs.
 
 Every text is escaped, so that a name with `_`, `&` or `%` neither breaks the run nor changes its meaning. Two traps are
-closed besides: a cell that begins with `[` would be taken for the optional argument of the `\\` or `\midrule` before
+closed as well: a cell that begins with `[` would be taken for the optional argument of the `\\` or `\midrule` before
 it, and a hyphen before a digit is not a minus.
 """
 
@@ -12,10 +12,10 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
-from dirtune.results.tables.layout import Grid, Shown
+from dirtune.results.tables.render.grids import Grid, Shown
 
-# Of the letters that LaTeX knows without further packages
 LAST_LATIN = 0x17F
+"""Last code point of the letters that LaTeX knows without further packages."""
 PREAMBLE = r"% needs \usepackage{booktabs}"
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -41,8 +41,8 @@ _ESCAPES = {
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
-def table(grid: Grid, notes: Sequence[str] = ()) -> str:
-    """A `table` environment with the grid's title as caption, and notes in small print."""
+def make_table(grid: Grid, notes: Sequence[str] = ()) -> str:
+    """Return a `table` environment with the grid's title as caption, and notes in small print."""
     width = len(grid.keys) + len(grid.columns)
     lines = [
         r"\begin{table}",
@@ -50,10 +50,10 @@ def table(grid: Grid, notes: Sequence[str] = ()) -> str:
         rf"\caption{{{escape(grid.title)}}}",
         rf"\begin{{tabular}}{{{'l' * len(grid.keys)}{'r' * (width - len(grid.keys))}}}",
         r"\toprule",
-        *_group_lines(grid),
-        line([*map(escape, grid.keys), *(escape(column.name) for column in grid.columns)]),
+        *_make_group_lines(grid),
+        format_line([*map(escape, grid.keys), *(escape(column.name) for column in grid.columns)]),
         r"\midrule",
-        *map(line, rows(grid)),
+        *map(format_line, format_rows(grid)),
         r"\bottomrule",
         r"\end{tabular}",
         *(rf"\par\smallskip\raggedright\footnotesize {escape(note)}" for note in notes),
@@ -62,43 +62,43 @@ def table(grid: Grid, notes: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def rows(grid: Grid) -> list[list[str]]:
-    """The cells of every line, as LaTeX."""
-    return [[*map(escape, row.keys), *map(_cell, row.cells)] for row in grid.rows]
+def format_rows(grid: Grid) -> list[list[str]]:
+    """Return the cells of every line, as LaTeX."""
+    return [[*map(escape, row.keys), *map(_format_cell, row.cells)] for row in grid.rows]
 
 
-def line(cells: Sequence[str]) -> str:
-    """One line of a tabular."""
+def format_line(cells: Sequence[str]) -> str:
+    """Return one line of a tabular."""
     return rf"{' & '.join(cells)} \\"
 
 
 def escape(text: str) -> str:
-    """The text as it is to be read; Greek letters become math, Latin ones stay, others become their code point."""
-    escaped = "".join(_ESCAPES.get(each) or _greek(each) or _drawn(each) for each in text)
+    """Return text that LaTeX prints as it is; Greek letters become math, unknown letters their code point."""
+    escaped = "".join(_ESCAPES.get(each) or _escape_greek(each) or _escape_other(each) for each in text)
     return _MINUS.sub("$-$", escaped).replace("--", "-{}-")
 
 
-def _cell(cell: Shown) -> str:
+def _format_cell(cell: Shown) -> str:
     return rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
 
 
-def _greek(character: str) -> str | None:
-    """`$\\omega$` of an omega: pdfTeX has no Greek letters in its text fonts."""
+def _escape_greek(character: str) -> str | None:
+    """Return `$\\omega$` of an omega, None of other letters: pdfTeX has no Greek letters in its text fonts."""
     name = unicodedata.name(character, "").split()
     if name[:3] != ["GREEK", "SMALL", "LETTER"] or len(name) != 4 or name[3] == "OMICRON":
         return None
     return rf"$\{'lambda' if name[3] == 'LAMDA' else name[3].lower()}$"
 
 
-def _drawn(character: str) -> str:
-    """A letter that the default fonts have, or the code point of one that would stop the run."""
+def _escape_other(character: str) -> str:
+    """Return a letter that the default fonts have, or the code point of one that would stop the run."""
     if ord(character) <= LAST_LATIN:
         return character if character.isprintable() else " "
     return f"(U+{ord(character):04X})"
 
 
-def _group_lines(grid: Grid) -> list[str]:
-    """The headings of groups of columns, each with its rule."""
+def _make_group_lines(grid: Grid) -> list[str]:
+    """Return the headings of groups of columns, each with its rule."""
     if not grid.has_groups:
         return []
     cells, rules, at = [""] * len(grid.keys), [], len(grid.keys) + 1
@@ -107,4 +107,4 @@ def _group_lines(grid: Grid) -> list[str]:
         cells.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(name)}}}")
         rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if name else []
         at += span
-    return [line(cells), *rules]
+    return [format_line(cells), *rules]

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from dirtune.errors import InputError
-from dirtune.results.tables.checking import written_request
-from dirtune.results.tables.comparison import Comparison, TableRequest, compare, of_one_study
-from dirtune.results.tables.footer import footer
+from dirtune.results.tables.check import read_request
+from dirtune.results.tables.comparison import Comparison, TableRequest, compare, from_table
+from dirtune.results.tables.render.footer import make_footer
 from dirtune.results.tables.render.formats import STYLES, as_rich, render
-from dirtune.results.tables.table import arm_table
+from dirtune.results.tables.table import make_arm_table
 from tests.results.record_factory import record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)
@@ -40,7 +40,7 @@ def test_the_terminal_shows_everything_and_takes_no_name_for_markup(table: Compa
 
     assert "5.20 ± 0.20" in text
     assert "[x]" in text
-    assert all(line in text for line in footer(table))
+    assert all(line in text for line in make_footer(table))
 
 
 def test_what_is_bold_elsewhere_has_a_star_in_plain_text(table: Comparison) -> None:
@@ -62,14 +62,14 @@ def test_markdown_has_three_tables_and_a_list(table: Comparison) -> None:
 
     assert "| vanilla | 5.20 ± 0.20 | 4.20 ± 0.20 | 6.20 ± 0.20 | 7.20 ± 0.20 | 3/3 | 1 |" in lines
     assert sum(line.startswith("| arm |") for line in lines) == 3
-    assert [line for line in lines if line.startswith("* ")] == [f"* {line}" for line in footer(table)]
+    assert [line for line in lines if line.startswith("* ")] == [f"* {line}" for line in make_footer(table)]
 
 
 def test_latex_has_a_table_per_grid_and_the_footer_below_the_last(table: Comparison) -> None:
     text = render(table, "latex")
 
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
-    assert text.count(r"\footnotesize") == len(footer(table))
+    assert text.count(r"\footnotesize") == len(make_footer(table))
     assert text.index(r"\footnotesize") > text.rindex(r"\end{tabular}")
 
 
@@ -86,31 +86,31 @@ def test_a_paper_s_forms_carry_the_request_that_they_answer(tmp_path: Path, styl
     )
     text = render(compare(tmp_path, request), style)
 
-    assert written_request(text) == request
+    assert read_request(text) == request
     comment = next(line for line in text.split("\n") if "dirtune table" in line)
     assert comment.count("-->") == (style == "markdown")
 
 
 def test_a_single_table_is_rendered_as_the_comparison_of_itself(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0), record("b", 0)], reference="a")
-    made = arm_table(tmp_path, "study")
+    made = make_arm_table(tmp_path, "study")
 
     for style in STYLES:
-        assert render(made, style) == render(of_one_study(made), style)
+        assert render(made, style) == render(from_table(made), style)
 
 
 def test_the_oracle_is_called_so(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0)])
 
     for style in set(STYLES) - {"csv"}:
-        assert "ORACLE" in render(arm_table(tmp_path, "study", selection="oracle"), style)
+        assert "ORACLE" in render(make_arm_table(tmp_path, "study", selection="oracle"), style)
 
 
 def test_every_style_renders_a_table_of_holes(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a", "b"], reference="a", seeds=[0])
 
     for style in STYLES:
-        assert "not recorded" in render(arm_table(tmp_path, "study"), style)
+        assert "not recorded" in render(make_arm_table(tmp_path, "study"), style)
 
 
 def test_an_unknown_style_is_refused(table: Comparison) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from dirtune.results.tables.layout import Column, Grid, Row, Shown
-from dirtune.results.tables.render.html import items, table
+from dirtune.results.tables.render.grids import Column, Grid, Row, Shown
+from dirtune.results.tables.render.html import make_list, make_table
 
 GRID = Grid(
     title="<a> & b",
@@ -38,7 +38,7 @@ class Reader(HTMLParser):
 
 
 def test_every_text_is_escaped_and_every_tag_closed() -> None:
-    found = Reader(table(GRID) + items(["x < y", "R&D"]))
+    found = Reader(make_table(GRID) + make_list(["x < y", "R&D"]))
 
     assert found.open == []
     assert "script" not in found.tags
@@ -46,7 +46,7 @@ def test_every_text_is_escaped_and_every_tag_closed() -> None:
 
 
 def test_groups_span_their_columns_and_bold_is_strong() -> None:
-    text = table(GRID)
+    text = make_table(GRID)
 
     assert '<td></td><th colspan="2">MAE</th><th colspan="1"></th>' in text
     assert "<td><strong>5 ± 1</strong></td><td>-</td>" in text
@@ -54,4 +54,4 @@ def test_groups_span_their_columns_and_bold_is_strong() -> None:
 
 
 def test_a_list_has_an_item_per_text() -> None:
-    assert items(["x < y", "z"]) == "<ul>\n<li>x &lt; y</li>\n<li>z</li>\n</ul>"
+    assert make_list(["x < y", "z"]) == "<ul>\n<li>x &lt; y</li>\n<li>z</li>\n</ul>"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from dirtune.results.tables.layout import Column, Grid, Row, Shown
-from dirtune.results.tables.render.latex import escape, line, rows, table
+from dirtune.results.tables.render.grids import Column, Grid, Row, Shown
+from dirtune.results.tables.render.latex import escape, format_line, format_rows, make_table
 
 NASTY = r"a_b & 50% of $x$ #1 {y} \z ~ ^ < > | [k] "
 GRID = Grid(
@@ -52,7 +52,7 @@ def test_no_special_character_survives_outside_of_a_command() -> None:
 
 
 def test_every_line_has_one_cell_per_column() -> None:
-    text = table(GRID, [NASTY])
+    text = make_table(GRID, [NASTY])
     (spec,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
     lines = [one for one in text.split("\n") if one.endswith(r"\\")]
 
@@ -65,7 +65,7 @@ def test_every_line_has_one_cell_per_column() -> None:
 
 
 def test_braces_and_environments_are_balanced() -> None:
-    text = table(GRID, [NASTY, "a note"])
+    text = make_table(GRID, [NASTY, "a note"])
     depth, lowest = 0, 0
     for character in re.sub(r"\\[{}]", "", text):
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -82,18 +82,18 @@ def test_braces_and_environments_are_balanced() -> None:
 
 
 def test_no_line_begins_with_what_the_rule_before_it_would_take_for_an_option() -> None:
-    assert not [one for one in table(GRID).split("\n") if one.lstrip().startswith("[")]
-    assert rows(GRID)[0][0] == r"{[}x{]}\_$\omega$"
+    assert not [one for one in make_table(GRID).split("\n") if one.lstrip().startswith("[")]
+    assert format_rows(GRID)[0][0] == r"{[}x{]}\_$\omega$"
 
 
 def test_the_rules_are_those_of_booktabs_and_groups_have_their_own() -> None:
-    lines = table(GRID).split("\n")
+    lines = make_table(GRID).split("\n")
 
     order = [one for one in lines if re.match(r"\\(top|mid|bottom|cmid)rule", one)]
     assert order == [r"\toprule", r"\cmidrule(lr){2-3}", r"\midrule", r"\bottomrule"]
     assert r" & \multicolumn{2}{c}{MAE {[}years$^2${]}} & \multicolumn{1}{c}{} \\" in lines
-    assert "hline" not in table(GRID)
+    assert "hline" not in make_table(GRID)
 
 
 def test_bold_is_around_the_whole_cell() -> None:
-    assert line(rows(GRID)[0]).split(" & ")[1] == r"\textbf{5.20 $\pm$ 0.20}"
+    assert format_line(format_rows(GRID)[0]).split(" & ")[1] == r"\textbf{5.20 $\pm$ 0.20}"

@@ -13,10 +13,10 @@ import pytest
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.tables.checking import check
+from dirtune.results.tables.check import check
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
-from dirtune.results.tables.table import ArmTable, arm_table, arm_tables
+from dirtune.results.tables.table import ArmTable, make_arm_table, make_arm_tables
 from tests.results.predicted import TRAIN, manifest_of, predicted, trial
 from tests.results.record_factory import record, write_study
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def asked(root: Path, **keys: object) -> ArmTable:
-    (table,) = arm_tables(root, "study", metrics=("mae",), **keys)
+    (table,) = make_arm_tables(root, "study", metrics=("mae",), **keys)
     return table
 
 
@@ -74,14 +74,14 @@ def test_values_and_differences_are_those_of_the_other_regions(
 
 
 def test_the_recorded_limits_asked_for_are_the_recorded_table(root: Path) -> None:
-    recorded = arm_table(root, "study", metric="mae")
+    recorded = make_arm_table(root, "study", metric="mae")
 
     for shots in ("40/15", "counts"):
         again = asked(root, shots=shots)
         for then, now in zip(recorded.rows, again.rows, strict=True):
             for region in recorded.regions:
                 assert now.cells[region].mean == pytest.approx(then.cells[region].mean, rel=1e-12)
-    assert recorded.regrouping == ""
+    assert recorded.region_note == ""
 
 
 def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
     table = asked(root, shots="60/30")
 
     assert table.rows[1].cells["all"].n == 3
-    assert ("b", 3, "mae undefined in all") in [(hole.arm, hole.seed, hole.reason) for hole in table.rows[1].holes]
+    assert ("b", 3, "mae undefined in all") in [(gap.arm, gap.seed, gap.reason) for gap in table.rows[1].missing]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
 def test_a_footer_says_what_the_regions_are(root: Path, keys: dict[str, object], said: str) -> None:
     made = compare(root, TableRequest(studies=("study",), metrics=("mae",), **keys))
 
-    assert f"Regions formed anew from the stored predictions: {said}" in render(made, "table")
+    assert f"Regions recomputed from the stored predictions: {said}" in render(made, "table")
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv"])
@@ -158,9 +158,9 @@ def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
 )
 def test_what_cannot_be_formed_is_a_sentence(root: Path, keys: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        arm_tables(root, "study", **{"metrics": ("mae",), **keys})
+        make_arm_tables(root, "study", **{"metrics": ("mae",), **keys})
 
 
-def test_published_numbers_stand_beside_no_other_regions() -> None:
-    with pytest.raises(InputError, match="are of the data set's own regions"):
+def test_published_numbers_are_not_combined_with_other_regions() -> None:
+    with pytest.raises(InputError, match="belong to the data set's own regions"):
         TableRequest(studies=("study",), published="dir", shots="60/30")

@@ -1,8 +1,8 @@
-"""The arms of one column against their reference: differences by seed, corrected p, and what they say in one word.
+"""Comparison of the arms of one column with their reference: differences, corrected p values, verdicts.
 
 One family of tests is one column, that is one metric in one region: Holm's correction and the verdicts are over its arms,
-shown or not. What counts as no difference is a margin that belongs to the request, so that it is said before the numbers are
-seen and stands in every file that a table is put into.
+shown or not. The margin that counts as no difference belongs to the request, so that it is fixed before the numbers are
+seen and is part of every file that a table is written to.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.statistics.paired import PairedDifference, holm, mean, paired_difference
-from dirtune.results.statistics.verdict import MARGIN_SHARE, Verdict, verdict
+from dirtune.results.statistics.paired import PairedDifference, apply_holm, compare_by_seed, mean
+from dirtune.results.statistics.verdict import MARGIN_SHARE, Verdict, make_verdict
 
 DEFAULT_MARGIN = f"{100 * MARGIN_SHARE:g}%"
 _MARGIN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
@@ -23,7 +23,7 @@ _MARGIN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
 
 @dataclass(frozen=True, kw_only=True)
 class Margin:
-    """What counts as no difference: a share of the reference's mean, or a size in the metric's unit."""
+    """Largest difference that counts as none: a share of the reference's mean, or a size in the metric's unit."""
 
     text: str
     """As it was asked for."""
@@ -31,8 +31,8 @@ class Margin:
     is_share: bool
 
     @classmethod
-    def read(cls, text: str) -> Margin:
-        """From `2%` or `0.5`.
+    def parse(cls, text: str) -> Margin:
+        """Parse `2%` or `0.5`.
 
         Raises:
             InputError: it is neither a percentage nor a number, or it is negative.
@@ -44,8 +44,8 @@ class Margin:
         is_share = found[2] == "%"
         return cls(text=text, number=float(found[1]) / (100 if is_share else 1), is_share=is_share)
 
-    def at(self, reference_mean: float) -> float:
-        """Its size in the metric's unit."""
+    def compute_size(self, reference_mean: float) -> float:
+        """Return the margin in the metric's unit."""
         return self.number * abs(reference_mean) if self.is_share else self.number
 
     def __str__(self) -> str:
@@ -55,8 +55,8 @@ class Margin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One arm in one column."""
+class ArmVerdict:
+    """Comparison of one arm in one column."""
 
     difference: PairedDifference
     p_holm: float
@@ -65,32 +65,39 @@ class Judged:
     """None without a pair."""
 
 
-def judged(
-    arms: Mapping[str, Mapping[int, float]], reference: Mapping[int, float], *, metric: str, margin: Margin
-) -> dict[str, Judged]:
+def compare_arms(
+    arms: Mapping[str, Mapping[int, float]],
+    reference: Mapping[int, float],
+    *,
+    metric: str,
+    margin: Margin,
+    differences: Mapping[str, PairedDifference] | None = None,
+) -> dict[str, ArmVerdict]:
     """Compare every arm with the reference, corrected over all of them.
 
     Args:
         arms: value by seed, by arm, in the metric's unit; without the reference.
         reference: value by seed.
-        metric: says whether the larger value is the better one.
-        margin: what counts as no difference.
+        metric: determines whether the larger value is the better one.
+        margin: the largest difference that counts as none.
+        differences: by arm, where they are not over seeds; None means paired by seed.
     """
-    differences = {arm: paired_difference(values, reference) for arm, values in arms.items()}
-    corrected = holm({arm: difference.p for arm, difference in differences.items()})
+    if differences is None:
+        differences = {arm: compare_by_seed(values, reference) for arm, values in arms.items()}
+    corrected = apply_holm({arm: difference.p for arm, difference in differences.items()})
     comparisons = sum(not math.isnan(p) for p in corrected.values())
     found = {}
     for arm, difference in differences.items():
         level = mean(reference[seed] for seed in reference.keys() & arms[arm].keys())
-        said = None
+        verdict = None
         if difference.n:
-            said = verdict(
+            verdict = make_verdict(
                 difference,
                 reference_mean=level,
                 p_holm=corrected[arm],
                 comparisons=max(1, comparisons),
                 higher_is_better=metric in HIGHER_IS_BETTER,
-                margin=margin.at(level),
+                margin=margin.compute_size(level),
             )
-        found[arm] = Judged(difference=difference, p_holm=corrected[arm], verdict=said)
+        found[arm] = ArmVerdict(difference=difference, p_holm=corrected[arm], verdict=verdict)
     return found

@@ -1,6 +1,6 @@
-"""Which trials stand behind every number of a table, and at which of their epochs.
+"""Provenance of a table's numbers: the trials behind every cell, and their epochs.
 
-A published number cannot be traced and is not in the list.
+A published number has no trials and is not in the list.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FORMATS = ("markdown", "json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traced:
-    """One cell; the tuples have one entry per seed."""
+class CellProvenance:
+    """Origin of one cell; the tuples have one entry per seed."""
 
     study: str
     metric: str
@@ -33,10 +33,10 @@ class Traced:
     values: tuple[float, ...]
 
 
-def trace(table: Comparison) -> list[Traced]:
-    """Every cell that has a number, in the order of the table."""
+def list_provenance(table: Comparison) -> list[CellProvenance]:
+    """Return every cell that has a number, in the order of the table."""
     return [
-        Traced(
+        CellProvenance(
             study=part.study,
             metric=part.metric,
             arm=row.arm,
@@ -55,23 +55,22 @@ def trace(table: Comparison) -> list[Traced]:
     ]
 
 
-def trace_text(table: Comparison, style: str = "markdown") -> str:
-    """The trace as a Markdown table, or as a JSON list.
+def format_provenance(table: Comparison, style: str = "markdown") -> str:
+    """Return the trials behind every cell as a Markdown table, or as a JSON list.
 
     Raises:
         InputError: unknown format.
     """
     if style not in FORMATS:
         raise InputError(Fault(where="trace", rule="unknown format", got=style, known=FORMATS))
-    traced = trace(table)
+    cells = list_provenance(table)
     if style == "json":
-        return json.dumps([asdict(cell) for cell in traced], indent=1)
+        return json.dumps([asdict(cell) for cell in cells], indent=1)
     header = ["study", "metric", "arm", "region", "mean", "verdict", "trials (seed: trial at epoch = value)"]
-    return as_markdown(header, [_line(cell) for cell in traced])
-
-
-def _line(cell: Traced) -> list[str]:
-    seeds = zip(cell.seeds, cell.trial_ids, cell.epochs, cell.values, strict=True)
-    trials = ", ".join(f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds)
-    verdict = cell.verdict or ABSENT
-    return [cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", verdict, trials]
+    lines = []
+    for cell in cells:
+        seeds = zip(cell.seeds, cell.trial_ids, cell.epochs, cell.values, strict=True)
+        trials = ", ".join(f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds)
+        verdict = cell.verdict or ABSENT
+        lines.append([cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", verdict, trials])
+    return as_markdown(header, lines)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from dirtune.errors import InputError
-from dirtune.results.tables.judging import DEFAULT_MARGIN, Margin, judged
+from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin, compare_arms
 
 VANILLA = {0: 5.0, 1: 5.3, 2: 4.9, 3: 5.2, 4: 5.1}
 ARMS = {
@@ -21,7 +21,7 @@ ARMS = {
 
 
 def words(metric: str = "mae", margin: str = DEFAULT_MARGIN) -> dict[str, str | None]:
-    found = judged(ARMS, VANILLA, metric=metric, margin=Margin.read(margin))
+    found = compare_arms(ARMS, VANILLA, metric=metric, margin=Margin.parse(margin))
     return {arm: one.verdict and one.verdict.decision for arm, one in found.items()}
 
 
@@ -43,7 +43,7 @@ def test_a_larger_correlation_helps() -> None:
 
 
 def test_p_is_holms_and_equivalence_bonferronis_over_the_arms_that_are_tested() -> None:
-    found = judged(ARMS, VANILLA, metric="mae", margin=Margin.read("0.1"))
+    found = compare_arms(ARMS, VANILLA, metric="mae", margin=Margin.parse("0.1"))
 
     # Four arms have a test; of one pair and of none there is no p.
     raw = {
@@ -67,8 +67,8 @@ def test_p_is_holms_and_equivalence_bonferronis_over_the_arms_that_are_tested() 
 def test_the_margin_is_a_share_of_the_reference_over_the_seeds_of_the_pairs() -> None:
     short = {"short": {0: 5.0, 1: 5.4}}
 
-    share = judged(short, VANILLA, metric="mae", margin=Margin.read("10%"))["short"].verdict
-    size = judged(short, VANILLA, metric="mae", margin=Margin.read("0.25"))["short"].verdict
+    share = compare_arms(short, VANILLA, metric="mae", margin=Margin.parse("10%"))["short"].verdict
+    size = compare_arms(short, VANILLA, metric="mae", margin=Margin.parse("0.25"))["short"].verdict
 
     assert share.margin == pytest.approx(0.1 * (5.0 + 5.3) / 2)
     assert size.margin == 0.25
@@ -89,7 +89,7 @@ def test_a_wider_margin_makes_the_noisy_arm_equivalent() -> None:
     ],
 )
 def test_margins_are_read(text: str, number: float, is_share: bool, said: str) -> None:
-    margin = Margin.read(text)
+    margin = Margin.parse(text)
 
     assert (margin.number, margin.is_share, str(margin)) == (pytest.approx(number), is_share, said)
 
@@ -97,4 +97,4 @@ def test_margins_are_read(text: str, number: float, is_share: bool, said: str) -
 @pytest.mark.parametrize("text", ["", "two", "-2%", "-0.5", "2%%", "nan", "1e999x", "inf"])
 def test_what_is_no_margin_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="margin: must be a share of the reference's mean"):
-        Margin.read(text)
+        Margin.parse(text)

@@ -8,7 +8,7 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.results.records.store import read_table
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
-from dirtune.results.tables.tracing import trace, trace_text
+from dirtune.results.tables.provenance import format_provenance, list_provenance
 from tests.results.record_factory import metric_rows, record, write_study
 
 
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Comparison:
 
 
 def test_every_number_has_its_trials_at_the_epochs_chosen(table: Comparison) -> None:
-    cells = trace(table)
+    cells = list_provenance(table)
 
     assert [(cell.arm, cell.region) for cell in cells] == [("a", "all"), ("a", "few")]
     assert cells[0].trial_ids == ("t0", "t1")
@@ -46,14 +46,14 @@ def test_the_store_has_the_traced_values(table: Comparison, tmp_path: Path) -> N
         for row in read_table(tmp_path, "metrics").to_pylist()
         if row["split"] == "test"
     }
-    for cell in trace(table):
+    for cell in list_provenance(table):
         for trial, epoch, value in zip(cell.trial_ids, cell.epochs, cell.values, strict=True):
             assert stored[trial, epoch, cell.region] == value
 
 
 def test_the_trace_is_a_table_or_a_list(table: Comparison) -> None:
-    lines = trace_text(table).split("\n")
-    plain = json.loads(trace_text(table, "json"))
+    lines = format_provenance(table).split("\n")
+    plain = json.loads(format_provenance(table, "json"))
 
     assert "| study | mae | a | all | 4.5 | - | 0: t0 at last = 3, 1: t1 at best_val = 6 |" in lines
     assert len(lines) == 2 + len(plain)
@@ -62,7 +62,7 @@ def test_the_trace_is_a_table_or_a_list(table: Comparison) -> None:
 
 def test_an_unknown_form_is_refused(table: Comparison) -> None:
     with pytest.raises(InputError, match="'csv'; known: json, markdown"):
-        trace_text(table, "csv")
+        format_provenance(table, "csv")
 
 
 def test_the_trace_has_the_verdict(tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_the_trace_has_the_verdict(tmp_path: Path) -> None:
     write_study(tmp_path / "judged", records, reference="a")
     made = compare(tmp_path / "judged", TableRequest(studies=("study",), regions=("all",)))
 
-    assert [cell.verdict for cell in trace(made)] == [None, "helps"]
-    assert "| study | mae | b | all | 4.14 | helps |" in trace_text(made)
+    assert [cell.verdict for cell in list_provenance(made)] == [None, "helps"]
+    assert "| study | mae | b | all | 4.14 | helps |" in format_provenance(made)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.layout import Column, Grid, grids_of
+from dirtune.results.tables.render.grids import Column, Grid, make_grids
 from tests.results.record_factory import metric_rows, record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)
@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def grids(root: Path, *studies: str, **keys: object) -> list[Grid]:
-    return grids_of(compare(root, TableRequest(studies=studies, **keys)))
+    return make_grids(compare(root, TableRequest(studies=studies, **keys)))
 
 
 def texts(grid: Grid) -> list[list[str]]:
@@ -133,7 +133,7 @@ def test_studies_below_each_other_have_their_own_grids(root: Path) -> None:
 
 
 def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> None:
-    means, differences, _ = grids(root, "one", "two", regions=("all",), layout="beside")
+    means, differences, _ = grids(root, "one", "two", regions=("all",), layout="wide")
 
     assert means.columns == (Column("one MAE [years]", "all"), Column("two MSE [score²]", "all"))
     assert texts(means) == [
@@ -168,7 +168,7 @@ def test_axes_name_rows(tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_below_the_arm_and_are_never_bold(root: Path) -> None:
-    means, differences, _ = grids(root, "one", "two", published="dir", layout="beside", bold="best")
+    means, differences, _ = grids(root, "one", "two", published="dir", layout="wide", bold="best")
 
     rows = {row.keys[0]: row for row in means.rows}
     assert list(rows)[:2] == ["vanilla", "published Vanilla [1]"]

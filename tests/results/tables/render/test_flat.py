@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
-from dirtune.results.tables.flat import as_csv, as_json
-from dirtune.results.tables.footer import footer
+from dirtune.results.tables.render.flat import as_csv, as_json
+from dirtune.results.tables.render.footer import make_footer
 from tests.results.record_factory import record, write_study
 
 
@@ -52,7 +52,7 @@ def test_csv_has_nothing_where_something_is_undefined(table: Comparison) -> None
     failed = list(csv.DictReader(io.StringIO(as_csv(table))))[-1]
 
     assert (failed["mean"], failed["sd"], failed["n"], failed["p"]) == ("", "", "0", "")
-    assert failed["holes"] == "0: failed: not finite; 1: not recorded; 2: not recorded"
+    assert failed["missing"] == "0: failed: not finite; 1: not recorded; 2: not recorded"
 
 
 def test_json_has_every_cell_with_its_trials_by_seed(table: Comparison) -> None:
@@ -64,8 +64,8 @@ def test_json_has_every_cell_with_its_trials_by_seed(table: Comparison) -> None:
     assert conr["seeds"]["0"] == {"trial_id": "conr-0", "epoch": "best_val", "value": 6.0}
     assert conr["difference"]["n"] == 3
     assert part["rows"][2]["cells"]["all"]["mean"] is None
-    assert part["rows"][2]["holes"][1] == {"arm": "[x]", "seed": 1, "reason": "not recorded"}
-    assert plain["notes"] == footer(table)
+    assert part["rows"][2]["missing"][1] == {"arm": "[x]", "seed": 1, "reason": "not recorded"}
+    assert plain["notes"] == make_footer(table)
 
 
 def test_json_keeps_published_numbers_apart_with_their_source(table: Comparison) -> None:
@@ -87,7 +87,7 @@ def test_verdicts_are_columns_of_the_csv_and_part_of_the_json(table: Comparison)
     said = table.parts[0].rows[1].cells["few"].verdict
 
     assert [row["verdict"] for row in rows] == ["", "", "helps", "helps", "", ""]
-    assert (rows[3]["margin_asked"], float(rows[3]["margin"])) == ("2%", said.margin)
+    assert (rows[3]["margin_requested"], float(rows[3]["margin"])) == ("2%", said.margin)
     assert (float(rows[3]["p_equivalence"]), rows[3]["further_seeds"]) == (said.p_equivalence, "0")
     (part,) = json.loads(as_json(table))["tables"]
     assert part["margin"] == {"text": "2%", "number": 0.02, "is_share": True}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import InputError
-from dirtune.results.tables.checking import check, check_file, written_request
+from dirtune.results.tables.check import check, check_file, read_request
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
 from tests.results.record_factory import metric_rows, record, write_study
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("layout", ["below", "beside"])
+@pytest.mark.parametrize("layout", ["stacked", "wide"])
 def test_what_was_just_written_is_supported_to_the_last_number(root: Path, form: str, layout: str) -> None:
     request = TableRequest(**{**vars(REQUEST), "layout": layout, "bold": "best", "spread": "se"})
     text = render(compare(root, request), form)
@@ -86,7 +86,7 @@ def test_a_number_changed_by_hand_is_found_where_it_stands(root: Path, form: str
     assert (finding.line, finding.row) == (at + 1, "conr")
     assert "4.24" in finding.written
     assert "4.34" in finding.now
-    assert "the store says" in str(finding)
+    assert "the store has" in str(finding)
 
 
 def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
@@ -134,16 +134,16 @@ def test_what_is_no_table_of_these_studies_is_refused(root: Path) -> None:
 
     with pytest.raises(InputError, match="no line of the text is one of the table"):
         check(root, "Dear reader, 5 of 6 arms are better.", request)
-    with pytest.raises(InputError, match="says not what it shows"):
+    with pytest.raises(InputError, match="has no request"):
         check(root, render(compare(root, request), "table"))
     with pytest.raises(InputError, match="the CSV has no lines"):
         check(root, render(compare(root, request), "csv").split("\n")[0])
 
 
-@pytest.mark.parametrize("comment", ["{}", '{"studies": ["one"], "colour": 1}', '{"studies": ["one", }'])
+@pytest.mark.parametrize("comment", ["{}", '{"studies": ["one"], "color": 1}', '{"studies": ["one", }'])
 def test_a_damaged_request_is_refused(comment: str) -> None:
     with pytest.raises(InputError, match="not readable"):
-        written_request(f"% dirtune table {comment}")
+        read_request(f"% dirtune table {comment}")
 
 
 def test_a_csv_says_itself_what_it_shows_and_is_checked_at_full_precision(root: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_table_from_before_there_were_verdicts_is_still_supported(root: Path) 
     kept = [
         at
         for at, name in enumerate(table[0])
-        if name not in {"verdict", "margin", "margin_asked", "p_equivalence", "further_seeds"}
+        if name not in {"verdict", "margin", "margin_requested", "p_equivalence", "further_seeds"}
     ]
     plain = "\n".join(",".join(line[at] for at in kept) for line in table)
 

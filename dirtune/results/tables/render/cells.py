@@ -1,6 +1,6 @@
-"""The text of one cell: a mean with its spread, a difference with its interval, a published number; and headings.
+"""Text of one cell: a mean with its spread, a difference with its interval, a published number; and of headings.
 
-How many decimals a table has depends on its smallest mean, and is the same in all its cells.
+The number of decimals of a table follows from its smallest mean, and is the same in all its cells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dirtune.results.tables.marks import SIGNIFICANT, Spread
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
-# As papers print them, and the unit given the label's
 METRIC_LABELS = {
     "mae": ("MAE", "{}"),
     "balanced_mae": ("balanced MAE", "{}"),
@@ -22,35 +21,36 @@ METRIC_LABELS = {
     "r2": ("R²", ""),
     "pearson": ("Pearson r", ""),
     "spearman": ("Spearman rho", ""),
-    # Whatever the label's unit
+    # In degrees whatever the label's unit.
     "angular_error": ("angular error [degrees]", ""),
 }
+"""Names as papers print them, and the unit as a template of the label's."""
 
 
-def metric_label(metric: str, unit: str) -> str:
-    """A metric with its unit, for headings and axes."""
+def format_metric(metric: str, unit: str) -> str:
+    """Return a metric with its unit, for headings and axes."""
     name, template = METRIC_LABELS.get(metric, (metric, ""))
     return f"{name} [{template.format(unit)}]" if unit and template else name
 
 
-def decimals_of(table: ArmTable) -> int:
-    """Enough for three digits of the smallest mean, as the papers print."""
+def count_decimals(table: ArmTable) -> int:
+    """Return the decimals that show three digits of the smallest mean, as papers print."""
     means = [abs(cell.mean) for row in table.rows for cell in row.cells.values()]
     smallest = min((value for value in means if value > 0), default=1.0)
     return 2 if smallest >= 1 else 3
 
 
-def mean_text(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
-    """Mean ± spread, and the number of seeds where it is not the usual one."""
+def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
+    """Return mean ± spread, and the number of seeds where it is not the usual one."""
     if not cell.n:
         return ABSENT
-    size = spread.of(cell)
+    size = spread.compute(cell)
     text = f"{cell.mean:.{decimals}f}" + ("" if math.isnan(size) else f" ± {size:.{decimals}f}")
     return text + ("" if cell.n == usual else f" (n={cell.n})")
 
 
-def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
-    """The difference to the reference with its interval; a star where it is significant."""
+def format_difference(row: ArmRow | None, region: str, decimals: int) -> str:
+    """Return the difference to the reference with its interval, and a star where it is significant."""
     cell = None if row is None else row.cells[region]
     found = None if cell is None else cell.difference
     if cell is None or found is None or not found.n:
@@ -61,8 +61,8 @@ def difference_text(row: ArmRow | None, region: str, decimals: int) -> str:
     return f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
 
 
-def verdict_text(row: ArmRow | None, region: str) -> str:
-    """The verdict, and of an undecided one the seeds that are still needed, where that can be estimated."""
+def format_verdict(row: ArmRow | None, region: str) -> str:
+    """Return the verdict, and for an undecided one the number of further seeds, where that can be estimated."""
     found = None if row is None else row.cells[region].verdict
     if found is None:
         return ABSENT
@@ -70,9 +70,10 @@ def verdict_text(row: ArmRow | None, region: str) -> str:
     return f"undecided (+{found.further_seeds})" if is_open else found.decision
 
 
-def published_text(row: PublishedRow | None, region: str, decimals: int) -> str:
-    """With the digits of the source, and with the final zeros that a number does not keep."""
+def format_published(row: PublishedRow | None, region: str, decimals: int) -> str:
+    """Return a published number with the digits of its source, or more where the table has more."""
     value = None if row is None else row.values.get(region)
     if value is None:
         return ABSENT
+    # A number does not keep the final zeros of its source.
     return f"{value:.{max(decimals, len(str(value).partition('.')[2]))}f}"

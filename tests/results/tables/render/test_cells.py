@@ -5,9 +5,15 @@ import math
 import pytest
 
 from dirtune.results.statistics.verdict import Decision, Verdict
-from dirtune.results.tables.celltext import difference_text, mean_text, metric_label, published_text, verdict_text
 from dirtune.results.tables.marks import SPREADS
 from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.render.cells import (
+    format_difference,
+    format_mean,
+    format_metric,
+    format_published,
+    format_verdict,
+)
 from dirtune.results.tables.table import ArmRow, Cell
 
 
@@ -21,26 +27,26 @@ from dirtune.results.tables.table import ArmRow, Cell
         ("delta1", "m", "delta1"),
     ],
 )
-def test_metrics_are_labelled_with_their_unit(metric: str, unit: str, label: str) -> None:
-    assert metric_label(metric, unit) == label
+def test_metrics_are_labeled_with_their_unit(metric: str, unit: str, label: str) -> None:
+    assert format_metric(metric, unit) == label
 
 
 def test_a_mean_without_spread_stands_alone_and_none_is_a_dash() -> None:
     one, no = (Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1), Cell(values={}, mean=math.nan, sd=math.nan, n=0))
 
-    assert mean_text(one, SPREADS["sd"], 1, 2) == "4.00"
-    assert mean_text(one, SPREADS["se"], 3, 2) == "4.00 (n=1)"
-    assert mean_text(no, SPREADS["sd"], 0, 2) == "-"
-    assert difference_text(None, "all", 2) == "-"
+    assert format_mean(one, SPREADS["sd"], 1, 2) == "4.00"
+    assert format_mean(one, SPREADS["se"], 3, 2) == "4.00 (n=1)"
+    assert format_mean(no, SPREADS["sd"], 0, 2) == "-"
+    assert format_difference(None, "all", 2) == "-"
 
 
 def test_published_numbers_keep_their_digits_and_regain_their_zeros() -> None:
     values = {"all": 6.9, "many": 7.044, "few": 0.82}
     row = PublishedRow(arm="a", method="m", origin="o", dataset="agedb", metric="mae", values=values)
 
-    assert [published_text(row, region, 2) for region in values] == ["6.90", "7.044", "0.82"]
-    assert published_text(row, "few", 3) == "0.820"
-    assert published_text(row, "medium", 3) == published_text(None, "all", 2) == "-"
+    assert [format_published(row, region, 2) for region in values] == ["6.90", "7.044", "0.82"]
+    assert format_published(row, "few", 3) == "0.820"
+    assert format_published(row, "medium", 3) == format_published(None, "all", 2) == "-"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,7 @@ def test_published_numbers_keep_their_digits_and_regain_their_zeros() -> None:
 def test_an_undecided_cell_says_how_many_seeds_it_needs(decision: Decision, seeds: int | None, text: str) -> None:
     verdict = Verdict(decision=decision, margin=0.1, is_negligible=False, p_equivalence=1.0, further_seeds=seeds)
     cell = Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1, verdict=verdict)
-    row = ArmRow(arm="a", levels={}, cells={"few": cell}, chosen={}, tried={}, planned=None, unfinished={}, holes=())
+    row = ArmRow(arm="a", levels={}, cells={"few": cell}, chosen={}, tried={}, planned=None, unfinished={}, missing=())
 
-    assert verdict_text(row, "few") == text
-    assert verdict_text(None, "few") == "-"
+    assert format_verdict(row, "few") == text
+    assert format_verdict(None, "few") == "-"

@@ -1,0 +1,315 @@
+r"""Check of a table that was written earlier, possibly edited by hand: are its numbers still supported by the store?
+
+The table is made again from its request and put into the same format; then both texts are read by the same reader, line
+by line, and their numbers compared. A line belongs to the last grid whose headings were read (columns may have been
+taken out) and is found by its row keys. A number is supported if the store's number rounds to it.
+
+Markdown, LaTeX, plain text and our CSV are read; the numbers of a CSV are compared at full precision. A verdict is a claim
+and is compared too; other words, marks and bold are not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from dirtune.errors import Fault, InputError
+from dirtune.results import textgrid
+from dirtune.results.statistics.verdict import Decision
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.render import latex
+from dirtune.results.tables.render.flat import CSV_COLUMNS, as_csv
+from dirtune.results.tables.render.formats import REQUEST, to_markdown_rows, to_plain_rows
+from dirtune.results.tables.render.grids import Grid, make_grids
+from dirtune.results.tables.verdicts import DEFAULT_MARGIN
+
+MINUS = "\N{MINUS SIGN}"
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_VERDICT = re.compile(rf"\b({'|'.join(get_args(Decision))})\b")
+_MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
+
+CSV_KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
+"""Columns by which a CSV is recognized and its lines are identified."""
+CSV_DEFAULTS = {"over": "seeds", "shots": "", "bin_width": "", "margin_requested": DEFAULT_MARGIN}
+"""Columns that belong to the request, too, and may have been taken out."""
+CSV_NUMBERS = (
+    "mean",
+    "sd",
+    "n",
+    "difference",
+    "difference_sd",
+    "low",
+    "high",
+    "pairs",
+    "p",
+    "p_holm",
+    "margin",
+    "p_equivalence",
+    "further_seeds",
+    "configurations",
+)
+CSV_WORDS = ("verdict",)
+CSV_TOLERANCE = 1e-9
+"""Relative: another numpy may add up in another order."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cell whose numbers the store does not support."""
+
+    line: int
+    """Of the text, from 1."""
+    row: str
+    column: str
+    written: str
+    now: str | None
+    """The store's numbers; None if it has no such cell."""
+
+    def __str__(self) -> str:
+        now = "the store has no such row" if self.now is None else f"the store has {self.now}"
+        return f"line {self.line}: {self.row}, {self.column}: {self.written}; {now}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Result of a check."""
+
+    numbers: int
+    """Numbers and verdicts that were compared."""
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        cells = len(self.findings)
+        last = f"{self.numbers} numbers and verdicts checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
+        return "\n".join([*map(str, self.findings), last])
+
+
+class Line(NamedTuple):
+    """A line of a table."""
+
+    number: int
+    """In the text, from 1."""
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """A grid as the store gives it now."""
+
+    keys: int
+    """Number of row keys."""
+    header: list[str]
+    rows: dict[tuple[str, ...], list[str]]
+
+
+def check(root: str | Path, text: str, request: TableRequest | None = None) -> CheckReport:
+    """Compare the numbers of a written table with those of the store.
+
+    Args:
+        root: the results root.
+        text: the content of the file.
+        request: contents of the table, for a text that has no request in it.
+
+    Raises:
+        InputError: the contents of the table are not known, no line of the text is one of the table, or the store cannot
+            be read.
+    """
+    # A CSV has its request in its columns, of which some may have been taken out.
+    header = text.split("\n", 1)[0].strip().split(",")
+    if set(CSV_KEYS) <= set(header) <= set(CSV_COLUMNS):
+        return _check_csv(root, text)
+    request = read_request(text) or request
+    if request is None:
+        rule = f"has no request (a comment '{REQUEST} ...'): give the studies and the columns"
+        raise InputError(Fault(where="check", rule=rule))
+    if r"\begin{tabular}" in text:
+        style = "latex"
+    else:
+        style = "markdown" if re.search(r"^\s*\|.*\|\s*$", text, re.MULTILINE) else "table"
+    stored = [_to_stored_grid(grid, style) for grid in make_grids(compare(root, request))]
+    found = list(_compare_lines(_read_lines(text, style), stored))
+    if not found:
+        raise InputError(Fault(where="check", rule="no line of the text is one of the table"))
+    return CheckReport(
+        numbers=sum(count for count, _ in found),
+        findings=tuple(finding for _, findings in found for finding in findings),
+    )
+
+
+def check_file(root: str | Path, file: Path, request: TableRequest | None = None) -> CheckReport:
+    """Compare the numbers of a table in a file with those of the store.
+
+    Raises:
+        InputError: the file cannot be read; and as `check`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Fault(where=str(file), rule=f"cannot be read ({error})")) from None
+    return check(root, text, request)
+
+
+def read_request(text: str) -> TableRequest | None:
+    """Return the request in a comment of the text; None if there is none.
+
+    Raises:
+        InputError: it is not readable.
+    """
+    match = re.search(rf"{REQUEST} (\{{.*\}})", text)
+    if match is None:
+        return None
+    try:
+        plain: dict[str, Any] = json.loads(match[1])
+        lists = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+        return TableRequest(**{**plain, **lists})
+    except (TypeError, json.JSONDecodeError) as error:
+        rule = f"the comment '{REQUEST} ...' is not readable ({error})"
+        raise InputError(Fault(where="check", rule=rule)) from None
+
+
+def _read_lines(text: str, style: str) -> list[Line]:
+    """Return the lines that have more than one cell; rules between them, without letter and digit, are left out."""
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if style == "table":
+            cells = re.split(r"\s{2,}", line)
+        elif style == "markdown":
+            cells = [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
+        else:
+            parts = re.split(r"(?<!\\)&", line[:-2]) if line.endswith(r"\\") else []
+            cells = [part.strip() for part in parts]
+        if len(cells) > 1 and any(character.isalnum() for character in "".join(cells)):
+            lines.append(Line(number, cells))
+    return lines
+
+
+def _to_stored_grid(grid: Grid, style: str) -> StoredGrid:
+    """Write a grid in a format and read it as a text would be read."""
+    if style == "latex":
+        text = latex.make_table(grid)
+    elif style == "markdown":
+        text = textgrid.as_markdown(grid.header, to_markdown_rows(grid))
+    else:
+        text = textgrid.as_text(grid.header, to_plain_rows(grid))
+    lines = [line.cells for line in _read_lines(text, style)]
+    keys, first = len(grid.keys), len(lines) - len(grid.rows)
+    return StoredGrid(keys, lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]})
+
+
+def _compare_lines(lines: Sequence[Line], stored: Sequence[StoredGrid]) -> Iterator[tuple[int, list[Finding]]]:
+    """Yield the number of compared numbers and the findings of every line that is one of the table."""
+    # A text without headings is taken for the first grid.
+    last, current = -1, stored[0]
+    positions = list(range(len(current.header)))
+    for line in lines:
+        # Grids may have the same headings: the next one is meant, and an earlier one only if there is none.
+        order = [*range(last + 1, len(stored)), *range(last + 1)]
+        headings = ((at, _find_headings(line.cells, stored[at])) for at in order)
+        heading = next(((at, found) for at, found in headings if found), None)
+        if heading is not None:
+            last, positions = heading
+            current = stored[last]
+        elif len(line.cells) == len(positions):
+            yield _compare_line(line, current, positions)
+        elif row := current.rows.get(tuple(line.cells[: current.keys])):
+            now = f"{len(row)} columns, {' '.join(row)}"
+            yield 0, [Finding(line.number, line.cells[0], "whole line", " ".join(line.cells), now)]
+
+
+def _find_headings(cells: Sequence[str], stored: StoredGrid) -> list[int] | None:
+    """Return the positions of a text's headings in those of a grid; None unless they are some of them, in that order."""
+    found: list[int] = []
+    for cell in cells:
+        start = found[-1] + 1 if found else 0
+        if cell not in stored.header[start:]:
+            return None
+        found.append(stored.header.index(cell, start))
+    return found if found[: stored.keys] == list(range(stored.keys)) else None
+
+
+def _compare_line(line: Line, stored: StoredGrid, positions: Sequence[int]) -> tuple[int, list[Finding]]:
+    """Return the number of compared numbers and the findings of a line."""
+    label = tuple(line.cells[: stored.keys])
+    row = stored.rows.get(label)
+    findings, count = [], 0
+    for cell, position in list(zip(line.cells, positions, strict=True))[stored.keys :]:
+        claims = [*_find_numbers(cell), *_VERDICT.findall(cell)]
+        count += len(claims)
+        now = None if row is None else row[position]
+        if claims and (now is None or not _is_supported(cell, now)):
+            findings.append(Finding(line.number, " ".join(label), stored.header[position], cell, now))
+    return count, findings
+
+
+def _find_numbers(cell: str) -> list[str]:
+    return _NUMBER.findall(_MARKUP.sub("", cell.replace(MINUS, "-")))
+
+
+def _is_supported(cell: str, now: str) -> bool:
+    """Return True if the verdicts agree and the store's numbers, or the first of them, round to the written ones."""
+    written, stored = _find_numbers(cell), _find_numbers(now)
+    if len(written) > len(stored) or _VERDICT.findall(cell) not in ([], _VERDICT.findall(now)):
+        return False
+    return all(
+        abs(float(old) - float(new)) <= 0.5000001 * 10.0 ** -len(old.partition(".")[2])
+        if "." in old
+        else float(old) == float(new)
+        for old, new in zip(written, stored, strict=False)
+    )
+
+
+def _check_csv(root: str | Path, text: str) -> CheckReport:
+    """Compare every number and verdict of every line of a CSV at full precision.
+
+    Raises:
+        InputError: a study, metric or reference is not in the store any more, or there are no lines.
+    """
+    lines = [{**CSV_DEFAULTS, **line} for line in csv.DictReader(io.StringIO(text))]
+    if not lines:
+        raise InputError(Fault(where="check", rule="the CSV has no lines"))
+    keys = (*CSV_KEYS, "over", "shots", "bin_width")
+    asked = ("study", "split", "selection", "reference", *CSV_DEFAULTS)
+    stored: dict[tuple[str, ...], Mapping[str, str]] = {}
+    for line in {tuple(line[name] for name in asked): line for line in lines}.values():
+        request = TableRequest(
+            studies=(line["study"],),
+            metrics=tuple(dict.fromkeys(other["metric"] for other in lines if other["study"] == line["study"])),
+            split=line["split"],
+            selection=line["selection"],
+            reference=line["reference"] or None,
+            margin=line["margin_requested"],
+            over=line["over"],
+            shots=line["shots"] or None,
+            bin_width=float(line["bin_width"]) if line["bin_width"] else None,
+        )
+        made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
+        stored |= {tuple(row[name] for name in keys): row for row in made}
+    findings = []
+    for number, line in enumerate(lines, start=2):
+        now = stored.get(tuple(line[name] for name in keys))
+        for name in (*CSV_NUMBERS, *CSV_WORDS):
+            value = None if now is None else now[name]
+            if line.get(name) and not _is_equal(line[name], value):
+                label = " ".join(line[key] for key in CSV_KEYS[:-1])
+                findings.append(Finding(number, label, name, line[name], value))
+    return CheckReport(sum(bool(line.get(name)) for line in lines for name in CSV_NUMBERS), tuple(findings))
+
+
+def _is_equal(written: str, now: str | None) -> bool:
+    """Return True if two texts are the same, or the same number up to rounding."""
+    if not now:
+        return False
+    if written == now:
+        return True
+    try:
+        return math.isclose(float(written), float(now), rel_tol=CSV_TOLERANCE)
+    except ValueError:
+        return False

@@ -1,0 +1,141 @@
+"""CSV and JSON of a comparison: CSV with one line per study, metric, arm and region, JSON with the trials as well.
+
+Everything is at full precision; undefined values are empty in CSV and null in JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dirtune.results.tables.comparison import Comparison
+from dirtune.results.tables.render.footer import make_footer
+from dirtune.results.tables.table import ArmRow, ArmTable, Cell
+
+
+def as_csv(table: Comparison) -> str:
+    """Return our numbers alone; the published ones, which have neither seeds nor tests, are in the other formats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for part in table.parts:
+        for row in part.rows:
+            for region in part.regions:
+                values = (value(part, row, region) for value in CSV_COLUMNS.values())
+                writer.writerow("" if _is_undefined(value) else value for value in values)
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(table: Comparison) -> str:
+    """Return the request, every cell with its values, trials and test by seed, the published numbers and the footer."""
+    plain = {
+        "request": asdict(table.request),
+        "tables": [_to_plain_table(part) for part in table.parts],
+        "published": [asdict(row) for row in table.published],
+        "notes": make_footer(table),
+    }
+    return json.dumps(_remove_nan(plain), indent=1)
+
+
+CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
+    "study": lambda table, row, region: table.study,
+    "arm": lambda table, row, region: row.arm,
+    "split": lambda table, row, region: table.split,
+    "selection": lambda table, row, region: table.selection,
+    "metric": lambda table, row, region: table.metric,
+    "region": lambda table, row, region: region,
+    "mean": lambda table, row, region: row.cells[region].mean,
+    "sd": lambda table, row, region: row.cells[region].sd,
+    "n": lambda table, row, region: row.cells[region].n,
+    "reference": lambda table, row, region: table.reference,
+    "over": lambda table, row, region: table.over,
+    "difference": lambda table, row, region: getattr(row.cells[region].difference, "mean", None),
+    "difference_sd": lambda table, row, region: getattr(row.cells[region].difference, "sd", None),
+    "low": lambda table, row, region: getattr(row.cells[region].difference, "low", None),
+    "high": lambda table, row, region: getattr(row.cells[region].difference, "high", None),
+    "pairs": lambda table, row, region: getattr(row.cells[region].difference, "n", None),
+    "p": lambda table, row, region: getattr(row.cells[region].difference, "p", None),
+    "p_holm": lambda table, row, region: row.cells[region].p_holm,
+    "verdict": lambda table, row, region: getattr(row.cells[region].verdict, "decision", None),
+    "margin": lambda table, row, region: getattr(row.cells[region].verdict, "margin", None),
+    "margin_requested": lambda table, row, region: table.margin.text,
+    "p_equivalence": lambda table, row, region: getattr(row.cells[region].verdict, "p_equivalence", None),
+    "further_seeds": lambda table, row, region: getattr(row.cells[region].verdict, "further_seeds", None),
+    "configurations": lambda table, row, region: max([*row.tried.values(), row.searched], default=0),
+    "missing": lambda table, row, region: "; ".join(f"{each.seed}: {each.reason}" for each in row.missing),
+    "shots": lambda table, row, region: table.shots,
+    "bin_width": lambda table, row, region: table.bin_width,
+    "data_fingerprint": lambda table, row, region: " ".join(table.fingerprints),
+}
+
+
+def _to_plain_table(part: ArmTable) -> dict[str, Any]:
+    plain = {
+        name: getattr(part, name)
+        for name in (
+            "study",
+            "question",
+            "metric",
+            "unit",
+            "split",
+            "selection",
+            "description",
+            "objective",
+            "reference",
+            "over",
+            "seeds",
+            "arms",
+            "data",
+            "fingerprints",
+            "orphans",
+        )
+    }
+    if part.sequential is not None:
+        plain["sequential"] = {"rule": part.sequential[0], "arms": dict(part.sequential[1])}
+    rows = [
+        {
+            "arm": row.arm,
+            "levels": dict(row.levels),
+            "tried": dict(row.tried),
+            "searched": row.searched,
+            "planned": row.planned,
+            "unfinished": dict(row.unfinished),
+            "missing": [asdict(each) for each in row.missing],
+            "cells": {region: _to_plain_cell(row, cell) for region, cell in row.cells.items()},
+        }
+        for row in part.rows
+    ]
+    return {**plain, "margin": asdict(part.margin), "rows": rows}
+
+
+def _to_plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
+    return {
+        "mean": cell.mean,
+        "sd": cell.sd,
+        "n": cell.n,
+        "difference": None if cell.difference is None else asdict(cell.difference),
+        "p_holm": cell.p_holm,
+        "verdict": None if cell.verdict is None else asdict(cell.verdict),
+        "seeds": {
+            seed: {"trial_id": row.chosen[seed].trial_id, "epoch": row.chosen[seed].epoch, "value": value}
+            for seed, value in cell.values.items()
+        },
+    }
+
+
+def _is_undefined(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _remove_nan(value: Any) -> Any:
+    """Replace NaN, which JSON cannot write, by None."""
+    if isinstance(value, Mapping):
+        return {key: _remove_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_remove_nan(inner) for inner in value]
+    return None if _is_undefined(value) else value

@@ -1,0 +1,248 @@
+"""Grids of texts that a comparison is rendered as: row keys, groups of columns, cells and bold.
+
+Every format of a table that is read by people renders these grids and nothing else, so that one check serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.results.statistics.paired import Over
+from dirtune.results.tables.comparison import ABSENT, Comparison, get_row_key
+from dirtune.results.tables.marks import BOLD, SPREADS
+from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.render import cells as celltext
+from dirtune.results.tables.table import ArmRow, ArmTable
+
+PAIRING: dict[Over, str] = {
+    "seeds": "paired by seed",
+    "samples": "paired by test sample",
+    "both": "paired by seed and test sample",
+}
+"""Heading of the differences, by the population of their intervals."""
+
+
+class Shown(NamedTuple):
+    """Text of a cell."""
+
+    text: str = ABSENT
+    bold: bool = False
+
+
+class Column(NamedTuple):
+    """A column of numbers; neighbors of one group share a heading."""
+
+    group: str
+    """Empty if it has no heading."""
+    name: str
+
+
+class Row(NamedTuple):
+    """A line of a grid."""
+
+    keys: tuple[str, ...]
+    cells: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table as texts."""
+
+    title: str
+    keys: tuple[str, ...]
+    """Headings of the row keys."""
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def header(self) -> list[str]:
+        """One line of headings, the groups in front of their columns."""
+        return [*self.keys, *(" ".join(filter(None, column)) for column in self.columns)]
+
+    @property
+    def has_groups(self) -> bool:
+        return any(column.group for column in self.columns)
+
+
+def make_grids(table: Comparison) -> list[Grid]:
+    """Return the grid of the means, and, with a reference and other arms, those of differences and verdicts."""
+    grids = []
+    for parts in table.blocks:
+        grids.append(_make_means(table, parts))
+        compared = [part for part in parts if part.reference is not None]
+        if any(row.arm != part.reference for part in compared for row in part.rows):
+            grids += [_make_differences(table, compared), _make_verdicts(table, compared)]
+    return grids
+
+
+def list_origins(table: Comparison) -> list[str]:
+    """Return the sources of the published numbers, in the order of their marks [1], [2], ..."""
+    return list(dict.fromkeys(row.origin for row in table.published))
+
+
+def format_configurations(row: ArmRow) -> str:
+    """Return the number of configurations tried per seed, or in the search beforehand: a number, or the range."""
+    if row.searched:
+        return str(row.searched)
+    counts = sorted({count for count in row.tried.values() if count}) or [0]
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
+
+
+def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+    """Return the means of all arms, each followed by the published numbers of its methods."""
+    request, spread = table.request, SPREADS[table.request.spread]
+    studies = list(dict.fromkeys(part.study for part in parts))
+    metrics = ", ".join(
+        f"{celltext.format_metric(metric, unit)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+        for metric, unit in dict.fromkeys((part.metric, part.unit) for part in parts)
+    )
+    counts = (Column("", "seeds"), Column("", "configs")) if len(studies) == 1 else ()
+    shown = [_format_means(table, part) for part in parts]
+    rows = []
+    for keys, arms in _group_rows(table, parts).items():
+        blank = [Shown()] * len(request.regions)
+        cells = [
+            cell
+            for by_arm, arm in zip(shown, arms, strict=True)
+            for cell in (blank if arm is None else by_arm[arm.arm])
+        ]
+        if counts:
+            row = next(arm for arm in arms if arm is not None)
+            n = max(cell.n for cell in row.cells.values())
+            cells += [Shown(f"{n}/{len(row.tried)}"), Shown(format_configurations(row))]
+        rows.append(Row(keys, tuple(cells)))
+        rows += _make_published_rows(table, parts, arms, len(counts))
+    return Grid(
+        title=f"{', '.join(studies)}: {metrics}, {request.split} split, {request.selection}, "
+        f"mean ± {spread.label} over seeds",
+        keys=_make_key_headings(table, parts),
+        columns=(*_make_columns(parts), *counts),
+        rows=tuple(rows),
+    )
+
+
+def _make_differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+    """Return the differences to the reference, with the number of pairs for a single study."""
+    counts = (Column("", "pairs"),) if len({part.study for part in parts}) == 1 else ()
+    rows = []
+    for keys, arms in _group_other_rows(table, parts).items():
+        cells = [
+            Shown(celltext.format_difference(arm, region, celltext.count_decimals(part)))
+            for part, arm in zip(parts, arms, strict=True)
+            for region in part.regions
+        ]
+        if counts:
+            pairs = [cell.difference.n for arm in arms if arm for cell in arm.cells.values() if cell.difference]
+            cells.append(Shown(str(max(pairs, default=0))))
+        rows.append(Row(keys, tuple(cells)))
+    return Grid(
+        title=f"difference to {_list_references(parts)}, {PAIRING[parts[0].over]}, mean [95 % interval]",
+        keys=_make_key_headings(table, parts),
+        columns=(*_make_columns(parts), *counts),
+        rows=tuple(rows),
+    )
+
+
+def _make_verdicts(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+    """Return the verdicts on the differences."""
+    rows = []
+    for keys, arms in _group_other_rows(table, parts).items():
+        cells = [
+            Shown(celltext.format_verdict(arm, region))
+            for part, arm in zip(parts, arms, strict=True)
+            for region in part.regions
+        ]
+        rows.append(Row(keys, tuple(cells)))
+    return Grid(
+        title=f"verdict against {_list_references(parts)}, margin: {parts[0].margin}",
+        keys=_make_key_headings(table, parts),
+        columns=tuple(_make_columns(parts)),
+        rows=tuple(rows),
+    )
+
+
+def _list_references(parts: Sequence[ArmTable]) -> str:
+    return ", ".join(dict.fromkeys(str(part.reference) for part in parts))
+
+
+def _make_key_headings(table: Comparison, parts: Sequence[ArmTable]) -> tuple[str, ...]:
+    """Return the headings of the row keys; the first names the study where studies are stacked."""
+    first, *others = table.request.rows
+    several = len(table.blocks) > 1
+    return (f"{parts[0].study}: {first}" if several else first, *others)
+
+
+def _make_columns(parts: Sequence[ArmTable]) -> list[Column]:
+    """Return the columns; studies and metrics are named in the groups where there are several of them."""
+    studies, metrics = ({getattr(part, name) for part in parts} for name in ("study", "metric"))
+    columns = []
+    for part in parts:
+        names = [part.study] if len(studies) > 1 else []
+        names += [celltext.format_metric(part.metric, part.unit)] if len(metrics) > 1 else []
+        columns += [Column(" ".join(names), region) for region in part.regions]
+    return columns
+
+
+def _group_rows(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str, ...], list[ArmRow | None]]:
+    """Return the arms of every row, one per part, in the order asked or of first appearance."""
+    rows: dict[tuple[str, ...], list[ArmRow | None]] = {}
+    for position, part in enumerate(parts):
+        for row in part.rows:
+            found = rows.setdefault(get_row_key(row, table.request.rows), [None] * len(parts))
+            found[position] = row
+    return rows
+
+
+def _group_other_rows(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str, ...], list[ArmRow | None]]:
+    """Return the arms of every row, without those rows that have nothing but the reference."""
+    return {
+        keys: arms
+        for keys, arms in _group_rows(table, parts).items()
+        if any(arm is not None and arm.arm != part.reference for part, arm in zip(parts, arms, strict=True))
+    }
+
+
+def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
+    """Return the cells of every arm, one per region."""
+    cells: dict[str, list[Shown]] = {row.arm: [] for row in part.rows}
+    decimals, spread = celltext.count_decimals(part), SPREADS[table.request.spread]
+    for region in part.regions:
+        column = {row.arm: row.cells[region] for row in part.rows}
+        bold = BOLD[table.request.bold].choose(column, part.metric)
+        for row in part.rows:
+            usual = max(cell.n for cell in row.cells.values())
+            text = celltext.format_mean(row.cells[region], spread, usual, decimals)
+            cells[row.arm].append(Shown(text, row.arm in bold))
+    return cells
+
+
+def _make_published_rows(
+    table: Comparison, parts: Sequence[ArmTable], arms: Sequence[ArmRow | None], counts: int
+) -> list[Row]:
+    """Return the published numbers of a row's arms, one line per method and source.
+
+    Args:
+        table: the whole comparison.
+        parts: of one grid.
+        arms: of one row, one per part.
+        counts: number of columns behind the regions.
+    """
+    found: dict[tuple[str, str], dict[int, PublishedRow]] = {}
+    for position, (part, arm) in enumerate(zip(parts, arms, strict=True)):
+        for row in table.published:
+            if arm is not None and (row.arm, row.dataset, row.metric) == (arm.arm, part.data, part.metric):
+                found.setdefault((row.method, row.origin), {})[position] = row
+    rows = []
+    for (method, origin), by_part in found.items():
+        cells = [
+            Shown(celltext.format_published(by_part.get(position), region, celltext.count_decimals(part)))
+            for position, part in enumerate(parts)
+            for region in part.regions
+        ]
+        label = f"published {method} [{list_origins(table).index(origin) + 1}]"
+        blanks = [ABSENT] * (len(table.request.rows) - 1)
+        rows.append(Row((label, *blanks), (*cells, *[Shown()] * counts)))
+    return rows
