@@ -1,13 +1,13 @@
-"""What is known of an ingested data set: the manifest, its label, its inputs, its splits and shot regions.
+"""Manifest of an ingested data set: label, inputs, splits and shot regions.
 
-An ingested set is a folder of Parquet shards and one `manifest.json`, written last: a set without a manifest does not
-exist. Every shard has the columns `sample_id` (text, unique in the set), `label` (float64, in the label's unit, or a list of
-them for a label of several dimensions), one column per input, and `group` (text) where the manifest names a group. How
-they are stored: `dirtune.data.columns`.
+An ingested data set is a folder of Parquet shards and one `manifest.json`, written last: its existence means that the ingest
+is complete. Every shard has the columns `sample_id` (text, unique in the data set), `label` (float64, in the label's unit, or
+a list of them for a label of several dimensions), one column per input, and `group` (text) if the manifest names a group. Their
+storage is described in `dirtune.data.columns`.
 
-Version 2 stores raw images as fixed-size binary, not as lists, and knows encoded images, groups, and labels of several
-dimensions; version 1 is still read, because a column's Arrow type says how it is stored. With per-pixel
-labels, `label` is their mean over a sample, and the labels themselves are a column like an input (`DenseLabels`).
+Version 2 stores raw images as fixed-size binary, not as lists, and adds encoded images, groups, and labels of several
+dimensions; version 1 can be read, because a column's Arrow type determines how it is stored. With per-pixel labels, `label` is
+their mean over a sample, and the labels themselves are a column like an input (`DenseLabels`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ class InputSpec(Frozen):
     shape: tuple[int, ...]
     """Shape of one sample, decoded."""
     vocabulary: int | None = None
-    """tokens: number of ids, padding included."""
+    """tokens: number of ids, including padding."""
     encoding: Literal["raw", "jpeg", "png"] = "raw"
-    """image: how a sample is stored; raw for small images, jpeg or png bytes, decoded once when read, for large ones.
-    dense_label: raw or png, of 16 bits."""
+    """image: raw for small images; jpeg or png bytes, decoded once when read, for large ones. dense_label: raw or 16-bit png."""
     quality: int | None = Field(default=None, ge=1, le=100)
-    """jpeg: the encoder's setting."""
+    """jpeg: quality setting of the encoder."""
 
     @property
     def size(self) -> int:
@@ -50,11 +49,11 @@ class InputSpec(Frozen):
 
     @property
     def element(self) -> str:
-        """Type of one element in memory, as numpy names it."""
+        """NumPy name of the type of one element in memory."""
         return {"image": "uint8", "dense_label": "int16", "tokens": "int32", "vector": "float32"}[self.kind]
 
     @model_validator(mode="after")
-    def _only_images_are_encoded(self) -> InputSpec:
+    def _check_encoding(self) -> InputSpec:
         if self.kind == "dense_label":
             return self._check_dense_label()
         if self.encoding != "raw" and (self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}):
@@ -100,11 +99,11 @@ class DenseLabels(Frozen):
 
 
 class LabelSpec(Frozen):
-    """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`; the ends catch the rest.
+    """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`, clipped to the existing bins.
 
-    Every label is within `low..high`. A label of several dimensions, such as a direction, has one such spec for each of them
-    (`components`); its own bins are the cells of their grid, the last component changing fastest, and `low..high` encloses
-    their ranges. `LabelSpec.grid` makes one.
+    Every label is in `[low, high]`. A label of several dimensions, such as a direction, has a `LabelSpec` for each of them
+    (`components`); its own bins are the cells of their grid, with the last component changing fastest, and `[low, high]`
+    encloses their ranges. `LabelSpec.grid` makes one.
     """
 
     name: str
@@ -114,10 +113,10 @@ class LabelSpec(Frozen):
     bin_width: float = Field(gt=0)
     num_bins: int = Field(gt=0)
     contrast_range: float | None = Field(default=None, gt=0)
-    """The label distance that a regularizer takes for the whole range (ACCon's `R`), where a paper's is not `high - low`:
-    published bins of ages begin at 0 and labels reach 186, while its `R` is 100."""
+    """Range of the label for a regularizer (ACCon's `R`), if the paper's is not `high - low`: published bins of ages begin at 0
+    and labels reach 186, while its `R` is 100."""
     components: tuple[LabelSpec, ...] = ()
-    """The dimensions of a label of several, in the order of its columns; none: the label is one number."""
+    """Dimensions of a label of several, in the order of its columns; empty if the label is one number."""
     dense: DenseLabels | None = None
     """Per-pixel labels; None means one label per sample. With them the column `label` holds the mean over a sample's
     labeled pixels, and every histogram of the manifest counts pixels."""
@@ -126,7 +125,7 @@ class LabelSpec(Frozen):
     def grid(
         cls, name: str, unit: str, components: tuple[LabelSpec, ...], *, contrast_range: float | None = None
     ) -> LabelSpec:
-        """A label of several dimensions with the cells of a grid as its bins."""
+        """Return a label of several dimensions with the cells of a grid as its bins."""
         return cls(
             name=name,
             unit=unit,
@@ -140,13 +139,18 @@ class LabelSpec(Frozen):
 
     @property
     def axes(self) -> tuple[LabelSpec, ...]:
-        """The specs of all dimensions; of a label of one dimension its own."""
+        """Specs of all dimensions; for a label of one dimension, itself."""
         return self.components or (self,)
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """Shape of one label: `()` for one dimension, `(L,)` for several."""
+        """Shape of one label: `()` for one dimension, `(L,)` for L dimensions."""
         return (len(self.components),) if self.components else ()
+
+    @property
+    def counted_unit(self) -> Literal["samples", "pixels"]:
+        """Unit of every histogram of the manifest: samples or, with per-pixel labels, labeled pixels."""
+        return "samples" if self.dense is None else "pixels"
 
     @property
     def range(self) -> float:
@@ -154,13 +158,13 @@ class LabelSpec(Frozen):
 
     @property
     def label_range(self) -> float:
-        """What a regularizer is given as the width of the label's range; of several dimensions, the grid's diagonal."""
+        """Width of the label's range for a regularizer; for several dimensions, the diagonal of the grid."""
         if self.contrast_range is not None:
             return self.contrast_range
         return math.hypot(*(axis.range for axis in self.axes))
 
     @model_validator(mode="after")
-    def _is_the_grid_of_its_components(self) -> LabelSpec:
+    def _check_components(self) -> LabelSpec:
         if not self.components:
             return self
         if self.dense is not None:
@@ -178,25 +182,25 @@ class LabelSpec(Frozen):
 
 
 class ShotRule(Frozen):
-    """Which bins are many, medium and few: by training counts, or by published lists of bins."""
+    """Assignment of bins to the shot regions many, medium and few: by training counts, or by published lists of bins."""
 
     many_above: int = 100
-    """many: more training samples than this."""
+    """A bin with more training samples than this is many."""
     few_below: int = 20
-    """few: fewer training samples than this; medium: the rest."""
+    """A bin with fewer training samples than this is few; all others are medium."""
     many_bins: tuple[int, ...] | None = None
     medium_bins: tuple[int, ...] | None = None
-    """Published lists; a bin in neither is few. Given together, they replace the counts."""
+    """Published lists, which replace the counts; a bin in neither list is few. Only both or none can be given."""
 
     @model_validator(mode="after")
-    def _lists_come_together(self) -> ShotRule:
+    def _check_lists(self) -> ShotRule:
         if (self.many_bins is None) != (self.medium_bins is None):
             raise ValueError("many_bins and medium_bins must be given together")
         return self
 
 
 class SplitInfo(Frozen):
-    """One split: its shards (relative to the manifest), rows and label histogram."""
+    """One split: its shards (relative to the manifest), number of rows and label histogram."""
 
     files: tuple[str, ...]
     rows: int
@@ -205,7 +209,7 @@ class SplitInfo(Frozen):
 
 
 class Manifest(Frozen):
-    """All that readers need to know of an ingested data set."""
+    """Everything that readers need to know about an ingested data set."""
 
     format_version: Literal[1, 2] = FORMAT_VERSION
     name: str
@@ -217,24 +221,24 @@ class Manifest(Frozen):
     content_hash: str
     """SHA-256 over all samples (id, split, label, inputs as stored), independent of shards and row order."""
     split_fingerprint: str
-    """SHA-256 over (id, split, label) only: two sets with one fingerprint have the same split."""
+    """SHA-256 over (id, split, label) only: data sets with equal fingerprints have the same split."""
     metrics: tuple[str, ...] = ()
-    """The data set's own metrics, beside those of every set: names of `dirtune.metrics.EXTRA_METRICS`."""
+    """The data set's own metrics, in addition to those of every data set: names in `dirtune.metrics.EXTRA_METRICS`."""
     group: str | None = None
-    """What the column `group` of the shards tells apart, such as "person"; none: there is no such column."""
+    """Meaning of the column `group` of the shards, such as "person"; None if there is no such column."""
     source: dict[str, str] = {}
-    """Where the raw data came from and how they were read; for people."""
+    """Source of the raw data and how they were read, for display."""
     notes: tuple[str, ...] = ()
-    """What was found and kept at ingest (leaks, look-alike splits); for people."""
+    """Findings of the ingest that were kept (leaks, splits similar to published ones), for display."""
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the data a trial sees."""
+        """Identity of the data, which enters trial ids."""
         return self.content_hash[:16]
 
     @property
     def features(self) -> dict[str, InputSpec]:
-        """The inputs that an encoder may read: all but those that hold per-pixel labels or their mask."""
+        """Inputs that an encoder may read: all except per-pixel labels and their mask."""
         hidden = () if self.label.dense is None else self.label.dense.columns
         return {name: spec for name, spec in self.inputs.items() if name not in hidden}
 

@@ -1,8 +1,8 @@
 """Paired randomness: every random stream is derived from (seed, purpose) and nothing else.
 
-Two arms with one seed draw the same samples in the same order from the same start, because no stream depends on what
-another stream, or another arm, has consumed. Streams are derived anew for each epoch, so that a resumed run needs no
-saved generator state.
+Two arms with one seed draw the same samples in the same order from the same initial weights, because no stream depends on
+what another stream, or another arm, has consumed. Each epoch has streams of its own, so that a resumed run needs no saved
+generator state.
 """
 
 from __future__ import annotations
@@ -11,6 +11,6 @@ import hashlib
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose, such as `derive_seed(3, "order", epoch)`."""
+    """Return a 63-bit seed for one purpose, such as `derive_seed(3, "order", epoch)`."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

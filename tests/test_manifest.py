@@ -1,4 +1,4 @@
-"""Run with `pytest tests/test_manifest.py`: labels of several dimensions. What the rest means is tested where it is used."""
+"""Run with `pytest tests/test_manifest.py`: labels of several dimensions; other parts are tested where they are used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_grid_encloses_its_components_and_has_their_cells() -> None:
 def test_a_label_of_one_dimension_is_its_own_axis() -> None:
     assert (AGE.axes, AGE.value_shape) == ((AGE,), ())
     assert AGE.label_range == AGE.range == 120.0
-    # As manifests were before
+    # A manifest from before labels had components
     old = AGE.model_dump(mode="json", exclude={"components"})
     assert read(LabelSpec, old, where="manifest") == AGE
 
@@ -45,7 +45,7 @@ def test_a_label_of_one_dimension_is_its_own_axis() -> None:
         ({"num_bins": 11}, "num_bins must be the product"),
     ],
 )
-def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_components_are_refused(changes: dict[str, Any], message: str) -> None:
     whole = LabelSpec.grid("gaze", "rad", (PITCH, YAW)).model_dump(mode="json")
     parts = (
         {"components": [each.model_dump(mode="json") for each in changes["components"]]}
@@ -57,21 +57,21 @@ def test_a_grid_that_is_none_is_refused(changes: dict[str, Any], message: str) -
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"shape": (2, 8, 8)}, "has the shape"),
         ({"shape": (64,)}, "has the shape"),
         ({"shape": (1, 8, 8), "encoding": "jpeg"}, "jpeg would change its numbers"),
     ],
 )
-def test_a_map_has_one_channel_and_is_never_a_jpeg(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_a_dense_label_has_one_channel_and_is_never_a_jpeg(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         InputSpec(kind="dense_label", **settings)
 
 
 def test_per_pixel_labels_have_one_dimension() -> None:
-    where = DenseLabels(column="depth", unit_per_count=0.001, height=4, width=4)
+    dense = DenseLabels(column="depth", unit_per_count=0.001, height=4, width=4)
     axis = LabelSpec(name="a", unit="m", low=0.0, high=1.0, bin_width=0.5, num_bins=2)
-    two = {**LabelSpec.grid("two", "m", (axis, axis)).model_dump(), "dense": where}
+    two = {**LabelSpec.grid("two", "m", (axis, axis)).model_dump(), "dense": dense}
     with pytest.raises(ValidationError, match="per-pixel labels must have one dimension"):
         LabelSpec(**two)

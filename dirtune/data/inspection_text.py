@@ -9,6 +9,8 @@ from dirtune.data.inspection import Inspection
 _MARKS = {"many": "M", "medium": "m", "few": "."}
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS_PER_LINE = 60
+# A data set has billions of pixels.
+_COLUMN_WIDTHS = {"samples": 10, "pixels": 16}
 
 
 def format_inspection(inspection: Inspection, *, bins: bool = False) -> str:
@@ -56,7 +58,7 @@ def _format_heading(inspection: Inspection) -> list[str]:
 
 def _format_regions(inspection: Inspection) -> list[str]:
     splits = inspection.manifest.splits
-    width = 10 if inspection.manifest.label.dense is None else 16
+    width = _COLUMN_WIDTHS[inspection.manifest.label.counted_unit]
     lines = [f"{'region':8}{'bins':>8}" + "".join(f"{split:>{width}}" for split in splits)]
     for region in _MARKS:
         samples = "".join(f"{inspection.count_samples(split, region):>{width},}" for split in splits)
@@ -71,7 +73,7 @@ def _format_histogram(inspection: Inspection) -> list[str]:
     if len(axes) > 2:
         return [f"no histogram of a label of {len(axes)} dimensions"]
     legend = ", ".join(f"{mark} {region}" for region, mark in _MARKS.items())
-    counted = "samples" if inspection.manifest.label.dense is None else "pixels"
+    counted = inspection.manifest.label.counted_unit
     lines = [f"training {counted} per bin, the tallest bar {counts.max():,}; {legend}"]
     rows, per_line = inspection.list_bins(), _BINS_PER_LINE if len(axes) == 1 else axes[1].num_bins
     between = f"\n{'':8} " if len(axes) == 1 else "  "
@@ -87,7 +89,7 @@ def _format_histogram(inspection: Inspection) -> list[str]:
 
 def _format_weights(inspection: Inspection) -> list[str]:
     total = sum(inspection.manifest.train_counts)
-    counted = "samples" if inspection.manifest.label.dense is None else "pixels"
+    counted = inspection.manifest.label.counted_unit
     lines = [f"{'weights':20}{'min':>8}{'max':>8}{'mean':>8}{f'effective {counted}':>20}"]
     for each in inspection.weights:
         numbers = "".join(f"{value:>8.3g}" for value in (each.min, each.max, each.mean))
