@@ -17,9 +17,9 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     result = dict(base)
     for key, value in overlay.items():
         below = result.get(key)
-        is_pair = isinstance(below, Mapping) and isinstance(value, Mapping)
-        if is_pair and not ("name" in value and value["name"] != below.get("name", value["name"])):
-            result[key] = merge(below, value)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            is_renamed = "name" in value and value["name"] != below.get("name", value["name"])
+            result[key] = value if is_renamed else merge(below, value)
         else:
             result[key] = value
     return result

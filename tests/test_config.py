@@ -8,9 +8,9 @@ import pytest
 
 from dirtune.config import Terms, TrialConfig
 from dirtune.errors import InputError
-from dirtune.frozen import hash_json, read, to_canonical_json
+from dirtune.frozen import hash_json, read
 from dirtune.losses import LOSSES, TERMS
-from dirtune.nested import get_leaf, merge, nest
+from dirtune.nested import merge
 from dirtune.recipe import Recipe
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
@@ -34,12 +34,12 @@ def faults_of(settings: dict[str, Any]) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-def test_reading_what_was_written_gives_the_same_value() -> None:
+def test_a_written_configuration_reads_back_equal() -> None:
     config = configuration(terms={"conr": {}, "accon": {"tau": 0.2}}, seed=3)
     assert read(TrialConfig, config.to_plain(), where="again") == config
 
 
-def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
+def test_equal_settings_have_the_same_trial_id() -> None:
     one = configuration(terms={"conr": {"omega": 1}})
     same = configuration(terms={"conr": {"omega": 1.0}, "accon": None})
     assert one.compute_trial_id("data") == same.compute_trial_id("data")
@@ -48,7 +48,7 @@ def test_equal_settings_are_the_same_trial_and_others_are_not() -> None:
     assert one.compute_trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).compute_trial_id("data")
 
 
-def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> None:
+def test_a_fraction_of_the_data_changes_the_trial_id_and_one_does_not() -> None:
     whole = configuration().to_plain()
     assert whole["data"]["fraction"] == 1.0
     half = configuration(data={**whole["data"], "fraction": 0.5})
@@ -60,21 +60,21 @@ def test_a_share_of_the_data_is_part_of_the_identity_and_the_whole_is_not() -> N
 
 
 @pytest.mark.parametrize("option", ADDED_TO_RECIPES)
-def test_an_option_of_the_numbers_is_part_of_the_identity_but_not_its_default(option: str) -> None:
+def test_a_numerics_option_changes_the_trial_id_unless_it_has_its_default(option: str) -> None:
     plain = configuration(recipe={option: ADDED_TO_RECIPES[option]})
     default = Recipe.model_fields[option].default
     assert plain.compute_trial_id("data") != configuration().compute_trial_id("data")
     assert configuration(recipe={option: default}).compute_trial_id("data") == ID_BEFORE_THEY_CAME
 
 
-def test_terms_keep_two_samples_of_a_micro_batch() -> None:
+def test_terms_need_two_samples_per_micro_batch() -> None:
     recipe = {"batch_size": 4, "accumulation": 4}
     assert configuration(recipe=recipe).recipe.micro_batch == 1
     (fault,) = faults_of({"recipe": recipe, "terms": {"conr": {}}})
     assert "recipe.accumulation must leave two samples in a micro-batch: terms compare pairs" in fault
 
 
-def test_an_absent_term_leaves_no_trace_in_the_configuration() -> None:
+def test_an_unused_term_is_left_out_of_the_configuration() -> None:
     assert configuration().to_plain()["terms"] == {}
     assert list(configuration(terms={"conr": {}}).to_plain()["terms"]) == ["conr"]
 
@@ -85,7 +85,7 @@ def test_terms_are_active_when_present() -> None:
     assert Terms().get_active() == {}
 
 
-def test_all_faults_come_at_once_with_key_value_and_known_names() -> None:
+def test_all_faults_are_reported_at_once_with_key_value_and_known_names() -> None:
     faults = faults_of(
         {"loss": {"name": "l3"}, "terms": {"comr": {}, "conr": {"omga": 1, "tau": -1.0}}, "recipe": {"epochs": "ten"}}
     )
@@ -103,13 +103,13 @@ def test_a_number_must_be_a_number(value: object) -> None:
     assert "alpha" in faults_of({"alpha": value})[0]
 
 
-def test_a_metric_that_does_not_exist_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
     (fault,) = faults_of({"objective": {"metric": "maee"}})
     assert "mae" in fault
     assert "rmse" in fault
 
 
-def test_views_for_the_terms_must_be_left() -> None:
+def test_the_terms_need_a_view() -> None:
     assert "count >= 2" in faults_of({"recipe": {"views": {"regression": "first"}}})[0]
 
 
@@ -129,18 +129,18 @@ ACCON = {"accon": {}}
     ],
     ids=["no terms", "no regression", "no regression to retrain", "smoothing for nothing"],
 )
-def test_a_scheme_with_a_stage_that_trains_nothing_is_refused(settings: dict[str, Any], rule: str) -> None:
+def test_a_scheme_with_a_stage_without_loss_is_rejected(settings: dict[str, Any], rule: str) -> None:
     (fault,) = faults_of(settings)
     assert rule in fault
 
 
-def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_scheme_is_rejected_with_the_known_ones() -> None:
     (fault,) = faults_of({"scheme": {"name": "rtt"}})
     assert "scheme.name: unknown name, got 'rtt'; known: joint, rrt, two_stage" in fault
     assert "did you mean 'rrt'" in fault
 
 
-def test_the_epochs_of_a_trial_are_those_of_all_its_stages() -> None:
+def test_the_epochs_of_a_trial_are_the_sum_over_its_stages() -> None:
     recipe = {"epochs": 7}
     assert configuration(recipe=recipe).epochs_planned == 7
     assert configuration(recipe=recipe, scheme={"name": "rrt"}).epochs_planned == 37
@@ -149,25 +149,6 @@ def test_the_epochs_of_a_trial_are_those_of_all_its_stages() -> None:
     assert two.compute_trial_id("data") != configuration(recipe=recipe, terms=ACCON).compute_trial_id("data")
 
 
-def test_the_objective_knows_its_direction() -> None:
+def test_the_objective_has_a_direction() -> None:
     assert configuration().objective.mode == "min"
     assert configuration(objective={"metric": "pearson"}).objective.mode == "max"
-
-
-def test_a_renamed_part_is_replaced_and_an_unnamed_one_merged() -> None:
-    base = {"encoder": {"name": "cnn", "channels": 8}, "recipe": {"epochs": 3, "batch_size": 4}}
-    over = {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5}}
-    assert merge(base, over) == {"encoder": {"name": "mlp"}, "recipe": {"epochs": 5, "batch_size": 4}}
-    assert merge({"encoder": {"name": "cnn", "channels": 8}}, {"encoder": {"channels": 9}}) == {
-        "encoder": {"name": "cnn", "channels": 9}
-    }
-
-
-def test_dotted_paths_lead_to_leaves() -> None:
-    assert nest("a.b.c", 1) == {"a": {"b": {"c": 1}}}
-    assert get_leaf({"a": {"b": 2}}, "a.b") == 2
-    assert get_leaf({"a": {"b": 2}}, "a.c") is get_leaf({"a": 1}, "a.b") is None
-
-
-def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
-    assert to_canonical_json({"b": 1, "a": [1, 2]}) == to_canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'

@@ -9,37 +9,37 @@ import pytest
 from dirtune.errors import Fault, InputError, NonFiniteLoss, OutOfMemory, TrialFailure
 
 
-def test_a_fault_says_where_which_rule_what_came_and_what_is_known() -> None:
+def test_a_fault_names_place_rule_value_and_known_names() -> None:
     assert str(Fault(where="s.yaml", rule="no such file")) == "s.yaml: no such file"
     assert str(Fault(where="s.yaml", key="a.b", rule="is missing")) == "s.yaml: a.b: is missing"
     fault = Fault(where="s.yaml", key="a", rule="unknown term", got="zzz", known=("conr", "accon"))
     assert str(fault) == "s.yaml: a: unknown term, got 'zzz'; known: accon, conr"
 
 
-def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
+def test_a_fault_suggests_the_closest_known_name() -> None:
     fault = Fault(where="f", rule="unknown term", got="comr", known=("conr", "accon"))
     assert str(fault).endswith("known: accon, conr (did you mean 'conr'?)")
 
 
 @pytest.mark.parametrize("got", [0, 0.0, "", False, []])
-def test_a_value_that_came_is_shown_also_if_it_is_empty(got: object) -> None:
+def test_a_fault_shows_an_empty_value(got: object) -> None:
     assert str(Fault(where="f", rule="must be more", got=got)) == f"f: must be more, got {got!r}"
 
 
-def test_an_input_error_shows_all_its_faults_one_a_line() -> None:
+def test_an_input_error_has_one_line_per_fault() -> None:
     faults = [Fault(where="f", key=key, rule="is missing") for key in ("a", "b")]
     assert str(InputError(faults)) == "f: a: is missing\nf: b: is missing"
     assert InputError(iter(faults)).faults == tuple(faults)
     assert InputError(faults[0]).faults == (faults[0],)
 
 
-def test_an_input_error_is_a_value_error_and_a_failure_is_not() -> None:
+def test_an_input_error_is_a_value_error_and_a_trial_failure_is_not() -> None:
     assert issubclass(InputError, ValueError)
     assert issubclass(NonFiniteLoss, TrialFailure)
     assert not issubclass(TrialFailure, ValueError)
 
 
-def test_errors_travel_between_processes_with_all_they_carry() -> None:
+def test_errors_are_pickled_with_all_their_attributes() -> None:
     faults = (Fault(where="f", key="k", rule="unknown", got="x", known=("y",)), Fault(where="g", rule="r"))
     error = pickle.loads(pickle.dumps(InputError(faults)))
     assert type(error) is InputError

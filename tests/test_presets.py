@@ -53,21 +53,21 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def test_settings_of_ones_own_win_over_those_of_a_preset() -> None:
+def test_own_settings_take_precedence_over_those_of_a_preset() -> None:
     overlay = {"recipe": {"name": "dir", "epochs": 3}, "methods": ["conr"], "terms": {"conr": {"tau": 0.5}}}
     config = _config("agedb", overlay)
     assert (config.recipe.epochs, config.recipe.batch_size) == (3, 256)
     assert (config.terms.conr.tau, config.terms.conr.beta) == (0.5, 4.0)
 
 
-def test_methods_are_laid_over_each_other_in_their_order() -> None:
+def test_methods_are_merged_in_their_order() -> None:
     config = _config("agedb", {"methods": ["lds", "accon", "conr"]})
     assert set(config.terms.get_active()) == {"accon", "conr"}
     assert config.reweighting.lds is not None
     assert config.model.projection_dim == 512
 
 
-def test_a_data_set_without_an_entry_gets_the_general_form() -> None:
+def test_a_data_set_without_an_entry_gets_the_general_settings() -> None:
     assert _config("own", {"methods": ["lds"]}).reweighting.scheme == "sqrt_inverse"
     assert _config("sts_b", {"methods": ["lds"]}).reweighting.scheme == "inverse"
 
@@ -76,7 +76,7 @@ def test_a_recipe_with_another_name_is_a_label() -> None:
     assert _config("agedb", {"recipe": {"name": "mine", "epochs": 7}}).recipe.epochs == 7
 
 
-def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
+def test_all_unknown_presets_are_reported_at_once_with_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
         expand_presets({"recipe": "dri", "methods": ["accno", 3]}, "agedb", where="f.yaml", key="base")
     recipe, accon, number = (str(fault) for fault in caught.value.faults)
@@ -85,7 +85,7 @@ def test_all_unknown_names_are_told_at_once_with_the_known_ones() -> None:
     assert "base.methods: unknown methods preset, got 3" in number
 
 
-def test_a_recipe_without_settings_for_the_data_set_names_those_that_have() -> None:
+def test_a_recipe_without_settings_for_the_data_set_is_rejected_with_the_fitting_ones() -> None:
     with pytest.raises(InputError, match=r"nothing is published on 'sts_b'.*known: accon, dir"):
         expand_presets({"recipe": "rnc"}, "sts_b", where="f.yaml")
 
@@ -113,7 +113,7 @@ def test_a_study_crosses_methods_with_recipes() -> None:
     assert found['vanilla recipe="dir"'].terms.get_active() == {}
 
 
-def test_what_is_wrong_with_presets_stands_beside_the_other_faults_of_a_study() -> None:
+def test_faults_of_presets_are_reported_with_the_other_faults_of_a_study() -> None:
     raw = _study(reference="vanilla", arms={"vanilla": {}, "a": {"methods": ["nope"]}, "b": {"alpha": -1}})
     with pytest.raises(InputError) as caught:
         resolve(raw, where="s.yaml")
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_presets_stands_beside_the_other_faults_of_a_study() 
     assert keys == {"arms.a.methods", "arms.b.alpha"}
 
 
-def test_an_unknown_preset_in_the_base_is_told_once() -> None:
+def test_an_unknown_preset_in_the_base_is_reported_once() -> None:
     raw = _study(reference="vanilla")
     raw["base"] = {**raw["base"], "recipe": "nope"}
     with pytest.raises(InputError) as caught:

@@ -21,7 +21,17 @@ def test_schedules_follow_their_formulas() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "accumulation", "least", "expected"),
-    [(12, 1, 2, 2), (12, 2, 2, 4), (90, 1, 2, 2), (90, 2, 2, 5), (8, 2, 4, None), (12, 4, 2, None), (12, 4, 1, 12), (9, 1, 2, 3), (7, 1, 2, None)],
+    [
+        (12, 1, 2, 2),
+        (12, 2, 2, 4),
+        (90, 1, 2, 2),
+        (90, 2, 2, 5),
+        (8, 2, 4, None),
+        (12, 4, 2, None),
+        (12, 4, 1, 12),
+        (9, 1, 2, 3),
+        (7, 1, 2, None),
+    ],
 )
 def test_the_next_accumulation_halves_the_micro_batch_divides_the_batch_and_leaves_the_least_samples(
     batch_size: int, accumulation: int, least: int, expected: int | None
@@ -51,7 +61,7 @@ def test_a_batch_is_cut_into_equal_micro_batches(batch_size: int, accumulation: 
         ({"compile": "inductor"}, "recipe.compile: should be a valid boolean, got 'inductor'"),
     ],
 )
-def test_what_no_recipe_can_say_is_refused_in_one_sentence(settings: dict[str, Any], rule: str) -> None:
+def test_an_invalid_recipe_is_rejected_in_one_sentence(settings: dict[str, Any], rule: str) -> None:
     with pytest.raises(InputError) as caught:
         read(Recipe, settings, where="study.yaml", prefix="recipe")
     (fault,) = caught.value.faults

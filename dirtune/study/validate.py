@@ -213,8 +213,7 @@ def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator
             else:
                 settings = sorted({path for arm in arms for path, _ in iter_leaves(arm.config.to_plain())})
                 yield Fault(where=where, key=key, rule="no arm has this setting", known=settings)
-        is_choice = isinstance(distribution, Choice)
-        ends = distribution.values if is_choice else (distribution.low, distribution.high)
+        ends = distribution.values if isinstance(distribution, Choice) else (distribution.low, distribution.high)
         for arm in users:
             plain = arm.config.to_plain()
             # A search may start from the arm's own settings, and a sampler refuses a value outside of its distribution.

@@ -55,7 +55,7 @@ def test_pairs_have_what_an_interaction_is_computed_from() -> None:
     assert names(study) == ["base", "projection", "conr", "accon", "projection+conr", "projection+accon", "conr+accon"]
 
 
-def test_an_arm_that_two_derivations_need_is_there_once() -> None:
+def test_two_derivations_share_an_arm() -> None:
     study = derived(derive={"add_one_in": ["conr", "accon"], "ladder": ["conr", "accon"]})
     assert names(study) == ["base", "conr", "conr+accon", "accon"]
 
@@ -71,7 +71,7 @@ def test_one_factor_varies_each_setting_alone_around_the_reference() -> None:
     assert get_leaf(varied["conr beta=0"], "terms.conr.beta") == 0
 
 
-def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None:
+def test_a_derived_arm_that_equals_another_arm_is_merged_into_it() -> None:
     study = derived(
         "vanilla",
         arms={"vanilla": {}},
@@ -82,13 +82,13 @@ def test_a_derived_arm_that_another_one_already_is_is_merged_and_named() -> None
     assert study.merged_arms == {"base": "vanilla", "vanilla epochs=5": "vanilla"}
 
 
-def test_a_named_arm_stays_what_it_is_where_a_derived_one_has_its_name() -> None:
+def test_a_named_arm_replaces_a_derived_arm_of_the_same_name() -> None:
     study = derived(arms={"base": {"recipe": {"epochs": 3}}}, derive={"add_one_in": ["conr"]})
     assert names(study) == ["base", "conr"]
     assert study.arms[0].config.recipe.epochs == 3
 
 
-def test_factors_that_end_alike_are_named_by_their_whole_path() -> None:
+def test_factors_with_the_same_last_key_are_named_by_their_path() -> None:
     factors = {"terms.conr.tau": [0.5], "terms.accon.tau": [0.5], "terms.conr.beta": [0.5]}
     study = derived("conr+accon", derive={"ladder": ["conr", "accon"], "one_factor": factors})
     assert names(study)[3:] == [
@@ -113,12 +113,12 @@ def test_derived_arms_are_crossed_with_the_axes() -> None:
         ({"add_all": ["conr"]}, "derive.add_all: unknown key"),
     ],
 )
-def test_a_wrong_derivation_is_named(derive: dict[str, Any], message: str) -> None:
+def test_an_invalid_derivation_is_reported_with_its_key(derive: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message.replace(".", r"\.")):
         derived(derive=derive)
 
 
-def test_composing_keeps_the_methods_of_both_and_the_later_setting() -> None:
+def test_a_composition_has_all_methods_and_the_later_settings() -> None:
     first = {"methods": "conr", "recipe": {"epochs": 2, "batch_size": 8}}
     second = {"methods": ["accon", "lds"], "recipe": {"epochs": 3}}
     assert compose([first, second]) == {"methods": ["conr", "accon", "lds"], "recipe": {"epochs": 3, "batch_size": 8}}
@@ -139,7 +139,7 @@ def resolve_transfer(transfer: str, **changes: Any) -> ResolvedStudy:
     return resolve({**STUDY, **change_transfer(transfer, **changes)}, where="test")
 
 
-def test_both_sets_an_arm_with_the_settings_of_the_reference_beside_the_tuned_one() -> None:
+def test_both_adds_a_transfer_variant_of_every_tuned_arm() -> None:
     found = resolve_transfer("both")
     assert [arm.name for arm in found.arms] == ["vanilla", "conr", "wide", "wide@transfer"]
     assert [arm.name for arm in found.searched_arms] == ["conr", "wide"]
@@ -149,13 +149,13 @@ def test_both_sets_an_arm_with_the_settings_of_the_reference_beside_the_tuned_on
     assert found.to_plain()["transfers"] == {"wide@transfer": list(transferred.transferred_settings)}
 
 
-def test_only_searches_the_reference_alone() -> None:
+def test_only_searches_the_reference_arm() -> None:
     found = resolve_transfer("only")
     assert [arm.name for arm in found.searched_arms] == ["conr"]
     assert [found.count_trials(arm) for arm in found.arms] == [2, 4 + 2, 2]
 
 
-def test_an_arm_that_shares_no_knob_is_trained_as_it_stands() -> None:
+def test_an_arm_without_shared_settings_is_trained_with_its_own() -> None:
     space = {**SPACE, "alpha": {"distribution": "uniform", "low": 0.5, "high": 2.0, "arms": ["vanilla"]}}
     found = resolve_transfer("only", space=space)
     assert [arm.name for arm in found.fixed_arms] == ["vanilla"]
@@ -168,7 +168,7 @@ def test_an_arm_that_shares_no_knob_is_trained_as_it_stands() -> None:
 
 
 @pytest.mark.parametrize(("transfer", "arm"), [("both", "wide@transfer"), ("only", "wide")])
-def test_a_transferred_arm_is_trained_with_the_selection_of_the_reference_on_all_seeds(
+def test_a_transfer_variant_is_trained_with_the_selection_of_the_reference_on_all_seeds(
     tmp_path: Path, transfer: str, arm: str
 ) -> None:
     found = SimulatedSweep(tmp_path)
@@ -185,7 +185,7 @@ def test_a_transferred_arm_is_trained_with_the_selection_of_the_reference_on_all
     assert set(arms[arm].chosen) == {3, 4}
 
 
-def test_a_longer_search_of_the_reference_moves_the_transferred_arms_too(tmp_path: Path) -> None:
+def test_a_longer_search_of_the_reference_updates_the_transfer_variants(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
     few, many = change_transfer("only"), change_transfer("only")
     few["search"] = {**few["search"], "trials": 1}
@@ -213,7 +213,7 @@ def test_a_longer_search_of_the_reference_moves_the_transferred_arms_too(tmp_pat
         ),
     ],
 )
-def test_a_transfer_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_an_impossible_transfer_is_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         resolve_transfer("both", **changes)
     assert any(message in str(fault) for fault in caught.value.faults)

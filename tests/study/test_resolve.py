@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dirtune.errors import InputError
 from dirtune.nested import merge
-from dirtune.study.files import find_study
 from dirtune.study.resolve import load_study, resolve
 
 STUDY: dict[str, Any] = {
@@ -61,7 +59,7 @@ def test_axes_cross_every_arm_with_every_combination() -> None:
     assert resolved.arms[3].axis_values == {"model.projection_dim": 8, "recipe.epochs": 2}
 
 
-def test_named_arms_keep_their_name_before_the_cell() -> None:
+def test_the_name_of_an_arm_precedes_its_axis_values() -> None:
     resolved = resolve(study(axes={"recipe.epochs": [1, 2]}, reference="vanilla epochs=1"), where="t")
     assert [arm.name for arm in resolved.arms] == [
         "vanilla epochs=1",
@@ -71,7 +69,7 @@ def test_named_arms_keep_their_name_before_the_cell() -> None:
     ]
 
 
-def test_a_knob_is_searched_in_the_arms_that_have_the_setting() -> None:
+def test_a_setting_is_tuned_in_the_arms_that_have_it() -> None:
     space = {
         "terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5},
         "model.projection_dim": {"distribution": "choice", "values": [16, 32]},
@@ -92,13 +90,13 @@ def test_a_finite_space_has_no_more_trials_than_configurations() -> None:
     assert resolved.count_trials(resolved.arms[1]) == 2
 
 
-def test_tuned_settings_are_laid_over_the_arm() -> None:
+def test_tuned_settings_replace_those_of_the_arm() -> None:
     arm = resolve(study(), where="t").arms[1]
     config = arm.with_settings({"terms.conr.omega": 4.0, "model.projection_dim": 8}, seed=9)
     assert (config.terms.get_active()["conr"].omega, config.model.projection_dim, config.seed) == (4.0, 8, 9)
 
 
-def test_many_faults_come_at_once_each_with_its_key() -> None:
+def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
     raw = study(
         arms={"conr": {"terms": {"comr": {}}}, "big": {"model": {"encoder": {"name": "vgg"}}}},
         seeds=[1, 1],
@@ -115,16 +113,16 @@ def test_many_faults_come_at_once_each_with_its_key() -> None:
     assert any("reference: unknown arm, got 'vanila'" in text and "'vanilla'" in text for text in faults)
 
 
-def test_what_is_wrong_in_base_is_said_once() -> None:
+def test_a_fault_of_the_base_is_reported_once() -> None:
     raw = study(base={"recipe": {"epochs": "ten"}})
     assert faults_of(raw) == ["tiny.yaml: base.recipe.epochs: should be a valid integer, got 'ten'"]
 
 
-def test_two_arms_with_one_configuration_are_refused() -> None:
+def test_two_arms_with_equal_configurations_are_rejected() -> None:
     assert "arms.again: is the same configuration as arm 'vanilla'" in faults_of(study(arms={"again": {}}))[0]
 
 
-def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
+def test_two_arms_that_differ_only_in_tuned_settings_are_rejected() -> None:
     terms = STUDY["arms"]["conr"]["terms"]
     raw = study(
         arms={"big": {"model": {"projection_dim": 64}, "terms": terms}},
@@ -148,7 +146,7 @@ def test_two_arms_that_differ_only_in_what_both_tune_are_refused() -> None:
         ("terms.conr.tau", {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]}, "unknown arm"),
     ],
 )
-def test_a_wrong_knob_is_named(path: str, knob: dict[str, Any], message: str) -> None:
+def test_an_invalid_distribution_is_reported_with_its_path(path: str, knob: dict[str, Any], message: str) -> None:
     assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: knob})))
 
 
@@ -175,27 +173,18 @@ def test_a_setting_is_either_compared_or_tuned() -> None:
     )
 
 
-def test_a_study_that_is_no_mapping_is_refused() -> None:
+def test_a_study_must_be_a_mapping() -> None:
     assert faults_of([1]) == ["tiny.yaml: a study must be a mapping, got 'list'"]
 
 
-def test_an_unknown_study_lists_the_shipped_ones() -> None:
-    with pytest.raises(InputError, match=r"unknown study .*got 'quikstart'; known: .*did you mean 'quickstart'"):
-        find_study("quikstart")
-
-
-def test_the_shipped_search_tunes_what_the_papers_name() -> None:
+def test_the_shipped_search_tunes_the_hyperparameters_of_the_papers() -> None:
     arms = {arm.name: set(arm.space) for arm in load_study("digits_search").arms}
     assert arms["vanilla"] == set()
     assert {"alpha", "terms.conr.beta", "terms.conr.omega", "terms.conr.tau"} <= arms["conr"]
     assert {"terms.accon.gamma", "terms.accon.tau", "terms.accon.epsilon", "model.projection_dim"} <= arms["accon"]
 
 
-def test_a_path_is_found_as_a_file(tmp_path: Path) -> None:
-    assert find_study(str(tmp_path / "x.yaml")).path == tmp_path / "x.yaml"
-
-
-def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
+def test_a_distribution_can_depend_on_the_value_of_an_axis() -> None:
     axes = {"model.projection_dim": [8, 16]}
     knob = {"distribution": "uniform", "low": 0.5, "high": 4.0}
     raw = study(
@@ -214,7 +203,7 @@ def test_a_knob_can_depend_on_the_value_of_an_axis() -> None:
         ({"model.projection_dim": [9]}, "is not a value of this axis, got 9; known: 16, 8"),
     ],
 )
-def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message: str) -> None:
+def test_a_condition_needs_an_axis_and_one_of_its_values(when: dict[str, Any], message: str) -> None:
     knob = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
     raw = study(
         reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]}, space={"terms.conr.omega": knob}
@@ -233,7 +222,7 @@ def test_a_condition_on_what_no_axis_has_is_named(when: dict[str, Any], message:
         ({"tuning_seed": 9}, "search.tuning_seed: has no effect without `confirm: true`"),
     ],
 )
-def test_the_seed_of_a_search_that_is_confirmed_is_its_own(search: dict[str, Any], message: str) -> None:
+def test_a_confirmed_search_needs_a_seed_of_its_own(search: dict[str, Any], message: str) -> None:
     assert any(message in fault for fault in faults_of(study(search=search)))
 
 
@@ -249,7 +238,7 @@ def test_a_confirmed_search_has_its_budget_and_the_seeds() -> None:
     assert (plain.tuning_seed, plain.get_seeds(plain.arms[1])) == (0, (0,))
 
 
-def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:
+def test_a_grid_needs_a_finite_space_and_names_the_continuous_settings() -> None:
     space = {
         "terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5},
         "model.projection_dim": {"distribution": "int", "low": 8, "high": 64},
@@ -260,7 +249,7 @@ def test_a_grid_needs_a_finite_space_and_names_what_is_not() -> None:
     ]
 
 
-def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
+def test_secondary_objectives_are_distinct_and_exclude_a_scheduler() -> None:
     space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 5}}
     few = {"metric": "mae", "region": "few"}
     assert resolve(study(space=space, secondary=[few]), where="t").secondary[0].region == "few"
@@ -272,7 +261,7 @@ def test_secondary_objectives_are_others_and_without_a_scheduler() -> None:
         assert "search.scheduler: stops trials by the objective alone" in faults[0]
 
 
-def test_what_a_study_without_a_search_cannot_have_is_said() -> None:
+def test_search_settings_without_a_search_are_rejected() -> None:
     raw = study(search={"confirm": True, "tuning_seed": 9}, secondary=[{"metric": "mae", "region": "few"}])
     rule = "has no effect: no arm has tuned settings"
     assert faults_of(raw) == [f"tiny.yaml: {key}: {rule}" for key in ("search.confirm", "secondary")]

@@ -15,7 +15,7 @@ def search(**settings: Any) -> Search:
     return read(Search, settings, where="t", prefix="search")
 
 
-def test_a_scheduler_without_a_name_halves() -> None:
+def test_a_scheduler_without_a_name_is_asha() -> None:
     assert search(scheduler={"grace_epochs": 4}).scheduler == Asha(grace_epochs=4)
     assert search(scheduler={"name": "median", "min_trials": 5}).scheduler == Median(min_trials=5)
     assert search().scheduler is None
@@ -35,7 +35,7 @@ def test_a_scheduler_without_a_name_halves() -> None:
         ({"tuning_seed": -1}, "search.tuning_seed: should be greater than or equal to 0"),
     ],
 )
-def test_what_a_search_cannot_be_is_said(settings: dict[str, Any], message: str) -> None:
+def test_invalid_search_settings_are_reported_with_their_key(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         search(**settings)
     assert message in str(caught.value)

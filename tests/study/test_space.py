@@ -35,12 +35,12 @@ EVERY_KIND = [
 
 
 @pytest.mark.parametrize("asked", EVERY_KIND, ids=str)
-def test_every_suggestion_lies_in_the_knob(asked: Any) -> None:
+def test_every_suggestion_is_in_the_support(asked: Any) -> None:
     assert all(asked.contains(value) for value in samples(asked, 200))
 
 
 @pytest.mark.parametrize("asked", EVERY_KIND[:4], ids=str)
-def test_a_fixed_value_within_the_bounds_is_taken_as_it_is(asked: Any) -> None:
+def test_an_enqueued_value_within_the_bounds_is_unchanged(asked: Any) -> None:
     middle = type(asked.low)((asked.low + asked.high) / 2)
     for value in (asked.low, middle, asked.high):
         study = optuna.create_study()
@@ -48,23 +48,23 @@ def test_a_fixed_value_within_the_bounds_is_taken_as_it_is(asked: Any) -> None:
         assert study.ask({"a.b": asked.to_optuna()}).params == {"a.b": value}
 
 
-def test_a_uniform_knob_covers_its_interval_evenly() -> None:
+def test_a_uniform_distribution_covers_its_interval_evenly() -> None:
     found = samples(knob("uniform", low=2.0, high=4.0), 1000)
     shares = [sum(low <= value < low + 0.5 for value in found) for low in (2.0, 2.5, 3.0, 3.5)]
     assert all(200 < share < 300 for share in shares)
 
 
-def test_a_logarithmic_knob_gives_every_decade_its_share() -> None:
+def test_a_loguniform_distribution_covers_its_decades_evenly() -> None:
     found = samples(knob("loguniform", low=1e-3, high=1e1), 1000)
     decades = [math.floor(math.log10(value)) for value in found]
     assert all(200 < decades.count(decade) < 300 for decade in (-3, -2, -1, 0))
 
 
-def test_the_ends_of_a_whole_number_are_both_reached() -> None:
+def test_both_ends_of_an_integer_are_sampled() -> None:
     assert set(samples(knob("int", low=3, high=5), 100)) == {3, 4, 5}
 
 
-def test_the_ends_of_a_logarithmic_whole_number_are_both_reached() -> None:
+def test_both_ends_of_a_logarithmic_integer_are_sampled() -> None:
     found = samples(knob("int", low=1, high=8, log=True), 300)
     assert {type(value) for value in found} == {int}
     assert (min(found), max(found)) == (1, 8)
@@ -72,7 +72,7 @@ def test_the_ends_of_a_logarithmic_whole_number_are_both_reached() -> None:
     assert found.count(1) > 2 * found.count(8)
 
 
-def test_a_choice_gives_the_values_themselves() -> None:
+def test_a_choice_returns_the_listed_values() -> None:
     found = samples(knob("choice", values=(None, "adam", 0.1)), 100)
     assert set(found) == {None, "adam", 0.1}
 
@@ -86,12 +86,12 @@ def test_a_choice_gives_the_values_themselves() -> None:
         (knob("choice", values=(8, None, "x")), [8, None, "x"], [9, "y", ""]),
     ],
 )
-def test_a_knob_contains_its_ends_and_nothing_beyond(asked: Any, inside: list[Any], outside: list[Any]) -> None:
+def test_a_distribution_contains_its_ends_and_nothing_beyond(asked: Any, inside: list[Any], outside: list[Any]) -> None:
     assert all(asked.contains(value) for value in inside)
     assert not any(asked.contains(value) for value in outside)
 
 
-def test_the_size_of_a_finite_space_is_the_number_of_its_configurations() -> None:
+def test_the_configurations_of_a_finite_space_are_counted() -> None:
     knobs = {
         "a": knob("choice", values=("x", "y", None)),
         "b": knob("int", low=-1, high=2),
@@ -102,12 +102,12 @@ def test_the_size_of_a_finite_space_is_the_number_of_its_configurations() -> Non
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "loguniform"])
-def test_one_continuous_knob_makes_a_space_infinite(distribution: str) -> None:
+def test_one_continuous_distribution_makes_a_space_infinite(distribution: str) -> None:
     knobs = {"a": knob("choice", values=(1, 2)), "b": knob(distribution, low=0.1, high=0.2)}
     assert count_configurations(knobs) == math.inf
 
 
-def test_a_space_without_knobs_holds_one_configuration() -> None:
+def test_an_empty_space_has_one_configuration() -> None:
     assert count_configurations({}) == 1
 
 
@@ -122,6 +122,6 @@ def test_a_space_without_knobs_holds_one_configuration() -> None:
         ({"distribution": "choice", "values": ()}, "at least 1 item"),
     ],
 )
-def test_an_empty_or_impossible_range_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_empty_or_impossible_range_is_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         KNOB.validate_python(settings)

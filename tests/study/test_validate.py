@@ -28,7 +28,7 @@ def faults_of(**changes: Any) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-def test_a_study_that_could_add_no_seeds_is_refused_with_every_reason() -> None:
+def test_a_sequential_study_that_can_add_no_seed_is_rejected_with_every_reason() -> None:
     found = faults_of(seeds=[0], sequential={"most_seeds": 3}, arms={"vanilla": {}})
     assert found == [
         "t: sequential: needs an arm to compare with the reference",
@@ -71,7 +71,7 @@ def searched(**condition: Any) -> dict[str, Any]:
     return {"space": {"terms.conr.omega": {**OMEGA, **condition}}}
 
 
-def test_everything_that_is_wrong_is_said_at_once_with_key_and_known_names() -> None:
+def test_all_faults_are_reported_at_once_with_key_and_known_names() -> None:
     found = faults_of(
         reference="vanila",
         seeds=[1, 1],
@@ -92,7 +92,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_key_and_known_names() -> 
     ]
 
 
-def test_a_study_without_arms_says_so_and_nothing_about_its_reference() -> None:
+def test_a_study_without_arms_is_rejected_without_a_fault_of_its_reference() -> None:
     assert faults_of(arms={}) == ["t: arms: there is no arm, neither named nor derived"]
 
 
@@ -110,19 +110,19 @@ def test_derived_arms_are_arms() -> None:
     ("changes", "key"),
     [({"axes": {"alpha": []}}, "axes.alpha"), ({"derive": {"one_factor": {"alpha": []}}}, "derive.one_factor.alpha")],
 )
-def test_an_axis_without_values_is_refused(changes: dict[str, Any], key: str) -> None:
+def test_an_axis_without_values_is_rejected(changes: dict[str, Any], key: str) -> None:
     assert faults_of(**changes) == [f"t: {key}: has no values"]
 
 
 @pytest.mark.parametrize("values", [[2, 2.0], [1, 1.0]])
-def test_an_axis_that_changes_nothing_is_refused_as_the_axis(values: list[float]) -> None:
+def test_an_axis_that_changes_nothing_is_rejected(values: list[float]) -> None:
     rule = "changes nothing: all its values give the same configurations"
     assert faults_of(axes={"alpha": values}, reference=f"vanilla alpha={values[0]}") == [
         f"t: axes.alpha: {rule}, got {values}"
     ]
 
 
-def test_an_axis_that_changes_some_arms_is_an_axis() -> None:
+def test_an_axis_may_change_some_of_the_arms_only() -> None:
     axes = {"alpha": [1.0, 2.0], "recipe.epochs": [10, 20]}
     resolved = resolve({**STUDY, "axes": axes, "reference": "vanilla alpha=1.0 epochs=10"}, where="t")
     assert len(resolved.arms) == 8
@@ -156,7 +156,7 @@ def test_derived_arms_do_not_hide_an_axis_that_changes_nothing() -> None:
         ({"space": {"seed": {"distribution": "int", "low": 0, "high": 9}}}, "space.seed", "seeds"),
     ],
 )
-def test_what_the_study_sets_for_all_trials_is_set_nowhere_else(changes: dict[str, Any], key: str, owner: str) -> None:
+def test_settings_of_the_whole_study_are_rejected_elsewhere(changes: dict[str, Any], key: str, owner: str) -> None:
     assert faults_of(**changes)[0] == f"t: {key}: is set by the study's own `{owner}`"
 
 
@@ -194,15 +194,13 @@ def test_what_the_study_sets_for_all_trials_is_set_nowhere_else(changes: dict[st
         ),
     ],
 )
-def test_a_condition_that_cannot_hold_is_one_sentence(
-    axes: dict[str, Any], condition: dict[str, Any], text: str
-) -> None:
+def test_a_condition_that_cannot_hold_is_one_fault(axes: dict[str, Any], condition: dict[str, Any], text: str) -> None:
     reference = "vanilla alpha=1.0" if axes else "vanilla"
     found = faults_of(axes=axes, reference=reference, **searched(**condition))
     assert found == [text]
 
 
-def test_a_metric_or_region_that_does_not_exist_is_named_with_those_that_do() -> None:
+def test_an_unknown_metric_or_region_is_reported_with_the_known_ones() -> None:
     first, second = faults_of(objective={"metric": "mea", "region": "rare"})
     assert first.startswith("t: objective.metric: must be one of ")
     assert " mae, " in first
@@ -210,12 +208,12 @@ def test_a_metric_or_region_that_does_not_exist_is_named_with_those_that_do() ->
     assert second == "t: objective.region: must be one of all, many, medium, few, got 'rare'"
 
 
-def test_seeds_that_stand_twice_and_none_at_all_are_refused() -> None:
+def test_duplicate_and_missing_seeds_are_rejected() -> None:
     assert faults_of(seeds=[3, 1, 3]) == ["t: seeds: has a duplicate seed, got [3, 1, 3]"]
     assert "t: seeds: " in faults_of(seeds=[])[0]
 
 
-def test_a_space_that_excludes_the_start_is_refused_for_each_arm_that_starts_there() -> None:
+def test_a_distribution_that_excludes_the_value_of_an_arm_is_rejected() -> None:
     arms = {**STUDY["arms"], "strict": {"terms": {"conr": {"omega": 9.0, "tau": 0.3}}}}
     assert faults_of(arms=arms, **searched()) == [
         "t: space.terms.conr.omega: excludes the value of arm 'strict', got 9.0"

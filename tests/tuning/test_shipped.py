@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -11,12 +10,11 @@ import pipelines.agedb
 import pipelines.imdb_wiki
 import pipelines.nyud2
 import pipelines.sts_b
-from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.nested import get_leaf
 from dirtune.presets import read_methods
-from dirtune.study.files import StudyFile, find_study, list_shipped_studies
-from dirtune.study.resolve import load_study, resolve
+from dirtune.study.files import list_shipped_studies
+from dirtune.study.resolve import load_study
 from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
 
 DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
@@ -72,7 +70,7 @@ def test_a_study_of_large_networks_asks_for_a_gpu(name: str) -> None:
     assert not encoders & large or study.resources.gpus > 0
 
 
-def test_every_question_has_a_twin_on_the_embedded_digits() -> None:
+def test_every_question_has_a_variant_on_digits() -> None:
     variants = [study for study in list_shipped_studies().values() if study.variant]
     questions = {study.path.stem for study in variants}
     assert questions == {study.path.stem for study in variants if study.variant == "digits"}
@@ -113,55 +111,3 @@ def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
         assert {key: getattr(accon, key) for key in settings} == settings
         assert arms["accon gamma=0.0"].terms.accon.gamma == 0
         assert arms["vanilla"].data.name == data
-
-
-OWN = """
-name: mine
-question: Does it help?
-reference: vanilla
-seeds: [0]
-base: {model: {encoder: {name: cnn}}, recipe: {epochs: 2}}
-arms: {vanilla: {}}
-variants:
-  digits: {}
-  faces: {base: {recipe: {epochs: 5}}, seeds: [1, 2]}
-"""
-
-
-def test_a_variant_of_an_own_file_is_chosen_by_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(OWN)
-    study = load_study(f"{path}:faces")
-    assert (study.name, study.seeds) == ("faces_mine", (1, 2))
-    (arm,) = study.arms
-    assert (arm.config.data.name, arm.config.recipe.epochs) == ("faces", 5)
-    (arm,) = load_study(f"{path}:digits").arms
-    assert (arm.config.data.name, arm.config.recipe.epochs) == ("digits", 2)
-
-
-def test_a_variant_written_out_is_a_study_of_its_own(tmp_path: Path) -> None:
-    path, alone = tmp_path / "mine.yaml", tmp_path / "alone.yaml"
-    path.write_text(OWN)
-    alone.write_text(find_study(f"{path}:faces").read_yaml())
-    assert find_study(str(alone)).read_yaml() == alone.read_text()
-    assert load_study(str(alone)).to_plain() == load_study(f"{path}:faces").to_plain()
-
-
-def test_a_file_for_several_data_sets_is_refused_without_a_choice_or_with_a_wrong_one(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(OWN)
-    with pytest.raises(InputError, match=r"choose one as FILE:NAME; known: digits, faces"):
-        load_study(str(path))
-    with pytest.raises(InputError, match=r"choose one as FILE:NAME, got 'face'; known: digits, faces"):
-        load_study(f"{path}:face")
-    path.write_text(OWN.partition("variants")[0])
-    with pytest.raises(InputError, match=r"has no variants, got 'digits'"):
-        load_study(f"{path}:digits")
-
-
-def test_what_is_wrong_with_a_variant_is_said_of_the_variant(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(OWN.replace("epochs: 5", "epoch: 5"))
-    file = StudyFile(path=path, variant="faces")
-    with pytest.raises(InputError, match=r"mine\.yaml:faces: base\.recipe\.epoch: unknown key"):
-        resolve(file.read_plain(), where=file.where)

@@ -78,17 +78,17 @@ def file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_file_that_comes_with_dirtune_has_four_nodes_with_a_gpu() -> None:
+def test_the_shipped_cluster_file_has_four_nodes_with_a_gpu() -> None:
     assert read_node_types(ROOT / "cluster.yaml") == (GPU,)
     assert str(GPU) == "4 nodes of type gpu_worker (8 CPUs and 1 GPUs each) can be started"
     assert list_nodes([GPU]) == [Node(8, 1)] * 4
 
 
-def test_without_a_file_nothing_is_expected() -> None:
+def test_without_a_file_no_node_is_startable() -> None:
     assert read_node_types(None) == ()
 
 
-def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_path: Path) -> None:
+def test_the_nodes_of_a_type_are_limited_by_those_of_the_cluster(tmp_path: Path) -> None:
     text = """
     max_workers: 3
     head_node_type: head
@@ -104,13 +104,13 @@ def test_a_type_has_at_most_the_nodes_of_the_cluster_and_by_default_as_many(tmp_
     assert unsaid == NodeType("unsaid", Node(1, 0), 3)
 
 
-def test_nodes_that_live_already_are_not_expected_again() -> None:
+def test_live_nodes_are_not_startable_again() -> None:
     small = NodeType("small", Node(2, 0), 2)
     assert find_startable_nodes([GPU, small], [Node(4), Node(8, 1), Node(8.0, 1.0)]) == (GPU._replace(number=2), small)
     assert find_startable_nodes([small], [Node(2)] * 5) == ()
 
 
-def test_what_is_sent_to_a_cluster_reads_back_and_holds_nothing_else(tmp_path: Path) -> None:
+def test_formatted_node_types_read_back_and_contain_nothing_else(tmp_path: Path) -> None:
     types = read_node_types(ROOT / "cluster.yaml")
     assert read_node_types(file(tmp_path, format_node_types(types))) == types
     assert set(yaml.safe_load(format_node_types(types))) == {"available_node_types"}
@@ -127,7 +127,7 @@ def test_what_is_sent_to_a_cluster_reads_back_and_holds_nothing_else(tmp_path: P
         ("available_node_types: {a: {resources: {CPU: 1}, max_workers: -1}}", "a.max_workers: must"),
     ],
 )
-def test_a_file_that_is_none_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_cluster_file_is_reported_with_its_key(tmp_path: Path, text: str, said: str) -> None:
     path = file(tmp_path, text)
     with pytest.raises(InputError) as refused:
         read_node_types(path)

@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
+from dirtune.errors import InputError
 from dirtune.tuning.plan.capacity import (
     Node,
+    compute_concurrency,
     count_workers,
     describe_nodes,
     list_available_nodes,
     list_cluster_nodes,
 )
+from tests.tuning.plan.test_checks import study
 
 CLUSTER = """
 import json, os, sys
@@ -34,7 +38,7 @@ cluster.shutdown()
 """
 
 
-def test_a_worker_has_its_share_of_one_node() -> None:
+def test_the_resources_of_a_worker_are_on_one_node() -> None:
     nodes = [Node(3), Node(3), Node(1)]
     assert count_workers(nodes, cpus=1, gpus=0) == 7
     assert count_workers(nodes, cpus=2, gpus=0) == 2
@@ -47,20 +51,121 @@ def test_a_worker_has_its_share_of_one_node() -> None:
     assert count_workers([Node(16, 1)], cpus=1, gpus=0.1) == 10
 
 
-def test_equal_nodes_are_named_together() -> None:
+def test_equal_nodes_are_counted_in_words() -> None:
     text = describe_nodes([Node(4, 1), Node(2), Node(4, 1)])
     assert text == "2 with 4 CPUs and 1 GPUs, 1 with 2 CPUs and 0 GPUs"
 
 
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "trials"),
+    [
+        ({}, 2, 0, 2),
+        ({"cpus": 2}, 7, 0, 3),
+        ({"workers": 2}, 7, 0, 3),
+        ({"workers": 2, "cpus": 3}, 13, 0, 2),
+        ({"concurrent": 2}, 8, 0, 2),
+        ({"concurrent": 9}, 8, 0, 8),
+        ({"gpus": 1}, 64, 4, 4),
+        ({"gpus": 1}, 3, 4, 3),
+        ({"gpus": 2}, 64, 5, 2),
+        ({"gpus": 1, "workers": 2}, 64, 5, 2),
+        ({"gpus": 0.5}, 64, 2, 4),
+        # 1 // 0.2 is 4
+        ({"gpus": 0.2}, 64, 1, 5),
+        ({"gpus": 0.1}, 64, 1, 10),
+        # No trial takes the rest of two GPUs
+        ({"gpus": 0.4}, 64, 2, 4),
+        ({"gpus": 0.5, "workers": 3}, 64, 2, 1),
+    ],
+)
+def test_concurrency_is_limited_by_cpus_gpus_and_the_study(
+    resources: dict[str, Any], cpus: float, gpus: float, trials: int
+) -> None:
+    assert compute_concurrency(study(resources=resources), [Node(cpus, gpus)]) == trials
+
+
+@pytest.mark.parametrize(
+    ("resources", "rule"),
+    [
+        ({"cpus": 3}, "one trial needs 3 CPUs and 0 GPUs, the cluster has 2 and 1"),
+        ({"workers": 4}, "one trial needs 4 CPUs and 0 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 2}, "one trial needs 1 CPUs and 2 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 0.75, "workers": 2}, "one trial needs 2 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
+    ],
+)
+def test_a_trial_larger_than_the_cluster_is_rejected_with_both_sizes(resources: dict[str, Any], rule: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compute_concurrency(study(resources=resources), [Node(2, 1)])
+    assert str(caught.value) == f"tiny: resources: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials"),
+    [
+        # Six CPUs, but one is left over on each
+        ({"cpus": 2}, [Node(3), Node(3)], 2),
+        # A group may spread
+        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),
+        ({"cpus": 1, "workers": 3}, [Node(2), Node(2), Node(2)], 2),
+        # GPUs without a CPU beside them
+        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),
+        ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
+        ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
+        ({"concurrent": 3}, [Node(2), Node(2)], 3),
+    ],
+)
+def test_concurrency_counts_workers_that_fit_on_one_node(
+    resources: dict[str, Any], nodes: list[Node], trials: int
+) -> None:
+    assert compute_concurrency(study(resources=resources), nodes) == trials
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "rule"),
+    [
+        (
+            {"cpus": 4},
+            [Node(3), Node(3), Node(2)],
+            "a worker needs 4 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs, "
+            "1 with 2 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
+        ),
+        (
+            {"cpus": 2, "workers": 3},
+            [Node(3), Node(3)],
+            "a worker needs 2 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs) "
+            "hold 2 of the 3 of a trial",
+        ),
+        (
+            {"gpus": 1, "cpus": 2},
+            [Node(1, 4), Node(16, 0)],
+            "a worker needs 2 CPUs and 1 GPUs on one node; the nodes (1 with 1 CPUs and 4 GPUs, "
+            "1 with 16 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
+        ),
+        (
+            {"gpus": 2},
+            [Node(8, 1), Node(8, 1)],
+            "a worker needs 1 CPUs and 2 GPUs on one node; the nodes (2 with 8 CPUs and 1 GPUs) "
+            "hold 0 of the 1 of a trial",
+        ),
+    ],
+)
+def test_a_worker_that_fits_only_across_nodes_is_rejected_with_the_nodes(
+    resources: dict[str, Any], nodes: list[Node], rule: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        compute_concurrency(study(resources=resources), nodes)
+    assert str(caught.value) == f"tiny: resources: {rule}"
+
+
 @pytest.mark.ray
-def test_a_process_that_has_joined_a_cluster_sees_its_nodes(ray_session: None) -> None:
+def test_a_connected_process_lists_the_nodes_of_its_cluster(ray_session: None) -> None:
     (node,) = list_cluster_nodes()
     assert list_available_nodes() == (node,)
     assert node.cpus == 2
 
 
 @pytest.mark.ray
-def test_the_nodes_of_a_running_cluster_are_read_without_staying_in_it() -> None:
+def test_listing_the_nodes_of_a_cluster_leaves_no_connection() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     done = subprocess.run([sys.executable, "-c", CLUSTER], capture_output=True, text=True, check=True, env=environment)
     nodes, before, after = json.loads(done.stdout.strip().splitlines()[-1])
@@ -68,7 +173,7 @@ def test_the_nodes_of_a_running_cluster_are_read_without_staying_in_it() -> None
     assert (before, after) == (False, False)
 
 
-def test_without_a_cluster_it_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_this_machine_is_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     assert list_available_nodes() == (Node(os.cpu_count() or 1, torch.cuda.device_count()),)

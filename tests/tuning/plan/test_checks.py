@@ -12,9 +12,7 @@ from dirtune.errors import InputError
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.models.encoders.resnet import ResNet18
 from dirtune.study.resolve import ResolvedStudy, resolve
-from dirtune.tuning.plan.capacity import Node, compute_concurrency
 from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
-from dirtune.tuning.plan.plan import Plan
 
 MANIFEST = Manifest(
     name="toy",
@@ -47,106 +45,7 @@ def faults_of(found: ResolvedStudy) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-@pytest.mark.parametrize(
-    ("resources", "cpus", "gpus", "trials"),
-    [
-        ({}, 2, 0, 2),
-        ({"cpus": 2}, 7, 0, 3),
-        ({"workers": 2}, 7, 0, 3),
-        ({"workers": 2, "cpus": 3}, 13, 0, 2),
-        ({"concurrent": 2}, 8, 0, 2),
-        ({"concurrent": 9}, 8, 0, 8),
-        ({"gpus": 1}, 64, 4, 4),
-        ({"gpus": 1}, 3, 4, 3),
-        ({"gpus": 2}, 64, 5, 2),
-        ({"gpus": 1, "workers": 2}, 64, 5, 2),
-        ({"gpus": 0.5}, 64, 2, 4),
-        # 1 // 0.2 is 4
-        ({"gpus": 0.2}, 64, 1, 5),
-        ({"gpus": 0.1}, 64, 1, 10),
-        # No trial takes the rest of two GPUs
-        ({"gpus": 0.4}, 64, 2, 4),
-        ({"gpus": 0.5, "workers": 3}, 64, 2, 1),
-    ],
-)
-def test_what_runs_at_once_is_what_cpus_gpus_and_the_limit_hold(
-    resources: dict[str, Any], cpus: float, gpus: float, trials: int
-) -> None:
-    assert compute_concurrency(study(resources=resources), [Node(cpus, gpus)]) == trials
-
-
-@pytest.mark.parametrize(
-    ("resources", "rule"),
-    [
-        ({"cpus": 3}, "one trial needs 3 CPUs and 0 GPUs, the cluster has 2 and 1"),
-        ({"workers": 4}, "one trial needs 4 CPUs and 0 GPUs, the cluster has 2 and 1"),
-        ({"gpus": 2}, "one trial needs 1 CPUs and 2 GPUs, the cluster has 2 and 1"),
-        ({"gpus": 0.75, "workers": 2}, "one trial needs 2 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
-    ],
-)
-def test_a_trial_that_fits_nowhere_is_refused_with_both_sides(resources: dict[str, Any], rule: str) -> None:
-    with pytest.raises(InputError) as caught:
-        compute_concurrency(study(resources=resources), [Node(2, 1)])
-    assert str(caught.value) == f"tiny: resources: {rule}"
-
-
-@pytest.mark.parametrize(
-    ("resources", "nodes", "trials"),
-    [
-        # Six CPUs, but one is left over on each
-        ({"cpus": 2}, [Node(3), Node(3)], 2),
-        # A group may spread
-        ({"cpus": 2, "workers": 2}, [Node(3), Node(3)], 1),
-        ({"cpus": 1, "workers": 3}, [Node(2), Node(2), Node(2)], 2),
-        # GPUs without a CPU beside them
-        ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),
-        ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
-        ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
-        ({"concurrent": 3}, [Node(2), Node(2)], 3),
-    ],
-)
-def test_a_worker_has_room_on_one_node_or_none(resources: dict[str, Any], nodes: list[Node], trials: int) -> None:
-    assert compute_concurrency(study(resources=resources), nodes) == trials
-
-
-@pytest.mark.parametrize(
-    ("resources", "nodes", "rule"),
-    [
-        (
-            {"cpus": 4},
-            [Node(3), Node(3), Node(2)],
-            "a worker needs 4 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs, "
-            "1 with 2 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
-        ),
-        (
-            {"cpus": 2, "workers": 3},
-            [Node(3), Node(3)],
-            "a worker needs 2 CPUs and 0 GPUs on one node; the nodes (2 with 3 CPUs and 0 GPUs) "
-            "hold 2 of the 3 of a trial",
-        ),
-        (
-            {"gpus": 1, "cpus": 2},
-            [Node(1, 4), Node(16, 0)],
-            "a worker needs 2 CPUs and 1 GPUs on one node; the nodes (1 with 1 CPUs and 4 GPUs, "
-            "1 with 16 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
-        ),
-        (
-            {"gpus": 2},
-            [Node(8, 1), Node(8, 1)],
-            "a worker needs 1 CPUs and 2 GPUs on one node; the nodes (2 with 8 CPUs and 1 GPUs) "
-            "hold 0 of the 1 of a trial",
-        ),
-    ],
-)
-def test_what_would_fit_only_across_nodes_is_refused_with_the_nodes(
-    resources: dict[str, Any], nodes: list[Node], rule: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        compute_concurrency(study(resources=resources), nodes)
-    assert str(caught.value) == f"tiny: resources: {rule}"
-
-
-def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
+def test_the_parameters_of_an_arm_equal_a_count_by_hand() -> None:
     mlp = {"encoder": {"name": "mlp", "hidden": [4, 3]}}
     arms = {
         "a": {},
@@ -164,18 +63,6 @@ def test_the_parameters_of_an_arm_are_counted_by_hand() -> None:
     }
 
 
-def test_a_plan_counts_the_trials_of_all_arms() -> None:
-    plan = Plan(
-        study=study(),
-        samples={"train": 3},
-        trials={"a": 2, "b": 5},
-        recorded_trials=1,
-        concurrency=2,
-        parameters={"a": 1, "b": 1},
-    )
-    assert plan.total_trials == 7
-
-
 def test_the_arms_of_a_study_share_one_data_set() -> None:
     assert get_data_set(study()) == "toy"
     arms = {"a": {}, "b": {"data": {"name": "other"}}}
@@ -185,12 +72,12 @@ def test_the_arms_of_a_study_share_one_data_set() -> None:
     assert str(caught.value) == text
 
 
-def test_a_study_that_fits_passes() -> None:
+def test_a_study_that_fits_its_data_passes() -> None:
     arms = {"a": {}, "mlp": {"model": {"encoder": {"name": "mlp"}}}}
     check_study(study(arms=arms), MANIFEST)
 
 
-def test_the_faults_of_all_arms_come_at_once_and_each_with_its_key() -> None:
+def test_the_faults_of_all_arms_are_reported_at_once_each_with_its_key() -> None:
     arms = {
         "a": {},
         "b": {
@@ -211,7 +98,7 @@ def test_the_faults_of_all_arms_come_at_once_and_each_with_its_key() -> None:
     assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
 
 
-def test_what_several_arms_share_is_said_once_and_for_the_first_of_them() -> None:
+def test_a_fault_of_several_arms_is_reported_for_the_first() -> None:
     base = {"data": {"name": "toy", "shot_rule": "official"}, "model": CNN}
     arms = {"a": {}, "b": {"alpha": 2.0}, "c": {"data": {"shot_rule": "other"}}}
     assert faults_of(study(base=base, arms=arms)) == [
@@ -220,7 +107,7 @@ def test_what_several_arms_share_is_said_once_and_for_the_first_of_them() -> Non
     ]
 
 
-def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved() -> None:
+def test_a_first_rung_after_the_last_epoch_is_rejected_if_arms_are_searched() -> None:
     base = {"data": {"name": "toy"}, "model": CNN, "recipe": {"epochs": 3}}
     arms: dict[str, Any] = {"a": {}, "b": {"terms": {"conr": {}}}}
     space = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
@@ -234,7 +121,7 @@ def test_a_first_rung_behind_the_last_epoch_is_refused_where_trials_are_halved()
     check_study(study(base=base, arms=arms, search=late), MANIFEST)
 
 
-def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_their_arm() -> None:
+def test_options_unsupported_by_machine_or_encoder_are_rejected_with_their_arm() -> None:
     arms = {
         "a": {},
         "half": {"recipe": {"precision": "fp16"}},
@@ -252,7 +139,7 @@ def test_options_that_the_machine_or_an_encoder_cannot_serve_are_refused_with_th
     check_study(study(arms=arms, resources={"workers": 2, "gpus": 1}), MANIFEST)
 
 
-def test_a_weights_file_is_read_before_anything_runs(tmp_path: Path) -> None:
+def test_a_weights_file_is_read_before_any_trial(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     raw = {
         "name": "faces",

@@ -49,7 +49,7 @@ def test_the_first_step_has_the_loss_and_the_gradient_of_the_first_batch(toy: Re
     assert kept.tolist() == pytest.approx([float(gradient), abs(float(gradient))], rel=1e-4)
 
 
-def test_a_second_look_sees_the_same_bit_for_bit(toy: ResidentData) -> None:
+def test_first_steps_are_reproducible_bit_for_bit(toy: ResidentData) -> None:
     settings = config(terms={"conr": {"omega": 2.0}})
     one, two = (record_first_step(settings, toy) for _ in range(2))
     assert one.loss == two.loss
@@ -66,7 +66,7 @@ def test_the_update_of_plain_sgd_is_the_gradient_times_the_rate(toy: ResidentDat
         torch.testing.assert_close(update[:-1], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_every_stage_has_a_beginning(toy: ResidentData) -> None:
+def test_every_stage_has_first_steps(toy: ResidentData) -> None:
     rrt = config(scheme={"name": "rrt", "epochs": 2})
     first, second = record_first_steps(rrt, toy, steps=2)
     assert {name.split(".")[0] for name in first.gradient} == {"encoder", "predictor"}
@@ -74,7 +74,7 @@ def test_every_stage_has_a_beginning(toy: ResidentData) -> None:
     assert math.isfinite(second.loss)
 
 
-def test_a_parameter_of_the_loss_belongs_to_the_beginning(toy: ResidentData) -> None:
+def test_parameters_of_the_loss_are_included(toy: ResidentData) -> None:
     found = record_first_step(config(loss={"name": "bmc", "sigma": 1.0}), toy)
     assert any(name.startswith("loss.") for name in found.gradient)
 
@@ -91,13 +91,13 @@ def test_the_change_is_the_distance_over_the_larger_length() -> None:
     assert math.isnan(compute_change(one, {"a (2,)": torch.tensor([math.nan, 0.0])}))
 
 
-def test_what_is_only_scaled_is_aligned() -> None:
+def test_a_scaled_gradient_has_the_same_direction() -> None:
     one = {"a (2,)": torch.tensor([3.0, 4.0])}
     assert compute_direction_change(one, {"a (2,)": torch.tensor([30.0, 40.0])}) == pytest.approx(0, abs=1e-7)
     assert compute_direction_change(one, {"a (2,)": torch.tensor([4.0, 3.0])}) > 0.1
 
 
-def test_a_large_tensor_is_kept_in_part_and_its_norm_tells_of_the_rest(toy: ResidentData) -> None:
+def test_a_large_tensor_is_summarized_by_some_entries_and_its_norm(toy: ResidentData) -> None:
     wide = config(model={"encoder": {"name": "mlp", "hidden": [2000]}})
     found = record_first_step(wide, toy)
     (largest,) = [values for name, values in found.gradient.items() if "(2000, 6)" in name]
@@ -105,7 +105,7 @@ def test_a_large_tensor_is_kept_in_part_and_its_norm_tells_of_the_rest(toy: Resi
     assert largest[-1] >= largest[:-1].norm()
 
 
-def test_smoothing_shows_when_its_statistics_have_been_taken(toy: ResidentData) -> None:
+def test_feature_smoothing_changes_updates_once_it_has_statistics(toy: ResidentData) -> None:
     plain, smoothed = config(), config(reweighting={"fds": {"sigma": 1.0}})
     before, after = (
         compute_change(*(record_smoothed_updates(each, toy, epochs=epochs) for each in (plain, smoothed)))
@@ -115,7 +115,7 @@ def test_smoothing_shows_when_its_statistics_have_been_taken(toy: ResidentData) 
     assert after > 0.0
 
 
-def test_rows_that_are_cut_out_keep_what_belongs_to_them(toy: ResidentData) -> None:
+def test_selected_rows_keep_ids_labels_bins_and_inputs(toy: ResidentData) -> None:
     split = toy.splits["train"]
     found = select_rows(split, torch.tensor([9, 2, 5]))
     assert found.sample_ids == tuple(split.sample_ids[row] for row in (2, 5, 9))

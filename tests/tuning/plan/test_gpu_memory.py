@@ -18,7 +18,7 @@ def sharing(gpus: float = 0.25, **resources: Any) -> Any:
     return study(resources={"gpus": gpus, **resources})
 
 
-def test_trials_that_need_more_together_than_a_gpu_has_are_said_in_one_sentence(tmp_path: Path) -> None:
+def test_trials_that_exceed_the_memory_of_a_shared_gpu_give_a_warning(tmp_path: Path) -> None:
     record(tmp_path, sharing(), "a", 0, peak_memory_bytes=8 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 0, peak_memory_bytes=24 * GIB, **ON_GPU)
     record(tmp_path, sharing(), "b", 1, peak_memory_bytes=30 * GIB - CONTEXT_BYTES, **ON_GPU)
@@ -42,14 +42,14 @@ def test_trials_that_need_more_together_than_a_gpu_has_are_said_in_one_sentence(
         (0.25, {"concurrent": 1, "workers": 4}, True),
     ],
 )
-def test_it_depends_on_how_many_are_on_one_gpu(
+def test_the_warning_depends_on_the_number_of_trials_per_gpu(
     tmp_path: Path, gpus: float, resources: dict[str, Any], is_crowded: bool
 ) -> None:
     record(tmp_path, sharing(), "b", 0, peak_memory_bytes=30 * GIB, **ON_GPU)
     assert (get_gpu_memory_warning(sharing(gpus, **resources), tmp_path) is not None) == is_crowded
 
 
-def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(tmp_path: Path) -> None:
+def test_records_of_the_arm_itself_are_preferred_to_similar_ones(tmp_path: Path) -> None:
     record(tmp_path, sharing(), "b", 0, study="earlier", peak_memory_bytes=30 * GIB, **ON_GPU)
     assert "like those of a" in str(get_gpu_memory_warning(sharing(), tmp_path))
     for arm in ("a", "b"):
@@ -57,7 +57,7 @@ def test_an_arm_of_its_own_records_is_judged_by_them_and_others_by_alike_ones(tm
     assert get_gpu_memory_warning(sharing(), tmp_path) is None
 
 
-def test_without_a_like_trial_on_a_gpu_nothing_is_said(tmp_path: Path) -> None:
+def test_without_a_similar_trial_on_a_gpu_there_is_no_warning(tmp_path: Path) -> None:
     assert get_gpu_memory_warning(sharing(), tmp_path) is None
     # On a CPU
     record(tmp_path, sharing(), "a", 0, peak_memory_bytes=900 * GIB)

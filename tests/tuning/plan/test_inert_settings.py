@@ -83,9 +83,7 @@ def test_a_recipe_changes_the_updates(toy: ResidentData, recipe: dict[str, Any])
         ({"reweighting": {"fds": {}}, "recipe": {"epochs": 3}}, ("feature smoothing",)),
     ],
 )
-def test_what_legitimately_acts_later_is_said_as_that(
-    toy: ResidentData, arm: dict[str, Any], later: tuple[str, ...]
-) -> None:
+def test_settings_that_act_later_are_not_inert(toy: ResidentData, arm: dict[str, Any], later: tuple[str, ...]) -> None:
     found = look(toy, {"other": arm})["other"]
     assert (found.change.kind, found.change.later, found.is_inert) == ("later", later, False)
     assert str(found) == (f"arm other changes nothing at first, but later: {', '.join(later)} (against vanilla)")
@@ -105,13 +103,13 @@ def test_what_legitimately_acts_later_is_said_as_that(
         {"reweighting": {"fds": {"start_smooth": 3}}},
     ],
 )
-def test_an_arm_that_trains_as_the_reference_does_is_named(toy: ResidentData, arm: dict[str, Any]) -> None:
+def test_an_arm_that_trains_like_the_reference_is_inert(toy: ResidentData, arm: dict[str, Any]) -> None:
     found = look(toy, {"other": arm})["other"]
     assert found.is_inert
     assert str(found) == "arm other changes neither loss nor gradient (against vanilla)"
 
 
-def test_an_arm_is_compared_with_those_that_begin_as_it_does(toy: ResidentData) -> None:
+def test_an_arm_is_compared_with_arms_of_the_same_first_loss(toy: ResidentData) -> None:
     arms = {
         "accon": ACCON,
         "mse": {"loss": {"name": "mse"}},
@@ -125,7 +123,7 @@ def test_an_arm_is_compared_with_those_that_begin_as_it_does(toy: ResidentData) 
     assert found["slower"].change.kind == "gradient"
 
 
-def test_the_ends_of_a_space_are_compared_inside_the_arm(toy: ResidentData) -> None:
+def test_the_ends_of_a_distribution_are_compared_in_the_arm(toy: ResidentData) -> None:
     space = {
         "terms.accon.tau": uniform(0.05, 1.0),
         "model.projection_dim": choice(4, 6, 8),
@@ -143,7 +141,7 @@ def test_the_ends_of_a_space_are_compared_inside_the_arm(toy: ResidentData) -> N
     assert found["accon model.projection_dim"].compared == "4 against 8"
 
 
-def test_the_size_of_a_projection_that_nothing_reads_is_dead(toy: ResidentData) -> None:
+def test_the_dimension_of_an_unused_projection_is_inert(toy: ResidentData) -> None:
     model = {**PROJECTED, "predictor_input": "embedding"}
     arms = {"beside": {"model": model, "loss": {"name": "mse"}}}
     found = look(toy, arms, space={"model.projection_dim": choice(4, 8)})
@@ -153,7 +151,7 @@ def test_the_size_of_a_projection_that_nothing_reads_is_dead(toy: ResidentData) 
     )
 
 
-def test_a_knob_that_is_wired_to_nothing_is_named(toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_without_effect_is_inert(toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> None:
     space = {"terms.accon.epsilon": uniform(1e-8, 1e-2), "terms.accon.tau": uniform(0.05, 1.0)}
     assert not look(toy, {"accon": ACCON}, space=space)["accon terms.accon.epsilon"].is_inert
 
@@ -169,9 +167,7 @@ def test_a_knob_that_is_wired_to_nothing_is_named(toy: ResidentData, monkeypatch
     ]
 
 
-def test_a_constant_in_the_loss_is_no_change_of_the_training(
-    toy: ResidentData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_constant_in_the_loss_is_inert(toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ACCon.__call__
 
     def shifted(self: ACCon, inputs: TermInputs) -> Tensor:
@@ -185,7 +181,7 @@ def test_a_constant_in_the_loss_is_no_change_of_the_training(
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimizer_undoes_it(toy: ResidentData, optimizer: str) -> None:
+def test_a_scale_of_the_gradient_is_inert_if_the_optimizer_undoes_it(toy: ResidentData, optimizer: str) -> None:
     found = scaled(toy, {"optimizer": optimizer})
     assert str(found) == (
         "arm mse: setting alpha only scales the gradient, which the optimizer undoes (0.5 against 2.0)"
@@ -193,12 +189,14 @@ def test_a_scale_of_the_whole_gradient_is_dead_where_the_optimizer_undoes_it(toy
 
 
 @pytest.mark.parametrize("recipe", [{"optimizer": "sgd"}, {"weight_decay": 1e-6}])
-def test_a_scale_is_alive_under_sgd_and_beside_a_weight_decay(toy: ResidentData, recipe: dict[str, Any]) -> None:
+def test_a_scale_of_the_gradient_acts_under_sgd_and_with_weight_decay(
+    toy: ResidentData, recipe: dict[str, Any]
+) -> None:
     found = scaled(toy, recipe)
     assert (found.change.kind, found.change.size) == ("gradient", pytest.approx(0.75, abs=1e-4))
 
 
-def test_a_scale_that_clipping_hides_acts_where_nothing_is_clipped(toy: ResidentData) -> None:
+def test_a_scale_hidden_by_clipping_acts_later(toy: ResidentData) -> None:
     assert scaled(toy, {"gradient_clip": 1e-9}).change.later == ("gradient clipping",)
 
 
@@ -208,7 +206,7 @@ def scaled(toy: ResidentData, recipe: dict[str, Any]) -> SettingEffect:
     return look(toy, arms, space=space, base={"recipe": recipe})["mse alpha"]
 
 
-def test_a_knob_is_given_a_second_chance_beside_other_settings(toy: ResidentData) -> None:
+def test_an_inert_setting_is_compared_again_with_other_settings_at_their_upper_ends(toy: ResidentData) -> None:
     off = {"model": PROJECTED, "terms": {"accon": {"gamma": 0.0}}, "loss": {"name": "mse"}}
     space = {"terms.accon.gamma": uniform(0.0, 1.0), "terms.accon.tau": uniform(0.05, 1.0)}
     found = look(toy, {"off": off}, space=space)
@@ -218,12 +216,12 @@ def test_a_knob_is_given_a_second_chance_beside_other_settings(toy: ResidentData
     assert alone["off terms.accon.tau"].is_inert
 
 
-def test_a_choice_of_one_value_changes_nothing(toy: ResidentData) -> None:
+def test_a_choice_of_one_value_is_inert(toy: ResidentData) -> None:
     found = look(toy, {"accon": ACCON}, space={"model.projection_dim": choice(4)})
     assert found["accon model.projection_dim"].is_inert
 
 
-def test_the_ends_of_every_kind_of_space() -> None:
+def test_every_distribution_has_two_ends() -> None:
     assert get_ends(Choice(distribution="choice", values=("a", "b", "c"))) == ("a", "c")
     assert get_ends(Integer(distribution="int", low=1, high=7)) == (1, 7)
     assert get_ends(Uniform(distribution="uniform", low=0.5, high=2.0)) == (0.5, 2.0)

@@ -14,11 +14,12 @@ import dirtune
 from dirtune import cli
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
-from dirtune.study.resolve import ResolvedStudy, load_study
+from dirtune.study.resolve import ResolvedStudy, load_study, resolve
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.plan.capacity import Node
+from dirtune.tuning.plan.plan import Plan
 from dirtune.tuning.plan.runtime import START_SECONDS, compute_makespan
 from tests.training.conftest import SETTINGS
 from tests.training.runs import finish
@@ -66,7 +67,7 @@ def reconcile(folder: StudyFolder) -> None:
         folder.reconcile(url)
 
 
-def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
+def test_without_records_the_run_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
     found = dirtune.plan(study_file(), data=data_root, results=tmp_path / "results")
     assert found.forecast is not None
     assert found.forecast.trials == {"vanilla": None, "mse": None}
@@ -75,7 +76,7 @@ def test_without_anything_recorded_the_time_is_unknown(data_root: Path, tmp_path
     assert not (tmp_path / "results").exists()
 
 
-def test_recorded_trials_tell_the_time_of_what_is_left(
+def test_the_run_time_is_estimated_from_recorded_trials(
     data_root: Path, toy: Any, tmp_path: Path, study_file: WriteStudy
 ) -> None:
     path, results = study_file(), tmp_path / "results"
@@ -99,7 +100,7 @@ def test_recorded_trials_tell_the_time_of_what_is_left(
     assert forecast.seconds == pytest.approx(seconds + START_SECONDS)
 
 
-def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them_again(
+def test_orphaned_records_that_are_planned_again_need_not_run(
     data_root: Path, toy: Any, tmp_path: Path, study_file: WriteStudy
 ) -> None:
     results = tmp_path / "results"
@@ -119,7 +120,7 @@ def test_records_that_are_set_aside_are_no_longer_left_when_the_study_plans_them
     assert found.forecast.left == {"vanilla": 2, "mse": 0}
 
 
-def test_a_probe_tells_the_time_of_every_arm(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
+def test_a_probe_estimates_the_time_of_every_arm(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:
     found = dirtune.plan(study_file(), data=data_root, results=tmp_path, probe=True)
     assert found.forecast is not None
     estimates = list(found.forecast.trials.values())
@@ -130,7 +131,7 @@ def test_a_probe_tells_the_time_of_every_arm(data_root: Path, tmp_path: Path, st
     assert not (tmp_path / "tiny").exists()
 
 
-def test_what_changes_nothing_is_found_and_runs_nothing(
+def test_inert_settings_are_found_without_running_trials(
     data_root: Path, tmp_path: Path, study_file: WriteStudy
 ) -> None:
     path = study_file(space={**RATE, **UNREAD}, search={"trials": 3})
@@ -160,7 +161,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return code
 
 
-def test_the_command_ends_with_one_where_something_is_dead_and_it_was_asked(
+def test_the_command_exits_with_one_if_a_measured_setting_is_inert(
     data_root: Path,
     tmp_path: Path,
     study_file: WriteStudy,
@@ -182,7 +183,7 @@ def test_the_command_ends_with_one_where_something_is_dead_and_it_was_asked(
     assert "changes the updates" in capsys.readouterr().out
 
 
-def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
+def test_a_study_that_fits_on_no_node_is_rejected_with_exit_code_2(
     data_root: Path,
     tmp_path: Path,
     study_file: WriteStudy,
@@ -198,3 +199,15 @@ def test_a_study_that_no_node_holds_is_refused_with_exit_code_2(
         "dirtune: tiny: resources: a worker needs 4 CPUs and 0 GPUs on one node; "
         "the nodes (2 with 3 CPUs and 0 GPUs) hold 0 of the 1 of a trial\n"
     )
+
+
+def test_a_plan_has_the_total_of_all_trials() -> None:
+    plan = Plan(
+        study=resolve(STUDY, where="test"),
+        samples={"train": 3},
+        trials={"a": 2, "b": 5},
+        recorded_trials=1,
+        concurrency=2,
+        parameters={"a": 1, "b": 1},
+    )
+    assert plan.total_trials == 7

@@ -87,7 +87,7 @@ def test_the_makespan_is_that_of_a_simulation_second_by_second() -> None:
     assert compute_makespan([], 3) == 0.0
 
 
-def test_trials_that_are_left_are_laid_on_the_slots_in_the_order_in_which_they_start() -> None:
+def test_remaining_trials_are_assigned_to_slots_in_the_order_of_their_start() -> None:
     estimates = {"a": TimeEstimate(10.0, "x"), "b": TimeEstimate(30.0, "x")}
     found = forecast_runtime(study(), estimates, left={"a": 3, "b": 2}, concurrent=2)
     # a b a b a: the first slot ends at 10, 20, 50, the second at 30, 40.
@@ -103,18 +103,18 @@ def test_gpu_hours_count_every_worker_and_its_share() -> None:
     assert found.seconds == 1800 + 2 * 3600 + GROUP_START_SECONDS
 
 
-def test_a_study_that_is_done_takes_no_time_even_of_unknown_speed() -> None:
+def test_a_finished_study_takes_no_time_even_with_unknown_speed() -> None:
     found = forecast_runtime(study(), {"a": None, "b": None}, left={"a": 0, "b": 0}, concurrent=2)
     assert (found.seconds, found.gpu_hours) == (0.0, 0.0)
 
 
-def test_one_unknown_speed_leaves_the_study_unknown() -> None:
+def test_one_unknown_speed_makes_the_run_time_unknown() -> None:
     estimates = {"a": TimeEstimate(1.0, "x"), "b": None}
     found = forecast_runtime(study(), estimates, left={"a": 1, "b": 1}, concurrent=2)
     assert (found.seconds, found.gpu_hours) == (None, None)
 
 
-def test_halving_makes_a_bound_where_something_is_searched() -> None:
+def test_a_scheduler_makes_the_run_time_of_a_search_a_bound() -> None:
     halved = {"scheduler": {"name": "asha"}}
     estimates, left = {"a": None, "b": None}, {"a": 0, "b": 0}
     for changes, is_bound in (
@@ -126,7 +126,7 @@ def test_halving_makes_a_bound_where_something_is_searched() -> None:
         assert found.is_bound == is_bound
 
 
-def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) -> None:
+def test_the_time_of_a_trial_is_the_median_over_the_trials_of_its_arm(tmp_path: Path) -> None:
     found = study()
     for number, train in enumerate((5.0, 9.0, 500.0)):
         record(tmp_path, found, "a", number, seconds_train=train, seconds_overhead=number)
@@ -138,7 +138,7 @@ def test_the_time_of_a_trial_is_the_median_of_its_arms_trials(tmp_path: Path) ->
     }
 
 
-def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> None:
+def test_an_arm_without_trials_has_the_speed_of_similar_ones(tmp_path: Path) -> None:
     found = study()
     record(tmp_path, found, "a", 0)
     record(tmp_path, found, "a", 1, study="earlier", seconds_train=13.0)
@@ -160,12 +160,12 @@ def test_an_arm_without_trials_takes_the_speed_of_alike_ones(tmp_path: Path) -> 
         {"recipe": {**BASE["recipe"], "accumulation": 2}},
     ],
 )
-def test_another_encoder_batch_or_data_set_says_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_trials_of_another_encoder_batch_or_data_set_are_not_similar(tmp_path: Path, change: dict[str, Any]) -> None:
     record(tmp_path, study(base={**BASE, **change}), "a", 0)
     assert estimate_from_records(study(), tmp_path) == {"a": None, "b": None}
 
 
-def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path) -> None:
+def test_a_record_without_a_later_option_has_its_default(tmp_path: Path) -> None:
     found = study(arms={"a": {}, "b": {"recipe": {"precision": "bf16"}}})
     config = found.arms[0].config.to_plain()
     for option in ("precision", "channels_last", "accumulation", "compile"):
@@ -179,12 +179,14 @@ def test_a_record_from_before_an_option_of_speed_had_its_default(tmp_path: Path)
     "columns",
     [{"device": "NVIDIA H200"}, {"device": "cpu (2 threads)"}, {"workers": 2}, {"epochs_run": 0, "status": "failed"}],
 )
-def test_another_device_or_group_and_what_never_ran_says_nothing(tmp_path: Path, columns: dict[str, Any]) -> None:
+def test_trials_on_another_device_or_group_or_without_epochs_are_ignored(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
     record(tmp_path, study(), "a", 0, **columns)
     assert estimate_from_records(study(), tmp_path) == {"a": None, "b": None}
 
 
-def test_a_gpu_says_something_of_gpus_alone(tmp_path: Path) -> None:
+def test_trials_on_gpus_estimate_trials_on_gpus_only(tmp_path: Path) -> None:
     needs = study(resources={"gpus": 1})
     record(tmp_path, needs, "a", 0)
     assert estimate_from_records(needs, tmp_path)["a"] is None
@@ -192,7 +194,7 @@ def test_a_gpu_says_something_of_gpus_alone(tmp_path: Path) -> None:
     assert estimate_from_records(needs, tmp_path)["a"] == TimeEstimate(9.0, "from 1 recorded trial of the arm")
 
 
-def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -> None:
+def test_an_empty_results_root_and_damaged_files_give_no_estimate(tmp_path: Path) -> None:
     assert estimate_from_records(study(), tmp_path / "none") == {"a": None, "b": None}
     record(tmp_path, study(), "a", 0)
     record(tmp_path, study(), "b", 0)
@@ -201,7 +203,7 @@ def test_a_root_without_studies_and_damaged_files_know_nothing(tmp_path: Path) -
     assert estimates["b"] == TimeEstimate(9.0, "from 1 recorded trial of the arm")
 
 
-def test_what_is_left_is_counted_by_arm() -> None:
+def test_missing_trials_are_counted_by_arm() -> None:
     searched = study(space=OMEGA, search={"trials": 5})
     assert count_missing_trials(searched, ["a", "b", "b", "gone"]) == {"a": 2, "b": 3}
     assert count_missing_trials(searched, itertools.repeat("a", 9)) == {"a": 0, "b": 5}

@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def test_a_trial_is_counted_up_from_its_steps_and_evaluations(toy: ResidentData, clock: Clock) -> None:
+def test_a_trial_is_extrapolated_from_its_steps_and_evaluations(toy: ResidentData, clock: Clock) -> None:
     arms = {"a": {}, "smoothed": {"reweighting": {"fds": {}}}}
     found = estimate_from_probe(study(arms=arms), toy)
     # 202 training rows in batches of 64, 30 of validation, 40 of test; 3 epochs.
@@ -70,7 +70,7 @@ def test_a_trial_is_counted_up_from_its_steps_and_evaluations(toy: ResidentData,
     assert found["a"].source == "from a probe of 10 steps of every arm"
 
 
-def test_a_part_of_a_large_split_stands_for_all_of_it(
+def test_the_evaluation_of_a_large_split_is_extrapolated(
     toy: ResidentData, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "EVALUATED_ROWS", 8)
@@ -92,18 +92,20 @@ def test_workers_share_the_steps(toy: ResidentData, clock: Clock) -> None:
     assert two == pytest.approx(alone / 2)
 
 
-def test_slow_steps_are_few(toy: ResidentData, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_timed_steps_is_limited_by_their_time(
+    toy: ResidentData, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "STAGE_SECONDS", 0.5)
     assert estimate_from_probe(study(), toy)["a"].source == "from a probe of 2 steps of every arm"
 
 
-def test_a_set_of_one_batch_is_stepped_through_again(toy: ResidentData, clock: Clock) -> None:
+def test_a_data_set_of_one_batch_is_repeated(toy: ResidentData, clock: Clock) -> None:
     found = estimate_from_probe(study(base={"recipe": {"batch_size": 1000}}), toy)["a"]
     assert found.source == "from a probe of 10 steps of every arm"
     assert found.seconds == pytest.approx(3 * (1 + 300) + 2 * (30 + 40) * 10 + 100)
 
 
-def test_threads_are_those_of_a_trial_and_put_back(toy: ResidentData, clock: Clock) -> None:
+def test_a_probe_uses_the_threads_of_a_trial_and_restores_them(toy: ResidentData, clock: Clock) -> None:
     seen, before = [], torch.get_num_threads()
     real = probe.begin_training
 
@@ -117,7 +119,7 @@ def test_threads_are_those_of_a_trial_and_put_back(toy: ResidentData, clock: Clo
     assert (seen, torch.get_num_threads()) == ([2], before)
 
 
-def test_a_gpu_that_is_not_there_is_not_probed() -> None:
+def test_a_probe_without_the_required_gpu_is_rejected() -> None:
     assert get_probe_device(study()) == torch.device("cpu")
     if torch.cuda.is_available():
         assert get_probe_device(study(resources={"gpus": 1})) == torch.device("cuda")
