@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.results.record_factory import record, write_study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,20 +71,23 @@ def _nodes(node: ast.AST, type_checking: bool) -> Iterator[ast.AST]:
         yield from _nodes(child, type_checking)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
-    own = layer_of(path)
-    if own == "__init__":
-        return
-    assert own in LAYERS, f"{path} belongs to no layer"
-    for name in imports_of(path, type_checking=True):
-        if name.startswith("dirtune."):
-            assert LAYERS[name.split(".")[1]] <= LAYERS[own], f"{own} imports {name}"
+def test_every_module_belongs_to_a_layer_and_imports_point_down() -> None:
+    offenders = []
+    for path in modules():
+        own = layer_of(path)
+        if own == "__init__":
+            continue
+        if own not in LAYERS:
+            offenders.append(f"{path} belongs to no layer")
+            continue
+        imported = {name.split(".")[1] for name in imports_of(path, type_checking=True) if name.startswith("dirtune.")}
+        offenders += [f"{path} imports {name}" for name in imported if LAYERS[name] > LAYERS[own]]
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_library_never_imports_a_pipeline(path: Path) -> None:
-    assert not [name for name in imports_of(path) if name.split(".")[0] in {"pipelines", "search_spaces"}]
+def test_the_library_never_imports_a_pipeline() -> None:
+    names = {"pipelines", "search_spaces"}
+    assert not [path for path in modules() if names & {name.split(".")[0] for name in imports_of(path)}]
 
 
 def test_the_lower_layers_and_the_results_know_neither_torch_nor_ray() -> None:
@@ -102,14 +105,47 @@ def test_losses_models_and_the_loop_know_no_ray() -> None:
             assert "ray" not in {name.split(".")[0] for name in imports_of(path)}, path
 
 
-@pytest.mark.parametrize("verb", ["table", "query", "status", "plot", "compact", "report", "stop"])
-def test_reading_results_loads_neither_torch_nor_ray(verb: str) -> None:
-    script = f"import sys, dirtune; dirtune.{verb}; print(sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def run_script(*lines: str) -> list[str]:
+    """Run Python lines in a fresh interpreter, and return what they print."""
+    command = [sys.executable, "-c", "\n".join(lines)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_the_command_line_loads_nothing_heavy_before_a_verb_needs_it() -> None:
-    script = f"import sys, dirtune.cli; print(sorted(({HEAVY!r} | {{'pandas', 'pyarrow'}}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_the_calls_on_results_load_neither_torch_nor_ray() -> None:
+    calls = ["table", "query", "status", "plot", "compact", "report", "stop"]
+    lines = [f"getattr(dirtune, {call!r}); print({call!r}, sorted({HEAVY!r} & set(sys.modules)))" for call in calls]
+    assert run_script("import sys, dirtune", *lines) == [f"{call} []" for call in calls]
+
+
+def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> None:
+    heavy = HEAVY | {"pandas", "pyarrow", "pydantic", "numpy"}
+    assert run_script("import sys, dirtune.cli", f"print(sorted({heavy!r} & set(sys.modules)))") == ["[]"]
+
+
+def test_commands_that_train_nothing_load_neither_torch_nor_ray(tmp_path: Path) -> None:
+    records = [record(arm, seed) for arm in ("a", "b") for seed in (0, 1)]
+    write_study(tmp_path, records, arms=["a", "b"], reference="a")
+    # One interpreter runs them all: the first command that loads one of them is in the output.
+    commands = [
+        "list",
+        "list methods conr",
+        "plan --help",
+        "sweep --help",
+        "status study --results .",
+        "table study --results .",
+        "query 'select arm from trials' --results .",
+        "compact study --results .",
+    ]
+    heavy = HEAVY | {"scipy.stats", "matplotlib"}
+    script = f"""
+import shlex, sys
+from dirtune import cli
+for command in {commands!r}:
+    sys.argv = ["dirtune", *shlex.split(command)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(command, end.code or 0, sorted({heavy!r} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.splitlines() == [f"{command} 0 []" for command in commands]

@@ -27,10 +27,11 @@ from dirtune.results.analysis.status import StartedTrial, SweepStatus
 from dirtune.study.resolve import resolve
 from dirtune.training.train import TrainResult
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.folder.records import RecordedTrial, TrialOutcome
+from dirtune.tuning.interface import SweepSummary
 from dirtune.tuning.plan.inert_settings import SettingEffect, TrainingChange
 from dirtune.tuning.plan.plan import Plan
 from dirtune.tuning.plan.runtime import RuntimeForecast, TimeEstimate
-from dirtune.tuning.sweep import SweepSummary
 
 # What rich would take for markup, a closing tag and an emoji
 ODD = "conr [omega 2] [/b] :x:"
@@ -64,6 +65,10 @@ def make_job(arm: str = "vanilla", seed: int = 3) -> TrialJob:
     plain = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "seed": seed}
     config = TrialConfig.model_validate(plain)
     return TrialJob(study="tiny", arm=arm, trial_id="abc", config=config)
+
+
+def make_recorded_trial(arm: str, outcome: TrialOutcome) -> RecordedTrial:
+    return RecordedTrial(trial_id="abc", arm=arm, role="evaluation", seed=0, outcome=outcome)
 
 
 def make_terminal(*, width: int = 100) -> Console:
@@ -219,7 +224,7 @@ def test_status_shows_counts_by_arm_and_the_last_epoch_of_started_trials() -> No
             epochs_run=epochs,
             epochs_planned=10,
             objective=objective,
-            seconds_since_sign=seconds,
+            seconds_since_progress=seconds,
         )
         for epochs, objective, seconds in ((3, 4.56789, 12.4), (1, None, 3600.0))
     ]

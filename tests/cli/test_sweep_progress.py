@@ -9,15 +9,15 @@ import pytest
 from dirtune.cli.sweep_progress import SweepProgress
 from dirtune.config import TrialConfig
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.folder.records import TrialOutcome
 from dirtune.tuning.plan.plan import Plan
-from dirtune.tuning.search.queue import Ending
-from tests.cli.test_display import make_plan
+from tests.cli.test_display import make_plan, make_recorded_trial
 
 EPOCHS = 4
 
 
-def make_complete(value: float) -> Ending:
-    return Ending(status="complete", objective=value)
+def make_complete(value: float) -> TrialOutcome:
+    return TrialOutcome(status="complete", objective=value)
 
 
 def make_job(arm: str = "a", seed: int = 0) -> TrialJob:
@@ -36,8 +36,15 @@ def make_two_arm_plan(**changes: object) -> Plan:
 
 
 def test_recorded_and_running_trials_are_counted_by_arm_and_status() -> None:
-    pruned, failed = Ending(status="pruned", objective=9.0), Ending(status="failed", objective=None)
-    progress = SweepProgress(make_two_arm_plan(recorded_outcomes=(("a", make_complete(3.0)), ("a", pruned), ("gone", make_complete(1.0)))))
+    pruned, failed = TrialOutcome(status="pruned", objective=9.0), TrialOutcome(status="failed", objective=None)
+    progress = SweepProgress(
+        make_two_arm_plan(),
+        [
+            make_recorded_trial("a", make_complete(3.0)),
+            make_recorded_trial("a", pruned),
+            make_recorded_trial("gone", make_complete(1.0)),
+        ],
+    )
     progress.update_epoch(make_job("a", 2), 1)
     progress.update_epoch(make_job("b", 2), 2)
     progress.add_outcome(make_job("b", 2), failed)
@@ -55,12 +62,12 @@ def test_the_best_objective_of_an_arm_is_that_of_a_complete_trial(metric: str, b
     progress = SweepProgress(replace(found, trials={"a": 4}))
     for seed, value in enumerate([5.0, 3.0, 4.0]):
         progress.add_outcome(make_job("a", seed), make_complete(value))
-    progress.add_outcome(make_job("a", 3), Ending(status="pruned", objective=1.0 if metric == "mae" else 9.0))
+    progress.add_outcome(make_job("a", 3), TrialOutcome(status="pruned", objective=1.0 if metric == "mae" else 9.0))
     assert progress.arms["a"].best == best
 
 
 def test_the_time_left_is_estimated_from_the_pace_of_trials_and_epochs() -> None:
-    progress = SweepProgress(make_two_arm_plan(recorded_outcomes=(("a", make_complete(1.0)),)))
+    progress = SweepProgress(make_two_arm_plan(), [make_recorded_trial("a", make_complete(1.0))])
     assert progress.estimate_seconds_left(5.0) is None
     # Half a trial of seven in ten seconds
     progress.update_epoch(make_job("a", 1), 2)

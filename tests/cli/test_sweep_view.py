@@ -10,21 +10,31 @@ from rich.console import Console
 
 from dirtune.cli.sweep_progress import SweepProgress
 from dirtune.cli.sweep_view import SweepView, format_arms
-from dirtune.tuning.search.queue import Ending
-from tests.cli.test_display import ODD, get_output, make_job, make_log, make_plan, make_terminal, read_cells, render
+from dirtune.tuning.folder.records import TrialOutcome
+from tests.cli.test_display import (
+    ODD,
+    get_output,
+    make_job,
+    make_log,
+    make_plan,
+    make_recorded_trial,
+    make_terminal,
+    read_cells,
+    render,
+)
 
-COMPLETE = Ending(status="complete", objective=4.56789)
-FAILED = Ending(status="failed", objective=None)
+COMPLETE = TrialOutcome(status="complete", objective=4.56789)
+FAILED = TrialOutcome(status="failed", objective=None)
 
 
 def run_a_sweep(console: Console) -> None:
     with SweepView(console) as view:
-        view.begin(replace(make_plan(), recorded_outcomes=(("vanilla", Ending(status="complete", objective=5.0)),)))
-        view.epoch(make_job(), 1, 5.0)
-        view.ended(make_job(), COMPLETE)
-        view.epoch(make_job(ODD, 4), 1, None)
-        view.epoch(make_job(ODD, 4), 2, 6.54321)
-        view.ended(make_job(ODD, 4), FAILED)
+        view.begin(make_plan(), [make_recorded_trial("vanilla", TrialOutcome(status="complete", objective=5.0))])
+        view.report_epoch(make_job(), 1, 5.0)
+        view.report_end(make_job(), COMPLETE)
+        view.report_epoch(make_job(ODD, 4), 1, None)
+        view.report_epoch(make_job(ODD, 4), 2, 6.54321)
+        view.report_end(make_job(ODD, 4), FAILED)
 
 
 def test_a_log_has_one_line_for_every_trial_that_ended() -> None:
@@ -43,7 +53,7 @@ def test_a_trial_that_lost_its_worker_is_reported_with_the_reason() -> None:
     console = make_log()
     with SweepView(console) as view:
         view.begin(make_plan())
-        view.recovering(make_job(), "No space left on device")
+        view.report_worker_loss(make_job(), "No space left on device")
     message = "vanilla, seed 3: No space left on device; resumes from its checkpoint on another worker"
     assert message in get_output(console)
 
@@ -53,7 +63,7 @@ def test_a_long_line_of_a_log_is_not_folded() -> None:
     found = make_plan()
     with SweepView(console) as view:
         view.begin(replace(found, trials={arm: 1}))
-        view.ended(make_job(arm), Ending(status="complete", objective=1.0))
+        view.report_end(make_job(arm), TrialOutcome(status="complete", objective=1.0))
     assert f"{arm}, seed 3: complete val/all/mae 1\n" in get_output(console)
 
 
@@ -72,8 +82,8 @@ def test_added_trials_are_reported_and_counted() -> None:
     console = make_log()
     with SweepView(console) as view:
         view.begin(make_plan())
-        view.further([make_job("vanilla", 2), make_job(ODD, 2), make_job("vanilla", 3)])
-        view.ended(make_job(), COMPLETE)
+        view.report_new_trials([make_job("vanilla", 2), make_job(ODD, 2), make_job("vanilla", 3)])
+        view.report_end(make_job(), COMPLETE)
     text = get_output(console)
     assert f"undecided, added trials: seed 2 of vanilla, {ODD}; seed 3 of vanilla\n" in text
     assert "[ 1/10]" in text
@@ -83,7 +93,7 @@ def test_a_stop_request_is_reported_with_its_source() -> None:
     console = make_log()
     with SweepView(console) as view:
         view.begin(make_plan())
-        view.stopping("SIGTERM")
+        view.report_stop("SIGTERM")
     assert "SIGTERM: the sweep ends after the current epoch of every trial" in get_output(console)
 
 
@@ -98,7 +108,7 @@ def test_an_error_during_the_sweep_restores_the_terminal() -> None:
 
 def test_running_arms_are_listed_first_and_arms_without_room_are_counted() -> None:
     arms = {"done": 1, "waits": 3, "trains": 2, ODD: 1}
-    progress = SweepProgress(replace(make_plan(), trials=arms, recorded_outcomes=(("done", COMPLETE),)))
+    progress = SweepProgress(replace(make_plan(), trials=arms), [make_recorded_trial("done", COMPLETE)])
     progress.update_epoch(make_job("trains", 6), 3)
     text = render(format_arms(progress, most=4))
     order = [text.index(name) for name in ("trains", "waits", "done")]

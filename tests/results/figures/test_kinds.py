@@ -107,14 +107,15 @@ def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
 
 def test_drawing_needs_no_pyplot_torch_or_ray(tmp_path: Path) -> None:
     # One interpreter draws them all, importance last, which alone may import optuna.
-    kinds = ["parallel", "heatmap", "importance"]
+    kinds = ["curve", "parallel", "heatmap", "importance"]
     roots = {kind: str(write_store(kind, tmp_path / kind)) for kind in kinds}
     script = (
         "import sys\nfrom pathlib import Path\nfrom dirtune.results.figures import plot\n"
         "def loaded():\n    return sorted({'matplotlib.pyplot', 'torch', 'ray', 'optuna'} & set(sys.modules))\n"
         f"print(loaded())\nfor kind, root in {roots!r}.items():\n"
-        "    plot(root, 'study', kind, output=Path(root) / 'x.png')\n    print(loaded())\n"
+        f"    options = {OPTIONS!r}.get(kind, {{}})\n"
+        "    plot(root, 'study', kind, **options, output=Path(root) / 'x.png')\n    print(loaded())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "[]", "[]", "['optuna']"]
+    assert done.stdout.splitlines() == ["[]"] * 4 + ["['optuna']"]
     assert done.stderr == ""

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -130,16 +128,6 @@ def test_drawing_does_not_change_the_global_state_of_matplotlib(root: Path) -> N
     plot(root, "study", "regions", output=root / "x.png")
 
     assert dict(mpl.rcParams) == before
-
-
-def test_drawing_needs_no_pyplot_torch_or_ray(root: Path) -> None:
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom dirtune.results.figures import plot\n"
-        f"plot({str(root)!r}, 'study', 'curve', x='x', output=Path({str(root / 'x.png')!r}))\n"
-        "print(sorted({'matplotlib.pyplot', 'torch', 'ray', 'optuna'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def _seen_without_a_cone(color: str, matrix: np.ndarray) -> np.ndarray:
