@@ -38,15 +38,15 @@ from rich.table import Table
 from torch import Tensor
 from torchvision.transforms import v2
 
-from dirtune.config import Views
-from dirtune.data.cache import train_batches
-from dirtune.data.images import encode, resized
-from dirtune.data.memory_budget import Residency, keep_freed_memory
+from dirtune.data.blocks import read_without_ray
+from dirtune.data.cache import make_train_batches
+from dirtune.data.images import convert_image, encode_image
+from dirtune.data.memory_budget import MemoryBudget, keep_freed_memory
 from dirtune.data.store import read_manifest, write_dataset
-from dirtune.data.stream import read_directly
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, ShotRule
-from pipelines.image_files import encoded_images
+from dirtune.recipe import Views
+from pipelines.image_files import encode_images
 
 SIZE = 224
 SPEC = InputSpec(kind="image", shape=(3, SIZE, SIZE), encoding="jpeg", quality=95)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def make_faces(settings: Settings) -> None:
-    """Smooth colours, an oval, and the noise that makes a file as large as that of a photograph."""
+    """Smooth colors, an oval, and the noise that makes a file as large as that of a photograph."""
     (settings.folder / "raw").mkdir()
     drawn = np.random.default_rng(0)
     grid = np.linspace(-1, 1, SIZE)
@@ -126,9 +126,9 @@ def stream_table(settings: Settings) -> Table:
     table = Table(*headers, title=f"{settings.images} images, batches of {settings.batch}")
     for views, augmentation in CASES:
         case = Settings(**{**vars(settings), "views": views, "augmentation": augmentation})
-        baseline = in_process(measured, loader_epochs, case)
+        baseline = in_process(measure_cost, loader_epochs, case)
         for name, epochs in HOW.items():
-            cost = baseline if epochs is loader_epochs else in_process(measured, epochs, case)
+            cost = baseline if epochs is loader_epochs else in_process(measure_cost, epochs, case)
             print(f"{views} views, {augmentation}, {name}: {cost.later:,.0f}/s", flush=True)
             table.add_row(
                 str(views),
@@ -144,7 +144,7 @@ def stream_table(settings: Settings) -> Table:
     return table
 
 
-def measured(epochs: Epochs, settings: Settings) -> Cost:
+def measure_cost(epochs: Epochs, settings: Settings) -> Cost:
     torch.set_num_threads(settings.cores)
     rates, spent, peak = [], [], 0.0
     started, processor = time.perf_counter(), processor_seconds()
@@ -177,30 +177,30 @@ def peak_megabytes() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def dirtune_epochs(settings: Settings, residency: Residency) -> Iterator[Iterable[object]]:
+def dirtune_epochs(settings: Settings, budget: MemoryBudget) -> Iterator[Iterable[object]]:
     keep_freed_memory()
-    storage = Storage.at(settings.folder)
-    data = read_directly(storage, read_manifest(storage, "faces"), torch.device("cpu"), residency)
+    storage = Storage.open(settings.folder)
+    data = read_without_ray(storage, read_manifest(storage, "faces"), torch.device("cpu"), budget)
     split, views = (data.splits["train"], Views(count=settings.views, augmentation=settings.augmentation))
     for epoch in range(1, settings.epochs + 2):
-        order = split.order(0, epoch, batch_size=settings.batch, world=1)
-        yield train_batches(
+        order = split.make_order(0, epoch, batch_size=settings.batch, world=1)
+        yield make_train_batches(
             split, torch.ones(len(split)), order, batch_size=settings.batch, views=views, seed=0, epoch=epoch
         )
 
 
 def resident_epochs(settings: Settings) -> Iterator[Iterable[object]]:
-    budget = Residency(device_bytes=PLENTY, host_bytes=PLENTY, threads=settings.cores)
+    budget = MemoryBudget(device_bytes=PLENTY, host_bytes=PLENTY, threads=settings.cores)
     return dirtune_epochs(settings, budget)
 
 
 def encoded_epochs(settings: Settings) -> Iterator[Iterable[object]]:
-    budget = Residency(device_bytes=0, host_bytes=PLENTY, threads=settings.cores)
+    budget = MemoryBudget(device_bytes=0, host_bytes=PLENTY, threads=settings.cores)
     return dirtune_epochs(settings, budget)
 
 
 def disk_epochs(settings: Settings) -> Iterator[Iterable[object]]:
-    return dirtune_epochs(settings, Residency(device_bytes=0, host_bytes=0, threads=settings.cores))
+    return dirtune_epochs(settings, MemoryBudget(device_bytes=0, host_bytes=0, threads=settings.cores))
 
 
 class Folder(torch.utils.data.Dataset[tuple[Tensor, ...]]):
@@ -272,7 +272,7 @@ def plain_loop(settings: Settings) -> None:
     target.mkdir()
     for number in range(settings.images):
         with Image.open(path_of(settings, number)) as image:
-            content = encode(resized(image, SPEC), SPEC)
+            content = encode_image(convert_image(image, SPEC), SPEC)
         (target / f"{number}.jpg").write_bytes(content)
 
 
@@ -291,9 +291,9 @@ def ray_ingest(settings: Settings) -> float:
 def write_faces(settings: Settings) -> None:
     names = [path_of(settings, number).name for number in range(settings.images)]
     labels = pa.array([float(number % 101) for number in range(settings.images)])
-    found = encoded_images(pa.table({"sample_id": names, "label": labels}), settings.folder / "raw", SPEC)
+    found = encode_images(pa.table({"sample_id": names, "label": labels}), settings.folder / "raw", SPEC)
     write_dataset(
-        Storage.at(settings.folder),
+        Storage.open(settings.folder),
         "faces",
         {"train": found.dataset},
         inputs={"image": SPEC},

@@ -1,4 +1,4 @@
-"""agedb: AgeDB-DIR, photographs of known persons and their age, 1 to 101 years.
+"""agedb: AgeDB-DIR, photographs of celebrities and their age, 1 to 101 years.
 
 Source: AgeDB (Moschoglou et al., "AgeDB: the first manually collected, in-the-wild age database", CVPRW 2017), split for
 imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression", ICML 2021; YyzHarry/imbalanced-regression,
@@ -7,10 +7,10 @@ imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression",
     agedb.csv                               age,path,split, such as 31,AgeDB/11706_OliviaHussey_31_f.jpg,train
     AgeDB/11706_OliviaHussey_31_f.jpg       16,488 of them
 
-The list is public; the images come from their authors, with a password. Label bins are the years 0..120, as in the
-official re-weighting, where the empty bin 0 counts. ACCon's range `R` is 100, as in its paper: the oldest, 101, less the
-youngest, 1. Every person of the published validation and test splits is in its training split, too; the manifest's notes
-say so, and `split=grouped` keeps persons apart.
+The list is public; the images need a password from their authors. Label bins are the years 0..120, as in the official
+re-weighting, where the empty bin 0 counts. ACCon's range `R` is 100, as in its paper: the oldest, 101, less the youngest, 1.
+Every person of the published validation and test splits is in its training split, too, as the manifest's notes report;
+`split=grouped` puts no person into two splits.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from dirtune.data.splits import Recipe
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
-from pipelines.face_lists import read_list
-from pipelines.faces import FaceOptions, FaceSet, ingest_faces, raw_folder
+from pipelines.faces import FaceOptions, FaceSet, ingest_faces, read_list, require_raw_folder
 
 NAME = "agedb"
 IMAGES = "AgeDB"
@@ -37,19 +36,19 @@ class Options(FaceOptions):
     """Settings of the ingest."""
 
     split_list: str = "agedb.csv"
-    """The list in the raw folder; two with this name circulate, and only that of Yang et al. belongs to the papers."""
+    """The list in the raw folder; there are two with this name, and the papers use that of Yang et al."""
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the list and the images and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: files are missing, rows or images cannot be used, or the data cannot be split as asked.
+        InputError: files are missing, rows or images cannot be used, or the data cannot be split as the options ask.
     """
-    folder = raw_folder(NAME, raw, f"{options.split_list} and {IMAGES}/")
-    rows = read_list(folder / options.split_list, LABEL, person_of)
+    folder = require_raw_folder(NAME, raw, f"{options.split_list} and {IMAGES}/")
+    rows = read_list(folder / options.split_list, LABEL, parse_person)
     if not (folder / IMAGES).is_dir():
-        rule = "no such folder; the images of AgeDB are given by their authors on request, with a password"
+        rule = "no such folder; the images of AgeDB need a password from their authors"
         raise InputError(Fault(where=str(folder / IMAGES), rule=rule))
     sha256 = hashlib.sha256((folder / options.split_list).read_bytes()).hexdigest()
     faces = FaceSet(
@@ -58,7 +57,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     return ingest_faces(storage, faces, options)
 
 
-def person_of(path: str) -> str | None:
-    """The person named in a path; none if it is no path of this data set."""
+def parse_person(path: str) -> str | None:
+    """Return the name of the person in a path, or None if it is not a path of this data set."""
     found = _FILE_NAME.fullmatch(path)
     return found and found["person"]

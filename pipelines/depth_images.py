@@ -1,4 +1,4 @@
-"""Images and depth maps at the stored size, encoded with Ray Data: each file is opened once, whatever is wrong with others.
+"""Images and depths at the stored size, encoded with Ray Data: each file is opened once, a fault of one stops no other.
 
 Trade-off: as with `pipelines.image_files`, the encoded files are kept in Ray's object store, which spills to disk, until the
 data set is written, because the balanced pixels depend on all of them.
@@ -20,35 +20,35 @@ import ray.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from dirtune.data.images import decode, encode, encode_map
+from dirtune.data.images import decode_images, encode_counts, encode_image
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec, LabelSpec
 from dirtune.reweighting.density import label_density
-from pipelines.balanced_pixels import Chosen, mask_of, pixel_bins
+from pipelines.balanced_pixels import PixelSelection, compute_pixel_bins, make_mask
 from pipelines.depth_files import Pair, read_photograph
 
 _PAIRS_PER_TASK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """The pairs of the lists, read."""
+class DepthImages:
+    """Encoded pairs of the lists."""
 
     dataset: ray.data.Dataset
-    """Sample_id, group, label, image, depth."""
+    """Columns `sample_id`, `group`, `label`, `image`, `depth`."""
     pixels: dict[str, NDArray[np.int64]]
-    """Labeled pixels per bin, by sample id."""
+    """Number of labeled pixels per bin, by sample id."""
     faults: list[Fault]
     """Sorted by file."""
 
 
-def prepared(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec) -> Stored:
-    """Open, resize and encode every image and its depth, and count its pixels; the folder must be in reach of all workers."""
+def encode_pairs(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec], label: LabelSpec) -> DepthImages:
+    """Open, resize and encode every image and its depth, and count its pixels; all workers must be able to read the folder."""
     table = pa.table({name: [getattr(pair, name) for pair in pairs] for name in Pair._fields})
     blocks = max(1, math.ceil(table.num_rows / _PAIRS_PER_TASK))
     settings = {"folder": folder, "inputs": dict(inputs), "label": label}
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
-    dataset = dataset.map_batches(_prepare, fn_kwargs=settings, batch_format="pyarrow").materialize()
+    dataset = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow").materialize()
     pixels, faults = {}, []
     found = dataset.select_columns(["sample_id", "pixels", "file", "rule"])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
@@ -57,11 +57,11 @@ def prepared(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, InputSpec
             if row["rule"]:
                 faults.append(Fault(where=str(folder / row["file"]), rule=row["rule"]))
     kept = dataset.drop_columns(["pixels", "file", "rule"])
-    return Stored(dataset=kept, pixels=pixels, faults=sorted(faults, key=str))
+    return DepthImages(dataset=kept, pixels=pixels, faults=sorted(faults, key=str))
 
 
-def _prepare(batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> pa.Table:
-    rows = [_prepared(Pair(**row), folder, inputs, label) for row in batch.to_pylist()]
+def _encode_batch(batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> pa.Table:
+    rows = [_encode_pair(Pair(**row), folder, inputs, label) for row in batch.to_pylist()]
     types = {
         "sample_id": pa.string(),
         "group": pa.string(),
@@ -75,7 +75,7 @@ def _prepare(batch: pa.Table, folder: Path, inputs: dict[str, InputSpec], label:
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
-def _prepared(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> dict[str, Any]:
+def _encode_pair(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: LabelSpec) -> dict[str, Any]:
     assert label.dense is not None
     row = {
         "sample_id": pair.image,
@@ -91,51 +91,51 @@ def _prepared(pair: Pair, folder: Path, inputs: dict[str, InputSpec], label: Lab
     read = read_photograph(folder, pair, height=height, width=width)
     if read.image is None or read.depth is None:
         return {**row, "file": read.file, "rule": read.rule}
-    bins = pixel_bins(read.depth, label)
+    bins = compute_pixel_bins(read.depth, label)
     has_label = bins < label.num_bins
     if not has_label.any():
         return {**row, "file": pair.depth, "rule": "no pixel in the middle has a depth"}
+    # A sample has one label, too: the mean of its pixels, for terms and statistics that need one number per image.
+    cropped = label.dense.crop(read.depth)
     return {
         **row,
-        "label": _mean_label(read.depth, label),
-        "image": encode(read.image, inputs["image"]),
-        "depth": encode_map(read.depth),
+        "label": float(cropped[cropped > 0].mean() * label.dense.unit_per_count),
+        "image": encode_image(read.image, inputs["image"]),
+        "depth": encode_counts(read.depth),
         "pixels": label_density(bins[has_label], label.num_bins).tolist(),
     }
 
 
-def _mean_label(counts: NDArray[np.int16], label: LabelSpec) -> float:
-    assert label.dense is not None
-    seen = label.dense.crop(counts)
-    return float(seen[seen > 0].mean() * label.dense.unit_per_count)
-
-
-def with_masks(
+def add_masks(
     dataset: ray.data.Dataset,
     members: pa.Array,
-    chosen: Mapping[str, Chosen],
+    chosen: Mapping[str, PixelSelection],
     inputs: Mapping[str, InputSpec],
     label: LabelSpec,
 ) -> ray.data.Dataset:
-    """The members of a split with the masks of their chosen pixels; a sample of which none is chosen by name has them all."""
+    """Return the members of a split with the masks of their selected pixels; all pixels for samples without a selection."""
     settings = {"members": members, "chosen": dict(chosen), "inputs": dict(inputs), "label": label}
-    return dataset.map_batches(_masked, fn_kwargs=settings, batch_format="pyarrow", batch_size=None)
+    return dataset.map_batches(_add_masks, fn_kwargs=settings, batch_format="pyarrow", batch_size=None)
 
 
-def _masked(
-    batch: pa.Table, members: pa.Array, chosen: dict[str, Chosen], inputs: dict[str, InputSpec], label: LabelSpec
+def _add_masks(
+    batch: pa.Table,
+    members: pa.Array,
+    chosen: dict[str, PixelSelection],
+    inputs: dict[str, InputSpec],
+    label: LabelSpec,
 ) -> pa.Table:
     batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
     rows = zip(batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True)
-    masks = [_mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows]
+    masks = [_encode_mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows]
     return batch.append_column("mask", pa.array(masks, pa.large_binary()))
 
 
-def _mask(depth: bytes, chosen: Chosen | None, spec: InputSpec, label: LabelSpec) -> bytes:
+def _encode_mask(depth: bytes, chosen: PixelSelection | None, spec: InputSpec, label: LabelSpec) -> bytes:
     if chosen is None:
         mask = np.ones(spec.shape[1:], np.bool_)
     else:
-        mask = mask_of(decode([depth], spec, name="depth")[0, 0], chosen, label)
+        mask = make_mask(decode_images([depth], spec, name="depth")[0, 0], chosen, label)
     stream = io.BytesIO()
     Image.fromarray(mask).save(stream, "PNG")
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Where the raw files of the data sets are, and what of them cannot be fetched without their authors.
+"""Addresses of the raw files of the data sets, and instructions for those that need a manual download.
 
 Lists come from the repositories of the papers, at a fixed commit, and are checked by the SHA-256 of the copies that the
 published counts were made with. Archives of images have no published hash; theirs is recorded at the first download.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dirtune.data.downloads import RawFile, Say, download
+from dirtune.data.downloads import RawFile, Report, download
 from dirtune.errors import Fault, InputError
 
 _YANG = "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/a6fdc45d45c04e6f5c40f43925bc66e580911084"
@@ -19,11 +19,11 @@ _ROTHE = "https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/static"
 
 @dataclass(frozen=True, kw_only=True)
 class RawData:
-    """The raw files of one data set."""
+    """Raw files of one data set."""
 
     files: tuple[RawFile, ...] = ()
     by_hand: str = ""
-    """What a person must do, as a sentence."""
+    """Instruction for a manual download, as a sentence."""
 
 
 RAW_DATA = {
@@ -35,7 +35,7 @@ RAW_DATA = {
                 sha256="ab9f8d4c7099a9d74ec5094c42b6fe9f1927a166a48d2ab800a88b2fd6081252",
             ),
         ),
-        by_hand="the images are given by their authors: ask for the password at "
+        by_hand="the images need a password from their authors: ask for it at "
         "https://ibug.doc.ic.ac.uk/resources/agedb/ and unpack AgeDB.zip here, to AgeDB/",
     ),
     "imdb_wiki": RawData(
@@ -69,7 +69,7 @@ RAW_DATA = {
                 sha256="e2e00e2388db5a4a6917b7f1c4af68b5fd4012f2884acbbb810ffe8c0957f5b6",
             ),
         ),
-        by_hand="the images are on Google Drive, which wants a browser: download "
+        by_hand="the images are on Google Drive, which needs a browser: download "
         "https://drive.google.com/file/d/1WoOZOBpOWfmwe7bknWS5PMUCLBPFKTOw and unpack nyu2_train/ and nyu2_test/ here",
     ),
     "mpiigaze": RawData(
@@ -82,14 +82,14 @@ RAW_DATA = {
         )
     ),
 }
-"""By the name of the pipeline; data sets that are not here are embedded, made, or the user's own."""
+"""By the name of the pipeline; other data sets are synthetic or the user's own."""
 
 
-def download_raw(name: str, folder: Path, *, say: Say = print) -> None:
-    """Bring the raw files of a data set into a folder, as far as it can be done without a person.
+def download_raw(name: str, folder: Path, *, report: Report = print) -> None:
+    """Download the raw files of a data set into a folder, and report the instruction for the others.
 
     Raises:
-        InputError: there is nothing to download for this data set, or a download failed; all of them are tried.
+        InputError: there is nothing to download for this data set, or a download failed; all downloads are tried.
     """
     if name not in RAW_DATA:
         rule = "nothing to download for this data set"
@@ -97,10 +97,10 @@ def download_raw(name: str, folder: Path, *, say: Say = print) -> None:
     faults: list[Fault] = []
     for file in RAW_DATA[name].files:
         try:
-            download(file, folder, say=say)
+            download(file, folder, report=report)
         except InputError as error:
             faults += error.faults
     if RAW_DATA[name].by_hand:
-        say(f"{name}: {RAW_DATA[name].by_hand} ({folder})")
+        report(f"{name}: {RAW_DATA[name].by_hand} ({folder})")
     if faults:
         raise InputError(faults)

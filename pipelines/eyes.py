@@ -1,10 +1,10 @@
-"""The raw files of MPIIGaze: eyes named by lists, in Matlab files of one day each, with gaze and head pose as angles.
+"""Raw files of MPIIGaze: lists of eyes, in Matlab files of one day each, with gaze and head pose as angles.
 
     Data/Normalized/p00/day01.mat                          data.left and data.right, each with image (n, 36, 60) uint8,
                                                            gaze (n, 3) and pose (n, 3); filenames (n)
     Evaluation Subset/sample list for eye image/p00.txt    a file name and a side by line: day01/0005.jpg left
 
-Gaze is a unit vector from the eye to what it looks at, pose a rotation vector of the head. As angles they are
+Gaze is a unit vector from the eye to the point of gaze, pose a rotation vector of the head. As angles they are
 
     gaze (x, y, z)     pitch = asin(-y), yaw = atan2(-x, -z)
     pose               of the third column v of the rotation matrix: pitch = asin(v_y), yaw = atan2(v_x, v_z)
@@ -12,8 +12,8 @@ Gaze is a unit vector from the eye to what it looks at, pose a rotation vector o
 Right eyes are mirrored and their yaws negated, so that all are left eyes.
 
 Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015; hysts/pytorch_mpiigaze,
-`tools/preprocess_mpiigaze.py`, for the conversion. Departures: 1. pitch is computed as `atan2(-y, |(x, z)|)`, which rounding
-cannot take out of its domain; 2. angles stay float64; 3. a line that repeats an eye is passed over.
+`tools/preprocess_mpiigaze.py`, for the conversion. Departures: 1. pitch is computed as `atan2(-y, |(x, z)|)`, whose domain
+rounding cannot leave; 2. angles remain float64; 3. a line that repeats an eye is skipped.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ LISTS = "Evaluation Subset/sample list for eye image"
 
 _SIDES = ("left", "right")
 _LINE = re.compile(r"(?P<day>day\d+)/(?P<file>[^/\s]+) (?P<side>left|right)")
-# What a mirror makes of pitch and yaw
+# A mirror keeps the pitch and negates the yaw.
 _MIRRORED = np.array([1.0, -1.0])
-# Of a gaze vector, from one
+# Largest deviation of the length of a gaze vector from one
 _LENGTH_TOLERANCE = 0.01
 
 
@@ -54,7 +54,7 @@ class Eye(NamedTuple):
     gaze: tuple[float, float]
     """Pitch and yaw, radians."""
     pose: tuple[float, float]
-    """Of the head, in the same form."""
+    """Pitch and yaw of the head, radians."""
     image: bytes
     """36 rows of 60 pixels."""
 
@@ -64,42 +64,44 @@ class _Eyes:
     """All eyes of one side in one file, as left eyes."""
 
     images: NDArray[np.uint8]
-    """(n, 36, 60)."""
+    """Shape (n, 36, 60)."""
     gazes: NDArray[np.float64]
-    """(n, 2)."""
+    """Pitch and yaw, shape (n, 2)."""
     lengths: NDArray[np.float64]
-    """Of the gaze vectors, (n,)."""
+    """Lengths of the gaze vectors, shape (n,)."""
     poses: NDArray[np.float64]
-    """(n, 2)."""
+    """Pitch and yaw of the heads, shape (n, 2)."""
 
 
 @dataclass(frozen=True)
 class _Day:
+    """Content of a file of one day."""
+
     positions: dict[str, int]
-    """Of the photographs by file name."""
+    """Positions of the photographs by file name."""
     sides: dict[str, _Eyes]
 
 
-def list_of(folder: Path, person: str) -> Path:
-    """The list of a participant's eyes."""
+def get_list_path(folder: Path, person: str) -> Path:
+    """Return the path of the list of a participant's eyes."""
     return folder / LISTS / f"{person}.txt"
 
 
 def read_eyes(folder: Path, person: str) -> Iterator[Eye | Fault]:
-    """The eyes that a participant's list names, each once, or what is wrong with one, in the order of the list."""
-    path = list_of(folder, person)
+    """Yield the eyes of a participant's list, each once, or the fault of a line, in the order of the list."""
+    path = get_list_path(folder, person)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     days: dict[str, _Day | str] = {}
     first: dict[str, int] = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or first.setdefault(line, number) != number:
             continue
-        eye = _eye(line, folder / DAYS / person, days)
+        eye = _find_eye(line, folder / DAYS / person, days)
         yield Fault(where=f"{path}:{number}", rule=eye) if isinstance(eye, str) else eye
 
 
-def _eye(line: str, folder: Path, days: dict[str, _Day | str]) -> Eye | str:
-    """The eye of a line, or the rule that it breaks; `days` keeps the files that have been read."""
+def _find_eye(line: str, folder: Path, days: dict[str, _Day | str]) -> Eye | str:
+    """Return the eye of a line, or the rule that the line breaks; `days` caches the files."""
     found = _LINE.fullmatch(line)
     if found is None:
         return f"must be a day, a file and a side, such as day01/0005.jpg left, not {line[:80]!r}"
@@ -111,17 +113,14 @@ def _eye(line: str, folder: Path, days: dict[str, _Day | str]) -> Eye | str:
         return f"{folder / name}.mat: {day}"
     if (at := day.positions.get(found["file"])) is None:
         return f"{folder / name}.mat: holds no {found['file']}"
-    return _eye_at(day.sides[side], at, line, folder.name)
-
-
-def _eye_at(eyes: _Eyes, at: int, line: str, person: str) -> Eye | str:
-    # NaN is not
+    eyes = day.sides[side]
+    # The comparison is false for NaN.
     if not abs(eyes.lengths[at] - 1) <= _LENGTH_TOLERANCE:
         return f"its gaze vector must have length 1, not {eyes.lengths[at]:g}"
     (pitch, yaw), (head_pitch, head_yaw) = eyes.gazes[at].tolist(), eyes.poses[at].tolist()
     return Eye(
-        sample_id=f"{person}/{line}",
-        person=person,
+        sample_id=f"{folder.name}/{line}",
+        person=folder.name,
         gaze=(pitch, yaw),
         pose=(head_pitch, head_yaw),
         image=eyes.images[at].tobytes(),
@@ -129,14 +128,14 @@ def _eye_at(eyes: _Eyes, at: int, line: str, person: str) -> Eye | str:
 
 
 def _read_day(path: Path) -> _Day | str:
-    """A file of one day, or the rule that it breaks."""
+    """Read a file of one day, or return the rule that it breaks."""
     try:
         with path.open("rb") as stream:
             record = loadmat(stream)
-        # A single name may stand there as text instead of as a cell.
+        # A single name may be text instead of a cell.
         names = [str(np.asarray(cell).item()) for cell in record["filenames"].ravel()]
         data = record["data"][0, 0]
-        sides = {side: _side(data[side][0, 0], len(names), side) for side in _SIDES}
+        sides = {side: _convert_side(data[side][0, 0], len(names), side) for side in _SIDES}
     except FileNotFoundError:
         return "no such file"
     except (OSError, LookupError, TypeError, ValueError, NotImplementedError, MatReadError, zlib.error) as error:
@@ -144,33 +143,33 @@ def _read_day(path: Path) -> _Day | str:
     return _Day({name: at for at, name in enumerate(names)}, sides)
 
 
-def _side(eyes: Any, count: int, side: str) -> _Eyes:
-    images = _rows(eyes["image"], count, (HEIGHT, WIDTH))
+def _convert_side(eyes: Any, count: int, side: str) -> _Eyes:
+    images = _check_shape(eyes["image"], count, (HEIGHT, WIDTH))
     if images.dtype != np.uint8:
         raise ValueError(f"images must be uint8, not {images.dtype}")
-    vectors = _rows(eyes["gaze"], count, (3,)).astype(np.float64)
-    gazes, poses = gaze_angles(vectors), pose_angles(_rows(eyes["pose"], count, (3,)))
+    vectors = _check_shape(eyes["gaze"], count, (3,)).astype(np.float64)
+    gazes, poses = compute_gaze_angles(vectors), compute_pose_angles(_check_shape(eyes["pose"], count, (3,)))
     lengths = np.linalg.norm(vectors, axis=1)
     if side == "left":
         return _Eyes(images, gazes, lengths, poses)
     return _Eyes(images[:, :, ::-1], gazes * _MIRRORED, lengths, poses * _MIRRORED)
 
 
-def _rows(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    # Of a single eye the first axis may be missing.
+def _check_shape(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    # The first axis of a single eye may be missing.
     if array.shape != (count, *shape) and (count, array.shape) != (1, shape):
         raise ValueError(f"{count} files have arrays of shape {(count, *shape)}, not {array.shape}")
     return array.reshape(count, *shape)
 
 
-def gaze_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pitch and yaw of gaze vectors, in radians; `(n, 3)` to `(n, 2)`."""
+def compute_gaze_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute pitch and yaw of gaze vectors, in radians; `(n, 3)` to `(n, 2)`."""
     x, y, z = vectors.T
     return np.stack([np.arctan2(-y, np.hypot(x, z)), np.arctan2(-x, -z)], axis=1)
 
 
-def pose_angles(rotations: NDArray[Any]) -> NDArray[np.float64]:
-    """Pitch and yaw of where heads point to, from their rotation vectors, in radians; `(n, 3)` to `(n, 2)`.
+def compute_pose_angles(rotations: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute pitch and yaw of the direction of heads from their rotation vectors, in radians; `(n, 3)` to `(n, 2)`.
 
     The third column of the matrix is the z axis turned by the angle `t = |r|` about `k = r / t` (Rodrigues):
     `z cos t + (k x z) sin t + k (k . z) (1 - cos t)`.

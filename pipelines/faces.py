@@ -1,18 +1,25 @@
-"""What the data sets of faces share: from the rows of a list to images of training size, split and written.
+"""Data sets of faces: from a CSV list of images and ages to images of training size, split and written.
 
-Images are resized without keeping their aspect, bilinear, and stored as JPEG files of the training size: decoded and
-resized once, not in every trial. The papers' scripts do the same to every image in every epoch, without storing it, so
-that ours differ from theirs by a second JPEG compression. A rotation that EXIF asks for is not applied, as in theirs.
+The list has the columns `age`, `path` and, if the list contains the split, `split`:
 
-An ingest is asked for by its options, its lists, and the names and sizes of all image files: an image that is replaced by
-one of the same size goes unnoticed, which spares reading gigabytes to find that nothing has changed.
+    age,path,split
+    31,AgeDB/11706_OliviaHussey_31_f.jpg,train
+
+Images are resized without keeping their aspect, bilinear, and stored as JPEG files of the training size: decoded and resized
+once, not in every trial. The papers' scripts do the same to every image in every epoch, without storing it, so that the
+images here have a second JPEG compression. A rotation in the EXIF data is not applied, as in the papers' scripts.
+
+The identity of an ingest consists of its options, its lists, and the names and sizes of all image files: an image that is
+replaced by one of the same size is not detected, which spares reading gigabytes to find that nothing has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,44 +27,49 @@ import pyarrow.compute as pc
 import ray.data
 from pydantic import Field
 
+from dirtune.data import splits
 from dirtune.data.images import JPEG_QUALITY
 from dirtune.data.session import ray_session
-from dirtune.data.splits import (
-    Assignment,
-    Recipe,
-    Rows,
-    Splitting,
-    compute_split_fingerprint,
-    make_held_out_rule,
-    describe_split,
-    describe_list,
-    split_rows,
-)
 from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import SHOWN_FAULTS, refuse
+from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from pipelines.face_lists import Face
-from pipelines.image_files import EncodedImages, encoded_images
+from pipelines.image_files import EncodedImages, encode_images, get_file_size
 
-# Counted up whenever the same raw files and options would give other samples
+# Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1
+HEADERS = (["age", "path"], ["age", "path", "split"])
+ParsePerson = Callable[[str], str | None]
+"""Map of the path of an image to the person, or to None for a path that is not of the data set's form."""
 
 
-class FaceOptions(Splitting):
-    """Settings of the ingest that the sets of faces share; how rows are split is inherited."""
+class Face(NamedTuple):
+    """One row of a list."""
+
+    path: str
+    """Path of the image below the raw folder; also the sample id."""
+    age: float
+    """Years."""
+    person: str
+    split: str | None
+    """Published split."""
+
+
+class FaceOptions(splits.Splitting):
+    """Settings of the ingest that the sets of faces share; the settings of the splits are inherited."""
 
     image_size: int = Field(default=224, ge=8)
     """Height and width of the stored images, in pixels."""
     quality: int = Field(default=JPEG_QUALITY, ge=1, le=100)
     """JPEG quality of the stored images."""
     skip_bad: int = Field(default=0, ge=0)
-    """So many rows and images that cannot be used are left out, and named in the notes; more are an error."""
+    """Maximum number of unusable rows and images, which are left out and listed in the manifest's notes; more are an error."""
 
     @property
-    def image(self) -> InputSpec:
+    def image_spec(self) -> InputSpec:
+        """Spec of the stored images."""
         shape = (3, self.image_size, self.image_size)
         return InputSpec(kind="image", shape=shape, encoding="jpeg", quality=self.quality)
 
@@ -68,10 +80,10 @@ class FaceSet:
 
     name: str
     label: LabelSpec
-    recipe: Recipe
-    """Of the published split."""
+    recipe: splits.Recipe
+    """Recipe of the published split."""
     folder: Path
-    """Of the raw files, which all workers must reach."""
+    """Folder of the raw files, which all workers must reach."""
     rows: Sequence[Face | Fault]
     """In the order of the list."""
     hashes: dict[str, str]
@@ -80,15 +92,17 @@ class FaceSet:
 
     @property
     def faces(self) -> list[Face]:
+        """Usable rows."""
         return [row for row in self.rows if isinstance(row, Face)]
 
     @property
     def faults(self) -> list[Fault]:
+        """Faults of the other rows."""
         return [row for row in self.rows if isinstance(row, Fault)]
 
 
-def raw_folder(name: str, raw: Path | None, contents: str) -> Path:
-    """The folder of the raw files.
+def require_raw_folder(name: str, raw: Path | None, contents: str) -> Path:
+    """Return the absolute path of the raw folder.
 
     Raises:
         InputError: none was given, or it does not exist.
@@ -101,85 +115,121 @@ def raw_folder(name: str, raw: Path | None, contents: str) -> Path:
     return raw.resolve()
 
 
-def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Manifest:
-    """Read the images, split the rows and write the data set, unless an equal ingest has made it.
+def read_list(path: Path, label: LabelSpec, parse_person: ParsePerson) -> list[Face | Fault]:
+    """Read the rows of a list, each a face or its fault.
+
+    Args:
+        path: the CSV file.
+        label: the range of ages.
+        parse_person: checks the path of an image; it must reject every path outside the raw folder.
 
     Raises:
-        InputError: more than `skip_bad` rows or images cannot be used (the first 20 are named, and their number), or the
-            data cannot be split as asked.
+        InputError: the file does not exist, or is not such a table.
     """
-    request = _request(faces, options)
-    if (present := find_ingested(storage, faces.name, request)) is not None:
-        return present
-    _check(faces.faults, faces.name, options)
-    with ray_session():
-        return _written(storage, faces, options, request)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except FileNotFoundError:
+        raise InputError(Fault(where=str(path), rule="no such file")) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(Fault(where=str(path), rule=f"must be CSV text ({error})")) from None
+    header = lines[0] if lines else []
+    if header not in HEADERS:
+        rule = "the first line must name the columns age,path or age,path,split"
+        raise InputError(Fault(where=f"{path}:1", rule=rule, got=",".join(header)[:80]))
+    rows: list[Face | Fault] = []
+    first_line: dict[str, int] = {}
+    for number, cells in enumerate(lines[1:], start=2):
+        where = f"{path}:{number}"
+        row = _parse_row(where, cells, len(header), label, parse_person)
+        if isinstance(row, Face) and first_line.setdefault(row.path, number) != number:
+            rule = f"the image is already in line {first_line[row.path]}"
+            row = Fault(where=where, key="path", rule=rule, got=row.path)
+        rows.append(row)
+    return rows
 
 
-def _written(storage: Storage, faces: FaceSet, options: FaceOptions, request: str) -> Manifest:
-    images = encoded_images(_table(faces.faces), faces.folder, options.image)
-    faults = [*faces.faults, *images.faults]
-    _check(faults, faces.name, options)
-    rows, assignment = _split(faces, images, options)
-    rules = {"counts": ShotRule()}
-    if assignment.held_out:
-        rules["held_out"] = make_held_out_rule(assignment.held_out, faces.label.num_bins)
-    split_of = dict(zip(rows.ids.tolist(), assignment.splits.tolist(), strict=True))
-    return write_dataset(
-        storage,
-        faces.name,
-        {split: _of_split(images.dataset, split_of, split) for split in SPLITS},
-        inputs={"image": options.image},
-        label=faces.label,
-        group="person",
-        shot_rules=rules,
-        default_shot_rule="counts",
-        source={**faces.hashes, "folder": str(faces.folder), "request": request},
-        notes=(*faces.notes, *_origin(faces, rows, assignment), *assignment.notes, *_left_out(faults)),
-    )
+def _parse_row(where: str, cells: list[str], columns: int, label: LabelSpec, parse_person: ParsePerson) -> Face | Fault:
+    if len(cells) != columns:
+        return Fault(where=where, rule=f"must have {columns} columns", got=len(cells))
+    text, path = cells[:2]
+    split = cells[2] if columns > 2 else None
+    try:
+        age = float(text)
+    except ValueError:
+        return Fault(where=where, key="age", rule="must be a number", got=text)
+    # The comparison is false for NaN.
+    if not label.low <= age <= label.high:
+        rule = f"must be within {label.low:g}..{label.high:g}"
+        return Fault(where=where, key="age", rule=rule, got=age)
+    if split is not None and split not in SPLITS:
+        return Fault(where=where, key="split", rule="unknown split", got=split, known=SPLITS)
+    if (person := parse_person(path)) is None:
+        return Fault(where=where, key="path", rule="is not a file name of this data set", got=path)
+    return Face(path, age, person, split)
 
 
-def _request(faces: FaceSet, options: FaceOptions) -> str:
-    images = [[face.path, _size(faces.folder / face.path)] for face in faces.faces]
-    return hash_json(
+def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Manifest:
+    """Read the images, split the rows and write the data set, unless an equal ingest has written it.
+
+    Raises:
+        InputError: more than `skip_bad` rows or images cannot be used (the first 20 are listed, and their number), or the
+            data cannot be split as the options ask.
+    """
+    request = hash_json(
         {
             "pipeline": faces.name,
             "recipe": RECIPE_VERSION,
             "options": options.model_dump(),
             "lists": faces.hashes,
-            "images": images,
+            "images": [[face.path, get_file_size(faces.folder / face.path)] for face in faces.faces],
         }
     )
+    if (present := find_ingested(storage, faces.name, request)) is not None:
+        return present
+    # Faults of rows end the ingest before any image is read.
+    _check_faults(faces.faults, faces.name, options)
+    with ray_session():
+        table = pa.table(
+            {
+                "sample_id": pa.array([face.path for face in faces.faces], pa.string()),
+                "label": pa.array([face.age for face in faces.faces], pa.float64()),
+                "group": pa.array([face.person for face in faces.faces], pa.string()),
+            }
+        )
+        images = encode_images(table, faces.folder, options.image_spec)
+        faults = [*faces.faults, *images.faults]
+        _check_faults(faults, faces.name, options)
+        rows, assignment = _split_faces(faces, images, options)
+        rules = {"counts": ShotRule()}
+        if assignment.held_out:
+            rules["held_out"] = splits.make_held_out_rule(assignment.held_out, faces.label.num_bins)
+        split_of = dict(zip(rows.ids.tolist(), assignment.splits.tolist(), strict=True))
+        return write_dataset(
+            storage,
+            faces.name,
+            {split: _select_split(images.dataset, split_of, split) for split in SPLITS},
+            inputs={"image": options.image_spec},
+            label=faces.label,
+            group="person",
+            shot_rules=rules,
+            default_shot_rule="counts",
+            source={**faces.hashes, "folder": str(faces.folder), "request": request},
+            notes=(*faces.notes, *_describe_origin(faces, rows, assignment), *assignment.notes, *_list_faults(faults)),
+        )
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _check(faults: Sequence[Fault], name: str, options: FaceOptions) -> None:
+def _check_faults(faults: Sequence[Fault], name: str, options: FaceOptions) -> None:
     if len(faults) > options.skip_bad:
-        refuse(faults, where=name)
+        raise_faults(faults, where=name)
 
 
-def _table(faces: Sequence[Face]) -> pa.Table:
-    return pa.table(
-        {
-            "sample_id": pa.array([face.path for face in faces], pa.string()),
-            "label": pa.array([face.age for face in faces], pa.float64()),
-            "group": pa.array([face.person for face in faces], pa.string()),
-        }
-    )
-
-
-def _split(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple[Rows, Assignment]:
+def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple[splits.Rows, splits.Assignment]:
     used = [face for face in faces.faces if face.path in images.contents]
     if not used:
         raise InputError(Fault(where=faces.name, rule="no row can be used"))
     published = [face.split for face in used]
-    rows = Rows(
+    rows = splits.Rows(
         name=faces.name,
         label=faces.label,
         ids=np.array([face.path for face in used]),
@@ -188,31 +238,32 @@ def _split(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple
         published=None if None in published else np.array(published),
     )
     contents = [images.contents[face.path] for face in used]
-    return rows, split_rows(rows, options, faces.recipe, contents=contents)
+    return rows, splits.split_rows(rows, options, faces.recipe, contents=contents)
 
 
-def _of_split(dataset: ray.data.Dataset, split_of: dict[str, str], split: str) -> ray.data.Dataset:
+def _select_split(dataset: ray.data.Dataset, split_of: dict[str, str], split: str) -> ray.data.Dataset:
     members = pa.array([path for path, name in split_of.items() if name == split], pa.string())
 
-    def chosen(batch: pa.Table) -> pa.Table:
+    def filter_members(batch: pa.Table) -> pa.Table:
         return batch.filter(pc.is_in(batch.column("sample_id"), members))
 
-    return dataset.map_batches(chosen, batch_format="pyarrow", batch_size=None)
+    return dataset.map_batches(filter_members, batch_format="pyarrow", batch_size=None)
 
 
-def _origin(faces: FaceSet, rows: Rows, assignment: Assignment) -> Iterator[str]:
-    """What is known of the list, or else of the split."""
-    listed = {name: describe_list(faces.name, sha256) for name, sha256 in faces.hashes.items()}
+def _describe_origin(faces: FaceSet, rows: splits.Rows, assignment: splits.Assignment) -> Iterator[str]:
+    """Yield notes on a known list, or else on a known split."""
+    listed = {name: splits.describe_list(faces.name, sha256) for name, sha256 in faces.hashes.items()}
     known = [f"{name} is {title}" for name, title in listed.items() if title is not None]
     yield from known
     if not known:
         sizes = {split: len(assignment.find_rows(split)) for split in SPLITS}
-        fingerprint = compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
-        found = describe_split(faces.name, fingerprint, sizes)
+        fingerprint = splits.compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
+        found = splits.describe_split(faces.name, fingerprint, sizes)
         yield from [] if found is None else [found]
 
 
-def _left_out(faults: Sequence[Fault]) -> Iterator[str]:
+def _list_faults(faults: Sequence[Fault]) -> Iterator[str]:
+    """Yield notes on the rows and images that are left out."""
     if faults:
         yield f"rows and images that cannot be used, left out: {len(faults)}"
     yield from (f"left out: {fault}" for fault in faults[:SHOWN_FAULTS])

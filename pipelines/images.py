@@ -1,13 +1,13 @@
-"""images: a researcher's own images with a number as label, from a csv, tsv or Parquet file that lists them.
+"""images: own images with a number as label, from a csv, tsv or Parquet file that lists them.
 
     dirtune ingest images --raw photos/list.csv --option name=photos --option label=age
 
 The list has a column of paths, relative to its folder or absolute, and one for the label; columns for ids, groups and
 splits are optional (`OwnOptions`). An image's id is its path as listed, unless a column holds ids.
 
-Images are brought to the training size once, bilinear, without keeping the aspect, and stored as raw pixels if they are
-small and as JPEG files if not. An image that is missing, cut off or no image is a fault of its row. An image file that is
-replaced by one of the same size goes unnoticed, which spares reading all of them to find that nothing has changed.
+Images are resized to the training size once, bilinear, without keeping the aspect, and stored as raw pixels if they are small
+and as JPEG files if not. An image that is missing or cannot be decoded is a fault of its row. An image file that is replaced
+by one of the same size is not detected, which spares reading all of them to find that nothing has changed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from pydantic import Field, model_validator
 from ray.data import Dataset
 
 from dirtune.data.columns import Columns
-from dirtune.data.images import decode
+from dirtune.data.images import decode_images
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.image_files import EncodedImages, encoded_images
-from pipelines.own import Division, divide, read_entries, request_of, write_own
-from pipelines.own_options import OwnOptions
-from pipelines.sheets import Sheet, data_file, read_sheet
+from pipelines.image_files import EncodedImages, encode_images, get_file_size
+from pipelines.own import Division, OwnOptions, divide, make_request, read_entries, write_own
+from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 NAME = "images"
-# Counted up whenever the same files and options would give other samples
+# Incremented whenever the same files and options would give other samples
 RECIPE = 1
 RAW_UP_TO = 64
-"""Height and width up to which images are stored as raw pixels if nothing is said: 12 kB each in color."""
+"""Largest height and width of images that are stored as raw pixels by default: 12 kB each in color."""
 
 
 class Options(OwnOptions):
@@ -52,10 +51,10 @@ class Options(OwnOptions):
     encoding: Literal["auto", "raw", "jpeg", "png"] = "auto"
     """auto: raw up to 64 pixels, then JPEG; png keeps every pixel in about a third of the space of raw."""
     quality: int | None = Field(default=None, ge=1, le=100)
-    """jpeg: the encoder's setting; none: 95."""
+    """jpeg: the encoder's setting; null: 95."""
 
     @model_validator(mode="after")
-    def _quality_takes_effect(self) -> Options:
+    def _check_quality(self) -> Options:
         if self.quality is not None and self._encoding != "jpeg":
             raise ValueError("quality needs encoding=jpeg, or auto and an image_size beyond 64")
         return self
@@ -67,8 +66,8 @@ class Options(OwnOptions):
         return "raw" if self.image_size <= RAW_UP_TO else "jpeg"
 
     @property
-    def stored(self) -> InputSpec:
-        """The input as it is stored."""
+    def image_spec(self) -> InputSpec:
+        """Spec of the stored images."""
         shape = (self.channels, self.image_size, self.image_size)
         return InputSpec(kind="image", shape=shape, encoding=self._encoding, quality=self.quality)
 
@@ -77,77 +76,70 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the list and the images and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: no such file or columns, rows or images that cannot be used beyond `skip_bad` (the first 20 are
-            named, and their number), or rows that cannot be split as asked.
+        InputError: the file or a column does not exist, more than `skip_bad` rows or images cannot be used (the first 20
+            are listed, and their number), or the rows cannot be split as the options ask.
     """
-    file = data_file(NAME, raw)
+    file = find_data_file(NAME, raw)
     sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
     sheet.require({**options.roles, "image": options.image})
-    paths = sheet.texts(options.image)
-    sizes = [_size(file.parent / path) for path in paths]
-    request = request_of(NAME, RECIPE, file, options, sizes)
+    paths = sheet.read_texts(options.image)
+    sizes = [get_file_size(file.parent / path) for path in paths]
+    request = make_request(NAME, RECIPE, file, options, sizes)
     if (present := find_ingested(storage, options.name, request)) is not None:
         return present
     entries = read_entries(sheet, options, ids=paths)
     for row in np.flatnonzero(np.array(sizes) < 0).tolist():
-        # An empty cell is a fault already
+        # An empty cell is a fault already.
         if paths[row].strip():
-            sheet.blame(row, options.image, "no such image", paths[row])
-    readable = sheet.usable(options.skip_bad)
+            sheet.add_fault(row, options.image, "no such image", paths[row])
+    readable = sheet.select_usable(options.skip_bad)
     with ray_session():
-        spec = options.stored
-        images = _read(sheet, paths, readable, options)
-        used = sheet.usable(options.skip_bad)
+        spec = options.image_spec
+        images = _read_images(sheet, paths, readable, options)
+        used = sheet.select_usable(options.skip_bad)
         division = divide(options, entries, used, [images.contents[path] for path in paths[used]])
         return write_own(
             storage,
             division,
-            {split: _of_split(images, division, split, spec) for split in SPLITS},
+            {split: _select_split(images, division, split, spec) for split in SPLITS},
             {"image": spec},
             sheet=sheet,
             request=request,
         )
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else -1
-    except OSError:
-        return -1
-
-
-def _read(sheet: Sheet, paths: NDArray[Any], rows: NDArray[np.int64], options: Options) -> EncodedImages:
-    """The images of some rows, faults noted in the sheet."""
+def _read_images(sheet: Sheet, paths: NDArray[Any], rows: NDArray[np.int64], options: Options) -> EncodedImages:
+    """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.path.parent
-    images = encoded_images(table, folder, _lossless(options.stored))
+    images = encode_images(table, folder, _make_lossless(options.image_spec))
     rules = {fault.where: fault.rule for fault in images.faults}
     for row in rows.tolist():
         if (rule := rules.get(str(folder / paths[row]))) is not None:
-            sheet.blame(row, options.image, rule, paths[row])
+            sheet.add_fault(row, options.image, rule, paths[row])
     return images
 
 
-def _lossless(spec: InputSpec) -> InputSpec:
-    """How an image is held until it is written: raw ones as PNG files."""
+def _make_lossless(spec: InputSpec) -> InputSpec:
+    """Return the spec of an image until it is written: PNG instead of raw pixels, which would fill the object store."""
     return spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
 
 
-def _of_split(images: EncodedImages, division: Division, split: str, spec: InputSpec) -> Dataset:
-    rows = division.table({"row": division.positions})
+def _select_split(images: EncodedImages, division: Division, split: str, spec: InputSpec) -> Dataset:
+    rows = division.make_table({"row": division.positions})
     rows = rows.filter(pc.equal(rows["split"], split)).drop_columns("split")
 
-    def chosen(batch: pa.Table) -> pa.Table:
-        places = pc.index_in(batch["row"], rows["row"])
-        here = pc.is_valid(places)
-        found = rows.take(places.filter(here))
-        return found.append_column("image", batch["image"].filter(here))
+    def join_rows(batch: pa.Table) -> pa.Table:
+        indices = pc.index_in(batch["row"], rows["row"])
+        in_split = pc.is_valid(indices)
+        found = rows.take(indices.filter(in_split))
+        return found.append_column("image", batch["image"].filter(in_split))
 
-    dataset = images.dataset.map_batches(chosen, batch_format="pyarrow", batch_size=None)
+    dataset = images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None)
     if spec.encoding != "raw":
         return dataset
-    return dataset.map_batches(_pixels, fn_kwargs={"spec": _lossless(spec)}, batch_format="numpy")
+    return dataset.map_batches(_decode_pixels, fn_kwargs={"spec": _make_lossless(spec)}, batch_format="numpy")
 
 
-def _pixels(batch: Columns, spec: InputSpec) -> Columns:
-    return {**batch, "image": decode(batch["image"].tolist(), spec, name="image")}
+def _decode_pixels(batch: Columns, spec: InputSpec) -> Columns:
+    return {**batch, "image": decode_images(batch["image"].tolist(), spec, name="image")}

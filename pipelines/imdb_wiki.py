@@ -1,4 +1,4 @@
-"""imdb_wiki: IMDB-WIKI-DIR, photographs of actors and other persons of public life, and their age.
+"""imdb_wiki: IMDB-WIKI-DIR, photographs of actors and other celebrities, and their age.
 
 Source: IMDB-WIKI (Rothe, Timofte and Van Gool, "DEX: Deep EXpectation of apparent age from a single image", ICCVW 2015),
 filtered and split for imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression", ICML 2021;
@@ -12,17 +12,17 @@ its list:
 
 With `metadata=mat` the faces are those that the official script keeps: a face score of at least 1, no second face, an age of
 0 to 200, where the age is the year of the photograph less the year of birth, and one less for births from July on. Such
-rows have no split, so that `split` must say how to make one.
+rows have no split, so that the option `split` is needed.
 
 Label bins are the years 0..120; the last holds all ages beyond, up to 186 in the published list (labels that are wrong).
-Departure: for the shot regions the official script keeps these ages apart. ACCon's range `R` is 100, as in its code.
+Departure: for the shot regions the official script has bins of their own for these ages. ACCon's range `R` is 100, as in its
+code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +34,7 @@ from dirtune.data.splits import Recipe
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
-from pipelines.face_lists import Face, read_list
-from pipelines.faces import FaceOptions, FaceSet, ingest_faces, raw_folder
+from pipelines.faces import Face, FaceOptions, FaceSet, ingest_faces, read_list, require_raw_folder
 
 NAME = "imdb_wiki"
 ARCHIVES = ("imdb", "wiki")
@@ -45,9 +44,9 @@ LABEL = LabelSpec(
 )
 PUBLISHED = Recipe(per_bin=150)
 MIN_FACE_SCORE = 1.0
-# Matlab counts days from year 0, Python from year 1
+# Matlab counts days from year 0, Python from year 1.
 _MATLAB_DAY_OF_YEAR_1 = 366
-# As Python counts
+# The first day of 1970, as Python counts days
 _DAY_OF_1970 = 719_163
 _FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
 _FILE_NAME = re.compile(r"(?P<archive>imdb|wiki)_crop/\d+/(?P<person>[^_/]+)_[^/]+\.jpg")
@@ -57,7 +56,7 @@ class Options(FaceOptions):
     """Settings of the ingest."""
 
     metadata: Literal["list", "mat"] = "list"
-    """Where ages come from: the list, with its split, or the metadata of both archives, filtered as published."""
+    """Source of the ages: the list, with its split, or the metadata of both archives, filtered as published."""
     split_list: str = "imdb_wiki.csv"
     """The list in the raw folder."""
 
@@ -66,16 +65,16 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the metadata and the images and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: files are missing, rows or images cannot be used, or the data cannot be split as asked.
+        InputError: files are missing, rows or images cannot be used, or the data cannot be split as the options ask.
     """
     folders = " and ".join(f"{archive}_crop/" for archive in ARCHIVES)
-    folder = raw_folder(NAME, raw, f"{options.split_list}, {folders}")
+    folder = require_raw_folder(NAME, raw, f"{options.split_list}, {folders}")
     if options.metadata == "list":
         files, notes = [folder / options.split_list], list[str]()
-        rows = read_list(files[0], LABEL, person_of)
+        rows = read_list(files[0], LABEL, parse_person)
     else:
         files = [folder / f"{archive}_crop" / f"{archive}.mat" for archive in ARCHIVES]
-        rows, notes = _from_metadata(files)
+        rows, notes = _read_archives(files)
     faces = FaceSet(
         name=NAME,
         label=LABEL,
@@ -88,29 +87,37 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     return ingest_faces(storage, faces, options)
 
 
-def person_of(path: str) -> str | None:
-    """The person's number in a path, after the archive's name; none if it is no path of this data set."""
+def parse_person(path: str) -> str | None:
+    """Return the archive and the person's number in a path, or None if it is not a path of this data set."""
     found = _FILE_NAME.fullmatch(path)
     return found and f"{found['archive']} {found['person']}"
 
 
-def _from_metadata(files: list[Path]) -> tuple[list[Face | Fault], list[str]]:
+def _read_archives(files: list[Path]) -> tuple[list[Face | Fault], list[str]]:
+    """Return the faces of both archives that the published filter keeps, and notes on them."""
     rows: list[Face | Fault] = []
     notes: list[str] = []
     for archive, file in zip(ARCHIVES, files, strict=True):
         fields = read_metadata(file, archive)
-        ages = ages_at(fields["dob"], fields["photo_taken"])
+        ages = compute_ages(fields["dob"], fields["photo_taken"])
         kept = is_kept(fields, ages)
-        rows += _faces(archive, file, fields["full_path"][kept], ages[kept])
+        for name, age in zip(fields["full_path"][kept].tolist(), ages[kept].tolist(), strict=True):
+            path = f"{archive}_crop/{name}"
+            person = parse_person(path)
+            if person is None:
+                rule = "is not a file name of this data set"
+                rows.append(Fault(where=str(file), key="full_path", rule=rule, got=name))
+            else:
+                rows.append(Face(path, float(age), person, None))
         notes.append(f"{file.name}: {np.count_nonzero(kept):,} of {len(kept):,} faces kept")
     return rows, notes
 
 
 def read_metadata(file: Path, archive: str) -> dict[str, NDArray[Any]]:
-    """The fields of a metadata file that matter, one entry per image.
+    """Read the fields of a metadata file that the filter needs, one entry per image.
 
     Raises:
-        InputError: there is no such file, or it is no such metadata.
+        InputError: the file does not exist, or has other fields.
     """
     try:
         with file.open("rb") as stream:
@@ -125,11 +132,11 @@ def read_metadata(file: Path, archive: str) -> dict[str, NDArray[Any]]:
     return fields | {"full_path": np.array(paths)}
 
 
-def ages_at(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int64]:
-    """Age in the year of the photograph, taken to be from the middle of it: births from July on count a year less.
+def compute_ages(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int64]:
+    """Compute the age in the middle of the year of the photograph: births from July on count a year less.
 
     Args:
-        dob: day of birth as Matlab counts days; what lies before year 1 counts as its first day.
+        dob: day of birth as Matlab counts days; a day before year 1 counts as the first day of that year.
         photo_taken: year; unsigned in the files, where a subtraction would wrap around.
     """
     days = np.maximum(dob.astype(np.int64) - _MATLAB_DAY_OF_YEAR_1, 1) - _DAY_OF_1970
@@ -141,20 +148,9 @@ def ages_at(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def is_kept(fields: dict[str, NDArray[Any]], ages: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The published filter: one face, seen clearly, of a possible age."""
+    """Return True for the faces that the published filter keeps: a single face, with a high score, of a possible age."""
     second = fields["second_face_score"]
     alone = np.isnan(second) | (second <= 0)
     clear = fields["face_score"] >= MIN_FACE_SCORE
     kept: NDArray[np.bool_] = clear & alone & (ages >= 0) & (ages <= OLDEST)
     return kept
-
-
-def _faces(archive: str, file: Path, paths: NDArray[np.str_], ages: NDArray[np.int64]) -> Iterator[Face | Fault]:
-    for name, age in zip(paths.tolist(), ages.tolist(), strict=True):
-        path = f"{archive}_crop/{name}"
-        person = person_of(path)
-        if person is None:
-            rule = "is no file name of this data set"
-            yield Fault(where=str(file), key="full_path", rule=rule, got=name)
-        else:
-            yield Face(path, float(age), person, None)

@@ -1,18 +1,18 @@
-"""mpiigaze: MPIIGaze, gray images of single eyes and where they look: pitch and yaw, a label of two dimensions.
+"""mpiigaze: MPIIGaze, gray images of single eyes and their gaze: pitch and yaw, a label of two dimensions.
 
 Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (MPIIGaze.tar.gz from
-datasets.d2.mpi-inf.mpg.de/MPIIGaze, CC BY-NC-SA 4.0). The raw folder is the unpacked archive; what is read of it, and how,
-stands in `pipelines.eyes`: the evaluation subset, 3,000 lines for each of 15 participants, with normalized images.
+datasets.d2.mpi-inf.mpg.de/MPIIGaze, CC BY-NC-SA 4.0). The raw folder is the unpacked archive, of which `pipelines.eyes`
+reads the evaluation subset, 3,000 lines for each of 15 participants, with normalized images.
 
 Keramati et al. ("ConR", ICLR 2024) made an imbalanced benchmark of it without publishing its split, bins or shot rule. Those
-here are this library's own, and numbers on them are not to be put beside theirs: the label bins are cells of 2 x 2
-degrees of pitch and yaw, `split=made` gives validation and test up to 10 eyes of each cell (the rule of the age data
-sets), shots are counted by cell, many above 100 and few below 20. The grid spans 40 degrees to each side, twice what the
-data set is known for (Zhang et al., "ETH-XGaze", ECCV 2020), so that many cells stay empty and cost nothing.
+here are this library's own, and results on them are not comparable with theirs: the label bins are cells of 2 x 2 degrees of
+pitch and yaw, `split=made` gives validation and test up to 10 eyes of each cell (the rule of the age data sets), shots are
+counted by cell, many above 100 and few below 20. The grid spans 40 degrees to each side, twice the published range of the
+data set (Zhang et al., "ETH-XGaze", ECCV 2020), so that many cells are empty, without a cost.
 
-The inputs are `image`, (1, 36, 60) bytes, and `pose`, pitch and yaw of the head, which LeNet can take beside the image
-(`side_input`). Right eyes are mirrored; a mirror as an augmentation would change the label. Trade-off: the selected eyes, 100 MB,
-are held in memory of the ingest.
+The inputs are `image`, (1, 36, 60) bytes, and `pose`, pitch and yaw of the head, which LeNet can take as `side_input`. Right
+eyes are mirrored; a mirror as an augmentation would change the label. Trade-off: the selected eyes, 100 MB, are held in
+memory during the ingest.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from dirtune.data.session import ray_session
 from dirtune.data.splits import Assignment, Recipe, Rows, Splitting, split_rows
 from dirtune.data.splits.settings import Split
 from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import SHOWN_FAULTS, refuse
+from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.reweighting.density import label_bins
-from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, list_of, read_eyes
+from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, get_list_path, read_eyes
 
 NAME = "mpiigaze"
-# Counted up whenever the same raw files and options would give other samples
+# Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1
-# Degrees
 CELL, BOUND = 2, 40
+"""Width of the cells, and end of the grid, in degrees."""
 MADE = Recipe(per_bin=10)
 INPUTS = {"image": InputSpec(kind="image", shape=(1, HEIGHT, WIDTH)), "pose": InputSpec(kind="vector", shape=(2,))}
 
 
-def _axis(name: str) -> LabelSpec:
+def _make_axis(name: str) -> LabelSpec:
     return LabelSpec(
         name=name,
         unit="rad",
@@ -61,19 +61,20 @@ def _axis(name: str) -> LabelSpec:
     )
 
 
-LABEL = LabelSpec.grid("gaze", "rad", (_axis("pitch"), _axis("yaw")))
+LABEL = LabelSpec.grid("gaze", "rad", (_make_axis("pitch"), _make_axis("yaw")))
 
 
 class Options(Splitting):
-    """Settings of the ingest; how eyes are split is inherited."""
+    """Settings of the ingest; the settings of the splits are inherited."""
 
     split: Split = "made"
     """made: balanced over the cells; natural: at random; grouped: no participant in two splits. None is published."""
     skip_bad: int = Field(default=0, ge=0)
-    """So many lines of the lists that cannot be used are left out, and named in the notes; more are an error."""
+    """Maximum number of unusable lines of the lists, which are left out and listed in the manifest's notes; more are an
+    error."""
 
     @model_validator(mode="after")
-    def _has_no_order(self) -> Options:
+    def _check_order(self) -> Options:
         if self.hold_out != "none" or self.profile != "none":
             raise ValueError("hold_out and profile need the order of a label of one dimension")
         return self
@@ -83,25 +84,35 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the lists and the eyes and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: files are missing, more than `skip_bad` lines cannot be used (the first 20 are named, and their
-            number), or the data cannot be split as asked.
+        InputError: files are missing, more than `skip_bad` lines cannot be used (the first 20 are listed, and their
+            number), or the data cannot be split as the options ask.
     """
-    folder = _raw_folder(raw)
-    hashes = {f"{p}.txt": hashlib.sha256(list_of(folder, p).read_bytes()).hexdigest() for p in PERSONS}
-    request = _request(folder, hashes, options)
+    folder = _require_raw_folder(raw)
+    hashes = {f"{p}.txt": hashlib.sha256(get_list_path(folder, p).read_bytes()).hexdigest() for p in PERSONS}
+    days = sorted((folder / DAYS).glob("p*/day*.mat"))
+    request = hash_json(
+        {
+            "pipeline": NAME,
+            "recipe": RECIPE_VERSION,
+            "options": options.model_dump(),
+            "lists": hashes,
+            # Names and sizes: hashing gigabytes to find that nothing has changed would take minutes.
+            "days": [[str(path.relative_to(folder)), path.stat().st_size] for path in days],
+        }
+    )
     if (present := find_ingested(storage, NAME, request)) is not None:
         return present
     found = [*chain.from_iterable(read_eyes(folder, person) for person in PERSONS)]
-    eyes = [each for each in found if isinstance(each, Eye) and not _range_faults(each)]
-    faults = [fault for each in found for fault in ([each] if isinstance(each, Fault) else _range_faults(each))]
+    eyes = [each for each in found if isinstance(each, Eye) and not _find_range_faults(each)]
+    faults = [fault for each in found for fault in ([each] if isinstance(each, Fault) else _find_range_faults(each))]
     if len(found) - len(eyes) > options.skip_bad:
-        refuse(faults, where=NAME)
-    assignment = _assigned(eyes, options)
+        raise_faults(faults, where=NAME)
+    assignment = _assign_splits(eyes, options)
     with ray_session():
         return write_dataset(
             storage,
             NAME,
-            {split: _of_split(eyes, assignment, split) for split in SPLITS},
+            {split: _make_dataset(eyes, assignment, split) for split in SPLITS},
             inputs=INPUTS,
             label=LABEL,
             metrics=("angular_error",),
@@ -109,34 +120,21 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             shot_rules={"counts": ShotRule()},
             default_shot_rule="counts",
             source={**hashes, "folder": str(folder), "request": request},
-            notes=(*_notes(eyes), *assignment.notes, *_left_out(faults)),
+            notes=(*_make_notes(eyes), *assignment.notes, *_list_faults(faults)),
         )
 
 
-def _raw_folder(raw: Path | None) -> Path:
+def _require_raw_folder(raw: Path | None) -> Path:
     if raw is None:
         rule = f"needs the folder of {DAYS} and {LISTS} (`dirtune ingest {NAME} --raw DIR`)"
         raise InputError(Fault(where=NAME, key="raw", rule=rule))
-    lists = [list_of(raw, person) for person in PERSONS]
+    lists = [get_list_path(raw, person) for person in PERSONS]
     missing = [path for path in (raw / DAYS, *lists) if not path.exists()]
-    refuse([Fault(where=str(path), rule="no such file or folder") for path in missing], where=NAME)
+    raise_faults([Fault(where=str(path), rule="no such file or folder") for path in missing], where=NAME)
     return raw.resolve()
 
 
-def _request(folder: Path, hashes: dict[str, str], options: Options) -> str:
-    days = sorted((folder / DAYS).glob("p*/day*.mat"))
-    return hash_json(
-        {
-            "pipeline": NAME,
-            "recipe": RECIPE_VERSION,
-            "options": options.model_dump(),
-            "lists": hashes,
-            "days": [[str(path.relative_to(folder)), path.stat().st_size] for path in days],
-        }
-    )
-
-
-def _range_faults(eye: Eye) -> list[Fault]:
+def _find_range_faults(eye: Eye) -> list[Fault]:
     return [
         Fault(where=eye.sample_id, key=axis.name, rule=f"must be within {axis.low:g}..{axis.high:g} rad", got=angle)
         for axis, angle in zip(LABEL.axes, eye.gaze, strict=True)
@@ -144,7 +142,7 @@ def _range_faults(eye: Eye) -> list[Fault]:
     ]
 
 
-def _assigned(eyes: Sequence[Eye], options: Options) -> Assignment:
+def _assign_splits(eyes: Sequence[Eye], options: Options) -> Assignment:
     if not eyes:
         raise InputError(Fault(where=NAME, rule="no line of the lists can be used"))
     rows = Rows(
@@ -157,7 +155,7 @@ def _assigned(eyes: Sequence[Eye], options: Options) -> Assignment:
     return split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
 
 
-def _of_split(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.data.Dataset:
+def _make_dataset(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.data.Dataset:
     members = [eyes[at] for at in assignment.find_rows(split).tolist()]
     table = pa.table(
         {
@@ -170,11 +168,10 @@ def _of_split(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.da
             "image": pa.array([eye.image for eye in members], pa.large_binary()),
         }
     )
-    return ray.data.from_arrow(table).map_batches(_arrays, batch_format="numpy")
+    return ray.data.from_arrow(table).map_batches(_to_stored_columns, batch_format="numpy")
 
 
-def _arrays(batch: Columns) -> Columns:
-    """The columns that are stored."""
+def _to_stored_columns(batch: Columns) -> Columns:
     pixels = np.frombuffer(b"".join(batch["image"].tolist()), np.uint8)
     return {
         "sample_id": batch["sample_id"],
@@ -185,7 +182,7 @@ def _arrays(batch: Columns) -> Columns:
     }
 
 
-def _notes(eyes: Sequence[Eye]) -> Iterator[str]:
+def _make_notes(eyes: Sequence[Eye]) -> Iterator[str]:
     cells = len(np.unique(label_bins([eye.gaze for eye in eyes], LABEL)))
     people = len({eye.person for eye in eyes})
     yield "no split of this data set for imbalanced regression is published; this one is dirtune's own"
@@ -195,7 +192,7 @@ def _notes(eyes: Sequence[Eye]) -> Iterator[str]:
     )
 
 
-def _left_out(faults: Sequence[Fault]) -> Iterator[str]:
+def _list_faults(faults: Sequence[Fault]) -> Iterator[str]:
     if faults:
         yield f"lines that cannot be used, left out; faults: {len(faults)}"
     yield from (f"left out: {fault}" for fault in faults[:SHOWN_FAULTS])

@@ -8,10 +8,10 @@ YyzHarry/imbalanced-regression, `nyud2-dir`). The raw folder holds two lists and
     nyu2_train/bookstore_0001f_out/642.{jpg,png}    640 x 480 pixels
     nyu2_test/00000_{colors,depth}.png
 
-The lists are public; the images are an archive on Google Drive (id 1WoOZOBpOWfmwe7bknWS5PMUCLBPFKTOw) that a person must
-fetch with a browser. Images and maps are stored at 320 x 240; the middle 304 x 228 is trained on and evaluated. Bins are
-0.1 m wide, and shot regions count training pixels: `official` is the published list of bins, `counts` the published
-thresholds scaled to the pixels at hand, for other scenes or sizes.
+The lists are public; the images are an archive on Google Drive (id 1WoOZOBpOWfmwe7bknWS5PMUCLBPFKTOw) that must be
+downloaded by hand with a browser. Images and depths are stored at 320 x 240; training and evaluation use the center crop of
+304 x 228. Bins are 0.1 m wide, and shot regions count training pixels: `official` is the published list of bins, `counts` the
+published thresholds scaled to the number of training pixels, for other scenes or sizes.
 
 Departures: 1. the papers choose the best epoch on the test set; here whole places of the training list become a validation
 split; 2. validation and test are evaluated on balanced pixels drawn from a seed, because the official mask was drawn
@@ -33,25 +33,25 @@ from pydantic import Field, model_validator
 from dirtune.data.images import JPEG_QUALITY
 from dirtune.data.session import ray_session
 from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import refuse
+from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, hash_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import SPLITS, InputSpec, DenseLabels, LabelSpec, Manifest, ShotRule
+from dirtune.manifest import SPLITS, DenseLabels, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.randomness import derive_seed
-from pipelines.balanced_pixels import Chosen, balanced
+from pipelines.balanced_pixels import PixelSelection, select_balanced_pixels
 from pipelines.depth_files import LISTS, Pair, read_list
-from pipelines.depth_images import Stored, prepared, with_masks
-from pipelines.faces import raw_folder
+from pipelines.depth_images import DepthImages, add_masks, encode_pairs
+from pipelines.faces import require_raw_folder
+from pipelines.image_files import get_file_size
 
 NAME = "nyud2"
-# Counted up whenever the same raw files and options would give other samples
+# Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1
-# Depths begin at 0.7 m
 FIRST_BIN = 7
-# Of the training list: 50,688 x 228 x 304
+"""First bin of the balanced pixels: depths begin at 0.7 m."""
 PUBLISHED_PIXELS = 3_513_286_656
-# Training pixels of a bin, of so many
+"""Pixels of the training list, 50,688 x 228 x 304, to which the published thresholds refer."""
 MANY_ABOVE, FEW_BELOW = 26_000_000, 10_000_000
 OFFICIAL = ShotRule(many_bins=(*range(9, 46), 47, 49), medium_bins=(7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63))
 DEPTH_METRICS = ("abs_rel", "log10", "delta1", "delta2", "delta3")
@@ -61,31 +61,35 @@ class Options(Frozen):
     """Settings of the ingest; the defaults are the published sizes."""
 
     stored_height: int = Field(default=240, ge=8)
+    """Height of stored images and depths, of the same aspect as the raw ones; published: the shorter side becomes 240."""
     stored_width: int = Field(default=320, ge=8)
-    """Size of stored images and maps, of the same aspect as the raw ones; published: the shorter side becomes 240."""
+    """Width of stored images and depths."""
     height: int = Field(default=228, ge=4)
+    """Height of the center crop for training and evaluation."""
     width: int = Field(default=304, ge=4)
-    """The middle part that is trained on and evaluated."""
+    """Width of the center crop for training and evaluation."""
     quality: int = Field(default=JPEG_QUALITY, ge=1, le=100)
     """JPEG quality of the stored images."""
     validation_share: float = Field(default=0.05, gt=0, lt=1)
     """Share of the training list's images that become the validation split, by whole places."""
     split_seed: int = Field(default=0, ge=0)
-    """Draws the places of the validation split and the balanced pixels."""
+    """Seed of the places of the validation split and of the balanced pixels."""
 
     @model_validator(mode="after")
-    def _the_middle_is_within(self) -> Options:
+    def _check_crop(self) -> Options:
         if self.height > self.stored_height or self.width > self.stored_width:
             raise ValueError("height and width must not be above stored_height and stored_width")
         return self
 
     @property
     def label(self) -> LabelSpec:
+        """Spec of the label."""
         where = DenseLabels(column="depth", unit_per_count=0.001, height=self.height, width=self.width, mask="mask")
         return LabelSpec(name="depth", unit="m", low=0.0, high=10.0, bin_width=0.1, num_bins=100, dense=where)
 
     @property
     def inputs(self) -> dict[str, InputSpec]:
+        """Specs of the inputs."""
         size = (self.stored_height, self.stored_width)
         return {
             "image": InputSpec(kind="image", shape=(3, *size), encoding="jpeg", quality=self.quality),
@@ -96,10 +100,12 @@ class Options(Frozen):
 
 @dataclass(frozen=True)
 class _Splits:
-    """Sample ids by split, sorted, and the balanced pixels of those that are evaluated."""
+    """Samples of each split, and the balanced pixels of validation and test."""
 
     members: dict[str, list[str]]
-    chosen: dict[str, Chosen]
+    """Sample ids by split."""
+    selected: dict[str, PixelSelection]
+    """Balanced pixels by sample id."""
     notes: tuple[str, ...]
 
 
@@ -107,73 +113,63 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the lists and the images and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: files are missing or cannot be used (the first 20 are named, and their number), or the training list
+        InputError: files are missing or cannot be used (the first 20 are listed, and their number), or the training list
             has too few places for a validation split.
     """
-    folder = raw_folder(NAME, raw, ", ".join([*LISTS.values(), "nyu2_train/", "nyu2_test/"]))
+    folder = require_raw_folder(NAME, raw, ", ".join([*LISTS.values(), "nyu2_train/", "nyu2_test/"]))
     pairs = [pair for listed in LISTS for pair in read_list(folder, listed)]
-    request = _request(folder, pairs, options)
-    if (present := find_ingested(storage, NAME, request)) is not None:
-        return present
-    with ray_session():
-        stored = prepared(pairs, folder, options.inputs, options.label)
-        refuse(stored.faults, where=NAME)
-        splits = _split(pairs, stored, options)
-        return write_dataset(
-            storage,
-            NAME,
-            {split: _of_split(stored, splits, split, options) for split in SPLITS},
-            inputs=options.inputs,
-            label=options.label,
-            metrics=DEPTH_METRICS,
-            group="place",
-            shot_rules={"official": OFFICIAL, "counts": _by_counts(stored, splits)},
-            default_shot_rule="official",
-            source={**_hashes(folder), "folder": str(folder), "request": request},
-            notes=splits.notes,
-        )
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()}
-
-
-def _request(folder: Path, pairs: Sequence[Pair], options: Options) -> str:
-    files = [(pair.image, pair.depth) for pair in pairs]
-    return hash_json(
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()}
+    request = hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE_VERSION,
             "options": options.model_dump(),
-            "lists": _hashes(folder),
-            "files": [[_size(folder / name) for name in both] for both in files],
+            "lists": hashes,
+            "files": [[get_file_size(folder / name) for name in (pair.image, pair.depth)] for pair in pairs],
         }
     )
+    if (present := find_ingested(storage, NAME, request)) is not None:
+        return present
+    with ray_session():
+        stored = encode_pairs(pairs, folder, options.inputs, options.label)
+        raise_faults(stored.faults, where=NAME)
+        splits = _split_pairs(pairs, stored, options)
+        return write_dataset(
+            storage,
+            NAME,
+            {split: _select_split(stored, splits, split, options) for split in SPLITS},
+            inputs=options.inputs,
+            label=options.label,
+            metrics=DEPTH_METRICS,
+            group="place",
+            shot_rules={"official": OFFICIAL, "counts": _scale_thresholds(stored, splits)},
+            default_shot_rule="official",
+            source={**hashes, "folder": str(folder), "request": request},
+            notes=splits.notes,
+        )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
-
-
-def _split(pairs: Sequence[Pair], stored: Stored, options: Options) -> _Splits:
-    places = _validation_places(pairs, options)
+def _split_pairs(pairs: Sequence[Pair], stored: DepthImages, options: Options) -> _Splits:
+    places = _select_validation_places(pairs, options)
     members = {
         "train": [p.image for p in pairs if p.listed == "train" and p.scene not in places],
         "val": [p.image for p in pairs if p.scene in places],
         "test": [p.image for p in pairs if p.listed == "test"],
     }
-    chosen: dict[str, Chosen] = {}
+    selected: dict[str, PixelSelection] = {}
     per_bin = {}
     for split in ("val", "test"):
         ids = sorted(members[split])
         pixels = np.stack([stored.pixels[each] for each in ids])
-        found, per_bin[split] = balanced(pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split)
-        chosen |= dict(zip(ids, found, strict=True))
-    return _Splits(members, chosen, tuple(_notes(members, places, per_bin, options)))
+        found, per_bin[split] = select_balanced_pixels(
+            pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split
+        )
+        selected |= dict(zip(ids, found, strict=True))
+    return _Splits(members, selected, tuple(_make_notes(members, places, per_bin, options)))
 
 
-def _validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
-    """Places of the training list in a seeded order, until they hold the share of its images."""
+def _select_validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
+    """Return the first places of the training list in a seeded order that together hold the share of its images."""
     training = [pair.scene for pair in pairs if pair.listed == "train"]
     names, images = np.unique(training, return_counts=True)
     if len(names) < 2:
@@ -181,11 +177,14 @@ def _validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
         raise InputError(Fault(where=LISTS["train"], rule=rule, got=names.tolist()))
     order = np.random.default_rng(derive_seed(options.split_seed, "split", "places")).permutation(len(names))
     reached = images[order].cumsum() >= options.validation_share * len(training)
-    taken = min(int(np.argmax(reached)) + 1, len(names) - 1)
-    return set(names[order[:taken]].tolist())
+    # At least one place remains for training.
+    number = min(int(np.argmax(reached)) + 1, len(names) - 1)
+    return set(names[order[:number]].tolist())
 
 
-def _notes(members: dict[str, list[str]], places: set[str], per_bin: dict[str, int], options: Options) -> Iterator[str]:
+def _make_notes(
+    members: dict[str, list[str]], places: set[str], per_bin: dict[str, int], options: Options
+) -> Iterator[str]:
     yield (
         f"validation: {len(members['val']):,} images of {len(places):,} places of the training list, share "
         f"{options.validation_share:g}, seed {options.split_seed}; the papers have no validation split and choose on the test set"
@@ -195,17 +194,17 @@ def _notes(members: dict[str, list[str]], places: set[str], per_bin: dict[str, i
             f"{split} is evaluated on {number:,} pixels of each occurring bin from {FIRST_BIN} on, drawn with seed "
             f"{options.split_seed}; the official mask of the test set was drawn without a seed"
         )
-    yield "whether test images show places of the training list is not known: their names do not say"
+    yield "it is not known if test images show places of the training list: their names do not contain the place"
 
 
-def _by_counts(stored: Stored, splits: _Splits) -> ShotRule:
-    """The published thresholds, scaled to the training pixels at hand."""
+def _scale_thresholds(stored: DepthImages, splits: _Splits) -> ShotRule:
+    """Return the published thresholds, scaled to the number of training pixels."""
     pixels = sum(int(stored.pixels[each].sum()) for each in splits.members["train"])
     scale = pixels / PUBLISHED_PIXELS
     return ShotRule(many_above=round(MANY_ABOVE * scale), few_below=round(FEW_BELOW * scale))
 
 
-def _of_split(stored: Stored, splits: _Splits, split: str, options: Options) -> ray.data.Dataset:
+def _select_split(stored: DepthImages, splits: _Splits, split: str, options: Options) -> ray.data.Dataset:
     members = pa.array(splits.members[split], pa.string())
-    chosen = {each: splits.chosen[each] for each in splits.members[split] if each in splits.chosen}
-    return with_masks(stored.dataset, members, chosen, options.inputs, options.label)
+    selected = {each: splits.selected[each] for each in splits.members[split] if each in splits.selected}
+    return add_masks(stored.dataset, members, selected, options.inputs, options.label)

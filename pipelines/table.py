@@ -1,16 +1,16 @@
-"""table: a researcher's own table of numbers, from a csv, tsv or Parquet file.
+"""table: an own table of numbers, from a csv, tsv or Parquet file.
 
     dirtune ingest table --raw concrete.csv --option name=concrete --option label=strength
 
 Every row becomes one vector: the numbers of its feature columns, then a 0 or 1 for each text of the one-hot columns. All
-columns that have no other role are features; a column of texts among them is refused until it is named in `one_hot` or
-`ignore`, so that nothing is left out unnoticed.
+columns that have no other role are features; a column of texts among them is an error unless it is listed in `one_hot` or
+`ignore`, so that no column is left out unnoticed.
 
 Numbers are standardized, `(x - mean) / sd` with mean and standard deviation (of the population) of the training rows alone,
-because encoders expect inputs of about that size and val and test must not tell training anything; a column that is
-constant in training is only centered. `features.json` holds name, mean and sd of every number of the vector, so that it can
-be taken back. Trade-off: a smaller training split has another mean, so its vectors, and its content hash, differ
-throughout. The texts of a one-hot column are those of the training rows; others are all zeros.
+because encoders expect inputs of that scale and no information of val and test may enter training; a column that is constant
+in training is only centered. `features.json` holds name, mean and sd of every number of the vector, for the inverse.
+Trade-off: a smaller training split has another mean, so that its vectors, and its content hash, differ throughout. The texts
+of a one-hot column are those of the training rows; other texts are all zeros.
 
 There are no weights for single rows: re-weighting is a setting of the trial, not of the data.
 """
@@ -34,18 +34,17 @@ from dirtune.data.store import find_ingested
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.own import divide, read_entries, request_of, write_own
-from pipelines.own_options import OwnOptions
-from pipelines.sheets import Sheet, data_file, read_sheet
+from pipelines.own import OwnOptions, divide, make_request, read_entries, write_own
+from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 NAME = "table"
-# Counted up whenever the same file and options would give other samples
+# Incremented whenever the same file and options would give other samples
 RECIPE = 1
 MOST_LEVELS = 256
-"""A one-hot column with more different texts is taken for a mistake, such as an id."""
+"""Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
 _BLOCK_BYTES = 64 * 2**20
 
 
@@ -53,33 +52,33 @@ class Options(OwnOptions):
     """Settings of the ingest."""
 
     features: tuple[str, ...] | None = None
-    """Columns of numbers; none: all columns that are not named elsewhere."""
+    """Columns of numbers; null: all columns without another role."""
     one_hot: tuple[str, ...] = ()
     """Columns of texts, such as a category."""
     ignore: tuple[str, ...] = ()
-    """Columns that are no features, where `features` is not given."""
+    """Columns that are not features, if `features` is not given."""
     standardize: bool = True
-    """Whether numbers are standardized with the mean and standard deviation of the training rows."""
+    """True: numbers are standardized with the mean and standard deviation of the training rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """The feature columns of some rows, as they stand in the file."""
+    """Feature columns of rows, as in the file."""
 
     names: list[str]
-    """Of the columns of numbers."""
+    """Names of the columns of numbers."""
     numbers: NDArray[np.float64]
     """Shape `(rows, columns)`."""
     texts: dict[str, NDArray[Any]]
-    """By one-hot column."""
+    """Texts by one-hot column."""
 
-    def take(self, rows: NDArray[np.int64]) -> Cells:
-        """Some of the rows."""
+    def select_rows(self, rows: NDArray[np.int64]) -> Cells:
+        """Return the cells of the given rows."""
         texts = {name: column[rows] for name, column in self.texts.items()}
         return Cells(names=self.names, numbers=self.numbers[rows], texts=texts)
 
-    def contents(self, labels: NDArray[np.float64]) -> list[tuple[Any, ...]]:
-        """What makes two rows the same sample."""
+    def list_contents(self, labels: NDArray[np.float64]) -> list[tuple[Any, ...]]:
+        """Return the content of each row; rows of equal content are the same sample."""
         numbers = (row.tobytes() for row in np.column_stack([self.numbers, labels]))
         return list(zip(numbers, *self.texts.values(), strict=True))
 
@@ -88,41 +87,40 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """Read the file and write the data set, unless an equal file and options have been ingested.
 
     Raises:
-        InputError: no such file or columns, columns of texts among the features, rows that cannot be used beyond
-            `skip_bad` (the first 20 are named, and their number), or rows that cannot be split as asked.
+        InputError: the file or a column does not exist, a column of texts is among the features, more than `skip_bad` rows
+            cannot be used (the first 20 are listed, and their number), or the rows cannot be split as the options ask.
     """
-    file = data_file(NAME, raw)
-    request = request_of(NAME, RECIPE, file, options)
+    file = find_data_file(NAME, raw)
+    request = make_request(NAME, RECIPE, file, options)
     if (present := find_ingested(storage, options.name, request)) is not None:
         return present
     sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
-    sheet.require({**options.roles, **_feature_roles(options)})
+    lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
+    roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
+    sheet.require({**options.roles, **roles})
     entries, cells = read_entries(sheet, options), read_cells(sheet, options)
-    used = sheet.usable(options.skip_bad)
-    cells = cells.take(used)
-    division = divide(options, entries, used, cells.contents(entries.labels[used]))
-    values, features = vectors(cells, division.train, standardize=options.standardize)
-    rows = division.table({"features": _lists(values)})
+    used = sheet.select_usable(options.skip_bad)
+    cells = cells.select_rows(used)
+    division = divide(options, entries, used, cells.list_contents(entries.labels[used]))
+    values, features = make_vectors(cells, division.train, standardize=options.standardize)
+    lists_of_values = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    rows = division.make_table({"features": lists_of_values})
+    constant = [each["name"] for each in features if each.get("sd") == 0]
     with ray_session():
         return write_own(
             storage,
             division,
-            {split: _dataset(rows, split) for split in SPLITS},
+            {split: _make_dataset(rows, split) for split in SPLITS},
             {"features": InputSpec(kind="vector", shape=values.shape[1:])},
             sheet=sheet,
             request=request,
-            notes=_notes(features),
+            notes=[f"constant in training: {', '.join(constant)}"] if constant else [],
             side_files={"features.json": json.dumps(features, indent=1).encode()},
         )
 
 
-def _feature_roles(options: Options) -> dict[str, str]:
-    lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
-    return {f"{role}.{place}": name for role, names in lists.items() for place, name in enumerate(names)}
-
-
 def read_cells(sheet: Sheet, options: Options) -> Cells:
-    """The feature columns of a sheet, faults noted there.
+    """Read the feature columns of a sheet; faults are added to the sheet.
 
     Raises:
         InputError: there is no feature column.
@@ -133,8 +131,8 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
     if not names and not options.one_hot:
         raise InputError(Fault(where=str(sheet.path), key="features", rule="no column is left"))
     hint = "; name it in one_hot or in ignore" if options.features is None else ""
-    numbers = [sheet.numbers(name, hint=hint) for name in names]
-    texts = {name: sheet.texts(name) for name in options.one_hot}
+    numbers = [sheet.read_numbers(name, hint=hint) for name in names]
+    texts = {name: sheet.read_texts(name) for name in options.one_hot}
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
@@ -143,17 +141,19 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
     return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
 
 
-def vectors(
+def make_vectors(
     cells: Cells, train: NDArray[np.int64], *, standardize: bool
 ) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
-    """The vector of each row, shape `(rows, numbers)`, and what each of its numbers is.
+    """Return the vector of each row, shape `(rows, numbers)`, and the description of each of its numbers.
 
     Args:
-        train: positions of the training rows, which alone say mean, standard deviation and one-hot texts.
+        cells: the feature columns.
+        train: positions of the training rows, from which mean, standard deviation and one-hot texts are taken.
+        standardize: True standardizes the columns of numbers.
     """
     columns, features = [], []
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
-        mean, sd = _moments(column[train]) if standardize else (0.0, 1.0)
+        mean, sd = _compute_moments(column[train]) if standardize else (0.0, 1.0)
         columns.append((column - mean) / (sd or 1.0))
         features.append({"name": name, "mean": mean, "sd": sd})
     for name, texts in cells.texts.items():
@@ -163,28 +163,19 @@ def vectors(
     return np.stack(columns, axis=1).astype(np.float32), features
 
 
-def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
-    # Of equal numbers the computed deviation can be a rounding error, which must not be divided by.
+def _compute_moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    # The computed deviation of equal numbers can be a rounding error, by which nothing must be divided.
     return float(values.mean()), 0.0 if np.ptp(values) == 0 else float(values.std())
 
 
-def _notes(features: list[dict[str, Any]]) -> list[str]:
-    constant = [each["name"] for each in features if each.get("sd") == 0]
-    return [f"constant in training: {', '.join(constant)}"] if constant else []
-
-
-def _lists(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def _dataset(rows: pa.Table, split: str) -> Dataset:
+def _make_dataset(rows: pa.Table, split: str) -> Dataset:
     import ray.data
 
     members = rows.filter(pc.equal(rows["split"], split))
     blocks = max(1, ceil(members.nbytes / _BLOCK_BYTES))
     dataset = ray.data.from_arrow(members, override_num_blocks=blocks)
-    return dataset.map_batches(_stacked, batch_format="numpy")
+    return dataset.map_batches(_stack_features, batch_format="numpy")
 
 
-def _stacked(batch: Columns) -> Columns:
+def _stack_features(batch: Columns) -> Columns:
     return {**batch, "features": np.stack(list(batch["features"]))}

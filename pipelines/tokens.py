@@ -1,11 +1,11 @@
-"""Pairs of texts as token ids and, with a sentence model, as vectors: what `sts_b` and `text_pairs` share.
+"""Pairs of texts as token ids and, with a sentence model, as vectors, for `sts_b` and `text_pairs`.
 
-Each text becomes 40 token ids: 0 is padding, 1 a token outside the vocabulary, the rest counts down in frequency over all
-rows of the raw files, whatever their split (30,000 tokens at most; case is kept). `vocabulary.json` holds the id of each
-token. Because rows that are left out count as well, every split of the same files has the same ids.
+Each text becomes 40 token ids: 0 is padding, 1 a token outside the vocabulary, further ids are in the order of descending
+frequency over all rows of the raw files, in all splits (30,000 tokens at most; case is kept). `vocabulary.json` holds the id
+of each token. Rows that are left out count as well, so that every split of the same files has the same ids.
 
 Tokens come from nltk's `NLTKWordTokenizer`, which its `word_tokenize` uses as well, but without splitting the text into
-sentences first, which would need a download: a full stop inside a text of several sentences stays with its word.
+sentences first, which would need a download: a period inside a text of several sentences remains part of its word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dirtune.manifest import SPLITS, InputSpec
-from pipelines.sentence_features import SentenceFeatures, feature_inputs
+from pipelines.sentence_features import SentenceFeatures, make_feature_inputs
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -30,44 +30,44 @@ TEXTS = ("first", "second")
 MAX_TOKENS = 40
 MAX_VOCABULARY = 30_000
 PADDING, UNKNOWN, FIRST_TOKEN = 0, 1, 2
-# A set of a few megabytes needs no more tasks
+# A set of a few megabytes needs no more tasks.
 _BLOCKS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedPairs:
-    """What `write_dataset` needs of pairs."""
+class EncodedTexts:
+    """Arguments of `write_dataset` for pairs of texts."""
 
     splits: dict[str, Dataset]
     inputs: dict[str, InputSpec]
     side_files: dict[str, bytes]
 
 
-def encoded_pairs(pairs: pa.Table, model: str | None) -> EncodedPairs:
-    """Tokenize all pairs, count the vocabulary, and write both texts as ids; needs a Ray session.
+def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
+    """Tokenize all pairs, count the vocabulary, and encode both texts as ids; needs a Ray session.
 
     Args:
         pairs: columns `sample_id`, `split`, `first`, `second`, `label` and, if there are groups, `group`; rows of other
             splits than train, val and test count for the vocabulary only.
-        model: of the sentence features, as `sentence_features.locate` gives it; none: there are none.
+        model: of the sentence features, as `sentence_features.find_model` returns it; None means no features.
 
     Raises:
         InputError: the model cannot be loaded.
     """
-    features = feature_inputs(model, TEXTS) if model else {}
-    prepared = _prepared(pairs, model)
-    vocabulary = _vocabulary(prepared)
+    features = make_feature_inputs(model, TEXTS) if model else {}
+    prepared = _prepare(pairs, model)
+    vocabulary = _count_vocabulary(prepared)
     tokens = InputSpec(kind="tokens", shape=(MAX_TOKENS,), vocabulary=FIRST_TOKEN + len(vocabulary))
     kept = [name for name in ("sample_id", "label", "group") if name in pairs.column_names]
-    return EncodedPairs(
-        splits={split: _encoded(prepared, split, vocabulary, [*kept, *features]) for split in SPLITS},
+    return EncodedTexts(
+        splits={split: _encode_split(prepared, split, vocabulary, [*kept, *features]) for split in SPLITS},
         inputs=dict.fromkeys(TEXTS, tokens) | features,
         side_files={"vocabulary.json": json.dumps(vocabulary, indent=0).encode()},
     )
 
 
-def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
-    """All pairs with `<name>_tokens` (joined by spaces) and, with a model, `<name>_features`; computed once."""
+def _prepare(pairs: pa.Table, model: str | None) -> Dataset:
+    """Compute `<name>_tokens` (joined by spaces) and, with a model, `<name>_features` of all pairs."""
     import ray.data
 
     dataset = ray.data.from_arrow(pairs, override_num_blocks=_BLOCKS)
@@ -83,7 +83,7 @@ def _prepared(pairs: pa.Table, model: str | None) -> Dataset:
 
 
 def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    # Needed on Ray's workers, slow to import
+    # The import is slow, and only Ray's workers need it.
     from nltk.tokenize import NLTKWordTokenizer
 
     tokenizer = NLTKWordTokenizer()
@@ -93,7 +93,7 @@ def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return batch
 
 
-def _vocabulary(prepared: Dataset) -> dict[str, int]:
+def _count_vocabulary(prepared: Dataset) -> dict[str, int]:
     counts: Counter[str] = Counter()
     columns = [f"{name}_tokens" for name in TEXTS]
     for batch in prepared.select_columns(columns).iter_batches():
@@ -102,16 +102,16 @@ def _vocabulary(prepared: Dataset) -> dict[str, int]:
     return {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
 
 
-def _encoded(prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> Dataset:
+def _encode_split(prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> Dataset:
     def encode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         rows = batch["split"] == split
-        tokens = {name: _ids(batch[f"{name}_tokens"][rows], vocabulary) for name in TEXTS}
+        tokens = {name: _to_ids(batch[f"{name}_tokens"][rows], vocabulary) for name in TEXTS}
         return {**{name: batch[name][rows] for name in kept}, **tokens}
 
     return prepared.map_batches(encode, batch_format="numpy")
 
 
-def _ids(texts: NDArray[Any], vocabulary: Mapping[str, int]) -> NDArray[np.int32]:
+def _to_ids(texts: NDArray[Any], vocabulary: Mapping[str, int]) -> NDArray[np.int32]:
     ids = np.full((len(texts), MAX_TOKENS), PADDING, dtype=np.int32)
     for row, text in enumerate(texts):
         tokens = text.split()

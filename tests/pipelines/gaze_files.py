@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from pipelines.eyes import DAYS, LISTS, PERSONS, list_of
+from pipelines.eyes import DAYS, LISTS, PERSONS, get_list_path
 
 
 class Photographs(NamedTuple):
@@ -61,7 +61,7 @@ def write_day(folder: Path, person: str, day: str, shown: Photographs, **changes
 
 def write_list(folder: Path, person: str, lines: Sequence[str]) -> None:
     """The list of one participant."""
-    path = list_of(folder, person)
+    path = get_list_path(folder, person)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
 

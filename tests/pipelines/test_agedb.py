@@ -16,7 +16,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins, label_density
-from pipelines.agedb import LABEL, Options, ingest, person_of
+from pipelines.agedb import LABEL, Options, ingest, parse_person
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "agedb" / "agedb.csv"
 SMALL = Options(image_size=16)
@@ -113,7 +113,7 @@ def test_ages_have_bins_of_one_year_and_the_range_of_the_paper() -> None:
     ],
 )
 def test_a_path_names_the_person(path: str, person: str | None) -> None:
-    assert person_of(path) == person
+    assert parse_person(path) == person
 
 
 def test_an_equal_request_changes_nothing_and_another_one_is_ingested(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_missing_raw_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"agedb\.csv: no such file"):
         ingest(storage, tmp_path, SMALL)
     (tmp_path / "agedb.csv").write_text("age,path,split\n")
-    with pytest.raises(InputError, match="given by their authors on request, with a password"):
+    with pytest.raises(InputError, match="need a password from their authors"):
         ingest(storage, tmp_path, SMALL)
 
 
@@ -225,7 +225,7 @@ def test_the_published_counts_come_out_of_the_real_list(tmp_path: Path) -> None:
     assert "agedb.csv is the list of YyzHarry/imbalanced-regression" in manifest.notes
     assert any("2,140 of 2,140 test rows" in note for note in manifest.notes)
     seen = inspect("agedb", root=tmp_path)
-    assert [seen.samples("test", region) for region in ("many", "medium", "few")] == [1530, 448, 162]
+    assert [seen.count_samples("test", region) for region in ("many", "medium", "few")] == [1530, 448, 162]
     assert _train_samples(seen) == [11154, 851, 203]
     ages = Counter(int(age) for age, _, split in _published_rows() if split == "train")
     expected = label_density(np.array(sorted(ages.elements())), 121)
@@ -233,4 +233,4 @@ def test_the_published_counts_come_out_of_the_real_list(tmp_path: Path) -> None:
 
 
 def _train_samples(seen: Inspection) -> list[int]:
-    return [seen.samples("train", region) for region in ("many", "medium", "few")]
+    return [seen.count_samples("train", region) for region in ("many", "medium", "few")]

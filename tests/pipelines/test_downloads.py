@@ -14,7 +14,7 @@ from pipelines.downloads import RAW_DATA, RawData, download_raw
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the raw lists are not beside the repository")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the raw lists are not part of the repository")
 def test_the_hashes_are_those_of_the_known_lists() -> None:
     checked = set()
     for name, data in RAW_DATA.items():
@@ -38,19 +38,19 @@ def test_all_files_are_tried_and_what_a_person_must_do_is_said(tmp_path: Path, m
     monkeypatch.setitem(RAW_DATA, "nyud2", RawData(files=files, by_hand="fetch the rest"))
     said: list[str] = []
     with pytest.raises(InputError) as caught:
-        download_raw("nyud2", tmp_path, say=said.append)
+        download_raw("nyud2", tmp_path, report=said.append)
     assert [fault.where for fault in caught.value.faults] == [file.url for file in files]
     assert said == [f"nyud2: fetch the rest ({tmp_path})"]
 
 
 def test_files_that_are_here_need_no_network(tmp_path: Path) -> None:
     if not SHARED.is_dir():
-        pytest.skip("the raw lists are not beside the repository")
+        pytest.skip("the raw lists are not part of the repository")
     (tmp_path / "agedb.csv").write_bytes((SHARED / "agedb" / "agedb.csv").read_bytes())
     said: list[str] = []
-    download_raw("agedb", tmp_path, say=said.append)
+    download_raw("agedb", tmp_path, report=said.append)
     assert said[0].endswith("as published")
-    assert "ask for the password" in said[1]
+    assert "need a password from their authors" in said[1]
 
 
 def test_a_data_set_without_raw_files_lists_those_with_some(tmp_path: Path) -> None:

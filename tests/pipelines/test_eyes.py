@@ -10,7 +10,7 @@ from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from dirtune.errors import Fault
-from pipelines.eyes import DAYS, Eye, gaze_angles, list_of, pose_angles, read_eyes
+from pipelines.eyes import DAYS, Eye, compute_gaze_angles, compute_pose_angles, get_list_path, read_eyes
 from tests.pipelines.gaze_files import photographs, vector, write_day, write_list
 
 ANGLES = [(-10.0, 20.0), (5.0, -7.5), (0.0, 0.0)]
@@ -21,7 +21,7 @@ def _read(folder: Path, lines: list[str]) -> list[Eye | Fault]:
     return list(read_eyes(folder, "p03"))
 
 
-def _eye(found: Eye | Fault) -> Eye:
+def _find_eye(found: Eye | Fault) -> Eye:
     assert isinstance(found, Eye), found
     return found
 
@@ -34,7 +34,7 @@ def _rule(found: Eye | Fault) -> str:
 def test_a_left_eye_is_as_it_stands_in_the_file(tmp_path: Path) -> None:
     shown = photographs(ANGLES, seed=1)
     write_day(tmp_path, "p03", "day07", shown)
-    eye = _eye(_read(tmp_path, ["day07/0002.jpg left"])[0])
+    eye = _find_eye(_read(tmp_path, ["day07/0002.jpg left"])[0])
     assert (eye.sample_id, eye.person) == ("p03/day07/0002.jpg left", "p03")
     assert np.degrees(eye.gaze) == pytest.approx([5.0, -7.5], abs=1e-12)
     np.testing.assert_array_equal(_pixels(eye), shown.images["left"][1])
@@ -47,7 +47,7 @@ def test_a_right_eye_is_mirrored_and_its_yaws_are_negated(tmp_path: Path) -> Non
     shown.images["right"][0, 4, 59] = 200
     shown.poses["right"][0] = [0.0, np.pi / 6, 0.0]  # the head turned by 30 degrees about the y axis
     write_day(tmp_path, "p03", "day01", shown)
-    eye = _eye(_read(tmp_path, ["day01/0001.jpg right"])[0])
+    eye = _find_eye(_read(tmp_path, ["day01/0001.jpg right"])[0])
     assert np.degrees(eye.gaze) == pytest.approx([-10.0, -20.0], abs=1e-12)
     assert np.degrees(eye.pose) == pytest.approx([0.0, -30.0], abs=1e-12)
     (where,) = np.argwhere(_pixels(eye))
@@ -63,7 +63,7 @@ def test_a_day_of_one_photograph_is_read(tmp_path: Path, missing_axis: bool) -> 
     if missing_axis:
         left = {"image": shown.images["left"][0], "gaze": shown.gazes["left"][0], "pose": shown.poses["left"][0]}
         savemat(path, {"data": {"left": left, "right": left}, "filenames": shown.names[0]})
-    eye = _eye(_read(tmp_path, ["day01/0001.jpg left"])[0])
+    eye = _find_eye(_read(tmp_path, ["day01/0001.jpg left"])[0])
     assert np.degrees(eye.gaze) == pytest.approx(ANGLES[0], abs=1e-12)
     np.testing.assert_array_equal(_pixels(eye), shown.images["left"][0])
 
@@ -71,7 +71,7 @@ def test_a_day_of_one_photograph_is_read(tmp_path: Path, missing_axis: bool) -> 
 def test_a_repeated_line_and_empty_lines_are_passed_over(tmp_path: Path) -> None:
     write_day(tmp_path, "p03", "day01", photographs(ANGLES, seed=1))
     lines = ["day01/0001.jpg left", "", "day01/0001.jpg right ", "day01/0001.jpg left"]
-    ids = [_eye(each).sample_id for each in _read(tmp_path, lines)]
+    ids = [_find_eye(each).sample_id for each in _read(tmp_path, lines)]
     assert ids == ["p03/day01/0001.jpg left", "p03/day01/0001.jpg right"]
 
 
@@ -100,7 +100,7 @@ def test_every_line_that_cannot_be_used_is_named_and_stops_no_other(tmp_path: Pa
         "its gaze vector must have length 1, not nan",
     ]
     assert isinstance(found[6], Eye)
-    assert found[1] == Fault(where=f"{list_of(tmp_path, 'p03')}:2", rule=f"{day}/day02.mat: no such file")
+    assert found[1] == Fault(where=f"{get_list_path(tmp_path, 'p03')}:2", rule=f"{day}/day02.mat: no such file")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_files_of_another_layout_are_refused(tmp_path: Path, changes: dict[str, 
     write_day(tmp_path, "p03", "day01", photographs(ANGLES, seed=1), **changes)
     (found,) = _read(tmp_path, ["day01/0001.jpg left"])
     with pytest.raises(AssertionError, match=message):
-        _eye(found)
+        _find_eye(found)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_gaze_angles_are_those_of_the_published_conversion() -> None:
     drawn = np.random.default_rng(0)
     vectors = np.array([vector(*each) for each in drawn.uniform(-60, 60, (50, 2))])
     expected = [[np.arcsin(-y), np.arctan2(-x, -z)] for x, y, z in vectors]
-    np.testing.assert_allclose(gaze_angles(vectors), expected, rtol=1e-12)
-    np.testing.assert_allclose(gaze_angles(vectors * 0.999), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_gaze_angles(vectors), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_gaze_angles(vectors * 0.999), expected, rtol=1e-12)
 
 
 def test_pose_angles_are_those_of_the_third_column_of_the_rotation_matrix() -> None:
@@ -143,8 +143,8 @@ def test_pose_angles_are_those_of_the_third_column_of_the_rotation_matrix() -> N
     rotations = np.vstack([drawn, np.zeros((1, 3))])
     columns = Rotation.from_rotvec(rotations).as_matrix()[:, :, 2]
     expected = [[np.arcsin(v_y), np.arctan2(v_x, v_z)] for v_x, v_y, v_z in columns]
-    np.testing.assert_allclose(pose_angles(rotations), expected, rtol=1e-9, atol=1e-12)
-    assert pose_angles(rotations)[-1].tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(compute_pose_angles(rotations), expected, rtol=1e-9, atol=1e-12)
+    assert compute_pose_angles(rotations)[-1].tolist() == [0.0, 0.0]
 
 
 def _pixels(eye: Eye) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dirtune.manifest import InputSpec
-from pipelines.image_files import EncodedImages, encoded_images
+from pipelines.image_files import EncodedImages, encode_images
 
 SPEC = InputSpec(kind="image", shape=(3, 16, 16), encoding="jpeg", quality=90)
 GOOD = ("color.jpg", "gray.jpg", "palette.png", "transparent.png", "wide.jpg")
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(folder: Path, ray_session: None) -> EncodedImages:
     names = [*GOOD, "truncated.jpg", "gone.jpg", "empty.jpg", "text.jpg"]
     table = pa.table({"sample_id": names, "label": list(range(len(names)))})
-    return encoded_images(table, folder, SPEC)
+    return encode_images(table, folder, SPEC)
 
 
 def test_every_image_is_resized_and_encoded_in_color(folder: Path, found: EncodedImages) -> None:
@@ -71,6 +71,6 @@ def test_what_is_wrong_with_an_image_is_said_and_stops_no_other(folder: Path, fo
 def test_many_images_are_read_by_several_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.image_files._IMAGES_PER_TASK", 2)
     table = pa.table({"sample_id": list(GOOD)})
-    images = encoded_images(table, folder, SPEC)
+    images = encode_images(table, folder, SPEC)
     assert images.dataset.num_blocks() == 3
     assert set(images.contents) == set(GOOD)

@@ -125,7 +125,7 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
     assert found == [
         ":2: path: no such image, got 'no.png'",
         ":3: path: the cell is empty",
-        ":4: id: the sample id stands in row 2 already, got 'no.png'",
+        ":4: id: the sample id is already in row 2, got 'no.png'",
         ":4: age: must be a finite number, got 'old'",
         ":4: path: no such image, got 'no.png'",
     ]
@@ -142,7 +142,7 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
     ],
 )
 def test_small_images_are_raw_unless_asked(given: dict[str, object], encoding: str) -> None:
-    stored = _options(**given).stored
+    stored = _options(**given).image_spec
     assert (stored.encoding, stored.quality) == (encoding, given.get("quality"))
 
 

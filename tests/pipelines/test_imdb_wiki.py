@@ -15,7 +15,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins
-from pipelines.imdb_wiki import LABEL, Options, ages_at, ingest, person_of, read_metadata
+from pipelines.imdb_wiki import LABEL, Options, compute_ages, ingest, parse_person, read_metadata
 
 SMALL = Options(image_size=16)
 
@@ -135,7 +135,7 @@ def test_metadata_have_no_published_split(tmp_path: Path, raw: Path) -> None:
     ],
 )
 def test_the_age_is_that_in_the_middle_of_the_year_and_never_wraps_around(birth: float, year: int, age: int) -> None:
-    assert ages_at(np.array([birth]), np.array([year], np.uint16)).tolist() == [age]
+    assert compute_ages(np.array([birth]), np.array([year], np.uint16)).tolist() == [age]
 
 
 def test_ages_agree_with_a_loop_over_dates() -> None:
@@ -146,7 +146,7 @@ def test_ages_agree_with_a_loop_over_dates() -> None:
     for day, year in zip(days.tolist(), years.tolist(), strict=True):
         birth = date.fromordinal(day - 366)
         expected.append(year - birth.year - (0 if birth.month < 7 else 1))
-    assert ages_at(days, years).tolist() == expected
+    assert compute_ages(days, years).tolist() == expected
 
 
 def test_ages_beyond_120_share_the_last_bin_and_the_range_is_the_papers() -> None:
@@ -165,7 +165,7 @@ def test_ages_beyond_120_share_the_last_bin_and_the_range_is_the_papers() -> Non
     ],
 )
 def test_a_path_names_the_person(path: str, person: str | None) -> None:
-    assert person_of(path) == person
+    assert parse_person(path) == person
 
 
 def test_files_that_are_no_metadata_are_named(tmp_path: Path, raw: Path) -> None:

@@ -13,7 +13,7 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins
-from pipelines.eyes import DAYS, PERSONS, Eye, list_of, read_eyes
+from pipelines.eyes import DAYS, PERSONS, Eye, get_list_path, read_eyes
 from pipelines.mpiigaze import LABEL, Options, ingest
 from tests.pipelines.gaze_files import photographs, write_all, write_day, write_list
 
@@ -105,7 +105,7 @@ def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_pa
     with pytest.raises(InputError) as caught:
         ingest(Storage.open(tmp_path), tmp_path / "raw", Options(skip_bad=19))
     texts = [str(fault) for fault in caught.value.faults]
-    lines = list_of(tmp_path / "raw", "p01").resolve()
+    lines = get_list_path(tmp_path / "raw", "p01").resolve()
     assert texts[0] == f"{lines}:1: {(tmp_path / 'raw').resolve()}/{DAYS}/p01/day01.mat: no such file"
     assert len(texts) == 20
     assert texts[18] == "p02/day01/0001.jpg left: yaw: must be within -0.698132..0.698132 rad, got 0.8726646259971648"

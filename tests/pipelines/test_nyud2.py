@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dirtune.data.inspection import inspection_of
+from dirtune.data.inspection import inspect_manifest
+from dirtune.data.inspection_text import format_inspection
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -165,7 +166,7 @@ def test_the_count_rule_scales_the_published_thresholds(rooms: tuple[Storage, Ma
 
 
 def test_an_inspection_says_that_pixels_are_counted(rooms: tuple[Storage, Manifest]) -> None:
-    text = inspection_of(rooms[1]).text()
+    text = format_inspection(inspect_manifest(rooms[1]))
     assert "below, labeled pixels are counted" in text
     assert "training pixels per bin" in text
     assert f"{sum(rooms[1].train_counts):,}" in text
@@ -271,9 +272,9 @@ def test_the_lists_of_the_benchmark_are_read_whole() -> None:
 
 
 def test_a_stored_map_of_eight_bits_is_refused(rooms: tuple[Storage, Manifest]) -> None:
-    from dirtune.data.images import decode as decode_images
+    from dirtune.data.images import decode_images
 
     stream = io.BytesIO()
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(stream, "PNG")
-    with pytest.raises(InputError, match="every stored map must be an image of 16 bits, got 'uint8'"):
+    with pytest.raises(InputError, match="stored per-pixel labels must be images of 16 bits, got 'uint8'"):
         decode_images([stream.getvalue()], rooms[1].inputs["depth"], name="depth")

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from dirtune.data.splits import Rows
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import LabelSpec
-from pipelines.own import Division, balanced_recipe, divide, read_entries, request_of
-from pipelines.own_options import OwnOptions
+from dirtune.reweighting.density import label_bins
+from pipelines.own import (
+    Division,
+    OwnOptions,
+    choose_label_spec,
+    choose_recipe,
+    divide,
+    make_request,
+    read_entries,
+    round_to_nice_width,
+)
 from pipelines.sheets import Sheet, read_sheet
 
 HEADER = "who,person,part,y"
@@ -38,7 +48,7 @@ def _divided(labels: np.ndarray, folder: Path, **given: object) -> Division:
     sheet = _sheet(folder, [f"{row},,,{label!r}" for row, label in enumerate(labels.tolist())])
     options = _options(**given)
     entries = read_entries(sheet, options)
-    used = sheet.usable(0)
+    used = sheet.select_usable(0)
     return divide(options, entries, used, list(range(len(used))))
 
 
@@ -50,9 +60,9 @@ def test_ids_groups_and_splits_are_read_from_their_columns(tmp_path: Path) -> No
     options = _options(id="who", group="person", split_column="part")
     sheet = _sheet(tmp_path, ROWS)
     entries = read_entries(sheet, options)
-    used = sheet.usable(0)
+    used = sheet.select_usable(0)
     division = divide(options, entries, used, [0, 1, 2, 3, 4])
-    assert division.table({"more": ["v", "w", "x", "y", "z"]}).to_pydict() == {
+    assert division.make_table({"more": ["v", "w", "x", "y", "z"]}).to_pydict() == {
         "sample_id": ["a", "b", "c", "d", "e"],
         "split": ["train", "val", "test", "left_out", "train"],
         "label": [1.0, 2.0, 3.0, 4.0, 5.0],
@@ -71,7 +81,7 @@ def test_every_fault_of_these_columns_is_named_by_its_row(tmp_path: Path) -> Non
     rows = ["a,ann,train,1", "a,ann,trian,12", ",,,", "b,,train,-1", "c,cid,test,x", "d,d,val,2"]
     found = _faults(tmp_path, rows, id="who", group="person", split_column="part", low=0, high=10)
     assert found == [
-        ":3: who: the sample id stands in row 2 already, got 'a'",
+        ":3: who: the sample id is already in row 2, got 'a'",
         ":3: y: must be within 0..10, got 12.0",
         ":3: part: must be one of train, val, test, left_out, got 'trian'",
         ":5: y: must be within 0..10, got -1.0",
@@ -84,9 +94,9 @@ def test_rows_that_cannot_be_used_are_in_no_split(tmp_path: Path) -> None:
     sheet = _sheet(tmp_path, [*ROWS, "f,fay,train,?"])
     options = _options(id="who", split_column="part", skip_bad=1)
     entries = read_entries(sheet, options)
-    used = sheet.usable(options.skip_bad)
+    used = sheet.select_usable(options.skip_bad)
     division = divide(options, entries, used, [0] * 5)
-    assert division.table({})["sample_id"].to_pylist() == ["a", "b", "c", "d", "e"]
+    assert division.make_table({})["sample_id"].to_pylist() == ["a", "b", "c", "d", "e"]
 
 
 def test_grouped_splits_need_a_column_of_groups(tmp_path: Path) -> None:
@@ -99,7 +109,7 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     options = _options(split_column="part")
     entries = read_entries(sheet, options)
     with pytest.raises(InputError, match="mine: val: the split would have no rows"):
-        divide(options, entries, sheet.usable(0), [0, 1, 2, 3])
+        divide(options, entries, sheet.select_usable(0), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("rows", [300, 1000, 5000])
@@ -133,13 +143,13 @@ def test_the_recipe_takes_as_many_of_a_bin_as_the_share_allows() -> None:
     # 60 rows in one bin, 30 and 9 in others: at most 20, 10 and 3 of each.
     labels = [5.0] * 60 + [7.0] * 30 + [9.0] * 9 + [11.0]
     for share, expected in ((0.05, 1), (0.06, 2), (0.08, 2), (0.09, 3), (0.11, 4), (0.25, 12)):
-        recipe = balanced_recipe(_rows(labels), share)
+        recipe = choose_recipe(_rows(labels), share)
         assert (recipe.per_bin, recipe.bin_width, recipe.one_in) == (expected, 1.0, 3)
         assert sum(min(n, recipe.per_bin) for n in (20, 10, 3)) <= share * 100
 
 
 def test_sparse_bins_are_joined_until_the_share_can_be_drawn() -> None:
-    recipe = balanced_recipe(_rows([float(value) for value in range(100)]), 0.1)
+    recipe = choose_recipe(_rows([float(value) for value in range(100)]), 0.1)
     # Of five rows one can be drawn, but that makes twenty; of ten rows ten.
     assert (recipe.per_bin, recipe.bin_width) == (1, 10.0)
 
@@ -149,14 +159,114 @@ def test_the_request_depends_on_content_options_and_what_else_is_said(tmp_path: 
     one.write_text("a")
     other.write_text("a")
     options = _options()
-    first = request_of("table", 1, one, options)
-    assert request_of("table", 1, other, options) == first
+    first = make_request("table", 1, one, options)
+    assert make_request("table", 1, other, options) == first
     other.write_text("b")
     changed = [
-        request_of("table", 1, other, options),
-        request_of("table", 2, one, options),
-        request_of("images", 1, one, options),
-        request_of("table", 1, one, options, [3]),
-        request_of("table", 1, one, _options(fraction=0.5)),
+        make_request("table", 1, other, options),
+        make_request("table", 2, one, options),
+        make_request("images", 1, one, options),
+        make_request("table", 1, one, options, [3]),
+        make_request("table", 1, one, _options(fraction=0.5)),
     ]
     assert len({first, *changed}) == 6
+
+
+def _spec(labels: ArrayLike, **given: float) -> LabelSpec:
+    values = np.asarray(labels, dtype=np.float64)
+    return choose_label_spec(values, where="mine", name="y", unit="m", **given)
+
+
+def _bins(spec: LabelSpec) -> tuple[float, float, float, int]:
+    return spec.low, spec.high, spec.bin_width, spec.num_bins
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        # Strengths of concrete
+        (np.linspace(2.33, 82.6, 997), (2.0, 83.0, 1.0, 81)),
+        (np.linspace(-0.0123, 0.037, 997), (-0.0125, 0.037, 0.0005, 99)),
+        (np.linspace(13_500, 499_999, 997), (10_000.0, 500_000.0, 5_000.0, 98)),
+        # Whole years: the oldest has a bin of its own
+        (range(1, 102), (1.0, 101.0, 1.0, 101)),
+        # Ratings: not ten bins between two of them
+        (range(11), (0.0, 10.0, 1.0, 11)),
+        ([1, 1.25, 1.5, 2.75], (1.0, 2.75, 0.25, 8)),
+        ([0.1, 0.2, 0.1 + 0.2], (0.1, 0.1 + 0.2, 0.1, 3)),
+    ],
+)
+def test_bins_are_chosen_from_the_labels(labels: ArrayLike, expected: tuple[float, float, float, int]) -> None:
+    assert _bins(_spec(labels)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_given_is_taken() -> None:
+    scores = np.linspace(0.123, 4.8, 500)
+    assert _bins(_spec(scores, low=0, high=5, bin_width=0.1)) == (0.0, 5.0, 0.1, 50)
+    assert _bins(_spec(range(1, 102), low=0, high=121)) == (0.0, 121.0, 1.0, 121)
+    assert _bins(_spec(range(1, 6), low=1, high=5, bin_width=1)) == (1.0, 5.0, 1.0, 5)
+    assert _bins(_spec([3.0, 3.0], low=0, high=10)) == (0.0, 10.0, 0.1, 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_label_is_in_range_and_about_a_hundred_bins_cover_it(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    scale = 10 ** drawn.uniform(-5, 5)
+    labels = drawn.normal(scale * drawn.normal() * 3, scale, 500)
+    spec = _spec(labels)
+    assert spec.low <= labels.min() <= spec.low + spec.bin_width * (1 + 1e-9)
+    assert spec.high - spec.bin_width * (1 + 1e-9) <= labels.max() <= spec.high
+    assert 60 <= spec.num_bins <= 160
+    into_bin = (labels - spec.low) / spec.bin_width - label_bins(labels, spec)
+    assert into_bin.min() > -1e-3
+    assert into_bin.max() < 1 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [(0.9, 1.0), (1.3, 1.0), (1.5, 2.0), (3.0, 2.0), (3.3, 5.0), (7.2, 10.0), (0.04, 0.05), (0.0014, 0.001)],
+)
+def test_nice_widths_are_near(width: float, expected: float) -> None:
+    assert round_to_nice_width(width) == expected
+
+
+def test_equal_labels_are_refused() -> None:
+    with pytest.raises(InputError, match=r"mine: y: the labels must differ.* all are, got 2\.0"):
+        _spec([2.0, 2.0, 2.0])
+
+
+def test_labels_that_float32_cannot_tell_apart_are_refused() -> None:
+    seconds = 1.6e9 + np.arange(0.0, 1000.0, 10.0)
+    with pytest.raises(InputError, match="subtract a constant, bin width, got 10"):
+        _spec(seconds)
+    assert _spec(seconds - 1.6e9).num_bins == 100
+
+
+@pytest.mark.parametrize("name", ["sts_b", "table", "../up", "", ".hidden", "a b"])
+def test_names_of_other_sets_and_names_that_are_no_folder_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="options: name: "):
+        _options(name=name)
+
+
+def test_name_and_label_must_be_given() -> None:
+    with pytest.raises(InputError) as caught:
+        read(OwnOptions, {}, where="options")
+    assert [str(each) for each in caught.value.faults] == ["options: name: is missing", "options: label: is missing"]
+
+
+def test_ends_of_the_bins_must_be_apart() -> None:
+    with pytest.raises(InputError, match=r"low < high must hold, but got low=2, high=1"):
+        _options(low=2, high=1)
+
+
+def test_limits_of_the_shot_regions_must_not_cross() -> None:
+    assert _options(many_above=9, few_below=10).few_below == 10
+    with pytest.raises(InputError, match="a bin must not be many and few"):
+        _options(many_above=9, few_below=11)
+
+
+def test_splits_are_published_with_a_column_and_made_without_unless_asked() -> None:
+    assert _options().splitting.split == "made"
+    assert _options(split_column="part").splitting.split == "published"
+    assert _options(split="natural").splitting.split == "natural"
+    assert _options(split="grouped", split_column="part").splitting.split == "grouped"

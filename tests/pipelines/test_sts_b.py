@@ -52,7 +52,7 @@ def _faults(folder: Path) -> list[str]:
 def small(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("sts_b")
     raw = _raw(folder / "raw")
-    manifest = ingest("sts_b", root=folder / "data", raw=raw, say=str)
+    manifest = ingest("sts_b", root=folder / "data", raw=raw, report=str)
     return Storage.open(folder / "data"), manifest
 
 
@@ -96,9 +96,9 @@ def test_pairs_that_stand_in_two_splits_are_counted_and_kept(small: tuple[Storag
 @pytest.mark.usefixtures("ray_session")
 def test_a_changed_raw_file_is_ingested_anew_without_copies_if_asked(tmp_path: Path) -> None:
     raw = _raw(tmp_path / "raw")
-    first = ingest("sts_b", root=tmp_path, raw=raw, say=str)
+    first = ingest("sts_b", root=tmp_path, raw=raw, report=str)
     _raw(raw, {"dev_new.tsv": [_line("Other.", "Words.", "3")]})
-    second = ingest("sts_b", root=tmp_path, raw=raw, options={"drop_leaks": True}, say=str)
+    second = ingest("sts_b", root=tmp_path, raw=raw, options={"drop_leaks": True}, report=str)
     assert second.content_hash != first.content_hash
     train = read_split(Storage.open(tmp_path), second, "train")
     assert train["sample_id"].to_pylist() == ["train-00002", "train-00003"]
@@ -199,17 +199,17 @@ def test_the_official_shot_rule_lists_22_many_and_7_medium_bins() -> None:
 
 
 def _samples(seen: Inspection, split: str) -> list[int]:
-    return [seen.samples(split, region) for region in ("many", "medium", "few")]
+    return [seen.count_samples(split, region) for region in ("many", "medium", "few")]
 
 
-needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason="the STS-B-DIR files are not beside the repository")
+needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason="the STS-B-DIR files are not part of the repository")
 
 
 @needs_real_files
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None:
-    manifest = ingest("sts_b", root=tmp_path, raw=REAL, say=str)
+    manifest = ingest("sts_b", root=tmp_path, raw=REAL, report=str)
     assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 5249, "val": 1000, "test": 1000}
     official = inspect("sts_b", root=tmp_path)
     assert official.shot_rule == "official"
@@ -285,14 +285,14 @@ def test_the_published_counts_come_out_of_the_real_files(tmp_path: Path) -> None
 @pytest.mark.usefixtures("ray_session")
 def test_another_split_of_the_real_files_is_drawn_by_the_published_recipe(tmp_path: Path) -> None:
     options = {"split": "made", "hold_out": "interpolation", "fraction": 0.25}
-    manifest = ingest("sts_b", root=tmp_path, raw=REAL, options=options, say=str)
+    manifest = ingest("sts_b", root=tmp_path, raw=REAL, options=options, report=str)
     wide = {split: np.add.reduceat(manifest.splits[split].bin_counts, range(0, 50, 5)) for split in ("val", "test")}
     # 50 per quarter
     assert wide["val"].tolist() == wide["test"].tolist() == [100] * 10
     assert inspect("sts_b", root=tmp_path).shot_rule == "counts"
     held = inspect("sts_b", root=tmp_path, shot_rule="held_out")
-    assert held.samples("train", "few") == 0
-    assert held.samples("test", "few") > 0
+    assert held.count_samples("train", "few") == 0
+    assert held.count_samples("test", "few") > 0
     assert manifest.notes[1].startswith("split: made, min(n // 2, 50) rows for val and for test")
     ids = read_split(Storage.open(tmp_path), manifest, "test")["sample_id"].to_pylist()
     assert {name.split("-")[0] for name in ids} == {"train", "val", "test"}

@@ -18,7 +18,7 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest, ShotRule
 from pipelines import table
 from pipelines.sheets import read_sheet
-from pipelines.table import Cells, Options, read_cells, vectors
+from pipelines.table import Cells, Options, make_vectors, read_cells
 
 COLUMNS = {"name": "mine", "label": "strength"}
 
@@ -61,7 +61,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tup
         "many_above": 5,
         "few_below": 2,
     }
-    manifest = ingest_by_name("table", root=folder / "data", raw=folder / "concrete.csv", options=options, say=str)
+    manifest = ingest_by_name("table", root=folder / "data", raw=folder / "concrete.csv", options=options, report=str)
     return Storage.open(folder / "data"), manifest
 
 
@@ -135,7 +135,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
         table.ingest(storage, raw, options.model_copy(update={"fraction": 0.5}))
 
 
-def _refused(folder: Path, frame: pd.DataFrame, **given: object) -> list[str]:
+def _make_error(folder: Path, frame: pd.DataFrame, **given: object) -> list[str]:
     frame.to_csv(folder / "a.csv", index=False)
     with pytest.raises(InputError) as caught:
         table.ingest(Storage.open(folder), folder / "a.csv", _options(**given))
@@ -145,14 +145,16 @@ def _refused(folder: Path, frame: pd.DataFrame, **given: object) -> list[str]:
 
 def test_a_column_of_texts_must_be_named(tmp_path: Path) -> None:
     kind = _frame()["kind"][0]
-    assert _refused(tmp_path, _frame()) == [
-        f"a.csv: kind: most cells are no numbers; name it in one_hot or in ignore, got {kind!r}"
+    assert _make_error(tmp_path, _frame()) == [
+        f"a.csv: kind: most cells are not numbers; name it in one_hot or in ignore, got {kind!r}"
     ]
-    assert _refused(tmp_path, _frame(), features=["kind"]) == [f"a.csv: kind: most cells are no numbers, got {kind!r}"]
+    assert _make_error(tmp_path, _frame(), features=["kind"]) == [
+        f"a.csv: kind: most cells are not numbers, got {kind!r}"
+    ]
 
 
 def test_columns_that_do_not_exist_or_have_two_roles_are_named(tmp_path: Path) -> None:
-    found = _refused(tmp_path, _frame(), features=["cement", "sand"], one_hot=["kind"], ignore=["kind", "strength"])
+    found = _make_error(tmp_path, _frame(), features=["cement", "sand"], one_hot=["kind"], ignore=["kind", "strength"])
     assert [fault.split(";")[0] for fault in found] == [
         "a.csv: features.1: no such column, got 'sand'",
         "a.csv: ignore.0: the column is 'one_hot.0' already, got 'kind'",
@@ -165,7 +167,7 @@ def test_bad_cells_of_all_columns_are_named_with_their_rows(tmp_path: Path) -> N
     frame.loc[3, "cement"] = "much"
     frame.loc[3, "strength"] = "hard"
     frame.loc[7, "kind"] = ""
-    assert _refused(tmp_path, frame, one_hot=["kind"], skip_bad=1) == [
+    assert _make_error(tmp_path, frame, one_hot=["kind"], skip_bad=1) == [
         "a.csv:5: strength: must be a finite number, got 'hard'",
         "a.csv:5: cement: must be a finite number, got 'much'",
         "a.csv:9: kind: the cell is empty",
@@ -174,13 +176,13 @@ def test_bad_cells_of_all_columns_are_named_with_their_rows(tmp_path: Path) -> N
 
 def test_a_one_hot_column_of_many_texts_is_refused(tmp_path: Path) -> None:
     frame = _frame(300).assign(kind=[f"id {row}" for row in range(300)])
-    assert _refused(tmp_path, frame, one_hot=["kind"]) == [
+    assert _make_error(tmp_path, frame, one_hot=["kind"]) == [
         "a.csv: kind: a one-hot column must have at most 256 different texts, got 300"
     ]
 
 
 def test_a_table_without_features_is_refused(tmp_path: Path) -> None:
-    assert _refused(tmp_path, _frame()[["strength"]]) == ["a.csv: features: no column is left"]
+    assert _make_error(tmp_path, _frame()[["strength"]]) == ["a.csv: features: no column is left"]
 
 
 def test_all_columns_without_another_role_are_features_unless_some_are_named(tmp_path: Path) -> None:
@@ -199,14 +201,14 @@ def test_training_rows_alone_say_means_deviations_and_one_hot_texts() -> None:
     cells = Cells(
         names=["x"], numbers=np.array([[1.0], [3.0], [100.0]]), texts={"k": np.array(["b", "a", "c"], dtype=object)}
     )
-    values, features = vectors(cells, np.array([0, 1]), standardize=True)
+    values, features = make_vectors(cells, np.array([0, 1]), standardize=True)
     assert values.tolist() == [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [98.0, 0.0, 0.0]]
     assert features == [{"name": "x", "mean": 2.0, "sd": 1.0}, {"name": "k", "text": "a"}, {"name": "k", "text": "b"}]
 
 
 def test_numbers_stay_as_they_are_if_asked() -> None:
     cells = Cells(names=["x"], numbers=np.array([[1.0], [30.5]]), texts={})
-    values, features = vectors(cells, np.array([0]), standardize=False)
+    values, features = make_vectors(cells, np.array([0]), standardize=False)
     assert values.tolist() == [[1.0], [30.5]]
     assert features == [{"name": "x", "mean": 0.0, "sd": 1.0}]
 
@@ -217,6 +219,6 @@ def test_rows_are_copies_if_all_cells_and_the_label_are_equal() -> None:
         numbers=np.array([[1.0], [1.0], [1.0], [1.0]]),
         texts={"k": np.array(["a", "a", "b", "a"], dtype=object)},
     )
-    first, second, other_text, other_label = cells.contents(np.array([5.0, 5.0, 5.0, 6.0]))
+    first, second, other_text, other_label = cells.list_contents(np.array([5.0, 5.0, 5.0, 6.0]))
     assert first == second
     assert len({first, other_text, other_label}) == 3

@@ -100,7 +100,7 @@ def test_empty_texts_and_bad_labels_are_named_by_row(tmp_path: Path) -> None:
     assert [str(each).removeprefix(f"{tmp_path.resolve()}/") for each in caught.value.faults] == [
         "a.csv:2: question: the cell is empty",
         "a.csv:4: grade: must be a finite number, got 'good'",
-        "a.csv:5: key: the sample id stands in row 2 already, got 'q1'",
+        "a.csv:5: key: the sample id is already in row 2, got 'q1'",
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 from nltk.tokenize import NLTKWordTokenizer
 
 from pipelines import tokens
-from pipelines.tokens import EncodedPairs, encoded_pairs
+from pipelines.tokens import EncodedTexts, encode_texts
 
 ROWS = [
     ("a", "train", "A cat sat.", 'He said "no" and left.', 0.0),
@@ -27,22 +27,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 @pytest.fixture(scope="module")
-def encoded(ray_session: None) -> EncodedPairs:
-    return encoded_pairs(PAIRS, None)
+def encoded(ray_session: None) -> EncodedTexts:
+    return encode_texts(PAIRS, None)
 
 
-def _column(encoded: EncodedPairs, split: str, name: str) -> list[Any]:
+def _column(encoded: EncodedTexts, split: str, name: str) -> list[Any]:
     batches = encoded.splits[split].iter_batches(batch_format="numpy", batch_size=None)
     return [row for batch in batches if len(batch["sample_id"]) for row in batch[name].tolist()]
 
 
-def test_every_row_is_in_its_split_with_its_label(encoded: EncodedPairs) -> None:
+def test_every_row_is_in_its_split_with_its_label(encoded: EncodedTexts) -> None:
     assert _column(encoded, "train", "sample_id") == ["a", "b"]
     assert _column(encoded, "train", "label") == [0.0, 4.999]
     assert _column(encoded, "test", "sample_id") == ["d"]
 
 
-def test_the_vocabulary_counts_down_in_frequency_over_all_rows(encoded: EncodedPairs) -> None:
+def test_the_vocabulary_counts_down_in_frequency_over_all_rows(encoded: EncodedTexts) -> None:
     vocabulary = json.loads(encoded.side_files["vocabulary.json"])
     counts: Counter[str] = Counter()
     for _, _, *sentences, _ in ROWS:
@@ -53,7 +53,7 @@ def test_the_vocabulary_counts_down_in_frequency_over_all_rows(encoded: EncodedP
     assert encoded.inputs["first"].vocabulary == len(counts) + 2
 
 
-def test_long_texts_are_cut_after_forty_tokens_and_short_ones_padded(encoded: EncodedPairs) -> None:
+def test_long_texts_are_cut_after_forty_tokens_and_short_ones_padded(encoded: EncodedTexts) -> None:
     vocabulary = json.loads(encoded.side_files["vocabulary.json"])
     assert _column(encoded, "val", "first") == [[vocabulary["word"]] * 40]
     dog = [vocabulary[token] for token in ("A", "dog", ".")]
@@ -64,6 +64,6 @@ def test_long_texts_are_cut_after_forty_tokens_and_short_ones_padded(encoded: En
 def test_tokens_beyond_the_largest_vocabulary_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     # "word" stands 40 times
     monkeypatch.setattr(tokens, "MAX_VOCABULARY", 1)
-    found = encoded_pairs(PAIRS, None)
+    found = encode_texts(PAIRS, None)
     assert json.loads(found.side_files["vocabulary.json"]) == {"word": 2}
     np.testing.assert_array_equal(np.array(_column(found, "test", "second"))[0, :3], [1, 1, 0])

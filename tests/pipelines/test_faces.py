@@ -1,4 +1,4 @@
-"""Run with `pytest tests/pipelines/test_face_lists.py`."""
+"""Run with `pytest tests/pipelines/test_faces.py`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
-from pipelines.face_lists import Face, read_list
+from pipelines.faces import Face, read_list
 
 LABEL = LabelSpec(name="age", unit="years", low=0, high=120, bin_width=1, num_bins=120)
 
 
-def _person_of(path: str) -> str | None:
+def _parse_person(path: str) -> str | None:
     return path.removesuffix(".jpg") if path.endswith(".jpg") else None
 
 
 def _read(folder: Path, text: str) -> list[Face | Fault]:
     (folder / "ages.csv").write_text(text)
-    return read_list(folder / "ages.csv", LABEL, _person_of)
+    return read_list(folder / "ages.csv", LABEL, _parse_person)
 
 
 def test_rows_are_read_in_their_order(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_every_bad_row_is_named_by_file_and_line_and_the_others_stay(tmp_path: P
         "ages.csv:5: age: must be within 0..120, got nan",
         "ages.csv:6: age: must be within 0..120, got 120.5",
         "ages.csv:7: split: unknown split, got 'trian'; known: test, train, val (did you mean 'train'?)",
-        "ages.csv:8: path: is no file name of this data set, got 'c.png'",
-        "ages.csv:9: path: the image stands in line 2 already, got 'a.jpg'",
+        "ages.csv:8: path: is not a file name of this data set, got 'c.png'",
+        "ages.csv:9: path: the image is already in line 2, got 'a.jpg'",
     ]
     assert [row.path for row in rows if isinstance(row, Face)] == ["a.jpg", "d.jpg"]
 
@@ -65,7 +65,7 @@ def test_other_columns_are_refused(tmp_path: Path, header: str) -> None:
 
 def test_a_missing_file_and_one_that_is_no_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
-        read_list(tmp_path / "none.csv", LABEL, _person_of)
+        read_list(tmp_path / "none.csv", LABEL, _parse_person)
     (tmp_path / "ages.csv").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(InputError, match=r"ages\.csv: must be CSV text"):
-        read_list(tmp_path / "ages.csv", LABEL, _person_of)
+        read_list(tmp_path / "ages.csv", LABEL, _parse_person)

@@ -1,4 +1,4 @@
-"""Made sets are split as any other: `pytest tests/pipelines/test_embedded.py`."""
+"""Made sets are split as any other: `pytest tests/pipelines/test_synthetic.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def _made(root: Path, **options: object) -> Manifest:
-    return ingest("digits", root=root, options=options, say=str)
+    return ingest("digits", root=root, options=options, report=str)
 
 
 def _train(root: Path, manifest: Manifest) -> dict[str, float]:
@@ -62,6 +62,6 @@ def test_a_held_out_band_is_a_shot_rule(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["digits", "operator"])
 def test_what_cannot_be_asked_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="the raw files name no groups"):
-        ingest(name, root=tmp_path, options={"split": "grouped"}, say=str)
+        ingest(name, root=tmp_path, options={"split": "grouped"}, report=str)
     with pytest.raises(InputError, match="has no recipe for balanced splits"):
-        ingest(name, root=tmp_path, options={"split": "made"}, say=str)
+        ingest(name, root=tmp_path, options={"split": "made"}, report=str)
