@@ -76,6 +76,7 @@ Augmentation = Callable[[Stored, Draws], Images]
 
 def to_float(images: Stored) -> Images:
     """Return images in [0, 1]: bytes are divided by 255, floating point images are returned as they are."""
+    # In place on the new tensor of the conversion, which saves a pass over memory.
     return images if images.is_floating_point() else images.float().div_(255.0)
 
 
@@ -119,6 +120,7 @@ def strong(images: Stored, draws: Draws) -> Images:
     """
     cropped = to_float(_resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
     matrices, offsets = _draw_color_jitter(cropped, draws)
+    # One matrix per image: every further pass over the pixels would cost as much again.
     recolored = torch.baddbmm(offsets, matrices, cropped.flatten(2))
     return recolored.clamp_(0.0, 1.0).view_as(cropped)
 
@@ -130,6 +132,7 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
     """Return a random window of each image padded with zeros, mirrored with some probability; bytes stay bytes."""
     height, width = images.shape[-2:]
     corners = draws.draw_corners(2 * padding + 1)
+    # Slices of one image after the other take a tenth of the time of a gather over the batch.
     windows = [
         image[:, y : y + height, x : x + width]
         for image, (y, x) in zip(F.pad(images, (padding,) * 4), corners, strict=True)
@@ -169,6 +172,7 @@ def _draw_boxes(
     places = draws.draw_numbers(0.0, 1.0), draws.draw_numbers(0.0, 1.0)
     boxes = []
     for share, aspect, right, down in zip(shares, aspects, *places, strict=True):
+        # Departure 1: a crop that would leave the image is made narrower.
         sides = min(1.0, math.sqrt(share / aspect)), min(1.0, math.sqrt(share * aspect))
         height, width = (max(1, round(side * of)) for side, of in zip(sides, size, strict=True))
         y, x = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))

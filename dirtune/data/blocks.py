@@ -42,10 +42,10 @@ DECODES = "decodes"
 ARRIVAL_TIMEOUT = 60.0
 """Seconds without a block from the object store after which a worker reads from disk."""
 
+# As pixels, 224 x 224 in color: 38 MB.
 _IMAGES_PER_BATCH = 256
-"""Images that are decoded at a time; as pixels, 224 x 224 in color: 38 MB."""
+# Every worker copies a shared split up to this size, because one tensor is sliced faster than many chunks.
 _COPY_BYTES = 64 * 2**20
-"""Size of a split up to which every worker copies it, because one tensor is sliced faster than many chunks."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
     """
     if budget_bytes is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # A head node without CPUs has no workers, hence no blocks.
         with_workers = [resources for resources in nodes if resources.get("CPU")] or nodes
         budget = STORE_SHARE * min(float(resources.get("object_store_memory", 0)) for resources in with_workers)
     else:
@@ -173,6 +174,7 @@ def _group_by_split(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str,
     chunks = streaming.MemoryChunks(
         {number: streaming.to_chunk(batch, manifest.inputs) for number, batch in enumerate(batches)}
     )
+    # The path of a row's shard is the only trace of its split in a block.
     split_of = {_shorten(file): name for name, split in manifest.splits.items() for file in split.files}
     paths = [path for batch in batches for path in batch.column("path").to_pylist()]
     splits = np.array([split_of[_shorten(path)] for path in paths])
@@ -235,6 +237,7 @@ def _load_splits(
         for name, rows in stored.items()
     }
     splits: dict[str, Split] = dict(streamed)
+    # The smallest first, so that as many splits as possible are on the device.
     for name, split in sorted(streamed.items(), key=lambda item: item[1].decoded_bytes):
         if split.decoded_bytes <= (min(left, _COPY_BYTES) if split.is_shared else left):
             splits[name] = streaming.load_onto_device(split)

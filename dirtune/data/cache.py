@@ -105,6 +105,7 @@ class ResidentData:
 
 def select_rows(split: Split, rows: Rows) -> ResidentSplit:
     """Return the selected rows as a split on the same device, sorted by sample id."""
+    # Rows of a split are sorted by sample id.
     rows, _ = rows.sort()
     local = rows.to(split.labels.device)
     (inputs,) = split.read([rows])
@@ -142,6 +143,7 @@ def make_windowed_order(
     generator = _make_order_generator(seed, epoch)
     shuffled = torch.cat([groups[group] for group in torch.randperm(len(groups), generator=generator).tolist()])
     window = WINDOW_GROUPS * max(len(rows) for rows in groups)
+    # Sizes of the ranks' slices of every global batch, by batch.
     sizes = [
         [stop - start for start, stop in (get_rank_share(len(rows), rank, world) for rank in range(world))]
         for rows in shuffled.split(batch_size)
@@ -202,6 +204,7 @@ def make_train_batches(
     for at, inputs in enumerate(split.read(local)):
         step, piece = divmod(at, accumulation)
         first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
+        # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.
         rows = local[at].to(split.labels.device)
         yield Batch(
             views=make_views(

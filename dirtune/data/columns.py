@@ -31,8 +31,8 @@ from dirtune.manifest import InputSpec
 Columns = dict[str, NDArray[Any]]
 """Arrays by column name, first dimension = samples."""
 
+# Estimate for a photograph as JPEG of quality 95.
 _PIXELS_PER_BYTE = 8
-"""Estimate for a photograph as JPEG of quality 95."""
 
 
 def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: bool = False) -> pa.Table:
@@ -70,6 +70,7 @@ def _to_input_column(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Arra
         return pa.array(array.tolist(), pa.large_binary())
     if array.shape[1:] != spec.shape:
         raise ValueError(f"input {name!r} must have shape {spec.shape}, got {array.shape[1:]}")
+    # A silent cast would truncate float images to bytes.
     values = array.astype(spec.element, casting="same_kind", copy=False)
     if spec.kind in {"image", "dense_label"}:
         return _to_binary_column(values)
@@ -144,6 +145,7 @@ def _to_array(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) ->
     array = chunks[0] if len(chunks) == 1 else column.combine_chunks()
     if pa.types.is_fixed_size_binary(array.type):
         values = np.frombuffer(array.buffers()[1] or b"", spec.element)
+        # The buffer of a slice is that of the whole array.
         values = values[array.offset * spec.size :][: len(array) * spec.size]
     else:
         values = array.flatten().to_numpy(zero_copy_only=True)

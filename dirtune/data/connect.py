@@ -62,6 +62,7 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         raise InputError(Fault(where=address, rule=rule))
     check_token(where=address)
     if address != "auto":
+        # Ray itself would wait for minutes for an address at which nothing listens.
         check_reachable(address, where=address)
         check_versions(get_cluster_versions(address), where=address)
     if ray.is_initialized():
@@ -72,8 +73,10 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         yield
         return
     try:
+        # The logs of the workers would interrupt the output of the command.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        # A failed connection leaves parts of a session behind.
         ray.shutdown()
         raise InputError(Fault(where=address, rule=f"cannot connect: {' '.join(str(error).split())}")) from None
     try:
@@ -88,6 +91,7 @@ def get_cluster_versions(address: str) -> tuple[str, str]:
     Raises:
         InputError: it refuses the token, or does not respond as a Ray cluster.
     """
+    # In a subprocess, because Ray ends its process if the token's file cannot be read.
     command = [sys.executable, "-c", HANDSHAKE, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=HANDSHAKE_TIMEOUT, check=False)
@@ -113,6 +117,7 @@ def check_versions(versions: tuple[str, str], *, where: str) -> None:
         InputError: the versions differ.
     """
     try:
+        # Ray applies the same function when a driver connects.
         check_version_info({"ray_version": versions[0], "python_version": versions[1]}, where)
     except RuntimeError:
         own = f"Ray {ray.__version__} on Python {platform.python_version()}"

@@ -31,8 +31,8 @@ Report = Callable[[str], None]
 """Receives one line of progress."""
 
 _CHUNK_BYTES = 2**20
+# Seconds without a response.
 _TIMEOUT = 60.0
-"""Seconds without a response."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,7 @@ def download(file: RawFile, folder: Path, *, report: Report = print) -> None:
         rule = f"another file of this name exists; move it away (its SHA-256 should be {expected})"
         raise InputError(Fault(where=str(path), rule=rule, got=found))
     if expected is None:
+        # A file without a published hash is checked against its first download from now on.
         with (folder / SUMS).open("a") as sums:
             sums.write(f"{found}  {file.name}\n")
     origin = "as published" if file.sha256 else f"recorded in {SUMS}, no hash is published"
@@ -155,6 +156,7 @@ def unpack(archive: Path, folder: Path) -> None:
         InputError: it is not an archive, a member would be outside of the folder (by an absolute name, `..`, or a link),
             or a file or folder of the same name exists.
     """
+    # Unpacked in a folder of the same file system, so that the final moves are atomic.
     temporary = folder / f".{archive.name}.unpacking"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -32,8 +32,8 @@ TINTS = {"many": "#BFDCEC", "medium": "#EFEFEF", "few": "#FAE3B4"}
 """Background of each shot region; lightened colors of Okabe and Ito."""
 BARS, DENSITY = "#6E6E6E", "#B22B00"
 NO_IMAGES = "No images: no input is an image."
+# Below one, so that a bin with one sample has a visible bar.
 _BASELINE = 0.5
-"""Start of the bars, so that a bin with one sample has a visible bar."""
 
 
 def save_figure(inspection: Inspection, *, root: str | Path, output: Path, count: int = 10) -> Path:
@@ -134,8 +134,10 @@ def _draw_heat_maps(part: FigureBase, inspection: Inspection) -> None:
         aspect="auto",
     )
     panels[0].set_title("shot regions", fontsize=8)
+    # One color scale for all splits, so that they can be compared.
     tallest = max(max(info.bin_counts) for info in splits.values())
     for axes, (split, info) in zip(panels[1:], splits.items(), strict=True):
+        # Empty bins are left blank: the logarithm of zero has no color.
         counts = np.ma.masked_equal(np.reshape(info.bin_counts, shape), 0)
         drawn = axes.imshow(
             counts, cmap="cividis", norm=LogNorm(1, max(tallest, 2)), extent=extent, origin="lower", aspect="auto"

@@ -20,8 +20,8 @@ from dirtune.manifest import InputSpec
 
 JPEG_QUALITY = 95
 """Default quality: an image of 224 x 224 pixels has about 20 kB."""
+# Pillow's mode by number of channels.
 _MODES = {1: "L", 3: "RGB"}
-"""Pillow's mode by number of channels."""
 
 
 def convert_image(image: Image.Image, spec: InputSpec) -> Image.Image:
@@ -64,6 +64,7 @@ def decode_images(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name:
     images = np.empty((len(stored), *spec.shape), spec.element)
     for row, content in enumerate(stored):
         try:
+            # Pillow reads the header at first, and the pixels, where a truncated file fails, on conversion.
             pixels = np.asarray(Image.open(io.BytesIO(content)))
         except (OSError, SyntaxError, ValueError) as error:
             rule = f"a stored image cannot be decoded ({error}); ingest the data set again"

@@ -35,6 +35,7 @@ def load_pipeline(name: str) -> Pipeline:
     Raises:
         InputError: there is no such pipeline.
     """
+    # Imported by name, so that the library has no import of a data set.
     known = importlib.import_module("pipelines").PIPELINES
     if name not in known:
         raise InputError(Fault(where="data set", rule="unknown name", got=name, known=tuple(known)))

@@ -133,6 +133,7 @@ def inspect_manifest(manifest: Manifest, *, shot_rule: str | None = None, lds: L
     if rule not in manifest.shot_rules:
         known = tuple(manifest.shot_rules)
         raise InputError(Fault(where=manifest.name, rule="unknown shot rule", got=rule, known=known))
+    # Regions and weights of every split come from the training counts.
     counts = np.asarray(manifest.train_counts, dtype=np.int64)
     # LDS is defined for labels of one dimension.
     smoothing = None if manifest.label.components else lds

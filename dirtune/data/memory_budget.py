@@ -96,6 +96,7 @@ def return_freed_memory() -> None:
 
     Call it after memory has run out: the kept blocks of one thread are unavailable to all others.
     """
+    # Cycles of a failed trial may still hold tensors.
     gc.collect()
     # No effect without a GPU.
     torch.cuda.empty_cache()

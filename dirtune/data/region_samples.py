@@ -56,6 +56,7 @@ def read_region_samples(
     found = []
     for region in SHOT_REGIONS:
         rows = np.flatnonzero(regions == region)
+        # Sorted by id, so that the selection does not depend on shards.
         rows = rows[np.argsort(keys["sample_id"][rows])]
         generator = np.random.default_rng(derive_seed(seed, "samples", split, region))
         selected = np.sort(generator.permutation(rows)[:count])

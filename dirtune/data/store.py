@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _VERSION = "version-"
 SHARD_BYTES = 128 * 2**20
 ROW_GROUP_BYTES = 16 * 2**20
+# File in an uncommitted version. Another ingest that finishes first removes it with the folder, even if shards follow.
 _OPEN = "open"
-"""File in an uncommitted version; another ingest that finishes first removes it with the folder, even if shards follow."""
 
 
 def write_dataset(
@@ -92,12 +92,14 @@ def write_dataset(
         raise ValueError(f"the columns of the per-pixel labels {sorted(missing)} must be among the inputs")
     home, version = storage.get_folder(name), f"{_VERSION}{uuid.uuid4().hex}"
     with remember_interrupt() as raise_if_interrupted, ExitStack() as at_the_end:
+        # Runs after errors, too: the new version is then the one that no manifest names.
         at_the_end.callback(_remove_old_versions, home)
         for side_name, content in {**(side_files or {}), _OPEN: b""}.items():
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
             files = _write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
+            # Read from disk, so that the manifest describes the files and not the intention.
             rows[split] = read_shards(home, split, files, inputs, label)
         check_rows(rows, label, where=name)
         manifest = Manifest(
@@ -114,11 +116,13 @@ def write_dataset(
             source=dict(source),
             notes=tuple(notes),
         )
+        # Ray catches Ctrl-C in its own calls; an interrupted ingest must not be committed.
         raise_if_interrupted()
         if not home.exists(f"{version}/{_OPEN}"):
             rule = "another ingest of this data set finished meanwhile; nothing was changed"
             raise InputError(Fault(where=name, rule=rule))
         home.remove(f"{version}/{_OPEN}")
+        # The last write commits: readers see the previous version or this one, never a mixture.
         home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
 

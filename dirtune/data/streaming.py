@@ -38,8 +38,8 @@ Chunk = dict[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Rows that are read at a time while a split is loaded onto the device.
 _LOAD_ROWS = 256
-"""Rows that are read at a time while a split is loaded onto the device."""
 
 
 class Chunks(Protocol):
@@ -90,7 +90,8 @@ class DiskChunks:
             for chunk in chunks.tolist():
                 if chunk not in loaded:
                     loaded[chunk] = next(prefetched)
-            yield dict(loaded)
+            yield loaded
+            # A new dictionary, because the threads that gather this step may still read the previous one.
             loaded = {chunk: columns for chunk, columns in loaded.items() if last[chunk] > step}
 
     def load_all(self) -> MemoryChunks:
@@ -216,6 +217,7 @@ def make_streamed_split(
     exact, positions = labels[order].astype(np.float64), positions[order]
     groups = None
     if isinstance(chunks, DiskChunks):
+        # Rows of a group in the order of the file.
         as_stored = np.lexsort((positions[:, 1], positions[:, 0]))
         starts = np.flatnonzero(np.diff(positions[as_stored, 0])) + 1
         groups = tuple(torch.from_numpy(rows) for rows in np.split(as_stored, starts))
@@ -238,6 +240,7 @@ def make_streamed_split(
 def load_onto_device(split: StreamedSplit) -> ResidentSplit:
     """Return the split with its inputs as tensors on the device, each image decoded directly into its row."""
     columns: Inputs = {}
+    # In the order of reading, so that each row group is read once.
     batches = split.reading_order.split(_LOAD_ROWS)
     for rows, inputs in zip(batches, split.read(batches), strict=True):
         for name, values in inputs.items():

@@ -81,12 +81,14 @@ def read_shards(
 
 def _add_digests(rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:
     ids, labels = batch.column("sample_id").to_pylist(), to_values(batch.column("label"))
+    # Sorted by name, so that the digest does not depend on the order of the inputs.
     stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
     rows.ids += ids
     rows.labels += labels.tolist()
     for row, sample_id in enumerate(ids):
         state = hashlib.sha256(to_canonical_json([split, sample_id]).encode())
         state.update(labels[row].tobytes())
+        # Taken before the inputs enter the state.
         rows.split_digests.append(state.digest())
         for name, values in stored.items():
             state.update(to_canonical_json(name).encode())

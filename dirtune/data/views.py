@@ -83,6 +83,7 @@ def make_views(
     device = next(iter(inputs.values())).device
     views = []
     for view in range(count):
+        # Never derived from the arm: arms with one seed see the same views.
         generator = torch.Generator().manual_seed(derive_seed(stream[0], "views", *stream[1:], view))
         views.append(transform.apply_augmentation(inputs, augmentation, Draws(generator, total, rows, device)))
     return tuple(views)

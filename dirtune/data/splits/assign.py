@@ -54,12 +54,14 @@ def split_rows(
     if request.drop_leaks:
         before, splits = splits, remove_leaks(splits, _find_leaks(splits, rows, contents))
         notes.append(f"copies left out: {np.count_nonzero(before != splits):,} rows")
+    # Of the rows of all splits, so that the bands are the same for every draw of the split.
     density = label_density(rows.bins, rows.label.num_bins)
     held = thinning.find_held_out_bins(density, rows.label, request)
     splits, thinning_notes = _thin(splits, rows, request, held)
     splits, subset_notes = _select_fraction(splits, rows, request)
     if empty := [split for split in SPLITS if not (splits == split).any()]:
         raise InputError(Fault(where=rows.name, key=split, rule="the split would have no rows") for split in empty)
+    # Searched in the result, because the steps before may have removed some.
     leak_notes = [leak.format() for leak in _find_leaks(splits, rows, contents)]
     return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
 

@@ -85,6 +85,7 @@ def find_leaks(
                 shared = rows[one].keys() & rows[other].keys()
                 earlier, later = ([row for value in shared for row in rows[split][value]] for split in (one, other))
                 number = len(shared)
+            # The values are a set; sorted rows make the result deterministic.
             if number:
                 leak = Leak(
                     kind=kind,

@@ -117,6 +117,7 @@ def split_by_recipe(ids: Ids, bins: NDArray[np.int64], recipe: Recipe, *, seed: 
         recipe: of the data set.
         seed: of the shuffle.
     """
+    # The purpose is part of every drawn split; another word would draw other rows.
     ranks = rank_within_bins(bins, rank_by_seed(ids, seed, "made"))
     quota = compute_quotas(np.bincount(bins), recipe)[bins]
     return np.select([ranks < quota, ranks < 2 * quota], [VAL, TEST], default=TRAIN)

@@ -100,6 +100,7 @@ def describe_split(name: str, split_fingerprint: str, sizes: Mapping[str, int]) 
     """
     known = [each for each in PUBLISHED_SPLITS if each.data == name]
     for each in known:
+        # The fingerprint identifies the rows; equal sizes alone do not.
         if each.fingerprint == split_fingerprint:
             return f"the split is {each.describe()}"
     alike = [each.title for each in known if dict(each.sizes) == dict(sizes)]

@@ -77,6 +77,7 @@ def rank_by_seed(ids: Ids, seed: int, *purpose: str) -> NDArray[np.int64]:
     """Return the rank of each row in a random order of all rows, 0 first; the rank depends on the id, not on the position."""
     ranks = np.empty(len(ids), dtype=np.int64)
     generator = np.random.default_rng(derive_seed(seed, "split", *purpose))
+    # Sorted ids: the permutation belongs to the set of ids, not to the order in which they were read.
     ranks[np.argsort(ids)] = generator.permutation(len(ids))
     return ranks
 

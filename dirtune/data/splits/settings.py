@@ -78,6 +78,7 @@ class Splitting(Frozen):
     drop_leaks: bool = False
     """Remove training (then validation) rows whose content occurs in a later split or earlier in the same one."""
 
+    # A setting without effect is a misunderstanding that would otherwise surface in the results.
     @model_validator(mode="after")
     def _check_settings_take_effect(self) -> Splitting:
         idle = [

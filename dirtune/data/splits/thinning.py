@@ -37,16 +37,16 @@ from dirtune.randomness import derive_seed
 HELD_SHARES: dict[HoldOut, float] = {"extrapolation": 0.2, "interpolation": 0.2, "blind_spots": 0.15}
 """Default share of all rows that is held out."""
 
+# Quantiles of the rows: outlying labels must not stretch a profile.
 _BULK = (0.05, 0.95)
-"""Quantiles of the rows between which the bulk of the labels is."""
+# Peaks and spread, in parts of the bulk.
 _DEFAULT_PEAKS: dict[Profile, tuple[tuple[float, ...], float]] = {
     "exponential": ((0.0,), 1 / 4),
     "normal": ((0.5,), 1 / 4),
     "bimodal": ((0.25, 0.75), 1 / 8),
 }
-"""Peaks and spread, in parts of the bulk."""
+# Down to the last digit of a float.
 _BISECTIONS = 60
-"""Bisections of the interval of scales: down to the last digit of a float."""
 
 
 def find_held_out_bins(density: NDArray[np.int64], label: LabelSpec, settings: Splitting) -> tuple[int, ...]:
@@ -211,6 +211,7 @@ def select_stratified(ids: Ids, bins: NDArray[np.int64], size: int, *, seed: int
     """
     ranks = rank_by_seed(ids, seed, "subset")
     counts = np.bincount(bins)
+    # One offset per bin: with equal offsets all rare bins would give their first row at the same size.
     offsets = np.random.default_rng(derive_seed(seed, "split", "offsets")).random(len(counts))
     positions = (rank_within_bins(bins, ranks) + offsets[bins]) / counts[bins]
     selected = np.zeros(len(ids), dtype=np.bool_)
