@@ -1,4 +1,4 @@
-"""Where results come from: code version, library versions, hardware."""
+"""Provenance of results: code version, library versions, hardware."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ LIBRARIES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "nump
 
 
 def get_code_version() -> str:
-    """`<package version>+<commit>[.<hash of the sources>]`; without a checkout the package version alone.
+    """Return `<package version>+<commit>[.<hash of the sources>]`; without a checkout the package version alone.
 
-    The hash stands there when the package's sources are not those of the commit, files not yet added included.
+    The hash is appended if the package's sources differ from the commit, untracked files included.
     """
     package, folder = version("dirtune"), Path(__file__).parents[1]
-    # Installed into an environment inside somebody else's checkout, the package is not part of that commit.
-    is_tracked = _git(folder, "ls-files", "--", "training/provenance.py")
-    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    # A package installed into an environment inside another project's checkout is not part of that commit.
+    is_tracked = _run_git(folder, "ls-files", "--", "training/provenance.py")
+    commit = _run_git(folder, "rev-parse", "--short=12", "HEAD")
     if not is_tracked or commit is None:
         return package
-    is_changed = _git(folder, "status", "--porcelain", "--", "*.py")
-    return f"{package}+{commit}.{_sources_hash(folder)}" if is_changed else f"{package}+{commit}"
+    is_changed = _run_git(folder, "status", "--porcelain", "--", "*.py")
+    if not is_changed:
+        return f"{package}+{commit}"
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        state.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return f"{package}+{commit}.{state.hexdigest()[:8]}"
 
 
 def collect_provenance() -> dict[str, Any]:
-    """What is written into a sweep's `provenance.json`."""
+    """Return the contents of a sweep's `provenance.json`."""
     return {
         "code_version": get_code_version(),
         "python": sys.version.split()[0],
@@ -40,14 +45,7 @@ def collect_provenance() -> dict[str, Any]:
     }
 
 
-def _sources_hash(folder: Path) -> str:
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        state.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
-    return state.hexdigest()[:8]
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
+def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
     except OSError:

@@ -142,7 +142,7 @@ class Task(ABC):
         """Return the label bins of `stack_views(batch)`; -1 for an unlabeled pixel. The tensor is the caller's own."""
 
     @abstractmethod
-    def embed(
+    def embed_inputs(
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
     ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
         """Return one embedding and one bin per label, of stored inputs.
@@ -205,7 +205,7 @@ class SampleTask(Task):
         """Return the samples' bins, repeated for each view."""
         return batch.label_bins.repeat(len(batch.views))
 
-    def embed(
+    def embed_inputs(
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
     ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
         """Return one embedding and one bin per sample."""
@@ -276,7 +276,7 @@ class DenseTask(Task):
         assert label.dense is not None
         return compute_dense_bins(stack_views(batch)[label.dense.column], label)
 
-    def embed(
+    def embed_inputs(
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
     ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
         """Return the embeddings and bins of the labeled pixels, at the height and width of the embeddings."""

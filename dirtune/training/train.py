@@ -91,7 +91,7 @@ def train(
         config=config,
         code_version=get_code_version(),
     )
-    if (earlier := _recorded(study, job.trial_id)) is not None:
+    if (earlier := _read_result(study, job.trial_id)) is not None:
         return earlier
     keep_freed_memory()
     place = torch.device(device)
@@ -125,7 +125,7 @@ def train(
     )
 
 
-def _recorded(study: Storage, trial_id: str) -> TrainResult | None:
+def _read_result(study: Storage, trial_id: str) -> TrainResult | None:
     columns = ["status", "best_epoch", "error"]
     tables = read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
     if not tables:

@@ -104,8 +104,8 @@ def found(
     folder = str(tmp_path_factory.mktemp("compiled"))
     exact, whole = in_float64(toy), configuration(**WHOLE)
     return {
-        1: on_ranks(1, compiled_alone, exact, runs, whole, toy, folder)[0],
-        2: on_ranks(2, compiled, exact, runs)[0],
+        1: on_ranks(1, compiled_alone, exact, runs, whole, toy, folder, fresh=True)[0],
+        2: on_ranks(2, compiled, exact, runs, fresh=True)[0],
     }
 
 

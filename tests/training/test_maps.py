@@ -219,7 +219,7 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_end(
 
 def test_metrics_cannot_be_recomputed_from_means(run: tuple[TrialRun, Path, TrialConfig], manifest: Manifest) -> None:
     root = run[1]
-    with pytest.raises(InputError, match="has labels of pixels, and of those only the means"):
+    with pytest.raises(InputError, match="has per-pixel labels, of which only the means"):
         recompute(root, "study", metric="rmse", manifest=manifest)
 
 
