@@ -25,8 +25,8 @@ class Box(Frozen):
     height: float = 1.0
 
 
-class Knob(Frozen):
-    kind: Literal["knob"]
+class Slider(Frozen):
+    kind: Literal["slider"]
     """A tag without a default."""
     low: float = 0.0
 
@@ -52,7 +52,7 @@ class Drawing(Frozen):
     shape: Annotated[Circle | Box, Field(discriminator="name")] = Circle()
     size: Size | None = None
     sizes: dict[str, Size] | None = None
-    knobs: dict[str, Annotated[Knob | Dial, Field(discriminator="kind")]] | None = None
+    inputs: dict[str, Annotated[Slider | Dial, Field(discriminator="kind")]] | None = None
     pages: tuple[Size, ...] = ()
     form: Literal["a3", "a4"] = "a4"
     dark: bool = False
@@ -160,12 +160,12 @@ def test_a_value_of_another_type_is_rejected_with_key_rule_and_value(settings: d
 @pytest.mark.parametrize(
     ("settings", "key", "known"),
     [
-        ({"titel": 1}, "titel", "dark, form, knobs, pages, shape, size, sizes, title"),
+        ({"titel": 1}, "titel", "dark, form, inputs, pages, shape, size, sizes, title"),
         ({"size": {"row": 1}}, "size.row", "ratio, rows"),
         ({"shape": {"name": "box", "wdth": 1}}, "shape.wdth", "height, name, width"),
         ({"sizes": {"big": {"row": 1}}}, "sizes.big.row", "ratio, rows"),
         ({"pages": [{}, {"row": 1}]}, "pages.1.row", "ratio, rows"),
-        ({"knobs": {"a.b": {"kind": "dial", "hihg": 1}}}, "knobs.a.b.hihg", "high, kind"),
+        ({"inputs": {"a.b": {"kind": "dial", "hihg": 1}}}, "inputs.a.b.hihg", "high, kind"),
     ],
 )
 def test_an_unknown_key_is_rejected_with_the_known_keys(settings: dict[str, Any], key: str, known: str) -> None:
@@ -178,8 +178,8 @@ def test_a_union_selects_its_member_by_the_tag_alone() -> None:
         "d.yaml: shape.name: unknown name, got 'blox'; known: box, circle (did you mean 'box'?)"
     )
     assert fault_of(shape={"radius": 1.0}) == "d.yaml: shape.name: is missing"
-    assert fault_of(knobs={"a": {"kind": "x"}}).startswith(
-        "d.yaml: knobs.a.kind: unknown kind, got 'x'; known: dial, knob"
+    assert fault_of(inputs={"a": {"kind": "x"}}).startswith(
+        "d.yaml: inputs.a.kind: unknown kind, got 'x'; known: dial, slider"
     )
     assert "radius" in fault_of(shape={"name": "box", "radius": 1.0})
 

@@ -135,7 +135,7 @@ def test_two_arms_that_differ_only_in_tuned_settings_are_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "knob", "message"),
+    ("path", "distribution", "message"),
     [
         ("terms.accon.tau", {"distribution": "uniform", "low": 1, "high": 2}, "no arm has this setting"),
         ("terms.conr.omega", {"distribution": "uniform", "low": 3, "high": 4}, "excludes the value"),
@@ -146,8 +146,8 @@ def test_two_arms_that_differ_only_in_tuned_settings_are_rejected() -> None:
         ("terms.conr.tau", {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]}, "unknown arm"),
     ],
 )
-def test_an_invalid_distribution_is_reported_with_its_path(path: str, knob: dict[str, Any], message: str) -> None:
-    assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: knob})))
+def test_an_invalid_distribution_is_reported_with_its_path(path: str, distribution: dict[str, Any], message: str) -> None:
+    assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: distribution})))
 
 
 def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them() -> None:
@@ -186,11 +186,11 @@ def test_the_shipped_search_tunes_the_hyperparameters_of_the_papers() -> None:
 
 def test_a_distribution_can_depend_on_the_value_of_an_axis() -> None:
     axes = {"model.projection_dim": [8, 16]}
-    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0}
+    distribution = {"distribution": "uniform", "low": 0.5, "high": 4.0}
     raw = study(
         reference="vanilla projection_dim=8",
         axes=axes,
-        space={"terms.conr.omega": {**knob, "when": {"model.projection_dim": [16]}}},
+        space={"terms.conr.omega": {**distribution, "when": {"model.projection_dim": [16]}}},
     )
     resolved = resolve(raw, where="t")
     assert [arm.name for arm in resolved.searched_arms] == ["conr projection_dim=16"]
@@ -204,9 +204,9 @@ def test_a_distribution_can_depend_on_the_value_of_an_axis() -> None:
     ],
 )
 def test_a_condition_needs_an_axis_and_one_of_its_values(when: dict[str, Any], message: str) -> None:
-    knob = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
+    distribution = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
     raw = study(
-        reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]}, space={"terms.conr.omega": knob}
+        reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]}, space={"terms.conr.omega": distribution}
     )
     assert any(message in fault for fault in faults_of(raw))
 
