@@ -17,7 +17,7 @@ RULES = {"counts": ShotRule(many_above=40, few_below=15), "published": ShotRule(
 TRAIN = np.random.default_rng(1).exponential(2.5, 300).clip(0.0, 9.99)
 
 
-def manifest_of(fingerprint: str = "data-a") -> Manifest:
+def make_manifest(fingerprint: str = "data-a") -> Manifest:
     counts = label_density(label_bins(TRAIN, LABEL), LABEL.num_bins)
     split = SplitInfo(files=("a",), rows=len(TRAIN), bin_counts=tuple(counts.tolist()))
     return Manifest(
@@ -32,11 +32,14 @@ def manifest_of(fingerprint: str = "data-a") -> Manifest:
     )
 
 
-def predicted(seed: int) -> dict[str, SplitPredictions]:
+def make_predictions(seed: int, *, labels_seed: int | None = None) -> dict[str, SplitPredictions]:
+    """Predictions that shrink the labels; with `labels_seed`, trials of different seeds share their samples."""
     generator = np.random.default_rng(seed)
     found = {}
     for split, n in (("val", 40), ("test", 60)):
         labels = generator.uniform(0.0, 9.5, n)
+        if labels_seed is not None:
+            labels = np.random.default_rng([labels_seed, n]).uniform(0.0, 9.5, n)
         found[split] = SplitPredictions(
             sample_ids=[f"{split}{i}" for i in range(n)],
             labels=labels,
@@ -45,14 +48,18 @@ def predicted(seed: int) -> dict[str, SplitPredictions]:
     return found
 
 
-def trial(arm: str, seed: int, rule: str | None) -> TrialRecord:
+def make_trial(
+    arm: str, seed: int, rule: str | None, predictions: dict[str, SplitPredictions] | None = None
+) -> TrialRecord:
     """A trial with the metrics that an evaluation would have recorded for its predictions."""
-    predictions = predicted(seed)
-    per_bin = shot_regions(manifest_of().train_counts, RULES[rule or "counts"])
+    predictions = predictions or make_predictions(seed)
+    per_bin = shot_regions(make_manifest().train_counts, RULES[rule or "counts"])
     rows = []
     for split, one in predictions.items():
         bins = label_bins(one.labels, LABEL)
         found = compute_region_metrics(one.labels, one.predictions, per_bin[bins], bins=bins)
         rows += [{"split": split, "selection": "best_val", **row} for row in found]
-    made = record(arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=manifest_of().fingerprint)
+    made = record(
+        arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=make_manifest().fingerprint
+    )
     return replace(made, predictions=predictions)

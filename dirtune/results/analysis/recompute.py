@@ -164,7 +164,7 @@ def read_sample_errors(
         # Sorted by name, for trials may have been evaluated in different orders.
         order = sorted(range(len(found.sample_ids)), key=found.sample_ids.__getitem__)
         own = [found.sample_ids[position] for position in order]
-        if errors and own != sample_ids:
+        if errors and not (own == sample_ids and np.array_equal(found.labels[order], labels)):
             rule_ = f"has trials with different samples in split {split}: {next(iter(errors))}, {found.trial_id}"
             raise InputError(Fault(where=where, rule=rule_))
         sample_ids, labels = own, found.labels[order]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
 from dirtune.metrics import METRICS
-from dirtune.results.analysis.recompute import compute_bin_errors, recompute
+from dirtune.results.analysis.recompute import compute_bin_errors, read_sample_errors, recompute
 from dirtune.results.records.store import read_table, write_record
-from tests.results.predicted import RULES, TRAIN, manifest_of, predicted, trial
+from tests.results.predicted import RULES, TRAIN, make_manifest, make_predictions, make_trial
 from tests.results.record_factory import record
 
 
@@ -21,10 +22,10 @@ from tests.results.record_factory import record
 def root(tmp_path: Path) -> Path:
     """Trials of both shot rules and one that failed, with the manifest as a sweep would keep it."""
     storage = Storage.open(tmp_path / "study")
-    for made in (trial("a", 0, None), trial("a", 1, "counts"), trial("b", 0, "published")):
+    for made in (make_trial("a", 0, None), make_trial("a", 1, "counts"), make_trial("b", 0, "published")):
         write_record(storage, made)
-    write_record(storage, record("b", 1, status="failed", fingerprint=manifest_of().fingerprint))
-    storage.write("manifest.json", manifest_of().model_dump_json().encode())
+    write_record(storage, record("b", 1, status="failed", fingerprint=make_manifest().fingerprint))
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
     return tmp_path
 
 
@@ -53,7 +54,7 @@ def test_another_rule_moves_the_regions_as_a_loop_over_the_samples_does(root: Pa
 
     errors: dict[str, list[float]] = {region: [] for region in ("all", "many", "medium", "few")}
     counts = [sum(math.floor(label) == position for label in TRAIN) for position in range(10)]
-    test = predicted(1)["test"]
+    test = make_predictions(1)["test"]
     for label, prediction in zip(test.labels, test.predictions, strict=True):
         n = counts[math.floor(label)]
         region = "many" if n > 60 else "few" if n < 30 else "medium"
@@ -69,7 +70,7 @@ def test_another_bin_width_moves_regions_and_balanced_error(root: Path) -> None:
         "a-0"
     ]
 
-    test = predicted(0)["test"]
+    test = make_predictions(0)["test"]
     bins = np.floor(test.labels / 2.5)
     errors = np.abs(test.predictions - test.labels)
     counts = np.array([((2.5 * b <= TRAIN) & (2.5 * b + 2.5 > TRAIN)).sum() for b in range(4)])
@@ -86,7 +87,7 @@ def test_a_multiple_of_the_bin_width_needs_no_labels(root: Path) -> None:
 
 
 def test_spearman_is_scipys(root: Path) -> None:
-    test = predicted(0)["test"]
+    test = make_predictions(0)["test"]
 
     found = recompute(root, "study", metric="spearman", trials=["a-0"])
 
@@ -98,14 +99,14 @@ def test_spearman_is_scipys(root: Path) -> None:
 
 def test_errors_by_bin_are_those_of_a_loop(root: Path) -> None:
     found = compute_bin_errors(root, "study", trials=["a-0"])["a-0"]
-    test = predicted(0)["test"]
+    test = make_predictions(0)["test"]
 
     assert len(found) == 10
     for position, one in enumerate(found):
         pairs = zip(test.labels, test.predictions, strict=True)
         errors = [p - y for y, p in pairs if position <= y < position + 1]
         assert (one.low, one.high, one.n) == (position, position + 1, len(errors))
-        assert one.train == manifest_of().train_counts[position]
+        assert one.train == make_manifest().train_counts[position]
         assert one.signed == pytest.approx(np.mean(errors) if errors else math.nan, nan_ok=True)
         assert one.absolute == pytest.approx(np.mean(np.abs(errors)) if errors else math.nan, nan_ok=True)
 
@@ -113,7 +114,7 @@ def test_errors_by_bin_are_those_of_a_loop(root: Path) -> None:
 def test_errors_by_bin_show_the_pull_and_a_bin_without_samples_has_none(root: Path) -> None:
     found = compute_bin_errors(root, "study", trials=["a-0"], bin_width=5.0)["a-0"]
 
-    assert [one.n for one in found] == [int((predicted(0)["test"].labels < 5).sum()), 60 - found[0].n]
+    assert [one.n for one in found] == [int((make_predictions(0)["test"].labels < 5).sum()), 60 - found[0].n]
     assert found[1].signed < found[0].signed < 0
 
 
@@ -123,9 +124,9 @@ def test_the_manifest_may_be_given_and_must_be_of_the_same_data(root: Path) -> N
 
     with pytest.raises(InputError, match=r"manifest\.json: is not there; give the manifest"):
         recompute(root, "study", metric="mae")
-    assert recompute(root, "study", metric="mae", manifest=manifest_of()) == kept
+    assert recompute(root, "study", metric="mae", manifest=make_manifest()) == kept
     with pytest.raises(InputError, match="trials on other data than angles data-b"):
-        recompute(root, "study", metric="mae", manifest=manifest_of("data-b"))
+        recompute(root, "study", metric="mae", manifest=make_manifest("data-b"))
 
 
 @pytest.mark.parametrize(
@@ -147,3 +148,58 @@ def test_a_damaged_manifest_is_named(root: Path) -> None:
         (root / "study/manifest.json").write_bytes(content)
         with pytest.raises(InputError, match=r"study/manifest\.json"):
             recompute(root, "study", metric="mae")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """Trials of one shot rule on the same samples; the samples of b are stored in the opposite order."""
+    storage = Storage.open(tmp_path / "study")
+    for arm, seed in (("a", 0), ("a", 1), ("b", 0)):
+        predictions = make_predictions(len(arm) + 10 * ord(arm) + seed, labels_seed=3)
+        if arm == "b":
+            predictions = {
+                split: replace(
+                    one,
+                    sample_ids=one.sample_ids[::-1],
+                    labels=one.labels[::-1],
+                    predictions=one.predictions[::-1],
+                )
+                for split, one in predictions.items()
+            }
+        write_record(storage, make_trial(arm, seed, "counts", predictions))
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [{}, {"rule": ShotRule(many_above=60, few_below=30)}, {"bin_width": 2.0}])
+def test_errors_by_sample_have_the_recomputed_metrics_as_their_means(shared: Path, options: dict[str, object]) -> None:
+    trials = ["a-0", "a-1", "b-0"]
+
+    found = read_sample_errors(shared, "study", trials=trials, **options)
+
+    judge = recompute(shared, "study", metric="mae", **options)
+    assert set(found.errors) == set(trials)
+    for trial_id, errors in found.errors.items():
+        for region, rows in found.regions.items():
+            assert np.abs(errors[rows]).mean() == pytest.approx(judge[trial_id][region].value, rel=1e-12)
+            assert rows.sum() == judge[trial_id][region].n
+
+
+def test_errors_by_sample_are_in_one_order_for_all_trials(shared: Path) -> None:
+    found = read_sample_errors(shared, "study", trials=["a-0", "b-0"])
+
+    for trial_id, seed in (("a-0", 971), ("b-0", 981)):
+        test = make_predictions(seed, labels_seed=3)["test"]
+        order = sorted(range(60), key=lambda i: test.sample_ids[i])
+        assert found.errors[trial_id] == pytest.approx((test.predictions - test.labels)[order])
+
+
+def test_trials_without_predictions_or_on_other_samples_have_no_errors_by_sample(shared: Path, root: Path) -> None:
+    write_record(Storage.open(shared / "study"), record("c", 0, fingerprint=make_manifest().fingerprint))
+
+    with pytest.raises(InputError, match=r"no stored predictions of split test for 1 of 2 trials \(c-0\)"):
+        read_sample_errors(shared, "study", trials=["a-0", "c-0"])
+    with pytest.raises(InputError, match="different samples in split test: a-0, a-1"):
+        read_sample_errors(root, "study", trials=["a-0", "a-1"])
+    with pytest.raises(InputError, match=r"several shot rules; choose one \(shots\)"):
+        read_sample_errors(root, "study", trials=["a-0", "b-0"])

@@ -17,7 +17,7 @@ from dirtune.results.tables.check import check
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
 from dirtune.results.tables.table import ArmTable, make_arm_table, make_arm_tables
-from tests.results.predicted import TRAIN, manifest_of, predicted, trial
+from tests.results.predicted import TRAIN, make_manifest, make_predictions, make_trial
 from tests.results.record_factory import record, write_study
 
 SEEDS = (0, 1, 2)
@@ -26,24 +26,24 @@ SEEDS = (0, 1, 2)
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two arms of the same rule; the predictions of b are those of later seeds."""
-    records = [trial("a", seed, "counts") for seed in SEEDS]
+    records = [make_trial("a", seed, "counts") for seed in SEEDS]
     for seed in SEEDS:
-        other = trial("b", 10 + seed, "counts")
+        other = make_trial("b", 10 + seed, "counts")
         identity = {"trial_id": f"b-{seed}", "seed": seed, "replicate": seed}
         records.append(replace(other, trial={**other.trial, **identity}))
     storage = write_study(tmp_path, records, reference="a", arms=["a", "b"], seeds=[*SEEDS])
-    storage.write("manifest.json", manifest_of().model_dump_json().encode())
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
     return tmp_path
 
 
-def asked(root: Path, **keys: object) -> ArmTable:
+def make_table(root: Path, **keys: object) -> ArmTable:
     (table,) = make_arm_tables(root, "study", metrics=("mae",), **keys)
     return table
 
 
 def errors(seed: int, many: int, few: int, width: float = 1.0) -> dict[str, float]:
     """Mean absolute error by region, by a loop over the samples."""
-    test = predicted(seed)["test"]
+    test = make_predictions(seed)["test"]
     found: dict[str, list[float]] = {"all": [], "many": [], "medium": [], "few": []}
     for label, prediction in zip(test.labels, test.predictions, strict=True):
         own = math.floor(label / width)
@@ -58,7 +58,7 @@ def errors(seed: int, many: int, few: int, width: float = 1.0) -> dict[str, floa
 def test_values_and_differences_are_those_of_the_other_regions(
     root: Path, many: int, few: int, width: float | None
 ) -> None:
-    table = asked(root, shots=f"{many}/{few}", bin_width=width)
+    table = make_table(root, shots=f"{many}/{few}", bin_width=width)
 
     own, other = ({seed: errors(shift + seed, many, few, width or 1.0) for seed in SEEDS} for shift in (0, 10))
     first, second = table.rows
@@ -77,7 +77,7 @@ def test_the_recorded_limits_asked_for_are_the_recorded_table(root: Path) -> Non
     recorded = make_arm_table(root, "study", metric="mae")
 
     for shots in ("40/15", "counts"):
-        again = asked(root, shots=shots)
+        again = make_table(root, shots=shots)
         for then, now in zip(recorded.rows, again.rows, strict=True):
             for region in recorded.regions:
                 assert now.cells[region].mean == pytest.approx(then.cells[region].mean, rel=1e-12)
@@ -85,10 +85,10 @@ def test_the_recorded_limits_asked_for_are_the_recorded_table(root: Path) -> Non
 
 
 def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
-    bare = record("b", 3, fingerprint=manifest_of().fingerprint)
+    bare = record("b", 3, fingerprint=make_manifest().fingerprint)
     write_study(root, [bare], reference="a", arms=["a", "b"], seeds=[*SEEDS, 3])
 
-    table = asked(root, shots="60/30")
+    table = make_table(root, shots="60/30")
 
     assert table.rows[1].cells["all"].n == 3
     assert ("b", 3, "mae undefined in all") in [(gap.arm, gap.seed, gap.reason) for gap in table.rows[1].missing]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,13 @@ from scipy import stats
 
 import dirtune
 from dirtune.errors import InputError
+from dirtune.results.records.schema import SplitPredictions
 from dirtune.results.statistics.paired import compare_by_seed
+from dirtune.results.tables.check import check
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.render.formats import render
 from dirtune.results.tables.table import make_arm_table, make_arm_tables
+from tests.results.predicted import TRAIN, make_manifest, make_predictions, make_trial
 from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
 ERRORS = {
@@ -232,3 +241,155 @@ def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SAMPLED_SEEDS = (0, 1, 2)
+
+
+def make_sampled(arm: str, seed: int) -> dict[str, SplitPredictions]:
+    """Predictions of an arm on common samples, some of which suit it at every seed."""
+    found = make_predictions(100 * ord(arm) + seed, labels_seed=7)
+    suits = {split: np.random.default_rng(ord(arm)).normal(0.0, 1.0, len(one.labels)) for split, one in found.items()}
+    return {split: replace(one, predictions=one.predictions + suits[split]) for split, one in found.items()}
+
+
+@pytest.fixture
+def sampled(tmp_path: Path) -> Path:
+    """Three arms that predict the same test samples; arm c lacks a seed."""
+    records = [
+        make_trial(arm, seed, "counts", make_sampled(arm, seed))
+        for arm in "abc"
+        for seed in SAMPLED_SEEDS
+        if (arm, seed) != ("c", 2)
+    ]
+    storage = write_study(tmp_path, records, reference="a", arms=["a", "b", "c"], seeds=[*SAMPLED_SEEDS])
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
+    return tmp_path
+
+
+def get_absolute_errors(arm: str, seed: int, region: str) -> np.ndarray:
+    """Errors on the test samples of a region, by a loop over the training labels."""
+    test = make_sampled(arm, seed)["test"]
+    counts = [sum(math.floor(other) == math.floor(label) for other in TRAIN) for label in test.labels]
+    names = ["many" if n > 40 else "few" if n < 15 else "medium" for n in counts]
+    rows = [region in ("all", name) for name in names]
+    return np.abs(test.predictions - test.labels)[rows]
+
+
+@pytest.mark.parametrize("region", ["all", "many", "few"])
+def test_over_samples_differences_are_paired_by_test_sample(sampled: Path, region: str) -> None:
+    table = make_arm_table(sampled, "study", metric="mae", over="samples")
+
+    for row, seeds in zip(table.rows[1:], (SAMPLED_SEEDS, (0, 1)), strict=True):
+        ours, theirs = (np.mean([get_absolute_errors(arm, s, region) for s in seeds], axis=0) for arm in (row.arm, "a"))
+        judge = stats.ttest_rel(ours, theirs)
+        found = row.cells[region].difference
+        interval = judge.confidence_interval(0.95)
+        assert (found.mean, found.low, found.high) == pytest.approx(
+            ((ours - theirs).mean(), interval.low, interval.high)
+        )
+        assert (found.p, found.n, found.over) == (pytest.approx(judge.pvalue), len(seeds), "samples")
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "gmean"])
+def test_every_population_has_the_same_means_and_its_own_interval(sampled: Path, metric: str) -> None:
+    seeds, samples, both = (
+        make_arm_table(sampled, "study", metric=metric, over=over) for over in ("seeds", "samples", "both")
+    )
+
+    for by_seed, by_sample, by_both in zip(seeds.rows, samples.rows, both.rows, strict=True):
+        for region, cell in by_seed.cells.items():
+            assert (by_sample.cells[region].mean, by_sample.cells[region].sd) == (cell.mean, cell.sd)
+            if cell.difference is None:
+                continue
+            found = [each.cells[region].difference for each in (by_seed, by_sample, by_both)]
+            assert [one.mean for one in found] == pytest.approx([found[0].mean] * 3)
+            assert [one.sd for one in found] == pytest.approx([found[0].sd] * 3)
+            widths = [one.high - one.low for one in found]
+            assert widths[1] != pytest.approx(widths[0], rel=1e-3)
+            assert widths[1] != pytest.approx(widths[2], rel=1e-3)
+            assert [one.unpaired_seeds for one in found] == [found[0].unpaired_seeds] * 3
+
+
+def test_verdicts_and_corrected_p_values_follow_the_population(sampled: Path) -> None:
+    table = make_arm_table(sampled, "study", metric="mae", over="both", margin="1000%")
+
+    p = {row.arm: row.cells["all"].difference.p for row in table.rows[1:]}
+    for row in table.rows[1:]:
+        cell = row.cells["all"]
+        other = next(value for arm, value in p.items() if arm != row.arm)
+        assert cell.p_holm == pytest.approx(2 * p[row.arm] if p[row.arm] <= other else max(p[row.arm], 2 * other))
+        assert cell.verdict.is_negligible
+    undecided = make_arm_table(sampled, "study", metric="mae", over="both", margin="0.001").rows[1].cells["few"].verdict
+    assert (undecided.decision, undecided.further_seeds) == ("undecided", None)
+
+
+def test_intervals_over_samples_are_of_the_regions_asked_for(sampled: Path) -> None:
+    (table,) = make_arm_tables(sampled, "study", metrics=("mae",), over="samples", shots="60/30")
+
+    test = make_sampled("a", 0)["test"]
+    counts = np.array([sum(math.floor(other) == math.floor(label) for other in TRAIN) for label in test.labels])
+    errors = {
+        arm: np.mean([get_absolute_errors(arm, seed, "all")[counts > 60] for seed in SAMPLED_SEEDS], axis=0)
+        for arm in "ab"
+    }
+    found = table.rows[1].cells["many"].difference
+    assert found.p == pytest.approx(stats.ttest_rel(errors["b"], errors["a"]).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"over": "runs"}, "unknown over, got 'runs'; known: both, samples, seeds"),
+        (
+            {"over": "both", "metric": "pearson"},
+            "metric pearson: has no interval over both: it is no function of a mean over samples; use seeds; "
+            "known: gmean, mae, mse, rmse",
+        ),
+        ({"over": "samples", "metric": "balanced_mae"}, "metric balanced_mae: has no interval over samples"),
+        ({"over": "samples", "metric": "mae", "selection": "last"}, "the only one whose predictions are stored"),
+    ],
+)
+def test_intervals_that_do_not_exist_are_refused(sampled: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_arm_table(sampled, "study", **{"metric": "mae", **options})
+
+
+def test_predictions_that_are_not_stored_are_no_reason_to_fall_back_on_seeds(sampled: Path) -> None:
+    (sampled / "study/results/predictions/b-1.parquet").unlink()
+
+    make_arm_table(sampled, "study", metric="mae")
+    with pytest.raises(InputError, match=r"no stored predictions of split test for 1 of 8 trials \(b-1\)"):
+        make_arm_table(sampled, "study", metric="mae", over="both")
+
+
+@pytest.mark.parametrize("style", ["table", "markdown", "latex", "csv"])
+@pytest.mark.parametrize("over", ["samples", "both"])
+def test_a_written_table_is_checked_over_its_own_population(sampled: Path, style: str, over: str) -> None:
+    request = TableRequest(studies=("study",), metrics=("mae",), over=over)
+    text = render(compare(sampled, request), style)
+
+    found = check(sampled, text, request)
+
+    assert found.numbers > 20
+    assert not found.findings
+    if style != "table":
+        assert check(sampled, text) == found
+        assert check(
+            sampled, text.replace(f'"over": "{over}"', '"over": "seeds"').replace(f",{over},", ",seeds,")
+        ).findings
+
+
+def test_the_population_is_part_of_csv_json_and_footer(sampled: Path) -> None:
+    table = compare(sampled, TableRequest(studies=("study",), metrics=("mae",), over="both"))
+
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert {line["over"] for line in lines} == {"both"}
+    plain = json.loads(render(table, "json"))
+    assert (plain["request"]["over"], plain["tables"][0]["over"]) == ("both", "both")
+    assert plain["tables"][0]["rows"][1]["cells"]["all"]["difference"]["over"] == "both"
+    text = render(table, "table")
+    assert "difference to a, paired by seed and test sample, mean [95 % interval]" in text
+    assert "two-way t over seeds and test samples, for new seeds on new test samples, 95 %" in text
+    assert "95 to 96 %), of the mean difference" in text
+    assert "more seeds" not in text
