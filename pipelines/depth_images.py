@@ -114,21 +114,18 @@ def add_masks(
     label: LabelSpec,
 ) -> ray.data.Dataset:
     """Return the members of a split with the masks of their selected pixels; all pixels for samples without a selection."""
-    settings = {"members": members, "chosen": dict(chosen), "inputs": dict(inputs), "label": label}
-    return dataset.map_batches(_add_masks, fn_kwargs=settings, batch_format="pyarrow", batch_size=None)
+    # Only the selections of the split are sent to the workers.
+    ids = set(members.to_pylist())
+    selected = {sample_id: pixels for sample_id, pixels in chosen.items() if sample_id in ids}
+    spec = inputs["depth"]
 
+    def add_column(batch: pa.Table) -> pa.Table:
+        batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
+        rows = zip(batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True)
+        masks = [_encode_mask(depth, selected.get(sample_id), spec, label) for sample_id, depth in rows]
+        return batch.append_column("mask", pa.array(masks, pa.large_binary()))
 
-def _add_masks(
-    batch: pa.Table,
-    members: pa.Array,
-    chosen: dict[str, PixelSelection],
-    inputs: dict[str, InputSpec],
-    label: LabelSpec,
-) -> pa.Table:
-    batch = batch.filter(pc.is_in(batch.column("sample_id"), members))
-    rows = zip(batch.column("sample_id").to_pylist(), batch.column("depth").to_pylist(), strict=True)
-    masks = [_encode_mask(depth, chosen.get(sample_id), inputs["depth"], label) for sample_id, depth in rows]
-    return batch.append_column("mask", pa.array(masks, pa.large_binary()))
+    return dataset.map_batches(add_column, batch_format="pyarrow", batch_size=None)
 
 
 def _encode_mask(depth: bytes, chosen: PixelSelection | None, spec: InputSpec, label: LabelSpec) -> bytes:

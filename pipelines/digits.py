@@ -78,7 +78,14 @@ def draw_plans(seed: int) -> dict[str, SplitPlan]:
     pools = dict(zip(SOURCE_DIGITS, np.split(order, edges), strict=True))
     counts = {split: np.full(LABEL.num_bins, number) for split, number in PER_BIN.items()}
     counts["train"] = compute_training_counts()
-    return {split: _draw_plan(seed, split, pool, counts[split]) for split, pool in pools.items()}
+    plans = {}
+    for split, pool in pools.items():
+        generator = np.random.default_rng(derive_seed(seed, NAME, split))
+        bins = generator.permutation(np.repeat(np.arange(LABEL.num_bins), counts[split]))
+        within = generator.integers(_STEPS, size=len(bins)) / _STEPS
+        # `resize` repeats the pool: the numbers of uses of two digits differ by at most one.
+        plans[split] = SplitPlan(sources=np.resize(pool, len(bins)), angles=LABEL.low + bins + within)
+    return plans
 
 
 def _make_columns(seed: int) -> dict[str, Columns]:
@@ -90,14 +97,6 @@ def _make_columns(seed: int) -> dict[str, Columns]:
         }
         for split, plan in draw_plans(seed).items()
     }
-
-
-def _draw_plan(seed: int, split: str, pool: NDArray[np.int64], counts: NDArray[np.int64]) -> SplitPlan:
-    generator = np.random.default_rng(derive_seed(seed, NAME, split))
-    bins = generator.permutation(np.repeat(np.arange(len(counts)), counts))
-    within = generator.integers(_STEPS, size=len(bins)) / _STEPS
-    # `resize` repeats the pool: the numbers of uses of two digits differ by at most one.
-    return SplitPlan(sources=np.resize(pool, len(bins)), angles=LABEL.low + bins + within)
 
 
 def _make_dataset(rows: Columns) -> ray.data.Dataset:

@@ -215,7 +215,12 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
             shot_rules=rules,
             default_shot_rule="counts",
             source={**faces.hashes, "folder": str(faces.folder), "request": request},
-            notes=(*faces.notes, *_describe_origin(faces, rows, assignment), *assignment.notes, *_list_faults(faults)),
+            notes=(
+                *faces.notes,
+                *_describe_origin(faces, rows, assignment),
+                *assignment.notes,
+                *make_fault_notes(faults, "rows and images that cannot be used, left out"),
+            ),
         )
 
 
@@ -262,8 +267,8 @@ def _describe_origin(faces: FaceSet, rows: splits.Rows, assignment: splits.Assig
         yield from [] if found is None else [found]
 
 
-def _list_faults(faults: Sequence[Fault]) -> Iterator[str]:
-    """Yield notes on the rows and images that are left out."""
+def make_fault_notes(faults: Sequence[Fault], heading: str) -> Iterator[str]:
+    """Yield notes on what is left out: a heading with the number of faults, and the first of them."""
     if faults:
-        yield f"rows and images that cannot be used, left out: {len(faults)}"
+        yield f"{heading}: {len(faults)}"
     yield from (f"left out: {fault}" for fault in faults[:SHOWN_FAULTS])

@@ -138,8 +138,8 @@ def _select_split(images: EncodedImages, division: Division, split: str, spec: I
     dataset = images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None)
     if spec.encoding != "raw":
         return dataset
-    return dataset.map_batches(_decode_pixels, fn_kwargs={"spec": _make_lossless(spec)}, batch_format="numpy")
 
+    def decode_pixels(batch: Columns) -> Columns:
+        return {**batch, "image": decode_images(batch["image"].tolist(), _make_lossless(spec), name="image")}
 
-def _decode_pixels(batch: Columns, spec: InputSpec) -> Columns:
-    return {**batch, "image": decode_images(batch["image"].tolist(), spec, name="image")}
+    return dataset.map_batches(decode_pixels, batch_format="numpy")

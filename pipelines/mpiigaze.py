@@ -33,13 +33,14 @@ from dirtune.data.session import ray_session
 from dirtune.data.splits import Assignment, Recipe, Rows, Splitting, split_rows
 from dirtune.data.splits.settings import Split
 from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import SHOWN_FAULTS, raise_faults
+from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.reweighting.density import label_bins
 from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, get_list_path, read_eyes
+from pipelines.faces import make_fault_notes
 
 NAME = "mpiigaze"
 # Incremented whenever the same raw files and options would give other samples
@@ -88,6 +89,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             number), or the data cannot be split as the options ask.
     """
     folder = _require_raw_folder(raw)
+    # The lists are hashed as a whole, the day files by name and size: hashing gigabytes would take minutes.
     hashes = {f"{p}.txt": hashlib.sha256(get_list_path(folder, p).read_bytes()).hexdigest() for p in PERSONS}
     days = sorted((folder / DAYS).glob("p*/day*.mat"))
     request = hash_json(
@@ -96,7 +98,6 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             "recipe": RECIPE_VERSION,
             "options": options.model_dump(),
             "lists": hashes,
-            # Names and sizes: hashing gigabytes to find that nothing has changed would take minutes.
             "days": [[str(path.relative_to(folder)), path.stat().st_size] for path in days],
         }
     )
@@ -107,7 +108,16 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     faults = [fault for each in found for fault in ([each] if isinstance(each, Fault) else _find_range_faults(each))]
     if len(found) - len(eyes) > options.skip_bad:
         raise_faults(faults, where=NAME)
-    assignment = _assign_splits(eyes, options)
+    if not eyes:
+        raise InputError(Fault(where=NAME, rule="no line of the lists can be used"))
+    rows = Rows(
+        name=NAME,
+        label=LABEL,
+        ids=np.array([eye.sample_id for eye in eyes]),
+        labels=np.array([eye.gaze for eye in eyes]),
+        groups=np.array([eye.person for eye in eyes]),
+    )
+    assignment = split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
     with ray_session():
         return write_dataset(
             storage,
@@ -120,7 +130,11 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             shot_rules={"counts": ShotRule()},
             default_shot_rule="counts",
             source={**hashes, "folder": str(folder), "request": request},
-            notes=(*_make_notes(eyes), *assignment.notes, *_list_faults(faults)),
+            notes=(
+                *_make_notes(eyes),
+                *assignment.notes,
+                *make_fault_notes(faults, "lines that cannot be used, left out; faults"),
+            ),
         )
 
 
@@ -142,19 +156,6 @@ def _find_range_faults(eye: Eye) -> list[Fault]:
     ]
 
 
-def _assign_splits(eyes: Sequence[Eye], options: Options) -> Assignment:
-    if not eyes:
-        raise InputError(Fault(where=NAME, rule="no line of the lists can be used"))
-    rows = Rows(
-        name=NAME,
-        label=LABEL,
-        ids=np.array([eye.sample_id for eye in eyes]),
-        labels=np.array([eye.gaze for eye in eyes]),
-        groups=np.array([eye.person for eye in eyes]),
-    )
-    return split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
-
-
 def _make_dataset(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.data.Dataset:
     members = [eyes[at] for at in assignment.find_rows(split).tolist()]
     table = pa.table(
@@ -168,18 +169,18 @@ def _make_dataset(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ra
             "image": pa.array([eye.image for eye in members], pa.large_binary()),
         }
     )
-    return ray.data.from_arrow(table).map_batches(_to_stored_columns, batch_format="numpy")
 
+    def to_stored_columns(batch: Columns) -> Columns:
+        pixels = np.frombuffer(b"".join(batch["image"].tolist()), np.uint8)
+        return {
+            "sample_id": batch["sample_id"],
+            "group": batch["group"],
+            "label": np.stack([batch["pitch"], batch["yaw"]], axis=1),
+            "image": pixels.reshape(-1, 1, HEIGHT, WIDTH),
+            "pose": np.stack([batch["pose_pitch"], batch["pose_yaw"]], axis=1).astype(np.float32),
+        }
 
-def _to_stored_columns(batch: Columns) -> Columns:
-    pixels = np.frombuffer(b"".join(batch["image"].tolist()), np.uint8)
-    return {
-        "sample_id": batch["sample_id"],
-        "group": batch["group"],
-        "label": np.stack([batch["pitch"], batch["yaw"]], axis=1),
-        "image": pixels.reshape(-1, 1, HEIGHT, WIDTH),
-        "pose": np.stack([batch["pose_pitch"], batch["pose_yaw"]], axis=1).astype(np.float32),
-    }
+    return ray.data.from_arrow(table).map_batches(to_stored_columns, batch_format="numpy")
 
 
 def _make_notes(eyes: Sequence[Eye]) -> Iterator[str]:
@@ -190,9 +191,3 @@ def _make_notes(eyes: Sequence[Eye]) -> Iterator[str]:
         f"{len(eyes):,} eyes of {people} participants, {cells:,} of {LABEL.num_bins:,} label bins of {CELL} x {CELL} "
         "degrees occupied; right eyes are mirrored"
     )
-
-
-def _list_faults(faults: Sequence[Fault]) -> Iterator[str]:
-    if faults:
-        yield f"lines that cannot be used, left out; faults: {len(faults)}"
-    yield from (f"left out: {fault}" for fault in faults[:SHOWN_FAULTS])

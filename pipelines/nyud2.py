@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from pydantic import Field, model_validator
 
 from dirtune.data.images import JPEG_QUALITY
@@ -134,15 +133,21 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         stored = encode_pairs(pairs, folder, options.inputs, options.label)
         raise_faults(stored.faults, where=NAME)
         splits = _split_pairs(pairs, stored, options)
+        members = {split: pa.array(splits.members[split], pa.string()) for split in SPLITS}
+        scale = sum(int(stored.pixels[each].sum()) for each in splits.members["train"]) / PUBLISHED_PIXELS
+        counts = ShotRule(many_above=round(MANY_ABOVE * scale), few_below=round(FEW_BELOW * scale))
         return write_dataset(
             storage,
             NAME,
-            {split: _select_split(stored, splits, split, options) for split in SPLITS},
+            {
+                split: add_masks(stored.dataset, ids, splits.selected, options.inputs, options.label)
+                for split, ids in members.items()
+            },
             inputs=options.inputs,
             label=options.label,
             metrics=DEPTH_METRICS,
             group="place",
-            shot_rules={"official": OFFICIAL, "counts": _scale_thresholds(stored, splits)},
+            shot_rules={"official": OFFICIAL, "counts": counts},
             default_shot_rule="official",
             source={**hashes, "folder": str(folder), "request": request},
             notes=splits.notes,
@@ -195,16 +200,3 @@ def _make_notes(
             f"{options.split_seed}; the official mask of the test set was drawn without a seed"
         )
     yield "it is not known if test images show places of the training list: their names do not contain the place"
-
-
-def _scale_thresholds(stored: DepthImages, splits: _Splits) -> ShotRule:
-    """Return the published thresholds, scaled to the number of training pixels."""
-    pixels = sum(int(stored.pixels[each].sum()) for each in splits.members["train"])
-    scale = pixels / PUBLISHED_PIXELS
-    return ShotRule(many_above=round(MANY_ABOVE * scale), few_below=round(FEW_BELOW * scale))
-
-
-def _select_split(stored: DepthImages, splits: _Splits, split: str, options: Options) -> ray.data.Dataset:
-    members = pa.array(splits.members[split], pa.string())
-    selected = {each: splits.selected[each] for each in splits.members[split] if each in splits.selected}
-    return add_masks(stored.dataset, members, selected, options.inputs, options.label)

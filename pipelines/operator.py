@@ -134,11 +134,12 @@ def _make_dataset(columns: Columns) -> ray.data.Dataset:
     functions = pa.FixedSizeListArray.from_arrays(pa.array(columns["function"].ravel()), SENSORS + 1)
     table = pa.table({"sample_id": columns["sample_id"].tolist(), "label": columns["label"], "function": functions})
     dataset = ray.data.from_arrow(table, override_num_blocks=_BLOCKS)
-    return dataset.map_batches(_stack_functions, batch_format="numpy")
 
+    def stack(batch: Columns) -> Columns:
+        return {**batch, "function": np.stack(list(batch["function"]))}
 
-def _stack_functions(batch: Columns) -> Columns:
-    return {**batch, "function": np.stack(list(batch["function"]))}
+    # A numpy batch holds lists of fixed size as objects, of which the data set needs an array.
+    return dataset.map_batches(stack, batch_format="numpy")
 
 
 OPERATOR = SyntheticSet(

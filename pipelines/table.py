@@ -153,7 +153,11 @@ def make_vectors(
     """
     columns, features = [], []
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
-        mean, sd = _compute_moments(column[train]) if standardize else (0.0, 1.0)
+        mean, sd = 0.0, 1.0
+        if standardize:
+            values = column[train]
+            # The computed deviation of equal numbers can be a rounding error, by which nothing must be divided.
+            mean, sd = float(values.mean()), 0.0 if np.ptp(values) == 0 else float(values.std())
         columns.append((column - mean) / (sd or 1.0))
         features.append({"name": name, "mean": mean, "sd": sd})
     for name, texts in cells.texts.items():
@@ -163,19 +167,15 @@ def make_vectors(
     return np.stack(columns, axis=1).astype(np.float32), features
 
 
-def _compute_moments(values: NDArray[np.float64]) -> tuple[float, float]:
-    # The computed deviation of equal numbers can be a rounding error, by which nothing must be divided.
-    return float(values.mean()), 0.0 if np.ptp(values) == 0 else float(values.std())
-
-
 def _make_dataset(rows: pa.Table, split: str) -> Dataset:
     import ray.data
 
     members = rows.filter(pc.equal(rows["split"], split))
     blocks = max(1, ceil(members.nbytes / _BLOCK_BYTES))
     dataset = ray.data.from_arrow(members, override_num_blocks=blocks)
-    return dataset.map_batches(_stack_features, batch_format="numpy")
 
+    def stack(batch: Columns) -> Columns:
+        return {**batch, "features": np.stack(list(batch["features"]))}
 
-def _stack_features(batch: Columns) -> Columns:
-    return {**batch, "features": np.stack(list(batch["features"]))}
+    # A numpy batch holds lists of fixed size as objects, of which the data set needs an array.
+    return dataset.map_batches(stack, batch_format="numpy")

@@ -56,7 +56,13 @@ def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
     """
     features = make_feature_inputs(model, TEXTS) if model else {}
     prepared = _prepare(pairs, model)
-    vocabulary = _count_vocabulary(prepared)
+    counts: Counter[str] = Counter()
+    columns = [f"{name}_tokens" for name in TEXTS]
+    for batch in prepared.select_columns(columns).iter_batches():
+        counts.update(token for name in columns for text in batch[name] for token in text.split())
+    # Tokens of equal frequency are sorted by name, so that the ids do not depend on the order of batches.
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    vocabulary = {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
     tokens = InputSpec(kind="tokens", shape=(MAX_TOKENS,), vocabulary=FIRST_TOKEN + len(vocabulary))
     kept = [name for name in ("sample_id", "label", "group") if name in pairs.column_names]
     return EncodedTexts(
@@ -91,15 +97,6 @@ def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         tokens = [" ".join(tokenizer.tokenize(text)[:MAX_TOKENS]) for text in batch[name]]
         batch[f"{name}_tokens"] = np.array(tokens, dtype=object)
     return batch
-
-
-def _count_vocabulary(prepared: Dataset) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    columns = [f"{name}_tokens" for name in TEXTS]
-    for batch in prepared.select_columns(columns).iter_batches():
-        counts.update(token for name in columns for text in batch[name] for token in text.split())
-    ranked = sorted(counts, key=lambda token: (-counts[token], token))
-    return {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
 
 
 def _encode_split(prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> Dataset:
