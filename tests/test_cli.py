@@ -1,4 +1,4 @@
-"""The command line as its users meet it. Run with `pytest tests/test_cli.py`."""
+"""The command line, mostly in this process. Run with `pytest tests/test_cli.py`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from dirtune import cli
 from dirtune.cli.cluster import follow_job
 from dirtune.cluster.jobs import Job
 from dirtune.losses import TERMS
-from dirtune.tuning.folder.lock import held
-from dirtune.tuning.folder.stop_request import STOP
-from dirtune.tuning.sweep import SweepSummary
+from dirtune.tuning.folder.layout import STOP_REQUEST
+from dirtune.tuning.folder.lock import lock
+from dirtune.tuning.interface import SweepSummary
 from tests.results.record_factory import record, write_study
 
 VERBS = {
@@ -72,7 +72,7 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -85,7 +85,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command in this process, through the entry point of the installed script."""
-    # Of typer's own messages
+    # The width of typer's own messages
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> Outcome:
@@ -102,14 +102,14 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def call_outside(*arguments: object) -> Outcome:
+def run_process(*arguments: object) -> Outcome:
     """Run a command in a process of its own."""
     done = subprocess.run([sys.executable, "-m", "dirtune.cli", *map(str, arguments)], capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def assert_refused(outcome: Outcome, *parts: str) -> None:
-    """Exit code 2, one message on stderr that says all of `parts`, and nothing else."""
+def assert_input_error(outcome: Outcome, *parts: str) -> None:
+    """Assert exit code 2, one message on stderr with all of `parts`, and no other output."""
     assert outcome.code == 2
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
@@ -121,7 +121,7 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `@` stands for in the commands below."""
+    """The folder that replaces `@` in the commands below."""
     root = tmp_path_factory.mktemp("cli")
     records = [
         record(arm, seed, value + seed, config={"terms": {"conr": {"omega": value}}})
@@ -158,7 +158,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-# The command, and what its message must say.
+# Commands, and parts of their messages
 MISTAKES: list[tuple[list[str], list[str]]] = [
     (
         ["ingest", "digit", "--data", "@empty"],
@@ -220,6 +220,11 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (["table", "study", "--results", "@store", "--format", "tex"], ["format: unknown format, got 'tex'; known: csv, "]),
     (
+        ["table", "study", "--results", "@store", "--over", "runs"],
+        ["over: unknown over, got 'runs'; known: both, samples, seeds"],
+    ),
+    (["table", "study", "--results", "@store", "--over", "both"], ["manifest.json: is not there"]),
+    (
         ["table", "study", "--results", "@store", "--selection", "best"],
         ["selection: unknown rule, got 'best'; known: best_val, last, oracle"],
     ),
@@ -241,7 +246,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["plot", "study", "--results", "@store", "--output", "figure.gif"],
         ["type of file: unknown type of file, got '.gif'; known: .pdf, .png, .svg"],
     ),
-    (["plot", "study", "curve", "--results", "@store"], ["x: a curve needs the setting on its x axis"]),
+    (["plot", "study", "curve", "--results", "@store"], ["x: curve needs the setting of its x axis"]),
     (
         ["plot", "study", "curve", "--results", "@store", "--x", "terms.conr.omgea"],
         ["got 'terms.conr.omgea'; known: terms.conr.omega (did you mean"],
@@ -264,7 +269,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["resume", "quickstart", "--results", "@empty"], ["@empty: no sweep of this study to resume, got 'quickstart'"]),
     (
         ["resume", "study", "--results", "@store", "--retry", "nans"],
-        ["--retry: unknown class of failures, got 'nans'; known: code, failed, ", "did you mean 'nan'?"],
+        ["--retry: unknown error class, got 'nans'; known: code, failed, ", "did you mean 'nan'?"],
     ),
     (
         ["stop", "stduy", "--results", "@store"],
@@ -300,14 +305,14 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["http://127.0.0.1:1: not reachable"],
     ),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
-    # A file stands where a folder should be.
+    # A file instead of a folder
     (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
     (["inspect", "digits", "--data", "@file"], ["@file", "Not a directory"]),
     (["plot", "study", "--results", "@store", "--output", "@file/figure.png"], ["@file", "File exists"]),
 ]
 
 
-# Said by the pipeline itself, inside a Ray session.
+# Raised by the pipeline, inside a Ray session
 RAW_MISTAKES: list[tuple[list[str], list[str]]] = [
     (
         ["ingest", "sts_b", "--data", "@empty"],
@@ -324,36 +329,36 @@ RAW_MISTAKES: list[tuple[list[str], list[str]]] = [
 ]
 
 
-def commands_of(mistakes: list[tuple[list[str], list[str]]]) -> list[str]:
+def join_commands(mistakes: list[tuple[list[str], list[str]]]) -> list[str]:
     return [" ".join(arguments) for arguments, _ in mistakes]
 
 
-def in_places(texts: list[str], places: Path) -> list[str]:
+def fill_places(texts: list[str], places: Path) -> list[str]:
     return [text.replace("@", f"{places}/") for text in texts]
 
 
-@pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=commands_of(MISTAKES))
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES, ids=join_commands(MISTAKES))
 def test_an_invalid_input_ends_with_exit_code_2_and_one_message(
     call: Call, places: Path, arguments: list[str], parts: list[str]
 ) -> None:
-    outcome = call(*in_places(arguments, places))
-    assert_refused(outcome, *in_places(parts, places))
+    outcome = call(*fill_places(arguments, places))
+    assert_input_error(outcome, *fill_places(parts, places))
     assert not (places / "nowhere").exists()
 
 
-@pytest.mark.parametrize(("arguments", "parts"), RAW_MISTAKES, ids=commands_of(RAW_MISTAKES))
+@pytest.mark.parametrize(("arguments", "parts"), RAW_MISTAKES, ids=join_commands(RAW_MISTAKES))
 def test_unusable_raw_files_end_with_exit_code_2_and_one_message(
     ray_session: None, call: Call, places: Path, arguments: list[str], parts: list[str]
 ) -> None:
-    outcome = call(*in_places(arguments, places))
-    assert_refused(outcome, *in_places(parts, places))
+    outcome = call(*fill_places(arguments, places))
+    assert_input_error(outcome, *fill_places(parts, places))
     assert not list((places / "empty").iterdir())
 
 
 def test_the_real_command_reports_every_fault_of_a_study_at_once(places: Path) -> None:
     file = places / "three.yaml"
-    outcome = call_outside("plan", file)
-    assert_refused(outcome)
+    outcome = run_process("plan", file)
+    assert_input_error(outcome)
     assert sorted(outcome.err.removeprefix("dirtune: ").splitlines()) == [
         f"{file}: arms.conr.terms.comr: unknown key, got 'comr'; known: {', '.join(sorted(TERMS))} "
         "(did you mean 'conr'?)",
@@ -363,8 +368,8 @@ def test_the_real_command_reports_every_fault_of_a_study_at_once(places: Path) -
 
 
 def test_the_real_command_lists_tables_and_columns_after_an_error_in_sql(places: Path) -> None:
-    outcome = call_outside("query", "select few from trials", "--results", places / "store")
-    assert_refused(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
+    outcome = run_process("query", "select few from trials", "--results", places / "store")
+    assert_input_error(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
     assert tables | {"results", "arms", "curves"} == set(re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE))
 
@@ -387,7 +392,7 @@ def test_an_invalid_command_line_ends_with_exit_code_2(call: Call, arguments: li
 
 
 def test_an_unknown_option_of_the_real_command_ends_with_exit_code_2() -> None:
-    outcome = call_outside("plan", "quickstart", "--fast")
+    outcome = run_process("plan", "quickstart", "--fast")
     assert (outcome.code, outcome.out) == (2, "")
     assert "No such option: --fast" in outcome.err
     assert "Traceback" not in outcome.err
@@ -402,12 +407,12 @@ def test_an_internal_error_keeps_its_traceback(call: Call, monkeypatch: pytest.M
         call("plan", "quickstart")
 
 
-def commands() -> dict[str, Any]:
+def list_commands() -> dict[str, Any]:
     return typer.main.get_command(cli.app).commands  # type: ignore[attr-defined, no-any-return]
 
 
 def test_the_commands_are_exactly_the_documented_ones() -> None:
-    assert set(commands()) == VERBS
+    assert set(list_commands()) == VERBS
 
 
 def test_help_lists_every_command(call: Call) -> None:
@@ -421,9 +426,9 @@ def test_help_lists_every_command(call: Call) -> None:
 def test_the_help_of_a_command_explains_every_argument_and_option(call: Call, verb: str) -> None:
     outcome = call(verb, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    # What is long is folded in its frame
+    # typer folds long texts inside of a frame
     text = " ".join(outcome.out.replace("│", " ").split())
-    command = commands()[verb]
+    command = list_commands()[verb]
     assert " ".join(command.help.split()) in text
     for parameter in command.params:
         options = [option for option in parameter.opts if option.startswith("--")]
@@ -461,21 +466,23 @@ def test_a_query_is_printed_in_every_format(call: Call, places: Path) -> None:
     assert "| vanilla | 7.5 |" in answer("markdown")
 
 
-def test_a_query_result_is_written_to_a_file_and_a_reached_limit_is_reported(call: Call, places: Path, tmp_path: Path) -> None:
+def test_a_query_result_is_written_to_a_file_and_a_reached_limit_is_reported(
+    call: Call, places: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "answer.parquet"
     command = ["query", "select arm from trials", "--results", places / "store"]
     saved = call(*command, "--output", file, "--limit", 2, "--timeout", 60)
     assert (saved.code, saved.out) == (0, f"answer: {file}\n")
     assert saved.err == "dirtune: stopped at 2 rows (--limit)\n"
     assert file.read_bytes().startswith(b"PAR1")
-    assert_refused(call(*command, "--format", "parquet"), "give a file (--output)")
+    assert_input_error(call(*command, "--format", "parquet"), "give a file (--output)")
 
 
 def test_a_damaged_file_is_an_error_unless_skip_damaged_is_given(call: Call, tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0), record("a", 1)])
     storage.write("results/trials/a-1.parquet", b"damaged")
     command = ["query", "select trial_id from trials", "--results", tmp_path, "--format", "csv"]
-    assert_refused(call(*command), "a-1.parquet: damaged Parquet file")
+    assert_input_error(call(*command), "a-1.parquet: damaged Parquet file")
     outcome = call(*command, "--skip-damaged")
     assert (outcome.code, outcome.out) == (0, "trial_id\na-0\n")
     assert re.fullmatch(r"dirtune: left out: .*a-1.parquet: damaged Parquet file.*\n", outcome.err)
@@ -523,11 +530,11 @@ def test_plot_prints_the_file_that_it_writes(call: Call, places: Path, tmp_path:
 
 
 def test_the_help_of_plot_lists_every_kind_of_figure(call: Call) -> None:
-    from dirtune.results.figures import PLOTS
+    from dirtune.results.figures import FIGURES
 
-    # The text is written out in the command line, which imports nothing heavy for it.
+    # The help lists the kinds as text, because importing them imports matplotlib.
     words = re.findall(r"\w+", call("plot", "--help").out)
-    assert set(PLOTS) <= set(words)
+    assert set(FIGURES) <= set(words)
 
 
 def test_a_plot_is_written_to_the_folder_figures_by_default(
@@ -569,7 +576,7 @@ def test_inspect_shows_regions_and_an_unknown_shot_rule_is_an_error(digits: Path
     assert ["region", "bins", "train", "val", "test"] in lines
     assert ["few", "73", "363", "365", "730"] in lines
     refused = call("inspect", "digits", "--data", digits, "--shot-rule", "official")
-    assert_refused(refused, "digits: unknown shot rule, got 'official'; known: counts")
+    assert_input_error(refused, "digits: unknown shot rule, got 'official'; known: counts")
 
 
 def test_a_recorded_trial_is_not_trained_again(digits: Path, tmp_path: Path, call: Call) -> None:
@@ -586,9 +593,7 @@ def test_a_recorded_trial_is_not_trained_again(digits: Path, tmp_path: Path, cal
     assert recorded == {trial_id, other.out.splitlines()[1].split()[1]}
 
 
-def test_train_overrides_the_configuration_of_an_arm_with_settings(
-    digits: Path, tmp_path: Path, call: Call
-) -> None:
+def test_train_overrides_the_configuration_of_an_arm_with_settings(digits: Path, tmp_path: Path, call: Call) -> None:
     outcome = call(
         "train",
         "--study",
@@ -609,10 +614,12 @@ def test_train_overrides_the_configuration_of_an_arm_with_settings(
     assert answer.out.splitlines()[1] == "conr,1,2.5,digits"
 
 
-def test_a_configuration_that_does_not_fit_the_data_is_an_error_before_training(digits: Path, tmp_path: Path, call: Call) -> None:
+def test_a_configuration_that_does_not_fit_the_data_is_an_error_before_training(
+    digits: Path, tmp_path: Path, call: Call
+) -> None:
     wrong = ["--set", "recipe.views.augmentation=flip", "--set", "data.shot_rule=official"]
     outcome = call("train", *TINY, *wrong, "--data", digits, "--results", tmp_path)
-    assert_refused(
+    assert_input_error(
         outcome,
         "--set: data.shot_rule: unknown shot rule, got 'official'; known: counts",
         "--set: recipe.views.augmentation: unknown augmentation, got 'flip'; known: light, none",
@@ -624,7 +631,9 @@ def test_a_study_with_a_removed_option_is_refused_in_one_sentence(digits: Path, 
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump({**STUDY, "resources": {"fuse": 4}}))
     outcome = call("sweep", file, "--data", digits, "--results", tmp_path)
-    assert_refused(outcome, f"{file}: resources.fuse: was removed, since it made no study faster; leave it out, got 4")
+    assert_input_error(
+        outcome, f"{file}: resources.fuse: was removed, since it made no study faster; leave it out, got 4"
+    )
 
 
 def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Call) -> None:
@@ -647,7 +656,7 @@ def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Ca
 def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
     call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    # What it takes to lose a worker for real is in the tests of the sweep itself.
+    # The tests of the sweep lose real workers.
     lost = SweepSummary(folder="f", reused=0, orphaned=0, run={}, crashed={"abc": "out of memory"}, left=1)
     monkeypatch.setattr(f"dirtune.tuning.sweep.{verb}", lambda *_, **__: lost)
     outcome = call(verb, "quickstart")
@@ -697,9 +706,9 @@ def test_ctrl_c_stops_only_the_following_of_a_job(
 
 def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: Path) -> None:
     folder = write_study(tmp_path, [], reference="vanilla", arms=["vanilla"])
-    with held(folder):
+    with lock(folder):
         outcome = call("stop", "study", "--results", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"requested process {os.getpid()} on ")
     assert "`dirtune resume study` continues the sweep" in outcome.out
-    assert folder.exists(STOP)
+    assert folder.exists(STOP_REQUEST)

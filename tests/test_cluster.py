@@ -25,21 +25,21 @@ def cluster() -> dict[str, Any]:
     return config
 
 
-def test_it_follows_the_schema_of_ray(cluster: dict[str, Any]) -> None:
+def test_the_cluster_file_follows_the_schema_of_ray(cluster: dict[str, Any]) -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     jsonschema.validate(cluster, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**cluster, "max_workers": "many"}, schema)
 
 
-def test_the_head_is_a_known_node_type_and_workers_scale_from_none(cluster: dict[str, Any]) -> None:
+def test_the_head_is_a_known_node_type_and_workers_scale_from_zero(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     assert cluster["head_node_type"] in types
     workers = [kind for name, kind in types.items() if name != cluster["head_node_type"]]
     assert all(kind["min_workers"] == 0 < kind["max_workers"] <= cluster["max_workers"] for kind in workers)
 
 
-def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
+def test_every_node_requires_the_token_and_the_dashboard_listens_on_loopback(cluster: dict[str, Any]) -> None:
     starts = [
         line
         for key in ("head_start_ray_commands", "worker_start_ray_commands")
@@ -52,7 +52,7 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_loopback(clust
     assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_workers_may_be_spot_instances_and_the_head_is_none(cluster: dict[str, Any]) -> None:
+def test_only_workers_are_spot_instances(cluster: dict[str, Any]) -> None:
     options = {
         name: kind["node_config"].get("InstanceMarketOptions") for name, kind in cluster["available_node_types"].items()
     }
@@ -74,7 +74,7 @@ def ray_job() -> dict[str, Any]:
     return spec
 
 
-def test_the_manifest_asks_for_a_token_and_the_tested_ray(ray_job: dict[str, Any]) -> None:
+def test_the_manifest_requires_a_token_and_has_the_tested_version_of_ray(ray_job: dict[str, Any]) -> None:
     pinned = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     cluster = ray_job["rayClusterSpec"]

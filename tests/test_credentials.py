@@ -1,4 +1,4 @@
-"""Keys and tokens are in nothing that is written or printed. Run with `pytest tests/test_credentials.py`."""
+"""Keys and tokens are in no file and no output. Run with `pytest tests/test_credentials.py`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """What is in the bucket at the end, by name; the keys of the environment are planted."""
+    """Contents of the bucket after the test, by name; the environment has planted keys."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://{server}",
@@ -67,15 +67,15 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, b
         content[found["Key"]] = client.get_object(Bucket=BUCKET, Key=found["Key"])["Body"].read()
     assert {Path(name).name for name in content} >= {"study.yaml", "provenance.json", "config.json"}
     assert any(name.startswith("tiny/results/trials/") for name in content)
-    leaks = [name for name, each in content.items() if any(map(each.__contains__, planted()))]
+    leaks = [name for name, each in content.items() if any(map(each.__contains__, list_planted_keys()))]
     assert not leaks
 
 
-def planted() -> list[bytes]:
+def list_planted_keys() -> list[bytes]:
     return [each.encode() for each in (KEY, IN_URL, *SECRETS.values())]
 
 
-def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
+def test_results_and_output_of_a_study_at_a_url_with_keys_have_no_keys(
     server: str,
     bucket: dict[str, bytes],
     data_root: Path,
@@ -88,8 +88,8 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
     study.write_text(yaml.safe_dump(STUDY))
     sweep_without_ray(study, data_root, results)
     monkeypatch.chdir(tmp_path)
-    said = [
-        called(capsys, monkeypatch, *words, "--results", results)
+    outputs = [
+        run_command(capsys, monkeypatch, *words, "--results", results)
         for words in (
             ("status", "tiny"),
             ("status", "none"),
@@ -107,17 +107,17 @@ def test_a_study_behind_a_url_with_keys_and_all_that_is_said_of_it_hold_none(
             ("submit", str(study), "--address", "http://127.0.0.1:9", "--data", str(data_root)),
         )
     ]
-    codes = [code for code, _ in said]
-    assert codes == [0, 2, 0, 2, 0, 0, 0, 2, 2, 2, 2, 0, 0, 2], said
-    assert any("s3://results?region" in text for _, text in said)
+    codes = [code for code, _ in outputs]
+    assert codes == [0, 2, 0, 2, 0, 0, 0, 2, 2, 2, 2, 0, 0, 2], outputs
+    assert any("s3://results?region" in text for _, text in outputs)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".html", ".png"}
-    written = [text.encode() for _, text in said] + [path.read_bytes() for path in files]
-    assert not [each[:200] for each in written if any(map(each.__contains__, planted()))]
+    written = [text.encode() for _, text in outputs] + [path.read_bytes() for path in files]
+    assert not [each[:200] for each in written if any(map(each.__contains__, list_planted_keys()))]
 
 
 def sweep_without_ray(study: Path, data: Path, results: str) -> None:
-    """What a sweep of the study would leave, by its own parts."""
+    """Write what a sweep of the study writes, without Ray."""
     folder = open_study_folder(study.read_text(), str(study), data=data, results=results)
     folder.reconcile("")
     config = folder.study.arms[0].config
@@ -126,8 +126,8 @@ def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     assert finish(TrialRun(job, resident, folder.storage)).status == "complete"
 
 
-def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[object, str]:
-    """Exit code and output of a command of this process."""
+def run_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[object, str]:
+    """Run a command in this process; return its exit code and output."""
     monkeypatch.setattr(sys, "argv", ["dirtune", *words])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -136,7 +136,7 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("s3://key:se/cr+et@bucket/path?region=x", "s3://bucket/path?region=x"),
         ("s3://key@bucket/path", "s3://bucket/path"),
@@ -149,18 +149,18 @@ def called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
     ],
 )
-def test_keys_are_taken_out_of_urls(text: str, shown: str) -> None:
-    assert remove_credentials(text) == shown
+def test_keys_are_removed_from_urls(text: str, expected: str) -> None:
+    assert remove_credentials(text) == expected
 
 
-def test_a_url_that_cannot_be_used_is_named_without_its_keys() -> None:
+def test_the_error_of_an_unusable_url_has_no_keys() -> None:
     with pytest.raises(InputError) as refused:
         Storage.open(f"gopher://{KEY}:{IN_URL}@host/path")
     assert "gopher://host/path" in str(refused.value)
-    assert not [each for each in planted() if each.decode() in str(refused.value)]
+    assert not [each for each in list_planted_keys() if each.decode() in str(refused.value)]
 
 
-def test_provenance_holds_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_has_no_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     from dirtune.training.provenance import collect_provenance
 
     for name, value in SECRETS.items():

@@ -1,4 +1,4 @@
-"""The verbs as Python calls. Run with `pytest tests/test_init.py`."""
+"""The commands as Python calls. Run with `pytest tests/test_init.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 import dirtune
 from dirtune.cli import app
 
-# The parameter of the call that says what the verb's `--data` or `--results` says.
+# Parameter of the call that corresponds to `--data` or `--results` of the command
 CALLS = {
     "ingest": "root",
     "inspect": "root",
@@ -34,27 +34,27 @@ CALLS = {
 }
 
 
-def test_every_verb_of_the_command_line_is_a_call_of_the_same_name() -> None:
+def test_every_command_is_a_call_of_the_same_name() -> None:
     verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert verbs == {*CALLS, "list"}
-    assert set(dirtune.__all__) == {*CALLS, "catalogue", "compare", "recompute"}
+    assert set(dirtune.__all__) == {*CALLS, "catalog", "compare", "recompute"}
 
 
 @pytest.mark.parametrize(("name", "root"), CALLS.items())
-def test_a_call_is_a_function_that_takes_its_root_and_says_what_it_does(name: str, root: str) -> None:
+def test_a_call_is_a_documented_function_with_its_root(name: str, root: str) -> None:
     call = getattr(dirtune, name)
     assert inspect.isfunction(call)
     assert root in inspect.signature(call).parameters
     assert inspect.getdoc(call)
 
 
-def test_what_the_command_line_lists_is_the_call_catalogue_as_often_as_it_is_called() -> None:
-    first = dirtune.catalogue()
+def test_the_catalog_is_equal_on_every_call() -> None:
+    first = dirtune.catalog()
     assert first["losses"]
-    assert dirtune.catalogue() == first
+    assert dirtune.catalog() == first
 
 
-def test_every_call_stays_a_function_after_its_module_has_been_imported() -> None:
+def test_a_call_remains_a_function_after_its_module_is_imported() -> None:
     for home in dirtune._HOMES.values():
         importlib.import_module(home.split(":")[0])
     assert [name for name in dirtune.__all__ if not callable(getattr(dirtune, name))] == []

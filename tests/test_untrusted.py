@@ -1,4 +1,4 @@
-"""Nothing that comes as data is run as code: what the sources may not call. Run with `pytest tests/test_untrusted.py`."""
+"""No source may call what runs data as code. Run with `pytest tests/test_untrusted.py`."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ NEVER = {
     "getstatusoutput",
 }
 
-# Whoever adds a line here says why what is loaded there is nobody else's.
+# Every entry has the reason why no other user can write what is loaded there.
 ALLOWED = {
     (
         "dirtune/tuning/execution/tune_run.py",
         "cloudpickle.loads",
-    ): "an error that the driver's own Tune wrote, in a temporary "
-    "folder of the driver that nobody else can open; it came from a worker of this sweep, as all that Ray carries",
+    ): "an error that the driver's own Tune wrote into a "
+    "temporary folder that no other user can open; it came from a worker of this sweep, as everything that Ray transfers",
     ("dirtune/io/yamlfile.py", "yaml.load"): "with a loader that is a SafeLoader; see below",
 }
 
 
-def sources() -> list[Path]:
+def list_sources() -> list[Path]:
     folders = ("dirtune", "pipelines", "search_spaces", "benchmarks")
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def code_from_data(text: str) -> Iterator[str]:
-    """The calls in a source by which data could become code, as they are written."""
+def find_dangerous_calls(text: str) -> Iterator[str]:
+    """Find the calls of a source that could run data as code."""
     tree = ast.parse(text)
-    yield from _imports_of_loaders(tree)
+    yield from _find_loader_imports(tree)
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
         if _is_dangerous(name.rpartition("."), call):
             yield name
 
 
-def _imports_of_loaders(tree: ast.AST) -> Iterator[str]:
-    """Such as `from pickle import loads`, after which a call does not show where it goes."""
+def _find_loader_imports(tree: ast.AST) -> Iterator[str]:
+    """Find imports such as `from pickle import loads`, after which a call has no module name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PICKLES:
             yield from (f"{node.module}.{each.name}" for each in node.names if each.name in LOADERS)
@@ -76,7 +76,7 @@ def _is_dangerous(name: tuple[str, str, str], call: ast.Call) -> bool:
     if settings.get("allow_pickle") == "True" or (not owner and function in BUILT_IN):
         return True
     if function in {"eval", "query"} and module in {"pd", "pandas", "frame", "df"}:
-        # Pandas: expressions over columns, which can call
+        # Expressions of pandas can call functions.
         return True
     if function == "load" and module == "torch":
         return settings.get("weights_only") != "True"
@@ -85,16 +85,20 @@ def _is_dangerous(name: tuple[str, str, str], call: ast.Call) -> bool:
     return function == "load" and module in {"yaml", "hub", "jit"}
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_makes_code_of_data(path: Path) -> None:
-    file = str(path.relative_to(ROOT))
-    found = [name for name in code_from_data(path.read_text()) if (file, name) not in ALLOWED]
+def test_no_source_runs_data_as_code() -> None:
+    found = [
+        (file, name)
+        for path in list_sources()
+        for file in [str(path.relative_to(ROOT))]
+        for name in find_dangerous_calls(path.read_text())
+        if (file, name) not in ALLOWED
+    ]
     assert not found
 
 
-def test_what_is_allowed_is_there_once() -> None:
+def test_every_allowed_call_exists_once() -> None:
     for file, name in ALLOWED:
-        assert [*code_from_data((ROOT / file).read_text())].count(name) == 1
+        assert [*find_dangerous_calls((ROOT / file).read_text())].count(name) == 1
 
 
 def test_studies_and_manifests_are_read_by_a_safe_loader() -> None:
@@ -131,8 +135,8 @@ def test_studies_and_manifests_are_read_by_a_safe_loader() -> None:
         "shutil.unpack_archive(f)",
     ],
 )
-def test_the_law_sees_it(text: str) -> None:
-    assert [*code_from_data(text)]
+def test_a_dangerous_call_is_found(text: str) -> None:
+    assert [*find_dangerous_calls(text)]
 
 
 @pytest.mark.parametrize(
@@ -148,5 +152,5 @@ def test_the_law_sees_it(text: str) -> None:
         "query(t)",
     ],
 )
-def test_the_law_lets_it_pass(text: str) -> None:
-    assert not [*code_from_data(text)]
+def test_a_harmless_call_is_not_found(text: str) -> None:
+    assert not [*find_dangerous_calls(text)]

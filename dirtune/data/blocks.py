@@ -153,7 +153,7 @@ def read_without_ray(
     """
     budget, stored = budget or measure_memory_budget(device), _read_row_groups(storage, manifest)
     if _measure_stored_bytes(storage, manifest) <= budget.host_bytes:
-        stored = {name: replace(rows, chunks=rows.chunks.load_all()) for name, rows in stored.items()}
+        stored = {name: replace(rows, chunks=rows.chunks.read_all()) for name, rows in stored.items()}
     return _load_splits(manifest, stored, device, budget)
 
 

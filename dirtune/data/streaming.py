@@ -58,7 +58,7 @@ class MemoryChunks:
     def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
         return (self.chunks for _ in needed)
 
-    def load_all(self) -> MemoryChunks:
+    def read_all(self) -> MemoryChunks:
         return self
 
 
@@ -94,7 +94,7 @@ class DiskChunks:
             # A new dictionary, because the threads that gather this step may still read the previous one.
             loaded = {chunk: columns for chunk, columns in loaded.items() if last[chunk] > step}
 
-    def load_all(self) -> MemoryChunks:
+    def read_all(self) -> MemoryChunks:
         """Return all chunks in memory."""
         return MemoryChunks({chunk: self._load(chunk) for chunk in range(len(self.groups))})
 
