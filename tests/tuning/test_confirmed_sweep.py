@@ -80,7 +80,7 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
     path = study_file(tmp_path)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     plan = dirtune.plan(path, data=digits, results=killed)
-    assert plan.total == TRIALS
+    assert plan.total_trials == TRIALS
     command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
     kill_once_selected(command, killed / "tuned")
     resumed = dirtune.resume("tuned", data=digits, results=killed)

@@ -17,8 +17,8 @@ import dirtune
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.execution.driver import Silent
 from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
+from dirtune.tuning.interface import View
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.ray
 BETA = {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1e2}}
 
 
-class Killer(Silent):
+class Killer(View):
     """Kills the worker of one arm's trials after every epoch, so often."""
 
     def __init__(self, folder: Path, arm: str, times: int) -> None:
         self.folder, self.arm, self.times = Storage.open(folder), arm, times
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         progress = read_progress(self.folder, job.trial_id)
         if job.arm != self.arm or progress is None or not self.times:
             return
@@ -40,7 +40,7 @@ class Killer(Silent):
         os.kill(int(str(progress.trial["worker"]).split("/")[1]), signal.SIGKILL)
 
 
-class RankKiller(Silent):
+class RankKiller(View):
     """Kills one rank of the group that trains the arm `conr`, once, in the third epoch of its trial."""
 
     def __init__(self, folder: Path, rank: int) -> None:
@@ -48,7 +48,7 @@ class RankKiller(Silent):
         self.epochs: list[tuple[str, int]] = []
         self.groups: list[frozenset[int]] = []
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         self.epochs.append((job.arm, epoch))
         progress = read_progress(self.folder, job.trial_id)
         if job.arm == "conr" and progress is not None:
@@ -93,7 +93,7 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
     assert dirtune.status("tiny", results=tmp_path).failures == {"infrastructure": 1}
 
     seen: list[int] = []
-    view = Silent()
+    view = View()
     view.epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=digits, results=tmp_path, view=view)
     assert (resumed.reused, dict(resumed.run), resumed.left) == (1, {"complete": 1}, 0)
@@ -158,7 +158,7 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     path = study_file(seeds=[0], resources={"workers": workers, "checkpoint_seconds": 0})
     # What one arm's trial would go on from cannot be read.
     plan = dirtune.plan(path, data=digits, results=tmp_path)
-    assert plan.total == 2
+    assert plan.total_trials == 2
     broken = next(arm for arm in plan.study.arms if arm.name == "conr")
     trial_id = broken.with_seed(0).compute_trial_id(read_manifest(Storage.open(digits), "digits").fingerprint)
     state = tmp_path / "tiny/trials" / trial_id / "checkpoint/state.pt"

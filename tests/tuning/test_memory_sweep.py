@@ -12,7 +12,7 @@ import pytest
 import dirtune
 from dirtune.io.storage import Storage
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.execution.driver import Silent
+from dirtune.tuning.interface import View
 from tests.tuning.sweeps import rows
 
 pytestmark = pytest.mark.ray
@@ -27,13 +27,13 @@ ROOM = 450 * 2**20
 """A step of the large arm takes about 1,200 MB."""
 
 
-class Limiter(Silent):
+class Limiter(View):
     """After the first of two epochs of the first trial its worker gets no more than `ROOM` of further memory, from the kernel."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.is_limited = Storage.open(folder), False
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         progress = read_progress(self.folder, job.trial_id)
         if self.is_limited or progress is None:
             return

@@ -19,7 +19,7 @@ import pytest
 import dirtune
 from dirtune.errors import InputError
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution.driver import Silent
+from dirtune.tuning.interface import View
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -34,18 +34,18 @@ SLOW: dict[str, Any] = {
 }
 
 
-class At(Silent):
+class At(View):
     """Does something once, when a trial has finished its second epoch; keeps what it was told."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.act, self.acted, self.reasons = act, False, list[str]()
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         if epoch == 2 and not self.acted:
             self.acted = True
             self.act()
 
-    def stopping(self, reason: str) -> None:
+    def report_stop(self, reason: str) -> None:
         self.reasons.append(reason)
 
 

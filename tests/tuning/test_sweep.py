@@ -23,7 +23,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
-from dirtune.tuning.execution.driver import Silent
+from dirtune.tuning.interface import View
 from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
@@ -155,7 +155,7 @@ def test_a_study_is_extended_and_changed_and_only_what_is_new_is_run(
     before = metrics(tmp_path)
     changed = {**STUDY["arms"], "conr": {"terms": {"conr": {"beta": 0.2, "omega": 3.0}}}}
     plan = dirtune.plan(study_file(arms=changed), data=digits, results=tmp_path)
-    assert (plan.recorded, plan.orphaned, plan.total) == (2, 2, 4)
+    assert (plan.recorded_trials, plan.orphaned_trials, plan.total_trials) == (2, 2, 4)
     assert sweep(arms=changed) == (2, 2, {"complete": 2})
     betas = rows('select distinct "config.terms.conr.beta" beta from trials', tmp_path)["beta"]
     assert set(betas.dropna()) == {0.2}
@@ -188,17 +188,17 @@ def test_nothing_to_resume_is_said_with_what_is_there(digits: Path, tmp_path: Pa
         dirtune.resume("tiny", data=digits, results=tmp_path)
 
 
-class Killer(Silent):
+class Killer(View):
     """Kills the worker of the first trial that has finished `epoch` epochs, `times` times."""
 
     def __init__(self, folder: Path, times: int) -> None:
         self.folder, self.times, self.killed = Storage.open(folder), times, []
         self.said: list[tuple[str, str]] = []
 
-    def recovering(self, job: TrialJob, reason: str) -> None:
+    def report_worker_loss(self, job: TrialJob, reason: str) -> None:
         self.said.append((job.trial_id, reason))
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         progress = read_progress(self.folder, job.trial_id)
         if epoch < 2 or len(self.killed) == self.times or progress is None:
             return

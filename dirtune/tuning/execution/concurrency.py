@@ -1,7 +1,7 @@
-"""How many trials a sweep runs at once, while nodes come and go.
+"""Number of trials that a sweep runs at once, while nodes join and leave.
 
-Looked up every few seconds, because a node that joins a running sweep shall be used, and one that has left shall not be waited
-for by more trials than it had: a search asks for a configuration as late as it can.
+The cluster is queried every few seconds: a node that joins a running sweep is used, and after a node has left, no more trials
+wait for its slots than it had, since a search asks for a configuration as late as possible.
 """
 
 from __future__ import annotations
@@ -15,33 +15,31 @@ from dirtune.study.resolve import ResolvedStudy
 from dirtune.tuning.plan.autoscaling import NodeType, find_startable_nodes, list_nodes
 from dirtune.tuning.plan.capacity import compute_concurrency, list_cluster_nodes
 
-LOOK_SECONDS = 5.0
+QUERY_SECONDS = 5.0
 
 
 @dataclass
-class Slots:
-    """The trials of a study that the nodes of the joined cluster hold.
+class Concurrency:
+    """Trials of a study that the nodes of the connected cluster hold.
 
     Args:
-        types: of nodes that an autoscaler may start; they count as if they were there.
-        number: as it was found when the sweep began.
+        node_types: nodes that an autoscaler may start; they count like nodes that exist.
+        count: number found when the sweep began.
     """
 
     study: ResolvedStudy
-    types: Sequence[NodeType]
-    number: int
-    _looked: float = float("-inf")
+    node_types: Sequence[NodeType]
+    count: int
+    _queried_at: float = float("-inf")
 
-    def now(self) -> int:
-        """How many; where not even one fits, one, whose worker waits for a node to come."""
-        if time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._looked = time.monotonic()
-            self.number = self._found()
-        return self.number
-
-    def _found(self) -> int:
-        try:
+    def update(self) -> int:
+        """Return the number of trials; 1 if no node holds a trial, so that its worker waits for a node to join."""
+        if time.monotonic() - self._queried_at >= QUERY_SECONDS:
+            self._queried_at = time.monotonic()
             nodes = list_cluster_nodes()
-            return compute_concurrency(self.study, [*nodes, *list_nodes(find_startable_nodes(self.types, nodes))])
-        except InputError:
-            return 1
+            startable = list_nodes(find_startable_nodes(self.node_types, nodes))
+            try:
+                self.count = compute_concurrency(self.study, [*nodes, *startable])
+            except InputError:
+                self.count = 1
+        return self.count

@@ -1,209 +1,197 @@
-"""The driver's side of a running sweep: hands out trials, takes in their endings, records what workers cannot, counts.
+"""`Driver`: hands out the trials of a sweep, handles their events, records what workers cannot, and counts.
 
-How Ray Tune asks and tells is in `dirtune.tuning.execution.tune_run`; everything that must survive is in the study's folder.
+`dirtune.tuning.execution.tune_run` connects it with Ray Tune; everything that must survive is in the study's folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from dirtune.io.storage import Storage
+from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.results.records.store import write_record
-from dirtune.study.schema import Resources
-from dirtune.training.trial import TRACEBACK, Progress, TrialJob, read_progress, tidy, trial_folder
-from dirtune.tuning.execution.failures import FROM_THE_START, failed_record, reason
-from dirtune.tuning.execution.storage_failure import noted_as_outage
+from dirtune.training.trial import TRACEBACK, TrialJob, get_trial_folder, read_progress, remove_temporary_files
+from dirtune.tuning.execution.failures import get_reason, make_failed_record
+from dirtune.tuning.execution.storage_failure import capture_storage_errors
 from dirtune.tuning.execution.worker import StepResult
-from dirtune.tuning.folder.stop_request import StopWatch
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.folder.records import TrialOutcome, read_recorded_trials
+from dirtune.tuning.folder.retry import CLASSES_THAT_START_OVER
+from dirtune.tuning.folder.stop_request import StopRequest
+from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan.plan import Plan
-from dirtune.tuning.search.queue import Agenda, Ending
+from dirtune.tuning.search.queue import TrialQueue
 
 CRASHES_TO_STOP = 3
-
-
-class View(Protocol):
-    """Whoever wants to see a sweep run: a progress bar, a log, a test."""
-
-    def begin(self, plan: Plan) -> None: ...
-
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None: ...
-
-    def ended(self, job: TrialJob, ending: Ending) -> None: ...
-
-    def recovering(self, job: TrialJob, reason: str) -> None: ...
-
-    def further(self, jobs: Sequence[TrialJob]) -> None: ...
-
-    def stopping(self, reason: str) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def begin(self, plan: Plan) -> None:
-        """Nothing."""
-
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        """Nothing."""
-
-    def ended(self, job: TrialJob, ending: Ending) -> None:
-        """Nothing."""
-
-    def recovering(self, job: TrialJob, reason: str) -> None:
-        """Nothing."""
-
-    def further(self, jobs: Sequence[TrialJob]) -> None:
-        """Nothing."""
-
-    def stopping(self, reason: str) -> None:
-        """Nothing."""
+"""Failed trials in a row, without an epoch of any trial between them, after which a sweep starts no more trials."""
 
 
 @dataclass
 class Driver:
-    """Hands out the trials of an agenda and takes in their endings."""
+    """Hands out the trials of a queue and handles their events."""
 
-    agenda: Agenda
-    folder: Storage
+    queue: TrialQueue
+    folder: StudyFolder
     view: View
-    concurrent: int
-    fingerprint: str
-    """Of the data."""
-    watch: StopWatch
-    resources: Resources = Resources()  # noqa: RUF009 - frozen
+    stop: StopRequest
+    concurrency: int
+    """Number of concurrent trials; updated while nodes join and leave."""
+    storage: Storage = field(init=False)
+    """The study's folder, with retries of failed operations."""
     counts: dict[Status, int] = field(default_factory=dict)
+    """Ended trials by status."""
     crashed: dict[str, str] = field(default_factory=dict)
-    """Why, by trial."""
+    """Reason of every failed trial whose worker died or raised."""
     tracebacks: list[str] = field(default_factory=list)
-    """Files, where a trial's own code raised."""
+    """Files with the tracebacks of trials whose own code raised."""
     to_retry: set[str] = field(default_factory=set)
-    """Failed in a way that `resume` tries again."""
+    """Trials that failed in a way that `resume` retries."""
     added: int = 0
-    """Trials of further seeds that have become due meanwhile."""
-    outage: Exception | None = None
-    """The folder or Optuna's storage has failed."""
-    _running: dict[str, datetime] = field(default_factory=dict)
-    """When a trial was handed out."""
-    _training: set[str] = field(default_factory=set)
-    """Running trials that have a worker."""
+    """Trials of further seeds that have become due."""
+    storage_failure: Exception | None = None
+    """First error of the study's folder or of Optuna's storage."""
+    _started_at: dict[str, datetime] = field(default_factory=dict)
+    """Start of every trial that was handed out and has not ended."""
+    _on_worker: set[str] = field(default_factory=set)
+    """Those of these trials that have a worker."""
     _crashes_in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        self.storage = self.folder.storage.with_retry(RETRY_SECONDS)
 
     @property
     def is_finished(self) -> bool:
-        """Nothing is left to start: the agenda is done, the sweep has to end, or workers die one after another."""
-        crashing = self._crashes_in_a_row >= CRASHES_TO_STOP
-        ending = self.watch.reason is not None or self.outage is not None
-        return self.agenda.is_empty or ending or crashing
+        """True if no trial is started any more: the queue is empty, the sweep stops, or trials fail one after another."""
+        has_to_stop = self.stop.reason is not None or self.storage_failure is not None
+        return self.queue.is_empty or has_to_stop or self._crashes_in_a_row >= CRASHES_TO_STOP
 
     @property
     def is_stopped(self) -> bool:
-        """The sweep is asked to end, and no worker trains any more; or what they train could not be recorded."""
-        asked = self.watch.reason is not None and not self._training
-        return asked or self.outage is not None
+        """True if a stop was requested and no trial has a worker any more, or if trials cannot be recorded."""
+        return (self.stop.reason is not None and not self._on_worker) or self.storage_failure is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles what it is given, for a restore of its own that is never used here.
+        # Tune pickles its searcher and callbacks, for a restore of its own that is never used here.
         return {}
 
-    @noted_as_outage
-    def look(self) -> None:
-        """See whether the sweep has been asked to end."""
-        self._see(self.watch.look)
+    @capture_storage_errors
+    def check_stop(self) -> None:
+        """Check whether a stop was requested; call it as often as you like."""
+        self._check_stop(self.stop.check)
 
-    @noted_as_outage
-    def start(self) -> TrialJob | None:
-        """Return the next trial; None if no worker is free or no trial is left."""
-        self.look()
-        if self.is_finished or len(self._running) >= self.concurrent:
+    @capture_storage_errors
+    def start_trial(self) -> TrialJob | None:
+        """Return the next trial; None if no slot is free, or no trial is left or known before another one ends."""
+        self.check_stop()
+        if self.is_finished or len(self._started_at) >= self.concurrency:
             return None
-        # Only now: Optuna shall know as much as it can
-        job = self.agenda.next()
+        # Asked for as late as possible, so that a sampler knows the results of as many trials as possible.
+        job = self.queue.get_next()
         if job is not None:
-            self._running[job.trial_id] = datetime.now(UTC)
+            self._started_at[job.trial_id] = datetime.now(UTC)
         return job
 
-    def training(self, job: TrialJob) -> None:
-        """A worker has taken the trial."""
-        self._training.add(job.trial_id)
+    def on_trial_started(self, job: TrialJob) -> None:
+        """Handle that a worker has taken a trial."""
+        self._on_worker.add(job.trial_id)
 
-    def recovering(self, job: TrialJob, error: BaseException) -> None:
-        """The trial has lost its worker, and waits for another."""
-        self._training.discard(job.trial_id)
-        self.view.recovering(job, reason(error))
+    def on_worker_lost(self, job: TrialJob, error: BaseException) -> None:
+        """Handle that a trial has lost its worker and waits for another one."""
+        self._on_worker.discard(job.trial_id)
+        self.view.report_worker_loss(job, get_reason(error))
 
-    @noted_as_outage
-    def epoch(self, job: TrialJob, result: StepResult) -> None:
+    @capture_storage_errors
+    def on_epoch_ended(self, job: TrialJob, result: StepResult) -> None:
+        """Handle the result of an epoch."""
         self._crashes_in_a_row = 0
-        self.agenda.report(job, result.epoch, result.objective)
-        self.view.epoch(job, result.epoch, result.objective)
+        self.queue.report(job, result.epoch, result.objective)
+        self.view.report_epoch(job, result.epoch, result.objective)
 
-    @noted_as_outage
-    def ended(self, job: TrialJob, result: StepResult) -> None:
-        """A trial was recorded by its worker, handed back, or stopped by the scheduler (then it is recorded here)."""
+    @capture_storage_errors
+    def on_trial_ended(self, job: TrialJob, result: StepResult) -> None:
+        """Handle a trial that was recorded by its worker, handed back, has failed, or was stopped by the scheduler."""
         if result.handed_back:
             self._release(job)
-            # Nothing may be left to start, and then nobody would look again.
-            self._see(self.watch.look_now)
+            # At once: if no trial is left to start, the stop request would not be seen any more.
+            self._check_stop(self.stop.check_now)
             return
         if result.failure is not None:
-            self.crash(job, result.failure)
+            self.on_trial_failed(job, result.failure)
             return
-        # Without a status the scheduler has stopped the trial before its worker could record it.
+        # No status: the scheduler stopped the trial before its worker could record it.
         status: Status = result.status or "pruned"
         if status == "pruned":
-            write_record(self.folder, self._progress_of(job).record("pruned"))
-            tidy(self.folder, job.trial_id)
-        self._finish(job, Ending(status=status, objective=result.best_objective))
+            progress = read_progress(self.storage, job.trial_id)
+            assert progress is not None, "a trial that has reported has written its progress"
+            write_record(self.storage, progress.make_record("pruned"))
+            remove_temporary_files(self.storage, job.trial_id)
+        self._finish(job, TrialOutcome(status=status, objective=result.best_objective))
 
-    @noted_as_outage
-    def crash(self, job: TrialJob, error: BaseException) -> None:
-        """The trial failed, as often as it may: it is recorded with the class of the error, which decides what is kept."""
-        record = failed_record(
+    @capture_storage_errors
+    def on_trial_failed(self, job: TrialJob, error: BaseException) -> None:
+        """Record a trial that failed and is not retried in this sweep; the class of the error decides which files stay."""
+        record = make_failed_record(
             job,
-            read_progress(self.folder, job.trial_id),
+            read_progress(self.storage, job.trial_id),
             error,
-            fingerprint=self.fingerprint,
-            begun=self._running[job.trial_id],
-            workers=self.resources.workers,
+            fingerprint=self.folder.manifest.fingerprint,
+            started_at=self._started_at[job.trial_id],
+            workers=self.folder.study.resources.workers,
         )
-        write_record(self.folder, record)
-        if record.trial["error_class"] in FROM_THE_START:
-            tidy(self.folder, job.trial_id)
-        if record.trial["error_class"] == "code":
-            folder = trial_folder(self.folder, job.trial_id)
+        write_record(self.storage, record)
+        error_class = record.trial["error_class"]
+        if error_class in CLASSES_THAT_START_OVER:
+            remove_temporary_files(self.storage, job.trial_id)
+        if error_class == "code":
+            folder = get_trial_folder(self.storage, job.trial_id)
             folder.write(TRACEBACK, str(error).encode())
             self.tracebacks.append(folder.path(TRACEBACK))
-        if record.trial["error_class"] == "infrastructure":
+        if error_class == "infrastructure":
             self.to_retry.add(job.trial_id)
-            self.agenda.lose(job)
+            self.queue.mark_lost(job)
         self.crashed[job.trial_id] = str(record.trial["error"])
         self._crashes_in_a_row += 1
-        self._finish(job, Ending(status="failed", objective=None))
+        self._finish(job, TrialOutcome(status="failed", objective=None))
 
-    def _see(self, look: Callable[[], None]) -> None:
-        before = self.watch.reason
-        look()
-        if self.watch.reason is not None and before is None:
-            self.view.stopping(self.watch.reason)
+    def summarize(self, plan: Plan, *, reused: int, orphaned: int) -> SweepSummary:
+        """Return the summary of the sweep.
 
-    def _progress_of(self, job: TrialJob) -> Progress:
-        progress = read_progress(self.folder, job.trial_id)
-        assert progress is not None, "a trial that has reported has written its progress"
-        return progress
+        Args:
+            plan: trials of the study when the sweep began.
+            reused: trials that were recorded before.
+            orphaned: recorded trials that the study no longer plans.
+        """
+        recorded = len(read_recorded_trials(self.folder.storage))
+        missing = plan.total_trials + self.added - recorded - self.queue.skipped
+        return SweepSummary(
+            folder=self.folder.storage.path(),
+            reused=reused,
+            orphaned=orphaned,
+            run=self.counts,
+            crashed=self.crashed,
+            tracebacks=self.tracebacks,
+            left=max(0, missing) + len(self.to_retry),
+            stopped=self.stop.reason,
+        )
 
-    def _finish(self, job: TrialJob, ending: Ending) -> None:
+    def _check_stop(self, check: Callable[[], None]) -> None:
+        was_requested = self.stop.reason is not None
+        check()
+        if self.stop.reason is not None and not was_requested:
+            self.view.report_stop(self.stop.reason)
+
+    def _finish(self, job: TrialJob, outcome: TrialOutcome) -> None:
         self._release(job)
-        self.counts[ending.status] = self.counts.get(ending.status, 0) + 1
-        self.agenda.tell(job, ending)
-        self.view.ended(job, ending)
-        if further := self.agenda.further():
-            self.added += len(further)
-            self.view.further(further)
+        self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
+        self.queue.tell(job, outcome)
+        self.view.report_end(job, outcome)
+        if new := self.queue.add_new_trials():
+            self.added += len(new)
+            self.view.report_new_trials(new)
 
     def _release(self, job: TrialJob) -> None:
-        self._running.pop(job.trial_id, None)
-        self._training.discard(job.trial_id)
+        self._started_at.pop(job.trial_id, None)
+        self._on_worker.discard(job.trial_id)

@@ -1,14 +1,14 @@
-"""Why a trial failed, as one of four classes, which decide what is worth another try; and the record of it.
+"""Failures of trials: classified by what a retry has to do, and recorded.
 
-| class            | what happened                                                             | another try           |
-|------------------|---------------------------------------------------------------------------|-----------------------|
-| `nan`            | a term of the loss was not finite                                         | from the start        |
-| `out_of_memory`  | of the GPU or of the host; where Ray's memory monitor ended the worker, too | from its checkpoint |
-| `infrastructure` | a process or node died, a disk or the network failed                      | from its checkpoint   |
-| `code`           | anything else that was raised                                             | from the start        |
+| class            | cause                                                               | a retry starts      |
+|------------------|---------------------------------------------------------------------|---------------------|
+| `nan`            | a term of the loss was not finite                                   | over                |
+| `out_of_memory`  | no memory on the GPU or the host, or killed by Ray's memory monitor | from the checkpoint |
+| `infrastructure` | a process or node died, a disk or the network failed                | from the checkpoint |
+| `code`           | any other exception                                                 | over                |
 
-What is left of an exception that has crossed processes is its type, its text and what Ray has wrapped around it. So a
-class is told from types where there are some, and from the text where libraries raise a bare `RuntimeError`.
+Of an exception that has crossed processes remain its type, its text, and what Ray has wrapped around it. The class follows
+from types where there are any, and from the text where libraries raise a bare `RuntimeError`.
 """
 
 from __future__ import annotations
@@ -22,160 +22,150 @@ import torch.distributed as dist
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
-# Which have no public name: what Ray Train says of a rank that it cannot reach, and the base of all that it says itself.
+# No public names exist for Ray Train's error about an unreachable rank, and for the base class of its own errors.
 from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFailedError
 
 from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.results.records.schema import ErrorClass, TrialRecord
-from dirtune.training.memory import NO_MEMORY, batch_text, is_out_of_memory, suggest_accumulation
+from dirtune.training.memory import NO_MEMORY, format_batch, is_out_of_memory, suggest_accumulation
 from dirtune.training.trial import Progress, TrialJob
 
-FROM_THE_START: frozenset[ErrorClass] = frozenset({"nan", "code"})
-"""Classes whose other try begins anew: of the others, what had been trained before is as good as ever."""
-
-_NO_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
+_LOST_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 
 
 class CodeError(Exception):
-    """What a trial raised, as text: an exception of somebody's own class may not exist in the driver."""
+    """An exception of a trial as text, since its class may not exist in the driver."""
 
-    def __init__(self, said: str, traceback: str) -> None:
-        super().__init__(said, traceback)
-        self.said, self.traceback = said, traceback
+    def __init__(self, reason: str, traceback: str) -> None:
+        super().__init__(reason, traceback)
+        self.reason, self.traceback = reason, traceback
 
     @classmethod
-    def of(cls, error: BaseException) -> CodeError:
-        """With the traceback; of a group, with what its ranks said, which Ray's own text cuts short."""
-        causes = [cause for cause in _causes(error) if _class_of(cause) == "code"]
+    def from_exception(cls, error: BaseException) -> CodeError:
+        """Return the error with its traceback; for a group with the errors of its ranks, which Ray's own text truncates."""
+        causes = [cause for cause in _iter_causes(error) if _classify_cause(cause) == "code"]
         lines = dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)
         frames = "".join(traceback.format_exception(error))
-        said = next(iter(lines)).splitlines()[0]
-        return cls(said, frames if causes == [error] else "\n".join([frames, *lines]))
+        reason = next(iter(lines)).splitlines()[0]
+        return cls(reason, frames if causes == [error] else "\n".join([frames, *lines]))
 
     def __str__(self) -> str:
         return self.traceback
 
 
-def error_class(error: BaseException) -> ErrorClass:
-    """The class of what ended a trial; of several ranks' errors the one that explains the others."""
-    found = {_class_of(each) for each in _causes(error)}
-    # A rank that dies takes its peers with it, and they say of themselves only what they saw.
+def get_error_class(error: BaseException) -> ErrorClass:
+    """Return the class of what ended a trial; for the errors of several ranks, that of the one which caused the others."""
+    classes = {_classify_cause(cause) for cause in _iter_causes(error)}
+    # A rank that dies takes its peers with it, and their errors only name the lost connection.
     order: tuple[ErrorClass, ...] = ("nan", "out_of_memory", "infrastructure", "code")
-    return next(each for each in order if each in found)
+    return next(each for each in order if each in classes)
 
 
-def final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
-    """What ended a trial in a form that travels, if the same would end it on another worker; none: another may do better."""
-    if error_class(error) == "code":
-        return CodeError.of(error)
-    found = next((each for each in _causes(error) if isinstance(each, OutOfMemory)), None)
-    # Anew: what was raised holds the frames it came through, and these the tensors that there was no memory beside.
-    return None if found is None else OutOfMemory(found.message, found.epoch)
+def get_final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
+    """Return a picklable error if a retry on another worker would fail too, else None."""
+    if get_error_class(error) == "code":
+        return CodeError.from_exception(error)
+    cause = next((each for each in _iter_causes(error) if isinstance(each, OutOfMemory)), None)
+    # A new error: the raised one holds the frames that it came through, and these hold the tensors that filled the memory.
+    return None if cause is None else OutOfMemory(cause.message, cause.epoch)
 
 
-def memory_failure(
+def find_memory_failure(
     error: BaseException, job: TrialJob, progress: Progress | None, *, workers: int = 1
 ) -> OutOfMemory | None:
-    """That a batch of a trial was too large for the memory, in one sentence; none: it failed otherwise, or elsewhere.
+    """Return the one-line error about a batch that did not fit into memory; None if the trial failed otherwise.
 
-    A worker that the node's memory monitor has killed cannot say in which step: it is the epoch after its last one.
+    A worker that the node's memory monitor has killed cannot name its step: it was in the epoch after the last one recorded.
     """
-    for cause in _causes(error):
+    for cause in _iter_causes(error):
         if isinstance(cause, OutOfMemory):
             return cause
-        if isinstance(cause, RayError) and _class_of(cause) == "out_of_memory":
+        if isinstance(cause, RayError) and _classify_cause(cause) == "out_of_memory":
             epoch, recipe = (progress.trial["epochs_run"] if progress else 0) + 1, job.config.recipe
-            batch = batch_text(recipe, rows=recipe.batch_size, views=recipe.views.count)
+            batch = format_batch(recipe, rows=recipe.batch_size, views=recipe.views.count)
             killed = "the worker was killed because its node ran low on memory"
             advice = suggest_accumulation(recipe, workers=workers)
             return OutOfMemory(f"out of memory in epoch {epoch}: {batch}; {killed}; {advice}", epoch)
     return None
 
 
-def failed_record(
+def make_failed_record(
     job: TrialJob,
     progress: Progress | None,
     error: BaseException,
     *,
     fingerprint: str,
-    begun: datetime,
+    started_at: datetime,
     workers: int = 1,
 ) -> TrialRecord:
-    """The record of a trial whose worker died or raised.
+    """Return the record of a trial whose worker died or raised.
 
     Args:
-        progress: what the trial had left; none: it ended before its first epoch did.
+        progress: progress that the trial has written; None if it ended before its first epoch did.
         fingerprint: of the data.
-        begun: when the trial was handed out.
+        started_at: time at which the trial was handed out.
         workers: ranks that trained the trial.
     """
-    so_far = progress or _before_the_first_epoch(job, fingerprint, begun)
-    too_large = memory_failure(error, job, progress, workers=workers)
-    return so_far.record(
+    if progress is None:
+        trial = {
+            "study": job.study,
+            "arm": job.arm,
+            "cell": job.cell,
+            "trial_id": job.trial_id,
+            "role": job.role,
+            "replicate": job.replicate,
+            "seed": job.config.seed,
+            "epochs_planned": job.config.epochs_planned,
+            "epochs_run": 0,
+            "data": job.config.data.name,
+            "data_fingerprint": fingerprint,
+            "code_version": job.code_version,
+            "started_at": started_at.isoformat(),
+        }
+        progress = Progress(trial=trial, config=job.config.to_plain())
+    memory_failure = find_memory_failure(error, job, progress, workers=workers)
+    return progress.make_record(
         "failed",
-        error=reason(too_large or error),
-        error_class=error_class(error),
-        error_epoch=None if too_large is None else too_large.epoch,
+        error=get_reason(memory_failure or error),
+        error_class=get_error_class(error),
+        error_epoch=None if memory_failure is None else memory_failure.epoch,
     )
 
 
-def reason(error: BaseException) -> str:
-    """The first sentence of the last line of an error, which names the exception where it is a remote traceback."""
-    text = error.said if isinstance(error, CodeError) else str(error)
+def get_reason(error: BaseException) -> str:
+    """Return the first sentence of an error's last line, which names the exception if it is a remote traceback."""
+    text = error.reason if isinstance(error, CodeError) else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].split(". ")[0] if lines else type(error).__name__
 
 
-def _before_the_first_epoch(job: TrialJob, fingerprint: str, begun: datetime) -> Progress:
-    trial = {
-        "study": job.study,
-        "arm": job.arm,
-        "cell": job.cell,
-        "trial_id": job.trial_id,
-        "role": job.role,
-        "replicate": job.replicate,
-        "seed": job.config.seed,
-        "epochs_planned": job.config.epochs_planned,
-        "epochs_run": 0,
-        "data": job.config.data.name,
-        "data_fingerprint": fingerprint,
-        "code_version": job.code_version,
-        "started_at": begun.isoformat(),
-    }
-    return Progress(trial=trial, config=job.config.to_plain())
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What Ray has wrapped: the error of a task, or those of a group's ranks."""
+def _iter_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that Ray has wrapped: that of a task, or those of a group's ranks."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        yield from _causes(error.cause)
+        yield from _iter_causes(error.cause)
     elif isinstance(error, WorkerGroupError) and error.worker_failures:
         for failure in error.worker_failures.values():
-            yield from _causes(failure)
+            yield from _iter_causes(failure)
     elif isinstance(error, ControllerError):
-        yield from _causes(error.controller_failure)
+        yield from _iter_causes(error.controller_failure)
     elif isinstance(error, WorkerHealthCheckFailedError):
-        yield from _causes(error.health_check_failure)
+        yield from _iter_causes(error.health_check_failure)
     else:
         yield error
 
 
-def _class_of(error: BaseException) -> ErrorClass:
+def _classify_cause(error: BaseException) -> ErrorClass:
     if isinstance(error, NonFiniteLoss):
         return "nan"
     if isinstance(error, OutOfMemory | OutOfMemoryError) or is_out_of_memory(error):
         return "out_of_memory"
-    # Of a process that died
+    # The error of a process that died has Ray's type, and only its text names the memory monitor.
     if isinstance(error, RayError) and NO_MEMORY.search(str(error)):
         return "out_of_memory"
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        # Nothing but imports happens there
+        # The constructor of an actor only imports.
         return "code"
     if isinstance(error, RayError | RayTrainError | OSError | dist.DistError):
         return "infrastructure"
-    return "infrastructure" if _is_bare(error) and _NO_PEER.search(str(error)) else "code"
-
-
-def _is_bare(error: BaseException) -> bool:
-    """Whether only the text tells what it is: torch's, and Ray's about a process that died."""
-    return type(error) is RuntimeError or isinstance(error, RayError)
+    # torch raises a bare RuntimeError for a lost peer.
+    return "infrastructure" if type(error) is RuntimeError and _LOST_PEER.search(str(error)) else "code"

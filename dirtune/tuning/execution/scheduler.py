@@ -1,8 +1,8 @@
-"""A Tune scheduler that judges the trials of every arm among themselves.
+"""Tune scheduler that compares the trials of every arm among themselves.
 
 One scheduler for a whole study would stop the trials of an arm because another arm is better, and the arms would end
-with unequal budgets. So each arm has its own, and this one only passes trials on to it. In a sweep that is resumed, each
-scheduler is first told what the trials before have come to, so that it decides as if nothing had been interrupted.
+with unequal budgets. So each arm has its own scheduler, and this one only forwards results to it. When a sweep is resumed,
+the learning curves of earlier trials are replayed to each scheduler, so it decides as if nothing had been interrupted.
 """
 
 from __future__ import annotations
@@ -19,110 +19,109 @@ from dirtune.study.search_settings import Median
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.execution.trainable import JOB, RESULT
 from dirtune.tuning.execution.worker import StepResult
-from dirtune.tuning.folder.learning_curves import Curve, EarlierTrials
+from dirtune.tuning.folder.records import Curve, LearningCurves
 
 EPOCH, OBJECTIVE = "epoch", "objective"
-"""Keys of the results that the schedulers of the arms see."""
+"""Keys of the results that are forwarded to the schedulers of the arms."""
 
 
 class PerArmScheduler(FIFOScheduler):
-    """Decides with the scheduler of the trial's arm; arms without one run every trial to its end.
+    """Scheduler that decides with the scheduler of the trial's arm; arms without one run every trial to its end.
 
     Args:
-        earlier: the trials before this driver; those that go on are told when they report for the first time.
+        learning_curves: trials of earlier drivers; the curve of one that is resumed is replayed when it reports for the first time.
         role: role of the trials of searches; trials of another role, which evaluate a selection, run to their end.
     """
 
     def __init__(
         self,
         by_arm: dict[str, TrialScheduler],
-        earlier: EarlierTrials = EarlierTrials(),  # noqa: B008 - frozen
+        learning_curves: LearningCurves = LearningCurves(),  # noqa: B008 - frozen
         *,
         role: Role = "evaluation",
     ) -> None:
         super().__init__()
         self.by_arm, self._role = by_arm, role
-        self._started = dict(earlier.started)
-        # Last epoch by Tune's trial id
-        self._told: dict[str, int] = {}
+        self._started = dict(learning_curves.in_progress)
+        self._last_epoch: dict[str, int] = {}
         for arm, scheduler in by_arm.items():
-            for curve in earlier.ended.get(arm, ()):
+            for curve in learning_curves.recorded.get(arm, ()):
                 trial = Trial("ended", stub=True)
                 scheduler.on_trial_add(None, trial)
-                _remember(scheduler, trial, curve)
+                _replay(scheduler, trial, curve)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        if scheduler := self._of(trial):
+        if scheduler := self._get_scheduler(trial):
             scheduler.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        scheduler, values = self._of(trial), self._take_news(trial, result)
+        scheduler, values = self._get_scheduler(trial), self._select_new_values(trial, result)
         if scheduler is None or values is None:
             return str(TrialScheduler.CONTINUE)
-        self._recall(scheduler, trial, before=values[EPOCH])
+        self._replay_earlier_epochs(scheduler, trial, before=values[EPOCH])
         return str(scheduler.on_trial_result(tune_controller, trial, values))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        scheduler, values = self._of(trial), self._take_news(trial, result)
+        scheduler, values = self._get_scheduler(trial), self._select_new_values(trial, result)
         if scheduler is not None and values is not None:
-            self._recall(scheduler, trial, before=values[EPOCH])
+            self._replay_earlier_epochs(scheduler, trial, before=values[EPOCH])
             scheduler.on_trial_complete(tune_controller, trial, values)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None in particular: Tune then gives a worker that is free to a trial for which none is starting.
+        """Choose no trial, so that Tune gives a free worker to a trial for which no worker is starting.
 
-        What is inherited names the trial that has waited longest. If a worker is just starting for it, such as on a node that
-        has joined, Tune gives it the free one and ends the other; where trials are shorter than the start of a worker, the
-        new node would never be used. Nothing is lost, for no trial is ever paused.
+        The inherited method chooses the trial that has waited longest. If a worker is just starting for it, for example on a
+        node that has joined, Tune gives it the free worker and ends the starting one; if trials are shorter than the start of
+        a worker, the new node would never be used. Choosing none loses nothing, since no trial is ever paused.
         """
 
     def debug_string(self) -> str:
         return f"one scheduler per arm: {', '.join(sorted(self.by_arm))}"
 
-    def _of(self, trial: Trial) -> TrialScheduler | None:
+    def _get_scheduler(self, trial: Trial) -> TrialScheduler | None:
         job: TrialJob = trial.config[JOB]
         return self.by_arm.get(job.arm) if job.role == self._role else None
 
-    def _take_news(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
-        """Return epoch and objective of a result; None if there is no objective or a replaced worker repeats the epoch."""
+    def _select_new_values(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
+        """Return epoch and objective of a result; None if there is no objective, or if a new worker repeats the epoch."""
         step: StepResult = result[RESULT]
-        if step.objective is None or step.epoch <= self._told.get(trial.trial_id, 0):
+        if step.objective is None or step.epoch <= self._last_epoch.get(trial.trial_id, 0):
             return None
-        self._told[trial.trial_id] = step.epoch
+        self._last_epoch[trial.trial_id] = step.epoch
         return {EPOCH: step.epoch, OBJECTIVE: step.objective}
 
-    def _recall(self, scheduler: TrialScheduler, trial: Trial, *, before: int) -> None:
-        """Tell what a trial that goes on had come to under an earlier driver."""
+    def _replay_earlier_epochs(self, scheduler: TrialScheduler, trial: Trial, *, before: int) -> None:
+        """Replay the epochs that a resumed trial had ended under an earlier driver."""
         curve = self._started.pop(trial.config[JOB].trial_id, ())
-        _remember(scheduler, trial, [point for point in curve if point[0] < before])
+        _replay(scheduler, trial, [point for point in curve if point[0] < before])
 
 
 def build_scheduler(
     study: ResolvedStudy,
-    earlier: EarlierTrials = EarlierTrials(),  # noqa: B008 - frozen
+    learning_curves: LearningCurves = LearningCurves(),  # noqa: B008 - frozen
 ) -> PerArmScheduler:
-    """The scheduler of a study: that of its search in every searched arm, if it has one."""
+    """Return the scheduler of a study: that of its search settings in every searched arm, if there is one."""
     search = study.search
     if search.scheduler is None:
         return PerArmScheduler({})
     return PerArmScheduler(
-        {arm.name: _of_arm(study, arm) for arm in study.searched_arms},
-        earlier,
+        {arm.name: _build_arm_scheduler(study, arm) for arm in study.searched_arms},
+        learning_curves,
         role="search" if study.search.confirm else "evaluation",
     )
 
 
-def _of_arm(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
-    wanted, mode = study.search.scheduler, study.objective.mode
-    assert wanted is not None, "only asked for where there is one"
-    if isinstance(wanted, Median):
+def _build_arm_scheduler(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
+    settings, mode = study.search.scheduler, study.objective.mode
+    assert settings is not None, "only built if the study has a scheduler"
+    if isinstance(settings, Median):
         return MedianStoppingRule(
             time_attr=EPOCH,
             metric=OBJECTIVE,
             mode=mode,
-            grace_period=wanted.grace_epochs,
-            min_samples_required=wanted.min_trials,
-            # Never pause for the others: what a trial has done since its last checkpoint would be lost.
+            grace_period=settings.grace_epochs,
+            min_samples_required=settings.min_trials,
+            # Never pause a trial for the others: its epochs since the last checkpoint would be lost.
             min_time_slice=float("inf"),
         )
     return ASHAScheduler(
@@ -130,17 +129,17 @@ def _of_arm(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
         metric=OBJECTIVE,
         mode=mode,
         max_t=arm.config.epochs_planned,
-        grace_period=wanted.grace_epochs,
-        reduction_factor=wanted.reduction_factor,
+        grace_period=settings.grace_epochs,
+        reduction_factor=settings.reduction_factor,
     )
 
 
-def _remember(scheduler: TrialScheduler, trial: Trial, curve: Curve) -> None:
-    """Tell a scheduler what a trial came to; what it would decide is of the past."""
+def _replay(scheduler: TrialScheduler, trial: Trial, curve: Curve) -> None:
+    """Forward the results of a learning curve to a scheduler and ignore its decisions."""
     for epoch, objective in curve:
         result = {EPOCH: epoch, OBJECTIVE: objective}
         if isinstance(scheduler, MedianStoppingRule):
-            # Keeps a result and decides nothing
+            # This rule only keeps the result of a complete trial, without a decision.
             scheduler.on_trial_complete(None, trial, result)
         else:
             scheduler.on_trial_result(None, trial, result)

@@ -1,15 +1,15 @@
-"""What ends a sweep whose results cannot be written or read any longer, and the one sentence about it.
+"""Storage failures of the driver: captured while Ray Tune runs, raised as one line afterwards.
 
-The folder of a running sweep is patient (`dirtune.io.storage`): what fails for `RETRY_SECONDS` at most costs nothing but the
-wait. A worker that has waited in vain loses its trial, which is tried again like any that has lost its worker; so a place that
-is out of reach from one node alone costs nothing either. It is the driver's own failing that ends the sweep, because nobody is
-left to write down how trials end. What is recorded is whole, and `resume` runs the rest.
+The folder of a running sweep retries what fails for `RETRY_SECONDS` (`dirtune.io.storage`), so a short outage costs only the
+wait. A worker whose retries fail loses its trial, which is retried like any trial that has lost its worker; storage that is
+out of reach from one node alone therefore costs nothing either. A failure of the driver itself ends the sweep, because no
+process is left to record how trials end. All records are complete, and `resume` runs the rest.
 
-Ray Tune would make an error of its own, with a traceback as its text, of what is raised while it asks and tells. So the methods
-of the driver that Tune calls raise nothing of this kind: they note it, and the driver has nothing more to do.
+Ray Tune would replace an exception of its searcher and callbacks by one of its own, with a traceback as its text. So the
+methods of the driver that Tune calls capture storage errors instead of raising them, and the driver starts nothing more.
 
-Trade-off: Optuna's storage is not asked a second time, since what its objects have noted of a step that failed half-way is not
-known; nor are the tables that a selection is made from.
+Trade-off: Optuna's storage is not retried, since the state of its objects after a step that failed half-way is unknown; nor
+are the tables that a selection is computed from.
 """
 
 from __future__ import annotations
@@ -23,51 +23,45 @@ from optuna.exceptions import StorageInternalError
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 
-RETRY_SECONDS = 60.0
 
+class HasStorageFailure(Protocol):
+    """Object that keeps its first storage error."""
 
-class Ending(Protocol):
-    """Whoever has nothing more to do once there is an outage."""
-
-    outage: Exception | None
+    storage_failure: Exception | None
 
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_E = TypeVar("_E", bound=Ending)
+_S = TypeVar("_S", bound=HasStorageFailure)
 
 
-def noted_as_outage(method: Callable[Concatenate[_E, _P], _R]) -> Callable[Concatenate[_E, _P], _R | None]:
-    """A method that notes the failing of the results' storage, in place of raising it; the first one is kept."""
+def capture_storage_errors(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R | None]:
+    """Wrap a method so that a storage error is kept in `storage_failure` (the first one) instead of raised."""
 
     @functools.wraps(method)
-    def noting(self: _E, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+    def capture(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return method(self, *args, **kwargs)
         except (OSError, StorageInternalError) as error:
-            self.outage = self.outage or error
+            self.storage_failure = self.storage_failure or error
             return None
 
-    return noting
+    return capture
 
 
-def refuse_to_go_on(folder: Storage, outage: Exception | None) -> None:
-    """End a sweep that had an outage.
+def raise_storage_failure(folder: Storage, failure: Exception | None) -> None:
+    """Raise the storage error of a sweep, if there was one.
 
     Raises:
-        InputError: it had one.
+        InputError: with the folder and the reason.
     """
-    if outage is None:
+    if failure is None:
         return
+    # Optuna's own text about a failed commit blames the data; its cause is the error of the database.
+    error = failure.__cause__ or failure
+    reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
     rule = (
-        f"cannot be written or read ({_reason(outage)}), so the sweep has ended; "
-        "what is recorded is whole, and `dirtune resume` goes on from there"
+        f"cannot be written or read ({reason}), so the sweep has ended; "
+        "all records are complete, and `dirtune resume` runs the rest"
     )
     raise InputError(Fault(where=folder.path(), rule=rule)) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Optuna's own words about a failed commit blame the data."""
-    said = error.__cause__ or error
-    text = getattr(said, "strerror", None) or str(said) or type(said).__name__
-    return str(text).splitlines()[0]

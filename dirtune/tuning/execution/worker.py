@@ -1,6 +1,6 @@
-"""A resident worker: one process that holds the data and runs one trial after another.
+"""Resident worker: one process that holds the data and runs one trial after another.
 
-Starting a process, importing torch and fetching the data cost seconds; a trial on a resident worker starts in
+Starting a process, importing torch and fetching the data takes seconds; a trial on a resident worker starts in
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
 """
 
@@ -20,40 +20,42 @@ from dirtune.results.records.schema import Status
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.execution.failures import CodeError
-from dirtune.tuning.folder.stop_request import is_asked
+from dirtune.tuning.folder.stop_request import is_stop_requested
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What all workers of a sweep share."""
+    """Settings that all workers of a sweep share."""
 
     study: Storage
-    """The study's folder."""
+    """Folder of the study."""
     manifest: Manifest
     vocabulary: list[str] | None = None
+    """Tokens of a text data set by id; None for other data."""
     cpus: int = 1
     gpus: float = 0.0
     workers: int = 1
+    """Ranks of a resident group; 1 for a worker inside its Tune actor."""
     checkpoint_seconds: float = 10.0
     budget: MemoryBudget | None = None
-    """None: measured when a worker starts."""
+    """Memory for the data; None means that a worker measures it when it starts."""
     representations: int = 0
     """Test samples of a trial whose representations are kept."""
 
     @property
     def resources(self) -> dict[str, float]:
-        """What one worker is given by Ray."""
+        """Resources that Ray reserves for one worker or rank."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One epoch of a trial as the driver sees it."""
+    """Result of one epoch of a trial, as a worker reports it to the driver."""
 
     trial_id: str
     epoch: int = 0
     objective: float | None = None
-    """Validation objective of the epoch; None if it is undefined or nothing was validated."""
+    """Validation objective of the epoch; None if the stage validates nothing."""
     best_objective: float | None = None
     status: Status | None = None
     """Status under which the worker has recorded the trial; None while it runs."""
@@ -66,15 +68,16 @@ class StepResult:
 
     @property
     def has_ended(self) -> bool:
+        """True if the worker runs no further epoch of the trial."""
         return self.handed_back or self.status is not None or self.failure is not None
 
 
 class ResidentWorker:
-    """Runs trials in this process; as a rank of a group, together with its peers.
+    """Process that runs one trial after another, alone or as one rank of a group.
 
     Args:
-        blocks: the decoded data in Ray's object store.
-        device: where the data and the models live.
+        blocks: decoded data in Ray's object store.
+        device: device of the data and the models.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class ResidentWorker:
         self._idle_since = time.perf_counter()
 
     def start(self, job: TrialJob) -> None:
-        """Begin a trial, or continue it from its checkpoint; the files of a trial that was running stay as they are."""
+        """Begin a trial, or resume it from its checkpoint; the files of a trial that was running stay as they are."""
         # The memory of the trial before must be free before the next model is built.
         self._running = None
         self._running = TrialRun(
@@ -110,13 +113,13 @@ class ResidentWorker:
         )
 
     def step(self) -> StepResult:
-        """Run one epoch of the current trial; hand it back if the sweep was asked to stop."""
+        """Run one epoch of the current trial; hand the trial back, with a checkpoint, if a stop was requested."""
         trial = self._running
         assert trial is not None, "a trial is started before its first step"
         values, training = trial.step(), trial.training
-        handed_back = self._ranks.is_first and trial.status is None and is_asked(self._settings.study)
+        handed_back = self._ranks.is_first and trial.status is None and is_stop_requested(self._settings.study)
         if handed_back:
-            trial.checkpoint()
+            trial.write_checkpoint()
         self._idle_since = time.perf_counter()
         return StepResult(
             trial_id=trial.job.trial_id,
@@ -128,9 +131,9 @@ class ResidentWorker:
         )
 
     def close(self) -> None:
-        """Nothing to end: the process ends with its actor."""
+        """Close nothing: the process ends with its actor."""
 
 
-def local_device(gpus: float) -> torch.device:
-    """The device of a worker that has been given `gpus` GPUs by Ray."""
+def get_local_device(gpus: float) -> torch.device:
+    """Return the device of a worker for which Ray has reserved `gpus` GPUs."""
     return torch.device("cuda", torch.cuda.current_device()) if gpus else torch.device("cpu")

@@ -1,8 +1,8 @@
-"""A resident Ray Train group: `workers` processes that run one distributed trial after another.
+"""Resident Ray Train group: `workers` processes that run one distributed trial after another.
 
-Starting a `TorchTrainer` costs tens of seconds, more than a small trial takes. So it is started once, its training
-function serves commands until it is told to end, and all ranks obey the same command sequence: `start` a trial, `step`
-one epoch, `close`. The commands travel through a small mailbox actor; rank 0 answers.
+Starting a `TorchTrainer` takes tens of seconds, more than a small trial does. So it is started once, and its training
+function executes commands until it receives `CLOSE`; all ranks execute the same sequence: start a trial, step one epoch,
+close. The commands travel through a small mailbox actor; rank 0 replies.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dirtune.data.blocks import Blocks
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution.reservations import own_reservation
+from dirtune.tuning.execution.ray_workarounds import get_reservation
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
 
 STEP, CLOSE = "step", "close"
 Command = TrialJob | str
+"""A trial to start, `STEP` or `CLOSE`."""
 
 
 class _Mailbox:
-    """Numbered commands to all ranks, and rank 0's answer to each."""
+    """Numbered commands for all ranks, and the reply of rank 0 to each."""
 
     def __init__(self) -> None:
         self._commands: list[Command] = []
-        self._answers: dict[int, StepResult | None] = {}
+        self._replies: dict[int, StepResult | None] = {}
         self._changed = asyncio.Condition()
 
     async def send(self, command: Command) -> int:
@@ -48,19 +49,19 @@ class _Mailbox:
             await self._changed.wait_for(lambda: len(self._commands) > number)
             return self._commands[number]
 
-    async def answer(self, number: int, result: StepResult | None) -> None:
+    async def reply(self, number: int, result: StepResult | None) -> None:
         async with self._changed:
-            self._answers[number] = result
+            self._replies[number] = result
             self._changed.notify_all()
 
     async def collect(self, number: int) -> StepResult | None:
         async with self._changed:
-            await self._changed.wait_for(lambda: number in self._answers)
-            return self._answers.pop(number)
+            await self._changed.wait_for(lambda: number in self._replies)
+            return self._replies.pop(number)
 
 
 class ResidentGroup:
-    """Runs trials on `settings.workers` ranks; the interface of `ResidentWorker`."""
+    """Training group that runs trials on `settings.workers` ranks, with the interface of `ResidentWorker`."""
 
     def __init__(self, settings: WorkerSettings, blocks: Blocks) -> None:
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
@@ -80,13 +81,13 @@ class ResidentGroup:
 
     def start(self, job: TrialJob) -> None:
         """Begin a trial on all ranks."""
-        self._do(job)
+        self._execute(job)
 
     def step(self) -> StepResult:
         """Run one epoch of the current trial on all ranks."""
-        answer = self._do(STEP)
-        assert answer is not None, "rank 0 answers every step"
-        return answer
+        result = self._execute(STEP)
+        assert result is not None, "rank 0 replies to every step"
+        return result
 
     def close(self) -> None:
         """Let the training function return, so that Train frees the group's resources."""
@@ -96,13 +97,14 @@ class ResidentGroup:
         ray.kill(self._mailbox)
         self._logs.cleanup()
 
-    def _do(self, command: Command) -> StepResult | None:
+    def _execute(self, command: Command) -> StepResult | None:
         number = ray.get(self._mailbox.send.remote(command))
-        answer = self._mailbox.collect.remote(number)
+        reply = self._mailbox.collect.remote(number)
         while True:
-            ready, _ = ray.wait([answer], timeout=1.0)
+            ready, _ = ray.wait([reply], timeout=1.0)
             if ready:
-                return ray.get(answer)  # type: ignore[no-any-return]
+                return ray.get(reply)  # type: ignore[no-any-return]
+            # Ranks that have died send no reply.
             if not self._thread.is_alive():
                 raise self._failure or RuntimeError("the training group ended")
 
@@ -114,18 +116,18 @@ class ResidentGroup:
 
 
 def _serve(config: dict[str, Any]) -> None:
-    """The training function of every rank: obey commands until told to close."""
+    """Execute commands until `CLOSE`; the training function of every rank."""
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     mailbox, device = config["mailbox"], ray.train.torch.get_device()
     worker = ResidentWorker(config["settings"], config["blocks"], device, ranks)
     number = 0
     while (command := ray.get(mailbox.receive.remote(number))) != CLOSE:
-        answer = None
+        result = None
         if command == STEP:
-            answer = replace(worker.step(), reservation=own_reservation())
+            result = replace(worker.step(), reservation=get_reservation())
         else:
             worker.start(command)
         if ranks.is_first:
-            ray.get(mailbox.answer.remote(number, answer))
+            ray.get(mailbox.reply.remote(number, result))
         number += 1

@@ -37,8 +37,14 @@ from dirtune.tuning.folder import layout, lock
 from dirtune.tuning.folder.confirmation import find_selections, keep_selections
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage, restore_searches
-from dirtune.tuning.folder.orphans import list_orphans, orphan_records, restore_records
-from dirtune.tuning.folder.records import RecordedTrial, read_recorded_trials, select_search_trials
+from dirtune.tuning.folder.records import (
+    RecordedTrial,
+    list_orphans,
+    orphan_records,
+    read_recorded_trials,
+    restore_records,
+    select_search_trials,
+)
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 

@@ -28,11 +28,11 @@ from dirtune.results.records.store import read_statuses, write_record
 from dirtune.training.trial import Progress, TrialJob
 from dirtune.tuning.execution.failures import (
     CodeError,
-    error_class,
-    failed_record,
-    final_failure,
-    memory_failure,
-    reason,
+    find_memory_failure,
+    get_error_class,
+    get_final_failure,
+    get_reason,
+    make_failed_record,
 )
 
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB."
@@ -96,13 +96,13 @@ CASES: dict[str, tuple[BaseException, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_ended_a_trial_has_a_class(name: str) -> None:
     error, expected = CASES[name]
-    assert error_class(error) == expected
+    assert get_error_class(error) == expected
 
 
 def test_the_class_survives_the_way_through_a_file() -> None:
     error = raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA))
     plain = RayTaskError("train", "Traceback", error.cause)  # type: ignore[attr-defined]
-    assert error_class(pickle.loads(pickle.dumps(plain))) == "out_of_memory"
+    assert get_error_class(pickle.loads(pickle.dumps(plain))) == "out_of_memory"
 
 
 @pytest.mark.parametrize(
@@ -114,39 +114,39 @@ def test_the_class_survives_the_way_through_a_file() -> None:
     ],
 )
 def test_the_reason_is_one_sentence(error: BaseException, expected: str) -> None:
-    assert reason(error) == expected
+    assert get_reason(error) == expected
 
 
 def test_what_another_worker_would_meet_as_well_is_final() -> None:
-    found = final_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE))
+    found = get_final_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE))
     assert (type(found), str(found)) == (OutOfMemory, str(TOO_LARGE))
-    assert isinstance(final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
-    assert final_failure(ActorDiedError()) is None
+    assert isinstance(get_final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
+    assert get_final_failure(ActorDiedError()) is None
     # Outside of a step no batch is to blame
-    assert final_failure(torch.OutOfMemoryError(CUDA)) is None
+    assert get_final_failure(torch.OutOfMemoryError(CUDA)) is None
 
 
 def test_what_a_driver_is_told_holds_no_frame_of_what_was_raised() -> None:
     try:
         raise TOO_LARGE from RuntimeError("no memory")
     except OutOfMemory as error:
-        found = final_failure(error)
+        found = get_final_failure(error)
     assert found is not None
     assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
 
 
 def test_a_batch_that_was_too_large_is_found_among_what_its_ranks_raised() -> None:
-    found = memory_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE), job(), None)
+    found = find_memory_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE), job(), None)
     assert str(found) == str(TOO_LARGE)
     for error in (torch.OutOfMemoryError(CUDA), ActorDiedError(), MemoryError(), ValueError("no")):
-        assert memory_failure(raised_in_a_task(error), job(), None) is None
+        assert find_memory_failure(raised_in_a_task(error), job(), None) is None
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError(PRESSURE), RayActorError(None, PRESSURE)])
 @pytest.mark.parametrize("epochs", [None, 4])
 def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(error: Exception, epochs: int | None) -> None:
     progress = None if epochs is None else Progress(trial={"epochs_run": epochs}, config={})
-    found = memory_failure(error, job(accumulation=4), progress, workers=2)
+    found = find_memory_failure(error, job(accumulation=4), progress, workers=2)
     assert found is not None
     assert found.epoch == (epochs or 0) + 1
     assert str(found) == (
@@ -158,7 +158,7 @@ def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(error: Exceptio
 
 def test_a_trial_that_ran_out_of_memory_is_recorded_with_its_batch() -> None:
     begun = datetime(2026, 1, 2, tzinfo=UTC)
-    row = failed_record(job(), None, TOO_LARGE, fingerprint="f", begun=begun).trial
+    row = make_failed_record(job(), None, TOO_LARGE, fingerprint="f", started_at=begun).trial
     assert (row["error"], row["error_class"]) == (str(TOO_LARGE), "out_of_memory")
     assert row["error_epoch"] == 2
 
@@ -175,7 +175,7 @@ def job(**recipe: Any) -> TrialJob:
 
 def test_a_trial_that_never_ended_an_epoch_is_recorded_as_what_was_handed_out() -> None:
     begun = datetime(2026, 1, 2, tzinfo=UTC)
-    made = failed_record(job(), None, ActorDiedError(), fingerprint="f", begun=begun)
+    made = make_failed_record(job(), None, ActorDiedError(), fingerprint="f", started_at=begun)
     expected = {
         "study": "s",
         "arm": "conr",
@@ -201,7 +201,7 @@ def test_a_failure_has_the_progress_that_the_trial_had_made(tmp_path: Any) -> No
         epochs=[{"loss": 1.0}],
     )
     now = datetime.now(UTC)
-    made = failed_record(job(), progress, ValueError("odd"), fingerprint="f", begun=now)
+    made = make_failed_record(job(), progress, ValueError("odd"), fingerprint="f", started_at=now)
     assert (made.trial["epochs_run"], made.trial["error_class"]) == (4, "code")
     assert made.epochs == [{"loss": 1.0}]
     write_record(Storage.open(tmp_path), made)

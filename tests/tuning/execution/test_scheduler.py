@@ -11,12 +11,13 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from dirtune.results.records.schema import Role
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.execution.scheduler import EPOCH, PerArmScheduler, build_scheduler
 from dirtune.tuning.execution.trainable import JOB, RESULT
 from dirtune.tuning.execution.worker import StepResult
-from dirtune.tuning.folder.learning_curves import EarlierTrials
+from dirtune.tuning.folder.records import LearningCurves
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 OMEGA = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}}
@@ -41,7 +42,7 @@ def study(**changes: Any) -> ResolvedStudy:
     return resolve({**raw, **changes}, where="test")
 
 
-def tune_trial(arm: str, trial_id: str = "t", replicate: int = 0) -> Trial:
+def tune_trial(arm: str, trial_id: str = "t", role: Role = "evaluation") -> Trial:
     config = next(each.config for each in study().arms if each.name == arm)
     job = TrialJob(study="tiny", arm=arm, trial_id=trial_id, role=role, config=config)
     return Trial("trial_worker", config={JOB: job}, stub=True)
@@ -237,7 +238,7 @@ def test_a_resumed_scheduler_decides_as_if_nothing_had_been_interrupted(
     assert {None} < set(whole[8:])
     ended = [list(enumerate(curve[:stop], start=1)) for curve, stop in zip(curves[:7], whole[:7], strict=True)]
     started = {"t7": list(enumerate(curves[7], start=1))[: goes_on_at + 1]}
-    earlier = EarlierTrials(ended={"conr": ended}, started=started)
+    earlier = LearningCurves(recorded={"conr": ended}, in_progress=started)
     running = Running(build_scheduler(study(search=search), earlier))
     trial = tune_trial("conr", "t7")
     running.scheduler.on_trial_add(None, trial)
@@ -257,9 +258,10 @@ def test_what_confirms_a_selection_is_never_stopped() -> None:
     search = {**MEDIAN, "confirm": True, "tuning_seed": 9}
     scheduler = build_scheduler(study(search=search))
     running = Running(scheduler)
-    for role, decision in (("search", STOP), ("evaluation", CONTINUE)):
+    decisions: tuple[tuple[Role, str], ...] = (("search", STOP), ("evaluation", CONTINUE))
+    for role, decision in decisions:
         for value in (1.0, 1.0, 1.0, 9.0):
-            trial = tune_trial("conr", replicate=replicate)
+            trial = tune_trial("conr", role=role)
             scheduler.on_trial_add(None, trial)
             last = running.report(trial, 2, value)
         assert last == decision

@@ -1,4 +1,4 @@
-"""Results that cannot be written any longer: run with `pytest tests/tuning/execution/test_storage_failure.py`; on a local Ray."""
+"""Storage that cannot be written any more: run with `pytest tests/tuning/execution/test_storage_failure.py`; on a local Ray."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob
-from dirtune.tuning import sweep as sweeping
-from dirtune.tuning.execution.driver import Silent
-from dirtune.tuning.execution.storage_failure import noted_as_outage, refuse_to_go_on
+from dirtune.tuning.execution import driver
+from dirtune.tuning.execution.storage_failure import capture_storage_errors, raise_storage_failure
+from dirtune.tuning.interface import View
 from tests.tuning.sweeps import metrics
 
 
-class Clerk:
-    """Does what it is told, and notes an outage."""
+class Recorder:
+    """Calls functions and captures storage errors."""
 
-    outage: Exception | None = None
+    storage_failure: Exception | None = None
 
-    @noted_as_outage
-    def do(self, act: Callable[[], int]) -> int:
-        return act()
+    @capture_storage_errors
+    def call(self, function: Callable[[], int]) -> int:
+        return function()
 
 
-def test_a_storage_that_fails_is_noted_the_first_time_and_nothing_else_is_caught() -> None:
-    clerk, first = Clerk(), OSError(28, "No space left on device")
+def test_the_first_storage_error_is_captured_and_no_other_error_is() -> None:
+    recorder, first = Recorder(), OSError(28, "No space left on device")
 
     def fail(error: Exception) -> int:
         raise error
 
-    assert (clerk.do(lambda: 3), clerk.outage) == (3, None)
+    assert (recorder.call(lambda: 3), recorder.storage_failure) == (3, None)
     for error in (first, StorageInternalError()):
-        assert clerk.do(lambda error=error: fail(error)) is None
-        assert clerk.outage is first
+        assert recorder.call(lambda error=error: fail(error)) is None
+        assert recorder.storage_failure is first
     with pytest.raises(KeyError):
-        clerk.do(lambda: fail(KeyError()))
+        recorder.call(lambda: fail(KeyError()))
 
 
-def test_the_sentence_names_the_place_and_what_the_system_said(tmp_path: Path) -> None:
+def test_the_error_names_the_folder_and_the_reason_of_the_system(tmp_path: Path) -> None:
     folder = Storage.open(tmp_path)
-    refuse_to_go_on(folder, None)
+    raise_storage_failure(folder, None)
     with pytest.raises(InputError) as caught:
-        refuse_to_go_on(folder, OSError(28, "No space left on device", "file"))
+        raise_storage_failure(folder, OSError(28, "No space left on device", "file"))
     assert str(caught.value) == (
         f"{tmp_path}: cannot be written or read (No space left on device), so the sweep has ended; "
-        "what is recorded is whole, and `dirtune resume` goes on from there"
+        "all records are complete, and `dirtune resume` runs the rest"
     )
     assert caught.value.__cause__ is None
 
 
-def test_a_search_whose_storage_fails_is_an_outage_in_the_words_of_the_database(tmp_path: Path) -> None:
+def test_a_failure_of_optunas_storage_is_raised_in_the_words_of_the_database(tmp_path: Path) -> None:
     search = optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db")
     (tmp_path / "optuna.db").write_bytes(b"no database" * 10_000)
-    clerk = Clerk()
-    clerk.do(lambda: search.ask().number)
+    recorder = Recorder()
+    recorder.call(lambda: search.ask().number)
     with pytest.raises(InputError, match=r"\(\(sqlite3.DatabaseError\) file is not a database\)"):
-        refuse_to_go_on(Storage.open(tmp_path), clerk.outage)
+        raise_storage_failure(Storage.open(tmp_path), recorder.storage_failure)
 
 
 def fill(disk: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = study_file()
-    monkeypatch.setattr(sweeping, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(driver, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(sys, "argv", ["dirtune", "sweep", path, "--data", str(digits), "--results", str(small_disk)])
     filling = threading.Thread(target=fill_after_a_record, args=(small_disk,))
     filling.start()
@@ -110,7 +110,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         f"dirtune: {small_disk}/tiny: cannot be written or read (No space left on device), so the "
-        "sweep has ended; what is recorded is whole, and `dirtune resume` goes on from there\n"
+        "sweep has ended; all records are complete, and `dirtune resume` runs the rest\n"
     )
     recorded = dirtune.status("tiny", results=small_disk).done
     assert 1 <= recorded < 4
@@ -125,20 +125,20 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     pd.testing.assert_frame_equal(swept, single, check_exact=True)
 
 
-class FullWhereOnlyTheDriverWrites(Silent):
-    """The driver's own writing fails, at the second epoch that it is told of; the workers' would not."""
+class FullWhereOnlyTheDriverWrites(View):
+    """Storage error in the driver alone, at the second epoch that is reported."""
 
     def __init__(self) -> None:
         self.epochs = 0
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         self.epochs += 1
         if self.epochs == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.ray
-def test_an_outage_of_the_driver_alone_leaves_running_trials_to_be_resumed(
+def test_a_storage_failure_of_the_driver_alone_leaves_running_trials_to_be_resumed(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(seeds=[0])
@@ -153,15 +153,15 @@ def test_an_outage_of_the_driver_alone_leaves_running_trials_to_be_resumed(
     assert dict(resumed.run) == {"complete": 2 - left.done}
 
 
-class OutOfReach(Silent):
-    """Takes the results away for a while when the first epoch has ended, like a share that is not mounted; counts epochs."""
+class OutOfReach(View):
+    """Moves the results away for a while after the first epoch, like a share that is not mounted; counts epochs."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.away = folder, folder.with_name("away")
         self.epochs: list[tuple[str, int]] = []
         self.timer = threading.Timer(seconds, self._bring_back)
 
-    def epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
+    def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         if not self.epochs:
             self.folder.rename(self.away)
             self.folder.write_bytes(b"no folder")

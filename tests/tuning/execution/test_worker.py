@@ -16,9 +16,9 @@ from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
-from dirtune.training.trial import TrialJob, trial_folder
+from dirtune.training.trial import TrialJob, get_trial_folder
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
-from dirtune.tuning.folder.stop_request import STOP
+from dirtune.tuning.folder.layout import STOP_REQUEST
 from tests.training.conftest import configuration
 from tests.training.runs import EXPLODING, TERMS, VARYING, Configure, job_of, tables
 
@@ -88,7 +88,7 @@ def test_a_trial_that_diverges_is_recorded_and_one_that_cannot_begin_raises(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob], configuration: Configure, toy: ResidentData
 ) -> None:
     wild = job_of(configuration(recipe={**EXPLODING, "epochs": 3}), toy)
-    state = trial_folder(Storage.open(tmp_path), jobs[0].trial_id)
+    state = get_trial_folder(Storage.open(tmp_path), jobs[0].trial_id)
     state.write("checkpoint/state.pt", b"no checkpoint")
     worker = worker_on(data_root, tmp_path)
     found = run_to_the_end(worker, [wild])
@@ -109,8 +109,8 @@ def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same
         worker = worker_on(data_root, tmp_path / "stopped")
         worker.start(job)
         assert not worker.step().has_ended
-        folder.write(STOP, b"{}")
+        folder.write(STOP_REQUEST, b"{}")
         assert worker.step().handed_back
-        folder.remove(STOP)
+        folder.remove(STOP_REQUEST)
         run_to_the_end(worker_on(data_root, tmp_path / "stopped"), [job])
     assert recorded(tmp_path / "stopped") == recorded(tmp_path / "undisturbed")

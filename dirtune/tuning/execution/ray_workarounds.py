@@ -1,0 +1,144 @@
+"""Workarounds for resources that Ray (2.60) does not release: withdrawn placement groups, and those of dead training groups.
+
+Withdrawn requests (Ray issue 64693). Whenever a trial ends, Tune requests the resources of the next one and, as the worker
+can be reused, cancels the request within milliseconds. Ray leaks the resources of a placement group that is removed while
+it is being created: until the cluster ends, those CPUs and GPUs are unavailable. After enough short trials, the next sweep
+waits forever on an idle cluster. `SettledPlacementGroups` therefore keeps a canceled request for a moment: for the next
+request of the same kind, else until its placement group exists and can be removed without a leak. A request that stays
+pending longer is removed as well, or an autoscaler would start a node for it.
+
+Dead training groups (no issue known). A Ray Train group reserves its resources in a placement group that its controller
+creates. When the process that started the group is killed, Ray keeps this reservation for as long as the job lives, since
+the cleaner that Ray Train leaves behind asks an API of the dashboard, which a local Ray does not run. The next group then
+waits for its resources forever. `GroupReservations` lets the driver, which outlives the groups, release them. Ray Train
+does not let anyone name these placement groups: they are recognized by belonging to this job, having been created since
+the sweep began, having no name, and having the bundles that a group requests. A group that has reported is known exactly;
+if one of two groups that are just starting dies, the other one has to start again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.air.execution.resources import PlacementGroupResourceManager, ResourceRequest
+from ray.tune.execution import tune_controller
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+
+SETTLING_SECONDS = 1.0
+"""Time that a canceled request is kept. A placement group whose resources are free is created within milliseconds."""
+
+
+class SettledPlacementGroups(PlacementGroupResourceManager):
+    """Tune's placement groups, none of which is removed while Ray creates it.
+
+    Args:
+        update_interval_s: shortest time between two queries of the state of the requests.
+    """
+
+    def __init__(self, update_interval_s: float = 0.1) -> None:
+        super().__init__(update_interval_s)
+        self._cancel_times: dict[ResourceRequest, list[float]] = defaultdict(list)
+
+    def request_resources(self, resource_request: ResourceRequest) -> None:
+        if self._cancel_times[resource_request]:
+            self._cancel_times[resource_request].pop()
+        else:
+            super().request_resources(resource_request)
+
+    def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
+        self._cancel_times[resource_request].append(time.monotonic())
+
+    def update_state(self) -> None:
+        super().update_state()
+        for request, times in self._cancel_times.items():
+            # Fewer requests are being created than were canceled: some of the canceled ones exist by now.
+            while times and len(self._request_to_staged_pgs[request]) < len(times):
+                times.pop(0)
+                group = self._request_to_ready_pgs[request].pop()
+                self._pg_to_request.pop(group)
+                remove_placement_group(group)
+            while times and time.monotonic() - times[0] > SETTLING_SECONDS:
+                times.pop(0)
+                super().cancel_resource_request(request)
+
+    def clear(self) -> None:
+        """Remove all placement groups, once those that are being created exist."""
+        if ray.is_initialized() and (pending := self.get_resource_futures()):
+            ray.wait(pending, num_returns=len(pending), timeout=SETTLING_SECONDS)
+        super().clear()
+
+
+@contextlib.contextmanager
+def use_settled_placement_groups() -> Iterator[None]:
+    """Let Tune, which has no setting for it, use `SettledPlacementGroups` inside the block."""
+    tune_controller.PlacementGroupResourceManager = SettledPlacementGroups
+    try:
+        yield
+    finally:
+        tune_controller.PlacementGroupResourceManager = PlacementGroupResourceManager
+
+
+def get_reservation() -> str | None:
+    """Return the id of the calling rank's placement group, as `GroupReservations.report` takes it."""
+    group = get_current_placement_group()
+    return None if group is None else str(group.id.hex())
+
+
+class GroupReservations:
+    """Placement groups of the training groups of one sweep.
+
+    Args:
+        bundle: resources of one rank.
+        ranks: ranks of a group.
+    """
+
+    def __init__(self, bundle: dict[str, float], ranks: int) -> None:
+        self._bundles = [bundle] * ranks
+        self._foreign = set(self._list_similar())
+        self._worker_of_trial: dict[str, str] = {}
+        self._reservation_of_worker: dict[str, str] = {}
+
+    def start(self, trial_id: str, worker: str) -> None:
+        """Register the worker that runs a trial."""
+        self._worker_of_trial[trial_id] = worker
+
+    def report(self, trial_id: str, reservation: str | None) -> None:
+        """Register the placement group that the training group of a trial has reported."""
+        if reservation is not None:
+            self._reservation_of_worker[self._worker_of_trial[trial_id]] = reservation
+
+    def release(self, trial_id: str) -> None:
+        """Release the resources of the worker of a trial, which has died."""
+        self._reservation_of_worker.pop(self._worker_of_trial.pop(trial_id, ""), None)
+        self._remove_all(except_for=set(self._reservation_of_worker.values()))
+
+    def release_all(self) -> None:
+        """Release the resources of all groups of the sweep."""
+        self._remove_all(except_for=set())
+
+    def _remove_all(self, except_for: set[str]) -> None:
+        for name in set(self._list_similar()) - self._foreign - except_for:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+
+    def _list_similar(self) -> list[str]:
+        """Return the placement groups of this job that could be those of a training group."""
+        job = ray.get_runtime_context().get_job_id()
+        return [
+            name
+            for name, group in placement_group_table().items()
+            # The id of a placement group ends with that of its job.
+            if name.endswith(job) and group["state"] != "REMOVED" and self._has_right_bundles(group)
+        ]
+
+    def _has_right_bundles(self, group: dict[str, Any]) -> bool:
+        return not group["name"] and [*group["bundles"].values()] == self._bundles

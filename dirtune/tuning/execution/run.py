@@ -1,0 +1,68 @@
+"""Run of a sweep: lock its folder, reconcile it with the study, run what is missing, summarize."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dirtune.data.blocks import materialize
+from dirtune.data.session import ray_session
+from dirtune.results.records.compaction import compact
+from dirtune.training.provenance import get_code_version
+from dirtune.training.train import read_vocabulary
+from dirtune.tuning.execution.concurrency import Concurrency
+from dirtune.tuning.execution.driver import Driver
+from dirtune.tuning.execution.storage_failure import raise_storage_failure
+from dirtune.tuning.execution.tune_run import run_with_tune
+from dirtune.tuning.execution.worker import WorkerSettings
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.folder.stop_request import watch_for_stop
+from dirtune.tuning.interface import RunOptions, SweepSummary, View
+from dirtune.tuning.plan.capacity import list_cluster_nodes
+from dirtune.tuning.plan.plan import count_trials, make_plan
+from dirtune.tuning.search.queue import TrialQueue
+from dirtune.tuning.search.warm_start import find_first_settings
+
+
+def run_missing_trials(folder: StudyFolder, options: RunOptions, view: View) -> SweepSummary:
+    """Run the trials of a study that are not recorded, and those that failed with an error class to retry.
+
+    Raises:
+        InputError: the study does not fit the cluster, another driver runs it, or its folder cannot be written any more.
+        KeyboardInterrupt: on a second Ctrl-C.
+    """
+    study, manifest, storage = folder.study, folder.manifest, folder.storage
+    with ray_session():
+        # Before anything is written: a study that does not fit the cluster leaves nothing behind.
+        plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
+        # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
+        with watch_for_stop(storage) as stop, folder.lock(), folder.open_optuna_storage() as optuna_url:
+            # Again: another driver may have recorded trials between the plan and the lock.
+            orphaned = folder.find_reuse().orphaned
+            recorded = folder.reconcile(optuna_url, options.retry)
+            # Counted again: trials that are retried are missing now.
+            plan = replace(plan, trials=count_trials(folder), recorded_trials=len(recorded))
+            queue = TrialQueue(
+                folder,
+                optuna_url,
+                recorded,
+                first_settings=find_first_settings(study, options.results),
+                code_version=get_code_version(),
+            )
+            driver = Driver(queue, folder, view, stop, plan.concurrency)
+            view.begin(plan, recorded)
+            if not queue.is_empty:
+                settings = WorkerSettings(
+                    study=driver.storage,
+                    manifest=manifest,
+                    vocabulary=read_vocabulary(manifest, options.data),
+                    cpus=study.resources.cpus,
+                    gpus=study.resources.gpus,
+                    workers=study.resources.workers,
+                    checkpoint_seconds=study.resources.checkpoint_seconds,
+                    representations=study.representations,
+                )
+                concurrency = Concurrency(study, options.node_types, plan.concurrency)
+                run_with_tune(driver, settings, materialize(options.data, manifest), concurrency)
+                raise_storage_failure(storage, driver.storage_failure)
+                compact(storage)
+            return driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))
