@@ -1,4 +1,4 @@
-"""A small data set of PNG images in several row groups, written as an ingest writes it, but without Ray."""
+"""Small data set of PNG images in several row groups, written like an ingest, but without Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS_PER_GROUP = 4
 
 
 def pixels(split: str) -> np.ndarray:
-    """The images of a split by sample id, `(rows, *SHAPE)`: large patches, so that a file is smaller than its pixels."""
+    """Return the images of a split by sample id, `(rows, *SHAPE)`: large patches, so that files are smaller than pixels."""
     drawn = np.random.default_rng(list(SIZES).index(split))
     patches = drawn.integers(0, 256, (SIZES[split], 3, 2, 2)).astype(np.uint8)
     return patches.repeat(SHAPE[1] // 2, axis=2).repeat(SHAPE[2] // 2, axis=3)
@@ -32,7 +32,7 @@ def ids(split: str) -> list[str]:
 
 
 def write_faces(root: Path) -> tuple[Storage, Manifest]:
-    """Images and a vector, in two files per split and row groups of four; no file is sorted by sample id."""
+    """Write images and a vector, in two files per split and row groups of four; no file is sorted by sample id."""
     specs = {
         "image": InputSpec(kind="image", shape=SHAPE, encoding="png"),
         "vector": InputSpec(kind="vector", shape=(2,)),

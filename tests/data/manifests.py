@@ -1,4 +1,4 @@
-"""A manifest as an ingest would write it, for tests that need no data."""
+"""Manifest of an ingest, for tests that need no data."""
 
 from __future__ import annotations
 

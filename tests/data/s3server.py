@@ -1,4 +1,4 @@
-"""An S3 server in this process, for the tests of roots in object stores."""
+"""S3 server in this process, for the tests of roots in object stores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def s3_server() -> Iterator[tuple[ThreadedMotoServer, str]]:
-    """The server and its address, as `host:port`."""
-    # It prints every request
+    """Yield the server and its address, as `host:port`."""
+    # It logs every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -40,7 +40,7 @@ def scaled_by_loops(part: torch.Tensor, size: int) -> torch.Tensor:
     return part
 
 
-def test_bytes_are_cropped_as_the_same_numbers_up_to_their_rounding() -> None:
+def test_crops_of_bytes_equal_crops_of_floats_up_to_rounding() -> None:
     pictures = (255 * images(30, size=40, channels=3)).byte()
     how = {"area": (0.2, 1.0), "ratio": (0.75, 4 / 3), "mirror": 0.5}
     made = _resized_crop(pictures, draws(6, 30), **how)
@@ -113,7 +113,7 @@ def test_a_resized_crop_is_a_box_of_whole_pixels_scaled_up_and_perhaps_mirrored(
         assert len(fitting) == 1
 
 
-def test_crops_lie_inside_of_the_image_at_every_place() -> None:
+def test_crops_are_inside_the_image_at_all_positions() -> None:
     pictures = torch.linspace(0, 1, 16).expand(200, 1, 16, 16).contiguous()
     made = _resized_crop(pictures, draws(2, 200), area=(0.2, 0.5), ratio=(0.75, 4 / 3))
     assert made.amin() < 0.05
@@ -122,7 +122,7 @@ def test_crops_lie_inside_of_the_image_at_every_place() -> None:
     assert middles.std() > 0.05
 
 
-def test_a_turn_of_the_hue_keeps_the_luma_and_every_gray() -> None:
+def test_a_hue_rotation_keeps_the_luma_and_every_gray() -> None:
     matrices = _make_hue_rotations(torch.tensor([0.0, 0.1, -0.07]))
     torch.testing.assert_close(matrices[0], torch.eye(3), atol=1e-5, rtol=0)
     luma = torch.tensor([0.299, 0.587, 0.114])
@@ -131,12 +131,12 @@ def test_a_turn_of_the_hue_keeps_the_luma_and_every_gray() -> None:
     torch.testing.assert_close(matrices @ gray, gray.expand(3, 3), atol=2e-3, rtol=0)
 
 
-def test_a_turn_back_undoes_a_turn_of_the_hue() -> None:
+def test_the_inverse_hue_rotation_restores_the_colors() -> None:
     there, back = _make_hue_rotations(torch.tensor([0.08, -0.08]))
     torch.testing.assert_close(there @ back, torch.eye(3), atol=1e-5, rtol=0)
 
 
-def test_strong_grays_about_a_fifth_and_mirrors_nothing_else_of_the_range() -> None:
+def test_strong_turns_about_a_fifth_gray_and_stays_in_the_unit_range() -> None:
     made = strong(images(500, size=8, channels=3), draws(0, 500))
     gray = (made.amax(dim=1) - made.amin(dim=1)).amax(dim=(1, 2)) < 1e-6
     assert 0.14 < gray.float().mean() < 0.26
@@ -144,7 +144,7 @@ def test_strong_grays_about_a_fifth_and_mirrors_nothing_else_of_the_range() -> N
     assert made.amax() <= 1
 
 
-def test_strong_leaves_about_a_fifth_of_the_colors_alone() -> None:
+def test_strong_keeps_the_colors_of_about_a_sixth() -> None:
     """Of a picture of one color, the crop and the mirror keep everything and only the jitter changes it."""
     color = torch.tensor([0.5, 0.3, 0.4])[:, None, None].expand(500, 3, 8, 8).contiguous()
     made = strong(color, draws(1, 500))
@@ -154,7 +154,7 @@ def test_strong_leaves_about_a_fifth_of_the_colors_alone() -> None:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_shape_and_the_range_stay(name: str, channels: int) -> None:
+def test_augmentations_keep_shape_and_range(name: str, channels: int) -> None:
     made = AUGMENTATIONS[name](images(6, channels=channels), draws(0, 6))
     assert made.shape == (6, channels, 24, 24)
     assert made.isfinite().all()

@@ -40,7 +40,7 @@ def _same(one: ResidentData, other: ResidentData) -> None:
         assert all(torch.equal(first["image"], second["image"]) for first, second in pairs)
 
 
-def test_blocks_from_the_object_store_are_what_is_on_disk(digits: Path) -> None:
+def test_blocks_from_the_object_store_equal_the_data_on_disk(digits: Path) -> None:
     storage = Storage.open(digits)
     manifest = read_manifest(storage, "digits")
     fetched = fetch(manifest, materialize(storage, manifest), CPU)
@@ -55,7 +55,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Manifest], name: str) -> None:
+def test_decoded_encoded_and_streamed_sets_are_equal(faces: tuple[Storage, Manifest], name: str) -> None:
     import ray
 
     storage, manifest = faces
@@ -65,8 +65,8 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Man
     else:
         types = {block.schema.field("image").type for block in ray.get(list(blocks.references))}
         assert types == {pa.binary(PIXELS) if name == "decoded" else pa.large_binary()}
-    for residency, kind in ((NOTHING, StreamedSplit), (None, ResidentSplit)):
-        data = fetch(manifest, blocks, CPU, residency)
+    for budget, kind in ((NOTHING, StreamedSplit), (None, ResidentSplit)):
+        data = fetch(manifest, blocks, CPU, budget)
         assert all(isinstance(split, kind) for split in data.splits.values())
         for split in SIZES:
             (inputs,) = data.splits[split].read([torch.arange(SIZES[split])])
@@ -74,10 +74,10 @@ def test_a_set_is_the_same_decoded_encoded_and_on_disk(faces: tuple[Storage, Man
         _same(data, read_without_ray(storage, manifest, CPU))
 
 
-def test_a_worker_reads_itself_what_does_not_come(
+def test_a_worker_reads_from_disk_if_blocks_do_not_arrive(
     faces: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after the loss of a node, when the tasks that would read its blocks again find no CPU."""
+    """As after the loss of a node, when no CPU is free for the tasks that would read its blocks again."""
     import ray
 
     storage, manifest = faces
@@ -89,19 +89,19 @@ def test_a_worker_reads_itself_what_does_not_come(
     ray.cancel(lost, force=True)
 
 
-def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[Storage, Manifest]) -> None:
+def test_two_workers_of_a_node_share_images_decoded_once(faces: tuple[Storage, Manifest]) -> None:
     import ray
 
     storage, manifest = faces
     blocks = materialize(storage, manifest)
 
     class Worker:
-        """A trial worker as far as its data go, in a process of its own."""
+        """The data set of a trial worker, in its own process."""
 
-        def __init__(self, residency: MemoryBudget) -> None:
-            self.data = fetch(manifest, blocks, CPU, residency)
+        def __init__(self, budget: MemoryBudget) -> None:
+            self.data = fetch(manifest, blocks, CPU, budget)
 
-        def epochs(self) -> dict[str, Any]:
+        def train_epochs(self) -> dict[str, Any]:
             split, digests = self.data.splits["train"], []
             for epoch in (1, 2):
                 batches = make_train_batches(
@@ -122,7 +122,7 @@ def test_two_workers_of_a_node_share_images_that_were_decoded_once(faces: tuple[
             }
 
     workers = [ray.remote(num_cpus=0)(Worker).remote(NOTHING) for _ in range(2)]
-    first, second = ray.get([worker.epochs.remote() for worker in workers])
+    first, second = ray.get([worker.train_epochs.remote() for worker in workers])
     decodes = [row for block in ray.get(list(blocks.references)) for row in block[DECODES].to_pylist()]
     assert decodes == [1] * TOTAL
     assert first == second

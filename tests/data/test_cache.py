@@ -79,7 +79,7 @@ def test_regions_follow_the_training_counts() -> None:
     assert data.get_regions("val", "counts").tolist() == ["many", "medium", "few"]
 
 
-def test_an_epoch_holds_every_row_once_and_epochs_differ() -> None:
+def test_an_epoch_contains_every_row_once_and_epochs_differ() -> None:
     split = split_of(21)
     rows = [row for batch in batches(split) for row in batch.rows.tolist()]
     assert sorted(rows) == list(range(21))
@@ -87,7 +87,7 @@ def test_an_epoch_holds_every_row_once_and_epochs_differ() -> None:
     assert rows != [row for batch in batches(split, epoch=2) for row in batch.rows.tolist()]
 
 
-def test_a_batch_holds_what_belongs_to_its_rows() -> None:
+def test_a_batch_holds_the_labels_bins_and_inputs_of_its_rows() -> None:
     split = split_of(21)
     for batch in batches(split):
         assert torch.equal(batch.labels, split.labels[batch.rows])
@@ -114,7 +114,7 @@ def joined(parts: list[Batch]) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize(("accumulation", "sizes"), [(2, [4, 4, 4, 4, 4, 1]), (8, [1] * 21)], ids=["two", "one by one"])
-def test_micro_batches_put_together_are_the_batch_with_the_same_views(
+def test_concatenated_micro_batches_equal_the_batch_with_the_same_views(
     accumulation: int, sizes: list[int], world: int
 ) -> None:
     split = split_of(21)
@@ -146,7 +146,7 @@ def test_shares_are_disjoint_complete_and_nearly_equal() -> None:
             assert max(sizes) - min(sizes) <= 1
 
 
-def test_the_order_depends_on_seed_and_epoch_alone_and_its_digest_on_all_epochs() -> None:
+def test_the_order_depends_on_seed_and_epoch_and_its_digest_on_all_epochs() -> None:
     assert torch.equal(make_epoch_order(1, 2, 50), make_epoch_order(1, 2, 50))
     assert not torch.equal(make_epoch_order(1, 2, 50), make_epoch_order(2, 2, 50))
     one = update_digest("", make_epoch_order(1, 1, 50))
@@ -170,7 +170,7 @@ def parts_of(order: torch.Tensor, world: int) -> list[list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_windowed_order_gives_every_row_to_one_rank_once_in_equal_shares(world: int) -> None:
+def test_a_windowed_order_assigns_every_row_to_one_rank_in_equal_shares(world: int) -> None:
     parts = parts_of(windowed(world=world), world)
     rows = torch.cat([part for of_rank in parts for part in of_rank])
     assert sorted(rows.tolist()) == list(range(2000))
@@ -180,7 +180,7 @@ def test_a_windowed_order_gives_every_row_to_one_rank_once_in_equal_shares(world
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anothers(world: int) -> None:
+def test_a_windowed_order_needs_few_row_groups_at_a_time_and_ranks_share_none(world: int) -> None:
     group_of = {row: at for at, rows in enumerate(GROUPS) for row in rows.tolist()}
     read_by: list[set[int]] = []
     for of_rank in parts_of(windowed(world=world), world):
@@ -195,7 +195,7 @@ def test_a_windowed_order_needs_few_row_groups_at_a_time_and_no_rank_reads_anoth
     assert twice <= world - 1
 
 
-def test_a_windowed_order_mixes_inside_of_a_window_and_moves_the_groups() -> None:
+def test_a_windowed_order_shuffles_rows_within_windows_and_the_groups() -> None:
     order = windowed()
     assert torch.equal(order, windowed())
     assert not torch.equal(order, windowed(epoch=2))
@@ -210,7 +210,7 @@ def test_a_windowed_order_mixes_inside_of_a_window_and_moves_the_groups() -> Non
     assert (window.diff() != 0).float().mean() > 0.7
 
 
-def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row() -> None:
+def test_the_reading_order_follows_the_row_groups_on_disk_and_the_rows_in_memory() -> None:
     split = split_of(6)
     assert split.reading_order.tolist() == [0, 1, 2, 3, 4, 5]
     rows = {name: getattr(split, name) for name in ("sample_ids", "labels", "label_bins")}
@@ -221,7 +221,7 @@ def test_a_set_with_row_groups_is_read_in_their_order_and_one_in_memory_by_row()
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("groups", [1, WINDOW_GROUPS, WINDOW_GROUPS + 1])
-def test_a_set_on_disk_that_fits_in_a_window_is_mixed_like_one_in_memory(groups: int, world: int) -> None:
+def test_a_set_on_disk_within_one_window_has_the_order_of_a_set_in_memory(groups: int, world: int) -> None:
     split = split_of(90)
     of_groups = make_epoch_order(7, 0, 90).tensor_split(groups)
     on_disk = replace(split, groups=of_groups)

@@ -49,7 +49,7 @@ def _pngs(rows: int, seed: int = 0) -> tuple[Columns, np.ndarray]:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_a_batch_comes_back_as_it_was(rows: int) -> None:
+def test_a_batch_survives_the_conversion_to_arrow_and_back(rows: int) -> None:
     batch = _batch(rows)
     restored = to_numpy(to_arrow(batch, INPUTS), INPUTS)
     assert list(restored) == list(batch)
@@ -58,7 +58,7 @@ def test_a_batch_comes_back_as_it_was(rows: int) -> None:
         np.testing.assert_array_equal(restored[name], array)
 
 
-def test_slices_and_several_chunks_come_back_in_order() -> None:
+def test_slices_and_several_chunks_keep_their_order() -> None:
     one, other = _batch(3, seed=1), _batch(4, seed=2)
     table = pa.concat_tables([to_arrow(one, INPUTS), to_arrow(other, INPUTS)]).slice(1, 5)
     restored = to_numpy(table, INPUTS)
@@ -67,7 +67,7 @@ def test_slices_and_several_chunks_come_back_in_order() -> None:
         np.testing.assert_array_equal(restored[name], expected)
 
 
-def test_a_slice_of_one_chunk_comes_back(tmp_path) -> None:
+def test_a_slice_of_one_chunk_holds_its_own_rows(tmp_path) -> None:
     batch = _batch(8)
     sliced = to_arrow(batch, INPUTS).slice(2, 3).combine_chunks()
     np.testing.assert_array_equal(to_numpy(sliced, INPUTS)["image"], batch["image"][2:5])
@@ -91,7 +91,7 @@ def test_raw_images_are_fixed_size_binary_in_parquet_too(tmp_path) -> None:
     np.testing.assert_array_equal(to_numpy(table, INPUTS)["image"], _batch(5)["image"])
 
 
-def test_the_lists_that_version_1_stored_are_still_read() -> None:
+def test_lists_of_version_1_are_still_read() -> None:
     images = _batch(5)["image"]
     lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 24)
     for column in (lists, pa.chunked_array([lists.slice(0, 2), lists.slice(2)])):
@@ -100,7 +100,7 @@ def test_the_lists_that_version_1_stored_are_still_read() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4])
-def test_encoded_images_come_back_as_pixels(rows: int) -> None:
+def test_encoded_images_are_decoded_to_pixels(rows: int) -> None:
     batch, pixels = _pngs(rows)
     table = to_arrow(batch, PNG)
     assert table.schema.field("image").type == pa.large_binary()
@@ -109,7 +109,7 @@ def test_encoded_images_come_back_as_pixels(rows: int) -> None:
     np.testing.assert_array_equal(restored, pixels)
 
 
-def test_encoded_images_of_several_chunks_come_back_in_order() -> None:
+def test_encoded_images_of_several_chunks_keep_their_order() -> None:
     (one, first), (other, second) = _pngs(2, seed=1), _pngs(3, seed=2)
     table = pa.concat_tables([to_arrow(one, PNG), to_arrow(other, PNG)])
     np.testing.assert_array_equal(to_numpy(table, PNG)["image"], np.concatenate([first, second]))
@@ -160,25 +160,25 @@ def test_sizes_count_the_bytes_of_a_sample() -> None:
     assert get_stored_size(jpeg) < get_decoded_size(jpeg)
 
 
-def test_columns_that_are_no_input_are_left_out() -> None:
+def test_columns_other_than_inputs_are_left_out() -> None:
     batch = _batch(2) | {"genre": np.array(["a", "b"])}
     assert "genre" not in to_arrow(batch, INPUTS).column_names
 
 
-def test_another_shape_than_specified_is_refused() -> None:
+def test_an_unspecified_shape_is_an_error() -> None:
     batch = _batch(2) | {"vector": np.zeros((2, 7), np.float32)}
     with pytest.raises(ValueError, match=r"'vector' must have shape \(6,\), got \(7,\)"):
         to_arrow(batch, INPUTS)
 
 
-def test_float_images_are_refused_rather_than_truncated() -> None:
+def test_float_images_are_an_error_instead_of_truncated() -> None:
     batch = _batch(2) | {"image": np.full((2, 2, 3, 4), 0.5)}
     with pytest.raises(TypeError, match="same_kind"):
         to_arrow(batch, INPUTS)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_labels_of_several_dimensions_come_back_as_rows(rows: int) -> None:
+def test_labels_of_several_dimensions_are_restored_as_rows(rows: int) -> None:
     labels = np.random.default_rng(0).normal(size=(rows, 3))
     table = to_arrow({**_batch(rows), "label": labels}, INPUTS)
     assert table.schema.field("label").type == pa.list_(pa.float64(), 3)
@@ -197,7 +197,7 @@ def test_label_rows_survive_slices_chunks_and_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(to_numpy(batch, INPUTS)["label"], labels[2:6])
 
 
-def test_labels_as_an_array_of_arrays_are_stored_alike() -> None:
+def test_labels_as_an_array_of_arrays_are_stored_equally() -> None:
     labels = np.random.default_rng(0).normal(size=(3, 2))
     ragged = np.empty(3, dtype=object)
     ragged[:] = list(labels)
@@ -206,12 +206,12 @@ def test_labels_as_an_array_of_arrays_are_stored_alike() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (4, 2, 2)])
-def test_labels_that_are_neither_numbers_nor_vectors_are_refused(shape: tuple[int, ...]) -> None:
+def test_labels_that_are_neither_numbers_nor_vectors_are_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"labels must have shape .*got \(4, "):
         to_arrow({**_batch(4), "label": np.zeros(shape)}, INPUTS)
 
 
-def test_maps_come_back_from_either_form_with_every_bit() -> None:
+def test_per_pixel_labels_are_restored_exactly_from_both_encodings() -> None:
     drawn = np.random.default_rng(0)
     maps = drawn.integers(0, 2**15, (3, 1, 5, 7)).astype(np.int16)
     given = {"sample_id": np.array(["a", "b", "c"], dtype=object), "label": np.arange(3.0)}

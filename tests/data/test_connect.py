@@ -1,4 +1,4 @@
-"""Run with `pytest tests/data/test_connect.py`. Joining a cluster for real is in `tests/cluster/test_token_cluster.py`."""
+"""Run with `pytest tests/data/test_connect.py`. Connections to a real cluster are tested in `tests/cluster/test_token_cluster.py`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() -> None:
+def test_an_unreachable_address_fails_before_ray_waits_for_it() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -41,12 +41,12 @@ def test_an_address_at_which_nobody_listens_is_said_before_ray_waits_for_it() ->
         pass
 
 
-def test_a_url_is_no_address_for_a_driver() -> None:
+def test_a_url_is_not_the_address_of_a_driver() -> None:
     with pytest.raises(InputError, match="connects to a cluster at host:port"), connect_to_cluster("ray://host:10001"):
         pass
 
 
-def test_somebody_who_listens_is_reached_by_host_and_port_or_url() -> None:
+def test_a_listening_port_is_reachable_by_host_and_port_or_url() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         check_reachable(f"127.0.0.1:{port}", where="x")
@@ -54,12 +54,12 @@ def test_somebody_who_listens_is_reached_by_host_and_port_or_url() -> None:
 
 
 @pytest.mark.parametrize("address", ["somewhere", "127.0.0.1:many", "gopher://host"])
-def test_what_is_no_address_is_said_so(address: str) -> None:
+def test_a_malformed_address_is_an_error(address: str) -> None:
     with pytest.raises(InputError, match="is not an address"):
         check_reachable(address, where=address)
 
 
-def test_another_ray_or_python_is_named_in_one_sentence() -> None:
+def test_another_version_of_ray_or_python_is_a_one_line_error() -> None:
     here = (ray.__version__, platform.python_version())
     check_versions(here, where="x")
     for there in (("2.59.0", here[1]), (here[0], "3.9.1")):
@@ -70,17 +70,17 @@ def test_another_ray_or_python_is_named_in_one_sentence() -> None:
         assert "\n" not in said
 
 
-def test_somebody_who_is_no_cluster_is_told_from_one_that_does_not_answer_in_time(
+def test_a_server_that_does_not_respond_as_a_cluster_fails_after_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dirtune.data.connect.HANDSHAKE_TIMEOUT", 2.0)
+    monkeypatch.setattr("dirtune.data.connect.HANDSHAKE_TIMEOUT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(InputError, match="does not respond as a Ray cluster within 2 s"):
+        with pytest.raises(InputError, match="does not respond as a Ray cluster within 1 s"):
             get_cluster_versions(address)
 
 
-def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_token_and_a_missing_one_have_different_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     without = "the cluster requires a token and received none: set RAY_AUTH_MODE=token"
     assert format_token_error().startswith(without)
     monkeypatch.setenv(MODE, "token")
@@ -90,7 +90,9 @@ def test_a_cluster_that_refuses_a_token_is_told_from_one_that_got_none(monkeypat
     assert SECRET not in format_token_error()
 
 
-def test_a_mode_of_token_needs_one_in_a_variable_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_token_authentication_needs_a_token_in_a_variable_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     check_token(where="x")
     monkeypatch.setenv(MODE, "TOKEN")
     assert get_auth_mode() == "token"

@@ -66,7 +66,7 @@ def _turned(height: int, width: int, angle: float, mirrored: bool, stored: torch
     return result, edge
 
 
-def test_maps_are_mirrored_and_turned_to_the_nearest_pixel():
+def test_labels_are_mirrored_and_rotated_to_the_nearest_pixel():
     inputs = _inputs()
     _, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(6))
     generator = torch.Generator().manual_seed(1)
@@ -79,7 +79,7 @@ def test_maps_are_mirrored_and_turned_to_the_nearest_pixel():
         assert torch.equal(counts[row, 0][~edge], expected[~edge])
 
 
-def test_image_and_map_stay_on_each_other():
+def test_images_and_labels_stay_aligned():
     ramp = torch.linspace(20, 230, 52).round().to(torch.uint8).expand(8, 3, 40, 52).contiguous()
     inputs = {"image": ramp, "depth": ramp[:, :1].to(torch.int16) * 10}
     images, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], SPEC, _draws(8))
@@ -89,7 +89,7 @@ def test_image_and_map_stay_on_each_other():
         assert float(torch.corrcoef(pair)[0, 1]) > 0.99
 
 
-def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
+def test_pixels_rotated_in_from_outside_have_no_label():
     whole = DenseLabels(column="depth", unit_per_count=0.001, height=40, width=52)
     inputs = _inputs()
     _, counts = DENSE_AUGMENTATIONS["depth"](inputs["image"], inputs["depth"], whole, _draws(6))
@@ -103,7 +103,7 @@ def test_what_a_turn_brings_in_from_beyond_the_image_has_no_label():
         assert set(counts[row].unique().tolist()) <= {0, *inputs["depth"][row].unique().tolist()}
 
 
-def test_colors_stay_within_their_range_and_the_map_knows_nothing_of_them():
+def test_colors_stay_in_range_and_do_not_change_the_labels():
     inputs = _inputs()
     other = {**inputs, "image": 255 - inputs["image"]}
     one, two = (TRANSFORM.apply_augmentation(each, "depth", _draws(6)) for each in (inputs, other))
@@ -111,7 +111,7 @@ def test_colors_stay_within_their_range_and_the_map_knows_nothing_of_them():
     assert 0 <= float(one["image"].min()) < float(one["image"].max()) <= 1
 
 
-def test_every_worker_sees_its_part_of_the_same_views():
+def test_ranks_see_their_parts_of_the_same_views():
     inputs = _inputs()
     whole = make_views(inputs, TRANSFORM, count=2, augmentation="depth", stream=(1, 2, 3), total=6, rows=slice(0, 6))
     part = {name: value[2:4] for name, value in inputs.items()}

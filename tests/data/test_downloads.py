@@ -27,15 +27,15 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Site:
-    """A server of one file, and how it behaves."""
+    """Server of one file, and its behavior."""
 
     url: str = ""
     content: bytes = CONTENT
     breaks_off_after: int | None = None
-    """Bytes of an answer."""
+    """Bytes after which a response is interrupted."""
     knows_ranges: bool = True
     modified: float | None = None
-    """When the file was changed, if conditions are understood."""
+    """Time of the last change; None if the server ignores conditions."""
     asked: list[str | None] = field(default_factory=list)
     """The ranges of all requests."""
 
@@ -83,7 +83,8 @@ def site() -> Iterator[Site]:
     served = Site()
     handler = type("Handler", (_Handler,), {"site": served})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    # The default interval is half a second at the end of every test.
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}/file"
     yield served
@@ -102,7 +103,7 @@ def _fault(file: RawFile, folder: Path) -> str:
     return str(caught.value)
 
 
-def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_checked(site: Site, tmp_path: Path) -> None:
     said: list[str] = []
     for _ in range(2):
         download(_file(site), tmp_path / "raw", report=said.append)
@@ -112,14 +113,14 @@ def test_a_file_is_fetched_once_and_checked(site: Site, tmp_path: Path) -> None:
     assert site.asked == [None]
 
 
-def test_a_wrong_hash_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_hash_is_an_error_and_nothing_is_kept(site: Site, tmp_path: Path) -> None:
     wrong = "0" * 64
     said = _fault(_file(site, wrong), tmp_path)
     assert said == (f"{site.url}: the content does not have the expected SHA-256 {wrong}; nothing was kept")
     assert os.listdir(tmp_path) == []
 
 
-def test_an_interrupted_download_is_continued_where_it_broke_off(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(site: Site, tmp_path: Path) -> None:
     site.breaks_off_after = 2_000_000
     said = _fault(_file(site), tmp_path)
     assert said == (
@@ -134,14 +135,14 @@ def test_an_interrupted_download_is_continued_where_it_broke_off(site: Site, tmp
     assert os.listdir(tmp_path) == ["faces.bin"]
 
 
-def test_a_server_without_ranges_is_asked_for_the_whole_file(site: Site, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(site: Site, tmp_path: Path) -> None:
     (tmp_path / ".faces.bin.part").write_bytes(CONTENT[:1000])
     site.knows_ranges = False
     download(_file(site), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> None:
+def test_a_complete_partial_file_is_used(site: Site, tmp_path: Path) -> None:
     (tmp_path / ".faces.bin.part").write_bytes(CONTENT)
     download(_file(site), tmp_path, report=str)
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
@@ -149,8 +150,8 @@ def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("size", [1000, len(CONTENT) + 1])
-def test_a_file_that_has_changed_since_is_fetched_anew(site: Site, tmp_path: Path, size: int) -> None:
-    """Either by the time of its last change, or because the part is longer than the file."""
+def test_a_file_that_changed_meanwhile_is_downloaded_from_the_start(site: Site, tmp_path: Path, size: int) -> None:
+    """Recognized by the time of the last change, or by a part that is longer than the file."""
     part = tmp_path / ".faces.bin.part"
     part.write_bytes(b"x" * size)
     os.utime(part, (1_000_000, 1_000_000))
@@ -159,7 +160,7 @@ def test_a_file_that_has_changed_since_is_fetched_anew(site: Site, tmp_path: Pat
     assert (tmp_path / "faces.bin").read_bytes() == CONTENT
 
 
-def test_an_unknown_hash_is_recorded_and_checked_from_then_on(site: Site, tmp_path: Path) -> None:
+def test_an_unpublished_hash_is_recorded_and_checked_afterwards(site: Site, tmp_path: Path) -> None:
     said: list[str] = []
     download(_file(site, None), tmp_path, report=said.append)
     assert said == [f"faces.bin: SHA-256 {SHA256}, recorded in {SUMS}, no hash is published"]
@@ -171,14 +172,14 @@ def test_an_unknown_hash_is_recorded_and_checked_from_then_on(site: Site, tmp_pa
     assert "the content does not have the expected" in _fault(_file(site, None), tmp_path)
 
 
-def test_another_file_of_the_name_is_not_overwritten(site: Site, tmp_path: Path) -> None:
+def test_another_file_of_the_same_name_is_not_overwritten(site: Site, tmp_path: Path) -> None:
     (tmp_path / "faces.bin").write_text("mine")
     assert "another file of this name exists; move it away" in _fault(_file(site), tmp_path)
     assert (tmp_path / "faces.bin").read_text() == "mine"
     assert site.asked == []
 
 
-def test_a_missing_page_and_a_dead_server_are_said_with_the_address(site: Site, tmp_path: Path) -> None:
+def test_errors_of_a_missing_page_and_an_unreachable_server_name_the_url(site: Site, tmp_path: Path) -> None:
     gone = RawFile(name="a", url=site.url.replace("/file", "/gone"))
     assert "HTTP Error 404" in _fault(gone, tmp_path)
     dead = RawFile(name="a", url="http://127.0.0.1:9/a")
@@ -216,7 +217,7 @@ def _special(kind: bytes, target: str = "") -> tarfile.TarInfo:
     return info
 
 
-def test_an_archive_is_fetched_unpacked_and_not_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_an_archive_is_downloaded_and_unpacked_once(site: Site, tmp_path: Path) -> None:
     site.content = _tar(tmp_path / "a.tar.gz", {"faces/01/a.jpg": b"a"}).read_bytes()
     file = RawFile(name="faces.tar.gz", url=site.url, unpacks_to=("faces",))
     said: list[str] = []
@@ -230,7 +231,7 @@ def test_an_archive_is_fetched_unpacked_and_not_fetched_again(site: Site, tmp_pa
 
 @pytest.mark.parametrize("make", [_tar, _zip])
 @pytest.mark.parametrize("name", ["../evil", "faces/../../evil", "/evil", "..\\evil"])
-def test_members_that_escape_are_refused_and_nothing_is_unpacked(make, name, tmp_path) -> None:
+def test_members_outside_the_folder_are_an_error_and_nothing_is_unpacked(make, name, tmp_path) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     archive = make(folder / "faces", {"good": b"", name: b"evil"})
@@ -241,7 +242,7 @@ def test_members_that_escape_are_refused_and_nothing_is_unpacked(make, name, tmp
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../outside"])
-def test_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
+def test_links_to_the_outside_are_an_error(tmp_path: Path, target: str) -> None:
     archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "link": _link(target)})
     with pytest.raises(InputError, match="damaged or unsafe"):
         unpack(archive, tmp_path)
@@ -249,7 +250,7 @@ def test_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "faces/../../outside"])
-def test_hard_links_to_the_outside_are_refused(tmp_path: Path, target: str) -> None:
+def test_hard_links_to_the_outside_are_an_error(tmp_path: Path, target: str) -> None:
     (tmp_path / "outside").write_text("mine")
     archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "l": _special(tarfile.LNKTYPE, target)})
     with pytest.raises(InputError, match="damaged or unsafe"):
@@ -266,7 +267,7 @@ def test_nothing_is_written_through_a_link_that_leads_up_inside_the_archive(tmp_
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_devices_and_pipes_are_refused(tmp_path: Path, kind: bytes) -> None:
+def test_devices_and_pipes_are_an_error(tmp_path: Path, kind: bytes) -> None:
     archive = _tar(tmp_path / "a.tar.gz", {"faces/a": b"a", "d": _special(kind)})
     with pytest.raises(InputError, match="damaged or unsafe"):
         unpack(archive, tmp_path)
@@ -301,7 +302,7 @@ def test_zip_archives_are_unpacked_too(tmp_path: Path) -> None:
     assert (tmp_path / "AgeDB" / "1_A_2_m.jpg").read_bytes() == b"a"
 
 
-def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten_by_an_archive(tmp_path: Path) -> None:
     (tmp_path / "AgeDB").mkdir()
     with pytest.raises(InputError, match=r"exists already; move it away, got '.*AgeDB'"):
         unpack(_zip(tmp_path / "a.zip", {"AgeDB/a.jpg": b"a", "b": b""}), tmp_path)

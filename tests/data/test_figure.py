@@ -61,7 +61,7 @@ def _caption(seen: Inspection, samples: tuple[RegionSamples, ...] = ()) -> str:
     return draw_figure(seen, samples).get_supxlabel().replace("\n", " ")
 
 
-def test_every_split_has_its_counts_over_the_same_labels(ages: Inspection) -> None:
+def test_every_split_has_a_histogram_over_the_same_labels(ages: Inspection) -> None:
     panels = draw_figure(ages, ()).axes
     assert [panel.get_ylabel() for panel in panels] == ["train\n157 samples", "test\n10 samples"]
     assert panels[-1].get_xlabel() == "age [years]"
@@ -107,7 +107,7 @@ def _spans(axes: Axes) -> list[tuple[str, float, float]]:
     ]
 
 
-def test_the_caption_says_what_is_shown_and_what_is_not(ages: Inspection) -> None:
+def test_the_caption_names_the_set_the_smoothing_and_missing_images(ages: Inspection) -> None:
     caption = _caption(ages)
     assert "ages, content 0000000000000000, shot rule counts." in caption
     assert "smoothed over 5 bins (gaussian, sigma 2)." in caption
@@ -115,7 +115,7 @@ def test_the_caption_says_what_is_shown_and_what_is_not(ages: Inspection) -> Non
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_images_of_a_region_stand_in_a_row_under_their_labels(ages: Inspection, channels: int) -> None:
+def test_the_images_of_a_region_form_a_row_with_their_labels_as_titles(ages: Inspection, channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, channels, 2, 3)).astype(np.uint8)
     samples = (
         RegionSamples(region="many", sample_ids=("a", "b"), labels=np.array([12.25, 13.5]), images=pixels[:2]),
@@ -130,7 +130,7 @@ def test_the_images_of_a_region_stand_in_a_row_under_their_labels(ages: Inspecti
     assert "Images: drawn from training, age [years] above." in _caption(ages, samples)
 
 
-def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -> None:
+def test_two_dimensions_are_drawn_as_heat_maps_after_the_regions(gaze: Inspection) -> None:
     regions, train, test, bar = draw_figure(gaze, ()).axes
     order = ["many", "medium", "few"]
     codes = [[order.index(name) for name in row] for row in gaze.regions.reshape(2, 3)]
@@ -148,13 +148,13 @@ def test_two_dimensions_are_drawn_as_maps_beside_the_regions(gaze: Inspection) -
     assert bar.get_ylabel() == "samples per bin"
 
 
-def test_labels_of_two_dimensions_stand_above_their_images(gaze: Inspection) -> None:
+def test_labels_of_two_dimensions_are_titles_of_their_images(gaze: Inspection) -> None:
     images = np.zeros((1, 1, 2, 3), np.uint8)
     sample = RegionSamples(region="few", sample_ids=("a",), labels=np.array([[-1.5, 2.25]]), images=images)
     assert draw_figure(gaze, (sample,)).axes[-1].get_title() == "-1.5\n2.25"
 
 
-def test_three_dimensions_and_unknown_files_are_refused(ages: Inspection, tmp_path: Path) -> None:
+def test_three_dimensions_and_unknown_types_of_files_are_errors(ages: Inspection, tmp_path: Path) -> None:
     axis = LabelSpec(name="x", unit="m", low=0, high=2, bin_width=1, num_bins=2)
     place = _seen(LabelSpec.grid("place", "m", (axis,) * 3), {"train": (1,) * 8})
     with pytest.raises(InputError, match="labels of one or two dimensions, got 3"):
@@ -205,7 +205,7 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp
         [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
     ],
 )
-def test_the_colors_stay_apart_for_color_blind_readers(matrix: list[list[float]]) -> None:
+def test_the_colors_differ_for_color_blind_readers(matrix: list[list[float]]) -> None:
     colors = [*TINTS.values(), BARS, DENSITY]
     linear = [
         np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(each)]) for each in colors

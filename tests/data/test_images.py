@@ -28,14 +28,14 @@ def test_png_keeps_every_pixel() -> None:
     np.testing.assert_array_equal(decode_images([stored, stored], PNG, name="image")[1], pixels.transpose(2, 0, 1))
 
 
-def test_jpeg_keeps_a_smooth_image_nearly() -> None:
+def test_jpeg_approximates_a_smooth_image() -> None:
     pixels = _smooth()
     restored = decode_images([encode_image(Image.fromarray(pixels), JPEG)], JPEG, name="image")[0]
     difference = restored.astype(float) - pixels.transpose(2, 0, 1)
     assert np.abs(difference).mean() < 1.5
 
 
-def test_a_lower_quality_takes_fewer_bytes_and_none_means_95() -> None:
+def test_a_lower_quality_needs_fewer_bytes_and_the_default_is_95() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
     image = Image.fromarray(noise)
     low = JPEG.model_copy(update={"quality": 50})
@@ -52,7 +52,7 @@ def test_gray_images_have_one_channel() -> None:
     np.testing.assert_array_equal(decode_images([stored], spec, name="image"), pixels[None, None])
 
 
-def test_resizing_fills_the_shape_in_the_colors_of_the_input() -> None:
+def test_an_image_is_converted_to_the_shape_and_colors_of_the_input() -> None:
     gray = Image.fromarray(np.full((10, 100), 77, np.uint8))
     image = convert_image(gray, JPEG)
     assert (image.mode, image.size) == ("RGB", (48, 32))
@@ -71,7 +71,7 @@ def test_halving_an_image_averages_with_the_weights_of_a_triangle() -> None:
             assert abs(float(found[row, column]) - weights @ window @ weights) < 1.01
 
 
-def test_bytes_that_are_no_image_are_refused() -> None:
+def test_bytes_other_than_an_image_are_an_error() -> None:
     with pytest.raises(InputError, match="face: a stored image cannot be decoded"):
         decode_images([b"not a jpeg"], JPEG, name="face")
     whole = encode_image(Image.fromarray(_smooth()), JPEG)
@@ -79,7 +79,7 @@ def test_bytes_that_are_no_image_are_refused() -> None:
         decode_images([whole[: len(whole) // 2]], JPEG, name="face")
 
 
-def test_an_image_of_another_number_of_channels_is_refused_and_not_repeated() -> None:
+def test_an_image_of_another_number_of_channels_is_an_error_and_not_broadcast() -> None:
     stream = io.BytesIO()
     Image.fromarray(_smooth()[:, :, 0]).save(stream, "PNG")
     with pytest.raises(InputError, match=r"must have shape \(3, 32, 48\), got \(1, 32, 48\)"):
@@ -96,6 +96,6 @@ def test_an_image_of_another_number_of_channels_is_refused_and_not_repeated() ->
         ({"quality": 0}, "greater than or equal to 1"),
     ],
 )
-def test_a_specification_that_no_encoder_could_follow_is_refused(changed: dict[str, object], rule: str) -> None:
+def test_an_inconsistent_specification_of_an_encoding_is_an_error(changed: dict[str, object], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         InputSpec.model_validate(JPEG.model_dump() | changed)

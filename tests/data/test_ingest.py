@@ -33,7 +33,7 @@ def test_a_download_needs_a_folder(tmp_path: Path) -> None:
         ingest("sts_b", root=tmp_path, download=True)
 
 
-def test_a_module_that_is_no_listed_pipeline_is_not_loaded() -> None:
+def test_only_listed_pipelines_are_loaded() -> None:
     with pytest.raises(InputError, match="unknown name"):
         load_pipeline("sentence_features")
 
@@ -47,7 +47,7 @@ def test_an_unknown_option_lists_the_known_ones_before_anything_runs(tmp_path: P
     assert (wrong.key, wrong.got) == ("seed", "one")
 
 
-def test_a_root_that_is_a_file_keeps_its_own_error(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_raises_its_own_error(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("no folder")
     with pytest.raises(OSError, match="root") as caught:
         ingest("digits", root=tmp_path / "root")
@@ -61,7 +61,7 @@ def test_the_ingest_module_loads_neither_ray_nor_torch() -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_ingesting_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_repeated_ingest_changes_and_reports_nothing_new(tmp_path: Path) -> None:
     import ray
 
     said: list[str] = []
@@ -85,7 +85,7 @@ SCRIPT = (
 
 
 @pytest.mark.ray
-def test_a_ray_is_started_for_an_ingest_and_ended_and_none_for_an_unchanged_set(tmp_path: Path) -> None:
+def test_ray_is_started_and_ended_for_an_ingest_but_not_for_an_unchanged_set(tmp_path: Path) -> None:
     def run() -> tuple[str, bool]:
         # A short path, because sockets lie below it; a Ray that starts leaves its logs there.
         with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:

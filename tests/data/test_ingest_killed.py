@@ -1,7 +1,7 @@
-"""An ingest that ends before its time: killed, interrupted, or without room. `pytest -m soak` runs the whole campaign.
+"""Ingests that are killed, interrupted, or out of disk space; `pytest -m soak` runs ten kills at random times.
 
 Run with `pytest tests/data/test_ingest_killed.py`. Every child has a mark in its environment, which the processes of its
-Ray inherit: by it they are found and stopped one by one.
+Ray inherit and by which they are found and stopped one by one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +29,9 @@ from dirtune.manifest import Manifest
 
 pytestmark = pytest.mark.ray
 
-# Before a child that does nothing is given up
-SECONDS = 300.0
+TIMEOUT = 300.0
 ROWS = {"train": 4809, "val": 600, "test": 1200}
-# Of the moments of the campaign
+# Of the times of the kills.
 SEED = 20261122
 
 
@@ -51,38 +51,38 @@ class Child:
             env={**environment, name: value},
         )
 
-    def wait_for_version(self, *, beside: set[str]) -> None:
-        """Until it has begun to write."""
-        self._wait_for("", beside)
+    def wait_for_version(self, *, known: set[str]) -> None:
+        """Wait until it has started to write."""
+        self._wait_for("", known)
 
-    def wait_for_shard(self, split: str, *, beside: set[str]) -> None:
-        """Until the new version has a shard of a split."""
-        self._wait_for(f"/{split}/*.parquet", beside)
+    def wait_for_shard(self, split: str, *, known: set[str]) -> None:
+        """Wait until the new version has a shard of a split."""
+        self._wait_for(f"/{split}/*.parquet", known)
 
-    def _wait_for(self, pattern: str, beside: set[str]) -> None:
-        deadline = time.monotonic() + SECONDS
+    def _wait_for(self, pattern: str, known: set[str]) -> None:
+        deadline = time.monotonic() + TIMEOUT
         home = self.root / "digits"
-        while not any(path.relative_to(home).parts[0] not in beside for path in home.glob(f"version-*{pattern}")):
+        while not any(path.relative_to(home).parts[0] not in known for path in home.glob(f"version-*{pattern}")):
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline, f"nothing like {pattern}"
             time.sleep(0.01)
 
-    def processes(self) -> list[int]:
-        """The child and everything that it has started, as far as it runs."""
+    def find_processes(self) -> list[int]:
+        """Return the ids of the child and of all running processes that it started."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
-            except OSError:  # it has ended meanwhile, or is somebody else's
+            except OSError:  # it has ended meanwhile, or belongs to another user
                 continue
         return found
 
     def kill(self) -> None:
-        """The driver dies at once; what its Ray leaves is stopped by its ids, for a worker that was just starting lingers."""
+        """Kill the driver, then the remaining processes of its Ray by their ids; a worker that was just starting lingers."""
         self.process.kill()
         self.process.communicate()
-        while left := self.processes():
+        while left := self.find_processes():
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ class Child:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[int], Child]]:
-    """Starts a child by its seed; none is left after the test."""
+    """Return a function that starts a child by its seed; all are killed after the test."""
     children: list[Child] = []
 
     def starter(seed: int) -> Child:
@@ -103,6 +103,12 @@ def start(tmp_path: Path) -> Iterator[Callable[[int], Child]]:
         child.kill()
 
 
+def _copy_digits(digits: Path, root: Path) -> Manifest:
+    """Copy the ingested set to another root, which is faster than another ingest."""
+    shutil.copytree(digits / "digits", root / "digits")
+    return read_manifest(Storage.open(root), "digits")
+
+
 def _versions(root: Path) -> set[str]:
     return {path.name for path in root.glob("digits/version-*")}
 
@@ -112,14 +118,14 @@ def _content(root: Path, manifest: Manifest) -> dict[str, pa.Table]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_ingest_leaves_the_old_version_or_nothing_and_the_next_one_tidies_up(
+def test_a_killed_ingest_leaves_the_previous_version_and_the_next_one_removes_its_files(
     tmp_path: Path, start: Callable[[int], Child]
 ) -> None:
     storage, first = Storage.open(tmp_path), start(0)
-    first.wait_for_shard("train", beside=set())
+    first.wait_for_shard("train", known=set())
     first.kill()
     assert list_datasets(storage) == []
-    # Half of one: the kill has hit
+    # The kill came while the version was written.
     assert len(_versions(tmp_path)) == 1
 
     old = ingest("digits", root=tmp_path)
@@ -128,7 +134,7 @@ def test_a_killed_ingest_leaves_the_old_version_or_nothing_and_the_next_one_tidi
     assert old.splits["train"].files[0].startswith(current)
 
     second = start(1)
-    second.wait_for_shard("test", beside={current})
+    second.wait_for_shard("test", known={current})
     second.kill()
     assert len(_versions(tmp_path)) == 2
     assert read_manifest(storage, "digits") == old
@@ -141,16 +147,16 @@ def test_a_killed_ingest_leaves_the_old_version_or_nothing_and_the_next_one_tidi
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
-    tmp_path: Path, start: Callable[[int], Child]
+def test_ctrl_c_reports_that_nothing_was_changed_and_leaves_no_files(
+    digits: Path, tmp_path: Path, start: Callable[[int], Child]
 ) -> None:
-    old = ingest("digits", root=tmp_path)
+    old = _copy_digits(digits, tmp_path)
     content, versions = _content(tmp_path, old), _versions(tmp_path)
     child = start(1)
-    child.wait_for_shard("train", beside=versions)
-    # As a terminal does
+    child.wait_for_shard("train", known=versions)
+    # A terminal signals the whole process group.
     os.killpg(child.process.pid, signal.SIGINT)
-    said, _ = child.process.communicate(timeout=SECONDS)
+    said, _ = child.process.communicate(timeout=TIMEOUT)
     assert child.process.returncode == 130
     assert said.splitlines() == ["digits: interrupted; nothing was changed"]
     assert _versions(tmp_path) == versions
@@ -159,10 +165,10 @@ def test_ctrl_c_says_that_nothing_was_changed_and_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_is_a_one_line_error_and_leaves_the_previous_version(
+    digits: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = ingest("digits", root=small_disk)
+    old = _copy_digits(digits, small_disk)
     content, versions = _content(small_disk, old), _versions(small_disk)
     command = ["dirtune", "ingest", "digits", "--data", str(small_disk), "--option", "seed=1"]
     monkeypatch.setattr(sys, "argv", command)
@@ -179,27 +185,27 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_version(
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("ray_session")
-def test_ten_kills_at_random_moments_never_cost_a_data_set(tmp_path: Path, start: Callable[[int], Child]) -> None:
+def test_ten_kills_at_random_times_never_lose_a_data_set(tmp_path: Path, start: Callable[[int], Child]) -> None:
     storage, moments = Storage.open(tmp_path), random.Random(SEED)
     began, whole = time.monotonic(), start(0)
-    whole.wait_for_version(beside=set())
+    whole.wait_for_version(known=set())
     until_writing = time.monotonic() - began
-    assert whole.process.wait(SECONDS) == 0
+    assert whole.process.wait(TIMEOUT) == 0
     writing = time.monotonic() - began - until_writing
     old, hits = read_manifest(storage, "digits"), 0
     content = _content(tmp_path, old)
     for attempt in range(1, 11):
-        child, beside = start(attempt), _versions(tmp_path)
-        # Writing is a small part of an ingest, and every other kill must fall into it
+        child, known = start(attempt), _versions(tmp_path)
+        # Writing is a small part of an ingest, and every other kill must occur in it.
         if attempt % 2:
-            child.wait_for_version(beside=beside)
+            child.wait_for_version(known=known)
             time.sleep(moments.uniform(0.0, writing))
         else:
             time.sleep(moments.uniform(0.0, until_writing + writing))
         child.kill()
         hits += len(_versions(tmp_path)) > 1
         found = read_manifest(storage, "digits")
-        # It was killed after it had finished
+        # It was killed after it had finished.
         if found != old:
             assert found.source["seed"] == str(attempt)
             old, content = found, _content(tmp_path, found)

@@ -36,14 +36,14 @@ def test_samples_are_counted_by_shot_region(root: Path) -> None:
     assert [seen.count_samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
 
 
-def test_another_shot_rule_sorts_the_same_bins_anew(root: Path) -> None:
+def test_another_shot_rule_assigns_other_regions(root: Path) -> None:
     seen = inspect("ages", root=root, shot_rule="listed")
     assert list(seen.regions) == ["medium", "few", "few", "many"]
     with pytest.raises(InputError, match="unknown shot rule, got 'list'; known: counts, listed"):
         inspect("ages", root=root, shot_rule="list")
 
 
-def test_a_data_set_that_is_not_ingested_is_refused(root: Path) -> None:
+def test_a_data_set_that_is_not_ingested_is_an_error(root: Path) -> None:
     with pytest.raises(InputError, match=r"not ingested \(`dirtune ingest agedb` does it\)"):
         inspect("agedb", root=root)
 
@@ -66,7 +66,7 @@ def test_without_width_the_effective_density_is_the_counts() -> None:
     np.testing.assert_allclose(compute_effective_density(COUNTS, LDS(size=1)), COUNTS)
 
 
-def test_weights_are_summed_up_over_the_training_samples() -> None:
+def test_weight_summaries_cover_the_training_samples() -> None:
     lds = LDS(kernel="laplace", size=3, sigma=1.0)
     found = {each.name: each for each in summarize_weights(COUNTS, lds)}
     assert list(found) == ["none", "inverse", "inverse + LDS", "sqrt_inverse", "sqrt_inverse + LDS"]
@@ -89,14 +89,14 @@ def test_weights_are_summed_up_over_the_training_samples() -> None:
         assert summary.effective_samples == pytest.approx(sum(weights) ** 2 / squares)
 
 
-def test_equal_weights_lose_no_sample_and_inverse_ones_count_each_bin_alike() -> None:
+def test_equal_weights_have_all_samples_effective_and_inverse_ones_fewer() -> None:
     none, inverse, *_ = summarize_weights([50, 50, 2], None)
     assert none.effective_samples == pytest.approx(102)
     # The weights of a bin sum to 1: (3)^2 / (1/50 + 1/50 + 1/2).
     assert inverse.effective_samples == pytest.approx(9 / 0.54)
 
 
-def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: Path) -> None:
+def test_a_published_split_is_recognized_and_one_of_equal_sizes_is_not(root: Path) -> None:
     (known, *_) = [each for each in PUBLISHED_SPLITS if each.fingerprint is not None]
     splits = {
         split: SplitInfo(files=(f"v/{split}",), rows=rows, bin_counts=(rows, 0, 0, 0))
@@ -109,14 +109,14 @@ def test_a_published_split_is_recognized_and_its_look_alike_is_told_apart(root: 
     assert inspect_manifest(AGES).notes == ("two look alike",)
 
 
-def test_a_note_that_ingest_has_made_already_stands_once() -> None:
+def test_a_note_of_the_ingest_is_not_repeated() -> None:
     (known, *_) = [each for each in PUBLISHED_SPLITS if each.fingerprint is not None]
     note = f"the split is {known.title}"
     published = AGES.model_copy(update={"name": known.data, "split_fingerprint": known.fingerprint, "notes": (note,)})
     assert inspect_manifest(published).notes == (note,)
 
 
-def test_every_bin_is_a_row() -> None:
+def test_all_label_bins_are_listed() -> None:
     seen = inspect_manifest(AGES, lds=LDS(size=1))
     rows = seen.list_bins()
     assert [row.bin for row in rows] == [0, 1, 2, 3]
@@ -149,7 +149,7 @@ def test_labels_of_several_dimensions_are_not_smoothed() -> None:
     assert [each.name for each in seen.weights] == ["none", "inverse", "sqrt_inverse"]
 
 
-def test_the_first_image_is_the_one_to_show() -> None:
+def test_the_image_input_is_the_first_image() -> None:
     vector = InputSpec(kind="vector", shape=(2,))
     image = InputSpec(kind="image", shape=(1, 2, 2))
     both = AGES.model_copy(update={"inputs": {"v": vector, "left": image, "right": image}})

@@ -59,7 +59,7 @@ def test_the_bins_are_listed_on_request() -> None:
     ]
 
 
-def test_a_set_without_groups_and_notes_does_not_mention_them() -> None:
+def test_missing_groups_and_notes_are_not_mentioned() -> None:
     raw = InputSpec(kind="image", shape=(1, 2, 2))
     words = InputSpec(kind="tokens", shape=(40,), vocabulary=9)
     bare = MANIFEST.model_copy(update={"group": None, "notes": (), "inputs": {"a": raw, "b": words}})

@@ -23,22 +23,47 @@ from dirtune.data.memory_budget import (
 
 CPU = torch.device("cpu")
 
-FILLING = """
-import resource, sys, torch
-from dirtune.data.memory_budget import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
+# One process for all numbers, because the import of torch takes seconds.
+SCRIPT = """
+import resource
+from pathlib import Path
+import torch
+from dirtune.data.memory_budget import keep_freed_memory, return_freed_memory
+
+def count_faults():
+    for _ in range(16):
+        torch.ones(16, 3, 512, 512)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(16, 3, 512, 512)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def count_pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
 torch.set_num_threads(1)
-for _ in range(16):
-    torch.ones(16, 3, 512, 512)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    torch.ones(16, 3, 512, 512)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+freed = count_faults()
+keep_freed_memory()
+kept = count_faults()
+return_freed_memory()
+start = count_pages()
+tensors = [torch.ones(2**20) for _ in range(50)]
+del tensors
+held = count_pages() - start
+return_freed_memory()
+print(freed, kept, held, count_pages() - start)
 """
 
 
-def test_workers_that_start_together_share_what_is_free() -> None:
+@pytest.fixture(scope="module")
+def numbers() -> list[int]:
+    """Page faults without and with kept memory, and resident pages of freed memory before and after its return."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("glibc is part of Linux")
+    return list(map(int, subprocess.check_output([sys.executable, "-c", SCRIPT]).split()))
+
+
+def test_workers_that_start_together_share_the_free_memory() -> None:
     alone, one_of_four = (measure_memory_budget(torch.device("cpu"), sharers=sharers) for sharers in (1, 4))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < alone.device_bytes <= FREE_SHARE * total
@@ -48,7 +73,7 @@ def test_workers_that_start_together_share_what_is_free() -> None:
     assert measure_memory_budget(torch.device("cpu"), threads=3).threads == 3
 
 
-def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
+def test_the_peak_memory_of_the_process_never_decreases() -> None:
     before = get_peak_memory(CPU)
     # 1 GiB
     held = torch.ones(2**28)
@@ -58,14 +83,14 @@ def test_the_peak_is_that_of_the_process_and_never_falls() -> None:
     assert get_peak_memory(CPU) >= with_it
 
 
-def test_workers_share_a_gpu_by_their_parts_of_it_and_a_node_by_its_cores() -> None:
+def test_workers_share_a_gpu_by_fractions_and_a_node_by_cores() -> None:
     assert [count_sharers(cpus=1, gpus=gpus) for gpus in (0.2, 0.5, 1.0, 4.0)] == [5, 2, 1, 1]
     cores = os.cpu_count() or 1
     assert count_sharers(cpus=1, gpus=0.0) == cores
     assert count_sharers(cpus=2 * cores, gpus=0.0) == 1
 
 
-def test_a_container_counts_with_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_limit_of_a_container_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, group = tmp_path / "meminfo", tmp_path / "cgroup"
     memory.write_text("MemTotal:  2000 kB\nMemAvailable:  1000 kB\n")
     monkeypatch.setattr(memory_budget, "_MEMORY_INFO", memory)
@@ -78,42 +103,21 @@ def test_a_container_counts_with_its_own_limit(tmp_path: Path, monkeypatch: pyte
         assert get_free_memory(CPU) == expected
 
 
-def test_budgets_are_no_negative_numbers_and_there_is_a_thread() -> None:
+def test_budgets_are_not_negative_and_have_a_thread() -> None:
     with pytest.raises(ValidationError):
         MemoryBudget(device_bytes=-1, host_bytes=0)
     with pytest.raises(ValidationError):
         MemoryBudget(device_bytes=0, host_bytes=0, threads=0)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
-def test_a_process_that_keeps_its_memory_fills_a_batch_without_new_pages() -> None:
+def test_kept_memory_is_reused_without_page_faults(numbers: list[int]) -> None:
     """Minor page faults of four batches of 50 MB, after others of that size."""
-    faults = {how: int(subprocess.check_output([sys.executable, "-c", FILLING, how])) for how in ("freed", "kept")}
-    assert faults["kept"] < 0.5 * faults["freed"]
+    freed, kept, _, _ = numbers
+    assert kept < 0.5 * freed
 
 
-GIVING_BACK = """
-import torch
-from pathlib import Path
-from dirtune.data.memory_budget import return_freed_memory, keep_freed_memory
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1])
-
-keep_freed_memory()
-started = resident()
-kept = [torch.ones(2**20) for _ in range(50)]
-del kept
-held = resident() - started
-return_freed_memory()
-print(held, resident() - started)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is part of Linux")
-def test_a_process_gives_back_what_it_has_freed_and_kept() -> None:
-    """Pages of 200 MB that were freed: held before, and afterwards."""
-    printed = subprocess.check_output([sys.executable, "-c", GIVING_BACK])
-    held, after = map(int, printed.split())
+def test_kept_memory_is_returned_to_the_kernel(numbers: list[int]) -> None:
+    """Pages of 200 MB that were freed."""
+    _, _, held, after = numbers
     assert held > 40_000
     assert after < 0.2 * held

@@ -84,7 +84,7 @@ def _ids(found: tuple[RegionSamples, ...]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("spec", [RAW, InputSpec(kind="image", shape=(3, 4, 5), encoding="png")])
-def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
+def test_every_region_has_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
     seen, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
     found = read_region_samples(Storage.open(tmp_path), seen, count=10)
     assert [region.region for region in found] == ["many", "medium", "few"]
@@ -98,7 +98,7 @@ def test_every_region_shows_its_own_samples_sorted_by_label(tmp_path: Path, spec
         np.testing.assert_array_equal(region.images, pixels[rows])
 
 
-def test_the_choice_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> None:
+def test_the_selection_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> None:
     storage = Storage.open(tmp_path)
     one = _ids(read_region_samples(storage, _write(tmp_path, RAW, shards=1)))
     three = _ids(read_region_samples(storage, _write(tmp_path, RAW, shards=3)))
@@ -107,7 +107,7 @@ def test_the_choice_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> Non
     assert other[0] != one[0]
 
 
-def test_labels_of_two_dimensions_come_as_pairs(tmp_path: Path) -> None:
+def test_labels_of_two_dimensions_are_pairs(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, label=LabelSpec.grid("both", "years", (LABEL, LABEL)))
     found = read_region_samples(Storage.open(tmp_path), seen)
     for region in found:
@@ -129,7 +129,7 @@ def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(
     assert read_region_samples(Storage.open(tmp_path), without) == ()
 
 
-def test_a_missing_split_or_shard_is_named(tmp_path: Path) -> None:
+def test_errors_name_a_missing_split_or_shard(tmp_path: Path) -> None:
     seen = _write(tmp_path, RAW, shards=2)
     with pytest.raises(InputError, match="unknown split, got 'test'; known: train"):
         read_region_samples(Storage.open(tmp_path), seen, split="test")

@@ -21,6 +21,7 @@ from werkzeug.serving import BaseWSGIServer
 
 import dirtune
 from dirtune.config import TrialConfig
+from dirtune.data.inspection_text import format_inspection
 from dirtune.data.store import decode, find_ingested, list_datasets, read_manifest, read_split
 from dirtune.io.storage import Storage
 from tests.data.s3server import s3_server
@@ -35,7 +36,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Bucket:
-    """An empty bucket, its URLs, and its server, which can be made to fail."""
+    """Empty bucket, its URLs, and its server, which can be made to fail."""
 
     def __init__(self, endpoint: str, server: BaseWSGIServer) -> None:
         self.endpoint, self._server = endpoint, server
@@ -48,22 +49,22 @@ class Bucket:
         )
         self.client.create_bucket(Bucket=BUCKET)
 
-    def url(self, path: str) -> str:
-        """With its keys: the workers of a Ray that runs already do not have this process's environment."""
+    def get_url(self, path: str) -> str:
+        """Return a URL with keys: the workers of a running Ray do not have the environment of this process."""
         where = f"region=us-east-1&scheme=http&endpoint_override={self.endpoint}"
         return f"s3://key:secret@{BUCKET}/{path}?{where}"
 
     @contextmanager
-    def unavailable(self) -> Iterator[None]:
-        """Every request is answered with an error of the server."""
+    def fail(self) -> Iterator[None]:
+        """Respond to every request with an error of the server."""
         app, self._server.app = self._server.app, _unavailable
         try:
             yield
         finally:
             self._server.app = app
 
-    def parts(self, key: str) -> int:
-        """In how many parts a file was uploaded; 0: in one request. S3 says so in the ETag."""
+    def count_parts(self, key: str) -> int:
+        """Return the number of parts of an upload, 0 for one request, from its ETag."""
         tag = self.client.head_object(Bucket=BUCKET, Key=key)["ETag"].strip('"')
         return int(tag.partition("-")[2] or 0)
 
@@ -82,10 +83,10 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture
 def storage(bucket: Bucket, request: pytest.FixtureRequest) -> Storage:
-    return Storage.open(bucket.url(request.node.name))
+    return Storage.open(bucket.get_url(request.node.name))
 
 
-def test_what_is_written_is_read_back_listed_and_removed(storage: Storage) -> None:
+def test_files_are_written_read_listed_and_removed(storage: Storage) -> None:
     storage.write("a/x.txt", b"1")
     storage.write("a/y.bin", b"2")
     storage.write("a/x.txt", b"3")
@@ -101,22 +102,22 @@ def test_what_is_written_is_read_back_listed_and_removed(storage: Storage) -> No
     assert storage.list_files() == storage.list_folders() == storage.list_files("a") == []
 
 
-def test_a_small_file_is_one_upload_whole(storage: Storage, bucket: Bucket) -> None:
+def test_a_small_file_is_uploaded_in_one_request(storage: Storage, bucket: Bucket) -> None:
     storage.write("small", b"x" * 5_000_000)
     storage.write("large", b"x" * 12_000_000)
     folder = storage.root.partition("/")[2]
-    assert [bucket.parts(f"{folder}/{name}") for name in ("small", "large")] == [0, 2]
+    assert [bucket.count_parts(f"{folder}/{name}") for name in ("small", "large")] == [0, 2]
     assert storage.read("large") == b"x" * 12_000_000
 
 
-def test_a_failed_write_leaves_the_old_file(storage: Storage) -> None:
+def test_a_failed_write_keeps_the_previous_file(storage: Storage) -> None:
     storage.write("x", b"old")
     with pytest.raises(TypeError):
         storage.write("x", "text is no bytes")  # type: ignore[arg-type]
     assert storage.read("x") == b"old"
 
 
-def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: Storage, bucket: Bucket) -> None:
+def test_a_killed_writer_leaves_a_complete_file_or_none(storage: Storage, bucket: Bucket) -> None:
     script = """
         import sys
         from dirtune.io.storage import Storage
@@ -126,7 +127,7 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: S
             for byte in (b"a", b"b"):
                 storage.write("x", byte * 12_000_000)
     """
-    url = bucket.url(storage.root.partition("/")[2])
+    url = bucket.get_url(storage.root.partition("/")[2])
     command = [sys.executable, "-c", textwrap.dedent(script), url]
     for delay in (0.1, 0.4):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
@@ -140,11 +141,9 @@ def test_a_killed_writer_leaves_an_old_or_a_new_file_but_never_a_part(storage: S
         assert content in (b"", b"a" * 12_000_000, b"b" * 12_000_000)
 
 
-def test_a_server_that_answers_with_errors_for_a_while_costs_a_patient_storage_nothing(
-    storage: Storage, bucket: Bucket
-) -> None:
+def test_a_write_with_retry_survives_temporary_errors_of_the_server(storage: Storage, bucket: Bucket) -> None:
     storage.write("x", b"old")
-    with bucket.unavailable():
+    with bucket.fail():
         with pytest.raises(OSError, match="x"):
             storage.write("x", b"new")
         written = threading.Thread(target=storage.with_retry(60).write, args=("x", b"new"))
@@ -158,12 +157,12 @@ def test_a_server_that_answers_with_errors_for_a_while_costs_a_patient_storage_n
 @pytest.fixture(scope="module")
 def remote_digits(digits: Path, bucket: Bucket) -> str:
     """The URL of a data root in which `digits` is ingested."""
-    dirtune.ingest("digits", root=bucket.url("data"))
-    return bucket.url("data")
+    dirtune.ingest("digits", root=bucket.get_url("data"))
+    return bucket.get_url("data")
 
 
 @pytest.mark.ray
-def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(digits: Path, remote_digits: str, bucket: Bucket) -> None:
+def test_a_set_ingested_to_s3_equals_the_one_on_disk(digits: Path, remote_digits: str, bucket: Bucket) -> None:
     here, there = Storage.open(digits), Storage.open(remote_digits)
     local, remote = read_manifest(here, "digits"), read_manifest(there, "digits")
     assert list_datasets(there) == ["digits"]
@@ -173,13 +172,18 @@ def test_a_set_that_is_ingested_to_s3_is_the_one_on_disk(digits: Path, remote_di
         found = decode(read_split(there, remote, split), remote)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
-    assert bucket.parts("data/digits/manifest.json") == 0
-    assert str(dirtune.inspect("digits", root=remote_digits)) == str(dirtune.inspect("digits", root=digits))
+    assert bucket.count_parts("data/digits/manifest.json") == 0
+    there_text, here_text = (
+        format_inspection(dirtune.inspect("digits", root=each)) for each in (remote_digits, digits)
+    )
+    assert there_text == here_text
 
 
 @pytest.mark.ray
-def test_another_ingest_replaces_the_version_and_an_equal_one_does_nothing(remote_digits: str, bucket: Bucket) -> None:
-    url = bucket.url("other")
+def test_another_ingest_replaces_the_version_and_an_equal_one_changes_nothing(
+    remote_digits: str, bucket: Bucket
+) -> None:
+    url = bucket.get_url("other")
     storage = Storage.open(url)
     storage.write("digits/version-dead/train/part.parquet", b"what a kill has left")
     first = dirtune.ingest("digits", root=url)
@@ -197,8 +201,8 @@ def test_another_ingest_replaces_the_version_and_an_equal_one_does_nothing(remot
 @pytest.fixture(scope="module")
 def results(remote_digits: str, bucket: Bucket) -> str:
     """The URL of a results root with one run."""
-    dirtune.train(CONFIG, data=remote_digits, results=bucket.url("results"))
-    return bucket.url("results")
+    dirtune.train(CONFIG, data=remote_digits, results=bucket.get_url("results"))
+    return bucket.get_url("results")
 
 
 def _metrics(results: str | Path) -> list[dict[str, Any]]:
@@ -207,13 +211,13 @@ def _metrics(results: str | Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
-def test_a_run_on_s3_is_the_run_on_disk(digits: Path, results: str, remote_digits: str, tmp_path: Path) -> None:
+def test_a_run_on_s3_equals_the_run_on_disk(digits: Path, results: str, remote_digits: str, tmp_path: Path) -> None:
     dirtune.train(CONFIG, data=digits, results=tmp_path)
     assert _metrics(results) == _metrics(tmp_path)
     assert dirtune.train(CONFIG, data=remote_digits, results=results).reused
-    trials = Storage.open(results).below("train/trials")
+    trials = Storage.open(results).get_folder("train/trials")
     (trial_id,) = trials.list_folders()
-    # The rest is tidied away
+    # All other files are removed.
     assert trials.list_files(trial_id) == ["config.json"]
 
 
@@ -221,7 +225,7 @@ def test_a_run_on_s3_is_the_run_on_disk(digits: Path, results: str, remote_digit
 @pytest.mark.parametrize(
     ("verb", "shown"), [(["query", "select arm, status from trials"], "complete"), (["table", "train"], "MAE")]
 )
-def test_the_command_line_finds_the_place_in_the_environment(
+def test_the_command_line_reads_endpoint_and_keys_from_the_environment(
     results: str, bucket: Bucket, verb: list[str], shown: str
 ) -> None:
     place = {"AWS_ENDPOINT_URL": f"http://{bucket.endpoint}", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -237,10 +241,8 @@ def test_the_command_line_finds_the_place_in_the_environment(
 
 
 @pytest.mark.ray
-def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
-    results: str, remote_digits: str, bucket: Bucket
-) -> None:
-    root = bucket.url("resumed")
+def test_a_killed_run_resumes_from_its_checkpoint_on_s3(results: str, remote_digits: str, bucket: Bucket) -> None:
+    root = bucket.get_url("resumed")
 
     class Killed(BaseException):
         pass
@@ -252,7 +254,7 @@ def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
         dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=kill)
     fingerprint = read_manifest(Storage.open(remote_digits), "digits").fingerprint
     trial = TrialConfig.model_validate_json(
-        Storage.open(root).read(f"train/trials/{_only_trial(root)}/config.json")
+        Storage.open(root).read(f"train/trials/{_get_trial_id(root)}/config.json")
     ).compute_trial_id(fingerprint)
     assert Storage.open(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
     run: list[int] = []
@@ -262,6 +264,6 @@ def test_a_run_that_was_killed_continues_from_its_checkpoint_on_s3(
     assert not Storage.open(root).exists(f"train/trials/{trial}/checkpoint")
 
 
-def _only_trial(root: str) -> str:
+def _get_trial_id(root: str) -> str:
     (trial_id,) = Storage.open(root).list_folders("train/trials")
     return trial_id

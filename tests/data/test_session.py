@@ -17,7 +17,7 @@ from dirtune.data.session import ray_session as session
 pytestmark = pytest.mark.ray
 
 
-def test_a_running_ray_is_joined_and_left_running(ray_session: None) -> None:
+def test_a_running_ray_is_used_and_kept_running(ray_session: None) -> None:
     import ray
 
     before = ray.get_runtime_context().get_node_id()
@@ -26,7 +26,7 @@ def test_a_running_ray_is_joined_and_left_running(ray_session: None) -> None:
     assert ray.is_initialized()
 
 
-def test_the_level_of_the_data_logger_comes_back_also_after_an_error(ray_session: None) -> None:
+def test_the_level_of_the_data_logger_is_restored_after_an_error(ray_session: None) -> None:
     logger = logging.getLogger("ray.data")
     outside = logger.level
     logger.setLevel(17)
@@ -38,7 +38,7 @@ def test_the_level_of_the_data_logger_comes_back_also_after_an_error(ray_session
         logger.setLevel(outside)
 
 
-def test_sessions_nest_and_the_inner_one_ends_nothing(ray_session: None) -> None:
+def test_an_inner_session_does_not_end_the_outer_one(ray_session: None) -> None:
     import ray
 
     with session():
@@ -56,7 +56,7 @@ print(ray.is_initialized())
 """
 
 
-def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: None) -> None:
+def test_the_cluster_at_ray_address_is_used_and_outlives_the_process(ray_session: None) -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address
@@ -72,13 +72,13 @@ def test_the_ray_at_ray_address_is_joined_and_outlives_the_process(ray_session: 
     assert ray.get(ray.put(3)) == 3
 
 
-OWN = """
+LOCAL = """
 import json, subprocess, sys, urllib.error, urllib.request
 import ray
 from dirtune.data.connect import HANDSHAKE
 from dirtune.data.session import ray_session
 
-def answers_to(request):
+def get_status(request):
     try:
         return urllib.request.urlopen(request, timeout=5).status
     except urllib.error.HTTPError as error:
@@ -89,33 +89,29 @@ def answers_to(request):
 with ray_session():
     node = ray._private.worker._global_node
     address, agent = ray.get_runtime_context().gcs_address, node.dashboard_agent_listen_port
-    stranger = {"PATH": "", "HOME": "/nonexistent"}
+    without_token = {"PATH": "", "HOME": "/nonexistent"}
     command = [sys.executable, "-c", HANDSHAKE, address]
-    hello = subprocess.run(command, env=stranger, capture_output=True).returncode
+    handshake = subprocess.run(command, env=without_token, capture_output=True).returncode
     jobs = f"http://{node.node_ip_address}:{agent}/api/job_agent/jobs/"
-    print(json.dumps([node.webui_url, hello, answers_to(jobs)]))
+    print(json.dumps([node.webui_url, handshake, get_status(jobs)]))
+print(ray.is_initialized())
 """
 
 
-def test_a_ray_of_our_own_has_no_dashboard_and_lets_no_stranger_in(tmp_path: Path) -> None:
-    """Its dashboard, its control port and the port of its agent, by which jobs would come."""
+def test_without_a_ray_a_quiet_local_one_requires_a_token_and_ends_with_the_session(tmp_path: Path) -> None:
+    """No dashboard; its control port and the port of its agent, which would accept jobs, refuse clients without a token."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True, env={**plain, "HOME": str(tmp_path)}
+        [sys.executable, "-c", LOCAL], capture_output=True, text=True, check=True, env={**plain, "HOME": str(tmp_path)}
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == ["", REFUSED, 401]
-
-
-def test_without_a_ray_a_quiet_one_is_started_and_ended() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.split()[-1] == "False"
-    assert len(done.stdout.splitlines()) == 2
+    inside, after = done.stdout.splitlines()
+    assert json.loads(inside) == ["", REFUSED, 401]
+    assert after == "False"
     assert done.stderr == ""
 
 
-def test_a_ray_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
-    """The name of a socket may not be longer than 107 characters, and Ray's lie in its temporary folder."""
+def test_a_ray_that_does_not_start_is_a_one_line_error(tmp_path: Path) -> None:
+    """The path of a socket has at most 107 characters, and Ray's sockets are in its temporary folder."""
     command = [sys.executable, "-m", "dirtune.cli", "ingest", "digits", "--data", str(tmp_path / "data")]
     plain = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(

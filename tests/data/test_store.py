@@ -82,7 +82,7 @@ def storage(tmp_path: Path) -> Storage:
     return Storage.open(tmp_path / "data")
 
 
-def test_what_is_written_is_read_back_sorted_by_sample_id(storage: Storage) -> None:
+def test_a_written_set_is_read_sorted_by_sample_id(storage: Storage) -> None:
     rows = {"train": _rows("train", 25), "test": _rows("test", 3)}
     manifest = _write(storage, rows, blocks=3)
     assert read_manifest(storage, "ages") == manifest
@@ -95,10 +95,10 @@ def test_what_is_written_is_read_back_sorted_by_sample_id(storage: Storage) -> N
     assert arrays["image"].dtype == np.uint8
 
 
-def test_the_manifest_counts_what_is_on_disk(storage: Storage) -> None:
+def test_the_manifest_counts_the_samples_on_disk(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 25), "val": _rows("val", 2)})
     assert manifest.splits["train"].rows == 25
-    # Labels are 0, 1/1.1, ..., 10/1.1 and begin anew; the first two share bin 0.
+    # Labels are 0, 1/1.1, ..., 10/1.1 and start again; the first two share bin 0.
     assert manifest.train_counts == (6, 3, 2, 2, 2, 2, 2, 2, 2, 2)
     assert manifest.notes == ("a note",)
     assert list_datasets(storage) == ["ages"]
@@ -120,7 +120,7 @@ def test_the_content_hash_is_that_of_the_sorted_sample_digests(storage: Storage)
 
 
 @pytest.mark.usefixtures("one_shard_per_block")
-def test_shards_and_row_order_leave_the_hashes_alone(storage: Storage) -> None:
+def test_shards_and_row_order_do_not_change_the_hashes(storage: Storage) -> None:
     rows = _rows("train", 12)
     one = _write(storage, {"train": rows}, blocks=1)
     other = _write(storage, {"train": rows[::-1]}, blocks=4)
@@ -129,7 +129,7 @@ def test_shards_and_row_order_leave_the_hashes_alone(storage: Storage) -> None:
     assert one.split_fingerprint == other.split_fingerprint
 
 
-def test_small_blocks_are_joined_to_one_shard(storage: Storage) -> None:
+def test_small_blocks_are_merged_into_one_shard(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 12)}, blocks=4)
     assert len(manifest.splits["train"].files) == 1
 
@@ -155,7 +155,7 @@ def _encoded_rows() -> tuple[list[Row], np.ndarray]:
     return rows, pixels.transpose(0, 3, 1, 2)
 
 
-def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_bytes(storage: Storage) -> None:
+def test_encoded_images_and_groups_are_restored_and_the_hash_covers_the_stored_bytes(storage: Storage) -> None:
     import ray.data
 
     rows, pixels = _encoded_rows()
@@ -185,7 +185,7 @@ def test_encoded_images_and_groups_come_back_and_the_hash_covers_the_stored_byte
     assert manifest.content_hash == hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def test_a_set_of_version_1_is_read_as_it_is(storage: Storage) -> None:
+def test_a_set_of_version_1_is_still_read(storage: Storage) -> None:
     rows = _rows("train", 4)
     manifest = _write(storage, {"train": rows})
     old = json.loads(manifest.model_dump_json()) | {"format_version": 1}
@@ -221,7 +221,7 @@ def test_a_sample_in_another_split_changes_the_split_fingerprint(storage: Storag
     assert one.split_fingerprint != other.split_fingerprint
 
 
-def test_a_new_version_replaces_the_old_one_and_clears_what_a_kill_left(storage: Storage) -> None:
+def test_a_new_version_replaces_the_previous_one_and_removes_files_of_a_kill(storage: Storage) -> None:
     _write(storage, {"train": _rows("train", 3)})
     storage.write("ages/version-dead/train/part.parquet", b"half")
     storage.write("ages/raw/mine.txt", b"keep me")
@@ -232,7 +232,7 @@ def test_a_new_version_replaces_the_old_one_and_clears_what_a_kill_left(storage:
     assert not storage.exists(f"ages/{_versions(storage)[0]}/open")
 
 
-def test_an_exception_while_ray_writes_leaves_the_old_version_complete(storage: Storage) -> None:
+def test_an_exception_while_ray_writes_keeps_the_previous_version_complete(storage: Storage) -> None:
     import ray.data
 
     old = _write(storage, {"train": _rows("train", 6)})
@@ -259,7 +259,7 @@ def test_an_exception_while_ray_writes_leaves_the_old_version_complete(storage: 
     assert len(_versions(storage)) == 1
 
 
-def test_faulty_rows_leave_the_old_version_complete(storage: Storage) -> None:
+def test_faulty_rows_keep_the_previous_version_complete(storage: Storage) -> None:
     old = _write(storage, {"train": _rows("train", 6)})
     rows = _rows("train", 3)
     rows[1]["label"] = float("nan")
@@ -276,7 +276,7 @@ def test_a_first_ingest_that_fails_leaves_no_data_set(storage: Storage) -> None:
     assert _versions(storage) == []
 
 
-def test_an_ingest_that_another_one_has_overtaken_gives_up(storage: Storage) -> None:
+def test_an_ingest_fails_if_another_one_finished_first(storage: Storage) -> None:
     import ray.data
 
     home = storage.path("ages")
@@ -308,7 +308,7 @@ def test_a_set_without_training_split_is_a_programming_error(storage: Storage) -
         _write(storage, {"val": _rows("val", 3)})
 
 
-def test_a_set_is_found_again_by_an_equal_request_while_it_is_whole(storage: Storage) -> None:
+def test_a_complete_set_is_found_by_an_equal_request(storage: Storage) -> None:
     assert find_ingested(storage, "ages", "r") is None
     manifest = _write(storage, {"train": _rows("train", 3)}, request="r")
     assert find_ingested(storage, "ages", "r") == manifest
@@ -326,7 +326,7 @@ def test_a_set_that_is_not_ingested_names_the_command_and_the_known_sets(storage
     assert "did you mean 'ages'" in str(caught.value)
 
 
-def test_a_damaged_manifest_is_named(storage: Storage) -> None:
+def test_a_damaged_manifest_is_an_error_with_its_path(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 3)})
     storage.write("ages/manifest.json", b'{"name": "ages"')
     with pytest.raises(InputError, match=r"ages/manifest\.json: damaged manifest"):
@@ -338,7 +338,7 @@ def test_a_damaged_manifest_is_named(storage: Storage) -> None:
 
 
 @pytest.mark.usefixtures("one_shard_per_block")
-def test_missing_damaged_and_incomplete_shards_are_named(storage: Storage) -> None:
+def test_errors_name_missing_damaged_and_incomplete_shards(storage: Storage) -> None:
     manifest = _write(storage, {"train": _rows("train", 8)}, blocks=2)
     first, second = (f"ages/{file}" for file in manifest.splits["train"].files)
     whole, other = storage.read(first), storage.read(second)
@@ -433,7 +433,7 @@ def test_labels_of_two_dimensions_are_written_counted_hashed_and_read(storage: S
     )
 
 
-def test_labels_of_other_dimensions_and_unknown_metrics_are_refused(storage: Storage) -> None:
+def test_labels_of_other_dimensions_and_unknown_metrics_are_errors(storage: Storage) -> None:
     with pytest.raises(InputError, match=r"gaze must be 2 numbers, got 0\.5"):
         _write_gazes(storage, [{"sample_id": "a", "label": 0.5}])
     with pytest.raises(ValueError, match=r"unknown metrics \['angle'\]; known: .*'angular_error'"):

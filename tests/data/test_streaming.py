@@ -37,7 +37,7 @@ from tests.data.faces import ROWS_PER_GROUP, SHAPE, SIZES, ids, pixels, write_fa
 
 CPU = torch.device("cpu")
 PLENTY = 10**9
-RESIDENCIES = {
+BUDGETS = {
     "resident": MemoryBudget(device_bytes=PLENTY, host_bytes=PLENTY),
     "encoded in memory": MemoryBudget(device_bytes=0, host_bytes=PLENTY, threads=2),
     "on disk": MemoryBudget(device_bytes=0, host_bytes=0, threads=2),
@@ -51,7 +51,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
 
 @pytest.fixture(scope="module")
 def found(faces: tuple[Storage, Manifest]) -> dict[str, ResidentData]:
-    return {name: read_without_ray(*faces, CPU, residency) for name, residency in RESIDENCIES.items()}
+    return {name: read_without_ray(*faces, CPU, budget) for name, budget in BUDGETS.items()}
 
 
 def epoch_of(split: Split, order: torch.Tensor, rank: int = 0, world: int = 1) -> list[Batch]:
@@ -75,27 +75,27 @@ def same(one: Batch, other: Batch) -> bool:
     )
 
 
-# --- What a worker gets
+# --- The data set of a worker
 
 
-def test_the_budgets_decide_where_the_inputs_are(found: dict[str, ResidentData]) -> None:
+def test_the_budget_determines_the_location_of_the_inputs(found: dict[str, ResidentData]) -> None:
     assert all(isinstance(split, ResidentSplit) for split in found["resident"].splits.values())
     in_memory, on_disk = found["encoded in memory"].splits, found["on disk"].splits
     assert all(isinstance(split.chunks, MemoryChunks) for split in in_memory.values())
     assert all(isinstance(split.chunks, DiskChunks) for split in on_disk.values())
 
 
-def test_the_smallest_splits_are_taken_onto_the_device_first(faces: tuple[Storage, Manifest]) -> None:
+def test_the_smallest_splits_are_loaded_onto_the_device_first(faces: tuple[Storage, Manifest]) -> None:
     per_row = math.prod(SHAPE) + 8
     enough_for_two = per_row * (SIZES["val"] + SIZES["test"])
-    residency = MemoryBudget(device_bytes=enough_for_two, host_bytes=PLENTY)
-    data = read_without_ray(*faces, CPU, residency)
+    budget = MemoryBudget(device_bytes=enough_for_two, host_bytes=PLENTY)
+    data = read_without_ray(*faces, CPU, budget)
     resident = {name for name, split in data.splits.items() if isinstance(split, ResidentSplit)}
     assert resident == {"val", "test"}
     assert list(data.splits) == list(SIZES)
 
 
-@pytest.mark.parametrize("name", RESIDENCIES)
+@pytest.mark.parametrize("name", BUDGETS)
 def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(found: dict[str, ResidentData], name: str) -> None:
     for split, rows in found[name].splits.items():
         assert list(rows.sample_ids) == ids(split)
@@ -109,7 +109,7 @@ def test_rows_are_sorted_by_sample_id_and_inputs_follow_them(found: dict[str, Re
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_set_gives_the_same_batches_wherever_it_is(found: dict[str, ResidentData], world: int) -> None:
+def test_batches_do_not_depend_on_the_location_of_the_inputs(found: dict[str, ResidentData], world: int) -> None:
     order = found["resident"].splits["train"].make_order(3, 1, batch_size=16, world=world)
     assert torch.equal(order, make_epoch_order(3, 1, SIZES["train"]))
     for rank in range(world):
@@ -119,7 +119,7 @@ def test_a_set_gives_the_same_batches_wherever_it_is(found: dict[str, ResidentDa
             assert all(same(*pair) for pair in zip(expected, other, strict=True))
 
 
-def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_disk_another(
+def test_the_orders_of_sets_in_memory_are_equal_and_differ_from_disk(
     found: dict[str, ResidentData],
 ) -> None:
     resident, in_memory, on_disk = (
@@ -130,7 +130,7 @@ def test_the_order_of_a_set_in_memory_is_one_permutation_and_that_of_a_set_on_di
     assert sorted(on_disk.tolist()) == list(range(SIZES["train"]))
 
 
-def test_a_set_from_disk_that_is_taken_onto_a_device_keeps_the_order_of_its_peers(
+def test_a_set_loaded_from_disk_onto_a_device_keeps_the_order_of_streamed_ones(
     faces: tuple[Storage, Manifest], found: dict[str, ResidentData]
 ) -> None:
     large_device = read_without_ray(*faces, CPU, MemoryBudget(device_bytes=PLENTY, host_bytes=0))
@@ -142,10 +142,8 @@ def test_a_set_from_disk_that_is_taken_onto_a_device_keeps_the_order_of_its_peer
     assert all(same(*pair) for pair in batches)
 
 
-@pytest.mark.parametrize("name", RESIDENCIES)
-def test_an_evaluation_reads_every_row_once_and_can_be_put_back_into_their_order(
-    found: dict[str, ResidentData], name: str
-) -> None:
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_reading_order_covers_every_row_once_and_can_be_inverted(found: dict[str, ResidentData], name: str) -> None:
     split = found[name].splits["test"]
     order = split.reading_order
     parts = [inputs["image"] for inputs in split.read(order.split(5))]
@@ -159,7 +157,7 @@ def test_an_evaluation_reads_every_row_once_and_can_be_put_back_into_their_order
 def test_a_resident_set_is_decoded_once_and_a_streamed_one_in_every_epoch(faces: tuple[Storage, Manifest]) -> None:
     total = sum(SIZES.values())
     for name, decoded in (("resident", [total] * 3), ("encoded in memory", [0, 61, 122])):
-        data = read_without_ray(*faces, CPU, RESIDENCIES[name])
+        data = read_without_ray(*faces, CPU, BUDGETS[name])
         counts = [data.decoded.images]
         for epoch in (1, 2):
             epoch_of(data.splits["train"], make_epoch_order(0, epoch, SIZES["train"]))
@@ -167,7 +165,7 @@ def test_a_resident_set_is_decoded_once_and_a_streamed_one_in_every_epoch(faces:
         assert counts == decoded
 
 
-def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) -> None:
+def test_decoded_chunks_are_used_without_a_copy(faces: tuple[Storage, Manifest]) -> None:
     _, manifest = faces
     values = pa.array(np.arange(20, dtype=np.float32))
     batch = pa.record_batch({"vector": pa.FixedSizeListArray.from_arrays(values, 2)})
@@ -198,8 +196,8 @@ def test_decoded_chunks_are_used_as_they_lie(faces: tuple[Storage, Manifest]) ->
 
 
 @dataclass(frozen=True)
-class Watched(DiskChunks):
-    """Row groups that say when they are read."""
+class RecordedChunks(DiskChunks):
+    """Row groups that record when they are read."""
 
     reads: list[int] = field(default_factory=list)
 
@@ -208,22 +206,22 @@ class Watched(DiskChunks):
         return super()._load(chunk)
 
 
-def watched(split: StreamedSplit) -> tuple[StreamedSplit, Watched]:
+def record_reads(split: StreamedSplit) -> tuple[StreamedSplit, RecordedChunks]:
     assert isinstance(split.chunks, DiskChunks)
-    chunks = Watched(split.chunks.storage, split.chunks.groups, split.chunks.specs)
+    chunks = RecordedChunks(split.chunks.storage, split.chunks.groups, split.chunks.specs)
     return replace(split, chunks=chunks), chunks
 
 
 def test_every_row_group_is_read_once_in_an_epoch(found: dict[str, ResidentData]) -> None:
-    split, chunks = watched(found["on disk"].splits["train"])
+    split, chunks = record_reads(found["on disk"].splits["train"])
     assert len(chunks.groups) == 2 * -(-31 // ROWS_PER_GROUP)
     for epoch in (1, 2):
         epoch_of(split, split.make_order(0, epoch, batch_size=16, world=1))
         assert sorted(chunks.reads) == sorted(list(range(len(chunks.groups))) * epoch)
 
 
-def test_two_ranks_read_a_set_from_disk_about_once_together(found: dict[str, ResidentData]) -> None:
-    split, chunks = watched(found["on disk"].splits["train"])
+def test_two_ranks_together_read_a_set_from_disk_about_once(found: dict[str, ResidentData]) -> None:
+    split, chunks = record_reads(found["on disk"].splits["train"])
     order = split.make_order(0, 1, batch_size=16, world=2)
     rows = [batch.rows for rank in (0, 1) for batch in epoch_of(split, order, rank, 2)]
     assert sorted(torch.cat(rows).tolist()) == list(range(SIZES["train"]))
@@ -243,7 +241,7 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
     pq.write_table(to_arrow(columns, spec), storage.path(f"faces/{file}"), row_group_size=2)
     info = manifest.splits["train"].model_copy(update={"files": (file,), "rows": rows})
     large = manifest.model_copy(update={"inputs": spec, "splits": {"train": info}})
-    split = read_without_ray(storage, large, CPU, RESIDENCIES["on disk"]).splits["train"]
+    split = read_without_ray(storage, large, CPU, BUDGETS["on disk"]).splits["train"]
 
     before, peaks = pa.total_allocated_bytes(), []
     for epoch in range(1, 5):
@@ -260,7 +258,7 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
 
 def test_a_damaged_shard_or_a_missing_row_is_an_input_error(tmp_path: Path) -> None:
     storage, manifest = write_faces(tmp_path)
-    data = read_without_ray(storage, manifest, CPU, RESIDENCIES["on disk"])
+    data = read_without_ray(storage, manifest, CPU, BUDGETS["on disk"])
     path = Path(storage.path(f"faces/{manifest.splits['train'].files[0]}"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 8])
@@ -281,7 +279,7 @@ def test_a_damaged_shard_or_a_missing_row_is_an_input_error(tmp_path: Path) -> N
 # --- Prefetching
 
 
-def test_results_come_in_order_and_no_more_are_made_than_asked_for() -> None:
+def test_prefetched_results_are_in_order_and_at_most_depth_ahead() -> None:
     started: list[int] = []
     release = threading.Event()
 
@@ -299,7 +297,7 @@ def test_results_come_in_order_and_no_more_are_made_than_asked_for() -> None:
     assert list(results) == [item * item for item in range(1, 9)]
 
 
-def test_an_error_appears_where_its_result_would() -> None:
+def test_an_error_is_raised_in_place_of_its_result() -> None:
     def work(item: int) -> float:
         return 1 / (2 - item)
 
@@ -309,7 +307,7 @@ def test_an_error_appears_where_its_result_would() -> None:
         next(results)
 
 
-def test_a_pass_that_is_left_early_ends_its_threads(found: dict[str, ResidentData]) -> None:
+def test_an_abandoned_pass_ends_its_threads(found: dict[str, ResidentData]) -> None:
     split = found["on disk"].splits["train"]
     batches: Iterator[Mapping[str, torch.Tensor]] = split.read(torch.arange(61).split(4))
     next(batches)

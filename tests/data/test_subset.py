@@ -22,13 +22,13 @@ def rows_of(train: Split) -> list[int]:
     return [int(sample_id) for sample_id in train.sample_ids]
 
 
-def test_the_whole_is_the_data_themselves() -> None:
+def test_a_fraction_of_one_returns_the_same_data() -> None:
     data = data_of(split_of(30))
     assert select_training_subset(data, 1.0) is data
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.35, 0.9])
-def test_a_part_has_its_share_of_the_rows_and_everything_else_stays(fraction: float) -> None:
+def test_a_subset_has_its_share_of_the_rows_and_other_splits_stay(fraction: float) -> None:
     data = data_of(split_of(30))
     part = select_training_subset(data, fraction)
     assert len(part.splits["train"]) == max(1, round(30 * fraction))
@@ -37,7 +37,7 @@ def test_a_part_has_its_share_of_the_rows_and_everything_else_stays(fraction: fl
     assert part.decoded is data.decoded
 
 
-def test_a_smaller_part_is_within_a_larger_one_and_does_not_depend_on_chance() -> None:
+def test_smaller_subsets_are_contained_in_larger_ones_and_reproducible() -> None:
     data = data_of(split_of(200))
     parts = [set(rows_of(select_training_subset(data, share).splits["train"])) for share in (0.05, 0.2, 0.5)]
     assert parts[0] < parts[1] < parts[2]
@@ -45,12 +45,12 @@ def test_a_smaller_part_is_within_a_larger_one_and_does_not_depend_on_chance() -
     assert set(rows_of(again)) == parts[2]
 
 
-def test_every_label_bin_gives_its_share() -> None:
+def test_every_label_bin_keeps_its_share() -> None:
     bins = select_training_subset(data_of(split_of(300)), 0.2).splits["train"].label_bins
     assert np.abs(torch.bincount(bins).numpy() - 20).max() <= 1
 
 
-def test_the_rows_of_a_part_are_those_of_the_whole() -> None:
+def test_the_rows_of_a_subset_equal_those_of_the_whole_split() -> None:
     whole = split_of(40)
     part = select_training_subset(data_of(whole), 0.3).splits["train"]
     kept = torch.tensor(rows_of(part))
@@ -62,7 +62,7 @@ def test_the_rows_of_a_part_are_those_of_the_whole() -> None:
         assert torch.equal(inputs["x"], whole.inputs["x"][kept[rows]])
 
 
-def test_the_row_groups_of_a_part_hold_its_rows_where_the_whole_has_them() -> None:
+def test_the_row_groups_of_a_subset_are_within_those_of_the_whole_split() -> None:
     groups = (torch.arange(0, 40, 2), torch.tensor([1]), torch.arange(3, 40, 2))
     whole: ResidentSplit = replace(split_of(40), groups=groups)
     part = select_training_subset(data_of(whole), 0.25).splits["train"]

@@ -22,7 +22,7 @@ def test_rows_are_counted_by_label_bin() -> None:
     assert info.bin_counts == (2, 0, 0, 1, 0, 0, 0, 0, 0, 1)
 
 
-def test_sound_rows_pass_up_to_both_ends_of_the_range() -> None:
+def test_valid_rows_pass_up_to_both_ends_of_the_range() -> None:
     check_rows({"train": _rows("a", [0.0, 10.0]), "val": _rows("b", [5.0])}, LABEL, where="ages")
 
 
@@ -46,7 +46,7 @@ def test_every_kind_of_fault_is_found_at_once() -> None:
     ]
 
 
-def test_twenty_faults_are_shown_and_all_are_counted() -> None:
+def test_twenty_faults_are_listed_and_all_are_counted() -> None:
     raise_faults([], where="ages")
     faults = [Fault(where=f"row {row}", rule="is bad") for row in range(23)]
     with pytest.raises(InputError) as caught:

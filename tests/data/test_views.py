@@ -28,7 +28,7 @@ def views(pictures: torch.Tensor, name: str, rows: slice = slice(None), stream: 
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_worker_sees_its_part_of_the_same_views(name: str) -> None:
+def test_ranks_see_their_parts_of_the_same_views(name: str) -> None:
     pictures = images(10)
     whole = views(pictures, name)
     parts = [views(pictures, name, rows) for rows in (slice(0, 3), slice(3, 10))]
@@ -54,7 +54,7 @@ def test_no_augmentation_gives_equal_views_in_the_unit_range() -> None:
     assert torch.equal(first, pictures.float() / 255)
 
 
-def test_inputs_that_are_no_images_pass_unchanged() -> None:
+def test_inputs_other_than_images_pass_unchanged() -> None:
     tokens = torch.arange(12, dtype=torch.int32).reshape(3, 4)
     made = make_views(
         {"first": tokens}, SampleTransform(), count=2, augmentation="shift", stream=(0, 0, 0), total=3, rows=slice(None)

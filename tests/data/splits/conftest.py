@@ -1,4 +1,4 @@
-"""The real AgeDB list, where it lies beside the repository, and a small drawn set."""
+"""The real AgeDB list, where it is available, and a small drawn set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGE = LabelSpec(name="age", unit="years", low=0, high=121, bin_width=1, num_bins
 def agedb() -> Rows:
     file = SHARED / "agedb" / "agedb.csv"
     if not file.is_file():
-        pytest.skip("the AgeDB-DIR list is not beside the repository")
+        pytest.skip("the AgeDB-DIR list is not available")
     with file.open(newline="") as stream:
         cells = list(csv.DictReader(stream))
     people = [re.fullmatch(r"AgeDB/\d+_(.*)_\d+_[mf]\.jpg", cell["path"]) for cell in cells]

@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_assign.py`: whole requests; what holds for every one of them."""
+"""`pytest tests/data/splits/test_assign.py`: whole requests, and properties of all of them."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ REQUESTS = [
 ]
 
 
-def _turned(rows: Rows, order) -> Rows:
+def _reorder(rows: Rows, order) -> Rows:
     columns = {name: getattr(rows, name)[order] for name in ("ids", "labels", "groups", "published")}
     return replace(rows, **columns)
 
 
 def _contents(rows: Rows) -> list[str]:
-    """Rows that end on the same two digits and are of one age are the same."""
+    """Return equal contents for rows with the same last two digits and age."""
     return [f"{text[-2:]} {age}" for text, age in zip(rows.ids, rows.labels, strict=True)]
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True))
-def test_every_row_has_one_name_whatever_the_order_of_the_rows(ages, request_):
+def test_every_row_has_one_split_in_any_order_of_the_rows(ages, request_):
     found = split_rows(ages, request_, RECIPE, contents=_contents(ages))
     assert set(found.splits.tolist()) <= {"train", "val", "test", "left_out"}
     assert sum(len(found.find_rows(name)) for name in ("train", "val", "test", "left_out")) == 900
-    turned = _turned(ages, np.random.default_rng(0).permutation(900))
+    turned = _reorder(ages, np.random.default_rng(0).permutation(900))
     again = split_rows(turned, request_, RECIPE, contents=_contents(turned))
     assert dict(zip(turned.ids, again.splits, strict=True)) == dict(zip(ages.ids, found.splits, strict=True))
     assert (again.notes, again.held_out) == (found.notes, found.held_out)
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: each.model_dump_json(exclude_defaults=True))
-def test_test_rows_are_those_of_the_first_step(ages, request_):
+def test_no_step_changes_the_test_rows_of_the_partition(ages, request_):
     base = Splitting(split=request_.split, balance=request_.balance, split_seed=request_.split_seed)
     first = split_rows(ages, base, RECIPE).splits
     last = split_rows(ages, request_, RECIPE, contents=_contents(ages)).splits
     assert (last == "test").tolist() == (first == "test").tolist()
     kept = last != "left_out"
-    # Rows go, none changes its split
+    # Rows are left out, none changes its split.
     assert last[kept].tolist() == first[kept].tolist()
 
 
-def test_smaller_fractions_are_part_of_larger_ones(ages):
+def test_smaller_fractions_are_contained_in_larger_ones(ages):
     for stratified in (True, False):
         before: set[int] = set()
         for fraction in (0.1, 0.25, 0.5, 1.0):
@@ -85,7 +85,7 @@ def test_the_control_has_as_many_rows_of_every_label(ages):
     assert not (held & (real.splits == "val")).any()
 
 
-def test_notes_say_what_was_done_and_which_leaks_stand(ages):
+def test_notes_name_the_steps_and_the_leaks_of_the_result(ages):
     found = split_rows(ages, Splitting(hold_out="blind_spots", bands=((40.0, 42.0), (50.0, 51.0))))
     assert found.held_out == (40, 41, 50)
     held = np.isin(ages.bins, found.held_out)
@@ -101,7 +101,7 @@ def test_notes_say_what_was_done_and_which_leaks_stand(ages):
     assert len(grouped.notes) == 1
 
 
-def test_leaks_are_dropped_from_training_before_anything_else(ages):
+def test_leaks_are_removed_from_training_first(ages):
     contents = _contents(ages)
     kept = split_rows(ages, Splitting(), contents=contents)
     assert any("contents in both train and test" in note for note in kept.notes)
@@ -112,7 +112,7 @@ def test_leaks_are_dropped_from_training_before_anything_else(ages):
     assert not any("contents in both" in note for note in cleaned.notes)
 
 
-def test_a_new_draw_of_agedb_is_told_from_the_published_list(agedb):
+def test_a_new_draw_of_agedb_differs_from_the_published_list(agedb):
     found = split_rows(agedb, Splitting(split="made"), Recipe(per_bin=30))
     sizes = {split: len(found.find_rows(split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 12208, "val": 2140, "test": 2140}
@@ -124,7 +124,7 @@ def test_a_new_draw_of_agedb_is_told_from_the_published_list(agedb):
     assert text == "the split is the list of YyzHarry/imbalanced-regression"
 
 
-def test_an_empty_split_is_refused(ages):
+def test_an_empty_split_is_an_error(ages):
     alone = replace(ages, published=np.array(["train"] * 900, dtype=object))
     with pytest.raises(InputError, match="val: the split would have no rows"):
         split_rows(alone, Splitting())

@@ -47,14 +47,14 @@ def test_equal_ids_are_found_too():
     assert [each.format() for each in found] == ["1 id in both train and test: 1 of 1 test rows, 1 train rows"]
 
 
-def test_splits_without_leaks_are_silent():
+def test_splits_without_leaks_have_no_findings():
     clean = np.array(["train", "val", "test"])
     ids = np.array(["a", "b", "c"], dtype=object)
     assert find_leaks(clean, ids=ids, contents=["x", "y", "z"], groups=["1", "2", "3"]) == []
     assert remove_leaks(clean, []).tolist() == clean.tolist()
 
 
-def test_the_earlier_copies_go_and_test_stays_whole():
+def test_earlier_copies_are_removed_and_test_stays_complete():
     cleaned = remove_leaks(NAMES, find_leaks(NAMES, ids=IDS, contents=CONTENTS, groups=GROUPS))
     assert cleaned.tolist() == [
         "left_out",
@@ -87,8 +87,8 @@ def test_every_agedb_test_image_shows_a_person_of_training(agedb):
     ]
 
 
-@pytest.mark.skipif(not STS_B.is_dir(), reason="the STS-B-DIR files are not beside the repository")
-def test_the_known_duplicates_of_sts_b_are_found_and_can_be_dropped():
+@pytest.mark.skipif(not STS_B.is_dir(), reason="the STS-B-DIR files are not available")
+def test_the_known_duplicates_of_sts_b_are_found_and_can_be_removed():
     splits, contents = [], []
     for split, name in (("train", "train_new"), ("val", "dev_new"), ("test", "test_new")):
         for line in (STS_B / f"{name}.tsv").read_bytes().decode().removesuffix("\n").split("\n")[1:]:

@@ -27,7 +27,7 @@ IDS = np.array([f"row-{row:03d}" for row in range(400)], dtype=object)
 BINS = np.minimum(np.random.default_rng(2).geometric(0.1, size=400), 30)
 
 
-def test_the_published_split_is_taken_as_it_is(ages):
+def test_the_published_split_is_unchanged(ages):
     splits, note = make_partition(ages, Splitting(), None)
     assert splits.tolist() == ages.published.tolist()
     assert note == "split: as published"
@@ -49,13 +49,13 @@ def test_the_recipe_may_draw_from_wider_bins_than_the_labels(ages):
     assert note == "split: made, min(n // 2, 7) rows for val and for test per 10 years, seed 0"
 
 
-def test_natural_splits_without_a_published_one_take_the_recipes_sizes(ages):
+def test_natural_splits_without_a_published_one_have_the_recipes_sizes(ages):
     rows = replace(ages, published=None)
     made, natural = (make_partition(rows, Splitting(split=each), RECIPE)[0] for each in ("made", "natural"))
     assert Counter(made.tolist()) == Counter(natural.tolist())
 
 
-def test_what_the_data_set_lacks_is_named(ages):
+def test_errors_name_the_missing_splits_groups_or_recipe(ages):
     bare = replace(ages, published=None, groups=None)
     with pytest.raises(InputError, match=r"raw files name no splits.*known: grouped, made, natural"):
         make_partition(bare, Splitting(), RECIPE)
@@ -68,7 +68,7 @@ def test_what_the_data_set_lacks_is_named(ages):
         make_partition(strange, Splitting(), None)
 
 
-def test_cells_of_a_grid_are_drawn_from_as_they_are() -> None:
+def test_the_cells_of_a_grid_are_bins_of_the_recipe() -> None:
     axis = LabelSpec(name="angle", unit="degrees", low=0, high=4, bin_width=2, num_bins=2)
     rows = Rows(
         name="gaze",
@@ -97,7 +97,7 @@ def _split_by_loops(bins, recipe: Recipe, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", [Recipe(per_bin=5), Recipe(per_bin=8, one_in=2)])
-def test_the_recipe_takes_its_quota_of_every_bin(recipe):
+def test_the_recipe_draws_its_quota_from_every_bin(recipe):
     assert split_by_recipe(IDS, BINS, recipe, seed=4).tolist() == _split_by_loops(BINS, recipe, 4)
 
 
@@ -114,7 +114,7 @@ def test_another_seed_draws_other_rows_of_the_same_number():
     assert (first != other).any()
 
 
-def test_random_splits_have_the_sizes_asked_for():
+def test_random_splits_have_the_requested_sizes():
     splits = split_at_random(IDS, val=30, test=50, seed=0)
     assert Counter(splits.tolist()) == {"train": 320, "val": 30, "test": 50}
     with pytest.raises(InputError, match="leave nothing to train on; rows, got 400"):
@@ -148,7 +148,7 @@ def _cost(splits, bins, targets) -> float:
     return total
 
 
-def test_no_group_stands_in_two_splits(ages):
+def test_no_group_is_in_two_splits(ages):
     splits = split_by_group(ages.ids, ages.bins, ages.groups, _targets(ages.bins, 121, 4), seed=0)
     for group in set(ages.groups.tolist()):
         assert len(set(splits[ages.groups == group].tolist())) == 1

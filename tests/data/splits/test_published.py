@@ -19,7 +19,7 @@ SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 SIZES = {"train": 12208, "val": 2140, "test": 2140}
 
 
-def test_the_fingerprint_is_the_one_that_the_manifest_will_have(tmp_path):
+def test_the_fingerprint_equals_that_of_the_manifest(tmp_path):
     splits = np.array(["train", "val", "left_out", "train", "test"])
     ids = np.array(["b", "a", "z", "ä", "c"], dtype=object)
     labels = np.array([1.5, -0.0, 7.0, 2.0, 3.0])
@@ -46,7 +46,7 @@ def test_the_published_agedb_list_is_recognized_and_a_changed_one_is_not(agedb):
     assert "not comparable" in other
 
 
-def test_nothing_is_said_of_other_sizes_and_other_sets():
+def test_other_sizes_and_other_sets_have_no_description():
     assert describe_split("agedb", "0" * 64, {**SIZES, "test": 2139}) is None
     assert describe_split("faces", PUBLISHED_SPLITS[0].fingerprint or "", SIZES) is None
 
@@ -61,14 +61,14 @@ def test_raw_lists_are_recognized_by_their_hash():
 
 
 @pytest.mark.parametrize(("data", "file"), [("agedb", "agedb/agedb.csv"), ("sts_b", "sts_b/train_new.tsv")])
-def test_the_files_beside_the_repository_are_the_lists_of_yang_et_al(data, file):
+def test_the_available_files_are_the_lists_of_yang_et_al(data, file):
     if not (SHARED / file).is_file():
-        pytest.skip(f"{file} is not beside the repository")
+        pytest.skip(f"{file} is not available")
     sha256 = hashlib.sha256((SHARED / file).read_bytes()).hexdigest()
     assert describe_list(data, sha256) == "the list of YyzHarry/imbalanced-regression"
 
 
-@pytest.mark.skipif(not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not beside the repository")
+@pytest.mark.skipif(not (SHARED / "sts_b").is_dir(), reason="the STS-B-DIR files are not available")
 def test_the_published_sts_b_split_is_recognized_by_line_numbers_and_scores():
     splits, ids, labels = [], [], []
     for split, name in (("train", "train_new"), ("val", "dev_new"), ("test", "test_new")):
@@ -82,7 +82,7 @@ def test_the_published_sts_b_split_is_recognized_by_line_numbers_and_scores():
     assert describe_split("sts_b", found, sizes) == "the split is the list of YyzHarry/imbalanced-regression"
 
 
-def test_no_hash_stands_for_two_splits():
+def test_hashes_of_published_splits_are_unique():
     lists = [each for known in PUBLISHED_SPLITS for each in known.lists]
     prints = [known.fingerprint for known in PUBLISHED_SPLITS if known.fingerprint]
     assert len({*lists, *prints}) == len(lists) + len(prints)

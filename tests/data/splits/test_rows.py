@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_rows.py`: the seeded order belongs to the ids."""
+"""`pytest tests/data/splits/test_rows.py`: the seeded order is tied to the ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _rows(ids: list[str], labels: list[float]) -> Rows:
     return Rows(name="set", label=SCORE, ids=np.array(ids, dtype=object), labels=np.array(labels))
 
 
-def test_ranks_are_a_permutation_that_goes_with_the_ids():
+def test_ranks_are_a_permutation_tied_to_the_ids():
     ids = np.array([f"id-{row}" for row in range(50)], dtype=object)
     ranks = rank_by_seed(ids, 3, "test")
     assert sorted(ranks.tolist()) == list(range(50))
@@ -45,7 +45,7 @@ def test_bins_can_be_wider_than_the_label_bins():
     assert rows.compute_bins(None).tolist() == rows.bins.tolist()
 
 
-def test_repeated_ids_and_columns_of_unequal_length_are_refused():
+def test_repeated_ids_and_columns_of_unequal_length_are_errors():
     with pytest.raises(InputError, match=r"sample ids must be unique.*got 2"):
         _rows(["a", "b", "a", "a"], [1, 2, 3, 4])
     with pytest.raises(ValueError, match="one entry per row"):

@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_settings.py`: what a request refuses."""
+"""`pytest tests/data/splits/test_settings.py`: errors of a request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_bands_are_read_from_plain_lists():
         ({"hold_out": "blind_spots", "bands": [[3, 3]]}, "low < high"),
     ],
 )
-def test_a_setting_without_effect_is_refused(settings, reason):
+def test_a_setting_without_effect_is_an_error(settings, reason):
     assert reason in _fault(**settings)
 
 
