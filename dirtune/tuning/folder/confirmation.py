@@ -16,11 +16,11 @@ from dirtune.io.storage import Storage
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.layout import SELECTED
-from dirtune.tuning.folder.orphans import orphan_records
 from dirtune.tuning.folder.records import (
     RecordedTrial,
     Settings,
     find_best_trial,
+    orphan_records,
     read_recorded_trials,
     read_settings,
     select_search_trials,
@@ -42,6 +42,7 @@ def find_selections(
     selections: dict[str, SelectedTrial | None] = {}
     for arm in study.searched_arms if study.search.confirm else ():
         outcomes = {each.trial_id: each.outcome for each in select_search_trials(trials, arm.name, study)}
+        # Until the budget is spent, a better configuration may be found
         if len(outcomes) < study.get_budget(arm):
             continue
         trial_id = find_best_trial(outcomes, study.objective.mode)
@@ -80,6 +81,7 @@ def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jo
     selections = {**before, **entries}
     if selections != before:
         _write_selections(folder, selections)
+    # Of all arms: another arm's selection may be the same configuration and use the same records
     planned = {trial["trial_id"] for entry in selections.values() for trial in entry["planned"]}
     evaluated = {
         each.trial_id for each in read_recorded_trials(folder) if each.arm in selections and each.role == "evaluation"

@@ -35,6 +35,7 @@ class JobMaker:
 
     def make_jobs(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
         """Return the trials of fixed arms with these seeds by arm, sorted by seed."""
+        # Over all possible seeds, so that the replicate of a seed does not depend on how many a study has added
         return [
             self.make_job(arm, {}, seed, replicate)
             for replicate, seed in enumerate(self.study.possible_seeds)
@@ -45,6 +46,7 @@ class JobMaker:
     def make_search_job(self, arm: Arm, settings: Settings) -> TrialJob:
         """Return a trial of the search of an arm."""
         if self.study.search.confirm:
+            # A seed of its own and no replicate: search trials are compared with each other only
             return self.make_job(arm, settings, self.study.tuning_seed, None, role="search")
         return self.make_job(arm, settings, self.study.tuning_seed, 0)
 

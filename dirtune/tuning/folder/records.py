@@ -1,21 +1,31 @@
-"""Recorded trials of a study folder, as a sweep needs them."""
+"""Records of a study folder as a sweep needs them: trials, learning curves, orphans.
+
+A scheduler compares a trial with those before it. Tune would restore them from its own snapshot; here the disk is the state,
+and the driver that resumes a sweep reads them again: of recorded trials from the table `epochs`, of others from their
+progress.
+
+Records that a study no longer plans are orphaned: moved out of all tables, and back when they are planned again.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import pyarrow.compute as pc
 
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.arms import get_values_by_trial
 from dirtune.results.records.parquetfile import read_files
-from dirtune.results.records.schema import Role, Status
+from dirtune.results.records.schema import TABLES, Role, Status
 from dirtune.results.records.store import read_table
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.training.trial import CONFIG, get_trial_folder
+from dirtune.training.trial import CONFIG, get_trial_folder, read_progress
+from dirtune.tuning.folder.layout import ORPHANED
 
 Settings = Mapping[str, Any]
 """Values of tuned settings by dotted path."""
@@ -38,6 +48,20 @@ class RecordedTrial:
     role: Role
     seed: int
     outcome: TrialOutcome
+
+
+Curve = Sequence[tuple[int, float]]
+"""Epoch and validation objective, first epoch first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurves:
+    """Learning curves of the trials of all searches of a study."""
+
+    recorded: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+    """Curves of recorded trials by arm."""
+    in_progress: Mapping[str, Curve] = field(default_factory=dict)
+    """Curves of started trials by trial id."""
 
 
 def read_recorded_trials(folder: Storage) -> list[RecordedTrial]:
@@ -89,3 +113,66 @@ def read_secondary_objectives(folder: Storage, study: ResolvedStudy, trial_id: s
         )
         for each in study.secondary
     ]
+
+
+def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurves:
+    """Return the learning curves in a study folder; empty if the study has no scheduler."""
+    if study.search.scheduler is None:
+        return LearningCurves()
+    trials = read_recorded_trials(folder)
+    table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
+    table = table.filter(pc.equal(table["name"], study.objective.name))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in table.to_pylist():
+        # An undefined objective has no place in an order, and Tune's schedulers would compare with it
+        if _is_finite(row["value"]):
+            curves.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
+    recorded = {
+        arm.name: [
+            sorted(curves[each.trial_id])
+            for each in select_search_trials(trials, arm.name, study)
+            if each.trial_id in curves
+        ]
+        for arm in study.searched_arms
+    }
+    # A trial without a record may run again under this driver; its curve so far is replayed when it reports
+    started = set(folder.list_folders("trials")) - {each.trial_id for each in trials}
+    in_progress = {trial_id: _read_curve(folder, study.objective.name, trial_id) for trial_id in sorted(started)}
+    return LearningCurves(recorded=recorded, in_progress=in_progress)
+
+
+def orphan_records(folder: Storage, trial_ids: Iterable[str]) -> None:
+    """Move the records of trials out of the tables."""
+    for trial_id in trial_ids:
+        # The file in `trials/`, the last of `TABLES`, commits a record: it is moved out first, and back last
+        for table in reversed(TABLES):
+            _move(folder, f"results/{table}/{trial_id}.parquet", f"{ORPHANED}/{table}/{trial_id}.parquet")
+
+
+def restore_records(folder: Storage, trial_ids: Iterable[str]) -> None:
+    """Move the records of trials back into the tables."""
+    for trial_id in trial_ids:
+        for table in TABLES:
+            _move(folder, f"{ORPHANED}/{table}/{trial_id}.parquet", f"results/{table}/{trial_id}.parquet")
+
+
+def list_orphans(folder: Storage) -> set[str]:
+    """Return the ids of trials with an orphaned record."""
+    # The file in `trials/` is the last to be moved out of the orphans, so this finds partly restored records as well
+    names = folder.list_files(f"{ORPHANED}/trials", suffix=".parquet")
+    return {name.removesuffix(".parquet") for name in names}
+
+
+def _read_curve(folder: Storage, name: str, trial_id: str) -> Curve:
+    progress = read_progress(folder, trial_id)
+    epochs = [] if progress is None else progress.epochs
+    return [(epoch, values[name]) for epoch, values in enumerate(epochs, start=1) if _is_finite(values.get(name))]
+
+
+def _is_finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _move(folder: Storage, name: str, to: str) -> None:
+    if folder.exists(name):
+        folder.move(name, to)

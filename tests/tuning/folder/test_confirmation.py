@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dirtune.results.records.names import SELECTED
 from dirtune.results.records.studies import read_study
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
-from dirtune.tuning.folder.records import TrialOutcome, find_best_trial
+from dirtune.tuning.folder.records import TrialOutcome
 from tests.tuning.simulated_sweep import STUDY, Killed, SimulatedSweep, error_of, of_arm, omega
 
 
@@ -49,20 +48,6 @@ def test_a_selection_is_trained_with_every_seed(tmp_path: Path) -> None:
     best = min(jobs[:4], key=lambda job: error_of(job.config))
     assert {omega(job.config) for job in jobs[4:]} == {omega(best.config)}
     assert found.sweep() == []
-
-
-def test_the_best_complete_trial_is_selected_and_ties_go_to_the_smallest_id() -> None:
-    outcomes = {
-        "d": TrialOutcome(status="complete", objective=1.0),
-        "c": TrialOutcome(status="complete", objective=1.0),
-        "a": TrialOutcome(status="pruned", objective=0.5),
-        "b": TrialOutcome(status="failed", objective=None),
-        "0": TrialOutcome(status="complete", objective=math.nan),
-    }
-    assert find_best_trial(outcomes, "min") == "c"
-    more = {**outcomes, "e": TrialOutcome(status="complete", objective=2.0)}
-    assert find_best_trial(more, "max") == "e"
-    assert find_best_trial({"a": outcomes["a"]}, "min") is None
 
 
 def test_the_largest_objective_is_selected_if_higher_is_better(tmp_path: Path) -> None:
