@@ -85,7 +85,7 @@ def test_the_length_of_a_representation_has_no_effect():
         assert scaled[name] == pytest.approx(value, rel=1e-12)
 
 
-def test_a_half_circle_in_the_order_of_the_labels_is_what_accon_aims_at():
+def test_a_half_circle_in_the_order_of_the_labels_has_accons_target_angles():
     labels = np.linspace(0, RANGE, 21)
     angles = np.pi * labels / RANGE
     half_circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -114,7 +114,7 @@ def test_without_a_pair_everything_is_undefined(n):
     assert [row["n"] for row in rows] == [n] * len(DIAGNOSTICS)
 
 
-def test_without_neighbors_only_what_needs_them_is_undefined():
+def test_without_neighbors_only_alignment_and_tolerance_are_undefined():
     values = _values(_embedded(5, bins=np.arange(5)))
     assert {name for name, value in values.items() if math.isnan(value)} == {"alignment", "tolerance"}
 
@@ -157,7 +157,7 @@ def test_a_representation_that_is_not_finite_gives_nan():
         {"label_range": 0.0},
     ],
 )
-def test_what_does_not_belong_together_is_refused(changes):
+def test_shapes_that_do_not_agree_are_refused(changes):
     with pytest.raises(ValueError, match="but got"):
         _embedded(**changes)
 
@@ -218,7 +218,7 @@ def test_decimal_labels_fall_where_they_are_written():
 
 
 @pytest.mark.parametrize("n", [0, 5])
-def test_a_label_that_nobody_has_gives_an_empty_curve(n):
+def test_a_label_without_samples_gives_an_empty_curve(n):
     embedded = _embedded(n)
     curve = compute_anchor_curve(embedded.representations, embedded.labels, 99.0, bin_width=1.0)
     assert [len(column) for column in curve] == [0, 0, 0, 0]

@@ -70,7 +70,7 @@ def ordinal_entropy(
         lengths = (normalize_rows(e) - centers[groups]).norm(dim=1)
         # Below the resolution of the difference of two unit vectors, a sample is at its center.
         away = lengths.detach() > 8 * torch.finfo(e.dtype).eps
-        spread = torch.where(away, lengths, 0.0).sum() / away.sum().clamp(min=1)
+        spread: Tensor = torch.where(away, lengths, 0.0).sum() / away.sum().clamp(min=1)
         return tightness * spread - diversity * _compute_spread_between(centers, values)
 
 

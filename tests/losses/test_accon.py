@@ -215,7 +215,7 @@ def test_anchors_without_positives_give_a_constant_without_gradient(variant, eps
     assert inputs.representations.grad.abs().max() == 0
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     term = ACCon(gamma=10.0, tau=0.3, epsilon=0.01, reduction="valid", positives="joint")
     changed = {"tau": 0.3, "epsilon": 0.01, "variant": "official", "reduction": "valid"}
@@ -233,6 +233,6 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
         ({"positives": "joint"}, "positives must be 'each' with variant 'official_sts'"),
     ],
 )
-def test_the_sts_form_refuses_what_it_has_not(changed, rule):
+def test_the_sts_form_refuses_other_reductions_and_positives(changed, rule):
     with pytest.raises(ValidationError, match=rule):
         ACCon(variant="official_sts", **changed)

@@ -198,7 +198,7 @@ def test_the_variant_sets_the_switches_that_are_not_given(term, switches, term_i
     assert term(inputs) == _acconr(inputs, **defaults, **switches)
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     inputs = replace(
         inputs, labels=inputs.labels[:, None].expand(-1, 2), predictions=inputs.predictions[:, None].expand(-1, 2)
@@ -211,6 +211,6 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
     assert term.evaluate_at(inputs, taus, rho=0.1) == _acconr(inputs, tau=taus, rho=0.1, **changed)
 
 
-def test_the_official_form_refuses_a_pushing_weight_that_it_has_not():
+def test_the_official_form_refuses_a_pushing_weight():
     with pytest.raises(InputError, match="pushing must be 'none' with variant 'official'"):
         read(ACConR, {"variant": "official", "pushing": "exp"}, where="study.yaml")

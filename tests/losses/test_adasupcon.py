@@ -165,7 +165,7 @@ def test_the_first_key_is_the_lowest_label_in_bin_widths(term_inputs):
     assert torch.equal(fitted.positions, expected[1])
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs(labels=[0, 0, 5, 9], views=1)
     term = AdaSupCon(gamma=0.75, tau=0.3, reduction="valid")
     expected = adasupcon(inputs.representations, _positions(inputs), inputs.label_bins, tau=0.3, reduction="valid")
@@ -174,7 +174,7 @@ def test_the_term_hands_its_hyperparameters_on(term_inputs):
 
 
 @pytest.mark.parametrize("variant", ["corrected", "official", "accon_repo"])
-def test_the_distribution_travels_with_the_state(variant, term_inputs):
+def test_the_distribution_is_saved_with_the_state(variant, term_inputs):
     inputs = term_inputs(dtype=torch.float32)
     fitted = AdaSupCon(variant=variant).fit(_training_labels([0, 2, 2, 7, 9], dtype=torch.float32))
     other = AdaSupCon(variant=variant).fit(_training_labels([1, 1, 3, 4, 8], dtype=torch.float32))

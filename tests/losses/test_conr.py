@@ -258,7 +258,7 @@ def test_the_variant_sets_the_switches_that_are_not_given(term, switches, term_i
     assert term(inputs) == _conr(inputs, push_power=0.01, **switches)
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = _vectors(term_inputs(), 2)
     term = ConR(beta=0.5, omega=0.7, tau=0.2, push_power=0.4, pushing="linear", label_distance="l1")
     changed = {"omega": 0.7, "push_power": 0.4, "pushing": "linear", "label_distance": "l1"}

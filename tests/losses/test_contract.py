@@ -249,7 +249,7 @@ def test_the_gradient_is_the_slope_of_the_loss(term, inputs_for):
 @every_term
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("entries", [1, 60])
-def test_blocks_of_anchors_give_what_one_block_gives(term, views, entries, inputs_for, monkeypatch):
+def test_blocks_of_anchors_equal_one_block(term, views, entries, inputs_for, monkeypatch):
     inputs = inputs_for(term, samples=9, views=views)
     loss, gradient = _gradient(term, inputs)
     monkeypatch.setattr("dirtune.losses.blocks.BLOCK_ENTRIES", entries)
@@ -357,7 +357,7 @@ def on_one_rank():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in _terms()])
-def test_several_ranks_give_what_one_process_gives(name, on_several_ranks, on_one_rank):
+def test_several_ranks_equal_one_process(name, on_several_ranks, on_one_rank):
     _assert_same([results[name] for results in on_several_ranks], on_one_rank[name])
 
 

@@ -43,7 +43,7 @@ def test_the_mixture_is_that_of_scikit_learn_on_scaled_labels(dims):
     np.testing.assert_allclose(found["covariances"], expected.covariances_, rtol=EM_TOLERANCE)
 
 
-def test_what_is_done_to_a_mixture_does_not_reach_the_next_one():
+def test_changes_of_a_mixture_do_not_reach_the_next_one():
     labels = _training_labels(_ages(0))
     first = fit_mixture(labels, 3)
     before = first["means"].clone()
@@ -56,7 +56,7 @@ def test_more_components_than_distinct_labels_are_refused():
         fit_mixture(_training_labels([1.0, 2.0, 3.0, 3.0]), 8)
 
 
-def test_whole_labels_stand_for_their_bins_and_others_for_none():
+def test_centers_are_lower_edges_for_whole_labels_and_middles_for_others():
     whole = build_histogram(_training_labels([3.0, 3.0, 7.0, 130.0]), None)
     assert whole["centers"].tolist() == [3.0, 7.0, 120.0]
     assert whole["probabilities"].tolist() == [0.5, 0.25, 0.25]

@@ -141,7 +141,7 @@ def test_blocks_of_anchors_give_the_same_loss_and_gradient(margin, term_inputs, 
     torch.testing.assert_close(torch.autograd.grad(parts, inputs.representations)[0], gradient)
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     term = MultiSimilarity(gamma=0.5, alpha=3.0, beta=20.0, threshold=0.2, margin=0.3)
     expected = _multi_similarity(inputs, alpha=3.0, beta=20.0, threshold=0.2, margin=0.3)

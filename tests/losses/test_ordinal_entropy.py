@@ -96,7 +96,7 @@ def test_zeros_antipodes_and_coinciding_centers_have_finite_gradients(dtype, ter
     assert vectors.grad[0].abs().max() < 100
 
 
-def test_order_of_rows_is_free(term_inputs):
+def test_the_order_of_rows_has_no_effect(term_inputs):
     inputs = term_inputs()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(
@@ -127,7 +127,7 @@ def test_labels_of_several_dimensions_are_refused_by_the_terms_name(term_inputs)
         OrdinalEntropy()(inputs)
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     term = OrdinalEntropy(gamma=1e-3, diversity=0.2, tightness=0.6)
     expected = ordinal_entropy(inputs.representations, inputs.labels, diversity=0.2, tightness=0.6)

@@ -97,7 +97,7 @@ def test_distances_are_absolute_differences():
     assert distances.tolist() == [[0, 3, 1.5], [3, 0, 1.5], [1.5, 1.5, 0]]
 
 
-def test_labels_of_one_dimension_have_one_distance_whatever_its_name():
+def test_labels_of_one_dimension_have_one_distance_under_every_name():
     labels = torch.tensor([1.0, 4.0, 2.5])
     for name in ("l1", "l2", "max", "angular"):
         assert torch.equal(distance_matrix(labels, label_distance=name), distance_matrix(labels))
@@ -150,7 +150,7 @@ def test_angular_labels_have_two_dimensions():
         distance_matrix(torch.zeros(4, 3), label_distance="angular")
 
 
-def test_equal_bins_include_the_anchor_itself_until_it_is_taken_out():
+def test_equal_bins_include_the_anchor_itself_unless_it_is_removed():
     same = compare_bins(torch.tensor([2, 0, 2]))
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     others = [[False, False, True], [False, False, False], [True, False, False]]

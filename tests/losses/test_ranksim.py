@@ -57,7 +57,7 @@ def test_loss_and_gradient_equal_the_loops(seed, count, interpolation, factor):
     torch.testing.assert_close(vectors.grad, leaf.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_one_sample_per_label_enters_whatever_the_order_of_the_rows(term_inputs):
+def test_one_sample_per_label_is_drawn_independently_of_the_order_of_rows(term_inputs):
     inputs = term_inputs(samples=12, views=1, labels=[3, 3, 7, 1, 1, 1, 9, 3, 5, 7, 7, 0])
     term = RankSim()
     expected = term(inputs)
@@ -206,7 +206,7 @@ def test_directions_have_unit_norm_and_zeros_stay_zero():
     assert vectors.grad[1].tolist() == [0.0, 0.0]
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     term = RankSim(gamma=3e-4, interpolation=0.5)
     expected = ranksim(inputs.representations, inputs.labels, inputs.samples, interpolation=0.5)

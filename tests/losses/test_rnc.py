@@ -143,7 +143,7 @@ def test_near_neighbors_in_float32_keep_their_direction():
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-6)
 
 
-def test_order_of_rows_and_number_of_views_are_free():
+def test_the_order_of_rows_has_no_effect_and_any_number_of_views_is_allowed():
     # Three views of five samples
     vectors, labels = _batch(15, label_dim=2)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(1))
@@ -168,7 +168,7 @@ def test_one_row_gives_a_zero_that_is_connected_to_the_graph():
 
 
 @pytest.mark.parametrize("label_distance", ["l1", "angular"])
-def test_the_term_hands_its_hyperparameters_on(label_distance, term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(label_distance, term_inputs):
     inputs = term_inputs()
     gaze = torch.stack([inputs.labels, inputs.labels.flip(0)], dim=1) / 10
     inputs = replace(inputs, labels=gaze)

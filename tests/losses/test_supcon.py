@@ -96,7 +96,7 @@ def test_equal_vectors_give_each_other_no_gradient_in_the_distance_form():
     assert z.grad.abs().max() == 0
 
 
-def test_the_term_hands_its_hyperparameters_on(term_inputs):
+def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
     inputs = term_inputs()
     z, bins = inputs.representations, inputs.label_bins
     official = SupCon(gamma=3.0, tau=0.2, epsilon=0.1, reduction="valid")

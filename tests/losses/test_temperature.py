@@ -169,7 +169,7 @@ def test_a_learned_temperature_starts_within_its_bounds(tau, temperature):
 
 
 @pytest.mark.parametrize("temperature", ["learnable", "individual"])
-def test_the_module_tells_its_learning_rate_and_saves_its_temperatures(temperature, term_inputs):
+def test_the_module_has_a_learning_rate_and_saves_its_temperatures(temperature, term_inputs):
     term = SupCon(temperature=temperature, tau_learning_rate=0.02)
     module, restored = _fitted(term), _fitted(term)
     (parameter,) = module.parameters()

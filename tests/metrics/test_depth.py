@@ -42,7 +42,7 @@ def test_no_pixel_has_no_value(metric):
 
 
 @pytest.mark.parametrize("metric", [abs_rel, log10, delta1, delta2, delta3])
-def test_what_cannot_be_compared_is_refused(metric):
+def test_shapes_that_differ_and_labels_of_zero_are_refused(metric):
     with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):
         metric(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="needs labels above zero"):

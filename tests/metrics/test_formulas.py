@@ -79,7 +79,7 @@ def test_the_metrics_to_maximize_are_metrics_diagnostics_or_those_of_published_d
     assert others == {"delta1", "delta2", "delta3"}
 
 
-def test_who_reads_no_ranks_does_not_wait_for_scipy():
+def test_scipy_is_not_imported_without_ranks():
     script = "import sys, dirtune.metrics; sys.exit(any(name.startswith('scipy') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
@@ -158,7 +158,7 @@ def test_epsilon_changes_nothing_where_no_error_is_zero():
     assert gmean(sums) == gmean(sums, epsilon=0) == pytest.approx(math.sqrt(2), rel=1e-12)
 
 
-def test_balanced_mae_gives_every_bin_the_same_say():
+def test_balanced_mae_gives_every_bin_the_same_weight():
     sums = sum_errors([0.0, 0.1, 0.2, 9.0], [1.0, 1.1, 1.2, 4.0], bins=[0, 0, 0, 9])
     assert balanced_mae(sums) == pytest.approx((1.0 + 5.0) / 2)
     assert mae(sums) == pytest.approx((1.0 + 1.0 + 1.0 + 5.0) / 4)

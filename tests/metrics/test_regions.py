@@ -137,7 +137,7 @@ def test_a_dimension_without_spread_has_no_correlation_and_so_has_the_label():
     assert values["mae"] == pytest.approx(np.abs(predictions - labels).mean())
 
 
-def test_metrics_can_be_asked_for_one_by_one():
+def test_metrics_can_be_computed_one_by_one():
     labels, predictions, cells = _gazes()
     rows = compute_region_metrics(labels, predictions, np.full(len(cells), "many"), bins=cells)
     whole = {row["metric"]: row["value"] for row in rows if row["region"] == "all"}

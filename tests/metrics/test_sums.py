@@ -38,5 +38,5 @@ def test_parts_add_up_to_the_whole_also_empty_ones(cuts: list[int]) -> None:
 @pytest.mark.parametrize(
     "pairs", [np.zeros((2, 0)), np.ones((2, 1)), np.array([[0.1] * 3, [1.0, 2.0, 3.0]]), PAIRS * math.nan]
 )
-def test_the_correlation_of_what_does_not_vary_is_undefined(pairs: np.ndarray) -> None:
+def test_the_correlation_of_constant_numbers_is_undefined(pairs: np.ndarray) -> None:
     assert math.isnan(compute_moments(pairs).correlation)

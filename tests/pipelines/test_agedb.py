@@ -178,7 +178,7 @@ def test_equal_images_in_two_splits_are_noted_and_dropped_on_demand(tmp_path: Pa
     assert ROWS[0][1] not in read_split(Storage.open(tmp_path / "data"), cleaned, "train")[0].to_pylist()
 
 
-def test_another_split_can_be_asked_for(small: tuple[Storage, Manifest], tmp_path: Path) -> None:
+def test_another_split_can_be_chosen(small: tuple[Storage, Manifest], tmp_path: Path) -> None:
     options = Options(image_size=16, split="natural", split_seed=1)
     manifest = _ingest(tmp_path / "data", _raw(tmp_path / "raw"), options)
     assert {split: info.rows for split, info in manifest.splits.items()} == {"train": 4, "val": 2, "test": 2}

@@ -33,24 +33,26 @@ def test_the_hashes_are_those_of_the_known_lists() -> None:
     }
 
 
-def test_all_files_are_tried_and_what_a_person_must_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_files_are_tried_and_the_manual_instruction_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = tuple(RawFile(name=name, url=f"http://127.0.0.1:9/{name}") for name in "ab")
     monkeypatch.setitem(RAW_DATA, "nyud2", RawData(files=files, by_hand="fetch the rest"))
-    said: list[str] = []
+    reported: list[str] = []
     with pytest.raises(InputError) as caught:
-        download_raw("nyud2", tmp_path, report=said.append)
+        download_raw("nyud2", tmp_path, report=reported.append)
     assert [fault.where for fault in caught.value.faults] == [file.url for file in files]
-    assert said == [f"nyud2: fetch the rest ({tmp_path})"]
+    assert reported == [f"nyud2: fetch the rest ({tmp_path})"]
 
 
 def test_files_that_are_here_need_no_network(tmp_path: Path) -> None:
     if not SHARED.is_dir():
         pytest.skip("the raw lists are not part of the repository")
     (tmp_path / "agedb.csv").write_bytes((SHARED / "agedb" / "agedb.csv").read_bytes())
-    said: list[str] = []
-    download_raw("agedb", tmp_path, report=said.append)
-    assert said[0].endswith("as published")
-    assert "need a password from their authors" in said[1]
+    reported: list[str] = []
+    download_raw("agedb", tmp_path, report=reported.append)
+    assert reported[0].endswith("as published")
+    assert "need a password from their authors" in reported[1]
 
 
 def test_a_data_set_without_raw_files_lists_those_with_some(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def _rule(found: Eye | Fault) -> str:
     return found.rule
 
 
-def test_a_left_eye_is_as_it_stands_in_the_file(tmp_path: Path) -> None:
+def test_a_left_eye_is_unchanged(tmp_path: Path) -> None:
     shown = photographs(ANGLES, seed=1)
     write_day(tmp_path, "p03", "day07", shown)
     eye = _find_eye(_read(tmp_path, ["day07/0002.jpg left"])[0])

@@ -58,7 +58,7 @@ def test_every_image_is_resized_and_encoded_in_color(folder: Path, found: Encode
         assert found.contents[name] == hashlib.sha256(stream.getvalue()).digest()
 
 
-def test_what_is_wrong_with_an_image_is_said_and_stops_no_other(folder: Path, found: EncodedImages) -> None:
+def test_a_fault_of_an_image_is_reported_and_stops_no_other(folder: Path, found: EncodedImages) -> None:
     assert set(found.contents) == set(GOOD)
     said = {Path(fault.where).name: fault.rule for fault in found.faults}
     assert list(said) == ["empty.jpg", "gone.jpg", "text.jpg", "truncated.jpg"]

@@ -141,7 +141,7 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
         ({"image_size": 32, "encoding": "jpeg", "quality": 80}, "jpeg"),
     ],
 )
-def test_small_images_are_raw_unless_asked(given: dict[str, object], encoding: str) -> None:
+def test_small_images_are_raw_by_default(given: dict[str, object], encoding: str) -> None:
     stored = _options(**given).image_spec
     assert (stored.encoding, stored.quality) == (encoding, given.get("quality"))
 

@@ -56,7 +56,7 @@ def test_validation_and_test_are_balanced_over_the_cells(gaze: tuple[Storage, Ma
         np.testing.assert_array_equal(counts[split], expected)
 
 
-def test_the_manifest_says_what_the_set_is(gaze: tuple[Storage, Manifest]) -> None:
+def test_the_manifest_describes_the_set(gaze: tuple[Storage, Manifest]) -> None:
     storage, manifest = gaze
     assert read_manifest(storage, "mpiigaze") == manifest
     assert (manifest.group, manifest.metrics) == ("participant", ("angular_error",))
@@ -82,7 +82,7 @@ def test_grouped_splits_keep_participants_apart(raw: Path, tmp_path: Path) -> No
     assert sum(map(len, groups)) == len(set.union(*groups)) == 15
 
 
-def test_an_equal_request_finds_what_is_ingested_and_another_file_does_not(
+def test_an_equal_request_finds_the_ingested_set_and_another_file_does_not(
     raw: Path, gaze: tuple[Storage, Manifest], tmp_path: Path
 ) -> None:
     storage, manifest = gaze
@@ -97,7 +97,7 @@ def test_an_equal_request_finds_what_is_ingested_and_another_file_does_not(
     assert other.content_hash == manifest.content_hash
 
 
-def test_faulty_lines_are_refused_together_unless_so_many_may_be_left_out(tmp_path: Path) -> None:
+def test_faulty_lines_are_refused_together_unless_they_may_be_skipped(tmp_path: Path) -> None:
     write_all(tmp_path / "raw", per_person=9)
     (tmp_path / "raw" / DAYS / "p01" / "day01.mat").unlink()
     write_day(tmp_path / "raw", "p02", "day01", photographs([(0.0, 50.0), (1.0, 2.0)], seed=3))

@@ -81,7 +81,7 @@ def test_depth_comes_back_in_millimeters_from_either_coding(
         assert arrays["image"][row].shape == (3, 48, 64)
 
 
-def test_an_image_is_what_was_photographed(raw: Path, rooms: tuple[Storage, Manifest]) -> None:
+def test_an_image_is_the_photograph(raw: Path, rooms: tuple[Storage, Manifest]) -> None:
     arrays = _arrays(rooms, "test")
     with Image.open(raw / arrays["sample_id"][0]) as image:
         expected = np.asarray(image.resize((64, 48), Image.Resampling.BILINEAR))

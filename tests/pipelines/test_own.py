@@ -154,7 +154,7 @@ def test_sparse_bins_are_joined_until_the_share_can_be_drawn() -> None:
     assert (recipe.per_bin, recipe.bin_width) == (1, 10.0)
 
 
-def test_the_request_depends_on_content_options_and_what_else_is_said(tmp_path: Path) -> None:
+def test_the_request_depends_on_content_options_and_dependencies(tmp_path: Path) -> None:
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
     one.write_text("a")
     other.write_text("a")
@@ -200,7 +200,7 @@ def test_bins_are_chosen_from_the_labels(labels: ArrayLike, expected: tuple[floa
     assert _bins(_spec(labels)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_is_given_is_taken() -> None:
+def test_given_ends_and_widths_are_used() -> None:
     scores = np.linspace(0.123, 4.8, 500)
     assert _bins(_spec(scores, low=0, high=5, bin_width=0.1)) == (0.0, 5.0, 0.1, 50)
     assert _bins(_spec(range(1, 102), low=0, high=121)) == (0.0, 121.0, 1.0, 121)
@@ -265,7 +265,7 @@ def test_limits_of_the_shot_regions_must_not_cross() -> None:
         _options(many_above=9, few_below=11)
 
 
-def test_splits_are_published_with_a_column_and_made_without_unless_asked() -> None:
+def test_splits_are_published_with_a_column_and_made_without_by_default() -> None:
     assert _options().splitting.split == "made"
     assert _options(split_column="part").splitting.split == "published"
     assert _options(split="natural").splitting.split == "natural"

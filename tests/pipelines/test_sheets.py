@@ -28,7 +28,7 @@ def test_cells_of_text_files_stay_as_they_are_written(tmp_path: Path) -> None:
     assert sheet.read_texts("text").tolist() == ['a "b", c', "NA"]
 
 
-def test_in_tsv_files_quotes_are_text_unless_asked(tmp_path: Path) -> None:
+def test_in_tsv_files_quotes_are_text_by_default(tmp_path: Path) -> None:
     assert _sheet(tmp_path, 'a\tb\n"x\t1\n', "a.tsv").read_texts("a").tolist() == ['"x']
     assert _sheet(tmp_path, 'a\tb\n"x"\t1\n', "a.tsv", quoted=True).read_texts("a").tolist() == ["x"]
 
@@ -70,7 +70,7 @@ def test_every_cell_that_is_no_number_is_one_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_a_column_of_texts_is_one_fault_however_many_rows_may_be_skipped(tmp_path: Path) -> None:
+def test_a_column_of_texts_is_one_fault_that_skip_bad_does_not_cover(tmp_path: Path) -> None:
     sheet = _sheet(tmp_path, "a\nx\ny\n1\n")
     sheet.read_numbers("a", hint="; name it elsewhere")
     with pytest.raises(InputError) as caught:
@@ -156,7 +156,7 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
         read_sheet(tmp_path / "a.parquet")
 
 
-def test_the_only_table_of_a_folder_is_taken(tmp_path: Path) -> None:
+def test_the_only_table_of_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.CSV").write_text("a\n1\n")
     (tmp_path / "readme.txt").write_text("")
     assert find_data_file("table", tmp_path) == (tmp_path / "a.CSV").resolve()

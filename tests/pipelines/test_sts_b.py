@@ -87,14 +87,14 @@ def test_ids_spell_the_tokens_of_the_sentences(small: tuple[Storage, Manifest]) 
 
 
 @pytest.mark.ray
-def test_pairs_that_stand_in_two_splits_are_counted_and_kept(small: tuple[Storage, Manifest]) -> None:
+def test_pairs_in_two_splits_are_counted_and_kept(small: tuple[Storage, Manifest]) -> None:
     assert small[1].notes == ("split: as published", "1 content in both train and test: 1 of 2 test rows, 1 train rows")
     assert small[1].splits["test"].rows == 2
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_changed_raw_file_is_ingested_anew_without_copies_if_asked(tmp_path: Path) -> None:
+def test_a_changed_raw_file_is_ingested_again_without_copies_by_option(tmp_path: Path) -> None:
     raw = _raw(tmp_path / "raw")
     first = ingest("sts_b", root=tmp_path, raw=raw, report=str)
     _raw(raw, {"dev_new.tsv": [_line("Other.", "Words.", "3")]})

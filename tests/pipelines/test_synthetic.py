@@ -31,7 +31,7 @@ def test_by_default_every_sample_is_kept_where_it_was_made(tmp_path: Path) -> No
     assert "the three splits use different digits" in manifest.notes
 
 
-def test_smaller_shares_of_the_training_set_lie_within_larger_ones(tmp_path: Path) -> None:
+def test_smaller_shares_of_the_training_set_are_subsets_of_larger_ones(tmp_path: Path) -> None:
     small = _train(tmp_path / "a", _made(tmp_path / "a", fraction=0.1))
     large = _train(tmp_path / "b", _made(tmp_path / "b", fraction=0.5))
     assert (len(small), len(large)) == (481, 2404)
@@ -46,7 +46,7 @@ def test_a_profile_thins_training_and_leaves_validation_and_test(tmp_path: Path)
     assert any(note.startswith("training density: normal") for note in manifest.notes)
 
 
-def test_a_natural_split_has_the_same_sizes_and_mixes_what_was_apart(tmp_path: Path) -> None:
+def test_a_natural_split_has_the_same_sizes_and_mixes_the_splits(tmp_path: Path) -> None:
     manifest = _made(tmp_path, split="natural")
     assert [manifest.splits[split].rows for split in ("train", "val", "test")] == [4809, 600, 1200]
     assert "the three splits use different digits" not in manifest.notes
@@ -60,7 +60,7 @@ def test_a_held_out_band_is_a_shot_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "operator"])
-def test_what_cannot_be_asked_is_refused(tmp_path: Path, name: str) -> None:
+def test_impossible_options_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="the raw files name no groups"):
         ingest(name, root=tmp_path, options={"split": "grouped"}, report=str)
     with pytest.raises(InputError, match="has no recipe for balanced splits"):

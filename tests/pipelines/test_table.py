@@ -104,7 +104,7 @@ def test_stored_vectors_are_the_standardized_columns_and_the_one_hot_kinds(inges
 
 
 @pytest.mark.ray
-def test_what_each_number_is_stands_beside_the_shards(ingested: tuple[Storage, Manifest]) -> None:
+def test_a_side_file_describes_each_number(ingested: tuple[Storage, Manifest]) -> None:
     features = json.loads(read_side_file(*ingested, "features.json"))
     assert [each["name"] for each in features] == ["cement", "water", "always", "kind", "kind", "kind"]
     assert [each["text"] for each in features[3:]] == ["a", "b", "c"]
@@ -206,7 +206,7 @@ def test_training_rows_alone_say_means_deviations_and_one_hot_texts() -> None:
     assert features == [{"name": "x", "mean": 2.0, "sd": 1.0}, {"name": "k", "text": "a"}, {"name": "k", "text": "b"}]
 
 
-def test_numbers_stay_as_they_are_if_asked() -> None:
+def test_numbers_are_unchanged_without_standardization() -> None:
     cells = Cells(names=["x"], numbers=np.array([[1.0], [30.5]]), texts={})
     values, features = make_vectors(cells, np.array([0]), standardize=False)
     assert values.tolist() == [[1.0], [30.5]]

@@ -38,7 +38,7 @@ def test_a_bin_is_closed_below_and_open_above():
     assert label_bins([0.0, 0.05, 0.0999, 0.1, 4.9, 4.95], SCORE).tolist() == [0, 0, 0, 1, 49, 49]
 
 
-def test_the_end_bins_catch_what_is_beyond_them():
+def test_labels_beyond_the_ends_are_in_the_end_bins():
     assert label_bins([-3.0, 5.0, 7.5], SCORE).tolist() == [0, 49, 49]
     assert label_bins([-1, 119, 120, 186], AGE).tolist() == [0, 119, 120, 120]
 
@@ -163,7 +163,7 @@ def test_a_label_of_two_dimensions_is_in_the_cell_of_both_bins():
     assert label_bins(np.zeros((0, 2)), GAZE).shape == (0,)
 
 
-def test_a_cell_can_be_few_beside_many():
+def test_shots_are_counted_by_cell():
     labels = np.repeat([[-0.4, 0.1], [0.2, 0.1]], [120, 3], axis=0)
     counts = label_density(label_bins(labels, GAZE), GAZE.num_bins)
     assert counts.sum() == 123

@@ -31,7 +31,7 @@ def test_flattened_bins_of_two_dimensions_are_weighed_as_they_come():
 @pytest.mark.parametrize(
     ("settings", "key"), [({"scheme": "dense"}, "scheme"), ({"scheme": "inverse", "lds": LDS()}, "lds")]
 )
-def test_what_is_made_for_one_dimension_refuses_two(settings, key):
+def test_dense_weights_and_lds_refuse_two_dimensions(settings, key):
     with pytest.raises(InputError) as refusal:
         Reweighting(**settings).compute_weights(BINS, 4, labels=np.zeros((4, 2)))
     (fault,) = refusal.value.faults

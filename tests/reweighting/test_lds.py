@@ -145,7 +145,7 @@ def test_smoothing_a_root_scheme_smooths_the_roots():
     assert weights[9] / weights[0] == pytest.approx((3 + 0.5 * 1) / (1 + 0.5 * 3))
 
 
-def test_the_root_can_be_taken_after_smoothing():
+def test_the_root_can_be_applied_after_smoothing():
     bins = np.repeat([0, 1], [9, 1])
     lds = LDS(kernel="triang", size=3, root="after")
     weights = Reweighting(scheme="sqrt_inverse", lds=lds).compute_weights(bins, num_bins=2)
