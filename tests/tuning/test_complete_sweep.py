@@ -1,0 +1,114 @@
+"""Sweeps without missing trials, which start no Ray: run with `pytest tests/tuning/test_complete_sweep.py`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dirtune
+from dirtune.data.blocks import Blocks
+from dirtune.data.memory_budget import MemoryBudget
+from dirtune.errors import InputError
+from dirtune.io.storage import Storage
+from dirtune.results.records.store import read_statuses
+from dirtune.tuning.execution.worker import ResidentWorker, WorkerSettings
+from dirtune.tuning.folder.layout import ORPHANED
+from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.tuning.folder.records import TrialOutcome
+from dirtune.tuning.plan.checks import open_study_folder
+from dirtune.tuning.search.queue import TrialQueue
+
+TOY: dict[str, Any] = {
+    "base": {
+        "data": {"name": "toy"},
+        "model": {"encoder": {"name": "mlp", "hidden": [4]}},
+        "recipe": {"epochs": 1, "batch_size": 64},
+    },
+    "arms": {"vanilla": {}, "conr": {"terms": {"conr": {}}}},
+}
+SEARCH: dict[str, Any] = {
+    "search": {"trials": 3, "sampler": "random", "confirm": True, "tuning_seed": 7},
+    "space": {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}},
+}
+CALL = """
+import json, sys, dirtune
+verb, study, data, results = sys.argv[1:]
+summary = getattr(dirtune, verb)(study, data=data, results=results)
+print(json.dumps([summary.reused, summary.orphaned, dict(summary.run), summary.left, "ray" in sys.modules]))
+"""
+
+
+def run_without_ray(folder: StudyFolder, data_root: Path, *, limit: int | None = None) -> int:
+    """Run up to `limit` missing trials of a study in this process and return their number."""
+    memory = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
+    settings = WorkerSettings(study=folder.storage, manifest=folder.manifest, budget=memory)
+    worker = ResidentWorker(settings, Blocks(Storage.open(data_root), None), torch.device("cpu"))
+    count = 0
+    with folder.open_optuna_storage() as optuna_url:
+        queue = TrialQueue(folder, optuna_url, folder.reconcile(optuna_url))
+        while count != limit and (job := queue.get_next()) is not None:
+            worker.start(job)
+            while not (result := worker.step()).has_ended:
+                pass
+            assert result.status is not None
+            queue.tell(job, TrialOutcome(status=result.status, objective=result.best_objective))
+            queue.add_new_trials()
+            count += 1
+    return count
+
+
+def open_folder(path: str, data_root: Path, results: Path) -> StudyFolder:
+    return open_study_folder(Path(path).read_text(), path, data=data_root, results=results)
+
+
+def call_in_new_process(verb: str, study: str, data_root: Path, results: Path) -> Any:
+    """Return reused, orphaned, run and left trials of a sweep, and whether it has imported Ray."""
+    command = [sys.executable, "-c", CALL, verb, study, str(data_root), str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("changes", "trials"), [({}, 4), (SEARCH, 2 + 3 + 2)], ids=["fixed arms", "a search"])
+def test_a_complete_study_is_swept_and_resumed_without_ray(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str], changes: dict[str, Any], trials: int
+) -> None:
+    path = study_file(**TOY, **changes)
+    folder = open_folder(path, data_root, tmp_path)
+    assert not folder.find_reuse().is_complete
+    assert run_without_ray(folder, data_root, limit=trials - 1) == trials - 1
+    assert not folder.find_reuse().is_complete
+    assert run_without_ray(folder, data_root) == 1
+    assert folder.find_reuse().is_complete
+    for verb, study in (("sweep", path), ("resume", "tiny")):
+        assert call_in_new_process(verb, study, data_root, tmp_path) == [trials, 0, {}, 0, False]
+
+
+def test_records_that_the_study_no_longer_plans_are_orphaned_without_ray(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    run_without_ray(open_folder(study_file(**TOY), data_root, tmp_path), data_root)
+    smaller = study_file(**{**TOY, "arms": {"vanilla": {}}})
+    assert call_in_new_process("sweep", smaller, data_root, tmp_path) == [2, 2, {}, 0, False]
+    storage = Storage.open(tmp_path / "tiny")
+    assert len(read_statuses(storage)) == 2
+    assert len(storage.list_files(f"{ORPHANED}/trials", suffix=".parquet")) == 2
+    # The larger study restores them.
+    assert call_in_new_process("sweep", study_file(**TOY), data_root, tmp_path) == [4, 0, {}, 0, False]
+    assert not storage.list_files(f"{ORPHANED}/trials", suffix=".parquet")
+
+
+def test_a_complete_study_that_another_driver_sweeps_is_refused(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(**TOY)
+    folder = open_folder(path, data_root, tmp_path)
+    run_without_ray(folder, data_root)
+    with folder.lock(), pytest.raises(InputError, match="is being swept by process"):
+        dirtune.sweep(path, data=data_root, results=tmp_path)
