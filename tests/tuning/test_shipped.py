@@ -14,7 +14,7 @@ from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.nested import get_leaf
 from dirtune.presets import read_methods
 from dirtune.study.files import list_shipped_studies
-from dirtune.study.resolve import load_study
+from dirtune.study.resolve import ResolvedStudy, load_study
 from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
 
 DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
@@ -22,6 +22,12 @@ FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
 TOKENS = InputSpec(kind="tokens", shape=(40,), vocabulary=17011)
 FEATURES = InputSpec(kind="vector", shape=(384,))
 PAIR = {"first": TOKENS, "second": TOKENS, "first_features": FEATURES, "second_features": FEATURES}
+
+
+@cache
+def load_shipped(name: str) -> ResolvedStudy:
+    """Resolve a study once: the larger ones take a second."""
+    return load_study(name)
 
 
 @cache
@@ -54,7 +60,7 @@ def manifest_of(data: str) -> Manifest:
 
 @pytest.mark.parametrize("name", list_shipped_studies())
 def test_every_shipped_study_fits_its_data_set(name: str) -> None:
-    study = load_study(name)
+    study = load_shipped(name)
     manifest = manifest_of(get_data_set(study))
     check_study(study, manifest)
     assert study.name == name
@@ -64,7 +70,7 @@ def test_every_shipped_study_fits_its_data_set(name: str) -> None:
 
 @pytest.mark.parametrize("name", list_shipped_studies())
 def test_a_study_of_large_networks_asks_for_a_gpu(name: str) -> None:
-    study = load_study(name)
+    study = load_shipped(name)
     large = {"resnet18", "resnet50", "depth_resnet"}
     encoders = {get_leaf(arm.config.to_plain(), "model.encoder.name") for arm in study.arms}
     assert not encoders & large or study.resources.gpus > 0
@@ -88,7 +94,7 @@ def test_every_question_has_a_variant_on_digits() -> None:
 
 
 def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
-    arms = {arm.name: arm.config for arm in load_study("agedb_dir").arms}
+    arms = {arm.name: arm.config for arm in load_shipped("agedb_dir").arms}
     terms = ["supcon", "adasupcon", "ranksim", "conr", "accon", "accon+conr"]
     for kind in ("vanilla", "focal_r+lds", "sqrt_inverse+lds"):
         for term in terms:
@@ -103,7 +109,7 @@ def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
 
 def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
     for data in ("agedb", "sts_b", "digits"):
-        arms = {arm.name: arm.config for arm in load_study(f"{data}_accon_gamma").arms}
+        arms = {arm.name: arm.config for arm in load_shipped(f"{data}_accon_gamma").arms}
         published = read_methods()["accon"].get_settings(data)
         assert published is not None
         settings = published.set["terms"]["accon"]

@@ -10,6 +10,7 @@ import torch
 
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
+from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.io.yamlfile import parse_yaml
 from dirtune.manifest import Manifest
@@ -62,9 +63,10 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
             the faults of further objectives.
     """
     faults: dict[tuple[str, str, str], Fault] = {}
+    regressors: dict[str, Regressor] = {}
     for arm in study.arms:
         # Most faults come from `base`, and a study with a hundred arms would report each a hundred times.
-        for fault in _find_arm_faults(study, arm, manifest):
+        for fault in _find_arm_faults(study, arm, manifest, regressors):
             faults.setdefault((fault.key.removeprefix(f"arms.{arm.name}."), fault.rule, repr(fault.got)), fault)
     if faults:
         raise InputError(faults.values())
@@ -74,20 +76,23 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
 
 def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
     """Return the number of trainable parameters of every arm's regressor."""
+    regressors: dict[str, Regressor] = {}
     return {
-        arm.name: sum(parameter.numel() for parameter in _build_meta_regressor(arm, manifest).parameters())
+        arm.name: sum(each.numel() for each in _build_meta_regressor(arm, manifest, regressors).parameters())
         for arm in study.arms
     }
 
 
-def _find_arm_faults(study: ResolvedStudy, arm: Arm, manifest: Manifest) -> Iterator[Fault]:
+def _find_arm_faults(
+    study: ResolvedStudy, arm: Arm, manifest: Manifest, regressors: dict[str, Regressor]
+) -> Iterator[Fault]:
     where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.resources
     device = "cuda" if need.gpus else "cpu"
     for check in (
         lambda: check_data_settings(arm.config, manifest, where=where, key=key),
         lambda: make_task(manifest).check(arm.config),
         lambda: check_machine(arm.config.recipe, device=device, workers=need.workers, where=where, key=key),
-        lambda: _build_meta_regressor(arm, manifest),
+        lambda: check_layers(arm.config.recipe, _build_meta_regressor(arm, manifest, regressors)),
     ):
         try:
             check()
@@ -112,9 +117,16 @@ def _find_objective_faults(study: ResolvedStudy, manifest: Manifest) -> Iterator
             yield from (replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults)
 
 
-def _build_meta_regressor(arm: Arm, manifest: Manifest) -> Regressor:
-    """Return an arm's regressor on the meta device, with shapes but no memory: many large arms take seconds."""
-    with torch.device("meta"):
-        model = make_task(manifest).build_regressor(arm.config)
-    check_layers(arm.config.recipe, model)
-    return model
+def _build_meta_regressor(arm: Arm, manifest: Manifest, regressors: dict[str, Regressor]) -> Regressor:
+    """Return an arm's regressor on the meta device, with shapes but no memory.
+
+    Args:
+        regressors: those of earlier arms, to which it is added: most arms of a study share one, and a large one takes
+            half a second.
+    """
+    config, smoothing = arm.config, arm.config.reweighting.fds
+    key = to_canonical_json([each and each.model_dump(mode="json") for each in (config.model, smoothing)])
+    if key not in regressors:
+        with torch.device("meta"):
+            regressors[key] = make_task(manifest).build_regressor(config)
+    return regressors[key]
