@@ -111,6 +111,9 @@ def read_curve(
     swept = trials[trials["x"].notna()]
     shown = swept[(swept["status"] == "complete") & swept["value"].notna()]
     xs = shown["x"]
+    # An arm without the setting is drawn as a line where it has one trial per seed; else there is nothing to average.
+    rows = trials[(trials["arm"] == info.reference) & (trials["status"] == "complete")]
+    is_line = len(rows) and not rows["x"].notna().any() and not rows["seed"].duplicated().any()
     reasons = swept["status"].where(swept["status"] != "complete", "undefined")
     has_no_value = (swept["status"] != "complete") | swept["value"].isna()
     return Curve(
@@ -123,7 +126,7 @@ def read_curve(
         split=split,
         epoch=epoch,
         lines=tuple(_make_line(str(label), rows, setting) for label, rows in shown.groupby("line", sort=False)),
-        reference=_compute_reference(trials, info),
+        reference=(str(info.reference), float(rows["value"].mean())) if is_line else None,
         left_out={str(reason): int(n) for reason, n in reasons[has_no_value].value_counts().items()},
     )
 
@@ -169,11 +172,3 @@ def _make_line(label: str, trials: pd.DataFrame, setting: str) -> Line:
         best=int(levels["loss"].argmin()) if levels["loss"].notna().any() else None,
         joined=all(trials[name].nunique(dropna=False) <= 1 for name in others),
     )
-
-
-def _compute_reference(trials: pd.DataFrame, info: StudyInfo) -> tuple[str, float] | None:
-    """Return the reference arm and its mean, where it does not have the setting and has one trial per seed."""
-    rows = trials[(trials["arm"] == info.reference) & (trials["status"] == "complete")]
-    if rows.empty or rows["x"].notna().any() or rows["seed"].duplicated().any():
-        return None
-    return str(info.reference), float(rows["value"].mean())

@@ -107,7 +107,7 @@ def recompute(
     Raises:
         InputError: a name is unknown, there is no manifest or it is of other data, or the bins cannot be counted.
     """
-    storage, manifest = _open(root, study, split, manifest)
+    storage, manifest = _open_study(root, study, split, manifest)
     check_known("metric", metric, (*METRICS, *manifest.metrics))
     binning = make_binning(manifest, bin_width, train_labels)
     rules = _read_rules(storage, manifest) if rule is None else dict.fromkeys(_read_fingerprints(storage), rule)
@@ -149,7 +149,7 @@ def read_sample_errors(
         InputError: trials have no stored predictions, or differ in their samples or shot rules; labels have several
             dimensions; or as `recompute`.
     """
-    storage, manifest = _open(root, study, split, None)
+    storage, manifest = _open_study(root, study, split, None)
     where = f"study {study}"
     if manifest.label.components:
         raise InputError(Fault(where=where, rule="has labels of several dimensions, which have no errors by sample"))
@@ -197,7 +197,7 @@ def compute_bin_errors(
     A negative signed error on rare large labels, and a positive one on rare small ones, is the pull towards the labels
     that are frequent.
     """
-    _, manifest = _open(root, study, split, manifest)
+    _, manifest = _open_study(root, study, split, manifest)
     if manifest.label.components:
         raise InputError(Fault(where=f"study {study}", rule="has labels of several dimensions"))
     binning = make_binning(manifest, bin_width, train_labels)
@@ -240,7 +240,7 @@ def read_stored_manifest(storage: Storage) -> Manifest:
     return read(Manifest, raw, where=where)
 
 
-def _open(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:
+def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:
     """Return the study's folder and the manifest of its data, after checking that its predictions can be used."""
     check_known("split", split, EVALUATED_SPLITS)
     storage = open_study(root, study)

@@ -67,7 +67,22 @@ def list_ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
     arms = {row.trial_id: arm for arm, own in list_arm_trials(rows, info).items() for row in (searches[arm] or own)}
     frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
     frame = frame.loc[list(arms)].reset_index(drop=True).sort_values(["finished_at", "trial_id"], na_position="last")
-    return [_make_ended_trial(row, arms[row["trial_id"]], info) for row in frame.to_dict("records")]
+    trials = []
+    for row in frame.to_dict("records"):
+        arm, objective = arms[row["trial_id"]], row["objective"]
+        settings = {path: row.get(PREFIX + path) for path in info.spaces.get(arm, {})}
+        # pandas has NaN for a missing number.
+        missing = [path for path, value in settings.items() if isinstance(value, float) and math.isnan(value)]
+        trials.append(
+            EndedTrial(
+                trial_id=row["trial_id"],
+                arm=arm,
+                status=row["status"],
+                objective=math.nan if objective is None else float(objective),
+                settings=settings | dict.fromkeys(missing),
+            )
+        )
+    return trials
 
 
 def read_search_history(root: str | Path, study: str, arm: str | None = None) -> SearchHistory:
@@ -95,19 +110,4 @@ def read_search_history(root: str | Path, study: str, arm: str | None = None) ->
         space=info.spaces[arm],
         trials=tuple(trial for trial in list_ended_trials(storage, info) if trial.arm == arm),
         info=info,
-    )
-
-
-def _make_ended_trial(row: Mapping[Any, Any], arm: str, info: StudyInfo) -> EndedTrial:
-    objective = row["objective"]
-    settings = {path: row.get(PREFIX + path) for path in info.spaces.get(arm, {})}
-    return EndedTrial(
-        trial_id=row["trial_id"],
-        arm=arm,
-        status=row["status"],
-        objective=math.nan if objective is None else float(objective),
-        # pandas has NaN for a missing number.
-        settings={
-            path: None if isinstance(value, float) and math.isnan(value) else value for path, value in settings.items()
-        },
     )

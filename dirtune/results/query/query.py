@@ -71,8 +71,12 @@ def query(
             rule = "reaches the results alone: no files, network, extensions or settings"
             raise InputError(Fault(where="query", rule=rule)) from None
         except duckdb.Error as error:
-            columns = _list_columns(root, studies, on_damaged)
-            raise InputError([Fault(where="query", rule=str(error).strip()), *columns]) from None
+            # The columns follow DuckDB's message: most invalid statements misspell one.
+            columns = {name: SCHEMAS[name].names for name in TABLES}
+            trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
+            columns |= {"trials": trials.column_names, **COLUMNS}
+            known = [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]
+            raise InputError([Fault(where="query", rule=str(error).strip()), *known]) from None
 
 
 def _load_tables(
@@ -137,11 +141,3 @@ def _check_is_query(database: duckdb.DuckDBPyConnection, sql: str) -> None:
     if len(kinds) != 1 or kinds[0] not in allowed:
         names = ", ".join(kind.name for kind in kinds) or "nothing"
         raise InputError(Fault(where="query", rule=f"must be one SELECT statement, but is {names}"))
-
-
-def _list_columns(root: str | Path, studies: Sequence[str] | None, on_damaged: OnDamaged | None) -> list[Fault]:
-    """Return the columns of every table and view, as faults that follow the one of the statement."""
-    columns = {name: SCHEMAS[name].names for name in TABLES}
-    trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
-    columns |= {"trials": trials.column_names, **COLUMNS}
-    return [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]

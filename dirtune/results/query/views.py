@@ -44,8 +44,8 @@ def list_view_statements(metrics: pa.Table) -> list[str]:
     best = metrics.filter(pc.equal(metrics["selection"], "best_val"))
     keys = best.group_by(["split", "region", "metric"]).aggregate([]).to_pylist()
     columns = [
-        f"""max(value) FILTER (split = {_quote_text(key["split"])} AND region = {_quote_text(key["region"])} """
-        f"""AND metric = {_quote_text(key["metric"])}) AS {_quote_name(".".join(key.values()))}"""
+        f"""max(value) FILTER (split = {_quote(key["split"])} AND region = {_quote(key["region"])} """
+        f"""AND metric = {_quote(key["metric"])}) AS {_quote(".".join(key.values()), '"')}"""
         for key in keys
     ]
     values = ", ".join(["trial_id", *columns])
@@ -57,9 +57,6 @@ def list_view_statements(metrics: pa.Table) -> list[str]:
     return [results, ARMS, CURVES]
 
 
-def _quote_text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _quote_name(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"'
+def _quote(value: str, mark: str = "'") -> str:
+    """Return SQL of a text, or of a name (mark `"`)."""
+    return mark + value.replace(mark, mark * 2) + mark

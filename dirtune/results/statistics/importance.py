@@ -89,11 +89,20 @@ def _make_optuna_study(
 ) -> optuna.Study:
     """Build an Optuna study in memory from the trials."""
     import optuna
+    from optuna.distributions import CategoricalDistribution, IntDistribution
 
     distributions = {path: _make_distribution(setting) for path, setting in space.items()}
     study = optuna.create_study(direction="minimize")
     for values, loss in zip(settings, losses, strict=True):
-        own = {path: _to_optuna(distribution, values[path]) for path, distribution in distributions.items()}
+        own = {}
+        for path, distribution in distributions.items():
+            # A column with nulls has turned whole numbers, of choices too, into floats.
+            if isinstance(distribution, CategoricalDistribution):
+                own[path] = distribution.choices[distribution.choices.index(values[path])]
+            elif isinstance(distribution, IntDistribution):
+                own[path] = int(values[path])
+            else:
+                own[path] = float(values[path])
         study.add_trial(optuna.create_trial(params=own, distributions=distributions, value=float(loss)))
     return study
 
@@ -108,13 +117,3 @@ def _make_distribution(setting: Mapping[str, Any]) -> optuna.distributions.BaseD
     if kind == "int":
         return IntDistribution(setting["low"], setting["high"], log=bool(setting.get("log")))
     return FloatDistribution(setting["low"], setting["high"], log=kind == "loguniform")
-
-
-def _to_optuna(distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
-    """Return a recorded value in Optuna's type."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[distribution.choices.index(value)]
-    # A column with nulls has turned whole numbers into floats.
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)

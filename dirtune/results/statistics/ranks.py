@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtrc
 
 LEVEL = 0.05
 
@@ -60,6 +61,11 @@ def rank_arms(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
     smaller = (values[:, None, :] < values[:, :, None]).sum(axis=2)
     equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
     ranks: NDArray[np.float64] = smaller + (equal + 1) / 2
+    # Friedman's statistic with the variance of the ranks at hand, which corrects for ties (else it is Demsar's formula).
+    centered = ranks - (len(arms) + 1) / 2
+    within = float((centered**2).sum()) / (len(arms) - 1)
+    has_test = len(common) > 1 and within > 0
+    statistic = float((centered.sum(axis=0) ** 2).sum()) / within if has_test else math.nan
     means = dict(sorted(zip(arms, ranks.mean(axis=0).tolist(), strict=True), key=lambda kv: kv[1]))
     difference = compute_critical_difference(len(arms), len(common))
     return Ranking(
@@ -67,7 +73,7 @@ def rank_arms(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
         blocks=len(common),
         left_out=len(every) - len(common),
         critical_difference=difference,
-        p_friedman=_compute_friedman_p(ranks),
+        p_friedman=float(chdtrc(len(arms) - 1, statistic)),
         cliques=find_cliques(means, difference),
     )
 
@@ -96,16 +102,3 @@ def find_cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tu
         if last > first and not is_within:
             found.append((first, last))
     return tuple(tuple(arms[first : last + 1]) for first, last in found)
-
-
-def _compute_friedman_p(ranks: NDArray[np.float64]) -> float:
-    """Return p of chi-squared with k - 1 degrees of freedom, corrected for ties (Demsar's formula if there is none)."""
-    from scipy.special import chdtrc
-
-    blocks, arms = ranks.shape
-    centered = ranks - (arms + 1) / 2
-    within = float((centered**2).sum()) / (arms - 1)
-    if blocks < 2 or within == 0:
-        return math.nan
-    statistic = float((centered.sum(axis=0) ** 2).sum()) / within
-    return float(chdtrc(arms - 1, statistic))

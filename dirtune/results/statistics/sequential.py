@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dirtune.results.statistics.paired import PairedDifference, compare_by_seed, compute_equivalence_p, mean
+from dirtune.results.statistics.paired import compare_by_seed, compute_equivalence_p, mean
 from dirtune.results.statistics.power import ALPHA
 from dirtune.results.statistics.verdict import Decision
 
@@ -88,17 +88,12 @@ def run_looks(
         seen = wanted
         size = size or margin * abs(mean(reference[seed] for seed in turn))
         difference = compare_by_seed({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
-        decision = _decide(difference, size, looks.get_level(look), higher_is_better=higher_is_better)
-        if decision != "undecided":
-            return ComparisonState(decision=decision, seeds=seen, needed=None)
+        level = looks.get_level(look)
+        if difference.p < level:
+            is_better = (difference.mean > 0) == higher_is_better
+            return ComparisonState(decision="helps" if is_better else "hurts", seeds=seen, needed=None)
+        # Differences that are all zero have no test.
+        is_same = difference.sd == 0 and difference.mean == 0
+        if is_same or compute_equivalence_p(difference, margin=size) < level:
+            return ComparisonState(decision="equivalent", seeds=seen, needed=None)
     return ComparisonState(decision="undecided", seeds=seen, needed=None)
-
-
-def _decide(difference: PairedDifference, margin: float, level: float, *, higher_is_better: bool) -> Decision:
-    """Return the decision of one look at its level."""
-    if difference.p < level:
-        return "helps" if (difference.mean > 0) == higher_is_better else "hurts"
-    is_same = difference.sd == 0 and difference.mean == 0
-    if is_same or compute_equivalence_p(difference, margin=margin) < level:
-        return "equivalent"
-    return "undecided"

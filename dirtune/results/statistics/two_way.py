@@ -95,7 +95,14 @@ def compare_by_sample(
     seeds, samples = parts.shape
     error, df = math.nan, 0.0
     if over == "both" and min(seeds, samples) > 1:
-        between_seeds, scatter = _compute_mean_squares(parts)
+        by_seed = parts.mean(axis=1, keepdims=True) - parts.mean()
+        by_sample = parts.mean(axis=0, keepdims=True) - parts.mean()
+        residual = parts - parts.mean() - by_seed - by_sample
+        between_seeds = samples * float(np.square(by_seed).sum()) / (seeds - 1)
+        between_samples = seeds * float(np.square(by_sample).sum()) / (samples - 1)
+        noise = float(np.square(residual).sum()) / ((seeds - 1) * (samples - 1))
+        # The variance of the samples is estimated by B - E, which may come out negative.
+        scatter = between_seeds + max(between_samples - noise, 0.0)
         error = math.sqrt(scatter / parts.size)
         # Seeds that agree exactly leave the samples alone, whose t distribution is taken for the normal one.
         growth = scatter / between_seeds if between_seeds > 0 else math.inf
@@ -132,15 +139,3 @@ def _subtract(arm: Errors, reference: Errors, metric: SampleMetric) -> Array:
     parts = metric.of_mean(means) + metric.slope(means) * (values - means)
     difference: Array = parts[:, 0] - parts[:, 1]
     return difference
-
-
-def _compute_mean_squares(parts: Array) -> tuple[float, float]:
-    """Return `A` and `A + max(B - E, 0)` of a table of seeds by samples."""
-    seeds, samples = parts.shape
-    by_seed = parts.mean(axis=1, keepdims=True) - parts.mean()
-    by_sample = parts.mean(axis=0, keepdims=True) - parts.mean()
-    residual = parts - parts.mean() - by_seed - by_sample
-    between_seeds = samples * float(np.square(by_seed).sum()) / (seeds - 1)
-    between_samples = seeds * float(np.square(by_sample).sum()) / (samples - 1)
-    noise = float(np.square(residual).sum()) / ((seeds - 1) * (samples - 1))
-    return between_seeds, between_seeds + max(between_samples - noise, 0.0)
