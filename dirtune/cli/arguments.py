@@ -54,7 +54,7 @@ def read_trial_settings(
 
         resolved, where = load_study(study), study
         arms = {each.name: each for each in resolved.arms}
-        name = arm or resolved.study.reference
+        name = arm or resolved.reference
         if name not in arms:
             raise InputError(Fault(where=study, key="arms", rule="unknown arm", got=name, known=tuple(arms)))
         plain = arms[name].config.to_plain()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,12 +88,13 @@ def _find_arm_faults(
 ) -> Iterator[Fault]:
     where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.resources
     device = "cuda" if need.gpus else "cpu"
-    for check in (
+    checks: tuple[Callable[[], object], ...] = (
         lambda: check_data_settings(arm.config, manifest, where=where, key=key),
         lambda: make_task(manifest).check(arm.config),
         lambda: check_machine(arm.config.recipe, device=device, workers=need.workers, where=where, key=key),
         lambda: check_layers(arm.config.recipe, _build_meta_regressor(arm, manifest, regressors)),
-    ):
+    )
+    for check in checks:
         try:
             check()
         except InputError as error:
