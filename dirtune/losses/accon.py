@@ -153,6 +153,7 @@ def compute_target_angles(
         anchors: the rows of the result; None means all.
         label_distance: of labels of several dimensions.
     """
+    # In a range of 0 all labels are equal, and 0 / tiny is the angle 0.
     width = max(label_range, torch.finfo(labels.dtype).tiny)
     distances = pairs.distance_matrix(labels[anchors or slice(None)], labels, label_distance=label_distance)
     return distances.div_(width).clamp_(max=1.0).mul_(math.pi)
@@ -185,6 +186,7 @@ class _Compensate(torch.autograd.Function):
     def forward(ctx: Any, cosines: Tensor, angles: Tensor, epsilon: float) -> Tensor:
         resolution = torch.finfo(cosines.dtype).eps
         sines = cosines.square().neg_().add_(1.0 + epsilon)
+        # Marked before the clamp, which only keeps the division below finite.
         blurred = sines < resolution
         sines.clamp_(min=resolution).sqrt_()
         turn, lift = angles.cos(), angles.sin()

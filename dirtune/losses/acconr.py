@@ -117,6 +117,7 @@ def acconr(
                 label_distance=label_distance,
             )
             cosines, scales = cosine_matrix(z[anchors], z), taus[anchors, None]
+            # The code clamps the logit where the cosine is meant; beyond the clamp there is no gradient.
             compensated = compensate_cosines(
                 (cosines / scales).clamp(-1.0, 1.0) if clamps_logits else cosines,
                 compute_target_angles(labels, label_range, anchors, label_distance=label_distance),

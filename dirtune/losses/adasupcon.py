@@ -132,6 +132,7 @@ def adasupcon(
 
 def compute_midranks(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct values `v` in ascending order, and `F(v)`: the share below `v` plus half of the share at `v`."""
+    # In float32, cumulative counts of large training sets would lose single samples.
     knots, counts = values.double().unique(return_counts=True)
     counts = counts.double()
     return knots, (counts.cumsum(0) - counts / 2) / len(values)

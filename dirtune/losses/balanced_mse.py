@@ -98,6 +98,7 @@ class BalancedMSE(nn.Module):
         super().__init__()
         self.learning_rate = settings.sigma_learning_rate
         self.formula = formula
+        # The logarithm is trained, so that no step makes sigma negative.
         log_sigma = torch.tensor(math.log(settings.sigma))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=settings.learn_sigma)
         for name, values in prior.items():
@@ -221,6 +222,7 @@ def _scale_losses(
 ) -> Float[Tensor, ""]:
     squares = (predictions - _as_matrix(labels).to(predictions)).square().sum(dim=1)
     losses = squares / (2 * variance) + log_z
+    # Detached: the scale must not pull sigma towards zero.
     return 2 * variance.detach() * compute_weighted_mean(losses, weights)
 
 

@@ -58,6 +58,7 @@ class _BlockedSum(torch.autograd.Function):
         gradients = [torch.zeros_like(leaf) for leaf in wanted]
         total = tensors[0].new_zeros(())
         for start in range(0, len(tensors[0]), size):
+            # Only this block has a graph, and it is freed with the gradient below: this bounds the memory.
             with torch.set_grad_enabled(bool(wanted)):
                 value = block(slice(start, start + size), *leaves)
             total = total + value.detach()

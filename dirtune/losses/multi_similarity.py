@@ -82,6 +82,7 @@ def multi_similarity(
             positives, negatives = remove_self(same, anchors), ~same
             if margin is not None:
                 # A row without pairs of a kind has none of the other kind either: its extreme is infinite.
+                # Mining is a selection, so that no gradient flows through it.
                 fixed = cosines.detach()
                 least_similar = torch.where(positives, fixed, torch.inf).amin(dim=1, keepdim=True)
                 most_similar = torch.where(negatives, fixed, -torch.inf).amax(dim=1, keepdim=True)

@@ -112,6 +112,7 @@ def _to_gaze_directions(labels: Float[Tensor, "rows label"]) -> Float[Tensor, "r
 def _compute_norms(
     anchors: Float[Tensor, "anchors dim"], rows: Float[Tensor, "rows dim"], order: float
 ) -> Float[Tensor, "anchors rows"]:
+    # The mode with matrix products would lose small distances to cancellation.
     return torch.cdist(anchors, rows, p=order, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -124,6 +125,7 @@ def compare_bins(
 
 def remove_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Tensor, "anchors rows"]:
     """Return a copy of the mask without the pairs of an anchor and itself; `anchors` are the rows of the mask's first axis."""
+    # A copy, because callers still need the mask with the diagonal.
     copy = mask.clone()
     copy.diagonal(anchors.start).fill_(False)
     return copy
@@ -249,6 +251,7 @@ def count_anchors(label_bins: Int[Tensor, " rows"], reduction: Reduction) -> int
 
 def count_bin_members(label_bins: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """Return the number of rows in each row's label bin, itself included."""
+    # Sorting takes `rows log rows` steps, comparing all pairs `rows^2`.
     ordered = label_bins.sort().values
     first, last = (torch.searchsorted(ordered, label_bins, side=side) for side in ("left", "right"))
     return last - first

@@ -29,6 +29,7 @@ class PointLoss(Frozen):
         weights: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return the loss of a batch; None for the weights means all are one."""
+        # Half precision would round away small residuals of large labels.
         precision = torch.promote_types(predictions.dtype, torch.float32)
         residuals = predictions.to(precision) - labels.to(precision)
         return compute_weighted_mean(self.compute_elementwise(residuals), weights)

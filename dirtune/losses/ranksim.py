@@ -133,6 +133,7 @@ def _draw_lots(samples: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     The factor `k` comes from the sum of all positions, so that the draw depends on the other samples of the batch. With the
     position itself as the number, a sample would never be drawn together with one of lower position.
     """
+    # Products of two numbers below 2^31 fit into 64 bits.
     factor = samples.sum() % _MERSENNE_PRIME * _MULTIPLIER % (_MERSENNE_PRIME - 1) + 1
     return (samples + 1) * factor % _MERSENNE_PRIME
 
@@ -143,6 +144,7 @@ def _rank_rows(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
     ranks = torch.empty_like(values)
     descending = torch.arange(columns, 0, -1, dtype=values.dtype, device=values.device) / columns
     packable = values.dtype == torch.float32 and values.device.type == "cpu"
+    # Blocks bound the memory of the sort; packed keys must also fit into the caches.
     rows = max(1, (_CACHED_ENTRIES if packable else BLOCK_ENTRIES) // columns)
     for block, ranked in zip(values.split(rows), ranks.split(rows), strict=True):
         order = _sort_packed(block) if packable else block.argsort(dim=1, stable=True)
@@ -213,6 +215,7 @@ class _RankLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         directions, similarities, ranks, label_ranks = ctx.saved_tensors
+        # The blackbox gradient: the change of the ranks by a step along the gradient, over the step; 1e-8 is the code's.
         slopes = (ranks - label_ranks).mul_(2 * gradient / ranks.shape[1])
         pushed = slopes.mul_(ctx.interpolation).add_(similarities)
         of_similarities = _rank_rows(pushed).sub_(ranks).div_(ctx.interpolation + 1e-8)

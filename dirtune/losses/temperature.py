@@ -140,11 +140,13 @@ def compute_robust_sums(
     """
     if rho is None:
         return sums
+    # An anchor without others has no loss; the clamp only keeps its logarithm finite.
     log_others = torch.as_tensor(num_others, dtype=sums.dtype, device=sums.device).clamp(min=1).log()
     return taus * (sums + counts * (rho - log_others))
 
 
 def _clip_to_bounds(log_taus: Float[Tensor, "*samples"]) -> Float[Tensor, "*samples"]:
+    # In place, so that the optimizer continues from the bound.
     with torch.no_grad():
         log_taus.clamp_(*(math.log(bound) for bound in BOUNDS))
     return log_taus

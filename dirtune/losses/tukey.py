@@ -50,6 +50,7 @@ class Tukey(PointLoss):
 
 
 def _estimate_deviations(residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "*label"]:
+    # `torch.median` returns the lower of two middle values, which is defined for one row, too.
     from_median = (residuals - residuals.median(dim=0).values).abs()
     deviations = _MAD_TO_DEVIATION * from_median.median(dim=0).values
     return torch.where(deviations > 0, deviations, 1.0)

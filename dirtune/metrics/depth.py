@@ -68,6 +68,7 @@ def _log_errors(labels: Array, predictions: Array) -> Array:
 
 
 def _hits(labels: Array, predictions: Array, *, power: int) -> Array:
+    # Without the bound, both ratios of a negative prediction would be below every threshold.
     predicted = np.maximum(predictions, SMALLEST)
     ratios = np.maximum(predicted / labels, labels / predicted)
     return np.asarray(ratios <= 1.25**power, dtype=np.float64)

@@ -39,6 +39,7 @@ def compute_angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
     shapes = [np.shape(labels), np.shape(predictions)]
     if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
         raise ValueError(f"an angular error needs pitch and yaw, twice (n, 2), but got {shapes}")
+    # Predictions that are not finite give NaN, without a warning.
     with np.errstate(invalid="ignore"):
         truth, predicted = _to_directions(labels), _to_directions(predictions)
     apart = np.linalg.norm(np.cross(truth, predicted), axis=1)

@@ -47,6 +47,7 @@ def gmean(sums: ErrorSums, *, epsilon: float = 1e-10) -> float:
     """
     if sums.zeros and epsilon == 0:
         return 0.0
+    # 0 * log 0 would be NaN without a zero error.
     replaced = sums.zeros * math.log(epsilon) if sums.zeros else 0.0
     return math.exp(_divide(sums.logs + replaced, sums.n))
 

@@ -65,6 +65,7 @@ def sum_pixels(
         np.ones_like(errors),
         errors,
         errors**2,
+        # Exact hits add log 1 = 0 and are counted apart.
         np.log(np.where(is_zero, 1.0, errors)),
         is_zero.astype(np.float64),
         *(PIXEL_VALUES[name](truth, predicted) for name in extra),
@@ -95,6 +96,7 @@ def _to_error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str,
     """Return sums of pixels as sums of samples; moments and extremes, which `DENSE_METRICS` do not need, are NaN."""
     rows = dict(zip(sums.names, sums.table, strict=True))
     occupied = chosen & (rows["n"] > 0)
+    # NaN, so that a metric that needs them cannot return a wrong number.
     unknown = np.full(2, math.nan)
     moments = Moments(n=round(totals["n"]), mean=unknown, scatter=np.full((2, 2), math.nan), low=unknown, high=unknown)
     return ErrorSums(

@@ -30,6 +30,7 @@ class Moments:
     """Largest (x, y), shape (2,)."""
 
     def __add__(self, other: Moments) -> Moments:
+        # The update of Chan et al. for the union of two sets
         n = self.n + other.n
         share = other.n / max(n, 1)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -130,6 +131,7 @@ def sum_errors(labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike | None
         return ErrorSums(
             absolute=float(errors.sum()),
             squared=float(np.square(errors).sum()),
+            # Exact hits have no logarithm and are counted apart.
             logs=float(np.log(errors[errors != 0]).sum()),
             zeros=int(np.count_nonzero(errors == 0)),
             moments=compute_moments(pair),

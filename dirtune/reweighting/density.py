@@ -53,6 +53,7 @@ def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
         count = int(np.count_nonzero(~np.isfinite(values)))
         rule = "every label must be finite; labels that are not"
         raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=count))
+    # The rounding error of a float32 is relative to its magnitude, not to the bin width.
     magnitude = max(abs(label.low), abs(label.high))
     tolerance = FLOAT32_TOLERANCE * magnitude / label.bin_width
     positions = np.floor((values - label.low) / label.bin_width + tolerance)

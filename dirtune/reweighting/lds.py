@@ -101,5 +101,6 @@ def make_kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.fl
         return np.asarray(triang(size), dtype=np.float64)
     if kernel == "laplace":
         return np.exp(-np.abs(offsets) / sigma)
+    # As in the official code; the tails are folded back at the boundary.
     folded = gaussian_filter1d((offsets == 0).astype(np.float64), sigma=sigma)
     return np.asarray(folded / folded.max(), dtype=np.float64)
