@@ -43,6 +43,7 @@ def test_seeds_are_added_until_an_arm_is_decided_or_none_is_left(tmp_path: Path,
     assert list_seeds(sweep) == EXPECTED
     assert max(Counter(job.trial_id for job in ended).values()) == 1
     assert sweep.make_queue(**SEQUENTIAL).is_empty
+    assert sweep.find_reuse(**SEQUENTIAL).is_complete
     assert sweep.sweep(**SEQUENTIAL) == []
 
 
@@ -52,7 +53,7 @@ def test_a_sweep_killed_at_any_moment_ends_with_the_same_seeds(tmp_path: Path, d
     with pytest.raises(Killed):
         sweep.sweep(die_after=die_after, **SEQUENTIAL)
     reuse = sweep.find_reuse(**SEQUENTIAL)
-    assert (len(reuse.kept), reuse.orphaned) == (die_after, frozenset())
+    assert (len(reuse.kept), reuse.orphaned, reuse.is_complete) == (die_after, frozenset(), False)
     sweep.sweep(**SEQUENTIAL)
     assert list_seeds(sweep) == EXPECTED
 
@@ -77,6 +78,9 @@ def test_a_study_can_change_between_fixed_and_added_seeds(tmp_path: Path) -> Non
     # With fixed seeds, the added ones are orphaned: in no table, and not lost
     assert sweep.sweep(**fixed) == []
     assert len(sweep.read_trials()) == 6
+    assert sweep.find_reuse(**fixed).is_complete
+    # Restored values may add seeds, which only the queue knows
+    assert not sweep.find_reuse(**SEQUENTIAL).is_complete
     assert sweep.sweep(**SEQUENTIAL) == []
     assert list_seeds(sweep) == EXPECTED
 

@@ -33,18 +33,10 @@ from dirtune.results.records.studies import StudyInfo, parse_study
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
-from dirtune.tuning.folder import layout, lock
+from dirtune.tuning.folder import layout, lock, records
 from dirtune.tuning.folder.confirmation import find_selections, keep_selections
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage, restore_searches
-from dirtune.tuning.folder.records import (
-    RecordedTrial,
-    list_orphans,
-    orphan_records,
-    read_recorded_trials,
-    restore_records,
-    select_search_trials,
-)
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 
@@ -108,7 +100,7 @@ class StudyFolder:
         """
         return _Comparison.read(self).find_reuse()
 
-    def reconcile(self, optuna_url: str, retry: Collection[ErrorClass] = ALWAYS_RETRIED) -> list[RecordedTrial]:
+    def reconcile(self, optuna_url: str, retry: Collection[ErrorClass] = ALWAYS_RETRIED) -> list[records.RecordedTrial]:
         """Make the folder the study's: orphan, restore and retry records; return the recorded trials afterwards.
 
         Args:
@@ -120,7 +112,7 @@ class StudyFolder:
         comparison.write()
         searches = [get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
         reset_failed_trials(self.storage, retry, optuna_url, searches)
-        recorded = read_recorded_trials(self.storage)
+        recorded = records.read_recorded_trials(self.storage)
         for trial in recorded:
             # For failed trials, the error class has decided which files a retry still needs
             if trial.outcome.status != "failed":
@@ -147,7 +139,7 @@ class _Comparison:
     def find_reuse(self) -> Reuse:
         self._check_identity()
         storage, study = self.folder.storage, self.folder.study
-        trials = read_recorded_trials(storage)
+        trials = records.read_recorded_trials(storage)
         unchanged = self.unchanged_searches
         maker = JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
         unchanged_trials = [each for each in trials if each.arm in unchanged]
@@ -162,7 +154,7 @@ class _Comparison:
         undecided = self.find_unchanged_users(unchanged - selections.keys())
         fixed = {arm.name for arm in study.fixed_arms}
 
-        def is_planned(trial: RecordedTrial) -> bool:
+        def is_planned(trial: records.RecordedTrial) -> bool:
             arms = arms_by_trial.get(trial.trial_id, set())
             # Two selections can be the same configuration: then any of their arms may have recorded it
             if trial.arm in arms or (arms and arms.isdisjoint(fixed)):
@@ -173,17 +165,19 @@ class _Comparison:
 
         recorded = frozenset(each.trial_id for each in trials)
         kept = frozenset(each.trial_id for each in trials if is_planned(each))
-        restored = frozenset(list_orphans(storage) & arms_by_trial.keys())
+        restored = frozenset(records.list_orphans(storage) & arms_by_trial.keys())
         rule = make_sequential_rule(self.folder.to_info())
         due = maker.make_planned_jobs()
         if rule is not None:
             due = maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
         needed |= {job.trial_id for job in due}
         has_spent_budgets = all(
-            len(select_search_trials(unchanged_trials, arm.name, study)) >= study.get_budget(arm)
+            len(records.select_search_trials(unchanged_trials, arm.name, study)) >= study.get_budget(arm)
             for arm in study.searched_arms
         )
-        is_complete = has_spent_budgets and needed <= kept | restored
+        # The rule has not seen the values of restored records yet, which may add seeds
+        can_add_seeds = rule is not None and bool(restored)
+        is_complete = has_spent_budgets and needed <= kept | restored and not can_add_seeds
         return Reuse(kept, recorded - kept, restored - kept, is_complete)
 
     @cached_property
@@ -232,9 +226,9 @@ class _Comparison:
         else:
             reuse = self.find_reuse()
             # A driver that was killed here may have moved only some files of a record
-            incomplete = list_orphans(storage) - reuse.restored
-            orphan_records(storage, reuse.orphaned | incomplete)
-            restore_records(storage, reuse.restored)
+            incomplete = records.list_orphans(storage) - reuse.restored
+            records.orphan_records(storage, reuse.orphaned | incomplete)
+            records.restore_records(storage, reuse.restored)
             keep_selections(storage, self.find_unchanged_users(self.unchanged_searches))
         storage.write(layout.STUDY_YAML, text)
         storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
