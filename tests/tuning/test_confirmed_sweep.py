@@ -60,7 +60,7 @@ def kill_once_selected(command: list[str], folder: Path) -> None:
     """Run a command and kill -9 it as soon as a trial of a selection has begun."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 500
-    while not _a_confirming_trial_runs(folder):
+    while not _is_evaluating_selection(folder):
         assert child.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline, "the sweep did not get far enough to be killed"
         time.sleep(0.02)
@@ -68,7 +68,7 @@ def kill_once_selected(command: list[str], folder: Path) -> None:
     child.wait()
 
 
-def _a_confirming_trial_runs(folder: Path) -> bool:
+def _is_evaluating_selection(folder: Path) -> bool:
     if not (folder / "selected.json").exists():
         return False
     selected = json.loads((folder / "selected.json").read_text())
@@ -76,7 +76,9 @@ def _a_confirming_trial_runs(folder: Path) -> bool:
     return any((folder / "trials" / name / "progress.json").exists() for name in planned)
 
 
-def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(digits: Path, tmp_path: Path) -> None:
+def test_a_killed_confirmed_search_ends_with_the_tables_of_an_undisturbed_one_bit_for_bit(
+    digits: Path, tmp_path: Path
+) -> None:
     path = study_file(tmp_path)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     plan = dirtune.plan(path, data=digits, results=killed)
@@ -99,7 +101,7 @@ def test_a_confirmed_search_that_is_killed_ends_bit_for_bit_as_an_undisturbed_on
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
-def test_a_scheduler_stops_trials_of_the_search_and_none_that_confirms_it(
+def test_a_scheduler_stops_trials_of_the_search_and_none_that_evaluates_its_selection(
     digits: Path, tmp_path: Path, scheduler: str
 ) -> None:
     search = {**STUDY["search"], "trials": 8, "transfer": "none", "scheduler": {"name": scheduler, "grace_epochs": 1}}

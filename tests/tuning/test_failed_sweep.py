@@ -27,7 +27,7 @@ BETA = {"terms.conr.beta": {"distribution": "loguniform", "low": 1e-2, "high": 1
 
 
 class Killer(View):
-    """Kills the worker of one arm's trials after every epoch, so often."""
+    """Kills the worker of one arm's trials after every epoch, a number of times."""
 
     def __init__(self, folder: Path, arm: str, times: int) -> None:
         self.folder, self.arm, self.times = Storage.open(folder), arm, times
@@ -53,15 +53,15 @@ class RankKiller(View):
         progress = read_progress(self.folder, job.trial_id)
         if job.arm == "conr" and progress is not None:
             first = int(str(progress.trial["worker"]).split("/")[1])
-            ranks = [first, *processes_like(first)]
+            ranks = [first, *list_similar_processes(first)]
             self.groups.append(frozenset(ranks))
             if epoch == 2 and len(set(self.groups)) == 1:
                 assert len(ranks) == 2
                 threading.Timer(0.1, os.kill, (ranks[self.rank], signal.SIGKILL)).start()
 
 
-def processes_like(pid: int) -> list[int]:
-    """The other children of the same raylet that Ray gives the same title."""
+def list_similar_processes(pid: int) -> list[int]:
+    """Return the other children of the same raylet to which Ray gives the same title."""
     parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     children = Path(f"/proc/{parent}/task").glob("*/children")
     siblings = {int(each) for file in children for each in file.read_text().split()} - {pid}
@@ -69,12 +69,12 @@ def processes_like(pid: int) -> list[int]:
     return [each for each in siblings if Path(f"/proc/{each}/cmdline").read_bytes() == title]
 
 
-def failures(results: Path) -> list[list[Any]]:
+def read_failures(results: Path) -> list[list[Any]]:
     sql = "select arm, seed, error_class, epochs_run from trials where status = 'failed' order by all"
     return rows(sql, results).values.tolist()  # type: ignore[no-any-return]
 
 
-def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_with_it(
+def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
@@ -87,10 +87,10 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
     assert summary.left == 1
     ((trial_id, why),) = summary.crashed.items()
     assert "died" in why
-    ((arm, _, found, epochs),) = failures(tmp_path)
+    ((arm, _, found, epochs),) = read_failures(tmp_path)
     assert (arm, found) == ("conr", "infrastructure")
     assert 1 <= epochs < 12
-    assert dirtune.status("tiny", results=tmp_path).failures == {"infrastructure": 1}
+    assert dirtune.status("tiny", results=tmp_path).read_failures == {"infrastructure": 1}
 
     seen: list[int] = []
     view = View()
@@ -107,7 +107,7 @@ def test_a_trial_that_loses_its_worker_too_often_is_recorded_and_resume_goes_on_
 
 
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.soak)])
-def test_a_group_that_loses_a_rank_starts_again_from_the_checkpoint_and_nothing_else_changes(
+def test_a_group_that_loses_a_rank_resumes_from_the_checkpoint_and_nothing_else_changes(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], rank: int
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 5}}
@@ -130,12 +130,12 @@ def test_a_group_that_loses_a_rank_starts_again_from_the_checkpoint_and_nothing_
     pd.testing.assert_frame_equal(rows(sql, killed), rows(sql, undisturbed), check_exact=True)
 
 
-def test_a_failure_of_the_trial_itself_is_run_again_only_when_asked_for(
+def test_a_failure_of_the_trial_itself_is_retried_only_on_request(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
     dirtune.sweep(study_file(arms=arms, seeds=[0]), data=digits, results=tmp_path)
-    assert failures(tmp_path) == [["wild", 0, "nan", 0]]
+    assert read_failures(tmp_path) == [["wild", 0, "nan", 0]]
     before = rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0]
 
     def resume(*retry: str) -> tuple[int, dict[str, int]]:
@@ -146,13 +146,13 @@ def test_a_failure_of_the_trial_itself_is_run_again_only_when_asked_for(
     assert resume() == (2, {})
     assert resume("code", "out_of_memory") == (2, {})
     assert resume("nan") == (1, {"failed": 1})
-    assert failures(tmp_path) == [["wild", 0, "nan", 0]]
+    assert read_failures(tmp_path) == [["wild", 0, "nan", 0]]
     assert rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0] > before
     assert resume("failed") == (1, {"failed": 1})
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_sweep_goes_on(
+def test_an_exception_in_a_trial_is_recorded_as_an_error_of_the_code_and_the_sweep_continues(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
 ) -> None:
     path = study_file(seeds=[0], resources={"workers": workers, "checkpoint_seconds": 0})
@@ -173,9 +173,9 @@ def test_an_exception_in_a_trial_is_recorded_as_a_fault_of_the_code_and_the_swee
     assert "load_checkpoint(self._folder, device)" in text
     assert "UnpicklingError: Weights only load failed" in text
     assert summary.crashed[trial_id].startswith("UnpicklingError: Weights only load failed")
-    assert failures(tmp_path) == [["conr", 0, "code", 0]]
+    assert read_failures(tmp_path) == [["conr", 0, "code", 0]]
     assert not state.exists()
     assert dirtune.resume("tiny", data=digits, results=tmp_path).run == {}
     again = dirtune.resume("tiny", data=digits, results=tmp_path, retry=["code"])
     assert (again.reused, dict(again.run)) == (1, {"complete": 1})
-    assert failures(tmp_path) == []
+    assert read_failures(tmp_path) == []

@@ -28,7 +28,7 @@ ROOM = 450 * 2**20
 
 
 class Limiter(View):
-    """After the first of two epochs of the first trial its worker gets no more than `ROOM` of further memory, from the kernel."""
+    """Limits the memory of the first trial's worker to `ROOM` more bytes after the first of two epochs, by the kernel."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.is_limited = Storage.open(folder), False
@@ -39,11 +39,11 @@ class Limiter(View):
             return
         self.is_limited = True
         worker = int(str(progress.trial["worker"]).split("/")[1])
-        limit = data_bytes(worker) + ROOM
+        limit = read_data_bytes(worker) + ROOM
         resource.prlimit(worker, resource.RLIMIT_DATA, (limit, limit))
 
 
-def data_bytes(process: int) -> int:
+def read_data_bytes(process: int) -> int:
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmData:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 

@@ -34,8 +34,8 @@ SLOW: dict[str, Any] = {
 }
 
 
-class At(View):
-    """Does something once, when a trial has finished its second epoch; keeps what it was told."""
+class ActAtSecondEpoch(View):
+    """Calls a function once, when a trial has ended its second epoch; keeps the reason of the stop."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.act, self.acted, self.reasons = act, False, list[str]()
@@ -50,8 +50,8 @@ class At(View):
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """A block that hangs ends the test with `TimeoutError`, wherever it waits."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` if the block takes longer, wherever it waits."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"hangs for {seconds} s")
@@ -66,18 +66,18 @@ def within(seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def undisturbed(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> Callable[..., pd.DataFrame]:
-    """Sweeps a study of the name `tiny` in peace, and gives its metrics."""
+def sweep_undisturbed(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> Callable[..., pd.DataFrame]:
+    """Sweeps a study named `tiny` without interruption and returns its metrics."""
 
     def run(**changes: Any) -> pd.DataFrame:
-        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "undisturbed")
-        return metrics(tmp_path / "undisturbed")
+        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "sweep_undisturbed")
+        return metrics(tmp_path / "sweep_undisturbed")
 
     return run
 
 
 def assert_nothing_was_lost(results: Path, started: int) -> None:
-    """Every started trial has a checkpoint of its last epoch."""
+    """Assert that every started trial has a checkpoint of its last epoch."""
     (folder,) = [path for path in results.iterdir() if path.is_dir()]
     trials = dirtune.status(folder.name, results=results).started
     assert len(trials) == started
@@ -89,16 +89,16 @@ def assert_nothing_was_lost(results: Path, started: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss(
+def test_a_signal_stops_the_sweep_after_the_epoch_and_resume_continues_without_loss(
     digits: Path,
     tmp_path: Path,
     study_file: Callable[..., str],
-    undisturbed: Callable[..., pd.DataFrame],
+    sweep_undisturbed: Callable[..., pd.DataFrame],
     number: signal.Signals,
 ) -> None:
     path, results, handler = study_file(**SLOW), tmp_path / "results", signal.getsignal(number)
-    view = At(lambda: os.kill(os.getpid(), number))
-    with within(PATIENCE_SECONDS):
+    view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), number))
+    with time_limit(PATIENCE_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=results, view=view)
     assert signal.getsignal(number) is handler
     assert (summary.stopped, view.reasons) == (number.name, [number.name])
@@ -109,23 +109,23 @@ def test_a_signal_ends_the_sweep_after_the_epoch_and_resume_goes_on_without_loss
     epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}
 
     seen: list[tuple[str, int]] = []
-    again = At(lambda: None)
+    again = ActAtSecondEpoch(lambda: None)
     again.epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=digits, results=results, view=again)
     assert (resumed.stopped, resumed.left, dict(resumed.run)) == (None, 0, {"complete": 2})
     # The first epoch after resuming is the next one
     for trial_id, done in epochs.items():
         assert min(epoch for each, epoch in seen if each == trial_id) == done + 1
-    pd.testing.assert_frame_equal(metrics(results), undisturbed(**SLOW), check_exact=True)
+    pd.testing.assert_frame_equal(metrics(results), sweep_undisturbed(**SLOW), check_exact=True)
 
 
-def test_stop_from_elsewhere_ends_the_sweep_and_the_next_one_forgets_it(
+def test_a_stop_from_another_process_stops_the_sweep_and_not_the_next_one(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     asked: list[str] = []
-    view = At(lambda: asked.append(dirtune.stop("tiny", results=tmp_path / "results")))
+    view = ActAtSecondEpoch(lambda: asked.append(dirtune.stop("tiny", results=tmp_path / "results")))
     path, results = study_file(**SLOW), tmp_path / "results"
-    with within(PATIENCE_SECONDS):
+    with time_limit(PATIENCE_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=results, view=view)
     assert asked[0].startswith(f"process {os.getpid()} on ")
     assert (summary.stopped, view.reasons) == ("`dirtune stop`", ["`dirtune stop`"])
@@ -136,17 +136,17 @@ def test_stop_from_elsewhere_ends_the_sweep_and_the_next_one_forgets_it(
     assert dirtune.resume("tiny", data=digits, results=results).run == {"complete": 2}
 
 
-def test_a_group_that_is_interrupted_ends_and_goes_on(
+def test_a_group_that_is_interrupted_stops_and_resumes(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     resources = {"workers": 2, "checkpoint_seconds": 3600}
     path = study_file(**{**SLOW, "resources": resources})
-    view = At(lambda: os.kill(os.getpid(), signal.SIGINT))
-    with within(PATIENCE_SECONDS):
+    view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with time_limit(PATIENCE_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=tmp_path, view=view)
     assert (summary.stopped, dict(summary.crashed), summary.left) == ("SIGINT", {}, 2)
     assert_nothing_was_lost_of_one(tmp_path)
-    with within(PATIENCE_SECONDS):
+    with time_limit(PATIENCE_SECONDS):
         resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (dict(resumed.run), resumed.left) == ({"complete": 2}, 0)
 
@@ -167,18 +167,18 @@ def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
 
     resources = {"workers": workers, "checkpoint_seconds": 0}
     path, handler = study_file(**{**SLOW, "resources": resources}), signal.getsignal(signal.SIGINT)
-    with within(PATIENCE_SECONDS), pytest.raises(KeyboardInterrupt):
-        dirtune.sweep(path, data=digits, results=tmp_path, view=At(press_twice))
+    with time_limit(PATIENCE_SECONDS), pytest.raises(KeyboardInterrupt):
+        dirtune.sweep(path, data=digits, results=tmp_path, view=ActAtSecondEpoch(press_twice))
     assert signal.getsignal(signal.SIGINT) is handler
     assert not (tmp_path / "tiny/driver.json").exists()
-    with within(PATIENCE_SECONDS):
+    with time_limit(PATIENCE_SECONDS):
         resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (dict(resumed.run), dict(resumed.crashed), resumed.left) == ({"complete": 2}, {}, 0)
     assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_ends_in_good_order(
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
 ) -> None:
     resources = {"workers": workers, "checkpoint_seconds": 3600}

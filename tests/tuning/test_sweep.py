@@ -29,7 +29,7 @@ from tests.tuning.sweeps import STUDY, metrics, rows
 pytestmark = pytest.mark.ray
 
 
-def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_nothing_twice(
+def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_no_trial_twice(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path, handler = study_file(), signal.getsignal(signal.SIGINT)
@@ -87,7 +87,7 @@ def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, s
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
 
 
-def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
+def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(
@@ -119,7 +119,7 @@ def test_a_search_prunes_tells_optuna_the_truth_and_types_every_setting(
     assert (epochs[pruned["trial_id"]].values == pruned["epochs_run"].values).all()
 
 
-def test_a_trial_that_diverges_is_recorded_as_failed_and_the_sweep_goes_on(
+def test_a_trial_that_diverges_is_recorded_as_failed_and_the_sweep_continues(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
@@ -142,7 +142,7 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(
     assert "objective.metric: was 'mae', is now 'rmse'" in text
 
 
-def test_a_study_is_extended_and_changed_and_only_what_is_new_is_run(
+def test_a_study_is_extended_and_changed_and_only_new_trials_run(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     def sweep(**changes: Any) -> tuple[int, int, dict[str, int]]:
@@ -183,13 +183,13 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
     assert not (tmp_path / "tiny" / "results").exists()
 
 
-def test_nothing_to_resume_is_said_with_what_is_there(digits: Path, tmp_path: Path) -> None:
+def test_resume_without_a_sweep_names_the_existing_ones(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sweep of this study to resume, got 'tiny'"):
         dirtune.resume("tiny", data=digits, results=tmp_path)
 
 
 class Killer(View):
-    """Kills the worker of the first trial that has finished `epoch` epochs, `times` times."""
+    """Kills the worker of the first trial that has ended `epoch` epochs, `times` times."""
 
     def __init__(self, folder: Path, times: int) -> None:
         self.folder, self.times, self.killed = Storage.open(folder), times, []
@@ -208,7 +208,7 @@ class Killer(View):
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+def test_a_killed_worker_is_replaced_and_its_trial_resumes(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}
@@ -235,7 +235,7 @@ def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     child.wait()
 
 
-def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
+def test_a_killed_driver_loses_no_record_and_resume_ends_with_equal_tables_bit_for_bit(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
@@ -243,7 +243,7 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
 
-    def in_the_middle() -> bool:
+    def is_half_done() -> bool:
         recorded = list((killed / "tiny/results/trials").glob("*.parquet"))
         started = list((killed / "tiny/trials").glob("*/checkpoint/state.pt"))
         if not (recorded and started):
@@ -252,7 +252,7 @@ def test_a_killed_driver_loses_nothing_and_resume_ends_bit_for_bit_the_same(
             dirtune.resume("tiny", data=digits, results=killed)
         return True
 
-    kill_when(command, in_the_middle)
+    kill_when(command, is_half_done)
     before = dirtune.status("tiny", results=killed)
     assert 1 <= before.done < 4
     assert all(0 < trial.epochs_run < 12 for trial in before.started)

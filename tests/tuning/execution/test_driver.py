@@ -1,4 +1,4 @@
-"""The driver without Ray's processes: `pytest tests/tuning/execution/test_driver.py`."""
+"""Driver without Ray processes: `pytest tests/tuning/execution/test_driver.py`."""
 
 from __future__ import annotations
 
@@ -36,71 +36,71 @@ def driver(tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.M
     return Driver(queue, folder, View(), StopRequest(storage), 2)
 
 
-def started(driver: Driver) -> TrialJob:
+def start_trial(driver: Driver) -> TrialJob:
     job = driver.start_trial()
     assert job is not None
     driver.on_trial_started(job)
     return job
 
 
-def result(job: TrialJob, **fields: Any) -> StepResult:
+def make_result(job: TrialJob, **fields: Any) -> StepResult:
     return StepResult(trial_id=job.trial_id, **fields)
 
 
-def complete(job: TrialJob) -> StepResult:
-    return result(job, status="complete", best_objective=1.0)
+def make_complete_result(job: TrialJob) -> StepResult:
+    return make_result(job, status="complete", best_objective=1.0)
 
 
-def test_trials_are_handed_out_as_slots_are_free(driver: Driver) -> None:
-    first, second = started(driver), started(driver)
+def test_a_trial_starts_whenever_a_slot_is_free(driver: Driver) -> None:
+    first, second = start_trial(driver), start_trial(driver)
     assert first.trial_id != second.trial_id
     assert driver.start_trial() is None
-    driver.on_trial_ended(first, complete(first))
-    started(driver)
+    driver.on_trial_ended(first, make_complete_result(first))
+    start_trial(driver)
     assert driver.start_trial() is None
-    driver.on_trial_ended(second, result(second, status="failed"))
+    driver.on_trial_ended(second, make_result(second, status="failed"))
     for _ in range(3):
-        job = started(driver)
-        driver.on_trial_ended(job, complete(job))
+        job = start_trial(driver)
+        driver.on_trial_ended(job, make_complete_result(job))
     assert driver.is_finished
     assert driver.start_trial() is None
     assert driver.counts == {"complete": 4, "failed": 1}
 
 
-def test_asked_to_end_it_hands_out_nothing_and_waits_for_those_who_train(driver: Driver) -> None:
-    first, second = started(driver), started(driver)
+def test_after_a_stop_request_no_trial_starts_and_the_running_ones_are_waited_for(driver: Driver) -> None:
+    first, second = start_trial(driver), start_trial(driver)
     driver.storage.write(STOP_REQUEST, b"{}")
     assert driver.start_trial() is None
     assert (driver.is_finished, driver.is_stopped) == (True, False)
-    driver.on_trial_ended(first, result(first, handed_back=True))
+    driver.on_trial_ended(first, make_result(first, handed_back=True))
     assert not driver.is_stopped
-    # Another is not waited for
+    # A trial without a worker is not waited for.
     driver.on_worker_lost(second, OSError("the worker died"))
     assert driver.is_stopped
     assert (driver.counts, read_statuses(driver.storage)) == ({}, {})
 
 
-def test_a_trial_that_is_handed_back_tells_that_the_sweep_is_asked_to_end(
+def test_a_trial_that_is_handed_back_makes_the_driver_check_for_a_stop_request_at_once(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(driver.view, "report_stop", told.append)
-    job = started(driver)
+    job = start_trial(driver)
     monkeypatch.setattr(stop_request, "CHECK_SECONDS", 3600.0)
     driver.check_stop()
     driver.storage.write(STOP_REQUEST, b"{}")
-    # Not yet again
+    # The last check was less than an hour ago.
     driver.check_stop()
     assert driver.stop.reason is None
-    driver.on_trial_ended(job, result(job, handed_back=True))
+    driver.on_trial_ended(job, make_result(job, handed_back=True))
     assert (driver.stop.reason, told, driver.is_stopped) == ("`dirtune stop`", ["`dirtune stop`"], True)
 
 
-def test_a_trial_that_ends_while_others_are_asked_to_is_recorded(driver: Driver) -> None:
-    job = started(driver)
+def test_a_trial_that_ends_after_a_stop_request_is_recorded(driver: Driver) -> None:
+    job = start_trial(driver)
     driver.storage.write(STOP_REQUEST, b"{}")
     driver.check_stop()
-    driver.on_trial_ended(job, complete(job))
+    driver.on_trial_ended(job, make_complete_result(job))
     assert driver.is_stopped
     assert driver.counts == {"complete": 1}
 
@@ -113,10 +113,10 @@ def test_a_trial_that_ends_while_others_are_asked_to_is_recorded(driver: Driver)
         (RayTaskError("f", "Traceback\nValueError: odd", ValueError("odd")), "code", False, False),
     ],
 )
-def test_a_crash_is_recorded_with_its_class_which_decides_what_is_kept(
+def test_a_failed_trial_is_recorded_with_its_error_class_which_decides_what_is_kept(
     driver: Driver, error: Exception, found: str, keeps: bool, retried: bool
 ) -> None:
-    job = started(driver)
+    job = start_trial(driver)
     driver.storage.write(f"trials/{job.trial_id}/checkpoint/state.pt", b"state")
     driver.on_trial_failed(job, error)
     (row,) = read_table(driver.storage, "trials").to_pylist()
@@ -129,9 +129,9 @@ def test_a_crash_is_recorded_with_its_class_which_decides_what_is_kept(
 
 
 def test_the_record_of_a_trial_without_memory_names_its_batch_and_the_next_accumulation(driver: Driver) -> None:
-    first, second = started(driver), started(driver)
+    first, second = start_trial(driver), start_trial(driver)
     said = "out of memory at epoch 1, step 1: a batch of 512 rows x 2 views, 512 rows at a time"
-    driver.on_trial_ended(first, result(first, failure=OutOfMemory(said, 1)))
+    driver.on_trial_ended(first, make_result(first, failure=OutOfMemory(said, 1)))
     killed = RayActorError(None, "Task was killed due to the node running low on memory.")
     driver.on_trial_failed(second, killed)
     rows = {row["trial_id"]: row for row in read_table(driver.storage, "trials").to_pylist()}
@@ -142,47 +142,47 @@ def test_the_record_of_a_trial_without_memory_names_its_batch_and_the_next_accum
     assert driver.to_retry == set()
 
 
-def test_what_a_trial_raised_is_kept_as_text_and_gone_when_it_is_complete(driver: Driver) -> None:
-    def broken() -> None:
+def test_the_traceback_of_a_failed_trial_is_written_and_removed_with_its_temporary_files(driver: Driver) -> None:
+    def raise_error() -> None:
         raise KeyError("no such column")
 
-    job = started(driver)
+    job = start_trial(driver)
     try:
-        broken()
+        raise_error()
     except KeyError as error:
-        driver.on_trial_ended(job, result(job, failure=CodeError.from_exception(error)))
+        driver.on_trial_ended(job, make_result(job, failure=CodeError.from_exception(error)))
     assert driver.crashed == {job.trial_id: "KeyError: 'no such column'"}
     (row,) = read_table(driver.storage, "trials").to_pylist()
     assert (row["error_class"], row["error"]) == ("code", "KeyError: 'no such column'")
     (file,) = driver.tracebacks
-    assert "in broken" in Path(file).read_text()
+    assert "in raise_error" in Path(file).read_text()
     remove_temporary_files(driver.storage, job.trial_id)
     assert not Path(file).exists()
 
 
-def test_a_record_that_cannot_be_written_ends_the_sweep_and_raises_nothing(driver: Driver) -> None:
-    first, second = started(driver), started(driver)
+def test_a_record_that_cannot_be_written_stops_the_sweep_and_raises_nothing(driver: Driver) -> None:
+    first, second = start_trial(driver), start_trial(driver)
     Path(driver.storage.path()).mkdir(parents=True, exist_ok=True)
     Path(driver.storage.path("results")).write_bytes(b"no folder")
     driver.on_trial_failed(first, ActorDiedError())
     assert isinstance(driver.storage_failure, NotADirectoryError)
     assert driver.is_finished
-    # Also what trains now could not be recorded
+    # Trials that still train could not be recorded either.
     assert driver.is_stopped
-    driver.on_trial_ended(second, complete(second))
+    driver.on_trial_ended(second, make_complete_result(second))
     assert driver.start_trial() is None
     driver.storage.remove("results")
     assert read_statuses(driver.storage) == {}
 
 
-def test_crashes_one_after_another_end_the_sweep_and_an_epoch_between_them_does_not(driver: Driver) -> None:
+def test_failures_in_a_row_stop_the_sweep_unless_an_epoch_ends_between_them(driver: Driver) -> None:
     for _ in range(CRASHES_TO_STOP - 1):
-        driver.on_trial_failed(started(driver), ActorDiedError())
-    job = started(driver)
-    driver.on_epoch_ended(job, result(job, epoch=1, objective=2.0))
+        driver.on_trial_failed(start_trial(driver), ActorDiedError())
+    job = start_trial(driver)
+    driver.on_epoch_ended(job, make_result(job, epoch=1, objective=2.0))
     driver.on_trial_failed(job, ActorDiedError())
     for _ in range(CRASHES_TO_STOP - 1):
         assert not driver.is_finished
-        driver.on_trial_failed(started(driver), ActorDiedError())
+        driver.on_trial_failed(start_trial(driver), ActorDiedError())
     assert driver.is_finished
     assert not driver.queue.is_empty

@@ -41,23 +41,23 @@ TOO_LARGE = OutOfMemory("out of memory at epoch 2, step 1: a batch of 64 rows", 
 PRESSURE = "Task was killed due to the node running low on memory."
 
 
-def raised_in_a_task(cause: Exception) -> RayTaskError:
-    """As it arrives at a driver."""
+def make_task_error(cause: Exception) -> RayTaskError:
+    """Return the error of a task as the driver receives it."""
     return RayTaskError("train", f"Traceback\n{cause!r}", cause).as_instanceof_cause()
 
 
-def raised_on_ranks(*failures: Exception) -> RayTaskError:
-    return raised_in_a_task(WorkerGroupError("two ranks", dict(enumerate(failures))))
+def make_group_error(*failures: Exception) -> RayTaskError:
+    return make_task_error(WorkerGroupError("two ranks", dict(enumerate(failures))))
 
 
 CASES: dict[str, tuple[BaseException, str]] = {
-    "a loss that is not finite": (raised_in_a_task(NonFiniteLoss("conr", 2, 7)), "nan"),
-    "no GPU memory": (raised_in_a_task(torch.OutOfMemoryError(CUDA)), "out_of_memory"),
-    "no GPU memory, told by text": (raised_in_a_task(RuntimeError(CUDA)), "out_of_memory"),
-    "a batch without memory": (raised_in_a_task(TOO_LARGE), "out_of_memory"),
-    "no host memory": (raised_in_a_task(MemoryError()), "out_of_memory"),
+    "a loss that is not finite": (make_task_error(NonFiniteLoss("conr", 2, 7)), "nan"),
+    "no GPU memory": (make_task_error(torch.OutOfMemoryError(CUDA)), "out_of_memory"),
+    "no GPU memory, told by text": (make_task_error(RuntimeError(CUDA)), "out_of_memory"),
+    "a batch without memory": (make_task_error(TOO_LARGE), "out_of_memory"),
+    "no host memory": (make_task_error(MemoryError()), "out_of_memory"),
     "no host memory for a tensor": (
-        raised_in_a_task(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        make_task_error(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
         "out_of_memory",
     ),
     "killed by the memory monitor": (OutOfMemoryError(PRESSURE), "out_of_memory"),
@@ -66,41 +66,41 @@ CASES: dict[str, tuple[BaseException, str]] = {
     "a task's process died": (WorkerCrashedError(), "infrastructure"),
     "a module that cannot be imported": (ActorDiedError(RayTaskError("f", "Traceback", ImportError("no"))), "code"),
     "the node died": (NodeDiedError("gone"), "infrastructure"),
-    "a full disk": (raised_in_a_task(OSError(28, "No space left on device")), "infrastructure"),
-    "the network": (raised_in_a_task(ConnectionResetError()), "infrastructure"),
-    "torch's network": (raised_in_a_task(dist.DistNetworkError("timeout")), "infrastructure"),
-    "a peer, told by text": (raised_in_a_task(RuntimeError(PEER)), "infrastructure"),
-    "a mistake": (raised_in_a_task(ValueError("out of memory, says a value")), "code"),
-    "shapes": (raised_in_a_task(RuntimeError("mat1 and mat2 cannot be multiplied")), "code"),
-    "one rank out of memory": (raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory"),
-    "one rank dead": (raised_on_ranks(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
+    "a full disk": (make_task_error(OSError(28, "No space left on device")), "infrastructure"),
+    "the network": (make_task_error(ConnectionResetError()), "infrastructure"),
+    "torch's network": (make_task_error(dist.DistNetworkError("timeout")), "infrastructure"),
+    "a peer, told by text": (make_task_error(RuntimeError(PEER)), "infrastructure"),
+    "a mistake": (make_task_error(ValueError("out of memory, says a value")), "code"),
+    "shapes": (make_task_error(RuntimeError("mat1 and mat2 cannot be multiplied")), "code"),
+    "one rank out of memory": (make_group_error(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory"),
+    "one rank dead": (make_group_error(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
     "a rank that is not reached, because it died": (
-        raised_on_ranks(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
+        make_group_error(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
         "infrastructure",
     ),
     "a rank that is not reached, because the memory monitor killed it": (
-        raised_on_ranks(WorkerHealthCheckFailedError("no answer", OutOfMemoryError(PRESSURE))),
+        make_group_error(WorkerHealthCheckFailedError("no answer", OutOfMemoryError(PRESSURE))),
         "out_of_memory",
     ),
     "an answer of a rank that cannot be read": (
-        raised_on_ranks(WorkerHealthCheckFailedError("no answer", raised_in_a_task(TypeError("pickle")))),
+        make_group_error(WorkerHealthCheckFailedError("no answer", make_task_error(TypeError("pickle")))),
         "code",
     ),
     "a group that does not start": (WorkerGroupStartupTimeoutError(2), "infrastructure"),
-    "one rank's mistake": (raised_on_ranks(KeyError("x"), RuntimeError("odd")), "code"),
-    "the group's controller": (raised_in_a_task(ControllerError(ActorDiedError())), "infrastructure"),
+    "one rank's mistake": (make_group_error(KeyError("x"), RuntimeError("odd")), "code"),
+    "the group's controller": (make_task_error(ControllerError(ActorDiedError())), "infrastructure"),
     "nobody knows": (RuntimeError("the worker died"), "code"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_ended_a_trial_has_a_class(name: str) -> None:
+def test_every_error_has_a_class(name: str) -> None:
     error, expected = CASES[name]
     assert get_error_class(error) == expected
 
 
-def test_the_class_survives_the_way_through_a_file() -> None:
-    error = raised_on_ranks(RuntimeError(PEER), torch.OutOfMemoryError(CUDA))
+def test_the_class_of_an_error_survives_pickling() -> None:
+    error = make_group_error(RuntimeError(PEER), torch.OutOfMemoryError(CUDA))
     plain = RayTaskError("train", "Traceback", error.cause)  # type: ignore[attr-defined]
     assert get_error_class(pickle.loads(pickle.dumps(plain))) == "out_of_memory"
 
@@ -117,16 +117,16 @@ def test_the_reason_is_one_sentence(error: BaseException, expected: str) -> None
     assert get_reason(error) == expected
 
 
-def test_what_another_worker_would_meet_as_well_is_final() -> None:
-    found = get_final_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE))
+def test_a_failure_that_a_retry_would_repeat_is_final() -> None:
+    found = get_final_failure(make_group_error(RuntimeError(PEER), TOO_LARGE))
     assert (type(found), str(found)) == (OutOfMemory, str(TOO_LARGE))
-    assert isinstance(get_final_failure(raised_in_a_task(ValueError("odd"))), CodeError)
+    assert isinstance(get_final_failure(make_task_error(ValueError("odd"))), CodeError)
     assert get_final_failure(ActorDiedError()) is None
     # Outside of a step no batch is to blame
     assert get_final_failure(torch.OutOfMemoryError(CUDA)) is None
 
 
-def test_what_a_driver_is_told_holds_no_frame_of_what_was_raised() -> None:
+def test_a_final_failure_holds_no_frame_of_the_raised_error() -> None:
     try:
         raise TOO_LARGE from RuntimeError("no memory")
     except OutOfMemory as error:
@@ -135,18 +135,20 @@ def test_what_a_driver_is_told_holds_no_frame_of_what_was_raised() -> None:
     assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
 
 
-def test_a_batch_that_was_too_large_is_found_among_what_its_ranks_raised() -> None:
-    found = find_memory_failure(raised_on_ranks(RuntimeError(PEER), TOO_LARGE), job(), None)
+def test_a_batch_that_was_too_large_is_found_among_the_errors_of_the_ranks() -> None:
+    found = find_memory_failure(make_group_error(RuntimeError(PEER), TOO_LARGE), make_job(), None)
     assert str(found) == str(TOO_LARGE)
     for error in (torch.OutOfMemoryError(CUDA), ActorDiedError(), MemoryError(), ValueError("no")):
-        assert find_memory_failure(raised_in_a_task(error), job(), None) is None
+        assert find_memory_failure(make_task_error(error), make_job(), None) is None
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError(PRESSURE), RayActorError(None, PRESSURE)])
 @pytest.mark.parametrize("epochs", [None, 4])
-def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(error: Exception, epochs: int | None) -> None:
+def test_the_error_of_a_worker_that_its_node_killed_names_the_epoch_and_the_batch(
+    error: Exception, epochs: int | None
+) -> None:
     progress = None if epochs is None else Progress(trial={"epochs_run": epochs}, config={})
-    found = find_memory_failure(error, job(accumulation=4), progress, workers=2)
+    found = find_memory_failure(error, make_job(accumulation=4), progress, workers=2)
     assert found is not None
     assert found.epoch == (epochs or 0) + 1
     assert str(found) == (
@@ -158,12 +160,12 @@ def test_of_a_worker_that_the_node_has_killed_the_epoch_is_known(error: Exceptio
 
 def test_a_trial_that_ran_out_of_memory_is_recorded_with_its_batch() -> None:
     begun = datetime(2026, 1, 2, tzinfo=UTC)
-    row = make_failed_record(job(), None, TOO_LARGE, fingerprint="f", started_at=begun).trial
+    row = make_failed_record(make_job(), None, TOO_LARGE, fingerprint="f", started_at=begun).trial
     assert (row["error"], row["error_class"]) == (str(TOO_LARGE), "out_of_memory")
     assert row["error_epoch"] == 2
 
 
-def job(**recipe: Any) -> TrialJob:
+def make_job(**recipe: Any) -> TrialJob:
     plain: dict[str, Any] = {
         "data": {"name": "toy"},
         "model": {"encoder": {"name": "mlp", "hidden": [4]}},
@@ -173,9 +175,9 @@ def job(**recipe: Any) -> TrialJob:
     return TrialJob(study="s", arm="conr", replicate=1, trial_id="t", config=read(TrialConfig, plain, where=""))
 
 
-def test_a_trial_that_never_ended_an_epoch_is_recorded_as_what_was_handed_out() -> None:
+def test_a_trial_without_a_first_epoch_is_recorded_from_its_job() -> None:
     begun = datetime(2026, 1, 2, tzinfo=UTC)
-    made = make_failed_record(job(), None, ActorDiedError(), fingerprint="f", started_at=begun)
+    made = make_failed_record(make_job(), None, ActorDiedError(), fingerprint="f", started_at=begun)
     expected = {
         "study": "s",
         "arm": "conr",
@@ -194,14 +196,14 @@ def test_a_trial_that_never_ended_an_epoch_is_recorded_as_what_was_handed_out() 
     assert str(made.trial["error"]).startswith("The actor died unexpectedly")
 
 
-def test_a_failure_has_the_progress_that_the_trial_had_made(tmp_path: Any) -> None:
+def test_the_record_of_a_failed_trial_has_its_progress(tmp_path: Any) -> None:
     progress = Progress(
         trial={"trial_id": "t", "epochs_run": 4, "started_at": "2026-01-02T00:00:00+00:00"},
         config={"seed": 3},
         epochs=[{"loss": 1.0}],
     )
     now = datetime.now(UTC)
-    made = make_failed_record(job(), progress, ValueError("odd"), fingerprint="f", started_at=now)
+    made = make_failed_record(make_job(), progress, ValueError("odd"), fingerprint="f", started_at=now)
     assert (made.trial["epochs_run"], made.trial["error_class"]) == (4, "code")
     assert made.epochs == [{"loss": 1.0}]
     write_record(Storage.open(tmp_path), made)

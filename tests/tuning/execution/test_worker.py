@@ -37,7 +37,7 @@ def jobs(configuration: Configure, toy: ResidentData) -> list[TrialJob]:
     return [job_of(config, toy) for config in configs]
 
 
-def worker_on(data_root: Path, study: Path) -> ResidentWorker:
+def make_worker(data_root: Path, study: Path) -> ResidentWorker:
     storage = Storage.open(data_root)
     settings = WorkerSettings(
         study=Storage.open(study), manifest=read_manifest(storage, "toy"), budget=ROOM, checkpoint_seconds=0.0
@@ -46,7 +46,7 @@ def worker_on(data_root: Path, study: Path) -> ResidentWorker:
 
 
 def run_to_the_end(worker: ResidentWorker, jobs: list[TrialJob]) -> list[StepResult]:
-    """The last result of every trial."""
+    """Return the last result of every trial."""
     ended: list[StepResult] = []
     for job in jobs:
         worker.start(job)
@@ -56,8 +56,8 @@ def run_to_the_end(worker: ResidentWorker, jobs: list[TrialJob]) -> list[StepRes
     return ended
 
 
-def recorded(study: Path) -> dict[str, list[dict[str, Any]]]:
-    """Everything that is recorded, without times."""
+def read_records(study: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return all records without their times."""
     return {
         name: [{key: row[key] for key in row.keys() - VARYING} for row in rows]
         for name, rows in tables(Storage.open(study)).items()
@@ -68,14 +68,14 @@ def test_trials_of_one_worker_are_recorded_as_those_of_workers_of_their_own(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
     for job in jobs:
-        run_to_the_end(worker_on(data_root, tmp_path / "own"), [job])
-    found = run_to_the_end(worker_on(data_root, tmp_path / "shared"), jobs)
+        run_to_the_end(make_worker(data_root, tmp_path / "own"), [job])
+    found = run_to_the_end(make_worker(data_root, tmp_path / "shared"), jobs)
     assert [result.status for result in found] == ["complete"] * 3
-    assert recorded(tmp_path / "shared") == recorded(tmp_path / "own")
+    assert read_records(tmp_path / "shared") == read_records(tmp_path / "own")
 
 
 def test_the_times_of_trials_add_up_to_what_has_passed(data_root: Path, tmp_path: Path, jobs: list[TrialJob]) -> None:
-    worker = worker_on(data_root, tmp_path)
+    worker = make_worker(data_root, tmp_path)
     run_to_the_end(worker, jobs)
     rows = read_table(Storage.open(tmp_path), "trials").to_pylist()
     names = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
@@ -90,7 +90,7 @@ def test_a_trial_that_diverges_is_recorded_and_one_that_cannot_begin_raises(
     wild = job_of(configuration(recipe={**EXPLODING, "epochs": 3}), toy)
     state = get_trial_folder(Storage.open(tmp_path), jobs[0].trial_id)
     state.write("checkpoint/state.pt", b"no checkpoint")
-    worker = worker_on(data_root, tmp_path)
+    worker = make_worker(data_root, tmp_path)
     found = run_to_the_end(worker, [wild])
     with pytest.raises(UnpicklingError):
         worker.start(jobs[0])
@@ -103,14 +103,14 @@ def test_a_trial_that_diverges_is_recorded_and_one_that_cannot_begin_raises(
 def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same_record(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
-    run_to_the_end(worker_on(data_root, tmp_path / "undisturbed"), jobs)
+    run_to_the_end(make_worker(data_root, tmp_path / "undisturbed"), jobs)
     folder = Storage.open(tmp_path / "stopped")
     for job in jobs:
-        worker = worker_on(data_root, tmp_path / "stopped")
+        worker = make_worker(data_root, tmp_path / "stopped")
         worker.start(job)
         assert not worker.step().has_ended
         folder.write(STOP_REQUEST, b"{}")
         assert worker.step().handed_back
         folder.remove(STOP_REQUEST)
-        run_to_the_end(worker_on(data_root, tmp_path / "stopped"), [job])
-    assert recorded(tmp_path / "stopped") == recorded(tmp_path / "undisturbed")
+        run_to_the_end(make_worker(data_root, tmp_path / "stopped"), [job])
+    assert read_records(tmp_path / "stopped") == read_records(tmp_path / "undisturbed")
