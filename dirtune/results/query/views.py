@@ -1,4 +1,4 @@
-"""Views for queries, besides the tables: `results`, `arms` and `curves`.
+"""Views for queries, in addition to the tables: `results`, `arms` and `curves`.
 
 `results` has one row per trial: the columns of `trials`, and one column `<split>.<region>.<metric>` per number at the best
 validation epoch (to be quoted: `"test.few.mae"`). `arms` has one row per study, arm, split, selection, region and metric, with

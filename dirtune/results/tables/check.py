@@ -27,7 +27,7 @@ from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render import latex
 from dirtune.results.tables.render.flat import CSV_COLUMNS, as_csv
 from dirtune.results.tables.render.formats import REQUEST, to_markdown_rows, to_plain_rows
-from dirtune.results.tables.render.grids import Grid, make_grids
+from dirtune.results.tables.render.grids import make_grids
 from dirtune.results.tables.verdicts import DEFAULT_MARGIN
 
 MINUS = "\N{MINUS SIGN}"
@@ -133,7 +133,18 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
         style = "latex"
     else:
         style = "markdown" if re.search(r"^\s*\|.*\|\s*$", text, re.MULTILINE) else "table"
-    stored = [_to_stored_grid(grid, style) for grid in make_grids(compare(root, request))]
+    stored = []
+    for grid in make_grids(compare(root, request)):
+        # Written and read as the text was, so that escapes and rounding are the same.
+        if style == "latex":
+            written = latex.make_table(grid)
+        elif style == "markdown":
+            written = textgrid.as_markdown(grid.header, to_markdown_rows(grid))
+        else:
+            written = textgrid.as_text(grid.header, to_plain_rows(grid))
+        lines = [line.cells for line in _read_lines(written, style)]
+        keys, first = len(grid.keys), len(lines) - len(grid.rows)
+        stored.append(StoredGrid(keys, lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]}))
     found = list(_compare_lines(_read_lines(text, style), stored))
     if not found:
         raise InputError(Fault(where="check", rule="no line of the text is one of the table"))
@@ -189,19 +200,6 @@ def _read_lines(text: str, style: str) -> list[Line]:
         if len(cells) > 1 and any(character.isalnum() for character in "".join(cells)):
             lines.append(Line(number, cells))
     return lines
-
-
-def _to_stored_grid(grid: Grid, style: str) -> StoredGrid:
-    """Write a grid in a format and read it as a text would be read."""
-    if style == "latex":
-        text = latex.make_table(grid)
-    elif style == "markdown":
-        text = textgrid.as_markdown(grid.header, to_markdown_rows(grid))
-    else:
-        text = textgrid.as_text(grid.header, to_plain_rows(grid))
-    lines = [line.cells for line in _read_lines(text, style)]
-    keys, first = len(grid.keys), len(lines) - len(grid.rows)
-    return StoredGrid(keys, lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]})
 
 
 def _compare_lines(lines: Sequence[Line], stored: Sequence[StoredGrid]) -> Iterator[tuple[int, list[Finding]]]:
@@ -305,11 +303,10 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
 
 def _is_equal(written: str, now: str | None) -> bool:
     """Return True if two texts are the same, or the same number up to rounding."""
-    if not now:
-        return False
-    if written == now:
-        return True
+    if not now or written == now:
+        return written == now
     try:
         return math.isclose(float(written), float(now), rel_tol=CSV_TOLERANCE)
     except ValueError:
+        # Edited by hand into something that is no number.
         return False

@@ -1,6 +1,6 @@
 """Comparison of a results table as one value: studies, metrics, regions and arms, each chosen by name.
 
-A `TableRequest` has everything that a table depends on besides the store. It is written into every file that a table
+A `TableRequest` has everything that a table depends on, except for the store. It is written into every file that a table
 is put into, so that the file can be made, and checked, once more.
 """
 
@@ -126,10 +126,14 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
             bin_width=request.bin_width,
         )
     ]
-    _check_arms(request, whole)
-    _check_row_keys(request, whole)
-    if not request.mix_data:
-        _check_data(whole)
+    _check_names(request, whole)
+    data: dict[str, set[str]] = {}
+    for part in whole:
+        data.setdefault(part.data, set()).update(part.fingerprints)
+    for name, fingerprints in data.items():
+        if name and len(fingerprints) > 1 and not request.mix_data:
+            rule = "studies saw different data of one name, and one table must not mix them unasked"
+            raise InputError(Fault(where=f"data set {name}", rule=rule, got=sorted(fingerprints)))
     parts = []
     for part in whole:
         rows = {row.arm: row for row in part.rows}
@@ -176,8 +180,8 @@ def get_row_key(row: ArmRow, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(name if key == ARM else str(row.levels.get(key, ABSENT)) for key in keys)
 
 
-def _check_arms(request: TableRequest, parts: Sequence[ArmTable]) -> None:
-    """Raise if a name or pattern matches no arm of any study."""
+def _check_names(request: TableRequest, parts: Sequence[ArmTable]) -> None:
+    """Raise if arms or row keys of the request are unknown, or if the keys do not identify the arms of a study."""
     known = list(dict.fromkeys(arm for part in parts for arm in part.arms))
     faults = [
         Fault(where="arms", rule="unknown arm", got=pattern, known=known)
@@ -186,10 +190,6 @@ def _check_arms(request: TableRequest, parts: Sequence[ArmTable]) -> None:
     ]
     if faults:
         raise InputError(faults)
-
-
-def _check_row_keys(request: TableRequest, parts: Sequence[ArmTable]) -> None:
-    """Raise if a row key is unknown, or if the keys do not identify the arms of a study."""
     axes = dict.fromkeys(axis for part in parts for row in part.rows for axis in row.levels)
     for key in request.rows:
         check_known("row", key, (ARM, *axes))
@@ -199,14 +199,3 @@ def _check_row_keys(request: TableRequest, parts: Sequence[ArmTable]) -> None:
         if twice is not None:
             rule = f"must identify the arms of study {part.study}, but several are {twice}"
             raise InputError(Fault(where="rows", rule=rule, got=list(request.rows)))
-
-
-def _check_data(parts: Sequence[ArmTable]) -> None:
-    """Raise if two studies have different data sets of one name."""
-    seen: dict[str, set[str]] = {}
-    for part in parts:
-        seen.setdefault(part.data, set()).update(part.fingerprints)
-    for data, fingerprints in seen.items():
-        if data and len(fingerprints) > 1:
-            rule = "studies saw different data of one name, and one table must not mix them unasked"
-            raise InputError(Fault(where=f"data set {data}", rule=rule, got=sorted(fingerprints)))

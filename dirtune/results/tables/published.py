@@ -7,7 +7,7 @@ given for an arm; never by similarity of names. Published numbers enter no stati
 
 Sources: Zhao et al., "ACCon", AAAI 2025, Tables 1 and 2; Yang et al., ICML 2021, and Ren et al., CVPR 2022, as their
 repositories report their reproductions. The balanced MSE rows on IMDB-WIKI are balanced errors by that repository's
-code, although its table says MAE.
+code, although its table has the heading MAE.
 """
 
 from __future__ import annotations
@@ -114,7 +114,14 @@ def find_published(
         rule = "unknown published split"
         raise InputError(Fault(where="published", rule=rule, got=split_kind, known=SPLIT_KINDS))
     given = names or {}
-    _check_methods(given)
+    known = list(dict.fromkeys(number.method for number in read_published()))
+    faults = [
+        Fault(where="published", key=arm, rule="unknown published method", got=method, known=known)
+        for arm, method in given.items()
+        if method not in known
+    ]
+    if faults:
+        raise InputError(faults)
     rows: dict[tuple[str, str, str], dict[str, float]] = {}
     fitting = [
         number
@@ -139,15 +146,3 @@ def read_published() -> tuple[PublishedNumber, ...]:
     with FILE.open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     return tuple(PublishedNumber._make([*texts, float(value)]) for *texts, value in rows)
-
-
-def _check_methods(names: Mapping[str, str]) -> None:
-    """Raise if a method is not published."""
-    known = list(dict.fromkeys(number.method for number in read_published()))
-    faults = [
-        Fault(where="published", key=arm, rule="unknown published method", got=method, known=known)
-        for arm, method in names.items()
-        if method not in known
-    ]
-    if faults:
-        raise InputError(faults)

@@ -57,7 +57,15 @@ class RegionDefinition:
         if shots in manifest.shot_rules:
             rule, text = manifest.shot_rules[shots], f"the data set's rule {shots}"
         elif shots is not None:
-            rule = _parse_limits(shots, known=tuple(manifest.shot_rules))
+            limits = _LIMITS.fullmatch(shots.strip())
+            if limits is None:
+                wanted = "must be the limits of many and few, such as 100/20, or a rule of the data set"
+                raise InputError(Fault(where="shots", rule=wanted, got=shots, known=tuple(manifest.shot_rules)))
+            many, few = int(limits[1]), int(limits[2])
+            if few > many + 1:
+                wanted = "no bin may be both many and few: the first limit is that of many"
+                raise InputError(Fault(where="shots", rule=wanted, got=shots))
+            rule = ShotRule(many_above=many, few_below=few)
             text = (
                 f"many has more than {rule.many_above} training samples in a label bin, few less than {rule.few_below}"
             )
@@ -93,15 +101,3 @@ class RegionDefinition:
             (region, PREDICTED_EPOCH): {trial: regions[region].value for trial, regions in found.items()}
             for region in REGIONS
         }
-
-
-def _parse_limits(shots: str, *, known: tuple[str, ...]) -> ShotRule:
-    limits = _LIMITS.fullmatch(shots.strip())
-    if limits is None:
-        rule = "must be the limits of many and few, such as 100/20, or a rule of the data set"
-        raise InputError(Fault(where="shots", rule=rule, got=shots, known=known))
-    many, few = int(limits[1]), int(limits[2])
-    if few > many + 1:
-        rule = "no bin may be both many and few: the first limit is that of many"
-        raise InputError(Fault(where="shots", rule=rule, got=shots))
-    return ShotRule(many_above=many, few_below=few)

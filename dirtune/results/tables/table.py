@@ -180,7 +180,7 @@ def make_arm_tables(
         split: test or val.
         selection: a rule of `dirtune.results.analysis.selection.SELECTIONS`.
         reference: the arm that the others are compared with; None means the study's.
-        margin: the largest difference that counts as none: a share of the reference's mean (`2%`), or a number in the
+        margin: the largest difference that is no difference, as a share of the reference's mean (`2%`), or a number in the
             metric's unit.
         over: the population that intervals, tests and verdicts are about: new `seeds` on these test samples, new test
             `samples` with these models, or `both`. The last two compare the stored predictions, sample by sample, and
@@ -246,10 +246,19 @@ def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], r
         definition = RegionDefinition.parse(root, template.study, shots=template.shots, bin_width=template.bin_width)
         template = replace(template, region_note=definition.description)
     tables = []
+    values: Values
     for metric in metrics:
         if definition is None:
             metric = check_metric(runs.metrics, metric)
-            values = _get_recorded_values(template, metric, runs)
+            # Filtered once by metric and split, which is most of the work.
+            recorded = filter_rows(runs.metrics, metric=metric, split=template.split)
+            epochs = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EVALUATED_EPOCHS[0]}
+            key = {"metric": metric, "split": template.split}
+            values = {
+                (region, epoch): get_values_by_trial(recorded, region=region, selection=epoch, **key)
+                for region in template.regions
+                for epoch in sorted(epochs)
+            }
         else:
             trials = {one.trial_id for arm in runs.arms for one in arm.chosen.values()}
             values = definition.compute_values(metric, template.split, trials)
@@ -297,17 +306,6 @@ def _read_sample_errors(
     )
 
 
-def _get_recorded_values(template: ArmTable, metric: str, runs: StudyRuns) -> Values:
-    """Return the recorded values of a metric at all epochs that were chosen."""
-    rows = filter_rows(runs.metrics, metric=metric, split=template.split)
-    chosen = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EVALUATED_EPOCHS[0]}
-    return {
-        (region, epoch): get_values_by_trial(rows, metric=metric, region=region, split=template.split, selection=epoch)
-        for region in template.regions
-        for epoch in sorted(chosen)
-    }
-
-
 def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str]) -> ArmRow:
     cells: dict[str, Cell] = {}
     missing = list(arm.missing)
@@ -348,7 +346,11 @@ def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow,
     for region, level in base.cells.items():
         differences = None
         if errors is not None and table.over != "seeds":
-            by_seed = {row.arm: _select_errors(row, region, errors) for row in table.rows}
+            mask = errors.regions[region]
+            by_seed = {
+                row.arm: {seed: errors.errors[row.chosen[seed].trial_id][mask] for seed in row.cells[region].values}
+                for row in table.rows
+            }
             differences = {
                 row.arm: compare_by_sample(by_seed[row.arm], by_seed[base.arm], over=table.over, metric=table.metric)
                 for row in others
@@ -363,9 +365,3 @@ def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow,
         for row in others:
             cells[row.arm][region] = replace(row.cells[region], **vars(found[row.arm]))
     return tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in table.rows)
-
-
-def _select_errors(row: ArmRow, region: str, errors: SampleErrors) -> dict[int, object]:
-    """Return the errors of an arm on the samples of a region, by seed."""
-    mask = errors.regions[region]
-    return {seed: errors.errors[row.chosen[seed].trial_id][mask] for seed in row.cells[region].values}

@@ -23,7 +23,7 @@ _MARGIN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
 
 @dataclass(frozen=True, kw_only=True)
 class Margin:
-    """Largest difference that counts as none: a share of the reference's mean, or a size in the metric's unit."""
+    """Margin of equivalence: a share of the reference's mean, or a size in the metric's unit."""
 
     text: str
     """As it was asked for."""

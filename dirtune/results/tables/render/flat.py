@@ -15,7 +15,7 @@ from typing import Any
 
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.render.footer import make_footer
-from dirtune.results.tables.table import ArmRow, ArmTable, Cell
+from dirtune.results.tables.table import ArmRow, ArmTable
 
 
 def as_csv(table: Comparison) -> str:
@@ -97,35 +97,35 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
     }
     if part.sequential is not None:
         plain["sequential"] = {"rule": part.sequential[0], "arms": dict(part.sequential[1])}
-    rows = [
-        {
-            "arm": row.arm,
-            "levels": dict(row.levels),
-            "tried": dict(row.tried),
-            "searched": row.searched,
-            "planned": row.planned,
-            "unfinished": dict(row.unfinished),
-            "missing": [asdict(each) for each in row.missing],
-            "cells": {region: _to_plain_cell(row, cell) for region, cell in row.cells.items()},
-        }
-        for row in part.rows
-    ]
+    rows = []
+    for row in part.rows:
+        cells = {}
+        for region, cell in row.cells.items():
+            cells[region] = {
+                "mean": cell.mean,
+                "sd": cell.sd,
+                "n": cell.n,
+                "difference": None if cell.difference is None else asdict(cell.difference),
+                "p_holm": cell.p_holm,
+                "verdict": None if cell.verdict is None else asdict(cell.verdict),
+                "seeds": {
+                    seed: {"trial_id": row.chosen[seed].trial_id, "epoch": row.chosen[seed].epoch, "value": value}
+                    for seed, value in cell.values.items()
+                },
+            }
+        rows.append(
+            {
+                "arm": row.arm,
+                "levels": dict(row.levels),
+                "tried": dict(row.tried),
+                "searched": row.searched,
+                "planned": row.planned,
+                "unfinished": dict(row.unfinished),
+                "missing": [asdict(each) for each in row.missing],
+                "cells": cells,
+            }
+        )
     return {**plain, "margin": asdict(part.margin), "rows": rows}
-
-
-def _to_plain_cell(row: ArmRow, cell: Cell) -> dict[str, Any]:
-    return {
-        "mean": cell.mean,
-        "sd": cell.sd,
-        "n": cell.n,
-        "difference": None if cell.difference is None else asdict(cell.difference),
-        "p_holm": cell.p_holm,
-        "verdict": None if cell.verdict is None else asdict(cell.verdict),
-        "seeds": {
-            seed: {"trial_id": row.chosen[seed].trial_id, "epoch": row.chosen[seed].epoch, "value": value}
-            for seed, value in cell.values.items()
-        },
-    }
 
 
 def _is_undefined(value: object) -> bool:

@@ -9,7 +9,7 @@ from dirtune.results.statistics.power import ALPHA, POWER
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.marks import BOLD, SIGNIFICANT, SPREADS
 from dirtune.results.tables.render.grids import format_configurations, list_origins
-from dirtune.results.tables.table import ArmRow, ArmTable
+from dirtune.results.tables.table import ArmTable
 
 INTERVALS: dict[Over, str] = {
     "seeds": "Student's t over seeds, for new seeds on these test samples, {:g} % (in simulations of 5 and 10 seeds "
@@ -34,7 +34,15 @@ def make_footer(table: Comparison) -> list[str]:
     for study in studies:
         own = _describe_study([part for part in table.parts if part.study == study])
         lines += [f"{study}: {line}" if len(studies) > 1 else line for line in own]
-    return [*lines, *_describe_marks(table), *_describe_published(table)]
+    lines += _describe_marks(table)
+    split = table.request.published
+    for number, origin in enumerate(list_origins(table), start=1):
+        lines.append(
+            f"[{number}] Published: {origin}; {split} split; another recipe and other seeds, in no statistic of this table."
+        )
+    if split is not None and not table.published:
+        lines.append(f"Published numbers of the {split} split: none for these arms.")
+    return lines
 
 
 def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
@@ -48,8 +56,22 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
         rule, arms = first.sequential
         yield f"Seeds were added until decided ({rule}): {'; '.join(f'{arm} {text}' for arm, text in arms.items())}."
         yield "The other p-values and verdicts of this table take no account of that."
-    yield f"Configurations tried per seed: {'; '.join(map(_format_tried, first.rows))}."
-    yield f"Missing: {'; '.join(_list_missing(parts)) or 'none'}."
+    tried = []
+    for row in first.rows:
+        counts = [f"{n} {status}" for status, n in sorted(row.unfinished.items())]
+        recorded = sum(row.tried.values()) + row.searched
+        if row.planned is not None and recorded < row.planned:
+            counts.append(f"{row.planned - recorded} not recorded")
+        tried.append(f"{row.arm} {format_configurations(row)}" + (f" ({', '.join(counts)})" if counts else ""))
+    yield f"Configurations tried per seed: {'; '.join(tried)}."
+    # Each once, for a value may be missing in several tables; the seeds of one reason together.
+    seeds: dict[tuple[str, str], dict[int, None]] = {}
+    for each in (each for part in parts for row in part.rows for each in row.missing):
+        seeds.setdefault((each.arm, each.reason), {})[each.seed] = None
+    missing = [
+        f"{arm} seed{'s' * (len(own) > 1)} {_format_numbers([*own])}: {reason}" for (arm, reason), own in seeds.items()
+    ]
+    yield f"Missing: {'; '.join(missing) or 'none'}."
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
     if hidden := [arm for arm in first.arms if arm not in {row.arm for row in first.rows}]:
         yield f"Arms not shown: {', '.join(hidden)}."
@@ -105,36 +127,6 @@ def _describe_marks(table: Comparison) -> Iterator[str]:
         )
     else:
         yield f"Margin: {table.parts[0].margin}."
-
-
-def _describe_published(table: Comparison) -> Iterator[str]:
-    for number, origin in enumerate(list_origins(table), start=1):
-        yield (
-            f"[{number}] Published: {origin}; {table.request.published} split; another recipe and other seeds, "
-            "in no statistic of this table."
-        )
-    if table.request.published is not None and not table.published:
-        yield f"Published numbers of the {table.request.published} split: none for these arms."
-
-
-def _format_tried(row: ArmRow) -> str:
-    unfinished = ", ".join(f"{n} {status}" for status, n in sorted(row.unfinished.items()))
-    recorded = sum(row.tried.values()) + row.searched
-    if row.planned is not None and recorded < row.planned:
-        unfinished = ", ".join(filter(None, [unfinished, f"{row.planned - recorded} not recorded"]))
-    return f"{row.arm} {format_configurations(row)}" + (f" ({unfinished})" if unfinished else "")
-
-
-def _list_missing(parts: Sequence[ArmTable]) -> Iterator[str]:
-    """Yield the missing values of an arm, the seeds of one reason together."""
-    missing = dict.fromkeys(
-        (row.arm, each.reason, each.seed) for part in parts for row in part.rows for each in row.missing
-    )
-    seeds: dict[tuple[str, str], list[int]] = {}
-    for arm, reason, seed in missing:
-        seeds.setdefault((arm, reason), []).append(seed)
-    for (arm, reason), own in seeds.items():
-        yield f"{arm} seed{'s' * (len(own) > 1)} {_format_numbers(own)}: {reason}"
 
 
 def _format_numbers(numbers: Sequence[int]) -> str:

@@ -74,7 +74,7 @@ def make_grids(table: Comparison) -> list[Grid]:
         grids.append(_make_means(table, parts))
         compared = [part for part in parts if part.reference is not None]
         if any(row.arm != part.reference for part in compared for row in part.rows):
-            grids += [_make_differences(table, compared), _make_verdicts(table, compared)]
+            grids += [_make_comparison(table, compared, kind) for kind in ("differences", "verdicts")]
     return grids
 
 
@@ -124,48 +124,44 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
     )
 
 
-def _make_differences(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
-    """Return the differences to the reference, with the number of pairs for a single study."""
-    counts = (Column("", "pairs"),) if len({part.study for part in parts}) == 1 else ()
+def _make_comparison(table: Comparison, parts: Sequence[ArmTable], kind: str) -> Grid:
+    """Return the differences to the reference or the verdicts on them.
+
+    Args:
+        table: the whole comparison.
+        parts: of one grid, with a reference.
+        kind: differences, which have the number of pairs if there is a single study, or verdicts.
+    """
+    references = ", ".join(dict.fromkeys(str(part.reference) for part in parts))
+    has_pairs = kind == "differences" and len({part.study for part in parts}) == 1
     rows = []
-    for keys, arms in _group_other_rows(table, parts).items():
+    for keys, arms in _group_rows(table, parts).items():
+        # A row that has nothing but the reference is left out.
+        if all(arm is None or arm.arm == part.reference for part, arm in zip(parts, arms, strict=True)):
+            continue
         cells = [
-            Shown(celltext.format_difference(arm, region, celltext.count_decimals(part)))
+            Shown(
+                celltext.format_difference(arm, region, celltext.count_decimals(part))
+                if kind == "differences"
+                else celltext.format_verdict(arm, region)
+            )
             for part, arm in zip(parts, arms, strict=True)
             for region in part.regions
         ]
-        if counts:
+        if has_pairs:
             pairs = [cell.difference.n for arm in arms if arm for cell in arm.cells.values() if cell.difference]
             cells.append(Shown(str(max(pairs, default=0))))
         rows.append(Row(keys, tuple(cells)))
+    if kind == "differences":
+        title = f"difference to {references}, {PAIRING[parts[0].over]}, mean [95 % interval]"
+    else:
+        title = f"verdict against {references}, margin: {parts[0].margin}"
     return Grid(
-        title=f"difference to {_list_references(parts)}, {PAIRING[parts[0].over]}, mean [95 % interval]",
+        title=title,
         keys=_make_key_headings(table, parts),
-        columns=(*_make_columns(parts), *counts),
+        columns=(*_make_columns(parts), *((Column("", "pairs"),) if has_pairs else ())),
         rows=tuple(rows),
     )
-
-
-def _make_verdicts(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
-    """Return the verdicts on the differences."""
-    rows = []
-    for keys, arms in _group_other_rows(table, parts).items():
-        cells = [
-            Shown(celltext.format_verdict(arm, region))
-            for part, arm in zip(parts, arms, strict=True)
-            for region in part.regions
-        ]
-        rows.append(Row(keys, tuple(cells)))
-    return Grid(
-        title=f"verdict against {_list_references(parts)}, margin: {parts[0].margin}",
-        keys=_make_key_headings(table, parts),
-        columns=tuple(_make_columns(parts)),
-        rows=tuple(rows),
-    )
-
-
-def _list_references(parts: Sequence[ArmTable]) -> str:
-    return ", ".join(dict.fromkeys(str(part.reference) for part in parts))
 
 
 def _make_key_headings(table: Comparison, parts: Sequence[ArmTable]) -> tuple[str, ...]:
@@ -194,15 +190,6 @@ def _group_rows(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str,
             found = rows.setdefault(get_row_key(row, table.request.rows), [None] * len(parts))
             found[position] = row
     return rows
-
-
-def _group_other_rows(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str, ...], list[ArmRow | None]]:
-    """Return the arms of every row, without those rows that have nothing but the reference."""
-    return {
-        keys: arms
-        for keys, arms in _group_rows(table, parts).items()
-        if any(arm is not None and arm.arm != part.reference for part, arm in zip(parts, arms, strict=True))
-    }
 
 
 def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 
-from dirtune.results.tables.render.grids import Grid, Row
+from dirtune.results.tables.render.grids import Grid
 
 
 def make_table(grid: Grid) -> str:
@@ -18,6 +18,12 @@ def make_table(grid: Grid) -> str:
         group_line = [f"<tr>{'<td></td>' * len(grid.keys)}{headings}</tr>"]
     names = [*grid.keys, *(column.name for column in grid.columns)]
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    lines = []
+    for row in grid.rows:
+        keys = "".join(f'<th scope="row">{escape(key)}</th>' for key in row.keys)
+        texts = ((escape(cell.text), cell.bold) for cell in row.cells)
+        cells = "".join(f"<td><strong>{text}</strong></td>" if bold else f"<td>{text}</td>" for text, bold in texts)
+        lines.append(f"<tr>{keys}{cells}</tr>")
     return "\n".join(
         [
             "<table>",
@@ -27,7 +33,7 @@ def make_table(grid: Grid) -> str:
             f"<tr>{header}</tr>",
             "</thead>",
             "<tbody>",
-            *map(_make_line, grid.rows),
+            *lines,
             "</tbody>",
             "</table>",
         ]
@@ -37,10 +43,3 @@ def make_table(grid: Grid) -> str:
 def make_list(texts: Iterable[str]) -> str:
     """Return an unordered list."""
     return "\n".join(["<ul>", *(f"<li>{escape(text)}</li>" for text in texts), "</ul>"])
-
-
-def _make_line(row: Row) -> str:
-    keys = "".join(f'<th scope="row">{escape(key)}</th>' for key in row.keys)
-    texts = ((escape(cell.text), cell.bold) for cell in row.cells)
-    cells = "".join(f"<td><strong>{text}</strong></td>" if bold else f"<td>{text}</td>" for text, bold in texts)
-    return f"<tr>{keys}{cells}</tr>"

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 
-from dirtune.results.tables.render.grids import Grid, Shown
+from dirtune.results.tables.render.grids import Grid
 
 LAST_LATIN = 0x17F
 """Last code point of the letters that LaTeX knows without further packages."""
@@ -64,7 +64,13 @@ def make_table(grid: Grid, notes: Sequence[str] = ()) -> str:
 
 def format_rows(grid: Grid) -> list[list[str]]:
     """Return the cells of every line, as LaTeX."""
-    return [[*map(escape, row.keys), *map(_format_cell, row.cells)] for row in grid.rows]
+    return [
+        [
+            *map(escape, row.keys),
+            *(rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text) for cell in row.cells),
+        ]
+        for row in grid.rows
+    ]
 
 
 def format_line(cells: Sequence[str]) -> str:
@@ -74,27 +80,21 @@ def format_line(cells: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """Return text that LaTeX prints as it is; Greek letters become math, unknown letters their code point."""
-    escaped = "".join(_ESCAPES.get(each) or _escape_greek(each) or _escape_other(each) for each in text)
-    return _MINUS.sub("$-$", escaped).replace("--", "-{}-")
-
-
-def _format_cell(cell: Shown) -> str:
-    return rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
-
-
-def _escape_greek(character: str) -> str | None:
-    """Return `$\\omega$` of an omega, None of other letters: pdfTeX has no Greek letters in its text fonts."""
-    name = unicodedata.name(character, "").split()
-    if name[:3] != ["GREEK", "SMALL", "LETTER"] or len(name) != 4 or name[3] == "OMICRON":
-        return None
-    return rf"$\{'lambda' if name[3] == 'LAMDA' else name[3].lower()}$"
-
-
-def _escape_other(character: str) -> str:
-    """Return a letter that the default fonts have, or the code point of one that would stop the run."""
-    if ord(character) <= LAST_LATIN:
-        return character if character.isprintable() else " "
-    return f"(U+{ord(character):04X})"
+    parts = []
+    for character in text:
+        name = unicodedata.name(character, "").split()
+        # pdfTeX has no Greek letters in its text fonts; omicron has no command of its own.
+        is_greek = name[:3] == ["GREEK", "SMALL", "LETTER"] and len(name) == 4 and name[3] != "OMICRON"
+        if character in _ESCAPES:
+            parts.append(_ESCAPES[character])
+        elif is_greek:
+            parts.append(rf"$\{'lambda' if name[3] == 'LAMDA' else name[3].lower()}$")
+        elif ord(character) <= LAST_LATIN:
+            parts.append(character if character.isprintable() else " ")
+        else:
+            # A letter that the fonts lack would stop the run.
+            parts.append(f"(U+{ord(character):04X})")
+    return _MINUS.sub("$-$", "".join(parts)).replace("--", "-{}-")
 
 
 def _make_group_lines(grid: Grid) -> list[str]:
