@@ -46,6 +46,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         InputError: files are missing, rows or images cannot be used, or the data cannot be split as the options ask.
     """
     folder = require_raw_folder(NAME, raw, f"{options.split_list} and {IMAGES}/")
+    # The list is public and is read first, so that its faults are known before the images are there.
     rows = read_list(folder / options.split_list, LABEL, parse_person)
     if not (folder / IMAGES).is_dir():
         rule = "no such folder; the images of AgeDB need a password from their authors"

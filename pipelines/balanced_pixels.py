@@ -43,6 +43,7 @@ def select_balanced_pixels(
     per_bin = int(totals[occupied].min()) if len(occupied) else 0
     drawn = [_draw_pixels(pixels, int(index), per_bin, seed, split) for index in occupied]
     images, ranks = np.concatenate([np.empty((0, 2), np.int64), *drawn]).T
+    # Sorted, so that the result does not depend on the order of the bins.
     order = np.lexsort((ranks, images))
     ends = np.searchsorted(images[order], np.arange(1, len(pixels)))
     return np.split(ranks[order], ends), per_bin
@@ -50,6 +51,7 @@ def select_balanced_pixels(
 
 def _draw_pixels(pixels: NDArray[np.int64], index: int, number: int, seed: int, split: str) -> NDArray[np.int64]:
     """Draw pixels of one bin; shape `(number, 2)`, each the index of an image and a rank within it."""
+    # A generator per bin, so that a change of one bin does not change the draws of the others
     generator = np.random.default_rng(derive_seed(seed, "mask", split, index))
     ends = pixels[:, index].cumsum()
     drawn = generator.choice(int(ends[-1]), number, replace=False)
@@ -63,6 +65,7 @@ def _draw_pixels(pixels: NDArray[np.int64], index: int, number: int, seed: int, 
 def make_mask(counts: NDArray[np.int16], chosen: PixelSelection, label: LabelSpec) -> NDArray[np.bool_]:
     """Return the selected pixels as a mask of the stored size."""
     assert label.dense is not None
+    # Stable, so that ranks mean the same pixels on every machine
     by_bin = np.argsort(compute_pixel_bins(counts, label), kind="stable")
     mask = np.zeros(counts.shape, np.bool_)
     cropped = np.zeros(label.dense.height * label.dense.width, np.bool_)

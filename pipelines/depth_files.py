@@ -79,8 +79,10 @@ def _parse_pair(line: str, listed: str) -> Pair | None:
     columns = [column.strip().removeprefix("data/") for column in line.split(",")]
     if len(columns) != 2 or not all(each.startswith(f"nyu2_{listed}/") for each in columns):
         return None
+    # A list must not lead out of the raw folder.
     if ".." in Path(columns[0]).parts + Path(columns[1]).parts:
         return None
+    # The names of test images do not contain the place.
     if listed == "test":
         return Pair(columns[0], columns[1], listed, "test")
     scene = _SCENE.fullmatch(columns[0])
@@ -95,6 +97,7 @@ def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Pho
             image = opened.convert("RGB")
         file = pair.depth
         with Image.open(folder / pair.depth) as depth:
+            # Decoded here, where an error of a damaged file is caught
             depth.load()
     except FileNotFoundError:
         return Photograph(file=file, rule="no such file")
@@ -111,6 +114,7 @@ def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Pho
         rule = f"must have the aspect {width}:{height}, got the size {image.size}"
         return Photograph(file=pair.depth, rule=rule)
     size = (width, height)
+    # Interpolation would invent depths at edges, and would mix missing depths into others.
     nearest = depth.resize(size, Image.Resampling.NEAREST)
     return Photograph(image.resize(size, Image.Resampling.BILINEAR), to_millimeters(nearest, pair.listed))
 

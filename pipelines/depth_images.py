@@ -50,6 +50,7 @@ def encode_pairs(pairs: Sequence[Pair], folder: Path, inputs: Mapping[str, Input
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
     dataset = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow").materialize()
     pixels, faults = {}, []
+    # Without the image columns, which stay in the object store
     found = dataset.select_columns(["sample_id", "pixels", "file", "rule"])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
         for row in batch.to_pylist():

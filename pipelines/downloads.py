@@ -94,6 +94,7 @@ def download_raw(name: str, folder: Path, *, report: Report = print) -> None:
     if name not in RAW_DATA:
         rule = "nothing to download for this data set"
         raise InputError(Fault(where="data set", rule=rule, got=name, known=tuple(RAW_DATA)))
+    # A failed download must not keep the others from being tried.
     faults: list[Fault] = []
     for file in RAW_DATA[name].files:
         try:

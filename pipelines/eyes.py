@@ -90,6 +90,7 @@ def get_list_path(folder: Path, person: str) -> Path:
 def read_eyes(folder: Path, person: str) -> Iterator[Eye | Fault]:
     """Yield the eyes of a participant's list, each once, or the fault of a line, in the order of the list."""
     path = get_list_path(folder, person)
+    # Bytes that are not UTF-8 make a line invalid, not the list.
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     days: dict[str, _Day | str] = {}
     first: dict[str, int] = {}
@@ -106,6 +107,7 @@ def _find_eye(line: str, folder: Path, days: dict[str, _Day | str]) -> Eye | str
     if found is None:
         return f"must be a day, a file and a side, such as day01/0005.jpg left, not {line[:80]!r}"
     name, side = found["day"], found["side"]
+    # A list refers to each day many times.
     if name not in days:
         days[name] = _read_day(folder / f"{name}.mat")
     day = days[name]
@@ -176,6 +178,7 @@ def compute_pose_angles(rotations: NDArray[Any]) -> NDArray[np.float64]:
     """
     rotations = rotations.astype(np.float64)
     angles = np.linalg.norm(rotations, axis=1)
+    # For a rotation by zero the axis is arbitrary; dividing by one gives the zero vector instead of NaN.
     k_x, k_y, k_z = (rotations / np.where(angles > 0, angles, 1.0)[:, None]).T
     sine, rest = np.sin(angles), 1 - np.cos(angles)
     v_x, v_y = k_y * sine + k_x * k_z * rest, k_y * k_z * rest - k_x * sine

@@ -233,6 +233,7 @@ def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) ->
     used = [face for face in faces.faces if face.path in images.contents]
     if not used:
         raise InputError(Fault(where=faces.name, rule="no row can be used"))
+    # Lists without a split column have none for every row.
     published = [face.split for face in used]
     rows = splits.Rows(
         name=faces.name,

@@ -48,6 +48,7 @@ def encode_images(table: pa.Table, folder: Path, spec: InputSpec) -> EncodedImag
     settings = {"folder": folder, "spec": spec}
     dataset = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow").materialize()
     contents, rules = {}, {}
+    # Without the image column, which stays in the object store
     found = dataset.select_columns(["sample_id", _CONTENT, _FAULT])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)

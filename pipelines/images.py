@@ -92,6 +92,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         # An empty cell is a fault already.
         if paths[row].strip():
             sheet.add_fault(row, options.image, "no such image", paths[row])
+    # Before Ray starts, so that missing files are reported at once
     readable = sheet.select_usable(options.skip_bad)
     with ray_session():
         spec = options.image_spec

@@ -149,6 +149,7 @@ def compute_ages(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int
 
 def is_kept(fields: dict[str, NDArray[Any]], ages: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return True for the faces that the published filter keeps: a single face, with a high score, of a possible age."""
+    # NaN means that no second face was found.
     second = fields["second_face_score"]
     alone = np.isnan(second) | (second <= 0)
     clear = fields["face_score"] >= MIN_FACE_SCORE

@@ -272,6 +272,7 @@ def choose_label_spec(
     if start >= end:
         rule = "the labels must differ, or low and high must be given; all are"
         raise InputError(Fault(where=where, key=name, rule=rule, got=start))
+    # A width below the smallest gap would leave bins empty by construction.
     gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
     width = bin_width or _round_digits(max(round_to_nice_width((end - start) / BINS), gap))
     if width < _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end)):
@@ -308,6 +309,7 @@ def choose_recipe(rows: Rows, share: float) -> Recipe:
     the label bins or, where these are too sparse for the share, from their narrowest multiples (2, 5, 10, 20, ...) that are
     not; then `per_bin` is the largest number that does not exceed the share.
     """
+    # A third of a bin leaves at least a third of it for training.
     wanted, one_in = share * len(rows.ids), 3
     for multiple in (step * 10**power for power in range(10) for step in (1, 2, 5)):
         width = rows.label.bin_width * multiple
@@ -315,6 +317,7 @@ def choose_recipe(rows: Rows, share: float) -> Recipe:
         fits = np.count_nonzero(most) <= wanted <= most.sum()
         if fits or width >= rows.label.range:
             break
+    # The number of selected rows grows with the size, so that bisection finds the largest one.
     sizes = range(1, int(most.max()) + 1)
     per_bin = bisect_right(sizes, wanted, key=lambda size: int(np.minimum(most, size).sum()))
     return Recipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width)

@@ -77,6 +77,7 @@ def hash_model(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return model
+    # Names are hashed, too: a renamed file can change the model.
     state = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         state.update(f"{file.relative_to(folder).as_posix()}\n".encode())

@@ -180,6 +180,7 @@ def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None 
             sheet = _read_text(path, delimiter, quoted)
     except (OSError, pa.ArrowException) as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
+    # Arrow accepts equal names, and a lookup by name would then fail later.
     names = sheet.table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     rule = "two columns have this name"

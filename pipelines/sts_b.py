@@ -137,6 +137,7 @@ def _find_raw_files(raw: Path | None) -> dict[str, Path]:
         rule = f"needs the folder of {expected} (`dirtune ingest sts_b --raw DIR`)"
         raise InputError(Fault(where=NAME, key="raw", rule=rule))
     missing = [name for name in FILES.values() if not (raw / name).is_file()]
+    # GLUE's own archive has the same folder name and columns, but another split.
     if missing and (raw / "train.tsv").is_file():
         rule = f"this is the GLUE layout; the re-split STS-B-DIR files are needed: {expected}"
         raise InputError(Fault(where=str(raw), rule=rule))

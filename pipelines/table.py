@@ -130,6 +130,7 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
     names = others if options.features is None else list(options.features)
     if not names and not options.one_hot:
         raise InputError(Fault(where=str(sheet.path), key="features", rule="no column is left"))
+    # Columns that were listed by the user are not left out by another option.
     hint = "; name it in one_hot or in ignore" if options.features is None else ""
     numbers = [sheet.read_numbers(name, hint=hint) for name in names]
     texts = {name: sheet.read_texts(name) for name in options.one_hot}

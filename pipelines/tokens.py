@@ -82,6 +82,7 @@ def _prepare(pairs: pa.Table, model: str | None) -> Dataset:
         dataset = dataset.map_batches(
             SentenceFeatures,
             fn_constructor_args=(model, TEXTS),
+            # One actor, and one copy of the model in memory
             compute=ray.data.ActorPoolStrategy(size=1),
             batch_size=1024,
         )
