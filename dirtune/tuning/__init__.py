@@ -1,1 +1,1 @@
-"""Tuning: studies, search spaces, the search, resident workers, and the sweep that drives them with Ray."""
+"""Tuning: plans, searches, study folders, and the sweep that runs their trials with Ray."""

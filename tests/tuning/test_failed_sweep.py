@@ -94,7 +94,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
 
     seen: list[int] = []
     view = View()
-    view.epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
+    view.report_epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=digits, results=tmp_path, view=view)
     assert (resumed.reused, dict(resumed.run), resumed.left) == (1, {"complete": 1}, 0)
     assert seen == list(range(epochs + 1, 13))

@@ -1,4 +1,4 @@
-"""Sweeps that are asked to end, on a local Ray: run with `pytest tests/tuning/test_stopped_sweep.py`."""
+"""Sweeps that are stopped, on a local Ray: run with `pytest tests/tuning/test_stopped_sweep.py`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.tuning.sweeps import STUDY, metrics, rows
 
 pytestmark = pytest.mark.ray
 
-PATIENCE_SECONDS = 420.0
-"""On two idle cores no sweep below takes a quarter of it: one that takes all of it hangs."""
+TIME_LIMIT_SECONDS = 420.0
+"""On two idle cores, no sweep below takes a quarter of it; one that takes all of it hangs."""
 SLOW: dict[str, Any] = {
     "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}},
     "seeds": [0],
-    # Only being asked to end makes a checkpoint.
+    # Only a stop request makes a checkpoint.
     "resources": {"checkpoint_seconds": 3600},
 }
 
@@ -53,10 +53,10 @@ class ActAtSecondEpoch(View):
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeoutError` if the block takes longer, wherever it waits."""
 
-    def give_up(*_: object) -> None:
+    def raise_timeout(*_: object) -> None:
         raise TimeoutError(f"hangs for {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
+    before = signal.signal(signal.SIGALRM, raise_timeout)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -70,13 +70,13 @@ def sweep_undisturbed(digits: Path, tmp_path: Path, study_file: Callable[..., st
     """Sweeps a study named `tiny` without interruption and returns its metrics."""
 
     def run(**changes: Any) -> pd.DataFrame:
-        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "sweep_undisturbed")
-        return metrics(tmp_path / "sweep_undisturbed")
+        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "undisturbed")
+        return metrics(tmp_path / "undisturbed")
 
     return run
 
 
-def assert_nothing_was_lost(results: Path, started: int) -> None:
+def assert_checkpoints(results: Path, started: int) -> None:
     """Assert that every started trial has a checkpoint of its last epoch."""
     (folder,) = [path for path in results.iterdir() if path.is_dir()]
     trials = dirtune.status(folder.name, results=results).started
@@ -98,19 +98,19 @@ def test_a_signal_stops_the_sweep_after_the_epoch_and_resume_continues_without_l
 ) -> None:
     path, results, handler = study_file(**SLOW), tmp_path / "results", signal.getsignal(number)
     view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), number))
-    with time_limit(PATIENCE_SECONDS):
+    with time_limit(TIME_LIMIT_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=results, view=view)
     assert signal.getsignal(number) is handler
     assert (summary.stopped, view.reasons) == (number.name, [number.name])
     assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
     started = len(dirtune.status("tiny", results=results).started)
     assert started >= 1
-    assert_nothing_was_lost(results, started)
+    assert_checkpoints(results, started)
     epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}
 
     seen: list[tuple[str, int]] = []
     again = ActAtSecondEpoch(lambda: None)
-    again.epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
+    again.report_epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=digits, results=results, view=again)
     assert (resumed.stopped, resumed.left, dict(resumed.run)) == (None, 0, {"complete": 2})
     # The first epoch after resuming is the next one
@@ -122,15 +122,15 @@ def test_a_signal_stops_the_sweep_after_the_epoch_and_resume_continues_without_l
 def test_a_stop_from_another_process_stops_the_sweep_and_not_the_next_one(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    asked: list[str] = []
-    view = ActAtSecondEpoch(lambda: asked.append(dirtune.stop("tiny", results=tmp_path / "results")))
+    owners: list[str] = []
+    view = ActAtSecondEpoch(lambda: owners.append(dirtune.stop("tiny", results=tmp_path / "results")))
     path, results = study_file(**SLOW), tmp_path / "results"
-    with time_limit(PATIENCE_SECONDS):
+    with time_limit(TIME_LIMIT_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=results, view=view)
-    assert asked[0].startswith(f"process {os.getpid()} on ")
+    assert owners[0].startswith(f"process {os.getpid()} on ")
     assert (summary.stopped, view.reasons) == ("`dirtune stop`", ["`dirtune stop`"])
     assert (dict(summary.run), summary.left) == ({}, 2)
-    assert_nothing_was_lost(results, len(dirtune.status("tiny", results=results).started))
+    assert_checkpoints(results, len(dirtune.status("tiny", results=results).started))
     with pytest.raises(InputError, match=r"is not being swept, so there is nothing to stop"):
         dirtune.stop("tiny", results=results)
     assert dirtune.resume("tiny", data=digits, results=results).run == {"complete": 2}
@@ -142,16 +142,16 @@ def test_a_group_that_is_interrupted_stops_and_resumes(
     resources = {"workers": 2, "checkpoint_seconds": 3600}
     path = study_file(**{**SLOW, "resources": resources})
     view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGINT))
-    with time_limit(PATIENCE_SECONDS):
+    with time_limit(TIME_LIMIT_SECONDS):
         summary = dirtune.sweep(path, data=digits, results=tmp_path, view=view)
     assert (summary.stopped, dict(summary.crashed), summary.left) == ("SIGINT", {}, 2)
-    assert_nothing_was_lost_of_one(tmp_path)
-    with time_limit(PATIENCE_SECONDS):
+    assert_one_checkpoint(tmp_path)
+    with time_limit(TIME_LIMIT_SECONDS):
         resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (dict(resumed.run), resumed.left) == ({"complete": 2}, 0)
 
 
-def assert_nothing_was_lost_of_one(results: Path) -> None:
+def assert_one_checkpoint(results: Path) -> None:
     (folder,) = [path for path in results.iterdir() if path.is_dir()]
     (trial,) = dirtune.status("tiny", results=results).started
     assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
@@ -167,11 +167,11 @@ def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
 
     resources = {"workers": workers, "checkpoint_seconds": 0}
     path, handler = study_file(**{**SLOW, "resources": resources}), signal.getsignal(signal.SIGINT)
-    with time_limit(PATIENCE_SECONDS), pytest.raises(KeyboardInterrupt):
+    with time_limit(TIME_LIMIT_SECONDS), pytest.raises(KeyboardInterrupt):
         dirtune.sweep(path, data=digits, results=tmp_path, view=ActAtSecondEpoch(press_twice))
     assert signal.getsignal(signal.SIGINT) is handler
     assert not (tmp_path / "tiny/driver.json").exists()
-    with time_limit(PATIENCE_SECONDS):
+    with time_limit(TIME_LIMIT_SECONDS):
         resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
     assert (dict(resumed.run), dict(resumed.crashed), resumed.left) == ({"complete": 2}, {}, 0)
     assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2
@@ -185,17 +185,17 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss
     path = study_file(**{**SLOW, "resources": resources})
     command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(tmp_path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    killer = threading.Timer(PATIENCE_SECONDS, lambda: os.killpg(driver.pid, signal.SIGKILL))
+    killer = threading.Timer(TIME_LIMIT_SECONDS, lambda: os.killpg(driver.pid, signal.SIGKILL))
     killer.start()
     while driver.poll() is None and not list((tmp_path / "tiny/trials").glob("*/progress.json")):
         time.sleep(0.1)
     # As a terminal does, to the group
     os.killpg(driver.pid, signal.SIGINT)
-    said, _ = driver.communicate()
+    output, _ = driver.communicate()
     killer.cancel()
-    assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else said
-    assert "Stopped by SIGINT when every running trial had finished its epoch." in said
-    assert "trials are left, `dirtune resume` continues them" in said
+    assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else output
+    assert "Stopped by SIGINT when every running trial had finished its epoch." in output
+    assert "trials are left, `dirtune resume` continues them" in output
     started = dirtune.status("tiny", results=tmp_path).started
     assert started
     for trial in started:

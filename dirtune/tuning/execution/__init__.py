@@ -1,1 +1,1 @@
-"""Running trials with Ray: driver, Tune run, resident workers, failures."""
+"""Execution of trials with Ray: driver, Tune run, resident workers, failures."""
