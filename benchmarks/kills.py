@@ -2,15 +2,15 @@
 
 Run: `.venv/bin/python benchmarks/kills.py [--kills 20] [--seed 7]`
 
-A small study on digits is swept undisturbed once. Then it is swept under fire: after a random time the driver, a trial
-worker or the raylet (the process of a Ray node) gets SIGKILL; when the driver has ended, the sweep is resumed. A study that is
-complete is compared and begun anew in another folder, until there were as many kills as asked for; the last one is
-completed in peace. Compared are all four tables, bit for bit and as multisets of rows, without the columns that tell time,
-memory and process. A driver that has lost its Ray and does not end by itself within `PATIENCE_SECONDS` counts as a
-difference, as does a sweep that no longer gets on.
+A small study on digits is swept once without kills. Then it is swept with kills: after a random time the driver, a trial
+worker or the raylet (the process of a Ray node) receives SIGKILL; when the driver has ended, the sweep is resumed. A complete
+study is compared and started again in another folder, until the given number of kills is reached; the last one is completed
+without kills. All four tables are compared bit for bit as multisets of rows, without the columns of time, memory and process.
+A driver that has lost its Ray and does not end by itself within `EXIT_TIMEOUT` seconds counts as a difference, as does a
+sweep that makes no progress.
 
-Printed: a line per kill, and the verdict; the exit code is 1 on a difference. The seed decides victims and moments, not what
-the machine is doing then.
+Printed: a line per kill, and the verdict; the exit code is 1 on a difference. The seed determines victims and times, but not
+the state of the machine then.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from typing import Any
 
 import yaml
 
-from dirtune.frozen import canonical_json
+from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 
 VICTIMS = ("driver", "worker", "raylet")
-# What Ray calls the process of a trial worker
 WORKER_TITLE = "ray::ResourceTrainable"
-# Seconds from a start, or from the last kill, to the next kill
-MOMENTS = (5.0, 40.0)
-PATIENCE_SECONDS = 180.0
-RESUMES_IN_PEACE = 5
+"""Title of the process of a trial worker."""
+KILL_SECONDS = (5.0, 40.0)
+"""Range of the time from a start, or from the last kill, to the next kill."""
+EXIT_TIMEOUT = 180.0
+"""Seconds."""
+MAX_RESUMES = 5
 VARYING = {
     "seconds_train",
     "seconds_eval",
@@ -71,18 +72,18 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: how long after the last start or kill, whom, and how far the sweep was."""
+    """One kill: seconds since the last start or kill, victim, and progress of the sweep."""
 
     seconds: float
     victim: str
     recorded: int
-    """Trials."""
+    """Number of trials."""
     round: int
 
 
 @dataclass
 class Campaign:
-    """Sweeps one study again and again and kills what belongs to it.
+    """Repeated sweeps of one study, whose processes are killed.
 
     Args:
         study: the study's file; its trials must be reproducible.
@@ -100,20 +101,20 @@ class Campaign:
     _driver: subprocess.Popen[bytes] | None = None
 
     def run(self, kills: int, *, victims: tuple[str, ...] = VICTIMS) -> None:
-        """Sweep undisturbed, then under fire until there were that many kills; `differences` says how it ended."""
+        """Sweep without kills, then with that many kills; `differences` has the result."""
         self._complete()
         expected = self._tables()
         while len(self.kills) < kills and not self.differences:
             self._round += 1
-            self._under_fire(kills, victims)
+            self._sweep_with_kills(kills, victims)
             self._complete()
-            self.differences += differences(expected, self._tables())
+            self.differences += find_differences(expected, self._tables())
 
-    def _under_fire(self, kills: int, victims: tuple[str, ...]) -> None:
-        """Sweep this round's folder until it is complete, or there were enough kills."""
+    def _sweep_with_kills(self, kills: int, victims: tuple[str, ...]) -> None:
+        """Sweep this round's folder until it is complete or the number of kills is reached."""
         while len(self.kills) < kills and not self.differences:
             driver = self._driver or self._start()
-            seconds = self.random.uniform(*MOMENTS)
+            seconds = self.random.uniform(*KILL_SECONDS)
             victim = self.random.choice(victims)
             try:
                 ended = driver.wait(seconds)
@@ -125,8 +126,8 @@ class Campaign:
                 return
 
     def _kill(self, driver: subprocess.Popen[bytes], victim: str, seconds: float) -> None:
-        found = [pid for pid, name in family(driver.pid) if name == victim]
-        # There is no worker yet, or no longer
+        found = [pid for pid, name in list_processes(driver.pid) if name == victim]
+        # No worker has started yet, or all have ended.
         if not found:
             return
         recorded = len(list(self._folder.glob("results/trials/*.parquet")))
@@ -136,9 +137,9 @@ class Campaign:
             self._wait(driver)
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:
-        """A driver that was killed, or has lost its Ray, ends."""
+        """Wait for a driver that was killed or has lost its Ray; record a difference if it does not end."""
         try:
-            driver.wait(PATIENCE_SECONDS)
+            driver.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.differences.append(f"the driver did not end after kill {len(self.kills)}")
             driver.kill()
@@ -146,8 +147,8 @@ class Campaign:
         self._driver = None
 
     def _complete(self) -> None:
-        """Finish this round's sweep in peace."""
-        for _ in range(RESUMES_IN_PEACE):
+        """Complete this round's sweep without kills."""
+        for _ in range(MAX_RESUMES):
             driver = self._driver or self._start()
             self._driver = None
             if driver.wait() == 0:
@@ -162,11 +163,11 @@ class Campaign:
         return self._driver
 
     def _tables(self) -> dict[str, Counter[str]]:
-        return {table: rows_of(Storage.at(self._folder), table) for table in TABLES}
+        return {table: count_rows(Storage.open(self._folder), table) for table in TABLES}
 
     @property
     def _root(self) -> Path:
-        # 0: undisturbed
+        # Round 0 has no kills.
         return self.scratch / f"round_{self._round}"
 
     @property
@@ -174,16 +175,16 @@ class Campaign:
         return self._root / str(yaml.safe_load(self.study.read_text())["name"])
 
 
-def rows_of(folder: Storage, table: str) -> Counter[str]:
-    """The rows of a table, as text that is equal only for equal bits, and how often each is there."""
+def count_rows(folder: Storage, table: str) -> Counter[str]:
+    """Return the rows of a table as canonical JSON, which is equal only for equal bits, with their counts."""
     rows = read_table(folder, table).to_pylist()
     kept = [{key: value for key, value in row.items() if key not in VARYING} for row in rows]
     # Floats are written so that they read back
-    return Counter(canonical_json(row) for row in kept)
+    return Counter(to_canonical_json(row) for row in kept)
 
 
-def differences(expected: dict[str, Counter[str]], found: dict[str, Counter[str]]) -> Iterator[str]:
-    """One sentence for every table that is not as expected, with an example of each kind."""
+def find_differences(expected: dict[str, Counter[str]], found: dict[str, Counter[str]]) -> Iterator[str]:
+    """Return one sentence for every table that is not as expected, with an example of each kind."""
     for table in expected:
         missing, added = expected[table] - found[table], found[table] - expected[table]
         if missing or added:
@@ -191,30 +192,31 @@ def differences(expected: dict[str, Counter[str]], found: dict[str, Counter[str]
             yield f"{table}: {missing.total()} rows missing, {added.total()} too many{examples}"
 
 
-def family(driver: int) -> Iterator[tuple[int, str]]:
-    """The processes of a sweep and what each is, told from `/proc`: the driver, its raylet, and that one's trial workers."""
+def list_processes(driver: int) -> Iterator[tuple[int, str]]:
+    """Return the processes of a sweep with their roles, from `/proc`: the driver, its raylet, and its trial workers."""
     yield driver, "driver"
-    children = children_by_parent()
+    children = list_children()
     for child in children.get(driver, []):
-        if command_of(child).split(" ")[0].endswith("/raylet"):
+        if read_command(child).split(" ")[0].endswith("/raylet"):
             yield child, "raylet"
             for worker in children.get(child, []):
-                if command_of(worker).startswith(WORKER_TITLE):
+                if read_command(worker).startswith(WORKER_TITLE):
                     yield worker, "worker"
 
 
-def children_by_parent() -> dict[int, list[int]]:
+def list_children() -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
-        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        # The process has ended since it was listed.
+        except (FileNotFoundError, ProcessLookupError):
             continue
         found.setdefault(parent, []).append(int(entry.parent.name))
     return found
 
 
-def command_of(pid: int) -> str:
+def read_command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Forward and backward of every term: time and peak memory, against the same term written down directly.
+"""Time and peak memory of forward and backward of every term, against a direct implementation.
 
     python benchmarks/losses.py [--rows 128 512 2048 8192] [--terms accon conr ...]
 
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import direct_losses as direct
 import torch
+from dirtune.batch import TermInputs, TrainingLabels
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.data.memory_budget import keep_freed_memory
 from dirtune.losses import TERMS
 from dirtune.manifest import LabelSpec
@@ -44,11 +44,11 @@ SETTINGS: dict[str, dict[str, object]] = {
     "rnc": {"tau": 2.0},
     "supcon": {"tau": TAU, "variant": "paper"},
 }
-# One autograd node per row: beyond 512 rows, minutes and many gigabytes
 LOOPS = {"ranksim", "rnc"}
 LOOP_ROWS = 512
-# The two forms must agree to this; RankSim breaks ties in another order
+"""Maximum for loops: with an autograd node per row, more rows take minutes and many gigabytes."""
 SAME = 1e-3
+"""Relative tolerance of the two losses; RankSim breaks ties in another order."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Cost:
     value: float
 
 
-def batch(rows: int, *, distinct: bool) -> tuple[Tensor, Tensor]:
+def make_batch(rows: int, *, distinct: bool) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(rows, DIM, generator=generator), dim=1)
     labels = torch.randint(0, 101, (rows,), generator=generator).float()
     return z, torch.randperm(rows, generator=generator).float() if distinct else labels
 
 
-def dirtune_loss(name: str) -> Loss:
+def make_dirtune_loss(name: str) -> Loss:
     term = TERMS[name](**SETTINGS[name])
 
     def loss(z: Tensor, labels: Tensor) -> Tensor:
@@ -86,16 +86,16 @@ def dirtune_loss(name: str) -> Loss:
     return loss
 
 
-def metric_learning(z: Tensor, labels: Tensor) -> Tensor:
+def compute_metric_learning_supcon(z: Tensor, labels: Tensor) -> Tensor:
     from pytorch_metric_learning.losses import SupConLoss
 
     return SupConLoss(temperature=TAU)(z, labels.long())
 
 
-def measured(loss: Loss, rows: int, *, distinct: bool) -> Cost:
-    """In this process: one warm-up on few rows, then the largest growth and the best time of several runs."""
+def measure_cost(loss: Loss, rows: int, *, distinct: bool) -> Cost:
+    """Measure in this process: one warm-up on few rows, then the largest growth and the best time of several runs."""
     torch.set_num_threads(1)
-    # As the workers of a sweep do
+    # As in the workers of a sweep
     keep_freed_memory()
     run(loss, 64, distinct=distinct)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -109,25 +109,25 @@ def measured(loss: Loss, rows: int, *, distinct: bool) -> Cost:
 
 
 def run(loss: Loss, rows: int, *, distinct: bool) -> float:
-    z, labels = batch(rows, distinct=distinct)
+    z, labels = make_batch(rows, distinct=distinct)
     z.requires_grad_()
     value = loss(z, labels)
     value.backward()
     return float(value.detach())
 
 
-def work(kind: str, name: str, rows: int) -> Cost:
-    losses = {"dirtune": dirtune_loss, "direct": lambda name: getattr(direct, name)}
-    loss = metric_learning if kind == "pml" else losses[kind](name)
-    return measured(loss, rows, distinct=name == "ranksim")
+def measure_kind(kind: str, name: str, rows: int) -> Cost:
+    losses = {"dirtune": make_dirtune_loss, "direct": lambda name: getattr(direct, name)}
+    loss = compute_metric_learning_supcon if kind == "pml" else losses[kind](name)
+    return measure_cost(loss, rows, distinct=name == "ranksim")
 
 
 def compare(name: str, kind: str, rows: int) -> tuple[Cost, Cost | None]:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        ours = pool.apply(work, ("dirtune", name, rows))
+        ours = pool.apply(measure_kind, ("dirtune", name, rows))
         if name in LOOPS and rows > LOOP_ROWS:
             return ours, None
-        other = pool.apply(work, (kind, name, rows))
+        other = pool.apply(measure_kind, (kind, name, rows))
     if kind == "direct" and abs(ours.value - other.value) > SAME * abs(other.value):
         raise SystemExit(f"{name} at {rows} rows: {ours.value} here, {other.value} directly")
     return ours, other
@@ -142,11 +142,11 @@ def main() -> None:
     for name in chosen.terms:
         for kind in ("direct", "pml") if name == "supcon" else ("direct",):
             for rows in chosen.rows:
-                table.add_row(*cells(name, kind, rows, *compare(name, kind, rows)))
+                table.add_row(*format_cells(name, kind, rows, *compare(name, kind, rows)))
     Console().print(table)
 
 
-def cells(name: str, kind: str, rows: int, ours: Cost, other: Cost | None) -> list[str]:
+def format_cells(name: str, kind: str, rows: int, ours: Cost, other: Cost | None) -> list[str]:
     shown = [name, kind, f"{rows:,}", f"{ours.seconds * 1e3:.1f}", f"{ours.megabytes:.0f}"]
     if other is None:
         return [*shown, "-", "-", "-", "-"]

@@ -1,10 +1,10 @@
-"""Many tiny trials in one sweep: what one costs beyond its training, and whether anything grows.
+"""Many tiny trials in one sweep: overhead per trial, and growth of memory and open files.
 
 Run: `.venv/bin/python benchmarks/many_trials.py [--trials 200] [--data data]`
 
-One arm on 5 % of the digits for one epoch, so that a trial trains for a moment and everything else is what is measured.
-Once a second the memory of the driver and of the trial workers and the driver's open files are read from /proc. Printed:
-a line for every fifth of the sweep; the last two must look alike.
+One arm on 5 % of the digits for one epoch, so that the overhead dominates. Once a second, the memory of the driver and of
+the trial workers and the driver's open files are read from /proc. Printed: a line for every fifth of the sweep; the last
+two must be similar.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import yaml
 import dirtune
 from dirtune.study.files import find_study
 
-# What Ray calls the process of a trial worker
 WORKER_TITLE = b"ray::ResourceTrainable"
+"""Title of the process of a trial worker."""
 PARTS = 5
 
 
@@ -37,29 +37,30 @@ class Memory:
     driver: list[float] = field(default_factory=list)
     """MB."""
     workers: list[float] = field(default_factory=list)
-    """MB, the largest of them."""
+    """MB, of the largest worker."""
     files: list[int] = field(default_factory=list)
 
     def watch(self, stop: threading.Event) -> None:
         while not stop.wait(1.0):
             self.times.append(time.time())
-            self.driver.append(resident_mb(Path("/proc/self")))
+            self.driver.append(read_resident_mb(Path("/proc/self")))
             self.files.append(len(list(Path("/proc/self/fd").iterdir())))
-            self.workers.append(max(map(resident_mb, workers()), default=0.0))
+            self.workers.append(max(map(read_resident_mb, find_workers()), default=0.0))
 
 
-def workers() -> list[Path]:
+def find_workers() -> list[Path]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if process.joinpath("cmdline").read_bytes().startswith(WORKER_TITLE):
                 found.append(process)
-        except OSError:  # it has ended meanwhile
+        # The process has ended since it was listed.
+        except OSError:
             continue
     return found
 
 
-def resident_mb(process: Path) -> float:
+def read_resident_mb(process: Path) -> float:
     try:
         pages = int(process.joinpath("statm").read_text().split()[1])
     except OSError:
@@ -67,9 +68,9 @@ def resident_mb(process: Path) -> float:
     return pages * 4096 / 2**20
 
 
-def study_file(folder: Path, trials: int) -> Path:
-    """The quickstart's vanilla arm, very short, with many seeds."""
-    raw = find_study("quickstart").raw()
+def write_study_file(folder: Path, trials: int) -> Path:
+    """Write a study of the quickstart's vanilla arm, very short, with many seeds."""
+    raw = find_study("quickstart").read_plain()
     raw |= {"name": "many", "arms": {"vanilla": {}}, "reference": "vanilla", "seeds": list(range(trials))}
     del raw["representations"]
     raw["base"]["data"]["fraction"] = 0.05
@@ -79,18 +80,18 @@ def study_file(folder: Path, trials: int) -> Path:
     return path
 
 
-def between(times: Sequence[float], values: Sequence[float], start: float, stop: float) -> list[float]:
+def select_between(times: Sequence[float], values: Sequence[float], start: float, stop: float) -> list[float]:
     return [value for at, value in zip(times, values, strict=True) if start <= at <= stop]
 
 
-def report(rows: Sequence[dict[str, Any]], memory: Memory) -> None:
+def show(rows: Sequence[dict[str, Any]], memory: Memory) -> None:
     print("trials      s per trial   overhead, s   driver, MB   largest worker, MB   open files")
     size = len(rows) // PARTS
     for part in range(PARTS):
         of_part = rows[part * size : (part + 1) * size]
         start, stop = (of_part[at]["finished_at"].timestamp() for at in (0, -1))
         driver, largest, files = (
-            max(between(memory.times, values, start, stop), default=0.0)
+            max(select_between(memory.times, values, start, stop), default=0.0)
             for values in (memory.driver, memory.workers, memory.files)
         )
         print(
@@ -107,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     memory, stop = Memory(), threading.Event()
     with tempfile.TemporaryDirectory() as scratch:
-        path = study_file(Path(scratch), options.trials)
+        path = write_study_file(Path(scratch), options.trials)
         watcher = threading.Thread(target=memory.watch, args=(stop,), daemon=True)
         watcher.start()
         started = time.perf_counter()
@@ -121,7 +122,7 @@ def main() -> None:
         size = sum(file.stat().st_size for file in Path(scratch).rglob("*") if file.is_file())
     assert summary.run == {"complete": options.trials}, summary
     print(f"{options.trials} trials: {wall:.1f} s wall, {size / 2**20:.1f} MB on disk")
-    report(rows, memory)
+    show(rows, memory)
 
 
 if __name__ == "__main__":

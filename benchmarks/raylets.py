@@ -1,7 +1,7 @@
-"""A Ray cluster of several nodes on one machine, whose nodes can be killed: one `ray start` for each, as on machines of their own.
+"""A Ray cluster of several nodes on one machine, whose nodes can be killed: one `ray start` per node, as on separate machines.
 
-Each node has a temporary folder of its own, and all ask for a token that is made for this cluster. `ray.cluster_utils.Cluster`
-would do in fewer lines, but it writes its address where every other Ray of this machine looks for one to join.
+Each node has its own temporary folder, and all require a token that is generated for this cluster. `ray.cluster_utils.Cluster`
+would need fewer lines, but it writes its address where every other Ray process of this machine reads one to join.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kills import WORKER_TITLE, children_by_parent, command_of
+from kills import WORKER_TITLE, list_children, read_command
 
 OBJECT_STORE_BYTES = 150_000_000
-# On a machine that is busy a node takes its time
-START_SECONDS = 600.0
-LOOK_SECONDS = 0.1
+START_TIMEOUT = 600.0
+"""Seconds; a node starts slowly on a busy machine."""
+POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Cluster:
     """A head without CPUs and the nodes that have joined it, all on this machine's loopback.
 
     Args:
-        scratch: an empty folder with a short name, for the name of a socket is limited to 107 characters.
+        scratch: an empty folder with a short path, because the path of a socket is limited to 107 characters.
     """
 
     scratch: Path
@@ -39,13 +39,13 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of everyone on this cluster. With a token of its own, for the head would ask for that of the user if there is one."""
+        """Environment of every process of this cluster, with its own token: the head would otherwise require that of the user."""
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.scratch / "token")}
         return {**os.environ, **token, "RAY_ADDRESS": self.address}
 
     def start(self) -> None:
         (self.scratch / "token").write_text(secrets.token_hex(32))
-        port = free_port()
+        port = find_free_port()
         self.address = f"127.0.0.1:{port}"
         self._add("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
 
@@ -62,26 +62,26 @@ class Cluster:
             f"--temp-dir={self.scratch / name}",
             f"--object-store-memory={OBJECT_STORE_BYTES}",
             "--disable-usage-stats",
-            f"--dashboard-agent-listen-port={free_port()}",
+            f"--dashboard-agent-listen-port={find_free_port()}",
         ]
         log = self.scratch / f"{name}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 command, env=self.environment, stdout=stream, stderr=stream, cwd=self.scratch, start_new_session=True
             )
-        # To be ended, whatever comes
+        # Registered before its raylet is known, so that `close` ends it even if it does not start.
         self.nodes[name] = Node(name, process)
-        self.nodes[name] = Node(name, process, raylet_of(process, log))
+        self.nodes[name] = Node(name, process, wait_for_raylet(process, log))
 
     def kill(self, name: str) -> None:
-        """End a node at once, and all that belongs to it."""
+        """Kill all processes of a node."""
         node = self.nodes[name]
-        kill_all(node.family)
-        node.process.wait(START_SECONDS)
+        kill_all(node.list_processes())
+        node.process.wait(START_TIMEOUT)
 
     def close(self) -> None:
         for node in reversed(self.nodes.values()):
-            left = [node.process.pid, *descendants(node.process.pid)]
+            left = [node.process.pid, *list_descendants(node.process.pid)]
             node.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 node.process.wait(20)
@@ -91,36 +91,34 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Node:
-    """One `ray start`, and the raylet that it has started, if it has."""
+    """One `ray start`, and its raylet once it is known."""
 
     name: str
     process: subprocess.Popen[bytes]
     raylet: int | None = None
 
-    @property
-    def family(self) -> list[int]:
-        """The raylet and all that it has started."""
-        return [] if self.raylet is None else [self.raylet, *descendants(self.raylet)]
+    def list_processes(self) -> list[int]:
+        """The raylet and its descendants."""
+        return [] if self.raylet is None else [self.raylet, *list_descendants(self.raylet)]
 
-    @property
-    def trial_workers(self) -> list[int]:
-        return [pid for pid in self.family if command_of(pid).startswith(WORKER_TITLE)]
+    def list_trial_workers(self) -> list[int]:
+        return [pid for pid in self.list_processes() if read_command(pid).startswith(WORKER_TITLE)]
 
 
-def raylet_of(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The raylet of a `ray start`, once it says that it is up."""
-    deadline = time.monotonic() + START_SECONDS
+def wait_for_raylet(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until a `ray start` is complete, and return the process id of its raylet."""
+    deadline = time.monotonic() + START_TIMEOUT
     while "Ray runtime started" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"a node does not start: {log.read_text()}")
-        time.sleep(LOOK_SECONDS)
-    pids = descendants(process.pid)
-    return next(pid for pid in pids if command_of(pid).split(" ")[0].endswith("/raylet"))
+        time.sleep(POLL_SECONDS)
+    pids = list_descendants(process.pid)
+    return next(pid for pid in pids if read_command(pid).split(" ")[0].endswith("/raylet"))
 
 
-def descendants(pid: int) -> list[int]:
-    """The children of a process, theirs, and so on."""
-    by_parent, found = children_by_parent(), [pid]
+def list_descendants(pid: int) -> list[int]:
+    """Return the descendants of a process."""
+    by_parent, found = list_children(), [pid]
     for each in found:
         found += by_parent.get(each, [])
     return found[1:]
@@ -132,7 +130,7 @@ def kill_all(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

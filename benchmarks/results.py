@@ -2,19 +2,19 @@
 
     python benchmarks/results.py [--trials 100000] [--predicted 10000] [--samples 2000] [--repeats 3] [--keep FOLDER]
 
-A synthetic study: ten arms, 40 settings and 48 rows of metrics per trial, and for some trials the predictions of a test
-split. The pandas forms read every file with `read_parquet` and the columns they need, and after compaction the two compacted
-ones, as one would by hand. Both must give the same number. Predictions are not compacted. Times are the best of several runs,
-files in the page cache, imports done; a case that has taken a minute is not run again. The last case is the command itself with
-its start, and has no pandas form.
+A synthetic study: ten arms, 40 settings and 48 rows of metrics per trial, and predictions of a test split for some trials.
+The pandas forms read every file with `read_parquet` and the required columns, and after compaction the two compacted files.
+Both must give the same number. Predictions are not compacted. Times are the best of several runs, with files in the page
+cache and after imports; a case that has taken a minute is not repeated. The last case is the command including its start, and
+has no pandas form.
 
-    --trials, --predicted, --samples    the size of the store: trials, how many of them have predictions, and of how many samples
-    --repeats       runs of each case, at most
-    --keep FOLDER   make the store there and leave it; one that is there already is used, and compacted anew
+    --trials, --predicted, --samples    size of the store: trials, trials with predictions, and samples of each
+    --repeats       maximum number of runs of each case
+    --keep FOLDER   write the store there and keep it; an existing one is used, and compacted again
 
-Disk: 20 kB a trial, and 40 kB per 2,000 predictions, under the folder for temporary files (TMPDIR) and removed at the end. Files
-are not flushed here. Before compaction every trial costs milliseconds per table and form, so that 100,000 of them take more than
-an hour, most of it pandas. Both read in batches, so that memory is that of the answers: 0.4 GiB at a hundredth of the size.
+Disk: 20 kB per trial, and 40 kB per 2,000 predictions, in the folder for temporary files (TMPDIR), removed at the end. Files
+are not flushed. Before compaction every trial costs milliseconds per table and form, so that 100,000 of them take more than an
+hour, most of it pandas. Both read in batches, so that memory is that of the results: 0.4 GiB at a hundredth of the size.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ from rich.table import Table
 
 import dirtune.results
 from dirtune.io.storage import Storage
+from dirtune.metrics import REGIONS
 from dirtune.results.query.query import query
 from dirtune.results.records.compaction import compact
-from dirtune.results.records.schema import REGIONS, SplitPredictions, TrialRecord
+from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.results.records.store import write_record
 
 ARMS, SETTINGS, METRICS = 10, 40, ("mae", "rmse", "gmean")
 STUDY = "synthetic"
-# Relative
 SAME = 1e-9
-# Frames held at a time: 100,000 of them would take more memory than their rows
+"""Relative tolerance of the two numbers."""
 BATCH = 1_000
-# Seconds
+"""Frames in memory at a time: 100,000 of them would take more memory than their rows."""
 LONG = 60.0
+"""Seconds after which a case is not repeated."""
 
 
 class Unflushed(Storage):
-    """A folder whose files are not forced to the disk, which would be most of the time of writing so many."""
+    """A folder whose files are not flushed to the disk, which would take most of the time of writing that many files."""
 
     def write(self, name: str, content: bytes) -> None:
         path = Path(self.path(name))
@@ -63,14 +64,14 @@ class Unflushed(Storage):
 
 @dataclass(frozen=True)
 class Case:
-    """The same question twice; each answer is one number."""
+    """The same query with dirtune and with pandas; each result is one number."""
 
     name: str
     dirtune: Callable[[Path], float]
     pandas: Callable[[Path, bool], float] | None = None
-    """Root, and whether to read compacted files."""
+    """Takes the root, and True to read the compacted files."""
     is_compacted: bool = True
-    """What it reads changes by compaction."""
+    """True if compaction changes the files that it reads."""
 
 
 def main() -> None:
@@ -84,25 +85,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
         if not (root / STUDY / "study.json").exists():
-            fill(root, options.trials, min(options.predicted, options.trials), options.samples)
-        Console(width=100).print(measured(root, options.repeats))
+            write_store(root, options.trials, min(options.predicted, options.trials), options.samples)
+        Console(width=100).print(measure_all(root, options.repeats))
 
 
-def fill(root: Path, trials: int, predicted: int, samples: int) -> None:
+def write_store(root: Path, trials: int, predicted: int, samples: int) -> None:
     """Write the store; the first trials have predictions."""
-    storage = Unflushed.at(root / STUDY)
+    storage = Unflushed.open(root / STUDY)
     random = np.random.default_rng(0)
     ids = [f"sample-{number}" for number in range(samples)]
     labels = random.uniform(0, 100, samples)
     for number in range(trials):
-        said = labels + random.normal(0, 5, samples) if number < predicted else None
-        of_test = {} if said is None else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=said)}
-        write_record(storage, record(number, random, of_test))
-    # Last: a store that has it is whole
+        predicted_labels = labels + random.normal(0, 5, samples) if number < predicted else None
+        of_test = (
+            {}
+            if predicted_labels is None
+            else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=predicted_labels)}
+        )
+        write_record(storage, make_record(number, random, of_test))
+    # Written last, so that its existence means that the store is complete.
     storage.write("study.json", b'{"reference": "arm-0"}')
 
 
-def record(number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]) -> TrialRecord:
+def make_record(number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]) -> TrialRecord:
     arm, error = number % ARMS, float(random.gamma(9.0))
     metrics = [
         {
@@ -125,6 +130,7 @@ def record(number: int, random: np.random.Generator, predictions: dict[str, Spli
             "cell": "{}",
             "trial_id": f"{number:016x}",
             "seed": number // ARMS,
+            "role": "evaluation",
             "replicate": number // ARMS,
             "status": "complete",
             "objective": error,
@@ -136,8 +142,8 @@ def record(number: int, random: np.random.Generator, predictions: dict[str, Spli
     )
 
 
-def measured(root: Path, repeats: int) -> Table:
-    Storage.at(root / STUDY).remove("results/compacted")
+def measure_all(root: Path, repeats: int) -> Table:
+    Storage.open(root / STUDY).remove("results/compacted")
     trials = len([*(root / STUDY / "results/trials").iterdir()])
     table = Table(title=f"{trials:,} trials: seconds, best of {repeats}")
     for heading in ("question", "files", "dirtune", "pandas", "pandas / dirtune"):
@@ -145,30 +151,30 @@ def measured(root: Path, repeats: int) -> Table:
     for after in (False, True):
         if after:
             started = time.perf_counter()
-            compact(Storage.at(root / STUDY))
+            compact(Storage.open(root / STUDY))
             table.add_row("compact", "all", f"{time.perf_counter() - started:.2f}", "-", "-")
         for case in CASES:
             if case.is_compacted or not after:
                 files = "compacted" if after else "one per trial"
-                table.add_row(case.name, files, *costs(case, root, after, repeats))
+                table.add_row(case.name, files, *measure_case(case, root, after, repeats))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     table.caption = f"at most {peak:.1f} GiB of memory in this process"
     return table
 
 
-def costs(case: Case, root: Path, after: bool, repeats: int) -> tuple[str, str, str]:
-    ours, answer = best(lambda: case.dirtune(root), repeats)
+def measure_case(case: Case, root: Path, after: bool, repeats: int) -> tuple[str, str, str]:
+    ours, answer = measure_best(lambda: case.dirtune(root), repeats)
     if case.pandas is None:
         return f"{ours:.2f}", "-", "-"
     pandas = case.pandas
-    theirs, expected = best(lambda: pandas(root, after), repeats)
+    theirs, expected = measure_best(lambda: pandas(root, after), repeats)
     if not math.isclose(answer, expected, rel_tol=SAME):
-        raise SystemExit(f"{case.name}: dirtune says {answer}, pandas {expected}")
+        raise SystemExit(f"{case.name}: dirtune has {answer}, pandas {expected}")
     return f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"
 
 
-def best(call: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """The shortest time, and the answer."""
+def measure_best(call: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Return the shortest time, and the result."""
     times: list[float] = []
     while len(times) < repeats and sum(times) < LONG:
         started = time.perf_counter()
@@ -177,8 +183,8 @@ def best(call: Callable[[], float], repeats: int) -> tuple[float, float]:
     return min(times), answer
 
 
-def frame(root: Path, table: str, compacted: bool, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A table as one reads it by hand."""
+def read_frame(root: Path, table: str, compacted: bool, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table with pandas."""
     folder = root / STUDY / "results"
     if compacted:
         return pd.read_parquet(folder / "compacted" / f"{table}.parquet", columns=columns)
@@ -191,23 +197,23 @@ def open_trials(root: Path) -> float:
     return float(dirtune.results.open(root).trials["config.setting_7"].sum())
 
 
-def open_by_hand(root: Path, compacted: bool) -> float:
-    return float(frame(root, "trials", compacted)["config.setting_7"].sum())
+def open_with_pandas(root: Path, compacted: bool) -> float:
+    return float(read_frame(root, "trials", compacted)["config.setting_7"].sum())
 
 
-def wide(root: Path) -> float:
+def query_wide(root: Path) -> float:
     return float(query("from results", root).column("test.few.rmse").to_numpy().sum())
 
 
-def wide_by_hand(root: Path, compacted: bool) -> float:
-    metrics = frame(root, "metrics", compacted).query("selection == 'best_val'")
+def query_wide_with_pandas(root: Path, compacted: bool) -> float:
+    metrics = read_frame(root, "metrics", compacted).query("selection == 'best_val'")
     numbers = metrics.pivot_table(index="trial_id", columns=["split", "region", "metric"], values="value")
     numbers.columns = [".".join(key) for key in numbers.columns]
-    joined = frame(root, "trials", compacted).join(numbers, on="trial_id")
+    joined = read_frame(root, "trials", compacted).join(numbers, on="trial_id")
     return float(joined["test.few.rmse"].sum())
 
 
-def grouped(root: Path) -> float:
+def group_by_arm(root: Path) -> float:
     sql = (
         "select arm, avg(value) as error from metrics join trials using (trial_id) where split = 'test' "
         "and selection = 'best_val' and region = 'few' and metric = 'mae' group by arm"
@@ -215,39 +221,39 @@ def grouped(root: Path) -> float:
     return float(query(sql, root).column("error").to_numpy().sum())
 
 
-def grouped_by_hand(root: Path, compacted: bool) -> float:
-    metrics = frame(root, "metrics", compacted).query(
+def group_with_pandas(root: Path, compacted: bool) -> float:
+    metrics = read_frame(root, "metrics", compacted).query(
         "split == 'test' and selection == 'best_val' and region == 'few' and metric == 'mae'"
     )
-    trials = frame(root, "trials", compacted, ["trial_id", "arm"])
+    trials = read_frame(root, "trials", compacted, ["trial_id", "arm"])
     joined = metrics.merge(trials, on="trial_id")
     return float(joined.groupby("arm")["value"].mean().sum())
 
 
-def recomputed(root: Path) -> float:
+def recompute_metric(root: Path) -> float:
     sql = "select trial_id, avg(abs(prediction - label)) as mae from predictions where label > 40 group by trial_id"
     return float(query(sql, root).column("mae").to_numpy().sum())
 
 
-def recomputed_by_hand(root: Path, compacted: bool) -> float:
+def recompute_with_pandas(root: Path, compacted: bool) -> float:
     columns = ["trial_id", "label", "prediction"]
-    found = frame(root, "predictions", compacted, columns).query("label > 40")
+    found = read_frame(root, "predictions", compacted, columns).query("label > 40")
     errors = (found["prediction"] - found["label"]).abs()
     return float(errors.groupby(found["trial_id"]).mean().sum())
 
 
-def command(root: Path) -> float:
+def run_command(root: Path) -> float:
     arguments = ["table", STUDY, "--results", str(root)]
     subprocess.run([sys.executable, "-m", "dirtune.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
     return 0.0
 
 
 CASES = (
-    Case("open, and the table of trials", open_trials, open_by_hand),
-    Case("wide table", wide, wide_by_hand),
-    Case("error by arm", grouped, grouped_by_hand),
-    Case("a metric from predictions", recomputed, recomputed_by_hand, is_compacted=False),
-    Case("dirtune table, the command", command),
+    Case("open, and the table of trials", open_trials, open_with_pandas),
+    Case("wide table", query_wide, query_wide_with_pandas),
+    Case("error by arm", group_by_arm, group_with_pandas),
+    Case("a metric from predictions", recompute_metric, recompute_with_pandas, is_compacted=False),
+    Case("dirtune table, the command", run_command),
 )
 
 

@@ -1,10 +1,10 @@
-"""Optuna's TPE against random search on digits, with the same budget: how soon is the best configuration found?
+"""Optuna's TPE against random search on digits: best configuration by budget.
 
 Run: `.venv/bin/python benchmarks/samplers.py [--seeds 4] [--samplers tpe random] [--trials 20] [--data data] [--figure FILE]`
 
 The searches of `digits_search`, arms ConR and ACCon, once per sampler and seed; the seed is that of the sampler and of the
-trials. Printed: the best validation error of a complete trial after so many configurations, mean and standard deviation over
-the seeds, and the difference of the samplers at the end, paired by seed. Configurations count in the order in which they
+trials. Printed: the best validation error of a complete trial by number of configurations, as mean and standard deviation over the
+seeds, and the final difference of the samplers, paired by seed. Configurations count in the order in which they
 start, and a pruned one counts too.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import dirtune
 from dirtune.data.session import ray_session
-from dirtune.results.statistics.paired import paired_difference
+from dirtune.results.statistics.paired import compare_by_seed
 from dirtune.study.files import find_study
 
 ARMS = ("conr", "accon")
@@ -32,8 +32,8 @@ Curves = Mapping[tuple[str, str], NDArray[np.float64]]
 """By arm and sampler, the best error so far; shape `(seeds, configurations)`."""
 
 
-def study_file(folder: Path, sampler: str, seed: int, trials: int) -> Path:
-    raw = find_study("digits_search").raw()
+def write_study_file(folder: Path, sampler: str, seed: int, trials: int) -> Path:
+    raw = find_study("digits_search").read_plain()
     raw |= {"name": f"{sampler}-{seed}", "seeds": [seed], "reference": ARMS[0]}
     raw["arms"] = {arm: raw["arms"][arm] for arm in ARMS}
     raw["search"] |= {"sampler": sampler, "seed": seed, "trials": trials}
@@ -42,22 +42,22 @@ def study_file(folder: Path, sampler: str, seed: int, trials: int) -> Path:
     return path
 
 
-def best_so_far(results: Path, study: str, arm: str) -> NDArray[np.float64]:
+def compute_best_so_far(results: Path, study: str, arm: str) -> NDArray[np.float64]:
     sql = f"select objective, status from trials where study = '{study}' and arm = '{arm}' order by started_at"
     rows = dirtune.query(sql, results).to_pylist()
     values = [row["objective"] if row["status"] == "complete" else np.inf for row in rows]
     return np.minimum.accumulate(values)
 
 
-def curves(results: Path, samplers: Sequence[str], seeds: Sequence[int]) -> Curves:
+def read_curves(results: Path, samplers: Sequence[str], seeds: Sequence[int]) -> Curves:
     return {
-        (arm, sampler): np.stack([best_so_far(results, f"{sampler}-{seed}", arm) for seed in seeds])
+        (arm, sampler): np.stack([compute_best_so_far(results, f"{sampler}-{seed}", arm) for seed in seeds])
         for arm in ARMS
         for sampler in samplers
     }
 
 
-def report(found: Curves, samplers: Sequence[str]) -> None:
+def show(found: Curves, samplers: Sequence[str]) -> None:
     print("best validation MAE after n configurations, mean ± sd over seeds")
     trials = next(iter(found.values())).shape[1]
     shown = sorted({math.ceil(trials * part) for part in (0.2, 0.4, 0.6, 0.8, 1.0)})
@@ -69,9 +69,9 @@ def report(found: Curves, samplers: Sequence[str]) -> None:
     for arm in ARMS:
         for other in others:
             ends = (dict(enumerate(found[arm, each][:, -1])) for each in (first, other))
-            said = paired_difference(*ends)
+            difference = compare_by_seed(*ends)
             print(
-                f"{arm}: {first} minus {other} at the end {said.mean:+.2f} [{said.low:+.2f}, {said.high:+.2f}], n = {said.n}"
+                f"{arm}: {first} minus {other} at the end {difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], n = {difference.n}"
             )
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
     parser.add_argument("--trials", type=int, default=20, help="configurations of an arm")
     parser.add_argument("--data", default="data")
-    parser.add_argument("--results", help="keep the results here; what is recorded there is not run again")
+    parser.add_argument("--results", help="keep the results here; recorded trials are not run again")
     parser.add_argument("--figure", help="PNG, PDF or SVG")
     options = parser.parse_args()
     seeds = range(options.seeds)
@@ -103,10 +103,10 @@ def main() -> None:
         results = Path(options.results or scratch)
         for seed in seeds:
             for sampler in options.samplers:
-                file = study_file(Path(scratch), sampler, seed, options.trials)
+                file = write_study_file(Path(scratch), sampler, seed, options.trials)
                 dirtune.sweep(str(file), data=options.data, results=results)
-        found = curves(results, options.samplers, seeds)
-    report(found, options.samplers)
+        found = read_curves(results, options.samplers, seeds)
+    show(found, options.samplers)
     if options.figure:
         draw(found, options.figure)
 

@@ -1,11 +1,11 @@
-"""What a sweep costs beyond its trainings: 20 trials on digits, as a sweep and as a bare PyTorch loop.
+"""Overhead of a sweep: 20 trials on digits, as a sweep and as a bare PyTorch loop.
 
 Run: `.venv/bin/python benchmarks/sweep_overhead.py [--trials 20] [--epochs 8] [--group]`
 
-The bare loop is what a user would write instead: one script per core, each training its share of the seeds one after
-another, no Ray, no files, no metrics beyond the validation error. Printed: wall times and their ratio, and the overhead
-per trial that the sweep itself has recorded (`seconds_overhead`; the first trial of each worker pays for its start).
-`--group` measures a resident two-worker Ray Train group instead of in-process workers; the bare loop is left out.
+The bare loop is one script per core, each training its share of the seeds one after another, without Ray, files, or
+metrics other than the validation error. Printed: wall times and their ratio, and the recorded overhead per trial
+(`seconds_overhead`; that of the first trial of each worker includes the worker's start).
+`--group` measures a resident two-worker Ray Train group instead of in-process workers; without the bare loop.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import torch
 import yaml
 
 import dirtune
-from dirtune.data.cache import epoch_order, train_batches
+from dirtune.data.blocks import read_without_ray
+from dirtune.data.cache import make_epoch_order, make_train_batches
 from dirtune.data.store import read_manifest
-from dirtune.data.stream import read_directly
-from dirtune.data.views import plain_view
 from dirtune.io.storage import Storage
-from dirtune.study.resolve import Arm, load_study
-from dirtune.training.objective import stacked_views
+from dirtune.study.resolve import load_study
+from dirtune.study.schema import Arm
+from dirtune.training.objective import stack_views
 
 ARM = "vanilla"
 
 
-def bare_loop(data: str, epochs: int, seeds: list[int]) -> None:
-    """The trainings of the sweep, written down plainly."""
-    from dirtune.models.regressor import build_regressor
+def train_bare(data: str, epochs: int, seeds: list[int]) -> None:
+    """Train the trials of the sweep in a plain loop."""
+    from dirtune.models.build import build_regressor
 
     torch.set_num_threads(1)
-    storage = Storage.at(data)
+    storage = Storage.open(data)
     manifest = read_manifest(storage, "digits")
-    resident = read_directly(storage, manifest, torch.device("cpu"))
-    arm = arm_of(load_study("quickstart").arms)
+    resident = read_without_ray(storage, manifest, torch.device("cpu"))
+    arm = find_arm(load_study("quickstart").arms)
     recipe, train, val = arm.config.recipe, resident.splits["train"], resident.splits["val"]
     for seed in seeds:
         model = build_regressor(arm.config.model, manifest.inputs, seed)
@@ -48,26 +48,26 @@ def bare_loop(data: str, epochs: int, seeds: list[int]) -> None:
         for epoch in range(1, epochs + 1):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * recipe.schedule.factor(epoch, epochs)
-            batches = train_batches(
+            batches = make_train_batches(
                 train,
                 torch.ones(len(train)),
-                epoch_order(seed, epoch, len(train)),
+                make_epoch_order(seed, epoch, len(train)),
                 batch_size=recipe.batch_size,
                 views=recipe.views,
                 seed=seed,
                 epoch=epoch,
             )
             for batch in batches:
-                predictions = model(stacked_views(batch)).predictions
+                predictions = model(stack_views(batch)).predictions
                 loss = (predictions - batch.labels.repeat(recipe.views.count)).abs().mean() / 60
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
             with torch.inference_mode():
-                (model(plain_view(val.inputs)).predictions - val.labels).abs().mean().item()
+                (model(val.transform.apply_evaluation(val.inputs)).predictions - val.labels).abs().mean().item()
 
 
-def arm_of(arms: tuple[Arm, ...]) -> Arm:
+def find_arm(arms: tuple[Arm, ...]) -> Arm:
     return next(arm for arm in arms if arm.name == ARM)
 
 
@@ -84,11 +84,11 @@ def time_bare(data: str, epochs: int, trials: int, cores: int) -> float:
     return time.perf_counter() - started
 
 
-def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
-    """The quickstart's vanilla arm with many seeds, as a study of its own."""
+def write_study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
+    """Write a study of the quickstart's vanilla arm with many seeds."""
     from dirtune.study.files import find_study
 
-    raw = find_study("quickstart").raw()
+    raw = find_study("quickstart").read_plain()
     raw |= {"name": "overhead", "arms": {ARM: {}}, "reference": ARM, "seeds": list(range(trials))}
     raw["base"]["recipe"] |= {"epochs": epochs, "learning_rate": 2e-3}
     raw["resources"] = {"workers": workers}
@@ -98,9 +98,9 @@ def study_file(folder: Path, epochs: int, trials: int, workers: int) -> Path:
 
 
 def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float, list[float], float]:
-    """Wall seconds, recorded overhead per trial by start, and the mean seconds of training per trial."""
+    """Return wall seconds, recorded overhead per trial by start, and mean training seconds per trial."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = study_file(Path(scratch), epochs, trials, workers)
+        path = write_study_file(Path(scratch), epochs, trials, workers)
         started = time.perf_counter()
         dirtune.sweep(str(path), data=data, results=scratch)
         wall = time.perf_counter() - started
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
-        bare_loop(options.data, options.epochs, [int(seed) for seed in options.bare.split(",")])
+        train_bare(options.data, options.epochs, [int(seed) for seed in options.bare.split(",")])
         return
     workers = 2 if options.group else 1
     wall, overhead, spent = time_sweep(options.data, options.epochs, options.trials, workers)

@@ -3,10 +3,10 @@
 Run: `.venv/bin/python benchmarks/training.py [--encoder resnet50] [--pixels 224] [--batch 64] [--steps 20] [--compile]`
 
 Without other options on the first GPU, else on the CPU, where `--encoder cnn` takes less than a minute. Both loops train
-one regressor by Adam on the absolute error, in every precision and memory layout. The plain loop uses one batch of
-floating-point numbers again and again: the ceiling of the device. dirtune's takes each batch from images in bytes on the
-device, through views, weights and loss, as a trial does. Peak memory, of GPUs alone, is what comes on top of the data.
-TF32 is what torch's defaults say: on for convolutions, off for matrix products.
+one regressor by Adam on the absolute error, in every precision and memory layout. The plain loop repeats one batch of
+floating-point numbers: the upper limit of the device. dirtune's loop makes each batch from images in bytes on the device,
+with views, weights and loss, as in a trial. Peak memory, only on GPUs, is without the data. TF32 has torch's defaults: on
+for convolutions, off for matrix products.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, ResidentSplit
 from dirtune.frozen import read
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
-from dirtune.models.regressor import build_regressor
+from dirtune.models.build import build_regressor
 from dirtune.training.distributed import Ranks
-from dirtune.training.loop import first_steps
-from dirtune.training.numerics import autocast, for_steps, laid_out, loss_scaler, placed
-from dirtune.training.state import begin
+from dirtune.training.loop import run_steps
+from dirtune.training.numerics import make_autocast, make_loss_scaler, prepare_model, to_memory_format, wrap_for_steps
+from dirtune.training.state import begin_training
 
-# Steps that are not timed: memory is allocated, kernels are chosen, programs are compiled
 WARM_UP = 4
-# A side; others: 224
+"""Steps that are not timed, in which memory is allocated, kernels are selected and programs are compiled."""
 PIXELS = {"cnn": 24}
 ROWS_IN_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     images_per_second: float
     peak_mb: float | None
-    """On a GPU."""
+    """None on a CPU."""
 
 
-def configuration(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
+def make_config(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
     settings = {
         "data": {"name": "synthetic"},
         "model": {"encoder": {"name": encoder}},
@@ -55,8 +54,8 @@ def configuration(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
     return read(TrialConfig, settings, where="benchmark")
 
 
-def synthetic(rows: int, pixels: int, device: torch.device) -> ResidentData:
-    """Random images in bytes with random labels between 0 and 10."""
+def make_data(rows: int, pixels: int, device: torch.device) -> ResidentData:
+    """Return random images in bytes with random labels between 0 and 10."""
     generator = torch.Generator().manual_seed(0)
     labels = 10 * torch.rand(rows, generator=generator, dtype=torch.float64)
     bins = labels.long()
@@ -82,25 +81,25 @@ def synthetic(rows: int, pixels: int, device: torch.device) -> ResidentData:
     return ResidentData(manifest=manifest, device=device, splits={"train": split})
 
 
-def dirtunes_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
-    training = begin(config, data)
-    # The first epoch, for ever
-    epochs = (first_steps(training) for _ in iter(int, 1))
+def run_dirtune_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
+    training = begin_training(config, data)
+    # The first epoch, repeated endlessly
+    epochs = (run_steps(training) for _ in iter(int, 1))
     yield from (None for _ in chain.from_iterable(epochs))
 
 
-def plain_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
+def run_plain_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
     recipe, split, device = config.recipe, data.splits["train"], data.device
     built = build_regressor(config.model, data.manifest.features, config.seed)
-    regressor = placed(built, recipe, device, Ranks())
-    model, scaler = for_steps(regressor, recipe, Ranks()), loss_scaler(recipe, device)
+    regressor = prepare_model(built, recipe, device, Ranks())
+    model, scaler = wrap_for_steps(regressor, recipe, Ranks()), make_loss_scaler(recipe, device)
     optimizer = torch.optim.Adam(regressor.parameters(), lr=recipe.learning_rate)
     (stored,) = split.read([torch.arange(recipe.batch_size)])
-    inputs = laid_out({"image": stored["image"].float() / 255}, recipe)
+    inputs = to_memory_format({"image": stored["image"].float() / 255}, recipe)
     labels = split.labels[: recipe.batch_size]
     while True:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(recipe, device):
+        with make_autocast(recipe, device):
             predictions = model(inputs).predictions
         scaler.scale(nn.functional.l1_loss(predictions, labels)).backward()
         scaler.step(optimizer)
@@ -108,17 +107,17 @@ def plain_steps(config: TrialConfig, data: ResidentData) -> Iterator[None]:
         yield
 
 
-def measured(steps: Iterator[None], config: TrialConfig, count: int, device: torch.device) -> Measured:
-    before = _start_of_memory(device)
+def measure(steps: Iterator[None], config: TrialConfig, count: int, device: torch.device) -> Measurement:
+    before = _reset_memory(device)
     _run(steps, WARM_UP, device)
     seconds = _run(steps, count, device)
     rate = count * config.recipe.batch_size / seconds
     if device.type == "cpu":
-        return Measured(rate, None)
-    return Measured(rate, (torch.cuda.max_memory_allocated(device) - before) / 2**20)
+        return Measurement(rate, None)
+    return Measurement(rate, (torch.cuda.max_memory_allocated(device) - before) / 2**20)
 
 
-def _start_of_memory(device: torch.device) -> int:
+def _reset_memory(device: torch.device) -> int:
     if device.type == "cpu":
         return 0
     torch.cuda.empty_cache()
@@ -141,35 +140,33 @@ def _wait_for(device: torch.device) -> None:
 
 
 LOOPS: dict[str, Callable[[TrialConfig, ResidentData], Iterator[None]]] = {
-    "plain": plain_steps,
-    "dirtune": dirtunes_steps,
+    "plain": run_plain_steps,
+    "dirtune": run_dirtune_steps,
 }
 
 
-def report(options: argparse.Namespace, device: torch.device) -> None:
+def show(options: argparse.Namespace, device: torch.device) -> None:
     pixels = options.pixels or PIXELS.get(options.encoder, 224)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}: {options.encoder}, {pixels} px, batches of {options.batch}")
     print(
         f"{'precision':10}{'layout':15}{'plain/s':>10}{'dirtune/s':>11}{'ratio':>7}{'plain MB':>10}{'dirtune MB':>12}"
     )
-    data = synthetic(ROWS_IN_BATCHES * options.batch, pixels, device)
+    data = make_data(ROWS_IN_BATCHES * options.batch, pixels, device)
     for precision in options.precision:
         for channels_last in (False, True):
-            config = configuration(
+            config = make_config(
                 options.encoder,
                 options.batch,
                 precision=precision,
                 channels_last=channels_last,
                 compile=options.compile,
             )
-            found = {
-                loop: measured(steps(config, data), config, options.steps, device) for loop, steps in LOOPS.items()
-            }
-            print(_line(config, found["plain"], found["dirtune"]), flush=True)
+            found = {loop: measure(steps(config, data), config, options.steps, device) for loop, steps in LOOPS.items()}
+            print(_format_line(config, found["plain"], found["dirtune"]), flush=True)
 
 
-def _line(config: TrialConfig, plain: Measured, ours: Measured) -> str:
+def _format_line(config: TrialConfig, plain: Measurement, ours: Measurement) -> str:
     rates = plain.images_per_second, ours.images_per_second
     memory = "".join(
         f"{'-' if peak is None else f'{peak:.0f}':>{width}}"
@@ -189,7 +186,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    report(options, torch.device(options.device))
+    show(options, torch.device(options.device))
 
 
 if __name__ == "__main__":
