@@ -34,6 +34,8 @@ from dirtune.errors import Fault, InputError
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 5.0
 """Seconds between two attempts of a storage with retries; each pause is twice the one before."""
+RETRY_SECONDS = 60.0
+"""Time limit for retries of the operations of a running sweep."""
 
 _T = TypeVar("_T")
 # The part after the colon may contain slashes, because secret keys do

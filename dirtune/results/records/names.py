@@ -10,7 +10,7 @@ RESOLVED_STUDY = "study.json"
 """Every arm as a full configuration; written last, so its existence commits."""
 PROVENANCE = "provenance.json"
 """Versions of code and libraries, and the machine."""
-SELECTIONS = "selected.json"
+SELECTED = "selected.json"
 """The configuration that each search selected, and the trials that evaluate it."""
 
 EVALUATED_SPLITS = ("val", "test")

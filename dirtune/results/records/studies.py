@@ -15,7 +15,7 @@ from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
-from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTIONS
+from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def read_study(storage: Storage) -> StudyInfo:
         InputError: the file exists and is not a JSON object.
     """
     name = storage.root.rsplit("/", 1)[-1]
-    return parse_study(name, _read_json(storage, RESOLVED_STUDY), _read_json(storage, SELECTIONS))
+    return parse_study(name, _read_json(storage, RESOLVED_STUDY), _read_json(storage, SELECTED))
 
 
 def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = MappingProxyType({})) -> StudyInfo:

@@ -15,16 +15,8 @@ from typing import Any
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.folder import records
 from dirtune.tuning.folder.layout import SELECTED
-from dirtune.tuning.folder.records import (
-    RecordedTrial,
-    Settings,
-    find_best_trial,
-    orphan_records,
-    read_recorded_trials,
-    read_settings,
-    select_search_trials,
-)
 
 
 @dataclass(frozen=True)
@@ -32,23 +24,24 @@ class SelectedTrial:
     """The trial that a search selected, and its values of the tuned settings."""
 
     trial_id: str
-    settings: Settings
+    settings: records.Settings
 
 
 def find_selections(
-    folder: Storage, study: ResolvedStudy, trials: Sequence[RecordedTrial]
+    folder: Storage, study: ResolvedStudy, trials: Sequence[records.RecordedTrial]
 ) -> dict[str, SelectedTrial | None]:
     """Return by arm the selections of searches with a spent budget; None where no trial is complete."""
     selections: dict[str, SelectedTrial | None] = {}
     for arm in study.searched_arms if study.search.confirm else ():
-        outcomes = {each.trial_id: each.outcome for each in select_search_trials(trials, arm.name, study)}
+        outcomes = {each.trial_id: each.outcome for each in records.select_search_trials(trials, arm.name, study)}
         # Until the budget is spent, a better configuration may be found
         if len(outcomes) < study.get_budget(arm):
             continue
-        trial_id = find_best_trial(outcomes, study.objective.mode)
-        selections[arm.name] = (
-            None if trial_id is None else SelectedTrial(trial_id, read_settings(folder, trial_id, tuple(arm.space)))
-        )
+        trial_id = records.find_best_trial(outcomes, study.objective.mode)
+        selections[arm.name] = None
+        if trial_id is not None:
+            settings = records.read_settings(folder, trial_id, tuple(arm.space))
+            selections[arm.name] = SelectedTrial(trial_id, settings)
     return selections
 
 
@@ -84,9 +77,11 @@ def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jo
     # Of all arms: another arm's selection may be the same configuration and use the same records
     planned = {trial["trial_id"] for entry in selections.values() for trial in entry["planned"]}
     evaluated = {
-        each.trial_id for each in read_recorded_trials(folder) if each.arm in selections and each.role == "evaluation"
+        each.trial_id
+        for each in records.read_recorded_trials(folder)
+        if each.arm in selections and each.role == "evaluation"
     }
-    orphan_records(folder, sorted(evaluated - planned))
+    records.orphan_records(folder, sorted(evaluated - planned))
     return evaluated - planned
 
 

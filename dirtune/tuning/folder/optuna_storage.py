@@ -22,13 +22,8 @@ from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
+from dirtune.tuning.folder import records
 from dirtune.tuning.folder.layout import OPTUNA_DB
-from dirtune.tuning.folder.records import (
-    read_recorded_trials,
-    read_secondary_objectives,
-    read_settings,
-    select_search_trials,
-)
 
 TRIAL_ID = "trial_id"
 """User attribute of an Optuna trial: its trial id in the sweep."""
@@ -73,9 +68,9 @@ def open_search(study: ResolvedStudy, arm: Arm, optuna_url: str) -> optuna.Study
 
 def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> None:
     """Add the recorded trials of searches to their Optuna studies, if these lack them."""
-    trials = read_recorded_trials(folder)
+    trials = records.read_recorded_trials(folder)
     for arm in study.searched_arms:
-        recorded = select_search_trials(trials, arm.name, study)
+        recorded = records.select_search_trials(trials, arm.name, study)
         if not recorded:
             continue
         search = open_search(study, arm, optuna_url)
@@ -85,13 +80,13 @@ def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> 
             if each.trial_id in known:
                 continue
             is_complete = each.outcome.status == "complete"
-            secondary = read_secondary_objectives(folder, study, each.trial_id) if is_complete else []
+            secondary = records.read_secondary_objectives(folder, study, each.trial_id) if is_complete else []
             state, values = to_optuna_result(each.outcome.status, [each.outcome.objective, *secondary])
             search.add_trial(
                 create_trial(
                     state=state,
                     values=values,
-                    params=dict(read_settings(folder, each.trial_id, tuple(arm.space))),
+                    params=dict(records.read_settings(folder, each.trial_id, tuple(arm.space))),
                     distributions=distributions,
                     user_attrs={TRIAL_ID: each.trial_id},
                 )

@@ -50,6 +50,7 @@ class TrialQueue:
             )
             for arm in folder.study.searched_arms
         }
+        # To every search, which ignores the trials of others: a trial's arm may be another one with the same configuration
         for trial in recorded:
             for search in self.searches.values():
                 search.tell(trial.trial_id, trial.outcome)
@@ -81,6 +82,7 @@ class TrialQueue:
 
     def get_next(self) -> TrialJob | None:
         """Return the next trial to start, or None if there is none before a running trial ends."""
+        # Before a search is asked: a sampler proposes better the more outcomes it knows
         if self._queue:
             return self._queue.popleft()
         for search in list(self._turns):

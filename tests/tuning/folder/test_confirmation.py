@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dirtune.config import TrialConfig
+from dirtune.io.storage import Storage
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.searches import list_ended_trials
 from dirtune.results.analysis.selection import SELECTIONS
@@ -103,11 +105,12 @@ def test_a_driver_killed_between_selection_and_orphaning_mixes_no_records(
     found = SimulatedSweep(tmp_path)
     found.sweep(**with_search(trials=1))
 
-    def die(*_: object) -> None:
-        raise Killed
+    def die(_: Storage, trial_ids: Collection[str]) -> None:
+        if trial_ids:
+            raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("dirtune.tuning.folder.confirmation.orphan_records", die)
+        patched.setattr("dirtune.tuning.folder.records.orphan_records", die)
         with pytest.raises(Killed):
             found.sweep(**with_search(trials=8))
     storage = found.folder
