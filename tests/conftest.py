@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-# One test process beside Ray's on two cores
+# Ray's processes need the other core of two.
 torch.set_num_threads(1)
-# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+# A shell that starts the tests in the background lets them and their subprocesses ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -30,18 +30,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray with two CPUs for the whole test session."""
+    """Start one local Ray with two CPUs for the whole test session."""
     import ray
 
-    # local: not one that somebody else has started on this machine.
+    # Without "local" Ray would connect to a cluster that runs on this machine.
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
 
 @pytest.fixture(autouse=True)
-def _the_cpus_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test on the shared Ray that keeps a CPU fails itself, instead of those that wait for it afterwards."""
+def _check_cpus_are_released(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that keeps a CPU of the shared Ray, instead of the later tests that would wait for it."""
     yield
     if "ray_session" not in request.fixturenames:
         return
@@ -50,13 +50,13 @@ def _the_cpus_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         if time.monotonic() > deadline:
-            pytest.fail(f"kept after the test: {ray.available_resources()} of {ray.cluster_resources()}")
+            pytest.fail(f"CPUs are in use after the test: {ray.available_resources()} of {ray.cluster_resources()}")
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
 def digits(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root in which `digits` is ingested."""
+    """Return a data root in which `digits` is ingested."""
     from dirtune.data.ingest import ingest
 
     root = tmp_path_factory.mktemp("data")
@@ -66,7 +66,7 @@ def digits(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB: one version of digits fits, or the results of a small sweep; two versions do not."""
+    """Yield a file system of 4 MB: one version of digits fits, or the results of a small sweep; two versions do not."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -79,5 +79,5 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Lazily: a worker of Ray may still have a file open.
+        # Lazily, because a worker of Ray may still have a file open.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)

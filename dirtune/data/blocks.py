@@ -32,7 +32,7 @@ from dirtune.data.memory_budget import MemoryBudget, measure_memory_budget
 from dirtune.data.store import list_shards, open_shard
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.manifest import InputSpec, Manifest
+from dirtune.manifest import Manifest
 
 STORE_SHARE = 0.5
 """A data set may occupy this share of a node's object store."""
@@ -80,12 +80,14 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
     dataset = dataset.select_columns(["path", "sample_id", "label", *manifest.inputs])
     pixel_bytes = _count_rows(manifest) * sum(get_decoded_size(spec) for spec in manifest.inputs.values())
     if _is_encoded(manifest) and pixel_bytes <= budget:
-        dataset = dataset.map_batches(
-            _decode_and_count,
-            fn_kwargs={"inputs": dict(manifest.inputs)},
-            batch_format="pyarrow",
-            batch_size=_IMAGES_PER_BATCH,
-        )
+        # A plain dictionary is pickled to the tasks.
+        specs = dict(manifest.inputs)
+
+        def decode_batch(batch: pa.Table) -> pa.Table:
+            pixels = decode_table(batch, specs)
+            return pixels.append_column(DECODES, pa.array(np.ones(batch.num_rows, np.int8)))
+
+        dataset = dataset.map_batches(decode_batch, batch_format="pyarrow", batch_size=_IMAGES_PER_BATCH)
     return Blocks(storage, tuple(dataset.materialize().to_arrow_refs()))
 
 
@@ -105,11 +107,6 @@ def _measure_stored_bytes(storage: Storage, manifest: Manifest) -> int:
         return numbers
     files = [file for split in manifest.splits for file in list_shards(storage, manifest, split)]
     return numbers + sum(info.size or 0 for info in storage.filesystem.get_file_info(files))
-
-
-def _decode_and_count(table: pa.Table, inputs: dict[str, InputSpec]) -> pa.Table:
-    pixels = decode_table(table, inputs)
-    return pixels.append_column(DECODES, pa.array(np.ones(table.num_rows, np.int8)))
 
 
 def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, budget: MemoryBudget | None = None) -> ResidentData:
@@ -175,9 +172,9 @@ def _group_by_split(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str,
         {number: streaming.to_chunk(batch, manifest.inputs) for number, batch in enumerate(batches)}
     )
     # The path of a row's shard is the only trace of its split in a block.
-    split_of = {_shorten(file): name for name, split in manifest.splits.items() for file in split.files}
+    split_of = {_get_shard_key(file): name for name, split in manifest.splits.items() for file in split.files}
     paths = [path for batch in batches for path in batch.column("path").to_pylist()]
-    splits = np.array([split_of[_shorten(path)] for path in paths])
+    splits = np.array([split_of[_get_shard_key(path)] for path in paths])
     ids = np.concatenate([batch.column("sample_id").to_numpy(zero_copy_only=False) for batch in batches])
     labels = np.concatenate([to_values(batch.column("label")) for batch in batches])
     positions = np.concatenate([_make_positions(number, batch.num_rows) for number, batch in enumerate(batches)])
@@ -187,7 +184,7 @@ def _group_by_split(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str,
     }
 
 
-def _shorten(path: str) -> str:
+def _get_shard_key(path: str) -> str:
     """Return the folder and the name of a shard, because file systems write the start of a path differently."""
     return "/".join(PurePosixPath(path).parts[-2:])
 

@@ -48,6 +48,31 @@ class SplitRows:
     pixels: NDArray[np.int64] | None = None
     """Labeled pixels in each bin, with per-pixel labels."""
 
+    def add_batch(self, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:
+        """Add the ids, labels and digests of the samples of a batch of a shard."""
+        ids, labels = batch.column("sample_id").to_pylist(), to_values(batch.column("label"))
+        # Sorted by name, so that the digest does not depend on the order of the inputs.
+        stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
+        self.ids += ids
+        self.labels += labels.tolist()
+        for row, sample_id in enumerate(ids):
+            state = hashlib.sha256(to_canonical_json([split, sample_id]).encode())
+            state.update(labels[row].tobytes())
+            # Taken before the inputs enter the state.
+            self.split_digests.append(state.digest())
+            for name, values in stored.items():
+                state.update(to_canonical_json(name).encode())
+                state.update(values[row])
+            self.content_digests.append(state.digest())
+
+    def add_pixel_counts(self, batch: pa.RecordBatch, spec: InputSpec, label: LabelSpec, dense: DenseLabels) -> None:
+        """Add the numbers of labeled pixels in each label bin of a batch of a shard."""
+        counts = dense.crop(to_numpy(batch.select([dense.column]), {dense.column: spec})[dense.column])
+        # A count of zero means that the pixel has no label.
+        bins = label_bins(counts[counts > 0] * dense.unit_per_count, label)
+        density = label_density(bins, label.num_bins)
+        self.pixels = density if self.pixels is None else self.pixels + density
+
     def make_split_info(self, label: LabelSpec) -> SplitInfo:
         """Return the split's entry in the manifest."""
         labels = np.array(self.labels, dtype=np.float64).reshape(len(self.ids), *label.value_shape)
@@ -73,38 +98,10 @@ def read_shards(
     for file in files:
         with home.filesystem.open_input_file(home.path(file)) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS):
-                _add_digests(rows, split, batch, inputs)
+                rows.add_batch(split, batch, inputs)
                 if label is not None and label.dense is not None:
-                    _add_pixel_counts(rows, batch, inputs, label, label.dense)
+                    rows.add_pixel_counts(batch, inputs[label.dense.column], label, label.dense)
     return rows
-
-
-def _add_digests(rows: SplitRows, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:
-    ids, labels = batch.column("sample_id").to_pylist(), to_values(batch.column("label"))
-    # Sorted by name, so that the digest does not depend on the order of the inputs.
-    stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
-    rows.ids += ids
-    rows.labels += labels.tolist()
-    for row, sample_id in enumerate(ids):
-        state = hashlib.sha256(to_canonical_json([split, sample_id]).encode())
-        state.update(labels[row].tobytes())
-        # Taken before the inputs enter the state.
-        rows.split_digests.append(state.digest())
-        for name, values in stored.items():
-            state.update(to_canonical_json(name).encode())
-            state.update(values[row])
-        rows.content_digests.append(state.digest())
-
-
-def _add_pixel_counts(
-    rows: SplitRows, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec], label: LabelSpec, dense: DenseLabels
-) -> None:
-    columns = to_numpy(batch.select([dense.column]), {dense.column: inputs[dense.column]})
-    cropped = dense.crop(columns[dense.column])
-    # A count of zero means that the pixel has no label.
-    bins = label_bins(cropped[cropped > 0] * dense.unit_per_count, label)
-    counts = label_density(bins, label.num_bins)
-    rows.pixels = counts if rows.pixels is None else rows.pixels + counts
 
 
 def hash_digests(digests: Iterable[bytes]) -> str:

@@ -23,7 +23,7 @@ STARTS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 COUNTS = {"train": (1, 101, 30, 25, 0), "test": (1, 2, 3, 4, 0)}
 
 
-def _seen(label: LabelSpec, counts: dict[str, tuple[int, ...]], kind: str = "vector") -> Inspection:
+def _make_inspection(label: LabelSpec, counts: dict[str, tuple[int, ...]], kind: str = "vector") -> Inspection:
     splits = {
         split: SplitInfo(files=(f"version-0/{split}/a",), rows=sum(each), bin_counts=each)
         for split, each in counts.items()
@@ -46,7 +46,7 @@ def _seen(label: LabelSpec, counts: dict[str, tuple[int, ...]], kind: str = "vec
 @pytest.fixture
 def ages() -> Inspection:
     label = LabelSpec(name="age", unit="years", low=10, high=20, bin_width=2, num_bins=5)
-    return _seen(label, COUNTS)
+    return _make_inspection(label, COUNTS)
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def gaze() -> Inspection:
     pitch = LabelSpec(name="pitch", unit="degrees", low=-2, high=2, bin_width=2, num_bins=2)
     yaw = LabelSpec(name="yaw", unit="degrees", low=-3, high=3, bin_width=2, num_bins=3)
     counts = {"train": (0, 30, 1, 5, 101, 4), "test": (1, 0, 0, 0, 9, 0)}
-    return _seen(LabelSpec.grid("gaze", "degrees", (pitch, yaw)), counts)
+    return _make_inspection(LabelSpec.grid("gaze", "degrees", (pitch, yaw)), counts)
 
 
-def _caption(seen: Inspection, samples: tuple[RegionSamples, ...] = ()) -> str:
-    return draw_figure(seen, samples).get_supxlabel().replace("\n", " ")
+def _caption(inspection: Inspection, samples: tuple[RegionSamples, ...] = ()) -> str:
+    return draw_figure(inspection, samples).get_supxlabel().replace("\n", " ")
 
 
 def test_every_split_has_a_histogram_over_the_same_labels(ages: Inspection) -> None:
@@ -156,7 +156,7 @@ def test_labels_of_two_dimensions_are_titles_of_their_images(gaze: Inspection) -
 
 def test_three_dimensions_and_unknown_types_of_files_are_errors(ages: Inspection, tmp_path: Path) -> None:
     axis = LabelSpec(name="x", unit="m", low=0, high=2, bin_width=1, num_bins=2)
-    place = _seen(LabelSpec.grid("place", "m", (axis,) * 3), {"train": (1,) * 8})
+    place = _make_inspection(LabelSpec.grid("place", "m", (axis,) * 3), {"train": (1,) * 8})
     with pytest.raises(InputError, match="labels of one or two dimensions, got 3"):
         draw_figure(place, ())
     output = tmp_path / "new" / "x.gif"
@@ -170,10 +170,10 @@ def test_three_dimensions_and_unknown_types_of_files_are_errors(ages: Inspection
 def test_the_figure_is_written_in_every_type_of_file(
     request: pytest.FixtureRequest, tmp_path: Path, shape: str, suffix: str
 ) -> None:
-    seen = request.getfixturevalue(shape)
+    inspection = request.getfixturevalue(shape)
     output = tmp_path / "new folder" / f"x{suffix}"
     before = dict(mpl.rcParams)
-    assert save_figure(seen, root=tmp_path, output=output) == output
+    assert save_figure(inspection, root=tmp_path, output=output) == output
     assert output.read_bytes().startswith(STARTS[suffix])
     assert dict(mpl.rcParams) == before
 
@@ -186,9 +186,9 @@ def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp
         "from dirtune.data.inspection import inspect\n"
         "from dirtune.data.region_samples import read_region_samples\n"
         "from dirtune.io.storage import Storage\n"
-        f"seen = inspect('digits', root={str(digits)!r})\n"
-        f"save_figure(seen, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"
-        f"figure = draw_figure(seen, read_region_samples(Storage.open({str(digits)!r}), seen))\n"
+        f"inspection = inspect('digits', root={str(digits)!r})\n"
+        f"save_figure(inspection, root={str(digits)!r}, output=Path({str(tmp_path / 'x.png')!r}))\n"
+        f"figure = draw_figure(inspection, read_region_samples(Storage.open({str(digits)!r}), inspection))\n"
         "print(sum(bool(panel.images) for panel in figure.axes))\n"
         "print(sorted({'matplotlib.pyplot', 'torch', 'ray'} & set(sys.modules)))\n"
     )
@@ -210,6 +210,6 @@ def test_the_colors_differ_for_color_blind_readers(matrix: list[list[float]]) ->
     linear = [
         np.array([((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in to_rgb(each)]) for each in colors
     ]
-    seen = [np.array(matrix) @ each for each in linear]
-    distances = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
+    perceived = [np.array(matrix) @ each for each in linear]
+    distances = [np.abs(a - b).max() for i, a in enumerate(perceived) for b in perceived[:i]]
     assert min(distances) > 0.04

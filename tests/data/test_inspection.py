@@ -29,16 +29,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_samples_are_counted_by_shot_region(root: Path) -> None:
-    seen = inspect("ages", root=root)
-    assert list(seen.regions) == ["few", "many", "medium", "few"]
-    assert [seen.count_bins(region) for region in ("many", "medium", "few")] == [1, 1, 2]
-    assert [seen.count_samples("train", region) for region in ("many", "medium", "few")] == [101, 30, 1]
-    assert [seen.count_samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
+    inspection = inspect("ages", root=root)
+    assert list(inspection.regions) == ["few", "many", "medium", "few"]
+    assert [inspection.count_bins(region) for region in ("many", "medium", "few")] == [1, 1, 2]
+    assert [inspection.count_samples("train", region) for region in ("many", "medium", "few")] == [101, 30, 1]
+    assert [inspection.count_samples("test", region) for region in ("many", "medium", "few")] == [2, 3, 5]
 
 
 def test_another_shot_rule_assigns_other_regions(root: Path) -> None:
-    seen = inspect("ages", root=root, shot_rule="listed")
-    assert list(seen.regions) == ["medium", "few", "few", "many"]
+    inspection = inspect("ages", root=root, shot_rule="listed")
+    assert list(inspection.regions) == ["medium", "few", "few", "many"]
     with pytest.raises(InputError, match="unknown shot rule, got 'list'; known: counts, listed"):
         inspect("ages", root=root, shot_rule="list")
 
@@ -117,8 +117,8 @@ def test_a_note_of_the_ingest_is_not_repeated() -> None:
 
 
 def test_all_label_bins_are_listed() -> None:
-    seen = inspect_manifest(AGES, lds=LDS(size=1))
-    rows = seen.list_bins()
+    inspection = inspect_manifest(AGES, lds=LDS(size=1))
+    rows = inspection.list_bins()
     assert [row.bin for row in rows] == [0, 1, 2, 3]
     assert [row.edges for row in rows] == [((0, 1),), ((1, 2),), ((2, 3),), ((3, 4),)]
     assert [row.region for row in rows] == ["few", "many", "medium", "few"]
@@ -143,10 +143,10 @@ def test_the_bins_of_a_grid_have_edges_in_every_dimension() -> None:
 
 
 def test_labels_of_several_dimensions_are_not_smoothed() -> None:
-    seen = inspect_manifest(_grid())
-    assert seen.density is None
-    assert [row.density for row in seen.list_bins()] == [None] * 6
-    assert [each.name for each in seen.weights] == ["none", "inverse", "sqrt_inverse"]
+    inspection = inspect_manifest(_grid())
+    assert inspection.density is None
+    assert [row.density for row in inspection.list_bins()] == [None] * 6
+    assert [each.name for each in inspection.weights] == ["none", "inverse", "sqrt_inverse"]
 
 
 def test_the_image_input_is_the_first_image() -> None:

@@ -48,9 +48,9 @@ def test_the_text_shows_counts_histogram_weights_and_notes() -> None:
 
 
 def test_the_bins_are_listed_on_request() -> None:
-    seen = inspect_manifest(MANIFEST, lds=LDS(size=1))
-    lines = format_inspection(seen, bins=True).splitlines()
-    assert [line for line in lines if line not in format_inspection(seen).splitlines()] == [
+    inspection = inspect_manifest(MANIFEST, lds=LDS(size=1))
+    lines = format_inspection(inspection, bins=True).splitlines()
+    assert [line for line in lines if line not in format_inspection(inspection).splitlines()] == [
         "bin  label  region  train  test  density",
         "  0   0..1     few      1     1      1.0",
         "  1   1..2    many    101     2    101.0",

@@ -85,8 +85,8 @@ def _ids(found: tuple[RegionSamples, ...]) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("spec", [RAW, InputSpec(kind="image", shape=(3, 4, 5), encoding="png")])
 def test_every_region_has_its_own_samples_sorted_by_label(tmp_path: Path, spec: InputSpec) -> None:
-    seen, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
-    found = read_region_samples(Storage.open(tmp_path), seen, count=10)
+    inspection, pixels = _write(tmp_path, spec, shards=2), _pixels(spec)
+    found = read_region_samples(Storage.open(tmp_path), inspection, count=10)
     assert [region.region for region in found] == ["many", "medium", "few"]
     assert [len(region.images) for region in found] == [10, 10, 4]
     for bin_index, region in enumerate(found):
@@ -108,8 +108,8 @@ def test_the_selection_depends_on_the_seed_and_not_on_shards(tmp_path: Path) -> 
 
 
 def test_labels_of_two_dimensions_are_pairs(tmp_path: Path) -> None:
-    seen = _write(tmp_path, RAW, label=LabelSpec.grid("both", "years", (LABEL, LABEL)))
-    found = read_region_samples(Storage.open(tmp_path), seen)
+    inspection = _write(tmp_path, RAW, label=LabelSpec.grid("both", "years", (LABEL, LABEL)))
+    found = read_region_samples(Storage.open(tmp_path), inspection)
     for region in found:
         rows = [int(sample_id.removeprefix("id-")) for sample_id in region.sample_ids]
         expected = np.stack([LABELS[rows], LABELS[::-1][rows]], axis=1)
@@ -119,9 +119,9 @@ def test_labels_of_two_dimensions_are_pairs(tmp_path: Path) -> None:
 
 
 def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(tmp_path: Path) -> None:
-    seen = _write(tmp_path, RAW)
+    inspection = _write(tmp_path, RAW)
     rule = ShotRule(many_above=1000, few_below=20)
-    manifest = seen.manifest.model_copy(update={"shot_rules": {"counts": rule}})
+    manifest = inspection.manifest.model_copy(update={"shot_rules": {"counts": rule}})
     found = read_region_samples(Storage.open(tmp_path), inspect_manifest(manifest))
     assert [region.region for region in found] == ["medium", "few"]
     vector = {"image": InputSpec(kind="vector", shape=(6,))}
@@ -130,9 +130,9 @@ def test_a_region_without_samples_is_left_out_and_a_set_without_images_has_none(
 
 
 def test_errors_name_a_missing_split_or_shard(tmp_path: Path) -> None:
-    seen = _write(tmp_path, RAW, shards=2)
+    inspection = _write(tmp_path, RAW, shards=2)
     with pytest.raises(InputError, match="unknown split, got 'test'; known: train"):
-        read_region_samples(Storage.open(tmp_path), seen, split="test")
+        read_region_samples(Storage.open(tmp_path), inspection, split="test")
     (tmp_path / "ages/version-0/train/1.parquet").write_bytes(b"half")
     with pytest.raises(InputError, match=r"train/1\.parquet: shard cannot be read"):
-        read_region_samples(Storage.open(tmp_path), seen)
+        read_region_samples(Storage.open(tmp_path), inspection)
