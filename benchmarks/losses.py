@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import direct_losses as direct
 import torch
-from dirtune.batch import TermInputs, TrainingLabels
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.data.memory_budget import keep_freed_memory
 from dirtune.losses import TERMS
 from dirtune.manifest import LabelSpec

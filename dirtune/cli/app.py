@@ -10,7 +10,9 @@ import typer
 app = typer.Typer(
     name="dirtune",
     no_args_is_help=True,
+    # Completion would start the application, with its imports, at every Tab.
     add_completion=False,
+    # Internal errors have Python's own traceback; the pretty one shows local variables, which may hold credentials.
     pretty_exceptions_enable=False,
     help="Ablation sweeps for deep imbalanced regression.",
 )
@@ -29,6 +31,8 @@ def show(*renderables: Any) -> None:
     """Print texts and tables at the width of the terminal."""
     console = make_console()
     for renderable in renderables:
+        # Names given by users may contain what rich reads as markup or emoji. Texts are not folded, so that a path
+        # remains one word that can be copied.
         console.print(renderable, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(renderable, str))
 
 

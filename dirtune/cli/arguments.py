@@ -19,6 +19,7 @@ def parse_assignments(texts: list[str], flag: str) -> dict[str, Any]:
     Raises:
         InputError: an assignment has no name, or a value is not valid YAML.
     """
+    # All wrong texts are reported at once, as in a study file.
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise InputError([Fault(where=flag, rule="must be name=value", got=text) for text in wrong])
@@ -71,6 +72,7 @@ def check_device(name: str) -> None:
     """
     import torch
 
+    # Listed by number, because a worker of a machine with several GPUs may need a certain one.
     cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     known = ["cpu", "cuda", *cuda] if cuda else ["cpu"]
     if name not in known:

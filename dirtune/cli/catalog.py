@@ -145,6 +145,7 @@ def _read_docstring(module: str, name: str) -> str:
     for node in _parse(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
+        # A registry imports its entries from one module each.
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

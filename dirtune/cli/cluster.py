@@ -42,6 +42,7 @@ def run_on_cluster(
     from dirtune.cluster.submission import Destination, submit_command
 
     destination = Destination(address=address, python=python, installed=installed)
+    # Roots that are not given stay the defaults of the command there.
     given = {option: root for option, root in roots.items() if root is not None}
     raise typer.Exit(follow_job(submit_command(destination, verb, *arguments, roots=given)))
 
@@ -51,6 +52,7 @@ def follow_job(job: Job) -> int:
     from dirtune.cluster.jobs import follow
 
     def write(text: str) -> None:
+        # Pieces of a log may end within a line, which `print` would break.
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -58,6 +60,7 @@ def follow_job(job: Job) -> int:
         return follow(job, write)
     except KeyboardInterrupt:
         show(f"job {job.id} continues; follow it again by `{job.follow_command}`")
+        # The exit code with which shells report a process that ended by this signal.
         return 128 + signal.SIGINT
 
 
@@ -81,6 +84,7 @@ def doctor(
     """Check that this machine or every node of a cluster can run a sweep, with advice; exit code 1 if there is a problem."""
     from dirtune.cluster.checks import has_problem
 
+    # An empty RAY_ADDRESS counts as none.
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None and address.startswith(("http://", "https://")):
         version = [] if dirtune is None else ["--dirtune", dirtune]

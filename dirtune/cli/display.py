@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dirtune.tuning.plan.plan import Plan
     from dirtune.tuning.plan.runtime import RuntimeForecast
 
+# The final statuses of a trial, in the order of the columns
 STATUSES = ("complete", "pruned", "failed")
 
 
@@ -78,6 +79,7 @@ def _format_forecast(forecast: RuntimeForecast) -> str:
         unknown = [arm for arm, estimate in trials.items() if estimate is None]
         of_arms = "" if len(unknown) == len(trials) else f" of {', '.join(unknown)}"
         return f"time: no recorded speed{of_arms}; --probe measures one"
+    # Estimates of several arms often have the same source, which is named once.
     sources = dict.fromkeys(each.source for each in trials.values() if each is not None)
     bound, reason = ("at most", " (trials that are stopped early take less)") if forecast.is_bound else ("about", "")
     return (
@@ -188,12 +190,14 @@ def make_table(title: str = "") -> Table:
 
 def format_summary(summary: SweepSummary) -> str:
     """Return the outcome of a sweep as text, with what is left to do."""
+    # A sweep without trials to run has no counts.
     counts = ", ".join(f"{number} {status}" for status, number in summary.run.items()) or "nothing to run"
     reused = f"{summary.reused} reused{_format_orphaned(summary.orphaned)}"
     text = f"{counts}; {reused}. Parquet: {summary.folder}/results"
     if summary.stopped is not None:
         text += f"\nStopped by {summary.stopped} when every running trial had finished its epoch."
     if summary.crashed:
+        # Trials often fail for one common reason, which is shown once.
         reasons = "; ".join(sorted(set(summary.crashed.values())))
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
         if summary.tracebacks:
@@ -223,6 +227,7 @@ def show_epochs(console: Console) -> Iterator[Callable[[int, int, dict[str, floa
         console=console,
         disable=not console.is_terminal,
     )
+    # The number of epochs is known with the first one.
     task = bar.add_task("epochs", total=None)
 
     def show_epoch(epoch: int, epochs: int, values: dict[str, float]) -> None:

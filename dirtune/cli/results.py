@@ -64,6 +64,7 @@ def query(
     from dirtune.results.query.formats import format_table, save_table
     from dirtune.results.query.query import query as run_query
 
+    # Reported on standard error, so that standard output remains a valid file of its format.
     def report_damage(fault: Fault) -> None:
         print(f"dirtune: left out: {fault}", file=sys.stderr)
 
@@ -163,6 +164,7 @@ def table(
         show(str(found))
         raise typer.Exit(1 if found.findings else 0)
     made = compare(results, request)
+    # A trace has no form for terminals, where its markdown is readable.
     style = "markdown" if trace and format_ == "table" else format_
     print(format_provenance(made, style) if trace else render(made, style))
 

@@ -62,6 +62,7 @@ def train(
     from dirtune.cli.display import format_train_result, show_epochs
     from dirtune.training.train import train as train_trial
 
+    # Checked first, because reading a study and its data takes longer.
     check_device(device)
     settings = parse_assignments(set_ or [], "--set")
     config, where = read_trial_settings(file, study, arm, seed, settings)
@@ -183,9 +184,11 @@ def _show_sweep(run: Callable[..., SweepSummary], study: str, data: str, results
     try:
         with SweepView(make_console()) as view:
             summary = run(study, data=data, results=results, view=view)
+    # The first Ctrl-C is a stop request, after which the sweep ends by itself; this is the second.
     except KeyboardInterrupt:
         show("interrupted; everything that was written is kept, `dirtune resume` continues the sweep")
         raise typer.Exit(128 + signal.SIGINT) from None
     show(format_summary(summary))
+    # The exit codes with which shells report processes that ended by these signals.
     signals = {each.name: 128 + each for each in (signal.SIGINT, signal.SIGTERM)}
     raise typer.Exit(signals.get(summary.stopped or "", 1) if summary.left else 0)

@@ -89,6 +89,7 @@ class SweepProgress:
         Args:
             elapsed: seconds since the sweep began.
         """
+        # Epochs of running trials count as parts of trials, or the estimate would start only with the first that ends.
         shares = sum(each.share for arm in self.arms.values() for each in arm.running.values())
         if not self._recorded_now + shares:
             return None
@@ -101,5 +102,6 @@ class SweepProgress:
             return
         progress.counts[outcome.status] += 1
         if outcome.status == "complete" and outcome.objective is not None:
+            # Pruned trials do not count: their objective is that of an earlier epoch.
             choose = min if self._mode == "min" else max
             progress.best = choose(outcome.objective, outcome.objective if progress.best is None else progress.best)

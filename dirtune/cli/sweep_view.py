@@ -40,7 +40,9 @@ class SweepView(View):
         self._live = Live(
             console=console,
             get_renderable=self._render,
+            # Twice a second is enough for epochs, and costs the driver little.
             refresh_per_second=2,
+            # The table is removed at the end: the lines of the trials remain.
             transient=True,
             auto_refresh=console.is_terminal,
         )
@@ -78,6 +80,7 @@ class SweepView(View):
 
     def report_new_trials(self, jobs: Sequence[TrialJob]) -> None:
         self._get_progress().add_trials(jobs)
+        # Arms that are compared get the same new seeds, so that one line by seed is short.
         seeds: dict[int, list[str]] = {}
         for job in jobs:
             seeds.setdefault(job.config.seed, []).append(job.arm)
@@ -95,6 +98,7 @@ class SweepView(View):
         return time.monotonic() - self._started
 
     def _print(self, text: str) -> None:
+        # `out` neither folds nor cuts: a line of a log remains one line.
         self._console.out(text, highlight=False)
 
     def _render(self) -> RenderableType:

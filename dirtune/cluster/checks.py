@@ -68,6 +68,7 @@ def check_versions(reports: Sequence[NodeReport]) -> Iterator[Check]:
     for name in ("dirtune", "Python", "Ray", "torch"):
         versions = {each.name: each.machine.versions[name] for each in reports}
         value = group_by_value(versions)
+        # A package that no node has is the same everywhere, and still missing.
         is_same = len(set(versions.values())) <= 1
         if is_same and value != "not installed":
             yield Check(subject=name, value=value)
@@ -92,6 +93,7 @@ def check_cpus(reports: Sequence[NodeReport]) -> Check:
 def check_gpus(reports: Sequence[NodeReport]) -> Check:
     """Check that Ray schedules every GPU that the NVIDIA driver has."""
     value = f"{sum(each.node.gpus for each in reports):g}"
+    # Ray schedules as many GPUs as `ray start` was given, whatever the machine has.
     unused = [each.name for each in reports if each.machine.gpus > each.node.gpus]
     if not unused:
         return Check(subject="GPUs", value=value)
@@ -121,6 +123,7 @@ def check_collectives(reports: Sequence[NodeReport]) -> Check:
         for backend, nodes in without.items()
         if nodes
     )
+    # Without gloo only trials of several workers on CPUs fail, which a study need not have.
     state: State = "problem" if without["nccl"] else "warning" if without["gloo"] else "ok"
     return Check(subject="collectives", value=value, state=state, advice=advice)
 

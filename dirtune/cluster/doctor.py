@@ -31,6 +31,7 @@ from dirtune.tuning.plan.capacity import Node
 
 NODE_TIMEOUT = 120.0
 """Seconds for all nodes together: the first task of a node unpacks the job's files and imports torch."""
+# Addresses that no other machine reaches
 LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -70,6 +71,7 @@ def doctor(
     with contextlib.ExitStack() as stack:
         if address is not None:
             stack.enter_context(connect_to_cluster(address))
+        # The driver's file exists while the nodes probe the root, and until their files are checked.
         driver_fault = stack.enter_context(roots.write_driver_file(probe))
         report = measure_cluster(probe) if ray.is_initialized() else measure_this_machine(probe)
         checks = [_check_address()]
@@ -140,12 +142,14 @@ def measure_cluster(probe: roots.RootProbe) -> ClusterReport:
         id_ = node["NodeID"]
         # Ray keeps its socket in the session folder, at sockets/plasma_store.
         session = str(Path(node["ObjectStoreSocketName"]).parents[1])
+        # All tasks start before the first result is awaited.
         tasks[id_] = _pin(_measure_node, id_).remote(probe, id_, session)
     probes, reports, failures = {}, [], {}
     deadline = time.monotonic() + NODE_TIMEOUT
     for node in alive:
         id_, name, resources = node["NodeID"], names[node["NodeID"]], node["Resources"]
         try:
+            # All nodes share one deadline: a cluster with many silent nodes must not add up their timeouts.
             machine, probes[id_] = ray.get(tasks[id_], timeout=max(0.0, deadline - time.monotonic()))
         except (RayError, GetTimeoutError) as error:
             failures[name] = format_node_error(error)

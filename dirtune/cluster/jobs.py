@@ -26,7 +26,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from dirtune.data.connect import check_reachable, check_token, format_token_error
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment
-from dirtune.training.provenance import code_version
+from dirtune.training.provenance import get_code_version
 
 PACKAGES = ("dirtune", "pipelines", "search_spaces")
 POLL_SECONDS = 1.0
@@ -72,6 +72,7 @@ def submit_job(
     with tempfile.TemporaryDirectory(prefix="dirtune-job-") as folder:
         write_working_directory(Path(folder), files, with_sources=with_sources)
         with _convert_errors(address):
+            # Ray uploads the folder during this call, so that it may be removed afterwards.
             id_ = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": folder})
     return Job(client, address, id_)
 
@@ -86,6 +87,7 @@ def follow(job: Job, write: Callable[[str], None]) -> int:
         InputError: the connection is lost; the job may continue.
         KeyboardInterrupt: Ctrl-C; the job continues.
     """
+    # Imported here, because only Ray's job client depends on it.
     import aiohttp
 
     async def write_log() -> None:
@@ -107,6 +109,7 @@ def get_exit_code(details: JobDetails) -> int:
     """Return the exit code of a job that has ended."""
     if details.status == JobStatus.SUCCEEDED:
         return 0
+    # A stopped job may have no exit code of its driver.
     if details.status == JobStatus.STOPPED:
         return STOPPED
     return details.driver_exit_code or 1
@@ -149,7 +152,7 @@ def write_working_directory(folder: Path, files: Mapping[str, str], *, with_sour
     # `importlib.metadata` finds a package by this folder, with this checkout's version, without an installation.
     metadata = folder / "dirtune-0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dirtune\nVersion: {code_version()}\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dirtune\nVersion: {get_code_version()}\n")
 
 
 @contextlib.contextmanager

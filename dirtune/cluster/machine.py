@@ -65,6 +65,7 @@ def measure_machine(session: str | Path) -> Machine:
         gpus=count_driver_gpus(),
         collectives=tuple(name for name, is_available in backends.items() if is_available),
         shared_memory=measure_space(SHARED_MEMORY),
+        # Ray creates the session folder before it runs tasks.
         disk=measure_space(Path(session)) or Space(0, 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )

@@ -38,6 +38,7 @@ class RootProbe:
     @classmethod
     def create(cls, data: Storage | None, results: Storage | None) -> RootProbe:
         """Return a probe with a folder and a content that no other one has."""
+        # Unique, because several doctors may check one root at the same time.
         unique = uuid.uuid4().hex
         return cls(data=data, results=results, folder=f".dirtune-probe-{unique[:12]}", content=unique.encode())
 
@@ -59,6 +60,7 @@ def write_driver_file(probe: RootProbe) -> Iterator[str | None]:
     if root is None:
         yield None
         return
+    # Object stores have no folders that would remain.
     is_new = root.is_local and not root.exists("")
     name, fault = f"{probe.folder}/{DRIVER}", None
     try:

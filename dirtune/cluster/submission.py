@@ -72,6 +72,7 @@ def submit(
     faults += _find_study_faults(file, data)
     if faults:
         raise InputError(faults)
+    # The study and the roots are validated before the cluster is contacted.
     client = connect(destination.address)
     return submit_job(
         client,
@@ -117,6 +118,7 @@ def build_entrypoint(destination: Destination, *, data: str, results: str, expec
         expect: the job's working directory has the node types of the cluster.
     """
     roots = ("--data", data, "--results", results)
+    # Sent sources have this version by themselves.
     dirtune = ("--dirtune", version("dirtune")) if destination.installed else ()
     node_types = ("--expect", CLUSTER) if expect else ()
     doctor = build_command(destination, "doctor", *roots, *dirtune)

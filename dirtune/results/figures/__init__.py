@@ -138,6 +138,7 @@ def plot(
     Raises:
         InputError: a name is unknown, there is nothing to draw, or a file is damaged.
     """
+    # Checked before any data is read.
     check_known("plot", kind, tuple(FIGURES))
     check_known("type of file", output.suffix, FILE_TYPES)
     request = PlotRequest(
@@ -155,6 +156,7 @@ def plot(
         method=method,
         relative=relative,
     )
+    # A context, so that the settings of a caller's own figures stay as they are.
     with mpl.rc_context(STYLE):
         figure = FIGURES[kind].draw(FIGURES[kind].build(request))
         output.parent.mkdir(parents=True, exist_ok=True)

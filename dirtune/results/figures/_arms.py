@@ -116,6 +116,7 @@ def select_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:
     """
     requested = expand_patterns(patterns, [line.label for line in curve.lines])
     lines = [line for line in curve.lines if line.label in requested]
+    # Counted, so that the caption accounts for every trial.
     beyond = sum(len(line.values) for line in lines[most:])
     left_out = {**curve.left_out, **({f"of arms beyond the first {most}": beyond} if beyond else {})}
     return replace(curve, lines=tuple(lines[:most]), left_out=left_out)

@@ -52,4 +52,5 @@ def draw_bands(axes: Axes, bands: Sequence[Band], reference: str | None, *, mark
         axes.plot(one.x, one.means, color=color, marker=marker, markersize=4, linewidth=1.2, label=one.label)
         low = [center - spread for center, spread in zip(one.means, one.sds, strict=True)]
         high = [center + spread for center, spread in zip(one.means, one.sds, strict=True)]
+        # No band where the sd is NaN, for a single seed.
         axes.fill_between(one.x, low, high, color=color, alpha=0.18, linewidth=0)

@@ -56,9 +56,11 @@ def compute_limits(effects: Sequence[Effect]) -> tuple[float, float]:
     ends = np.array([[e.mean, e.low, e.high] for e in effects if math.isfinite(e.mean)])
     if not ends.size or not np.nanmax(np.abs(ends)):
         return -1.0, 1.0
+    # The median, because a single diverged arm would otherwise determine the axis.
     far = np.nanmax(np.abs(ends), axis=1)
     reach = min(EXTENT * float(np.median(far)) or math.inf, float(far.max()))
     low, high = np.clip([min(np.nanmin(ends), 0.0), max(np.nanmax(ends), 0.0)], -reach, reach)
+    # A margin, or markers at the limits would be cut.
     free = 0.06 * (high - low)
     return float(low - free), float(high + free)
 
@@ -81,6 +83,7 @@ def draw_effects(axes: Axes, effects: Sequence[Effect], limits: tuple[float, flo
 
 def _draw_effect(axes: Axes, row: int, effect: Effect, limits: tuple[float, float]) -> None:
     color = GOOD if effect.good else BAD
+    # One pair of seeds has a mean without an interval.
     ends = np.nan_to_num([effect.low, effect.high], nan=effect.mean)
     axes.plot(np.clip(ends, *limits), [row, row], color=color, linewidth=1.1, solid_capstyle="butt")
     if limits[0] < effect.mean < limits[1]:

@@ -70,6 +70,7 @@ def select_complete_models(storage: Storage, info: StudyInfo, selection: str) ->
         info: of the study.
         selection: best_val, last, or oracle, for which the best validation epoch is used.
     """
+    # The oracle selects configurations by test error; within a trial it uses the best validation epoch.
     epoch = selection if selection in EVALUATED_EPOCHS else EVALUATED_EPOCHS[0]
     trials = to_trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
     searches = list_search_trials(trials, info)

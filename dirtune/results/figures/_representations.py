@@ -64,6 +64,7 @@ def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
     runs = read_study_runs(storage, info, SELECTIONS["best_val"])
     shown = select_arms(runs.arms, request.arms, reference=reference, most=most)
     chosen = [arm for name in shown.arms for arm in runs.arms if arm.arm == name and arm.chosen]
+    # Filtered before conversion: representations are the largest table of a study.
     trials = pa.array([_get_first_trial(arm) for arm in chosen], pa.string())
     kept, known = (
         table.filter(pc.is_in(table["trial_id"], trials))

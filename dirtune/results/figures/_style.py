@@ -109,6 +109,7 @@ def format_unit(unit: str) -> str:
 def finish_figure(figure: Figure, caption: str, legend: Axes | None = None) -> None:
     """Add the legend of some axes above and the caption below; the figure grows by both, so that the axes keep their size."""
     rows = 0 if legend is None else _draw_legend(figure, legend)
+    # matplotlib does not wrap a label to the width of its figure.
     lines = textwrap.wrap(caption, int(figure.get_figwidth() * CAPTION_CHARACTERS_PER_INCH))
     figure.supxlabel("\n".join(lines), fontsize=6, color="#555555")
     figure.set_figheight(figure.get_figheight() + ROW * rows + CAPTION_ROW * len(lines))
@@ -116,6 +117,7 @@ def finish_figure(figure: Figure, caption: str, legend: Axes | None = None) -> N
 
 def _draw_legend(figure: Figure, axes: Axes) -> int:
     """Draw the legend of some axes and return its number of rows."""
+    # Axes without labeled lines have no legend.
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return 0

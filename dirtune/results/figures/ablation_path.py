@@ -116,6 +116,7 @@ def draw_ablation_path(data: AblationPath) -> Figure:
     """Draw every arm's mean and seeds on the left and the change of every step on the right, from top to bottom."""
     labels = ["\n".join(textwrap.wrap(stage.label, LABEL_CHARACTERS)) for stage in data.stages]
     lines = sum(label.count("\n") + 2 for label in labels)
+    # Labels of several parts take several lines.
     figure = make_figure(COLUMN, 0.8 + 0.75 * ROW * lines)
     left, right = figure.subplots(1, 2, sharey=True)
     for row, stage in enumerate(data.stages):
@@ -144,6 +145,7 @@ def _find_target(request: PlotRequest, found: ComposedArms) -> Lattice:
             return arms
         raise request.make_error(f"has the same settings in {asked} and {found.reference}")
     known = [make_lattice(found.configs, found.reference, arm) for arm in found.configs]
+    # The first of several arms with as many parts, in the order of the study.
     largest = max(known, key=lambda arms: len(arms.parts))
     if len(largest.parts) < 2:
         raise request.make_error("has no arm of two parts of which another arm has one")

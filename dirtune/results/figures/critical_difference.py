@@ -84,10 +84,12 @@ def draw_critical_difference(data: CriticalDifference) -> Figure:
     count, bars = len(data.ranks), 0.5 * len(data.cliques) + 0.6
     rows = bars + math.ceil(count / 2)
     figure = make_figure(COLUMN if count <= MAX_COLUMN_ARMS else PAGE, 0.4 + ROW * (rows + 2.5))
+    # The ruler shares the axis of the ranks, so that the critical difference is to scale.
     ruler, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, rows])
     for position, (arm, rank) in enumerate(data.ranks):
         _draw_arm(axes, f" {arm} ({rank:.1f}) ", rank, bars, (position, count))
     for position, (low, high) in enumerate(data.cliques):
+        # A bar extends a little beyond the ranks that it joins.
         height, more = 0.5 * position + 0.45, 0.006 * (count - 1)
         axes.plot([low - more, high + more], [height] * 2, color="black", linewidth=2.5, clip_on=False)
     axes.set_xlim(1, count)

@@ -51,6 +51,7 @@ def draw_curve(curve: Curve) -> Figure:
     colors = assign_colors([line.label for line in curve.lines], None)
     for position, line in enumerate(curve.lines):
         _draw_line(axes, line, colors[line.label], MARKERS[position % len(MARKERS)])
+    # The reference may have no value of the setting; its mean is a horizontal line.
     if curve.reference:
         name, level = curve.reference
         axes.axhline(level, color=REFERENCE_COLOR, linestyle="--", linewidth=1, label=name)
@@ -69,6 +70,7 @@ def draw_curve(curve: Curve) -> Figure:
 
 
 def _draw_line(axes: Axes, line: Line, color: str, marker: str) -> None:
+    # Trials of a grid have common levels, whose means are joined; those of a search have not.
     if line.joined:
         axes.plot(
             line.levels, line.means, color=color, marker=marker, markersize=4, linewidth=1.2, label=line.label or None

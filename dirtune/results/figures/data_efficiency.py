@@ -66,6 +66,7 @@ def build_data_efficiency(request: PlotRequest) -> DataEfficiency:
         bands=tuple(_make_level_band(line) for line in curve.lines),
         reference=" ".join(words) or None,
         ticks=tuple(levels) if len(levels) <= MAX_TICKS else (),
+        # A single level has no logarithmic axis.
         logarithmic=levels[0] > 0 and len(levels) > 1,
         x_label="share of the training data" if curve.x.endswith("fraction") else curve.x,
         y_label=f"{format_metric(curve.metric, curve.unit)}, {curve.region}",

@@ -103,6 +103,7 @@ def draw_error_by_label(data: ErrorByLabel) -> Figure:
     behind.bar(data.centers, data.train, data.width, color="#E2E2E2")
     behind.set_xlabel(data.x_label)
     behind.set_ylabel("training samples", color="#6E6E6E")
+    # The error needs the left axis, where readers look first, and must be in front: matplotlib draws twin axes last.
     front = behind.twinx()
     behind.yaxis.tick_right()
     behind.yaxis.set_label_position("right")
@@ -119,6 +120,7 @@ def draw_error_by_label(data: ErrorByLabel) -> Figure:
 
 def choose_bin_width(label: LabelSpec) -> float:
     """Return the smallest of 1, 2, 5, 10, 20, ... times the bin width of the data set that gives at most thirty bins."""
+    # Multiples of the data set's own bins, so that a merged bin contains whole bins.
     factors = (int(nice * 10**power) for power in range(12) for nice in NICE)
     return next(f for f in factors if math.ceil(label.num_bins / f) <= MAX_BINS) * label.bin_width
 

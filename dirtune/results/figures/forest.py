@@ -77,6 +77,7 @@ def draw_forest(data: Forest) -> Figure:
         axes.set_title(region)
         draw_effects(axes, effects, limit)
     panels[0].set_yticks(range(len(data.arms)), data.arms)
+    # Reversed, so that the first arm is on top.
     panels[0].set_ylim(len(data.arms) - 0.4, -0.6)
     figure.suptitle(data.label, fontsize=8)
     finish_figure(figure, data.caption)

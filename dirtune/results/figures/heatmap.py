@@ -107,6 +107,7 @@ def draw_heatmap(data: Heatmap) -> Figure:
     axes.set_yticks(range(len(data.arms)), data.arms)
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
+    # Below, because a column of the page has no width for it.
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.02)
     ends = np.array([-data.limit, 0.0, data.limit])
     bar.set_ticks(ends.tolist(), labels=[f"{-data.good_sign * end + 0.0:.3g}" for end in ends])
@@ -122,6 +123,7 @@ def _get_difference(cell: Cell, base: Cell, *, relative: bool) -> float:
         return math.nan
     if not relative:
         return found.mean
+    # The reference's mean over the common seeds, which the difference is about.
     seeds = cell.values.keys() & base.values.keys()
     level = sum(base.values[seed] for seed in seeds) / len(seeds)
     return 100 * found.mean / abs(level) if level else math.nan

@@ -81,6 +81,7 @@ def make_arm_history(arm: str, trials: Sequence[EndedTrial], info: StudyInfo) ->
     best, found = math.nan, []
     for trial in trials:
         if trial.status == "complete" and not math.isnan(trial.objective):
+            # Losses, because larger objectives may be better.
             better = to_loss(trial.objective, info.metric) < to_loss(best, info.metric)
             best = trial.objective if better or math.isnan(best) else best
         found.append(best)

@@ -64,6 +64,7 @@ def draw_importance(data: Importances) -> Figure:
     axes.set_yticks(rows, data.settings)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
+    # Room for the percentages at the ends of the bars.
     axes.set_xlim(0, 1.12 * max(*data.shares, 0.1))
     axes.set_xlabel(data.label)
     finish_figure(figure, data.caption)

@@ -72,6 +72,7 @@ def build_interactions(request: PlotRequest) -> Interactions:
         raise request.make_error(
             "has no four arms with a common seed: without two parts, with each and with both (`derive: pairs` makes them)"
         )
+    # Corrected over all interactions, not only those that are shown.
     corrected = apply_holm({str(row): square.interaction.p for row, square in enumerate(squares)})
     effects = [
         make_effect(square.interaction, corrected[str(row)], found.table.metric) for row, square in enumerate(squares)

@@ -102,10 +102,12 @@ def draw_parallel(data: Parallel) -> Figure:
     count = len(data.coordinates)
     figure = make_figure(COLUMN if count <= MAX_COLUMN_AXES else PAGE, 2.3)
     axes = figure.add_subplot()
+    # Pruned trials first, so that they are behind the complete ones.
     for positions in data.pruned:
         axes.plot(range(count - 1), positions, color=PALE, linewidth=0.7, zorder=1)
     colormap = mpl.colormaps[COLORMAP]
     for positions in data.complete:
+        # Up to 0.92, because the light end of the color map is hard to see on white.
         badness = abs(positions[-1] - data.good_end)
         axes.plot(range(count), positions, color=colormap(0.92 * badness), linewidth=1.1, zorder=2)
     for position, coordinate in enumerate(data.coordinates):

@@ -115,6 +115,7 @@ def draw_pareto(data: Pareto) -> Figure:
     figure = make_figure(COLUMN, 2.5)
     axes = figure.add_subplot()
     front = [point for point in data.points if point.on_front]
+    # The points of the front come first, from left to right.
     axes.plot(
         [point.x for point in front],
         [point.y for point in front],

@@ -69,6 +69,7 @@ def draw_similarity(data: Densities) -> Figure:
     titles = [f"{one.arm}, r = {one.correlation:.2f}" for one in data.densities]
     figure, axes = make_panels(titles, height=1.9)
     for panel, one in zip(axes, data.densities, strict=True):
+        # Rasterized: thousands of cells would make vector files large. Counts span orders of magnitude.
         panel.pcolormesh(data.distances, data.cosines, np.log1p(one.pairs.T), cmap="Blues", rasterized=True)
         panel.set_xlabel(data.x_label)
         panel.set_ylim(-1, 1)
@@ -78,12 +79,15 @@ def draw_similarity(data: Densities) -> Figure:
 
 
 def _count_pairs(arm: ArmVectors, distances: NDArray[np.float64], cosines: NDArray[np.float64]) -> Density:
+    # Every pair once, and no sample with itself.
     first, second = np.triu_indices(len(arm.labels), k=1)
     label_distances = np.abs(arm.labels[first] - arm.labels[second])
     # Rounding may exceed 1, which would be outside of the cells.
     similarities = np.clip((arm.vectors @ arm.vectors.T)[first, second], -1.0, 1.0)
     pairs, _, _ = np.histogram2d(label_distances, similarities, bins=(distances, cosines))
-    return Density(arm=arm.arm, correlation=compute_correlation(label_distances, similarities), pairs=pairs.astype(np.int64))
+    return Density(
+        arm=arm.arm, correlation=compute_correlation(label_distances, similarities), pairs=pairs.astype(np.int64)
+    )
 
 
 def compute_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

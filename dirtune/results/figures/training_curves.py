@@ -75,6 +75,7 @@ def draw_training_curves(data: TrainingCurves) -> Figure:
     figure = make_figure(COLUMN, 2.2)
     axes = figure.add_subplot()
     draw_bands(axes, data.bands, data.reference, markers=False)
+    # Epochs are whole numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(data.label)

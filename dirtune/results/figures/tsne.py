@@ -63,6 +63,7 @@ def build_tsne(request: PlotRequest) -> Embeddings:
 def draw_tsne(data: Embeddings) -> Figure:
     """Draw a panel per arm, and one color bar."""
     figure, axes = make_panels([one.arm for one in data.embeddings], height=1.9)
+    # One scale for all panels, so that colors are comparable.
     low = min(one.labels.min() for one in data.embeddings)
     high = max(one.labels.max() for one in data.embeddings)
     for panel, one in zip(axes, data.embeddings, strict=True):
@@ -80,6 +81,7 @@ def _compute_embedding(arm: ArmVectors) -> Embedding:
     # Imported here because it takes a second.
     from sklearn.manifold import TSNE
 
+    # scikit-learn requires a perplexity below the number of samples.
     perplexity = min(MAX_PERPLEXITY, (len(arm.labels) - 1) / 3)
     # Rounding gives equal vectors a cosine distance of about -1e-16, which scikit-learn rejects.
     distances = np.clip(1.0 - arm.vectors @ arm.vectors.T, 0.0, None)

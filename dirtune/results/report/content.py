@@ -72,6 +72,7 @@ def read_content(root: str | Path, study: str) -> Content:
         for arm, rows in trials_of.items()
         for row in rows
     }
+    # Trials of arms that were removed from the study remain in the results.
     trials = [{**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")} for row in found.to_pylist()]
     order = {arm: position for position, arm in enumerate(members)}
     trials.sort(key=lambda row: (order.get(row["arm"], len(order)), row["seed"]))
@@ -174,5 +175,6 @@ def _format_value(value: object, *, nothing: str = "") -> str:
 def _list_varied(info: StudyInfo, table: Comparison) -> list[str]:
     searched = [path for space in info.spaces.values() for path in space]
     levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
+    # bool is a subclass of int.
     compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]
     return list(dict.fromkeys([*searched, *compared]))

@@ -60,6 +60,7 @@ def draw_pictures(root: str | Path, study: str, settings: Sequence[str], *, is_s
 
 def _draw_picture(root: str | Path, study: str, title: str, kind: str, x: str | None) -> Picture:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as messages:
+        # Warnings, as of too few trials, are shown below the figure.
         warnings.simplefilter("always")
         try:
             file = plot(root, study, kind, x=x, output=Path(folder) / "figure.svg")
@@ -78,6 +79,7 @@ def prefix_identifiers(svg: str, *, prefix: str) -> str:
     root = ElementTree.fromstring(svg)
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
+    # Prefixes come from settings, whose names contain dots.
     safe = re.sub(r"[^\w-]", "-", prefix)
     for element in root.iter():
         for name, value in element.attrib.items():

@@ -42,6 +42,7 @@ def render_page(root: str | Path, study: str) -> str:
     content = read_content(root, study)
     pictures = draw_pictures(root, study, content.varied, is_search=content.is_search)
     script = _read_part("sorting.js")
+    # An undefined name in the template is an error instead of an empty text.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_read_part("page.html")).render(
         content=content,
