@@ -36,7 +36,7 @@ from dirtune.tuning.plan.first_steps import (
     record_smoothed_updates,
 )
 
-STEPS = 3
+COMPARED_STEPS = 3
 ROUNDING = 1e-6
 """Relative changes up to this are rounding of float32."""
 SAME_UPDATES = 1e-2
@@ -103,7 +103,7 @@ def measure_setting_effects(
         data: the data set; only its first batches are read.
         vocabulary: words of a text data set.
     """
-    comparison = _Comparison(data, vocabulary)
+    comparison = _TrainingComparison(data, vocabulary)
     seen: dict[str, _FirstStep] = {}
     # The reference comes first, since the others are compared with it.
     for arm in sorted(study.arms, key=lambda arm: arm.name != study.reference):
@@ -130,7 +130,7 @@ def get_ends(distribution: Distribution) -> tuple[Scalar, Scalar]:
     return distribution.low, distribution.high
 
 
-def _measure_setting(study: ResolvedStudy, arm: Arm, path: str, comparison: _Comparison) -> SettingEffect:
+def _measure_setting(study: ResolvedStudy, arm: Arm, path: str, comparison: _TrainingComparison) -> SettingEffect:
     """Compare the ends of a setting with the arm's own other settings, and if that is inert, with their upper ends."""
     first, last = get_ends(arm.space[path])
     upper_ends = {name: get_ends(distribution)[1] for name, distribution in arm.space.items() if name != path}
@@ -156,7 +156,7 @@ class _FirstStep(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _TrainingComparison:
     """Comparison of two configurations, with the costly measurements only if the cheap ones find no difference."""
 
     data: ResidentData
@@ -203,7 +203,7 @@ class _Comparison:
     def _compare_updates(self, one: _FirstStep, other: _FirstStep) -> float:
         """Return the largest change of the updates in any stage that both have; infinity for NaN."""
         one_stages, other_stages = (
-            record_first_steps(each.config, self.data, self.vocabulary, steps=STEPS) for each in (one, other)
+            record_first_steps(each.config, self.data, self.vocabulary, steps=COMPARED_STEPS) for each in (one, other)
         )
         sizes = [compute_change(a.updates, b.updates) for a, b in zip(one_stages, other_stages, strict=False)]
         return max(math.inf if math.isnan(size) else size for size in sizes)

@@ -33,7 +33,7 @@ from dirtune.training.stages import list_stages
 from dirtune.training.state import Training, begin_training
 from dirtune.tuning.plan.runtime import TimeEstimate
 
-STEPS = 10
+TIMED_STEPS = 10
 STAGE_SECONDS = 5.0
 """Time limit of a stage's steps; two steps are always timed."""
 EVALUATED_ROWS = 512
@@ -70,7 +70,7 @@ def _probe_arm(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str]
     rows = {name: len(split) for name, split in data.splits.items()}
     order = data.splits["train"].make_order(arm.config.seed, 1, batch_size=batch_size, world=1)
     probed = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
-    probed["train"] = order[: batch_size * (STEPS + 1)]
+    probed["train"] = order[: batch_size * (TIMED_STEPS + 1)]
     # In memory, as a worker has its data: a probe that reads a file per batch would time the disk.
     part = replace(data, splits={name: select_rows(data.splits[name], probed[name]) for name in data.splits})
     training = begin_training(arm.config, part, vocabulary=vocabulary)
@@ -103,8 +103,8 @@ def _time_steps(training: Training) -> list[float]:
     found: list[float] = []
     before = None
     # A small data set has fewer steps in an epoch; its epoch is repeated.
-    steps = chain.from_iterable(run_steps(training) for _ in range(STEPS + 1))
-    for loss in islice(steps, STEPS + 1):
+    steps = chain.from_iterable(run_steps(training) for _ in range(TIMED_STEPS + 1))
+    for loss in islice(steps, TIMED_STEPS + 1):
         # A GPU computes asynchronously; reading the loss waits for it.
         float(loss.total.detach())
         now = time.perf_counter()

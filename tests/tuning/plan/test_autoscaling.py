@@ -27,7 +27,8 @@ from dirtune.tuning.plan.autoscaling import (
 )
 from dirtune.tuning.plan.capacity import Node
 from tests.cluster.heads import end, find_free_ports, wait_until
-from tests.tuning.sweeps import STUDY, rows
+from tests.training.conftest import SETTINGS
+from tests.tuning.sweeps import rows
 
 PROVIDER = {
     "type": "fake_multinode",
@@ -179,14 +180,13 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
 
 @pytest.mark.ray
 def test_a_cluster_without_a_single_cpu_grows_for_a_sweep_that_expects_it(
-    growing: tuple[dict[str, str], Path], digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    growing: tuple[dict[str, str], Path], data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     environment, cluster = growing
-    recipe = {"epochs": 1, "batch_size": 512}
-    study = study_file(arms={"vanilla": {}}, base={**STUDY["base"], "recipe": recipe})
+    study = study_file(arms={"vanilla": {}}, base={**SETTINGS, "recipe": {**SETTINGS["recipe"], "epochs": 1}})
 
     def called(*words: object) -> subprocess.CompletedProcess[str]:
-        roots = ["--data", digits, "--results", tmp_path / "results"]
+        roots = ["--data", data_root, "--results", tmp_path / "results"]
         return subprocess.run(
             [sys.executable, "-m", "dirtune.cli", *map(str, [*words, study, *roots])],
             env=environment,
