@@ -36,6 +36,7 @@ def open_optuna_storage(folder: Storage) -> Iterator[str]:
         Path(folder.path()).mkdir(parents=True, exist_ok=True)
         yield f"sqlite:///{folder.path(OPTUNA_DB)}"
         return
+    # SQLite needs a file on a local disk
     with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
         local = Path(scratch) / OPTUNA_DB
         if folder.exists(OPTUNA_DB):
@@ -97,6 +98,7 @@ def to_optuna_result(status: Status, values: Sequence[float | None]) -> tuple[Tr
     """Return the Optuna state and values of a trial; a complete trial with an undefined objective is a failure."""
     if status == "pruned":
         return TrialState.PRUNED, None
+    # Optuna accepts no trial with a missing value
     defined = [value for value in values if value is not None and not math.isnan(value)]
     if status == "complete" and len(defined) == len(values):
         return TrialState.COMPLETE, defined

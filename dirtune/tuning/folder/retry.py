@@ -89,6 +89,7 @@ def _add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> Non
     last = {trial.user_attrs[TRIAL_ID]: trial for trial in search.trials if TRIAL_ID in trial.user_attrs}
     for trial_id in trial_ids:
         trial = last.get(trial_id)
+        # Running already: an earlier retry was killed after this step
         if trial is not None and trial.state != TrialState.RUNNING:
             copy = optuna.trial.create_trial(
                 state=TrialState.RUNNING,

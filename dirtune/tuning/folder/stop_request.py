@@ -87,6 +87,7 @@ class StopRequest:
             return
         if (number := self.get_signal()) is not None:
             self.reason = number.name
+            # The signal reaches this process only; the workers look for the file
             _write_request(self.folder)
         elif time.monotonic() - self._checked_at >= every:
             self.reason = "`dirtune stop`" if is_stop_requested(self.folder) else None

@@ -54,6 +54,7 @@ class ArmSearch:
         }
         self._outcomes: dict[str, TrialOutcome] = {}
         self._is_exhausted = self.has_lost_trial = False
+        # Optuna keeps enqueued settings in its storage, so a resumed search has them already
         if not known:
             for settings in first_settings:
                 self._optuna.enqueue_trial(dict(settings), skip_if_exists=True)
