@@ -148,6 +148,7 @@ class FeatureSmoothing(nn.Module):
             self.register_buffer(name, moments)
         self.register_buffer("count", torch.zeros(rows, dtype=torch.int64))
         window = torch.from_numpy(make_kernel_window(settings.kernel, settings.size, settings.sigma))
+        # Not persistent: it follows from the settings.
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
 
     def forward(
@@ -186,6 +187,7 @@ class FeatureSmoothing(nn.Module):
         """Freeze and smooth the moments of the earlier epochs, then update them with this epoch's statistics."""
         since_start = self.epochs - self.settings.start_update
         if since_start > 0:
+            # Copied in place: DistributedDataParallel keeps references to the buffers.
             self.frozen.copy_(self.running)
             self.smoothed.copy_(self._convolve(self.running))
         if since_start >= 0:
@@ -225,6 +227,7 @@ class FeatureSmoothing(nn.Module):
     def _convolve(self, moments: Moments) -> Moments:
         half = self.settings.size // 2
         mirrored = F.pad(moments.mT, (half, half), mode="reflect")
+        # A sum of products and no convolution, which may run in TF32 on a GPU
         return (mirrored.unfold(2, self.settings.size, 1) * self.window).sum(dim=-1).mT
 
     def _update(self, statistics: BinStatistics, *, is_first: bool) -> None:

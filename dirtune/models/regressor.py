@@ -112,10 +112,12 @@ class Regressor(nn.Module):
         vectors = read = self._project(embeddings)
         if self.smoothing is not None and label_bins is not None:
             smoothed = self.smoothing(embeddings, label_bins)
+            # Before smoothing has begun, nothing is projected twice.
             read = vectors if smoothed is embeddings else self._project(smoothed)
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
         raw = to_at_least_float32(self.predictor(read[predictor_input]))
         predictions = self.spec.label_offset + self.spec.label_scale * raw
+        # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
         return RegressorOutput(embeddings, vectors["representation"], predictions)

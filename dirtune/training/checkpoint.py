@@ -18,6 +18,7 @@ CHECKPOINT = "checkpoint/state.pt"
 
 def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
     """Write the checkpoint of a trial into its folder, replacing the previous one."""
+    # Through memory, because the storage may be remote and must replace the file in one operation.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     storage.write(CHECKPOINT, buffer.getvalue())

@@ -42,6 +42,7 @@ def evaluate_dense(
     assert label.dense is not None
     column, mask, device = label.dense.column, label.dense.mask, split.labels.device
     whole = masked = make_empty_pixel_sums(label.num_bins, own)
+    # A rank may have no row of a small split.
     means = [torch.zeros(0, device=device)]
     start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
     model.eval()
@@ -50,6 +51,7 @@ def evaluate_dense(
         labels = view[column]
         with torch.inference_mode():
             predictions = upsample_bilinear(model(view).predictions, labels)
+        # In float64 on the CPU: sums over hundreds of millions of pixels lose digits in float32.
         has_label = labels > 0
         truth, predicted = (each[has_label].double().cpu().numpy() for each in (labels, predictions))
         bins = label_bins(truth, label)

@@ -85,6 +85,7 @@ class DenseLoss(TrainingLoss):
                 labels[of_regression][is_labeled] / self.label_scale,
                 weights[of_regression][is_labeled],
             )
+        # Without terms the embeddings, which are large, need not be gathered.
         if self.terms:
             of_terms = slice(int(self.first_view_is_apart), None)
             embeddings = gather_views(output.embeddings.flatten(1), views, ranks)[of_terms]
@@ -144,6 +145,7 @@ def _mean_over_pixels(
 def compute_dense_bins(labels: Float[Tensor, "*shape"], spec: LabelSpec) -> Int[Tensor, "*shape"]:
     """Return `dirtune.reweighting.density.label_bins` on the labels' device; -1 for an unlabeled pixel, which is zero."""
     tolerance = FLOAT32_TOLERANCE * max(abs(spec.low), abs(spec.high)) / spec.bin_width
+    # In float64, and with the tolerance of float32 labels, so that a label at the edge of a bin is in the upper one.
     bins = ((labels.double() - spec.low) / spec.bin_width + tolerance).floor().long()
     return torch.where(labels > 0, bins.clamp(0, spec.num_bins - 1), -1)
 

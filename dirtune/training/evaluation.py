@@ -64,6 +64,7 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
     their number.
     """
     rows = training.data.splits[split]
+    # Every k-th row in the order of sample ids, the same ones in every trial and epoch
     kept = slice(None, None, math.ceil(len(rows) / MAX_DIAGNOSED))
     return compute_representation_metrics(
         EmbeddedSamples(
@@ -110,6 +111,7 @@ def evaluate_last_and_best(training: Training, *, representations: int = 0) -> F
 
 def select_evenly_over_labels(rows: Split, count: int) -> NDArray[np.int64]:
     """Select at most `count` positions of a split, ascending: every k-th row in the order of label bins."""
+    # Stable, so that ties are in the order of sample ids on every machine.
     by_label = np.argsort(rows.label_bins.cpu().numpy(), kind="stable")
     places = np.linspace(0, len(by_label) - 1, min(count, len(by_label))).round().astype(np.int64)
     return np.sort(by_label[places])

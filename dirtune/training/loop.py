@@ -69,6 +69,7 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
     values = means.compute() | training.loss.get_learned_values()
     values = {f"train/{name}": value for name, value in values.items()}
     values["learning_rate"] = training.stage.compute_learning_rate(epoch)
+    # Before validation, so that the best weights include the statistics of their own epoch.
     if _smooths_features(training):
         started = time.perf_counter()
         update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
@@ -76,6 +77,7 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
     if training.stage.trains_predictor:
         values |= _validate(training)
     training.history.append(values)
+    # The first of two stages may have no predictor, and so no objective.
     if training.stage.trains_predictor:
         _keep_best_weights(training)
 
@@ -84,8 +86,10 @@ def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tenso
     """Run the steps of the next epoch one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
     recipe = config.recipe
+    # Micro-batches, not batches: ranks share each of them.
     order = split.make_order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
     training.order_digest = update_digest(training.order_digest, order)
+    # Losses with parameters have constant rates of their own.
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
             group["lr"] = training.stage.compute_learning_rate(epoch)
@@ -109,6 +113,7 @@ def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tenso
     for batch in _count_waiting(batches, training.seconds):
         started = time.perf_counter()
         if step_loss is None:
+            # None instead of zeros: Adam would move parameters without a gradient by their momentum.
             training.optimizer.zero_grad(set_to_none=True)
         loss = _add_gradient(training, model, batch)
         step_loss = loss if step_loss is None else step_loss + loss
@@ -139,6 +144,7 @@ def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> L
         with make_autocast(recipe, training.data.device):
             inputs = to_memory_format(stack_views(batch), recipe)
             output = model(inputs, _make_smoothing_bins(training, batch))
+        # Outside autocast: losses are sums over many pairs, too inexact in half precision.
         loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
         training.scaler.scale(loss.total).backward()
     return loss.detach()
@@ -146,6 +152,7 @@ def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> L
 
 def _update_parameters(training: Training, model: torch.nn.Module) -> None:
     """Take one step of the optimizer."""
+    # The norm is that of unscaled gradients of the regressor; parameters of losses are not clipped.
     if training.config.recipe.gradient_clip is not None:
         training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
@@ -163,6 +170,7 @@ def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
     if not _smooths_features(training):
         return None
     bins = training.task.stack_bins(batch)
+    # Views are stacked view-major, so that the first view's rows come first.
     if training.stage.views.regression == "first":
         bins[len(batch.rows) :] = -1
     return bins
@@ -182,9 +190,11 @@ def _validate(training: Training) -> dict[str, float]:
 def _keep_best_weights(training: Training) -> None:
     objective = training.config.objective
     value, best = training.history[-1][objective.name], training.best_objective
+    # An undefined metric, such as that of an empty region, is no improvement.
     if np.isnan(value):
         return
     if best is None or (value < best if objective.mode == "min" else value > best):
         training.best_epoch = training.epoch
         weights = training.model.state_dict()
+        # A state dict holds references to the parameters, which the next step changes.
         training.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}

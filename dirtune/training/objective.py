@@ -179,6 +179,7 @@ class TrainingLoss(nn.Module):
         if not self.terms:
             return {}
         of_terms = slice(int(self.first_view_is_apart), None)
+        # Detached: terms compare predictions (ConR) but train the representation alone.
         seen = predictions[of_terms].detach()
         inputs = partial(
             TermInputs,
@@ -226,6 +227,7 @@ class LossMeans:
         for name, value in {**loss.parts, "loss": loss.total}.items():
             value = value.detach()
             is_finite = torch.isfinite(value).long()
+            # On the device: `bool(is_finite)` would wait for the step.
             if name not in self.sums:
                 self.sums[name], self.finite_steps[name] = value.clone(), is_finite
                 continue

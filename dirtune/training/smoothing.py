@@ -44,6 +44,7 @@ def update_smoothing(model: Regressor, split: Split, ranks: Ranks, task: Task) -
     with torch.no_grad():
         for rows, inputs in zip(batches, split.read(batches), strict=True):
             statistics += model.smoothing.compute_statistics(*task.embed_inputs(model, split, rows, inputs))
+    # Statistics of a rank have one shape, also without rows, so that one gather for each part is enough.
     by_rank = [ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)]
     merged = reduce(add, (BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))
     model.smoothing.end_epoch(merged)

@@ -75,6 +75,7 @@ def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
         trains_representation=False,
     )
     if isinstance(scheme, RRT):
+        # Re-weighting is for the second stage alone; feature smoothing belongs to the representation.
         unweighted = Reweighting(fds=config.reweighting.fds)
         return (
             replace(joint, reweighting=unweighted),

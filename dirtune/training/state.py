@@ -124,6 +124,7 @@ class Training:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a state from `get_state`, in the stage of its last epoch."""
+        # The stage first: it decides which parameters the optimizer has.
         self.history = state["history"]
         self.prepare(find_stage(self.config, self.epoch))
         self.model.load_state_dict(state["model"])
@@ -157,6 +158,7 @@ def begin_training(
     """
     task = make_task(data.manifest)
     task.check(config)
+    # Built on the CPU and then moved, so that the initialization does not depend on the device.
     model = prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
     return Training(config, select_training_subset(data, config.data.fraction), ranks, model, task)
 

@@ -93,6 +93,7 @@ def train(
     )
     if (earlier := _read_result(study, job.trial_id)) is not None:
         return earlier
+    # As in a worker of a sweep, so that both have one speed.
     keep_freed_memory()
     place = torch.device(device)
     resident = read_without_ray(storage, manifest, place, measure_memory_budget(place, threads=threads))

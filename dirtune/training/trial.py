@@ -134,6 +134,7 @@ class TrialRun:
         self._started_at = datetime.now(UTC).isoformat()
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpointed_at = time.perf_counter()
+        # A worker runs many trials in one process; the recorded peak is this trial's alone.
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
         self.training = begin_training(job.config, data, ranks, vocabulary)
@@ -205,6 +206,7 @@ class TrialRun:
 
     def _record(self, record: TrialRecord) -> None:
         if self.ranks.is_first:
+            # The record first: a trial killed in between is recorded, and its files are removed by the next driver.
             write_record(self.study, record)
             remove_temporary_files(self.study, self.job.trial_id)
         self.status = record.trial["status"]  # type: ignore[assignment]

@@ -43,7 +43,7 @@ def configuration() -> Callable[..., TrialConfig]:
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root in which `toy` stands: 202 training, 30 validation and 40 test samples."""
+    """A data root with the ingested data set `toy`: 202 training, 30 validation and 40 test samples."""
     root = tmp_path_factory.mktemp("data")
     home, rows = Storage.open(root / "toy"), {}
     for seed, (split, per_bin) in enumerate(ROWS.items()):
@@ -94,7 +94,7 @@ class _Unremovable(Storage):
 
 
 def _samples(split: str, per_bin: tuple[int, ...], seed: int) -> Columns:
-    """Labels spread over their bins; a vector and an image that tell the label up to noise."""
+    """Labels spread over their bins; a vector and an image that determine the label up to noise."""
     drawn = np.random.default_rng(seed)
     bins = np.repeat(np.arange(len(per_bin)), per_bin)
     labels = LABEL.bin_width * (bins + drawn.random(len(bins)))

@@ -31,7 +31,7 @@ def storage(tmp_path: Path) -> Storage:
     return Storage.open(tmp_path / "trial")
 
 
-def test_what_was_saved_is_loaded_bit_for_bit(storage: Storage) -> None:
+def test_a_checkpoint_is_loaded_bit_for_bit(storage: Storage) -> None:
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
@@ -55,7 +55,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(storage: Storage) -> None:
     assert loaded["none"] is None
 
 
-def test_a_checkpoint_takes_the_place_of_the_one_before(storage: Storage) -> None:
+def test_a_checkpoint_replaces_the_previous_one(storage: Storage) -> None:
     save_checkpoint(storage, {"epoch": 1})
     save_checkpoint(storage, {"epoch": 2})
     assert load_checkpoint(storage, CPU) == {"epoch": 2}

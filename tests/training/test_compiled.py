@@ -1,7 +1,7 @@
-"""Run with `pytest tests/training/test_compiled.py`: compiled steps, in processes of their own.
+"""Run with `pytest tests/training/test_compiled.py`: compiled steps, in separate processes.
 
-No compiler can see through the checks of shapes that the tests add. The one here is "aot_eager", which goes all the way of
-torch's default but the last: programs in C++ or Triton, whose making takes a minute on this project's test machine.
+No compiler can trace the shape checks that the tests add. The backend is "aot_eager", which has all stages of torch's
+default except the last, code generation in C++ or Triton, which would take a minute on two cores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 WHOLE: dict[str, Any] = {
     "terms": TERMS,
     "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
-    "recipe": {"compile": True, "precision": "bf16", "batch_size": 66, "accumulation": 2, "epochs": 4},
+    "recipe": {"compile": True, "precision": "bf16", "batch_size": 66, "accumulation": 2, "epochs": 3},
 }
 
 
@@ -50,20 +50,20 @@ def outcome(rank: int, world: int, data: ResidentData, config: TrialConfig) -> d
 
 
 def interrupted(config: TrialConfig, data: ResidentData, folder: str) -> list[dict[str, Any]]:
-    """The states of a trial at its end: uninterrupted, and begun anew after every epoch."""
+    """Return the final states of a trial: uninterrupted, and resumed after every epoch."""
     job, parts = job_of(config, data), Storage.open(f"{folder}/parts")
     whole = finish(TrialRun(job, data, Storage.open(f"{folder}/whole")))
-    for _ in range(3):
+    for _ in range(config.recipe.epochs - 1):
         TrialRun(job, data, parts).step()
     again = finish(TrialRun(job, data, parts))
     return [trial.training.get_state() for trial in (whole, again)]
 
 
 def compiled(rank: int, world: int, data: ResidentData, runs: dict[str, TrialConfig]) -> dict[str, Any]:
-    """Every run compiled, with the number of its programs."""
+    """Return every run, compiled, with the number of its graphs."""
     from torch._dynamo.utils import counters
 
-    # Torch stops compiling a piece of code after a few variants, and says so in its log alone.
+    # Torch stops compiling a function after a few variants, and reports it in its log alone.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     numerics.COMPILER = "aot_eager"
     found: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def compiled(rank: int, world: int, data: ResidentData, runs: dict[str, TrialCon
     return found
 
 
-def compiled_alone(
+def on_this_rank(
     rank: int,
     world: int,
     data: ResidentData,
@@ -83,8 +83,9 @@ def compiled_alone(
     in_float32: ResidentData,
     folder: str,
 ) -> dict[str, Any]:
-    found = compiled(rank, world, data, runs)
-    return found | {"states": interrupted(whole, in_float32, folder)}
+    """Return the runs of one process and the interrupted trial, a rank each, then the runs of the whole group."""
+    alone = {"runs": compiled(0, 1, data, runs)} if rank == 0 else {"states": interrupted(whole, in_float32, folder)}
+    return {"alone": alone, "group": compiled(rank, world, data, runs)}
 
 
 @pytest.fixture(scope="module")
@@ -95,26 +96,29 @@ def plain(configuration: Configure) -> dict[str, TrialConfig]:
 @pytest.fixture(scope="module")
 def found(
     configuration: Configure, toy: ResidentData, plain: dict[str, TrialConfig], tmp_path_factory: pytest.TempPathFactory
-) -> dict[int, dict[str, Any]]:
-    """What the first rank has seen, by the number of ranks."""
+) -> dict[str, Any]:
+    """Runs of the first rank by the number of ranks, and the states of the trials."""
     runs = {
         name: config.model_copy(update={"recipe": config.recipe.model_copy(update={"compile": True})})
         for name, config in plain.items()
     }
     folder = str(tmp_path_factory.mktemp("compiled"))
     exact, whole = in_float64(toy), configuration(**WHOLE)
-    return {
-        1: on_ranks(1, compiled_alone, exact, runs, whole, toy, folder, fresh=True)[0],
-        2: on_ranks(2, compiled, exact, runs, fresh=True)[0],
-    }
+    first, second = on_ranks(2, on_this_rank, exact, runs, whole, toy, folder, fresh=True)
+    return {"runs": {1: first["alone"]["runs"], 2: first["group"]}, "states": second["alone"]["states"]}
+
+
+@pytest.fixture(scope="module")
+def eager(plain: dict[str, TrialConfig], toy: ResidentData) -> dict[str, dict[str, Any]]:
+    return {name: outcome(0, 1, in_float64(toy), config) for name, config in plain.items()}
 
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_compiled_steps_train_to_the_weights_of_the_others(
-    found: dict[int, dict[str, Any]], plain: dict[str, TrialConfig], toy: ResidentData, name: str, world: int
+def test_compiled_steps_train_to_the_weights_of_eager_ones(
+    found: dict[str, Any], eager: dict[str, dict[str, Any]], name: str, world: int
 ) -> None:
-    expected, result = outcome(0, 1, in_float64(toy), plain[name]), found[world][name]
+    expected, result = eager[name], found["runs"][world][name]
     assert list(result["weights"]) == list(expected["weights"])
     torch.testing.assert_close(result["weights"], expected["weights"], rtol=1e-9, atol=1e-11)
     for values, of_plain in zip(result["history"], expected["history"], strict=True):
@@ -122,9 +126,9 @@ def test_compiled_steps_train_to_the_weights_of_the_others(
     assert result["programs"] > 0
 
 
-def test_a_compiled_trial_interrupted_after_every_epoch_ends_bitwise_as_an_uninterrupted_one(
-    found: dict[int, dict[str, Any]],
+def test_a_compiled_trial_resumed_after_every_epoch_equals_an_uninterrupted_one(
+    found: dict[str, Any],
 ) -> None:
-    whole, again = found[1]["states"]
+    whole, again = found["states"]
     for part in ("model", "loss", "best_weights", "optimizer", "history"):
         torch.testing.assert_close(again[part], whole[part], rtol=0, atol=0, equal_nan=True)

@@ -115,7 +115,7 @@ def test_a_pixel_without_label_gets_no_gradient() -> None:
     assert torch.equal(predictions.grad != 0, labels > 0)
 
 
-def test_the_term_sees_images_as_their_flattened_maps_and_means() -> None:
+def test_terms_read_flattened_embeddings_and_means_over_pixels() -> None:
     batch, output = _batch(), _output(4)
     weights = torch.rand(100, generator=torch.Generator().manual_seed(1))
     labels = batch.views[0]["depth"][:, 1::2, 1::2]
@@ -124,10 +124,10 @@ def test_the_term_sees_images_as_their_flattened_maps_and_means() -> None:
         by_image = []
         for image in range(4):
             truth = labels[image].flatten().tolist()
-            said = (
+            predicted = (
                 [float(weights[_bin(each)]) for each in truth] if values is None else values[image].flatten().tolist()
             )
-            chosen = [v for v, y in zip(said, truth, strict=True) if y > 0]
+            chosen = [v for v, y in zip(predicted, truth, strict=True) if y > 0]
             by_image.append(sum(chosen) / len(chosen))
         means.append(torch.tensor(by_image))
     inputs = make_dense_term_inputs(
@@ -144,7 +144,7 @@ def test_the_term_sees_images_as_their_flattened_maps_and_means() -> None:
     torch.testing.assert_close(loss.parts["conr"], expected)
 
 
-def test_of_two_views_the_first_may_be_the_regression_losss_alone() -> None:
+def test_the_first_of_two_views_can_be_reserved_for_the_regression_loss() -> None:
     views = {"count": 2, "augmentation": "depth", "regression": "first"}
     config = _config(recipe={"views": views}, terms={"conr": CONR})
     batch, output = _batch(views=2), _output(8)
@@ -180,21 +180,21 @@ def test_a_loss_is_fitted_to_the_labels_of_pixels() -> None:
 
 
 @pytest.mark.parametrize("name", ["bni", "gai"])
-def test_the_balanced_squared_error_knows_how_rare_depths_are(name: str) -> None:
+def test_balanced_mse_is_fitted_to_the_labels_of_pixels(name: str) -> None:
     batch, output = _batch(), _output(4)
     loss = _loss(_config(loss={"name": name}), torch.ones(100), output, batch)
     chosen = batch.views[0]["depth"][:, 1::2, 1::2]
-    said, truth = output.predictions[chosen > 0] / 2, chosen[chosen > 0] / 2
+    predicted, truth = output.predictions[chosen > 0] / 2, chosen[chosen > 0] / 2
     prior = make_pixel_labels(
         TrainingLabels(labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0),
         np.arange(100),
     )
-    expected = LOSSES[name]().fit(prior)(said, truth, torch.ones(len(said)))
+    expected = LOSSES[name]().fit(prior)(predicted, truth, torch.ones(len(predicted)))
     torch.testing.assert_close(loss.parts["regression"], expected)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("conr_nyu_*.npz")))
-def test_conr_on_maps_equals_the_official_code(name: str) -> None:
+def test_dense_conr_equals_the_official_code(name: str) -> None:
     with np.load(GOLDEN / f"{name}.npz") as vector:
         arrays = {key: torch.from_numpy(vector[key]) for key in vector if vector[key].ndim}
         given, expected = json.loads(str(vector["hparams"])), float(vector["loss"])
@@ -210,5 +210,5 @@ def test_conr_on_maps_equals_the_official_code(name: str) -> None:
     torch.testing.assert_close(leaf.grad, arrays["grad"], rtol=0, atol=1e-9 * largest)
 
 
-def test_the_golden_vectors_are_here() -> None:
+def test_the_golden_vectors_exist() -> None:
     assert len(list(GOLDEN.glob("conr_nyu_*.npz"))) == 3

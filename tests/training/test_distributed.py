@@ -100,7 +100,7 @@ def test_gather_returns_all_rows_in_order_and_sums_the_gradients_of_all_ranks(ra
 
 
 @pytest.mark.parametrize("name", sorted(TERMS))
-def test_a_term_on_several_ranks_is_the_term_on_the_global_batch(ranks: list[dict[str, Any]], name: str) -> None:
+def test_a_term_on_several_ranks_equals_the_term_on_the_global_batch(ranks: list[dict[str, Any]], name: str) -> None:
     model, inputs = model_and_inputs()
     loss = called(name)(term_inputs(model(inputs)))
     loss.backward()

@@ -49,7 +49,7 @@ def sample_weights_of(training: Training) -> Tensor:
     return (weights / weights.mean()).float()
 
 
-def test_what_is_fitted_starts_from_the_training_labels(configuration: Configure, toy: ResidentData) -> None:
+def test_fitted_losses_start_from_the_training_labels(configuration: Configure, toy: ResidentData) -> None:
     values = learned(begun(configuration, toy))
     assert values.keys() == {"fitted.regression.sigma", "fitted.center.centers"}
     deviation = toy.splits["train"].labels.std() / SCALE
@@ -88,9 +88,7 @@ def test_learned_values_take_steps_of_their_own_rate_without_decay_clipping_and_
     assert same(after[0], after[2])
 
 
-def test_a_clipped_gradient_is_measured_without_what_the_loss_learns(
-    configuration: Configure, toy: ResidentData
-) -> None:
+def test_gradient_clipping_excludes_the_parameters_of_the_loss(configuration: Configure, toy: ResidentData) -> None:
     training = begun(configuration, toy, **PLAIN_SGD, learning_rate=0.05, gradient_clip=0.01)
     leaves = list(training.model.parameters())
     centers, sigma = (value.detach() for value in reversed(learned(training).values()))

@@ -94,7 +94,7 @@ def test_arms_with_one_seed_see_one_sample_order_and_start_from_one_encoder(
     assert trained(other, toy).order_digest != digests[0]
 
 
-def test_dropout_draws_anew_in_every_epoch(configuration: Configure, toy: ResidentData) -> None:
+def test_dropout_masks_differ_between_epochs(configuration: Configure, toy: ResidentData) -> None:
     # Equal samples, a still model and predictions below all labels: the loss depends on the draws alone.
     data = with_inputs(toy, "train", torch.ones_like)
     model = {"encoder": {"dropout": 0.5}, "label_offset": -100.0}

@@ -90,7 +90,7 @@ def test_any_other_error_of_a_step_stays_as_it_is(
         next(run_epochs(begin_training(configuration(), toy)))
 
 
-def test_what_asks_for_more_than_there_is_has_one_of_these_forms() -> None:
+def test_out_of_memory_errors_have_one_of_these_forms() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     assert is_out_of_memory(caught.value)

@@ -48,7 +48,7 @@ STILL = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
         ),
     ],
 )
-def test_what_a_cpu_cannot_do_is_refused_in_one_sentence(
+def test_options_that_a_cpu_lacks_are_refused_in_one_sentence(
     recipe: dict[str, Any], device: str, workers: int, fault: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -64,7 +64,7 @@ def test_what_a_cpu_cannot_do_is_refused_in_one_sentence(
         ({"sync_batch_norm": True, "precision": "fp16"}, "cuda", 2),
     ],
 )
-def test_what_a_machine_can_do_passes(recipe: dict[str, Any], device: str, workers: int) -> None:
+def test_supported_options_pass(recipe: dict[str, Any], device: str, workers: int) -> None:
     check_machine(Recipe(**recipe), device=device, workers=workers, where="s")
 
 
@@ -155,7 +155,7 @@ def test_the_last_batch_has_fewer_micro_batches_each_by_its_share(configuration:
     assert parts == pytest.approx([sum(of_50[:3]) / 3, (50 * of_50[3] + 2 * of_50[4]) / 52], rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_is_told_by_its_step_not_its_micro_batch(
+def test_a_non_finite_loss_is_reported_by_its_step_not_its_micro_batch(
     configuration: Configure, toy: ResidentData
 ) -> None:
     steps = []
@@ -211,7 +211,7 @@ def test_half_precision_moves_the_gradient_by_its_rounding(
     assert 0 < change < 3 * digits
 
 
-def test_evaluation_is_in_float32_whatever_the_steps_are_in(configuration: Configure, toy: ResidentData) -> None:
+def test_evaluation_is_in_float32_for_every_precision(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(recipe={"precision": "bf16"}), toy)
     training.model.eval()
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_is_hal
     assert not same(weights_of(training), start)
 
 
-def test_a_checkpoint_from_before_there_was_a_scale_is_taken_up(configuration: Configure, toy: ResidentData) -> None:
+def test_a_checkpoint_without_a_loss_scale_is_loaded(configuration: Configure, toy: ResidentData) -> None:
     training = trained(configuration(), toy)
     state = training.get_state()
     assert state.pop("scaler") == {}
@@ -264,7 +264,7 @@ def test_images_and_convolutions_lie_pixel_by_pixel_and_compute_the_same(
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
-def test_only_images_are_laid_out_anew() -> None:
+def test_only_images_change_their_memory_format() -> None:
     inputs = {"image": torch.rand(2, 3, 4, 5), "vector": torch.rand(2, 3)}
     found = to_memory_format(inputs, Recipe(channels_last=True))
     assert found["image"].stride() == (60, 1, 15, 3)

@@ -166,7 +166,7 @@ def test_conr_official_scheme_gives_view_one_to_the_regression_and_the_others_to
 
 
 @pytest.mark.parametrize(("views", "regression"), VIEWS)
-def test_a_term_sees_view_major_rows_in_label_units_and_detached_predictions(
+def test_a_term_reads_view_major_rows_in_label_units_and_detached_predictions(
     configuration: Configure, views: int, regression: str
 ) -> None:
     recorder, batch, output = Recorder(), batch_of(views), output_for(views)
@@ -206,7 +206,7 @@ def test_labels_of_several_dimensions_keep_their_rows(configuration: Configure, 
     assert torch.equal(seen.labels, torch.cat([labels] * (3 - skipped)))
 
 
-def test_every_term_is_given_what_it_reads(configuration: Configure) -> None:
+def test_every_term_gets_its_input(configuration: Configure) -> None:
     plain, raw, unit = Recorder(), Recorder(), Recorder()
     raw.reads, unit.reads = "embedding", "direction"
     terms = {"plain": plain, "raw": raw, "unit": unit}
@@ -226,7 +226,7 @@ def test_every_term_is_given_what_it_reads(configuration: Configure) -> None:
         assert torch.equal(getattr(plain.seen[0], name), getattr(raw.seen[0], name))
 
 
-def test_only_what_a_term_reads_is_gathered(configuration: Configure) -> None:
+def test_only_inputs_of_terms_are_gathered(configuration: Configure) -> None:
     @dataclass(frozen=True)
     class Counting(Ranks):
         widths: list[int] = field(default_factory=list)

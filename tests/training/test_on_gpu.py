@@ -53,7 +53,7 @@ def test_half_precision_trains_to_about_the_weights_of_float32(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
-def test_an_interrupted_trial_goes_on_with_its_scale_to_the_same_end(
+def test_an_interrupted_trial_resumes_with_its_loss_scale(
     configuration: Configure, data: ResidentData, tmp_path: Path, precision: str
 ) -> None:
     recipe = {"epochs": 3, "precision": precision, "gradient_clip": 1.0, "channels_last": True}

@@ -46,7 +46,7 @@ def commit(folder: Path) -> str:
     return git(folder, "rev-parse", "--short=12", "HEAD")
 
 
-def test_without_a_checkout_the_package_version_stands_alone(copied: ModuleType) -> None:
+def test_without_a_checkout_the_code_version_is_the_package_version(copied: ModuleType) -> None:
     assert copied.get_code_version() == PACKAGE
 
 
@@ -71,16 +71,14 @@ def test_in_a_checkout_the_commit_follows_and_any_changed_source_shows(copied: M
     assert copied.get_code_version() == clean
 
 
-def test_the_commit_of_a_checkout_that_the_package_is_no_part_of_is_not_taken(
-    copied: ModuleType, tmp_path: Path
-) -> None:
+def test_the_commit_of_another_projects_checkout_is_ignored(copied: ModuleType, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     (tmp_path / ".gitignore").write_text("dirtune\n")
     commit(tmp_path)
     assert copied.get_code_version() == PACKAGE
 
 
-def test_without_git_the_package_version_stands_alone(
+def test_without_git_the_code_version_is_the_package_version(
     copied: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(tmp_path, "init", "--quiet")

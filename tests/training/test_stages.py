@@ -107,7 +107,7 @@ def test_the_rate_of_a_second_stage_is_the_recipe_s_unless_it_is_given(configura
     ],
     ids=["joint", "unread projection", "projection for terms", "two_stage", "rrt"],
 )
-def test_the_first_stage_freezes_what_no_loss_reaches(
+def test_the_first_stage_freezes_parameters_without_a_gradient(
     configuration: Configure, toy: ResidentData, settings: dict[str, Any], frozen: set[str]
 ) -> None:
     settings = {**settings, "model": {**PROJECTED, **settings.get("model", {})}}
@@ -281,7 +281,7 @@ def test_the_new_predictor_depends_on_the_seed_and_not_on_the_arm(configuration:
     assert not same(new[0], new[2])
 
 
-def test_the_loss_of_a_second_stage_is_fitted_anew(configuration: Configure, toy: ResidentData) -> None:
+def test_the_loss_of_a_second_stage_is_fitted_again(configuration: Configure, toy: ResidentData) -> None:
     config = with_state(configuration(scheme=RRT))
     fitted = begin_training(config, toy).loss.get_learned_values()
     training = stopped(config, toy, at=3)

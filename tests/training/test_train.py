@@ -115,7 +115,7 @@ def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(data_root: Path,
     assert [result.reused for result in results] == [False, True]
 
 
-def test_a_run_without_memory_says_its_batch_and_may_be_asked_for_again(
+def test_an_out_of_memory_run_names_its_batch_and_can_be_repeated(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -128,7 +128,7 @@ def test_a_run_without_memory_says_its_batch_and_may_be_asked_for_again(
     assert (again.status, again.reused) == ("complete", False)
 
 
-def test_a_killed_trial_continues_and_one_killed_after_its_record_is_not_run_again(
+def test_a_killed_trial_resumes_and_a_recorded_one_is_not_run_again(
     data_root: Path, toy: ResidentData, tmp_path: Path, dying_after_the_record: Callable[[Path], Storage]
 ) -> None:
     config = read(TrialConfig, PLAIN, where="value")

@@ -94,7 +94,7 @@ def test_no_checkpoint_is_written_before_it_is_due(configuration: Configure, toy
 # --- The record
 
 
-def test_the_record_holds_what_the_run_did(configuration: Configure, toy: ResidentData, study: Storage) -> None:
+def test_the_record_describes_the_run(configuration: Configure, toy: ResidentData, study: Storage) -> None:
     config = configuration(terms=TERMS, seed=5)
     job, before = job_of(config, toy), datetime.now(UTC)
     trial = finish(TrialRun(job, toy, study))
@@ -146,9 +146,9 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
     configuration: Configure, toy: ResidentData, study: Storage
 ) -> None:
     recipe = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 16}
-    config, said = configuration(recipe=recipe), []
+    config, by_epoch = configuration(recipe=recipe), []
     for training in run_epochs(begin_training(config, toy)):
-        said.append({split: predict(training, split) for split in ("val", "test")})
+        by_epoch.append({split: predict(training, split) for split in ("val", "test")})
     best = finish(TrialRun(job_of(config, toy), toy, study)).training.best_epoch
     assert best < 8
     found = tables(study)
@@ -157,7 +157,7 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
         rows = [row for row in found["predictions"] if row["split"] == split]
         assert tuple(row["sample_id"] for row in rows) == toy.splits[split].sample_ids
         assert [row["label"] for row in rows] == toy.splits[split].exact_labels.tolist()
-        assert [row["prediction"] for row in rows] == said[best - 1][split].tolist()
+        assert [row["prediction"] for row in rows] == by_epoch[best - 1][split].tolist()
 
     metrics = {
         (row["split"], row["selection"], row["region"], row["metric"]): (row["value"], row["n"])
@@ -166,7 +166,7 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
     assert len(metrics) == len(found["metrics"]) == 2 * 2 * 4 * 9 + 5
     for split, rows in (("val", 30), ("test", 40)):
         for selection, epoch in (("best_val", best), ("last", 8)):
-            errors = np.abs(said[epoch - 1][split] - toy.splits[split].exact_labels)
+            errors = np.abs(by_epoch[epoch - 1][split] - toy.splits[split].exact_labels)
             value, n = metrics[split, selection, "all", "mae"]
             assert value == pytest.approx(errors.mean(), rel=1e-12)
             assert n == rows

@@ -109,7 +109,7 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
             torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
 
 
-def test_a_trial_that_is_asked_for_a_checkpoint_goes_on_from_it_whenever_the_last_one_was(
+def test_a_trial_resumes_from_a_requested_checkpoint_independently_of_the_last_one(
     configuration: Configure, toy: ResidentData, study: Storage
 ) -> None:
     job = job_of(configuration(), toy)

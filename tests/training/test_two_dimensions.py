@@ -145,11 +145,11 @@ def test_a_trial_is_recorded_with_the_angular_error_of_its_predictions(
         labels = gazes.splits[split].exact_labels
         rows = [row for row in found["predictions"] if row["split"] == split]
         assert len(rows) == 2 * ROWS[split]
-        said = {(row["sample_id"], row["component"]): row["prediction"] for row in rows}
+        by_sample = {(row["sample_id"], row["component"]): row["prediction"] for row in rows}
         for row in rows:
             at = gazes.splits[split].sample_ids.index(row["sample_id"])
             assert row["label"] == labels[at, row["component"]]
-        predictions = [[said[sample, 0], said[sample, 1]] for sample in gazes.splits[split].sample_ids]
+        predictions = [[by_sample[sample, 0], by_sample[sample, 1]] for sample in gazes.splits[split].sample_ids]
         angles = [_angle(*pair) for pair in zip(labels.tolist(), predictions, strict=True)]
         rare = [angle for angle, label in zip(angles, labels.tolist(), strict=True) if _cell(*label) in few]
         assert 0 < len(rare) < len(angles)
@@ -187,7 +187,7 @@ def test_training_lowers_the_error_below_that_of_looking_straight_ahead(
     assert found["all", "angular_error"] < ahead / 2
 
 
-def test_an_interrupted_trial_continues_to_the_same_record(
+def test_an_interrupted_trial_resumes_with_the_same_record(
     gazes: ResidentData, config: TrialConfig, study: Storage, tmp_path: Path
 ) -> None:
     job = job_of(config, gazes)
@@ -242,7 +242,7 @@ def test_weights_are_those_of_the_cells(gazes: ResidentData, config: TrialConfig
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-12)
 
 
-def test_what_is_made_for_one_dimension_is_refused(gazes: ResidentData, config: TrialConfig) -> None:
+def test_settings_for_one_dimension_are_refused(gazes: ResidentData, config: TrialConfig) -> None:
     smoothed = {**SETTINGS, "reweighting": {"scheme": "inverse", "fds": {}}}
     with pytest.raises(InputError, match=r"gazes: reweighting\.fds: is made for labels of one dimension, got 2"):
         begin_training(read(TrialConfig, smoothed, where="test"), gazes)

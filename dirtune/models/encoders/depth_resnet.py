@@ -89,6 +89,7 @@ class _DepthResNet(Encoder):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim height width"]:
         images = (inputs[self.reads] - self.mean) / self.deviation
+        # Rounded up, as the strided convolutions round
         half = [-(-side // 2) for side in images.shape[-2:]]
         features, found = self.stem(images), []
         for scale in self.scales:

@@ -64,6 +64,7 @@ class _ResNet(Encoder):
         self.reads = name
         self.embedding_dim = int(network.fc.in_features)
         network.fc = nn.Identity()
+        # As torchvision initializes the layer that this one replaces
         if channels == 1:
             network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")

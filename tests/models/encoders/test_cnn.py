@@ -37,7 +37,7 @@ def test_training_on_halves_of_a_batch_sums_to_training_on_the_whole():
         torch.testing.assert_close(first + second, total)
 
 
-def test_where_something_lies_changes_the_embedding():
+def test_the_embedding_depends_on_positions():
     encoder = CNN(channels=4).build(_image(1, 24, 24))
     image = torch.zeros(1, 1, 24, 24)
     image[..., 2:6, 2:6] = 1

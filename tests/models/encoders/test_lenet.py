@@ -59,12 +59,12 @@ def test_smaller_images_are_refused():
         LeNet().build({"image": InputSpec(kind="image", shape=(1, 15, 60))})
 
 
-def test_the_side_input_stands_beside_what_the_image_gives():
+def test_the_side_input_is_concatenated_to_the_embedding_of_the_image():
     alone = _seeded(LeNet(), EYE)
-    beside = _seeded(LeNet(side_input="pose"), EYE | POSE)
+    with_pose = _seeded(LeNet(side_input="pose"), EYE | POSE)
     inputs = {"image": torch.rand(4, 1, 36, 60), "pose": torch.randn(4, 2)}
-    embeddings = beside(inputs)
-    assert beside.embedding_dim == 502
+    embeddings = with_pose(inputs)
+    assert with_pose.embedding_dim == 502
     assert torch.equal(embeddings[:, :500], alone(inputs))
     assert torch.equal(embeddings[:, 500:], inputs["pose"])
 

@@ -1,4 +1,4 @@
-"""Run with `pytest tests/training/test_maps.py`: labels of pixels from the raw files to the record."""
+"""Run with `pytest tests/training/test_task.py`: per-pixel labels from the raw files to the record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dirtune.results.analysis.recompute import recompute
 from dirtune.study.files import list_shipped_studies
 from dirtune.study.resolve import resolve
 from dirtune.training.evaluation import evaluate
-from dirtune.training.loop import run_steps
+from dirtune.training.loop import run_epochs, run_steps
 from dirtune.training.state import Training, begin_training
 from dirtune.training.task import make_task
 from dirtune.training.train import check_data_settings
@@ -34,7 +34,7 @@ from dirtune.training.trial import TrialRun
 from dirtune.tuning.plan.checks import check_study
 from pipelines.nyud2 import ingest
 from tests.pipelines.depth_scenes import OPTIONS, write_scenes
-from tests.training.runs import finish, job_of, lasting, same, tables, trained, weights_of
+from tests.training.runs import Weights, finish, job_of, lasting, same, tables, trained, weights_of
 
 pytestmark = [
     pytest.mark.ray,
@@ -83,11 +83,11 @@ def rooms(storage: Storage, manifest: Manifest) -> ResidentData:
 
 
 class _Constant(nn.Module):
-    """A predictor that says one thing of every pixel of an image, and another of the next."""
+    """A predictor that is constant over an image and differs between images."""
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        said = torch.linspace(-2.5, 0.5, len(embeddings))
-        return said[:, None, None, None].expand(-1, 1, *embeddings.shape[-2:])
+        values = torch.linspace(-2.5, 0.5, len(embeddings))
+        return values[:, None, None, None].expand(-1, 1, *embeddings.shape[-2:])
 
 
 def _with_constant_predictions(rooms: ResidentData) -> Training:
@@ -117,13 +117,13 @@ def _expected(labels: list[float], predictions: list[float], bins: list[int]) ->
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
+def test_dense_metrics_equal_a_plain_loop_over_pixels(
     storage: Storage, manifest: Manifest, rooms: ResidentData, masked: bool
 ) -> None:
     found = evaluate(_with_constant_predictions(rooms), "test")
     arrays = decode(read_split(storage, manifest, "test"), manifest)
     # One of them negative
-    said = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()
+    constants = (2.0 + torch.linspace(-2.5, 0.5, 6)).tolist()
     many, medium = set(range(9, 46)) | {47, 49}, {7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63}
     pixels: dict[str, list[tuple[float, float, int]]] = {region: [] for region in REGIONS}
     for row in range(6):
@@ -135,7 +135,7 @@ def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
                 index = min(count // 100, 99)
                 region = "many" if index in many else "medium" if index in medium else "few"
                 for name in ("all", region):
-                    pixels[name].append((count / 1000, said[row], index))
+                    pixels[name].append((count / 1000, constants[row], index))
     values = {(row["region"], row["metric"]): row for row in found.metrics}
     for region in REGIONS:
         labels, predictions, bins = map(list, zip(*pixels[region], strict=True))
@@ -143,18 +143,24 @@ def test_the_metrics_are_those_of_a_plain_loop_over_pixels(
             row = values[region, name if masked else f"whole_{name}"]
             assert row["n"] == len(labels)
             assert row["value"] == pytest.approx(value, rel=1e-5), (region, name)
-    np.testing.assert_allclose(found.predictions, said, rtol=1e-6)
+    np.testing.assert_allclose(found.predictions, constants, rtol=1e-6)
 
 
-def test_training_on_maps_learns_and_repeats_itself(rooms: ResidentData) -> None:
-    config = _config(recipe={"epochs": 4})
-    first = trained(config, rooms)
-    losses = [values["train/loss"] for values in first.history]
+@pytest.fixture(scope="module")
+def one_epoch(rooms: ResidentData) -> Weights:
+    return weights_of(trained(_config(recipe={"epochs": 1}), rooms))
+
+
+def test_dense_training_learns_and_is_deterministic(rooms: ResidentData, one_epoch: Weights) -> None:
+    training = begin_training(_config(recipe={"epochs": 4}), rooms)
+    weights = [weights_of(training) for _ in run_epochs(training)]
+    losses = [values["train/loss"] for values in training.history]
     assert losses[-1] < 0.7 * losses[0]
-    assert same(weights_of(first), weights_of(trained(config, rooms)))
+    assert same(weights[0], one_epoch)
+    assert not same(weights[1], one_epoch)
 
 
-def test_micro_batches_of_maps_count_by_their_images(rooms: ResidentData) -> None:
+def test_dense_micro_batches_are_weighted_by_their_images(rooms: ResidentData) -> None:
     still = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
 
     def losses(steps: int, **recipe: Any) -> list[float]:
@@ -166,7 +172,7 @@ def test_micro_batches_of_maps_count_by_their_images(rooms: ResidentData) -> Non
     assert whole == pytest.approx(sum(parts) / 2, rel=1e-5)
 
 
-def test_maps_train_in_half_precision_pixel_by_pixel(rooms: ResidentData) -> None:
+def test_dense_training_runs_in_half_precision_and_channels_last(rooms: ResidentData) -> None:
     def history(**recipe: Any) -> list[dict[str, float]]:
         return trained(_config(recipe={"epochs": 1, **recipe}, **EVERYTHING), rooms).history
 
@@ -207,7 +213,7 @@ def test_smoothing_learns_from_the_features_of_all_labeled_pixels(
     assert seen == pytest.approx(sum(manifest.train_counts) / 4, rel=0.02)
 
 
-def test_a_trial_that_was_killed_goes_on_to_the_same_end(
+def test_a_killed_trial_resumes_with_the_same_record(
     run: tuple[TrialRun, Path, TrialConfig], rooms: ResidentData, tmp_path: Path
 ) -> None:
     _, root, config = run
@@ -230,18 +236,17 @@ def test_a_second_stage_trains_a_new_last_convolution(rooms: ResidentData) -> No
     assert np.isfinite(evaluate(training, "val").predictions).all()
 
 
-def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest: Manifest, rooms: ResidentData) -> None:
+def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest: Manifest, one_epoch: Weights) -> None:
     config = _config(recipe={"epochs": 1})
-    expected = weights_of(trained(config, rooms))
-    # Pixels, encoded bytes, nothing fits
+    # Budgets for decoded pixels, for encoded bytes, and for neither
     for budget in (2**40, 300_000, 0):
         blocks = materialize(storage, manifest, budget_bytes=budget)
         fetched = fetch(manifest, blocks, torch.device("cpu"))
-        assert same(weights_of(trained(config, fetched)), expected)
+        assert same(weights_of(trained(config, fetched)), one_epoch)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"terms": {"accon": {}}}, r"nyud2: terms.accon: is not defined for per-pixel labels"),
         ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: is not defined for per-pixel labels, got 'bmc'"),
@@ -249,28 +254,26 @@ def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest:
         ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),
     ],
 )
-def test_what_has_no_form_for_maps_is_refused_with_its_key(
-    manifest: Manifest, settings: dict[str, Any], told: str
+def test_settings_without_a_dense_form_are_refused_by_their_key(
+    manifest: Manifest, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         make_task(manifest).check(_config(**settings))
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"encoder": {"name": "cnn"}}, r"model.encoder: makes one embedding for the whole sample"),
         ({"projection_dim": 8}, r"model.projection_dim: per-pixel embeddings have no projection"),
     ],
 )
-def test_a_regressor_that_does_not_fit_maps_is_refused(
-    rooms: ResidentData, settings: dict[str, Any], told: str
-) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_regressor_that_is_not_dense_is_refused(rooms: ResidentData, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         begin_training(_config(model=settings), rooms)
 
 
-def test_an_augmentation_that_would_leave_the_maps_behind_is_unknown(manifest: Manifest) -> None:
+def test_an_augmentation_of_images_alone_is_unknown(manifest: Manifest) -> None:
     config = _config(recipe={"views": {"augmentation": "light"}})
     with pytest.raises(InputError, match=r"unknown augmentation, got 'light'; known: depth, none"):
         check_data_settings(config, manifest, where="test")
