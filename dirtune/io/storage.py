@@ -63,6 +63,7 @@ class Storage:
         Raises:
             InputError: the URL's scheme is not supported.
         """
+        # `from_uri` refuses relative paths
         if "://" not in str(location):
             return cls(pafs.LocalFileSystem(), str(Path(location).expanduser().resolve()))
         try:
@@ -177,6 +178,7 @@ class Storage:
         while True:
             try:
                 return operation()
+            # A missing file is an answer, not a failure that time may cure
             except FileNotFoundError:
                 raise
             except OSError:

@@ -16,6 +16,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_unique_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
         """Return a mapping; raise if a key is duplicate."""
+        # PyYAML silently keeps the last value of a duplicate key
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:

@@ -36,7 +36,7 @@ from dirtune.training.trial import remove_temporary_files
 from dirtune.tuning.folder import layout, lock, records
 from dirtune.tuning.folder.confirmation import find_selections, keep_selections
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage, restore_searches
+from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 
@@ -117,7 +117,6 @@ class StudyFolder:
             # For failed trials, the error class has decided which files a retry still needs
             if trial.outcome.status != "failed":
                 remove_temporary_files(self.storage, trial.trial_id)
-        restore_searches(self.storage, self.study, optuna_url)
         return recorded
 
 

@@ -13,6 +13,7 @@ from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.confirmation import record_selection
 from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.optuna_storage import restore_searches
 from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.folder.records import RecordedTrial, Settings, TrialOutcome
 from dirtune.tuning.search.arm_search import ArmSearch
@@ -43,6 +44,8 @@ class TrialQueue:
     ) -> None:
         self._folder, self._study = folder.storage, folder.study
         self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
+        # The Optuna storage may be gone, or older than the records
+        restore_searches(folder.storage, folder.study, optuna_url)
         first_settings = first_settings or {}
         self.searches = {
             arm.name: ArmSearch(
