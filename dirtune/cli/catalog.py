@@ -128,15 +128,16 @@ def _format_value(value: object) -> str:
 
 def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
     """Return the first docstring sentence of every entry of literal dicts, without importing them."""
-    sentences = {}
+    sentences: dict[str, str] = {}
     for registry in registries:
         module, _, variable = registry.partition(":")
         literal = _find_literal(_parse(module), variable)
         for key, value in zip(literal.keys, literal.values, strict=True):
-            assert isinstance(key, ast.Constant), f"{registry} has keys that are not literal"
-            # An entry may be None where a function of the entry's name needs other arguments than the rest.
-            target = value.id if isinstance(value, ast.Name) else key.value
-            sentences[key.value] = _read_docstring(module, target).split("\n\n")[0].replace("\n", " ")
+            assert key is not None, f"{registry} merges another dict"
+            name = ast.literal_eval(key)
+            # An entry may be None where the function of the entry's name needs other arguments than the rest.
+            target = value.id if isinstance(value, ast.Name) else name
+            sentences[name] = _read_docstring(module, target).split("\n\n")[0].replace("\n", " ")
     return sentences
 
 

@@ -1,8 +1,8 @@
-"""Probes of the roots of data and results: do all nodes reach the same files? Answered by writing and reading.
+"""Probes of the roots of data and results by writing and reading: do all nodes reach the same files?
 
 The driver writes a file into the results root; every node reads it and writes one of its own; the driver reads those. A
-node that does not find the driver's file writes none: its own disk has a folder of the same name, where the file would
-remain.
+node that does not find the driver's file must not write: its own disk may have a folder of the same name, in which the
+file would remain.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _list_holes(table: Comparison) -> Listing:
 
 def _list_settings(info: StudyInfo) -> tuple[Listing, ...]:
     """Return the settings that all arms share, those of single arms, and the search spaces."""
-    leaves = {arm: dict(_flatten(config)) for arm, config in info.configs.items()}
+    leaves = {arm: dict(_list_leaves(config)) for arm, config in info.configs.items()}
     first = next(iter(leaves.values()), {})
     shared = {
         path: value for path, value in first.items() if all(of_arm.get(path) == value for of_arm in leaves.values())
@@ -143,7 +143,7 @@ def _list_provenance(recorded: Mapping[str, Any], trials: Sequence[Mapping[str, 
         (f"trials: {name}", ", ".join(sorted({row[name] for row in trials if row[name]})))
         for name in PROVENANCE_COLUMNS
     ]
-    rows = (*_flatten(recorded), *((name, values) for name, values in origins if values))
+    rows = (*_list_leaves(recorded), *((name, values) for name, values in origins if values))
     return Listing(title="Provenance", header=("what", "value"), rows=rows)
 
 
@@ -161,7 +161,7 @@ def _format_cells(row: Mapping[str, Any], *names: str) -> Line:
     return tuple(_format_value(row[name]) for name in names)
 
 
-def _flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _list_leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, value in flatten_config(tree, "config"):
         yield path.removeprefix("config."), _format_value(value, nothing="none")
 
