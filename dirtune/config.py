@@ -130,12 +130,14 @@ class _Terms(Frozen):
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
+# Built from the registry, so that a new term needs no second declaration.
 Terms = create_model(  # type: ignore[call-overload]
     "Terms", __base__=_Terms, **{name: (term | None, None) for name, term in TERMS.items()}
 )
 
 
 if TYPE_CHECKING:
+    # A union computed at run time is no type to a type checker.
     AnyLoss = RegressionLoss
 else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]

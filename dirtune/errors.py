@@ -33,6 +33,7 @@ class Fault:
             text += f", got {self.got!r}"
         if self.known:
             text += f"; known: {', '.join(sorted(self.known))}"
+            # One name: a list of guesses would repeat the known ones.
             close = get_close_matches(str(self.got), list(self.known), n=1)
             text += f" (did you mean {close[0]!r}?)" if close else ""
         return text
@@ -45,12 +46,13 @@ class InputError(ValueError):
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
+    # Pickling calls the class with `args`, which is the text: these errors would lose their attributes between processes.
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
         return type(self), (self.faults,)
 
 
 class TrialFailure(RuntimeError):
-    """A training run cannot continue; the sweep records it as failed and goes on with the next."""
+    """A training run cannot continue; the sweep records it as failed and continues with the next."""
 
 
 class NonFiniteLoss(TrialFailure):

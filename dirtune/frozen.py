@@ -24,6 +24,7 @@ class Frozen(BaseModel):
         strict=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        # Infinities and NaN are written as such, or they would be read back as null.
         ser_json_inf_nan="constants",
     )
 

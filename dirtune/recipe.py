@@ -1,7 +1,7 @@
 """`Recipe`: all settings of a training except the method under test, including those of its numerics.
 
 Optimizer, schedule, batch, epochs and views change the error more than any method does. The last five settings are for
-speed and memory and change the error by rounding only, unless their documentation says more. Their requirements on the
+speed and memory and change the error by rounding only, unless documented otherwise. Their requirements on the
 machine and the encoder are checked in `dirtune.training.numerics`.
 """
 
@@ -36,6 +36,7 @@ class Steps(Frozen):
 
     def compute_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of the learning rate in epoch `epoch` (from 1) of `epochs`."""
+        # An epoch after a milestone has the factor of all milestones before it.
         passed = sum(epoch > milestone for milestone in self.milestones)
         return float(self.factor_per_step**passed)
 
@@ -121,5 +122,6 @@ class Recipe(Frozen):
         Returns:
             A divisor of `batch_size`; None if the micro-batches of every such value would be smaller than `least`.
         """
+        # At least twice as many micro-batches: fewer rows only help if the peak falls clearly.
         finer = range(2 * self.accumulation, self.batch_size // least + 1)
         return next((pieces for pieces in finer if self.batch_size % pieces == 0), None)

@@ -80,10 +80,12 @@ def expand_presets(overlay: Mapping[str, Any], data: str | None, *, where: str, 
         named.append(("recipe", recipe, read_recipes()))
     elif isinstance(recipe, Mapping) and recipe.get("name") in read_recipes():
         named.append(("recipe", recipe["name"], read_recipes()))
+    # A single method may be given without a list.
     chosen = own.pop("methods", [])
     for name in chosen if isinstance(chosen, list | tuple) else [chosen]:
         named.append(("methods", name, read_methods()))
 
+    # In the order of the list: a later method replaces settings of an earlier one.
     faults, result = [], dict[str, Any]()
     for kind, name, presets in named:
         preset = presets.get(name) if isinstance(name, str) else None

@@ -59,8 +59,8 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
     """Raise if an arm does not fit the data set or the machine, or the data set lacks the metric of an objective.
 
     Raises:
-        InputError: every fault of every arm; faults that several arms share are reported for the first of them. Without any,
-            the faults of further objectives.
+        InputError: every fault of every arm, or of the secondary and compared objectives if the arms have none. A fault
+            that several arms share is reported for the first of them.
     """
     faults: dict[tuple[str, str, str], Fault] = {}
     regressors: dict[str, Regressor] = {}
@@ -70,7 +70,17 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
             faults.setdefault((fault.key.removeprefix(f"arms.{arm.name}."), fault.rule, repr(fault.got)), fault)
     if faults:
         raise InputError(faults.values())
-    if further := [*_find_objective_faults(study, manifest)]:
+    objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
+    if study.sequential is not None:
+        objectives["sequential.compare"] = study.compared_objective
+    further = []
+    for key, objective in objectives.items():
+        try:
+            # Any arm: the metrics of a data set do not depend on the configuration.
+            make_task(manifest).check(study.arms[0].config.model_copy(update={"objective": objective}))
+        except InputError as error:
+            further += [replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults]
+    if further:
         raise InputError(further)
 
 
@@ -104,18 +114,6 @@ def _find_arm_faults(
     if arm.space and scheduler is not None and scheduler.grace_epochs > epochs:
         rule = f"must be at most the {epochs} epochs of a trial"
         yield Fault(where=where, key="search.scheduler.grace_epochs", rule=rule, got=scheduler.grace_epochs)
-
-
-def _find_objective_faults(study: ResolvedStudy, manifest: Manifest) -> Iterator[Fault]:
-    """Find faults of the secondary objectives, and of the one that adds seeds."""
-    objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
-    if study.sequential is not None:
-        objectives["sequential.compare"] = study.compared_objective
-    for key, objective in objectives.items():
-        try:
-            make_task(manifest).check(study.arms[0].config.model_copy(update={"objective": objective}))
-        except InputError as error:
-            yield from (replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults)
 
 
 def _build_meta_regressor(arm: Arm, manifest: Manifest, regressors: dict[str, Regressor]) -> Regressor:

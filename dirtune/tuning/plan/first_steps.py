@@ -144,5 +144,5 @@ def _normalize(summary: TensorSummary) -> TensorSummary:
 
 
 def _compute_norm(parts: Sequence[Tensor]) -> float:
-    # In float64, or the squares of many small entries would vanish beside a large sum.
+    # In float64, or the squares of many small entries would vanish in a large sum.
     return math.sqrt(sum(float(part.double().square().sum()) for part in parts))

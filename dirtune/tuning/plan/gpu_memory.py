@@ -1,6 +1,6 @@
 """GPU memory warning: trials that share a GPU and need more memory than it has, by the peaks of recorded trials.
 
-    needed = trials on one GPU * (largest peak of a recorded trial like them + what a process takes besides)
+    needed = trials on one GPU * (largest peak of a recorded trial like them + CONTEXT_BYTES)
 
 A trial records the peak of torch's allocated memory on its GPU (`peak_memory_bytes`) and the memory of that GPU
 (`device_memory_bytes`), so that a study can be planned on a machine without a GPU. A trial is like another one if it

@@ -193,7 +193,7 @@ class _TrainingComparison:
         is_scaled = compute_direction_change(one.steps.gradient, other.steps.gradient) <= ROUNDING
         recipe = other.config.recipe
         # Adam divides a gradient by its size. A weight decay that is added to the gradient breaks that: it counts less
-        # beside a larger gradient.
+        # with a larger gradient.
         undoes_scales = recipe.optimizer == "adamw" or (recipe.optimizer == "adam" and recipe.weight_decay == 0)
         if not (is_scaled and undoes_scales) or self._compare_updates(one, other) > SAME_UPDATES:
             return TrainingChange(kind="gradient", size=size)

@@ -110,7 +110,21 @@ def estimate_from_records(study: ResolvedStudy, results: str | Path) -> dict[str
         has_threads = not on_cpu or row["device"] == f"cpu ({need.cpus} threads)"
         if on_cpu != bool(need.gpus) and has_threads and row["workers"] == need.workers:
             rows.append(row)
-    return {arm.name: _estimate_arm(study, arm, rows) for arm in study.arms}
+    estimates: dict[str, TimeEstimate | None] = {}
+    for arm in study.arms:
+        similar, are_own = select_similar_trials(study, arm, rows)
+        if not similar:
+            estimates[arm.name] = None
+            continue
+        # Medians, since the first trial of a worker also pays for imports and warm-up.
+        epoch = median(
+            (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"] for row in similar
+        )
+        overhead = median(row["seconds_overhead"] for row in similar)
+        trials = f"{len(similar)} recorded trial{'s' if len(similar) > 1 else ''}"
+        source = f"from {trials} of {'the arm' if are_own else 'the same data, encoder and batch'}"
+        estimates[arm.name] = TimeEstimate(epoch * arm.config.epochs_planned + overhead, source)
+    return estimates
 
 
 def read_trial_rows(study: ResolvedStudy, results: str | Path, columns: Iterable[str] = ()) -> list[Row]:
@@ -153,20 +167,6 @@ def count_missing_trials(study: ResolvedStudy, recorded: Iterable[str]) -> dict[
     """
     done = Counter(recorded)
     return {arm.name: max(0, study.count_trials(arm) - done[arm.name]) for arm in study.arms}
-
-
-def _estimate_arm(study: ResolvedStudy, arm: Arm, rows: Iterable[Row]) -> TimeEstimate | None:
-    similar, are_own = select_similar_trials(study, arm, rows)
-    if not similar:
-        return None
-    # Medians, since the first trial of a worker also pays for imports and warm-up.
-    epoch = median(
-        (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"] for row in similar
-    )
-    overhead = median(row["seconds_overhead"] for row in similar)
-    trials = f"{len(similar)} recorded trial{'s' if len(similar) > 1 else ''}"
-    source = f"from {trials} of {'the arm' if are_own else 'the same data, encoder and batch'}"
-    return TimeEstimate(epoch * arm.config.epochs_planned + overhead, source)
 
 
 def _get_speed_settings(arm: Arm) -> dict[str, Any]:
