@@ -80,7 +80,7 @@ def test_pruned_and_failed_configurations_are_counted_and_never_chosen(tmp_path:
     assert (arm.tried, arm.unfinished, arm.missing) == ({0: 3}, {"pruned": 1, "failed": 1}, ())
 
 
-def test_a_seed_without_a_complete_trial_is_a_hole_with_its_reason(tmp_path: Path) -> None:
+def test_a_seed_without_a_complete_trial_is_missing_with_its_reason(tmp_path: Path) -> None:
     records = [
         record("a", 0),
         record("a", 1, status="failed", error="loss term 'conr' is not finite\nTraceback ..."),
@@ -99,7 +99,7 @@ def test_a_seed_without_a_complete_trial_is_a_hole_with_its_reason(tmp_path: Pat
     assert reasons[5] == "no complete trial: 1 failed, 1 pruned"
 
 
-def test_an_arm_that_has_not_begun_is_all_holes(tmp_path: Path) -> None:
+def test_every_seed_of_an_arm_that_has_not_started_is_missing(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, [record("a", 0)], arms=["a", "b"], seeds=[0, 1])
 
     assert [(gap.arm, gap.seed) for arm in runs.arms for gap in arm.missing] == [("a", 1), ("b", 0), ("b", 1)]

@@ -66,7 +66,7 @@ def test_what_is_taken_away_is_a_part_too() -> None:
     assert found.format_state(found.top) == "everything + no conr + scheme=none, no lds"
 
 
-def test_parts_of_one_name_get_their_whole_paths() -> None:
+def test_parts_of_one_name_are_named_by_their_whole_paths() -> None:
     configs = {
         "a": {"x": {"size": 1}, "y": {"size": 1}},
         "b": {"x": {"size": 2}, "y": {"size": 1}},

@@ -48,7 +48,7 @@ def test_equal_objectives_are_decided_by_the_trial_and_not_by_the_order() -> Non
     assert {SELECTIONS["best_val"].choose(order).trial_id for order in permutations(tied)} == {"a"}
 
 
-def test_every_rule_describes_itself_and_the_oracle_says_so() -> None:
+def test_every_rule_has_a_description_and_that_of_the_oracle_warns() -> None:
     assert all(rule.description for rule in SELECTIONS.values())
     assert "ORACLE" in SELECTIONS["oracle"].description
 

@@ -1,5 +1,3 @@
-"""Run with `pytest tests/results/analysis/test_sequential.py`."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -92,7 +90,7 @@ def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tm
     assert "take no account of that" in text
 
 
-def test_what_is_due_and_not_recorded_is_a_hole(tmp_path: Path) -> None:
+def test_a_seed_that_is_due_and_not_recorded_is_missing(tmp_path: Path) -> None:
     written(tmp_path, vanilla=SAME[:3], conr=BETTER[:2], accon=UNSURE[:2])
     (part,) = compare(tmp_path, TableRequest(studies=("study",))).parts
     holes = {row.arm: [(gap.seed, gap.reason) for gap in row.missing] for row in part.rows}

@@ -1,5 +1,3 @@
-"""Run with `pytest tests/results/analysis/test_status.py`."""
-
 from __future__ import annotations
 
 import json
@@ -57,7 +55,7 @@ def test_failures_are_counted_by_their_class(tmp_path: Path) -> None:
     assert status("study", results=tmp_path).failures == {"code": 2, "nan": 1}
 
 
-def test_a_started_trial_is_shown_as_its_progress_says(tmp_path: Path) -> None:
+def test_a_started_trial_has_the_values_of_its_progress_file(tmp_path: Path) -> None:
     folder = write_study(tmp_path, [], **STUDY)
     begin(folder, "abc", age=100.0)
     (trial,) = status("study", results=tmp_path).started
@@ -130,7 +128,7 @@ def test_a_study_that_has_only_begun_is_all_zeros(tmp_path: Path) -> None:
     assert (found.done, found.total, found.started) == (0, 8, ())
 
 
-def test_an_unknown_sweep_is_said_with_those_that_there_are(tmp_path: Path) -> None:
+def test_an_unknown_sweep_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     # Single runs are no sweep
     write_study(tmp_path, [record("train", 0)], name="train")
     write_study(tmp_path, [], name="quickstart", **STUDY)
@@ -142,7 +140,7 @@ def test_an_unknown_sweep_is_said_with_those_that_there_are(tmp_path: Path) -> N
         status("train", results=tmp_path)
 
 
-def test_a_damaged_study_is_said_with_its_file(tmp_path: Path) -> None:
+def test_a_damaged_study_is_an_error_that_names_its_file(tmp_path: Path) -> None:
     write_study(tmp_path, [], **STUDY).write("study.json", b"{")
     with pytest.raises(InputError, match=r"study/study\.json: not readable as JSON"):
         status("study", results=tmp_path)

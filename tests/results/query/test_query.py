@@ -112,9 +112,9 @@ def test_every_form_of_a_question_is_answered(root: Path, sql: str) -> None:
 
 
 def test_predictions_are_asked_for_where_they_lie(tmp_path: Path) -> None:
-    said = SplitPredictions(sample_ids=["a", "b"], labels=np.array([1.0, 2.0]), predictions=np.array([1.5, 4.0]))
+    predictions = SplitPredictions(sample_ids=["a", "b"], labels=np.array([1.0, 2.0]), predictions=np.array([1.5, 4.0]))
     one = record("a", 0)
-    write_study(tmp_path, [TrialRecord(trial=one.trial, config={}, predictions={"test": said}), record("a", 1)])
+    write_study(tmp_path, [TrialRecord(trial=one.trial, config={}, predictions={"test": predictions}), record("a", 1)])
 
     found = query("select avg(abs(prediction - label)) as mae from predictions", tmp_path)
 
@@ -164,7 +164,7 @@ def test_an_empty_root_and_an_unknown_study_are_refused(tmp_path: Path, root: Pa
 
 
 @pytest.mark.parametrize("sql", ["select color from trials", "selec 1", "select * from trails"])
-def test_an_sql_error_shows_duckdbs_words_and_what_there_is(root: Path, sql: str) -> None:
+def test_an_sql_error_has_duckdbs_message_and_the_known_columns(root: Path, sql: str) -> None:
     with pytest.raises(InputError, match="Error: ") as caught:
         query(sql, root)
 
@@ -263,9 +263,9 @@ def test_a_statement_that_takes_too_long_is_stopped(root: Path) -> None:
 
 
 def test_damaged_files_are_left_out_when_asked_and_each_is_named(tmp_path: Path) -> None:
-    said = SplitPredictions(sample_ids=["a"], labels=np.array([1.0]), predictions=np.array([1.5]))
+    predictions = SplitPredictions(sample_ids=["a"], labels=np.array([1.0]), predictions=np.array([1.5]))
     records = [
-        TrialRecord(trial=one.trial, config={}, metrics=one.metrics, predictions={"test": said})
+        TrialRecord(trial=one.trial, config={}, metrics=one.metrics, predictions={"test": predictions})
         for one in (record("a", seed) for seed in range(3))
     ]
     storage = write_study(tmp_path, records)

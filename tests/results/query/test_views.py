@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_view_has_the_columns_that_it_says(root: Path) -> None:
+def test_every_view_has_its_documented_columns(root: Path) -> None:
     for view in ("arms", "curves"):
         assert query(f"from {view}", root, limit=1).column_names == COLUMNS[view]
     assert VIEWS.keys() == COLUMNS.keys()

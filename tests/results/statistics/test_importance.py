@@ -26,7 +26,7 @@ def trials(count: int) -> list[dict[str, Any]]:
         {
             "decides": generator.uniform(),
             "log": 10 ** generator.uniform(-3, 3),
-            # As a column beside nulls gives it
+            # As a column with nulls gives it
             "whole": float(generator.integers(1, 9)),
             "choice": [None, 16.0, True][generator.integers(3)],
         }
@@ -47,7 +47,7 @@ def test_the_setting_that_decides_comes_first(method: str) -> None:
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 
-def test_it_is_what_optuna_says_of_the_same_trials() -> None:
+def test_importance_equals_optunas_of_the_same_trials() -> None:
     settings = trials(40)
     losses = [abs(math.log(t["log"])) for t in settings]
     study = optuna.create_study()
@@ -65,7 +65,7 @@ def test_it_is_what_optuna_says_of_the_same_trials() -> None:
     assert compute_importance(settings, losses, SPACE) == pytest.approx(expected)
 
 
-def test_a_setting_that_has_one_value_says_nothing() -> None:
+def test_a_setting_with_one_value_has_no_importance() -> None:
     space = {**SPACE, "choice": {"distribution": "choice", "values": ["only"]}}
     settings = [{**t, "choice": "only"} for t in trials(20)]
 

@@ -7,14 +7,16 @@ from scipy import stats
 from dirtune.results.statistics.interactions import compute_interaction
 
 
-def runs(*values: float) -> dict[int, float]:
+def make_runs(*values: float) -> dict[int, float]:
     return dict(enumerate(values))
 
 
 def test_it_is_scipys_t_test_of_the_contrast_by_seed() -> None:
     random = np.random.default_rng(0)
     both, first, second, neither = random.normal(5, 1, (4, 6))
-    found = compute_interaction(both=runs(*both), first=runs(*first), second=runs(*second), neither=runs(*neither))
+    found = compute_interaction(
+        both=make_runs(*both), first=make_runs(*first), second=make_runs(*second), neither=make_runs(*neither)
+    )
 
     contrast = (both - neither) - (first - neither) - (second - neither)
     test = stats.ttest_1samp(contrast, 0.0)
@@ -24,7 +26,12 @@ def test_it_is_scipys_t_test_of_the_contrast_by_seed() -> None:
 
 
 def test_it_is_the_coefficient_of_the_product_in_a_least_squares_fit() -> None:
-    values = {(1, 1): runs(4.0, 4.5), (1, 0): runs(6.0, 6.2), (0, 1): runs(5.5, 5.1), (0, 0): runs(7.0, 7.9)}
+    values = {
+        (1, 1): make_runs(4.0, 4.5),
+        (1, 0): make_runs(6.0, 6.2),
+        (0, 1): make_runs(5.5, 5.1),
+        (0, 0): make_runs(7.0, 7.9),
+    }
     rows = [(1, a, b, a * b, seed) for (a, b), by_seed in values.items() for seed in by_seed]
     design = np.array([[one, a, b, ab, float(seed)] for one, a, b, ab, seed in rows])
     seen = np.array([values[a, b][seed] for _, a, b, _, seed in rows])
@@ -36,7 +43,7 @@ def test_it_is_the_coefficient_of_the_product_in_a_least_squares_fit() -> None:
 
 
 def test_effects_that_add_up_have_none_and_the_parts_may_change_places() -> None:
-    neither, first, second = runs(9.0, 8.0, 7.5), runs(8.0, 7.2, 6.0), runs(9.5, 8.1, 7.0)
+    neither, first, second = make_runs(9.0, 8.0, 7.5), make_runs(8.0, 7.2, 6.0), make_runs(9.5, 8.1, 7.0)
     added = {seed: first[seed] + second[seed] - neither[seed] for seed in neither}
 
     assert compute_interaction(both=added, first=first, second=second, neither=neither).mean == pytest.approx(0.0)
@@ -48,7 +55,7 @@ def test_effects_that_add_up_have_none_and_the_parts_may_change_places() -> None
 
 
 def test_only_seeds_that_all_four_have_count() -> None:
-    whole = runs(1.0, 2.0, 3.0)
+    whole = make_runs(1.0, 2.0, 3.0)
 
     found = compute_interaction(both=whole, first=whole, second=whole, neither={1: 2.0, 2: 3.5, 7: 0.0})
 

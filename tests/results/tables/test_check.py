@@ -16,7 +16,7 @@ FORMS = ("table", "markdown", "latex", "csv")
 REQUEST = TableRequest(studies=("one", "two"), metrics=("mae", "mse"), regions=("all", "few"), published="dir")
 
 
-def fill(root: Path, *, conr: float = 4.0) -> None:
+def fill_store(root: Path, *, conr: float = 4.0) -> None:
     """Two studies; an arm with signs that every form has to escape."""
     arms = {"vanilla": 5.0, "conr": conr, "a_b & [c] | d": 5.5}
     for name in ("one", "two"):
@@ -44,7 +44,7 @@ def fill(root: Path, *, conr: float = 4.0) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    fill(tmp_path)
+    fill_store(tmp_path)
     return tmp_path
 
 
@@ -63,9 +63,9 @@ def test_what_was_just_written_is_supported_to_the_last_number(root: Path, form:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_changed_store_is_found_in_every_form(tmp_path: Path, form: str) -> None:
-    fill(tmp_path / "before")
+    fill_store(tmp_path / "before")
     text = render(compare(tmp_path / "before", REQUEST), form)
-    fill(tmp_path / "after", conr=4.5)
+    fill_store(tmp_path / "after", conr=4.5)
 
     findings = check(tmp_path / "after", text, REQUEST).findings
 
@@ -75,7 +75,7 @@ def test_a_changed_store_is_found_in_every_form(tmp_path: Path, form: str) -> No
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex"])
-def test_a_number_changed_by_hand_is_found_where_it_stands(root: Path, form: str) -> None:
+def test_a_number_changed_by_hand_is_found_in_its_line(root: Path, form: str) -> None:
     text = render(compare(root, REQUEST), form)
     lines = text.split("\n")
     at = next(i for i, one in enumerate(lines) if "conr" in one and "4.34" in one)
@@ -90,7 +90,7 @@ def test_a_number_changed_by_hand_is_found_where_it_stands(root: Path, form: str
 
 
 def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
-    fill(tmp_path)
+    fill_store(tmp_path)
     text = render(compare(tmp_path, REQUEST), "markdown")
     extra = [
         record(
@@ -146,7 +146,7 @@ def test_a_damaged_request_is_refused(comment: str) -> None:
         read_request(f"% dirtune table {comment}")
 
 
-def test_a_csv_says_itself_what_it_shows_and_is_checked_at_full_precision(root: Path) -> None:
+def test_a_csv_has_its_own_request_and_is_checked_at_full_precision(root: Path) -> None:
     request = TableRequest(studies=("one",), split="val", reference="conr", metrics=("mse",))
     text = render(compare(root, request), "csv")
     value = text.split("\n")[1].split(",")[6]

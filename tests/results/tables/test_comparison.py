@@ -71,7 +71,7 @@ def test_hiding_an_arm_changes_no_statistic(root: Path) -> None:
     assert part.rows[0].cells["all"].difference.mean == -1.0
 
 
-def test_studies_below_or_beside_each_other_share_a_grid_or_do_not(root: Path) -> None:
+def test_studies_share_a_grid_in_a_wide_layout_and_not_in_a_stacked_one(root: Path) -> None:
     for layout, sizes in (("stacked", [2, 2]), ("wide", [4])):
         request = TableRequest(studies=("one", "two"), metrics=("mae", "mse"), layout=layout)
         assert [len(block) for block in compare(root, request).blocks] == sizes

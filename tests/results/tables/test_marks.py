@@ -20,7 +20,7 @@ ARMS = {
 }
 
 
-def cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
+def make_cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
     difference = None if values is REFERENCE else compare_by_seed(values, REFERENCE)
     return Cell(
         values=values,
@@ -34,27 +34,27 @@ def cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
 
 @pytest.fixture
 def column() -> dict[str, Cell]:
-    return {arm: cell(values, 0.01) for arm, values in ARMS.items()}
+    return {arm: make_cell(values, 0.01) for arm, values in ARMS.items()}
 
 
 def test_spreads_agree_with_scipy() -> None:
     values = list(REFERENCE.values())
     half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
 
-    assert SPREADS["sd"].compute(cell(REFERENCE)) == pytest.approx(np.std(values, ddof=1))
-    assert SPREADS["se"].compute(cell(REFERENCE)) == pytest.approx(stats.sem(values))
-    assert SPREADS["ci95"].compute(cell(REFERENCE)) == pytest.approx(half)
+    assert SPREADS["sd"].compute(make_cell(REFERENCE)) == pytest.approx(np.std(values, ddof=1))
+    assert SPREADS["se"].compute(make_cell(REFERENCE)) == pytest.approx(stats.sem(values))
+    assert SPREADS["ci95"].compute(make_cell(REFERENCE)) == pytest.approx(half)
 
 
 def test_one_seed_has_no_spread_of_any_kind() -> None:
-    assert all(math.isnan(spread.compute(cell({0: 1.0}))) for spread in SPREADS.values())
+    assert all(math.isnan(spread.compute(make_cell({0: 1.0}))) for spread in SPREADS.values())
 
 
 def test_better_needs_the_sign_and_the_corrected_test(column: dict[str, Cell]) -> None:
     assert choose_better(column, "mae") == {"much", "like_much"}
     assert choose_better(column, "pearson") == {"worse"}
-    assert choose_better({"much": cell(ARMS["much"], 0.06)}, "mae") == frozenset()
-    assert choose_better({"much": cell(ARMS["much"])}, "mae") == frozenset()
+    assert choose_better({"much": make_cell(ARMS["much"], 0.06)}, "mae") == frozenset()
+    assert choose_better({"much": make_cell(ARMS["much"])}, "mae") == frozenset()
 
 
 def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dict[str, Cell]) -> None:
@@ -66,19 +66,19 @@ def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dic
 
 
 def test_best_corrects_over_the_rows_at_hand() -> None:
-    # p = 0.035 alone: told apart; beside another test of the same p it is 0.070: not.
+    # p = 0.035 is significant alone; with another test of the same p it is 0.070 and is not.
     top, near = {0: 1.0, 1: 1.0, 2: 1.0}, {0: 1.2, 1: 1.3, 2: 1.4}
     p = stats.ttest_rel(list(near.values()), list(top.values())).pvalue
     assert 0.025 < p < 0.05
 
-    assert choose_best({"top": cell(top), "near": cell(near)}, "mae") == {"top"}
-    three = {"top": cell(top), "near": cell(near), "too": cell(dict(near))}
+    assert choose_best({"top": make_cell(top), "near": make_cell(near)}, "mae") == {"top"}
+    three = {"top": make_cell(top), "near": make_cell(near), "too": make_cell(dict(near))}
     assert choose_best(three, "mae") == {"top", "near", "too"}
 
 
 def test_best_marks_nothing_that_no_test_supports() -> None:
-    single = {"a": cell({0: 1.0}), "b": cell({0: 2.0})}
-    exact = {"a": cell({0: 1.0, 1: 2.0}), "b": cell({0: 2.0, 1: 3.0}), "c": cell({0: 1.0, 1: 2.0})}
+    single = {"a": make_cell({0: 1.0}), "b": make_cell({0: 2.0})}
+    exact = {"a": make_cell({0: 1.0, 1: 2.0}), "b": make_cell({0: 2.0, 1: 3.0}), "c": make_cell({0: 1.0, 1: 2.0})}
 
     assert choose_best(single, "mae") == frozenset()
     assert choose_best({}, "mae") == frozenset()

@@ -26,11 +26,11 @@ def test_the_file_is_read_line_by_line() -> None:
 
 def test_the_file_is_the_collected_one() -> None:
     if not SHARED.exists():
-        pytest.skip("the collection of published numbers is not beside the repository")
+        pytest.skip("the collection of published numbers is not available")
     assert FILE.read_bytes() == SHARED.read_bytes()
 
 
-def test_no_number_stands_twice_and_all_have_a_source() -> None:
+def test_no_number_appears_twice_and_all_have_a_source() -> None:
     keys = Counter(number[:7] for number in read_published())
 
     assert set(keys.values()) == {1}

@@ -1,4 +1,4 @@
-"""Tables whose regions are formed anew from the stored predictions."""
+"""Tables whose regions are recomputed from the stored predictions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_table(root: Path, **keys: object) -> ArmTable:
     return table
 
 
-def errors(seed: int, many: int, few: int, width: float = 1.0) -> dict[str, float]:
+def compute_errors(seed: int, many: int, few: int, width: float = 1.0) -> dict[str, float]:
     """Mean absolute error by region, by a loop over the samples."""
     test = make_predictions(seed)["test"]
     found: dict[str, list[float]] = {"all": [], "many": [], "medium": [], "few": []}
@@ -60,7 +60,7 @@ def test_values_and_differences_are_those_of_the_other_regions(
 ) -> None:
     table = make_table(root, shots=f"{many}/{few}", bin_width=width)
 
-    own, other = ({seed: errors(shift + seed, many, few, width or 1.0) for seed in SEEDS} for shift in (0, 10))
+    own, other = ({seed: compute_errors(shift + seed, many, few, width or 1.0) for seed in SEEDS} for shift in (0, 10))
     first, second = table.rows
     for region in table.regions:
         ours = [own[seed].get(region, math.nan) for seed in SEEDS]
@@ -84,7 +84,7 @@ def test_the_recorded_limits_asked_for_are_the_recorded_table(root: Path) -> Non
     assert recorded.region_note == ""
 
 
-def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
+def test_a_trial_without_predictions_is_missing(root: Path) -> None:
     bare = record("b", 3, fingerprint=make_manifest().fingerprint)
     write_study(root, [bare], reference="a", arms=["a", "b"], seeds=[*SEEDS, 3])
 
@@ -95,7 +95,7 @@ def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         (
             {"shots": "60/30"},
@@ -105,10 +105,10 @@ def test_a_trial_without_predictions_is_a_hole(root: Path) -> None:
         ({"bin_width": 2.0}, "each trial's own limits; bins of 2 degrees."),
     ],
 )
-def test_a_footer_says_what_the_regions_are(root: Path, keys: dict[str, object], said: str) -> None:
+def test_the_footer_describes_the_regions(root: Path, keys: dict[str, object], message: str) -> None:
     made = compare(root, TableRequest(studies=("study",), metrics=("mae",), **keys))
 
-    assert f"Regions recomputed from the stored predictions: {said}" in render(made, "table")
+    assert f"Regions recomputed from the stored predictions: {message}" in render(made, "table")
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv"])
@@ -142,7 +142,7 @@ def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         (
             {"shots": "rare"},
@@ -156,8 +156,8 @@ def test_a_csv_of_two_regroupings_is_checked_line_by_line(root: Path) -> None:
         ({"shots": "60/30", "metrics": ("mea",)}, "unknown metric"),
     ],
 )
-def test_what_cannot_be_formed_is_a_sentence(root: Path, keys: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_definitions_that_cannot_be_computed_are_errors(root: Path, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make_arm_tables(root, "study", **{"metrics": ("mae",), **keys})
 
 

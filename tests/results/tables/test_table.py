@@ -83,7 +83,7 @@ def test_p_values_are_corrected_over_the_arms_of_a_region(root: Path) -> None:
     assert rows[1].cells["all"].p_holm == pytest.approx(max(2 * p[0], p[1]))
 
 
-def test_failed_seeds_are_holes_and_not_averaged(root: Path) -> None:
+def test_failed_seeds_are_missing_and_not_averaged(root: Path) -> None:
     table = make_arm_table(root, "study")
 
     (gap,) = table.rows[2].missing
@@ -91,7 +91,7 @@ def test_failed_seeds_are_holes_and_not_averaged(root: Path) -> None:
     assert table.rows[2].cells["all"].n == 3
 
 
-def test_everything_that_the_footer_says_is_data(root: Path) -> None:
+def test_everything_in_the_footer_is_data(root: Path) -> None:
     table = make_arm_table(root, "study")
 
     assert (table.question, table.unit, table.data) == ("Does it help?", "degrees", "digits")
@@ -125,7 +125,7 @@ def test_the_default_metric_is_the_studys_objective(tmp_path: Path) -> None:
     assert (table.metric, table.rows[0].cells["all"].mean) == ("pearson", 0.5)
 
 
-def test_a_region_where_the_metric_is_undefined_is_a_hole(tmp_path: Path) -> None:
+def test_an_undefined_metric_is_a_missing_value(tmp_path: Path) -> None:
     rows = [{**row, "value": math.nan if row["region"] == "few" else row["value"]} for row in metric_rows(5.0)]
     write_study(tmp_path, [record("a", 0, metrics=rows), record("a", 1)])
 
@@ -171,7 +171,7 @@ def test_metrics_and_regions_are_chosen_by_name(root: Path) -> None:
         assert row.cells == {region: same.cells[region] for region in ("few", "all")}
 
 
-def test_a_region_that_is_not_shown_leaves_no_hole(tmp_path: Path) -> None:
+def test_a_region_that_is_not_shown_has_no_missing_values(tmp_path: Path) -> None:
     rows = [{"split": "test", "selection": "best_val", "region": "all", "metric": "alignment", "value": 0.5, "n": 9}]
     write_study(tmp_path, [record("a", 0, metrics=rows)])
 
@@ -190,7 +190,7 @@ def test_the_trials_behind_the_values_are_part_of_the_table(root: Path) -> None:
     }
 
 
-def test_a_study_that_has_recorded_nothing_is_a_table_of_holes(tmp_path: Path) -> None:
+def test_without_records_every_value_is_missing(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a", "b"], seeds=[0, 1], reference="a")
 
     table = make_arm_table(tmp_path, "study")

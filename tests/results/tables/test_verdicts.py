@@ -20,13 +20,13 @@ ARMS = {
 }
 
 
-def words(metric: str = "mae", margin: str = DEFAULT_MARGIN) -> dict[str, str | None]:
+def list_decisions(metric: str = "mae", margin: str = DEFAULT_MARGIN) -> dict[str, str | None]:
     found = compare_arms(ARMS, VANILLA, metric=metric, margin=Margin.parse(margin))
     return {arm: one.verdict and one.verdict.decision for arm, one in found.items()}
 
 
-def test_every_arm_gets_its_word() -> None:
-    assert words() == {
+def test_every_arm_has_its_verdict() -> None:
+    assert list_decisions() == {
         "helps": "helps",
         "hurts": "hurts",
         "same": "equivalent",
@@ -37,7 +37,7 @@ def test_every_arm_gets_its_word() -> None:
 
 
 def test_a_larger_correlation_helps() -> None:
-    found = words("pearson")
+    found = list_decisions("pearson")
 
     assert (found["helps"], found["hurts"]) == ("hurts", "helps")
 
@@ -75,11 +75,11 @@ def test_the_margin_is_a_share_of_the_reference_over_the_seeds_of_the_pairs() ->
 
 
 def test_a_wider_margin_makes_the_noisy_arm_equivalent() -> None:
-    assert words(margin="40%")["noisy"] == "equivalent"
+    assert list_decisions(margin="40%")["noisy"] == "equivalent"
 
 
 @pytest.mark.parametrize(
-    ("text", "number", "is_share", "said"),
+    ("text", "number", "is_share", "description"),
     [
         ("2%", 0.02, True, "2 % of the reference's mean"),
         (" 1.5 %", 0.015, True, "1.5 % of the reference's mean"),
@@ -88,10 +88,10 @@ def test_a_wider_margin_makes_the_noisy_arm_equivalent() -> None:
         ("0", 0.0, False, "0 in the metric's unit"),
     ],
 )
-def test_margins_are_read(text: str, number: float, is_share: bool, said: str) -> None:
+def test_margins_are_read(text: str, number: float, is_share: bool, description: str) -> None:
     margin = Margin.parse(text)
 
-    assert (margin.number, margin.is_share, str(margin)) == (pytest.approx(number), is_share, said)
+    assert (margin.number, margin.is_share, str(margin)) == (pytest.approx(number), is_share, description)
 
 
 @pytest.mark.parametrize("text", ["", "two", "-2%", "-0.5", "2%%", "nan", "1e999x", "inf"])

@@ -31,7 +31,7 @@ def test_metrics_are_labeled_with_their_unit(metric: str, unit: str, label: str)
     assert format_metric(metric, unit) == label
 
 
-def test_a_mean_without_spread_stands_alone_and_none_is_a_dash() -> None:
+def test_a_mean_without_spread_has_no_plus_minus_and_no_mean_is_a_dash() -> None:
     one, no = (Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1), Cell(values={}, mean=math.nan, sd=math.nan, n=0))
 
     assert format_mean(one, SPREADS["sd"], 1, 2) == "4.00"
@@ -59,7 +59,7 @@ def test_published_numbers_keep_their_digits_and_regain_their_zeros() -> None:
         ("undecided", None, "undecided"),
     ],
 )
-def test_an_undecided_cell_says_how_many_seeds_it_needs(decision: Decision, seeds: int | None, text: str) -> None:
+def test_an_undecided_cell_has_the_number_of_further_seeds(decision: Decision, seeds: int | None, text: str) -> None:
     verdict = Verdict(decision=decision, margin=0.1, is_negligible=False, p_equivalence=1.0, further_seeds=seeds)
     cell = Cell(values={0: 4.0}, mean=4.0, sd=math.nan, n=1, verdict=verdict)
     row = ArmRow(arm="a", levels={}, cells={"few": cell}, chosen={}, tried={}, planned=None, unfinished={}, missing=())

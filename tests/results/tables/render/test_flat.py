@@ -76,7 +76,7 @@ def test_json_keeps_published_numbers_apart_with_their_source(table: Comparison)
     assert "13.67" not in json.dumps(plain["tables"])
 
 
-def test_json_says_what_was_asked(table: Comparison) -> None:
+def test_json_has_the_request(table: Comparison) -> None:
     request = json.loads(as_json(table))["request"]
 
     assert TableRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}) == table.request
@@ -84,11 +84,11 @@ def test_json_says_what_was_asked(table: Comparison) -> None:
 
 def test_verdicts_are_columns_of_the_csv_and_part_of_the_json(table: Comparison) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(table))))
-    said = table.parts[0].rows[1].cells["few"].verdict
+    verdict = table.parts[0].rows[1].cells["few"].verdict
 
     assert [row["verdict"] for row in rows] == ["", "", "helps", "helps", "", ""]
-    assert (rows[3]["margin_requested"], float(rows[3]["margin"])) == ("2%", said.margin)
-    assert (float(rows[3]["p_equivalence"]), rows[3]["further_seeds"]) == (said.p_equivalence, "0")
+    assert (rows[3]["margin_requested"], float(rows[3]["margin"])) == ("2%", verdict.margin)
+    assert (float(rows[3]["p_equivalence"]), rows[3]["further_seeds"]) == (verdict.p_equivalence, "0")
     (part,) = json.loads(as_json(table))["tables"]
     assert part["margin"] == {"text": "2%", "number": 0.02, "is_share": True}
     assert part["rows"][1]["cells"]["few"]["verdict"]["decision"] == "helps"

@@ -29,12 +29,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def lines(root: Path, *studies: str, **keys: object) -> list[str]:
+def make_lines(root: Path, *studies: str, **keys: object) -> list[str]:
     return make_footer(compare(root, TableRequest(studies=studies or ("study",), **keys)))
 
 
-def test_it_says_what_one_must_know(root: Path) -> None:
-    text = "\n".join(lines(root))
+def test_the_footer_lists_split_selection_seeds_pairs_missing_values_and_data(root: Path) -> None:
+    text = "\n".join(make_lines(root))
 
     assert "Split: test. Selection best_val: best epoch and configuration" in text
     assert "(objective: mae in region all)" in text
@@ -48,7 +48,7 @@ def test_it_says_what_one_must_know(root: Path) -> None:
 
 
 def test_it_names_the_seeds_of_every_pairing_and_the_correction(root: Path) -> None:
-    (line,) = [line for line in lines(root) if line.startswith("Pairing")]
+    (line,) = [line for line in make_lines(root) if line.startswith("Pairing")]
 
     assert line == (
         "Pairing with vanilla: seeds 0, 1, 2 (conr); seeds 0, 2 (accon); none ([x]). "
@@ -57,7 +57,7 @@ def test_it_names_the_seeds_of_every_pairing_and_the_correction(root: Path) -> N
 
 
 def test_arms_that_are_not_shown_are_named_and_still_corrected_for(root: Path) -> None:
-    text = "\n".join(lines(root, arms=("vanilla", "conr")))
+    text = "\n".join(make_lines(root, arms=("vanilla", "conr")))
 
     assert "Arms not shown: accon, [x]." in text
     assert "(at most 3), shown or not" in text
@@ -77,31 +77,31 @@ def test_it_names_the_meaning_of_every_mark(root: Path) -> None:
             "half the width of the mean's 95 % Student t interval over seeds. Bold (in plain text *): not used.",
         ),
     ):
-        assert words in "\n".join(lines(root, spread=spread, bold=bold))
+        assert words in "\n".join(make_lines(root, spread=spread, bold=bold))
     intervals = (
         "Intervals: Student's t over seeds, for new seeds on these test samples, 95 % (in simulations of 5 and 10 seeds "
         "92 to 96 %)"
     )
-    assert intervals in "\n".join(lines(root))
+    assert intervals in "\n".join(make_lines(root))
 
 
-def test_without_a_reference_there_is_no_word_of_pairs(tmp_path: Path) -> None:
+def test_without_a_reference_the_footer_has_no_pairing(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0), record("b", 0)])
 
-    text = "\n".join(lines(tmp_path))
+    text = "\n".join(make_lines(tmp_path))
 
     assert "Pairing" not in text
     assert "Intervals" not in text
 
 
 def test_published_sources_are_numbered_as_in_the_table(root: Path) -> None:
-    found = [line for line in lines(root, published="dir") if "ublished" in line]
+    found = [line for line in make_lines(root, published="dir") if "ublished" in line]
 
     assert found == [
         "[1] Published: ACCon (AAAI 2025), Table 2; dir split; another recipe and other seeds, in no statistic of "
         "this table."
     ]
-    assert lines(root, published="dir", arms=("[x]",))[-1] == (
+    assert make_lines(root, published="dir", arms=("[x]",))[-1] == (
         "Published numbers of the dir split: none for these arms."
     )
 
@@ -109,13 +109,13 @@ def test_published_sources_are_numbered_as_in_the_table(root: Path) -> None:
 def test_orphans_are_mentioned(tmp_path: Path) -> None:
     write_study(tmp_path, [record("a", 0), record("gone", 0)], arms=["a"])
 
-    assert "Left out: 1 recorded trials that the study no longer plans." in lines(tmp_path)
+    assert "Left out: 1 recorded trials that the study no longer plans." in make_lines(tmp_path)
 
 
-def test_what_is_a_studys_own_is_said_of_each(root: Path) -> None:
+def test_sentences_about_one_study_come_once_per_study(root: Path) -> None:
     write_study(root, [record("a", 7, trial_id="other")], name="other")
 
-    found = lines(root, "study", "other")
+    found = make_lines(root, "study", "other")
 
     assert "study: Seeds (3): 0, 1, 2." in found
     assert "other: Seeds (1): 7." in found
@@ -123,10 +123,10 @@ def test_what_is_a_studys_own_is_said_of_each(root: Path) -> None:
 
 
 def test_it_names_the_rule_of_the_verdicts(root: Path) -> None:
-    text = "\n".join(lines(root, margin="0.5"))
+    text = "\n".join(make_lines(root, margin="0.5"))
 
     assert "paired t test, two-sided, corrected p < 0.05; equivalent: within ± the margin" in text
     assert "Bonferroni-corrected over the same arms" in text
     assert "Margin: 0.5 in the metric's unit." in text
     assert "with 80 % power" in text
-    assert "Margin: 2 % of the reference's mean." in "\n".join(lines(root))
+    assert "Margin: 2 % of the reference's mean." in "\n".join(make_lines(root))

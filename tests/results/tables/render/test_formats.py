@@ -106,7 +106,7 @@ def test_the_oracle_is_called_so(tmp_path: Path) -> None:
         assert "ORACLE" in render(make_arm_table(tmp_path, "study", selection="oracle"), style)
 
 
-def test_every_style_renders_a_table_of_holes(tmp_path: Path) -> None:
+def test_every_style_renders_a_table_without_values(tmp_path: Path) -> None:
     write_study(tmp_path, [], arms=["a", "b"], reference="a", seeds=[0])
 
     for style in STYLES:

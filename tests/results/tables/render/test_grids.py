@@ -132,7 +132,7 @@ def test_studies_below_each_other_have_their_own_grids(root: Path) -> None:
     assert [row.keys for row in found[3].rows] == [("vanilla",), ("accon",)]
 
 
-def test_studies_beside_each_other_share_the_rows_of_equal_names(root: Path) -> None:
+def test_studies_in_a_wide_layout_share_the_rows_of_equal_names(root: Path) -> None:
     means, differences, _ = grids(root, "one", "two", regions=("all",), layout="wide")
 
     assert means.columns == (Column("one MAE [years]", "all"), Column("two MSE [score²]", "all"))
@@ -196,7 +196,7 @@ def test_published_numbers_change_none_of_ours(root: Path) -> None:
     assert with_published[1] == plain[1]
 
 
-def test_a_cell_with_fewer_seeds_than_its_row_says_so(tmp_path: Path) -> None:
+def test_a_cell_with_fewer_seeds_than_its_row_shows_their_number(tmp_path: Path) -> None:
     undefined = [row for row in metric_rows(5.0) if row["region"] != "few"]
     write_study(tmp_path, [record("a", 0), record("a", 1, metrics=undefined)])
 
