@@ -322,20 +322,26 @@ def _gathered_batch(term, ranks):
     return inputs, own
 
 
-def _loss_and_gradient(rank, world, backend=None):
+def _loss_and_gradient(rank, world):
     """By term: the loss on the global batch, and the gradient of this rank's rows, averaged as DDP averages."""
+    return {name: _run_term(_fitted(term), term, Ranks(rank, world)) for name, term in _terms()}
+
+
+def _compiled_loss_and_gradient(rank, world):
+    """The same of compiled terms, each on a batch of one rank; the processes share the terms."""
     results = {}
-    for name, term in _terms():
-        inputs, own = _gathered_batch(term, Ranks(rank, world))
-        fitted = _fitted(term)
-        if backend:
-            # So that no term uses up another's recompilations
-            torch.compiler.reset()
-            fitted = torch.compile(fitted, backend=backend)
-        loss = fitted(inputs)
-        loss.backward()
-        results[name] = {"loss": loss.detach(), "gradient": own.grad / world}
+    for name, term in list(_terms())[rank::world]:
+        # So that no term uses up another's recompilations
+        torch.compiler.reset()
+        results[name] = _run_term(torch.compile(_fitted(term), backend="aot_eager"), term, Ranks(0, 1))
     return results
+
+
+def _run_term(fitted, term, ranks):
+    inputs, own = _gathered_batch(term, ranks)
+    loss = fitted(inputs)
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": own.grad / ranks.world}
 
 
 def _assert_same(results, expected):
@@ -363,8 +369,9 @@ def test_several_ranks_equal_one_process(name, on_several_ranks, on_one_rank):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """Computed in a process of its own, because no compiler can see through the checks of shapes that the tests add."""
-    return on_ranks(1, _loss_and_gradient, "aot_eager")[0]
+    """Computed in other processes, because no compiler can see through the checks of shapes that the tests add."""
+    first, second = on_ranks(2, _compiled_loss_and_gradient)
+    return first | second
 
 
 @pytest.mark.parametrize("name", [name for name, _ in _terms()])
