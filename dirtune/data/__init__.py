@@ -1,1 +1,1 @@
-"""Data: the store on disk, ingesting, the stream into the object store, tensors on the device, views."""
+"""Data sets: splits, ingest, store on disk, blocks in the object store, batches on the device, and views."""

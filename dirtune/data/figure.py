@@ -160,7 +160,7 @@ def _draw_samples(part: FigureBase, samples: Sequence[RegionSamples], label: Lab
             axes.set_axis_off()
         for axes, image, value in zip(row, found.images, found.labels, strict=False):
             axes.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title("\n".join(f"{part:.4g}" for part in np.atleast_1d(value)), fontsize=6, pad=2)
+            axes.set_title("\n".join(f"{part:.4g}" for part in np.ravel(value)), fontsize=6, pad=2)
         row[0].text(
             -0.25,
             0.5,

@@ -47,11 +47,11 @@ def test_no_augmentation_is_the_evaluated_view_without_the_mask():
     assert all(torch.equal(view[name], plain[name]) for name in view)
 
 
-def _turned(height: int, width: int, angle: float, mirrored: bool, stored: torch.Tensor):
-    """The nearest stored pixel of each pixel of the middle, by trigonometry; zero beyond the stored image."""
+def _rotate_by_loops(height: int, width: int, angle: float, mirrored: bool, stored: torch.Tensor):
+    """Return the nearest stored pixel of each pixel of the crop, by trigonometry; zero outside of the stored image."""
     rows, columns = stored.shape
     result = torch.zeros(height, width, dtype=stored.dtype)
-    # Halfway between two pixels, or nearly
+    # True halfway between two pixels, or nearly.
     edge = torch.zeros(height, width, dtype=torch.bool)
     for y in range(height):
         for x in range(width):
@@ -75,7 +75,7 @@ def test_labels_are_mirrored_and_rotated_to_the_nearest_pixel():
     assert mirrored.any()
     assert not mirrored.all()
     for row in range(6):
-        expected, edge = _turned(30, 40, float(angles[row]), bool(mirrored[row]), inputs["depth"][row, 0])
+        expected, edge = _rotate_by_loops(30, 40, float(angles[row]), bool(mirrored[row]), inputs["depth"][row, 0])
         assert torch.equal(counts[row, 0][~edge], expected[~edge])
 
 

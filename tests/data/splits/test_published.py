@@ -1,4 +1,4 @@
-"""`pytest tests/data/splits/test_published.py`: published splits are recognized, look-alikes are named."""
+"""`pytest tests/data/splits/test_published.py`: published splits are recognized, and lists of equal sizes."""
 
 from __future__ import annotations
 
