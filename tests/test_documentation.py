@@ -1,4 +1,4 @@
-"""What the README says is run: its commands in their order, its study, its loss. Run with `pytest tests/test_readme.py`."""
+"""README and documentation: every command, study and loss in them runs. Run with `pytest tests/test_documentation.py`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ import yaml
 
 from dirtune import cli
 from dirtune.batch import TermInputs
+from dirtune.study import files
 from dirtune.study.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+# In the order in which their commands are run
+PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in ["running", "studies", "data", "results", "cluster"])]
+PAGES += sorted(set((ROOT / "docs").glob("*.md")) - set(PAGES))
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language, in order."""
+def blocks(language: str, page: Path) -> list[str]:
+    """Return the fenced blocks of one language, in order."""
     found, lines, fence = [], [], None
-    for line in TEXT.splitlines():
+    for line in page.read_text().splitlines():
         if not line.startswith("```"):
             lines.append(line)
         elif fence is None:
@@ -35,20 +39,35 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for page in PAGES for block in blocks("bash", page) for line in block.splitlines()
+    ]
     return [line for line in lines if line]
 
 
-def test_every_path_in_the_readme_exists() -> None:
-    named = re.findall(r"`((?:dirtune|pipelines|tests|search_spaces|benchmarks)/[\w/.]*)`", TEXT)
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", TEXT)
-    assert len(named) > 8
-    assert pictures
-    assert not [path for path in [*named, *pictures] if not (ROOT / path).exists()]
+def test_the_readme_is_one_screen() -> None:
+    assert len(README.read_text().splitlines()) <= 150
 
 
-def test_every_file_of_the_map_exists() -> None:
-    (layout,) = [block for block in blocks("") if block.startswith("dirtune/\n")]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_link_exists(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`((?:dirtune|pipelines|tests|search_spaces|benchmarks|docs)/[\w/.-]*)`", text)
+    named += re.findall(r"python (benchmarks/\w+\.py)", text)
+    linked = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    linked += re.findall(r'src="([^"]+)"', text)
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [link for link in linked if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = README.read_text()
+    assert not [page.name for page in PAGES if page != README and f"(docs/{page.name})" not in text]
+
+
+def test_every_folder_of_the_tree_exists() -> None:
+    (layout,) = [block for block in blocks("", README) if block.startswith("dirtune/\n")]
     named = 0
     for line in layout.splitlines():
         folder = ROOT / "dirtune" if line.startswith("  ") else ROOT
@@ -61,12 +80,12 @@ def test_every_file_of_the_map_exists() -> None:
 def test_the_goals_of_make_exist() -> None:
     goals = [line.split()[1] for line in commands() if line.startswith("make ")]
     assert goals == ["demo", "test"]
-    for goal in goals:
+    for goal in [*goals, "check", "soak", "lint", "bench"]:
         subprocess.run(["make", "--dry-run", goal], cwd=ROOT, check=True, capture_output=True)
 
 
-def sentence_pairs(folder: Path) -> None:
-    """A small STS-B-DIR in the real format."""
+def write_sentence_pairs(folder: Path) -> None:
+    """Write a small STS-B-DIR in the real format."""
     header = [
         "index",
         "genre",
@@ -89,17 +108,28 @@ def sentence_pairs(folder: Path) -> None:
         (folder / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.ray
-def test_every_command_runs_in_the_order_of_the_readme(
+def shorten(study: str, folder: Path) -> files.StudyFile:
+    """Return a shipped study with one epoch, written into a folder."""
+    plain = files.find_study(study).read_plain()
+    plain["base"]["recipe"]["epochs"] = 1
+    path = folder / f"{study}.yaml"
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return files.StudyFile(path=path)
+
+
+def test_every_command_runs_in_the_order_of_the_pages(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    shorter = yaml.safe_load(blocks("yaml")[0]) | {"seeds": [0], "search": {"trials": 4}}
+    (study,) = blocks("yaml", README)
+    shorter = yaml.safe_load(study) | {"seeds": [0], "search": {"trials": 4}}
     shorter["base"]["recipe"]["epochs"] = 1
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
+    shipped = files.list_shipped_studies() | {name: shorten(name, tmp_path) for name in ["quickstart", "sts_b_accon"]}
+    monkeypatch.setattr(files, "list_shipped_studies", lambda: shipped)
     Path("DIR").mkdir()
-    sentence_pairs(Path("DIR"))
+    write_sentence_pairs(Path("DIR"))
     rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
@@ -134,13 +164,13 @@ def test_every_command_runs_in_the_order_of_the_readme(
 
 
 def test_the_study_of_the_readme_resolves() -> None:
-    (study,) = blocks("yaml")
+    (study,) = blocks("yaml", README)
     resolved = resolve(yaml.safe_load(study.replace("2e-3", "0.002")), where="README.md")
     assert [arm.name for arm in resolved.arms] == ["vanilla", "conr"]
 
 
-def test_the_loss_of_the_readme_is_a_term(tmp_path: Path) -> None:
-    (source,) = blocks("python")
+def test_the_loss_of_the_documentation_is_a_term(tmp_path: Path) -> None:
+    (source,) = blocks("python", ROOT / "docs" / "extending.md")
     # Pydantic reads the source again, for the documentation of the fields
     file = tmp_path / "spread.py"
     file.write_text(source.replace("from __future__ import annotations\n", ""))
