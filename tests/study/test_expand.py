@@ -1,4 +1,4 @@
-"""Which arms a study declares: `pytest tests/study/test_expand.py`."""
+"""Expansion of studies into arms: `pytest tests/study/test_expand.py`."""
 
 from __future__ import annotations
 

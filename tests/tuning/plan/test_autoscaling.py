@@ -1,4 +1,4 @@
-"""Nodes that are not there yet. Run with `pytest tests/tuning/plan/test_autoscaling.py`; one test starts a cluster that grows."""
+"""Nodes that an autoscaler may start. Run with `pytest tests/tuning/plan/test_autoscaling.py`; one test starts a cluster that grows."""
 
 from __future__ import annotations
 

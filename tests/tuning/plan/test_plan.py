@@ -1,4 +1,4 @@
-"""What is known before a sweep runs, on the toy data and without Ray. Run with `pytest tests/tuning/plan/test_plan.py`."""
+"""Plans of sweeps on the toy data, without Ray. Run with `pytest tests/tuning/plan/test_plan.py`."""
 
 from __future__ import annotations
 
