@@ -13,18 +13,27 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENT = re.compile(r'^\s*"([A-Za-z0-9_.-]+)[^"]*",?\s*#\s*(.+)$', re.MULTILINE)
 
 
-def module_paths(comment: str) -> list[str]:
-    """The files that a requirement's comment names, such as `tuning/{search,sweep}`."""
-    named = re.findall(r"[a-z_/]+(?:\{[a-z_,]+\}|\*)?", comment.split(";")[0].split("(")[0])
-    return [name for name in named if "/" in name or (ROOT / "dirtune" / f"{name}.py").exists()]
+def list_files(comment: str) -> list[Path]:
+    """Return the files that a requirement's comment names, such as `tuning/{search,folder}/*`."""
+    files = []
+    for name in re.findall(r"[a-z_]+(?:/[a-z_{},*]+)+", comment):
+        match = re.match(r"(.*)\{(.*)\}(.*)", name)
+        for path in [match[1] + each + match[3] for each in match[2].split(",")] if match else [name]:
+            files += [
+                ROOT / ("" if path.startswith(("pipelines", "tests", "benchmarks")) else "dirtune") / path.rstrip("*,")
+            ]
+    return files
 
 
 def test_every_requirement_says_which_file_uses_it() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    commented = {name.lower() for name, _ in REQUIREMENT.findall(text)}
+    comments = {name.lower(): comment for name, comment in REQUIREMENT.findall(text)}
     for requirement in PROJECT["dependencies"]:
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower()
-        assert name in commented, f"{requirement} does not say which file uses it"
+        assert name in comments, f"{requirement} does not say which file uses it"
+    named = [(name, path) for name, comment in comments.items() for path in list_files(comment)]
+    assert len(named) > 30
+    assert not [(name, path) for name, path in named if not (path.is_dir() or path.with_suffix(".py").is_file())]
 
 
 def test_every_requirement_has_a_tested_version() -> None:
