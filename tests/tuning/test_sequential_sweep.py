@@ -26,7 +26,9 @@ def error_of(config: TrialConfig) -> float:
 
 
 def make_sweep(root: Path) -> SimulatedSweep:
-    return SimulatedSweep(root, lambda config: TrialOutcome(status="complete", objective=error_of(config)), few=error_of)
+    return SimulatedSweep(
+        root, lambda config: TrialOutcome(status="complete", objective=error_of(config)), few=error_of
+    )
 
 
 def list_seeds(sweep: SimulatedSweep) -> dict[str, list[int]]:

@@ -41,5 +41,6 @@ class Concurrency:
             try:
                 self.count = compute_concurrency(self.study, [*nodes, *startable])
             except InputError:
+                # The node that held a trial has left; an autoscaler or a person may bring another.
                 self.count = 1
         return self.count

@@ -146,10 +146,12 @@ class Driver:
         if error_class in CLASSES_THAT_START_OVER:
             remove_temporary_files(self.storage, job.trial_id)
         if error_class == "code":
+            # The record has one line of it; the whole traceback would bloat the table.
             folder = get_trial_folder(self.storage, job.trial_id)
             folder.write(TRACEBACK, str(error).encode())
             self.tracebacks.append(folder.path(TRACEBACK))
         if error_class == "infrastructure":
+            # Only a resumed sweep learns its outcome, so that its search must not select before.
             self.to_retry.add(job.trial_id)
             self.queue.mark_lost(job)
         self.crashed[job.trial_id] = str(record.trial["error"])

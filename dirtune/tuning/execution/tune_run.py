@@ -68,6 +68,7 @@ def run_with_tune(driver: Driver, settings: WorkerSettings, blocks: Blocks, conc
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(driver),
+                # No limit: the searcher says when the queue is empty.
                 num_samples=-1,
                 scheduler=build_scheduler(study, read_learning_curves(driver.storage, study)),
                 reuse_actors=True,

@@ -117,6 +117,7 @@ class ResidentWorker:
         trial = self._running
         assert trial is not None, "a trial is started before its first step"
         values, training = trial.step(), trial.training
+        # Rank 0 alone decides, or ranks that look at different moments would disagree.
         handed_back = self._ranks.is_first and trial.status is None and is_stop_requested(self._settings.study)
         if handed_back:
             trial.write_checkpoint()

@@ -64,6 +64,7 @@ class ResidentGroup:
     """Training group that runs trials on `settings.workers` ranks, with the interface of `ResidentWorker`."""
 
     def __init__(self, settings: WorkerSettings, blocks: Blocks) -> None:
+        # No CPU for the mailbox, or the ranks would not fit on a machine that they fill
         self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         self._failure: BaseException | None = None
         self._logs = tempfile.TemporaryDirectory(prefix="dirtune-group-")
@@ -74,6 +75,7 @@ class ResidentGroup:
             scaling_config=ScalingConfig(
                 num_workers=settings.workers, use_gpu=bool(settings.gpus), resources_per_worker=settings.resources
             ),
+            # Ray Train must not restart the group by itself: Tune does, with the trial that it has lost.
             run_config=RunConfig(storage_path=self._logs.name, failure_config=FailureConfig(max_failures=0)),
         )
         self._thread = threading.Thread(target=self._fit, name="resident-group", daemon=True)
@@ -112,6 +114,7 @@ class ResidentGroup:
         try:
             self._trainer.fit()
         except BaseException as error:
+            # Kept for the thread that waits for a reply: what a thread raises is lost
             self._failure = error
 
 
