@@ -109,6 +109,7 @@ def read_study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> Study
     Raises:
         InputError: a file is damaged.
     """
+    # Both tables at one moment, so that a running sweep cannot add a trial to one of them alone.
     found = read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS})
     trials, metrics = to_trial_rows(found["trials"]), found["metrics"]
     candidates = _make_candidates(trials, metrics, info)
@@ -236,6 +237,7 @@ def _make_arm_runs(
     rule: Selection,
 ) -> ArmRuns:
     """Choose a model for every seed of an arm."""
+    # Without a study file, the seeds are those of the records.
     plan = info.plans.get(arm, ArmPlan(seeds=info.seeds))
     by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in plan.seeds}
     for trial in trials:
@@ -269,6 +271,7 @@ def _format_reason(trials: Sequence[TrialRow]) -> str:
     if len(trials) > 1:
         counts = Counter(trial.status for trial in trials)
         return "no complete trial: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    # The first line of an error is its message; a table has no room for a trace.
     error = (trials[0].error or "").strip().split("\n")[0]
     reason = f"{trials[0].status}: {error}" if error else trials[0].status
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."

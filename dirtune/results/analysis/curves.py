@@ -161,6 +161,7 @@ def _get_label(arm: str, cell: str | None, setting: str) -> str:
 def _make_line(label: str, trials: pd.DataFrame, setting: str) -> Line:
     trials = trials.sort_values(["x", "seed"])
     levels = trials.groupby("x")[["value", "loss"]].mean()
+    # One line is drawn through means only where they are means over seeds alone.
     others = [name for name in trials.columns if name.startswith(PREFIX) and name not in (SEED, PREFIX + setting)]
     return Line(
         label=label,

@@ -60,9 +60,11 @@ def make_lattice(configs: Mapping[str, Mapping[str, Any]], reference: str, targe
     below = {arm: own for arm, own in made.items() if set(own) <= set(made[target])}
     groups: dict[tuple[str, ...], list[Change]] = {}
     for change in made[target]:
+        # Changes that the same arms have cannot be separated by any comparison of arms.
         groups.setdefault(tuple(arm for arm, own in below.items() if change in own), []).append(change)
     parts = _name_parts(groups.values())
     arms: dict[State, str] = {}
+    # The reference first, so that an arm equal to it does not take its place.
     for arm, own in {reference: made[reference], **below}.items():
         arms.setdefault(frozenset(name for name, part in parts.items() if part <= set(own)), arm)
     return Lattice(reference=reference, target=target, parts=parts, arms=arms)

@@ -206,6 +206,7 @@ def compute_bin_errors(
     for found in _read_predictions(root, study, split, trials):
         bins, errors = label_bins(found.labels, label), found.predictions - found.labels
         counts = np.bincount(bins, minlength=size)
+        # A bin without samples has NaN, without a warning.
         with np.errstate(invalid="ignore"):
             signed = np.bincount(bins, errors, size) / counts
             absolute = np.bincount(bins, np.abs(errors), size) / counts
@@ -248,6 +249,7 @@ def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | N
     if manifest.label.dense is not None:
         rule = "has per-pixel labels, of which only the means of each image are stored"
         raise InputError(Fault(where=f"study {study}", rule=rule, got=manifest.name))
+    # Older records may lack the fingerprint; those of other data would be binned by the wrong counts.
     strangers = {print_ for print_ in _read_fingerprints(storage).values() if print_} - {manifest.fingerprint}
     if strangers:
         rule = f"has trials on other data than {manifest.name} {manifest.fingerprint}"
@@ -276,6 +278,7 @@ def _read_predictions(
     """Yield the predictions of one trial after the other; trials without any are left out."""
     dataset = scan_predictions(root, studies=[study])
     for fragment in dataset.get_fragments():
+        # The name of the file is the identity, so that other trials are not opened.
         trial_id = Path(fragment.path).stem
         if trials is not None and trial_id not in trials:
             continue

@@ -88,6 +88,7 @@ def list_due_seeds(rule: SequentialRule, values: Values) -> dict[str, tuple[int,
     """
     states = compute_states(rule, values)
     counts = {arm: state.needed or state.seeds for arm, state in states.items()}
+    # Every arm is paired with the reference, seed by seed.
     counts[rule.reference] = max(counts.values())
     return {arm: rule.seeds[: counts[arm]] for arm in rule.arms}
 

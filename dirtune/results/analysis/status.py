@@ -82,6 +82,7 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         if row["status"] == "failed"
     )
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
+    # The folder of a recorded trial may remain until its files are removed.
     ended = set(trials["trial_id"].to_pylist())
     started = [_read_started(folder, name) for name in folder.list_folders("trials") if name not in ended]
     return SweepStatus(

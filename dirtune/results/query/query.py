@@ -102,6 +102,7 @@ def open_sealed(tables: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
     # Without a temporary directory nothing is spilled to the disk either.
     config = {"python_enable_replacements": False, "temp_directory": ""}
     with duckdb.connect(":memory:", config=config) as database:
+        # Times are recorded in UTC; the session would use the local zone.
         database.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             database.register(name, table)
@@ -117,6 +118,7 @@ def _limit_time(timeout: float | None, database: duckdb.DuckDBPyConnection) -> I
     if timeout is None:
         yield
         return
+    # DuckDB has no time limit of its own.
     ended = Event()
 
     def interrupt() -> None:

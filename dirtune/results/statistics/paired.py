@@ -109,6 +109,7 @@ def make_difference(
         over: the population that `error` is about.
     """
     center = mean(differences)
+    # df may be infinite: the quantile is then the normal one.
     half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * error if df > 0 else math.nan
     return PairedDifference(
         mean=center,
@@ -130,6 +131,7 @@ def apply_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     Args:
         p_values: by name of the comparison; a NaN is no test, is not counted, and stays NaN.
     """
+    # A comparison that could not be tested must not make the others stricter.
     tested = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
     corrected = dict.fromkeys(p_values, math.nan)
     largest = 0.0

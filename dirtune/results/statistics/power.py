@@ -56,6 +56,7 @@ def compute_equivalence_power(n: int, *, sd: float, margin: float, alpha: float 
         alpha: level of each one-sided test.
     """
     freedom = n - 1
+    # Midpoints of equally likely intervals: an average without numerical integration.
     shares = (np.arange(GRID) + 0.5) / GRID
     spreads = sd * np.sqrt(2 * gammaincinv(freedom / 2, shares) / freedom)
     room = margin * math.sqrt(n) - stdtrit(freedom, 1 - alpha) * spreads

@@ -76,9 +76,11 @@ def make_verdict(
         raise ValueError(f"`margin >= 0, comparisons >= 1` must hold, got {margin=}, {comparisons=}")
     p = compute_equivalence_p(difference, margin=margin)
     p_equivalence = p if math.isnan(p) else min(1.0, p * comparisons)
+    # Arms that agree at every seed have no spread and so no test.
     is_same = difference.error == 0 and difference.mean == 0
     is_negligible = is_same or p_equivalence < ALPHA
     decision: Decision = "equivalent" if is_negligible else "undecided"
+    # Both must agree: p is corrected over the family, the interval is not.
     if p_holm < ALPHA and (difference.low > 0 or difference.high < 0):
         decision = "helps" if (difference.mean > 0) == higher_is_better else "hurts"
     return Verdict(
@@ -92,6 +94,7 @@ def make_verdict(
 
 def _count_further_seeds(difference: PairedDifference, margin: float, comparisons: int) -> int | None:
     """Return the seeds that are missing to see the margin and to show equivalence; None if not estimable."""
+    # More seeds do not reduce the part of the test samples in the error.
     if difference.over != "seeds":
         return None
     alpha = ALPHA / comparisons

@@ -173,6 +173,7 @@ def read_request(text: str) -> TableRequest | None:
     Raises:
         InputError: it is not readable.
     """
+    # JSON on one line: `format_request` writes it so.
     match = re.search(rf"{REQUEST} (\{{.*\}})", text)
     if match is None:
         return None
@@ -257,6 +258,7 @@ def _is_supported(cell: str, now: str) -> bool:
     if len(written) > len(stored) or _VERDICT.findall(cell) not in ([], _VERDICT.findall(now)):
         return False
     return all(
+        # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss.
         abs(float(old) - float(new)) <= 0.5000001 * 10.0 ** -len(old.partition(".")[2])
         if "." in old
         else float(old) == float(new)

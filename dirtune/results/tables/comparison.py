@@ -76,6 +76,7 @@ class TableRequest:
         check_known("over", self.over, POPULATIONS)
         check_known("spread", self.spread, tuple(SPREADS))
         check_known("bold", self.bold, tuple(BOLD))
+        # Parsed here to fail before any record is read.
         Margin.parse(self.margin)
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
@@ -126,6 +127,7 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
             bin_width=request.bin_width,
         )
     ]
+    # Names are checked over all studies: an arm that one of them lacks is no error.
     _check_names(request, whole)
     data: dict[str, set[str]] = {}
     for part in whole:

@@ -73,6 +73,7 @@ def choose_best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     top = min(means, key=lambda arm: means[arm])
     tests = {arm: compare_by_seed(cells[arm].values, cells[top].values).p for arm in means if arm != top}
     alike = {arm for arm, p in apply_holm(tests).items() if p >= SIGNIFICANT}
+    # Equal means whose differences have no spread have no test either.
     ties = {arm for arm, level in means.items() if level == means[top] and math.isnan(tests.get(arm, 1))}
     return frozenset({top} | alike | ties)
 

@@ -201,6 +201,7 @@ def make_arm_tables(
     for region in regions:
         check_known("region", region, REGIONS)
     runs = read_study_runs(storage, info, rule)
+    # A study without a reference has a table without differences.
     if reference := reference or info.reference:
         check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data and len(runs.fingerprints) > 1:
@@ -264,6 +265,7 @@ def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], r
             values = definition.compute_values(metric, template.split, trials)
         rows = [_make_row(arm, metric, values, template.regions) for arm in runs.arms]
         tables.append(replace(template, metric=metric, rows=tuple(rows)))
+    # Read once for all metrics and regions.
     errors = None if template.over == "seeds" else _read_sample_errors(root, template, metrics, runs, definition)
     return tuple(replace(table, rows=_compare_rows(table, errors)) for table in tables)
 
@@ -312,6 +314,7 @@ def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str])
     for region in regions:
         found: dict[int, float] = {}
         for seed, chosen in arm.chosen.items():
+            # Undefined values, such as a correlation of constant predictions, are listed and not averaged.
             value = values[region, chosen.epoch].get(chosen.trial_id)
             if value is None or math.isnan(value):
                 missing.append(MissingValue(arm=arm.arm, seed=seed, reason=f"{metric} undefined in {region}"))
@@ -355,6 +358,7 @@ def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow,
                 row.arm: compare_by_sample(by_seed[row.arm], by_seed[base.arm], over=table.over, metric=table.metric)
                 for row in others
             }
+        # One family of tests per region: the correction is over all arms, shown or not.
         found = compare_arms(
             {row.arm: row.cells[region].values for row in others},
             level.values,

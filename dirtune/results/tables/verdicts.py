@@ -88,6 +88,7 @@ def compare_arms(
     comparisons = sum(not math.isnan(p) for p in corrected.values())
     found = {}
     for arm, difference in differences.items():
+        # Over the paired seeds only, so that the margin belongs to the same runs as the difference.
         level = mean(reference[seed] for seed in reference.keys() & arms[arm].keys())
         verdict = None
         if difference.n:

@@ -55,6 +55,7 @@ def format_difference(row: ArmRow | None, region: str, decimals: int) -> str:
     found = None if cell is None else cell.difference
     if cell is None or found is None or not found.n:
         return ABSENT
+    # One pair has a difference and no interval.
     if math.isnan(found.low):
         return f"{found.mean:+.{decimals}f}"
     mark = "*" if cell.p_holm < SIGNIFICANT else ""

@@ -109,6 +109,7 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
             for by_arm, arm in zip(shown, arms, strict=True)
             for cell in (blank if arm is None else by_arm[arm.arm])
         ]
+        # Seeds and configurations are the same for all metrics of a study, and undefined across studies.
         if counts:
             row = next(arm for arm in arms if arm is not None)
             n = max(cell.n for cell in row.cells.values())
@@ -200,6 +201,7 @@ def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
         column = {row.arm: row.cells[region] for row in part.rows}
         bold = BOLD[table.request.bold].choose(column, part.metric)
         for row in part.rows:
+            # The number of seeds is written only where it differs from that of the row.
             usual = max(cell.n for cell in row.cells.values())
             text = celltext.format_mean(row.cells[region], spread, usual, decimals)
             cells[row.arm].append(Shown(text, row.arm in bold))

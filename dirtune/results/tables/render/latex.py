@@ -94,6 +94,7 @@ def escape(text: str) -> str:
         else:
             # A letter that the fonts lack would stop the run.
             parts.append(f"(U+{ord(character):04X})")
+    # Two hyphens would become a dash.
     return _MINUS.sub("$-$", "".join(parts)).replace("--", "-{}-")
 
 
@@ -105,6 +106,7 @@ def _make_group_lines(grid: Grid) -> list[str]:
     for name, columns in groupby(column.group for column in grid.columns):
         span = len(list(columns))
         cells.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(name)}}}")
+        # Trimmed on both sides, so that neighboring groups do not touch.
         rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if name else []
         at += span
     return [format_line(cells), *rules]
