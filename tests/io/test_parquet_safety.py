@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dirtune.data.blocks import read_directly
+from dirtune.data.blocks import read_without_ray
 from dirtune.data.store import read_manifest
 from dirtune.errors import InputError
 from dirtune.io.parquet_safety import check_columns, find_column_fault
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
-from dirtune.training.trial import trial_folder
+from dirtune.training.trial import get_trial_folder
 from pipelines.sheets import read_sheet
 from tests.results.record_factory import record, write_study
 from tests.training.conftest import data_root
@@ -88,10 +88,10 @@ def test_a_shard_with_pickled_values_is_refused(
         bombs.type, pa.array([bombs.storage[0].as_py()] * len(rows), pa.large_binary())
     )
     pq.write_table(rows.set_column(0, rows.column_names[0], pickled), shard)
-    assert read_directly(storage, read_manifest(storage, "toy"), torch.device("cpu"))
+    assert read_without_ray(storage, read_manifest(storage, "toy"), torch.device("cpu"))
     copy = Storage.open(tmp_path)
     with pytest.raises(InputError, match=rf"only plain columns are read.*{OBJECT}"):
-        read_directly(copy, read_manifest(copy, "toy"), torch.device("cpu"))
+        read_without_ray(copy, read_manifest(copy, "toy"), torch.device("cpu"))
     assert not mark.exists()
 
 
@@ -125,5 +125,5 @@ def test_plain_columns_are_accepted() -> None:
 def test_a_record_cannot_name_a_folder_outside_its_study(tmp_path: Path, name: str) -> None:
     study = Storage.open(tmp_path / "results" / "study")
     with pytest.raises(InputError, match="a name must stay inside of its folder, got"):
-        trial_folder(study, name).remove("checkpoint")
-    assert Storage.open(tmp_path).below("a..b").path("..c") == f"{tmp_path}/a..b/..c"
+        get_trial_folder(study, name).remove("checkpoint")
+    assert Storage.open(tmp_path).get_folder("a..b").path("..c") == f"{tmp_path}/a..b/..c"
