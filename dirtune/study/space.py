@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias, Union
 
 from pydantic import Field, model_validator
 
 from dirtune.frozen import Frozen
-
-if TYPE_CHECKING:
-    # Imported by the methods that need it: a trial worker reads studies without Optuna.
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -44,12 +40,6 @@ class Uniform(_Interval):
 
     distribution: Literal["uniform"]
 
-    def to_optuna(self) -> FloatDistribution:
-        """Return the same distribution for Optuna."""
-        from optuna.distributions import FloatDistribution
-
-        return FloatDistribution(self.low, self.high)
-
     def contains(self, value: Scalar) -> bool:
         """Return True if a value is in the support."""
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -65,12 +55,6 @@ class LogUniform(_Interval):
         if self.low <= 0:
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self
-
-    def to_optuna(self) -> FloatDistribution:
-        """Return the same distribution for Optuna."""
-        from optuna.distributions import FloatDistribution
-
-        return FloatDistribution(self.low, self.high, log=True)
 
     def contains(self, value: Scalar) -> bool:
         """Return True if a value is in the support."""
@@ -91,12 +75,6 @@ class Integer(_Interval):
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self
 
-    def to_optuna(self) -> IntDistribution:
-        """Return the same distribution for Optuna."""
-        from optuna.distributions import IntDistribution
-
-        return IntDistribution(self.low, self.high, log=self.log)
-
     def contains(self, value: Scalar) -> bool:
         """Return True if a value is in the support."""
         return isinstance(value, int) and self.low <= value <= self.high
@@ -107,12 +85,6 @@ class Choice(_Distribution):
 
     distribution: Literal["choice"]
     values: tuple[Scalar, ...] = Field(min_length=1)
-
-    def to_optuna(self) -> CategoricalDistribution:
-        """Return the same distribution for Optuna."""
-        from optuna.distributions import CategoricalDistribution
-
-        return CategoricalDistribution(self.values)
 
     def contains(self, value: Scalar) -> bool:
         """Return True if a value is in the support."""

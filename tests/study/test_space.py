@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from dirtune.study.space import Distribution, count_configurations
+from dirtune.tuning.folder.optuna_storage import to_optuna_distribution
 
 DISTRIBUTION: TypeAdapter[Any] = TypeAdapter(Distribution)
 
@@ -22,7 +23,7 @@ def make(distribution: str, **settings: Any) -> Any:
 def draw_samples(asked: Any, count: int) -> list[Any]:
     """Return suggestions of Optuna's random sampler."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [study.ask({"a.b": asked.to_optuna()}).params["a.b"] for _ in range(count)]
+    return [study.ask({"a.b": to_optuna_distribution(asked)}).params["a.b"] for _ in range(count)]
 
 
 EVERY_KIND = [
@@ -45,7 +46,7 @@ def test_an_enqueued_value_within_the_bounds_is_unchanged(asked: Any) -> None:
     for value in (asked.low, middle, asked.high):
         study = optuna.create_study()
         study.enqueue_trial({"a.b": value})
-        assert study.ask({"a.b": asked.to_optuna()}).params == {"a.b": value}
+        assert study.ask({"a.b": to_optuna_distribution(asked)}).params == {"a.b": value}
 
 
 def test_a_uniform_distribution_covers_its_interval_evenly() -> None:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
+from dirtune.study.space import Choice, Distribution, Integer, LogUniform, Uniform
 from dirtune.tuning.folder import records
 from dirtune.tuning.folder.layout import OPTUNA_DB
 
@@ -76,7 +77,7 @@ def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> 
             continue
         search = open_search(study, arm, optuna_url)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
-        distributions: dict[str, BaseDistribution] = {path: each.to_optuna() for path, each in arm.space.items()}
+        distributions = {path: to_optuna_distribution(each) for path, each in arm.space.items()}
         for each in recorded:
             if each.trial_id in known:
                 continue
@@ -92,6 +93,19 @@ def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> 
                     user_attrs={TRIAL_ID: each.trial_id},
                 )
             )
+
+
+def to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
+    """Return the same distribution for Optuna."""
+    match distribution:
+        case Choice():
+            return CategoricalDistribution(distribution.values)
+        case Integer():
+            return IntDistribution(distribution.low, distribution.high, log=distribution.log)
+        case LogUniform():
+            return FloatDistribution(distribution.low, distribution.high, log=True)
+        case Uniform():
+            return FloatDistribution(distribution.low, distribution.high)
 
 
 def to_optuna_result(status: Status, values: Sequence[float | None]) -> tuple[TrialState, list[float] | None]:

@@ -16,7 +16,7 @@ from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.confirmation import SelectedTrial
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, to_optuna_result
+from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, to_optuna_distribution, to_optuna_result
 from dirtune.tuning.folder.records import Settings, TrialOutcome, find_best_trial, read_secondary_objectives
 from dirtune.tuning.search.samplers import make_sampler
 
@@ -89,7 +89,7 @@ class ArmSearch:
             self._optuna.sampler = make_sampler(
                 self._maker.study.search, self.arm.name, self.arm.space, known=len(self._settings), attempt=attempt
             )
-            trial = self._optuna.ask({path: each.to_optuna() for path, each in self.arm.space.items()})
+            trial = self._optuna.ask({path: to_optuna_distribution(each) for path, each in self.arm.space.items()})
             job = self._maker.make_search_job(self.arm, trial.params)
             if job.trial_id not in self._settings:
                 trial.set_user_attr(TRIAL_ID, job.trial_id)
