@@ -220,6 +220,7 @@ class TrialRun:
     def _make_progress(self) -> Progress:
         job, training = self.job, self.training
         seconds, device = training.seconds, training.data.device
+        is_gpu = device.type == "cuda"
         samples = training.epoch * len(training.data.splits["train"])
         trial = {
             "study": job.study,
@@ -239,8 +240,8 @@ class TrialRun:
             "seconds_overhead": self._overhead,
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
             "peak_memory_bytes": get_peak_memory(device),
-            "device_memory_bytes": _device_memory(device),
-            "device": _device_name(device),
+            "device_memory_bytes": torch.cuda.get_device_properties(device).total_memory if is_gpu else None,
+            "device": torch.cuda.get_device_name(device) if is_gpu else f"cpu ({torch.get_num_threads()} threads)",
             "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
             "sample_order_digest": training.order_digest,
@@ -263,15 +264,3 @@ def _replace_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_replace_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _device_memory(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"
