@@ -18,7 +18,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from dirtune.cluster.jobs import STOPPED, Job, connect, get_exit_code, write_working_directory
 from dirtune.errors import InputError
-from dirtune.training.provenance import code_version
+from dirtune.training.provenance import get_code_version
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def test_the_sent_sources_run_without_an_installation_and_have_the_version(tmp_p
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [str(tmp_path / "dirtune/__init__.py"), code_version(), "True"]
+    assert done.stdout.split() == [str(tmp_path / "dirtune/__init__.py"), get_code_version(), "True"]
 
 
 def test_without_sources_only_the_files_are_sent(tmp_path: Path) -> None:

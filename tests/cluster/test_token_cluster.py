@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dirtune.training.provenance import code_version
+from dirtune.training.provenance import get_code_version
 from tests.cluster.heads import end, find_free_ports, is_listening, wait_until
 from tests.tuning.sweeps import STUDY, rows
 
@@ -144,7 +144,7 @@ def test_with_the_token_a_study_is_swept_and_its_results_are_stored(
     assert f"{tmp_path}/results: written and read by every node" in done.stdout
     assert re.search(r"^1 complete; 0 reused\. Parquet: ", done.stdout, re.MULTILINE)
     (trial,) = rows("select arm, status, code_version from trials", tmp_path / "results").to_dict("records")
-    assert trial == {"arm": "vanilla", "status": "complete", "code_version": code_version()}
+    assert trial == {"arm": "vanilla", "status": "complete", "code_version": get_code_version()}
     assert sorted(each.name for each in (tmp_path / "results").iterdir()) == ["tiny"]
     written = [each for each in (tmp_path / "results").rglob("*") if each.is_file()]
     assert written
