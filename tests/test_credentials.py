@@ -122,7 +122,9 @@ def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     folder.reconcile("")
     config = folder.study.arms[0].config
     resident = read_without_ray(Storage.open(data), folder.manifest, torch.device("cpu"))
-    job = TrialJob(study="tiny", arm="vanilla", config=config, trial_id=config.compute_trial_id(folder.manifest.fingerprint))
+    job = TrialJob(
+        study="tiny", arm="vanilla", config=config, trial_id=config.compute_trial_id(folder.manifest.fingerprint)
+    )
     assert finish(TrialRun(job, resident, folder.storage)).status == "complete"
 
 

@@ -66,7 +66,11 @@ def test_a_figure_that_cannot_be_drawn_has_a_problem(tmp_path: Path) -> None:
 def test_every_kind_is_drawn_for_a_study_with_its_data(tmp_path: Path) -> None:
     drawn = {
         picture.title
-        for root in (write_search(tmp_path / "a"), write_representations(tmp_path / "b"), write_compared_arms(tmp_path / "c"))
+        for root in (
+            write_search(tmp_path / "a"),
+            write_representations(tmp_path / "b"),
+            write_compared_arms(tmp_path / "c"),
+        )
         for picture in draw_pictures(root, "study", [], is_search=True)
         if picture.svg
     }
