@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.results.record_factory import record, write_study
@@ -83,6 +84,22 @@ def test_every_module_belongs_to_a_layer_and_imports_point_down() -> None:
         imported = {name.split(".")[1] for name in imports_of(path, type_checking=True) if name.startswith("dirtune.")}
         offenders += [f"{path} imports {name}" for name in imported if LAYERS[name] > LAYERS[own]]
     assert not offenders
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """A circle is a circle also if one of its imports is inside a function or for type checkers only."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()
+    }
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                submodules = {f"{node.module}.{alias.name}" for alias in node.names} & names.keys()
+                graph[name] |= submodules or ({node.module} & names.keys())
+    # Raises CycleError, which names the circle
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("dirtune.errors") < order.index("dirtune.tuning.sweep")
 
 
 def test_the_library_never_imports_a_pipeline() -> None:
