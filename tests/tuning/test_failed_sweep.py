@@ -90,7 +90,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
     ((arm, _, found, epochs),) = read_failures(tmp_path)
     assert (arm, found) == ("conr", "infrastructure")
     assert 1 <= epochs < 12
-    assert dirtune.status("tiny", results=tmp_path).read_failures == {"infrastructure": 1}
+    assert dirtune.status("tiny", results=tmp_path).failures == {"infrastructure": 1}
 
     seen: list[int] = []
     view = View()
