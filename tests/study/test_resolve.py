@@ -146,7 +146,9 @@ def test_two_arms_that_differ_only_in_tuned_settings_are_rejected() -> None:
         ("terms.conr.tau", {"distribution": "uniform", "low": 0.01, "high": 1, "arms": ["x"]}, "unknown arm"),
     ],
 )
-def test_an_invalid_distribution_is_reported_with_its_path(path: str, distribution: dict[str, Any], message: str) -> None:
+def test_an_invalid_distribution_is_reported_with_its_path(
+    path: str, distribution: dict[str, Any], message: str
+) -> None:
     assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: distribution})))
 
 
@@ -206,7 +208,9 @@ def test_a_distribution_can_depend_on_the_value_of_an_axis() -> None:
 def test_a_condition_needs_an_axis_and_one_of_its_values(when: dict[str, Any], message: str) -> None:
     distribution = {"distribution": "uniform", "low": 0.5, "high": 4.0, "when": when}
     raw = study(
-        reference="vanilla projection_dim=8", axes={"model.projection_dim": [8, 16]}, space={"terms.conr.omega": distribution}
+        reference="vanilla projection_dim=8",
+        axes={"model.projection_dim": [8, 16]},
+        space={"terms.conr.omega": distribution},
     )
     assert any(message in fault for fault in faults_of(raw))
 
