@@ -4,8 +4,6 @@ The verbs of the command line are also calls: `dirtune.sweep("quickstart")`, `di
 imported when first used, so that `import dirtune` costs nothing and reading results needs neither torch nor Ray.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

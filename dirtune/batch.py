@@ -1,7 +1,5 @@
 """Inputs of models, terms and fitted losses: `Batch`, `TermInputs`, `TrainingLabels`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int

@@ -4,8 +4,6 @@ A value is immutable, rejects unknown keys and wrong types, and has one canonica
 it. `read` reports all faults at once, each with key, rule, value and the known names (`dirtune.errors.Fault`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any, TypeVar, get_args

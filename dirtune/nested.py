@@ -3,8 +3,6 @@
 They are apart from `dirtune.config`, which imports torch: listing study files and presets needs no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

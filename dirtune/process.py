@@ -1,7 +1,5 @@
 """State of this process that is changed for a while: signal handlers, environment variables, log levels."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -5,8 +5,6 @@ what another stream, or another arm, has consumed. Each epoch has streams of its
 generator state.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 

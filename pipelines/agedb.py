@@ -13,8 +13,6 @@ Every person of the published validation and test splits is in its training spli
 `split=grouped` puts no person into two splits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ seed, by the same rule: the number of pixels of the rarest bin from each bin, at
 draw needs only the number of pixels of each image in each bin, so that no labels are held in memory.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -10,8 +10,6 @@ depth.
 Source: YyzHarry/imbalanced-regression, `nyud2-dir/loaddata.py` (Yang et al., ICML 2021).
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

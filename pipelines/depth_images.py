@@ -4,8 +4,6 @@ Trade-off: as with `pipelines.image_files`, the encoded files are kept in Ray's 
 data set is written, because the balanced pixels depend on all of them.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence

@@ -10,8 +10,6 @@ bin) and test (10 per bin) are balanced. The three splits use different digits, 
 Everything depends on the option `seed` alone; the content hash is the same on every run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

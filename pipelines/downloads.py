@@ -4,8 +4,6 @@ Lists come from the repositories of the papers, at a fixed commit, and are check
 published counts were made with. Archives of images have no published hash; theirs is recorded at the first download.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

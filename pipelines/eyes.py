@@ -16,8 +16,6 @@ Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015;
 rounding cannot leave; 2. angles remain float64; 3. a line that repeats an eye is skipped.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Iterator

@@ -13,8 +13,6 @@ The identity of an ingest consists of its options, its lists, and the names and 
 replaced by one of the same size is not detected, which spares reading gigabytes to find that nothing has changed.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Trade-off: the encoded images are kept in Ray's object store, which spills to di
 faults and duplicates are known only after all images have been read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from dataclasses import dataclass

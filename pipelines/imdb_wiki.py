@@ -19,8 +19,6 @@ Departure: for the shot regions the official script has bins of their own for th
 code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

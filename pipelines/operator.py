@@ -11,8 +11,6 @@ available as files; this one is the project's own: training labels follow `n(b) 
 over 100 bins of [-1, 1), validation (5 per bin) and test (10 per bin) are balanced. No function is in two splits.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

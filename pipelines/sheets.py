@@ -5,8 +5,6 @@ column of another type. Rows are numbered as in the file: the header of a text f
 is row 1. Blank lines are skipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -15,8 +15,6 @@ sentences remains part of its word; 2. the split "dev" is called "val"; 3. label
 out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path

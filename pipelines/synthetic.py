@@ -1,7 +1,5 @@
 """Synthetic data sets: they need no raw files, and everything in them follows from one seed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

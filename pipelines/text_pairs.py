@@ -7,8 +7,6 @@ In tsv files quotes are text, as in the files of GLUE; `quoted=true` if a spread
 of `sts_b`, so that its encoders and studies fit; `pipelines.tokens` encodes texts as token ids.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dirtune.data.session import ray_session

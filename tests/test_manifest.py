@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.manifest import InputSpec, DenseLabels, LabelSpec
+from dirtune.manifest import DenseLabels, InputSpec, LabelSpec
 
 PITCH = LabelSpec(name="pitch", unit="rad", low=-0.5, high=0.25, bin_width=0.25, num_bins=3)
 YAW = LabelSpec(name="yaw", unit="rad", low=-1.0, high=1.0, bin_width=0.25, num_bins=8)

@@ -4,8 +4,6 @@ Heavy imports are inside the command that needs them, so that `--help` answers a
 neither torch nor Ray. An invalid input ends with one message and exit code 2, never with a traceback.
 """
 
-from __future__ import annotations
-
 import sys
 
 from dirtune.cli import cluster, data, results, studies

@@ -1,7 +1,5 @@
 """The application that the commands register with, the options that several of them share, and printing."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Parsing of command-line texts: settings, configurations, devices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

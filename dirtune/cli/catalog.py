@@ -4,8 +4,6 @@ Every sentence comes from the code itself: docstrings, the fields of the setting
 presets, so the catalog cannot disagree with the code.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 from collections.abc import Iterator, Mapping

@@ -1,18 +1,14 @@
 """Commands on results: query, table, plot, report, compact, tensorboard."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dirtune.cli.app import ResultsRoot, SweepName, app, show
 from dirtune.cli.arguments import parse_assignments
-
-if TYPE_CHECKING:
-    from dirtune.errors import Fault
+from dirtune.errors import Fault
 
 # Options of both tables and figures
 Arms = Annotated[list[str] | None, typer.Option(help="An arm, or a pattern such as conr*. Repeatable.")]

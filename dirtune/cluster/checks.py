@@ -3,8 +3,6 @@
 Pure: measured values in, results out, without Ray. Every threshold is a constant with its reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

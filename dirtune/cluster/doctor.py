@@ -4,8 +4,6 @@ One small task pinned to each node measures it and probes the roots. It requests
 sweep. `dirtune.cluster.checks` rates the measurements, without Ray.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -6,8 +6,6 @@ job's processes look for modules. Only text is transferred: the Python version o
 cluster, its Ray version must not.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib

@@ -1,7 +1,5 @@
 """Measurement of one machine: versions, CUDA, collectives, memory, disk, limits. `dirtune.cluster.checks` rates it."""
 
-from __future__ import annotations
-
 import platform
 import resource
 import shutil

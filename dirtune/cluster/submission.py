@@ -4,8 +4,6 @@ The job is two commands that a user could type on the cluster: `dirtune doctor`,
 roots, and, if there is no problem, `dirtune sweep`. Submitting the same study again completes it, as sweeping does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence

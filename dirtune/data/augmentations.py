@@ -7,8 +7,6 @@ are cropped and mirrored, a window is a slice and not a gather (a tenth of its t
 matrix.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

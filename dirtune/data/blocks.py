@@ -11,8 +11,6 @@ form depends on half of the object store of the smallest node, for each node wit
 The choice is made once, so that the arms of a sweep see one order of samples on any worker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath

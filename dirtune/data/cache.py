@@ -7,8 +7,6 @@ same global batches. A set of more than a few row groups that is read from disk 
 each of them once (`make_windowed_order`); ranks still get equal, disjoint shares, and no two ranks read the same groups.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence

@@ -15,8 +15,6 @@ Readers check the type of the column, not the manifest, so that blocks in memory
 set, and the lists of uint8 of version 1 are still read.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ token is refused, and ends the process when a token's file cannot be read. So a 
 the cluster for its versions first. A token is never printed, neither here nor by Ray.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

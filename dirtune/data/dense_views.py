@@ -10,8 +10,6 @@ pixel, there by splines, which mix depths across edges; 2. images are rotated bi
 fixed order, and colors are clipped once, at the end.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ starts from the beginning each time and the archives of faces have gigabytes. A 
 in `SHA256SUMS` at its first download, in the format that `sha256sum -c` reads, and checked against it from then on.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

@@ -5,8 +5,6 @@ draw. Counts have a logarithmic axis: on a linear one the few-shot bins, the sub
 differ by tint and by name. Nothing uses pyplot (see `dirtune.results.figures`).
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby

@@ -4,8 +4,6 @@ Both use Pillow. On one core it decodes 1,900 JPEGs of 224 x 224 pixels per seco
 2,800 to equal pixels, but its decoder is deprecated since 0.29, and a set is decoded only once.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any

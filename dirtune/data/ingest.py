@@ -4,8 +4,6 @@
 package keeps, so that the library never depends on a data set.
 """
 
-from __future__ import annotations
-
 import errno
 import importlib
 import os

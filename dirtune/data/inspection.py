@@ -4,8 +4,6 @@
 them. All of them come from the manifest, one small file, so a set of any size is inspected at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text of an inspection for the command line."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from dirtune.data.inspection import Inspection

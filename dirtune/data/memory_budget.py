@@ -4,8 +4,6 @@ Budgets are values that the caller passes in. The default is measured once, when
 divided by the workers that share it, because a model, its gradients and its activations need the rest.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -4,8 +4,6 @@ Ids and labels of a split are read first, a small part of its shards; then the r
 selection depends on the seed and the ids, not on shards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

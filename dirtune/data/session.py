@@ -6,8 +6,6 @@ ports, which Ray 2.60 opens on all interfaces, require a token that Ray generate
 `RAY_AUTH_MODE` is set otherwise.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

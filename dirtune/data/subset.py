@@ -5,8 +5,6 @@ contained in larger ones. Only training uses the subset. Shot regions stay those
 column of a table contains the same test samples at every fraction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -6,8 +6,6 @@ inputs out. An encoded image counts by its stored bytes, so the hash does not de
 the histogram counts the labeled pixels of the center crop.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A generator is derived for each (seed, epoch, step, view), never from the arm: t
 With per-pixel labels a view holds the labels too (`dirtune.data.dense_views`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

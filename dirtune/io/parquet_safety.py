@@ -7,8 +7,6 @@ and asks before it reads such a file; pyarrow does not ask: in a process that ha
 value is read. Trade-off: harmless types, such as a pandas period in a user's own table, are refused as well.
 """
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError

@@ -1,7 +1,5 @@
 """YAML files: `1e-4` is a number, duplicate keys are refused, errors name the file and line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ here. A loss or term that is fitted to the training labels, or that has paramete
 (`Fittable`) and is called through the module that `fit` returns.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn

@@ -8,8 +8,6 @@ Trade-offs: the blocked form has first derivatives only, its gradient is compute
 `torch.compile` it runs uncompiled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; offic
 github.com/YyzHarry/imbalanced-regression, `agedb-dir/loss.py`, `sts-b-dir/loss.py`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -7,8 +7,6 @@ Source: Ren et al., CVPR 2022; official code github.com/jiawei-ren/BalancedMSE, 
 `get_bucket_info` in `imdb-wiki-dir/datasets.py` and `nyud2-dir/loaddata.py`.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -5,8 +5,6 @@ github.com/msight-tech/research-ms-loss, `ret_benchmark/losses/multi_similarity_
 regression with label bins as the classes, as SupCon is: a baseline that mines pairs, but ignores label distances.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field

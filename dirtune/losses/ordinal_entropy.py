@@ -4,8 +4,6 @@ Zhang, Yang, Mi, Zheng and Yao, "Improving Deep Regression with Ordinal Entropy"
 github.com/needylove/OrdinalEntropy, `ordinalentropy` in `AgeEstimation/OrdinalEntropy.py`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

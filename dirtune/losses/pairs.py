@@ -8,8 +8,6 @@ meaningless but finite log-sum-exp, with finite gradients, and can be dropped la
 price is one more matrix per mask.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

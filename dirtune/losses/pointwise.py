@@ -7,8 +7,6 @@ batch of rare labels counts for more. This is the definition of the code of Yang
 github.com/YyzHarry/imbalanced-regression, and of its followers. Half-precision predictions are compared in float32.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

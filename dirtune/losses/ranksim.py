@@ -8,8 +8,6 @@ Ranks are piecewise constant. Their backward pass interpolates (Pogancic et al.,
 Solvers", ICLR 2020), so that the gradient is not the slope of the loss and not linear in the factor before it.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

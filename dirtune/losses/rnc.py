@@ -9,8 +9,6 @@ log-sum-exp, and so is their gradient. That takes `O(rows log rows)` per anchor 
 `O(rows^2)`.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

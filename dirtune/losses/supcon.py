@@ -4,8 +4,6 @@ The naive baseline of ACCon (Eq. 1 of Zhao et al., AAAI 2025; the loss is that o
 bins as classes). Official code: github.com/Haifengtao/ACCon, `SupConLoss` in `agedb/loss.py` and `sts-b/loss.py`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float, Int

@@ -7,8 +7,6 @@ Source: Belagiannis et al., "Robust Optimization for Deep Regression", ICCV 2015
 absolute deviation (MAD) in each batch.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -8,8 +8,6 @@ that a metric can be computed from parts of the samples on several workers.
     depth.py     extra metrics of depth                     pixels.py    metrics of per-pixel labels, by shot region
 """
 
-from __future__ import annotations
-
 from dirtune.metrics.extra import EXTRA_METRICS, angular_error, compute_angular_errors
 from dirtune.metrics.formulas import (
     HIGHER_IS_BETTER,

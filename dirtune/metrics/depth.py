@@ -8,8 +8,6 @@ millimeter, also a negative one, counts as one millimeter; officially its logari
 as a hit, because both of its ratios are negative.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -7,8 +7,6 @@ Source of the angular error: Zhang et al., "Appearance-Based Gaze Estimation in 
 NaN where rounding takes the product of two equal directions beyond one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -10,8 +10,6 @@ Zhao et al., AAAI 2025, for r2. Departures: 1. an empty region is NaN (officiall
 2. `gmean` treats zero errors alike for all data sets, and `zero_errors` counts them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ those of all numbers together, `zero_errors` counts numbers, and `balanced_mae` 
 grid. The correlations and r2, which compare a dimension with itself, are averaged over the dimensions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import TypedDict

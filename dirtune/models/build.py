@@ -4,8 +4,6 @@ Encoder, projection and predictor are initialized from one random stream each, s
 equal in the others. The caller's random state is left unchanged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

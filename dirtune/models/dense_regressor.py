@@ -8,8 +8,6 @@ Source: Hu et al., WACV 2019, whose last convolution the predictor is; Yang et a
 the predictor's input (FDS), with one bin for each pixel. Inputs of contrastive terms: `dirtune.training.dense_loss`.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int

@@ -8,8 +8,6 @@ is everything else: optimizer, schedule, batch, epochs, backbone and augmentatio
 The values are in `methods.yaml` and `recipes.yaml`, each with its source; `any` is for data sets without an entry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

@@ -5,8 +5,6 @@ that they write after every epoch. Every trial has a folder of its own, `<arm>/s
 from the start each time, so that no point appears twice.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import defaultdict

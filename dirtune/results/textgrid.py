@@ -3,8 +3,6 @@
 Texts end without a line break, as `print` adds one.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 

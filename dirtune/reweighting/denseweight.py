@@ -7,8 +7,6 @@ labels, as in the paper; the code takes the extremes over a grid that extends be
 range; the grid here is finer where the kernel is narrow. Weighted MSE with these weights is the paper's DenseLoss.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -9,8 +9,6 @@ data sets instead of one per script; 2. a label on a bin edge is recognized by a
 by doing the arithmetic in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

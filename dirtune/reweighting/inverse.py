@@ -10,8 +10,6 @@ YyzHarry/imbalanced-regression (`agedb-dir/datasets.py`, `sts-b-dir/tasks.py`, `
 and scheme; 3. a bin that has no effective count weighs 0, officially infinity.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -10,8 +10,6 @@ YyzHarry/imbalanced-regression (`agedb-dir/utils.py`, `agedb-dir/datasets.py`, `
 inverse (`LDS.published_truncation`).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -8,8 +8,6 @@ every method separately measures how good each can be; transferring the referenc
 adds while nothing else changes, as the fixed rows of the papers' tables do.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

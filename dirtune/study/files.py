@@ -6,8 +6,6 @@ settings are merged over the file. The study is named after both: `conr_omega.ya
 out in its folder, so that it resumes without the original file.
 """
 
-from __future__ import annotations
-
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass

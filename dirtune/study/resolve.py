@@ -3,8 +3,6 @@
 A study is data: nothing in it names a path or a machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Schema of a study file (`Study` and its sections), and `Arm`, one configuration under comparison."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

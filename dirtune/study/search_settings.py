@@ -5,8 +5,6 @@ configuration is biased by the selection; `confirm` therefore trains it again on
 has not used.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 

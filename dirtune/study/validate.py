@@ -1,7 +1,5 @@
 """Validation of a study: every rule between its parts; `dirtune.study.resolve.resolve` raises all faults at once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

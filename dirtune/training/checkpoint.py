@@ -4,8 +4,6 @@ One file of tensors and plain data, written atomically (`Storage.write`) and rea
 from another source cannot run code. It has no random states: every stream is derived from (seed, purpose, epoch).
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

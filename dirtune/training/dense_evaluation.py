@@ -5,8 +5,6 @@ metrics are those of its pixels, which are equally many in every label bin: pape
 labeled pixels have the same names with the prefix `whole_`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -12,8 +12,6 @@ Source: Yang et al., ICML 2021 (`nyud2-dir`: the weighted squared error of pixel
 zero there; with labels everywhere the two are equal.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

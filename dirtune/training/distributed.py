@@ -5,8 +5,6 @@ for the local rows; DDP then averages the parameters' gradients over the ranks, 
 is the gradient of the one-process loss on the global batch, for equal and for uneven shares.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ representations are those of the best. Representations of the test split are rec
 spread over the label bins, the same in every trial.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

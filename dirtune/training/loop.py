@@ -4,8 +4,6 @@ A command-line run, an in-process trial worker and a distributed group all run t
 `Training` value is complete: it can be saved, restored and continued with identical results.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator

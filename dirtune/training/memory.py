@@ -3,8 +3,6 @@
 Libraries report only the size of the last allocation. A user can change the batch, so it comes first.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

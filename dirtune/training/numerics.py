@@ -5,8 +5,6 @@ options. The regressor itself stays as it was built, and a step calls it through
 evaluation gains nothing from half precision or compilation, and in exchange recipes are compared in the same arithmetic.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Provenance of results: code version, library versions, hardware."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

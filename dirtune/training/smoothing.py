@@ -10,8 +10,6 @@ those of the whole split are in memory at once; 4. with per-pixel labels all ima
 names.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from operator import add
 

@@ -5,8 +5,6 @@ second stage trains a newly initialized predictor, with its own optimizer, on a 
 gradient, and evaluation mode freezes their batch norm and switches off their dropout.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import dataclass, replace
 

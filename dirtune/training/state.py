@@ -1,7 +1,5 @@
 """State of a run between two epochs, complete enough to be saved, restored and continued with identical results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -5,8 +5,6 @@ for feature smoothing, the evaluation and the known metrics and augmentations, a
 does not support. The transforms of the inputs (`dirtune.data.views.Transform`) are the data layer's part of it.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`dirtune train`: one trial without Ray, by the same code that a sweep's workers run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ the results tables at the end. Temporary files are removed after the record is w
 between, the trial is either recorded or resumes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -4,8 +4,6 @@ The study's folder is the state: a recorded trial is not run again, a started on
 stops trials; what it remembers is deleted at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -13,8 +13,6 @@ name; a row in no split is named `left_out`. All draws depend on the request's s
     published.py  the published splits and their fingerprints
 """
 
-from __future__ import annotations
-
 from dirtune.data.splits.assign import Assignment, split_rows
 from dirtune.data.splits.leaks import Leak, find_leaks, remove_leaks
 from dirtune.data.splits.published import compute_split_fingerprint, describe_list, describe_split

@@ -1,7 +1,5 @@
 """`split_rows`: the steps of a split request, from rows to one split name per row and a note for each step."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 

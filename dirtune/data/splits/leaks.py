@@ -6,8 +6,6 @@ training) and are kept as they are, but reported: each leak is a sentence in the
 that copies can be removed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations

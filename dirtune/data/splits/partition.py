@@ -14,8 +14,6 @@ balanced validation and test densities of the published recipe without leaving a
 groups stays at 0.18.
 """
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import numpy as np

@@ -8,8 +8,6 @@ Sources: the files in YyzHarry/imbalanced-regression, BorealisAI/ranksim-imbalan
 Wang-ML-Lab/variational-imbalanced-regression. To add one: ingest it, and copy `split_fingerprint` from its manifest.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -5,8 +5,6 @@ the set of ids and the seed, never on the order in which the rows were read. The
 contained in the first `k + 1`, which makes subsets nested.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -20,8 +20,6 @@ a tenth of training: `validation="seen"` is the closest; 3. bands end sharply; a
 blind spots, there one: `bands=[[47, 54]]` with the bands `[0, 20]` and `[74, 121]` added for the limits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

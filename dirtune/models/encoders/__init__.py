@@ -4,8 +4,6 @@ Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's 
 its line here; the contract test covers it.
 """
 
-from __future__ import annotations
-
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.cnn import CNN
 from dirtune.models.encoders.depth_resnet import DepthResNet

@@ -9,8 +9,6 @@ dropout 0.2 on word vectors and LSTM outputs. Departures: 1. word vectors are tr
 sentence without tokens is a vector of zeros instead of infinities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal

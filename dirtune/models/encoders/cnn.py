@@ -8,8 +8,6 @@ cost. There is no batch normalization, so that one worker and several compute th
 This encoder is the project's own, not a published one.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float

@@ -14,8 +14,6 @@ Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departure: ima
 here with the mean and deviation of ImageNet, there by the data set.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

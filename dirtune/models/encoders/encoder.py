@@ -5,8 +5,6 @@ this package) builds it for the inputs of a data set, or raises an `InputError` 
 inputs than an encoder reads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -7,8 +7,6 @@ than the pooling. Departures: 1. any number of channels and any size of at least
 projected before the predictor, as with every encoder of this library.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """A multilayer perceptron for tabular data: one vector input through hidden layers with ReLU and dropout."""
 
-from __future__ import annotations
-
 from math import prod
 from typing import Literal
 

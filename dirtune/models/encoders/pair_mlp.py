@@ -5,8 +5,6 @@ Conneau et al., "Supervised Learning of Universal Sentence Representations", EMN
 use too; the rest is the project's own.
 """
 
-from __future__ import annotations
-
 from math import prod
 from typing import Literal
 

@@ -6,8 +6,6 @@ one channel gets its own first convolution instead of being copied to three; 2. 
 positions, so that any image size works.
 """
 
-from __future__ import annotations
-
 import pickle
 from typing import Any, Literal
 

@@ -7,8 +7,6 @@ plan does not have (a study that was changed leaves such orphans) are counted an
 is missing, with a reason.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

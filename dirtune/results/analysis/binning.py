@@ -1,7 +1,5 @@
 """Label bins of another width, from the training counts per bin that a manifest keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ varied them too, they are left as a cloud. The best point is the one that valida
 is shown.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

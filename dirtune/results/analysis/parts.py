@@ -8,8 +8,6 @@ with a contrastive term is a part of its own where some arm has it alone, and on
 Names of arms would be shorter, but they are free text, and two arms of one name are not one configuration.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ to the last bit, because they are made by the same functions from the same numbe
 One trial is one file, read by itself, so that memory does not grow with the study (except for errors by sample).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

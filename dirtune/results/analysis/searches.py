@@ -5,8 +5,6 @@ be read while a sweep runs and after its driver is gone. A pruned trial has the 
 which is not comparable with that of a complete one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Source: the idea of selection as a named and printed rule is DomainBed's (Gulraj
 Domain Generalization", ICLR 2021; facebookresearch/DomainBed `model_selection.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ A study with `sequential` in its file trains further seeds of the arms whose com
 that a sweep that was killed at any moment resumes with the same seeds, and a table agrees with the sweep.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ Needs no running process: recorded trials are counted from the results, started 
 after every epoch. A started trial whose last progress is long ago has been killed; `dirtune resume` continues it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

@@ -16,8 +16,6 @@ A new figure is a file and an entry of `FIGURES`. Common to all: `_request` (opt
 `_style` (appearance), `_bands` and `_effects` (elements).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

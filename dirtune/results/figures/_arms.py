@@ -1,7 +1,5 @@
 """Selection of the arms of a figure: those that were requested, as many as it has room for."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Lines with bands over seeds, as in `training_curves`, `error_by_label`, `data_efficiency` and `anchors`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Effects with their intervals around a line at zero, as in `forest`, `ablation_path` and `interactions`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

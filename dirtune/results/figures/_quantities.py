@@ -1,7 +1,5 @@
 """Quantities of `pareto`: a metric in a shot region, and its value for every evaluated model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

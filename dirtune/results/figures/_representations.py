@@ -1,7 +1,5 @@
 """Representations of one trial per arm, that of its first seed, with their labels; for `tsne`, `similarity`, `anchors`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Request of a figure: one value with the options of all kinds, of which each kind reads its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

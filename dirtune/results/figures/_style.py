@@ -6,8 +6,6 @@ window system and on other figures. A caption states what is shown and what is l
 without its text.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Sequence

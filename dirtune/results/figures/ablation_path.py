@@ -8,8 +8,6 @@ much.
 Source: as `dirtune.results.statistics.greedy`.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ of the test labels. Lines are arms, bands the standard deviation over pairs; the
 `cos(pi |y - y_anchor| / range)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

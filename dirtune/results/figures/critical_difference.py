@@ -5,8 +5,6 @@ one each for many, medium and few, which are not independent: the critical diffe
 states.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

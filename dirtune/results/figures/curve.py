@@ -1,7 +1,5 @@
 """Figure `curve`: a metric against a setting, with a line or dots per arm (data: `dirtune.results.analysis.curves`)."""
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 

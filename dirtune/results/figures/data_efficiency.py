@@ -5,8 +5,6 @@ fall about as a power of the number of samples, and the horizontal distance betw
 saves.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ from the manifest in the study's folder (`dirtune.results.analysis.recompute`). 
 that bins of rare labels have some samples; a line connects the neighbors of a bin without samples.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ would compress all others. An axis therefore reaches at most three times the med
 from zero; an arrow and a number mark what is beyond it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ all other cells white, so the color scale ends at the 90th percentile of the abs
 digits; the caption states this limit.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

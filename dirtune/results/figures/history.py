@@ -1,7 +1,5 @@
 """Figure `history`: the objective of every trial in the order in which an arm's trials ended, and the best so far."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

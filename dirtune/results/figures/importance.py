@@ -1,7 +1,5 @@
 """Figure `importance`: importance of the settings of a searched arm (`dirtune.results.statistics.importance`)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

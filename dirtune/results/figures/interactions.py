@@ -5,8 +5,6 @@ listed below the pair; of several such squares of arms, the one nearest to the r
 requires, such as the projection of a contrastive term, has no row with it, because no arm has the term alone.
 """
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping

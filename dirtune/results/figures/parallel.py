@@ -5,8 +5,6 @@ logarithmic where the space is. Complete trials are colored by their objective, 
 before the objective, because theirs is not comparable.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ the first of those, for every trial of its searches. The front is that of the me
 may belong to it, as the error bars show.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Figure `regions`: bars of the arms by shot region, with a dot per seed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure

@@ -4,8 +4,6 @@ With Pearson's correlation of the two, as in Fig. 3b of Zhao et al., ACCon, AAAI
 pairs are to a falling line, the better the representation preserves the order of the labels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figure `training_curves`: a value of the epochs table by epoch, with a line per arm and its spread over seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

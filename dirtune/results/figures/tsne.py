@@ -6,8 +6,6 @@ between clusters have no meaning; the figure shows whether neighbors have simila
 information as a number.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Result of a query as text or file: a table for a terminal, Markdown, CSV, JSON, Parquet."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

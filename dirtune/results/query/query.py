@@ -8,8 +8,6 @@ Only the tables that the statement names are loaded, and of the predictions, whi
 rows that it selects.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

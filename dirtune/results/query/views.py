@@ -8,8 +8,6 @@ on the study's seeds: then they are those trials alone. `curves` has one row per
 arm, seed and status it belongs to.
 """
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.compute as pc
 

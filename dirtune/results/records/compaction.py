@@ -15,8 +15,6 @@ steps finds every record once, in the cache or in its own file, and no writer wa
 Only the two tables that every table and figure reads are compacted; predictions would double the disk space.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

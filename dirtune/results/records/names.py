@@ -1,7 +1,5 @@
 """Vocabulary of the results: files of a study folder that readers need, and allowed values of the tables' columns."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dirtune.errors import Fault, InputError

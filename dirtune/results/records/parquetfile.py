@@ -4,8 +4,6 @@ Files are decoded from bytes by `ParquetFile`, not through a pyarrow dataset: a 
 schemas, cannot name the damaged one of 10,000 files, and takes as long to import as everything else together.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

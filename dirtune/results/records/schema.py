@@ -10,8 +10,6 @@ data set, and an average over rows is an average over elements, as in the losses
 has the means over an image's labeled pixels, because the pixels of a trial would be tens of millions of rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

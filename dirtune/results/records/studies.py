@@ -4,8 +4,6 @@ A root is a folder with one folder per study. The results layer reads `study.jso
 keys: a table must remain possible when only the trials have survived.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

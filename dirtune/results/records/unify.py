@@ -5,8 +5,6 @@ floats); it refuses text with numbers, which a setting such as `auto | 10` produ
 nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pyarrow as pa

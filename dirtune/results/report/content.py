@@ -3,8 +3,6 @@
 Everything is read from the study's folder, of which no file is required: a missing trial is listed as such.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

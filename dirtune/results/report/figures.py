@@ -4,8 +4,6 @@ Identifiers must be unique in a page, and names shown in a figure must stay text
 identifiers get a prefix, and it is serialized again.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 import warnings

@@ -4,8 +4,6 @@ Names, errors and settings are untrusted texts: the template engine escapes them
 every request and every script but the one whose hash it contains.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Pareto front of two losses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

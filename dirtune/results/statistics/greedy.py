@@ -7,8 +7,6 @@ Departures: (1) no surrogate replaces an arm that was not trained; such an arm i
 which may be several settings. (3) Where no arm is one part away, the nearest ones are compared.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Interaction of two parts: the effect of both beyond the sum of the effects of each alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from dirtune.results.statistics.paired import PairedDifference, compare_by_seed

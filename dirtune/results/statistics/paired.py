@@ -14,8 +14,6 @@ Statistics, 1979; Schuirmann, "A comparison of the two one-sided tests procedure
 Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

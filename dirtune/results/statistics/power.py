@@ -10,8 +10,6 @@ Source: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, s
 Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -12,8 +12,6 @@ anything is significantly different: this is the price of comparing all pairs.
 Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006; Friedman, JASA 1937.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ Trade-off: boundaries from the joint law of the looks would stop a little sooner
 Source: Lan and DeMets, "Discrete Sequential Boundaries for Clinical Trials", Biometrika 1983, for spending the level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -20,8 +20,6 @@ Source: Hillis, "A comparison of denominator degrees of freedom methods for mult
 Medicine, 2007, for `both`: readers there are seeds here, cases are samples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics, 1987, for 
 this project.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -8,8 +8,6 @@ Markdown, LaTeX, plain text and our CSV are read; the numbers of a CSV are compa
 and is compared too; other words, marks and bold are not.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

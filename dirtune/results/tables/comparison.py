@@ -4,8 +4,6 @@ A `TableRequest` has everything that a table depends on, except for the store. I
 is put into, so that the file can be made, and checked, once more.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ before anything is run. `best`, the usual mark in papers, picks the arm to compa
 tested, and with few seeds marks nearly everything.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

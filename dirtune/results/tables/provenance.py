@@ -3,8 +3,6 @@
 A published number has no trials and is not in the list.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 

@@ -10,8 +10,6 @@ repositories report their reproductions. The balanced MSE rows on IMDB-WIKI are 
 code, although its table has the heading MAE.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The cluster is queried every few seconds: a node that joins a running sweep is u
 wait for its slots than it had, since a search asks for a configuration as late as possible.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

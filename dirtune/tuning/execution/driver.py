@@ -3,8 +3,6 @@
 `dirtune.tuning.execution.tune_run` connects it with Ray Tune; everything that must survive is in the study's folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -16,8 +16,6 @@ the sweep began, having no name, and having the bundles that a group requests. A
 if one of two groups that are just starting dies, the other one has to start again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import defaultdict

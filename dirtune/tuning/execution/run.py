@@ -1,7 +1,5 @@
 """Run of a sweep: lock its folder, reconcile it with the study, run what is missing, summarize."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from dirtune.data.blocks import materialize

@@ -5,8 +5,6 @@ with unequal budgets. So each arm has its own scheduler, and this one only forwa
 the learning curves of earlier trials are replayed to each scheduler, so it decides as if nothing had been interrupted.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ray.tune.experiment import Trial

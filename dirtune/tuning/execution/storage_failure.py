@@ -12,8 +12,6 @@ Trade-off: Optuna's storage is not retried, since the state of its objects after
 are the tables that a selection is computed from.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar

@@ -4,8 +4,6 @@ Tune starts it once per slot and hands it one trial after another (`reuse_actors
 trial's own files (`dirtune.training.trial`), so Tune's are empty.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ray import tune

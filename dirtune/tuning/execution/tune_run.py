@@ -5,8 +5,6 @@ Tune asks for trials (`_QueueSearcher`), reports their events (`_DriverCallback`
 short and leave the workers of a group waiting for a reply; `dirtune.tuning.folder.stop_request` replaces it.
 """
 
-from __future__ import annotations
-
 import signal
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ Starting a process, importing torch and fetching the data takes seconds; a trial
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

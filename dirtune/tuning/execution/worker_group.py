@@ -5,8 +5,6 @@ function executes commands until it receives `CLOSE`; all ranks execute the same
 close. The commands travel through a small mailbox actor; rank 0 replies.
 """
 
-from __future__ import annotations
-
 import asyncio
 import tempfile
 import threading

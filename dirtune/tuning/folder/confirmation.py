@@ -5,8 +5,6 @@ trial id. The selection follows from the records alone, so that a sweep that was
 `selected.json` only repeats it for readers: tables take from it which trials evaluate an arm, even if two arms share one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

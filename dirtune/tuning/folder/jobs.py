@@ -4,8 +4,6 @@ A job follows from the study and, for a search or a selection, its settings alon
 compute the same trial ids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

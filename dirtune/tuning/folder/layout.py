@@ -13,8 +13,6 @@
 Names that readers of results need are defined in `dirtune.results.records.names`.
 """
 
-from __future__ import annotations
-
 from dirtune.manifest import MANIFEST
 from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
 

@@ -5,8 +5,6 @@ file lock works, on another host's disk or in an object store. The lock of a kil
 where its process no longer exists, and after a minute on other hosts. Clocks of hosts must agree to within that minute.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

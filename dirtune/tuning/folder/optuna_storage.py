@@ -5,8 +5,6 @@ anybody may delete the file. The records remain, and with them the spent budget:
 nor lose its results.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import tempfile

@@ -7,8 +7,6 @@ progress.
 Records that a study no longer plans are orphaned: moved out of all tables, and back when they are planned again.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

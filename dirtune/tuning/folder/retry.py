@@ -7,8 +7,6 @@ gets a second trial with the same settings, in the state "running" as if just as
 Each step may be killed: the record is removed after all other steps, and while it exists the next sweep repeats them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import get_args
 

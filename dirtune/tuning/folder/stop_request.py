@@ -6,8 +6,6 @@ driver checks it every second, starts no more trials, and ends when all workers 
 writes the file itself. The file has no meaning outside a sweep: it is removed when a sweep begins and when it ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

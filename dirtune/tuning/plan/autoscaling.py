@@ -13,8 +13,6 @@ a node of that type. Limitation: each type may fill the cluster's `max_workers` 
 it, fewer trials run concurrently than planned, and nothing is lost.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

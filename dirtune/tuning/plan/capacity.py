@@ -6,8 +6,6 @@ Train's controllers, the mailboxes and Tune's side of a group ask for no CPU, an
 set have ended before the first worker starts.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence

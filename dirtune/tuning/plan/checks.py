@@ -1,7 +1,5 @@
 """Checks of a study against its data set and the machine, before a sweep runs anything."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path

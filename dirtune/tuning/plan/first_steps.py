@@ -7,8 +7,6 @@ number unchanged, bit for bit.
 Trade-off: of a large tensor some entries and the norm are stored, so that the first steps of many arms fit into memory.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ itself are preferred, because terms need memory of their own. Limitation: a peak
 fragments; the warning stops no sweep, and no warning is no guarantee.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dirtune.data.memory_budget import count_sharers

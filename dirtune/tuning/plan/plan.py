@@ -3,8 +3,6 @@
 `plan` shows it to the user; a sweep starts from the same values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

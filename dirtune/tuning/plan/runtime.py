@@ -9,8 +9,6 @@ same arm of this study are preferred to those of other studies below the results
 its epochs. Limitation: successive halving ends most trials early, so that the run time is an upper bound.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -8,8 +8,6 @@ that concurrent trials share caches and memory bandwidth, that ranks wait for ea
 shared a step without loss), and a data set so large that it is read from disk in every epoch.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

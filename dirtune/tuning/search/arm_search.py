@@ -3,8 +3,6 @@
 Optuna gets the real outcome of every trial (complete, pruned or failed), and each of its trials carries the trial id.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

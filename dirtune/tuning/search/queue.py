@@ -4,8 +4,6 @@ The disk is the state: a recorded trial is not run again, and a started one resu
 its own in the sweep's storage, and the same budget. The driver is the only writer of that storage.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping, Sequence
 

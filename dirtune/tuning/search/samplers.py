@@ -5,8 +5,6 @@ each is seeded by the number of configurations known before. Grid and QMC instea
 order of the grid and the sequence; Optuna reads the next point of it from its storage.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A search that begins with settings that are known to work cannot select worse ones; they cost budget like all others.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

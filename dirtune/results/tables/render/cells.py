@@ -3,8 +3,6 @@
 The number of decimals of a table follows from its smallest mean, and is the same in all its cells.
 """
 
-from __future__ import annotations
-
 import math
 
 from dirtune.results.tables.comparison import ABSENT

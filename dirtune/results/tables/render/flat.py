@@ -3,8 +3,6 @@
 Everything is at full precision; undefined values are empty in CSV and null in JSON.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

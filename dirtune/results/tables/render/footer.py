@@ -1,7 +1,5 @@
 """Footer of a table: everything that a reader must know to believe it, one sentence per line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from dirtune.results.statistics.paired import CONFIDENCE, Over

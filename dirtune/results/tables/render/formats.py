@@ -5,8 +5,6 @@ mean little. CSV and JSON have everything at full precision. Markdown and LaTeX 
 `dirtune.results.tables.check` can make the table again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict

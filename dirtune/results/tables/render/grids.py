@@ -3,8 +3,6 @@
 Every format of a table that is read by people renders these grids and nothing else, so that one check serves all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

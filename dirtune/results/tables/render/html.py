@@ -1,7 +1,5 @@
 """HTML table of a grid; every text is escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby

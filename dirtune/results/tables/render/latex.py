@@ -5,8 +5,6 @@ closed as well: a cell that begins with `[` would be taken for the optional argu
 it, and a hyphen before a digit is not a minus.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence
