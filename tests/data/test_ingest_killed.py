@@ -117,6 +117,7 @@ def _content(root: Path, manifest: Manifest) -> dict[str, pa.Table]:
     return {split: read_split(Storage.open(root), manifest, split) for split in manifest.splits}
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_ingest_leaves_the_previous_version_and_the_next_one_removes_its_files(
     tmp_path: Path, start: Callable[[int], Child]

@@ -76,6 +76,7 @@ def _is_evaluating_selection(folder: Path) -> bool:
     return any((folder / "trials" / name / "progress.json").exists() for name in planned)
 
 
+@pytest.mark.soak
 def test_a_killed_confirmed_search_ends_with_the_tables_of_an_undisturbed_one_bit_for_bit(
     digits: Path, tmp_path: Path
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_killed_confirmed_search_ends_with_the_tables_of_an_undisturbed_one_bi
     assert (again.run, again.reused, again.left) == ({}, TRIALS, 0)
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "median"])
+@pytest.mark.parametrize("scheduler", ["asha", pytest.param("median", marks=pytest.mark.soak)])
 def test_a_scheduler_stops_trials_of_the_search_and_none_that_evaluates_its_selection(
     digits: Path, tmp_path: Path, scheduler: str
 ) -> None:

@@ -48,6 +48,7 @@ def read_data_bytes(process: int) -> int:
     return int(re.search(r"VmData:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
+@pytest.mark.soak
 def test_a_trial_whose_batch_does_not_fit_fails_with_the_accumulation_to_try(
     ray_session: None, data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:

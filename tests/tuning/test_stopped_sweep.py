@@ -88,7 +88,7 @@ def assert_checkpoints(results: Path, started: int) -> None:
     assert not (folder / "driver.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_signal_stops_the_sweep_after_the_epoch_and_resume_continues_without_loss(
     digits: Path,
     tmp_path: Path,
@@ -136,6 +136,7 @@ def test_a_stop_from_another_process_stops_the_sweep_and_not_the_next_one(
     assert dirtune.resume("tiny", data=digits, results=results).run == {"complete": 2}
 
 
+@pytest.mark.soak
 def test_a_group_that_is_interrupted_stops_and_resumes(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
@@ -157,7 +158,7 @@ def assert_one_checkpoint(results: Path) -> None:
     assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
     assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int

@@ -161,6 +161,7 @@ def test_the_traceback_of_a_failed_trial_is_written_and_removed_with_its_tempora
 
 
 def test_a_record_that_cannot_be_written_stops_the_sweep_and_raises_nothing(driver: Driver) -> None:
+    driver.storage = driver.folder.storage.with_retry(0.2)
     first, second = start_trial(driver), start_trial(driver)
     Path(driver.storage.path()).mkdir(parents=True, exist_ok=True)
     Path(driver.storage.path("results")).write_bytes(b"no folder")

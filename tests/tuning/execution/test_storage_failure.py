@@ -90,6 +90,7 @@ def fill_after_a_record(disk: Path) -> None:
     fill(disk)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     digits: Path,

@@ -178,6 +178,7 @@ def growing() -> Iterator[tuple[dict[str, str], Path]]:
         shutil.rmtree(home)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_cluster_without_a_single_cpu_grows_for_a_sweep_that_expects_it(
     growing: tuple[dict[str, str], Path], data_root: Path, tmp_path: Path, study_file: Callable[..., str]

@@ -11,6 +11,7 @@ from dirtune.data.cache import ResidentData
 from dirtune.errors import InputError
 from dirtune.nested import merge
 from dirtune.study.resolve import ResolvedStudy, resolve
+from dirtune.training import evaluation, loop, smoothing, state
 from dirtune.tuning.plan import runtime_probe as probe
 from dirtune.tuning.plan.runtime_probe import estimate_from_probe, get_probe_device
 from tests.training.conftest import SETTINGS
@@ -36,25 +37,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Lets a step take 1 s, and an evaluation, diagnostics and a pass of smoothing 10 s, 100 s and 1000 s a row."""
     found = Clock()
 
-    def taking(name: str, seconds: Any) -> None:
-        real = getattr(probe, name)
+    def taking(module: Any, name: str, seconds: Any) -> None:
+        real = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             found.now += seconds(*arguments)
             return real(*arguments, **options)
 
-        monkeypatch.setattr(probe, name, call)
+        monkeypatch.setattr(module, name, call)
 
     def steps(training: Any) -> Any:
         for loss in real_steps(training):
             found.now += 1.0
             yield loss
 
-    real_steps = probe.run_steps
-    monkeypatch.setattr(probe, "run_steps", steps)
-    taking("evaluate", lambda training, split: 10.0 * len(training.data.splits[split]))
-    taking("evaluate_representations", lambda training, split: 100.0)
-    taking("update_smoothing", lambda model, split, *_: 1000.0 * len(split))
+    real_steps = loop.run_steps
+    monkeypatch.setattr(loop, "run_steps", steps)
+    taking(evaluation, "evaluate", lambda training, split: 10.0 * len(training.data.splits[split]))
+    taking(evaluation, "evaluate_representations", lambda training, split: 100.0)
+    taking(smoothing, "update_smoothing", lambda model, split, *_: 1000.0 * len(split))
     monkeypatch.setattr(probe, "STAGE_SECONDS", 1e9)
     monkeypatch.setattr("time.perf_counter", found)
     return found
@@ -107,14 +108,14 @@ def test_a_data_set_of_one_batch_is_repeated(toy: ResidentData, clock: Clock) ->
 
 def test_a_probe_uses_the_threads_of_a_trial_and_restores_them(toy: ResidentData, clock: Clock) -> None:
     seen, before = [], torch.get_num_threads()
-    real = probe.begin_training
+    real = state.begin_training
 
     def begin_training(*arguments: Any, **options: Any) -> Any:
         seen.append(torch.get_num_threads())
         return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "begin_training", begin_training)
+        patch.setattr(state, "begin_training", begin_training)
         estimate_from_probe(study(resources={"cpus": 2}), toy)
     assert (seen, torch.get_num_threads()) == ([2], before)
 

@@ -161,6 +161,6 @@ def test_a_planned_trial_that_a_selection_orphaned_is_run_again(
     recorded = [*jobs, *evaluation]
     assert drain(make_queue(tmp_path, resolved, recorded)) == []
     orphaned = {evaluation[1].trial_id}
-    monkeypatch.setattr("dirtune.tuning.search.queue.record_selection", lambda *_: orphaned)
+    monkeypatch.setattr("dirtune.tuning.folder.confirmation.record_selection", lambda *_: orphaned)
     left = drain(make_queue(tmp_path, resolved, recorded))
     assert [job.trial_id for job in left] == [evaluation[1].trial_id]

@@ -19,6 +19,10 @@ FINITE = {
     "recipe.batch_size": {"distribution": "int", "low": 5, "high": 8},
 }
 SAMPLERS = get_args(Search.model_fields["sampler"].annotation)
+# Two of them in every run of the tests
+EVERY_SAMPLER = [
+    sampler if sampler in {"tpe", "random"} else pytest.param(sampler, marks=pytest.mark.soak) for sampler in SAMPLERS
+]
 
 
 def changed(sampler: str, *, trials: int, seed: int = 0) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def sweep_settings(found: SimulatedSweep, changes: dict[str, Any]) -> list[tuple
     return [tuple(get_leaf(job.config.to_plain(), path) for path in (*FINITE, "terms.conr.omega")) for job in jobs]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_a_killed_search_ends_like_an_undisturbed_one(tmp_path: Path, sampler: str) -> None:
     changes = changed(sampler, trials=12)
     undisturbed, killed = SimulatedSweep(tmp_path / "undisturbed"), SimulatedSweep(tmp_path / "killed")
@@ -50,7 +54,7 @@ def test_a_killed_search_ends_like_an_undisturbed_one(tmp_path: Path, sampler: s
     assert killed.read_trials() == undisturbed.read_trials()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_the_seed_of_the_search_determines_its_settings(tmp_path: Path, sampler: str) -> None:
     first, again, other = (
         sweep_settings(SimulatedSweep(tmp_path / name), changed(sampler, trials=3, seed=seed))
@@ -59,7 +63,7 @@ def test_the_seed_of_the_search_determines_its_settings(tmp_path: Path, sampler:
     assert first == again != other
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.soak)])
 def test_a_model_proposes_after_the_startup_trials(tmp_path: Path, sampler: str) -> None:
     searches = {
         name: {**changed(sampler, trials=6)["search"], **more}

@@ -41,7 +41,7 @@ def test_optuna_gets_all_objectives_of_a_trial(tmp_path: Path) -> None:
     assert [tuple(trial.values) for trial in load_trials(found, "conr")] == values
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.soak), "random"])
 def test_a_search_of_several_objectives_survives_a_kill(tmp_path: Path, sampler: str) -> None:
     undisturbed = SimulatedSweep(tmp_path / "undisturbed", few=few)
     killed = SimulatedSweep(tmp_path / "killed", few=few)
