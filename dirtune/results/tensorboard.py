@@ -15,8 +15,7 @@ from typing import Any
 
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import open_study
+from dirtune.results.records import store, studies
 
 Curves = Mapping[int, Mapping[str, float | None]]
 """Values by epoch and name."""
@@ -39,7 +38,7 @@ def write_logs(study: str, *, results: str | Path = "results", output: Path) -> 
     from tensorboardX import SummaryWriter
 
     number = 0
-    for trial in _read_curves(open_study(results, study)):
+    for trial in _read_curves(studies.open_study(results, study)):
         logs = output / trial.arm.replace("/", "_") / f"seed-{trial.seed}-{trial.trial_id}"
         shutil.rmtree(logs, ignore_errors=True)
         with SummaryWriter(str(logs)) as writer:
@@ -53,11 +52,11 @@ def write_logs(study: str, *, results: str | Path = "results", output: Path) -> 
 
 def _read_curves(folder: Storage) -> Iterator[_TrialCurves]:
     """Yield the curves of recorded trials, then those of running ones."""
-    rows = read_table(folder, "epochs")
+    rows = store.read_table(folder, "epochs")
     curves: dict[str, dict[int, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows.to_pylist():
         curves[row["trial_id"]][row["epoch"]][row["name"]] = row["value"]
-    trials = read_table(folder, "trials", columns=["arm", "seed"]).to_pylist()
+    trials = store.read_table(folder, "trials", columns=["arm", "seed"]).to_pylist()
     for row in trials:
         yield _TrialCurves(**row, curves=curves[row["trial_id"]])
     recorded = {row["trial_id"] for row in trials}

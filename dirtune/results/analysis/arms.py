@@ -19,9 +19,8 @@ import pyarrow.compute as pc
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.selection import Candidate, Selection, to_loss
+from dirtune.results.records import store, studies
 from dirtune.results.records.names import EVALUATED_EPOCHS
-from dirtune.results.records.store import read_tables
-from dirtune.results.records.studies import ArmPlan, StudyInfo
 
 TRIAL_COLUMNS = (
     "trial_id",
@@ -101,14 +100,14 @@ class StudyRuns:
     """Recorded trials that the present plan does not have."""
 
 
-def read_study_runs(storage: Storage, info: StudyInfo, rule: Selection) -> StudyRuns:
+def read_study_runs(storage: Storage, info: studies.StudyInfo, rule: Selection) -> StudyRuns:
     """Read the records of a study and choose one model for every arm and seed.
 
     Raises:
         InputError: a file is damaged.
     """
     # Both tables at one moment, so that a running sweep cannot add a trial to one of them alone.
-    found = read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS})
+    found = store.read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS})
     trials, metrics = to_trial_rows(found["trials"]), found["metrics"]
     candidates = _make_candidates(trials, metrics, info)
     by_arm = list_arm_trials(trials, info)
@@ -130,10 +129,11 @@ def to_trial_rows(trials: pa.Table) -> list[TrialRow]:
     return [TrialRow(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def list_arm_trials(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
+def list_arm_trials(trials: Sequence[TrialRow], info: studies.StudyInfo) -> dict[str, list[TrialRow]]:
     """Return the trials of every arm, the arms in the order of the study, or of their names if it has no list."""
     by_arm = {}
     for arm in _list_arms(trials, info):
+        # By identity: a run that two arms share is recorded once, with the name of the arm that ran it.
         planned = info.plans[arm].trial_ids if arm in info.plans else None
         if planned:
             by_arm[arm] = [trial for trial in trials if trial.trial_id in planned]
@@ -142,7 +142,7 @@ def list_arm_trials(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, li
     return by_arm
 
 
-def list_search_trials(trials: Sequence[TrialRow], info: StudyInfo) -> dict[str, list[TrialRow]]:
+def list_search_trials(trials: Sequence[TrialRow], info: studies.StudyInfo) -> dict[str, list[TrialRow]]:
     """Return the search trials of every arm whose selection is trained on the study's seeds; they are no runs of it."""
     return {
         arm: [trial for trial in trials if trial.is_search and trial.arm == arm] for arm in _list_arms(trials, info)
@@ -154,6 +154,7 @@ def match_arms(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
 
     A text that is the name of an arm means that arm alone, whatever characters it has.
     """
+    # A name may contain brackets, which fnmatch would read as a set of characters.
     found = [
         arm
         for pattern in patterns or ("*",)
@@ -170,6 +171,7 @@ def check_metric(metrics: pa.Table, metric: str) -> str:
         InputError: trials have metrics, and this is none of them.
     """
     known = pc.unique(metrics["metric"]).to_pylist()
+    # Before the first trial is recorded no name can be wrong: the table then has missing values alone.
     if known and metric not in known:
         raise InputError(Fault(where="metric", rule="unknown metric", got=metric, known=known))
     return metric
@@ -197,7 +199,9 @@ def filter_rows(metrics: pa.Table, **conditions: str) -> pa.Table:
     return metrics
 
 
-def _make_candidates(trials: Sequence[TrialRow], metrics: pa.Table, info: StudyInfo) -> dict[str, list[Candidate]]:
+def _make_candidates(
+    trials: Sequence[TrialRow], metrics: pa.Table, info: studies.StudyInfo
+) -> dict[str, list[Candidate]]:
     """Return the models that each complete trial offers."""
     metrics = filter_rows(metrics, metric=info.metric, region=info.region)
 
@@ -205,6 +209,7 @@ def _make_candidates(trials: Sequence[TrialRow], metrics: pa.Table, info: StudyI
         return get_values_by_trial(metrics, metric=info.metric, region=info.region, split=split, selection=epoch)
 
     objectives = {trial.trial_id: trial.objective for trial in trials}
+    # The trials table has the objective of the best epoch only; that of the last is one of the metrics.
     validation = {"best_val": objectives, "last": get_values("val", "last")}
     test = {epoch: get_values("test", epoch) for epoch in EVALUATED_EPOCHS}
     return {
@@ -222,7 +227,7 @@ def _make_candidates(trials: Sequence[TrialRow], metrics: pa.Table, info: StudyI
     }
 
 
-def _list_arms(trials: Sequence[TrialRow], info: StudyInfo) -> list[str]:
+def _list_arms(trials: Sequence[TrialRow], info: studies.StudyInfo) -> list[str]:
     return list(info.arms) or sorted({trial.arm for trial in trials})
 
 
@@ -230,13 +235,13 @@ def _make_arm_runs(
     arm: str,
     trials: Sequence[TrialRow],
     search: Sequence[TrialRow],
-    info: StudyInfo,
+    info: studies.StudyInfo,
     candidates: Mapping[str, Sequence[Candidate]],
     rule: Selection,
 ) -> ArmRuns:
     """Choose a model for every seed of an arm."""
     # Without a study file, the seeds are those of the records.
-    plan = info.plans.get(arm, ArmPlan(seeds=info.seeds))
+    plan = info.plans.get(arm, studies.ArmPlan(seeds=info.seeds))
     by_seed: dict[int, list[TrialRow]] = {seed: [] for seed in plan.seeds}
     for trial in trials:
         by_seed.setdefault(trial.seed, []).append(trial)

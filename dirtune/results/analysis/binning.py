@@ -48,6 +48,7 @@ def make_binning(manifest: Manifest, bin_width: float | None = None, train_label
         counts = label_density(label_bins(train_labels, wider), bins)
         return Binning(label=wider, train_counts=counts)
     factor = round(bin_width / label.bin_width)
+    # With a tolerance: 0.3 is three bins of 0.1, although 3 * 0.1 is not 0.3 in floating point.
     if factor < 1 or not np.isclose(factor * label.bin_width, bin_width, rtol=1e-9, atol=0.0):
         rule = f"must be a multiple of {label.bin_width:g}, or the training labels must be given"
         raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
@@ -69,6 +70,7 @@ def check_bin_lists(rules: Iterable[ShotRule], bin_width: float | None, publishe
     """
     if bin_width in (None, published):
         return
+    # A list names bins by their position, and in bins of another width the positions mean other labels.
     if any(rule.many_bins is not None for rule in rules):
         text = f"the shot rule is a list of bins of width {published:g}; give a rule by counts"
         raise InputError(Fault(where="bin width", rule=text, got=bin_width))

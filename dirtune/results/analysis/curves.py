@@ -18,9 +18,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import check_metric, get_values_by_trial, list_arm_trials, to_trial_rows
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.records.names import EVALUATED_EPOCHS, EVALUATED_SPLITS, check_known
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import StudyInfo, open_study, read_study
+from dirtune.results.records import names, store, studies
 
 PREFIX, SEED = "config.", "config.seed"
 LOG_FROM_RATIO = 20.0
@@ -28,7 +26,7 @@ LOG_FROM_RATIO = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class CurveLine:
     """One arm, or the arms that differ only in the setting on the x axis; trials sorted by x and seed."""
 
     label: str
@@ -59,7 +57,7 @@ class Curve:
     region: str
     split: str
     epoch: str
-    lines: tuple[Line, ...]
+    lines: tuple[CurveLine, ...]
     reference: tuple[str, float] | None
     """An arm without the setting, and its mean over seeds."""
     left_out: Mapping[str, int]
@@ -90,18 +88,19 @@ def read_curve(
     Raises:
         InputError: a name is unknown, no trial has the setting as a number, or a file is damaged.
     """
-    check_known("region", region, REGIONS)
-    check_known("split", split, EVALUATED_SPLITS)
-    check_known("selection", epoch, EVALUATED_EPOCHS)
+    names.check_known("region", region, REGIONS)
+    names.check_known("split", split, names.EVALUATED_SPLITS)
+    names.check_known("selection", epoch, names.EVALUATED_EPOCHS)
     setting = x.removeprefix(PREFIX)
-    storage = open_study(root, study)
-    info = read_study(storage)
-    metrics = read_table(storage, "metrics")
+    storage = studies.open_study(root, study)
+    info = studies.read_study(storage)
+    metrics = store.read_table(storage, "metrics")
     metric = check_metric(metrics, metric or info.metric)
     values = get_values_by_trial(metrics, metric=metric, region=region, split=split, selection=epoch)
-    trials = _load_lines(read_table(storage, "trials"), info, setting)
+    trials = _load_lines(store.read_table(storage, "trials"), info, setting)
     trials["value"] = trials["trial_id"].map(values).astype(float)
     objectives = trials["objective"]
+    # The trials table has the objective of the best epoch only; that of the last is one of the metrics.
     if epoch != "best_val":
         last = get_values_by_trial(metrics, metric=info.metric, region=info.region, split="val", selection=epoch)
         objectives = trials["trial_id"].map(last)
@@ -112,6 +111,7 @@ def read_curve(
     # An arm without the setting is drawn as a line where it has one trial per seed; else there is nothing to average.
     rows = trials[(trials["arm"] == info.reference) & (trials["status"] == "complete")]
     is_line = len(rows) and not rows["x"].notna().any() and not rows["seed"].duplicated().any()
+    # Counted by reason, so that the caption accounts for every trial with the setting.
     reasons = swept["status"].where(swept["status"] != "complete", "undefined")
     has_no_value = (swept["status"] != "complete") | swept["value"].isna()
     return Curve(
@@ -129,7 +129,7 @@ def read_curve(
     )
 
 
-def _load_lines(table: pa.Table, info: StudyInfo, setting: str) -> pd.DataFrame:
+def _load_lines(table: pa.Table, info: studies.StudyInfo, setting: str) -> pd.DataFrame:
     """Return the trials of the study's arms in their order, with their `x` and the `line` they belong to."""
     by_arm = list_arm_trials(to_trial_rows(table), info)
     arms = {row.trial_id: arm for arm, rows in by_arm.items() for row in rows}
@@ -152,16 +152,17 @@ def _get_label(arm: str, cell: str | None, setting: str) -> str:
     values = json.loads(cell or "{}")
     if setting not in values:
         return arm
+    # As a study writes the value of an axis into the name of an arm.
     level = f"{setting.rsplit('.', 1)[-1]}={json.dumps(values[setting])}"
     return " ".join(arm.replace(level, "").split())
 
 
-def _make_line(label: str, trials: pd.DataFrame, setting: str) -> Line:
+def _make_line(label: str, trials: pd.DataFrame, setting: str) -> CurveLine:
     trials = trials.sort_values(["x", "seed"])
     levels = trials.groupby("x")[["value", "loss"]].mean()
     # One line is drawn through means only where they are means over seeds alone.
     others = [name for name in trials.columns if name.startswith(PREFIX) and name not in (SEED, PREFIX + setting)]
-    return Line(
+    return CurveLine(
         label=label,
         x=tuple(trials["x"]),
         values=tuple(trials["value"]),
@@ -169,5 +170,6 @@ def _make_line(label: str, trials: pd.DataFrame, setting: str) -> Line:
         levels=tuple(levels.index),
         means=tuple(levels["value"]),
         best=int(levels["loss"].argmin()) if levels["loss"].notna().any() else None,
+        # A null counts as a value: a trial without a term differs from one that has it.
         joined=all(trials[name].nunique(dropna=False) <= 1 for name in others),
     )

@@ -55,6 +55,7 @@ def make_lattice(configs: Mapping[str, Mapping[str, Any]], reference: str, targe
         target: the arm with all parts; its parts are those that `configs` separate.
     """
     made = {arm: list(_list_changes(configs[reference], config)) for arm, config in configs.items()}
+    # An arm with a change that the target lacks is on no path to it.
     below = {arm: own for arm, own in made.items() if set(own) <= set(made[target])}
     groups: dict[tuple[str, ...], list[Change]] = {}
     for change in made[target]:

@@ -25,9 +25,8 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
 from dirtune.metrics import METRICS, REGIONS, compute_metrics
 from dirtune.results.analysis.binning import check_bin_lists, make_binning
+from dirtune.results.records import store, studies
 from dirtune.results.records.names import EVALUATED_SPLITS, check_known
-from dirtune.results.records.store import read_table, scan_predictions, stack_components
-from dirtune.results.records.studies import open_study
 from dirtune.reweighting.density import label_bins, shot_regions
 
 RULE_COLUMN = "config.data.shot_rule"
@@ -110,6 +109,7 @@ def recompute(
     binning = make_binning(manifest, bin_width, train_labels)
     rules = _read_rules(storage, manifest) if rule is None else dict.fromkeys(_read_fingerprints(storage), rule)
     check_bin_lists(rules.values(), bin_width, manifest.label.bin_width)
+    # Once per rule, of which a study has few, and not once per trial.
     by_bin = {each: shot_regions(binning.train_counts, each) for each in set(rules.values())}
     values: dict[str, dict[str, RegionValue]] = {}
     for found in _read_predictions(root, study, split, trials):
@@ -152,6 +152,7 @@ def read_sample_errors(
     if manifest.label.components:
         raise InputError(Fault(where=where, rule="has labels of several dimensions, which have no errors by sample"))
     rules = {rule} if rule else {own for trial, own in _read_rules(storage, manifest).items() if trial in trials}
+    # The regions are masks over one list of samples: under two rules a sample would be in two regions.
     if len(rules) > 1:
         raise InputError(Fault(where=where, rule="has trials of several shot rules; choose one (shots)"))
     check_bin_lists(rules, bin_width, manifest.label.bin_width)
@@ -242,7 +243,7 @@ def read_stored_manifest(storage: Storage) -> Manifest:
 def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:
     """Return the study's folder and the manifest of its data, after checking that its predictions can be used."""
     check_known("split", split, EVALUATED_SPLITS)
-    storage = open_study(root, study)
+    storage = studies.open_study(root, study)
     manifest = manifest or read_stored_manifest(storage)
     if manifest.label.dense is not None:
         rule = "has per-pixel labels, of which only the means of each image are stored"
@@ -256,13 +257,13 @@ def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | N
 
 
 def _read_fingerprints(storage: Storage) -> dict[str, str | None]:
-    rows = read_table(storage, "trials", columns=["data_fingerprint"])
+    rows = store.read_table(storage, "trials", columns=["data_fingerprint"])
     return dict(zip(rows["trial_id"].to_pylist(), rows["data_fingerprint"].to_pylist(), strict=True))
 
 
 def _read_rules(storage: Storage, manifest: Manifest) -> dict[str, ShotRule]:
     """Return each trial's own shot rule."""
-    rows = read_table(storage, "trials", columns=[RULE_COLUMN])
+    rows = store.read_table(storage, "trials", columns=[RULE_COLUMN])
     names = rows[RULE_COLUMN].to_pylist() if RULE_COLUMN in rows.column_names else [None] * len(rows)
     ids, default = rows["trial_id"].to_pylist(), manifest.default_shot_rule
     for name in {name or default for name in names}:
@@ -274,7 +275,7 @@ def _read_predictions(
     root: str | Path, study: str, split: str, trials: Collection[str] | None
 ) -> Iterator[_TrialPredictions]:
     """Yield the predictions of one trial after the other; trials without any are left out."""
-    dataset = scan_predictions(root, studies=[study])
+    dataset = store.scan_predictions(root, studies=[study])
     for fragment in dataset.get_fragments():
         # The name of the file is the identity, so that other trials are not opened.
         trial_id = Path(fragment.path).stem
@@ -286,7 +287,7 @@ def _read_predictions(
             filter=pc.field("split") == split,
         )
         if rows.num_rows:
-            yield _TrialPredictions(trial_id, rows["sample_id"].to_pylist(), *stack_components(rows))
+            yield _TrialPredictions(trial_id, rows["sample_id"].to_pylist(), *store.stack_components(rows))
 
 
 def _select_regions(own: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:

@@ -16,9 +16,7 @@ import pandas as pd
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.arms import list_arm_trials, list_search_trials, to_trial_rows
-from dirtune.results.records.names import check_known
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import StudyInfo, open_study, read_study
+from dirtune.results.records import names, store, studies
 
 PREFIX = "config."
 
@@ -48,10 +46,10 @@ class SearchHistory:
     space: Mapping[str, Mapping[str, Any]]
     """By dotted path: distribution, and low and high or values."""
     trials: tuple[EndedTrial, ...]
-    info: StudyInfo
+    info: studies.StudyInfo
 
 
-def list_ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
+def list_ended_trials(storage: Storage, info: studies.StudyInfo) -> list[EndedTrial]:
     """Return the recorded trials of the study's arms in the order in which they ended; those without a time come last.
 
     An arm whose selected configuration is trained on the study's seeds contributes the trials of its search.
@@ -59,11 +57,12 @@ def list_ended_trials(storage: Storage, info: StudyInfo) -> list[EndedTrial]:
     Raises:
         InputError: a file is damaged.
     """
-    table = read_table(storage, "trials")
+    table = store.read_table(storage, "trials")
     rows = to_trial_rows(table)
     searches = list_search_trials(rows, info)
     arms = {row.trial_id: arm for arm, own in list_arm_trials(rows, info).items() for row in (searches[arm] or own)}
     frame: pd.DataFrame = table.to_pandas().set_index("trial_id", drop=False)
+    # Ties by identity, so that the order does not depend on that of the files.
     frame = frame.loc[list(arms)].reset_index(drop=True).sort_values(["finished_at", "trial_id"], na_position="last")
     trials = []
     for row in frame.to_dict("records"):
@@ -94,13 +93,13 @@ def read_search_history(root: str | Path, study: str, arm: str | None = None) ->
     Raises:
         InputError: the study or arm is unknown, or nothing is searched in it.
     """
-    storage = open_study(root, study)
-    info = read_study(storage)
+    storage = studies.open_study(root, study)
+    info = studies.read_study(storage)
     searched = tuple(info.spaces)
     if not searched:
         raise InputError(Fault(where=f"study {study}", rule="has no arm with settings to search"))
     arm = arm or max(searched, key=lambda name: len(info.spaces[name]))
-    check_known("searched arm", arm, searched)
+    names.check_known("searched arm", arm, searched)
     return SearchHistory(
         study=study,
         arm=arm,

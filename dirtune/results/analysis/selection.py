@@ -59,6 +59,7 @@ SELECTIONS = {
     "last": Selection(
         description="last epoch; configuration by the objective there on validation data", choose=choose_last
     ),
+    # In capitals, because the footer of a table is where this must not be overlooked.
     "oracle": Selection(
         description="ORACLE: epoch and configuration chosen on the test data themselves; optimistic",
         choose=choose_oracle,

@@ -13,9 +13,7 @@ import pyarrow as pa
 from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.arms import METRIC_COLUMNS, get_values_by_trial
-from dirtune.results.records.parquetfile import read_files
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import ArmPlan, StudyInfo
+from dirtune.results.records import parquetfile, store, studies
 from dirtune.results.statistics.sequential import ComparisonState, LookSchedule, run_looks
 
 Values = Mapping[str, Mapping[int, float]]
@@ -46,7 +44,7 @@ class SequentialRule:
         return LookSchedule(first=self.first, step=self.step, most=len(self.seeds), comparisons=len(self.arms) - 1)
 
 
-def make_sequential_rule(info: StudyInfo) -> SequentialRule | None:
+def make_sequential_rule(info: studies.StudyInfo) -> SequentialRule | None:
     """Return the rule of a study; None if its seeds are fixed."""
     raw = info.sequential
     if not raw or info.reference is None:
@@ -85,6 +83,7 @@ def list_due_seeds(rule: SequentialRule, values: Values) -> dict[str, tuple[int,
     The reference needs those of the arm with the most.
     """
     states = compute_states(rule, values)
+    # A comparison that has ended keeps the seeds of its last look: more would be a look for which no level is left.
     counts = {arm: state.needed or state.seeds for arm, state in states.items()}
     # Every arm is paired with the reference, seed by seed.
     counts[rule.reference] = max(counts.values())
@@ -93,8 +92,8 @@ def list_due_seeds(rule: SequentialRule, values: Values) -> dict[str, tuple[int,
 
 def read_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[int, float]]:
     """Return the compared values of all recorded trials of a study, by arm and seed."""
-    trials = read_table(storage, "trials", columns=("arm", "seed", "status")).to_pylist()
-    by_trial = _get_values(read_table(storage, "metrics", columns=METRIC_COLUMNS), rule)
+    trials = store.read_table(storage, "trials", columns=("arm", "seed", "status")).to_pylist()
+    by_trial = _get_values(store.read_table(storage, "metrics", columns=METRIC_COLUMNS), rule)
     found: dict[str, dict[int, float]] = {}
     for trial in trials:
         value = by_trial.get(trial["trial_id"])
@@ -105,11 +104,11 @@ def read_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[int, f
 
 def read_value(storage: Storage, rule: SequentialRule, trial_id: str) -> float | None:
     """Return the compared value of a trial that was recorded just now; None where it is undefined."""
-    (metrics,) = read_files(storage, [f"results/metrics/{trial_id}.parquet"])
+    (metrics,) = parquetfile.read_files(storage, [f"results/metrics/{trial_id}.parquet"])
     return _get_values(metrics, rule).get(trial_id)
 
 
-def plan_due_seeds(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, SequentialSummary | None]:
+def plan_due_seeds(storage: Storage, info: studies.StudyInfo) -> tuple[studies.StudyInfo, SequentialSummary | None]:
     """Return the study with the seeds that its records make due as planned ones, and a summary of its comparisons.
 
     A study with fixed seeds is returned unchanged, with None.
@@ -122,7 +121,7 @@ def plan_due_seeds(storage: Storage, info: StudyInfo) -> tuple[StudyInfo, Sequen
     planned = replace(
         info,
         seeds=due[rule.reference],
-        plans={arm: ArmPlan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
+        plans={arm: studies.ArmPlan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
     )
     return planned, summarize(rule, values)
 

@@ -15,9 +15,7 @@ from typing import Any
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.results.analysis.sequential import plan_due_seeds
-from dirtune.results.records.names import RESOLVED_STUDY
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import read_study
+from dirtune.results.records import names, store, studies
 
 PROGRESS = "progress.json"
 """Written by a started trial after every epoch."""
@@ -71,14 +69,9 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         InputError: there is no sweep of that name below `results`.
     """
     folder = open_sweep(study, results=results)
-    plans = plan_due_seeds(folder, read_study(folder))[0].plans
-    trials = read_table(folder, "trials", columns=["arm", "status", "error_class"])
-    failures = Counter(
-        # Files without the column record no other failure than NaN.
-        row["error_class"] or "nan"
-        for row in trials.to_pylist()
-        if row["status"] == "failed"
-    )
+    plans = plan_due_seeds(folder, studies.read_study(folder))[0].plans
+    trials = store.read_table(folder, "trials", columns=["arm", "status", "error_class"])
+    failures = Counter(row["error_class"] for row in trials.to_pylist() if row["status"] == "failed")
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
     # The folder of a recorded trial may remain until its files are removed.
     ended = set(trials["trial_id"].to_pylist())
@@ -87,6 +80,7 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         study=study,
         recorded=recorded,
         failures=failures,
+        # A searched arm plans a number of trials, not one per seed.
         planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
     )
@@ -99,8 +93,9 @@ def open_sweep(study: str, *, results: str | Path = "results") -> Storage:
         InputError: there is no sweep of that name below `results`.
     """
     root = Storage.open(results)
-    if not root.exists(f"{study}/{RESOLVED_STUDY}"):
-        known = [name for name in root.list_folders() if root.exists(f"{name}/{RESOLVED_STUDY}")]
+    if not root.exists(f"{study}/{names.RESOLVED_STUDY}"):
+        # The resolved study is the last file that is written when a sweep is set up: a folder without it is none.
+        known = [name for name in root.list_folders() if root.exists(f"{name}/{names.RESOLVED_STUDY}")]
         raise InputError(Fault(where=remove_credentials(results), rule="no sweep of this name", got=study, known=known))
     return root.get_folder(study)
 

@@ -157,6 +157,8 @@ def plot(
     # A context, so that the settings of a caller's own figures stay as they are.
     with mpl.rc_context(STYLE):
         figure = FIGURES[kind].draw(FIGURES[kind].build(request))
+        # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
         output.parent.mkdir(parents=True, exist_ok=True)
+        # 300 dpi is what journals ask of images; in a vector file it applies to rasterized parts alone.
         figure.savefig(output, dpi=300, bbox_inches="tight", pad_inches=0.03)
     return output

@@ -10,8 +10,7 @@ from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import ArmRuns, match_arms
 from dirtune.results.analysis.curves import Curve
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.records.names import check_known
-from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.records import names, studies
 from dirtune.results.statistics.paired import mean
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
@@ -136,8 +135,8 @@ def read_composed_arms(request: PlotRequest) -> ComposedArms:
     Raises:
         InputError: the region is unknown, the study has no reference or not its configuration, and as `make_arm_table`.
     """
-    check_known("region", request.region, REGIONS)
-    configs = read_study(open_study(request.root, request.study)).configs
+    names.check_known("region", request.region, REGIONS)
+    configs = studies.read_study(studies.open_study(request.root, request.study)).configs
     table = request.build_table()
     if table.reference is None:
         raise request.make_error("has no reference; give one")

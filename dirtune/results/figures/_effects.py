@@ -56,6 +56,7 @@ def compute_limits(effects: Sequence[Effect]) -> tuple[float, float]:
         return -1.0, 1.0
     # The median, because a single diverged arm would otherwise determine the axis.
     far = np.nanmax(np.abs(ends), axis=1)
+    # A median of zero, where most arms equal the reference, gives no scale; then nothing is cut.
     reach = min(EXTENT * float(np.median(far)) or math.inf, float(far.max()))
     low, high = np.clip([min(np.nanmin(ends), 0.0), max(np.nanmax(ends), 0.0)], -reach, reach)
     # A margin, or markers at the limits would be cut.
@@ -102,4 +103,5 @@ def _draw_effect(axes: Axes, row: int, effect: Effect, limits: tuple[float, floa
         )
     for is_beyond, limit, arrow in zip((ends[0] < limits[0], ends[1] > limits[1]), limits, "<>", strict=True):
         if is_beyond:
+            # Not clipped, because the arrow is centered on the edge of the axes.
             axes.scatter(limit, row, s=12, color=color, marker=arrow, clip_on=False, zorder=3)

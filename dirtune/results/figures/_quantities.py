@@ -1,7 +1,9 @@
-"""Quantities of `pareto`: a metric in a shot region, and its value for every evaluated model."""
+"""Quantities of `pareto`: a metric in a shot region, its value for every evaluated model, and the front of two."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER, REGIONS
@@ -14,9 +16,7 @@ from dirtune.results.analysis.arms import (
     list_search_trials,
     to_trial_rows,
 )
-from dirtune.results.records.names import EVALUATED_EPOCHS, check_known
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import StudyInfo
+from dirtune.results.records import names, store, studies
 from dirtune.results.tables.render.cells import format_metric
 
 Model = tuple[str, str]
@@ -51,7 +51,7 @@ def parse_quantity(text: str, metric: str, runs: StudyRuns) -> Quantity:
         InputError: the region or the metric is unknown.
     """
     region, _, own = text.partition("/")
-    check_known("region", region, REGIONS)
+    names.check_known("region", region, REGIONS)
     return Quantity(region=region, metric=check_metric(runs.metrics, own or metric))
 
 
@@ -60,7 +60,7 @@ def select_chosen_models(runs: StudyRuns) -> dict[str, list[Model]]:
     return {arm.arm: [(chosen.trial_id, chosen.epoch) for chosen in arm.chosen.values()] for arm in runs.arms}
 
 
-def select_complete_models(storage: Storage, info: StudyInfo, selection: str) -> dict[str, list[Model]]:
+def select_complete_models(storage: Storage, info: studies.StudyInfo, selection: str) -> dict[str, list[Model]]:
     """Return all complete trials of every arm, including its search, at the epoch of the selection.
 
     Args:
@@ -69,8 +69,8 @@ def select_complete_models(storage: Storage, info: StudyInfo, selection: str) ->
         selection: best_val, last, or oracle, for which the best validation epoch is used.
     """
     # The oracle selects configurations by test error; within a trial it uses the best validation epoch.
-    epoch = selection if selection in EVALUATED_EPOCHS else EVALUATED_EPOCHS[0]
-    trials = to_trial_rows(read_table(storage, "trials", columns=TRIAL_COLUMNS))
+    epoch = selection if selection in names.EVALUATED_EPOCHS else names.EVALUATED_EPOCHS[0]
+    trials = to_trial_rows(store.read_table(storage, "trials", columns=TRIAL_COLUMNS))
     searches = list_search_trials(trials, info)
     return {
         arm: [(row.trial_id, epoch) for row in (*rows, *searches[arm]) if row.status == "complete"]
@@ -89,9 +89,25 @@ def get_quantity(quantity: Quantity, runs: StudyRuns, split: str) -> dict[Model,
     """Return the defined values of a quantity by model."""
     return {
         (trial_id, epoch): value
-        for epoch in EVALUATED_EPOCHS
+        for epoch in names.EVALUATED_EPOCHS
         for trial_id, value in get_values_by_trial(
             runs.metrics, metric=quantity.metric, region=quantity.region, split=split, selection=epoch
         ).items()
         if value is not None
     }
+
+
+def find_pareto_front(x: Sequence[float], y: Sequence[float]) -> list[bool]:
+    """Return True for each point on the front: no other is smaller or equal in both losses and smaller in one.
+
+    Equal points are on it together. NaN compares with nothing, so leave such points out before.
+
+    Args:
+        x: losses, smaller being better.
+        y: other losses, in the same order.
+    """
+    xs, ys = np.asarray(x), np.asarray(y)
+    # All pairs at once, rows against columns: a figure has hundreds of points, too few for a sort to be worth its code.
+    as_good = (xs[:, None] <= xs) & (ys[:, None] <= ys)
+    better = (xs[:, None] < xs) | (ys[:, None] < ys)
+    return [not beating.any() for beating in (as_good & better).T]

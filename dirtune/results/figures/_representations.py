@@ -14,8 +14,7 @@ from dirtune.results.analysis.recompute import read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
 from dirtune.results.figures._arms import select_arms
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.records import store, studies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,8 @@ def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
         rule = "must be test and best_val: representations are recorded of these alone"
         got = f"{request.split} and {request.selection}"
         raise InputError(Fault(where="split and selection", rule=rule, got=got))
-    storage = open_study(request.root, request.study)
-    info, label = read_study(storage), read_stored_manifest(storage).label
+    storage = studies.open_study(request.root, request.study)
+    info, label = studies.read_study(storage), read_stored_manifest(storage).label
     if len(label.axes) > 1:
         raise request.make_error("has labels of several dimensions, which this figure cannot order")
     reference = request.reference or info.reference
@@ -67,8 +66,8 @@ def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
     kept, known = (
         table.filter(pc.is_in(table["trial_id"], trials))
         for table in (
-            read_table(storage, "representations"),
-            read_table(storage, "predictions", columns=["split", "sample_id", "label"]),
+            store.read_table(storage, "representations"),
+            store.read_table(storage, "predictions", columns=["split", "sample_id", "label"]),
         )
     )
     arms = [found for arm in chosen if (found := _join_labels(arm, kept, known)) is not None]
@@ -87,6 +86,7 @@ def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
 
 
 def _get_first_trial(arm: ArmRuns) -> str:
+    # The lowest seed, which arms of one study share: panels then differ by the arm and not by the seed.
     return arm.chosen[min(arm.chosen)].trial_id
 
 
@@ -96,6 +96,7 @@ def _join_labels(arm: ArmRuns, kept: pa.Table, known: pa.Table) -> ArmVectors | 
     own = kept.filter(of_trial)
     if not len(own):
         return None
+    # Labels are recorded once, with the predictions.
     labels = known.filter(of_trial & (pc.field("split") == "test"))
     by_sample = dict(zip(labels["sample_id"].to_pylist(), labels["label"].to_pylist(), strict=True))
     return ArmVectors(

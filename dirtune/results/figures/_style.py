@@ -40,6 +40,7 @@ STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    # By default the grid is drawn over bars.
     "axes.axisbelow": True,
     "axes.titlesize": 8,
     "grid.color": "#E6E6E6",
@@ -57,6 +58,7 @@ def make_figure(width: float, height: float) -> Figure:
         width: in inches.
         height: in inches, without the legend and the caption that `finish_figure` adds.
     """
+    # Of the layouts, only this one makes room for a legend outside of the axes.
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -16,10 +16,8 @@ from matplotlib.figure import Figure
 
 from dirtune.results.analysis.parts import Lattice, State, make_lattice
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.figures._arms import ComposedArms, Values, get_values, read_composed_arms
-from dirtune.results.figures._effects import COLOR_KEY, NO_EFFECT, Effect, compute_limits, draw_effects, make_effect
+from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import COLUMN, PALE, ROW, finish_figure, make_figure
 from dirtune.results.records.names import check_known
 from dirtune.results.statistics.greedy import find_greedy_path
 from dirtune.results.statistics.paired import apply_holm, compare_by_seed, mean
@@ -34,13 +32,13 @@ MAX_NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class PathStage:
     """One arm of the path, and its step."""
 
     label: str
     """The parts that were added or removed; the name of the arm for the first stage."""
-    values: Values
-    effect: Effect
+    values: _arms.Values
+    effect: _effects.Effect
     """Difference to the stage before; `NO_EFFECT` for the first."""
 
 
@@ -48,8 +46,8 @@ class Stage:
 class AblationPath:
     """The stages of the path, and their sum."""
 
-    stages: tuple[Stage, ...]
-    whole: Effect
+    stages: tuple[PathStage, ...]
+    whole: _effects.Effect
     """Difference of the last stage to the first."""
     untrained: tuple[str, ...]
     """Arms that would have to be trained for a comparison of all."""
@@ -70,33 +68,37 @@ def build_ablation_path(request: PlotRequest) -> AblationPath:
             seed; and as `read_composed_arms`.
     """
     direction = request.choose_each((ADD, REMOVE))
-    found = read_composed_arms(request)
+    found = _arms.read_composed_arms(request)
     arms = _find_target(request, found)
     start, end = (State(), arms.top) if direction == ADD else (arms.top, State())
     # Steps are selected on validation data, whichever split is shown.
     validation = found.table if request.split == "val" else replace(request, split="val").build_table()
     losses = {
         state: {seed: to_loss(value, validation.metric) for seed, value in values.items()}
-        for state, values in _group_by_state(arms, get_values(validation, request.region)).items()
+        for state, values in _group_by_state(arms, _arms.get_values(validation, request.region)).items()
     }
     steps = find_greedy_path(losses, start, end)
-    values = _group_by_state(arms, get_values(found.table, request.region))
+    values = _group_by_state(arms, _arms.get_values(found.table, request.region))
     differences = [compare_by_seed(values[step.after], values[step.before]) for step in steps]
     if not any(difference.n for difference in differences):
         raise request.make_error(f"has no two arms on the path to {arms.target} with a common seed")
     whole = compare_by_seed(values[steps[-1].after], values[start])
     rows = [*differences, whole]
     corrected = apply_holm({str(row): difference.p for row, difference in enumerate(rows)})
-    effects = [make_effect(difference, corrected[str(row)], found.table.metric) for row, difference in enumerate(rows)]
-    first = Stage(label=arms.arms[start], values=values[start], effect=NO_EFFECT)
+    effects = [
+        _effects.make_effect(difference, corrected[str(row)], found.table.metric) for row, difference in enumerate(rows)
+    ]
+    first = PathStage(label=arms.arms[start], values=values[start], effect=_effects.NO_EFFECT)
     later = (
-        Stage(
+        PathStage(
             label=", ".join(f"{SIGNS[direction]} {part}" for part in arms.sort_parts(step.parts)),
             values=values[step.after],
             effect=effect,
         )
+        # `effects` has one more, that of all steps together.
         for step, effect in zip(steps, effects, strict=False)
     )
+    # Each once, because several steps may lack the same arm.
     untrained = dict.fromkeys(arms.format_state(state) for step in steps for state in step.untrained)
     path = AblationPath(
         stages=(first, *later),
@@ -115,26 +117,26 @@ def draw_ablation_path(data: AblationPath) -> Figure:
     labels = ["\n".join(textwrap.wrap(stage.label, LABEL_CHARACTERS)) for stage in data.stages]
     lines = sum(label.count("\n") + 2 for label in labels)
     # Labels of several parts take several lines.
-    figure = make_figure(COLUMN, 0.8 + 0.75 * ROW * lines)
+    figure = _style.make_figure(_style.COLUMN, 0.8 + 0.75 * _style.ROW * lines)
     left, right = figure.subplots(1, 2, sharey=True)
     for row, stage in enumerate(data.stages):
-        left.scatter([*stage.values.values()], [row] * len(stage.values), s=8, color=PALE, zorder=2)
+        left.scatter([*stage.values.values()], [row] * len(stage.values), s=8, color=_style.PALE, zorder=2)
     means = [mean(stage.values.values()) for stage in data.stages]
     left.plot(means, range(len(means)), color="black", marker="o", markersize=3.5, linewidth=0.9)
     left.grid(axis="y")
     left.tick_params(axis="y", length=0)
     effects = [*(stage.effect for stage in data.stages), data.whole]
-    draw_effects(right, effects, compute_limits(effects))
+    _effects.draw_effects(right, effects, _effects.compute_limits(effects))
     left.set_yticks(range(len(labels) + 1), [*labels, "all steps"])
     left.set_ylim(len(labels) + 0.5, -0.5)
     left.set_xlabel(data.label)
     right.set_xlabel("change")
     figure.suptitle(textwrap.fill(data.title, TITLE_CHARACTERS), fontsize=8)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 
-def _find_target(request: PlotRequest, found: ComposedArms) -> Lattice:
+def _find_target(request: PlotRequest, found: _arms.ComposedArms) -> Lattice:
     asked = request.get_arm()
     if asked is not None:
         check_known("arm", asked, tuple(found.configs))
@@ -150,17 +152,17 @@ def _find_target(request: PlotRequest, found: ComposedArms) -> Lattice:
     return largest
 
 
-def _group_by_state(arms: Lattice, values: Mapping[str, Values]) -> dict[State, Values]:
+def _group_by_state(arms: Lattice, values: Mapping[str, _arms.Values]) -> dict[State, _arms.Values]:
     return {state: values[arm] for state, arm in arms.arms.items()}
 
 
-def _format_caption(request: PlotRequest, found: ComposedArms, path: AblationPath, direction: str) -> str:
+def _format_caption(request: PlotRequest, found: _arms.ComposedArms, path: AblationPath, direction: str) -> str:
     same = "the same numbers, which flatters the intervals" if request.split == "val" else "validation data"
     verb = "adds" if direction == ADD else "removes"
     text = (
         f"{format_source(found.table)} Each step {verb} the part after which the metric is best, selected on {same} among the "
         "nearest trained arms. Left: means, and seeds; right: difference to the arm before, paired by seed, mean and 95 % interval "
-        f"(Student's t). {COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."
+        f"(Student's t). {_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."
     )
     if not path.untrained:
         return f"{text} All arms that are one part away are trained."

@@ -12,10 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dirtune.diagnostics import compute_anchor_curve
-from dirtune.results.figures._bands import Band, draw_bands
-from dirtune.results.figures._representations import ArmVectors, read_study_vectors
+from dirtune.results.figures import _bands, _representations, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import MAX_LINES, finish_figure, format_unit, make_panels
 from dirtune.results.figures.error_by_label import choose_bin_width
 
 PERCENTILES = (10, 50, 90)
@@ -29,7 +27,7 @@ class Anchor:
 
     label: float
     """In the label's unit."""
-    bands: tuple[Band, ...]
+    bands: tuple[_bands.Band, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +50,10 @@ def build_anchors(request: PlotRequest) -> Anchors:
     Raises:
         InputError: as `read_study_vectors`.
     """
-    found = read_study_vectors(request, most=MAX_LINES)
+    found = _representations.read_study_vectors(request, most=_style.MAX_LINES)
     width, label = choose_bin_width(found.label), found.label
     labels = select_anchor_labels(found.arms[0].labels)
-    unit = format_unit(label.unit)
+    unit = _style.format_unit(label.unit)
     distances = np.linspace(0.0, max(float(np.ptp(arm.labels)) for arm in found.arms), POINTS)
     # Test labels may span more than the range of the manifest; the target angle ends at pi.
     cosines = np.cos(np.pi * np.minimum(distances / label.label_range, 1.0))
@@ -75,28 +73,30 @@ def build_anchors(request: PlotRequest) -> Anchors:
 
 def draw_anchors(data: Anchors) -> Figure:
     """Draw a panel per anchor with a line per arm."""
-    figure, axes = make_panels([f"{data.title} {one.label:.3g}" for one in data.anchors], height=1.9)
+    figure, axes = _style.make_panels([f"{data.title} {one.label:.3g}" for one in data.anchors], height=1.9)
     for panel, anchor in zip(axes, data.anchors, strict=True):
-        draw_bands(panel, anchor.bands, data.reference, markers=False)
+        _bands.draw_bands(panel, anchor.bands, data.reference, markers=False)
         panel.plot(*data.target, color="black", linestyle=":", linewidth=0.8)
         panel.set_xlabel(data.x_label)
+        # Beyond ±1, so that a line at the end of the range is not cut in half.
         panel.set_ylim(-1.05, 1.05)
         panel.grid()
     axes[0].set_ylabel("cosine similarity")
-    finish_figure(figure, data.caption, axes[0])
+    _style.finish_figure(figure, data.caption, axes[0])
     return figure
 
 
 def select_anchor_labels(labels: Sequence[float] | np.ndarray) -> tuple[float, ...]:
     """Return the distinct labels of the data that are nearest to the percentiles."""
+    # A percentile may be between two labels, where there is no sample to start from.
     occurring = np.unique(np.asarray(labels, dtype=np.float64))
     wanted = np.percentile(labels, PERCENTILES)
     return tuple(dict.fromkeys(float(occurring[np.abs(occurring - at).argmin()]) for at in wanted))
 
 
-def _make_anchor_band(arm: ArmVectors, anchor: float, width: float) -> Band:
+def _make_anchor_band(arm: _representations.ArmVectors, anchor: float, width: float) -> _bands.Band:
     curve = compute_anchor_curve(arm.vectors, arm.labels, anchor, bin_width=width)
-    return Band(
+    return _bands.Band(
         label=arm.arm,
         x=tuple(curve.distances.tolist()),
         means=tuple(curve.means.tolist()),

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures import _arms, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import COLUMN, MAX_ROWS, PAGE, ROW, finish_figure, make_figure
 from dirtune.results.records.names import check_known
 from dirtune.results.statistics.ranks import LEVEL, Ranking, rank_arms
 from dirtune.results.tables.render.cells import format_metric
@@ -50,7 +49,7 @@ def build_critical_difference(request: PlotRequest) -> CriticalDifference:
     table = request.build_table()
     check_known("region", request.region, table.regions)
     regions = SHOTS if each == "region" else (request.region,)
-    shown = select_arms(table.rows, request.arms, reference=table.reference, most=MAX_ROWS)
+    shown = _arms.select_arms(table.rows, request.arms, reference=table.reference, most=_style.MAX_ROWS)
     rows = [row for row in table.rows if row.arm in shown.arms]
     losses: dict[str, dict[object, float]] = {
         row.arm: {
@@ -81,7 +80,9 @@ def draw_critical_difference(data: CriticalDifference) -> Figure:
     """Draw ranks on an axis, the better half of the names on the left; bars join groups, a ruler is on top."""
     count, bars = len(data.ranks), 0.5 * len(data.cliques) + 0.6
     rows = bars + math.ceil(count / 2)
-    figure = make_figure(COLUMN if count <= MAX_COLUMN_ARMS else PAGE, 0.4 + ROW * (rows + 2.5))
+    figure = _style.make_figure(
+        _style.COLUMN if count <= MAX_COLUMN_ARMS else _style.PAGE, 0.4 + _style.ROW * (rows + 2.5)
+    )
     # The ruler shares the axis of the ranks, so that the critical difference is to scale.
     ruler, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, rows])
     for position, (arm, rank) in enumerate(data.ranks):
@@ -103,7 +104,7 @@ def draw_critical_difference(data: CriticalDifference) -> Figure:
     ruler.text(1 + min(data.difference, count - 1) / 2, 0.3, f"CD = {data.difference:.2f}", ha="center")
     ruler.set_ylim(-1, 2)
     ruler.axis("off")
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 

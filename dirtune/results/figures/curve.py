@@ -4,18 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.analysis.curves import Curve, Line, read_curve
-from dirtune.results.figures._arms import select_lines
+from dirtune.results.analysis.curves import Curve, CurveLine, read_curve
+from dirtune.results.figures import _arms, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import (
-    COLORS,
-    COLUMN,
-    MARKERS,
-    REFERENCE_COLOR,
-    assign_colors,
-    finish_figure,
-    make_figure,
-)
 from dirtune.results.tables.render.cells import format_metric
 
 MAX_TICKS = 8
@@ -39,35 +30,36 @@ def build_curve(request: PlotRequest) -> Curve:
         split=request.split,
         epoch=request.selection,
     )
-    return select_lines(curve, request.arms, most=len(COLORS))
+    return _arms.select_lines(curve, request.arms, most=len(_style.COLORS))
 
 
 def draw_curve(curve: Curve) -> Figure:
     """Draw a line or dots per arm, and a star at the best level of each."""
-    figure = make_figure(COLUMN, 2.1)
+    figure = _style.make_figure(_style.COLUMN, 2.1)
     axes = figure.add_subplot()
-    colors = assign_colors([line.label for line in curve.lines], None)
+    colors = _style.assign_colors([line.label for line in curve.lines], None)
     for position, line in enumerate(curve.lines):
-        _draw_line(axes, line, colors[line.label], MARKERS[position % len(MARKERS)])
+        _draw_line(axes, line, colors[line.label], _style.MARKERS[position % len(_style.MARKERS)])
     # The reference may have no value of the setting; its mean is a horizontal line.
     if curve.reference:
         name, level = curve.reference
-        axes.axhline(level, color=REFERENCE_COLOR, linestyle="--", linewidth=1, label=name)
+        axes.axhline(level, color=_style.REFERENCE_COLOR, linestyle="--", linewidth=1, label=name)
     if curve.logarithmic:
         axes.set_xscale("log")
         levels = sorted({level for line in curve.lines for level in line.levels})
         # The few levels of a grid are better ticks than powers of ten.
         if len(levels) <= MAX_TICKS:
             axes.set_xticks(levels, [f"{level:g}" for level in levels])
+            # Over less than a decade matplotlib labels the minor ticks, too.
             axes.set_xticks([], minor=True)
     axes.set_xlabel(curve.x)
     axes.set_ylabel(f"{format_metric(curve.metric, curve.unit)}, {curve.region}")
     axes.grid()
-    finish_figure(figure, _format_caption(curve), axes)
+    _style.finish_figure(figure, _format_caption(curve), axes)
     return figure
 
 
-def _draw_line(axes: Axes, line: Line, color: str, marker: str) -> None:
+def _draw_line(axes: Axes, line: CurveLine, color: str, marker: str) -> None:
     # Trials of a grid have common levels, whose means are joined; those of a search have not.
     if line.joined:
         axes.plot(

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dirtune.results.analysis.curves import Line, read_curve
-from dirtune.results.figures._arms import select_lines
-from dirtune.results.figures._bands import Band, draw_bands, make_band
+from dirtune.results.analysis.curves import CurveLine, read_curve
+from dirtune.results.figures import _arms, _bands, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, MAX_LINES, finish_figure, make_figure
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
 
@@ -26,7 +24,7 @@ MAX_TICKS = 7
 class DataEfficiency:
     """A band per arm over the values of the setting."""
 
-    bands: tuple[Band, ...]
+    bands: tuple[_bands.Band, ...]
     reference: str | None
     ticks: tuple[float, ...]
     """The values of the setting if there are few, else empty."""
@@ -53,7 +51,7 @@ def build_data_efficiency(request: PlotRequest) -> DataEfficiency:
     )
     if not curve.lines:
         raise request.make_error(f"has no complete trial with {curve.x} yet")
-    curve = select_lines(curve, request.arms, most=MAX_LINES)
+    curve = _arms.select_lines(curve, request.arms, most=_style.MAX_LINES)
     # A line's label is the name of its arm without the value of the setting.
     reference = request.reference or read_study(open_study(request.root, request.study)).reference or ""
     level = f"{curve.x.rsplit('.', 1)[-1]}="
@@ -75,23 +73,24 @@ def build_data_efficiency(request: PlotRequest) -> DataEfficiency:
 
 def draw_data_efficiency(data: DataEfficiency) -> Figure:
     """Draw lines with markers and bands."""
-    figure = make_figure(COLUMN, 2.2)
+    figure = _style.make_figure(_style.COLUMN, 2.2)
     axes = figure.add_subplot()
-    draw_bands(axes, data.bands, data.reference, markers=True)
+    _bands.draw_bands(axes, data.bands, data.reference, markers=True)
     if data.logarithmic:
         axes.set_xscale("log")
     if data.ticks:
         axes.set_xticks(data.ticks, [f"{tick:g}" for tick in data.ticks])
+        # Over less than a decade matplotlib labels the minor ticks, too.
         axes.set_xticks([], minor=True)
     axes.set_xlabel(data.x_label)
     axes.set_ylabel(data.y_label)
     axes.grid()
-    finish_figure(figure, data.caption, axes)
+    _style.finish_figure(figure, data.caption, axes)
     return figure
 
 
-def _make_level_band(line: Line) -> Band:
+def _make_level_band(line: CurveLine) -> _bands.Band:
     by_level: dict[float, list[float]] = defaultdict(list)
     for x, value in zip(line.x, line.values, strict=True):
         by_level[x].append(value)
-    return make_band(line.label, by_level)
+    return _bands.make_band(line.label, by_level)

@@ -16,10 +16,8 @@ from dirtune.manifest import LabelSpec
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.recompute import BinErrors, compute_bin_errors, read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures._arms import select_arms
-from dirtune.results.figures._bands import Band, draw_bands, make_band
+from dirtune.results.figures import _arms, _bands, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, MAX_LINES, PALE, finish_figure, format_unit, make_figure
 from dirtune.results.records.studies import open_study, read_study
 
 MAX_BINS = 30
@@ -31,7 +29,7 @@ NICE = (1, 2, 5)
 class ErrorByLabel:
     """A band per arm over the centers of the bins, and the number of training samples in each bin."""
 
-    bands: tuple[Band, ...]
+    bands: tuple[_bands.Band, ...]
     reference: str | None
     centers: tuple[float, ...]
     """Centers of the bins, in the label's unit."""
@@ -56,7 +54,7 @@ def build_error_by_label(request: PlotRequest) -> ErrorByLabel:
     info, label = read_study(storage), read_stored_manifest(storage).label
     runs = read_study_runs(storage, info, SELECTIONS["best_val"])
     reference = request.reference or info.reference
-    shown = select_arms(runs.arms, request.arms, reference=reference, most=MAX_LINES)
+    shown = _arms.select_arms(runs.arms, request.arms, reference=reference, most=_style.MAX_LINES)
     arms = [arm for name in shown.arms for arm in runs.arms if arm.arm == name]
     width = choose_bin_width(label)
     errors = compute_bin_errors(
@@ -76,10 +74,10 @@ def build_error_by_label(request: PlotRequest) -> ErrorByLabel:
             for one in errors.get(chosen.trial_id, ()):
                 if one.n:
                     by_center.setdefault(_get_center(one), []).append(one.absolute)
-        bands.append(make_band(arm.arm, by_center))
+        bands.append(_bands.make_band(arm.arm, by_center))
     names = [one.label for one in bands if not one.x]
     missing = f" Without predictions: {', '.join(names)}." if names else ""
-    unit = format_unit(label.unit)
+    unit = _style.format_unit(label.unit)
     return ErrorByLabel(
         bands=tuple(one for one in bands if one.x),
         reference=reference,
@@ -96,7 +94,7 @@ def build_error_by_label(request: PlotRequest) -> ErrorByLabel:
 
 def draw_error_by_label(data: ErrorByLabel) -> Figure:
     """Draw lines with bands on the left axis, in front of the histogram on the right one."""
-    figure = make_figure(COLUMN, 2.1)
+    figure = _style.make_figure(_style.COLUMN, 2.1)
     behind = figure.add_subplot()
     behind.bar(data.centers, data.train, data.width, color="#E2E2E2")
     behind.set_xlabel(data.x_label)
@@ -108,11 +106,12 @@ def draw_error_by_label(data: ErrorByLabel) -> Figure:
     behind.tick_params(axis="y", colors="#6E6E6E")
     front.yaxis.tick_left()
     front.yaxis.set_label_position("left")
-    draw_bands(front, data.bands, data.reference, markers=False)
+    _bands.draw_bands(front, data.bands, data.reference, markers=False)
     front.set_ylabel(data.y_label)
+    # From zero, because a cut axis would exaggerate the differences between the arms.
     front.set_ylim(bottom=0)
-    behind.spines["right"].set(visible=True, color=PALE)
-    finish_figure(figure, data.caption, front)
+    behind.spines["right"].set(visible=True, color=_style.PALE)
+    _style.finish_figure(figure, data.caption, front)
     return figure
 
 

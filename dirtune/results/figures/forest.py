@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dirtune.results.figures._arms import compare_arms
-from dirtune.results.figures._effects import COLOR_KEY, Effect, compute_limits, draw_effects, make_effect
+from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import MAX_ROWS, PAGE, ROW, finish_figure, make_figure
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import format_metric
 
@@ -30,7 +28,7 @@ class Forest:
 
     arms: tuple[str, ...]
     regions: tuple[str, ...]
-    effects: tuple[tuple[Effect, ...], ...]
+    effects: tuple[tuple[_effects.Effect, ...], ...]
     """By region, then by arm."""
     limits: tuple[tuple[float, float], ...]
     """Limits of each region's axis."""
@@ -44,11 +42,11 @@ def build_forest(request: PlotRequest) -> Forest:
     Raises:
         InputError: there is no reference or no arm to compare with it, and as `make_arm_table`.
     """
-    shown = compare_arms(request, most=MAX_ROWS)
+    shown = _arms.compare_arms(request, most=_style.MAX_ROWS)
     table, arms = shown.table, shown.arms
     effects = tuple(
         tuple(
-            make_effect(cell.difference, cell.p_holm, table.metric)
+            _effects.make_effect(cell.difference, cell.p_holm, table.metric)
             for cell in (shown.cells[arm][region] for arm in arms)
         )
         for region in table.regions
@@ -59,24 +57,24 @@ def build_forest(request: PlotRequest) -> Forest:
         arms=arms,
         regions=table.regions,
         effects=effects,
-        limits=tuple(compute_limits(row) for row in effects),
+        limits=tuple(_effects.compute_limits(row) for row in effects),
         label=f"{format_metric(table.metric, table.unit)}: difference to {table.reference}",
         caption=f"{format_source(table)} Difference to {table.reference}, paired by seed: mean and 95 % interval (Student's t). "
-        f"{COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a "
+        f"{_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a "
         f"region: {len(table.arms) - 1}). Arrows: beyond the axis; a number is a mean there.{shown.note}",
     )
 
 
 def draw_forest(data: Forest) -> Figure:
     """Draw a panel per region with a row per arm."""
-    figure = make_figure(PAGE, 0.6 + ROW * max(len(data.arms), MIN_ROWS))
+    figure = _style.make_figure(_style.PAGE, 0.6 + _style.ROW * max(len(data.arms), MIN_ROWS))
     panels: Sequence[Axes] = figure.subplots(1, len(data.regions), sharey=True, squeeze=False)[0]
     for axes, region, effects, limit in zip(panels, data.regions, data.effects, data.limits, strict=True):
         axes.set_title(region)
-        draw_effects(axes, effects, limit)
+        _effects.draw_effects(axes, effects, limit)
     panels[0].set_yticks(range(len(data.arms)), data.arms)
     # Reversed, so that the first arm is on top.
     panels[0].set_ylim(len(data.arms) - 0.4, -0.6)
     figure.suptitle(data.label, fontsize=8)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure

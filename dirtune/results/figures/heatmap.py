@@ -12,17 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.figures._arms import compare_arms
+from dirtune.results.figures import _arms, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import (
-    COLUMN,
-    DIVERGING,
-    MAX_ROWS,
-    ROW,
-    choose_text_color,
-    finish_figure,
-    make_figure,
-)
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import count_decimals, format_metric
 from dirtune.results.tables.table import Cell
@@ -59,7 +50,7 @@ def build_heatmap(request: PlotRequest) -> Heatmap:
     Raises:
         InputError: there is no reference or no arm to compare with it, and as `make_arm_table`.
     """
-    shown = compare_arms(request, most=MAX_ROWS)
+    shown = _arms.compare_arms(request, most=_style.MAX_ROWS)
     table, arms, base = shown.table, shown.arms, shown.cells[shown.reference]
     differences = tuple(
         tuple(
@@ -90,15 +81,16 @@ def build_heatmap(request: PlotRequest) -> Heatmap:
 
 def draw_heatmap(data: Heatmap) -> Figure:
     """Draw a colored cell with its number per arm and region."""
-    figure = make_figure(COLUMN, 0.75 + ROW * len(data.arms))
+    figure = _style.make_figure(_style.COLUMN, 0.75 + _style.ROW * len(data.arms))
     axes = figure.add_subplot()
-    goodness = -data.good_sign * np.array(data.differences)
-    image = axes.imshow(goodness, DIVERGING, aspect="auto", vmin=-data.limit, vmax=data.limit)
+    # The color map begins with the good color, so improvements have to be the negative numbers.
+    badness = -data.good_sign * np.array(data.differences)
+    image = axes.imshow(badness, _style.DIVERGING, aspect="auto", vmin=-data.limit, vmax=data.limit)
     for row, values in enumerate(data.differences):
         for column, value in enumerate(values):
             if math.isnan(value):
                 continue
-            color = choose_text_color(tuple(image.to_rgba(goodness[row, column])))
+            color = _style.choose_text_color(tuple(image.to_rgba(badness[row, column])))
             text = f"{value:+.{data.decimals}f}{'*' if data.significant[row][column] else ''}"
             axes.text(column, row, text, ha="center", va="center", color=color)
     axes.set_xticks(range(len(data.regions)), data.regions)
@@ -108,10 +100,11 @@ def draw_heatmap(data: Heatmap) -> Figure:
     # Below, because a column of the page has no width for it.
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.02)
     ends = np.array([-data.limit, 0.0, data.limit])
+    # `+ 0.0` turns the negative zero in the middle into zero.
     bar.set_ticks(ends.tolist(), labels=[f"{-data.good_sign * end + 0.0:.3g}" for end in ends])
     bar.set_label(data.label)
     bar.outline.set_visible(False)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 

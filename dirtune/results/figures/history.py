@@ -12,9 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.searches import EndedTrial, list_ended_trials
 from dirtune.results.analysis.selection import SELECTIONS, to_loss
-from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures import _arms, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, MAX_COLORED_ARMS, assign_colors, finish_figure, make_figure
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
 
@@ -52,7 +51,7 @@ def build_history(request: PlotRequest) -> History:
     info = read_study(storage)
     runs = read_study_runs(storage, info, SELECTIONS["best_val"])
     reference = request.reference or info.reference
-    shown = select_arms(runs.arms, request.arms, reference=reference, most=MAX_COLORED_ARMS)
+    shown = _arms.select_arms(runs.arms, request.arms, reference=reference, most=_style.MAX_COLORED_ARMS)
     trials = list_ended_trials(storage, info)
     arms = [make_arm_history(name, [trial for trial in trials if trial.arm == name], info) for name in shown.arms]
     if not any(arm.complete or arm.pruned for arm in arms):
@@ -90,11 +89,12 @@ def make_arm_history(arm: str, trials: Sequence[EndedTrial], info: StudyInfo) ->
 
 def draw_history(data: History) -> Figure:
     """Draw dots, crosses, and a step line per arm."""
-    figure = make_figure(COLUMN, 2.1)
+    figure = _style.make_figure(_style.COLUMN, 2.1)
     axes = figure.add_subplot()
-    colors = assign_colors([arm.arm for arm in data.arms], data.reference)
+    colors = _style.assign_colors([arm.arm for arm in data.arms], data.reference)
     for arm in data.arms:
         color = colors[arm.arm]
+        # "post": an objective is the best one from its own trial on, until a better one.
         axes.step(range(1, len(arm.best) + 1), arm.best, where="post", color=color, linewidth=1.2, label=arm.arm)
         _scatter(axes, arm.complete, color, "o")
         _scatter(axes, arm.pruned, color, "x")
@@ -102,7 +102,7 @@ def draw_history(data: History) -> Figure:
     axes.set_xlabel("trial of the arm")
     axes.set_ylabel(data.label)
     axes.grid()
-    finish_figure(figure, data.caption, axes)
+    _style.finish_figure(figure, data.caption, axes)
     return figure
 
 

@@ -60,6 +60,7 @@ def draw_importance(data: Importances) -> Figure:
     bars = axes.barh(rows, data.shares, 0.7, color=mix_with_white(COLORS[0]), edgecolor=COLORS[0], linewidth=0.8)
     axes.bar_label(bars, [f"{share:.0%}" for share in data.shares], padding=2)
     axes.set_yticks(rows, data.settings)
+    # Rows count from the bottom, and the largest belongs to the top.
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     # Room for the percentages at the ends of the bars.

@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.results.analysis.parts import Change, Lattice, make_lattice
-from dirtune.results.figures._arms import Values, expand_patterns, get_values, read_composed_arms
-from dirtune.results.figures._effects import Effect, compute_limits, draw_effects, make_effect
+from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import COLUMN, MAX_ROWS, ROW, finish_figure, make_figure
-from dirtune.results.statistics.interactions import compute_interaction
-from dirtune.results.statistics.paired import PairedDifference, apply_holm
+from dirtune.results.statistics.paired import PairedDifference, apply_holm, compute_interaction
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import format_metric
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LABEL_CHARACTERS = 26
-MAX_SQUARES = MAX_ROWS // 2
+MAX_SQUARES = _style.MAX_ROWS // 2
 """A row has two lines or more."""
 Pair = frozenset[frozenset[Change]]
 
@@ -46,7 +43,7 @@ class Interactions:
     """Interactions, the largest first."""
 
     squares: tuple[Square, ...]
-    effects: tuple[Effect, ...]
+    effects: tuple[_effects.Effect, ...]
     """By square."""
     label: str
     caption: str
@@ -61,9 +58,9 @@ def build_interactions(request: PlotRequest) -> Interactions:
     Raises:
         InputError: an arm is unknown, or no four arms with a common seed form a square; and as `read_composed_arms`.
     """
-    found = read_composed_arms(request)
-    values = get_values(found.table, request.region)
-    targets = expand_patterns(request.arms, tuple(found.configs))
+    found = _arms.read_composed_arms(request)
+    values = _arms.get_values(found.table, request.region)
+    targets = _arms.expand_patterns(request.arms, tuple(found.configs))
     lattices = (make_lattice(found.configs, found.reference, target) for target in targets)
     squares = _select_nearest(pair for arms in lattices for pair in _find_squares(arms, values))
     if not squares:
@@ -73,7 +70,8 @@ def build_interactions(request: PlotRequest) -> Interactions:
     # Corrected over all interactions, not only those that are shown.
     corrected = apply_holm({str(row): square.interaction.p for row, square in enumerate(squares)})
     effects = [
-        make_effect(square.interaction, corrected[str(row)], found.table.metric) for row, square in enumerate(squares)
+        _effects.make_effect(square.interaction, corrected[str(row)], found.table.metric)
+        for row, square in enumerate(squares)
     ]
     order = sorted(range(len(squares)), key=lambda row: -abs(squares[row].interaction.mean))
     shown = order[:MAX_SQUARES]
@@ -92,19 +90,20 @@ def draw_interactions(data: Interactions) -> Figure:
     """Draw a row per pair of parts, the largest interaction on top."""
     labels = [_format_label(square) for square in data.squares]
     lines = sum(label.count("\n") + 2 for label in labels)
-    figure = make_figure(COLUMN, 0.5 + 0.75 * ROW * lines)
+    figure = _style.make_figure(_style.COLUMN, 0.5 + 0.75 * _style.ROW * lines)
     axes = figure.subplots()
-    draw_effects(axes, data.effects, compute_limits(data.effects))
+    _effects.draw_effects(axes, data.effects, _effects.compute_limits(data.effects))
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(data.label)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 
-def _find_squares(arms: Lattice, values: Mapping[str, Values]) -> Iterator[tuple[Pair, int, Square]]:
+def _find_squares(arms: Lattice, values: Mapping[str, _arms.Values]) -> Iterator[tuple[Pair, int, Square]]:
     """Find the square of arms of every two parts of the target, with the number of settings that its arms share."""
     for first, second in itertools.combinations(arms.parts, 2):
+        # Only below the target itself: squares of smaller arms come from those arms as targets.
         neither = arms.top - {first, second}
         states = (arms.top, neither | {first}, neither | {second}, neither)
         if not all(state in arms.arms for state in states):

@@ -123,6 +123,7 @@ def draw_parallel(data: Parallel) -> Figure:
 def compute_position(value: Any, knob: Mapping[str, Any]) -> float:
     """Return the position of a value on its axis in [0, 1]: linear, logarithmic, or by its index among listed values."""
     if "values" in knob:
+        # A study that was changed may no longer list the value of an earlier trial.
         values = list(knob["values"])
         return values.index(value) / max(len(values) - 1, 1) if value in values else math.nan
     if value is None:
@@ -130,6 +131,7 @@ def compute_position(value: Any, knob: Mapping[str, Any]) -> float:
     low, high, value = float(knob["low"]), float(knob["high"]), float(value)
     if _is_logarithmic(knob):
         low, high, value = math.log(low), math.log(high), math.log(value)
+    # A space of a single value has no length to divide by.
     return (value - low) / (high - low) if high > low else 0.5
 
 
@@ -146,6 +148,7 @@ def _make_ticks(knob: Mapping[str, Any]) -> tuple[tuple[float, str], ...]:
     if "values" in knob:
         return tuple((compute_position(value, knob), _format_value(value)) for value in knob["values"])
     low, high = float(knob["low"]), float(knob["high"])
+    # The middle of a logarithmic axis is the geometric mean of its ends.
     middle = math.sqrt(low * high) if _is_logarithmic(knob) else (low + high) / 2
     values: Sequence[float] = np.unique([low, middle, high]).tolist()
     return tuple((compute_position(value, knob), f"{value:.3g}") for value in values)

@@ -15,19 +15,9 @@ from matplotlib.figure import Figure
 
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.selection import get_selection
-from dirtune.results.figures._arms import select_arms
-from dirtune.results.figures._quantities import (
-    get_quantity,
-    make_pairs,
-    parse_quantity,
-    select_chosen_models,
-    select_complete_models,
-)
+from dirtune.results.figures import _arms, _quantities, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, PALE, REFERENCE_COLOR, assign_colors, finish_figure, make_figure
-from dirtune.results.records.names import EVALUATED_SPLITS, check_known
-from dirtune.results.records.studies import open_study, read_study
-from dirtune.results.statistics.front import find_pareto_front
+from dirtune.results.records import names, studies
 from dirtune.results.statistics.paired import compute_sd, mean
 
 EACH = ("arm", "trial")
@@ -69,9 +59,10 @@ def build_pareto(request: PlotRequest) -> Pareto:
     Raises:
         InputError: a name is unknown, or no trial has both quantities.
     """
-    check_known("split", request.split, EVALUATED_SPLITS)
-    storage = open_study(request.root, request.study)
-    info, rule = read_study(storage), get_selection(request.selection)
+    names.check_known("split", request.split, names.EVALUATED_SPLITS)
+    storage = studies.open_study(request.root, request.study)
+    info, rule = studies.read_study(storage), get_selection(request.selection)
+    # The trade-off of a search is between its trials; the mean of an arm over them shows none of it.
     each = request.choose_each(EACH[::-1] if info.secondary else EACH)
     runs = read_study_runs(storage, info, rule)
     metric = request.metric or info.metric
@@ -79,13 +70,17 @@ def build_pareto(request: PlotRequest) -> Pareto:
     if info.secondary:
         (secondary_metric, region), *_ = info.secondary
         default_x, default_y = f"{info.region}/{info.metric}", f"{region}/{secondary_metric}"
-    x, y = (parse_quantity(text, metric, runs) for text in (request.x or default_x, request.y or default_y))
+    x, y = (_quantities.parse_quantity(text, metric, runs) for text in (request.x or default_x, request.y or default_y))
     reference = request.reference or info.reference
-    arms = select_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
+    arms = _arms.select_arms(runs.arms, request.arms, reference=reference, most=len(runs.arms)).arms
     is_trial = each == "trial"
-    models = select_complete_models(storage, info, request.selection) if is_trial else select_chosen_models(runs)
-    values = [get_quantity(quantity, runs, request.split) for quantity in (x, y)]
-    pairs = {arm: make_pairs(models[arm], *values) for arm in arms}
+    models = (
+        _quantities.select_complete_models(storage, info, request.selection)
+        if is_trial
+        else _quantities.select_chosen_models(runs)
+    )
+    values = [_quantities.get_quantity(quantity, runs, request.split) for quantity in (x, y)]
+    pairs = {arm: _quantities.make_pairs(models[arm], *values) for arm in arms}
     if not any(pairs.values()):
         raise request.make_error("has no complete trial with both quantities yet")
     groups = [
@@ -110,7 +105,7 @@ def build_pareto(request: PlotRequest) -> Pareto:
 
 def draw_pareto(data: Pareto) -> Figure:
     """Draw gray dots, and colored ones with names on the front."""
-    figure = make_figure(COLUMN, 2.5)
+    figure = _style.make_figure(_style.COLUMN, 2.5)
     axes = figure.add_subplot()
     front = [point for point in data.points if point.on_front]
     # The points of the front come first, from left to right.
@@ -122,13 +117,13 @@ def draw_pareto(data: Pareto) -> Figure:
         linestyle=":",
         zorder=2,
     )
-    colors = assign_colors(list(dict.fromkeys(point.arm for point in front)), data.reference)
+    colors = _style.assign_colors(list(dict.fromkeys(point.arm for point in front)), data.reference)
     named: set[str] = set()
     for point in data.points:
         is_reference = point.arm == data.reference
         is_new = (point.on_front or is_reference) and point.arm not in named
         named |= {point.arm} if is_new else set()
-        behind = REFERENCE_COLOR if is_reference else PALE
+        behind = _style.REFERENCE_COLOR if is_reference else _style.PALE
         color, marker = colors.get(point.arm, behind), "s" if is_reference else "o"
         _draw_point(axes, point, color if point.on_front else behind, marker, point.arm if is_new else None)
     axes.set_xlim(*data.x_limits)
@@ -136,7 +131,7 @@ def draw_pareto(data: Pareto) -> Figure:
     axes.set_xlabel(data.x_label)
     axes.set_ylabel(data.y_label)
     axes.grid()
-    finish_figure(figure, data.caption, axes)
+    _style.finish_figure(figure, data.caption, axes)
     return figure
 
 
@@ -147,7 +142,7 @@ def _make_point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
 
 def _mark_front(points: Sequence[Point], x_sign: int, y_sign: int) -> tuple[Point, ...]:
     """Mark the points of the front, and sort them to the beginning, from left to right."""
-    front = find_pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
+    front = _quantities.find_pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
     marked = [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
     return tuple(sorted(marked, key=lambda point: (not point.on_front, point.x, point.arm)))
 
@@ -160,6 +155,7 @@ def _compute_limits(marked: Sequence[tuple[float, float]], every: Sequence[float
     room = SURROUNDINGS * (high - low)
     near = [value for value in every if low - room <= value <= high + room]
     from_, to = min(low, *near), max(high, *near)
+    # A single point has no range to take a share of.
     margin = 0.06 * (to - from_) or 0.5
     return from_ - margin, to + margin
 

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.metrics import REGIONS
-from dirtune.results.figures._arms import select_arms
+from dirtune.results.figures import _arms, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.figures._style import (
-    COLUMN,
-    MAX_COLORED_ARMS,
-    PAGE,
-    assign_colors,
-    finish_figure,
-    make_figure,
-    mix_with_white,
-)
 from dirtune.results.tables.render.cells import format_metric
 
 
@@ -43,7 +34,7 @@ def build_regions(request: PlotRequest) -> RegionBars:
         InputError: as `make_arm_table`.
     """
     table = request.build_table()
-    shown = select_arms(table.rows, request.arms, reference=table.reference, most=MAX_COLORED_ARMS)
+    shown = _arms.select_arms(table.rows, request.arms, reference=table.reference, most=_style.MAX_COLORED_ARMS)
     rows = {row.arm: row for row in table.rows}
     cells = [[rows[arm].cells[region] for region in REGIONS] for arm in shown.arms]
     holes = sum(len(rows[arm].missing) for arm in shown.arms)
@@ -63,17 +54,18 @@ def build_regions(request: PlotRequest) -> RegionBars:
 
 def draw_regions(bars: RegionBars) -> Figure:
     """Draw bars of the arms, grouped by shot region."""
-    figure = make_figure(COLUMN if len(bars.arms) <= 4 else PAGE, 2.0)
+    # Four arms in four regions fill a column; more bars would be too thin for their dots.
+    figure = _style.make_figure(_style.COLUMN if len(bars.arms) <= 4 else _style.PAGE, 2.0)
     axes = figure.add_subplot()
     width = 0.8 / max(len(bars.arms), 1)
-    for position, color in enumerate(assign_colors(bars.arms, bars.reference).values()):
+    for position, color in enumerate(_style.assign_colors(bars.arms, bars.reference).values()):
         centers = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
         means = bars.means[position]
         axes.bar(
             centers,
             means,
             0.88 * width,
-            color=mix_with_white(color),
+            color=_style.mix_with_white(color),
             edgecolor=color,
             linewidth=0.8,
             label=bars.arms[position],
@@ -98,5 +90,5 @@ def draw_regions(bars: RegionBars) -> Figure:
     axes.set_xlabel("shot region")
     axes.set_ylabel(bars.label)
     axes.grid(axis="y")
-    finish_figure(figure, bars.caption, axes)
+    _style.finish_figure(figure, bars.caption, axes)
     return figure

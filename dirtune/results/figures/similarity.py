@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dirtune.results.figures._representations import ArmVectors, read_study_vectors
+from dirtune.results.figures import _representations, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import MAX_PANELS, finish_figure, format_unit, make_panels
 
 CELLS = 40
 """Cells of the density in each direction."""
@@ -47,11 +46,12 @@ def build_similarity(request: PlotRequest) -> Densities:
     Raises:
         InputError: as `read_study_vectors`.
     """
-    found = read_study_vectors(request, most=MAX_PANELS)
+    found = _representations.read_study_vectors(request, most=_style.MAX_PANELS)
     widest = max(float(np.ptp(arm.labels)) for arm in found.arms)
+    # Equal labels have no range, and the edges of a histogram must increase.
     distances = np.linspace(0.0, widest or 1.0, CELLS + 1)
     cosines = np.linspace(-1.0, 1.0, CELLS + 1)
-    unit = format_unit(found.label.unit)
+    unit = _style.format_unit(found.label.unit)
     return Densities(
         densities=tuple(_count_pairs(arm, distances, cosines) for arm in found.arms),
         distances=distances,
@@ -65,18 +65,20 @@ def build_similarity(request: PlotRequest) -> Densities:
 def draw_similarity(data: Densities) -> Figure:
     """Draw a panel per arm, dark where there are many pairs."""
     titles = [f"{one.arm}, r = {one.correlation:.2f}" for one in data.densities]
-    figure, axes = make_panels(titles, height=1.9)
+    figure, axes = _style.make_panels(titles, height=1.9)
     for panel, one in zip(axes, data.densities, strict=True):
         # Rasterized: thousands of cells would make vector files large. Counts span orders of magnitude.
         panel.pcolormesh(data.distances, data.cosines, np.log1p(one.pairs.T), cmap="Blues", rasterized=True)
         panel.set_xlabel(data.x_label)
         panel.set_ylim(-1, 1)
     axes[0].set_ylabel("cosine similarity")
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 
-def _count_pairs(arm: ArmVectors, distances: NDArray[np.float64], cosines: NDArray[np.float64]) -> Density:
+def _count_pairs(
+    arm: _representations.ArmVectors, distances: NDArray[np.float64], cosines: NDArray[np.float64]
+) -> Density:
     # Every pair once, and no sample with itself.
     first, second = np.triu_indices(len(arm.labels), k=1)
     label_distances = np.abs(arm.labels[first] - arm.labels[second])

@@ -10,13 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from dirtune.results.analysis.arms import ArmRuns, read_study_runs
 from dirtune.results.analysis.selection import get_selection
-from dirtune.results.figures._arms import select_arms
-from dirtune.results.figures._bands import Band, draw_bands, make_band
+from dirtune.results.figures import _arms, _bands, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, MAX_LINES, finish_figure, make_figure
-from dirtune.results.records.names import check_known
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.records import names, store, studies
 from dirtune.results.tables.render.cells import format_metric
 
 
@@ -24,7 +20,7 @@ from dirtune.results.tables.render.cells import format_metric
 class TrainingCurves:
     """A band per arm over the epochs, counted from 1."""
 
-    bands: tuple[Band, ...]
+    bands: tuple[_bands.Band, ...]
     reference: str | None
     label: str
     caption: str
@@ -39,20 +35,21 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
     Raises:
         InputError: a name is unknown, or no epoch is recorded.
     """
-    storage = open_study(request.root, request.study)
-    info, rule = read_study(storage), get_selection(request.selection)
-    epochs = read_table(storage, "epochs")
+    storage = studies.open_study(request.root, request.study)
+    info, rule = studies.read_study(storage), get_selection(request.selection)
+    epochs = store.read_table(storage, "epochs")
     if not epochs.num_rows:
         raise request.make_error("has no recorded epochs yet")
     name = request.y or f"val/{request.region}/{request.metric or info.metric}"
-    check_known("value of the epochs", name, sorted(pc.unique(epochs["name"]).to_pylist()))
+    names.check_known("value of the epochs", name, sorted(pc.unique(epochs["name"]).to_pylist()))
     values = _read_values(epochs, name)
     runs = read_study_runs(storage, info, rule)
+    # Selected before the best arms are, so that arms without the value take no places.
     having = [arm for arm in runs.arms if any(c.trial_id in values for c in arm.chosen.values())]
     if not having:
         raise request.make_error(f"has no complete trial with {name} yet")
     reference = request.reference or info.reference
-    shown = select_arms(having, request.arms, reference=reference, most=MAX_LINES)
+    shown = _arms.select_arms(having, request.arms, reference=reference, most=_style.MAX_LINES)
     by_name = {arm.arm: arm for arm in having}
     without = len(runs.arms) - len(having)
     label, parts = name, name.split("/")
@@ -70,15 +67,15 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
 
 def draw_training_curves(data: TrainingCurves) -> Figure:
     """Draw lines with bands."""
-    figure = make_figure(COLUMN, 2.2)
+    figure = _style.make_figure(_style.COLUMN, 2.2)
     axes = figure.add_subplot()
-    draw_bands(axes, data.bands, data.reference, markers=False)
+    _bands.draw_bands(axes, data.bands, data.reference, markers=False)
     # Epochs are whole numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(data.label)
     axes.grid()
-    finish_figure(figure, data.caption, axes)
+    _style.finish_figure(figure, data.caption, axes)
     return figure
 
 
@@ -93,9 +90,9 @@ def _read_values(epochs: pa.Table, name: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def _make_epoch_band(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> Band:
+def _make_epoch_band(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:
     by_epoch: dict[float, list[float]] = {}
     for chosen in arm.chosen.values():
         for epoch, value in values.get(chosen.trial_id, {}).items():
             by_epoch.setdefault(epoch, []).append(value)
-    return make_band(arm.arm, by_epoch)
+    return _bands.make_band(arm.arm, by_epoch)

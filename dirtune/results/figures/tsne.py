@@ -12,9 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dirtune.results.figures._representations import ArmVectors, read_study_vectors
+from dirtune.results.figures import _representations, _style
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import MAX_PANELS, finish_figure, format_unit, make_panels
 
 MAX_PERPLEXITY = 30.0
 MIN_SAMPLES = 8
@@ -46,11 +45,11 @@ def build_tsne(request: PlotRequest) -> Embeddings:
     Raises:
         InputError: there are fewer than eight samples, and as `read_study_vectors`.
     """
-    found = read_study_vectors(request, most=MAX_PANELS)
+    found = _representations.read_study_vectors(request, most=_style.MAX_PANELS)
     fewest = min(len(arm.labels) for arm in found.arms)
     if fewest < MIN_SAMPLES:
         raise request.make_error(f"has {fewest} representations, too few for t-SNE (at least {MIN_SAMPLES})")
-    unit = format_unit(found.label.unit)
+    unit = _style.format_unit(found.label.unit)
     return Embeddings(
         embeddings=tuple(_compute_embedding(arm) for arm in found.arms),
         label=f"{found.label.name}{unit}",
@@ -60,7 +59,7 @@ def build_tsne(request: PlotRequest) -> Embeddings:
 
 def draw_tsne(data: Embeddings) -> Figure:
     """Draw a panel per arm, and one color bar."""
-    figure, axes = make_panels([one.arm for one in data.embeddings], height=1.9)
+    figure, axes = _style.make_panels([one.arm for one in data.embeddings], height=1.9)
     # One scale for all panels, so that colors are comparable.
     low = min(one.labels.min() for one in data.embeddings)
     high = max(one.labels.max() for one in data.embeddings)
@@ -71,11 +70,11 @@ def draw_tsne(data: Embeddings) -> Figure:
         panel.set_yticks([])
         panel.spines[["left", "bottom"]].set_visible(False)
     figure.colorbar(points, ax=axes, label=data.label, fraction=0.05)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 
-def _compute_embedding(arm: ArmVectors) -> Embedding:
+def _compute_embedding(arm: _representations.ArmVectors) -> Embedding:
     # Imported here because it takes a second.
     from sklearn.manifold import TSNE
 
@@ -84,5 +83,6 @@ def _compute_embedding(arm: ArmVectors) -> Embedding:
     # Rounding gives equal vectors a cosine distance of about -1e-16, which scikit-learn rejects.
     distances = np.clip(1.0 - arm.vectors @ arm.vectors.T, 0.0, None)
     np.fill_diagonal(distances, 0.0)
+    # The default start, by principal components, needs vectors and not distances.
     tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=0)
     return Embedding(arm=arm.arm, positions=tsne.fit_transform(distances), labels=arm.labels)

@@ -25,9 +25,7 @@ import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.parquetfile import OnDamaged, encode_table, read_files
-from dirtune.results.records.schema import SCHEMAS
-from dirtune.results.records.studies import open_study
+from dirtune.results.records import parquetfile, schema, studies
 from dirtune.results.records.unify import unify
 
 COMPACTED_TABLES = ("trials", "metrics")
@@ -42,7 +40,7 @@ def compact_study(study: str, *, results: str | Path = "results") -> dict[str, i
     Raises:
         InputError: there is no such study, or a file is damaged.
     """
-    return compact(open_study(results, study))
+    return compact(studies.open_study(results, study))
 
 
 def compact(storage: Storage) -> dict[str, int]:
@@ -55,8 +53,8 @@ def compact(storage: Storage) -> dict[str, int]:
     metadata = {STAMPS_KEY: json.dumps(stamps)}
     row_counts = {}
     for table in COMPACTED_TABLES:
-        rows = unify([pa.Table.from_batches([], SCHEMAS[table]), *read_rows(storage, table, stamps)])
-        storage.write(f"results/compacted/{table}.parquet", encode_table(rows, metadata))
+        rows = unify([pa.Table.from_batches([], schema.SCHEMAS[table]), *read_rows(storage, table, stamps)])
+        storage.write(f"results/compacted/{table}.parquet", parquetfile.encode_table(rows, metadata))
         row_counts[table] = rows.num_rows
     return row_counts
 
@@ -77,7 +75,7 @@ def read_rows(
     table: str,
     stamps: Mapping[str, str],
     columns: Sequence[str] | None = None,
-    on_damaged: OnDamaged | None = None,
+    on_damaged: parquetfile.OnDamaged | None = None,
 ) -> list[pa.Table]:
     """Return the recorded rows of one table of a study, in parts for `unify`.
 
@@ -96,7 +94,7 @@ def read_rows(
     parts: list[pa.Table] = []
     cached: set[str] = set()
     if table in COMPACTED_TABLES:
-        parts = read_files(storage, [f"results/compacted/{table}.parquet"], columns, on_damaged)
+        parts = parquetfile.read_files(storage, [f"results/compacted/{table}.parquet"], columns, on_damaged)
     if parts:
         cached_stamps = json.loads(parts[0].schema.metadata[STAMPS_KEY])
         cached = {trial_id for trial_id, stamp in cached_stamps.items() if stamps.get(trial_id) == stamp}
@@ -108,7 +106,7 @@ def read_rows(
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
         # Faults are collected over all batches, so that one error names every damaged file
-        if tables := read_files(storage, batch, columns, on_damaged or faults.append):
+        if tables := parquetfile.read_files(storage, batch, columns, on_damaged or faults.append):
             parts.append(unify(tables))
     if faults:
         raise InputError(faults)

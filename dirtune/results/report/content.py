@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.results.analysis.arms import list_arm_trials, list_search_trials, to_trial_rows
-from dirtune.results.records.store import flatten_config, read_table
-from dirtune.results.records.studies import StudyInfo, open_study, read_provenance, read_study
+from dirtune.results.records import store, studies
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
 SECONDS = ("seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
@@ -20,7 +19,7 @@ PROVENANCE_COLUMNS = ("code_version", "data", "data_fingerprint", "device", "wor
 """Columns of the trials table."""
 UNPLANNED = "(no longer planned)"
 
-Line = tuple[str, ...]
+ListingRow = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +27,8 @@ class Listing:
     """A table of texts."""
 
     title: str
-    header: Line
-    rows: tuple[Line, ...]
+    header: ListingRow
+    rows: tuple[ListingRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +57,10 @@ def read_content(root: str | Path, study: str) -> Content:
     Raises:
         InputError: the study is unknown, its trials have different data, or a file is damaged.
     """
-    storage = open_study(root, study)
-    info = read_study(storage)
+    storage = studies.open_study(root, study)
+    info = studies.read_study(storage)
     table = compare(root, TableRequest(studies=(study,)))
-    found = read_table(storage, "trials")
+    found = store.read_table(storage, "trials")
     known = to_trial_rows(found)
     members = list_arm_trials(known, info)
     arms = {
@@ -83,14 +82,16 @@ def read_content(root: str | Path, study: str) -> Content:
         failures=_list_failures(trials),
         holes=_list_holes(table),
         settings=_list_settings(info),
-        provenance=_list_provenance(read_provenance(storage), trials),
+        provenance=_list_provenance(studies.read_provenance(storage), trials),
         trials=_list_trials(trials),
         varied=tuple(_list_varied(info, table)),
         is_search=any(info.spaces.values()),
     )
 
 
-def _summarize(info: StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _summarize(
+    info: studies.StudyInfo, table: Comparison, trials: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
     part = table.parts[0]
     planned = sum(plan.trials or len(plan.seeds) for plan in info.plans.values())
     states = Counter(row["status"] for row in trials)
@@ -120,7 +121,7 @@ def _list_holes(table: Comparison) -> Listing:
     return Listing(title="Missing", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(rows)))
 
 
-def _list_settings(info: StudyInfo) -> tuple[Listing, ...]:
+def _list_settings(info: studies.StudyInfo) -> tuple[Listing, ...]:
     """Return the settings that all arms share, those of single arms, and the search spaces."""
     leaves = {arm: dict(_list_leaves(config)) for arm, config in info.configs.items()}
     first = next(iter(leaves.values()), {})
@@ -155,12 +156,12 @@ def _list_trials(trials: Iterable[Mapping[str, Any]]) -> Listing:
     return Listing(title="Trials", header=header, rows=tuple(rows))
 
 
-def _format_cells(row: Mapping[str, Any], *names: str) -> Line:
+def _format_cells(row: Mapping[str, Any], *names: str) -> ListingRow:
     return tuple(_format_value(row[name]) for name in names)
 
 
 def _list_leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for path, value in flatten_config(tree, "config"):
+    for path, value in store.flatten_config(tree, "config"):
         yield path.removeprefix("config."), _format_value(value, nothing="none")
 
 
@@ -170,7 +171,7 @@ def _format_value(value: object, *, nothing: str = "") -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _list_varied(info: StudyInfo, table: Comparison) -> list[str]:
+def _list_varied(info: studies.StudyInfo, table: Comparison) -> list[str]:
     searched = [path for space in info.spaces.values() for path in space]
     levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
     # bool is a subclass of int.

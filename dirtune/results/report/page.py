@@ -15,8 +15,7 @@ from markupsafe import Markup
 from dirtune.io.storage import Storage
 from dirtune.results.report.content import read_content
 from dirtune.results.report.figures import draw_pictures
-from dirtune.results.tables.render.footer import make_footer
-from dirtune.results.tables.render.grids import make_grids
+from dirtune.results.tables.render import footer, grids
 
 
 def write_report(root: str | Path, study: str, *, output: Path | None = None) -> Path:
@@ -44,8 +43,8 @@ def render_page(root: str | Path, study: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_read_part("page.html")).render(
         content=content,
-        grids=make_grids(content.table),
-        notes=make_footer(content.table),
+        grids=grids.make_grids(content.table),
+        notes=footer.make_footer(content.table),
         pictures=[(picture, Markup(picture.svg)) for picture in pictures],
         style=Markup(_read_part("page.css")),
         script=Markup(script),

@@ -52,12 +52,14 @@ def find_greedy_path(losses: Mapping[State, Mapping[int, float]], start: State, 
     here = start
     while here != end:
         own = losses.get(here, {})
+        # A subset of what is still to change, so that no step takes back a part that an earlier one has changed.
         on_the_way = (state for state in losses if state != here and state ^ here <= here ^ end)
         differences = {state: compare_by_seed(losses[state], own).mean for state in on_the_way}
         # NaN: no seed in common.
         gains = {state: gain for state, gain in differences.items() if not math.isnan(gain)}
         if not gains:
             break
+        # Only the nearest: a step of several parts at once would not show which of them made the difference.
         nearest = min(len(state ^ here) for state in gains)
         near = [state for state in gains if len(state ^ here) == nearest]
         best = min(near, key=lambda state: gains[state])

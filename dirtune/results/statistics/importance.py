@@ -57,12 +57,14 @@ def compute_importance(
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     evaluator = (
+        # The forest is random: without a seed, two calls on the same trials could rank the settings differently.
         FanovaImportanceEvaluator(seed=SEED)
         if method == "fanova"
         else PedAnovaImportanceEvaluator(target_quantile=compute_target_share(len(losses)))
     )
     with _silence_optuna():
         shares = get_param_importances(_make_optuna_study(settings, losses, space), evaluator=evaluator)
+    # Equal shares by name, so that the order does not depend on that of the space.
     return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -76,6 +78,7 @@ def _silence_optuna() -> Iterator[None]:
     """Suppress the message that Optuna logs for every new study."""
     import optuna
 
+    # The level belongs to the whole process, where a sweep or a notebook may have set its own.
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

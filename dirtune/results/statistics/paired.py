@@ -89,6 +89,29 @@ def compare_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) ->
     )
 
 
+def compute_interaction(
+    *,
+    both: Mapping[int, float],
+    first: Mapping[int, float],
+    second: Mapping[int, float],
+    neither: Mapping[int, float],
+) -> PairedDifference:
+    """Return the two-factor interaction `effect(A and B) - effect(A) - effect(B) = ab - a - b + 0`, seed by seed.
+
+    The contrast of a 2 x 2 factorial design, not halved, in the metric's unit: B's effect with A minus B's effect without
+    A, which is zero where effects add up. For an error, a negative interaction is more gain together than the sum. Its
+    variance is that of four runs, so that it needs about twice the seeds of a difference of two.
+
+    Args:
+        both: value by seed of the arm with A and B.
+        first: of the arm with A.
+        second: of the arm with B.
+        neither: of the arm without both; only seeds that all four have are used.
+    """
+    with_first = {seed: both[seed] - first[seed] for seed in both.keys() & first.keys()}
+    return compare_by_seed(with_first, {seed: second[seed] - neither[seed] for seed in second.keys() & neither.keys()})
+
+
 def make_difference(
     differences: Sequence[float],
     *,
@@ -134,6 +157,7 @@ def apply_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     corrected = dict.fromkeys(p_values, math.nan)
     largest = 0.0
     for rank, (p, name) in enumerate(tested):
+        # Holm steps down and stops at the first test that fails; the running maximum states this in p values.
         largest = max(largest, min(1.0, p * (len(tested) - rank)))
         corrected[name] = largest
     return corrected
@@ -154,6 +178,7 @@ def compute_equivalence_p(difference: PairedDifference, *, margin: float) -> flo
     """
     if not difference.error > 0:
         return math.nan
+    # The null hypotheses are a difference at either end of the margin. Both must be rejected, so the larger p counts.
     too_low = stdtr(difference.df, -(difference.mean + margin) / difference.error)
     too_high = stdtr(difference.df, (difference.mean - margin) / difference.error)
     return float(max(too_low, too_high))

@@ -58,6 +58,7 @@ def compute_equivalence_power(n: int, *, sd: float, margin: float, alpha: float 
     shares = (np.arange(GRID) + 0.5) / GRID
     spreads = sd * np.sqrt(2 * gammaincinv(freedom / 2, shares) / freedom)
     room = margin * math.sqrt(n) - stdtrit(freedom, 1 - alpha) * spreads
+    # With a large observed spread the room is negative: no mean, not even zero, would show equivalence.
     return float(np.maximum(2 * ndtr(room / sd) - 1, 0).mean())
 
 

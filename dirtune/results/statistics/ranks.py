@@ -56,6 +56,7 @@ def rank_arms(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
     if len(arms) < 2 or not common:
         raise ValueError(f"needs two arms and a block that all have, got {len(arms)} arms")
     values = np.array([[losses[arm][block] for arm in arms] for block in common])
+    # `scipy.stats.rankdata` returns the same ranks, but scipy.stats is slow to import.
     smaller = (values[:, None, :] < values[:, :, None]).sum(axis=2)
     equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
     ranks: NDArray[np.float64] = smaller + (equal + 1) / 2
@@ -96,6 +97,7 @@ def find_cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tu
     found: list[tuple[int, int]] = []
     for first, low in enumerate(values):
         last = max(i for i, value in enumerate(values) if value - low <= difference)
+        # A group inside of the previous one would be a second bar below the first, with no information of its own.
         is_within = bool(found) and last <= found[-1][1]
         if last > first and not is_within:
             found.append((first, last))

@@ -84,6 +84,7 @@ def run_looks(
         if not both.issuperset(turn):
             return ComparisonState(decision="undecided", seeds=seen, needed=wanted)
         seen = wanted
+        # Fixed at the first look: a margin that moved with the data would be chosen by them.
         size = size or margin * abs(mean(reference[seed] for seed in turn))
         difference = compare_by_seed({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
         level = looks.get_level(look)

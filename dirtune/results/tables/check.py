@@ -21,12 +21,8 @@ from typing import Any, NamedTuple, get_args
 from dirtune.errors import Fault, InputError
 from dirtune.results import textgrid
 from dirtune.results.statistics.verdict import Decision
-from dirtune.results.tables.comparison import TableRequest, compare
-from dirtune.results.tables.render import latex
-from dirtune.results.tables.render.flat import CSV_COLUMNS, as_csv
-from dirtune.results.tables.render.formats import REQUEST, to_markdown_rows, to_plain_rows
-from dirtune.results.tables.render.grids import make_grids
-from dirtune.results.tables.verdicts import DEFAULT_MARGIN
+from dirtune.results.tables import comparison, verdicts
+from dirtune.results.tables.render import flat, formats, grids, latex
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -35,7 +31,7 @@ _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 
 CSV_KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
 """Columns by which a CSV is recognized and its lines are identified."""
-CSV_DEFAULTS = {"over": "seeds", "shots": "", "bin_width": "", "margin_requested": DEFAULT_MARGIN}
+CSV_DEFAULTS = {"over": "seeds", "shots": "", "bin_width": "", "margin_requested": verdicts.DEFAULT_MARGIN}
 """Columns that belong to the request, too, and may have been taken out."""
 CSV_NUMBERS = (
     "mean",
@@ -89,7 +85,7 @@ class CheckReport:
         return "\n".join([*map(str, self.findings), last])
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """A line of a table."""
 
     number: int
@@ -107,7 +103,7 @@ class StoredGrid:
     rows: dict[tuple[str, ...], list[str]]
 
 
-def check(root: str | Path, text: str, request: TableRequest | None = None) -> CheckReport:
+def check(root: str | Path, text: str, request: comparison.TableRequest | None = None) -> CheckReport:
     """Compare the numbers of a written table with those of the store.
 
     Args:
@@ -121,29 +117,31 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
     """
     # A CSV has its request in its columns, of which some may have been taken out.
     header = text.split("\n", 1)[0].strip().split(",")
-    if set(CSV_KEYS) <= set(header) <= set(CSV_COLUMNS):
+    if set(CSV_KEYS) <= set(header) <= set(flat.CSV_COLUMNS):
         return _check_csv(root, text)
     request = read_request(text) or request
     if request is None:
-        rule = f"has no request (a comment '{REQUEST} ...'): give the studies and the columns"
+        rule = f"has no request (a comment '{formats.REQUEST} ...'): give the studies and the columns"
         raise InputError(Fault(where="check", rule=rule))
     if r"\begin{tabular}" in text:
         style = "latex"
     else:
         style = "markdown" if re.search(r"^\s*\|.*\|\s*$", text, re.MULTILINE) else "table"
     stored = []
-    for grid in make_grids(compare(root, request)):
+    for grid in grids.make_grids(comparison.compare(root, request)):
         # Written and read as the text was, so that escapes and rounding are the same.
         if style == "latex":
             written = latex.make_table(grid)
         elif style == "markdown":
-            written = textgrid.as_markdown(grid.header, to_markdown_rows(grid))
+            written = textgrid.as_markdown(grid.header, formats.to_markdown_rows(grid))
         else:
-            written = textgrid.as_text(grid.header, to_plain_rows(grid))
+            written = textgrid.as_text(grid.header, formats.to_plain_rows(grid))
         lines = [line.cells for line in _read_lines(written, style)]
+        # Counted from the end, because the number of lines above the rows depends on the style.
         keys, first = len(grid.keys), len(lines) - len(grid.rows)
         stored.append(StoredGrid(keys, lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]}))
     found = list(_compare_lines(_read_lines(text, style), stored))
+    # A check that has compared nothing must not look like one that found no fault.
     if not found:
         raise InputError(Fault(where="check", rule="no line of the text is one of the table"))
     return CheckReport(
@@ -152,7 +150,7 @@ def check(root: str | Path, text: str, request: TableRequest | None = None) -> C
     )
 
 
-def check_file(root: str | Path, file: Path, request: TableRequest | None = None) -> CheckReport:
+def check_file(root: str | Path, file: Path, request: comparison.TableRequest | None = None) -> CheckReport:
     """Compare the numbers of a table in a file with those of the store.
 
     Raises:
@@ -165,26 +163,26 @@ def check_file(root: str | Path, file: Path, request: TableRequest | None = None
     return check(root, text, request)
 
 
-def read_request(text: str) -> TableRequest | None:
+def read_request(text: str) -> comparison.TableRequest | None:
     """Return the request in a comment of the text; None if there is none.
 
     Raises:
         InputError: it is not readable.
     """
     # JSON on one line: `format_request` writes it so.
-    match = re.search(rf"{REQUEST} (\{{.*\}})", text)
+    match = re.search(rf"{formats.REQUEST} (\{{.*\}})", text)
     if match is None:
         return None
     try:
         plain: dict[str, Any] = json.loads(match[1])
         lists = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
-        return TableRequest(**{**plain, **lists})
+        return comparison.TableRequest(**{**plain, **lists})
     except (TypeError, json.JSONDecodeError) as error:
-        rule = f"the comment '{REQUEST} ...' is not readable ({error})"
+        rule = f"the comment '{formats.REQUEST} ...' is not readable ({error})"
         raise InputError(Fault(where="check", rule=rule)) from None
 
 
-def _read_lines(text: str, style: str) -> list[Line]:
+def _read_lines(text: str, style: str) -> list[TextLine]:
     """Return the lines that have more than one cell; rules between them, without letter and digit, are left out."""
     lines = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -192,16 +190,17 @@ def _read_lines(text: str, style: str) -> list[Line]:
         if style == "table":
             cells = re.split(r"\s{2,}", line)
         elif style == "markdown":
+            # A bar after a backslash belongs to a text: it is escaped when the table is written.
             cells = [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
         else:
             parts = re.split(r"(?<!\\)&", line[:-2]) if line.endswith(r"\\") else []
             cells = [part.strip() for part in parts]
         if len(cells) > 1 and any(character.isalnum() for character in "".join(cells)):
-            lines.append(Line(number, cells))
+            lines.append(TextLine(number, cells))
     return lines
 
 
-def _compare_lines(lines: Sequence[Line], stored: Sequence[StoredGrid]) -> Iterator[tuple[int, list[Finding]]]:
+def _compare_lines(lines: Sequence[TextLine], stored: Sequence[StoredGrid]) -> Iterator[tuple[int, list[Finding]]]:
     """Yield the number of compared numbers and the findings of every line that is one of the table."""
     # A text without headings is taken for the first grid.
     last, current = -1, stored[0]
@@ -232,7 +231,7 @@ def _find_headings(cells: Sequence[str], stored: StoredGrid) -> list[int] | None
     return found if found[: stored.keys] == list(range(stored.keys)) else None
 
 
-def _compare_line(line: Line, stored: StoredGrid, positions: Sequence[int]) -> tuple[int, list[Finding]]:
+def _compare_line(line: TextLine, stored: StoredGrid, positions: Sequence[int]) -> tuple[int, list[Finding]]:
     """Return the number of compared numbers and the findings of a line."""
     label = tuple(line.cells[: stored.keys])
     row = stored.rows.get(label)
@@ -247,12 +246,14 @@ def _compare_line(line: Line, stored: StoredGrid, positions: Sequence[int]) -> t
 
 
 def _find_numbers(cell: str) -> list[str]:
+    # An editor or a typesetter may have replaced the hyphen by a minus sign.
     return _NUMBER.findall(_MARKUP.sub("", cell.replace(MINUS, "-")))
 
 
 def _is_supported(cell: str, now: str) -> bool:
     """Return True if the verdicts agree and the store's numbers, or the first of them, round to the written ones."""
     written, stored = _find_numbers(cell), _find_numbers(now)
+    # Fewer numbers than the store has are no fault: spreads and intervals may have been taken out.
     if len(written) > len(stored) or _VERDICT.findall(cell) not in ([], _VERDICT.findall(now)):
         return False
     return all(
@@ -276,8 +277,9 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
     keys = (*CSV_KEYS, "over", "shots", "bin_width")
     asked = ("study", "split", "selection", "reference", *CSV_DEFAULTS)
     stored: dict[tuple[str, ...], Mapping[str, str]] = {}
+    # One comparison per distinct request and not per line, because each reads the records of a study.
     for line in {tuple(line[name] for name in asked): line for line in lines}.values():
-        request = TableRequest(
+        request = comparison.TableRequest(
             studies=(line["study"],),
             metrics=tuple(dict.fromkeys(other["metric"] for other in lines if other["study"] == line["study"])),
             split=line["split"],
@@ -288,9 +290,10 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
             shots=line["shots"] or None,
             bin_width=float(line["bin_width"]) if line["bin_width"] else None,
         )
-        made = csv.DictReader(io.StringIO(as_csv(compare(root, request))))
+        made = csv.DictReader(io.StringIO(flat.as_csv(comparison.compare(root, request))))
         stored |= {tuple(row[name] for name in keys): row for row in made}
     findings = []
+    # Line 1 has the names of the columns.
     for number, line in enumerate(lines, start=2):
         now = stored.get(tuple(line[name] for name in keys))
         for name in (*CSV_NUMBERS, *CSV_WORDS):

@@ -130,12 +130,14 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
     data: dict[str, set[str]] = {}
     for part in whole:
         data.setdefault(part.data, set()).update(part.fingerprints)
+    # Different data sets may share a table; two contents under one name are a mistake.
     for name, fingerprints in data.items():
         if name and len(fingerprints) > 1 and not request.mix_data:
             rule = "studies saw different data of one name, and one table must not mix them unasked"
             raise InputError(Fault(where=f"data set {name}", rule=rule, got=sorted(fingerprints)))
     parts = []
     for part in whole:
+        # Selected after the tests, because their correction is over all arms, shown or not.
         rows = {row.arm: row for row in part.rows}
         parts.append(replace(part, rows=tuple(rows[name] for name in match_arms(request.arms, part.arms))))
     published: list[PublishedRow] = []

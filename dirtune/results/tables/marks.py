@@ -65,6 +65,7 @@ def choose_better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
 def choose_best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     """Return the arm with the best mean, and those that are not significantly different; none of a single seed."""
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    # A single seed cannot be tested against another arm, so it can neither be the best nor equal to it.
     means = {arm: sign * cell.mean for arm, cell in cells.items() if cell.n > 1}
     if not means:
         return frozenset()

@@ -138,6 +138,7 @@ def find_published(
     ]
 
 
+# The file belongs to the package and does not change while it is in use.
 @cache
 def read_published() -> tuple[PublishedNumber, ...]:
     """Return all published numbers, in the order of the file."""

@@ -15,10 +15,9 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import Manifest, ShotRule
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.recompute import read_stored_manifest, recompute
-from dirtune.results.records.names import EVALUATED_EPOCHS
-from dirtune.results.records.studies import open_study
+from dirtune.results.records import names, studies
 
-PREDICTED_EPOCH = EVALUATED_EPOCHS[0]
+PREDICTED_EPOCH = names.EVALUATED_EPOCHS[0]
 """The only epoch whose predictions are stored."""
 _LIMITS = re.compile(r"(\d+)/(\d+)")
 
@@ -52,8 +51,9 @@ class RegionDefinition:
         Raises:
             InputError: the limits are unreadable or in the wrong order, the rule is unknown, or there is no manifest.
         """
-        manifest = read_stored_manifest(open_study(root, study))
+        manifest = read_stored_manifest(studies.open_study(root, study))
         rule, text = None, "each trial's own limits"
+        # Names first: the rules of a data set may be named like limits.
         if shots in manifest.shot_rules:
             rule, text = manifest.shot_rules[shots], f"the data set's rule {shots}"
         elif shots is not None:
@@ -62,6 +62,7 @@ class RegionDefinition:
                 wanted = "must be the limits of many and few, such as 100/20, or a rule of the data set"
                 raise InputError(Fault(where="shots", rule=wanted, got=shots, known=tuple(manifest.shot_rules)))
             many, few = int(limits[1]), int(limits[2])
+            # At `few == many + 1` no bin is medium; above that, bins would belong to two regions.
             if few > many + 1:
                 wanted = "no bin may be both many and few: the first limit is that of many"
                 raise InputError(Fault(where="shots", rule=wanted, got=shots))

@@ -29,8 +29,7 @@ from dirtune.results.analysis.arms import (
 )
 from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
-from dirtune.results.records.names import EVALUATED_EPOCHS, EVALUATED_SPLITS, check_known
-from dirtune.results.records.studies import open_study, read_study
+from dirtune.results.records import names, studies
 from dirtune.results.statistics.paired import Over, PairedDifference, compute_sd, mean
 from dirtune.results.statistics.two_way import SAMPLE_METRICS, compare_by_sample
 from dirtune.results.statistics.verdict import Verdict
@@ -193,17 +192,17 @@ def make_arm_tables(
         InputError: a name is unknown, the margin or the limits are unreadable, trials saw different data, predictions
             are needed and not stored, the metric has no interval over samples, or a file is damaged.
     """
-    storage = open_study(root, study)
+    storage = studies.open_study(root, study)
     rule = get_selection(selection)
-    info, outcome = plan_due_seeds(storage, read_study(storage))
-    check_known("split", split, EVALUATED_SPLITS)
-    check_known("over", over, POPULATIONS)
+    info, outcome = plan_due_seeds(storage, studies.read_study(storage))
+    names.check_known("split", split, names.EVALUATED_SPLITS)
+    names.check_known("over", over, POPULATIONS)
     for region in regions:
-        check_known("region", region, REGIONS)
+        names.check_known("region", region, REGIONS)
     runs = read_study_runs(storage, info, rule)
     # A study without a reference has a table without differences.
     if reference := reference or info.reference:
-        check_known("arm", reference, [arm.arm for arm in runs.arms])
+        names.check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data and len(runs.fingerprints) > 1:
         text = (
             "trials saw different data, and one table must not mix them unasked; "
@@ -222,7 +221,9 @@ def make_arm_tables(
         objective=f"{info.metric} in region {info.region}",
         reference=reference,
         margin=Margin.parse(margin),
+        # Taken from the tuple, so that the checked text has the literal type.
         over=next(each for each in POPULATIONS if each == over),
+        # Without a study file, the seeds are those of the records.
         seeds=info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried})),
         rows=(),
         arms=tuple(arm.arm for arm in runs.arms),
@@ -253,7 +254,7 @@ def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], r
             metric = check_metric(runs.metrics, metric)
             # Filtered once by metric and split, which is most of the work.
             recorded = filter_rows(runs.metrics, metric=metric, split=template.split)
-            epochs = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {EVALUATED_EPOCHS[0]}
+            epochs = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {names.EVALUATED_EPOCHS[0]}
             key = {"metric": metric, "split": template.split}
             values = {
                 (region, epoch): get_values_by_trial(recorded, region=region, selection=epoch, **key)
@@ -293,6 +294,7 @@ def _read_sample_errors(
     """
     from dirtune.results.analysis.recompute import read_sample_errors
 
+    # Before the predictions of all trials are read.
     for metric in metrics:
         if metric not in SAMPLE_METRICS:
             rule = f"has no interval over {template.over}: it is no function of a mean over samples; use seeds"
@@ -350,6 +352,7 @@ def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow,
         differences = None
         if errors is not None and table.over != "seeds":
             mask = errors.regions[region]
+            # The seeds with a value in this region, as in the differences over seeds.
             by_seed = {
                 row.arm: {seed: errors.errors[row.chosen[seed].trial_id][mask] for seed in row.cells[region].values}
                 for row in table.rows

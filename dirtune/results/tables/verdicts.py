@@ -46,6 +46,7 @@ class Margin:
 
     def compute_size(self, reference_mean: float) -> float:
         """Return the margin in the metric's unit."""
+        # The mean of a correlation may be negative, a margin may not.
         return self.number * abs(reference_mean) if self.is_share else self.number
 
     def __str__(self) -> str:
@@ -96,6 +97,7 @@ def compare_arms(
                 difference,
                 reference_mean=level,
                 p_holm=corrected[arm],
+                # No arm may have a test, and p values must not be multiplied by zero.
                 comparisons=max(1, comparisons),
                 higher_is_better=metric in HIGHER_IS_BETTER,
                 margin=margin.compute_size(level),

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dirtune.errors import InputError
 from dirtune.results.analysis.arms import StudyRuns, read_study_runs
 from dirtune.results.analysis.selection import SELECTIONS
 from dirtune.results.figures._quantities import (
+    find_pareto_front,
     get_quantity,
     make_pairs,
     parse_quantity,
@@ -69,3 +71,20 @@ def test_models_without_one_of_the_values_have_no_pair() -> None:
     a, b = ("a", "last"), ("b", "last")
 
     assert make_pairs([a, b], {a: 1.0, b: 2.0}, {a: 3.0}) == [(1.0, 3.0)]
+
+
+def test_the_pareto_front_is_that_of_a_double_loop() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        # With equal points
+        x, y = generator.integers(0, 6, (2, 12)).tolist()
+        expected = [
+            not any(x[j] <= x[i] and y[j] <= y[i] and (x[j] < x[i] or y[j] < y[i]) for j in range(12))
+            for i in range(12)
+        ]
+        assert find_pareto_front(x, y) == expected
+
+
+def test_nothing_has_no_front_and_one_point_is_its_own() -> None:
+    assert find_pareto_front([], []) == []
+    assert find_pareto_front([1.0], [2.0]) == [True]

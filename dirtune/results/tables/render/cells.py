@@ -34,6 +34,7 @@ def format_metric(metric: str, unit: str) -> str:
 def count_decimals(table: ArmTable) -> int:
     """Return the decimals that show three digits of the smallest mean, as papers print."""
     means = [abs(cell.mean) for row in table.rows for cell in row.cells.values()]
+    # An exact zero has no leading digit that decimals could show.
     smallest = min((value for value in means if value > 0), default=1.0)
     return 2 if smallest >= 1 else 3
 
@@ -44,6 +45,7 @@ def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
         return ABSENT
     size = spread.compute(cell)
     text = f"{cell.mean:.{decimals}f}" + ("" if math.isnan(size) else f" ± {size:.{decimals}f}")
+    # Means over different seeds are not comparable, so the exception is marked at the cell.
     return text + ("" if cell.n == usual else f" (n={cell.n})")
 
 
@@ -65,6 +67,7 @@ def format_verdict(row: ArmRow | None, region: str) -> str:
     found = None if row is None else row.cells[region].verdict
     if found is None:
         return ABSENT
+    # No estimate without a spread, nor over test samples, of which more seeds add none.
     is_open = found.decision == "undecided" and found.further_seeds is not None
     return f"undecided (+{found.further_seeds})" if is_open else found.decision
 

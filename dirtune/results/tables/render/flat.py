@@ -19,6 +19,7 @@ from dirtune.results.tables.table import ArmRow, ArmTable
 def as_csv(table: Comparison) -> str:
     """Return our numbers alone; the published ones, which have neither seeds nor tests, are in the other formats."""
     text = io.StringIO()
+    # As in all other formats; the default of the csv module is CR LF.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for part in table.parts:
@@ -52,6 +53,7 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "n": lambda table, row, region: row.cells[region].n,
     "reference": lambda table, row, region: table.reference,
     "over": lambda table, row, region: table.over,
+    # The reference has neither a difference nor a verdict: these columns are empty in its lines.
     "difference": lambda table, row, region: getattr(row.cells[region].difference, "mean", None),
     "difference_sd": lambda table, row, region: getattr(row.cells[region].difference, "sd", None),
     "low": lambda table, row, region: getattr(row.cells[region].difference, "low", None),
@@ -64,6 +66,7 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "margin_requested": lambda table, row, region: table.margin.text,
     "p_equivalence": lambda table, row, region: getattr(row.cells[region].verdict, "p_equivalence", None),
     "further_seeds": lambda table, row, region: getattr(row.cells[region].verdict, "further_seeds", None),
+    # The most that any seed had, because a column of numbers has no room for a list.
     "configurations": lambda table, row, region: max([*row.tried.values(), row.searched], default=0),
     "missing": lambda table, row, region: "; ".join(f"{each.seed}: {each.reason}" for each in row.missing),
     "shots": lambda table, row, region: table.shots,
@@ -73,6 +76,7 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
 
 
 def _to_plain_table(part: ArmTable) -> dict[str, Any]:
+    # By name and not by `asdict`: programs read this, and a new field must not change it by itself.
     plain = {
         name: getattr(part, name)
         for name in (

@@ -38,12 +38,14 @@ def make_footer(table: Comparison) -> list[str]:
         lines.append(
             f"[{number}] Published: {origin}; {split} split; another recipe and other seeds, in no statistic of this table."
         )
+    # Else a table without published numbers would look as if none had been requested.
     if split is not None and not table.published:
         lines.append(f"Published numbers of the {split} split: none for these arms.")
     return lines
 
 
 def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
+    # The parts of a study differ in their metric alone.
     first = parts[0]
     yield f"Split: {first.split}. Selection {first.selection}: {first.description} (objective: {first.objective})."
     if first.region_note:
@@ -71,6 +73,7 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     ]
     yield f"Missing: {'; '.join(missing) or 'none'}."
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
+    # The correction counts them, so a reader must know of them.
     if hidden := [arm for arm in first.arms if arm not in {row.arm for row in first.rows}]:
         yield f"Arms not shown: {', '.join(hidden)}."
     if first.orphans:
@@ -82,6 +85,7 @@ def _describe_pairing(part: ArmTable) -> Iterator[str]:
     arms: dict[tuple[int, ...], list[str]] = {}
     for row in part.rows:
         if row.arm != part.reference:
+            # Over all regions, because a metric may be undefined in one of them alone.
             paired = {
                 seed
                 for cell in row.cells.values()

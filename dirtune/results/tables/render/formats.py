@@ -43,6 +43,7 @@ def render(table: Comparison | ArmTable, style: str = "table") -> str:
 def as_rich(table: Comparison) -> RenderableType:
     """Return the table for a rich console."""
     grids = [textgrid.as_rich(grid.header, to_plain_rows(grid), grid.title) for grid in make_grids(table)]
+    # rich would read brackets in a name as markup.
     return Group(*grids, *(escape(line) for line in make_footer(table)))
 
 

@@ -197,6 +197,7 @@ def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
     decimals, spread = celltext.count_decimals(part), SPREADS[table.request.spread]
     for region in part.regions:
         column = {row.arm: row.cells[region] for row in part.rows}
+        # Over the rows that are shown: a mark for the best must be on a row that the reader has.
         bold = BOLD[table.request.bold].choose(column, part.metric)
         for row in part.rows:
             # The number of seeds is written only where it differs from that of the row.
@@ -217,6 +218,7 @@ def _make_published_rows(
         arms: of one row, one per part.
         counts: number of columns behind the regions.
     """
+    # By source, too: two papers that report one method may have used different recipes.
     found: dict[tuple[str, str], dict[int, PublishedRow]] = {}
     for position, (part, arm) in enumerate(zip(parts, arms, strict=True)):
         for row in table.published:

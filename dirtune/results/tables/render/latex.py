@@ -26,9 +26,11 @@ _ESCAPES = {
     "_": r"\_",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
+    # Outside of math, the default font encoding prints other characters for these three.
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
+    # A straight quote is typeset as a closing one, and is a command in some languages of babel.
     '"': "''",
     "[": "{[}",
     "]": "{]}",
