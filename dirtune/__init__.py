@@ -35,5 +35,6 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dirtune' has no attribute {name!r}")
+    # Python asks a module's `__getattr__` (PEP 562) only for names that it does not find.
     module, attribute = _HOMES[name].split(":")
     return getattr(import_module(module), attribute)

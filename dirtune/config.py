@@ -6,20 +6,12 @@ schedule, batch, epochs, augmentation) are separate branches, because on AgeDB t
 method does.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    create_model,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+import pydantic
+from pydantic import Field, create_model, field_validator, model_serializer, model_validator
 
 from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
@@ -122,10 +114,11 @@ class _Terms(Frozen):
 
     def get_active(self) -> dict[str, Term]:
         """Return the terms in use, sorted by name."""
+        # Sorted, because the order of a sum of floats changes its last digits.
         return {name: term for name in sorted(TERMS) if (term := getattr(self, name)) is not None}
 
     @model_serializer(mode="wrap")
-    def _serialize_active(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _serialize_active(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Unused terms are left out, so that registering a new term changes no trial's id.
         return {name: value for name, value in serialize(self).items() if value is not None}
 
@@ -161,19 +154,21 @@ class TrialConfig(Frozen):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _check_stages(self) -> TrialConfig:
+    def _check_stages(self) -> "TrialConfig":
         scheme = self.scheme.name
         if scheme != "joint" and self.alpha == 0:
             raise ValueError(f"scheme {scheme!r} needs alpha > 0: its second stage has no other loss")
         if scheme == "two_stage" and not self.terms.get_active():
             raise ValueError("scheme 'two_stage' needs terms: its first stage has no other loss")
+        # Smoothing acts on the input of the predictor, and the first stage trains none.
         if scheme == "two_stage" and self.reweighting.fds is not None:
             raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
         return self
 
     @model_validator(mode="after")
-    def _check_pairs(self) -> TrialConfig:
+    def _check_pairs(self) -> "TrialConfig":
         is_split = self.recipe.accumulation > 1
+        # One sample has no pair, so that every term would be zero without a warning.
         if is_split and self.recipe.micro_batch == 1 and self.terms.get_active():
             rule = "recipe.accumulation must leave two samples in a micro-batch"
             raise ValueError(f"{rule}: terms compare pairs")

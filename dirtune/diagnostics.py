@@ -14,8 +14,6 @@ label bin replace two views of a sample (alignment) and a class (tolerance); 2. 
 bin, not that over all pairs with zeros for the others; 3. every pair counts once and no sample is its own partner.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,7 +86,7 @@ class PairSums:
         """Number of pairs."""
         return self.moments.n
 
-    def __add__(self, other: PairSums) -> PairSums:
+    def __add__(self, other: "PairSums") -> "PairSums":
         return PairSums(
             repulsion=self.repulsion + other.repulsion,
             deviation=self.deviation + other.deviation,
@@ -209,8 +207,10 @@ def _iter_pairs(embedded: EmbeddedSamples) -> Iterator[_PairBlock]:
     labels = np.asarray(embedded.labels, dtype=np.float64)
     labels = labels[:, None] if labels.ndim == 1 else labels
     for rows in _iter_blocks(n):
+        # Columns from the block's first row on: half of the matrix, since every pair counts once.
         rest = slice(rows.start, n)
         later = np.arange(n)[None, rest] > np.arange(n)[rows, None]
+        # Rounding takes products of equal directions beyond one, where the arccosine is NaN.
         cosines = np.clip(z[rows] @ z[rest].T, -1.0, 1.0)
         yield _PairBlock(
             cosines=cosines[later],

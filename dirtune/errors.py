@@ -4,8 +4,6 @@ An `InputError` carries every fault found, not only the first; the command line 
 with code 2. A `TrialFailure` is recorded with its trial, and the sweep continues with the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -47,7 +45,7 @@ class InputError(ValueError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
     # Pickling calls the class with `args`, which is the text: these errors would lose their attributes between processes.
-    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
+    def __reduce__(self) -> "tuple[type[InputError], tuple[tuple[Fault, ...]]]":
         return type(self), (self.faults,)
 
 
@@ -62,7 +60,7 @@ class NonFiniteLoss(TrialFailure):
         self.term, self.epoch, self.step = term, epoch, step
         super().__init__(f"loss term {term!r} is not finite at epoch {epoch}, step {step}")
 
-    def __reduce__(self) -> tuple[type[NonFiniteLoss], tuple[str, int, int]]:
+    def __reduce__(self) -> "tuple[type[NonFiniteLoss], tuple[str, int, int]]":
         return type(self), (self.term, self.epoch, self.step)
 
 
@@ -73,5 +71,5 @@ class OutOfMemory(TrialFailure):
         self.message, self.epoch = message, epoch
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int]]:
+    def __reduce__(self) -> "tuple[type[OutOfMemory], tuple[str, int]]":
         return type(self), (self.message, self.epoch)

@@ -50,6 +50,7 @@ class InputSpec(Frozen):
     @property
     def element(self) -> str:
         """NumPy name of the type of one element in memory."""
+        # int16 for counts, because torch has few operations on uint16.
         return {"image": "uint8", "dense_label": "int16", "tokens": "int32", "vector": "float32"}[self.kind]
 
     @model_validator(mode="after")
@@ -58,6 +59,7 @@ class InputSpec(Frozen):
             return self._check_dense_label()
         if self.encoding != "raw" and (self.kind != "image" or len(self.shape) != 3 or self.shape[0] not in {1, 3}):
             raise ValueError("only images of 1 or 3 channels can be stored as jpeg or png")
+        # Otherwise the setting would change the identity of an ingest without an effect.
         if self.quality is not None and self.encoding != "jpeg":
             raise ValueError("quality is a setting of jpeg alone")
         return self
@@ -140,6 +142,7 @@ class LabelSpec(Frozen):
     @property
     def axes(self) -> tuple[LabelSpec, ...]:
         """Specs of all dimensions; for a label of one dimension, itself."""
+        # A label of one dimension is its own axis, so that callers need no case of their own.
         return self.components or (self,)
 
     @property
@@ -161,6 +164,7 @@ class LabelSpec(Frozen):
         """Width of the label's range for a regularizer; for several dimensions, the diagonal of the grid."""
         if self.contrast_range is not None:
             return self.contrast_range
+        # The largest distance of two labels in the grid, as `high - low` is in one dimension.
         return math.hypot(*(axis.range for axis in self.axes))
 
     @model_validator(mode="after")
@@ -194,6 +198,7 @@ class ShotRule(Frozen):
 
     @model_validator(mode="after")
     def _check_lists(self) -> ShotRule:
+        # With one list alone, all bins outside of it would silently be few.
         if (self.many_bins is None) != (self.medium_bins is None):
             raise ValueError("many_bins and medium_bins must be given together")
         return self
@@ -234,11 +239,13 @@ class Manifest(Frozen):
     @property
     def fingerprint(self) -> str:
         """Identity of the data, which enters trial ids."""
+        # 64 bits: short enough for a column of every table, long enough that no two data sets collide.
         return self.content_hash[:16]
 
     @property
     def features(self) -> dict[str, InputSpec]:
         """Inputs that an encoder may read: all except per-pixel labels and their mask."""
+        # An encoder that could read the labels would predict them.
         hidden = () if self.label.dense is None else self.label.dense.columns
         return {name: spec for name, spec in self.inputs.items() if name not in hidden}
 

@@ -16,6 +16,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     for key, value in overlay.items():
         below = result.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
+            # An overlay without a name changes settings of the encoder, loss or schedule that `base` names.
             is_renamed = "name" in value and value["name"] != below.get("name", value["name"])
             result[key] = value if is_renamed else merge(below, value)
         else:

@@ -15,6 +15,7 @@ def remember_interrupt() -> Iterator[Callable[[], None]]:
 
     Ctrl-C itself raises at once as before. Outside the main thread, which alone may handle signals, nothing is remembered.
     """
+    # A library may catch KeyboardInterrupt and continue, so that the exception alone can get lost.
     pressed, before = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def raise_if_pressed() -> None:
@@ -23,6 +24,7 @@ def remember_interrupt() -> Iterator[Callable[[], None]]:
 
     def notice(number: int, frame: FrameType | None) -> None:
         pressed.set()
+        # SIG_DFL and SIG_IGN are numbers, and None is a handler that was not installed by Python.
         if callable(before):
             before(number, frame)
 
@@ -42,8 +44,10 @@ def defer_first_signal(*signals: signal.Signals) -> Iterator[Callable[[], signal
     received: list[signal.Signals] = []
 
     def notice(number: int, frame: FrameType | None) -> None:
+        # The way out if the orderly stop takes too long or hangs.
         if received:
             raise KeyboardInterrupt
+        # Nothing else: a handler may interrupt any bytecode, also one that holds a lock.
         received.append(signal.Signals(number))
 
     with restore_handlers(*signals):

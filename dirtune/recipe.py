@@ -5,8 +5,6 @@ speed and memory and change the error by rounding only, unless documented otherw
 machine and the encoder are checked in `dirtune.training.numerics`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 
@@ -48,6 +46,7 @@ class Cosine(Frozen):
 
     def compute_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of the learning rate in epoch `epoch` (from 1) of `epochs`."""
+        # By epochs, not by steps: the rate then does not depend on the batch size. The last epoch still learns.
         return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
@@ -62,7 +61,7 @@ class Views(Frozen):
     the others the terms (ConR's official code, with count 3)."""
 
     @model_validator(mode="after")
-    def _check_count(self) -> Views:
+    def _check_count(self) -> "Views":
         if self.regression == "first" and self.count < 2:
             raise ValueError("regression: first leaves no view for the terms unless count >= 2")
         return self
@@ -102,7 +101,8 @@ class Recipe(Frozen):
     """Compute the statistics of batch normalization over all workers of a trial, on GPUs; no effect with one worker."""
 
     @model_validator(mode="after")
-    def _check_accumulation(self) -> Recipe:
+    def _check_accumulation(self) -> "Recipe":
+        # Means over micro-batches of unequal size would not be the mean over the batch.
         if self.batch_size % self.accumulation:
             sizes = f"{self.batch_size} and {self.accumulation}"
             raise ValueError(f"batch_size must be a multiple of accumulation; they are {sizes}")

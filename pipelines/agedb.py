@@ -17,7 +17,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from dirtune.data.splits import Recipe
+from dirtune.data.splits import SplitRecipe
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
@@ -26,7 +26,7 @@ from pipelines.faces import FaceOptions, FaceSet, ingest_faces, read_list, requi
 NAME = "agedb"
 IMAGES = "AgeDB"
 LABEL = LabelSpec(name="age", unit="years", low=0.0, high=121.0, bin_width=1.0, num_bins=121, contrast_range=100.0)
-PUBLISHED = Recipe(per_bin=30)
+PUBLISHED = SplitRecipe(per_bin=30)
 _FILE_NAME = re.compile(rf"{IMAGES}/\d+_(?P<person>[^/]+)_\d+_[a-z]\.jpg")
 
 

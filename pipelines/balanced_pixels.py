@@ -6,17 +6,15 @@ draw needs only the number of pixels of each image in each bin, so that no label
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dirtune.manifest import LabelSpec
-from dirtune.randomness import derive_seed
+from dirtune import manifest, randomness
 from dirtune.reweighting.density import label_bins
 
-PixelSelection = NDArray[np.int64]
+PixelSelection = np.typing.NDArray[np.int64]
 """Pixels of an image by their rank among its labeled pixels sorted by bin."""
 
 
-def compute_pixel_bins(counts: NDArray[np.int16], label: LabelSpec) -> NDArray[np.int64]:
+def compute_pixel_bins(counts: np.typing.NDArray[np.int16], label: manifest.LabelSpec) -> np.typing.NDArray[np.int64]:
     """Return the bin of every pixel of the center crop, flat; `num_bins` for a pixel without a label."""
     assert label.dense is not None
     cropped = label.dense.crop(counts).reshape(-1)
@@ -25,7 +23,7 @@ def compute_pixel_bins(counts: NDArray[np.int16], label: LabelSpec) -> NDArray[n
 
 
 def select_balanced_pixels(
-    pixels: NDArray[np.int64], *, first_bin: int, seed: int, split: str
+    pixels: np.typing.NDArray[np.int64], *, first_bin: int, seed: int, split: str
 ) -> tuple[list[PixelSelection], int]:
     """Return the selected pixels of each image, and their number in each bin.
 
@@ -47,10 +45,12 @@ def select_balanced_pixels(
     return np.split(ranks[order], ends), per_bin
 
 
-def _draw_pixels(pixels: NDArray[np.int64], index: int, number: int, seed: int, split: str) -> NDArray[np.int64]:
+def _draw_pixels(
+    pixels: np.typing.NDArray[np.int64], index: int, number: int, seed: int, split: str
+) -> np.typing.NDArray[np.int64]:
     """Draw pixels of one bin; shape `(number, 2)`, each the index of an image and a rank within it."""
     # A generator per bin, so that a change of one bin does not change the draws of the others
-    generator = np.random.default_rng(derive_seed(seed, "mask", split, index))
+    generator = np.random.default_rng(randomness.derive_seed(seed, "mask", split, index))
     ends = pixels[:, index].cumsum()
     drawn = generator.choice(int(ends[-1]), number, replace=False)
     images = np.searchsorted(ends, drawn, side="right")
@@ -60,7 +60,9 @@ def _draw_pixels(pixels: NDArray[np.int64], index: int, number: int, seed: int, 
     return np.stack([images, before_bin + drawn - before_image], axis=1)
 
 
-def make_mask(counts: NDArray[np.int16], chosen: PixelSelection, label: LabelSpec) -> NDArray[np.bool_]:
+def make_mask(
+    counts: np.typing.NDArray[np.int16], chosen: PixelSelection, label: manifest.LabelSpec
+) -> np.typing.NDArray[np.bool_]:
     """Return the selected pixels as a mask of the stored size."""
     assert label.dense is not None
     # Stable, so that ranks mean the same pixels on every machine

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dirtune.errors import Fault, InputError
@@ -47,7 +46,7 @@ class Photograph:
     """Image and depth at the stored size, or the rule that one of the files breaks."""
 
     image: Image.Image | None = None
-    depth: NDArray[np.int16] | None = None
+    depth: np.typing.NDArray[np.int16] | None = None
     """Millimeters, shape (height, width); zero is no depth."""
     file: str = ""
     """File that breaks the rule."""
@@ -117,10 +116,10 @@ def read_photograph(folder: Path, pair: Pair, *, height: int, width: int) -> Pho
     return Photograph(image.resize(size, Image.Resampling.BILINEAR), to_millimeters(nearest, pair.listed))
 
 
-def to_millimeters(depth: Image.Image, listed: str) -> NDArray[np.int16]:
+def to_millimeters(depth: Image.Image, listed: str) -> np.typing.NDArray[np.int16]:
     """Return the depth of each pixel in millimeters; `(height, width)`, zero without a depth."""
     values = np.asarray(depth).astype(np.float64)
     if listed == "train":
         values = values * (FARTHEST / 255)
-    counts: NDArray[np.int16] = np.rint(values.clip(0, FARTHEST)).astype(np.int16)
+    counts: np.typing.NDArray[np.int16] = np.rint(values.clip(0, FARTHEST)).astype(np.int16)
     return counts

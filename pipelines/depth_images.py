@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
-from numpy.typing import NDArray
 from PIL import Image
 
 from dirtune.data.images import decode_images, encode_counts, encode_image
@@ -34,7 +33,7 @@ class DepthImages:
 
     dataset: ray.data.Dataset
     """Columns `sample_id`, `group`, `label`, `image`, `depth`."""
-    pixels: dict[str, NDArray[np.int64]]
+    pixels: dict[str, np.typing.NDArray[np.int64]]
     """Number of labeled pixels per bin, by sample id."""
     faults: list[Fault]
     """Sorted by file."""

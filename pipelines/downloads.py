@@ -10,6 +10,7 @@ from pathlib import Path
 from dirtune.data.downloads import RawFile, Report, download
 from dirtune.errors import Fault, InputError
 
+# Fixed commits, because a branch may change under the recorded hashes.
 _YANG = "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/a6fdc45d45c04e6f5c40f43925bc66e580911084"
 _CONR = "https://raw.githubusercontent.com/BorealisAI/ConR/ad6a8c90426da9243f9e1de7bb37c7429bb99256"
 _ROTHE = "https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/static"

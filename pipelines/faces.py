@@ -25,11 +25,8 @@ import pyarrow.compute as pc
 import ray.data
 from pydantic import Field
 
-from dirtune.data import splits
+from dirtune.data import session, splits, store, verify
 from dirtune.data.images import JPEG_QUALITY
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
@@ -78,7 +75,7 @@ class FaceSet:
 
     name: str
     label: LabelSpec
-    recipe: splits.Recipe
+    recipe: splits.SplitRecipe
     """Recipe of the published split."""
     folder: Path
     """Folder of the raw files, which all workers must reach."""
@@ -126,7 +123,9 @@ def read_list(path: Path, label: LabelSpec, parse_person: ParsePerson) -> list[F
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
+            # Read at once: a decoding error in the last line must be reported as one of the file, not of a row.
             lines = list(csv.reader(file))
+    # Apart from other errors of the system, whose text would repeat the path.
     except FileNotFoundError:
         raise InputError(Fault(where=str(path), rule="no such file")) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -180,14 +179,15 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
             "recipe": RECIPE_VERSION,
             "options": options.model_dump(),
             "lists": faces.hashes,
+            # Names and sizes instead of hashes: reading gigabytes to find that nothing changed would take minutes.
             "images": [[face.path, get_file_size(faces.folder / face.path)] for face in faces.faces],
         }
     )
-    if (present := find_ingested(storage, faces.name, request)) is not None:
+    if (present := store.find_ingested(storage, faces.name, request)) is not None:
         return present
     # Faults of rows end the ingest before any image is read.
     _check_faults(faces.faults, faces.name, options)
-    with ray_session():
+    with session.ray_session():
         table = pa.table(
             {
                 "sample_id": pa.array([face.path for face in faces.faces], pa.string()),
@@ -203,7 +203,7 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
         if assignment.held_out:
             rules["held_out"] = splits.make_held_out_rule(assignment.held_out, faces.label.num_bins)
         split_of = dict(zip(rows.ids.tolist(), assignment.splits.tolist(), strict=True))
-        return write_dataset(
+        return store.write_dataset(
             storage,
             faces.name,
             {split: _select_split(images.dataset, split_of, split) for split in SPLITS},
@@ -224,7 +224,7 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
 
 def _check_faults(faults: Sequence[Fault], name: str, options: FaceOptions) -> None:
     if len(faults) > options.skip_bad:
-        raise_faults(faults, where=name)
+        verify.raise_faults(faults, where=name)
 
 
 def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple[splits.Rows, splits.Assignment]:
@@ -241,11 +241,13 @@ def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) ->
         groups=np.array([face.person for face in used]),
         published=None if None in published else np.array(published),
     )
+    # Equal files under two names are one sample, and a leak if they are in two splits.
     contents = [images.contents[face.path] for face in used]
     return rows, splits.split_rows(rows, options, faces.recipe, contents=contents)
 
 
 def _select_split(dataset: ray.data.Dataset, split_of: dict[str, str], split: str) -> ray.data.Dataset:
+    # Membership is decided by id in each batch, because Ray Data does not keep the order of the list.
     members = pa.array([path for path, name in split_of.items() if name == split], pa.string())
 
     def filter_members(batch: pa.Table) -> pa.Table:
@@ -270,4 +272,4 @@ def make_fault_notes(faults: Sequence[Fault], heading: str) -> Iterator[str]:
     """Yield notes on what is left out: a heading with the number of faults, and the first of them."""
     if faults:
         yield f"{heading}: {len(faults)}"
-    yield from (f"left out: {fault}" for fault in faults[:SHOWN_FAULTS])
+    yield from (f"left out: {fault}" for fault in faults[: verify.SHOWN_FAULTS])

@@ -10,22 +10,17 @@ and as JPEG files if not. An image that is missing or cannot be decoded is a fau
 by one of the same size is not detected, which spares reading all of them to find that nothing has changed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from ray.data import Dataset
 
-from dirtune.data.columns import Columns
+from dirtune.data import columns, session, store
 from dirtune.data.images import decode_images
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from pipelines.image_files import EncodedImages, encode_images, get_file_size
@@ -54,7 +49,7 @@ class Options(OwnOptions):
     """jpeg: the encoder's setting; null: 95."""
 
     @model_validator(mode="after")
-    def _check_quality(self) -> Options:
+    def _check_quality(self) -> "Options":
         if self.quality is not None and self._encoding != "jpeg":
             raise ValueError("quality needs encoding=jpeg, or auto and an image_size beyond 64")
         return self
@@ -85,7 +80,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     paths = sheet.read_texts(options.image)
     sizes = [get_file_size(file.parent / path) for path in paths]
     request = make_request(NAME, RECIPE, file, options, sizes)
-    if (present := find_ingested(storage, options.name, request)) is not None:
+    if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
     entries = read_entries(sheet, options, ids=paths)
     for row in np.flatnonzero(np.array(sizes) < 0).tolist():
@@ -94,7 +89,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             sheet.add_fault(row, options.image, "no such image", paths[row])
     # Before Ray starts, so that missing files are reported at once
     readable = sheet.select_usable(options.skip_bad)
-    with ray_session():
+    with session.ray_session():
         spec = options.image_spec
         images = _read_images(sheet, paths, readable, options)
         used = sheet.select_usable(options.skip_bad)
@@ -109,7 +104,9 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         )
 
 
-def _read_images(sheet: Sheet, paths: NDArray[Any], rows: NDArray[np.int64], options: Options) -> EncodedImages:
+def _read_images(
+    sheet: Sheet, paths: np.typing.NDArray[Any], rows: np.typing.NDArray[np.int64], options: Options
+) -> EncodedImages:
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.path.parent
@@ -140,7 +137,7 @@ def _select_split(images: EncodedImages, division: Division, split: str, spec: I
     if spec.encoding != "raw":
         return dataset
 
-    def decode_pixels(batch: Columns) -> Columns:
+    def decode_pixels(batch: columns.Columns) -> columns.Columns:
         return {**batch, "image": decode_images(batch["image"].tolist(), _make_lossless(spec), name="image")}
 
     return dataset.map_batches(decode_pixels, batch_format="numpy")

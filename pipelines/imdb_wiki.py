@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from dirtune.data.splits import Recipe
+from dirtune.data.splits import SplitRecipe
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
@@ -40,7 +39,7 @@ OLDEST = 200
 LABEL = LabelSpec(
     name="age", unit="years", low=0.0, high=float(OLDEST), bin_width=1.0, num_bins=121, contrast_range=100.0
 )
-PUBLISHED = Recipe(per_bin=150)
+PUBLISHED = SplitRecipe(per_bin=150)
 MIN_FACE_SCORE = 1.0
 # Matlab counts days from year 0, Python from year 1.
 _MATLAB_DAY_OF_YEAR_1 = 366
@@ -111,7 +110,7 @@ def _read_archives(files: list[Path]) -> tuple[list[Face | Fault], list[str]]:
     return rows, notes
 
 
-def read_metadata(file: Path, archive: str) -> dict[str, NDArray[Any]]:
+def read_metadata(file: Path, archive: str) -> dict[str, np.typing.NDArray[Any]]:
     """Read the fields of a metadata file that the filter needs, one entry per image.
 
     Raises:
@@ -120,6 +119,7 @@ def read_metadata(file: Path, archive: str) -> dict[str, NDArray[Any]]:
     try:
         with file.open("rb") as stream:
             record = loadmat(stream)[archive][0, 0]
+        # Matlab stores a row of numbers as a matrix of one row.
         fields = {name: record[name][0] for name in _FIELDS}
         paths = [str(cell[0]) for cell in fields["full_path"]]
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def read_metadata(file: Path, archive: str) -> dict[str, NDArray[Any]]:
     return fields | {"full_path": np.array(paths)}
 
 
-def compute_ages(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int64]:
+def compute_ages(dob: np.typing.NDArray[Any], photo_taken: np.typing.NDArray[Any]) -> np.typing.NDArray[np.int64]:
     """Compute the age in the middle of the year of the photograph: births from July on count a year less.
 
     Args:
@@ -140,16 +140,19 @@ def compute_ages(dob: NDArray[Any], photo_taken: NDArray[Any]) -> NDArray[np.int
     days = np.maximum(dob.astype(np.int64) - _MATLAB_DAY_OF_YEAR_1, 1) - _DAY_OF_1970
     births = days.astype("datetime64[D]")
     years = births.astype("datetime64[Y]").astype(np.int64) + 1970
+    # NumPy counts months from January 1970, so that the remainder is the month, January being 0.
     months = births.astype("datetime64[M]").astype(np.int64) % 12
-    ages: NDArray[np.int64] = photo_taken.astype(np.int64) - years - (months >= 6)
+    ages: np.typing.NDArray[np.int64] = photo_taken.astype(np.int64) - years - (months >= 6)
     return ages
 
 
-def is_kept(fields: dict[str, NDArray[Any]], ages: NDArray[np.int64]) -> NDArray[np.bool_]:
+def is_kept(
+    fields: dict[str, np.typing.NDArray[Any]], ages: np.typing.NDArray[np.int64]
+) -> np.typing.NDArray[np.bool_]:
     """Return True for the faces that the published filter keeps: a single face, with a high score, of a possible age."""
     # NaN means that no second face was found.
     second = fields["second_face_score"]
     alone = np.isnan(second) | (second <= 0)
     clear = fields["face_score"] >= MIN_FACE_SCORE
-    kept: NDArray[np.bool_] = clear & alone & (ages >= 0) & (ages <= OLDEST)
+    kept: np.typing.NDArray[np.bool_] = clear & alone & (ages >= 0) & (ages <= OLDEST)
     return kept

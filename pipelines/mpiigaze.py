@@ -15,8 +15,6 @@ eyes are mirrored; a mirror as an augmentation would change the label. Trade-off
 memory during the ingest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -28,12 +26,8 @@ import pyarrow as pa
 import ray.data
 from pydantic import Field, model_validator
 
-from dirtune.data.columns import Columns
-from dirtune.data.session import ray_session
-from dirtune.data.splits import Assignment, Recipe, Rows, Splitting, split_rows
+from dirtune.data import columns, session, splits, store, verify
 from dirtune.data.splits.settings import Split
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
@@ -47,7 +41,7 @@ NAME = "mpiigaze"
 RECIPE_VERSION = 1
 CELL, BOUND = 2, 40
 """Width of the cells, and end of the grid, in degrees."""
-MADE = Recipe(per_bin=10)
+MADE = splits.SplitRecipe(per_bin=10)
 INPUTS = {"image": InputSpec(kind="image", shape=(1, HEIGHT, WIDTH)), "pose": InputSpec(kind="vector", shape=(2,))}
 
 
@@ -65,7 +59,7 @@ def _make_axis(name: str) -> LabelSpec:
 LABEL = LabelSpec.grid("gaze", "rad", (_make_axis("pitch"), _make_axis("yaw")))
 
 
-class Options(Splitting):
+class Options(splits.Splitting):
     """Settings of the ingest; the settings of the splits are inherited."""
 
     split: Split = "made"
@@ -75,7 +69,8 @@ class Options(Splitting):
     error."""
 
     @model_validator(mode="after")
-    def _check_order(self) -> Options:
+    def _check_order(self) -> "Options":
+        # Held-out intervals and profiles follow consecutive bins, and the cells of a grid have no such order.
         if self.hold_out != "none" or self.profile != "none":
             raise ValueError("hold_out and profile need the order of a label of one dimension")
         return self
@@ -101,25 +96,26 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             "days": [[str(path.relative_to(folder)), path.stat().st_size] for path in days],
         }
     )
-    if (present := find_ingested(storage, NAME, request)) is not None:
+    if (present := store.find_ingested(storage, NAME, request)) is not None:
         return present
     found = [*chain.from_iterable(read_eyes(folder, person) for person in PERSONS)]
     eyes = [each for each in found if isinstance(each, Eye) and not _find_range_faults(each)]
     faults = [fault for each in found for fault in ([each] if isinstance(each, Fault) else _find_range_faults(each))]
+    # Counted by lines: an eye out of both ranges has two faults and is one line.
     if len(found) - len(eyes) > options.skip_bad:
-        raise_faults(faults, where=NAME)
+        verify.raise_faults(faults, where=NAME)
     if not eyes:
         raise InputError(Fault(where=NAME, rule="no line of the lists can be used"))
-    rows = Rows(
+    rows = splits.Rows(
         name=NAME,
         label=LABEL,
         ids=np.array([eye.sample_id for eye in eyes]),
         labels=np.array([eye.gaze for eye in eyes]),
         groups=np.array([eye.person for eye in eyes]),
     )
-    assignment = split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
-    with ray_session():
-        return write_dataset(
+    assignment = splits.split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
+    with session.ray_session():
+        return store.write_dataset(
             storage,
             NAME,
             {split: _make_dataset(eyes, assignment, split) for split in SPLITS},
@@ -144,7 +140,7 @@ def _require_raw_folder(raw: Path | None) -> Path:
         raise InputError(Fault(where=NAME, key="raw", rule=rule))
     lists = [get_list_path(raw, person) for person in PERSONS]
     missing = [path for path in (raw / DAYS, *lists) if not path.exists()]
-    raise_faults([Fault(where=str(path), rule="no such file or folder") for path in missing], where=NAME)
+    verify.raise_faults([Fault(where=str(path), rule="no such file or folder") for path in missing], where=NAME)
     return raw.resolve()
 
 
@@ -156,7 +152,7 @@ def _find_range_faults(eye: Eye) -> list[Fault]:
     ]
 
 
-def _make_dataset(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ray.data.Dataset:
+def _make_dataset(eyes: Sequence[Eye], assignment: splits.Assignment, split: str) -> ray.data.Dataset:
     members = [eyes[at] for at in assignment.find_rows(split).tolist()]
     table = pa.table(
         {
@@ -170,7 +166,7 @@ def _make_dataset(eyes: Sequence[Eye], assignment: Assignment, split: str) -> ra
         }
     )
 
-    def to_stored_columns(batch: Columns) -> Columns:
+    def to_stored_columns(batch: columns.Columns) -> columns.Columns:
         pixels = np.frombuffer(b"".join(batch["image"].tolist()), np.uint8)
         return {
             "sample_id": batch["sample_id"],

@@ -18,8 +18,6 @@ split; 2. validation and test are evaluated on balanced pixels drawn from a seed
 without one (`pipelines.balanced_pixels`); 3. a pixel without depth has no label, where the papers learn a depth of zero.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,20 +27,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from dirtune.data import session, store, verify
 from dirtune.data.images import JPEG_QUALITY
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, DenseLabels, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.randomness import derive_seed
-from pipelines.balanced_pixels import PixelSelection, select_balanced_pixels
-from pipelines.depth_files import LISTS, Pair, read_list
-from pipelines.depth_images import DepthImages, add_masks, encode_pairs
-from pipelines.faces import require_raw_folder
-from pipelines.image_files import get_file_size
+from pipelines import balanced_pixels, depth_files, depth_images, faces, image_files
 
 NAME = "nyud2"
 # Incremented whenever the same raw files and options would give other samples
@@ -75,7 +67,7 @@ class Options(Frozen):
     """Seed of the places of the validation split and of the balanced pixels."""
 
     @model_validator(mode="after")
-    def _check_crop(self) -> Options:
+    def _check_crop(self) -> "Options":
         if self.height > self.stored_height or self.width > self.stored_width:
             raise ValueError("height and width must not be above stored_height and stored_width")
         return self
@@ -103,7 +95,7 @@ class _Splits:
 
     members: dict[str, list[str]]
     """Sample ids by split."""
-    selected: dict[str, PixelSelection]
+    selected: dict[str, balanced_pixels.PixelSelection]
     """Balanced pixels by sample id."""
     notes: tuple[str, ...]
 
@@ -115,32 +107,35 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         InputError: files are missing or cannot be used (the first 20 are listed, and their number), or the training list
             has too few places for a validation split.
     """
-    folder = require_raw_folder(NAME, raw, ", ".join([*LISTS.values(), "nyu2_train/", "nyu2_test/"]))
-    pairs = [pair for listed in LISTS for pair in read_list(folder, listed)]
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LISTS.values()}
+    folder = faces.require_raw_folder(NAME, raw, ", ".join([*depth_files.LISTS.values(), "nyu2_train/", "nyu2_test/"]))
+    pairs = [pair for listed in depth_files.LISTS for pair in depth_files.read_list(folder, listed)]
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in depth_files.LISTS.values()}
     request = hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE_VERSION,
             "options": options.model_dump(),
             "lists": hashes,
-            "files": [[get_file_size(folder / name) for name in (pair.image, pair.depth)] for pair in pairs],
+            "files": [
+                [image_files.get_file_size(folder / name) for name in (pair.image, pair.depth)] for pair in pairs
+            ],
         }
     )
-    if (present := find_ingested(storage, NAME, request)) is not None:
+    if (present := store.find_ingested(storage, NAME, request)) is not None:
         return present
-    with ray_session():
-        stored = encode_pairs(pairs, folder, options.inputs, options.label)
-        raise_faults(stored.faults, where=NAME)
+    with session.ray_session():
+        stored = depth_images.encode_pairs(pairs, folder, options.inputs, options.label)
+        verify.raise_faults(stored.faults, where=NAME)
         splits = _split_pairs(pairs, stored, options)
         members = {split: pa.array(splits.members[split], pa.string()) for split in SPLITS}
         scale = sum(int(stored.pixels[each].sum()) for each in splits.members["train"]) / PUBLISHED_PIXELS
+        # The published thresholds count pixels of the whole training list; here some of its places are for validation.
         counts = ShotRule(many_above=round(MANY_ABOVE * scale), few_below=round(FEW_BELOW * scale))
-        return write_dataset(
+        return store.write_dataset(
             storage,
             NAME,
             {
-                split: add_masks(stored.dataset, ids, splits.selected, options.inputs, options.label)
+                split: depth_images.add_masks(stored.dataset, ids, splits.selected, options.inputs, options.label)
                 for split, ids in members.items()
             },
             inputs=options.inputs,
@@ -154,32 +149,34 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         )
 
 
-def _split_pairs(pairs: Sequence[Pair], stored: DepthImages, options: Options) -> _Splits:
+def _split_pairs(pairs: Sequence[depth_files.Pair], stored: depth_images.DepthImages, options: Options) -> _Splits:
+    # Whole places: consecutive photographs of one are nearly equal and would leak.
     places = _select_validation_places(pairs, options)
     members = {
         "train": [p.image for p in pairs if p.listed == "train" and p.scene not in places],
         "val": [p.image for p in pairs if p.scene in places],
         "test": [p.image for p in pairs if p.listed == "test"],
     }
-    selected: dict[str, PixelSelection] = {}
+    selected: dict[str, balanced_pixels.PixelSelection] = {}
     per_bin = {}
     for split in ("val", "test"):
+        # Sorted, so that the drawn pixels do not depend on the order of the list.
         ids = sorted(members[split])
         pixels = np.stack([stored.pixels[each] for each in ids])
-        found, per_bin[split] = select_balanced_pixels(
+        found, per_bin[split] = balanced_pixels.select_balanced_pixels(
             pixels, first_bin=FIRST_BIN, seed=options.split_seed, split=split
         )
         selected |= dict(zip(ids, found, strict=True))
     return _Splits(members, selected, tuple(_make_notes(members, places, per_bin, options)))
 
 
-def _select_validation_places(pairs: Sequence[Pair], options: Options) -> set[str]:
+def _select_validation_places(pairs: Sequence[depth_files.Pair], options: Options) -> set[str]:
     """Return the first places of the training list in a seeded order that together hold the share of its images."""
     training = [pair.scene for pair in pairs if pair.listed == "train"]
     names, images = np.unique(training, return_counts=True)
     if len(names) < 2:
         rule = "needs two places or more, so that one can be the validation split; places"
-        raise InputError(Fault(where=LISTS["train"], rule=rule, got=names.tolist()))
+        raise InputError(Fault(where=depth_files.LISTS["train"], rule=rule, got=names.tolist()))
     order = np.random.default_rng(derive_seed(options.split_seed, "split", "places")).permutation(len(names))
     reached = images[order].cumsum() >= options.validation_share * len(training)
     # At least one place remains for training.

@@ -18,10 +18,9 @@ import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
 
+from dirtune import manifest, randomness
 from dirtune.data.columns import Columns
 from dirtune.io.storage import Storage
-from dirtune.manifest import InputSpec, LabelSpec, Manifest
-from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 from pipelines.synthetic import Options, SyntheticSet, ingest_synthetic
 
@@ -32,7 +31,7 @@ SENSORS = 100
 # The spectrum of further terms is below 1e-11.
 TERMS = 16
 LENGTH = 0.2
-LABEL = LabelSpec(name="antiderivative", unit="1", low=-1.0, high=1.0, bin_width=0.02, num_bins=100)
+LABEL = manifest.LabelSpec(name="antiderivative", unit="1", low=-1.0, high=1.0, bin_width=0.02, num_bins=100)
 PEAK, SCALE = 240.0, 0.17
 """Peak (samples) and scale (label units) of the training density."""
 PER_BIN = {"val": 5, "test": 10}
@@ -43,7 +42,7 @@ _BLOCKS = 2
 _DECIMALS = 6
 
 
-def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+def ingest(storage: Storage, raw: Path | None, options: Options) -> manifest.Manifest:
     """Draw the functions and write them, unless the same options have been ingested.
 
     Raises:
@@ -67,7 +66,7 @@ def draw_samples(seed: int) -> dict[str, Columns]:
 
 
 def _fill_bins(seed: int, split: str, wanted: NDArray[np.int64]) -> Columns:
-    generator = np.random.default_rng(derive_seed(seed, NAME, split))
+    generator = np.random.default_rng(randomness.derive_seed(seed, NAME, split))
     missing, inputs, labels = wanted.copy(), [], []
     while missing.any():
         coefficients, points = draw(generator, _DRAWS_AT_ONCE)
@@ -144,7 +143,7 @@ OPERATOR = SyntheticSet(
     name=NAME,
     recipe=RECIPE,
     label=LABEL,
-    inputs={"function": InputSpec(kind="vector", shape=(SENSORS + 1,))},
+    inputs={"function": manifest.InputSpec(kind="vector", shape=(SENSORS + 1,))},
     source="drawn from a Gaussian process",
     note="no function is in two splits",
     make_columns=draw_samples,

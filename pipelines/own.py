@@ -5,8 +5,6 @@ data unless they are given. Without a column with the splits they are made: bala
 benchmarks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from bisect import bisect_right
@@ -20,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from dirtune.data.splits import LEFT_OUT, Assignment, Recipe, Rows, Splitting, make_held_out_rule, split_rows
+from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.data.store import write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
@@ -86,7 +84,7 @@ class OwnOptions(Splitting):
         return name
 
     @model_validator(mode="after")
-    def _check_limits(self) -> OwnOptions:
+    def _check_limits(self) -> "OwnOptions":
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low < high must hold, but got low={self.low:g}, high={self.high:g}")
         if self.few_below > self.many_above + 1:
@@ -148,6 +146,7 @@ class Division:
 
 def make_request(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
     """Return the identity of an ingest: a hash of the options, the content of the file, and further dependencies."""
+    # By content, unlike image files: a table is read as a whole anyway.
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     asked = options.model_dump()
@@ -231,6 +230,7 @@ def divide(
         groups=None if entries.groups is None else entries.groups[positions],
         published=None if entries.published is None else entries.published[positions],
     )
+    # Chosen after unusable rows are out: they would count in the shares.
     recipe = choose_recipe(rows, options.held_back)
     assignment = split_rows(rows, options.splitting, recipe, contents=contents)
     return Division(options=options, rows=rows, positions=positions, assignment=assignment)
@@ -284,6 +284,7 @@ def choose_label_spec(
     if high is None:
         high = max(end, _round_digits(math.ceil(_round_digits(end / width)) * width))
     inner = math.ceil(_round_digits((high - low) / width))
+    # If all labels are on edges, as whole years are, the largest would share a bin with the one before it.
     positions = (distinct - low) / width
     on_edges = bool(np.allclose(positions, np.round(positions), rtol=0, atol=1e-6))
     has_last_edge = high <= float(distinct[-1]) and on_edges
@@ -302,7 +303,7 @@ def _round_digits(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def choose_recipe(rows: Rows, share: float) -> Recipe:
+def choose_recipe(rows: Rows, share: float) -> SplitRecipe:
     """Return the recipe for balanced splits whose val and test hold at most a share of the rows each, and nearly as much.
 
     Val and test get at most a third of a bin's rows each, so that bins with one or two rows give nothing. Rows are drawn from
@@ -320,13 +321,13 @@ def choose_recipe(rows: Rows, share: float) -> Recipe:
     # The number of selected rows grows with the size, so that bisection finds the largest one.
     sizes = range(1, int(most.max()) + 1)
     per_bin = bisect_right(sizes, wanted, key=lambda size: int(np.minimum(most, size).sum()))
-    return Recipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width)
+    return SplitRecipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width)
 
 
 def write_own(
     storage: Storage,
     division: Division,
-    splits: Mapping[str, Dataset],
+    splits: "Mapping[str, Dataset]",
     inputs: Mapping[str, InputSpec],
     *,
     sheet: Sheet,

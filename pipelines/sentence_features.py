@@ -5,8 +5,6 @@ optional extra `dirtune[text]` and is imported only here. Trade-off: the feature
 on the machine, so that a set with features has a content hash of its own; its split fingerprint does not change.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec
@@ -30,9 +27,10 @@ class SentenceFeatures:
     """Ray Data actor that adds a column `<name>_features` for each text column."""
 
     def __init__(self, model: str, columns: tuple[str, ...]) -> None:
+        # Once per actor: Ray Data calls it for every batch, and loading takes seconds.
         self._model, self._columns = _load(model), columns
 
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def __call__(self, batch: dict[str, np.typing.NDArray[Any]]) -> dict[str, np.typing.NDArray[Any]]:
         for name in self._columns:
             sentences = batch[name].tolist()
             batch[f"{name}_features"] = self._model.encode(sentences, show_progress_bar=False).astype(np.float32)
@@ -85,7 +83,8 @@ def hash_model(model: str) -> str:
     return state.hexdigest()
 
 
-def _load(model: str) -> SentenceTransformer:
+def _load(model: str) -> "SentenceTransformer":
+    # A local import: the package is optional and takes seconds to import.
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(model)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
@@ -32,7 +31,7 @@ class Sheet:
 
     path: Path
     table: pa.Table
-    row_numbers: NDArray[np.int64]
+    row_numbers: np.typing.NDArray[np.int64]
     """Number of each row of the table in the file."""
     unreadable: list[Fault] = field(default_factory=list)
     """Faults of rows that are not in the table."""
@@ -66,7 +65,7 @@ class Sheet:
         fault = Fault(where=where, key=column, rule=rule, got=got)
         self.row_faults.setdefault(row, []).append(fault)
 
-    def read_numbers(self, column: str, *, hint: str = "") -> NDArray[np.float64]:
+    def read_numbers(self, column: str, *, hint: str = "") -> np.typing.NDArray[np.float64]:
         """Read a column as numbers, NaN in cells with a fault; a column of texts is one fault, which ends with the hint."""
         cells = _to_plain(self.table.column(column))
         if pa.types.is_string(cells.type):
@@ -75,9 +74,11 @@ class Sheet:
         else:
             values = cells
         try:
+            # Unsafe, because a safe cast refuses integers beyond 2**53, of which rounding is harmless.
             numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return self._add_column_fault(column, f"a column of {cells.type}{hint}")
+        # Infinite numbers, too: neither a label bin nor a model can take them.
         bad = np.flatnonzero(~np.isfinite(numbers))
         texts = [(row, cells[row].as_py()) for row in bad.tolist()]
         written = [text for _, text in texts if not _is_blank(text)]
@@ -89,11 +90,11 @@ class Sheet:
             self.add_fault(row, column, rule, None if _is_blank(text) else text)
         return np.where(np.isfinite(numbers), numbers, np.nan)
 
-    def _add_column_fault(self, column: str, rule: str, got: object = None) -> NDArray[np.float64]:
+    def _add_column_fault(self, column: str, rule: str, got: object = None) -> np.typing.NDArray[np.float64]:
         self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule, got=got))
         return np.full(len(self.row_numbers), np.nan)
 
-    def read_texts(self, column: str) -> NDArray[Any]:
+    def read_texts(self, column: str) -> np.typing.NDArray[Any]:
         """Read a column as texts (objects), empty in cells with a fault; numbers are formatted."""
         cells = _to_plain(self.table.column(column))
         try:
@@ -108,7 +109,7 @@ class Sheet:
                     self.add_fault(row, column, _EMPTY)
         return np.array(found, dtype=object)
 
-    def select_usable(self, skip_bad: int) -> NDArray[np.int64]:
+    def select_usable(self, skip_bad: int) -> np.typing.NDArray[np.int64]:
         """Return the positions of the rows without a fault.
 
         Raises:

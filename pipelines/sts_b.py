@@ -23,16 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dirtune.data import splits
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested, write_dataset
-from dirtune.data.verify import raise_faults
+from dirtune.data import session, splits, store, verify
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
-from pipelines.sentence_features import find_model, hash_model
-from pipelines.tokens import encode_texts
+from pipelines import sentence_features, tokens
 
 NAME = "sts_b"
 # Incremented whenever the same raw files and options would give other samples
@@ -40,7 +36,7 @@ RECIPE = 1
 FILES = {"train": "train_new.tsv", "val": "dev_new.tsv", "test": "test_new.tsv"}
 HEADER = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score")
 LABEL = LabelSpec(name="similarity", unit="score", low=0.0, high=5.0, bin_width=0.1, num_bins=50)
-PUBLISHED = splits.Recipe(per_bin=50, one_in=2, bin_width=0.25)
+PUBLISHED = splits.SplitRecipe(per_bin=50, one_in=2, bin_width=0.25)
 SHOT_RULES = {
     # The bin lists of the official code; for its training counts they are equal to few < 30.
     "official": ShotRule(many_bins=(0, *range(10, 49, 2), 49), medium_bins=(2, 4, 6, 8, 27, 35, 37)),
@@ -78,17 +74,17 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """
     files = _find_raw_files(raw)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
-    model = find_model(options.sentence_model) if options.sentence_model else None
+    model = sentence_features.find_model(options.sentence_model) if options.sentence_model else None
     request = hash_json(
         {
             "pipeline": NAME,
             "recipe": RECIPE,
             "raw": hashes,
             "options": options.model_dump(exclude={"sentence_model"}),
-            "model": hash_model(model) if model else None,
+            "model": sentence_features.hash_model(model) if model else None,
         }
     )
-    if (present := find_ingested(storage, NAME, request)) is not None:
+    if (present := store.find_ingested(storage, NAME, request)) is not None:
         return present
     pairs = read_pairs(files)
     rows = splits.Rows(
@@ -112,9 +108,9 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             "label": [pair.score for pair in pairs],
         }
     )
-    with ray_session():
-        encoded = encode_texts(table, model)
-        return write_dataset(
+    with session.ray_session():
+        encoded = tokens.encode_texts(table, model)
+        return store.write_dataset(
             storage,
             NAME,
             encoded.splits,
@@ -139,7 +135,7 @@ def _find_raw_files(raw: Path | None) -> dict[str, Path]:
     if missing and (raw / "train.tsv").is_file():
         rule = f"this is the GLUE layout; the re-split STS-B-DIR files are needed: {expected}"
         raise InputError(Fault(where=str(raw), rule=rule))
-    raise_faults([Fault(where=str(raw / name), rule="no such file") for name in missing], where=str(raw))
+    verify.raise_faults([Fault(where=str(raw / name), rule="no such file") for name in missing], where=str(raw))
     return {split: raw / name for split, name in FILES.items()}
 
 
@@ -150,7 +146,7 @@ def read_pairs(files: Mapping[str, Path]) -> list[Pair]:
         InputError: a file is not UTF-8 text with the ten columns, or rows have faults.
     """
     found = [each for split, path in files.items() for each in _read_file(split, path)]
-    raise_faults([each for each in found if isinstance(each, Fault)], where=NAME)
+    verify.raise_faults([each for each in found if isinstance(each, Fault)], where=NAME)
     return [each for each in found if isinstance(each, Pair)]
 
 

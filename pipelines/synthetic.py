@@ -8,17 +8,15 @@ import numpy as np
 from pydantic import Field
 from ray.data import Dataset
 
+from dirtune.data import session, splits, store
 from dirtune.data.columns import Columns
-from dirtune.data.session import ray_session
-from dirtune.data.splits import Rows, Splitting, make_held_out_rule, split_rows
-from dirtune.data.store import find_ingested, write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 
 
-class Options(Splitting):
+class Options(splits.Splitting):
     """Settings of the ingest; `published` are the splits of the generator."""
 
     seed: int = Field(default=0, ge=0)
@@ -53,21 +51,22 @@ def ingest_synthetic(storage: Storage, raw: Path | None, options: Options, made:
         rule = f"{made.name} is synthetic and takes no raw files"
         raise InputError(Fault(where=made.name, key="raw", rule=rule, got=str(raw)))
     request = hash_json({"pipeline": made.name, "recipe": made.recipe, "options": options.model_dump()})
-    if (present := find_ingested(storage, made.name, request)) is not None:
+    if (present := store.find_ingested(storage, made.name, request)) is not None:
         return present
     by_split = made.make_columns(options.seed)
     names = by_split["train"].keys()
     columns = {name: np.concatenate([by_split[split][name] for split in SPLITS]) for name in names}
+    # In the order of the concatenation, so that each row meets its own split.
     published = np.repeat(SPLITS, [len(by_split[split]["label"]) for split in SPLITS])
     ids, labels = columns["sample_id"], columns["label"]
-    rows = Rows(name=made.name, label=made.label, ids=ids, labels=labels, published=published)
-    assignment = split_rows(rows, options)
+    rows = splits.Rows(name=made.name, label=made.label, ids=ids, labels=labels, published=published)
+    assignment = splits.split_rows(rows, options)
     members = {split: assignment.find_rows(split) for split in SPLITS}
     rules = {"counts": ShotRule()}
     if assignment.held_out:
-        rules["held_out"] = make_held_out_rule(assignment.held_out, made.label.num_bins)
-    with ray_session():
-        return write_dataset(
+        rules["held_out"] = splits.make_held_out_rule(assignment.held_out, made.label.num_bins)
+    with session.ray_session():
+        return store.write_dataset(
             storage,
             made.name,
             {

@@ -15,8 +15,6 @@ of a one-hot column are those of the training rows; other texts are all zeros.
 There are no weights for single rows: re-weighting is a setting of the trial, not of the data.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from math import ceil
@@ -26,11 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from dirtune.data import session, store
 from dirtune.data.columns import Columns
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
@@ -67,17 +63,17 @@ class Cells:
 
     names: list[str]
     """Names of the columns of numbers."""
-    numbers: NDArray[np.float64]
+    numbers: np.typing.NDArray[np.float64]
     """Shape `(rows, columns)`."""
-    texts: dict[str, NDArray[Any]]
+    texts: dict[str, np.typing.NDArray[Any]]
     """Texts by one-hot column."""
 
-    def select_rows(self, rows: NDArray[np.int64]) -> Cells:
+    def select_rows(self, rows: np.typing.NDArray[np.int64]) -> "Cells":
         """Return the cells of the given rows."""
         texts = {name: column[rows] for name, column in self.texts.items()}
         return Cells(names=self.names, numbers=self.numbers[rows], texts=texts)
 
-    def list_contents(self, labels: NDArray[np.float64]) -> list[tuple[Any, ...]]:
+    def list_contents(self, labels: np.typing.NDArray[np.float64]) -> list[tuple[Any, ...]]:
         """Return the content of each row; rows of equal content are the same sample."""
         numbers = (row.tobytes() for row in np.column_stack([self.numbers, labels]))
         return list(zip(numbers, *self.texts.values(), strict=True))
@@ -92,7 +88,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """
     file = find_data_file(NAME, raw)
     request = make_request(NAME, RECIPE, file, options)
-    if (present := find_ingested(storage, options.name, request)) is not None:
+    if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
     sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
@@ -106,7 +102,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     lists_of_values = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     rows = division.make_table({"features": lists_of_values})
     constant = [each["name"] for each in features if each.get("sd") == 0]
-    with ray_session():
+    with session.ray_session():
         return write_own(
             storage,
             division,
@@ -143,8 +139,8 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
 
 
 def make_vectors(
-    cells: Cells, train: NDArray[np.int64], *, standardize: bool
-) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
+    cells: Cells, train: np.typing.NDArray[np.int64], *, standardize: bool
+) -> tuple[np.typing.NDArray[np.float32], list[dict[str, Any]]]:
     """Return the vector of each row, shape `(rows, numbers)`, and the description of each of its numbers.
 
     Args:
@@ -168,7 +164,7 @@ def make_vectors(
     return np.stack(columns, axis=1).astype(np.float32), features
 
 
-def _make_dataset(rows: pa.Table, split: str) -> Dataset:
+def _make_dataset(rows: pa.Table, split: str) -> "Dataset":
     import ray.data
 
     members = rows.filter(pc.equal(rows["split"], split))

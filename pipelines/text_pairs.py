@@ -9,21 +9,17 @@ of `sts_b`, so that its encoders and studies fit; `pipelines.tokens` encodes tex
 
 from pathlib import Path
 
-from dirtune.data.session import ray_session
-from dirtune.data.store import find_ingested
+from dirtune.data import session, store
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from pipelines.own import OwnOptions, divide, make_request, read_entries, write_own
-from pipelines.sentence_features import find_model, hash_model
-from pipelines.sheets import find_data_file, read_sheet
-from pipelines.tokens import encode_texts
+from pipelines import own, sentence_features, sheets, tokens
 
 NAME = "text_pairs"
 # Incremented whenever the same file and options would give other samples
 RECIPE = 1
 
 
-class Options(OwnOptions):
+class Options(own.OwnOptions):
     """Settings of the ingest."""
 
     first: str = "first"
@@ -42,23 +38,23 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         InputError: the file or a column does not exist, more than `skip_bad` rows cannot be used (the first 20 are listed,
             and their number), the sentence model cannot be used, or the rows cannot be split as the options ask.
     """
-    file = find_data_file(NAME, raw)
-    model = find_model(options.sentence_model) if options.sentence_model else None
-    request = make_request(NAME, RECIPE, file, options, hash_model(model) if model else None)
-    if (present := find_ingested(storage, options.name, request)) is not None:
+    file = sheets.find_data_file(NAME, raw)
+    model = sentence_features.find_model(options.sentence_model) if options.sentence_model else None
+    request = own.make_request(NAME, RECIPE, file, options, sentence_features.hash_model(model) if model else None)
+    if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
+    sheet = sheets.read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
     sheet.require({**options.roles, "first": options.first, "second": options.second})
-    entries = read_entries(sheet, options)
+    entries = own.read_entries(sheet, options)
     texts = {"first": sheet.read_texts(options.first), "second": sheet.read_texts(options.second)}
     used = sheet.select_usable(options.skip_bad)
     columns = {name: column[used].tolist() for name, column in texts.items()}
     labels = entries.labels[used].tolist()
     contents = list(zip(columns["first"], columns["second"], labels, strict=True))
-    division = divide(options, entries, used, contents)
-    with ray_session():
-        encoded = encode_texts(division.make_table(columns), model)
-        return write_own(
+    division = own.divide(options, entries, used, contents)
+    with session.ray_session():
+        encoded = tokens.encode_texts(division.make_table(columns), model)
+        return own.write_own(
             storage,
             division,
             encoded.splits,

@@ -8,8 +8,6 @@ Tokens come from nltk's `NLTKWordTokenizer`, which its `word_tokenize` uses as w
 sentences first, which would need a download: a period inside a text of several sentences remains part of its word.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from dirtune.manifest import SPLITS, InputSpec
 from pipelines.sentence_features import SentenceFeatures, make_feature_inputs
@@ -38,7 +35,7 @@ _BLOCKS = 2
 class EncodedTexts:
     """Arguments of `write_dataset` for pairs of texts."""
 
-    splits: dict[str, Dataset]
+    splits: "dict[str, Dataset]"
     inputs: dict[str, InputSpec]
     side_files: dict[str, bytes]
 
@@ -72,7 +69,7 @@ def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
     )
 
 
-def _prepare(pairs: pa.Table, model: str | None) -> Dataset:
+def _prepare(pairs: pa.Table, model: str | None) -> "Dataset":
     """Compute `<name>_tokens` (joined by spaces) and, with a model, `<name>_features` of all pairs."""
     import ray.data
 
@@ -89,7 +86,7 @@ def _prepare(pairs: pa.Table, model: str | None) -> Dataset:
     return dataset.materialize()
 
 
-def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _tokenize(batch: dict[str, np.typing.NDArray[Any]]) -> dict[str, np.typing.NDArray[Any]]:
     # The import is slow, and only Ray's workers need it.
     from nltk.tokenize import NLTKWordTokenizer
 
@@ -100,8 +97,8 @@ def _tokenize(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return batch
 
 
-def _encode_split(prepared: Dataset, split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> Dataset:
-    def encode(batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _encode_split(prepared: "Dataset", split: str, vocabulary: Mapping[str, int], kept: Sequence[str]) -> "Dataset":
+    def encode(batch: dict[str, np.typing.NDArray[Any]]) -> dict[str, np.typing.NDArray[Any]]:
         rows = batch["split"] == split
         tokens = {name: _to_ids(batch[f"{name}_tokens"][rows], vocabulary) for name in TEXTS}
         return {**{name: batch[name][rows] for name in kept}, **tokens}
@@ -109,7 +106,7 @@ def _encode_split(prepared: Dataset, split: str, vocabulary: Mapping[str, int], 
     return prepared.map_batches(encode, batch_format="numpy")
 
 
-def _to_ids(texts: NDArray[Any], vocabulary: Mapping[str, int]) -> NDArray[np.int32]:
+def _to_ids(texts: np.typing.NDArray[Any], vocabulary: Mapping[str, int]) -> np.typing.NDArray[np.int32]:
     ids = np.full((len(texts), MAX_TOKENS), PADDING, dtype=np.int32)
     for row, text in enumerate(texts):
         tokens = text.split()

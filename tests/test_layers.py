@@ -60,6 +60,9 @@ def imports_of(path: Path, *, type_checking: bool = False) -> Iterator[str]:
     for node in _nodes(ast.parse(path.read_text()), type_checking):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "dirtune":
+            # `from dirtune import manifest` imports a module of another layer, too
+            yield from (f"dirtune.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 

@@ -134,17 +134,23 @@ def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
             assert key is not None, f"{registry} merges another dict"
             name = ast.literal_eval(key)
             # An entry may be None where the function of the entry's name needs other arguments than the rest.
-            target = value.id if isinstance(value, ast.Name) else name
+            target = name if isinstance(value, ast.Constant) else ast.unparse(value)
             sentences[name] = _read_docstring(module, target).split("\n\n")[0].replace("\n", " ")
     return sentences
 
 
 def _read_docstring(module: str, name: str) -> str:
-    """Return the docstring of a class or function, following imports to the module that defines it."""
+    """Return the docstring of a class or function, following imports to the module that defines it.
+
+    `name` is as written in the registry: `L1`, or `pointwise.L1` with `from dirtune.losses import pointwise`.
+    """
+    submodule, _, name = name.rpartition(".")
+    if submodule:
+        return _read_docstring(f"{module}.{submodule}", name)
     for node in _parse(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
-        # A registry imports its entries from one module each.
+        # A registry may also import its entries by name.
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

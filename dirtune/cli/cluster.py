@@ -1,7 +1,5 @@
 """Commands on clusters: check one, submit a study to one; and running any command there as a job."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -47,7 +45,7 @@ def run_on_cluster(
     raise typer.Exit(follow_job(submit_command(destination, verb, *arguments, roots=given)))
 
 
-def follow_job(job: Job) -> int:
+def follow_job(job: "Job") -> int:
     """Show a job's log until the job ends, and return its exit code; Ctrl-C stops only the following."""
     from dirtune.cluster.jobs import follow
 

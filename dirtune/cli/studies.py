@@ -1,7 +1,5 @@
 """Commands on studies and trials: list, plan, train, sweep, resume, stop, status."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -173,7 +171,7 @@ def status(
     show(format_status(read_status(study, results=results)))
 
 
-def _show_sweep(run: Callable[..., SweepSummary], study: str, data: str, results: str) -> None:
+def _show_sweep(run: "Callable[..., SweepSummary]", study: str, data: str, results: str) -> None:
     """Run a sweep with its live view.
 
     Exit code 0 if every trial is recorded, 128 + signal (130, 143) if a signal ended the sweep before, 1 otherwise.

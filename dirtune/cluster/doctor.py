@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dirtune.cluster import roots
@@ -149,7 +148,7 @@ def measure_cluster(probe: roots.RootProbe) -> ClusterReport:
         try:
             # All nodes share one deadline: a cluster with many silent nodes must not add up their timeouts.
             machine, probes[id_] = ray.get(tasks[id_], timeout=max(0.0, deadline - time.monotonic()))
-        except (RayError, GetTimeoutError) as error:
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             failures[name] = format_node_error(error)
             continue
         scheduled = Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
@@ -172,7 +171,7 @@ def _measure_clock_skew(node: str) -> float:
     before = time.time()
     try:
         there = ray.get(_pin(_read_clock, node).remote(), timeout=NODE_TIMEOUT)
-    except (RayError, GetTimeoutError):
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
         return 0.0
     return float(max(before - there, there - time.time(), 0.0))
 
@@ -194,7 +193,7 @@ def name_nodes(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def format_node_error(error: Exception) -> str:
     """Return in one line why a node was not measured."""
-    if isinstance(error, GetTimeoutError):
+    if isinstance(error, ray.exceptions.GetTimeoutError):
         return f"nothing within {NODE_TIMEOUT:.0f} s"
     # The last line of a Ray error is the exception of the task, after its traceback.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

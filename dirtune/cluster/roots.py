@@ -5,8 +5,6 @@ node that does not find the driver's file must not write: its own disk may have 
 file would remain.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import uuid
@@ -36,7 +34,7 @@ class RootProbe:
     """Content of the probe's files."""
 
     @classmethod
-    def create(cls, data: Storage | None, results: Storage | None) -> RootProbe:
+    def create(cls, data: Storage | None, results: Storage | None) -> "RootProbe":
         """Return a probe with a folder and a content that no other one has."""
         # Unique, because several doctors may check one root at the same time.
         unique = uuid.uuid4().hex

@@ -19,8 +19,7 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
 from dirtune.study.files import StudyFile, find_study
 from dirtune.study.resolve import resolve
-from dirtune.tuning.plan.autoscaling import format_node_types, read_node_types
-from dirtune.tuning.plan.checks import check_study, get_data_set
+from dirtune.tuning.plan import autoscaling, checks
 
 STUDY, CLUSTER = "study.yaml", "cluster.yaml"
 """Files in the working directory of the job."""
@@ -64,7 +63,7 @@ def submit(
             or refuses the job.
     """
     destination = Destination(address=address, python=python, installed=installed)
-    types = read_node_types(expect)
+    types = autoscaling.read_node_types(expect)
     faults = [*find_root_faults("--data", data), *find_root_faults("--results", results)]
     file = find_study(study)
     faults += _find_study_faults(file, data)
@@ -77,7 +76,7 @@ def submit(
         build_entrypoint(destination, data=data, results=results, expect=bool(types)),
         address=destination.address,
         with_sources=not destination.installed,
-        files={STUDY: file.read_yaml()} | ({CLUSTER: format_node_types(types)} if types else {}),
+        files={STUDY: file.read_yaml()} | ({CLUSTER: autoscaling.format_node_types(types)} if types else {}),
     )
 
 
@@ -150,10 +149,10 @@ def _find_study_faults(file: StudyFile, data: str) -> Sequence[Fault]:
         study = resolve(file.read_plain(), where=file.where)
         # Data that only the cluster reaches are checked there.
         with contextlib.suppress(OSError):
-            root, name = Storage.open(data), get_data_set(study)
+            root, name = Storage.open(data), checks.get_data_set(study)
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)
-                check_study(study, manifest)
+                checks.check_study(study, manifest)
     except InputError as error:
         return error.faults
     return ()

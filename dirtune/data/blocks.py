@@ -21,13 +21,10 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
-from numpy.typing import NDArray
 
-from dirtune.data import streaming
+from dirtune.data import memory_budget, store, streaming
 from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decode_table, get_decoded_size, to_values
-from dirtune.data.memory_budget import MemoryBudget, measure_memory_budget
-from dirtune.data.store import list_shards, open_shard
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
@@ -73,7 +70,7 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
     if _measure_stored_bytes(storage, manifest) > budget:
         return Blocks(storage, None)
     # All splits are read as one set: starting a Ray Data execution costs seconds, for any amount of data.
-    files = [file for split in manifest.splits for file in list_shards(storage, manifest, split)]
+    files = [file for split in manifest.splits for file in store.list_shards(storage, manifest, split)]
     dataset = ray.data.read_parquet(files, filesystem=storage.filesystem, include_paths=True)
     dataset = dataset.select_columns(["path", "sample_id", "label", *manifest.inputs])
     pixel_bytes = _count_rows(manifest) * sum(get_decoded_size(spec) for spec in manifest.inputs.values())
@@ -103,11 +100,13 @@ def _measure_stored_bytes(storage: Storage, manifest: Manifest) -> int:
     numbers = _count_rows(manifest) * sum(get_decoded_size(spec) for spec in raw.values())
     if not _is_encoded(manifest):
         return numbers
-    files = [file for split in manifest.splits for file in list_shards(storage, manifest, split)]
+    files = [file for split in manifest.splits for file in store.list_shards(storage, manifest, split)]
     return numbers + sum(info.size or 0 for info in storage.filesystem.get_file_info(files))
 
 
-def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, budget: MemoryBudget | None = None) -> ResidentData:
+def fetch(
+    manifest: Manifest, blocks: Blocks, device: torch.device, budget: memory_budget.MemoryBudget | None = None
+) -> ResidentData:
     """Return the data set on this worker: splits that fit its budget on its device, the others streamed.
 
     Args:
@@ -121,7 +120,7 @@ def fetch(manifest: Manifest, blocks: Blocks, device: torch.device, budget: Memo
     """
     tables = None if blocks.references is None else _get_tables(blocks.references)
     stored = _read_row_groups(blocks.storage, manifest) if tables is None else _group_by_split(manifest, tables)
-    return _load_splits(manifest, stored, device, budget or measure_memory_budget(device))
+    return _load_splits(manifest, stored, device, budget or memory_budget.measure_memory_budget(device))
 
 
 def _get_tables(references: Sequence[Any]) -> list[pa.Table] | None:
@@ -139,14 +138,14 @@ def _get_tables(references: Sequence[Any]) -> list[pa.Table] | None:
 
 
 def read_without_ray(
-    storage: Storage, manifest: Manifest, device: torch.device, budget: MemoryBudget | None = None
+    storage: Storage, manifest: Manifest, device: torch.device, budget: memory_budget.MemoryBudget | None = None
 ) -> ResidentData:
     """Return the data set like `fetch`, but read from disk, for a single run in this process.
 
     Raises:
         InputError: a shard or a stored image cannot be read.
     """
-    budget, stored = budget or measure_memory_budget(device), _read_row_groups(storage, manifest)
+    budget, stored = budget or memory_budget.measure_memory_budget(device), _read_row_groups(storage, manifest)
     if _measure_stored_bytes(storage, manifest) <= budget.host_bytes:
         stored = {name: replace(rows, chunks=rows.chunks.read_all()) for name, rows in stored.items()}
     return _load_splits(manifest, stored, device, budget)
@@ -157,9 +156,9 @@ class _StoredRows:
     """Rows of a split in the order of storage."""
 
     chunks: streaming.MemoryChunks | streaming.DiskChunks
-    ids: NDArray[np.object_]
-    labels: NDArray[np.float64]
-    positions: NDArray[np.int64]
+    ids: np.typing.NDArray[np.object_]
+    labels: np.typing.NDArray[np.float64]
+    positions: np.typing.NDArray[np.int64]
     """Chunk of each row, and its row in the chunk; shape (rows, 2)."""
 
 
@@ -187,7 +186,7 @@ def _get_shard_key(path: str) -> str:
     return "/".join(PurePosixPath(path).parts[-2:])
 
 
-def _make_positions(chunk: int, rows: int) -> NDArray[np.int64]:
+def _make_positions(chunk: int, rows: int) -> np.typing.NDArray[np.int64]:
     return np.stack([np.full(rows, chunk), np.arange(rows)], axis=1)
 
 
@@ -197,8 +196,8 @@ def _read_row_groups(storage: Storage, manifest: Manifest) -> dict[str, _StoredR
     for split, info in manifest.splits.items():
         groups: list[streaming.RowGroup] = []
         ids, labels, positions = [], [], []
-        for file in list_shards(storage, manifest, split):
-            with open_shard(storage, file) as parquet:
+        for file in store.list_shards(storage, manifest, split):
+            with store.open_shard(storage, file) as parquet:
                 columns, metadata = parquet.read(["sample_id", "label"]), parquet.metadata
             ids.append(columns["sample_id"].to_numpy())
             labels.append(to_values(columns["label"]))
@@ -214,7 +213,7 @@ def _read_row_groups(storage: Storage, manifest: Manifest) -> dict[str, _StoredR
 
 
 def _load_splits(
-    manifest: Manifest, stored: dict[str, _StoredRows], device: torch.device, budget: MemoryBudget
+    manifest: Manifest, stored: dict[str, _StoredRows], device: torch.device, budget: memory_budget.MemoryBudget
 ) -> ResidentData:
     """Load splits onto the device while the budget lasts, the smallest first, and stream the others."""
     count, left = DecodeCount(), budget.device_bytes

@@ -15,14 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dirtune.batch import Batch, Inputs
+from dirtune import batch, randomness, recipe
 from dirtune.data.views import SampleTransform, Transform, make_views
 from dirtune.manifest import Manifest
-from dirtune.randomness import derive_seed
-from dirtune.recipe import Views
 from dirtune.reweighting.density import shot_regions
 
 Rows = Int[Tensor, " batch"]
@@ -39,7 +36,7 @@ class Split(ABC):
     sample_ids: tuple[str, ...]
     labels: Float[Tensor, "rows *label"]
     label_bins: Int[Tensor, " rows"]
-    exact_labels: NDArray[np.float64]
+    exact_labels: np.typing.NDArray[np.float64]
     """As stored; `labels` is rounded to float32 for training."""
     groups: tuple[Rows, ...] | None = None
     """The rows of each row group if the set is on disk, else None."""
@@ -50,7 +47,7 @@ class Split(ABC):
         return len(self.sample_ids)
 
     @abstractmethod
-    def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
+    def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:
         """Yield the inputs of each batch of rows, in that order, decoded, on the device; prefetched if they are streamed."""
 
     @property
@@ -69,9 +66,9 @@ class Split(ABC):
 class ResidentSplit(Split):
     """Split whose inputs are tensors on the device."""
 
-    inputs: Inputs
+    inputs: batch.Inputs
 
-    def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
+    def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:
         for rows in batches:
             local = rows.to(self.labels.device)
             # Indexing with brackets takes ten times as long on a CPU.
@@ -94,7 +91,7 @@ class ResidentData:
     splits: dict[str, Split]
     decoded: DecodeCount = field(default_factory=DecodeCount)
 
-    def get_regions(self, split: str, shot_rule: str) -> NDArray[np.str_]:
+    def get_regions(self, split: str, shot_rule: str) -> np.typing.NDArray[np.str_]:
         """Return the shot region of every sample of a split, by a rule of the manifest; shape `(rows,)`."""
         rule = self.manifest.shot_rules[shot_rule]
         per_bin = shot_regions(np.asarray(self.manifest.train_counts), rule)
@@ -156,7 +153,7 @@ def make_windowed_order(
 
 
 def _make_order_generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.Generator().manual_seed(randomness.derive_seed(seed, "order", epoch))
 
 
 def update_digest(previous: str, order: Int[Tensor, " rows"]) -> str:
@@ -170,13 +167,13 @@ def make_train_batches(
     order: Int[Tensor, " rows"],
     *,
     batch_size: int,
-    views: Views,
+    views: recipe.Views,
     seed: int,
     epoch: int,
     rank: int = 0,
     world: int = 1,
     accumulation: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[batch.Batch]:
     """Yield one rank's part of every global batch of an epoch; the last batch may be smaller.
 
     Args:
@@ -204,7 +201,7 @@ def make_train_batches(
         first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
         # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.
         rows = local[at].to(split.labels.device)
-        yield Batch(
+        yield batch.Batch(
             views=make_views(
                 inputs,
                 split.transform,

@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from dirtune.data.images import decode_images
 from dirtune.manifest import InputSpec
 
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, np.typing.NDArray[Any]]
 """Arrays by column name, first dimension = samples."""
 
 # Estimate for a photograph as JPEG of quality 95.
@@ -63,7 +62,7 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
     return pa.table(columns)
 
 
-def _to_input_column(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
+def _to_input_column(array: np.typing.NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
     if spec.encoding != "raw":
         return pa.array(array.tolist(), pa.large_binary())
     if array.shape[1:] != spec.shape:
@@ -75,7 +74,7 @@ def _to_input_column(array: NDArray[Any], spec: InputSpec, name: str) -> pa.Arra
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), spec.size)
 
 
-def _to_binary_column(values: NDArray[Any]) -> pa.FixedSizeBinaryArray:
+def _to_binary_column(values: np.typing.NDArray[Any]) -> pa.FixedSizeBinaryArray:
     buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
     width = math.prod(values.shape[1:]) * values.itemsize
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(values), buffers)
@@ -117,7 +116,7 @@ def to_numpy(data: pa.Table | pa.RecordBatch, inputs: Mapping[str, InputSpec]) -
     }
 
 
-def to_values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+def to_values(column: pa.Array | pa.ChunkedArray) -> np.typing.NDArray[Any]:
     """Return a column other than an input as an array: strings as objects, numbers unchanged, lists of numbers as rows."""
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False))
@@ -126,7 +125,7 @@ def to_values(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.concatenate([np.empty(0), *rows]).reshape(len(column), column.type.list_size)
 
 
-def as_stored(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> list[bytes] | NDArray[Any]:
+def as_stored(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> list[bytes] | np.typing.NDArray[Any]:
     """Return the values for the content hash: the bytes of each encoded image, else the numbers."""
     return column.to_pylist() if _is_encoded(column) else _to_array(column, spec, name)
 
@@ -135,7 +134,7 @@ def _is_encoded(column: pa.Array | pa.ChunkedArray) -> bool:
     return bool(pa.types.is_large_binary(column.type))
 
 
-def _to_array(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> NDArray[Any]:
+def _to_array(column: pa.Array | pa.ChunkedArray, spec: InputSpec, name: str) -> np.typing.NDArray[Any]:
     if _is_encoded(column):
         return decode_images([value.as_buffer() for value in column], spec, name=name)
     # `combine_chunks` copies even a single chunk.

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import ray
 from ray._private.utils import check_version_info
-from ray.exceptions import RayError
 
 from dirtune.errors import Fault, InputError
 
@@ -73,7 +72,7 @@ def connect_to_cluster(address: str) -> Iterator[None]:
     try:
         # The logs of the workers would interrupt the output of the command.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # A failed connection leaves parts of a session behind.
         ray.shutdown()
         raise InputError(Fault(where=address, rule=f"cannot connect: {' '.join(str(error).split())}")) from None

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image
 
 from dirtune.errors import Fault, InputError
@@ -41,14 +40,14 @@ def encode_image(image: Image.Image, spec: InputSpec) -> bytes:
     return stream.getvalue()
 
 
-def encode_counts(counts: NDArray[np.int16]) -> bytes:
+def encode_counts(counts: np.typing.NDArray[np.int16]) -> bytes:
     """Return the PNG file of the counts of per-pixel labels, shape `(height, width)`, without loss."""
     stream = io.BytesIO()
     Image.fromarray(counts.astype(np.uint16)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def decode_images(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -> NDArray[Any]:
+def decode_images(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -> np.typing.NDArray[Any]:
     """Return the images, or per-pixel labels, as one array of shape `(images, channels, height, width)`.
 
     Args:

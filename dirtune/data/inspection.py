@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from dirtune.data.splits import describe_split
 from dirtune.data.store import read_manifest
@@ -62,10 +61,10 @@ class Inspection:
 
     manifest: Manifest
     shot_rule: str
-    regions: NDArray[np.str_]
+    regions: np.typing.NDArray[np.str_]
     """Shot region of each label bin."""
     lds: LDS
-    density: NDArray[np.float64] | None
+    density: np.typing.NDArray[np.float64] | None
     """`compute_effective_density`; None for labels of several dimensions."""
     weights: tuple[WeightSummary, ...]
     notes: tuple[str, ...]
@@ -150,7 +149,7 @@ def inspect_manifest(manifest: Manifest, *, shot_rule: str | None = None, lds: L
     )
 
 
-def compute_effective_density(train_counts: ArrayLike, lds: LDS) -> NDArray[np.float64]:
+def compute_effective_density(train_counts: np.typing.ArrayLike, lds: LDS) -> np.typing.NDArray[np.float64]:
     """Return the effective label density: counts averaged over neighboring bins; shape `(num_bins,)`.
 
     `c~ = c * k / sum(k)`, with the kernel `k` of label distribution smoothing (Yang et al., ICML 2021). Weights do not need
@@ -161,7 +160,7 @@ def compute_effective_density(train_counts: ArrayLike, lds: LDS) -> NDArray[np.f
     return smooth_counts(counts, lds) / np.float64(window.sum())
 
 
-def summarize_weights(train_counts: ArrayLike, lds: LDS | None) -> tuple[WeightSummary, ...]:
+def summarize_weights(train_counts: np.typing.ArrayLike, lds: LDS | None) -> tuple[WeightSummary, ...]:
     """Return the weights of every scheme that needs counts alone, without and with smoothing."""
     counts = np.asarray(train_counts, dtype=np.int64)
     summaries = []

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from dirtune import metrics, randomness
 from dirtune.data.inspection import Inspection
 from dirtune.data.store import decode, list_shards, open_shard
 from dirtune.io.storage import Storage
-from dirtune.metrics import SHOT_REGIONS
-from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
 
@@ -25,9 +23,9 @@ class RegionSamples:
 
     region: str
     sample_ids: tuple[str, ...]
-    labels: NDArray[np.float64]
+    labels: np.typing.NDArray[np.float64]
     """Shape (samples,), or (samples, L)."""
-    images: NDArray[np.uint8]
+    images: np.typing.NDArray[np.uint8]
     """Shape (samples, channels, height, width)."""
 
 
@@ -52,11 +50,11 @@ def read_region_samples(
     keys = decode(_read_rows(storage, files, ["sample_id", "label"]), manifest)
     regions = inspection.regions[label_bins(keys["label"], manifest.label)]
     found = []
-    for region in SHOT_REGIONS:
+    for region in metrics.SHOT_REGIONS:
         rows = np.flatnonzero(regions == region)
         # Sorted by id, so that the selection does not depend on shards.
         rows = rows[np.argsort(keys["sample_id"][rows])]
-        generator = np.random.default_rng(derive_seed(seed, "samples", split, region))
+        generator = np.random.default_rng(randomness.derive_seed(seed, "samples", split, region))
         selected = np.sort(generator.permutation(rows)[:count])
         if not len(selected):
             continue
@@ -76,7 +74,7 @@ def read_region_samples(
 
 
 def _read_rows(
-    storage: Storage, files: Sequence[str], columns: list[str], rows: NDArray[np.int64] | None = None
+    storage: Storage, files: Sequence[str], columns: list[str], rows: np.typing.NDArray[np.int64] | None = None
 ) -> pa.Table:
     """Return columns of the rows at these positions, in order, counted over all files; of all rows if None."""
     before, parts = 0, []

@@ -14,8 +14,6 @@ Small blocks are merged into shards of at least 128 MB, so that a large set is a
 stream. Trade-off: one extra read of the whole set at ingest buys a manifest that describes the files on disk.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +46,7 @@ _OPEN = "open"
 def write_dataset(
     storage: Storage,
     name: str,
-    splits: Mapping[str, Dataset],
+    splits: "Mapping[str, Dataset]",
     *,
     inputs: Mapping[str, InputSpec],
     label: LabelSpec,
@@ -128,7 +126,7 @@ def write_dataset(
 
 
 def _write_shards(
-    home: Storage, folder: str, dataset: Dataset, inputs: Mapping[str, InputSpec], *, has_groups: bool
+    home: Storage, folder: str, dataset: "Dataset", inputs: Mapping[str, InputSpec], *, has_groups: bool
 ) -> list[str]:
     """Write a split's shards and return their names relative to the manifest."""
     from ray.data.datasource import FilenameProvider

@@ -8,8 +8,6 @@ batch. Threads decode_images ahead of the training (Pillow releases the interpre
 Parquet is read here by pyarrow and not by Ray Data, whose tasks would wait for a CPU that the trials occupy.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from dirtune.batch import Inputs
-from dirtune.data.cache import WINDOW_GROUPS, DecodeCount, ResidentSplit, Rows, Split
+from dirtune.data import cache, images, store, views
 from dirtune.data.columns import get_decoded_size, to_numpy
-from dirtune.data.images import decode_images
-from dirtune.data.store import open_shard
-from dirtune.data.views import make_transform
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
 from dirtune.reweighting.density import label_bins
@@ -45,7 +39,7 @@ _LOAD_ROWS = 256
 class Chunks(Protocol):
     """Chunks with the inputs of a split."""
 
-    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+    def iter_steps(self, needed: Sequence[np.typing.NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
         """Yield for each step of a pass the chunks that it needs, by number; `needed` has their numbers by step."""
 
 
@@ -55,10 +49,10 @@ class MemoryChunks:
 
     chunks: Mapping[int, Chunk]
 
-    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+    def iter_steps(self, needed: Sequence[np.typing.NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
         return (self.chunks for _ in needed)
 
-    def read_all(self) -> MemoryChunks:
+    def read_all(self) -> "MemoryChunks":
         return self
 
 
@@ -81,10 +75,10 @@ class DiskChunks:
     groups: Sequence[RowGroup]
     specs: Mapping[str, InputSpec]
 
-    def iter_steps(self, needed: Sequence[NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
+    def iter_steps(self, needed: Sequence[np.typing.NDArray[np.int64]]) -> Iterator[Mapping[int, Chunk]]:
         # The keys are in the order of each chunk's first step, the values are its last step.
         last = {chunk: step for step, chunks in enumerate(needed) for chunk in chunks.tolist()}
-        prefetched = map_with_prefetch(self._load, last, threads=1, depth=WINDOW_GROUPS)
+        prefetched = map_with_prefetch(self._load, last, threads=1, depth=cache.WINDOW_GROUPS)
         loaded: dict[int, Chunk] = {}
         for step, chunks in enumerate(needed):
             for chunk in chunks.tolist():
@@ -100,23 +94,23 @@ class DiskChunks:
 
     def _load(self, chunk: int) -> Chunk:
         group = self.groups[chunk]
-        with open_shard(self.storage, group.file, group.metadata) as parquet:
+        with store.open_shard(self.storage, group.file, group.metadata) as parquet:
             table = parquet.read_row_group(group.number, columns=list(self.specs))
         (batch,) = table.combine_chunks().to_batches()
         return to_chunk(batch, self.specs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedSplit(Split):
+class StreamedSplit(cache.Split):
     """Split whose inputs are in chunks."""
 
     specs: Mapping[str, InputSpec]
     chunks: Chunks
-    positions: NDArray[np.int64]
+    positions: np.typing.NDArray[np.int64]
     """Chunk of each row, and its row in the chunk; shape (rows, 2)."""
     device: torch.device
     threads: int
-    decoded: DecodeCount
+    decoded: cache.DecodeCount
 
     @property
     def decoded_bytes(self) -> int:
@@ -129,7 +123,7 @@ class StreamedSplit(Split):
         in_memory = isinstance(self.chunks, MemoryChunks)
         return self.device.type == "cpu" and in_memory and not self._count_encoded()
 
-    def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
+    def read(self, batches: Iterable[cache.Rows]) -> Iterator[Inputs]:
         positions = [self.positions[rows.numpy()] for rows in batches]
         chunks = self.chunks.iter_steps([np.unique(of_batch[:, 0]) for of_batch in positions])
         # Slices of memory are not worth a thread.
@@ -146,14 +140,16 @@ class StreamedSplit(Split):
         columns = next(iter(self.chunks.chunks.values()), {}).values()
         return sum(isinstance(column, pa.Array) for column in columns)
 
-    def _gather(self, step: tuple[NDArray[np.int64], Mapping[int, Chunk]]) -> tuple[int, dict[str, NDArray[Any]]]:
+    def _gather(
+        self, step: tuple[np.typing.NDArray[np.int64], Mapping[int, Chunk]]
+    ) -> tuple[int, dict[str, np.typing.NDArray[Any]]]:
         """Return the number of rows of a step, and their inputs as arrays."""
         positions, chunks = step
         columns = {}
         for name, spec in self.specs.items():
             rows = [chunks[chunk][name][row] for chunk, row in positions.tolist()]
             if rows and isinstance(rows[0], pa.Scalar):
-                columns[name] = decode_images([row.as_buffer() for row in rows], spec, name=name)
+                columns[name] = images.decode_images([row.as_buffer() for row in rows], spec, name=name)
                 continue
             columns[name] = np.empty((len(rows), *spec.shape), spec.element)
             for at, row in enumerate(rows):
@@ -193,13 +189,13 @@ def to_chunk(batch: pa.RecordBatch, specs: Mapping[str, InputSpec]) -> Chunk:
 def make_streamed_split(
     manifest: Manifest,
     chunks: Chunks,
-    ids: NDArray[np.object_],
-    labels: NDArray[np.float64],
-    positions: NDArray[np.int64],
+    ids: np.typing.NDArray[np.object_],
+    labels: np.typing.NDArray[np.float64],
+    positions: np.typing.NDArray[np.int64],
     *,
     device: torch.device,
     threads: int,
-    decoded: DecodeCount,
+    decoded: cache.DecodeCount,
 ) -> StreamedSplit:
     """Return a split from its rows in any order.
 
@@ -227,7 +223,7 @@ def make_streamed_split(
         exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=groups,
-        transform=make_transform(manifest.label),
+        transform=views.make_transform(manifest.label),
         specs=manifest.inputs,
         chunks=chunks,
         positions=positions,
@@ -237,7 +233,7 @@ def make_streamed_split(
     )
 
 
-def load_onto_device(split: StreamedSplit) -> ResidentSplit:
+def load_onto_device(split: StreamedSplit) -> cache.ResidentSplit:
     """Return the split with its inputs as tensors on the device, each image decoded directly into its row."""
     columns: Inputs = {}
     # In the order of reading, so that each row group is read once.
@@ -247,5 +243,5 @@ def load_onto_device(split: StreamedSplit) -> ResidentSplit:
             if name not in columns:
                 columns[name] = values.new_empty((len(split), *values.shape[1:]))
             columns[name].index_copy_(0, rows.to(split.device), values)
-    shared = {each.name: getattr(split, each.name) for each in fields(Split)}
-    return ResidentSplit(inputs=columns, **shared)
+    shared = {each.name: getattr(split, each.name) for each in fields(cache.Split)}
+    return cache.ResidentSplit(inputs=columns, **shared)

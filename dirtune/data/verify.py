@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dirtune.data.columns import as_stored, to_numpy, to_values
 from dirtune.errors import Fault, InputError
@@ -43,7 +42,7 @@ class SplitRows:
     """Digests of (split, id, label, inputs)."""
     split_digests: list[bytes] = field(default_factory=list)
     """Digests of (split, id, label)."""
-    pixels: NDArray[np.int64] | None = None
+    pixels: np.typing.NDArray[np.int64] | None = None
     """Labeled pixels in each bin, with per-pixel labels."""
 
     def add_batch(self, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:

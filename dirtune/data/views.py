@@ -11,11 +11,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from dirtune import manifest, randomness
 from dirtune.batch import Inputs
 from dirtune.data.augmentations import AUGMENTATIONS, Draws, to_float
 from dirtune.data.dense_views import DenseTransform
-from dirtune.manifest import LabelSpec
-from dirtune.randomness import derive_seed
 
 
 @runtime_checkable
@@ -52,7 +51,7 @@ class SampleTransform:
         return {name: to_float(value) if is_image(value) else value for name, value in inputs.items()}
 
 
-def make_transform(label: LabelSpec) -> Transform:
+def make_transform(label: manifest.LabelSpec) -> Transform:
     """Return the transforms for a data set's kind of label: one per sample, or one per pixel."""
     return SampleTransform() if label.dense is None else DenseTransform(label.dense)
 
@@ -82,7 +81,7 @@ def make_views(
     views = []
     for view in range(count):
         # Never derived from the arm: arms with one seed see the same views.
-        generator = torch.Generator().manual_seed(derive_seed(stream[0], "views", *stream[1:], view))
+        generator = torch.Generator().manual_seed(randomness.derive_seed(stream[0], "views", *stream[1:], view))
         views.append(transform.apply_augmentation(inputs, augmentation, Draws(generator, total, rows, device)))
     return tuple(views)
 

@@ -15,8 +15,6 @@ Storage can fail for a while: a share that hangs, a server that answers with an 
 computing, a result is written with retries (`Storage.with_retry`); everything else raises at once.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -57,7 +55,7 @@ class Storage:
     """Time limit for retries of an operation that fails; 0: no retry."""
 
     @classmethod
-    def open(cls, location: str | Path) -> Storage:
+    def open(cls, location: str | Path) -> "Storage":
         """Return the folder at a path or URL; it need not exist yet.
 
         Raises:
@@ -73,7 +71,7 @@ class Storage:
             raise InputError(Fault(where=remove_credentials(location), rule=rule)) from None
         return cls(filesystem, root.rstrip("/"))
 
-    def with_retry(self, seconds: float) -> Storage:
+    def with_retry(self, seconds: float) -> "Storage":
         """Return the same folder, with operations that raise `OSError` retried for `seconds`.
 
         A file that does not exist is an answer, not a failure: `FileNotFoundError` is raised at once.
@@ -95,7 +93,7 @@ class Storage:
             raise InputError(Fault(where=self.root, rule=rule, got=name))
         return f"{self.root}/{name}" if name else self.root
 
-    def get_folder(self, name: str) -> Storage:
+    def get_folder(self, name: str) -> "Storage":
         """Return the sub-folder `name`; it need not exist yet."""
         return replace(self, root=self.path(name))
 

@@ -11,41 +11,43 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.losses.accon import ACCon
-from dirtune.losses.acconr import ACConR
-from dirtune.losses.adasupcon import AdaSupCon
-from dirtune.losses.balanced_mse import BMC, BNI, GAI
-from dirtune.losses.conr import ConR
-from dirtune.losses.focal import FocalL1, FocalMSE
-from dirtune.losses.multi_similarity import MultiSimilarity
-from dirtune.losses.ordinal_entropy import OrdinalEntropy
-from dirtune.losses.pointwise import L1, MSE, Huber
-from dirtune.losses.ranksim import RankSim
-from dirtune.losses.rnc import RnC
-from dirtune.losses.supcon import SupCon
-from dirtune.losses.tukey import Tukey
+from dirtune.losses import (
+    accon,
+    acconr,
+    adasupcon,
+    balanced_mse,
+    conr,
+    focal,
+    multi_similarity,
+    ordinal_entropy,
+    pointwise,
+    ranksim,
+    rnc,
+    supcon,
+    tukey,
+)
 
 LOSSES = {
-    "bmc": BMC,
-    "bni": BNI,
-    "focal_l1": FocalL1,
-    "focal_mse": FocalMSE,
-    "gai": GAI,
-    "huber": Huber,
-    "l1": L1,
-    "mse": MSE,
-    "tukey": Tukey,
+    "bmc": balanced_mse.BMC,
+    "bni": balanced_mse.BNI,
+    "focal_l1": focal.FocalL1,
+    "focal_mse": focal.FocalMSE,
+    "gai": balanced_mse.GAI,
+    "huber": pointwise.Huber,
+    "l1": pointwise.L1,
+    "mse": pointwise.MSE,
+    "tukey": tukey.Tukey,
 }
 TERMS = {
-    "accon": ACCon,
-    "acconr": ACConR,
-    "adasupcon": AdaSupCon,
-    "conr": ConR,
-    "multi_similarity": MultiSimilarity,
-    "ordinal_entropy": OrdinalEntropy,
-    "ranksim": RankSim,
-    "rnc": RnC,
-    "supcon": SupCon,
+    "accon": accon.ACCon,
+    "acconr": acconr.ACConR,
+    "adasupcon": adasupcon.AdaSupCon,
+    "conr": conr.ConR,
+    "multi_similarity": multi_similarity.MultiSimilarity,
+    "ordinal_entropy": ordinal_entropy.OrdinalEntropy,
+    "ranksim": ranksim.RankSim,
+    "rnc": rnc.RnC,
+    "supcon": supcon.SupCon,
 }
 
 

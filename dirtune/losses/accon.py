@@ -7,8 +7,6 @@ A negative's similarity is turned by its target angle, so that lowering it pulls
 instead of pushing it apart without a limit.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 
@@ -16,20 +14,17 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dirtune.batch import TermInputs
-from dirtune.losses import pairs
-from dirtune.losses.blocks import sum_over_anchors
+from dirtune.losses import blocks, pairs, supcon
 from dirtune.losses.pairs import LabelDistance, Positives, Reduction
-from dirtune.losses.supcon import BinTerm
 from dirtune.losses.temperature import Tau, compute_robust_sums, expand_temperatures
 
 Variant = Literal["official", "official_sts", "paper"]
 EpsilonAt = Literal["inside", "outside"]
 
 
-class ACCon(BinTerm):
+class ACCon(supcon.BinTerm):
     """ACCon: pulls the angle of a pair to its label distance (Zhao et al., AAAI 2025); formula: `accon`."""
 
     epsilon: float = Field(default=1e-6, ge=0)
@@ -63,7 +58,7 @@ class ACCon(BinTerm):
         )
 
     @model_validator(mode="after")
-    def _check_official_sts(self) -> ACCon:
+    def _check_official_sts(self) -> "ACCon":
         for key, only in (("reduction", "all"), ("positives", "each")):
             if self.variant == "official_sts" and getattr(self, key) != only:
                 raise ValueError(f"{key} must be {only!r} with variant 'official_sts'")
@@ -131,7 +126,7 @@ def accon(
         return pairs.sum_anchors(losses, counts > 0, reduction)
 
     with pairs.full_precision(representations) as z:
-        total = sum_over_anchors(sum_block, z, expand_temperatures(tau, z))
+        total = blocks.sum_over_anchors(sum_block, z, expand_temperatures(tau, z))
         if pooled:
             num_pairs = pairs.count_bin_members(label_bins).sum().to(z.dtype)
             return pairs.compute_smoothed_mean(total, num_pairs, smoothing=epsilon)
@@ -196,7 +191,7 @@ class _Compensate(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
         return gradient * slopes, None, None

@@ -6,8 +6,6 @@ arguments and fails, so that the settings behind the published row are not known
 method: `terms: {accon: ..., conr: ...}`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -16,16 +14,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.losses.accon import compensate_cosines, compute_target_angles
-from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.conr import Denominator, PairTerm, compute_anchor_losses, select_pairs
-from dirtune.losses.pairs import LabelDistance, cosine_matrix, full_precision
+from dirtune.losses import accon, blocks, conr, pairs
 from dirtune.losses.temperature import Tau, expand_temperatures
 
 Variant = Literal["official", "paper"]
 
 
-class ACConR(PairTerm):
+class ACConR(conr.PairTerm):
     """ACCon+ConR: ConR's pairs, the negatives drawn to their target angle (Zhao et al., AAAI 2025); formula: `acconr`."""
 
     gamma: float = Field(default=1.0, ge=0)
@@ -64,7 +59,7 @@ class ACConR(PairTerm):
         )
 
     @model_validator(mode="after")
-    def _check_pushing(self) -> ACConR:
+    def _check_pushing(self) -> "ACConR":
         if self.variant == "official" and self.pushing == "exp":
             raise ValueError("pushing must be 'none' with variant 'official'")
         return self
@@ -82,10 +77,10 @@ def acconr(
     push_power: float,
     epsilon: float,
     pushing: Literal["exp", "none"],
-    denominator: Denominator,
+    denominator: conr.Denominator,
     outer_weight: bool,
     clamps_logits: bool = False,
-    label_distance: LabelDistance = "l2",
+    label_distance: pairs.LabelDistance = "l2",
     rho: float | None = None,
 ) -> Float[Tensor, ""]:
     """Return ConR's mean over anchors, `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - c_ij / tau_i)`, with
@@ -102,11 +97,11 @@ def acconr(
     no pushing weight. Departures from the code: (3) beyond `label_range` the target angle remains pi, where the code folds
     it back; (4) those of `conr`.
     """
-    with full_precision(representations) as z:
+    with pairs.full_precision(representations) as z:
         labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
         def sum_block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
-            positives, negatives, offsets = select_pairs(
+            positives, negatives, offsets = conr.select_pairs(
                 anchors,
                 labels,
                 predictions,
@@ -116,17 +111,17 @@ def acconr(
                 pushing=pushing,
                 label_distance=label_distance,
             )
-            cosines, scales = cosine_matrix(z[anchors], z), taus[anchors, None]
+            cosines, scales = pairs.cosine_matrix(z[anchors], z), taus[anchors, None]
             # The code clamps the logit where the cosine is meant; beyond the clamp there is no gradient.
-            compensated = compensate_cosines(
+            compensated = accon.compensate_cosines(
                 (cosines / scales).clamp(-1.0, 1.0) if clamps_logits else cosines,
-                compute_target_angles(labels, label_range, anchors, label_distance=label_distance),
+                accon.compute_target_angles(labels, label_range, anchors, label_distance=label_distance),
                 epsilon=epsilon,
             )
             logits = offsets.add_(torch.where(negatives, compensated, cosines) / scales)
-            losses = compute_anchor_losses(
+            losses = conr.compute_anchor_losses(
                 logits, positives, negatives, taus[anchors], denominator=denominator, rho=rho
             )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
-        return sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)
+        return blocks.sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)

@@ -9,8 +9,6 @@ The margin makes a negative look more similar than it is, so that labels far apa
 harder. The distribution is that of the training split, not of the batch: the term is called through what `fit` returns.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -21,8 +19,7 @@ from torch import Tensor, nn
 from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.losses import pairs
-from dirtune.losses.blocks import sum_over_anchors
+from dirtune.losses import blocks, pairs
 from dirtune.losses.pairs import Reduction
 
 
@@ -46,7 +43,7 @@ class AdaSupCon(Frozen):
     def weight(self) -> float:
         return self.gamma
 
-    def fit(self, labels: TrainingLabels) -> FittedAdaSupCon:
+    def fit(self, labels: TrainingLabels) -> "FittedAdaSupCon":
         """Return the term with the distribution of the training labels.
 
         Raises:
@@ -127,7 +124,7 @@ def adasupcon(
             losses = pairs.compute_smoothed_mean(sums, counts, smoothing=smoothing)
             return pairs.sum_anchors(losses, counts > 0, reduction)
 
-        return sum_over_anchors(sum_block, z) / pairs.count_anchors(label_bins, reduction)
+        return blocks.sum_over_anchors(sum_block, z) / pairs.count_anchors(label_bins, reduction)
 
 
 def compute_midranks(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,6 @@ the loss is the mean over samples of `w_i l_i`; 3. everything is computed in flo
 Labels of L dimensions are points: `|.|^2` sums over dimensions, where `mse` takes their mean.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -32,9 +30,7 @@ from torch import Tensor, nn
 
 from dirtune.batch import TrainingLabels
 from dirtune.frozen import Frozen
-from dirtune.losses.label_prior import build_histogram, fit_mixture
-from dirtune.losses.pairs import full_precision, logsumexp
-from dirtune.losses.pointwise import compute_weighted_mean
+from dirtune.losses import label_prior, pairs, pointwise
 from dirtune.reweighting.lds import LDS
 
 
@@ -55,13 +51,13 @@ class GAI(_Noisy):
     components: int = Field(default=8, ge=1)
     """Components of the mixture. Official: 8 (IMDB-WIKI), 16 (NYUD2)."""
 
-    def fit(self, labels: TrainingLabels) -> BalancedMSE:
+    def fit(self, labels: TrainingLabels) -> "BalancedMSE":
         """Return the loss with a mixture fitted to the training labels, divided by their scale.
 
         Raises:
             InputError: there are fewer distinct labels than components.
         """
-        return BalancedMSE(self, gai, fit_mixture(labels, self.components))
+        return BalancedMSE(self, gai, label_prior.fit_mixture(labels, self.components))
 
 
 class BNI(_Noisy):
@@ -72,13 +68,13 @@ class BNI(_Noisy):
     """Smoothing of the histogram; null: none. Official for NYUD2, whose bins below 0.7 m take the count of the first above:
     `boundary: reflect, first_bin: 7`, with `size: 1` for no smoothing."""
 
-    def fit(self, labels: TrainingLabels) -> BalancedMSE:
+    def fit(self, labels: TrainingLabels) -> "BalancedMSE":
         """Return the loss with the histogram of the training labels, divided by their scale.
 
         Raises:
             InputError: labels of several dimensions, or an lds that does not fit the bins.
         """
-        return BalancedMSE(self, bni, build_histogram(labels, self.lds))
+        return BalancedMSE(self, bni, label_prior.build_histogram(labels, self.lds))
 
 
 class BMC(_Noisy):
@@ -86,7 +82,7 @@ class BMC(_Noisy):
 
     name: Literal["bmc"] = "bmc"
 
-    def fit(self, labels: TrainingLabels) -> BalancedMSE:
+    def fit(self, labels: TrainingLabels) -> "BalancedMSE":
         """Return the loss with its noise; it reads nothing of the labels, but its calls need whole batches."""
         return BalancedMSE(self, bmc, prior={})
 
@@ -147,7 +143,7 @@ def gai(
         means: mu, in the unit of the labels.
         covariances: S, in the unit of the labels squared.
     """
-    with full_precision(_as_matrix(predictions)) as p:
+    with pairs.full_precision(_as_matrix(predictions)) as p:
         shares, means, covariances = shares.to(p), means.to(p), covariances.to(p)
         variance = sigma.to(p).square()
         widened = covariances + variance * torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
@@ -183,10 +179,10 @@ def bni(
         centers: c, in the unit of the labels.
         probabilities: P, positive, of the training labels; their sum is one.
     """
-    with full_precision(_as_matrix(predictions)) as p:
+    with pairs.full_precision(_as_matrix(predictions)) as p:
         variance = sigma.to(p).square()
         squares = _compute_squared_distances(p, centers[:, None].to(p))
-        log_z = logsumexp(probabilities.to(p).log() - squares / (2 * variance))
+        log_z = pairs.logsumexp(probabilities.to(p).log() - squares / (2 * variance))
         return _scale_losses(p, labels, weights, variance, log_z)
 
 
@@ -206,10 +202,10 @@ def bmc(
 
     Arguments as in `gai`.
     """
-    with full_precision(_as_matrix(predictions)) as p:
+    with pairs.full_precision(_as_matrix(predictions)) as p:
         variance = sigma.to(p).square()
         squares = _compute_squared_distances(p, _as_matrix(labels).to(p))
-        log_z = logsumexp(-squares / (2 * variance))
+        log_z = pairs.logsumexp(-squares / (2 * variance))
         return _scale_losses(p, labels, weights, variance, log_z)
 
 
@@ -223,7 +219,7 @@ def _scale_losses(
     squares = (predictions - _as_matrix(labels).to(predictions)).square().sum(dim=1)
     losses = squares / (2 * variance) + log_z
     # Detached: the scale must not pull sigma towards zero.
-    return 2 * variance.detach() * compute_weighted_mean(losses, weights)
+    return 2 * variance.detach() * pointwise.compute_weighted_mean(losses, weights)
 
 
 def _as_matrix(values: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows dims"]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Block = Callable[..., Tensor]
 """Map of a slice of anchors, and of the tensors of `sum_over_anchors`, to the scalar sum of those anchors' losses."""
@@ -70,7 +69,7 @@ class _BlockedSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         parts = iter(ctx.saved_tensors)
         return None, None, *(gradient * next(parts) if need else None for need in ctx.needed)

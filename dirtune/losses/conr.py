@@ -8,8 +8,6 @@ Pair matrices dominate the cost of this term, so operations are in place where p
 block of anchors at a time: 8,192 rows of 128 dimensions take 20 MiB in float32, their gradient included.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -86,7 +84,7 @@ class ConR(PairTerm):
         return self.pushing or ("linear" if self.variant == "nyu" else "exp")
 
     @model_validator(mode="after")
-    def _check_push_power(self) -> ConR:
+    def _check_push_power(self) -> "ConR":
         if self._pushing == "linear" and self.push_power == 0:
             raise ValueError("push_power must be positive with pushing 'linear'")
         return self

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.batch import TrainingLabels
@@ -42,7 +41,7 @@ def fit_mixture(labels: TrainingLabels, components: int) -> dict[str, Tensor]:
 
 # A resident worker trains many trials on one set of labels, and 200,000 labels take seconds.
 @lru_cache(maxsize=4)
-def _fit_mixture(labels: bytes, dims: int, components: int) -> tuple[NDArray[np.float32], ...]:
+def _fit_mixture(labels: bytes, dims: int, components: int) -> tuple[np.typing.NDArray[np.float32], ...]:
     # The import takes seconds, and only this function needs it.
     from sklearn.mixture import GaussianMixture
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dirtune.batch import TermInputs
 from dirtune.frozen import Frozen
-from dirtune.losses.pairs import full_precision
-from dirtune.losses.ranksim import normalize_rows, require_scalar_labels
+from dirtune.losses import pairs, ranksim
 
 
 class OrdinalEntropy(Frozen):
@@ -37,7 +36,7 @@ class OrdinalEntropy(Frozen):
     def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
         return ordinal_entropy(
             inputs.representations,
-            require_scalar_labels(inputs.labels, term="ordinal_entropy"),
+            ranksim.require_scalar_labels(inputs.labels, term="ordinal_entropy"),
             diversity=self.diversity,
             tightness=self.tightness,
         )
@@ -61,11 +60,11 @@ def ordinal_entropy(
     distance and gradient 0 instead of 1e-6 and 0; (4) sums remain float64 if the embeddings are; (5) an embedding or a
     center of zeros has no direction: it remains zero and gets no gradient.
     """
-    with full_precision(embeddings) as e:
+    with pairs.full_precision(embeddings) as e:
         values, groups, counts = labels.to(e.dtype).unique(return_inverse=True, return_counts=True)
         sums = e.new_zeros(len(values), e.shape[1]).index_add(0, groups, e)
-        centers = normalize_rows(sums / counts[:, None])
-        lengths = (normalize_rows(e) - centers[groups]).norm(dim=1)
+        centers = ranksim.normalize_rows(sums / counts[:, None])
+        lengths = (ranksim.normalize_rows(e) - centers[groups]).norm(dim=1)
         # Below the resolution of the difference of two unit vectors, a sample is at its center.
         away = lengths.detach() > 8 * torch.finfo(e.dtype).eps
         spread: Tensor = torch.where(away, lengths, 0.0).sum() / away.sum().clamp(min=1)

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Reduction = Literal["all", "valid"]
 """all: mean over all anchors; valid: mean over the anchors that have a positive."""
@@ -154,7 +153,7 @@ class _LogSumExp(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         shares: Tensor = ctx.saved_tensors[0]
         return gradient[:, None] * shares
@@ -215,7 +214,7 @@ class _LikelihoodsAmongOthers(torch.autograd.Function):
         return sums, counts
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         slopes: Tensor = ctx.saved_tensors[0]
         return gradient[:, None] * slopes, None, None

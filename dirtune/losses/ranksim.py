@@ -15,13 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dirtune.batch import TermInputs
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.losses.blocks import BLOCK_ENTRIES
-from dirtune.losses.pairs import cosine_matrix, distance_matrix, full_precision
+from dirtune.losses import blocks, pairs
 
 _MERSENNE_PRIME = 2**31 - 1
 # Maps sums that differ by little to distant factors
@@ -84,9 +82,9 @@ def ranksim(
     of the batch where all labels are distinct, else of the labels, and for ages by an unstable sort.
     (4) An embedding of zeros has cosine 0 to all and gradient 0.
     """
-    with full_precision(embeddings) as e:
+    with pairs.full_precision(embeddings) as e:
         kept, values = _select_one_sample_per_label(e, labels.to(e.dtype), samples)
-        label_ranks = _rank_rows(distance_matrix(values).neg_())
+        label_ranks = _rank_rows(pairs.distance_matrix(values).neg_())
         loss: Tensor = _RankLoss.apply(normalize_rows(kept), label_ranks, interpolation)
         return loss
 
@@ -143,7 +141,7 @@ def _rank_rows(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
     descending = torch.arange(columns, 0, -1, dtype=values.dtype, device=values.device) / columns
     packable = values.dtype == torch.float32 and values.device.type == "cpu"
     # Blocks bound the memory of the sort; packed keys must also fit into the caches.
-    rows = max(1, (_CACHED_ENTRIES if packable else BLOCK_ENTRIES) // columns)
+    rows = max(1, (_CACHED_ENTRIES if packable else blocks.BLOCK_ENTRIES) // columns)
     for block, ranked in zip(values.split(rows), ranks.split(rows), strict=True):
         order = _sort_packed(block) if packable else block.argsort(dim=1, stable=True)
         ranked.scatter_(1, order, descending.expand_as(block))
@@ -203,14 +201,14 @@ class _RankLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, directions: Tensor, label_ranks: Tensor, interpolation: float) -> Tensor:
-        similarities = cosine_matrix(directions)
+        similarities = pairs.cosine_matrix(directions)
         ranks = _rank_rows(similarities)
         ctx.save_for_backward(directions, similarities, ranks, label_ranks)
         ctx.interpolation = interpolation
         return (ranks - label_ranks).square_().sum() / ranks.shape[1]
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         directions, similarities, ranks, label_ranks = ctx.saved_tensors
         # The blackbox gradient: the change of the ranks by a step along the gradient, over the step; 1e-8 is the code's.
@@ -219,4 +217,4 @@ class _RankLoss(torch.autograd.Function):
         of_similarities = _rank_rows(pushed).sub_(ranks).div_(ctx.interpolation + 1e-8)
         # s_ij = u_i . u_j: each direction is in its row and in its column. The product is as exact as that of the forward pass.
         both = of_similarities.T.contiguous().add_(of_similarities)
-        return cosine_matrix(both, directions.T), None, None
+        return pairs.cosine_matrix(both, directions.T), None, None

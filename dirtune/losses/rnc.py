@@ -15,13 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dirtune.batch import TermInputs
 from dirtune.frozen import Frozen
-from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import LabelDistance, distance_matrix, full_precision
-from dirtune.losses.ranksim import normalize_rows
+from dirtune.losses import blocks, pairs, ranksim
 
 Similarity = Literal["neg_euclidean", "cosine"]
 
@@ -38,7 +35,7 @@ class RnC(Frozen):
     """Temperature, in the unit of the similarity. Official: 2 (AgeDB); so in ACCon's comparison."""
     similarity: Similarity = "neg_euclidean"
     """neg_euclidean: minus the distance of the vectors, as in the code; cosine: of the angle between them."""
-    label_distance: LabelDistance = "l1"
+    label_distance: pairs.LabelDistance = "l1"
     """Distance of labels of several dimensions; l1 (sum over dimensions) is the code's."""
     reads: Literal["representation", "embedding"] = "embedding"
     """Input of the term: embedding (e), as in the code; representation (z)."""
@@ -63,7 +60,7 @@ def rnc(
     *,
     tau: float,
     similarity: Similarity = "neg_euclidean",
-    label_distance: LabelDistance = "l1",
+    label_distance: pairs.LabelDistance = "l1",
 ) -> Float[Tensor, ""]:
     """Return the mean over all ordered pairs of `log sum_{k in S_ij} exp(s_ik) - s_ij`; 0 for a single row.
 
@@ -75,7 +72,7 @@ def rnc(
     farther than about `100 tau`, and the loss becomes infinite. (2) Everything is computed in float64, distances from inner
     products; vectors that are equal to that precision (a relative distance of about 1e-7) have distance and gradient 0.
     """
-    with full_precision(embeddings) as e:
+    with pairs.full_precision(embeddings) as e:
         if len(e) < 2:
             return (e * 0.0).sum()
         # With rows sorted by label, each row of label distances is two sorted runs, which are merged in a third of the time.
@@ -83,17 +80,17 @@ def rnc(
         targets = labels.to(e.dtype)[order]
         wide = e.double()
         # Centering keeps the distances and gives the smallest norms, at which inner products lose least.
-        vectors = wide - wide.detach().mean(dim=0) if similarity == "neg_euclidean" else normalize_rows(wide)
+        vectors = wide - wide.detach().mean(dim=0) if similarity == "neg_euclidean" else ranksim.normalize_rows(wide)
 
         def sum_block(anchors: slice, vectors: Tensor) -> Tensor:
-            distances = distance_matrix(targets[anchors], targets, label_distance=label_distance)
+            distances = pairs.distance_matrix(targets[anchors], targets, label_distance=label_distance)
             # The anchor itself sorts first, and is dropped there.
             distances.diagonal(anchors.start).fill_(torch.inf)
             logits = _compute_similarities(vectors[anchors], vectors, similarity) / tau
             losses: Tensor = _RankedLosses.apply(logits, distances)
             return losses
 
-        total = sum_over_anchors(sum_block, vectors[order]) / (len(e) * (len(e) - 1))
+        total = blocks.sum_over_anchors(sum_block, vectors[order]) / (len(e) * (len(e) - 1))
         return total.to(e.dtype)
 
 
@@ -133,7 +130,7 @@ class _RankedLosses(torch.autograd.Function):
         return log_sums.mul_(sizes).sum() - logits_in_order.sum()
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (slopes,) = ctx.saved_tensors
         return gradient * slopes, None

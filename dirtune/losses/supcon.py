@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.losses import pairs
-from dirtune.losses.blocks import sum_over_anchors
+from dirtune.losses import blocks, pairs
 from dirtune.losses.pairs import Positives, Reduction
 from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
 
@@ -109,5 +108,5 @@ def supcon(
         return pairs.sum_anchors(losses, counts > 0, reduction)
 
     with pairs.full_precision(representations) as z:
-        total = sum_over_anchors(sum_block, z, expand_temperatures(tau, z))
+        total = blocks.sum_over_anchors(sum_block, z, expand_temperatures(tau, z))
         return total / pairs.count_anchors(label_bins, reduction)

@@ -11,8 +11,6 @@ A term whose loss grows with `1 / tau` for all representations, as ACCon's offic
 to its upper bound; the entropy keeps an individual one from it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal, TypeAlias
 
@@ -65,7 +63,7 @@ class TemperedTerm(Frozen):
         return IndividualTemperatures(self, labels.num_samples)
 
     @model_validator(mode="after")
-    def _check_tau_bounds(self) -> TemperedTerm:
+    def _check_tau_bounds(self) -> "TemperedTerm":
         low, high = BOUNDS
         if self.temperature != "fixed" and not low <= self.tau <= high:
             raise ValueError(

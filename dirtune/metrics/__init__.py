@@ -9,22 +9,10 @@ that a metric can be computed from parts of the samples on several workers.
 """
 
 from dirtune.metrics.extra import EXTRA_METRICS, angular_error, compute_angular_errors
-from dirtune.metrics.formulas import (
-    HIGHER_IS_BETTER,
-    METRICS,
-    balanced_mae,
-    gmean,
-    mae,
-    mse,
-    pearson,
-    r2,
-    rmse,
-    spearman,
-    zero_errors,
-)
+from dirtune.metrics.formulas import HIGHER_IS_BETTER, METRICS, spearman
 from dirtune.metrics.pixels import DENSE_METRICS, PixelSums, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
 from dirtune.metrics.regions import REGIONS, SHOT_REGIONS, RegionMetric, compute_metrics, compute_region_metrics
-from dirtune.metrics.sums import ErrorSums, sum_errors
+from dirtune.metrics.sums import sum_errors
 
 __all__ = [
     "DENSE_METRICS",
@@ -33,24 +21,15 @@ __all__ = [
     "METRICS",
     "REGIONS",
     "SHOT_REGIONS",
-    "ErrorSums",
     "PixelSums",
     "RegionMetric",
     "angular_error",
-    "balanced_mae",
     "compute_angular_errors",
     "compute_metrics",
     "compute_pixel_metrics",
     "compute_region_metrics",
-    "gmean",
-    "mae",
     "make_empty_pixel_sums",
-    "mse",
-    "pearson",
-    "r2",
-    "rmse",
     "spearman",
     "sum_errors",
     "sum_pixels",
-    "zero_errors",
 ]

@@ -50,6 +50,7 @@ def _mean(name: str, labels: ArrayLike, predictions: ArrayLike) -> float:
     truth, predicted = (np.asarray(each, dtype=np.float64) for each in (labels, predictions))
     if truth.shape != predicted.shape:
         raise ValueError(f"labels and predictions must have one shape, got {truth.shape} and {predicted.shape}")
+    # A pixel without depth is zero and must have been left out before; dividing by it would give infinity.
     if not (truth > 0).all():
         raise ValueError(f"{name} needs labels above zero")
     values = PIXEL_VALUES[name](truth, predicted)

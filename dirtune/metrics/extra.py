@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from dirtune.metrics.depth import abs_rel, delta1, delta2, delta3, log10
 from dirtune.metrics.sums import Array
 
 
-def angular_error(labels: ArrayLike, predictions: ArrayLike) -> float:
+def angular_error(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> float:
     """Compute the mean angle between the true and the predicted gaze direction, in degrees.
 
     Args:
@@ -28,7 +27,7 @@ def angular_error(labels: ArrayLike, predictions: ArrayLike) -> float:
     return float(errors.mean()) if len(errors) else math.nan
 
 
-def compute_angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
+def compute_angular_errors(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> Array:
     """Compute the angle of each sample, in degrees, 0..180; shape `(n,)`. The arguments are those of `angular_error`.
 
     Raises:
@@ -40,19 +39,20 @@ def compute_angular_errors(labels: ArrayLike, predictions: ArrayLike) -> Array:
     # Predictions that are not finite give NaN, without a warning.
     with np.errstate(invalid="ignore"):
         truth, predicted = _to_directions(labels), _to_directions(predictions)
+    # The lengths of both directions cancel in the arctangent of the ratio.
     apart = np.linalg.norm(np.cross(truth, predicted), axis=1)
     angles: Array = np.degrees(np.arctan2(apart, np.einsum("nd,nd->n", truth, predicted)))
     return angles
 
 
-def _to_directions(gazes: ArrayLike) -> Array:
+def _to_directions(gazes: np.typing.ArrayLike) -> Array:
     """Return `(-cos(pitch) sin(yaw), -sin(pitch), -cos(pitch) cos(yaw))`, of length one; shape `(n, 3)`."""
     pitch, yaw = np.asarray(gazes, dtype=np.float64).T
     flat = np.cos(pitch)
     return -np.stack([flat * np.sin(yaw), np.sin(pitch), flat * np.cos(yaw)], axis=1)
 
 
-EXTRA_METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+EXTRA_METRICS: dict[str, Callable[[np.typing.ArrayLike, np.typing.ArrayLike], float]] = {
     "abs_rel": abs_rel,
     "angular_error": angular_error,
     "delta1": delta1,

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from dirtune.metrics.sums import ErrorSums, as_rows, sum_errors
 
@@ -63,6 +62,7 @@ def balanced_mae(sums: ErrorSums) -> float:
 def r2(sums: ErrorSums) -> float:
     """Compute the coefficient of determination, `1 - MSE / Var(label)`, population variance; undefined for equal labels."""
     moments = sums.moments
+    # By the extremes, because the rounded scatter of equal labels may be tiny instead of zero.
     if moments.n < 2 or moments.low[0] == moments.high[0]:
         return math.nan
     return 1.0 - _divide(sums.squared, float(moments.scatter[0, 0]))
@@ -73,9 +73,10 @@ def pearson(sums: ErrorSums) -> float:
     return sums.moments.correlation
 
 
-def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
+def spearman(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> float:
     """Compute Spearman's rank correlation, in -1..1 (ties share their mean rank); both arguments have shape `(n,)`."""
     pair = as_rows(labels, predictions)
+    # `rankdata` would give NaN a rank like any number.
     if np.isnan(pair).any():
         return math.nan
     # The import takes a second, and commands that only read results need no ranks.

@@ -5,17 +5,13 @@ sums are those of its bins, and the metrics are those of `dirtune.metrics.formul
 need more than sums of errors, are not computed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dirtune.metrics.depth import PIXEL_VALUES
-from dirtune.metrics.formulas import METRICS
+from dirtune.metrics import depth, formulas
 from dirtune.metrics.regions import REGIONS, RegionMetric
 from dirtune.metrics.sums import Array, ErrorSums, Moments
 
@@ -33,10 +29,10 @@ class PixelSums:
     table: Array
     """Shape (names, bins)."""
 
-    def __add__(self, other: PixelSums) -> PixelSums:
+    def __add__(self, other: "PixelSums") -> "PixelSums":
         return PixelSums(self.names, self.table + other.table)
 
-    def sum_bins(self, bins: NDArray[np.bool_]) -> dict[str, float]:
+    def sum_bins(self, bins: np.typing.NDArray[np.bool_]) -> dict[str, float]:
         """Return the sums of the chosen bins together, by name."""
         totals = self.table[:, bins].sum(axis=1)
         return dict(zip(self.names, totals.tolist(), strict=True))
@@ -49,7 +45,7 @@ def make_empty_pixel_sums(num_bins: int, extra: Sequence[str] = ()) -> PixelSums
 
 
 def sum_pixels(
-    labels: Array, predictions: Array, bins: NDArray[np.int64], num_bins: int, extra: Sequence[str] = ()
+    labels: Array, predictions: Array, bins: np.typing.NDArray[np.int64], num_bins: int, extra: Sequence[str] = ()
 ) -> PixelSums:
     """Sum the errors of pixels, all of which have a label; all arrays have shape `(n,)`.
 
@@ -68,13 +64,14 @@ def sum_pixels(
         # Exact hits add log 1 = 0 and are counted apart.
         np.log(np.where(is_zero, 1.0, errors)),
         is_zero.astype(np.float64),
-        *(PIXEL_VALUES[name](truth, predicted) for name in extra),
+        *(depth.PIXEL_VALUES[name](truth, predicted) for name in extra),
     ]
+    # By bin, not by region: `balanced_mae` needs the bins, and regions are unions of them.
     table = [np.bincount(bins, each, minlength=num_bins) for each in values]
     return PixelSums((*_ERROR_SUMS, *extra), np.stack(table).astype(np.float64))
 
 
-def compute_pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[RegionMetric]:
+def compute_pixel_metrics(sums: PixelSums, regions: np.typing.NDArray[np.str_]) -> list[RegionMetric]:
     """Compute every metric for all pixels and for each shot region; `n` counts pixels.
 
     Args:
@@ -85,14 +82,14 @@ def compute_pixel_metrics(sums: PixelSums, regions: NDArray[np.str_]) -> list[Re
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
         totals = sums.sum_bins(chosen)
         errors = _to_error_sums(sums, chosen, totals)
-        values = {name: metric(errors) for name in DENSE_METRICS if (metric := METRICS[name])}
+        values = {name: metric(errors) for name in DENSE_METRICS if (metric := formulas.METRICS[name])}
         for name in sums.names[len(_ERROR_SUMS) :]:
             values[name] = totals[name] / errors.n if errors.n else math.nan
         rows += [RegionMetric(region=region, metric=name, value=value, n=errors.n) for name, value in values.items()]
     return rows
 
 
-def _to_error_sums(sums: PixelSums, chosen: NDArray[np.bool_], totals: dict[str, float]) -> ErrorSums:
+def _to_error_sums(sums: PixelSums, chosen: np.typing.NDArray[np.bool_], totals: dict[str, float]) -> ErrorSums:
     """Return sums of pixels as sums of samples; moments and extremes, which `DENSE_METRICS` do not need, are NaN."""
     rows = dict(zip(sums.names, sums.table, strict=True))
     occupied = chosen & (rows["n"] > 0)

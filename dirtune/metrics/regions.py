@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from dirtune.metrics.extra import EXTRA_METRICS
 from dirtune.metrics.formulas import METRICS, spearman
@@ -33,11 +32,11 @@ class RegionMetric(TypedDict):
 
 
 def compute_region_metrics(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    regions: NDArray[np.str_],
+    labels: np.typing.ArrayLike,
+    predictions: np.typing.ArrayLike,
+    regions: np.typing.NDArray[np.str_],
     *,
-    bins: ArrayLike | None = None,
+    bins: np.typing.ArrayLike | None = None,
     extra: Sequence[str] = (),
 ) -> list[RegionMetric]:
     """Compute every metric for all samples and for each shot region; an empty region has its rows too, with `n` zero.
@@ -68,11 +67,12 @@ def compute_region_metrics(
 
 
 def compute_metrics(
-    names: Iterable[str], labels: Array, predictions: Array, bins: ArrayLike | None = None
+    names: Iterable[str], labels: Array, predictions: Array, bins: np.typing.ArrayLike | None = None
 ) -> dict[str, float]:
     """Compute metrics by name, of `METRICS` and `EXTRA_METRICS`; the arrays are those of `compute_region_metrics`."""
     dimensions = [(labels, predictions)] if labels.ndim == 1 else zip(labels.T, predictions.T, strict=True)
     pairs = list(dimensions)
+    # Once for all metrics: each of them but spearman is a cheap function of the sums.
     sums = [sum_errors(*pair, bins) for pair in pairs]
     values = {}
     for name in names:

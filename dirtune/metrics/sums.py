@@ -4,15 +4,12 @@ Everything is computed in float64. Second moments are centered and merged as suc
 and a pairwise algorithm for computing sample variances", COMPSTAT 1982), so that numbers far from zero lose no digits.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+Array = np.typing.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +26,7 @@ class Moments:
     high: Array
     """Largest (x, y), shape (2,)."""
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: "Moments") -> "Moments":
         # The update of Chan et al. for the union of two sets
         n = self.n + other.n
         share = other.n / max(n, 1)
@@ -69,7 +66,7 @@ class ErrorSums:
     """Of (label, prediction)."""
     bins: Array
     """Distinct bins, ascending, shape (B,)."""
-    bin_counts: NDArray[np.int64]
+    bin_counts: np.typing.NDArray[np.int64]
     """Samples per distinct bin, shape (B,)."""
     bin_absolute: Array
     """Sum of |error| per distinct bin, shape (B,)."""
@@ -79,7 +76,7 @@ class ErrorSums:
         """Number of samples."""
         return self.moments.n
 
-    def __add__(self, other: ErrorSums) -> ErrorSums:
+    def __add__(self, other: "ErrorSums") -> "ErrorSums":
         bins, positions = np.unique(np.concatenate([self.bins, other.bins]), return_inverse=True)
         counts = np.zeros(len(bins), dtype=np.int64)
         absolute = np.zeros(len(bins), dtype=np.float64)
@@ -102,6 +99,7 @@ class ErrorSums:
 def compute_moments(pairs: Array) -> Moments:
     """Compute the moments of the columns of `pairs`, shape `(2, n)`; `n` may be zero."""
     with np.errstate(invalid="ignore", over="ignore"):
+        # Not `mean`, which warns of an empty set.
         mean = pairs.sum(axis=1) / max(pairs.shape[1], 1)
         centered = pairs - mean[:, None]
         return Moments(
@@ -113,7 +111,9 @@ def compute_moments(pairs: Array) -> Moments:
         )
 
 
-def sum_errors(labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike | None = None) -> ErrorSums:
+def sum_errors(
+    labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike, bins: np.typing.ArrayLike | None = None
+) -> ErrorSums:
     """Sum the errors of a set of samples (a batch, a shard, a region); all arguments have shape `(n,)`, `n` may be zero.
 
     Args:
@@ -141,7 +141,7 @@ def sum_errors(labels: ArrayLike, predictions: ArrayLike, bins: ArrayLike | None
         )
 
 
-def as_rows(*arrays: ArrayLike) -> Array:
+def as_rows(*arrays: np.typing.ArrayLike) -> Array:
     """Return the arrays as rows of one float64 matrix, shape `(len(arrays), n)`.
 
     Raises:

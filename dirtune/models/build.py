@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import InputSpec
 from dirtune.models.dense_regressor import PREDICTOR_SIZE, DenseRegressor
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.models.fds import FeatureSmoothing
 from dirtune.models.regressor import ModelSpec, Regressor
-from dirtune.randomness import derive_seed
 from dirtune.reweighting.fds import FDS
 
 
 def build_regressor(
     spec: ModelSpec,
-    inputs: dict[str, InputSpec],
+    inputs: dict[str, manifest.InputSpec],
     seed: int,
     vocabulary: Sequence[str] | None = None,
     *,
@@ -64,7 +63,7 @@ def build_regressor(
 
 def build_dense_regressor(
     spec: ModelSpec,
-    inputs: dict[str, InputSpec],
+    inputs: dict[str, manifest.InputSpec],
     seed: int,
     vocabulary: Sequence[str] | None = None,
     *,
@@ -90,7 +89,7 @@ def build_dense_regressor(
 
 
 def _build_encoder(
-    spec: ModelSpec, inputs: dict[str, InputSpec], seed: int, vocabulary: Sequence[str] | None
+    spec: ModelSpec, inputs: dict[str, manifest.InputSpec], seed: int, vocabulary: Sequence[str] | None
 ) -> Encoder:
     # To a type checker, a union computed from ENCODERS is no type.
     encoder: Any = spec.encoder
@@ -109,5 +108,5 @@ def _random_stream(seed: int, part: str) -> Iterator[None]:
     """Seed torch's global CPU generator for one part of the regressor, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would also seed the accelerators, which nothing here restores.
-        torch.default_generator.manual_seed(derive_seed(seed, "init", part))
+        torch.default_generator.manual_seed(randomness.derive_seed(seed, "init", part))
         yield

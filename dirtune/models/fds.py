@@ -21,8 +21,6 @@ merged in float64, and are never negative; 5. the convolution over bins runs in 
 in TF32; 6. epochs are counted here, so that no skipped call can stop the updates for the rest of the run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,8 +31,7 @@ from torch import Tensor, nn
 
 from dirtune.errors import Fault, InputError
 from dirtune.losses.pairs import to_at_least_float32
-from dirtune.reweighting.fds import FDS, ZeroVariance
-from dirtune.reweighting.lds import make_kernel_window
+from dirtune.reweighting import fds, lds
 
 Moments = Float[Tensor, "2 bins dim"]
 """Mean and variance of every bin."""
@@ -57,7 +54,7 @@ class BinStatistics:
     """Sum of squared deviations from the mean."""
 
     @classmethod
-    def from_rows(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> BinStatistics:
+    def from_rows(cls, rows: Float[Tensor, "rows dim"], bins: Int[Tensor, " rows"], num_bins: int) -> "BinStatistics":
         """Return the statistics, in float64, of zero or more rows."""
         rows = rows.double()
         count = torch.bincount(bins, minlength=num_bins)
@@ -65,7 +62,7 @@ class BinStatistics:
         mean = zeros.index_add(0, bins, rows) / count.clamp(min=1)[:, None]
         return cls(count, mean, zeros.index_add(0, bins, (rows - mean[bins]).square()))
 
-    def __add__(self, other: BinStatistics) -> BinStatistics:
+    def __add__(self, other: "BinStatistics") -> "BinStatistics":
         count = self.count + other.count
         share = (other.count.double() / count.clamp(min=1))[:, None]
         delta = other.mean - self.mean
@@ -87,7 +84,7 @@ class Calibration(NamedTuple):
 
 
 def make_calibration(
-    moments: Moments, smoothed: Moments, *, clip: tuple[float, float], zero_variance: ZeroVariance
+    moments: Moments, smoothed: Moments, *, clip: tuple[float, float], zero_variance: fds.ZeroVariance
 ) -> Calibration:
     """Return the map from each bin's moments to the smoothed ones; the identity where there is no variance.
 
@@ -133,7 +130,7 @@ class FeatureSmoothing(nn.Module):
     window: Tensor
     """The kernel, normalized to sum one."""
 
-    def __init__(self, settings: FDS, dim: int, num_bins: int) -> None:
+    def __init__(self, settings: fds.FDS, dim: int, num_bins: int) -> None:
         super().__init__()
         self.settings = settings
         self.epochs = 0
@@ -147,7 +144,7 @@ class FeatureSmoothing(nn.Module):
             moments = torch.stack([torch.zeros(rows, dim), torch.ones(rows, dim)])
             self.register_buffer(name, moments)
         self.register_buffer("count", torch.zeros(rows, dtype=torch.int64))
-        window = torch.from_numpy(make_kernel_window(settings.kernel, settings.size, settings.sigma))
+        window = torch.from_numpy(lds.make_kernel_window(settings.kernel, settings.size, settings.sigma))
         # Not persistent: it follows from the settings.
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
 

@@ -18,8 +18,6 @@ and passes no gradient, where division by a tiny number would pass an enormous o
 length of the whole representation by its share.
 """
 
-from __future__ import annotations
-
 import math
 from functools import reduce
 from operator import or_
@@ -33,12 +31,11 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Frozen
 from dirtune.losses.pairs import to_at_least_float32
-from dirtune.models.encoders import ENCODERS
+from dirtune.models import encoders, fds
 from dirtune.models.encoders.encoder import Encoder
-from dirtune.models.fds import FeatureSmoothing
 
 PredictorInput = Literal["representation", "projection", "embedding"]
-AnyEncoder = Annotated[reduce(or_, ENCODERS.values()), Field(discriminator="name")]  # type: ignore[valid-type]
+AnyEncoder = Annotated[reduce(or_, encoders.ENCODERS.values()), Field(discriminator="name")]  # type: ignore[valid-type]
 
 # The direction of a shorter vector is rounding noise.
 _MIN_LENGTH = 1e-6
@@ -61,7 +58,7 @@ class ModelSpec(Frozen):
     """Prediction, in label units, at a predictor output of zero. Papers: 0."""
 
     @model_validator(mode="after")
-    def _check_heads(self) -> ModelSpec:
+    def _check_heads(self) -> "ModelSpec":
         if self.projection_heads > 1 and self.projection_dim is None:
             raise ValueError("projection_heads > 1 needs a projection_dim")
         return self
@@ -91,7 +88,7 @@ class Regressor(nn.Module):
         encoder: Encoder,
         projection: nn.Linear | None,
         predictor: nn.Linear | nn.Conv2d,
-        smoothing: FeatureSmoothing | None = None,
+        smoothing: fds.FeatureSmoothing | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec

@@ -9,20 +9,16 @@ Where the published code differs from its intention, a setting chooses between t
 `LDS.published_truncation`, `LDS.root`, `FDS.published_aliasing`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.reweighting.denseweight import compute_dense_weights
+from dirtune.reweighting import denseweight, inverse
 from dirtune.reweighting.density import label_density
 from dirtune.reweighting.fds import FDS
-from dirtune.reweighting.inverse import compute_effective_counts, compute_inverse_weights
 from dirtune.reweighting.lds import LDS, smooth_counts
 
 __all__ = ["FDS", "LDS", "Reweighting", "Scheme"]
@@ -54,14 +50,14 @@ class Reweighting(Frozen):
         return clip
 
     @model_validator(mode="after")
-    def _check_lds(self) -> Reweighting:
+    def _check_lds(self) -> "Reweighting":
         if self.lds is not None and self.scheme in ("none", "dense"):
             raise ValueError(f"lds smooths the counts of a scheme, so scheme must not be {self.scheme!r}")
         return self
 
     def compute_weights(
-        self, bins: NDArray[np.int64], num_bins: int, labels: NDArray[np.floating] | None = None
-    ) -> NDArray[np.float64]:
+        self, bins: np.typing.NDArray[np.int64], num_bins: int, labels: np.typing.NDArray[np.floating] | None = None
+    ) -> np.typing.NDArray[np.float64]:
         """Compute the weight of each training sample, from all training samples; mean one, shape `(samples,)`.
 
         Args:
@@ -81,10 +77,10 @@ class Reweighting(Frozen):
         if self.scheme == "dense":
             if labels is None:
                 raise ValueError("scheme 'dense' needs the labels of the training samples")
-            return compute_dense_weights(labels.reshape(-1), alpha=self.alpha)
+            return denseweight.compute_dense_weights(labels.reshape(-1), alpha=self.alpha)
         return self.compute_bin_weights(label_density(bins, num_bins))[bins]
 
-    def compute_bin_weights(self, density: NDArray[np.int64]) -> NDArray[np.float64]:
+    def compute_bin_weights(self, density: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.float64]:
         """Compute the weight of a sample in each bin, with mean one over the training samples; shape `(num_bins,)`.
 
         For labels that are looked up by bin, such as the depth of each pixel.
@@ -98,9 +94,9 @@ class Reweighting(Frozen):
         if self.scheme == "dense":
             raise ValueError("scheme 'dense' has no weights of bins")
         root_after = self.scheme == "sqrt_inverse" and self.lds is not None and self.lds.root == "after"
-        counts = compute_effective_counts(density, "inverse" if root_after else self.scheme, self.clip)
+        counts = inverse.compute_effective_counts(density, "inverse" if root_after else self.scheme, self.clip)
         if self.lds is not None:
             # The official code truncates for the scheme inverse only: its square roots are not integers.
             truncate = self.lds.published_truncation and self.scheme == "inverse"
             counts = smooth_counts(counts, self.lds, truncate=truncate)
-        return compute_inverse_weights(np.sqrt(counts) if root_after else counts, density)
+        return inverse.compute_inverse_weights(np.sqrt(counts) if root_after else counts, density)

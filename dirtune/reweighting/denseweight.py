@@ -8,7 +8,6 @@ range; the grid here is finer where the kernel is narrow. Weighted MSE with thes
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 _STEPS_PER_BANDWIDTH = 256
 # A normal kernel eight standard deviations out is below 1e-14 of its peak.
@@ -17,7 +16,9 @@ _KERNEL_REACH = 8
 _ACCURACY = 1e-5
 
 
-def compute_dense_weights(labels: NDArray[np.floating], *, alpha: float, epsilon: float = 1e-6) -> NDArray[np.float64]:
+def compute_dense_weights(
+    labels: np.typing.NDArray[np.floating], *, alpha: float, epsilon: float = 1e-6
+) -> np.typing.NDArray[np.float64]:
     """Compute `w_i = max(1 - alpha p'_i, epsilon)`, divided by its mean; shape of `labels`.
 
     `p'` is the kernel density of the labels, scaled to 0 at the rarest and to 1 at the densest training label. If all labels
@@ -36,7 +37,7 @@ def compute_dense_weights(labels: NDArray[np.floating], *, alpha: float, epsilon
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def estimate_density(labels: NDArray[np.floating]) -> NDArray[np.float64]:
+def estimate_density(labels: np.typing.NDArray[np.floating]) -> np.typing.NDArray[np.float64]:
     """Estimate `p_i = 1 / (n h) sum_j phi((y_i - y_j) / h)` with the normal density phi; shape of `labels`.
 
     The bandwidth is Silverman's `h = 1.06 sd n^(-1/5)`, with the standard deviation of the population. The sum is

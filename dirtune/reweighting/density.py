@@ -12,7 +12,6 @@ by doing the arithmetic in float32.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec, ShotRule
@@ -22,7 +21,7 @@ FLOAT32_TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 """Tolerance at the edges of label bins, as a share of the label range's largest magnitude."""
 
 
-def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
+def label_bins(labels: np.typing.ArrayLike, label: LabelSpec) -> np.typing.NDArray[np.int64]:
     """Return the bin index of each label: `floor((y - low) / bin_width)`, clipped to `0..num_bins - 1`.
 
     A label of several dimensions is in the cell of the grid of its components' bins, the last component's changing fastest.
@@ -58,12 +57,12 @@ def label_bins(labels: ArrayLike, label: LabelSpec) -> NDArray[np.int64]:
     return np.clip(positions, 0, label.num_bins - 1).astype(np.int64)
 
 
-def label_density(bins: NDArray[np.int64], num_bins: int) -> NDArray[np.int64]:
+def label_density(bins: np.typing.NDArray[np.int64], num_bins: int) -> np.typing.NDArray[np.int64]:
     """Count the samples in each of `num_bins` bins; shape `(num_bins,)`."""
     return np.bincount(bins, minlength=num_bins).astype(np.int64)
 
 
-def shot_regions(train_counts: ArrayLike, rule: ShotRule) -> NDArray[np.str_]:
+def shot_regions(train_counts: np.typing.ArrayLike, rule: ShotRule) -> np.typing.NDArray[np.str_]:
     """Return the shot region of each bin: "many", "medium" or "few"; shape `(num_bins,)`.
 
     By counts: many above `many_above` training samples, few below `few_below` (an empty bin is few), medium the rest.
@@ -82,7 +81,7 @@ def shot_regions(train_counts: ArrayLike, rule: ShotRule) -> NDArray[np.str_]:
     return np.select([many, medium], ["many", "medium"], default="few")
 
 
-def _mark_bins(bins: Sequence[int], num_bins: int, key: str) -> NDArray[np.bool_]:
+def _mark_bins(bins: Sequence[int], num_bins: int, key: str) -> np.typing.NDArray[np.bool_]:
     unknown = [index for index in bins if not 0 <= index < num_bins]
     if unknown:
         rule = f"bins must be within 0..{num_bins - 1}"

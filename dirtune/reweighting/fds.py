@@ -1,7 +1,5 @@
 """Settings of feature distribution smoothing (FDS); its module is `dirtune.models.fds`."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -47,7 +45,7 @@ class FDS(Frozen):
         return size
 
     @model_validator(mode="after")
-    def _check_clip(self) -> FDS:
+    def _check_clip(self) -> "FDS":
         if not 0 < self.clip[0] <= self.clip[1]:
             raise ValueError("clip must be two positive numbers in order")
         return self

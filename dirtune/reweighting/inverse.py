@@ -13,7 +13,6 @@ and scheme; 3. a bin that has no effective count weighs 0, officially infinity.
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
 
@@ -21,8 +20,8 @@ CountScheme = Literal["none", "inverse", "sqrt_inverse"]
 
 
 def compute_effective_counts(
-    density: NDArray[np.int64], scheme: CountScheme, clip: tuple[int, int] | None = None
-) -> NDArray[np.float64]:
+    density: np.typing.NDArray[np.int64], scheme: CountScheme, clip: tuple[int, int] | None = None
+) -> np.typing.NDArray[np.float64]:
     """Return the inverse of each bin's unscaled weight: its count (inverse), its root (sqrt_inverse), or one (none).
 
     Args:
@@ -39,7 +38,9 @@ def compute_effective_counts(
     return counts if scheme == "inverse" else np.sqrt(counts)
 
 
-def compute_inverse_weights(effective: NDArray[np.float64], density: NDArray[np.int64]) -> NDArray[np.float64]:
+def compute_inverse_weights(
+    effective: np.typing.NDArray[np.float64], density: np.typing.NDArray[np.int64]
+) -> np.typing.NDArray[np.float64]:
     """Return the weight of each bin, with mean one over the training samples; shape `(num_bins,)`.
 
     Args:

@@ -13,7 +13,6 @@ inverse (`LDS.published_truncation`).
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy.ndimage import convolve1d, gaussian_filter1d
 
@@ -58,7 +57,9 @@ class LDS(Frozen):
         return size
 
 
-def smooth_counts(effective: NDArray[np.float64], lds: LDS, *, truncate: bool = False) -> NDArray[np.float64]:
+def smooth_counts(
+    effective: np.typing.NDArray[np.float64], lds: LDS, *, truncate: bool = False
+) -> np.typing.NDArray[np.float64]:
     """Convolve effective counts with the kernel from `first_bin` on; shape `(num_bins,)`.
 
     Args:
@@ -78,7 +79,7 @@ def smooth_counts(effective: NDArray[np.float64], lds: LDS, *, truncate: bool = 
     return np.trunc(smoothed) if truncate else smoothed
 
 
-def make_kernel_window(kernel: Kernel, size: int, sigma: float) -> NDArray[np.float64]:
+def make_kernel_window(kernel: Kernel, size: int, sigma: float) -> np.typing.NDArray[np.float64]:
     """Return the kernel on `size` bins (odd), scaled to a peak of one; the scale cancels in the weights.
 
     * gaussian: a unit impulse of `size` bins filtered by scipy's `gaussian_filter1d`. Its mirroring boundary folds the

@@ -12,12 +12,8 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, merge
 from dirtune.presets import PRESET_KEYS, expand_presets
-from dirtune.study import validate
-from dirtune.study.expand import DeclaredArm, add_transfer_variants, expand_arms
-from dirtune.study.files import find_study
+from dirtune.study import expand, files, search_settings, space, validate
 from dirtune.study.schema import Arm, Resources, Study
-from dirtune.study.search_settings import Search, Sequential
-from dirtune.study.space import Distribution, count_configurations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +24,10 @@ class ResolvedStudy:
     question: str
     reference: str
     seeds: tuple[int, ...]
-    search: Search
+    search: search_settings.Search
     objective: Objective
     secondary: tuple[Objective, ...]
-    sequential: Sequential | None
+    sequential: search_settings.Sequential | None
     representations: int
     resources: Resources
     arms: tuple[Arm, ...]
@@ -72,7 +68,7 @@ class ResolvedStudy:
 
     def get_budget(self, arm: Arm) -> int:
         """Return the number of configurations that the search of an arm tries."""
-        return int(min(self.search.trials, count_configurations(arm.space))) if arm.space else 0
+        return int(min(self.search.trials, space.count_configurations(arm.space))) if arm.space else 0
 
     def get_seeds(self, arm: Arm) -> tuple[int, ...]:
         """Return the seeds of an arm's trials, without that of a confirmed search."""
@@ -127,7 +123,7 @@ def load_study(name_or_path: str) -> ResolvedStudy:
     Raises:
         InputError: every fault of the file.
     """
-    file = find_study(name_or_path)
+    file = files.find_study(name_or_path)
     return resolve(file.read_plain(), where=file.where)
 
 
@@ -151,7 +147,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     # Raised here, since a wrong part or axis would make every arm wrong.
     if faults := [*removed, *validate.find_declaration_faults(study, where)]:
         raise InputError(faults)
-    declared = list(expand_arms(study))
+    declared = list(expand.expand_arms(study))
     names = [each.name for each in declared]
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
@@ -198,7 +194,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         sequential=study.sequential,
         representations=study.representations,
         resources=study.resources,
-        arms=tuple(add_transfer_variants(study, arms)),
+        arms=tuple(expand.add_transfer_variants(study, arms)),
         merged_arms=merged_arms,
     )
 
@@ -217,7 +213,7 @@ def _read_config(
     return plain, *validate.read_config(plain, where, key)
 
 
-def _select_space(study: Study, arm: DeclaredArm, config: TrialConfig) -> dict[str, Distribution]:
+def _select_space(study: Study, arm: expand.DeclaredArm, config: TrialConfig) -> dict[str, space.Distribution]:
     """Return the distributions of `space` that apply to an arm."""
     plain = config.to_plain()
     return {

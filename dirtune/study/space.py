@@ -4,8 +4,6 @@ A distribution is given for the dotted path of a setting. It applies to every ar
 `terms.conr.omega` is tuned in the arms with ConR only. `arms` and `when` restrict it further.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias, Union
@@ -29,7 +27,7 @@ class _Interval(_Distribution):
     high: float
 
     @model_validator(mode="after")
-    def _check_order(self) -> _Interval:
+    def _check_order(self) -> "_Interval":
         if not self.low < self.high:
             raise ValueError(f"low < high must hold, got low={self.low}, high={self.high}")
         return self
@@ -51,7 +49,7 @@ class LogUniform(_Interval):
     distribution: Literal["loguniform"]
 
     @model_validator(mode="after")
-    def _check_positive(self) -> LogUniform:
+    def _check_positive(self) -> "LogUniform":
         if self.low <= 0:
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self
@@ -70,7 +68,7 @@ class Integer(_Interval):
     log: bool = False
 
     @model_validator(mode="after")
-    def _check_positive(self) -> Integer:
+    def _check_positive(self) -> "Integer":
         if self.log and self.low <= 0:
             raise ValueError(f"low > 0 must hold for a logarithmic scale, got low={self.low}")
         return self

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.data.cache import Split, get_rank_share
 from dirtune.manifest import Manifest
 from dirtune.metrics import PixelSums, RegionMetric, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
-from dirtune.models.dense_regressor import upsample_bilinear
-from dirtune.models.regressor import Regressor
+from dirtune.models import dense_regressor, regressor
 from dirtune.reweighting.density import label_bins
 from dirtune.training.distributed import Ranks
 
@@ -25,8 +23,8 @@ WHOLE = "whole_"
 
 
 def evaluate_dense(
-    model: Regressor, split: Split, ranks: Ranks, manifest: Manifest, regions: NDArray[Any]
-) -> tuple[NDArray[np.float64], list[RegionMetric]]:
+    model: regressor.Regressor, split: Split, ranks: Ranks, manifest: Manifest, regions: np.typing.NDArray[Any]
+) -> tuple[np.typing.NDArray[np.float64], list[RegionMetric]]:
     """Return each sample's mean prediction over its labeled pixels, shape `(rows,)`, and all metrics of a split.
 
     Args:
@@ -48,7 +46,7 @@ def evaluate_dense(
         view = split.transform.apply_evaluation(inputs)
         labels = view[column]
         with torch.inference_mode():
-            predictions = upsample_bilinear(model(view).predictions, labels)
+            predictions = dense_regressor.upsample_bilinear(model(view).predictions, labels)
         # In float64 on the CPU: sums over hundreds of millions of pixels lose digits in float32.
         has_label = labels > 0
         truth, predicted = (each[has_label].double().cpu().numpy() for each in (labels, predictions))

@@ -17,14 +17,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.manifest import LabelSpec
-from dirtune.models.dense_regressor import downsample_nearest
-from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.models import dense_regressor, regressor
 from dirtune.reweighting.density import FLOAT32_TOLERANCE
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, gather_views, stack_views
@@ -61,7 +59,7 @@ class DenseLoss(TrainingLoss):
         self.spec, self.column = labels.spec, labels.spec.dense.column
         self.register_buffer("bin_weights", bin_weights, persistent=False)
 
-    def forward(self, output: RegressorOutput, batch: Batch, ranks: Ranks) -> Loss:
+    def forward(self, output: regressor.RegressorOutput, batch: Batch, ranks: Ranks) -> Loss:
         """Return the loss of the global batch that this rank's `output` and `batch` are a part of.
 
         Args:
@@ -70,9 +68,10 @@ class DenseLoss(TrainingLoss):
             ranks: this rank in its group.
         """
         views = len(batch.views)
-        labels = downsample_nearest(stack_views(batch)[self.column], output.predictions)
+        labels = dense_regressor.downsample_nearest(stack_views(batch)[self.column], output.predictions)
         predictions, labels = gather_views(output.predictions, views, ranks), gather_views(labels, views, ranks)
         bins = compute_dense_bins(labels, self.spec)
+        # Bin -1 would index the last weight, hence the clamp; the result is masked.
         weights = torch.where(bins >= 0, self.bin_weights[bins.clamp(min=0)], 0.0)
         parts = {}
         if self.regression is not None:
@@ -88,7 +87,7 @@ class DenseLoss(TrainingLoss):
             of_terms = slice(int(self.first_view_is_apart), None)
             embeddings = gather_views(output.embeddings.flatten(1), views, ranks)[of_terms]
             inputs = make_dense_term_inputs(
-                normalize_rows(embeddings.flatten(0, 1)),
+                regressor.normalize_rows(embeddings.flatten(0, 1)),
                 labels[of_terms],
                 predictions[of_terms],
                 weights[of_terms],
@@ -148,7 +147,7 @@ def compute_dense_bins(labels: Float[Tensor, "*shape"], spec: LabelSpec) -> Int[
     return torch.where(labels > 0, bins.clamp(0, spec.num_bins - 1), -1)
 
 
-def make_pixel_labels(labels: TrainingLabels, counts: NDArray[np.int64]) -> TrainingLabels:
+def make_pixel_labels(labels: TrainingLabels, counts: np.typing.NDArray[np.int64]) -> TrainingLabels:
     """Return at most about `MAX_FITTED_PIXELS` bin centers, in the proportions of the training pixels per bin.
 
     A bin that has any pixel occurs at least once.
@@ -157,6 +156,7 @@ def make_pixel_labels(labels: TrainingLabels, counts: NDArray[np.int64]) -> Trai
         labels: mean label of each training sample.
         counts: training pixels per label bin.
     """
+    # Rounded up, so that rare bins, which such losses are for, are not rounded away.
     shares = np.minimum(counts, np.ceil(counts * (MAX_FITTED_PIXELS / max(int(counts.sum()), 1))))
     bins = torch.from_numpy(np.repeat(np.arange(len(counts)), shares.astype(np.int64)))
     bins = bins.to(labels.labels.device)

@@ -53,6 +53,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        # A clone, because the collective writes in place and autograd may share the gradient with other nodes.
         summed = gradients[0].contiguous().clone()
         dist.all_reduce(summed)
         return summed[context.start : context.stop], None, None

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dirtune.data.cache import Split
 from dirtune.diagnostics import EmbeddedSamples, compute_representation_metrics
 from dirtune.metrics import RegionMetric
-from dirtune.results.records.names import EVALUATED_SPLITS
-from dirtune.results.records.schema import SplitPredictions, SplitRepresentations
+from dirtune.results.records import names, schema
 from dirtune.training.state import Training, load_best_weights
 from dirtune.training.task import Evaluation
 
@@ -30,8 +28,8 @@ class FinalEvaluation:
     """The fields of a `TrialRecord` that only a completed trial has."""
 
     metrics: list[dict[str, Any]]
-    predictions: Mapping[str, SplitPredictions]
-    representations: Mapping[str, SplitRepresentations]
+    predictions: Mapping[str, schema.SplitPredictions]
+    representations: Mapping[str, schema.SplitRepresentations]
 
 
 def evaluate(training: Training, split: str) -> Evaluation:
@@ -39,7 +37,7 @@ def evaluate(training: Training, split: str) -> Evaluation:
     return training.task.evaluate(training.model, training.data.splits[split], training.ranks, training.regions)
 
 
-def predict(training: Training, split: str) -> NDArray[np.float64]:
+def predict(training: Training, split: str) -> np.typing.NDArray[np.float64]:
     """Return predictions for every row of a split, in the label's unit; shape `(rows,)` or `(rows, L)`."""
     predictions = training.task.collect_outputs(
         training.model, training.data.splits[split], training.ranks, lambda output: output.predictions
@@ -47,7 +45,7 @@ def predict(training: Training, split: str) -> NDArray[np.float64]:
     return predictions.double().cpu().numpy()
 
 
-def represent(training: Training, split: str) -> NDArray[np.float32]:
+def represent(training: Training, split: str) -> np.typing.NDArray[np.float32]:
     """Return the representations z for every row of a split; shape `(rows, dim)`."""
     representations = training.task.collect_outputs(
         training.model, training.data.splits[split], training.ranks, lambda output: output.representations
@@ -83,15 +81,16 @@ def evaluate_last_and_best(training: Training, *, representations: int = 0) -> F
     """
     metrics, predictions = [], {}
     for selection in ("last", "best_val"):
+        # The last epoch is evaluated first: loading the best weights replaces its own.
         if selection == "best_val":
             load_best_weights(training)
-        for split in EVALUATED_SPLITS:
+        for split in names.EVALUATED_SPLITS:
             values, rows_of_metrics = evaluate(training, split)
             keys = {"split": split, "selection": selection}
             metrics += [{**keys, **row} for row in rows_of_metrics]
             if selection == "best_val":
                 rows = training.data.splits[split]
-                predictions[split] = SplitPredictions(
+                predictions[split] = schema.SplitPredictions(
                     sample_ids=rows.sample_ids, labels=rows.exact_labels, predictions=values
                 )
     keys = {"split": REPRESENTED_SPLIT, "selection": "best_val"}
@@ -100,14 +99,14 @@ def evaluate_last_and_best(training: Training, *, representations: int = 0) -> F
     if representations and training.task.has_representations:
         rows = training.data.splits[REPRESENTED_SPLIT]
         chosen = select_evenly_over_labels(rows, representations)
-        recorded[REPRESENTED_SPLIT] = SplitRepresentations(
+        recorded[REPRESENTED_SPLIT] = schema.SplitRepresentations(
             sample_ids=[rows.sample_ids[row] for row in chosen.tolist()],
             vectors=represent(training, REPRESENTED_SPLIT)[chosen],
         )
     return FinalEvaluation(metrics=metrics, predictions=predictions, representations=recorded)
 
 
-def select_evenly_over_labels(rows: Split, count: int) -> NDArray[np.int64]:
+def select_evenly_over_labels(rows: Split, count: int) -> np.typing.NDArray[np.int64]:
     """Select at most `count` positions of a split, ascending: every k-th row in the order of label bins."""
     # Stable, so that ties are in the order of sample ids on every machine.
     by_label = np.argsort(rows.label_bins.cpu().numpy(), kind="stable")

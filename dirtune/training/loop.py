@@ -18,12 +18,8 @@ from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.randomness import derive_seed
-from dirtune.training.evaluation import evaluate
-from dirtune.training.memory import name_batch_on_out_of_memory
-from dirtune.training.numerics import make_autocast, to_memory_format, wrap_for_steps
+from dirtune.training import evaluation, memory, numerics, smoothing, stages
 from dirtune.training.objective import Loss, LossMeans, stack_views
-from dirtune.training.smoothing import update_smoothing
-from dirtune.training.stages import list_stages, set_modes
 from dirtune.training.state import Seconds, Training
 
 
@@ -34,12 +30,12 @@ def run_epochs(training: Training) -> Iterator[Training]:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
         OutOfMemory: memory ran out in a step; names its batch.
     """
-    for stage in list_stages(training.config):
+    for stage in stages.list_stages(training.config):
         if training.epoch >= stage.end:
             continue
         if training.stage != stage:
             training.start_stage(stage)
-        model = wrap_for_steps(training.model, training.config.recipe, training.ranks)
+        model = numerics.wrap_for_steps(training.model, training.config.recipe, training.ranks)
         weights = _compute_sample_weights(training)
         while training.epoch < stage.end:
             _train_epoch(training, model, weights)
@@ -51,7 +47,7 @@ def run_steps(training: Training) -> Iterator[Loss]:
 
     The iterator may be abandoned at any step. After a step the parameters have the gradients that the optimizer used.
     """
-    model = wrap_for_steps(training.model, training.config.recipe, training.ranks)
+    model = numerics.wrap_for_steps(training.model, training.config.recipe, training.ranks)
     yield from _run_steps(training, model, _compute_sample_weights(training))
 
 
@@ -61,7 +57,7 @@ def _compute_sample_weights(training: Training) -> Tensor:
 
 def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    with name_batch_on_out_of_memory(training, means):
+    with memory.name_batch_on_out_of_memory(training, means):
         for loss in _run_steps(training, model, sample_weights):
             means.add(loss)
     values = means.compute() | training.loss.get_learned_values()
@@ -70,7 +66,7 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
     # Before validation, so that the best weights include the statistics of their own epoch.
     if _smooths_features(training):
         started = time.perf_counter()
-        update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
+        smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
         training.seconds.train += time.perf_counter() - started
     if training.stage.trains_predictor:
         values |= _validate(training)
@@ -105,7 +101,7 @@ def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tenso
         world=training.ranks.world,
         accumulation=recipe.accumulation,
     )
-    set_modes(model, training.model, training.stage)
+    stages.set_modes(model, training.model, training.stage)
     # The sum over the micro-batches of the step so far
     step_loss: Loss | None = None
     for batch in _count_waiting(batches, training.seconds):
@@ -139,8 +135,8 @@ def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> L
     recipe = training.config.recipe
     # Gradients are reduced over the ranks once per step, with its last micro-batch.
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
-        with make_autocast(recipe, training.data.device):
-            inputs = to_memory_format(stack_views(batch), recipe)
+        with numerics.make_autocast(recipe, training.data.device):
+            inputs = numerics.to_memory_format(stack_views(batch), recipe)
             output = model(inputs, _make_smoothing_bins(training, batch))
         # Outside autocast: losses are sums over many pairs, too inexact in half precision.
         loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
@@ -176,7 +172,7 @@ def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
 
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
-    predictions, rows = evaluate(training, "val")
+    predictions, rows = evaluation.evaluate(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
         steps = math.ceil(len(training.data.splits["train"]) / training.config.recipe.batch_size)

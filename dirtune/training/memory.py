@@ -11,8 +11,7 @@ import torch
 
 from dirtune.errors import OutOfMemory
 from dirtune.recipe import Recipe
-from dirtune.training.objective import LossMeans
-from dirtune.training.state import Training
+from dirtune.training import objective, state
 
 NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 """Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
@@ -22,7 +21,7 @@ _GIB = 2**30
 
 
 @contextmanager
-def name_batch_on_out_of_memory(training: Training, means: LossMeans) -> Iterator[None]:
+def name_batch_on_out_of_memory(training: state.Training, means: objective.LossMeans) -> Iterator[None]:
     """Convert an out-of-memory error in the steps of an epoch to one that names the step's batch.
 
     Args:

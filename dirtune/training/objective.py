@@ -5,8 +5,6 @@ are separated. Every rank evaluates the whole loss on the gathered rows, so the 
 equal on all ranks without a reduction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,19 +32,19 @@ class Loss:
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
 
-    def __add__(self, other: Loss) -> Loss:
+    def __add__(self, other: "Loss") -> "Loss":
         """Return the sum of two losses with the same parts."""
         parts = {name: part + other.parts[name] for name, part in self.parts.items()}
         return Loss(self.total + other.total, parts)
 
-    def scale(self, factor: float) -> Loss:
+    def scale(self, factor: float) -> "Loss":
         """Return the total and all parts times a factor."""
         if factor == 1.0:
             return self
         parts = {name: factor * part for name, part in self.parts.items()}
         return Loss(factor * self.total, parts)
 
-    def detach(self) -> Loss:
+    def detach(self) -> "Loss":
         """Return the values without their graph."""
         parts = {name: part.detach() for name, part in self.parts.items()}
         return Loss(self.total.detach(), parts)
@@ -208,6 +206,7 @@ def _select_vectors(output: RegressorOutput, kind: str) -> Float[Tensor, "rows d
 
 
 def _repeat_rows(rows: Tensor, times: int) -> Tensor:
+    # `repeat`, not `repeat_interleave`: stacked views are view-major.
     return rows.repeat(times, *[1] * (rows.ndim - 1))
 
 

@@ -16,13 +16,12 @@ from operator import add
 import torch
 
 from dirtune.data.cache import Split, get_rank_share
-from dirtune.models.fds import BinStatistics
-from dirtune.models.regressor import Regressor
+from dirtune.models import fds, regressor
 from dirtune.training.distributed import Ranks
 from dirtune.training.task import Task
 
 
-def update_smoothing(model: Regressor, split: Split, ranks: Ranks, task: Task) -> None:
+def update_smoothing(model: regressor.Regressor, split: Split, ranks: Ranks, task: Task) -> None:
     """End an epoch of the model's feature smoothing, if it has one; the model is left in evaluation mode.
 
     All ranks must call it, also one that has no row of its own.
@@ -36,6 +35,7 @@ def update_smoothing(model: Regressor, split: Split, ranks: Ranks, task: Task) -
     if model.smoothing is None:
         return
     model.eval()
+    # In the reading order, so that a streamed split is read one row group after the other.
     start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
     batches = split.reading_order[start:stop].split(task.statistics_rows)
     statistics = model.smoothing.make_empty_statistics()
@@ -44,5 +44,5 @@ def update_smoothing(model: Regressor, split: Split, ranks: Ranks, task: Task) -
             statistics += model.smoothing.compute_statistics(*task.embed_inputs(model, split, rows, inputs))
     # Statistics of a rank have one shape, also without rows, so that one gather for each part is enough.
     by_rank = [ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)]
-    merged = reduce(add, (BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))
+    merged = reduce(add, (fds.BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))
     model.smoothing.end_epoch(merged)

@@ -9,13 +9,10 @@ from torch import Tensor
 
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData
-from dirtune.data.subset import select_training_subset
+from dirtune.data import cache, subset
 from dirtune.models.regressor import Regressor
 from dirtune.reweighting.density import shot_regions
-from dirtune.training.distributed import Ranks
-from dirtune.training.numerics import make_loss_scaler, prepare_model
-from dirtune.training.objective import TrainingLoss
+from dirtune.training import distributed, numerics, objective
 from dirtune.training.stages import Stage, build_optimizer, find_stage, freeze, list_stages, restart_predictor
 from dirtune.training.task import Task, make_task
 
@@ -41,13 +38,13 @@ class Training:
     """A run between two epochs."""
 
     config: TrialConfig
-    data: ResidentData
-    ranks: Ranks
+    data: cache.ResidentData
+    ranks: distributed.Ranks
     model: Regressor
     task: Task
     stage: Stage = field(init=False)
     """Stage of the last finished epoch."""
-    loss: TrainingLoss = field(init=False)
+    loss: objective.TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
     """Scaler of the loss in fp16, disabled in other precisions."""
@@ -97,10 +94,11 @@ class Training:
         )
         self.loss = self.task.make_loss(self.config, labels, stage)
         self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
-        self.scaler = make_loss_scaler(self.config.recipe, self.data.device)
+        self.scaler = numerics.make_loss_scaler(self.config.recipe, self.data.device)
 
     def start_stage(self, stage: Stage) -> None:
         """Start the next stage from the best weights so far, with a new predictor; the search for the best restarts."""
+        # Objectives of different stages do not compare: the first one may not have trained the predictor at all.
         load_best_weights(self)
         self.best_epoch, self.best_weights = 0, {}
         restart_predictor(self.model, self.config.seed)
@@ -138,8 +136,8 @@ class Training:
 
 def begin_training(
     config: TrialConfig,
-    data: ResidentData,
-    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    data: cache.ResidentData,
+    ranks: distributed.Ranks = distributed.Ranks(),  # noqa: B008 - frozen
     vocabulary: list[str] | None = None,
 ) -> Training:
     """Return a run before its first epoch.
@@ -157,8 +155,8 @@ def begin_training(
     task = make_task(data.manifest)
     task.check(config)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.
-    model = prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
-    return Training(config, select_training_subset(data, config.data.fraction), ranks, model, task)
+    model = numerics.prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
+    return Training(config, subset.select_training_subset(data, config.data.fraction), ranks, model, task)
 
 
 def load_best_weights(training: Training) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dirtune.batch import Batch, Inputs, TrainingLabels
@@ -24,15 +23,10 @@ from dirtune.errors import Fault, InputError
 from dirtune.losses.balanced_mse import BMC
 from dirtune.manifest import Manifest
 from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
-from dirtune.models.build import build_dense_regressor, build_regressor
-from dirtune.models.dense_regressor import downsample_nearest
+from dirtune.models import build, dense_regressor
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.reweighting import Reweighting
-from dirtune.training.dense_evaluation import DENSE_EVALUATION_ROWS, evaluate_dense
-from dirtune.training.dense_loss import DenseLoss, compute_dense_bins, make_pixel_labels
-from dirtune.training.distributed import Ranks
-from dirtune.training.objective import TrainingLoss, stack_views
-from dirtune.training.stages import Stage
+from dirtune.training import dense_evaluation, dense_loss, distributed, objective, stages
 
 DENSE_TERMS = ("conr",)
 """The terms that are defined for per-pixel labels."""
@@ -41,7 +35,7 @@ DENSE_TERMS = ("conr",)
 class Evaluation(NamedTuple):
     """Predictions of a model for a split, and their metrics."""
 
-    predictions: NDArray[np.float64]
+    predictions: np.typing.NDArray[np.float64]
     """As of `dirtune.training.evaluation.predict`; with per-pixel labels, each sample's mean over its labeled pixels."""
     metrics: list[RegionMetric]
 
@@ -90,7 +84,7 @@ class Task(ABC):
             raise InputError(Fault(where=where, key="reweighting.fds", rule=rule, got=dims))
 
     def collect_outputs(
-        self, model: Regressor, split: Split, ranks: Ranks, select: Callable[[RegressorOutput], Tensor]
+        self, model: Regressor, split: Split, ranks: distributed.Ranks, select: Callable[[RegressorOutput], Tensor]
     ) -> Tensor:
         """Return a part of the regressor's output for every row of a split, gathered from all ranks.
 
@@ -128,7 +122,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage, fitted to the training labels."""
 
     @abstractmethod
@@ -153,7 +147,9 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+    def evaluate(
+        self, model: Regressor, split: Split, ranks: distributed.Ranks, regions: np.typing.NDArray[Any]
+    ) -> Evaluation:
         """Return predictions for a split and all metrics in all shot regions.
 
         Args:
@@ -179,7 +175,7 @@ class SampleTask(Task):
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
         """Return a regressor with one prediction per sample."""
         label = self.manifest.label
-        return build_regressor(
+        return build.build_regressor(
             config.model,
             self.manifest.features,
             config.seed,
@@ -189,12 +185,15 @@ class SampleTask(Task):
             label_dim=len(label.axes),
         )
 
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage."""
-        return TrainingLoss(config, labels, regression=stage.trains_predictor, terms=stage.trains_representation)
+        return objective.TrainingLoss(
+            config, labels, regression=stage.trains_predictor, terms=stage.trains_representation
+        )
 
     def compute_sample_weights(self, split: Split, reweighting: Reweighting) -> Float[Tensor, " rows"]:
         """Return the weight of every row by its label."""
+        # In NumPy and float64 on the CPU, so that weights are equal on every device.
         bins = split.label_bins.cpu().numpy()
         weights = reweighting.compute_weights(bins, self.manifest.label.num_bins, labels=split.exact_labels)
         return torch.from_numpy(weights).to(split.labels.device, torch.float32)
@@ -210,11 +209,14 @@ class SampleTask(Task):
         embeddings = model.encoder(split.transform.apply_evaluation(inputs))
         return embeddings, split.label_bins[rows.to(split.label_bins.device)]
 
-    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+    def evaluate(
+        self, model: Regressor, split: Split, ranks: distributed.Ranks, regions: np.typing.NDArray[Any]
+    ) -> Evaluation:
         """Return predictions `(rows,)` or `(rows, L)`, and their metrics."""
         predictions = self.collect_outputs(model, split, ranks, lambda output: output.predictions)
         values, bins = predictions.double().cpu().numpy(), split.label_bins.cpu().numpy()
         own = self.manifest.metrics
+        # `exact_labels` are float64 as stored; the labels on the device are float32.
         return Evaluation(
             values, [*compute_region_metrics(split.exact_labels, values, regions[bins], bins=bins, extra=own)]
         )
@@ -225,7 +227,7 @@ class DenseTask(Task):
 
     general_metrics = DENSE_METRICS
     has_representations = False
-    evaluation_rows = DENSE_EVALUATION_ROWS
+    evaluation_rows = dense_evaluation.DENSE_EVALUATION_ROWS
     # 128 values in float64 for each of 114 x 152 pixels are 18 MB per image.
     statistics_rows = 8
 
@@ -242,7 +244,7 @@ class DenseTask(Task):
 
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
         """Return a regressor with one prediction per pixel of its embedding."""
-        return build_dense_regressor(
+        return build.build_dense_regressor(
             config.model,
             self.manifest.features,
             config.seed,
@@ -251,14 +253,15 @@ class DenseTask(Task):
             num_bins=self.manifest.label.num_bins,
         )
 
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: Stage) -> TrainingLoss:
+    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage, with pixel weights by the bins of all training pixels, mean one over them."""
+        # From the manifest, because counting the pixels would read every label image of the training split.
         counts = np.asarray(self.manifest.train_counts, dtype=np.int64)
         weights = stage.reweighting.compute_bin_weights(counts)
-        return DenseLoss(
+        return dense_loss.DenseLoss(
             config,
             labels,
-            make_pixel_labels(labels, counts),
+            dense_loss.make_pixel_labels(labels, counts),
             torch.from_numpy(weights).to(labels.labels.device, torch.float32),
             regression=stage.trains_predictor,
             terms=stage.trains_representation,
@@ -272,7 +275,7 @@ class DenseTask(Task):
         """Return the bins of the labels in the stacked views."""
         label = self.manifest.label
         assert label.dense is not None
-        return compute_dense_bins(stack_views(batch)[label.dense.column], label)
+        return dense_loss.compute_dense_bins(objective.stack_views(batch)[label.dense.column], label)
 
     def embed_inputs(
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
@@ -282,12 +285,17 @@ class DenseTask(Task):
         assert label.dense is not None
         view = split.transform.apply_evaluation(inputs)
         embeddings = model.encoder(view)
-        bins = compute_dense_bins(downsample_nearest(view[label.dense.column], embeddings), label)
+        # Labels are read at the embeddings' size: upsampling 128 values per pixel would take four times the memory.
+        bins = dense_loss.compute_dense_bins(
+            dense_regressor.downsample_nearest(view[label.dense.column], embeddings), label
+        )
         return embeddings.movedim(1, -1)[bins >= 0], bins[bins >= 0]
 
-    def evaluate(self, model: Regressor, split: Split, ranks: Ranks, regions: NDArray[Any]) -> Evaluation:
+    def evaluate(
+        self, model: Regressor, split: Split, ranks: distributed.Ranks, regions: np.typing.NDArray[Any]
+    ) -> Evaluation:
         """Return each sample's mean prediction, and the metrics over pixels."""
-        return Evaluation(*evaluate_dense(model, split, ranks, self.manifest, regions))
+        return Evaluation(*dense_evaluation.evaluate_dense(model, split, ranks, self.manifest, regions))
 
 
 def make_task(manifest: Manifest) -> Task:

@@ -8,20 +8,15 @@ from typing import Any
 
 import torch
 
+from dirtune import nested, presets
 from dirtune.config import TrialConfig
-from dirtune.data.memory_budget import keep_freed_memory, measure_memory_budget
-from dirtune.data.store import read_manifest, read_side_file
+from dirtune.data import memory_budget, store
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
-from dirtune.nested import get_leaf
-from dirtune.presets import expand_presets
-from dirtune.results.records.parquetfile import read_files
-from dirtune.results.records.schema import Status
-from dirtune.training.numerics import check_machine
-from dirtune.training.provenance import get_code_version
-from dirtune.training.task import make_task
+from dirtune.results.records import parquetfile, schema
+from dirtune.training import numerics, provenance, task
 from dirtune.training.trial import TrialJob, TrialRun
 
 # Study folder of single runs, below the results root
@@ -36,7 +31,7 @@ class TrainResult:
     """Result of one finished run."""
 
     trial_id: str
-    status: Status
+    status: schema.Status
     best_epoch: int
     values: dict[str, float]
     """Values of the last epoch; empty if the run is reused."""
@@ -73,13 +68,13 @@ def train(
     from dirtune.data.blocks import read_without_ray
 
     if not isinstance(config, TrialConfig):
-        plain = expand_presets(config, get_leaf(config, "data.name"), where=where)
+        plain = presets.expand_presets(config, nested.get_leaf(config, "data.name"), where=where)
         config = read(TrialConfig, plain, where=where)
     storage = Storage.open(data)
-    manifest = read_manifest(storage, config.data.name)
+    manifest = store.read_manifest(storage, config.data.name)
     check_data_settings(config, manifest, where=where)
-    make_task(manifest).check(config)
-    check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
+    task.make_task(manifest).check(config)
+    numerics.check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
     torch.set_num_threads(threads)
     study = Storage.open(results).get_folder(STUDY)
     job = TrialJob(
@@ -87,14 +82,14 @@ def train(
         arm=arm,
         trial_id=config.compute_trial_id(manifest.fingerprint),
         config=config,
-        code_version=get_code_version(),
+        code_version=provenance.get_code_version(),
     )
     if (earlier := _read_result(study, job.trial_id)) is not None:
         return earlier
     # As in a worker of a sweep, so that both have one speed.
-    keep_freed_memory()
+    memory_budget.keep_freed_memory()
     place = torch.device(device)
-    resident = read_without_ray(storage, manifest, place, measure_memory_budget(place, threads=threads))
+    resident = read_without_ray(storage, manifest, place, memory_budget.measure_memory_budget(place, threads=threads))
     trial = TrialRun(
         job, resident, study, vocabulary=read_vocabulary(manifest, storage), representations=representations
     )
@@ -126,7 +121,7 @@ def train(
 
 def _read_result(study: Storage, trial_id: str) -> TrainResult | None:
     columns = ["status", "best_epoch", "error"]
-    tables = read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
+    tables = parquetfile.read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
     if not tables:
         return None
     (row,) = tables[0].to_pylist()
@@ -160,7 +155,7 @@ def check_data_settings(config: TrialConfig, manifest: Manifest, *, where: str, 
         known = tuple(manifest.shot_rules)
         place = f"{prefix}data.shot_rule"
         faults.append(Fault(where=where, key=place, rule="unknown shot rule", got=rule, known=known))
-    augmentation, known = config.recipe.views.augmentation, tuple(make_task(manifest).augmentations)
+    augmentation, known = config.recipe.views.augmentation, tuple(task.make_task(manifest).augmentations)
     if augmentation not in known:
         place = f"{prefix}recipe.views.augmentation"
         faults.append(Fault(where=where, key=place, rule="unknown augmentation", got=augmentation, known=known))
@@ -175,6 +170,6 @@ def read_vocabulary(manifest: Manifest, storage: Storage) -> list[str] | None:
         return None
     # Padding and the unknown token have no text.
     tokens = [""] * sizes[0]
-    for token, index in json.loads(read_side_file(storage, manifest, "vocabulary.json")).items():
+    for token, index in json.loads(store.read_side_file(storage, manifest, "vocabulary.json")).items():
         tokens[index] = token
     return tokens

@@ -19,17 +19,14 @@ from typing import Any
 import torch
 
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData
-from dirtune.data.memory_budget import get_peak_memory
+from dirtune.data import cache, memory_budget
 from dirtune.errors import NonFiniteLoss
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
-from dirtune.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
-from dirtune.training.distributed import Ranks
+from dirtune.training import checkpoint, distributed, loop
 from dirtune.training.evaluation import evaluate_last_and_best
-from dirtune.training.loop import run_epochs
 from dirtune.training.state import begin_training
 
 CONFIG = "config.json"
@@ -90,7 +87,7 @@ def read_progress(study: Storage, trial_id: str) -> Progress | None:
 def remove_temporary_files(study: Storage, trial_id: str) -> None:
     """Remove the files that only an unfinished or failed trial needs; its `config.json` stays."""
     folder = get_trial_folder(study, trial_id)
-    remove_checkpoint(folder)
+    checkpoint.remove_checkpoint(folder)
     folder.remove(PROGRESS)
     folder.remove(TRACEBACK)
 
@@ -112,10 +109,10 @@ class TrialRun:
     def __init__(
         self,
         job: TrialJob,
-        data: ResidentData,
+        data: cache.ResidentData,
         study: Storage,
         *,
-        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        ranks: distributed.Ranks = distributed.Ranks(),  # noqa: B008 - frozen
         idle_since: float | None = None,
         checkpoint_seconds: float = 0.0,
         vocabulary: list[str] | None = None,
@@ -137,7 +134,7 @@ class TrialRun:
             torch.cuda.reset_peak_memory_stats(data.device)
         self.training = begin_training(job.config, data, ranks, vocabulary)
         self._resume()
-        self._epochs = run_epochs(self.training)
+        self._epochs = loop.run_epochs(self.training)
         if ranks.is_first:
             self._folder.write(CONFIG, _to_json(job.config.to_plain()))
 
@@ -165,15 +162,16 @@ class TrialRun:
 
     def write_checkpoint(self) -> None:
         """Write the checkpoint from which the trial resumes; call on rank 0, after an epoch."""
-        save_checkpoint(self._folder, self._state())
+        checkpoint.save_checkpoint(self._folder, self._state())
         self._checkpointed_at = time.perf_counter()
 
     def _state(self) -> dict[str, Any]:
         return {"training": self.training.get_state(), "overhead": self._overhead, "started_at": self._started_at}
 
     def _resume(self) -> None:
-        state = load_checkpoint(self._folder, self.training.data.device)
+        state = checkpoint.load_checkpoint(self._folder, self.training.data.device)
         if state is not None:
+            # The times of the killed run count, too: the record describes the whole trial.
             self._overhead, self._started_at = state["overhead"], state["started_at"]
             self.training.load_state(state["training"])
 
@@ -183,11 +181,13 @@ class TrialRun:
         if not self.ranks.is_first:
             return
         self._folder.write(PROGRESS, _to_json(vars(self._make_progress())))
+        # The progress is small and written after every epoch; a checkpoint may be hundreds of megabytes.
         if time.perf_counter() - self._checkpointed_at >= self._checkpoint_seconds:
             self.write_checkpoint()
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
+        # Rank 0 alone records, but every rank evaluates its share.
         evaluation = evaluate_last_and_best(self.training, representations=self.representations)
         self.training.seconds.eval += time.perf_counter() - started
         self._count_overhead(spent_before)
@@ -197,6 +197,7 @@ class TrialRun:
     def _fail(self, error: NonFiniteLoss, spent_before: float) -> None:
         self.error = str(error)
         self._count_overhead(spent_before)
+        # Recorded with all epochs before, because the curve up to the failure is what explains it.
         record = self._make_progress().make_record(
             "failed", error=str(error), error_class="nan", error_term=error.term, error_epoch=error.epoch
         )
@@ -236,8 +237,9 @@ class TrialRun:
             "seconds_eval": seconds.eval,
             "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
+            # Without evaluation and overhead, so that runs with other evaluation sets compare.
             "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
-            "peak_memory_bytes": get_peak_memory(device),
+            "peak_memory_bytes": memory_budget.get_peak_memory(device),
             "device_memory_bytes": torch.cuda.get_device_properties(device).total_memory if is_gpu else None,
             "device": torch.cuda.get_device_name(device) if is_gpu else f"cpu ({torch.get_num_threads()} threads)",
             "workers": self.ranks.world,

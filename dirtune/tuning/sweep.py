@@ -9,14 +9,11 @@ from pathlib import Path
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
-from dirtune.study.files import find_study, is_file_name
-from dirtune.study.resolve import load_study
-from dirtune.tuning.folder.layout import STUDY_YAML
-from dirtune.tuning.folder.reconcile import StudyFolder
+from dirtune.study import files, resolve
+from dirtune.tuning.folder import layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
-from dirtune.tuning.plan.autoscaling import read_node_types
-from dirtune.tuning.plan.checks import open_study_folder
+from dirtune.tuning.plan import autoscaling, checks
 
 
 def sweep(
@@ -43,10 +40,10 @@ def sweep(
         data=Storage.open(data),
         results=Storage.open(results),
         retry=ALWAYS_RETRIED,
-        node_types=read_node_types(expect),
+        node_types=autoscaling.read_node_types(expect),
     )
-    file = find_study(study)
-    folder = open_study_folder(file.read_yaml(), file.where, data=data, results=results)
+    file = files.find_study(study)
+    folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     return _run(folder, options, view or View())
 
 
@@ -77,19 +74,21 @@ def resume(
         data=Storage.open(data),
         results=Storage.open(results),
         retry=parse_error_classes(retry),
-        node_types=read_node_types(expect),
+        node_types=autoscaling.read_node_types(expect),
     )
-    name = load_study(study).name if is_file_name(study) else study
+    name = resolve.load_study(study).name if files.is_file_name(study) else study
     storage = options.results.get_folder(name)
-    if not storage.exists(STUDY_YAML):
-        known = [each for each in options.results.list_folders() if options.results.exists(f"{each}/{STUDY_YAML}")]
+    if not storage.exists(layout.STUDY_YAML):
+        known = [
+            each for each in options.results.list_folders() if options.results.exists(f"{each}/{layout.STUDY_YAML}")
+        ]
         rule = "no sweep of this study to resume"
         raise InputError(Fault(where=remove_credentials(results), rule=rule, got=name, known=known))
-    text, where = storage.read(STUDY_YAML).decode(), storage.path(STUDY_YAML)
-    return _run(open_study_folder(text, where, data=data, results=results), options, view or View())
+    text, where = storage.read(layout.STUDY_YAML).decode(), storage.path(layout.STUDY_YAML)
+    return _run(checks.open_study_folder(text, where, data=data, results=results), options, view or View())
 
 
-def _run(folder: StudyFolder, options: RunOptions, view: View) -> SweepSummary:
+def _run(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> SweepSummary:
     """Run the missing trials; if there are none, only reconcile the folder, without Ray, which takes seconds to start."""
     reuse = folder.find_reuse()
     folder.check_unlocked()

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from dirtune.errors import InputError
+from dirtune.losses import blocks
 from dirtune.losses import ranksim as module
 from dirtune.losses.ranksim import RankSim, normalize_rows, ranksim, require_scalar_labels
 
@@ -178,7 +179,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     vectors, labels, samples = _distinct(40, dtype=torch.float32)
     expected = ranksim(vectors, labels, samples, interpolation=2.0)
     monkeypatch.setattr(module, "_CACHED_ENTRIES", 130)
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", 130)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 130)
     assert ranksim(vectors, labels, samples, interpolation=2.0) == expected
     exact = ranksim(vectors.double(), labels.double(), samples, interpolation=2.0)
     assert exact.item() == pytest.approx(expected.item(), rel=1e-4)

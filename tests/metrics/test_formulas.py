@@ -10,19 +10,8 @@ import scipy.stats
 
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.manifest import LabelSpec, ShotRule
-from dirtune.metrics import (
-    HIGHER_IS_BETTER,
-    METRICS,
-    balanced_mae,
-    gmean,
-    mae,
-    mse,
-    pearson,
-    r2,
-    spearman,
-    sum_errors,
-    zero_errors,
-)
+from dirtune.metrics import HIGHER_IS_BETTER, METRICS, sum_errors
+from dirtune.metrics.formulas import balanced_mae, gmean, mae, mse, pearson, r2, spearman, zero_errors
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
 from tests.golden.vectors import load_reweighting
 

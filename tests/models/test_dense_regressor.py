@@ -12,7 +12,8 @@ from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 from dirtune.models.build import build_dense_regressor, build_regressor
 from dirtune.models.dense_regressor import DenseRegressor, downsample_nearest, upsample_bilinear
-from dirtune.models.encoders import CNN, DepthResNet
+from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.depth_resnet import DepthResNet
 from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
 

@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.models.build import build_regressor
-from dirtune.models.encoders import CNN, MLP
+from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.mlp import MLP
 from dirtune.models.regressor import ModelSpec, normalize_rows
 from dirtune.reweighting.fds import FDS
 from tests.models.encoders.cases import CASES, VECTOR, random_inputs

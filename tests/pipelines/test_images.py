@@ -81,7 +81,7 @@ def test_equal_images_in_two_splits_are_leaks(ingested: tuple[Storage, Manifest]
 def test_an_unchanged_request_returns_the_set_without_starting_ray(
     raw: Path, ingested: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(images, "ray_session")
+    monkeypatch.delattr(images.session, "ray_session")
     options = _options(split_column="part", image_size=12)
     assert images.ingest(ingested[0], raw / "list.csv", options) == ingested[1]
 
@@ -116,7 +116,7 @@ def test_encoded_images_keep_ids_groups_and_labels_and_damaged_ones_are_left_out
 
 
 def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(images, "ray_session")
+    monkeypatch.delattr(images.session, "ray_session")
     listed = pd.DataFrame({"path": ["no.png", "", "no.png"], "age": ["1", "2", "old"]})
     listed.to_csv(tmp_path / "list.csv", index=False)
     with pytest.raises(InputError) as caught:

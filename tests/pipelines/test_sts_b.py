@@ -110,7 +110,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
     small: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, manifest = small
-    monkeypatch.delattr(sts_b, "ray_session")
+    monkeypatch.delattr(sts_b.session, "ray_session")
     assert sts_b.ingest(storage, Path(storage.root).parent / "raw", Options()) == manifest
 
 
@@ -165,7 +165,7 @@ def test_windows_line_ends_are_read_like_the_others(tmp_path: Path) -> None:
 
 
 def test_missing_raw_files_are_named_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(sts_b, "ray_session")
+    monkeypatch.delattr(sts_b.session, "ray_session")
     storage = Storage.open(tmp_path)
     with pytest.raises(InputError, match=r"raw: needs the folder of train_new\.tsv, dev_new\.tsv"):
         sts_b.ingest(storage, None, Options())

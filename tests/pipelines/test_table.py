@@ -129,7 +129,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
     storage, manifest = ingested
     raw = Path(manifest.source["raw"])
     options = _options(one_hot=["kind"], group="batch", unit="MPa", skip_bad=1, many_above=5, few_below=2)
-    monkeypatch.setattr(table, "ray_session", _forbidden)
+    monkeypatch.setattr(table.session, "ray_session", _forbidden)
     assert table.ingest(storage, raw, options) == manifest
     with pytest.raises(AssertionError, match="Ray was started"):
         table.ingest(storage, raw, options.model_copy(update={"fraction": 0.5}))

@@ -84,7 +84,7 @@ def test_an_unchanged_request_returns_the_set_without_starting_ray(
     ingested: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, manifest = ingested
-    monkeypatch.delattr(text_pairs, "ray_session")
+    monkeypatch.delattr(text_pairs.session, "ray_session")
     options = _options(low=0, high=5, bin_width=0.5)
     assert text_pairs.ingest(storage, Path(manifest.source["raw"]), options) == manifest
 

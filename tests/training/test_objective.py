@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.losses import ACCon, ConR
+from dirtune.losses.accon import ACCon
+from dirtune.losses.conr import ConR
 from dirtune.manifest import LabelSpec
 from dirtune.models.regressor import RegressorOutput
 from dirtune.training.distributed import Ranks

@@ -9,7 +9,8 @@ import torch
 from dirtune.data.cache import ResidentSplit
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.models.build import build_regressor
-from dirtune.models.encoders import CNN, MLP
+from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.mlp import MLP
 from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
 from dirtune.training.distributed import Ranks

@@ -4,7 +4,7 @@ Everything here is numpy on ids, labels and groups; reading raw files is left to
 name; a row in no split is named `left_out`. All draws depend on the request's seed and the ids alone
 (`rows.rank_by_seed`).
 
-    settings.py   the request (`Splitting`) and a data set's own `Recipe`
+    settings.py   the request (`Splitting`) and a data set's own `SplitRecipe`
     rows.py       the rows, and the seeded order
     assign.py     `split_rows`: the steps of a request, with their notes
     partition.py  published, balanced, random and grouped splits of all rows
@@ -17,15 +17,15 @@ from dirtune.data.splits.assign import Assignment, split_rows
 from dirtune.data.splits.leaks import Leak, find_leaks, remove_leaks
 from dirtune.data.splits.published import compute_split_fingerprint, describe_list, describe_split
 from dirtune.data.splits.rows import LEFT_OUT, Rows
-from dirtune.data.splits.settings import Recipe, Splitting
+from dirtune.data.splits.settings import SplitRecipe, Splitting
 from dirtune.data.splits.thinning import make_held_out_rule
 
 __all__ = [
     "LEFT_OUT",
     "Assignment",
     "Leak",
-    "Recipe",
     "Rows",
+    "SplitRecipe",
     "Splitting",
     "compute_split_fingerprint",
     "describe_list",

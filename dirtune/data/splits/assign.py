@@ -4,13 +4,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dirtune.data.splits import thinning
-from dirtune.data.splits.leaks import Leak, find_leaks, remove_leaks
-from dirtune.data.splits.partition import compute_total_variation, make_partition
+from dirtune.data.splits import leaks, partition, settings, thinning
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Rows, SplitNames
-from dirtune.data.splits.settings import Recipe, Splitting
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import SPLITS
 from dirtune.reweighting.density import label_density
@@ -27,13 +23,17 @@ class Assignment:
     notes: tuple[str, ...]
     """Sentences for the manifest: the steps of the request, and the leaks that are in the result."""
 
-    def find_rows(self, split: str) -> NDArray[np.int64]:
+    def find_rows(self, split: str) -> np.typing.NDArray[np.int64]:
         """Return the positions of a split's rows."""
         return np.flatnonzero(self.splits == split)
 
 
 def split_rows(
-    rows: Rows, request: Splitting, recipe: Recipe | None = None, *, contents: Sequence[Hashable] | None = None
+    rows: Rows,
+    request: settings.Splitting,
+    recipe: settings.SplitRecipe | None = None,
+    *,
+    contents: Sequence[Hashable] | None = None,
 ) -> Assignment:
     """Assign the rows to train, val and test, then remove training rows as requested, in the order of its fields.
 
@@ -47,10 +47,10 @@ def split_rows(
     Raises:
         InputError: the data set lacks what the request needs, or a split would be empty.
     """
-    splits, partition_note = make_partition(rows, request, recipe)
+    splits, partition_note = partition.make_partition(rows, request, recipe)
     notes = [partition_note]
     if request.drop_leaks:
-        before, splits = splits, remove_leaks(splits, _find_leaks(splits, rows, contents))
+        before, splits = splits, leaks.remove_leaks(splits, _find_leaks(splits, rows, contents))
         notes.append(f"copies left out: {np.count_nonzero(before != splits):,} rows")
     # Of the rows of all splits, so that the bands are the same for every draw of the split.
     density = label_density(rows.bins, rows.label.num_bins)
@@ -64,12 +64,14 @@ def split_rows(
     return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
 
 
-def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) -> list[Leak]:
+def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) -> list[leaks.Leak]:
     groups = None if rows.groups is None else rows.groups.tolist()
-    return find_leaks(splits, ids=rows.ids, contents=contents, groups=groups)
+    return leaks.find_leaks(splits, ids=rows.ids, contents=contents, groups=groups)
 
 
-def _thin(splits: SplitNames, rows: Rows, request: Splitting, held: tuple[int, ...]) -> tuple[SplitNames, list[str]]:
+def _thin(
+    splits: SplitNames, rows: Rows, request: settings.Splitting, held: tuple[int, ...]
+) -> tuple[SplitNames, list[str]]:
     """Remove training rows by label and by density, or as many at random if the request is a control."""
     thinned, notes = splits, []
     if held:
@@ -104,7 +106,7 @@ def _format_held_out(rows: Rows, held: tuple[int, ...], before: SplitNames, afte
     )
 
 
-def _thin_to_profile(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, str]:
+def _thin_to_profile(splits: SplitNames, rows: Rows, request: settings.Splitting) -> tuple[SplitNames, str]:
     train = np.flatnonzero(splits == TRAIN)
     bins = rows.bins[train]
     density = label_density(bins, rows.label.num_bins)
@@ -113,12 +115,12 @@ def _thin_to_profile(splits: SplitNames, rows: Rows, request: Splitting) -> tupl
     selected = thinning.select_by_quota(rows.ids[train], bins, quota, seed=request.split_seed)
     note = (
         f"training density: {request.profile}, {int(quota.sum()):,} of {len(train):,} training rows, total variation "
-        f"distance {compute_total_variation(quota, profile):.3f}, seed {request.split_seed}"
+        f"distance {partition.compute_total_variation(quota, profile):.3f}, seed {request.split_seed}"
     )
     return _leave_out(splits, train[~selected]), note
 
 
-def _select_fraction(splits: SplitNames, rows: Rows, request: Splitting) -> tuple[SplitNames, list[str]]:
+def _select_fraction(splits: SplitNames, rows: Rows, request: settings.Splitting) -> tuple[SplitNames, list[str]]:
     if request.fraction == 1.0:
         return splits, []
     train = np.flatnonzero(splits == TRAIN)
@@ -132,7 +134,7 @@ def _select_fraction(splits: SplitNames, rows: Rows, request: Splitting) -> tupl
     return _leave_out(splits, train[~selected]), [note]
 
 
-def _leave_out(splits: SplitNames, positions: NDArray[np.int64]) -> SplitNames:
+def _leave_out(splits: SplitNames, positions: np.typing.NDArray[np.int64]) -> SplitNames:
     lost = np.zeros(len(splits), dtype=np.bool_)
     lost[positions] = True
     return np.where(lost, LEFT_OUT, splits)

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dirtune.data.splits.rows import LEFT_OUT, TEST, Ids, SplitNames
 from dirtune.manifest import SPLITS
@@ -29,9 +28,9 @@ class Leak:
     """The earlier and the later of train, val, test; or one of them, twice."""
     values: int
     """Number of distinct ids, contents or groups."""
-    earlier: NDArray[np.int64]
+    earlier: np.typing.NDArray[np.int64]
     """Removable rows of the earlier split; inside one split, all but the first of each value."""
-    later: NDArray[np.int64]
+    later: np.typing.NDArray[np.int64]
     """Rows of the later split that have a counterpart; inside one split, the first of each value."""
     of_later: int
     """Number of all rows of the later split."""
@@ -97,7 +96,9 @@ def find_leaks(
     return found
 
 
-def _group_rows(values: Sequence[Hashable], members: NDArray[np.int64], ids: Ids) -> dict[Hashable, list[int]]:
+def _group_rows(
+    values: Sequence[Hashable], members: np.typing.NDArray[np.int64], ids: Ids
+) -> dict[Hashable, list[int]]:
     rows: dict[Hashable, list[int]] = {}
     # Sorted, so that the first of several copies depends on the ids alone.
     for row in members[np.argsort(ids[members], kind="stable")].tolist():

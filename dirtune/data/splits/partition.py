@@ -4,7 +4,7 @@ Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021 (YyzHa
 Zhao et al., "ACCon", AAAI 2025, whose Natural benchmarks have random splits of the published sizes, for `natural`.
 Departures: 1. numpy generators seeded by (seed, purpose) and tied to the row ids, where the official code depends on the
 order of a folder listing (ages) or has no seed (STS-B), so that the published lists themselves cannot be drawn again;
-2. one rule, `min(n // one_in, per_bin)`, for both; see `Recipe.one_in`.
+2. one rule, `min(n // one_in, per_bin)`, for both; see `SplitRecipe.one_in`.
 
 In AgeDB-DIR every validation and test image shows a person who is in training too, so its errors do not measure
 generalization to new persons. `grouped` keeps a person, a participant or a scene in one split. Groups have many labels
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Ids, Rows, SplitNames, rank_by_seed, rank_within_bins
-from dirtune.data.splits.settings import Recipe, Split, Splitting
+from dirtune.data.splits.settings import Split, SplitRecipe, Splitting
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import SPLITS
 
@@ -28,7 +28,7 @@ from dirtune.manifest import SPLITS
 _MAX_PASSES = 20
 
 
-def make_partition(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
+def make_partition(rows: Rows, request: Splitting, recipe: SplitRecipe | None) -> tuple[SplitNames, str]:
     """Return the split of each row before any training row is removed, and a note for the manifest.
 
     Raises:
@@ -64,7 +64,7 @@ def _check_published(rows: Rows) -> SplitNames:
     return names
 
 
-def _get_sizes(rows: Rows, recipe: Recipe | None) -> tuple[int, int]:
+def _get_sizes(rows: Rows, recipe: SplitRecipe | None) -> tuple[int, int]:
     """Return the number of validation and test rows: those of the published split, else those of the recipe."""
     if rows.published is not None:
         names = np.asarray(rows.published)
@@ -74,7 +74,7 @@ def _get_sizes(rows: Rows, recipe: Recipe | None) -> tuple[int, int]:
     return quota, quota
 
 
-def _make_grouped(rows: Rows, request: Splitting, recipe: Recipe | None) -> tuple[SplitNames, str]:
+def _make_grouped(rows: Rows, request: Splitting, recipe: SplitRecipe | None) -> tuple[SplitNames, str]:
     if rows.groups is None:
         rule = "the raw files name no groups; grouped splits need them"
         raise InputError(Fault(where=rows.name, key="split", rule=rule, got="grouped"))
@@ -94,19 +94,19 @@ def _make_grouped(rows: Rows, request: Splitting, recipe: Recipe | None) -> tupl
     )
 
 
-def _check_recipe(recipe: Recipe | None, rows: Rows) -> Recipe:
+def _check_recipe(recipe: SplitRecipe | None, rows: Rows) -> SplitRecipe:
     if recipe is None:
         rule = "the data set has no recipe for balanced splits; give the rows per bin"
         raise InputError(Fault(where=rows.name, key="split", rule=rule))
     return recipe
 
 
-def compute_quotas(density: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+def compute_quotas(density: NDArray[np.int64], recipe: SplitRecipe) -> NDArray[np.int64]:
     """Return the rows of each bin for val, and again for test: `min(n // one_in, per_bin)`; shape of `density`."""
     return np.minimum(density // recipe.one_in, recipe.per_bin)
 
 
-def split_by_recipe(ids: Ids, bins: NDArray[np.int64], recipe: Recipe, *, seed: int) -> SplitNames:
+def split_by_recipe(ids: Ids, bins: NDArray[np.int64], recipe: SplitRecipe, *, seed: int) -> SplitNames:
     """Return balanced splits: in every bin, shuffled, the first quota is val, the second test, the rest train.
 
     Args:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dirtune.data.splits.rows import LEFT_OUT, Ids, SplitNames
 from dirtune.data.verify import hash_digests
@@ -78,7 +77,7 @@ PUBLISHED_SPLITS = (
 )
 
 
-def compute_split_fingerprint(splits: SplitNames, ids: Ids, labels: NDArray[np.float64]) -> str:
+def compute_split_fingerprint(splits: SplitNames, ids: Ids, labels: np.typing.NDArray[np.float64]) -> str:
     """Return the split fingerprint of the manifest before anything is written; rows that are left out do not count."""
     columns = zip(splits.tolist(), ids.tolist(), labels.astype(np.float64), strict=True)
     return hash_digests(

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import SPLITS, LabelSpec
-from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 
 LEFT_OUT = "left_out"
 """Split name of a row that is in no split."""
-TRAIN, VAL, TEST = SPLITS
+TRAIN, VAL, TEST = manifest.SPLITS
 
 Ids = NDArray[Any]
 """Unique strings; shape `(rows,)`, as objects or as numpy strings."""
@@ -32,7 +31,7 @@ class Rows:
 
     name: str
     """The data set, for messages."""
-    label: LabelSpec
+    label: manifest.LabelSpec
     ids: Ids
     labels: NDArray[np.float64]
     """In the label's unit."""
@@ -74,7 +73,7 @@ class Rows:
 def rank_by_seed(ids: Ids, seed: int, *purpose: str) -> NDArray[np.int64]:
     """Return the rank of each row in a random order of all rows, 0 first; the rank depends on the id, not on the position."""
     ranks = np.empty(len(ids), dtype=np.int64)
-    generator = np.random.default_rng(derive_seed(seed, "split", *purpose))
+    generator = np.random.default_rng(randomness.derive_seed(seed, "split", *purpose))
     # Sorted ids: the permutation belongs to the set of ids, not to the order in which they were read.
     ranks[np.argsort(ids)] = generator.permutation(len(ids))
     return ranks

@@ -1,12 +1,10 @@
-"""`Splitting`: the split request of a user for any data set, and `Recipe`: the balanced splits of a data set.
+"""`Splitting`: the split request of a user for any data set, and `SplitRecipe`: the balanced splits of a data set.
 
 A request is read in the order of its fields: first every row is assigned to train, val or test (`split`), then training
 rows are removed, by label (`hold_out`), by density (`profile`) and by number (`fraction`). The steps combine: a blind
 spot in the published AgeDB-DIR keeps the published validation and test rows. With `control` the same number of rows is
 removed at random, which separates the effect of *which* labels are missing from the effect of *how many* rows are.
 """
-
-from __future__ import annotations
 
 from typing import Literal
 
@@ -19,7 +17,7 @@ HoldOut = Literal["none", "extrapolation", "interpolation", "blind_spots"]
 Profile = Literal["none", "exponential", "normal", "bimodal", "inverse"]
 
 
-class Recipe(Frozen):
+class SplitRecipe(Frozen):
     """Rule for a data set's balanced validation and test splits: `min(n // one_in, per_bin)` rows of a bin for each.
 
     Published: AgeDB-DIR 30, 3 and IMDB-WIKI-DIR 150, 3 per year of age; STS-B-DIR 50, 2 per 0.25 of score (Yang et al.,
@@ -80,7 +78,7 @@ class Splitting(Frozen):
 
     # A setting without effect is a misunderstanding that would otherwise surface in the results.
     @model_validator(mode="after")
-    def _check_settings_take_effect(self) -> Splitting:
+    def _check_settings_take_effect(self) -> "Splitting":
         idle = [
             f"{name} needs {reason}"
             for name, (other, values, reason) in _NEEDS.items()

@@ -4,21 +4,15 @@ Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's 
 its line here; the contract test covers it.
 """
 
-from dirtune.models.encoders.bilstm import BiLSTM
-from dirtune.models.encoders.cnn import CNN
-from dirtune.models.encoders.depth_resnet import DepthResNet
-from dirtune.models.encoders.lenet import LeNet
-from dirtune.models.encoders.mlp import MLP
-from dirtune.models.encoders.pair_mlp import PairMLP
-from dirtune.models.encoders.resnet import ResNet18, ResNet50
+from dirtune.models.encoders import bilstm, cnn, depth_resnet, lenet, mlp, pair_mlp, resnet
 
 ENCODERS = {
-    "bilstm": BiLSTM,
-    "cnn": CNN,
-    "depth_resnet": DepthResNet,
-    "lenet": LeNet,
-    "mlp": MLP,
-    "pair_mlp": PairMLP,
-    "resnet18": ResNet18,
-    "resnet50": ResNet50,
+    "bilstm": bilstm.BiLSTM,
+    "cnn": cnn.CNN,
+    "depth_resnet": depth_resnet.DepthResNet,
+    "lenet": lenet.LeNet,
+    "mlp": mlp.MLP,
+    "pair_mlp": pair_mlp.PairMLP,
+    "resnet18": resnet.ResNet18,
+    "resnet50": resnet.ResNet50,
 }

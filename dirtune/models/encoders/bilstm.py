@@ -19,10 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, make_input_error
 from dirtune.models.encoders.pair_mlp import compare_pair
 
@@ -49,7 +48,7 @@ class BiLSTM(Frozen):
     train_vectors: bool = True
     """Train the word vectors; the paper keeps them frozen."""
 
-    def build(self, inputs: dict[str, InputSpec], vocabulary: Sequence[str] | None = None) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec], vocabulary: Sequence[str] | None = None) -> Encoder:
         """Return the encoder, initialized from torch's global generator and the vectors file.
 
         Args:
@@ -60,6 +59,7 @@ class BiLSTM(Frozen):
             InputError: the inputs do not fit, or the vectors file cannot be used.
         """
         pair = [inputs[name] for name in (FIRST, SECOND) if name in inputs]
+        # One table of word vectors serves both sentences, so that an id must mean the same token in both.
         ids = {spec.vocabulary for spec in pair if spec.kind == "tokens"}
         size = ids.pop() if len(pair) == 2 and len(ids) == 1 else None
         if size is None or any(spec.kind != "tokens" for spec in pair):
@@ -86,7 +86,7 @@ class _BiLSTM(Encoder):
         self.word_dropout = spec.word_dropout
         self.embedding_dim = 8 * spec.hidden
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         return compare_pair(self._encode_sentence(inputs[FIRST]), self._encode_sentence(inputs[SECOND]))
 
     def _encode_sentence(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:

@@ -14,9 +14,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 
 # Three halvings of this many pixels leave one position.
@@ -30,7 +29,7 @@ class CNN(Frozen):
     channels: int = Field(default=32, gt=0)
     """Channels of the first two layers; the third has three times as many."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> Encoder:
         """Return the encoder, initialized from torch's global generator.
 
         Raises:
@@ -56,6 +55,6 @@ class _CNN(Encoder):
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.embedding_dim = channels_in * (height // _MIN_SIDE) * (width // _MIN_SIDE)
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         embeddings: Tensor = self.layers(inputs[self.reads])
         return embeddings

@@ -21,11 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
-from dirtune.models.encoders.resnet import load_weights
+from dirtune.models.encoders import encoder, resnet
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Channels of each scale in the fusion
@@ -42,7 +40,7 @@ class DepthResNet(Frozen):
     """A state dict of the base as torchvision saves it (its last layer is ignored), in the papers that of ImageNet; None
     means random weights."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> encoder.Encoder:
         """Return the encoder, initialized from torch's global generator or the weights file.
 
         Raises:
@@ -51,17 +49,17 @@ class DepthResNet(Frozen):
         # A local import: it takes as long as that of torch itself, and the other encoders do without.
         from torchvision.models import get_model
 
-        name = find_only_input(self.name, "image", inputs)
+        name = encoder.find_only_input(self.name, "image", inputs)
         if inputs[name].shape[0] != 3:
-            raise make_input_error(self.name, "an image input of three channels", inputs)
+            raise encoder.make_input_error(self.name, "an image input of three channels", inputs)
         network = get_model(self.base)
         coarsest, network.fc = int(network.fc.in_features), nn.Identity()
         if self.weights_file is not None:
-            load_weights(network, self.weights_file)
+            resnet.load_weights(network, self.weights_file)
         return _DepthResNet(name, network, coarsest)
 
 
-class _DepthResNet(Encoder):
+class _DepthResNet(encoder.Encoder):
     is_dense = True
     mean: Tensor
     deviation: Tensor
@@ -85,7 +83,7 @@ class _DepthResNet(Encoder):
             values = torch.tensor(colors)[:, None, None]
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim height width"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim height width"]:
         images = (inputs[self.reads] - self.mean) / self.deviation
         # Rounded up, as the strided convolutions round
         half = [-(-side // 2) for side in images.shape[-2:]]
@@ -116,6 +114,7 @@ class _UpProjection(nn.Module):
         self.short = nn.Sequential(nn.Conv2d(given, made, 5, padding=2, bias=False), nn.BatchNorm2d(made))
 
     def forward(self, features: Tensor, size: Any) -> Tensor:
+        # To a given size instead of by a factor of two: the encoder rounds odd sizes up.
         upsampled = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)
         return F.relu(self.long(upsampled) + self.short(upsampled))
 

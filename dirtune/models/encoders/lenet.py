@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 
 # Both convolutions and poolings leave one position of this many pixels.
@@ -30,7 +29,7 @@ class LeNet(Frozen):
     side_input: str | None = None
     """Vector input whose values are concatenated to the 500, as the head pose in the paper; None means the image alone."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> Encoder:
         """Return the encoder, initialized from torch's global generator.
 
         Raises:
@@ -56,6 +55,7 @@ class _LeNet(Encoder):
         first = nn.Conv2d(channels, _WIDTHS[0], kernel_size=5)
         second = nn.Conv2d(*_WIDTHS, kernel_size=5)
         linear = nn.Linear(_WIDTHS[1] * _count_positions(height) * _count_positions(width), _HIDDEN)
+        # The initialization of the port; biases start at zero, below.
         nn.init.normal_(first.weight, std=0.1)
         nn.init.normal_(second.weight, std=0.01)
         nn.init.xavier_uniform_(linear.weight)
@@ -66,10 +66,11 @@ class _LeNet(Encoder):
                 nn.init.zeros_(parameter)
         self.embedding_dim = _HIDDEN + side_size
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         embeddings: Tensor = self.layers(inputs[self.image])
         if self.side_input is None:
             return embeddings
+        # After the last layer, as in the paper: the regressor alone combines image and head pose.
         return torch.cat([embeddings, inputs[self.side_input].flatten(1)], dim=1)
 
 

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, find_only_input
 
 
@@ -22,7 +21,7 @@ class MLP(Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of values set to zero before each layer in training; with a value above 0 two views of a sample differ."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> Encoder:
         """Return the encoder, initialized from torch's global generator.
 
         Raises:
@@ -39,7 +38,7 @@ class _MLP(Encoder):
         self.layers = make_hidden_layers(size, hidden, dropout)
         self.embedding_dim = hidden[-1]
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         embeddings: Tensor = self.layers(inputs[self.reads].flatten(1))
         return embeddings
 
@@ -48,6 +47,7 @@ def make_hidden_layers(size: int, hidden: tuple[int, ...], dropout: float) -> nn
     """Return dropout, linear map and ReLU for each width in turn, from `size` values to `hidden[-1]`."""
     layers: list[nn.Module] = []
     for width in hidden:
+        # Dropout precedes the linear map, so that also the input is dropped and two views of a sample differ.
         layers += [nn.Dropout(dropout), nn.Linear(size, width), nn.ReLU()]
         size = width
     return nn.Sequential(*layers)

@@ -13,11 +13,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
-from dirtune.models.encoders.encoder import Encoder, make_input_error
-from dirtune.models.encoders.mlp import make_hidden_layers
+from dirtune.models.encoders import encoder, mlp
 
 FIRST, SECOND = "first_features", "second_features"
 
@@ -33,26 +31,28 @@ class PairMLP(Frozen):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of values set to zero before each layer in training; with a value above 0 two views of a pair differ."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> encoder.Encoder:
         """Return the encoder, initialized from torch's global generator.
 
         Raises:
             InputError: the data set lacks one of the inputs, or they are not two vectors of one shape.
         """
         pair = [inputs[name] for name in (FIRST, SECOND) if name in inputs]
+        # Of one shape, because one layer with one set of weights reads both.
         if len(pair) != 2 or pair[0] != pair[1] or pair[0].kind != "vector":
-            raise make_input_error(self.name, "two vector inputs of one shape", inputs, (FIRST, SECOND))
+            raise encoder.make_input_error(self.name, "two vector inputs of one shape", inputs, (FIRST, SECOND))
         return _PairMLP(prod(pair[0].shape), self.shared, self.hidden, self.dropout)
 
 
-class _PairMLP(Encoder):
+class _PairMLP(encoder.Encoder):
     def __init__(self, size: int, shared: int | None, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.shared = nn.Identity() if shared is None else make_hidden_layers(size, (shared,), dropout)
-        self.layers = make_hidden_layers(4 * (shared or size), hidden, dropout)
+        # One module for both sentences, so that swapping them only swaps u and v in the comparison.
+        self.shared = nn.Identity() if shared is None else mlp.make_hidden_layers(size, (shared,), dropout)
+        self.layers = mlp.make_hidden_layers(4 * (shared or size), hidden, dropout)
         self.embedding_dim = hidden[-1]
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         first, second = (self.shared(inputs[name].flatten(1)) for name in (FIRST, SECOND))
         embeddings: Tensor = self.layers(compare_pair(first, second))
         return embeddings

@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune import batch, manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.manifest import InputSpec
 from dirtune.models.encoders.encoder import Encoder, find_only_input, make_input_error
 
 
@@ -25,7 +24,7 @@ class _ResNetSpec(Frozen):
     weights_file: str | None = None
     """A state dict as torchvision saves it (its last layer is ignored); None means random weights."""
 
-    def build(self, inputs: dict[str, InputSpec]) -> Encoder:
+    def build(self, inputs: dict[str, manifest.InputSpec]) -> Encoder:
         """Return the encoder, initialized from torch's global generator or the weights file.
 
         Raises:
@@ -68,7 +67,7 @@ class _ResNet(Encoder):
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.network = network
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim"]:
+    def forward(self, inputs: batch.Inputs) -> Float[Tensor, "batch embedding_dim"]:
         embeddings: Tensor = self.network(inputs[self.reads])
         return embeddings
 

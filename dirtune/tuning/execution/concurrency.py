@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from dirtune.errors import InputError
 from dirtune.study.resolve import ResolvedStudy
-from dirtune.tuning.plan.autoscaling import NodeType, find_startable_nodes, list_nodes
-from dirtune.tuning.plan.capacity import compute_concurrency, list_cluster_nodes
+from dirtune.tuning.plan import autoscaling, capacity
 
 QUERY_SECONDS = 5.0
 
@@ -26,7 +25,7 @@ class Concurrency:
     """
 
     study: ResolvedStudy
-    node_types: Sequence[NodeType]
+    node_types: Sequence[autoscaling.NodeType]
     count: int
     _queried_at: float = float("-inf")
 
@@ -34,10 +33,10 @@ class Concurrency:
         """Return the number of trials; 1 if no node holds a trial, so that its worker waits for a node to join."""
         if time.monotonic() - self._queried_at >= QUERY_SECONDS:
             self._queried_at = time.monotonic()
-            nodes = list_cluster_nodes()
-            startable = list_nodes(find_startable_nodes(self.node_types, nodes))
+            nodes = capacity.list_cluster_nodes()
+            startable = autoscaling.list_nodes(autoscaling.find_startable_nodes(self.node_types, nodes))
             try:
-                self.count = compute_concurrency(self.study, [*nodes, *startable])
+                self.count = capacity.compute_concurrency(self.study, [*nodes, *startable])
             except InputError:
                 # The node that held a trial has left; an autoscaler or a person may bring another.
                 self.count = 1

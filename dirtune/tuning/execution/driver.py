@@ -9,16 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dirtune.io.storage import RETRY_SECONDS, Storage
-from dirtune.results.records.schema import Status
-from dirtune.results.records.store import write_record
+from dirtune.results.records import schema, store
 from dirtune.training.trial import TRACEBACK, TrialJob, get_trial_folder, read_progress, remove_temporary_files
-from dirtune.tuning.execution.failures import get_reason, make_failed_record
+from dirtune.tuning.execution import failures, worker
 from dirtune.tuning.execution.storage_failure import capture_storage_errors
-from dirtune.tuning.execution.worker import StepResult
-from dirtune.tuning.folder.reconcile import StudyFolder
-from dirtune.tuning.folder.records import TrialOutcome, read_recorded_trials
-from dirtune.tuning.folder.retry import CLASSES_THAT_START_OVER
-from dirtune.tuning.folder.stop_request import StopRequest
+from dirtune.tuning.folder import reconcile, records, retry, stop_request
 from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan.plan import Plan
 from dirtune.tuning.search.queue import TrialQueue
@@ -32,14 +27,14 @@ class Driver:
     """Hands out the trials of a queue and handles their events."""
 
     queue: TrialQueue
-    folder: StudyFolder
+    folder: reconcile.StudyFolder
     view: View
-    stop: StopRequest
+    stop: stop_request.StopRequest
     concurrency: int
     """Number of concurrent trials; updated while nodes join and leave."""
     storage: Storage = field(init=False)
     """The study's folder, with retries of failed operations."""
-    counts: dict[Status, int] = field(default_factory=dict)
+    counts: dict[schema.Status, int] = field(default_factory=dict)
     """Ended trials by status."""
     crashed: dict[str, str] = field(default_factory=dict)
     """Reason of every failed trial whose worker died or raised."""
@@ -99,17 +94,17 @@ class Driver:
     def on_worker_lost(self, job: TrialJob, error: BaseException) -> None:
         """Handle that a trial has lost its worker and waits for another one."""
         self._on_worker.discard(job.trial_id)
-        self.view.report_worker_loss(job, get_reason(error))
+        self.view.report_worker_loss(job, failures.get_reason(error))
 
     @capture_storage_errors
-    def on_epoch_ended(self, job: TrialJob, result: StepResult) -> None:
+    def on_epoch_ended(self, job: TrialJob, result: worker.StepResult) -> None:
         """Handle the result of an epoch."""
         self._crashes_in_a_row = 0
         self.queue.report(job, result.epoch, result.objective)
         self.view.report_epoch(job, result.epoch, result.objective)
 
     @capture_storage_errors
-    def on_trial_ended(self, job: TrialJob, result: StepResult) -> None:
+    def on_trial_ended(self, job: TrialJob, result: worker.StepResult) -> None:
         """Handle a trial that was recorded by its worker, handed back, has failed, or was stopped by the scheduler."""
         if result.handed_back:
             self._release(job)
@@ -120,18 +115,18 @@ class Driver:
             self.on_trial_failed(job, result.failure)
             return
         # No status: the scheduler stopped the trial before its worker could record it.
-        status: Status = result.status or "pruned"
+        status: schema.Status = result.status or "pruned"
         if status == "pruned":
             progress = read_progress(self.storage, job.trial_id)
             assert progress is not None, "a trial that has reported has written its progress"
-            write_record(self.storage, progress.make_record("pruned"))
+            store.write_record(self.storage, progress.make_record("pruned"))
             remove_temporary_files(self.storage, job.trial_id)
-        self._finish(job, TrialOutcome(status=status, objective=result.best_objective))
+        self._finish(job, records.TrialOutcome(status=status, objective=result.best_objective))
 
     @capture_storage_errors
     def on_trial_failed(self, job: TrialJob, error: BaseException) -> None:
         """Record a trial that failed and is not retried in this sweep; the class of the error decides which files stay."""
-        record = make_failed_record(
+        record = failures.make_failed_record(
             job,
             read_progress(self.storage, job.trial_id),
             error,
@@ -139,9 +134,9 @@ class Driver:
             started_at=self._started_at[job.trial_id],
             workers=self.folder.study.resources.workers,
         )
-        write_record(self.storage, record)
+        store.write_record(self.storage, record)
         error_class = record.trial["error_class"]
-        if error_class in CLASSES_THAT_START_OVER:
+        if error_class in retry.CLASSES_THAT_START_OVER:
             remove_temporary_files(self.storage, job.trial_id)
         if error_class == "code":
             # The record has one line of it; the whole traceback would bloat the table.
@@ -154,7 +149,7 @@ class Driver:
             self.queue.mark_lost(job)
         self.crashed[job.trial_id] = str(record.trial["error"])
         self._crashes_in_a_row += 1
-        self._finish(job, TrialOutcome(status="failed", objective=None))
+        self._finish(job, records.TrialOutcome(status="failed", objective=None))
 
     def summarize(self, plan: Plan, *, reused: int, orphaned: int) -> SweepSummary:
         """Return the summary of the sweep.
@@ -164,7 +159,7 @@ class Driver:
             reused: trials that were recorded before.
             orphaned: recorded trials that the study no longer plans.
         """
-        recorded = len(read_recorded_trials(self.folder.storage))
+        recorded = len(records.read_recorded_trials(self.folder.storage))
         missing = plan.total_trials + self.added - recorded - self.queue.skipped
         return SweepSummary(
             folder=self.folder.storage.path(),
@@ -183,7 +178,7 @@ class Driver:
         if self.stop.reason is not None and not was_requested:
             self.view.report_stop(self.stop.reason)
 
-    def _finish(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def _finish(self, job: TrialJob, outcome: records.TrialOutcome) -> None:
         self._release(job)
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
         self.queue.tell(job, outcome)

@@ -11,8 +11,6 @@ Of an exception that has crossed processes remain its type, its text, and what R
 from types where there are any, and from the text where libraries raise a bare `RuntimeError`.
 """
 
-from __future__ import annotations
-
 import re
 import traceback
 from collections.abc import Iterator
@@ -41,7 +39,7 @@ class CodeError(Exception):
         self.reason, self.traceback = reason, traceback
 
     @classmethod
-    def from_exception(cls, error: BaseException) -> CodeError:
+    def from_exception(cls, error: BaseException) -> "CodeError":
         """Return the error with its traceback; for a group with the errors of its ranks, which Ray's own text truncates."""
         causes = [cause for cause in _iter_causes(error) if _classify_cause(cause) == "code"]
         lines = dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)

@@ -25,12 +25,7 @@ from typing import Any
 import ray
 from ray.air.execution.resources import PlacementGroupResourceManager, ResourceRequest
 from ray.tune.execution import tune_controller
-from ray.util.placement_group import (
-    PlacementGroup,
-    get_current_placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import PlacementGroup
 
 SETTLING_SECONDS = 1.0
 """Time that a canceled request is kept. A placement group whose resources are free is created within milliseconds."""
@@ -64,7 +59,7 @@ class SettledPlacementGroups(PlacementGroupResourceManager):
                 times.pop(0)
                 group = self._request_to_ready_pgs[request].pop()
                 self._pg_to_request.pop(group)
-                remove_placement_group(group)
+                ray.util.remove_placement_group(group)
             while times and time.monotonic() - times[0] > SETTLING_SECONDS:
                 times.pop(0)
                 super().cancel_resource_request(request)
@@ -88,7 +83,7 @@ def use_settled_placement_groups() -> Iterator[None]:
 
 def get_reservation() -> str | None:
     """Return the id of the calling rank's placement group, as `GroupReservations.report` takes it."""
-    group = get_current_placement_group()
+    group = ray.util.get_current_placement_group()
     return None if group is None else str(group.id.hex())
 
 
@@ -126,14 +121,14 @@ class GroupReservations:
 
     def _remove_all(self, except_for: set[str]) -> None:
         for name in set(self._list_similar()) - self._foreign - except_for:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+            ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
     def _list_similar(self) -> list[str]:
         """Return the placement groups of this job that could be those of a training group."""
         job = ray.get_runtime_context().get_job_id()
         return [
             name
-            for name, group in placement_group_table().items()
+            for name, group in ray.util.placement_group_table().items()
             # The id of a placement group ends with that of its job.
             if name.endswith(job) and group["state"] != "REMOVED" and self._has_right_bundles(group)
         ]

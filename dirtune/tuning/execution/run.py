@@ -2,18 +2,13 @@
 
 from dataclasses import replace
 
-from dirtune.data.blocks import materialize
-from dirtune.data.session import ray_session
+from dirtune.data import blocks, session
 from dirtune.results.records.compaction import compact
-from dirtune.training.provenance import get_code_version
-from dirtune.training.train import read_vocabulary
+from dirtune.training import provenance, train
+from dirtune.tuning.execution import storage_failure, tune_run, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
-from dirtune.tuning.execution.storage_failure import raise_storage_failure
-from dirtune.tuning.execution.tune_run import run_with_tune
-from dirtune.tuning.execution.worker import WorkerSettings
-from dirtune.tuning.folder.reconcile import StudyFolder
-from dirtune.tuning.folder.stop_request import watch_for_stop
+from dirtune.tuning.folder import reconcile, stop_request
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
 from dirtune.tuning.plan.capacity import list_cluster_nodes
 from dirtune.tuning.plan.plan import count_trials, make_plan
@@ -21,7 +16,7 @@ from dirtune.tuning.search.queue import TrialQueue
 from dirtune.tuning.search.warm_start import find_first_settings
 
 
-def run_missing_trials(folder: StudyFolder, options: RunOptions, view: View) -> SweepSummary:
+def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> SweepSummary:
     """Run the trials of a study that are not recorded, and those that failed with an error class to retry.
 
     Raises:
@@ -29,11 +24,11 @@ def run_missing_trials(folder: StudyFolder, options: RunOptions, view: View) -> 
         KeyboardInterrupt: on a second Ctrl-C.
     """
     study, manifest, storage = folder.study, folder.manifest, folder.storage
-    with ray_session():
+    with session.ray_session():
         # Before anything is written: a study that does not fit the cluster leaves nothing behind.
         plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
         # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
-        with watch_for_stop(storage) as stop, folder.lock(), folder.open_optuna_storage() as optuna_url:
+        with stop_request.watch_for_stop(storage) as stop, folder.lock(), folder.open_optuna_storage() as optuna_url:
             # Again: another driver may have recorded trials between the plan and the lock.
             orphaned = folder.find_reuse().orphaned
             recorded = folder.reconcile(optuna_url, options.retry)
@@ -44,15 +39,15 @@ def run_missing_trials(folder: StudyFolder, options: RunOptions, view: View) -> 
                 optuna_url,
                 recorded,
                 first_settings=find_first_settings(study, options.results),
-                code_version=get_code_version(),
+                code_version=provenance.get_code_version(),
             )
             driver = Driver(queue, folder, view, stop, plan.concurrency)
             view.begin(plan, recorded)
             if not queue.is_empty:
-                settings = WorkerSettings(
+                settings = worker.WorkerSettings(
                     study=driver.storage,
                     manifest=manifest,
-                    vocabulary=read_vocabulary(manifest, options.data),
+                    vocabulary=train.read_vocabulary(manifest, options.data),
                     cpus=study.resources.cpus,
                     gpus=study.resources.gpus,
                     workers=study.resources.workers,
@@ -60,7 +55,7 @@ def run_missing_trials(folder: StudyFolder, options: RunOptions, view: View) -> 
                     representations=study.representations,
                 )
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
-                run_with_tune(driver, settings, materialize(options.data, manifest), concurrency)
-                raise_storage_failure(storage, driver.storage_failure)
+                tune_run.run_with_tune(driver, settings, blocks.materialize(options.data, manifest), concurrency)
+                storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compact(storage)
             return driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))

@@ -11,12 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from dirtune.results.records.schema import Role
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
-from dirtune.study.search_settings import Median
+from dirtune.study import resolve, schema, search_settings
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution.trainable import JOB, RESULT
-from dirtune.tuning.execution.worker import StepResult
+from dirtune.tuning.execution import trainable, worker
 from dirtune.tuning.folder.records import Curve, LearningCurves
 
 EPOCH, OBJECTIVE = "epoch", "objective"
@@ -77,12 +74,12 @@ class PerArmScheduler(FIFOScheduler):
         return f"one scheduler per arm: {', '.join(sorted(self.by_arm))}"
 
     def _get_scheduler(self, trial: Trial) -> TrialScheduler | None:
-        job: TrialJob = trial.config[JOB]
+        job: TrialJob = trial.config[trainable.JOB]
         return self.by_arm.get(job.arm) if job.role == self._role else None
 
     def _select_new_values(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
         """Return epoch and objective of a result; None if there is no objective, or if a new worker repeats the epoch."""
-        step: StepResult = result[RESULT]
+        step: worker.StepResult = result[trainable.RESULT]
         if step.objective is None or step.epoch <= self._last_epoch.get(trial.trial_id, 0):
             return None
         self._last_epoch[trial.trial_id] = step.epoch
@@ -90,12 +87,12 @@ class PerArmScheduler(FIFOScheduler):
 
     def _replay_earlier_epochs(self, scheduler: TrialScheduler, trial: Trial, *, before: int) -> None:
         """Replay the epochs that a resumed trial had ended under an earlier driver."""
-        curve = self._started.pop(trial.config[JOB].trial_id, ())
+        curve = self._started.pop(trial.config[trainable.JOB].trial_id, ())
         _replay(scheduler, trial, [point for point in curve if point[0] < before])
 
 
 def build_scheduler(
-    study: ResolvedStudy,
+    study: resolve.ResolvedStudy,
     learning_curves: LearningCurves = LearningCurves(),  # noqa: B008 - frozen
 ) -> PerArmScheduler:
     """Return the scheduler of a study: that of its search settings in every searched arm, if there is one."""
@@ -109,10 +106,10 @@ def build_scheduler(
     )
 
 
-def _build_arm_scheduler(study: ResolvedStudy, arm: Arm) -> TrialScheduler:
+def _build_arm_scheduler(study: resolve.ResolvedStudy, arm: schema.Arm) -> TrialScheduler:
     settings, mode = study.search.scheduler, study.objective.mode
     assert settings is not None, "only built if the study has a scheduler"
-    if isinstance(settings, Median):
+    if isinstance(settings, search_settings.Median):
         return MedianStoppingRule(
             time_attr=EPOCH,
             metric=OBJECTIVE,

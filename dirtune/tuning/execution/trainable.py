@@ -10,9 +10,8 @@ from ray import tune
 
 from dirtune.data.blocks import Blocks
 from dirtune.data.memory_budget import return_freed_memory
-from dirtune.tuning.execution.failures import get_final_failure
+from dirtune.tuning.execution import failures, worker_group
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings, get_local_device
-from dirtune.tuning.execution.worker_group import ResidentGroup
 
 JOB, RESULT = "job", "result"
 """Only key of a Tune trial's configuration, a `TrialJob`, and of its results, a `StepResult` (with Tune's `done`)."""
@@ -26,7 +25,7 @@ class TrialWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings, blocks: Blocks) -> None:
         self._settings, self._blocks = settings, blocks
-        self._worker: ResidentWorker | ResidentGroup | None = None
+        self._worker: ResidentWorker | worker_group.ResidentGroup | None = None
         self._job, self._is_new = config[JOB], True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,7 +40,7 @@ class TrialWorker(tune.Trainable):
                 self._is_new = False
             result = worker.step()
         except Exception as error:
-            failure = get_final_failure(error)
+            failure = failures.get_final_failure(error)
             if failure is None:
                 # Tune retries the trial on another worker.
                 raise
@@ -64,11 +63,11 @@ class TrialWorker(tune.Trainable):
         if self._worker is not None:
             self._worker.close()
 
-    def _get_worker(self) -> ResidentWorker | ResidentGroup:
+    def _get_worker(self) -> ResidentWorker | worker_group.ResidentGroup:
         if self._worker is None:
             settings = self._settings
             self._worker = (
-                ResidentGroup(settings, self._blocks)
+                worker_group.ResidentGroup(settings, self._blocks)
                 if settings.workers > 1
                 else ResidentWorker(settings, self._blocks, get_local_device(settings.gpus))
             )

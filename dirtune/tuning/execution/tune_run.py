@@ -18,12 +18,10 @@ from ray.tune.search import Searcher
 from dirtune.data.blocks import Blocks
 from dirtune.process import restore_handlers, set_environment, silence_loggers
 from dirtune.training.trial import TrialJob
+from dirtune.tuning.execution import ray_workarounds, scheduler, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
-from dirtune.tuning.execution.ray_workarounds import GroupReservations, use_settled_placement_groups
-from dirtune.tuning.execution.scheduler import build_scheduler
 from dirtune.tuning.execution.trainable import JOB, RESULT, TrialWorker
-from dirtune.tuning.execution.worker import StepResult, WorkerSettings
 from dirtune.tuning.folder.records import read_learning_curves
 
 TUNE_SETTINGS = {
@@ -40,7 +38,7 @@ WORKER_RESTARTS = 2
 """Number of times that a trial whose worker died resumes from its checkpoint on another worker, before it fails."""
 
 
-def run_with_tune(driver: Driver, settings: WorkerSettings, blocks: Blocks, concurrency: Concurrency) -> None:
+def run_with_tune(driver: Driver, settings: worker.WorkerSettings, blocks: Blocks, concurrency: Concurrency) -> None:
     """Run the driver's whole queue with Ray Tune on resident workers.
 
     Raises:
@@ -49,13 +47,13 @@ def run_with_tune(driver: Driver, settings: WorkerSettings, blocks: Blocks, conc
     study = driver.folder.study
     # Tune reserves the resources of a worker; a group reserves its own, and Tune does not accept an empty request.
     resources = settings.resources if settings.workers == 1 else {"memory": 1.0}
-    groups = GroupReservations(settings.resources, settings.workers) if settings.workers > 1 else None
+    groups = ray_workarounds.GroupReservations(settings.resources, settings.workers) if settings.workers > 1 else None
     callback = _DriverCallback(driver, concurrency, groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         set_environment(TUNE_SETTINGS),
         silence_loggers("ray.tune", "ray.air"),
-        use_settled_placement_groups(),
+        ray_workarounds.use_settled_placement_groups(),
         # Tune installs a handler and leaves it behind.
         restore_handlers(signal.SIGUSR1),
     ):
@@ -68,7 +66,7 @@ def run_with_tune(driver: Driver, settings: WorkerSettings, blocks: Blocks, conc
                 search_alg=_QueueSearcher(driver),
                 # No limit: the searcher says when the queue is empty.
                 num_samples=-1,
-                scheduler=build_scheduler(study, read_learning_curves(driver.storage, study)),
+                scheduler=scheduler.build_scheduler(study, read_learning_curves(driver.storage, study)),
                 reuse_actors=True,
                 trial_name_creator=_get_trial_id,
                 trial_dirname_creator=_get_trial_id,
@@ -117,7 +115,9 @@ class _QueueSearcher(Searcher):
 class _DriverCallback(tune.Callback):
     """Callback that forwards Tune's events to the driver."""
 
-    def __init__(self, driver: Driver, concurrency: Concurrency, groups: GroupReservations | None) -> None:
+    def __init__(
+        self, driver: Driver, concurrency: Concurrency, groups: ray_workarounds.GroupReservations | None
+    ) -> None:
         self._driver, self._concurrency, self._groups = driver, concurrency, groups
         self._trials: list[Trial] = []
         # By Tune's trial id; without those that have ended
@@ -159,7 +159,7 @@ class _DriverCallback(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         job: TrialJob = trial.config[JOB]
-        step: StepResult = result[RESULT]
+        step: worker.StepResult = result[RESULT]
         if self._groups is not None:
             self._groups.report(trial.trial_id, step.reservation)
         if step.failure is None:

@@ -18,13 +18,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dirtune.data.blocks import Blocks
-from dirtune.training.distributed import Ranks
-from dirtune.training.trial import TrialJob
+from dirtune.training import distributed, trial
 from dirtune.tuning.execution.ray_workarounds import get_reservation
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
 
 STEP, CLOSE = "step", "close"
-Command = TrialJob | str
+Command = trial.TrialJob | str
 """A trial to start, `STEP` or `CLOSE`."""
 
 
@@ -79,7 +78,7 @@ class ResidentGroup:
         self._thread = threading.Thread(target=self._fit, name="resident-group", daemon=True)
         self._thread.start()
 
-    def start(self, job: TrialJob) -> None:
+    def start(self, job: trial.TrialJob) -> None:
         """Begin a trial on all ranks."""
         self._execute(job)
 
@@ -119,7 +118,7 @@ class ResidentGroup:
 def _serve(config: dict[str, Any]) -> None:
     """Execute commands until `CLOSE`; the training function of every rank."""
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    ranks = distributed.Ranks(context.get_world_rank(), context.get_world_size())
     mailbox, device = config["mailbox"], ray.train.torch.get_device()
     worker = ResidentWorker(config["settings"], config["blocks"], device, ranks)
     number = 0

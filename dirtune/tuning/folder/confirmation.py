@@ -13,8 +13,7 @@ from typing import Any
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.folder import records
-from dirtune.tuning.folder.layout import SELECTED
+from dirtune.tuning.folder import layout, records
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,15 @@ def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jo
 
 def keep_selections(folder: Storage, arms: Collection[str]) -> None:
     """Remove the selections of all other arms from `selected.json`."""
-    if folder.exists(SELECTED):
+    if folder.exists(layout.SELECTED):
         selections = _read_selections(folder)
         _write_selections(folder, {arm: entry for arm, entry in selections.items() if arm in arms})
 
 
 def _read_selections(folder: Storage) -> dict[str, Any]:
-    selections: dict[str, Any] = json.loads(folder.read(SELECTED)) if folder.exists(SELECTED) else {}
+    selections: dict[str, Any] = json.loads(folder.read(layout.SELECTED)) if folder.exists(layout.SELECTED) else {}
     return selections
 
 
 def _write_selections(folder: Storage, selections: Mapping[str, Any]) -> None:
-    folder.write(SELECTED, json.dumps(selections, indent=1, sort_keys=True).encode())
+    folder.write(layout.SELECTED, json.dumps(selections, indent=1, sort_keys=True).encode())

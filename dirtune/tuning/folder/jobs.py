@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dirtune.results.records.schema import Role
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
+from dirtune.study import resolve, schema
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder.records import Settings
 
@@ -18,7 +17,7 @@ from dirtune.tuning.folder.records import Settings
 class JobMaker:
     """Factory of the jobs of one study on one data set."""
 
-    study: ResolvedStudy
+    study: resolve.ResolvedStudy
     fingerprint: str
     """Fingerprint of the data."""
     code_version: str = ""
@@ -41,7 +40,7 @@ class JobMaker:
             if seed in seeds[arm.name]
         ]
 
-    def make_search_job(self, arm: Arm, settings: Settings) -> TrialJob:
+    def make_search_job(self, arm: schema.Arm, settings: Settings) -> TrialJob:
         """Return a trial of the search of an arm."""
         if self.study.search.confirm:
             # A seed of its own and no replicate: search trials are compared with each other only
@@ -57,7 +56,7 @@ class JobMaker:
         ]
 
     def make_job(
-        self, arm: Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
+        self, arm: schema.Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
     ) -> TrialJob:
         """Return the trial of an arm with these settings and this seed."""
         config = arm.with_settings(settings, seed)
@@ -73,6 +72,6 @@ class JobMaker:
         )
 
 
-def select_settings(arm: Arm, settings: Settings) -> Settings:
+def select_settings(arm: schema.Arm, settings: Settings) -> Settings:
     """Return the settings of a selection that an arm uses: all, or those that are transferred to it."""
     return {path: settings[path] for path in arm.transferred_settings or settings}

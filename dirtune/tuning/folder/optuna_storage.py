@@ -18,11 +18,8 @@ from optuna.trial import TrialState, create_trial
 
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
-from dirtune.study.space import Choice, Distribution, Integer, LogUniform, Uniform
-from dirtune.tuning.folder import records
-from dirtune.tuning.folder.layout import OPTUNA_DB
+from dirtune.study import resolve, schema, space
+from dirtune.tuning.folder import layout, records
 
 TRIAL_ID = "trial_id"
 """User attribute of an Optuna trial: its trial id in the sweep."""
@@ -33,20 +30,20 @@ def open_optuna_storage(folder: Storage) -> Iterator[str]:
     """Yield the URL of a sweep's Optuna storage; for a remote folder, it is a local copy that is written back at exit."""
     if folder.is_local:
         Path(folder.path()).mkdir(parents=True, exist_ok=True)
-        yield f"sqlite:///{folder.path(OPTUNA_DB)}"
+        yield f"sqlite:///{folder.path(layout.OPTUNA_DB)}"
         return
     # SQLite needs a file on a local disk
     with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
-        local = Path(scratch) / OPTUNA_DB
-        if folder.exists(OPTUNA_DB):
-            local.write_bytes(folder.read(OPTUNA_DB))
+        local = Path(scratch) / layout.OPTUNA_DB
+        if folder.exists(layout.OPTUNA_DB):
+            local.write_bytes(folder.read(layout.OPTUNA_DB))
         try:
             yield f"sqlite:///{local}"
         finally:
             # If this fails, the next sweep restores the searches from the records
             with contextlib.suppress(OSError):
                 if local.exists():
-                    folder.with_retry(RETRY_SECONDS).write(OPTUNA_DB, local.read_bytes())
+                    folder.with_retry(RETRY_SECONDS).write(layout.OPTUNA_DB, local.read_bytes())
 
 
 def get_search_name(study: str, arm: str) -> str:
@@ -54,7 +51,7 @@ def get_search_name(study: str, arm: str) -> str:
     return f"{study}/{arm}"
 
 
-def open_search(study: ResolvedStudy, arm: Arm, optuna_url: str) -> optuna.Study:
+def open_search(study: resolve.ResolvedStudy, arm: schema.Arm, optuna_url: str) -> optuna.Study:
     """Return the Optuna study of an arm; create it if it does not exist."""
     # Optuna's own lines would break the progress display
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -66,7 +63,7 @@ def open_search(study: ResolvedStudy, arm: Arm, optuna_url: str) -> optuna.Study
     return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
 
 
-def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> None:
+def restore_searches(folder: Storage, study: resolve.ResolvedStudy, optuna_url: str) -> None:
     """Add the recorded trials of searches to their Optuna studies, if these lack them."""
     trials = records.read_recorded_trials(folder)
     for arm in study.searched_arms:
@@ -93,16 +90,16 @@ def restore_searches(folder: Storage, study: ResolvedStudy, optuna_url: str) -> 
             )
 
 
-def to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
+def to_optuna_distribution(distribution: space.Distribution) -> BaseDistribution:
     """Return the same distribution for Optuna."""
     match distribution:
-        case Choice():
+        case space.Choice():
             return CategoricalDistribution(distribution.values)
-        case Integer():
+        case space.Integer():
             return IntDistribution(distribution.low, distribution.high, log=distribution.log)
-        case LogUniform():
+        case space.LogUniform():
             return FloatDistribution(distribution.low, distribution.high, log=True)
-        case Uniform():
+        case space.Uniform():
             return FloatDistribution(distribution.low, distribution.high)
 
 

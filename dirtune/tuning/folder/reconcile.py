@@ -11,8 +11,6 @@ are kept; the sweep orphans them if another configuration is selected (`dirtune.
 Each step may be killed: `study.json` is written last, and until then the next sweep repeats all steps.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,15 +26,11 @@ from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
-from dirtune.results.records.schema import ErrorClass
-from dirtune.results.records.studies import StudyInfo, parse_study
+from dirtune.results.records import schema, studies
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
-from dirtune.tuning.folder import layout, lock, records
-from dirtune.tuning.folder.confirmation import find_selections, keep_selections
-from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_storage import get_search_name, open_optuna_storage
+from dirtune.tuning.folder import confirmation, jobs, layout, lock, optuna_storage, records
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 
@@ -78,7 +72,7 @@ class StudyFolder:
 
     def open_optuna_storage(self) -> AbstractContextManager[str]:
         """Yield the URL of the Optuna storage of the study's searches."""
-        return open_optuna_storage(self.storage)
+        return optuna_storage.open_optuna_storage(self.storage)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the content of `study.json`."""
@@ -88,9 +82,9 @@ class StudyFolder:
         plain: dict[str, Any] = json.loads(json.dumps({**self.study.to_plain(), "data": data}))
         return plain
 
-    def to_info(self) -> StudyInfo:
+    def to_info(self) -> studies.StudyInfo:
         """Return the study as the results layer reads it."""
-        return parse_study(self.study.name, self.to_plain())
+        return studies.parse_study(self.study.name, self.to_plain())
 
     def find_reuse(self) -> Reuse:
         """Compare the study with the records of the folder, without changing anything.
@@ -100,7 +94,9 @@ class StudyFolder:
         """
         return _Comparison.read(self).find_reuse()
 
-    def reconcile(self, optuna_url: str, retry: Collection[ErrorClass] = ALWAYS_RETRIED) -> list[records.RecordedTrial]:
+    def reconcile(
+        self, optuna_url: str, retry: Collection[schema.ErrorClass] = ALWAYS_RETRIED
+    ) -> list[records.RecordedTrial]:
         """Make the folder the study's: orphan, restore and retry records; return the recorded trials afterwards.
 
         Args:
@@ -110,7 +106,7 @@ class StudyFolder:
         comparison = _Comparison.read(self)
         comparison.remove_changed_searches(optuna_url)
         comparison.write()
-        searches = [get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
+        searches = [optuna_storage.get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
         reset_failed_trials(self.storage, retry, optuna_url, searches)
         recorded = records.read_recorded_trials(self.storage)
         for trial in recorded:
@@ -130,7 +126,7 @@ class _Comparison:
     now: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: StudyFolder) -> _Comparison:
+    def read(cls, folder: StudyFolder) -> "_Comparison":
         storage = folder.storage
         before = json.loads(storage.read(layout.RESOLVED_STUDY)) if storage.exists(layout.RESOLVED_STUDY) else None
         return cls(folder, before, folder.to_plain())
@@ -140,9 +136,9 @@ class _Comparison:
         storage, study = self.folder.storage, self.folder.study
         trials = records.read_recorded_trials(storage)
         unchanged = self.unchanged_searches
-        maker = JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
+        maker = jobs.JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
         unchanged_trials = [each for each in trials if each.arm in unchanged]
-        selections = find_selections(storage, study, unchanged_trials)
+        selections = confirmation.find_selections(storage, study, unchanged_trials)
         arms_by_trial: dict[str, set[str]] = {}
         for searched, selected in selections.items():
             for job in maker.make_evaluation_jobs(searched, selected.settings) if selected else ():
@@ -203,7 +199,7 @@ class _Comparison:
         """Delete the Optuna studies of arms whose search has changed; before `write`, which makes them look unchanged."""
         searched = set((self.before or {}).get("spaces", {}))
         study_name, unchanged = self.folder.study.name, self.unchanged_searches
-        changed = {get_search_name(study_name, arm) for arm in searched - unchanged}
+        changed = {optuna_storage.get_search_name(study_name, arm) for arm in searched - unchanged}
         # Opening the storage takes a second
         if not changed:
             return
@@ -228,7 +224,7 @@ class _Comparison:
             incomplete = records.list_orphans(storage) - reuse.restored
             records.orphan_records(storage, reuse.orphaned | incomplete)
             records.restore_records(storage, reuse.restored)
-            keep_selections(storage, self.find_unchanged_users(self.unchanged_searches))
+            confirmation.keep_selections(storage, self.find_unchanged_users(self.unchanged_searches))
         storage.write(layout.STUDY_YAML, text)
         storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
 

@@ -18,9 +18,7 @@ import pyarrow.compute as pc
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.arms import get_values_by_trial
-from dirtune.results.records.parquetfile import read_files
-from dirtune.results.records.schema import TABLES, Role, Status
-from dirtune.results.records.store import read_table
+from dirtune.results.records import parquetfile, schema, store
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import CONFIG, get_trial_folder, read_progress
 from dirtune.tuning.folder.layout import ORPHANED
@@ -33,7 +31,7 @@ Settings = Mapping[str, Any]
 class TrialOutcome:
     """Result of a trial: its status, and the validation objective of its best epoch, if it has one."""
 
-    status: Status
+    status: schema.Status
     objective: float | None
 
 
@@ -43,7 +41,7 @@ class RecordedTrial:
 
     trial_id: str
     arm: str
-    role: Role
+    role: schema.Role
     seed: int
     outcome: TrialOutcome
 
@@ -73,7 +71,7 @@ def read_recorded_trials(folder: Storage) -> list[RecordedTrial]:
             seed=row["seed"],
             outcome=TrialOutcome(status=row["status"], objective=row["objective"]),
         )
-        for row in read_table(folder, "trials", columns=columns).to_pylist()
+        for row in store.read_table(folder, "trials", columns=columns).to_pylist()
     ]
 
 
@@ -104,7 +102,7 @@ def read_secondary_objectives(folder: Storage, study: ResolvedStudy, trial_id: s
     """Return the secondary objectives of a recorded trial at its best epoch; None where one is undefined."""
     if not study.secondary:
         return []
-    (metrics,) = read_files(folder, [f"results/metrics/{trial_id}.parquet"])
+    (metrics,) = parquetfile.read_files(folder, [f"results/metrics/{trial_id}.parquet"])
     return [
         get_values_by_trial(metrics, metric=each.metric, region=each.region, split="val", selection="best_val").get(
             trial_id
@@ -118,7 +116,7 @@ def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurve
     if study.search.scheduler is None:
         return LearningCurves()
     trials = read_recorded_trials(folder)
-    table = read_table(folder, "epochs", columns=["epoch", "name", "value"])
+    table = store.read_table(folder, "epochs", columns=["epoch", "name", "value"])
     table = table.filter(pc.equal(table["name"], study.objective.name))
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in table.to_pylist():
@@ -143,14 +141,14 @@ def orphan_records(folder: Storage, trial_ids: Iterable[str]) -> None:
     """Move the records of trials out of the tables."""
     for trial_id in trial_ids:
         # The file in `trials/`, the last of `TABLES`, commits a record: it is moved out first, and back last
-        for table in reversed(TABLES):
+        for table in reversed(schema.TABLES):
             _move(folder, f"results/{table}/{trial_id}.parquet", f"{ORPHANED}/{table}/{trial_id}.parquet")
 
 
 def restore_records(folder: Storage, trial_ids: Iterable[str]) -> None:
     """Move the records of trials back into the tables."""
     for trial_id in trial_ids:
-        for table in TABLES:
+        for table in schema.TABLES:
             _move(folder, f"{ORPHANED}/{table}/{trial_id}.parquet", f"results/{table}/{trial_id}.parquet")
 
 

@@ -15,9 +15,7 @@ from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.study.schema import Arm
-from dirtune.training.numerics import check_layers, check_machine
-from dirtune.training.task import make_task
-from dirtune.training.train import check_data_settings
+from dirtune.training import numerics, task, train
 from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.search.warm_start import find_first_settings
 
@@ -75,7 +73,7 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
     for key, objective in objectives.items():
         try:
             # Any arm: the metrics of a data set do not depend on the configuration.
-            make_task(manifest).check(study.arms[0].config.model_copy(update={"objective": objective}))
+            task.make_task(manifest).check(study.arms[0].config.model_copy(update={"objective": objective}))
         except InputError as error:
             further += [replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults]
     if further:
@@ -97,10 +95,10 @@ def _find_arm_faults(
     where, key, need = f"study {study.name!r}", f"arms.{arm.name}", study.resources
     device = "cuda" if need.gpus else "cpu"
     checks: tuple[Callable[[], object], ...] = (
-        lambda: check_data_settings(arm.config, manifest, where=where, key=key),
-        lambda: make_task(manifest).check(arm.config),
-        lambda: check_machine(arm.config.recipe, device=device, workers=need.workers, where=where, key=key),
-        lambda: check_layers(arm.config.recipe, _build_meta_regressor(arm, manifest, regressors)),
+        lambda: train.check_data_settings(arm.config, manifest, where=where, key=key),
+        lambda: task.make_task(manifest).check(arm.config),
+        lambda: numerics.check_machine(arm.config.recipe, device=device, workers=need.workers, where=where, key=key),
+        lambda: numerics.check_layers(arm.config.recipe, _build_meta_regressor(arm, manifest, regressors)),
     )
     for check in checks:
         try:
@@ -125,5 +123,5 @@ def _build_meta_regressor(arm: Arm, manifest: Manifest, regressors: dict[str, Re
     key = to_canonical_json([each and each.model_dump(mode="json") for each in (config.model, smoothing)])
     if key not in regressors:
         with torch.device("meta"):
-            regressors[key] = make_task(manifest).build_regressor(config)
+            regressors[key] = task.make_task(manifest).build_regressor(config)
     return regressors[key]

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, select_rows
-from dirtune.training.loop import run_steps
-from dirtune.training.smoothing import update_smoothing
-from dirtune.training.stages import list_stages
-from dirtune.training.state import Training, begin_training
+from dirtune.training import loop, smoothing, stages, state
 
 MOST_ENTRIES = 4096
 """Stored entries of a tensor, evenly spaced."""
@@ -44,16 +41,16 @@ class FirstSteps:
 
 def record_first_step(config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None) -> FirstSteps:
     """Train the first step of the first stage."""
-    return _record_stage(begin_training(config, data, vocabulary=vocabulary), steps=1)
+    return _record_stage(state.begin_training(config, data, vocabulary=vocabulary), steps=1)
 
 
 def record_first_steps(
     config: TrialConfig, data: ResidentData, vocabulary: list[str] | None = None, *, steps: int
 ) -> Iterator[FirstSteps]:
     """Train the first steps of every stage; a later stage starts from the first steps of the one before."""
-    training = begin_training(config, data, vocabulary=vocabulary)
+    training = state.begin_training(config, data, vocabulary=vocabulary)
     yield _record_stage(training, steps=steps)
-    for stage in list_stages(config)[1:]:
+    for stage in stages.list_stages(config)[1:]:
         # Not after all epochs of the first stage: that would be a training, and the question is about single steps.
         training.start_stage(stage)
         yield _record_stage(training, steps=steps)
@@ -66,13 +63,13 @@ def record_smoothed_updates(
 
     All epochs train on the first batch, and the statistics are those of this batch.
     """
-    training = begin_training(config, data, vocabulary=vocabulary)
+    training = state.begin_training(config, data, vocabulary=vocabulary)
     split, batch_size = data.splits["train"], config.recipe.batch_size
     order = split.make_order(config.seed, 1, batch_size=batch_size, world=1)
     batch, before = select_rows(split, order[:batch_size]), _copy_parameters(training)
     for _ in range(epochs):
-        next(run_steps(training))
-        update_smoothing(training.model, batch, training.ranks, training.task)
+        next(loop.run_steps(training))
+        smoothing.update_smoothing(training.model, batch, training.ranks, training.task)
     return _summarize_updates(training, before)
 
 
@@ -90,10 +87,10 @@ def compute_direction_change(one: TensorSummary, other: TensorSummary) -> float:
     return compute_change(_normalize(one), _normalize(other))
 
 
-def _record_stage(training: Training, *, steps: int) -> FirstSteps:
+def _record_stage(training: state.Training, *, steps: int) -> FirstSteps:
     before, loss = _copy_parameters(training), math.nan
     gradient: TensorSummary = {}
-    for step, found in enumerate(islice(run_steps(training), steps)):
+    for step, found in enumerate(islice(loop.run_steps(training), steps)):
         if step == 0:
             loss = float(found.total.detach())
             gradient = {
@@ -104,7 +101,7 @@ def _record_stage(training: Training, *, steps: int) -> FirstSteps:
     return FirstSteps(loss, gradient, _summarize_updates(training, before))
 
 
-def _summarize_updates(training: Training, before: Mapping[str, Tensor]) -> TensorSummary:
+def _summarize_updates(training: state.Training, before: Mapping[str, Tensor]) -> TensorSummary:
     # Only of parameters with a gradient: weight decay alone also moves parameters that no output depends on.
     return {
         _format_key(name, parameter): _summarize(parameter.detach() - before[name])
@@ -113,11 +110,11 @@ def _summarize_updates(training: Training, before: Mapping[str, Tensor]) -> Tens
     }
 
 
-def _copy_parameters(training: Training) -> dict[str, Tensor]:
+def _copy_parameters(training: state.Training) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in _iter_parameters(training)}
 
 
-def _iter_parameters(training: Training) -> Iterator[tuple[str, nn.Parameter]]:
+def _iter_parameters(training: state.Training) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the parameters of the regressor and of the loss."""
     yield from training.model.named_parameters()
     yield from training.loss.named_parameters(prefix="loss")

@@ -10,8 +10,6 @@ A gradient that is only scaled is inert where the optimizer undoes the scale, as
 acts on rare batches only can look inert; the message names what was compared.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator
@@ -23,18 +21,9 @@ from pydantic import ValidationError
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.manifest import Manifest
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
-from dirtune.study.space import Choice, Distribution, Scalar
+from dirtune.study import resolve, schema, space
 from dirtune.training.stages import list_stages
-from dirtune.tuning.plan.first_steps import (
-    FirstSteps,
-    compute_change,
-    compute_direction_change,
-    record_first_step,
-    record_first_steps,
-    record_smoothed_updates,
-)
+from dirtune.tuning.plan import first_steps
 
 COMPARED_STEPS = 3
 ROUNDING = 1e-6
@@ -94,7 +83,7 @@ class SettingEffect:
 
 
 def measure_setting_effects(
-    study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
+    study: resolve.ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
 ) -> Iterator[SettingEffect]:
     """Yield the effect of every arm except the reference, and of every tuned setting.
 
@@ -123,14 +112,16 @@ def measure_setting_effects(
             yield _measure_setting(study, arm, path, comparison)
 
 
-def get_ends(distribution: Distribution) -> tuple[Scalar, Scalar]:
+def get_ends(distribution: space.Distribution) -> tuple[space.Scalar, space.Scalar]:
     """Return the two compared values of a distribution: its bounds, or the first and last value of a list."""
-    if isinstance(distribution, Choice):
+    if isinstance(distribution, space.Choice):
         return distribution.values[0], distribution.values[-1]
     return distribution.low, distribution.high
 
 
-def _measure_setting(study: ResolvedStudy, arm: Arm, path: str, comparison: _TrainingComparison) -> SettingEffect:
+def _measure_setting(
+    study: resolve.ResolvedStudy, arm: schema.Arm, path: str, comparison: "_TrainingComparison"
+) -> SettingEffect:
     """Compare the ends of a setting with the arm's own other settings, and if that is inert, with their upper ends."""
     first, last = get_ends(arm.space[path])
     upper_ends = {name: get_ends(distribution)[1] for name, distribution in arm.space.items() if name != path}
@@ -152,7 +143,7 @@ class _FirstStep(NamedTuple):
     """A configuration and its first step."""
 
     config: TrialConfig
-    steps: FirstSteps
+    steps: first_steps.FirstSteps
 
 
 @dataclass(frozen=True)
@@ -163,7 +154,7 @@ class _TrainingComparison:
     vocabulary: list[str] | None
 
     def train(self, config: TrialConfig) -> _FirstStep:
-        return _FirstStep(config, record_first_step(config, self.data, self.vocabulary))
+        return _FirstStep(config, first_steps.record_first_step(config, self.data, self.vocabulary))
 
     def compare(self, one: _FirstStep, other: _FirstStep) -> TrainingChange:
         """Return the difference between the trainings of two configurations."""
@@ -175,7 +166,7 @@ class _TrainingComparison:
         return found
 
     def _compare_steps(self, one: _FirstStep, other: _FirstStep) -> TrainingChange:
-        size = compute_change(one.steps.gradient, other.steps.gradient)
+        size = first_steps.compute_change(one.steps.gradient, other.steps.gradient)
         # Negated, since NaN is a change.
         if not size <= ROUNDING:
             return self._compare_scales(one, other, size)
@@ -190,7 +181,7 @@ class _TrainingComparison:
 
     def _compare_scales(self, one: _FirstStep, other: _FirstStep, size: float) -> TrainingChange:
         """Return the difference of two configurations with different gradients."""
-        is_scaled = compute_direction_change(one.steps.gradient, other.steps.gradient) <= ROUNDING
+        is_scaled = first_steps.compute_direction_change(one.steps.gradient, other.steps.gradient) <= ROUNDING
         recipe = other.config.recipe
         # Adam divides a gradient by its size. A weight decay that is added to the gradient breaks that: it counts less
         # with a larger gradient.
@@ -203,9 +194,12 @@ class _TrainingComparison:
     def _compare_updates(self, one: _FirstStep, other: _FirstStep) -> float:
         """Return the largest change of the updates in any stage that both have; infinity for NaN."""
         one_stages, other_stages = (
-            record_first_steps(each.config, self.data, self.vocabulary, steps=COMPARED_STEPS) for each in (one, other)
+            first_steps.record_first_steps(each.config, self.data, self.vocabulary, steps=COMPARED_STEPS)
+            for each in (one, other)
         )
-        sizes = [compute_change(a.updates, b.updates) for a, b in zip(one_stages, other_stages, strict=False)]
+        sizes = [
+            first_steps.compute_change(a.updates, b.updates) for a, b in zip(one_stages, other_stages, strict=False)
+        ]
         return max(math.inf if math.isnan(size) else size for size in sizes)
 
     def _find_later_differences(self, one: TrialConfig, other: TrialConfig) -> tuple[str, ...]:
@@ -222,9 +216,10 @@ class _TrainingComparison:
         # Three epochs more: how the statistics are updated matters from their second update on.
         epochs = min(begins + 3, *(list_stages(config)[0].epochs for config in (one, other)))
         updates = [
-            record_smoothed_updates(config, self.data, self.vocabulary, epochs=epochs) for config in (one, other)
+            first_steps.record_smoothed_updates(config, self.data, self.vocabulary, epochs=epochs)
+            for config in (one, other)
         ]
-        return compute_change(*updates) != 0
+        return first_steps.compute_change(*updates) != 0
 
 
 def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:

@@ -9,22 +9,18 @@ from pathlib import Path
 
 import torch
 
-from dirtune.data.blocks import read_without_ray
-from dirtune.data.cache import ResidentData
-from dirtune.data.memory_budget import MemoryBudget
+from dirtune.data import blocks, cache, memory_budget
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
 from dirtune.results.records.store import read_table
-from dirtune.study.files import find_study
-from dirtune.study.resolve import ResolvedStudy
+from dirtune.study import files, resolve
 from dirtune.training.train import read_vocabulary
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import Reuse, StudyFolder
-from dirtune.tuning.plan import autoscaling, capacity, checks, runtime, runtime_probe
-from dirtune.tuning.plan.gpu_memory import get_gpu_memory_warning
+from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, runtime, runtime_probe
 from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
 
-PREVIEW_MEMORY = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
+PREVIEW_MEMORY = memory_budget.MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 """Memory for a data set of which only the first batches are needed; a larger one is read from disk, batch by batch."""
 
 
@@ -32,7 +28,7 @@ PREVIEW_MEMORY = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 class Plan:
     """Trials, resources and run time of a study."""
 
-    study: ResolvedStudy
+    study: resolve.ResolvedStudy
     samples: dict[str, int]
     """Samples by split."""
     trials: dict[str, int]
@@ -86,14 +82,14 @@ def plan(
         InputError: the study or the data are invalid, or the nodes cannot hold a trial.
     """
     types = autoscaling.read_node_types(expect)
-    file = find_study(study)
+    file = files.find_study(study)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     reuse = folder.find_reuse()
     made = make_plan(folder, reuse, capacity.list_available_nodes(), types)
     vocabulary = read_vocabulary(folder.manifest, Storage.open(data)) if probe or effects else None
 
-    def preview(device: torch.device) -> ResidentData:
-        return read_without_ray(Storage.open(data), folder.manifest, device, PREVIEW_MEMORY)
+    def preview(device: torch.device) -> cache.ResidentData:
+        return blocks.read_without_ray(Storage.open(data), folder.manifest, device, PREVIEW_MEMORY)
 
     estimates: Mapping[str, runtime.TimeEstimate | None]
     if probe:
@@ -113,7 +109,7 @@ def plan(
     return replace(
         made,
         forecast=runtime.forecast_runtime(folder.study, estimates, left=left, concurrent=made.concurrency),
-        gpu_memory_warning=get_gpu_memory_warning(folder.study, results),
+        gpu_memory_warning=gpu_memory.get_gpu_memory_warning(folder.study, results),
         setting_effects=None if measured is None else tuple(measured),
     )
 

@@ -18,17 +18,11 @@ from statistics import median
 
 import torch
 
-from dirtune.data.cache import ResidentData, select_rows
-from dirtune.data.memory_budget import keep_freed_memory
+from dirtune.data import cache, memory_budget
 from dirtune.errors import Fault, InputError
 from dirtune.results.records.names import EVALUATED_SPLITS
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
-from dirtune.training.evaluation import MAX_DIAGNOSED, evaluate, evaluate_representations
-from dirtune.training.loop import run_steps
-from dirtune.training.smoothing import update_smoothing
-from dirtune.training.stages import list_stages
-from dirtune.training.state import Training, begin_training
+from dirtune.study import resolve, schema
+from dirtune.training import evaluation, loop, smoothing, stages, state
 from dirtune.tuning.plan.runtime import TimeEstimate
 
 TIMED_STEPS = 10
@@ -37,7 +31,7 @@ STAGE_SECONDS = 5.0
 EVALUATED_ROWS = 512
 
 
-def get_probe_device(study: ResolvedStudy) -> torch.device:
+def get_probe_device(study: resolve.ResolvedStudy) -> torch.device:
     """Return the device on which a study's trials would run on this machine.
 
     Raises:
@@ -53,28 +47,28 @@ def get_probe_device(study: ResolvedStudy) -> torch.device:
 
 
 def estimate_from_probe(
-    study: ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
+    study: resolve.ResolvedStudy, data: cache.ResidentData, vocabulary: list[str] | None = None
 ) -> dict[str, TimeEstimate]:
     """Return the time of a trial of every arm, from a probe of each."""
     need = study.resources
     # The allocator settings and the threads of a worker, for comparable times.
-    keep_freed_memory()
+    memory_budget.keep_freed_memory()
     with _set_threads(need.cpus):
         return {arm.name: _probe_arm(arm, data, need.workers, vocabulary) for arm in study.arms}
 
 
-def _probe_arm(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str] | None) -> TimeEstimate:
+def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabulary: list[str] | None) -> TimeEstimate:
     batch_size = arm.config.recipe.batch_size
     rows = {name: len(split) for name, split in data.splits.items()}
     order = data.splits["train"].make_order(arm.config.seed, 1, batch_size=batch_size, world=1)
     probed = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
     probed["train"] = order[: batch_size * (TIMED_STEPS + 1)]
     # In memory, as a worker has its data: a probe that reads a file per batch would time the disk.
-    part = replace(data, splits={name: select_rows(data.splits[name], probed[name]) for name in data.splits})
-    training = begin_training(arm.config, part, vocabulary=vocabulary)
+    part = replace(data, splits={name: cache.select_rows(data.splits[name], probed[name]) for name in data.splits})
+    training = state.begin_training(arm.config, part, vocabulary=vocabulary)
     train = training.data.splits["train"]
     seconds, steps = 0.0, 0
-    for stage in list_stages(arm.config):
+    for stage in stages.list_stages(arm.config):
         if training.stage != stage:
             training.start_stage(stage)
         # Each stage is timed by itself: a second stage computes no gradient of the frozen encoder.
@@ -85,23 +79,25 @@ def _probe_arm(arm: Arm, data: ResidentData, workers: int, vocabulary: list[str]
         if stage.trains_predictor:
             in_epoch += _time_evaluation(training, "val", rows["val"])
         if stage.trains_representation and training.model.smoothing is not None:
-            update = _time_call(lambda: update_smoothing(training.model, train, training.ranks, training.task))
+            update = _time_call(
+                lambda: smoothing.update_smoothing(training.model, train, training.ranks, training.task)
+            )
             in_epoch += update * rows["train"] / len(train)
         seconds += stage.epochs * in_epoch / workers
     # The last and the best epoch are evaluated.
     final = 2 * sum(_time_evaluation(training, split, rows[split]) for split in EVALUATED_SPLITS)
     # The diagnostics compare pairs, so that their time grows with the square of the rows.
-    share = min(rows["test"], MAX_DIAGNOSED) / len(training.data.splits["test"])
-    final += _time_call(lambda: evaluate_representations(training, "test")) * share**2
+    share = min(rows["test"], evaluation.MAX_DIAGNOSED) / len(training.data.splits["test"])
+    final += _time_call(lambda: evaluation.evaluate_representations(training, "test")) * share**2
     return TimeEstimate(seconds + final / workers, f"from a probe of {steps} steps of every arm")
 
 
-def _time_steps(training: Training) -> list[float]:
+def _time_steps(training: state.Training) -> list[float]:
     """Return the seconds of each step except the first, which warms up."""
     found: list[float] = []
     before = None
     # A small data set has fewer steps in an epoch; its epoch is repeated.
-    steps = chain.from_iterable(run_steps(training) for _ in range(TIMED_STEPS + 1))
+    steps = chain.from_iterable(loop.run_steps(training) for _ in range(TIMED_STEPS + 1))
     for loss in islice(steps, TIMED_STEPS + 1):
         # A GPU computes asynchronously; reading the loss waits for it.
         float(loss.total.detach())
@@ -114,9 +110,9 @@ def _time_steps(training: Training) -> list[float]:
     return found
 
 
-def _time_evaluation(training: Training, split: str, rows: int) -> float:
+def _time_evaluation(training: state.Training, split: str, rows: int) -> float:
     """Return the seconds of an evaluation of a split with `rows` rows, of which the training has a part."""
-    return _time_call(lambda: evaluate(training, split)) * rows / len(training.data.splits[split])
+    return _time_call(lambda: evaluation.evaluate(training, split)) * rows / len(training.data.splits[split])
 
 
 def _time_call(call: Callable[[], object]) -> float:

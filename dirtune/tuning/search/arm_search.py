@@ -12,10 +12,8 @@ from optuna.trial import TrialState
 from dirtune.io.storage import Storage
 from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.folder.confirmation import SelectedTrial
-from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder import confirmation, jobs, records
 from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, to_optuna_distribution, to_optuna_result
-from dirtune.tuning.folder.records import Settings, TrialOutcome, find_best_trial, read_secondary_objectives
 from dirtune.tuning.search.samplers import make_sampler
 
 # Known configurations that a sampler may propose in a row before the space counts as exhausted
@@ -34,7 +32,13 @@ class ArmSearch:
     """
 
     def __init__(
-        self, folder: Storage, maker: JobMaker, arm: Arm, optuna_url: str, *, first_settings: Sequence[Settings] = ()
+        self,
+        folder: Storage,
+        maker: jobs.JobMaker,
+        arm: Arm,
+        optuna_url: str,
+        *,
+        first_settings: Sequence[records.Settings] = (),
     ) -> None:
         self.arm, self._folder, self._maker = arm, folder, maker
         self._budget = maker.study.get_budget(arm)
@@ -44,13 +48,13 @@ class ArmSearch:
             if TRIAL_ID not in trial.user_attrs:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
         known = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
-        self._settings: dict[str, Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in known}
+        self._settings: dict[str, records.Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in known}
         self._running = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
             for trial in known
             if trial.state == TrialState.RUNNING
         }
-        self._outcomes: dict[str, TrialOutcome] = {}
+        self._outcomes: dict[str, records.TrialOutcome] = {}
         self._is_exhausted = self.has_lost_trial = False
         # Optuna keeps enqueued settings in its storage, so a resumed search has them already
         if not known:
@@ -67,10 +71,10 @@ class ArmSearch:
         """True if the budget is spent and every trial has an outcome."""
         return self.is_spent and not self._running
 
-    def find_best(self) -> SelectedTrial | None:
+    def find_best(self) -> confirmation.SelectedTrial | None:
         """Return the best complete trial, or None if there is none."""
-        trial_id = find_best_trial(self._outcomes, self._maker.study.objective.mode)
-        return None if trial_id is None else SelectedTrial(trial_id, self._settings[trial_id])
+        trial_id = records.find_best_trial(self._outcomes, self._maker.study.objective.mode)
+        return None if trial_id is None else confirmation.SelectedTrial(trial_id, self._settings[trial_id])
 
     def make_running_jobs(self) -> list[TrialJob]:
         """Return the jobs of trials that an earlier driver started and that have no outcome."""
@@ -106,7 +110,7 @@ class ArmSearch:
             warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
             self._running[trial_id].report(value, epoch)
 
-    def tell(self, trial_id: str, outcome: TrialOutcome) -> None:
+    def tell(self, trial_id: str, outcome: records.TrialOutcome) -> None:
         """Tell Optuna the outcome of a trial; a trial of another search is ignored."""
         if trial_id not in self._settings:
             return
@@ -115,7 +119,7 @@ class ArmSearch:
         if trial is None:
             return
         is_complete = outcome.status == "complete"
-        secondary = read_secondary_objectives(self._folder, self._maker.study, trial_id) if is_complete else []
+        secondary = records.read_secondary_objectives(self._folder, self._maker.study, trial_id) if is_complete else []
         state, values = to_optuna_result(outcome.status, [outcome.objective, *secondary])
         self._optuna.tell(trial, values, state=state)
 

@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_value, read_values
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.folder.confirmation import record_selection
+from dirtune.tuning.folder import confirmation, optuna_storage, reconcile, records
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_storage import restore_searches
-from dirtune.tuning.folder.reconcile import StudyFolder
-from dirtune.tuning.folder.records import RecordedTrial, Settings, TrialOutcome
 from dirtune.tuning.search.arm_search import ArmSearch
 
 
@@ -33,17 +30,17 @@ class TrialQueue:
 
     def __init__(
         self,
-        folder: StudyFolder,
+        folder: reconcile.StudyFolder,
         optuna_url: str,
-        recorded: Sequence[RecordedTrial],
+        recorded: Sequence[records.RecordedTrial],
         *,
-        first_settings: Mapping[str, Sequence[Settings]] | None = None,
+        first_settings: Mapping[str, Sequence[records.Settings]] | None = None,
         code_version: str = "",
     ) -> None:
         self._folder, self._study = folder.storage, folder.study
         self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
         # The Optuna storage may be gone, or older than the records
-        restore_searches(folder.storage, folder.study, optuna_url)
+        optuna_storage.restore_searches(folder.storage, folder.study, optuna_url)
         first_settings = first_settings or {}
         self.searches = {
             arm.name: ArmSearch(
@@ -101,7 +98,7 @@ class TrialQueue:
         if job.arm in self.searches and value is not None:
             self.searches[job.arm].report(job.trial_id, epoch, value)
 
-    def tell(self, job: TrialJob, outcome: TrialOutcome) -> None:
+    def tell(self, job: TrialJob, outcome: records.TrialOutcome) -> None:
         """Tell the outcome of a trial, which must be recorded already."""
         if job.arm in self.searches:
             self.searches[job.arm].tell(job.trial_id, outcome)
@@ -138,7 +135,7 @@ class TrialQueue:
                 self.skipped += len(self._study.arms_using(arm)) * len(self._study.seeds)
                 continue
             jobs = self._maker.make_evaluation_jobs(arm, selected.settings)
-            self._known -= record_selection(self._folder, arm, selected, jobs)
+            self._known -= confirmation.record_selection(self._folder, arm, selected, jobs)
             self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[TrialJob]) -> None:

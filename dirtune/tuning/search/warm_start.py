@@ -13,16 +13,14 @@ from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.records.store import read_table
-from dirtune.results.records.studies import read_study
-from dirtune.study.resolve import ResolvedStudy
-from dirtune.study.schema import Arm
+from dirtune.results.records import store, studies
+from dirtune.study import resolve, schema
 from dirtune.training.trial import CONFIG, get_trial_folder
 from dirtune.tuning.folder.layout import RESOLVED_STUDY
 from dirtune.tuning.folder.records import Settings
 
 
-def find_first_settings(study: ResolvedStudy, results: Storage) -> dict[str, list[Settings]]:
+def find_first_settings(study: resolve.ResolvedStudy, results: Storage) -> dict[str, list[Settings]]:
     """Return by arm the settings that its search tries first, in order.
 
     Args:
@@ -43,7 +41,7 @@ def find_first_settings(study: ResolvedStudy, results: Storage) -> dict[str, lis
     return {name: _remove_duplicates(each) for name, each in settings.items()}
 
 
-def _read_earlier_settings(study: ResolvedStudy, results: Storage, earlier: str) -> dict[str, list[Settings]]:
+def _read_earlier_settings(study: resolve.ResolvedStudy, results: Storage, earlier: str) -> dict[str, list[Settings]]:
     """Return by arm the settings of the complete trials of an earlier study, best first."""
 
     def make_error(rule: str, known: Sequence[str]) -> InputError:
@@ -54,8 +52,8 @@ def _read_earlier_settings(study: ResolvedStudy, results: Storage, earlier: str)
         known = [name for name in results.list_folders() if results.exists(f"{name}/{RESOLVED_STUDY}")]
         raise make_error("no such study has been swept", known)
     folder = results.get_folder(earlier)
-    metric = read_study(folder).metric
-    rows = read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
+    metric = studies.read_study(folder).metric
+    rows = store.read_table(folder, "trials", columns=["arm", "status", "objective"]).to_pylist()
     losses = {row["trial_id"]: to_loss(row["objective"], metric) for row in rows if row["status"] == "complete"}
     arms = {row["trial_id"]: row["arm"] for row in rows}
     trial_ids: dict[str, list[str]] = {}
@@ -77,7 +75,7 @@ def _read_earlier_settings(study: ResolvedStudy, results: Storage, earlier: str)
     return settings
 
 
-def _select_values_in_space(arm: Arm, config: Mapping[str, Any]) -> Settings:
+def _select_values_in_space(arm: schema.Arm, config: Mapping[str, Any]) -> Settings:
     """Return those values of a configuration that are in the arm's space."""
     values = {path: get_leaf(config, path) for path in arm.space}
     return {path: value for path, value in values.items() if arm.space[path].contains(value)}

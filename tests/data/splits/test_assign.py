@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dirtune.data.splits import Recipe, Rows, Splitting, compute_split_fingerprint, describe_split, split_rows
+from dirtune.data.splits import Rows, SplitRecipe, Splitting, compute_split_fingerprint, describe_split, split_rows
 from dirtune.errors import InputError
 
-RECIPE = Recipe(per_bin=5)
+RECIPE = SplitRecipe(per_bin=5)
 REQUESTS = [
     Splitting(),
     Splitting(split="made"),
@@ -113,7 +113,7 @@ def test_leaks_are_removed_from_training_first(ages):
 
 
 def test_a_new_draw_of_agedb_differs_from_the_published_list(agedb):
-    found = split_rows(agedb, Splitting(split="made"), Recipe(per_bin=30))
+    found = split_rows(agedb, Splitting(split="made"), SplitRecipe(per_bin=30))
     sizes = {split: len(found.find_rows(split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 12208, "val": 2140, "test": 2140}
     text = describe_split("agedb", compute_split_fingerprint(found.splits, agedb.ids, agedb.labels), sizes)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dirtune.data.splits import Recipe, Rows, Splitting
+from dirtune.data.splits import Rows, SplitRecipe, Splitting
 from dirtune.data.splits.partition import (
     compute_imbalance,
     compute_quotas,
@@ -22,7 +22,7 @@ from dirtune.data.splits.rows import rank_by_seed
 from dirtune.errors import InputError
 from dirtune.manifest import SPLITS, LabelSpec
 
-RECIPE = Recipe(per_bin=5)
+RECIPE = SplitRecipe(per_bin=5)
 IDS = np.array([f"row-{row:03d}" for row in range(400)], dtype=object)
 BINS = np.minimum(np.random.default_rng(2).geometric(0.1, size=400), 30)
 
@@ -40,7 +40,7 @@ def test_random_splits_have_the_published_sizes(ages):
 
 
 def test_the_recipe_may_draw_from_wider_bins_than_the_labels(ages):
-    splits, note = make_partition(ages, Splitting(split="made"), Recipe(per_bin=7, one_in=2, bin_width=10))
+    splits, note = make_partition(ages, Splitting(split="made"), SplitRecipe(per_bin=7, one_in=2, bin_width=10))
     decades = (ages.labels // 10).astype(int)
     expected = [min(count // 2, 7) for count in np.bincount(decades)]
     for split in ("val", "test"):
@@ -76,16 +76,16 @@ def test_the_cells_of_a_grid_are_bins_of_the_recipe() -> None:
         ids=np.arange(40).astype(str),
         labels=np.random.default_rng(0).uniform(0, 4, (40, 2)),
     )
-    _, note = make_partition(rows, Splitting(split="made"), Recipe(per_bin=2, one_in=2))
+    _, note = make_partition(rows, Splitting(split="made"), SplitRecipe(per_bin=2, one_in=2))
     assert note == "split: made, min(n // 2, 2) rows for val and for test per label bin, seed 0"
     with pytest.raises(InputError, match="bin_width: the cells of a label of several dimensions"):
-        make_partition(rows, Splitting(split="made"), Recipe(per_bin=2, bin_width=1.0))
+        make_partition(rows, Splitting(split="made"), SplitRecipe(per_bin=2, bin_width=1.0))
 
 
 # --- Balanced and random splits
 
 
-def _split_by_loops(bins, recipe: Recipe, seed: int) -> list[str]:
+def _split_by_loops(bins, recipe: SplitRecipe, seed: int) -> list[str]:
     ranks = rank_by_seed(IDS, seed, "made")
     splits = ["train"] * len(IDS)
     for each in set(bins.tolist()):
@@ -96,20 +96,20 @@ def _split_by_loops(bins, recipe: Recipe, seed: int) -> list[str]:
     return splits
 
 
-@pytest.mark.parametrize("recipe", [Recipe(per_bin=5), Recipe(per_bin=8, one_in=2)])
+@pytest.mark.parametrize("recipe", [SplitRecipe(per_bin=5), SplitRecipe(per_bin=8, one_in=2)])
 def test_the_recipe_draws_its_quota_from_every_bin(recipe):
     assert split_by_recipe(IDS, BINS, recipe, seed=4).tolist() == _split_by_loops(BINS, recipe, 4)
 
 
 def test_val_and_test_have_equal_counts_in_every_bin():
-    splits = split_by_recipe(IDS, BINS, Recipe(per_bin=5), seed=0)
+    splits = split_by_recipe(IDS, BINS, SplitRecipe(per_bin=5), seed=0)
     counts = {split: Counter(BINS[splits == split].tolist()) for split in ("val", "test")}
     assert counts["val"] == counts["test"]
     assert max(counts["val"].values()) == 5
 
 
 def test_another_seed_draws_other_rows_of_the_same_number():
-    first, other = (split_by_recipe(IDS, BINS, Recipe(per_bin=5), seed=seed) for seed in (0, 1))
+    first, other = (split_by_recipe(IDS, BINS, SplitRecipe(per_bin=5), seed=seed) for seed in (0, 1))
     assert Counter(first.tolist()) == Counter(other.tolist())
     assert (first != other).any()
 
@@ -123,7 +123,7 @@ def test_random_splits_have_the_requested_sizes():
 
 def test_agedb_has_the_published_number_of_rows_in_every_bin(agedb):
     """The published list is one draw of the recipe, so its counts per year are those of every draw."""
-    quota = compute_quotas(np.bincount(agedb.bins, minlength=121), Recipe(per_bin=30))
+    quota = compute_quotas(np.bincount(agedb.bins, minlength=121), SplitRecipe(per_bin=30))
     for split in ("val", "test"):
         published = np.bincount(agedb.bins[agedb.published == split], minlength=121)
         assert quota.tolist() == published.tolist()
@@ -135,7 +135,7 @@ def test_agedb_has_the_published_number_of_rows_in_every_bin(agedb):
 
 def _targets(bins, num_bins: int, per_bin: int):
     density = np.bincount(bins, minlength=num_bins)
-    quota = compute_quotas(density, Recipe(per_bin=per_bin))
+    quota = compute_quotas(density, SplitRecipe(per_bin=per_bin))
     return np.stack([density - 2 * quota, quota, quota]).astype(float)
 
 

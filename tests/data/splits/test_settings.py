@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dirtune.data.splits import Recipe, Splitting
+from dirtune.data.splits import SplitRecipe, Splitting
 from dirtune.errors import InputError
 from dirtune.frozen import read
 
@@ -51,4 +51,4 @@ def test_shares_and_names_have_limits():
     assert "fraction" in _fault(fraction=1.1)
     assert "split" in _fault(split="random")
     with pytest.raises(InputError, match="one_in"):
-        read(Recipe, {"per_bin": 30, "one_in": 1}, where="recipe")
+        read(SplitRecipe, {"per_bin": 30, "one_in": 1}, where="recipe")

@@ -6,7 +6,13 @@ import torch
 
 from dirtune.batch import Inputs
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import CNN, MLP, BiLSTM, DepthResNet, LeNet, PairMLP, ResNet18, ResNet50
+from dirtune.models.encoders.bilstm import BiLSTM
+from dirtune.models.encoders.cnn import CNN
+from dirtune.models.encoders.depth_resnet import DepthResNet
+from dirtune.models.encoders.lenet import LeNet
+from dirtune.models.encoders.mlp import MLP
+from dirtune.models.encoders.pair_mlp import PairMLP
+from dirtune.models.encoders.resnet import ResNet18, ResNet50
 
 IMAGE = {"image": InputSpec(kind="image", shape=(1, 24, 24))}
 LARGE_IMAGE = {"image": InputSpec(kind="image", shape=(3, 64, 64))}

@@ -7,8 +7,7 @@ import torch
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import BiLSTM
-from dirtune.models.encoders.bilstm import read_vectors
+from dirtune.models.encoders.bilstm import BiLSTM, read_vectors
 from tests.models.encoders.cases import TOKENS, random_inputs
 
 SPEC = BiLSTM(vector_size=4, hidden=3)

@@ -7,7 +7,7 @@ import torch
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import CNN
+from dirtune.models.encoders.cnn import CNN
 
 
 def _image(*shape: int):

@@ -8,7 +8,7 @@ from torchvision.models import get_model
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import DepthResNet
+from dirtune.models.encoders.depth_resnet import DepthResNet
 
 
 def _image(channels: int = 3, height: int = 64, width: int = 64) -> dict[str, InputSpec]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import LeNet
+from dirtune.models.encoders.lenet import LeNet
 
 EYE = {"image": InputSpec(kind="image", shape=(1, 36, 60))}
 POSE = {"pose": InputSpec(kind="vector", shape=(2,))}

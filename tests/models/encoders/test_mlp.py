@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import MLP
+from dirtune.models.encoders.mlp import MLP
 
 INPUTS = {"features": InputSpec(kind="vector", shape=(3,))}
 

@@ -7,8 +7,7 @@ import torch
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import PairMLP
-from dirtune.models.encoders.pair_mlp import compare_pair
+from dirtune.models.encoders.pair_mlp import PairMLP, compare_pair
 from tests.models.encoders.cases import VECTORS, random_inputs
 
 

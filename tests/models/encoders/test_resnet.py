@@ -8,7 +8,7 @@ from torchvision.models import resnet18
 
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
-from dirtune.models.encoders import ResNet18, ResNet50
+from dirtune.models.encoders.resnet import ResNet18, ResNet50
 
 
 def _image(channels: int):
