@@ -22,10 +22,10 @@ demo: install
 
 # While working: everything that needs no Ray.
 check: install lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not ray and not gpu and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not gpu and not soak"
 
 test: install lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Too long for `make test`.
 soak: install
