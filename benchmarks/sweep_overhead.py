@@ -47,7 +47,7 @@ def train_bare(data: str, epochs: int, seeds: list[int]) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
         for epoch in range(1, epochs + 1):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * recipe.schedule.factor(epoch, epochs)
+                group["lr"] = recipe.learning_rate * recipe.schedule.compute_factor(epoch, epochs)
             batches = make_train_batches(
                 train,
                 torch.ones(len(train)),
