@@ -49,6 +49,19 @@ class TrialJob:
     config: TrialConfig
     code_version: str = ""
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the columns of the trials table that are known before the trial starts."""
+        return {
+            "study": self.study,
+            "arm": self.arm,
+            "cell": self.cell,
+            "trial_id": self.trial_id,
+            "role": self.role,
+            "replicate": self.replicate,
+            "seed": self.config.seed,
+            "epochs_planned": self.config.epochs_planned,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -222,14 +235,7 @@ class TrialRun:
         is_gpu = device.type == "cuda"
         samples = training.epoch * len(training.data.splits["train"])
         trial = {
-            "study": job.study,
-            "arm": job.arm,
-            "cell": job.cell,
-            "trial_id": job.trial_id,
-            "role": job.role,
-            "replicate": job.replicate,
-            "seed": job.config.seed,
-            "epochs_planned": job.config.epochs_planned,
+            **job.to_row(),
             "epochs_run": training.epoch,
             "best_epoch": training.best_epoch or None,
             "objective": training.best_objective,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.kills import VARYING
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
@@ -25,17 +26,6 @@ Tables = dict[str, list[dict[str, Any]]]
 
 TERMS = {"conr": {"beta": 0.5, "omega": 2.0}, "accon": {"gamma": 0.3}}
 EXPLODING = {"optimizer": "sgd", "epochs": 4, "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 1e30}}
-VARYING = {
-    "seconds_train",
-    "seconds_eval",
-    "seconds_data",
-    "seconds_overhead",
-    "samples_per_second",
-    "peak_memory_bytes",
-    "worker",
-    "started_at",
-    "finished_at",
-}
 
 
 def trained(config: TrialConfig, data: ResidentData) -> Training:

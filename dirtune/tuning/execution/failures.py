@@ -106,14 +106,7 @@ def make_failed_record(
     """
     if progress is None:
         trial = {
-            "study": job.study,
-            "arm": job.arm,
-            "cell": job.cell,
-            "trial_id": job.trial_id,
-            "role": job.role,
-            "replicate": job.replicate,
-            "seed": job.config.seed,
-            "epochs_planned": job.config.epochs_planned,
+            **job.to_row(),
             "epochs_run": 0,
             "data": job.config.data.name,
             "data_fingerprint": fingerprint,
