@@ -8,7 +8,7 @@ method does.
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field, create_model, field_validator, model_serializer, model_validator
@@ -17,8 +17,14 @@ from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
-from dirtune.recipe import Recipe
+from dirtune.recipe import Constant, Optimizer, Recipe, Schedule, Views, check_micro_batches
 from dirtune.reweighting import Reweighting
+
+if TYPE_CHECKING:
+    # A union computed at run time is no type to a type checker.
+    AnyLoss = RegressionLoss
+else:
+    AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
 
 
 class DataConfig(Frozen):
@@ -42,36 +48,75 @@ class Joint(Frozen):
         return 0
 
 
-class TwoStage(Frozen):
+class _SecondStage(Frozen):
+    """Settings of a second stage, which trains a new predictor alone; None: as in the recipe, or as in the trial."""
+
+    optimizer: Annotated[Optimizer | None, Added()] = None
+    schedule: Annotated[Schedule | None, Added()] = None
+    """Schedule over the epochs of the second stage. None: a constant learning rate."""
+    batch_size: Annotated[int | None, Added()] = Field(default=None, ge=1)
+    weight_decay: Annotated[float | None, Added()] = Field(default=None, ge=0)
+    momentum: Annotated[float | None, Added()] = Field(default=None, ge=0, lt=1)
+    """Used by sgd only."""
+    views: Annotated[Views | None, Added()] = None
+    """Views of the second stage, all of which enter its regression loss. None: the recipe's views that enter it."""
+    loss: Annotated[AnyLoss | None, Added()] = None
+    """Regression loss of the second stage. None: the trial's."""
+    reweighting: Annotated[Reweighting | None, Added()] = None
+    """Re-weighting of the second stage. None: the trial's."""
+
+    def make_recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe of the second stage of a trial that has this recipe."""
+        # Only the views of the regression loss: the stage has no terms.
+        seen = recipe.views if recipe.views.regression == "all" else Views(augmentation=recipe.views.augmentation)
+        names = ("epochs", "learning_rate", "optimizer", "batch_size", "weight_decay", "momentum")
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return recipe.model_copy(update={"schedule": self.schedule or Constant(), "views": self.views or seen, **own})
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        if self.views is not None and self.views.regression == "first":
+            raise ValueError("views.regression must be 'all': the second stage has no terms")
+        # Smoothing acts on the input of the predictor in training, and belongs to the representation.
+        if self.reweighting is not None and self.reweighting.fds is not None:
+            raise ValueError("reweighting.fds has no effect: the second stage trains no features")
+        return self
+
+
+class TwoStage(_SecondStage):
     """Two stages: the representation with the terms alone, then the predictor alone with the regression loss.
 
     The counterpart of joint training in the ablation of Zhao et al., "ACCon", AAAI 2025, and the training of
     Rank-N-Contrast (Zha et al., NeurIPS 2023). The first stage neither trains the predictor nor validates; a term of
-    the predictions, such as ConR, gets those of the untrained predictor.
+    the predictions, such as ConR, gets those of the untrained predictor. Rank-N-Contrast's second stage (`main_linear.py`):
+    100 epochs of sgd at 0.05 with batches of 64, one view, no weight decay and a cosine.
     """
 
     name: Literal["two_stage"] = "two_stage"
     epochs: int = Field(default=10, ge=1)
     """Length of the second stage, after the recipe's epochs; a choice of this library."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Constant learning rate of the second stage. None: the recipe's."""
+    """Learning rate of the second stage. None: the recipe's."""
 
 
-class RRT(Frozen):
+class RRT(_SecondStage):
     """Regressor re-training: joint training without re-weighting, then a new predictor with it, on frozen features.
 
     Source: Yang et al., "Delving into deep imbalanced regression", ICML 2021 (`--retrain_fc` in
     github.com/YyzHarry/imbalanced-regression), after the decoupled training of Kang et al., ICLR 2020. The second stage
-    starts from the best weights of the first. Departures: 1. batch normalization and dropout of the frozen parts are in
-    evaluation mode, where the official code leaves them in training mode (`published_batch_norm`); 2. FDS smooths in the
-    first stage only, where features are trained.
+    starts from the best weights of the first. Balanced MSE (Ren et al., CVPR 2022) is published in this form: l1 without
+    weights, then one of its losses as `loss`, for 10 epochs with `published_batch_norm`. Departures: 1. batch normalization
+    and dropout of the frozen parts are in evaluation mode, where the official code leaves them in training mode
+    (`published_batch_norm`); 2. FDS smooths in the first stage only, where features are trained.
+
+    With `reweighting` the second stage has that one, and the first stage the trial's.
     """
 
     name: Literal["rrt"] = "rrt"
     epochs: int = Field(default=30, ge=1)
     """Length of the second stage, after the recipe's epochs. Ren et al. (CVPR 2022): 10."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Constant learning rate of the second stage."""
+    """Learning rate of the second stage."""
     published_batch_norm: bool = False
     """Keep the frozen parts in training mode, with updates of the batch-norm statistics and with dropout."""
 
@@ -129,13 +174,6 @@ Terms = create_model(  # type: ignore[call-overload]
 )
 
 
-if TYPE_CHECKING:
-    # A union computed at run time is no type to a type checker.
-    AnyLoss = RegressionLoss
-else:
-    AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
-
-
 class TrialConfig(Frozen):
     """One training run: data, regressor, loss `alpha * L_reg + sum of weighted terms`, re-weighting, recipe, seed."""
 
@@ -147,8 +185,8 @@ class TrialConfig(Frozen):
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
     scheme: Scheme = Joint()
-    """Stages of the training. A second stage has a new predictor, a new optimizer, a newly fitted loss, a constant learning
-    rate and a best epoch of its own; the recipe's epochs and schedule are those of the first stage."""
+    """Stages of the training. A second stage has a new predictor, a new optimizer, a newly fitted loss and a best epoch of
+    its own; the recipe's epochs and schedule are those of the first stage."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
     seed: int = Field(default=0, ge=0)
@@ -163,6 +201,9 @@ class TrialConfig(Frozen):
         # Smoothing acts on the input of the predictor, and the first stage trains none.
         if scheme == "two_stage" and self.reweighting.fds is not None:
             raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
+        if isinstance(self.scheme, TwoStage | RRT):
+            # Its other rules hold wherever the recipe's do.
+            check_micro_batches(self.scheme.make_recipe(self.recipe), key="scheme.batch_size")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from dirtune.frozen import Added, Frozen
 
+Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["float32", "bf16", "fp16"]
 
 
@@ -50,6 +51,9 @@ class Cosine(Frozen):
         return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
+Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="name")]
+
+
 class Views(Frozen):
     """Augmented views of a sample, and the parts of the loss that receive them."""
 
@@ -71,12 +75,12 @@ class Recipe(Frozen):
     """All settings of a training except the method under test."""
 
     name: str = "custom"
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Used by sgd only."""
-    schedule: Annotated[Constant | Steps | Cosine, Field(discriminator="name")] = Constant()
+    schedule: Schedule = Constant()
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=128, ge=1)
     """Samples per step over all workers; a sample counts once, whatever its number of views."""
@@ -102,10 +106,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _check_accumulation(self) -> "Recipe":
-        # Means over micro-batches of unequal size would not be the mean over the batch.
-        if self.batch_size % self.accumulation:
-            sizes = f"{self.batch_size} and {self.accumulation}"
-            raise ValueError(f"batch_size must be a multiple of accumulation; they are {sizes}")
+        check_micro_batches(self, key="batch_size")
         return self
 
     @property
@@ -125,3 +126,11 @@ class Recipe(Frozen):
         # At least twice as many micro-batches: fewer rows only help if the peak falls clearly.
         finer = range(2 * self.accumulation, self.batch_size // least + 1)
         return next((pieces for pieces in finer if self.batch_size % pieces == 0), None)
+
+
+def check_micro_batches(recipe: Recipe, *, key: str) -> None:
+    """Raise an error if a batch cannot be cut into micro-batches of equal size; `key` is the place of the batch size."""
+    # Means over micro-batches of unequal size would not be the mean over the batch.
+    if recipe.batch_size % recipe.accumulation:
+        sizes = f"{recipe.batch_size} and {recipe.accumulation}"
+        raise ValueError(f"{key} must be a multiple of accumulation; they are {sizes}")

@@ -35,7 +35,7 @@ def run_epochs(training: Training) -> Iterator[Training]:
             continue
         if training.stage != stage:
             training.start_stage(stage)
-        model = numerics.wrap_for_steps(training.model, training.config.recipe, training.ranks)
+        model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
         weights = _compute_sample_weights(training)
         while training.epoch < stage.end:
             _train_epoch(training, model, weights)
@@ -47,12 +47,12 @@ def run_steps(training: Training) -> Iterator[Loss]:
 
     The iterator may be abandoned at any step. After a step the parameters have the gradients that the optimizer used.
     """
-    model = numerics.wrap_for_steps(training.model, training.config.recipe, training.ranks)
+    model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
     yield from _run_steps(training, model, _compute_sample_weights(training))
 
 
 def _compute_sample_weights(training: Training) -> Tensor:
-    return training.task.compute_sample_weights(training.data.splits["train"], training.stage.reweighting)
+    return training.task.compute_sample_weights(training.data.splits["train"], training.stage.config.reweighting)
 
 
 def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
@@ -79,7 +79,7 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
 def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
     """Run the steps of the next epoch one by one."""
     config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
-    recipe = config.recipe
+    recipe = training.stage.recipe
     # Micro-batches, not batches: ranks share each of them.
     order = split.make_order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
     training.order_digest = update_digest(training.order_digest, order)
@@ -94,7 +94,7 @@ def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tenso
         sample_weights,
         order,
         batch_size=recipe.batch_size,
-        views=training.stage.views,
+        views=recipe.views,
         seed=config.seed,
         epoch=epoch,
         rank=training.ranks.rank,
@@ -132,7 +132,7 @@ def _count_waiting(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch
 
 def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
     """Add the gradient of a batch, or of a micro-batch of one; return its part of the step's loss."""
-    recipe = training.config.recipe
+    recipe = training.stage.recipe
     # Gradients are reduced over the ranks once per step, with its last micro-batch.
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
         with numerics.make_autocast(recipe, training.data.device):
@@ -147,9 +147,9 @@ def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> L
 def _update_parameters(training: Training, model: torch.nn.Module) -> None:
     """Take one step of the optimizer."""
     # The norm is that of unscaled gradients of the regressor; parameters of losses are not clipped.
-    if training.config.recipe.gradient_clip is not None:
+    if training.stage.recipe.gradient_clip is not None:
         training.scaler.unscale_(training.optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), training.config.recipe.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training.stage.recipe.gradient_clip)
     training.scaler.step(training.optimizer)
     training.scaler.update()
 
@@ -165,7 +165,7 @@ def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
         return None
     bins = training.task.stack_bins(batch)
     # Views are stacked view-major, so that the first view's rows come first.
-    if training.stage.views.regression == "first":
+    if training.stage.recipe.views.regression == "first":
         bins[len(batch.rows) :] = -1
     return bins
 
@@ -175,7 +175,7 @@ def _validate(training: Training) -> dict[str, float]:
     predictions, rows = evaluation.evaluate(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
-        steps = math.ceil(len(training.data.splits["train"]) / training.config.recipe.batch_size)
+        steps = math.ceil(len(training.data.splits["train"]) / training.stage.recipe.batch_size)
         raise NonFiniteLoss("predictions", training.epoch + 1, steps)
     training.seconds.eval += time.perf_counter() - started
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}

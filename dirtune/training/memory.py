@@ -39,10 +39,10 @@ def name_batch_on_out_of_memory(training: state.Training, means: objective.LossM
         step = means.steps + 1
         place = f"out of memory at epoch {means.epoch}, step {step}"
         # The last batch of an epoch may have fewer rows.
-        size = training.config.recipe.batch_size
+        size = training.stage.recipe.batch_size
         rows = min(size, len(training.data.splits["train"]) - (step - 1) * size)
-        batch = format_batch(training.config.recipe, rows=rows, views=training.stage.views.count)
-        advice = suggest_accumulation(training.config.recipe, workers=training.ranks.world)
+        batch = format_batch(training.stage.recipe, rows=rows, views=training.stage.recipe.views.count)
+        advice = suggest_accumulation(training.stage.recipe, workers=training.ranks.world)
         allocation = _ALLOCATION.search(str(error))
         requested = f", {allocation[1]} requested" if allocation else ""
         reserved = _format_reserved(training.data.device)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from dirtune.config import RRT, Joint, TrialConfig
+from dirtune.config import Joint, TrialConfig, TwoStage
 from dirtune.models.regressor import Regressor
 from dirtune.randomness import derive_seed
-from dirtune.recipe import Constant, Cosine, Recipe, Steps, Views
+from dirtune.recipe import Recipe
 from dirtune.reweighting import Reweighting
 from dirtune.training.objective import TrainingLoss, get_term_input
 
@@ -29,57 +29,48 @@ class Stage:
 
     start: int
     """Number of epochs before the stage."""
-    epochs: int
-    learning_rate: float
-    schedule: Constant | Steps | Cosine
-    reweighting: Reweighting
-    views: Views
+    config: TrialConfig
+    """The trial's configuration with the stage's own recipe, regression loss and re-weighting."""
     trains_representation: bool = True
     trains_predictor: bool = True
     published_batch_norm: bool = False
     """See `dirtune.config.RRT`."""
 
     @property
+    def recipe(self) -> Recipe:
+        """Recipe of the stage."""
+        return self.config.recipe
+
+    @property
     def end(self) -> int:
         """Number of finished epochs at the end of the stage."""
-        return self.start + self.epochs
+        return self.start + self.recipe.epochs
 
     def compute_learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch of the run, counted from 1."""
-        return self.learning_rate * self.schedule.compute_factor(epoch - self.start, self.epochs)
+        recipe = self.recipe
+        return recipe.learning_rate * recipe.schedule.compute_factor(epoch - self.start, recipe.epochs)
 
 
 def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
     """Return the stages of a run in order."""
-    recipe, scheme = config.recipe, config.scheme
-    joint = Stage(
-        start=0,
-        epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        schedule=recipe.schedule,
-        reweighting=config.reweighting,
-        views=recipe.views,
-    )
+    scheme = config.scheme
+    joint = Stage(start=0, config=config)
     if isinstance(scheme, Joint):
         return (joint,)
-    second = replace(
-        joint,
-        start=joint.end,
-        epochs=scheme.epochs,
-        schedule=Constant(),
-        learning_rate=scheme.learning_rate or recipe.learning_rate,
-        # Only the views of the regression loss: the stage has no terms.
-        views=recipe.views if recipe.views.regression == "all" else Views(augmentation=recipe.views.augmentation),
-        trains_representation=False,
-    )
-    if isinstance(scheme, RRT):
+    own = {
+        "recipe": scheme.make_recipe(config.recipe),
+        "loss": scheme.loss or config.loss,
+        "reweighting": scheme.reweighting or config.reweighting,
+    }
+    second = Stage(start=joint.end, config=config.model_copy(update=own), trains_representation=False)
+    if isinstance(scheme, TwoStage):
+        return replace(joint, trains_predictor=False), second
+    if scheme.reweighting is None:
         # Re-weighting is for the second stage alone; feature smoothing belongs to the representation.
         unweighted = Reweighting(fds=config.reweighting.fds)
-        return (
-            replace(joint, reweighting=unweighted),
-            replace(second, published_batch_norm=scheme.published_batch_norm),
-        )
-    return replace(joint, trains_predictor=False), second
+        joint = replace(joint, config=config.model_copy(update={"reweighting": unweighted}))
+    return joint, replace(second, published_batch_norm=scheme.published_batch_norm)
 
 
 def find_stage(config: TrialConfig, epoch: int) -> Stage:
@@ -87,7 +78,7 @@ def find_stage(config: TrialConfig, epoch: int) -> Stage:
     return next(stage for stage in list_stages(config) if epoch <= stage.end)
 
 
-def freeze(model: Regressor, stage: Stage, config: TrialConfig) -> None:
+def freeze(model: Regressor, stage: Stage) -> None:
     """Freeze the parts that a stage does not train, and a projection that no part of its loss reads.
 
     Only the predictor is ever unfrozen: no stage trains a representation that the stage before did not, and an encoder
@@ -98,7 +89,7 @@ def freeze(model: Regressor, stage: Stage, config: TrialConfig) -> None:
     model.predictor.requires_grad_(stage.trains_predictor)
     if not stage.trains_representation:
         model.encoder.requires_grad_(requires_grad=False)
-    if model.projection is not None and not _reads_projection(stage, config):
+    if model.projection is not None and not _reads_projection(stage):
         model.projection.requires_grad_(requires_grad=False)
 
 
@@ -144,9 +135,10 @@ def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> tor
     return kind(groups, lr=rate, weight_decay=decay)
 
 
-def _reads_projection(stage: Stage, config: TrialConfig) -> bool:
+def _reads_projection(stage: Stage) -> bool:
     """Return True if the projection gets a gradient; a distributed wrapper would wait forever for a missing one."""
     if not stage.trains_representation:
         return False
-    by_predictor = stage.trains_predictor and config.model.predictor_input != "embedding"
-    return by_predictor or "representation" in {get_term_input(term) for term in config.terms.get_active().values()}
+    by_predictor = stage.trains_predictor and stage.config.model.predictor_input != "embedding"
+    terms = stage.config.terms.get_active().values()
+    return by_predictor or "representation" in {get_term_input(term) for term in terms}

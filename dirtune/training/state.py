@@ -84,7 +84,7 @@ class Training:
     def prepare(self, stage: Stage) -> None:
         """Freeze the parts that a stage does not train; make its loss, fitted to the training labels, and optimizer."""
         self.stage = stage
-        freeze(self.model, stage, self.config)
+        freeze(self.model, stage)
         split = self.data.splits["train"]
         labels = TrainingLabels(
             labels=split.labels,
@@ -92,9 +92,9 @@ class Training:
             spec=self.data.manifest.label,
             label_scale=self.config.model.label_scale,
         )
-        self.loss = self.task.make_loss(self.config, labels, stage)
-        self.optimizer = build_optimizer(self.config.recipe, self.model, self.loss)
-        self.scaler = numerics.make_loss_scaler(self.config.recipe, self.data.device)
+        self.loss = self.task.make_loss(labels, stage)
+        self.optimizer = build_optimizer(stage.recipe, self.model, self.loss)
+        self.scaler = numerics.make_loss_scaler(stage.recipe, self.data.device)
 
     def start_stage(self, stage: Stage) -> None:
         """Start the next stage from the best weights so far, with a new predictor; the search for the best restarts."""

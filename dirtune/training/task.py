@@ -122,7 +122,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
+    def make_loss(self, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage, fitted to the training labels."""
 
     @abstractmethod
@@ -185,10 +185,10 @@ class SampleTask(Task):
             label_dim=len(label.axes),
         )
 
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
+    def make_loss(self, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage."""
         return objective.TrainingLoss(
-            config, labels, regression=stage.trains_predictor, terms=stage.trains_representation
+            stage.config, labels, regression=stage.trains_predictor, terms=stage.trains_representation
         )
 
     def compute_sample_weights(self, split: Split, reweighting: Reweighting) -> Float[Tensor, " rows"]:
@@ -234,11 +234,14 @@ class DenseTask(Task):
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for per-pixel labels."""
         found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
-        if config.reweighting.scheme == "dense":
-            found["reweighting.scheme"] = "dense"
-        # Batch-based balanced MSE compares every label of a batch with every other.
-        if isinstance(config.loss, BMC):
-            found["loss.name"] = "bmc"
+        for prefix, part in (("", config), ("scheme.", config.scheme)):
+            # A second stage without settings of its own has those of the trial.
+            reweighting, loss = getattr(part, "reweighting", None), getattr(part, "loss", None)
+            if reweighting is not None and reweighting.scheme == "dense":
+                found[f"{prefix}reweighting.scheme"] = "dense"
+            # Batch-based balanced MSE compares every label of a batch with every other.
+            if isinstance(loss, BMC):
+                found[f"{prefix}loss.name"] = "bmc"
         for key, got in found.items():
             yield Fault(where=self.manifest.name, key=key, rule="is not defined for per-pixel labels", got=got)
 
@@ -253,13 +256,13 @@ class DenseTask(Task):
             num_bins=self.manifest.label.num_bins,
         )
 
-    def make_loss(self, config: TrialConfig, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
+    def make_loss(self, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
         """Return the loss of a stage, with pixel weights by the bins of all training pixels, mean one over them."""
         # From the manifest, because counting the pixels would read every label image of the training split.
         counts = np.asarray(self.manifest.train_counts, dtype=np.int64)
-        weights = stage.reweighting.compute_bin_weights(counts)
+        weights = stage.config.reweighting.compute_bin_weights(counts)
         return dense_loss.DenseLoss(
-            config,
+            stage.config,
             labels,
             dense_loss.make_pixel_labels(labels, counts),
             torch.from_numpy(weights).to(labels.labels.device, torch.float32),

@@ -155,10 +155,11 @@ def check_data_settings(config: TrialConfig, manifest: Manifest, *, where: str, 
         known = tuple(manifest.shot_rules)
         place = f"{prefix}data.shot_rule"
         faults.append(Fault(where=where, key=place, rule="unknown shot rule", got=rule, known=known))
-    augmentation, known = config.recipe.views.augmentation, tuple(task.make_task(manifest).augmentations)
-    if augmentation not in known:
-        place = f"{prefix}recipe.views.augmentation"
-        faults.append(Fault(where=where, key=place, rule="unknown augmentation", got=augmentation, known=known))
+    known = tuple(task.make_task(manifest).augmentations)
+    for part, views in {"recipe": config.recipe.views, "scheme": getattr(config.scheme, "views", None)}.items():
+        if views is not None and views.augmentation not in known:
+            place, rule = f"{prefix}{part}.views.augmentation", "unknown augmentation"
+            faults.append(Fault(where=where, key=place, rule=rule, got=views.augmentation, known=known))
     if faults:
         raise InputError(faults)
 

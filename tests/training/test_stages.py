@@ -49,7 +49,7 @@ def test_joint_training_is_one_stage(configuration: Configure) -> None:
     (stage,) = list_stages(config)
     assert (stage.start, stage.end) == (0, 5)
     assert (stage.trains_representation, stage.trains_predictor) == (True, True)
-    assert (stage.reweighting, stage.views) == (config.reweighting, config.recipe.views)
+    assert (stage.config.reweighting, stage.recipe.views) == (config.reweighting, config.recipe.views)
 
 
 @pytest.mark.parametrize("scheme", [TWO_STAGE, RRT], ids=["two_stage", "rrt"])
@@ -67,30 +67,30 @@ def test_regressor_retraining_reweights_the_second_stage_alone(configuration: Co
     settings = {"scheme": "sqrt_inverse", "lds": {}, "fds": {"size": 3}}
     config = configuration(scheme=RRT, reweighting=settings)
     first, second = list_stages(config)
-    assert first.reweighting == Reweighting(fds=config.reweighting.fds)
-    assert second.reweighting == config.reweighting
-    assert second.reweighting.lds == LDS()
+    assert first.config.reweighting == Reweighting(fds=config.reweighting.fds)
+    assert second.config.reweighting == config.reweighting
+    assert second.config.reweighting.lds == LDS()
 
 
 def test_two_stages_share_the_reweighting_and_each_trains_one_half(configuration: Configure) -> None:
     config = configuration(scheme=TWO_STAGE, terms=TERMS, reweighting={"scheme": "inverse"})
     halves = [(stage.trains_representation, stage.trains_predictor) for stage in list_stages(config)]
     assert halves == [(True, False), (False, True)]
-    assert {stage.reweighting for stage in list_stages(config)} == {config.reweighting}
+    assert {stage.config.reweighting for stage in list_stages(config)} == {config.reweighting}
 
 
 def test_the_second_stage_makes_no_view_that_only_terms_would_see(configuration: Configure) -> None:
     views = {"count": 3, "augmentation": "shift", "regression": "first"}
     first, second = list_stages(configuration(scheme=RRT, terms=TERMS, recipe={"views": views}))
-    assert (first.views.count, second.views.count) == (3, 1)
-    assert second.views.augmentation == "shift"
-    assert list_stages(configuration(scheme=RRT, recipe={"views": {"count": 2}}))[1].views.count == 2
+    assert (first.recipe.views.count, second.recipe.views.count) == (3, 1)
+    assert second.recipe.views.augmentation == "shift"
+    assert list_stages(configuration(scheme=RRT, recipe={"views": {"count": 2}}))[1].recipe.views.count == 2
 
 
 def test_the_rate_of_a_second_stage_is_the_recipe_s_unless_it_is_given(configuration: Configure) -> None:
     scheme = {"name": "two_stage"}
     config = configuration(scheme=scheme, terms=TERMS, recipe={"learning_rate": 0.3})
-    assert list_stages(config)[1].learning_rate == 0.3
+    assert list_stages(config)[1].recipe.learning_rate == 0.3
 
 
 # --- What is frozen
@@ -143,7 +143,7 @@ def test_the_gradients_of_the_stage_before_are_dropped(configuration: Configure,
     config = configuration(scheme=RRT)
     training = stopped(config, toy, at=3)
     assert training.model.encoder.layers[1].weight.grad is not None
-    freeze(training.model, list_stages(config)[1], config)
+    freeze(training.model, list_stages(config)[1])
     assert all(value.grad is None for value in training.model.parameters())
 
 

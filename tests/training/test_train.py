@@ -164,11 +164,15 @@ def test_all_faults_of_a_configuration_come_at_once(data_root: Path, tmp_path: P
 def test_an_unknown_shot_rule_and_augmentation_are_refused_together_with_the_known_ones(
     data_root: Path, tmp_path: Path
 ) -> None:
-    config = {"data": {"shot_rule": "tyo"}, "recipe": {"views": {"augmentation": "shfit"}}}
+    views = {"views": {"augmentation": "shfit"}}
+    config = {"data": {"shot_rule": "tyo"}, "recipe": views, "scheme": {"name": "rrt", **views}}
     assert faults_of(config, data_root, tmp_path) == [
         "run.yaml: data.shot_rule: unknown shot rule, got 'tyo'; known: no_few, toy (did you mean 'toy'?)",
-        "run.yaml: recipe.views.augmentation: unknown augmentation, got 'shfit'; "
-        f"known: {', '.join(AUGMENTATIONS)} (did you mean 'shift'?)",
+        *(
+            f"run.yaml: {part}.views.augmentation: unknown augmentation, got 'shfit'; "
+            f"known: {', '.join(AUGMENTATIONS)} (did you mean 'shift'?)"
+            for part in ("recipe", "scheme")
+        ),
     ]
 
 

@@ -25,6 +25,7 @@ from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFa
 
 from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.results.records.schema import ErrorClass, TrialRecord
+from dirtune.training import stages
 from dirtune.training.memory import NO_MEMORY, format_batch, is_out_of_memory, suggest_accumulation
 from dirtune.training.trial import Progress, TrialJob
 
@@ -79,7 +80,8 @@ def find_memory_failure(
         if isinstance(cause, OutOfMemory):
             return cause
         if isinstance(cause, RayError) and _classify_cause(cause) == "out_of_memory":
-            epoch, recipe = (progress.trial["epochs_run"] if progress else 0) + 1, job.config.recipe
+            epoch = (progress.trial["epochs_run"] if progress else 0) + 1
+            recipe = stages.find_stage(job.config, epoch).recipe
             batch = format_batch(recipe, rows=recipe.batch_size, views=recipe.views.count)
             killed = "the worker was killed because its node ran low on memory"
             advice = suggest_accumulation(recipe, workers=workers)

@@ -214,7 +214,7 @@ class _TrainingComparison:
             return False
         begins = max(max(fds.start_smooth, fds.start_update + 1) for fds in both if fds is not None)
         # Three epochs more: how the statistics are updated matters from their second update on.
-        epochs = min(begins + 3, *(list_stages(config)[0].epochs for config in (one, other)))
+        epochs = min(begins + 3, *(list_stages(config)[0].recipe.epochs for config in (one, other)))
         updates = [
             first_steps.record_smoothed_updates(config, self.data, self.vocabulary, epochs=epochs)
             for config in (one, other)
@@ -225,7 +225,7 @@ class _TrainingComparison:
 def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:
     plan = list_stages(config)
     return {
-        "epochs": [stage.epochs for stage in plan],
+        "epochs": [stage.recipe.epochs for stage in plan],
         "learning rate": [
             stage.compute_learning_rate(epoch) for stage in plan for epoch in range(stage.start + 1, stage.end + 1)
         ],

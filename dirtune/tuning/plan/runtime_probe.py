@@ -58,7 +58,8 @@ def estimate_from_probe(
 
 
 def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabulary: list[str] | None) -> TimeEstimate:
-    batch_size = arm.config.recipe.batch_size
+    planned = stages.list_stages(arm.config)
+    batch_size = max(stage.recipe.batch_size for stage in planned)
     rows = {name: len(split) for name, split in data.splits.items()}
     order = data.splits["train"].make_order(arm.config.seed, 1, batch_size=batch_size, world=1)
     probed = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
@@ -68,14 +69,14 @@ def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabula
     training = state.begin_training(arm.config, part, vocabulary=vocabulary)
     train = training.data.splits["train"]
     seconds, steps = 0.0, 0
-    for stage in stages.list_stages(arm.config):
+    for stage in planned:
         if training.stage != stage:
             training.start_stage(stage)
         # Each stage is timed by itself: a second stage computes no gradient of the frozen encoder.
         timed = _time_steps(training)
         steps += len(timed)
         # The median ignores a step that another process has disturbed.
-        in_epoch = median(timed) * math.ceil(rows["train"] / batch_size)
+        in_epoch = median(timed) * math.ceil(rows["train"] / stage.recipe.batch_size)
         if stage.trains_predictor:
             in_epoch += _time_evaluation(training, "val", rows["val"])
         if stage.trains_representation and training.model.smoothing is not None:
@@ -83,7 +84,7 @@ def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabula
                 lambda: smoothing.update_smoothing(training.model, train, training.ranks, training.task)
             )
             in_epoch += update * rows["train"] / len(train)
-        seconds += stage.epochs * in_epoch / workers
+        seconds += stage.recipe.epochs * in_epoch / workers
     # The last and the best epoch are evaluated.
     final = 2 * sum(_time_evaluation(training, split, rows[split]) for split in EVALUATED_SPLITS)
     # The diagnostics compare pairs, so that their time grows with the square of the rows.
