@@ -41,14 +41,20 @@ class Steps(Frozen):
 
 
 class Cosine(Frozen):
-    """Half a cosine, from 1 in the first epoch to 0 after the last."""
+    """Half a cosine from 1 to `floor`, by epochs."""
 
     name: Literal["cosine"] = "cosine"
+    floor: Annotated[float, Added()] = Field(default=0.0, ge=0, lt=1)
+    """Factor at the end. Rank-N-Contrast's code: 0.001 (the representation), 0.008 (the predictor)."""
+    position: Annotated[Literal["start", "end"], Added()] = "start"
+    """start: an epoch has the factor at its start, which is 1 in the first; end: the factor at its end, which is `floor` in
+    the last, as in Rank-N-Contrast's code, which counts epochs from 1."""
 
     def compute_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of the learning rate in epoch `epoch` (from 1) of `epochs`."""
-        # By epochs, not by steps: the rate then does not depend on the batch size. The last epoch still learns.
-        return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / epochs))
+        passed = epoch - 1 if self.position == "start" else epoch
+        # By epochs, not by steps: the rate then does not depend on the batch size.
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * passed / epochs))
 
 
 Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="name")]

@@ -19,6 +19,23 @@ def test_schedules_follow_their_formulas() -> None:
     assert Cosine().compute_factor(6, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
+@pytest.mark.parametrize("epochs", [1, 7, 400])
+@pytest.mark.parametrize(("rate", "decay"), [(0.5, 0.1), (0.05, 0.2)])
+def test_a_cosine_has_the_rates_of_rank_n_contrast(rate: float, decay: float, epochs: int) -> None:
+    # The paper's code: the epoch counts from 1, and the rate ends at its product with the cubed decay.
+    lowest = rate * decay**3
+    expected = [
+        lowest + (rate - lowest) * (1 + math.cos(math.pi * epoch / epochs)) / 2 for epoch in range(1, epochs + 1)
+    ]
+    cosine = Cosine(floor=decay**3, position="end")
+    found = [rate * cosine.compute_factor(epoch, epochs) for epoch in range(1, epochs + 1)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found[-1] == pytest.approx(lowest, rel=1e-12)
+    # From the start of each epoch, the rates are those of an epoch earlier.
+    earlier = [rate * Cosine(floor=decay**3).compute_factor(epoch, epochs) for epoch in range(1, epochs + 1)]
+    assert earlier == pytest.approx([rate, *expected[:-1]], rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "accumulation", "least", "expected"),
     [
@@ -55,6 +72,10 @@ def test_a_batch_is_cut_into_equal_micro_batches(batch_size: int, accumulation: 
         (
             {"batch_size": 2, "accumulation": 4},
             "recipe: batch_size must be a multiple of accumulation; they are 2 and 4",
+        ),
+        (
+            {"schedule": {"name": "cosine", "floor": 1.0}},
+            "recipe.schedule.floor: should be less than 1, got 1.0",
         ),
         ({"accumulation": 0}, "recipe.accumulation: should be greater than or equal to 1, got 0"),
         ({"precision": "float16"}, "recipe.precision: should be 'float32', 'bf16' or 'fp16', got 'float16'"),

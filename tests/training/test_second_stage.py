@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -24,13 +25,13 @@ LINEAR_PROBE: dict[str, Any] = {
     "epochs": 4,
     "learning_rate": 0.05,
     "optimizer": "sgd",
-    "schedule": {"name": "steps", "milestones": [2], "factor_per_step": 0.2},
+    "schedule": {"name": "cosine", "floor": 0.2**3, "position": "end"},
     "batch_size": 64,
     "weight_decay": 0.0,
     "momentum": 0.9,
     "views": {"count": 1},
 }
-"""Rank-N-Contrast's second stage (kaiwenzha/Rank-N-Contrast, `main_linear.py`), shorter and with steps."""
+"""Rank-N-Contrast's second stage (kaiwenzha/Rank-N-Contrast, `main_linear.py`), shorter."""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -86,21 +87,23 @@ def test_a_linear_probe_trains_by_a_recipe_of_its_own(configuration: Configure, 
     config = configuration(scheme=LINEAR_PROBE, terms={"rnc": {}}, recipe=recipe)
     training, encoder = train_both(config, data)
 
+    rates = [0.05 * (0.008 + 0.992 * (1 + math.cos(math.pi * epoch / 4)) / 2) for epoch in (1, 2, 3, 4)]
     expected = new_predictor(config.seed, 8).double()
     train_predictor(
         expected,
         encoder.eval(),
         data,
         torch.optim.SGD(expected.parameters(), lr=1.0, momentum=0.9),
-        rates=[0.05, 0.05, 0.01, 0.01],
+        rates=rates,
         loss=lambda predictions, labels, weights: (predictions - labels).abs().mean(),
         weights=torch.ones(202),
         batch_size=64,
         start=2,
     )
     torch.testing.assert_close(training.model.predictor.weight, expected.weight, rtol=1e-12, atol=1e-14)
-    rates = [values["learning_rate"] for values in training.history]
-    assert rates == pytest.approx([0.5, 0.25, 0.05, 0.05, 0.01, 0.01])
+    found = [values["learning_rate"] for values in training.history]
+    assert found == pytest.approx([0.5, 0.25, *rates], rel=1e-12)
+    assert found[-1] == pytest.approx(0.05 * 0.2**3, rel=1e-12)
 
 
 def bmc(predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
