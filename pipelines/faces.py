@@ -31,7 +31,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from pipelines.image_files import EncodedImages, encode_images, get_file_size
+from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
 
 # Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1
@@ -217,6 +217,8 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
                 *faces.notes,
                 *_describe_origin(faces, rows, assignment),
                 *assignment.notes,
+                # Without the modes, which are those of the benchmark
+                *describe_traits(images.traits)[1:],
                 *make_fault_notes(faults, "rows and images that cannot be used, left out"),
             ),
         )

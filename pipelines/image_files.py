@@ -6,19 +6,24 @@ faults and duplicates are known only after all images have been read.
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import ray.data
-from PIL import Image
+from PIL import Image, ImageOps
 
-from dirtune.data.images import convert_image, encode_image
+from dirtune.data.images import convert_image, encode_image, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
 
 _IMAGES_PER_TASK = 512
-_IMAGE, _CONTENT, _FAULT = "image", "content", "fault"
+_IMAGE, _CONTENT, _FAULT, _TRAITS = "image", "content", "fault", "traits"
+_ORIENTATION = 0x0112
+# An eighth of 8 bits
+_DARK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,57 +36,91 @@ class EncodedImages:
     """SHA-256 of the encoded image by sample id, without the rows with a fault."""
     faults: list[Fault]
     """Sorted by file."""
+    traits: Counter[str]
+    """Number of images of each mode of Pillow, and of those that were changed in a way that is to be reported."""
 
 
-def encode_images(table: pa.Table, folder: Path, spec: InputSpec) -> EncodedImages:
+def encode_images(
+    table: pa.Table, folder: Path, spec: InputSpec, *, upright: bool = False, white: float | None = None
+) -> EncodedImages:
     """Open, resize and encode the image of every row.
 
     Args:
         table: its column `sample_id` is the path of the image below `folder`.
         folder: must be accessible to all workers.
         spec: size, colors and encoding.
+        upright: True turns every image as its EXIF data say, as viewers do.
+        white: see `convert_image`.
     """
     blocks = max(1, math.ceil(table.num_rows / _IMAGES_PER_TASK))
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
-    settings = {"folder": folder, "spec": spec}
+    settings = {"folder": folder, "spec": spec, "upright": upright, "white": white}
     dataset = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow").materialize()
-    contents, rules = {}, {}
+    contents, rules, traits = {}, {}, Counter[str]()
     # Without the image column, which stays in the object store
-    found = dataset.select_columns(["sample_id", _CONTENT, _FAULT])
+    found = dataset.select_columns(["sample_id", _CONTENT, _FAULT, _TRAITS])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        for sample_id, content, rule in rows:
+        for sample_id, content, rule, own in rows:
             if rule is None:
                 contents[sample_id] = content
+                traits.update(own)
             else:
                 rules[sample_id] = rule
     faults = [Fault(where=str(folder / path), rule=rules[path]) for path in sorted(rules)]
-    return EncodedImages(dataset=dataset, contents=contents, faults=faults)
+    return EncodedImages(dataset=dataset, contents=contents, faults=faults, traits=traits)
 
 
-def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec) -> pa.Table:
-    results = [_encode_file(folder / path, spec) for path in batch.column("sample_id").to_pylist()]
-    images = [image for image, _ in results]
+def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool, white: float | None) -> pa.Table:
+    paths = batch.column("sample_id").to_pylist()
+    results = [encode_file(folder / path, spec, upright=upright, white=white) for path in paths]
+    images = [image for image, _, _ in results]
     columns = {
         _IMAGE: pa.array(images, pa.large_binary()),
         _CONTENT: pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
-        _FAULT: pa.array([rule for _, rule in results], pa.string()),
+        _FAULT: pa.array([rule for _, rule, _ in results], pa.string()),
+        _TRAITS: pa.array([traits for _, _, traits in results], pa.list_(pa.string())),
     }
     for name, column in columns.items():
         batch = batch.append_column(name, column)
     return batch
 
 
-def _encode_file(path: Path, spec: InputSpec) -> tuple[bytes, str | None]:
-    """Return the encoded image, and the rule that the file breaks."""
+def encode_file(
+    path: Path, spec: InputSpec, *, upright: bool = False, white: float | None = None
+) -> tuple[bytes, str | None, list[str]]:
+    """Return the encoded image, the rule that the file breaks, and the traits of the image."""
     try:
         with Image.open(path) as image:
-            return encode_image(convert_image(image, spec), spec), None
+            traits = [f"mode {image.mode}"]
+            if getattr(image, "n_frames", 1) > 1:
+                traits.append("several frames, of which the first is used")
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                traits.append("turned as their EXIF data say" if upright else "not turned as their EXIF data say")
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+            converted = convert_image(image, spec, white=white)
+            if is_deep(image):
+                traits.append("more than 8 bits, of which 8 are stored")
+                # A picture that uses a part of its range is nearly black.
+                if np.asarray(converted).max() < _DARK:
+                    traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
+            elif has_transparent_pixels(image):
+                traits.append("transparent pixels, shown on white")
+            return encode_image(converted, spec), None, traits
     except FileNotFoundError:
-        return b"", "no such image"
-    # Pillow's readers raise SyntaxError and ValueError, too, for damaged files.
+        return b"", "no such image", []
+    # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return b"", f"the image cannot be read ({error})"
+        return b"", f"the image cannot be read ({error})", []
+
+
+def describe_traits(traits: Counter[str]) -> list[str]:
+    """Return notes on the modes of images, and on those that were changed."""
+    modes = {name.removeprefix("mode "): number for name, number in traits.items() if name.startswith("mode ")}
+    notes = [f"image modes: {', '.join(f'{number:,} {mode}' for mode, number in sorted(modes.items()))}"]
+    changed = {name: number for name, number in sorted(traits.items()) if not name.startswith("mode ")}
+    return notes + [f"{name}: {number:,} images" for name, number in changed.items()]
 
 
 def get_file_size(path: Path) -> int:

@@ -5,8 +5,9 @@
 The list has a column of paths, relative to its folder or absolute, and one for the label; columns for ids, groups and
 splits are optional (`OwnOptions`). An image's id is its path as listed, unless a column holds ids.
 
-Images are resized to the training size once, bilinear, without keeping the aspect, and stored as raw pixels if they are small
-and as JPEG files if not. An image that is missing or cannot be decoded is a fault of its row. An image file that is replaced
+Images are turned as their EXIF data say, as viewers do, resized to the training size once, bilinear, without keeping the
+aspect, and stored as raw pixels if they are small and as JPEG files if not. Images of 16 bits keep 8 of them; those of 32 bits
+and floats need `white`, the pixel value of white. Transparent pixels are shown on white. An image that is missing or cannot be decoded is a fault of its row. An image file that is replaced
 by one of the same size is not detected, which spares reading all of them to find that nothing has changed.
 """
 
@@ -23,13 +24,13 @@ from dirtune.data import columns, session, store
 from dirtune.data.images import decode_images
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.image_files import EncodedImages, encode_images, get_file_size
-from pipelines.own import Division, OwnOptions, divide, make_request, read_entries, write_own
+from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
+from pipelines.own import Division, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 NAME = "images"
 # Incremented whenever the same files and options would give other samples
-RECIPE = 1
+RECIPE = 2
 RAW_UP_TO = 64
 """Largest height and width of images that are stored as raw pixels by default: 12 kB each in color."""
 
@@ -47,6 +48,8 @@ class Options(OwnOptions):
     """auto: raw up to 64 pixels, then JPEG; png keeps every pixel in about a third of the space of raw."""
     quality: int | None = Field(default=None, ge=1, le=100)
     """jpeg: the encoder's setting; null: 95."""
+    white: float | None = Field(default=None, gt=0)
+    """Pixel value of white in images of more than 8 bits; null: 65535 for 16 bits, while 32 bits and floats need it."""
 
     @model_validator(mode="after")
     def _check_quality(self) -> "Options":
@@ -75,7 +78,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             are listed, and their number), or the rows cannot be split as the options ask.
     """
     file = find_data_file(NAME, raw)
-    sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
+    sheet = read_sheet(file, options)
     sheet.require({**options.roles, "image": options.image})
     paths = sheet.read_texts(options.image)
     sizes = [get_file_size(file.parent / path) for path in paths]
@@ -101,6 +104,10 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             {"image": spec},
             sheet=sheet,
             request=request,
+            notes=[
+                *describe_columns({**options.roles, "image": options.image}, sheet),
+                *describe_traits(images.traits),
+            ],
         )
 
 
@@ -110,7 +117,8 @@ def _read_images(
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.path.parent
-    images = encode_images(table, folder, _make_lossless(options.image_spec))
+    spec = _make_lossless(options.image_spec)
+    images = encode_images(table, folder, spec, upright=True, white=options.white)
     rules = {fault.where: fault.rule for fault in images.faults}
     for row in rows.tolist():
         if (rule := rules.get(str(folder / paths[row]))) is not None:

@@ -25,7 +25,7 @@ from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from pipelines import PIPELINES
-from pipelines.sheets import Sheet
+from pipelines.sheets import Sheet, TextFormat
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -37,10 +37,16 @@ _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "
 _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
 _DIGITS = 12
+# Columns of one role that a note names
+_SHOWN_COLUMNS = 30
+# Labels at each end that a note names
+_OUTERMOST = 3
+# Share of the rows beyond which one bin is probably the work of a wrong label
+_NEARLY_ALL = 0.8
 
 
-class OwnOptions(Splitting):
-    """Settings of the ingest that own data share; the settings of the splits are inherited.
+class OwnOptions(Splitting, TextFormat):
+    """Settings of the ingest that own data share; those of the splits and of text files are inherited.
 
     `split` is `published` if there is a split column, otherwise `made`.
     """
@@ -71,10 +77,6 @@ class OwnOptions(Splitting):
     """Shot region few: label bins with fewer training rows than this."""
     skip_bad: int = Field(default=0, ge=0)
     """Maximum number of unusable rows, which are left out and listed in the manifest's notes; more are an error."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    """Delimiter of the cells of a text file; null: a tab in tsv, a comma in csv."""
-    quoted: bool | None = None
-    """True: cells of a text file may be in double quotes; null: true for csv, false for tsv."""
 
     @field_validator("name")
     @classmethod
@@ -102,6 +104,28 @@ class OwnOptions(Splitting):
     def roles(self) -> dict[str, str | None]:
         """Columns that every set has, by option."""
         return {"label": self.label, "id": self.id, "group": self.group, "split_column": self.split_column}
+
+
+def describe_columns(roles: Mapping[str, str | Sequence[str] | None], sheet: Sheet) -> list[str]:
+    """Return notes on the columns by role, and on those that are not used.
+
+    Args:
+        roles: columns by role; roles without a column are left out.
+        sheet: the table.
+    """
+    lists = {role: [names] if isinstance(names, str) else list(names or ()) for role, names in roles.items()}
+    used = {name for names in lists.values() for name in names}
+    unused = [name for name in sheet.table.column_names if name not in used]
+    parts = [f"{role.replace('_', ' ')}: {_shorten(names)}" for role, names in lists.items() if names]
+    notes = [f"columns: {'; '.join(parts)}"]
+    if unused:
+        notes.append(f"columns that are not used: {_shorten(unused)}")
+    return notes
+
+
+def _shorten(names: Sequence[str]) -> str:
+    hidden = len(names) - _SHOWN_COLUMNS
+    return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {hidden} more" if hidden > 0 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +204,8 @@ def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None 
 
 
 def _read_labels(sheet: Sheet, options: OwnOptions) -> NDArray[np.float64]:
-    labels = sheet.read_numbers(options.label)
+    hint = "; a label is one number per row: ingest one set per number" if sheet.is_list(options.label) else ""
+    labels = sheet.read_numbers(options.label, hint=hint)
     low = -np.inf if options.low is None else options.low
     high = np.inf if options.high is None else options.high
     for row in np.flatnonzero((labels < low) | (labels > high)).tolist():
@@ -278,6 +303,9 @@ def choose_label_spec(
     if width < _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end)):
         rule = "the labels are too large for their differences; subtract a constant, bin width"
         raise InputError(Fault(where=where, key=name, rule=rule, got=width))
+    if width < np.finfo(np.float32).tiny:
+        rule = "the labels are too small for numbers of 32 bits; multiply them, bin width"
+        raise InputError(Fault(where=where, key=name, rule=rule, got=width))
     # Rounding must not put the outermost label out of range.
     if low is None:
         low = min(start, _round_digits(math.floor(_round_digits(start / width)) * width))
@@ -324,6 +352,35 @@ def choose_recipe(rows: Rows, share: float) -> SplitRecipe:
     return SplitRecipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width)
 
 
+def describe_labels(division: Division, sheet: Sheet) -> list[str]:
+    """Return notes on the outermost labels, on bins that hold nearly all rows, and on angles that wrap."""
+    labels, label = division.rows.labels, division.rows.label
+    order = np.argsort(labels, kind="stable")
+    number = min(_OUTERMOST, len(order) // 2)
+    lowest, highest = (
+        ", ".join(f"{labels[row]:g} (row {sheet.row_numbers[division.positions[row]]})" for row in rows)
+        for rows in (order[:number], order[::-1][:number])
+    )
+    notes = [f"labels: lowest {lowest}; highest {highest}"]
+    counts = np.bincount(division.rows.bins, minlength=label.num_bins)
+    fullest = int(counts.argmax())
+    # One label of many rows, such as zero, fills a bin of any width.
+    values = np.unique(labels[division.rows.bins == fullest])
+    if counts[fullest] > _NEARLY_ALL * len(labels) and len(values) > len(np.unique(labels)) / 2:
+        notes.append(
+            f"one label bin of {label.bin_width:g} {label.unit} holds {counts[fullest]:,} of {len(labels):,} rows with "
+            f"{len(values):,} different labels: correct the outermost labels, or set low, high and bin_width"
+        )
+    turn = {"°": 360, "deg": 360, "degree": 360, "degrees": 360, "rad": 2 * math.pi, "radians": 2 * math.pi}
+    full = turn.get(label.unit.lower())
+    if full is not None and labels.max() - labels.min() > 0.9 * full:
+        notes.append(
+            f"angles of a full turn: errors are differences of numbers, so that {label.low:g} and {label.high:g} are "
+            f"{label.range:g} {label.unit} apart; sine and cosine, one set for each, do not have this jump"
+        )
+    return notes
+
+
 def write_own(
     storage: Storage,
     division: Division,
@@ -351,6 +408,6 @@ def write_own(
         shot_rules=rules,
         default_shot_rule="counts",
         source={"raw": str(sheet.path), "request": request},
-        notes=(*division.assignment.notes, *notes, *sheet.notes),
+        notes=(*division.assignment.notes, *describe_labels(division, sheet), *notes, *sheet.notes),
         side_files=side_files,
     )

@@ -3,26 +3,107 @@
 Cells of text files are read as text and converted to numbers afterwards, so that a bad cell is a fault of its row, and not a
 column of another type. Rows are numbered as in the file: the header of a text file is row 1, the first row of a Parquet file
 is row 1. Blank lines are skipped.
+
+Columns without a name, and those that pandas writes for the index of a frame, hold the position of a row: they are
+`index_columns`, which are data only if an option names them.
 """
 
-from collections.abc import Mapping
+import codecs
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from pydantic import Field, field_validator, model_validator
 
 from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen
 from dirtune.io.parquet_safety import check_columns
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest number that a model, which computes with 32 bits, can represent."""
 _EMPTY = "the cell is empty"
+_COMMENTS = ("#", "//", "%")
+_SKIP_COMMENT = " (the first line looks like a comment; `--option skip_lines=1` skips it)"
+# pandas gives the first kind to columns without a name in a text file, and writes the second for an index without one.
+_INDEX_NAME = re.compile(r"^(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?$")
+
+
+class TextFormat(Frozen):
+    """Format of a text file with a table."""
+
+    delimiter: str | None = Field(default=None, min_length=1)
+    """Delimiter of the cells of a text file, one character or `tab`; null: a tab in tsv, a comma in csv."""
+    quoted: bool | None = None
+    """True: cells of a text file may be in double quotes; null: true for csv, false for tsv."""
+    text_encoding: str = "utf-8"
+    """Encoding of a text file, such as latin-1, cp1252 or utf-16."""
+    skip_lines: int = Field(default=0, ge=0)
+    """Lines of a text file before its header, such as comments."""
+    decimal: Literal[".", ","] = "."
+    """Decimal mark of the numbers in a text file."""
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    """Mark between groups of three digits in a text file, `space` for a blank; null: there is none."""
+    symbols: str = ""
+    """Characters around the numbers of a text file that are removed, such as `%` or `$`."""
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _read_delimiter(cls, delimiter: Any) -> Any:
+        # As a shell and a YAML file show a tab
+        return "\t" if delimiter in {"tab", "\\t"} else delimiter
+
+    @field_validator("thousands", mode="before")
+    @classmethod
+    def _read_thousands(cls, mark: Any) -> Any:
+        return " " if mark == "space" else mark
+
+    @model_validator(mode="after")
+    def _check_text_format(self) -> "TextFormat":
+        if self.delimiter is not None and (len(self.delimiter) > 1 or self.delimiter in '"\r\n'):
+            raise ValueError("delimiter must be one character, other than a quote or a line break, or `tab`")
+        if self.decimal == self.thousands:
+            raise ValueError("decimal and thousands must differ")
+        if re.search(r"[\d\s.,+-]", self.symbols):
+            raise ValueError("symbols must not have digits, signs, decimal marks or blanks")
+        try:
+            codecs.lookup(self.text_encoding)
+        except LookupError:
+            raise ValueError(
+                "text_encoding is unknown; known are utf-8, latin-1, cp1252, utf-16 and Python's others"
+            ) from None
+        return self
+
+    @property
+    def number(self) -> str:
+        """Regular expression of a whole cell with a number."""
+        mark, point = re.escape(self.thousands or ""), re.escape(self.decimal)
+        whole = rf"\d{{1,3}}({mark}\d{{3}})+|\d+" if self.thousands else r"\d+"
+        return rf"^[-+]?(({whole})({point}\d*)?|{point}\d+)([eE][-+]?\d+)?$"
+
+    def normalize(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells with numbers as Python writes them, and null for all others."""
+        # The minus of typesetting, and blanks that do not break a line
+        cells = pc.utf8_trim_whitespace(pc.replace_substring(cells, "\u2212", "-"))
+        if self.symbols:
+            around = f"[{re.escape(self.symbols)}\\s]*"
+            cells = pc.replace_substring_regex(cells, f"^{around}([-+]?){around}(.*?){around}$", r"\1\2")
+        if self.thousands == " ":
+            cells = pc.replace_substring_regex(cells, "[\u00a0\u2009\u202f]", " ")
+        cells = pc.if_else(pc.match_substring_regex(cells, self.number), cells, None)
+        if self.thousands:
+            cells = pc.replace_substring(cells, self.thousands, "")
+        return cells if self.decimal == "." else pc.replace_substring(cells, self.decimal, ".")
 
 
 @dataclass
@@ -39,6 +120,10 @@ class Sheet:
     """Faults of whole columns."""
     row_faults: dict[int, list[Fault]] = field(default_factory=dict)
     """Faults of rows by position in the table."""
+    form: TextFormat = field(default_factory=TextFormat)
+    """Format of the numbers of a text file."""
+    index_columns: Sequence[str] = ()
+    """Columns without a name of their own, and those with the index of a pandas frame."""
 
     def require(self, columns: Mapping[str, str | None]) -> None:
         """Raise an error if a column does not exist or has two roles.
@@ -52,7 +137,7 @@ class Sheet:
         known, roles, faults = self.table.column_names, dict[str, str](), list[Fault]()
         for option, column in columns.items():
             if column is not None and column not in known:
-                rule = "no such column"
+                rule = "no such column" + self._suggest_header()
                 faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column, known=known))
             elif column is not None and roles.setdefault(column, option) != option:
                 rule = f"the column is {roles[column]!r} already"
@@ -68,27 +153,69 @@ class Sheet:
     def read_numbers(self, column: str, *, hint: str = "") -> np.typing.NDArray[np.float64]:
         """Read a column as numbers, NaN in cells with a fault; a column of texts is one fault, which ends with the hint."""
         cells = _to_plain(self.table.column(column))
-        if pa.types.is_string(cells.type):
-            cells = pc.utf8_trim_whitespace(cells)
-            values = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, None)
-        else:
-            values = cells
+        values = self.form.normalize(cells) if pa.types.is_string(cells.type) else cells
         try:
             # Unsafe, because a safe cast refuses integers beyond 2**53, of which rounding is harmless.
             numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return self._add_column_fault(column, f"a column of {cells.type}{hint}")
-        # Infinite numbers, too: neither a label bin nor a model can take them.
-        bad = np.flatnonzero(~np.isfinite(numbers))
+        # Infinite numbers, too, and those that would be infinite in a model: no label bin and no model can take them.
+        usable = np.abs(numbers) <= LARGEST
+        bad = np.flatnonzero(~usable)
         texts = [(row, cells[row].as_py()) for row in bad.tolist()]
         written = [text for _, text in texts if not _is_blank(text)]
+        suggestion = suggest_format([text.strip() for text in written if isinstance(text, str)])
         # One fault of the column instead of thousands of its cells
         if len(written) > len(numbers) // 2:
-            return self._add_column_fault(column, f"most cells are not numbers{hint}", written[0])
+            rule = "most cells are not numbers" if np.isnan(numbers[bad]).any() else "most numbers are beyond 32 bits"
+            return self._add_column_fault(column, f"{rule}{suggestion or hint}", written[0])
         for row, text in texts:
-            rule = _EMPTY if _is_blank(text) else "must be a finite number"
-            self.add_fault(row, column, rule, None if _is_blank(text) else text)
-        return np.where(np.isfinite(numbers), numbers, np.nan)
+            if _is_blank(text):
+                self.add_fault(row, column, _EMPTY)
+            elif np.isfinite(numbers[row]):
+                self.add_fault(row, column, f"must be within {LARGEST:.2g}, the largest number of 32 bits", text)
+            else:
+                self.add_fault(row, column, f"must be a finite number{suggestion}", text)
+        return np.where(usable, numbers, np.nan)
+
+    def expand_lists(self, columns: Sequence[str]) -> list[str]:
+        """Replace the columns of lists of numbers by one column per element, `NAME.0`, `NAME.1` ..., and return all names."""
+        names = list[str]()
+        for name in columns:
+            column = self.table.column(name)
+            if not _is_list_of_numbers(column.type):
+                names.append(name)
+                continue
+            lengths = sorted(pc.list_value_length(column).fill_null(0).unique().to_pylist())
+            if len(lengths) != 1 or lengths == [0]:
+                rule = "the lists of a column must have the same length, at least one, in all rows"
+                self.column_faults.append(Fault(where=str(self.path), key=name, rule=rule, got=lengths[:5]))
+                continue
+            flat = column.combine_chunks().flatten()
+            index = self.table.column_names.index(name)
+            self.table = self.table.remove_column(index)
+            for element in range(lengths[0]):
+                values = flat.take(pa.array(np.arange(element, len(flat), lengths[0])))
+                self.table = self.table.add_column(index + element, f"{name}.{element}", values)
+                names.append(f"{name}.{element}")
+        return names
+
+    def is_list(self, column: str) -> bool:
+        """Return True if the cells of a column are lists."""
+        return _is_list(self.table.column(column).type)
+
+    def _suggest_header(self) -> str:
+        """Return the reason why a file with one column has not the expected one, and its remedy."""
+        names = self.table.column_names
+        if len(names) > 1 or self.path.suffix.lower() == ".parquet":
+            return ""
+        header = names[0]
+        if header.startswith(_COMMENTS):
+            return _SKIP_COMMENT
+        for mark, written in {";": "';'", "\t": "tab", "|": "'|'", ",": ","}.items():
+            if mark in header:
+                return f" (the header has the delimiter {mark!r}; `--option delimiter={written}`)"
+        return ""
 
     def _add_column_fault(self, column: str, rule: str, got: object = None) -> np.typing.NDArray[np.float64]:
         self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule, got=got))
@@ -159,48 +286,70 @@ def find_data_file(pipeline: str, raw: Path | None) -> Path:
     return files[0].resolve()
 
 
-def read_sheet(path: Path, *, delimiter: str | None = None, quoted: bool | None = None) -> Sheet:
+def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
     """Read a whole file; its suffix determines the format.
 
     Args:
         path: the file.
-        delimiter: between the cells of a text file; None means a tab in tsv, a comma in csv.
-        quoted: True allows double quotes around the cells of a text file; None means True for csv, False for tsv.
+        form: of a text file.
 
     Raises:
         InputError: the file cannot be read as a table, or has two columns of one name.
     """
+    form = form or TextFormat()
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.ParquetFile(path).read()
             check_columns(table.schema, where=str(path))
             sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
         else:
-            sheet = _read_text(path, delimiter, quoted)
+            sheet = _read_text(path, form)
     except (OSError, pa.ArrowException) as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
+    index = _list_index_columns(sheet.table)
+    # With the names that pandas gives them, so that options can refer to them
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(sheet.table.column_names)]
+    sheet.table = sheet.table.rename_columns(names)
+    sheet.index_columns = [names[place] for place in index]
     # Arrow accepts equal names, and a lookup by name would then fail later.
-    names = sheet.table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     rule = "two columns have this name"
     raise_faults([Fault(where=str(path), rule=rule, got=name) for name in twice], where=str(path))
     return sheet
 
 
-def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
+def _list_index_columns(table: pa.Table) -> list[int]:
+    """Return the positions of columns without a name of their own, and of those with the index of a pandas frame."""
+    stored = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    # A range has no column; pandas describes it by a mapping.
+    index = [name for name in stored.get("index_columns", []) if isinstance(name, str)]
+    return [
+        place for place, name in enumerate(table.column_names) if name in index or _INDEX_NAME.fullmatch(name.strip())
+    ]
+
+
+def _read_text(path: Path, form: TextFormat) -> Sheet:
     is_tsv, invalid = path.suffix.lower() == ".tsv", list[tuple[int, int, int]]()
+    text, skipped = _decode(path, form)
+    delimiter = form.delimiter or ("\t" if is_tsv else ",")
+    # The line by which spreadsheets write the delimiter
+    if written := re.match(r"\"?sep=([^\r\n])\"?\r?\n", text):
+        text, skipped = text[written.end() :], skipped + 1
+        delimiter = form.delimiter or written[1]
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         invalid.append((row.number, row.expected_columns, row.actual_columns))
         return "skip"
 
-    has_quotes = not is_tsv if quoted is None else quoted
+    has_quotes = not is_tsv if form.quoted is None else form.quoted
+    if len(delimiter.encode()) > 1:
+        raise InputError(Fault(where=str(path), key="delimiter", rule="must be an ASCII character", got=delimiter))
     table = pyarrow.csv.read_csv(
-        path,
+        io.BytesIO(text.encode()),
         # With threads, invalid rows have no number.
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=delimiter or ("\t" if is_tsv else ","),
+            delimiter=delimiter,
             quote_char='"' if has_quotes else False,
             newlines_in_values=has_quotes,
             ignore_empty_lines=False,
@@ -208,17 +357,80 @@ def _read_text(path: Path, delimiter: str | None, quoted: bool | None) -> Sheet:
         ),
         convert_options=pyarrow.csv.ConvertOptions(default_column_type=pa.string()),
     )
-    unreadable = [
-        Fault(where=f"{path}:{number}", rule=f"must have {expected} cells", got=actual)
-        for number, expected, actual in invalid
-    ]
     numbers = np.setdiff1d(np.arange(2, 2 + table.num_rows + len(invalid)), [number for number, _, _ in invalid])
     # Blank lines are rows without a cell that is not empty.
     has_text = np.zeros(table.num_rows, dtype=np.bool_)
     for column in table.columns:
-        has_text |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)
+        has_text |= pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(has_text)
-    return Sheet(path, table.take(rows), numbers[rows], unreadable)
+    if not len(rows) and invalid:
+        _, expected, actual = invalid[0]
+        rule = f"no row has as many cells as the header ({expected}; the first row has {actual})"
+        if table.column_names[0].startswith(_COMMENTS):
+            rule += _SKIP_COMMENT
+        elif {actual - expected for _, expected, actual in invalid} == {1}:
+            rule += ": either the rows end with a delimiter, or the first column has no name; correct the header"
+        raise InputError(Fault(where=str(path), rule=rule))
+    unreadable = [
+        Fault(where=f"{path}:{number + skipped}", rule=f"must have {expected} cells", got=actual)
+        for number, expected, actual in invalid
+    ]
+    return Sheet(path, table.take(rows), numbers[rows] + skipped, unreadable, form=form)
+
+
+def _decode(path: Path, form: TextFormat) -> tuple[str, int]:
+    """Return the text of a file after the lines to skip, and their number.
+
+    Raises:
+        InputError: the file is not in the given encoding, or has fewer lines.
+    """
+    content = path.read_bytes()
+    rule = f"is not text in {form.text_encoding}"
+    start = content[:4096]
+    # Half of the bytes of Western text in UTF-16 are zeros.
+    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start.count(0) > len(start) // 4
+    try:
+        # Accepts a byte order mark, too
+        text = content.decode("utf-8-sig" if codecs.lookup(form.text_encoding).name == "utf-8" else form.text_encoding)
+    except UnicodeError as error:
+        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        others = "utf-16" if wide else "latin-1 or cp1252"
+        rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
+        raise InputError(Fault(where=str(path), rule=rule)) from None
+    if "\0" in text:
+        rule = f"{rule}: it has null characters" + (" (`--option text_encoding=utf-16`?)" if wide else "")
+        raise InputError(Fault(where=str(path), rule=rule))
+    if form.skip_lines:
+        lines = text.splitlines(keepends=True)
+        if len(lines) <= form.skip_lines:
+            rule = f"the file has only {len(lines)} lines"
+            raise InputError(Fault(where=str(path), key="skip_lines", rule=rule, got=form.skip_lines))
+        text = "".join(lines[form.skip_lines :])
+    return text, form.skip_lines
+
+
+def suggest_format(cells: Sequence[str]) -> str:
+    """Return the options with which most of the cells would be numbers, as the end of a sentence; "" if there are none."""
+    number = r"[-+]?\d+([.,]\d+)?"
+    # The first of equals: cells such as 54,700 are ambiguous only if there is none such as 54,7 or 1,054,700.
+    forms = {
+        r"[-+]?[1-9]\d{0,2}(\.\d{3})+,\d+": "decimal commas and points between thousands: decimal=, thousands=.",
+        r"[-+]?[1-9]\d{0,2},\d{3}": "commas, which are decimal marks (decimal=,) or between thousands (thousands=,)",
+        r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?": "commas between thousands: thousands=,",
+        r"[-+]?\d*,\d+([eE][-+]?\d+)?": "decimal commas: decimal=,",
+        r"[-+]?\d{1,3}([ \u00a0\u2009\u202f]\d{3})+([.,]\d+)?": "blanks between thousands: thousands=space",
+        r"[-+]?\d{1,3}('\d{3})+([.,]\d+)?": 'apostrophes between thousands: thousands="\'"',
+        r"\[.*\]": "lists: a Parquet file can have a column of lists, a text file a column for each number",
+    }
+    counts = {pattern: sum(bool(re.fullmatch(pattern, cell, re.DOTALL)) for cell in cells) for pattern in forms}
+    best = max(counts, key=counts.__getitem__)
+    if counts[best] * 2 > len(cells):
+        return f" (they have {forms[best]})"
+    around = [re.fullmatch(rf"([^\w\s.,+-]?)\s*{number}\s*([^\w\s.,+-]?)", cell) for cell in cells]
+    marks = sorted({mark for found in around if found for mark in found.group(1, 3) if mark})
+    if marks and sum(map(bool, around)) * 2 > len(cells):
+        return f" (symbols={''.join(marks)!r} removes the symbols)"
+    return ""
 
 
 def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -227,6 +439,18 @@ def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
     return column.cast(pa.string()) if is_text else column
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    return _is_list(kind) and (
+        pa.types.is_floating(kind.value_type)
+        or pa.types.is_integer(kind.value_type)
+        or pa.types.is_boolean(kind.value_type)
+    )
 
 
 def _is_blank(cell: object) -> bool:

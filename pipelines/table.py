@@ -16,6 +16,8 @@ There are no weights for single rows: re-weighting is a setting of the trial, no
 """
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -27,10 +29,11 @@ import pyarrow.compute as pc
 
 from dirtune.data import session, store
 from dirtune.data.columns import Columns
+from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.own import OwnOptions, divide, make_request, read_entries, write_own
+from pipelines.own import OwnOptions, describe_columns, divide, make_request, read_entries, write_own
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
@@ -38,17 +41,26 @@ if TYPE_CHECKING:
 
 NAME = "table"
 # Incremented whenever the same file and options would give other samples
-RECIPE = 1
+RECIPE = 2
 MOST_LEVELS = 256
 """Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
 _BLOCK_BYTES = 64 * 2**20
+# Names under which tables hold the numbers of their rows; a column of such a name is one if its integers differ.
+_ROW_NUMBER_NAME = re.compile(
+    r"^(index|level_\d+|id|idx|row|row[ _.]?(id|number|num|no|nr|name|names|index)|no\.?|nr\.?|number|#|s\.?\s?no\.?|"
+    r"(sample|record|instance|item)[ _.]?(id|number|no|nr|index))$",
+    re.IGNORECASE,
+)
+# Fewer numbers are a range, or have an outlier, by chance.
+_FEWEST_COUNTED = 10
+_FEW_PERCENT = 0.02
 
 
 class Options(OwnOptions):
     """Settings of the ingest."""
 
     features: tuple[str, ...] | None = None
-    """Columns of numbers; null: all columns without another role."""
+    """Columns of numbers, or of lists of numbers; null: all columns without another role that are no row numbers."""
     one_hot: tuple[str, ...] = ()
     """Columns of texts, such as a category."""
     ignore: tuple[str, ...] = ()
@@ -90,18 +102,24 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     request = make_request(NAME, RECIPE, file, options)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
+    sheet = read_sheet(file, options)
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
     sheet.require({**options.roles, **roles})
+    columns = sheet.table.column_names
     entries, cells = read_entries(sheet, options), read_cells(sheet, options)
     used = sheet.select_usable(options.skip_bad)
     cells = cells.select_rows(used)
     division = divide(options, entries, used, cells.list_contents(entries.labels[used]))
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
+    check_vectors(sheet, cells, values, used)
     lists_of_values = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     rows = division.make_table({"features": lists_of_values})
-    constant = [each["name"] for each in features if each.get("sd") == 0]
+    described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
+    notes = [*describe_columns(described, sheet), *describe_row_numbers(sheet, cells, columns, options)]
+    notes += describe_outliers(cells, used, sheet)
+    if constant := [each["name"] for each in features if each.get("sd") == 0]:
+        notes.append(f"constant in training: {', '.join(constant)}")
     with session.ray_session():
         return write_own(
             storage,
@@ -110,8 +128,8 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             {"features": InputSpec(kind="vector", shape=values.shape[1:])},
             sheet=sheet,
             request=request,
-            notes=[f"constant in training: {', '.join(constant)}"] if constant else [],
-            side_files={"features.json": json.dumps(features, indent=1).encode()},
+            notes=notes,
+            side_files={"features.json": json.dumps(features, indent=1, allow_nan=False).encode()},
         )
 
 
@@ -122,9 +140,11 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
         InputError: there is no feature column.
     """
     roles = {*options.roles.values(), *options.one_hot, *options.ignore}
-    others = [name for name in sheet.table.column_names if name not in roles]
-    names = others if options.features is None else list(options.features)
-    if not names and not options.one_hot:
+    others = [name for name in sheet.table.column_names if name not in {*roles, *sheet.index_columns}]
+    # Before lists become columns, whose elements are not row numbers
+    others = [name for name in others if not (_ROW_NUMBER_NAME.match(name) and _has_distinct_integers(sheet, name))]
+    names = sheet.expand_lists(others if options.features is None else options.features)
+    if not names and not options.one_hot and not sheet.column_faults:
         raise InputError(Fault(where=str(sheet.path), key="features", rule="no column is left"))
     # Columns that were listed by the user are not left out by another option.
     hint = "; name it in one_hot or in ignore" if options.features is None else ""
@@ -136,6 +156,93 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
             sheet.column_faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=levels))
     shape = (len(names), len(sheet.row_numbers))
     return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
+
+
+def _has_distinct_integers(sheet: Sheet, name: str) -> bool:
+    """Return True if the cells of a column are different integers, as the numbers of rows are."""
+    cells = sheet.table.column(name)
+    if not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
+        return False
+    texts = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
+    are_integers = pc.all(pc.match_substring_regex(texts, r"^\d{1,18}$")).as_py()
+    return len(texts) > 1 and bool(are_integers) and pc.count_distinct(texts).as_py() == len(texts)
+
+
+def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], options: Options) -> list[str]:
+    """Return notes on columns that are left out as numbers of rows, and on features that may be such numbers.
+
+    Args:
+        sheet: the table.
+        cells: its features.
+        columns: its columns as in the file.
+        options: the settings of the ingest.
+    """
+    used = {*cells.names, *options.roles.values(), *options.one_hot, *options.ignore}
+    # Elements of lists are called after their column.
+    used |= {name.rpartition(".")[0] for name in cells.names}
+    notes = []
+    if left_out := [name for name in columns if name not in used] if options.features is None else []:
+        notes.append(f"left out as row numbers: {', '.join(left_out)}; `features` can name them")
+    counters = [
+        name
+        for name, column in zip(cells.names, cells.numbers.T, strict=True)
+        if options.features is None and _counts_rows(column)
+    ]
+    if counters:
+        notes.append(
+            f"every integer of a range once, as row numbers have: {', '.join(counters)}; `ignore` leaves them out"
+        )
+    return notes
+
+
+def _counts_rows(column: np.typing.NDArray[np.float64]) -> bool:
+    if len(column) < _FEWEST_COUNTED or np.ptp(column) != len(column) - 1:
+        return False
+    return bool((column == np.round(column)).all() and len(np.unique(column)) == len(column))
+
+
+def check_vectors(
+    sheet: Sheet, cells: Cells, values: np.typing.NDArray[np.float32], used: np.typing.NDArray[np.int64]
+) -> None:
+    """Raise if different numbers of a column are equal as vectors of 32 bits, or infinite.
+
+    Raises:
+        InputError: with all such columns, and the cell that is farthest from the others.
+    """
+    faults = []
+    for place, (name, column) in enumerate(zip(cells.names, cells.numbers.T, strict=True)):
+        before, after = len(np.unique(column)), len(np.unique(values[:, place]))
+        # Single pairs of neighbors may fall together, as those of a sum of float64 do.
+        if np.isfinite(values[:, place]).all() and after > before / 2:
+            continue
+        far = int(np.abs(column - np.median(column)).argmax())
+        rule = (
+            f"{before:,} different numbers would be {after:,} as standardized numbers of 32 bits; correct or rescale the "
+            f"column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
+        )
+        faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=float(column[far])))
+    raise_faults(faults, where=str(sheet.path))
+
+
+def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: Sheet) -> list[str]:
+    """Return a note for each column of which one number makes nearly all the variance, as a code for missing cells does."""
+    notes = []
+    for name, column in zip(cells.names, cells.numbers.T, strict=True):
+        far = int(np.abs(column - np.median(column)).argmax())
+        others = column[column != column[far]]
+        if len(np.unique(others)) < _FEWEST_COUNTED or len(others) <= len(column) / 2:
+            continue
+        # Variances of tiny numbers underflow; both are scaled by the same number.
+        scale = float(np.abs(column).max()) or 1.0
+        if np.var(others / scale) < _FEW_PERCENT * np.var(column / scale):
+            rows = np.flatnonzero(column == column[far])
+            number = sheet.row_numbers[used[rows[0]]]
+            rest = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+            notes.append(
+                f"{name}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
+                "cell, remove it"
+            )
+    return notes
 
 
 def make_vectors(

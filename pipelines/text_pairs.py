@@ -43,7 +43,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     request = own.make_request(NAME, RECIPE, file, options, sentence_features.hash_model(model) if model else None)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = sheets.read_sheet(file, delimiter=options.delimiter, quoted=options.quoted)
+    sheet = sheets.read_sheet(file, options)
     sheet.require({**options.roles, "first": options.first, "second": options.second})
     entries = own.read_entries(sheet, options)
     texts = {"first": sheet.read_texts(options.first), "second": sheet.read_texts(options.second)}
@@ -61,5 +61,6 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             encoded.inputs,
             sheet=sheet,
             request=request,
+            notes=own.describe_columns({**options.roles, "first": options.first, "second": options.second}, sheet),
             side_files=encoded.side_files,
         )

@@ -21,13 +21,54 @@ JPEG_QUALITY = 95
 _MODES = {1: "L", 3: "RGB"}
 
 
-def convert_image(image: Image.Image, spec: InputSpec) -> Image.Image:
+def convert_image(image: Image.Image, spec: InputSpec, *, white: float | None = None) -> Image.Image:
     """Return an image of any format in the colors and size of an input, bilinear, without keeping the aspect ratio.
 
-    The papers resize in the same way.
+    The papers resize in the same way. Transparent pixels are shown on white, as on a page.
+
+    Args:
+        image: of any mode of Pillow.
+        spec: of the input.
+        white: pixel value that becomes white in images of more than 8 bits; None means 65,535 for 16 bits.
+
+    Raises:
+        ValueError: the image has 32 bits or floats and no `white` is given, or a pixel is not within 0 and `white`.
     """
     channels, height, width = spec.shape
+    if is_deep(image):
+        image = _scale_deep(image, white)
+    elif has_transparent_pixels(image):
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, image)
     return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return True if an image has one channel of more than 8 bits; Pillow keeps only 8 of several channels."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def has_transparent_pixels(image: Image.Image) -> bool:
+    """Return True if a pixel is not opaque."""
+    if not image.has_transparency_data:
+        return False
+    # Of one band, which is the pair of its extremes
+    lowest: Any = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return bool(lowest < 255)
+
+
+def _scale_deep(image: Image.Image, white: float | None) -> Image.Image:
+    """Return an image of more than 8 bits as one of 8, where `white` becomes 255."""
+    if white is None and not image.mode.startswith("I;16"):
+        kind = "floats" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its pixels are {kind}, which have no largest value; `white` must name that of white")
+    largest = 65535.0 if white is None else white
+    pixels = np.asarray(image).astype(np.float64)
+    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > largest:
+        got = "a pixel that is not finite" if not np.isfinite(pixels).all() else f"{pixels.min():g} to {pixels.max():g}"
+        raise ValueError(f"its pixels must be within 0 and {largest:g}, the value of white, got {got}")
+    return Image.fromarray(np.round(pixels * (255 / largest)).astype(np.uint8))
 
 
 def encode_image(image: Image.Image, spec: InputSpec) -> bytes:

@@ -99,3 +99,45 @@ def test_an_image_of_another_number_of_channels_is_an_error_and_not_broadcast() 
 def test_an_inconsistent_specification_of_an_encoding_is_an_error(changed: dict[str, object], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         InputSpec.model_validate(JPEG.model_dump() | changed)
+
+
+RAMP = InputSpec(kind="image", shape=(1, 8, 256))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, ">u2"])
+@pytest.mark.parametrize("spec", [RAMP, RAMP.model_copy(update={"shape": (3, 8, 256)})])
+def test_images_of_16_bits_are_scaled_by_their_range(kind: object, spec: InputSpec) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+    deep = Image.frombytes("I;16" if kind is np.uint16 else "I;16B", (256, 8), (257 * ramp.astype(kind)).tobytes())
+    found = np.asarray(convert_image(deep, spec)).reshape(8, 256, -1)
+    np.testing.assert_array_equal(found, np.repeat(ramp[:, :, None], spec.shape[0], axis=2))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(np.int32, "integers of 32 bits"), (np.float32, "floats")])
+def test_images_of_32_bits_need_the_value_of_white(kind: type, name: str) -> None:
+    ramp = np.tile(np.arange(256), (8, 1))
+    deep = Image.fromarray((4 * ramp).astype(kind))
+    with pytest.raises(ValueError, match=f"its pixels are {name}, .* `white` must name"):
+        convert_image(deep, RAMP)
+    np.testing.assert_array_equal(np.asarray(convert_image(deep, RAMP, white=1020)), ramp)
+    with pytest.raises(ValueError, match="must be within 0 and 1000, the value of white, got 0 to 1020"):
+        convert_image(deep, RAMP, white=1000)
+    with pytest.raises(ValueError, match="must be within 0 and 1020, the value of white, got -4 to 1016"):
+        convert_image(Image.fromarray((4 * ramp - 4).astype(kind)), RAMP, white=1020)
+
+
+def test_float_pixels_that_are_not_finite_are_refused() -> None:
+    pixels = np.zeros((8, 8), np.float32)
+    pixels[0, 0] = np.nan
+    with pytest.raises(ValueError, match="got a pixel that is not finite"):
+        convert_image(Image.fromarray(pixels), RAMP, white=1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_shown_on_white(mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    image.paste((255, 0, 0, 0), (0, 0, 4, 8))
+    spec = InputSpec(kind="image", shape=(3, 8, 8))
+    found = np.asarray(convert_image(image.convert(mode), spec))
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[0, 7].tolist() == ([76, 76, 76] if mode == "LA" else [255, 0, 0])

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from dirtune.errors import InputError
-from pipelines.sheets import Sheet, find_data_file, read_sheet
+from pipelines.sheets import Sheet, TextFormat, find_data_file, read_sheet
 
 
 def _sheet(folder: Path, text: str, name: str = "a.csv", **settings: object) -> Sheet:
     (folder / name).write_text(text)
-    return read_sheet(folder / name, **settings)
+    return read_sheet(folder / name, TextFormat(**settings))
 
 
 def _faults(sheet: Sheet, found: list[object]) -> list[str]:
@@ -142,7 +142,13 @@ def test_a_sheet_without_a_usable_row_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "rule"),
-    [(b"", "cannot be read"), (b"a\n\xff\n", "cannot be read"), (b"a,a\n1,2\n", "two columns have this name, got 'a'")],
+    [
+        (b"", "cannot be read"),
+        (b"a\n\xff\n", "is not text in utf-8 .line 2.; choose its encoding, such as `--option text_encoding=latin-1"),
+        ("a\n1\n".encode("utf-16"), "is not text in utf-8 .line 1.; .*encoding=utf-16`"),
+        ("a\n1\n".encode("utf-16-le"), "has null characters .`--option text_encoding=utf-16"),
+        (b"a,a\n1,2\n", "two columns have this name, got 'a'"),
+    ],
 )
 def test_files_that_are_no_table_are_refused(tmp_path: Path, content: bytes, rule: str) -> None:
     (tmp_path / "a.csv").write_bytes(content)
@@ -173,3 +179,143 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text("")
     with pytest.raises(InputError, match=r"must be one file of \.csv, .*got 'a.xlsx'"):
         find_data_file("table", tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "cp1252"])
+def test_headers_and_cells_are_read_in_the_given_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes("Größe,Ort\n1,Köln\n".encode(encoding))
+    sheet = read_sheet(tmp_path / "a.csv", TextFormat(text_encoding=encoding.removesuffix("-sig")))
+    assert sheet.table.to_pydict() == {"Größe": ["1"], "Ort": ["Köln"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "cells", "values"),
+    [
+        ({"decimal": ","}, ["54,70", "-0,5", ",5e1", "7"], [54.7, -0.5, 5.0, 7.0]),
+        ({"decimal": ",", "thousands": "."}, ["1.234,5", "1.234", "12", "0,25"], [1234.5, 1234.0, 12.0, 0.25]),
+        ({"thousands": ","}, ["54,700", "1,054,700.5", "-12", ".5"], [54700.0, 1054700.5, -12.0, 0.5]),
+        ({"thousands": "space"}, ["54\u00a0700", "1 054 700", "9", "\u202f8"], [54700.0, 1054700.0, 9.0, 8.0]),
+        ({"symbols": "%$"}, ["54 %", "$7", "-$1.5", "$ -2"], [54.0, 7.0, -1.5, -2.0]),
+        ({}, ["\u22121.5", "\u00a02\u00a0", "1e\u22123", "+4"], [-1.5, 2.0, 0.001, 4.0]),
+    ],
+)
+def test_numbers_are_read_as_the_options_describe_them(
+    tmp_path: Path, settings: dict[str, str], cells: list[str], values: list[float]
+) -> None:
+    sheet = _sheet(tmp_path, "a\n" + "".join(f'"{cell}"\n' for cell in cells), **settings)
+    assert sheet.read_numbers("a").tolist() == values
+    assert not sheet.faults
+
+
+@pytest.mark.parametrize(
+    ("settings", "cell"),
+    [
+        ({"decimal": ","}, "1.5"),
+        ({"decimal": ",", "thousands": "."}, "1.5"),
+        ({"thousands": ","}, "1,23"),
+        ({"thousands": ","}, "1234,567"),
+        ({"symbols": "%"}, "5%5"),
+        ({"symbols": "%"}, "%"),
+    ],
+)
+def test_numbers_of_another_form_are_faults_and_not_other_numbers(
+    tmp_path: Path, settings: dict[str, str], cell: str
+) -> None:
+    sheet = _sheet(tmp_path, f'a\n1\n"{cell}"\n2\n', **settings)
+    sheet.read_numbers("a")
+    assert [fault.got for fault in sheet.faults] == [cell]
+
+
+@pytest.mark.parametrize(
+    ("cells", "remedy"),
+    [
+        (["54,70", "0,125", "1,5"], "(they have decimal commas: decimal=,)"),
+        (["54,700", "1,054,700"], "(they have commas between thousands: thousands=,)"),
+        (["54,700", "12,500"], "(decimal=,) or between thousands (thousands=,)"),
+        (["1.234,5", "2.000,1"], "decimal=, thousands=."),
+        (["1 234", "2 000,1"], "thousands=space"),
+        (["5 %", "7 %"], "symbols='%'"),
+        (["$5", "$7.5"], "symbols='$'"),
+        (["[1, 2]", "[3, 4]"], "lists"),
+        (["red", "blue"], "most cells are not numbers; name it elsewhere"),
+    ],
+)
+def test_columns_that_are_no_numbers_lead_to_their_option(tmp_path: Path, cells: list[str], remedy: str) -> None:
+    sheet = _sheet(tmp_path, "a\n" + "".join(f'"{cell}"\n' for cell in cells))
+    sheet.read_numbers("a", hint="; name it elsewhere")
+    assert remedy in sheet.column_faults[0].rule
+
+
+def test_numbers_beyond_32_bits_are_faults(tmp_path: Path) -> None:
+    sheet = _sheet(tmp_path, "a,b\n1,1e200\n1e39,-1e201\n-3e38,3e300\n")
+    assert np.isnan(sheet.read_numbers("a")).tolist() == [False, True, False]
+    sheet.read_numbers("b")
+    assert _faults(sheet, sheet.faults) == [":3: a: must be within 3.4e+38, the largest number of 32 bits, got '1e39'"]
+    assert sheet.column_faults[0].rule == "most numbers are beyond 32 bits"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("a;b\n1;2\n", "no such column (the header has the delimiter ';'; `--option delimiter=';'`)"),
+        ("a\tb\n1\t2\n", "no such column (the header has the delimiter '\\t'; `--option delimiter=tab`)"),
+        ("a|b\n1|2\n", "no such column (the header has the delimiter '|'; `--option delimiter='|'`)"),
+        ("# exported 2026\n", "no such column (the first line looks like a comment; `--option skip_lines=1` skips it)"),
+    ],
+)
+def test_a_wrong_delimiter_is_recognized(tmp_path: Path, text: str, rule: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _sheet(tmp_path, text).require({"label": "b"})
+    assert caught.value.faults[0].rule.startswith(rule)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_before_the_header_are_skipped_and_counted(tmp_path: Path, end: str) -> None:
+    lines = ["# exported", "# 2026", "a,b", "1,2", "x,3"]
+    (tmp_path / "a.csv").write_bytes(end.join(lines).encode())
+    sheet = read_sheet(tmp_path / "a.csv", TextFormat(skip_lines=2))
+    assert sheet.table.column_names == ["a", "b"]
+    assert sheet.row_numbers.tolist() == [4, 5]
+    with pytest.raises(InputError, match="skip_lines: the file has only 5 lines, got 9"):
+        read_sheet(tmp_path / "a.csv", TextFormat(skip_lines=9))
+
+
+def test_the_line_by_which_spreadsheets_write_the_delimiter_is_read(tmp_path: Path) -> None:
+    sheet = _sheet(tmp_path, "sep=;\na;b\n1;2\n")
+    assert sheet.table.to_pydict() == {"a": ["1"], "b": ["2"]}
+    assert sheet.row_numbers.tolist() == [3]
+
+
+def test_rows_that_are_one_cell_longer_than_the_header_are_one_fault(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the header .2; the first row has 3.: .* correct the header$") as caught:
+        _sheet(tmp_path, "a,b\n1,2,\n3,4,\n")
+    assert len(caught.value.faults) == 1
+    with pytest.raises(InputError, match=r"the header .1; the first row has 2. .*comment; `--option skip_lines=1`"):
+        _sheet(tmp_path, "# exported 2026\na,b\n1,2\n")
+
+
+def test_header_cells_are_trimmed_as_other_cells_are(tmp_path: Path) -> None:
+    sheet = _sheet(
+        tmp_path, " a ,strength(MPa, megapascals) \n1,2\n".replace("strength(", '"strength(').replace(") ", ') "')
+    )
+    assert sheet.table.column_names == ["a", "strength(MPa, megapascals)"]
+
+
+def test_columns_without_a_name_and_the_index_of_pandas_are_named(tmp_path: Path) -> None:
+    assert _sheet(tmp_path, ",a,\n0,1,\n1,2,\n").index_columns == ["Unnamed: 0", "Unnamed: 2"]
+    assert _sheet(tmp_path, "Unnamed: 0,Unnamed: 0.1,a\n0,1,2\n").index_columns == ["Unnamed: 0", "Unnamed: 0.1"]
+    frame = pd.DataFrame({"a": [1.0, 2.0]}, index=[5, 3])
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_sheet(tmp_path / "a.parquet").index_columns == ["__index_level_0__"]
+    frame.rename_axis("sample").to_parquet(tmp_path / "a.parquet")
+    assert read_sheet(tmp_path / "a.parquet").index_columns == ["sample"]
+    frame.reset_index(drop=True).to_parquet(tmp_path / "a.parquet")
+    assert read_sheet(tmp_path / "a.parquet").index_columns == []
+
+
+@pytest.mark.parametrize(
+    "given", [{"delimiter": ""}, {"delimiter": ";;"}, {"text_encoding": "utf-9"}, {"symbols": "-"}]
+)
+def test_formats_that_no_file_can_have_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))):
+        TextFormat(**given)

@@ -1,0 +1,88 @@
+"""Run with `pytest tests/pipelines/test_image_traits.py`: images whose files need more than a change of size."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dirtune.manifest import InputSpec
+from pipelines.image_files import describe_traits, encode_file
+
+SPEC = InputSpec(kind="image", shape=(1, 16, 16), encoding="png")
+
+
+def _pixels(stored: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(stored)))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "white"),
+    [
+        (1, np.s_[:8, :]),
+        (2, np.s_[:8, :]),
+        (3, np.s_[8:, :]),
+        (4, np.s_[8:, :]),
+        (5, np.s_[:, :8]),
+        (6, np.s_[:, 8:]),
+        (7, np.s_[:, 8:]),
+        (8, np.s_[:, :8]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_are_turned_as_viewers_show_them(
+    tmp_path: Path, orientation: int, white: tuple[slice, slice], suffix: str
+) -> None:
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 100} if suffix == "jpg" else {}))
+    expected = np.zeros((16, 16))
+    expected[white] = 255
+    stored, rule, traits = encode_file(tmp_path / f"a.{suffix}", SPEC, upright=True)
+    assert rule is None
+    assert np.abs(_pixels(stored) - expected).max() < 5
+    assert ("turned as their EXIF data say" in traits) == (orientation != 1)
+    # The face benchmarks store them as they are.
+    stored, _, traits = encode_file(tmp_path / f"a.{suffix}", SPEC)
+    assert np.abs(_pixels(stored) - pixels).max() < 5
+    assert ("not turned as their EXIF data say" in traits) == (orientation != 1)
+
+
+def test_traits_of_all_images_are_counted(tmp_path: Path) -> None:
+    deep = np.tile(np.linspace(0, 4095, 16).astype(np.uint16), (16, 1))
+    Image.fromarray(deep).save(tmp_path / "dark.png")
+    Image.fromarray(deep * 16).save(tmp_path / "deep.png")
+    frames = [Image.new("L", (16, 16), shade) for shade in (0, 99)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", (16, 16), (255, 0, 0, 9)).save(tmp_path / "glass.png")
+    Image.new("RGBA", (16, 16), (255, 0, 0, 255)).save(tmp_path / "opaque.png")
+    traits = Counter[str]()
+    for name in ("dark.png", "deep.png", "moving.gif", "glass.png", "opaque.png"):
+        _, rule, own = encode_file(tmp_path / name, SPEC)
+        assert rule is None
+        traits.update(own)
+    assert describe_traits(traits) == [
+        "image modes: 2 I;16, 1 P, 2 RGBA",
+        "more than 8 bits, of which 8 are stored: 2 images",
+        "nearly black: no pixel reaches an eighth of white (`white` sets its value): 1 images",
+        "several frames, of which the first is used: 1 images",
+        "transparent pixels, shown on white: 1 images",
+    ]
+    dark, _, _ = encode_file(tmp_path / "dark.png", SPEC, white=4095)
+    assert _pixels(dark).max() == 255
+
+
+def test_an_image_without_a_known_white_is_a_fault_with_its_remedy(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((16, 16), np.float32)).save(tmp_path / "a.tiff")
+    _, rule, _ = encode_file(tmp_path / "a.tiff", SPEC)
+    assert rule is not None
+    assert "its pixels are floats, which have no largest value; `white` must name that of white" in rule
+    stored, rule, _ = encode_file(tmp_path / "a.tiff", SPEC, white=2)
+    assert rule is None
+    assert set(_pixels(stored).flatten().tolist()) == {128}

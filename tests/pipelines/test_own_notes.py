@@ -1,0 +1,183 @@
+"""Run with `pytest tests/pipelines/test_own_notes.py`: what an ingest of own data reports, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.io.storage import Storage
+from pipelines import table
+from pipelines.table import Options
+
+ROWS = 60
+
+
+class _Written(Exception):
+    """Carries what would be written, so that no Ray is needed."""
+
+    def __init__(self, notes: list[str], features: list[dict[str, Any]], values: np.ndarray) -> None:
+        super().__init__()
+        self.notes, self.features, self.values = notes, features, values
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def session() -> Iterator[None]:
+        yield
+
+    def write(_storage: Storage, division: Any, splits: dict[str, Any], _inputs: object, **given: Any) -> None:
+        features = json.loads(given["side_files"]["features.json"])
+        raise _Written([*given["sheet"].notes, *given["notes"]], features, splits["train"])
+
+    monkeypatch.setattr(table.session, "ray_session", session)
+    monkeypatch.setattr(table, "write_own", write)
+    monkeypatch.setattr(table, "_make_dataset", lambda rows, split: np.stack(rows["features"].to_pylist()))
+
+
+def _frame(**columns: Any) -> pd.DataFrame:
+    drawn = np.random.default_rng(0)
+    return pd.DataFrame({"a": drawn.normal(size=ROWS), "y": drawn.normal(50, 10, ROWS).round(2), **columns})
+
+
+def _ingest(file: Path, frame: pd.DataFrame | None = None, *, index: bool = False, **given: Any) -> _Written:
+    if frame is not None:
+        frame.to_parquet(file) if file.suffix == ".parquet" else frame.to_csv(file, index=index)
+    options = read(Options, {"name": "mine", "label": "y", **given}, where="options")
+    with pytest.raises(_Written) as caught:
+        table.ingest(Storage.open(file.parent / "data"), file, options)
+    return caught.value
+
+
+def _names(written: _Written) -> list[str]:
+    return [each["name"] for each in written.features]
+
+
+def test_the_index_that_pandas_writes_is_no_feature(tmp_path: Path) -> None:
+    frame = _frame().sort_values("y").reset_index(drop=True)
+    written = _ingest(tmp_path / "a.csv", frame, index=True)
+    assert _names(written) == ["a"]
+    assert "left out as row numbers: Unnamed: 0; `features` can name them" in written.notes
+    assert _names(_ingest(tmp_path / "a.csv", features=["Unnamed: 0", "a"])) == ["Unnamed: 0", "a"]
+
+
+@pytest.mark.parametrize("name", [None, "sample"])
+def test_the_index_in_a_parquet_file_is_no_feature(tmp_path: Path, name: str | None) -> None:
+    frame = _frame().sort_values("y").rename_axis(name)
+    assert _names(_ingest(tmp_path / "a.parquet", frame)) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["index", "level_0", "ID", "No", "row_id", "Sample ID", "#"])
+def test_numbers_of_rows_under_a_usual_name_are_no_feature(tmp_path: Path, name: str) -> None:
+    # With gaps, as after rows were dropped
+    written = _ingest(tmp_path / "a.csv", _frame(**{name: 3 * np.arange(ROWS)}))
+    assert _names(written) == ["a"]
+    assert f"left out as row numbers: {name}; `features` can name them" in written.notes
+
+
+def test_a_column_of_such_a_name_with_other_contents_is_a_feature(tmp_path: Path) -> None:
+    assert _names(_ingest(tmp_path / "a.csv", _frame(index=np.arange(ROWS) / 7))) == ["a", "index"]
+    assert _names(_ingest(tmp_path / "a.csv", _frame(no=np.arange(ROWS) % 7))) == ["a", "no"]
+
+
+def test_a_feature_that_counts_the_rows_is_noted(tmp_path: Path) -> None:
+    shuffled = np.random.default_rng(1).permutation(ROWS) + 5
+    written = _ingest(tmp_path / "a.csv", _frame(when=shuffled))
+    assert _names(written) == ["a", "when"]
+    assert any(note.startswith("every integer of a range once") and ": when;" in note for note in written.notes)
+
+
+def test_the_columns_are_reported_by_role(tmp_path: Path) -> None:
+    frame = _frame(kind=list("uvw") * 20, who=[f"p{row % 20}" for row in range(ROWS)], text="x")
+    written = _ingest(tmp_path / "a.csv", frame, one_hot=["kind"], group="who", ignore=["text"])
+    assert written.notes[:2] == [
+        "columns: label: y; group: who; features: a; one-hot: kind",
+        "columns that are not used: text",
+    ]
+
+
+def test_a_column_of_lists_is_one_feature_per_element(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(2).normal(size=(ROWS, 3))
+    written = _ingest(tmp_path / "a.parquet", _frame(emb=list(vectors)), standardize=False)
+    assert _names(written) == ["a", "emb.0", "emb.1", "emb.2"]
+    stored = {tuple(row[1:]) for row in written.values.astype(np.float32).tolist()}
+    assert stored <= {tuple(row) for row in vectors.astype(np.float32).tolist()}
+    assert _names(_ingest(tmp_path / "a.parquet", features=["emb"])) == ["emb.0", "emb.1", "emb.2"]
+
+
+def test_lists_of_several_lengths_and_lists_as_label_are_refused(tmp_path: Path) -> None:
+    frame = _frame(emb=[[1.0] * (2 + (row == 9)) for row in range(ROWS)])
+    with pytest.raises(InputError, match=r"emb: the lists of a column must have the same length.*, got \[2, 3\]"):
+        _ingest(tmp_path / "a.parquet", frame)
+    frame = _frame(y=[[1.0, 2.0]] * ROWS)
+    with pytest.raises(InputError, match=r"y: a column of list.*; a label is one number per row"):
+        _ingest(tmp_path / "a.parquet", frame)
+
+
+@pytest.mark.parametrize(
+    ("column", "settings"),
+    [
+        (np.where(np.arange(ROWS) == 7, 9.97e36, np.arange(ROWS) / 7), {}),
+        (np.where(np.arange(ROWS) == 7, -3e38, np.arange(ROWS) / 7), {}),
+        (1.7e9 + np.arange(ROWS) / 2, {"standardize": False}),
+        (1e-300 * (1 + np.arange(ROWS) / 7), {}),
+        (1e-60 * (1 + np.arange(ROWS) / 7), {"standardize": False}),
+    ],
+)
+def test_numbers_that_would_become_equal_are_refused(
+    tmp_path: Path, column: np.ndarray, settings: dict[str, bool]
+) -> None:
+    with pytest.raises(InputError, match=r"b: 60 different numbers would be \d+ as standardized numbers of 32 bits"):
+        _ingest(tmp_path / "a.csv", _frame(b=column), **settings)
+
+
+def test_a_code_for_missing_cells_among_numbers_is_noted(tmp_path: Path) -> None:
+    column = np.where(np.arange(ROWS) % 20 == 7, -9999.0, np.random.default_rng(3).normal(size=ROWS))
+    notes = _ingest(tmp_path / "a.csv", _frame(b=column)).notes
+    assert any(note.startswith("b: -9999 (row 9 and 2 more) makes nearly all the variance") for note in notes)
+    usual = _frame(b=np.random.default_rng(3).lognormal(0, 1, ROWS), c=(np.arange(ROWS) == 3).astype(float))
+    assert not any("makes nearly all" in note for note in _ingest(tmp_path / "a.csv", usual).notes)
+
+
+def _label_notes(folder: Path, labels: np.ndarray, **given: Any) -> list[str]:
+    from pipelines.own import describe_labels, divide, read_entries
+    from pipelines.sheets import read_sheet
+
+    pd.DataFrame({"y": labels}).to_csv(folder / "a.csv", index=False)
+    options = read(Options, {"name": "mine", "label": "y", **given}, where="options")
+    sheet = read_sheet(folder / "a.csv", options)
+    entries = read_entries(sheet, options)
+    return describe_labels(divide(options, entries, np.arange(len(labels)), list(range(len(labels)))), sheet)
+
+
+@pytest.mark.parametrize("wrong", [1e9, 99999.0, -9999.0, 7500.0])
+def test_a_wrong_label_that_fills_one_bin_with_all_others_is_named(tmp_path: Path, wrong: float) -> None:
+    labels = np.append(np.random.default_rng(0).uniform(20, 96, 300).round(2), wrong)
+    notes = _label_notes(tmp_path, labels)
+    assert f"{wrong:g} (row 302)" in notes[0]
+    assert notes[1].startswith("one label bin of ")
+    assert "correct the outermost labels, or set low, high and bin_width" in notes[1]
+
+
+def test_usual_labels_and_many_zeros_are_not_called_wrong(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0)
+    assert len(_label_notes(tmp_path, drawn.uniform(20, 96, 300).round(2))) == 1
+    rain = np.where(drawn.random(1000) < 0.85, 0.0, drawn.exponential(4.0, 1000).round(1))
+    assert len(_label_notes(tmp_path, rain)) == 1
+
+
+@pytest.mark.parametrize(("unit", "turn"), [("degrees", 360.0), ("°", 360.0), ("rad", 2 * math.pi)])
+def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float) -> None:
+    angles = np.random.default_rng(0).uniform(-turn / 2, turn / 2, 400)
+    assert any("angles of a full turn" in note for note in _label_notes(tmp_path, angles, unit=unit))
+    assert not any("angles of a full turn" in note for note in _label_notes(tmp_path, angles / 3, unit=unit))
