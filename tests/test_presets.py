@@ -113,6 +113,83 @@ def test_a_study_crosses_methods_with_recipes() -> None:
     assert found['vanilla recipe="dir"'].terms.get_active() == {}
 
 
+def test_the_published_variant_has_what_the_script_does_and_the_intended_one_is_the_default() -> None:
+    betas = {
+        variant: _config("imdb_wiki", {"methods": ["conr"], **variant_of}).terms.conr.beta
+        for variant, variant_of in (
+            ("default", {}),
+            ("intended", {"presets": "intended"}),
+            ("published", {"presets": "published"}),
+        )
+    }
+    assert betas == {"default": 4.0, "intended": 4.0, "published": 8.0}
+    own = {"methods": ["conr"], "presets": "published", "terms": {"conr": {"beta": 1.0}}}
+    assert _config("imdb_wiki", own).terms.conr.beta == 1.0
+
+
+def test_a_difference_of_one_script_holds_with_its_recipe_alone() -> None:
+    for recipe, beta in (("dir", 20.0), ("accon", 0.2)):
+        plain = {"recipe": recipe, "methods": ["focal_r"], "presets": "published"}
+        assert _config("sts_b", plain).loss.beta == beta
+
+
+@pytest.mark.parametrize("presets", [read_methods(), read_recipes()], ids=["methods", "recipes"])
+def test_every_difference_is_a_configuration_and_changes_the_intended_one(presets: dict[str, Preset]) -> None:
+    kind = "recipe" if presets.keys() == read_recipes().keys() else "methods"
+    for name, preset in presets.items():
+        for data, settings in preset.data.items():
+            for difference in settings.published:
+                plain = merge(NEEDS_A_TERM.get(name, {}), {kind: name, "presets": "published"})
+                if difference.recipe:
+                    plain["recipe"] = difference.recipe
+                published, intended = _config(data, plain), _config(data, {**plain, "presets": "intended"})
+                # The data sets that are scaled down have no official script.
+                assert data != "digits"
+                assert published != intended, f"{name} on {data}: {difference.reason}"
+                for path, value in _leaves(difference.set):
+                    assert get_leaf(published.to_plain(), path) == value, f"{name} on {data}: {path}"
+
+
+def test_arms_inherit_the_variant_of_the_base_and_an_axis_compares_both() -> None:
+    base = {"data": {"name": "imdb_wiki"}, "model": {"encoder": {"name": "mlp"}}, "methods": ["conr"]}
+    study = _study(
+        base={**base, "presets": "published"}, reference="conr", arms={"conr": {}, "lds": {"methods": ["lds"]}}
+    )
+    assert [arm.config.terms.conr.beta for arm in resolve(study, where="s").arms] == [8.0, 8.0]
+    axes = {"presets": ["intended", "published"]}
+    study = _study(base=base, reference='presets="intended"', arms={"conr": {}}, axes=axes)
+    found = resolve(study, where="s")
+    assert {arm.name: arm.config.terms.conr.beta for arm in found.arms} == {
+        'presets="intended"': 4.0,
+        'presets="published"': 8.0,
+    }
+    assert found.to_plain()["presets"] == {
+        f'presets="{variant}"': {"variant": variant, "recipes": [], "methods": ["conr"]}
+        for variant in ("intended", "published")
+    }
+
+
+def test_an_unknown_variant_is_one_fault_of_the_base() -> None:
+    raw = _study(reference="vanilla", arms={"vanilla": {}, "b": {"alpha": -1}})
+    raw["base"] = {**raw["base"], "presets": "publishd"}
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="s.yaml")
+    first, second = caught.value.faults
+    assert (
+        str(first)
+        == "s.yaml: base.presets: unknown variant, got 'publishd'; known: intended, published (did you mean 'published'?)"
+    )
+    assert second.key == "arms.b.alpha"
+
+
+def test_a_study_without_an_objective_has_that_of_its_recipe() -> None:
+    base = {"data": {"name": "sts_b"}, "recipe": "dir"}
+    assert resolve(_study(base=base, reference="vanilla"), where="s").objective.name == "val/all/mse"
+    own = {"metric": "gmean", "region": "few"}
+    assert resolve(_study(base=base, reference="vanilla", objective=own), where="s").objective.name == "val/few/gmean"
+    assert resolve(_study(reference="vanilla"), where="s").objective.name == "val/all/mae"
+
+
 def test_faults_of_presets_are_reported_with_the_other_faults_of_a_study() -> None:
     raw = _study(reference="vanilla", arms={"vanilla": {}, "a": {"methods": ["nope"]}, "b": {"alpha": -1}})
     with pytest.raises(InputError) as caught:

@@ -103,9 +103,13 @@ def _describe_settings(name: str, settings: type[Frozen]) -> Entry:
 
 
 def _describe_preset(name: str, preset: Preset) -> Entry:
-    rows = [
-        (data, "\n".join(_format_leaves(published.set)), published.source) for data, published in preset.data.items()
-    ]
+    rows = []
+    for data, settings in preset.data.items():
+        rows.append((data, "\n".join(_format_leaves(settings.set)), settings.source))
+        for difference in settings.published:
+            script = f", recipe {difference.recipe}" if difference.recipe else ""
+            changes = ", ".join(_format_leaves(difference.set))
+            rows.append((f"{data}: published{script}", changes, difference.reason))
     about = f"{preset.adds} {preset.paper}."
     return Entry(name=name, about=about, columns=("data set", "settings", "source"), rows=rows)
 

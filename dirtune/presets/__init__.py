@@ -5,31 +5,59 @@ their settings before the configuration is validated. A trial records the settin
 change without a change of any trial's id. A method changes loss, terms, re-weighting or the regressor's head; a recipe
 is everything else: optimizer, schedule, batch, epochs, backbone and augmentation.
 
+`presets: published` adds what the official script does by mistake or apart from its paper; `presets: intended`, the
+default, leaves it out: a comparison of methods must not measure the errors of their scripts. The published variant is
+for reproducing the numbers of a paper.
+
 The values are in `methods.yaml` and `recipes.yaml`, each with its source; `any` is for data sets without an entry.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
 from dirtune.io.yamlfile import read_yaml
-from dirtune.nested import merge
+from dirtune.nested import get_leaf, merge
 
 ANY = "any"
-PRESET_KEYS = ("recipe", "methods")
-"""Keys of a configuration that may name presets."""
+PRESET_KEYS = ("recipe", "methods", "presets")
+"""Keys of a configuration that name presets, or the variant of all of them."""
+Variant = Literal["intended", "published"]
+DEFAULT_VARIANT: Variant = "intended"
 
 
-class PublishedSettings(Frozen):
+class Difference(Frozen):
+    """One way in which the official script differs from the intended settings."""
+
+    reason: str
+    """What the script does, and where."""
+    recipe: str | None = None
+    """The recipe whose script this is; None: with any recipe."""
+    set: dict[str, Any]
+    """Overlay of the intended settings."""
+
+
+class PresetSettings(Frozen):
     """Settings of a preset on one data set."""
 
     source: str
     """Origin of the values."""
-    set: dict[str, Any]
+    set: dict[str, Any] = {}
     """Overlay of the configuration."""
+    published: tuple[Difference, ...] = ()
+    """Differences of the official scripts, which the published variant has."""
+
+    def get_overlay(self, use: "PresetUse") -> dict[str, Any]:
+        """Return the overlay of the configuration in a variant and recipe."""
+        overlay = self.set
+        for difference in self.published if use.variant == "published" else ():
+            if difference.recipe in {None, use.recipe}:
+                overlay = merge(overlay, difference.set)
+        return overlay
 
 
 class Preset(Frozen):
@@ -39,12 +67,47 @@ class Preset(Frozen):
     """Authors, short title, venue and year."""
     adds: str
     """Difference from plain training, in one sentence."""
-    data: dict[str, PublishedSettings]
+    data: dict[str, PresetSettings]
     """Settings by data set; `any` is for all others."""
 
-    def get_settings(self, data: str) -> PublishedSettings | None:
+    def get_settings(self, data: str) -> PresetSettings | None:
         """Return the settings for a data set, or None if the preset has neither an entry for it nor a general one."""
         return self.data.get(data, self.data.get(ANY))
+
+
+@dataclass(frozen=True)
+class PresetUse:
+    """Presets that the layers of a configuration name together."""
+
+    data: str = ""
+    """The data set."""
+    variant: object = DEFAULT_VARIANT
+    """As written; `expand_presets` raises an error for a wrong one."""
+    recipe: object = None
+    """Name of the recipe, a preset or a label."""
+    methods: tuple[object, ...] = ()
+
+    @classmethod
+    def find(cls, *layers: Mapping[str, Any]) -> "PresetUse":
+        """Return the presets of a configuration, given as plain data and overlays of it in their order."""
+        use = cls()
+        for layer in layers:
+            recipe = layer.get("recipe")
+            name = recipe.get("name", use.recipe) if isinstance(recipe, Mapping) else recipe
+            use = cls(
+                data=get_leaf(layer, "data.name") or use.data,
+                variant=layer.get("presets", use.variant),
+                recipe=use.recipe if recipe is None else name,
+                methods=(*use.methods, *_list_methods(layer)),
+            )
+        return use
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the variant and the names as plain data; empty without any preset."""
+        recipes = [self.recipe] if self.recipe in read_recipes() else []
+        if not recipes and not self.methods:
+            return {}
+        return {"variant": self.variant, "recipes": recipes, "methods": list(dict.fromkeys(self.methods))}
 
 
 def read_methods() -> dict[str, Preset]:
@@ -57,7 +120,9 @@ def read_recipes() -> dict[str, Preset]:
     return _read_presets("recipes.yaml")
 
 
-def expand_presets(overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = "") -> dict[str, Any]:
+def expand_presets(
+    overlay: Mapping[str, Any], data: str | None, *, where: str, key: str = "", use: PresetUse | None = None
+) -> dict[str, Any]:
     """Replace the names of presets by their settings; the overlay's own settings take precedence.
 
     `recipe: {name: NAME, ...}` takes the settings that it lacks from the recipe NAME; an unknown NAME is a label.
@@ -67,38 +132,49 @@ def expand_presets(overlay: Mapping[str, Any], data: str | None, *, where: str, 
         data: name of the data set.
         where: name of the source in faults.
         key: dotted path of the overlay in the source.
+        use: presets of the whole configuration that the overlay is a layer of; None if it is all of it.
 
     Raises:
-        InputError: a name is unknown, or the preset has no settings for the data set.
+        InputError: a name or the variant is unknown, or the preset has no settings for the data set.
     """
     own, named = dict(overlay), list[tuple[str, object, dict[str, Preset]]]()
-    recipe = own.get("recipe")
+    use = use or PresetUse.find(overlay)
+    prefix = f"{key}." if key else ""
+    recipe, variant = own.get("recipe"), own.pop("presets", DEFAULT_VARIANT)
+    faults = []
+    if variant not in get_args(Variant):
+        known = get_args(Variant)
+        faults.append(Fault(where=where, key=f"{prefix}presets", rule="unknown variant", got=variant, known=known))
     if isinstance(recipe, str):
         del own["recipe"]
         named.append(("recipe", recipe, read_recipes()))
     elif isinstance(recipe, Mapping) and recipe.get("name") in read_recipes():
         named.append(("recipe", recipe["name"], read_recipes()))
-    # A single method may be given without a list.
-    chosen = own.pop("methods", [])
-    for name in chosen if isinstance(chosen, list | tuple) else [chosen]:
-        named.append(("methods", name, read_methods()))
+    own.pop("methods", None)
+    named += [("methods", name, read_methods()) for name in _list_methods(overlay)]
 
     # In the order of the list: a later method replaces settings of an earlier one.
-    faults, result = [], dict[str, Any]()
+    result = dict[str, Any]()
     for kind, name, presets in named:
         preset = presets.get(name) if isinstance(name, str) else None
         settings = preset and preset.get_settings(data or "")
         if settings:
-            result = merge(result, settings.set)
+            result = merge(result, settings.get_overlay(use))
             continue
-        rule, known = f"unknown {kind} preset", list(presets)
+        rule, known = f"unknown {kind} preset", tuple(presets)
         if preset:
             rule = f"nothing is published on {data!r} for this {kind} preset"
-            known = [known for known, each in presets.items() if each.get_settings(data or "")]
-        faults.append(Fault(where=where, key=f"{key}.{kind}" if key else kind, rule=rule, got=name, known=known))
+            known = tuple(known for known, each in presets.items() if each.get_settings(data or ""))
+        faults.append(Fault(where=where, key=f"{prefix}{kind}", rule=rule, got=name, known=known))
     if faults:
         raise InputError(faults)
     return merge(result, own)
+
+
+def _list_methods(layer: Mapping[str, Any]) -> Sequence[object]:
+    """Return the names under `methods`; a single one may be given without a list."""
+    chosen = layer.get("methods", [])
+    return chosen if isinstance(chosen, list | tuple) else [chosen]
 
 
 @cache

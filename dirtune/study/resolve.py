@@ -11,7 +11,7 @@ from dirtune.config import Objective, TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, merge
-from dirtune.presets import PRESET_KEYS, expand_presets
+from dirtune.presets import PRESET_KEYS, PresetUse, expand_presets
 from dirtune.study import expand, files, search_settings, space, validate
 from dirtune.study.schema import Arm, Resources, Study
 
@@ -107,6 +107,7 @@ class ResolvedStudy:
             "transfers": {arm.name: list(arm.transferred_settings) for arm in self.arms if arm.transferred_settings},
             "trials": {arm.name: self.count_trials(arm) for arm in self.arms},
             "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
+            "presets": {arm.name: used for arm in self.arms if (used := arm.presets.to_plain())},
             "spaces": {
                 arm.name: {
                     path: distribution.model_dump(mode="json", exclude={"arms", "when"})
@@ -152,15 +153,18 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
     faults += validate.find_sequential_faults(study, names, where)
+    study = study.model_copy(update={"objective": _choose_objective(study, declared, where)})
     # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
-    base, _, base_faults = _read_config({}, study.base | own, where, "base")
+    _, base_faults = _read_config(study.base | own, {}, where, "base")
     faults += base_faults
     arms: list[Arm] = []
     for each in declared:
         key = f"arms.{each.name}"
-        _, config, found = _read_config(base, each.overlay, where, key)
-        faults += [fault for fault in found if not validate.is_inherited(fault, key, base_faults)]
+        config, found = _read_config(study.base, each.overlay | own, where, key)
+        faults += [
+            fault for fault in found if fault not in faults and not validate.is_inherited(fault, key, base_faults)
+        ]
         if config is not None:
             arms.append(
                 Arm(
@@ -169,6 +173,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
                     config=config,
                     space=_select_space(study, each, config),
                     is_derived=each.is_derived,
+                    presets=PresetUse.find(study.base, each.overlay),
                 )
             )
     # Before the merge: an axis without effect makes derived arms equal, and merging would remove all but one of its values.
@@ -199,18 +204,32 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     )
 
 
+def _choose_objective(study: Study, declared: Sequence[expand.DeclaredArm], where: str) -> Objective:
+    """Return the study's objective; if it has none, that of the reference arm's recipe."""
+    if "objective" not in study.model_fields_set:
+        for each in declared:
+            if each.name == study.reference and (config := _read_config(study.base, each.overlay, where, "")[0]):
+                return config.objective
+    return study.objective
+
+
 def _read_config(
     base: dict[str, Any], overlay: dict[str, Any], where: str, key: str
-) -> tuple[dict[str, Any], TrialConfig | None, list[Fault]]:
-    """Return the base with an overlay and its presets as plain data, the configuration if it is valid, and its faults."""
-    try:
-        # The overlay may choose another data set, which decides the settings of the presets.
-        data = get_leaf(merge(base, overlay), "data.name")
-        plain = merge(base, expand_presets(overlay, data, where=where, key=key))
-    except InputError as error:
-        without_presets = {name: value for name, value in overlay.items() if name not in PRESET_KEYS}
-        return merge(base, without_presets), None, list(error.faults)
-    return plain, *validate.read_config(plain, where, key)
+) -> tuple[TrialConfig | None, list[Fault]]:
+    """Return the base with an overlay as a configuration if it is valid, and its faults."""
+    # The overlay may choose another data set, recipe or variant, which decide the settings of the base's presets, too.
+    use, faults, plain = PresetUse.find(base, overlay), list[Fault](), dict[str, Any]()
+    for layer, place in ((base, "base"), (overlay, key)):
+        try:
+            plain = merge(plain, expand_presets(layer, use.data, where=where, key=place, use=use))
+        except InputError as error:
+            faults += error.faults
+            plain = merge(plain, {name: value for name, value in layer.items() if name not in PRESET_KEYS})
+    # Settings that a wrong preset would have given are missing; the base reports it, and an arm its own faults as well.
+    if any(not fault.key.startswith("base.") for fault in faults) or (faults and not overlay):
+        return None, faults
+    config, found = validate.read_config(plain, where, key)
+    return None if faults else config, faults + found
 
 
 def _select_space(study: Study, arm: expand.DeclaredArm, config: TrialConfig) -> dict[str, space.Distribution]:

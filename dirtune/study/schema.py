@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from dirtune.config import Objective, TrialConfig
 from dirtune.frozen import Frozen, to_canonical_json
 from dirtune.nested import merge, nest
+from dirtune.presets import PresetUse
 from dirtune.study.search_settings import Search, Sequential
 from dirtune.study.space import Distribution
 
@@ -73,6 +74,7 @@ class Study(Frozen):
     """Tuned settings, by dotted path."""
     search: Search = Search()
     objective: Objective = Objective()
+    """None given: that of the reference arm's recipe, or the mean absolute error."""
     secondary: tuple[Objective, ...] = ()
     """Validation metrics that a search optimizes together with the objective; the objective alone selects."""
     sequential: Sequential | None = None
@@ -95,6 +97,7 @@ class Arm:
     is_derived: bool = False
     transferred_settings: tuple[str, ...] = ()
     """Settings, by dotted path, that take the values selected in the reference arm."""
+    presets: PresetUse = field(default_factory=PresetUse)
 
     @property
     def axis_values_json(self) -> str:
