@@ -70,10 +70,17 @@ class Views(Frozen):
     """all: every view enters the regression loss and the terms (ACCon). first: the first view enters the regression loss,
     the others the terms (ConR's official code, with count 3)."""
 
+    passes: Annotated[Literal["joint", "apart"], Added()] = "joint"
+    """joint: one forward pass over all views; apart: with regression `first`, one over the views of the terms, then one over
+    the view of the regression loss, as in ConR's official code. They differ in batch normalization alone: apart, each
+    pass has statistics of its own and moves the running ones."""
+
     @model_validator(mode="after")
     def _check_count(self) -> "Views":
         if self.regression == "first" and self.count < 2:
             raise ValueError("regression: first leaves no view for the terms unless count >= 2")
+        if self.passes == "apart" and self.regression == "all":
+            raise ValueError("passes: apart needs regression: first, or every view is in both passes")
         return self
 
 
@@ -109,10 +116,17 @@ class Recipe(Frozen):
     Checkpoints are the same."""
     sync_batch_norm: Annotated[bool, Added()] = False
     """Compute the statistics of batch normalization over all workers of a trial, on GPUs; no effect with one worker."""
+    batch_norm_groups: Annotated[int, Added()] = Field(default=1, ge=1)
+    """Number of parts of each forward pass in training that batch normalization treats apart, cut in the order of the rows.
+    The running statistics are those of the first part, as under `torch.nn.DataParallel`, which the published command lines
+    run on this number of GPUs: 4 (DIR; ConR on IMDB-WIKI), 2 (ACCon on IMDB-WIKI, so that each view is a part). With several
+    workers each cuts its own rows."""
 
     @model_validator(mode="after")
     def _check_accumulation(self) -> "Recipe":
         check_micro_batches(self, key="batch_size")
+        if self.sync_batch_norm and self.batch_norm_groups > 1:
+            raise ValueError("sync_batch_norm joins what batch_norm_groups separates: choose one of them")
         return self
 
     @property

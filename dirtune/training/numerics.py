@@ -5,16 +5,18 @@ options. The regressor itself stays as it was built, and a step calls it through
 evaluation gains nothing from half precision or compilation, and in exchange recipes are compared in the same arithmetic.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import Inputs
 from dirtune.errors import Fault, InputError
-from dirtune.models.regressor import Regressor
+from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.recipe import Recipe
 from dirtune.training.distributed import Ranks
 
@@ -54,11 +56,13 @@ def check_layers(recipe: Recipe, model: Regressor) -> None:
     """Raise an error if the encoder has no layer to which an option of the recipe applies.
 
     Raises:
-        InputError: the encoder has no convolution for `channels_last`, or no batch normalization for `sync_batch_norm`.
+        InputError: the encoder has no convolution for `channels_last`, or no batch normalization for `sync_batch_norm` or
+            `batch_norm_groups`.
     """
     needed = {
         "channels_last": (recipe.channels_last, (nn.Conv2d,), "convolution"),
         "sync_batch_norm": (recipe.sync_batch_norm, _BATCH_NORM, "batch normalization"),
+        "batch_norm_groups": (recipe.batch_norm_groups > 1, _BATCH_NORM, "batch normalization"),
     }
     faults = [
         Fault(where=f"recipe.{option}", rule=f"the encoder has no {layer}")
@@ -95,11 +99,64 @@ def wrap_for_steps(model: Regressor, recipe: Recipe, ranks: Ranks) -> nn.Module:
         # dynamic=False compiles each batch size separately. A dynamic graph would be compiled at the second size, and a
         # resumed run would meet that size at another step than an uninterrupted one.
         wrapped = cast(nn.Module, torch.compile(model, backend=COMPILER, dynamic=False))
+    if recipe.views.passes == "apart" or recipe.batch_norm_groups > 1:
+        wrapped = SeparateForwards(wrapped, recipe)
     if ranks.world == 1:
         return wrapped
     # The parameters that take part in the loss depend on arm and stage, never on the step. With torch's static graph,
     # however, gradients that a micro-batch leaves unreduced are silently lost from the second step on.
     return DistributedDataParallel(wrapped, static_graph=recipe.accumulation == 1)
+
+
+class SeparateForwards(nn.Module):
+    """A regressor that is called with all views at once and makes several forward passes over parts of the rows.
+
+    They are inside one call, because `DistributedDataParallel` would otherwise broadcast its buffers between the passes,
+    which invalidates the graph of the first one.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.model = model
+        self.views = recipe.views
+        self.groups = recipe.batch_norm_groups
+        self.batch_norms = [layer for layer in model.modules() if isinstance(layer, _BATCH_NORM)]
+
+    def forward(self, inputs: Inputs, label_bins: Tensor | None = None) -> RegressorOutput:
+        """Return the output for all rows, in their order.
+
+        Args:
+            inputs: all views, stacked view-major; with `passes: apart` the first one is that of the regression loss.
+            label_bins: bins of the same rows, or None.
+        """
+        rows = len(next(iter(inputs.values())))
+        passes = [slice(0, rows)]
+        if self.views.passes == "apart":
+            batch = rows // self.views.count
+            # The order of ConR's code: the terms' views are the first to move the running statistics.
+            passes = [slice(batch, rows), slice(0, batch)]
+        outputs: dict[int, RegressorOutput] = {}
+        for each in passes:
+            # As `torch.chunk` cuts them
+            size = max(1, math.ceil((each.stop - each.start) / self.groups))
+            for start in range(each.start, max(each.stop, each.start + 1), size):
+                part = slice(start, min(start + size, each.stop))
+                selected = {name: value[part] for name, value in inputs.items()}
+                with nullcontext() if start == each.start else self._keep_running_statistics():
+                    outputs[start] = self.model(selected, None if label_bins is None else label_bins[part])
+        in_order = [outputs[start] for start in sorted(outputs)]
+        return RegressorOutput(*(torch.cat(parts) for parts in zip(*in_order, strict=True)))
+
+    @contextmanager
+    def _keep_running_statistics(self) -> Iterator[None]:
+        """Normalize by the statistics of the batch without moving the running ones."""
+        for layer in self.batch_norms:
+            layer.track_running_stats = False
+        try:
+            yield
+        finally:
+            for layer in self.batch_norms:
+                layer.track_running_stats = True
 
 
 def make_loss_scaler(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:
