@@ -7,6 +7,11 @@ with code 2. A `TrialFailure` is recorded with its trial, and the sweep continue
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import accumulate
+
+# Characters, so that a message stays readable whatever a file contains
+_LONGEST_PLACE, _LONGEST_VALUE, _LONGEST_NAMES, _LONGEST_FAULT = 400, 300, 500, 1500
+_LONGEST_MESSAGE = 1900
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +31,29 @@ class Fault:
 
     def __str__(self) -> str:
         place = f"{self.where}: {self.key}" if self.key else self.where
-        text = f"{place}: {self.rule}"
+        text = f"{_cut(place, _LONGEST_PLACE)}: {self.rule}"
         if self.got is not None:
-            text += f", got {self.got!r}"
+            text += f", got {_cut(repr(self.got), _LONGEST_VALUE)}"
         if self.known:
-            text += f"; known: {', '.join(sorted(self.known))}"
+            text += f"; known: {_list_names(sorted(self.known))}"
             # One name: a list of guesses would repeat the known ones.
-            close = get_close_matches(str(self.got), list(self.known), n=1)
+            close = get_close_matches(str(self.got)[:_LONGEST_VALUE], list(self.known), n=1)
             text += f" (did you mean {close[0]!r}?)" if close else ""
-        return text
+        return _cut(text, _LONGEST_FAULT)
+
+
+def _cut(text: str, length: int) -> str:
+    """Return a text without its middle if it is too long: both the begin and the end of a path or value tell it apart."""
+    half = (length - 5) // 2
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Return the names that fit into a message, and the number of the others."""
+    for number, length in enumerate(accumulate(len(name) + 2 for name in names)):
+        if length > _LONGEST_NAMES:
+            return f"{', '.join(names[:number])} and {len(names) - number:,} more".removeprefix(" and ")
+    return ", ".join(names)
 
 
 class InputError(ValueError):
@@ -42,11 +61,23 @@ class InputError(ValueError):
 
     def __init__(self, faults: Fault | Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        super().__init__(_join(self.faults))
 
     # Pickling calls the class with `args`, which is the text: these errors would lose their attributes between processes.
     def __reduce__(self) -> "tuple[type[InputError], tuple[tuple[Fault, ...]]]":
         return type(self), (self.faults,)
+
+
+def _join(faults: Sequence[Fault]) -> str:
+    """Return one line per fault, and the number of those that do not fit into a message."""
+    lines, length = list[str](), 0
+    for number, fault in enumerate(faults):
+        line = str(fault)
+        length += len(line) + 1
+        if lines and length > _LONGEST_MESSAGE:
+            return "\n".join([*lines, f"and {len(faults) - number:,} more faults"])
+        lines.append(line)
+    return "\n".join(lines)
 
 
 class TrialFailure(RuntimeError):

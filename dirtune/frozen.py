@@ -6,6 +6,7 @@ it. `read` reports all faults at once, each with key, rule, value and the known 
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,9 @@ class Frozen(BaseModel):
         ser_json_inf_nan="constants",
     )
 
+
+# Deeper than any configuration; pydantic and json have limits of their own beyond it.
+_MAX_DEPTH = 60
 
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
@@ -69,20 +73,36 @@ def read(model: type[FrozenT], raw: object, *, where: str, prefix: str = "") -> 
     Raises:
         InputError: one fault per violated rule.
     """
+    if faults := list(_find_other_data(raw, where, prefix, depth=0)):
+        raise InputError(faults)
     try:
         # JSON mode, so that lists may fill tuples while numbers and texts stay strict.
         return model.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         raise InputError(to_faults(error, model, where=where, prefix=prefix)) from None
-    except (TypeError, ValueError) as error:
-        # json.dumps refuses YAML dates and sets, and lists that contain themselves.
-        raise InputError(Fault(where=where, key=prefix, rule=f"must be plain data ({error})")) from None
+
+
+def _find_other_data(value: object, where: str, path: str, *, depth: int) -> Iterator[Fault]:
+    """Find keys that JSON would turn into texts, values that it cannot write, and data too deep for it."""
+    if depth > _MAX_DEPTH:
+        yield Fault(where=where, key=path[:100], rule="must be plain data, but has too many levels")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                yield Fault(where=where, key=path, rule="keys must be texts (write them in quotes)", got=key)
+            else:
+                yield from _find_other_data(inner, where, f"{path}.{key}" if path else key, depth=depth + 1)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _find_other_data(inner, where, f"{path}.{index}" if path else str(index), depth=depth + 1)
+    elif not isinstance(value, str | int | float | bool | None):
+        yield Fault(where=where, key=path, rule=f"must be plain data, got a {type(value).__name__}")
 
 
 def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, prefix: str = "") -> list[Fault]:
     """Return one fault per pydantic error, with the key as it is written in the input."""
     faults = []
-    for detail in error.errors():
+    for detail in _drop_consequences(error.errors()):
         kind, context = detail["type"], detail.get("ctx", {})
         location = [str(part) for part in detail["loc"]]
         path, models = _resolve_location(model, location[:-1] if kind == "extra_forbidden" else location)
@@ -98,10 +118,48 @@ def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, pre
                 rule, got = f"unknown {discriminator}", context["tag"]
                 known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         elif kind != "missing":
-            rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+            rule = _RULES.get(kind) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
             got = detail["input"]
+            if got is None:
+                rule += ", got null"
+            elif kind == "string_type" and isinstance(got, bool | int | float):
+                rule += " (write it in quotes)"
         faults.append(Fault(where=where, key=key, rule=rule, got=got, known=known))
     return faults
+
+
+_SCALARS = {"bool", "int", "float", "str"}
+# Of YAML, where pydantic has the words of JSON
+_RULES = {
+    "model_type": "must be a mapping of settings",
+    "model_attributes_type": "must be a mapping of settings",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "scalar": "must be a number, a text, true, false or null",
+}
+
+
+def _drop_consequences(details: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return pydantic's errors with one for each value that is none of several scalars, and without false lengths.
+
+    pydantic reports every member of a union, and counts only the valid elements of a list.
+    """
+    kept: dict[tuple[object, ...], Mapping[str, Any]] = {}
+    for detail in details:
+        location = tuple(detail["loc"])
+        is_member = bool(location) and location[-1] in _SCALARS and str(detail["type"]).endswith("_type")
+        if is_member:
+            kept.setdefault((*location[:-1], "scalar"), {**detail, "loc": location[:-1], "type": "scalar"})
+        else:
+            kept[(*location, detail["type"], len(kept))] = detail
+    locations = [tuple(detail["loc"]) for detail in kept.values()]
+    return [
+        detail
+        for detail in kept.values()
+        if detail["type"] != "too_short"
+        or not any(len(each) > len(detail["loc"]) and each[: len(detail["loc"])] == detail["loc"] for each in locations)
+    ]
 
 
 def _resolve_location(model: type[BaseModel], location: list[str]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -53,3 +53,21 @@ def test_errors_are_pickled_with_all_their_attributes() -> None:
     assert type(loss) is NonFiniteLoss
     assert (loss.term, loss.epoch, loss.step) == ("conr", 3, 17)
     assert str(loss) == "loss term 'conr' is not finite at epoch 3, step 17"
+
+
+def test_messages_are_short_whatever_they_are_about() -> None:
+    names = [f"arm number {number} of a study with many" for number in range(1000)]
+    fault = Fault(where="w" * 5000, key="k" * 5000, rule="unknown", got="x" * 10**6, known=names)
+    assert len(str(fault)) <= 1500
+    assert "more" in str(Fault(where="f", rule="unknown", got="y", known=names))
+    assert str(Fault(where="f", rule="unknown", got="y", known=names[:3])).endswith("number 2 of a study with many")
+    text = str(InputError([fault] * 500))
+    assert len(text) < 2000
+    assert text.endswith("\nand 499 more faults")
+    assert len(InputError([fault] * 500).faults) == 500
+
+
+def test_a_close_name_is_found_among_names_that_are_not_shown() -> None:
+    names = [f"arm-{number:04d}" for number in range(1000)]
+    text = str(Fault(where="f", rule="unknown arm", got="arm-09990", known=names))
+    assert text.endswith("(did you mean 'arm-0999'?)")

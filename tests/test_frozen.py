@@ -137,7 +137,7 @@ def test_lists_are_valid_tuples_and_integers_are_valid_floats() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"title": 3}, "title: should be a valid string, got 3"),
+        ({"title": 3}, "title: should be a valid string (write it in quotes), got 3"),
         ({"dark": 1}, "dark: should be a valid boolean, got 1"),
         ({"dark": "yes"}, "dark: should be a valid boolean, got 'yes'"),
         ({"size": {"rows": 1.0}}, "size.rows: should be a valid integer, got 1.0"),
@@ -197,7 +197,7 @@ def test_all_faults_are_reported_at_once_below_the_prefix() -> None:
 @pytest.mark.parametrize("raw", [None, 3, "title", [1, 2]])
 def test_a_configuration_must_be_a_mapping(raw: object) -> None:
     (fault,) = faults_of(raw)
-    assert "should be an object" in fault
+    assert "must be a mapping of settings" in fault
 
 
 def test_values_that_are_not_plain_data_are_rejected() -> None:
@@ -205,4 +205,28 @@ def test_values_that_are_not_plain_data_are_rejected() -> None:
     itself.append(itself)
     for value in (date(2026, 1, 1), {1, 2}, itself):
         (fault,) = faults_of({"title": value})
-        assert fault.startswith("d.yaml: must be plain data (")
+        assert fault.startswith("d.yaml: title")
+        assert "must be plain data" in fault
+
+
+def test_keys_that_are_not_texts_are_rejected_and_not_renamed() -> None:
+    assert faults_of({"title": "t", "sizes": {True: {}, None: {}}}) == [
+        "d.yaml: sizes: keys must be texts (write them in quotes), got True",
+        "d.yaml: sizes: keys must be texts (write them in quotes)",
+    ]
+
+
+class Range(Frozen):
+    values: tuple[bool | int | float | str | None, ...] = Field(min_length=1)
+    counts: tuple[int, ...] = Field(default=(1,), min_length=1)
+
+
+def test_a_value_that_is_none_of_several_scalars_is_one_fault() -> None:
+    with pytest.raises(InputError) as caught:
+        read(Range, {"values": [[1, 2], 3], "counts": ["a"]}, where="r")
+    assert [str(fault) for fault in caught.value.faults] == [
+        "r: values.0: must be a number, a text, true, false or null, got [1, 2]",
+        "r: counts.0: should be a valid integer, got 'a'",
+    ]
+    with pytest.raises(InputError, match=r"values: .*at least 1 item"):
+        read(Range, {"values": []}, where="r")

@@ -1,4 +1,8 @@
-"""YAML files: `1e-4` is a number, duplicate keys are refused, errors name the file and line."""
+"""YAML files, as the core schema of YAML 1.2 reads them: `010` is ten, `1e-4` a number, `no` and `1:30` are texts.
+
+Keys are texts as written, duplicate keys are refused, merge keys (`<<`) are merged, and errors name the file and line. A file
+of any content takes little time and memory: its size, its depth, and the values that its aliases repeat are limited.
+"""
 
 import re
 from pathlib import Path
@@ -8,41 +12,146 @@ import yaml
 
 from dirtune.errors import Fault, InputError
 
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 50
+"""Largest number of lists and mappings inside one another."""
+MAX_VALUES = 100_000
+"""Largest number of values, with those that aliases repeat."""
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_RESOLVERS = (
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    # Before floats, whose expression includes whole numbers
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+    ("merge", re.compile(r"<<"), "<"),
+)
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1 loader with the floats of YAML 1.2 that refuses duplicate keys."""
+    """Loader of the core schema of YAML 1.2 with merge keys."""
 
-    def construct_unique_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        """Return a mapping; raise if a key is duplicate."""
-        # PyYAML silently keeps the last value of a duplicate key
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                mark = node.value[position][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", mark)
-        return self.construct_mapping(node, deep=True)
+    # Without those of YAML 1.1, such as octal and sexagesimal numbers, dates, and booleans of other words
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_constructors: dict[str | None, Any] = {}
+    depth = 0
+    count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node; raise if it is too deep for the stack of Python."""
+        self.depth += 1
+        self.count += 1
+        if self.count > MAX_VALUES:
+            rule = f"more than {MAX_VALUES:,} values"
+            raise yaml.composer.ComposerError(None, None, rule, self.peek_event().start_mark)
+        if self.depth > MAX_DEPTH:
+            rule = f"more than {MAX_DEPTH} lists and mappings inside one another"
+            raise yaml.composer.ComposerError(None, None, rule, self.peek_event().start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Compose the document; raise if aliases repeat too many values."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
+
+    def construct_map(self, node: yaml.MappingNode) -> dict[str, Any]:
+        """Return a mapping with its keys as written; its own keys win over merged ones, and earlier merged over later."""
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for source in sources:
+                    if not isinstance(source, yaml.MappingNode):
+                        rule = "a merge key (<<) takes a mapping or a list of mappings"
+                        raise yaml.constructor.ConstructorError(None, None, rule, source.start_mark)
+                    merged = self.construct_map(source) | merged
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key.start_mark)
+            if key.value in own:
+                # PyYAML would keep the last value.
+                rule = f"duplicate key {key.value!r}"
+                raise yaml.constructor.ConstructorError(None, None, rule, key.start_mark)
+            own[key.value] = self.construct_object(value, deep=True)
+        # In the order of the file, which is the order of the arms in tables.
+        return own if not merged else {**merged, **own}
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """Return a decimal number, or one with the prefix of octal or hexadecimal digits."""
+        if len(node.value) > 400:
+            raise yaml.constructor.ConstructorError(None, None, "the number has too many digits", node.start_mark)
+        base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+        return int(node.value, base)
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        """Return a float; raise if the digits give an infinite one."""
+        # Python writes infinities and NaN without the point of YAML.
+        value = float(re.sub(r"\.(inf|nan)$", r"\1", node.value.lower()))
+        if abs(value) == float("inf") and node.value[-1] in "0123456789.":
+            raise yaml.constructor.ConstructorError(None, None, "the number is too large", node.start_mark)
+        return value
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.construct_unique_mapping)
-# YAML 1.1 requires a dot and a signed exponent, so it would read 1e-4 as text
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _name, _expression, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
+_CONSTRUCTORS = {
+    "null": lambda loader, node: None,
+    "bool": lambda loader, node: node.value.lower() == "true",
+    "int": _Loader.construct_integer,
+    "float": _Loader.construct_float,
+    "str": _Loader.construct_scalar,
+    # As a value, `<<` is a text.
+    "merge": _Loader.construct_scalar,
+    "seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+    "map": _Loader.construct_map,
+}
+for _name, _construct in _CONSTRUCTORS.items():
+    _Loader.add_constructor(_TAG + _name, _construct)
+_Loader.add_constructor(None, _Loader.construct_undefined)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Dumper that quotes the texts that either version of YAML would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write equal values out, because aliases are hard to read."""
+        return True
+
+
+for _name, _expression, _first in _RESOLVERS:
+    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
     """Return plain data from YAML text.
 
     Raises:
-        InputError: the text is not YAML; the error names `where` and the line.
+        InputError: the text is not YAML, or too large; the error names `where` and the line.
     """
+    if len(text) > MAX_CHARACTERS:
+        rule = f"is larger than {MAX_CHARACTERS:,} characters"
+        raise InputError(Fault(where=where, rule=rule, got=len(text)))
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
         raise InputError(Fault(where=line, rule=f"not readable as YAML ({error.problem})")) from None
-    except yaml.YAMLError as error:
-        raise InputError(Fault(where=where, rule=f"not readable as YAML ({error})")) from None
+    except (yaml.YAMLError, ValueError) as error:
+        # A bad character, a broken escape, or the value of a tag that does not fit it
+        reason = " ".join(str(error).split())
+        raise InputError(Fault(where=where, rule=f"not readable as YAML ({reason})")) from None
+
+
+def dump_yaml(plain: Any) -> str:
+    """Return plain data as YAML text that `parse_yaml` reads as equal data."""
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> Any:
@@ -61,8 +170,38 @@ def read_text(path: Path) -> str:
         InputError: the file is missing or not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        # A byte order mark is no part of the text.
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(Fault(where=str(path), rule="no such file")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise if a document has too many values, each alias counted with all that it repeats, or contains itself."""
+    sizes: dict[int, int] = {}
+    depths: dict[int, int] = {}
+    open_nodes = set[int]()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        key = id(node)
+        if key in open_nodes:
+            raise yaml.composer.ComposerError(None, None, "an alias of a value inside the value", node.start_mark)
+        if key not in sizes:
+            open_nodes.add(key)
+            pairs = node.value if isinstance(node, yaml.CollectionNode) else []
+            children = [each for pair in pairs for each in (pair if isinstance(pair, tuple) else (pair,))]
+            measured = [measure(child) for child in children]
+            sizes[key] = 1 + sum(size for size, _ in measured)
+            depths[key] = 1 + max((depth for _, depth in measured), default=0)
+            open_nodes.remove(key)
+        if sizes[key] > MAX_VALUES:
+            rule = f"more than {MAX_VALUES:,} values, counting those that aliases repeat"
+            raise yaml.composer.ComposerError(None, None, rule, node.start_mark)
+        if depths[key] > MAX_DEPTH:
+            rule = f"more than {MAX_DEPTH} lists and mappings inside one another"
+            raise yaml.composer.ComposerError(None, None, rule, node.start_mark)
+        return sizes[key], depths[key]
+
+    measure(root)

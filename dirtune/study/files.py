@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dirtune.errors import Fault, InputError
-from dirtune.io.yamlfile import parse_yaml, read_text
+from dirtune.io.yamlfile import dump_yaml, parse_yaml, read_text
 from dirtune.nested import merge
 
 VARIANTS = "variants"
@@ -52,7 +50,7 @@ class StudyFile:
         shared["name"] = f"{self.variant}_{plain.get('name')}"
         variant = merge({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
         # In the order of the file, which is the order of the arms in tables.
-        return yaml.safe_dump(merge(shared, variant), sort_keys=False, allow_unicode=True)
+        return dump_yaml(merge(shared, variant))
 
     def read_plain(self) -> Any:
         """Return the study as plain data; raises as `read_yaml`."""

@@ -18,10 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from dirtune.errors import Fault, InputError
-from dirtune.io.yamlfile import read_yaml
+from dirtune.io.yamlfile import dump_yaml, read_yaml
 from dirtune.tuning.plan.capacity import Node
 
 TYPES = "available_node_types"
@@ -72,7 +70,7 @@ def format_node_types(types: Sequence[NodeType]) -> str:
         each.name: {"resources": {"CPU": each.node.cpus, "GPU": each.node.gpus}, "max_workers": each.number}
         for each in types
     }
-    return yaml.safe_dump({TYPES: plain}, sort_keys=False)
+    return dump_yaml({TYPES: plain})
 
 
 def find_startable_nodes(types: Sequence[NodeType], alive: Sequence[Node]) -> tuple[NodeType, ...]:
