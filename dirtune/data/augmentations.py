@@ -3,25 +3,31 @@
 Only changes that keep the label valid belong here. Random numbers are drawn on the CPU for the whole global batch and
 sliced (`Draws`), so that 1, 2 and 4 workers see the same images; the transforms of torchvision draw once for a batch, or
 run once for each image. On a CPU the passes over memory are expensive, not the arithmetic: pixels stay bytes while they
-are cropped and mirrored, a window is a slice and not a gather (a tenth of its time), and all changes of color are one
-matrix.
+are cropped and mirrored, and a window is a slice and not a gather (a tenth of its time).
+
+Images may be stored larger than a view (`dirtune.manifest.InputSpec.view`): a resized crop is then one of the whole stored
+image, everything else acts on its center.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "batch channels height width"]
 Stored = Images | UInt8[Tensor, "batch channels height width"]
+View = Float[Tensor, "batch channels view_height view_width"]
+"""Images that may be smaller than those stored."""
 
 # Luma of red, green and blue (ITU-R BT.601), as PIL and torchvision use.
 _GRAY = (0.299, 0.587, 0.114)
-_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+_CROP_TRIES = 10
+"""Boxes drawn for a resized crop before the largest one in the center is taken, as in torchvision."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,23 @@ class Draws:
         """Return True with this probability for each sample, as Python values."""
         return [number < probability for number in self.draw_numbers(0.0, 1.0)]
 
+    def draw_orders(self, count: int) -> Int[Tensor, "batch count"]:
+        """Return a random permutation of `count` things for each sample."""
+        return self._select_own(torch.rand(self.total, count, generator=self.generator)).argsort(dim=1)
+
     def _select_own(self, values: Tensor) -> Tensor:
         return values[self.rows].to(self.device)
 
 
-Augmentation = Callable[[Stored, Draws], Images]
-"""Function from images, as bytes or in [0, 1], to images in [0, 1]."""
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Augmentation(Protocol):
+    """Function from images, as bytes or in [0, 1], to images in [0, 1]."""
+
+    def __call__(self, images: Stored, draws: Draws, size: Size | None = None) -> View:
+        """Return one view of each image, of this size; None means that of the images."""
 
 
 def to_float(images: Stored) -> Images:
@@ -85,42 +102,89 @@ def get_luma_weights(images: Images) -> Float[Tensor, " channels"]:
     return torch.tensor(weights, device=images.device, dtype=images.dtype)
 
 
-def none(images: Stored, draws: Draws) -> Images:
+def crop_center(images: Stored, size: Size | None) -> Tensor:
+    """Return the center of the images of this height and width, as torchvision does; None returns the images."""
+    if size is None or size == tuple(images.shape[-2:]):
+        return images
+    top, left = (round((full - part) / 2) for full, part in zip(images.shape[-2:], size, strict=True))
+    return images[..., top : top + size[0], left : left + size[1]]
+
+
+def none(images: Stored, draws: Draws, size: Size | None = None) -> View:
     """Return the images in [0, 1] without augmentation: all views of an image are equal."""
-    return to_float(images)
+    return to_float(crop_center(images, size))
 
 
-def shift(images: Stored, draws: Draws) -> Images:
+def shift(images: Stored, draws: Draws, size: Size | None = None) -> View:
     """Return crops of the images padded by a twelfth of their width with zeros, times a gain of 0.7 to 1.
 
     Orientation is kept: for labels that a mirror or a rotation would change, such as angles and gaze.
     """
+    images = crop_center(images, size)
     cropped = _pad_crop(images, draws, padding=max(1, images.shape[-1] // 12))
     return to_float(cropped).mul_(draws.draw_uniform(0.7, 1.0)[:, None, None, None])
 
 
-def light(images: Stored, draws: Draws) -> Images:
+def light(images: Stored, draws: Draws, size: Size | None = None) -> View:
     """Return crops of the images padded by 1/14 of their width (16 of 224) with zeros, mirrored with probability 1/2.
 
     Source: the training transform of Yang et al. (ICML 2021) for faces.
     """
+    images = crop_center(images, size)
     return to_float(_pad_crop(images, draws, padding=max(1, images.shape[-1] // 14), mirror=0.5))
 
 
-def strong(images: Stored, draws: Draws) -> Images:
+def strong(images: Stored, draws: Draws, size: Size | None = None) -> View:
     """Return resized crops of 20 to 100 % of the area, mirrored 1/2, color jitter 0.4/0.4/0.4/0.1 at 0.8, gray at 0.2.
 
     Source: the training transform of ACCon on AgeDB (Zhao et al., AAAI 2025) and of Rank-N-Contrast (Zha et al., NeurIPS
-    2023); the strength of their jitter is not known exactly. Departures: 1. a crop that would leave the image is made
-    narrower instead of being drawn again; 2. jitter comes in one fixed order, brightness, contrast, saturation, hue, then
-    gray; 3. hue rotates the chroma plane of YIQ instead of HSV's hue; 4. colors are clipped to [0, 1] once, at the end, not
-    after each change, which makes all of them one matrix per image. Images of one channel have no saturation, hue or gray.
+    2023), which is torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter and RandomGrayscale; the four changes
+    of color come in random order. Departure: colors are not rounded to bytes between two changes. Images of one channel
+    have no saturation, hue or gray.
     """
-    cropped = to_float(_resized_crop(images, draws, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
-    matrices, offsets = _draw_color_jitter(cropped, draws)
-    # One matrix per image: every further pass over the pixels would cost as much again.
-    recolored = torch.baddbmm(offsets, matrices, cropped.flatten(2))
-    return recolored.clamp_(0.0, 1.0).view_as(cropped)
+    cropped = to_float(_resized_crop(images, draws, size, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
+    factors = torch.stack([draws.draw_uniform(0.6, 1.4) for _ in range(3)] + [draws.draw_uniform(-0.1, 0.1)], dim=1)
+    orders, is_jittered, is_gray = draws.draw_orders(4), draws.draw_bernoulli(0.8), draws.draw_bernoulli(0.2)
+    jittered = jitter_colors(cropped, factors, torch.where(is_jittered[:, None], orders, -1))
+    if jittered.shape[1] == len(_GRAY):
+        jittered[is_gray] = _compute_luma(jittered[is_gray])
+    return jittered
+
+
+def jitter_colors(images: Images, factors: Float[Tensor, "batch 4"], orders: Int[Tensor, "batch 4"]) -> Images:
+    """Return images with changed brightness, contrast, saturation and hue, as torchvision's ColorJitter.
+
+    Args:
+        images: in [0, 1].
+        factors: of brightness, contrast and saturation, and the share of the circle by which the hue is rotated.
+        orders: the changes of each image by their number, one after another; -1 means none.
+    """
+    changes: tuple[Callable[[Images, Tensor], Images], ...] = (_scale_brightness, _scale_contrast)
+    if images.shape[1] == len(_GRAY):
+        changes = (*changes, _scale_saturation, _rotate_hue)
+    if images.is_cuda:
+        return _change_colors(images, factors, orders, changes)
+    # One image fits into a processor's cache, which halves the time.
+    parts = [
+        _change_colors(images[row : row + 1], factors[row : row + 1], orders[row : row + 1], changes)
+        for row in range(len(images))
+    ]
+    return torch.cat(parts) if parts else images
+
+
+def _change_colors(
+    images: Images,
+    factors: Float[Tensor, "batch 4"],
+    orders: Int[Tensor, "batch 4"],
+    changes: Sequence[Callable[[Images, Tensor], Images]],
+) -> Images:
+    changed = images.clone()
+    for place in range(orders.shape[1]):
+        for number, change in enumerate(changes):
+            (rows,) = (orders[:, place] == number).nonzero(as_tuple=True)
+            if len(rows):
+                changed[rows] = change(changed[rows], factors[rows, number, None, None, None])
+    return changed
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"light": light, "none": none, "shift": shift, "strong": strong}
@@ -141,76 +205,107 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
 
 
 def _resized_crop(
-    images: Stored, draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float], mirror: float = 0.0
-) -> Stored:
-    """Return a part of each image, of random area, aspect ratio and place, scaled to the size of the image (bilinear).
+    images: Stored,
+    draws: Draws,
+    size: Size | None = None,
+    *,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    mirror: float = 0.0,
+) -> Tensor:
+    """Return a part of each image, of random area, aspect ratio and place, scaled to a size (bilinear).
 
     On a CPU bytes stay bytes and are rounded, as in Pillow, which halves the time.
     """
     # CUDA has no bilinear interpolation of bytes.
     if images.is_cuda:
         images = to_float(images)
-    size = (images.shape[-2], images.shape[-1])
-    boxes = _draw_boxes(size, draws, area=area, ratio=ratio)
+    stored = (images.shape[-2], images.shape[-1])
+    size = size or stored
+    boxes = _draw_boxes(stored, draws, area=area, ratio=ratio)
     mirrored = draws.draw_choices(mirror) if mirror else [False] * len(boxes)
     cropped = []
     for image, (y, x, height, width), flips in zip(images, boxes, mirrored, strict=True):
         part = image[None, :, y : y + height, x : x + width]
-        (scaled,) = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+        # Pillow and torchvision smooth what they scale down.
+        shrinks = height > size[0] or width > size[1]
+        (scaled,) = F.interpolate(part, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
         cropped.append(scaled.flip(-1) if flips else scaled)
     return torch.stack(cropped) if cropped else images
 
 
 def _draw_boxes(
-    size: tuple[int, int], draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float]
+    size: Size, draws: Draws, *, area: tuple[float, float], ratio: tuple[float, float]
 ) -> list[tuple[int, int, int, int]]:
-    """Return the upper left corner (y, x), the height and the width of a part of each image, in pixels."""
-    shares = draws.draw_numbers(*area)
-    aspects = map(math.exp, draws.draw_numbers(*map(math.log, ratio)))
+    """Return the upper left corner (y, x), the height and the width of a part of each image, in pixels.
+
+    As torchvision: a box that would leave the image is drawn again, and after ten tries the largest one in the center with
+    an allowed ratio is taken.
+    """
+    shares = [draws.draw_numbers(*area) for _ in range(_CROP_TRIES)]
+    logarithms = [draws.draw_numbers(*map(math.log, ratio)) for _ in range(_CROP_TRIES)]
     places = draws.draw_numbers(0.0, 1.0), draws.draw_numbers(0.0, 1.0)
     boxes = []
-    for share, aspect, right, down in zip(shares, aspects, *places, strict=True):
-        # Departure 1: a crop that would leave the image is made narrower.
-        sides = min(1.0, math.sqrt(share / aspect)), min(1.0, math.sqrt(share * aspect))
-        height, width = (max(1, round(side * of)) for side, of in zip(sides, size, strict=True))
-        y, x = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))
-        boxes.append((y, x, height, width))
+    for at, (down, right) in enumerate(zip(*places, strict=True)):
+        tries = zip((drawn[at] for drawn in shares), (math.exp(drawn[at]) for drawn in logarithms), strict=True)
+        height, width, is_inside = fit_box(size, tries, ratio)
+        # The center of the fallback is a place like any other.
+        down, right = (down, right) if is_inside else (0.5, 0.5)
+        boxes.append((int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1)), height, width))
     return boxes
 
 
-def _draw_color_jitter(
-    images: Images, draws: Draws
-) -> tuple[Float[Tensor, "batch channels channels"], Float[Tensor, "batch channels 1"]]:
-    """Return a matrix and an offset of the colors of each image: jittered with probability 0.8, then gray with 0.2.
+def fit_box(size: Size, tries: Iterable[tuple[float, float]], ratio: tuple[float, float]) -> tuple[int, int, bool]:
+    """Return height and width of the first box inside an image and True, or those of the largest one allowed and False.
 
-    With luma weights w, G = 1 w^T, factors b, c, s of 0.6 to 1.4 for brightness, contrast and saturation, the hue's
-    rotation H by up to a tenth of the circle, and the image's mean luma m: `x -> c b H (s I + (1 - s) G) x + (1 - c) b m`.
-    The offset is gray, so that saturation and hue do not change it. A gray image is G times that.
+    Args:
+        size: of the image.
+        tries: share of the area, and width by height, of each box.
+        ratio: least and largest width by height.
     """
-    channels = images.shape[1]
-    bright, contrast, saturation = (draws.draw_uniform(0.6, 1.4)[:, None, None] for _ in range(3))
-    rotations, is_jittered = draws.draw_uniform(-0.1, 0.1), draws.draw_bernoulli(0.8)[:, None, None]
-    is_gray = draws.draw_bernoulli(0.2)[:, None, None]
-    identity = torch.eye(channels, device=images.device)
-    weights = get_luma_weights(images)
-    gray = weights.expand(channels, channels)
-    matrices = contrast * bright * identity
-    if channels == len(_GRAY):
-        matrices = _make_hue_rotations(rotations) @ (saturation * identity + (1 - saturation) * gray) @ matrices
-    matrices = torch.where(is_jittered, matrices, identity)
-    if channels == len(_GRAY):
-        matrices = torch.where(is_gray, gray @ matrices, matrices)
-    means = images.mean(dim=(-2, -1)) @ weights
-    offsets = torch.where(is_jittered, (1 - contrast) * bright * means[:, None, None], 0.0)
-    return matrices, offsets.expand(-1, channels, 1)
+    for share, aspect in tries:
+        area = share * size[0] * size[1]
+        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < height <= size[0] and 0 < width <= size[1]:
+            return height, width, True
+    aspect = min(max(size[1] / size[0], ratio[0]), ratio[1])
+    return min(size[0], round(size[1] / aspect)), min(size[1], round(size[0] * aspect)), False
 
 
-def _make_hue_rotations(turns: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3 3"]:
-    """Return RGB matrices that rotate the chroma plane by a share of the circle and keep the luma."""
-    to_yiq = torch.tensor(_TO_YIQ, device=turns.device, dtype=turns.dtype)
-    cos, sin = (2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()
-    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
-    rows = ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))
-    turn = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    matrices: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
-    return matrices
+def _compute_luma(images: Images) -> Float[Tensor, "batch 1 height width"]:
+    return torch.einsum("bchw,c->bhw", images, get_luma_weights(images))[:, None]
+
+
+def _scale_brightness(images: Images, factors: Tensor) -> Images:
+    return (images * factors).clamp_(0.0, 1.0)
+
+
+def _scale_contrast(images: Images, factors: Tensor) -> Images:
+    means = _compute_luma(images).mean(dim=(-2, -1), keepdim=True)
+    return (images * factors).add_((1 - factors) * means).clamp_(0.0, 1.0)
+
+
+def _scale_saturation(images: Images, factors: Tensor) -> Images:
+    return (images * factors).add_((1 - factors) * _compute_luma(images)).clamp_(0.0, 1.0)
+
+
+def _rotate_hue(images: Images, turns: Tensor) -> Images:
+    """Rotate the hue of HSV by shares of the circle; value and saturation stay."""
+    red, green, blue = images.unbind(dim=1)
+    value = images.amax(dim=1)
+    chroma = value - images.amin(dim=1)
+    # Sums of products instead of `where` and `remainder`, which take twice the time on a CPU.
+    is_red = (value == red).to(images.dtype)
+    is_green = (value == green).to(images.dtype) * (1 - is_red)
+    is_blue = 1 - is_red - is_green
+    position = (is_red * (green - blue)).addcmul_(is_green, blue - red).addcmul_(is_blue, red - green)
+    # In sixths of the circle: red is 0, green 2, blue 4. A gray pixel has no hue, and any does.
+    hue = position.div_(chroma.clamp(min=1e-12)).add_(is_green, alpha=2).add_(is_blue, alpha=4).add_(6 * turns[:, 0])
+    rotated = torch.empty_like(images)
+    for channel, shift in enumerate((5.0, 3.0, 1.0)):
+        distance = hue + shift
+        distance.sub_((distance / 6).floor_(), alpha=6)
+        # The channel is at its highest for two sixths, at its lowest for two, and linear between.
+        share = distance.sub_(2).abs_().neg_().add_(2).clamp_(0.0, 1.0)
+        rotated[:, channel] = value.addcmul(chroma, share, value=-1)
+    return rotated

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop, functional
 
-from dirtune.data.augmentations import AUGMENTATIONS, Draws, _make_hue_rotations, _resized_crop, light, shift, strong
+from dirtune.data.augmentations import (
+    AUGMENTATIONS,
+    Draws,
+    _resized_crop,
+    crop_center,
+    fit_box,
+    jitter_colors,
+    light,
+    shift,
+    strong,
+)
 
 
 def images(count: int, size: int = 24, channels: int = 1) -> torch.Tensor:
@@ -122,18 +137,72 @@ def test_crops_are_inside_the_image_at_all_positions() -> None:
     assert middles.std() > 0.05
 
 
-def test_a_hue_rotation_keeps_the_luma_and_every_gray() -> None:
-    matrices = _make_hue_rotations(torch.tensor([0.0, 0.1, -0.07]))
-    torch.testing.assert_close(matrices[0], torch.eye(3), atol=1e-5, rtol=0)
-    luma = torch.tensor([0.299, 0.587, 0.114])
-    torch.testing.assert_close(luma @ matrices, luma.expand(3, 3), atol=1e-3, rtol=0)
-    gray = torch.full((3,), 0.4)
-    torch.testing.assert_close(matrices @ gray, gray.expand(3, 3), atol=2e-3, rtol=0)
+def test_changes_of_color_are_those_of_torchvision_in_any_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = images(24, size=12, channels=3).double()
+    # Gray, primary colors and their mixtures, where the hue is undefined or at an edge
+    pictures[0] = 0.5
+    pictures[1] = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]).T.repeat(1, 3)[:, None]
+    pictures[2, :, :6] = pictures[2, :1, :6]
+    scales = 0.6 + 0.8 * torch.rand(24, 3, generator=generator)
+    turns = 0.2 * torch.rand(24, 1, generator=generator) - 0.1
+    factors = torch.cat([scales, turns], dim=1).double()
+    orders = torch.rand(24, 4, generator=generator).argsort(dim=1)
+    changes = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
+    expected = pictures.clone()
+    for index, order in enumerate(orders.tolist()):
+        for number in order:
+            expected[index] = changes[number](expected[index], float(factors[index, number]))
+    # Of a tensor torchvision's luma has 0.2989 of red, of a Pillow image 0.299.
+    torch.testing.assert_close(jitter_colors(pictures, factors, orders), expected, atol=1e-4, rtol=0)
+    assert torch.equal(jitter_colors(pictures, factors, torch.full((24, 4), -1)), pictures)
 
 
-def test_the_inverse_hue_rotation_restores_the_colors() -> None:
-    there, back = _make_hue_rotations(torch.tensor([0.08, -0.08]))
-    torch.testing.assert_close(there @ back, torch.eye(3), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("size", [(24, 24), (40, 20), (9, 60)])
+def test_the_box_of_a_crop_is_that_of_torchvision(size: tuple[int, int]) -> None:
+    """torchvision draws area, logarithm of the ratio and then the corner from torch's generator."""
+    limits = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)}
+    picture = torch.zeros(3, *size)
+    for seed in range(100):
+        torch.manual_seed(seed)
+        _, _, height, width = RandomResizedCrop.get_params(picture, **limits)
+        torch.manual_seed(seed)
+        low, high = (math.log(value) for value in limits["ratio"])
+        tries = [
+            (float(torch.empty(1).uniform_(*limits["scale"])), float(torch.exp(torch.empty(1).uniform_(low, high))))
+            for _ in range(10)
+        ]
+        assert fit_box(size, tries, limits["ratio"])[:2] == (height, width)
+
+
+def test_a_crop_that_is_scaled_down_is_smoothed_as_in_pillow() -> None:
+    pictures = (255 * images(6, size=64, channels=3)).byte()
+    made = _resized_crop(pictures, draws(1, 6), (28, 28), area=(1.0, 1.0), ratio=(1.0, 1.0))
+    for picture, found in zip(pictures, made, strict=True):
+        judge = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((28, 28), Image.Resampling.BILINEAR)
+        expected = torch.from_numpy(np.array(judge)).permute(2, 0, 1)
+        # Both round to bytes after each direction.
+        assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_view_smaller_than_the_stored_image_is_of_its_center_or_a_scaled_crop(name: str) -> None:
+    pictures = images(5, size=40, channels=3)
+    made = AUGMENTATIONS[name](pictures, draws(0, 5), (28, 28))
+    assert made.shape == (5, 3, 28, 28)
+    if name != "strong":
+        assert torch.equal(made, AUGMENTATIONS[name](pictures[:, :, 6:34, 6:34], draws(0, 5)))
+
+
+def test_a_center_crop_is_that_of_torchvision() -> None:
+    pictures = images(2, size=31)
+    for size in ((31, 31), (24, 24), (24, 17), (8, 23)):
+        assert torch.equal(crop_center(pictures, size), functional.center_crop(pictures, list(size)))
 
 
 def test_strong_turns_about_a_fifth_gray_and_stays_in_the_unit_range() -> None:
