@@ -19,7 +19,7 @@ import yaml
 
 from dirtune.training.provenance import get_code_version
 from tests.cluster.heads import end, find_free_ports, is_listening, wait_until
-from tests.tuning.sweeps import STUDY, rows
+from tests.tuning.sweeps import DIGITS, rows
 
 # A head and a node of their own take minutes to start; what a missing token means is also tested in tests/data/test_connect.py.
 pytestmark = [pytest.mark.ray, pytest.mark.soak]
@@ -27,10 +27,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.soak]
 TOKEN = secrets.token_hex(24)
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 SMALL = {
-    **STUDY,
+    **DIGITS,
     "seeds": [0],
     "arms": {"vanilla": {}},
-    "base": {**STUDY["base"], "recipe": {"epochs": 1, "batch_size": 512}},
+    "base": {**DIGITS["base"], "recipe": {"epochs": 1, "batch_size": 512}},
 }
 
 

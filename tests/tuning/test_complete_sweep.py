@@ -10,20 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import dirtune
-from dirtune.data.blocks import Blocks
-from dirtune.data.memory_budget import MemoryBudget
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses
-from dirtune.tuning.execution.worker import ResidentWorker, WorkerSettings
 from dirtune.tuning.folder.layout import ORPHANED
-from dirtune.tuning.folder.reconcile import StudyFolder
-from dirtune.tuning.folder.records import TrialOutcome
-from dirtune.tuning.plan.checks import open_study_folder
-from dirtune.tuning.search.queue import TrialQueue
+from tests.tuning.sweeps import open_folder, sweep_without_ray
 
 TOY: dict[str, Any] = {
     "base": {
@@ -45,29 +38,6 @@ print(json.dumps([summary.reused, summary.orphaned, dict(summary.run), summary.l
 """
 
 
-def run_without_ray(folder: StudyFolder, data_root: Path, *, limit: int | None = None) -> int:
-    """Run up to `limit` missing trials of a study in this process and return their number."""
-    memory = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
-    settings = WorkerSettings(study=folder.storage, manifest=folder.manifest, budget=memory)
-    worker = ResidentWorker(settings, Blocks(Storage.open(data_root), None), torch.device("cpu"))
-    count = 0
-    with folder.open_optuna_storage() as optuna_url:
-        queue = TrialQueue(folder, optuna_url, folder.reconcile(optuna_url))
-        while count != limit and (job := queue.get_next()) is not None:
-            worker.start(job)
-            while not (result := worker.step()).has_ended:
-                pass
-            assert result.status is not None
-            queue.tell(job, TrialOutcome(status=result.status, objective=result.best_objective))
-            queue.add_new_trials()
-            count += 1
-    return count
-
-
-def open_folder(path: str, data_root: Path, results: Path) -> StudyFolder:
-    return open_study_folder(Path(path).read_text(), path, data=data_root, results=results)
-
-
 def call_in_new_process(verb: str, study: str, data_root: Path, results: Path) -> Any:
     """Return reused, orphaned, run and left trials of a sweep, and whether it has imported Ray."""
     command = [sys.executable, "-c", CALL, verb, study, str(data_root), str(results)]
@@ -82,9 +52,9 @@ def test_a_complete_study_is_swept_and_resumed_without_ray(
     path = study_file(**TOY, **changes)
     folder = open_folder(path, data_root, tmp_path)
     assert not folder.find_reuse().is_complete
-    assert run_without_ray(folder, data_root, limit=trials - 1) == trials - 1
+    assert sweep_without_ray(path, data_root, tmp_path, limit=trials - 1) == trials - 1
     assert not folder.find_reuse().is_complete
-    assert run_without_ray(folder, data_root) == 1
+    assert sweep_without_ray(path, data_root, tmp_path) == 1
     assert folder.find_reuse().is_complete
     for verb, study in (("sweep", path), ("resume", "tiny")):
         assert call_in_new_process(verb, study, data_root, tmp_path) == [trials, 0, {}, 0, False]
@@ -93,7 +63,7 @@ def test_a_complete_study_is_swept_and_resumed_without_ray(
 def test_records_that_the_study_no_longer_plans_are_orphaned_without_ray(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    run_without_ray(open_folder(study_file(**TOY), data_root, tmp_path), data_root)
+    sweep_without_ray(study_file(**TOY), data_root, tmp_path)
     smaller = study_file(**{**TOY, "arms": {"vanilla": {}}})
     assert call_in_new_process("sweep", smaller, data_root, tmp_path) == [2, 2, {}, 0, False]
     storage = Storage.open(tmp_path / "tiny")
@@ -108,7 +78,7 @@ def test_a_complete_study_that_another_driver_sweeps_is_refused(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(**TOY)
+    sweep_without_ray(path, data_root, tmp_path)
     folder = open_folder(path, data_root, tmp_path)
-    run_without_ray(folder, data_root)
     with folder.lock(), pytest.raises(InputError, match="is being swept by process"):
         dirtune.sweep(path, data=data_root, results=tmp_path)

@@ -77,19 +77,20 @@ def _is_evaluating_selection(folder: Path) -> bool:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
 def test_a_killed_confirmed_search_ends_with_the_tables_of_an_undisturbed_one_bit_for_bit(
-    digits: Path, tmp_path: Path
+    data_root: Path, tmp_path: Path
 ) -> None:
     path = study_file(tmp_path)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    plan = dirtune.plan(path, data=digits, results=killed)
+    plan = dirtune.plan(path, data=data_root, results=killed)
     assert plan.total_trials == TRIALS
-    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(data_root), "--results", str(killed)]
     kill_once_selected(command, killed / "tuned")
-    resumed = dirtune.resume("tuned", data=digits, results=killed)
+    resumed = dirtune.resume("tuned", data=data_root, results=killed)
     assert (dict(resumed.crashed), resumed.left) == ({}, 0)
     assert resumed.reused + resumed.run["complete"] == TRIALS
-    done = dirtune.sweep(path, data=digits, results=undisturbed)
+    done = dirtune.sweep(path, data=data_root, results=undisturbed)
     assert (done.run, done.left) == ({"complete": TRIALS}, 0)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     chosen = [(folder / "tuned/selected.json").read_text() for folder in (killed, undisturbed)]
@@ -97,17 +98,18 @@ def test_a_killed_confirmed_search_ends_with_the_tables_of_an_undisturbed_one_bi
     trials = rows("arm, role, replicate, seed", undisturbed)
     assert trials["arm"].value_counts().to_dict() == {"conr": 6, "lds": 6, "lds@transfer": 2, "vanilla": 2}
     assert (trials["role"] == "search").sum() == 8
-    again = dirtune.sweep(path, data=digits, results=undisturbed)
+    again = dirtune.sweep(path, data=data_root, results=undisturbed)
     assert (again.run, again.reused, again.left) == ({}, TRIALS, 0)
 
 
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("scheduler", ["asha", pytest.param("median", marks=pytest.mark.soak)])
 def test_a_scheduler_stops_trials_of_the_search_and_none_that_evaluates_its_selection(
-    digits: Path, tmp_path: Path, scheduler: str
+    data_root: Path, tmp_path: Path, scheduler: str
 ) -> None:
     search = {**STUDY["search"], "trials": 8, "transfer": "none", "scheduler": {"name": scheduler, "grace_epochs": 1}}
     path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
-    done = dirtune.sweep(path, data=digits, results=tmp_path)
+    done = dirtune.sweep(path, data=data_root, results=tmp_path)
     assert done.left == 0
     trials = rows("role, status, epochs_run", tmp_path)
     tried, confirming = trials[trials["role"] == "search"], trials[trials["role"] == "evaluation"]

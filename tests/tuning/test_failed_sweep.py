@@ -16,10 +16,11 @@ import pytest
 import dirtune
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
+from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
-from dirtune.tuning.interface import View
-from tests.tuning.sweeps import STUDY, metrics, rows
+from dirtune.tuning.interface import SweepSummary, View
+from tests.tuning.sweeps import DIGITS, STUDY, metrics, rows, with_epochs
 
 pytestmark = pytest.mark.ray
 
@@ -75,15 +76,19 @@ def read_failures(results: Path) -> list[list[Any]]:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
 def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
     path = study_file(
-        base=base, seeds=[0], space=BETA, search={"trials": 1}, resources={"checkpoint_seconds": 0, "concurrent": 1}
+        **with_epochs(12),
+        seeds=[0],
+        space=BETA,
+        search={"trials": 1},
+        resources={"checkpoint_seconds": 0, "concurrent": 1},
     )
     killer = Killer(tmp_path / "tiny", "conr", WORKER_RESTARTS + 1)
-    summary = dirtune.sweep(path, data=digits, results=tmp_path, view=killer)
+    summary = dirtune.sweep(path, data=data_root, results=tmp_path, view=killer)
     assert dict(summary.run) == {"complete": 1, "failed": 1}
     assert summary.left == 1
     ((trial_id, why),) = summary.crashed.items()
@@ -96,7 +101,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
     seen: list[int] = []
     view = View()
     view.report_epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
-    resumed = dirtune.resume("tiny", data=digits, results=tmp_path, view=view)
+    resumed = dirtune.resume("tiny", data=data_root, results=tmp_path, view=view)
     assert (resumed.reused, dict(resumed.run), resumed.left) == (1, {"complete": 1}, 0)
     assert seen == list(range(epochs + 1, 13))
     (row,) = rows("select * from trials where arm = 'conr'", tmp_path).to_dict("records")
@@ -112,7 +117,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
 def test_a_group_that_loses_a_rank_resumes_from_the_checkpoint_and_nothing_else_changes(
     digits: Path, tmp_path: Path, study_file: Callable[..., str], rank: int
 ) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 5}}
+    base = {**DIGITS["base"], "recipe": {**DIGITS["base"]["recipe"], "epochs": 5}}
     resources = {"workers": 2, "checkpoint_seconds": 0}
     path = study_file(base=base, seeds=[0], resources=resources)
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
@@ -132,52 +137,66 @@ def test_a_group_that_loses_a_rank_resumes_from_the_checkpoint_and_nothing_else_
     pd.testing.assert_frame_equal(rows(sql, killed), rows(sql, undisturbed), check_exact=True)
 
 
-def test_a_failure_of_the_trial_itself_is_retried_only_on_request(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+@pytest.mark.usefixtures("ray_session")
+def test_failures_are_recorded_with_their_class_and_retried_only_on_request(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
-    dirtune.sweep(study_file(arms=arms, seeds=[0]), data=digits, results=tmp_path)
-    assert read_failures(tmp_path) == [["wild", 0, "nan", 0]]
-    before = rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0]
+    arms = {**STUDY["arms"], "wild": {"recipe": {"learning_rate": 1e30}}}
+    path = study_file(arms=arms, seeds=[0])
+    # What one arm's trial would go on from cannot be read.
+    state = break_checkpoint(path, "conr", data_root, tmp_path)
+    summary = dirtune.sweep(path, data=data_root, results=tmp_path)
+    assert (dict(summary.run), summary.left) == ({"complete": 1, "failed": 2}, 0)
+    assert read_failures(tmp_path) == [["conr", 0, "code", 0], ["wild", 0, "nan", 0]]
+    assert_broken_checkpoint_is_reported(summary, state)
+    row = rows("select * from trials where arm = 'wild'", tmp_path).iloc[0]
+    assert (row["error_term"], row["error_epoch"]) == ("regression", 1)
+    assert "'regression' is not finite at epoch 1, step" in row["error"]
 
     def resume(*retry: str) -> tuple[int, dict[str, int]]:
-        done = dirtune.resume("tiny", data=digits, results=tmp_path, retry=retry)
+        done = dirtune.resume("tiny", data=data_root, results=tmp_path, retry=retry)
         assert done.left == 0
         return done.reused, dict(done.run)
 
-    assert resume() == (2, {})
-    assert resume("code", "out_of_memory") == (2, {})
-    assert resume("nan") == (1, {"failed": 1})
+    assert resume() == (3, {})
+    assert resume("out_of_memory") == (3, {})
+    assert resume("nan", "code") == (1, {"complete": 1, "failed": 1})
     assert read_failures(tmp_path) == [["wild", 0, "nan", 0]]
-    assert rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0] > before
-    assert resume("failed") == (1, {"failed": 1})
+    again = rows("select finished_at from trials where arm = 'wild'", tmp_path).iloc[0, 0]
+    assert again > row["finished_at"]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
-def test_an_exception_in_a_trial_is_recorded_as_an_error_of_the_code_and_the_sweep_continues(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
+def test_an_exception_in_a_group_is_an_error_of_the_code(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    path = study_file(seeds=[0], resources={"workers": workers, "checkpoint_seconds": 0})
-    # What one arm's trial would go on from cannot be read.
-    plan = dirtune.plan(path, data=digits, results=tmp_path)
-    assert plan.total_trials == 2
-    broken = next(arm for arm in plan.study.arms if arm.name == "conr")
-    trial_id = broken.with_seed(0).compute_trial_id(read_manifest(Storage.open(digits), "digits").fingerprint)
-    state = tmp_path / "tiny/trials" / trial_id / "checkpoint/state.pt"
+    path = study_file(seeds=[0], resources={"workers": 2, "checkpoint_seconds": 0})
+    state = break_checkpoint(path, "conr", data_root, tmp_path)
+    summary = dirtune.sweep(path, data=data_root, results=tmp_path)
+    assert (dict(summary.run), summary.left) == ({"complete": 1, "failed": 1}, 0)
+    assert read_failures(tmp_path) == [["conr", 0, "code", 0]]
+    assert_broken_checkpoint_is_reported(summary, state)
+    again = dirtune.resume("tiny", data=data_root, results=tmp_path, retry=["code"])
+    assert (again.reused, dict(again.run)) == (1, {"complete": 1})
+
+
+def break_checkpoint(path: str, arm: str, data: Path, results: Path) -> Path:
+    """Write a checkpoint that cannot be read for an arm's trial of seed 0, and return its file."""
+    broken = next(each for each in load_study(path).arms if each.name == arm)
+    trial_id = broken.with_seed(0).compute_trial_id(read_manifest(Storage.open(data), "toy").fingerprint)
+    state = results / "tiny/trials" / trial_id / "checkpoint/state.pt"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"no checkpoint")
-    summary = dirtune.sweep(path, data=digits, results=tmp_path)
-    assert dict(summary.run) == {"complete": 1, "failed": 1}
-    assert (set(summary.crashed), summary.left) == ({trial_id}, 0)
-    # One try: another worker would run the same code
-    (traceback,) = summary.tracebacks
-    text = Path(traceback).read_text()
+    return state
+
+
+def assert_broken_checkpoint_is_reported(summary: SweepSummary, state: Path) -> None:
+    """Assert that the summary has the error of `break_checkpoint`, tried once, and its traceback."""
+    # One try: another worker would run the same code.
+    (text,) = [text for each in summary.tracebacks if "UnpicklingError" in (text := Path(each).read_text())]
     assert "load_checkpoint(self._folder" in text
     assert "UnpicklingError: Weights only load failed" in text
+    trial_id = state.parts[-3]
     assert summary.crashed[trial_id].startswith("UnpicklingError: Weights only load failed")
-    assert read_failures(tmp_path) == [["conr", 0, "code", 0]]
     assert not state.exists()
-    assert dirtune.resume("tiny", data=digits, results=tmp_path).run == {}
-    again = dirtune.resume("tiny", data=digits, results=tmp_path, retry=["code"])
-    assert (again.reused, dict(again.run)) == (1, {"complete": 1})
-    assert read_failures(tmp_path) == []

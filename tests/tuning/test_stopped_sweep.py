@@ -20,14 +20,15 @@ import dirtune
 from dirtune.errors import InputError
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.interface import View
-from tests.tuning.sweeps import STUDY, metrics, rows
+from tests.tuning.sweeps import DIGITS, metrics, rows, sweep_without_ray, with_epochs
 
 pytestmark = pytest.mark.ray
 
 TIME_LIMIT_SECONDS = 420.0
 """On two idle cores, no sweep below takes a quarter of it; one that takes all of it hangs."""
+EPOCHS = 30
 SLOW: dict[str, Any] = {
-    "base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}},
+    **with_epochs(EPOCHS),
     "seeds": [0],
     # Only a stop request makes a checkpoint.
     "resources": {"checkpoint_seconds": 3600},
@@ -35,14 +36,15 @@ SLOW: dict[str, Any] = {
 
 
 class ActAtSecondEpoch(View):
-    """Calls a function once, when a trial has ended its second epoch; keeps the reason of the stop."""
+    """Calls a function once, at the second epoch that is reported; keeps the epochs and the reasons of stops."""
 
     def __init__(self, act: Callable[[], object]) -> None:
-        self.act, self.acted, self.reasons = act, False, list[str]()
+        self.act, self.reasons = act, list[str]()
+        self.epochs: list[tuple[str, int]] = []
 
     def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
-        if epoch == 2 and not self.acted:
-            self.acted = True
+        self.epochs.append((job.trial_id, epoch))
+        if len(self.epochs) == 2:
             self.act()
 
     def report_stop(self, reason: str) -> None:
@@ -65,90 +67,94 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.fixture
-def sweep_undisturbed(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> Callable[..., pd.DataFrame]:
-    """Sweeps a study named `tiny` without interruption and returns its metrics."""
-
-    def run(**changes: Any) -> pd.DataFrame:
-        dirtune.sweep(study_file(**changes), data=digits, results=tmp_path / "undisturbed")
-        return metrics(tmp_path / "undisturbed")
-
-    return run
-
-
-def assert_checkpoints(results: Path, started: int) -> None:
-    """Assert that every started trial has a checkpoint of its last epoch."""
-    (folder,) = [path for path in results.iterdir() if path.is_dir()]
-    trials = dirtune.status(folder.name, results=results).started
-    assert len(trials) == started
+def check_checkpoints(results: Path) -> dict[str, int]:
+    """Assert that every started trial has a checkpoint, and return their epochs by trial."""
+    trials = dirtune.status("tiny", results=results).started
+    assert trials
     for trial in trials:
-        assert 1 <= trial.epochs_run < 8
-        assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
-    assert not (folder / "stop.json").exists()
-    assert not (folder / "driver.json").exists()
+        assert 1 <= trial.epochs_run < EPOCHS
+        assert (results / "tiny/trials" / trial.trial_id / "checkpoint/state.pt").exists()
+    assert not (results / "tiny/stop.json").exists()
+    assert not (results / "tiny/driver.json").exists()
+    return {trial.trial_id: trial.epochs_run for trial in trials}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
-def test_a_signal_stops_the_sweep_after_the_epoch_and_resume_continues_without_loss(
-    digits: Path,
-    tmp_path: Path,
-    study_file: Callable[..., str],
-    sweep_undisturbed: Callable[..., pd.DataFrame],
-    number: signal.Signals,
+def assert_continued(view: ActAtSecondEpoch, epochs: dict[str, int]) -> None:
+    """Assert that the first epoch of every trial that continued was the one after its checkpoint."""
+    first = dict(reversed(view.epochs))
+    for trial_id in epochs.keys() & first.keys():
+        assert first[trial_id] == epochs[trial_id] + 1
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_sweep_stopped_by_command_by_a_signal_and_at_once_is_resumed_without_loss(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    path, results, handler = study_file(**SLOW), tmp_path / "results", signal.getsignal(number)
-    view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), number))
-    with time_limit(TIME_LIMIT_SECONDS):
-        summary = dirtune.sweep(path, data=digits, results=results, view=view)
-    assert signal.getsignal(number) is handler
-    assert (summary.stopped, view.reasons) == (number.name, [number.name])
-    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
-    started = len(dirtune.status("tiny", results=results).started)
-    assert started >= 1
-    assert_checkpoints(results, started)
-    epochs = {trial.trial_id: trial.epochs_run for trial in dirtune.status("tiny", results=results).started}
-
-    seen: list[tuple[str, int]] = []
-    again = ActAtSecondEpoch(lambda: None)
-    again.report_epoch = lambda job, epoch, _: seen.append((job.trial_id, epoch))  # type: ignore[method-assign]
-    resumed = dirtune.resume("tiny", data=digits, results=results, view=again)
-    assert (resumed.stopped, resumed.left, dict(resumed.run)) == (None, 0, {"complete": 2})
-    # The first epoch after resuming is the next one
-    for trial_id, done in epochs.items():
-        assert min(epoch for each, epoch in seen if each == trial_id) == done + 1
-    pd.testing.assert_frame_equal(metrics(results), sweep_undisturbed(**SLOW), check_exact=True)
-
-
-def test_a_stop_from_another_process_stops_the_sweep_and_not_the_next_one(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    owners: list[str] = []
-    view = ActAtSecondEpoch(lambda: owners.append(dirtune.stop("tiny", results=tmp_path / "results")))
     path, results = study_file(**SLOW), tmp_path / "results"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    owners: list[str] = []
+    view = ActAtSecondEpoch(lambda: owners.append(dirtune.stop("tiny", results=results)))
     with time_limit(TIME_LIMIT_SECONDS):
-        summary = dirtune.sweep(path, data=digits, results=results, view=view)
+        summary = dirtune.sweep(path, data=data_root, results=results, view=view)
     assert owners[0].startswith(f"process {os.getpid()} on ")
     assert (summary.stopped, view.reasons) == ("`dirtune stop`", ["`dirtune stop`"])
-    assert (dict(summary.run), summary.left) == ({}, 2)
-    assert_checkpoints(results, len(dirtune.status("tiny", results=results).started))
+    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
+    epochs = check_checkpoints(results)
     with pytest.raises(InputError, match=r"is not being swept, so there is nothing to stop"):
         dirtune.stop("tiny", results=results)
-    assert dirtune.resume("tiny", data=digits, results=results).run == {"complete": 2}
+
+    view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with time_limit(TIME_LIMIT_SECONDS):
+        summary = dirtune.resume("tiny", data=data_root, results=results, view=view)
+    assert (summary.stopped, view.reasons) == ("SIGTERM", ["SIGTERM"])
+    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
+    assert_continued(view, epochs)
+    epochs = check_checkpoints(results)
+
+    view = ActAtSecondEpoch(lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    with time_limit(TIME_LIMIT_SECONDS), pytest.raises(KeyboardInterrupt):
+        dirtune.resume("tiny", data=data_root, results=results, view=view)
+    assert not (results / "tiny/driver.json").exists()
+    assert_continued(view, epochs)
+
+    view = ActAtSecondEpoch(lambda: None)
+    with time_limit(TIME_LIMIT_SECONDS):
+        summary = dirtune.resume("tiny", data=data_root, results=results, view=view)
+    assert (summary.stopped, summary.left) == (None, 0)
+    assert (dict(summary.run), dict(summary.crashed)) == ({"complete": 2}, {})
+    # Nobody asked for a checkpoint before the second interrupt.
+    assert_continued(view, epochs)
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    sweep_without_ray(path, data_root, tmp_path / "undisturbed")
+    pd.testing.assert_frame_equal(metrics(results), metrics(tmp_path / "undisturbed"), check_exact=True)
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
+def test_an_interrupt_stops_the_sweep_after_the_epoch(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with time_limit(TIME_LIMIT_SECONDS):
+        summary = dirtune.sweep(study_file(**SLOW), data=data_root, results=tmp_path, view=view)
+    assert (summary.stopped, view.reasons, summary.left) == ("SIGINT", ["SIGINT"], 2)
+    check_checkpoints(tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
 def test_a_group_that_is_interrupted_stops_and_resumes(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     resources = {"workers": 2, "checkpoint_seconds": 3600}
     path = study_file(**{**SLOW, "resources": resources})
     view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGINT))
     with time_limit(TIME_LIMIT_SECONDS):
-        summary = dirtune.sweep(path, data=digits, results=tmp_path, view=view)
+        summary = dirtune.sweep(path, data=data_root, results=tmp_path, view=view)
     assert (summary.stopped, dict(summary.crashed), summary.left) == ("SIGINT", {}, 2)
     assert_one_checkpoint(tmp_path)
     with time_limit(TIME_LIMIT_SECONDS):
-        resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+        resumed = dirtune.resume("tiny", data=data_root, results=tmp_path)
     assert (dict(resumed.run), resumed.left) == ({"complete": 2}, 0)
 
 
@@ -158,24 +164,20 @@ def assert_one_checkpoint(results: Path) -> None:
     assert (folder / "trials" / trial.trial_id / "checkpoint/state.pt").exists()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
-def test_a_second_interrupt_ends_at_once_and_resume_completes_the_sweep(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_session")
+def test_a_second_interrupt_ends_a_group_at_once_and_resume_completes_the_sweep(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    def press_twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    resources = {"workers": workers, "checkpoint_seconds": 0}
-    path, handler = study_file(**{**SLOW, "resources": resources}), signal.getsignal(signal.SIGINT)
+    path = study_file(**{**SLOW, "resources": {"workers": 2, "checkpoint_seconds": 0}})
+    view = ActAtSecondEpoch(lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
     with time_limit(TIME_LIMIT_SECONDS), pytest.raises(KeyboardInterrupt):
-        dirtune.sweep(path, data=digits, results=tmp_path, view=ActAtSecondEpoch(press_twice))
-    assert signal.getsignal(signal.SIGINT) is handler
+        dirtune.sweep(path, data=data_root, results=tmp_path, view=view)
     assert not (tmp_path / "tiny/driver.json").exists()
     with time_limit(TIME_LIMIT_SECONDS):
-        resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
+        resumed = dirtune.resume("tiny", data=data_root, results=tmp_path)
     assert (dict(resumed.run), dict(resumed.crashed), resumed.left) == ({"complete": 2}, {}, 0)
-    assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", 8]] * 2
+    assert rows("select status, epochs_run from trials", tmp_path).values.tolist() == [["complete", EPOCHS]] * 2
 
 
 @pytest.mark.soak
@@ -184,7 +186,13 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss
     digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
 ) -> None:
     resources = {"workers": workers, "checkpoint_seconds": 3600}
-    path = study_file(**{**SLOW, "resources": resources})
+    path = study_file(
+        **{
+            **SLOW,
+            "base": {**DIGITS["base"], "recipe": {**DIGITS["base"]["recipe"], "epochs": 8}},
+            "resources": resources,
+        }
+    )
     command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(tmp_path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     killer = threading.Timer(TIME_LIMIT_SECONDS, lambda: os.killpg(driver.pid, signal.SIGKILL))

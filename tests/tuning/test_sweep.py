@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 import dirtune
@@ -24,20 +25,29 @@ from dirtune.io.storage import Storage
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.interface import View
-from tests.tuning.sweeps import STUDY, metrics, rows
+from tests.tuning.sweeps import DIGITS, STUDY, metrics, rows, sweep_without_ray, with_epochs
 
 pytestmark = pytest.mark.ray
 
 
-def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_no_trial_twice(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    path, handler = study_file(), signal.getsignal(signal.SIGINT)
-    first = dirtune.sweep(path, data=digits, results=tmp_path)
+@pytest.fixture(scope="module")
+def swept(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Return the file of a study on digits and the results of its sweep, which tests must not change."""
+    folder = tmp_path_factory.mktemp("swept")
+    path, results = folder / "tiny.yaml", folder / "results"
+    path.write_text(yaml.safe_dump(DIGITS, sort_keys=False))
+    handler = signal.getsignal(signal.SIGINT)
+    summary = dirtune.sweep(str(path), data=digits, results=results)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert first.run == {"complete": 4}
-    assert first.reused == 0
-    trials = rows("select * from trials order by arm, seed", tmp_path)
+    assert (summary.run, summary.reused) == ({"complete": 4}, 0)
+    return str(path), results
+
+
+def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_no_trial_twice(
+    digits: Path, swept: tuple[str, Path]
+) -> None:
+    path, results = swept
+    trials = rows("select * from trials order by arm, seed", results)
     assert trials[["arm", "seed", "replicate"]].values.tolist() == [
         ["conr", 0, 0],
         ["conr", 1, 1],
@@ -50,33 +60,43 @@ def test_a_sweep_records_every_trial_pairs_its_arms_and_runs_no_trial_twice(
     assert (trials["epochs_run"] == 3).all()
     assert (trials["data_fingerprint"].nunique(), trials["code_version"].nunique()) == (1, 1)
     assert trials["config.terms.conr.omega"].tolist()[:2] == [3.0, 3.0]
-    assert rows("select count(*) c from predictions", tmp_path)["c"][0] == 4 * (600 + 1200)
+    assert rows("select count(*) c from predictions", results)["c"][0] == 4 * (600 + 1200)
 
-    second = dirtune.sweep(path, data=digits, results=tmp_path)
+    second = dirtune.sweep(path, data=digits, results=results)
     assert (second.run, second.reused) == ({}, 4)
-    assert sorted(p.name for p in (tmp_path / "tiny" / "trials").iterdir()) == sorted(trials["trial_id"])
-    leftovers = {p.name for p in (tmp_path / "tiny" / "trials").glob("*/*")}
+    assert sorted(p.name for p in (results / "tiny" / "trials").iterdir()) == sorted(trials["trial_id"])
+    leftovers = {p.name for p in (results / "tiny" / "trials").glob("*/*")}
     assert leftovers == {"config.json"}
 
 
-def test_a_sweep_and_a_single_run_agree_bit_for_bit(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    path = study_file(seeds=[5])
-    dirtune.sweep(path, data=digits, results=tmp_path)
+def test_a_sweep_and_a_single_run_agree_bit_for_bit(digits: Path, swept: tuple[str, Path], tmp_path: Path) -> None:
+    path, results = swept
     arm = load_study(path).arms[1]
-    dirtune.train(arm.with_seed(5), data=digits, results=tmp_path, arm="conr")
-    swept, single = metrics(tmp_path), metrics(tmp_path, "train")
-    swept = swept[swept["arm"] == "conr"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(swept, single, check_exact=True)
+    dirtune.train(arm.with_seed(1), data=digits, results=tmp_path, arm="conr")
+    of_sweep, single = metrics(results), metrics(tmp_path, "train")
+    of_sweep = of_sweep[(of_sweep["arm"] == "conr") & (of_sweep["seed"] == 1)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_sweep, single, check_exact=True)
 
 
-def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, study_file: Callable[..., str]) -> None:
+def test_the_folder_of_another_study_is_refused_with_the_difference(
+    digits: Path, swept: tuple[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**DIGITS, "objective": {"metric": "rmse"}}))
+    with pytest.raises(InputError) as caught:
+        dirtune.sweep(str(path), data=digits, results=swept[1])
+    text = str(caught.value)
+    assert "holds a study of this name with other data or another objective" in text
+    assert "objective.metric: was 'mae', is now 'rmse'" in text
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_resident_group_trains_the_same_trials(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
     resources = {"workers": 2, "checkpoint_seconds": 0}
-    alone = study_file(name="alone", seeds=[0])
-    together = study_file(name="together", seeds=[0], resources=resources)
-    dirtune.sweep(alone, data=digits, results=tmp_path)
-    dirtune.sweep(together, data=digits, results=tmp_path)
+    sweep_without_ray(study_file(name="alone", seeds=[0]), data_root, tmp_path)
+    dirtune.sweep(study_file(name="together", seeds=[0], resources=resources), data=data_root, results=tmp_path)
     trials = rows("select study, arm, workers, worker, sample_order_digest from trials order by all", tmp_path)
     assert trials.groupby("study")["workers"].unique().to_dict() == {"alone": [1], "together": [2]}
     assert trials["sample_order_digest"].nunique() == 1
@@ -87,8 +107,9 @@ def test_a_resident_group_trains_the_same_trials(digits: Path, tmp_path: Path, s
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(
         seeds=[0],
@@ -102,7 +123,7 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
             "model.projection_dim": {"distribution": "choice", "values": [2, 4, 8]},
         },
     )
-    summary = dirtune.sweep(path, data=digits, results=tmp_path)
+    summary = dirtune.sweep(path, data=data_root, results=tmp_path)
     assert sum(summary.run.values()) == 1 + 8
     trials = rows("select * from trials where arm = 'conr'", tmp_path)
     assert trials["config.terms.conr.beta"].dtype == "float64"
@@ -119,42 +140,20 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
     assert (epochs[pruned["trial_id"]].values == pruned["epochs_run"].values).all()
 
 
-def test_a_trial_that_diverges_is_recorded_as_failed_and_the_sweep_continues(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    arms = {"vanilla": {}, "wild": {"recipe": {"learning_rate": 1e30}}}
-    summary = dirtune.sweep(study_file(arms=arms, seeds=[0]), data=digits, results=tmp_path)
-    assert summary.run == {"complete": 1, "failed": 1}
-    row = rows("select * from trials where arm = 'wild'", tmp_path).iloc[0]
-    assert (row["status"], row["error_term"], row["error_epoch"]) == ("failed", "regression", 1)
-    assert "'regression' is not finite at epoch 1, step" in row["error"]
-
-
-def test_the_folder_of_another_study_is_refused_with_the_difference(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    dirtune.sweep(study_file(seeds=[0]), data=digits, results=tmp_path)
-    path = study_file(seeds=[0], objective={"metric": "rmse"})
-    with pytest.raises(InputError) as caught:
-        dirtune.sweep(path, data=digits, results=tmp_path)
-    text = str(caught.value)
-    assert "holds a study of this name with other data or another objective" in text
-    assert "objective.metric: was 'mae', is now 'rmse'" in text
-
-
+@pytest.mark.usefixtures("ray_session")
 def test_a_study_is_extended_and_changed_and_only_new_trials_run(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     def sweep(**changes: Any) -> tuple[int, int, dict[str, int]]:
-        done = dirtune.sweep(study_file(**changes), data=digits, results=tmp_path)
+        done = dirtune.sweep(study_file(**changes), data=data_root, results=tmp_path)
         assert done.left == 0
         return done.reused, done.orphaned, dict(done.run)
 
-    assert sweep(seeds=[0]) == (0, 0, {"complete": 2})
+    assert sweep_without_ray(study_file(seeds=[0]), data_root, tmp_path) == 2
     assert sweep(seeds=[0, 1]) == (2, 0, {"complete": 2})
     before = metrics(tmp_path)
     changed = {**STUDY["arms"], "conr": {"terms": {"conr": {"beta": 0.2, "omega": 3.0}}}}
-    plan = dirtune.plan(study_file(arms=changed), data=digits, results=tmp_path)
+    plan = dirtune.plan(study_file(arms=changed), data=data_root, results=tmp_path)
     assert (plan.recorded_trials, plan.orphaned_trials, plan.total_trials) == (2, 2, 4)
     assert sweep(arms=changed) == (2, 2, {"complete": 2})
     betas = rows('select distinct "config.terms.conr.beta" beta from trials', tmp_path)["beta"]
@@ -173,19 +172,23 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_runs(
         "eyes": {"recipe": {"views": {"augmentation": "rotate"}}, "data": {"shot_rule": "official"}},
     }
     with pytest.raises(InputError) as caught:
-        dirtune.sweep(study_file(arms=arms), data=digits, results=tmp_path)
+        dirtune.sweep(study_file(base=DIGITS["base"], arms=arms), data=digits, results=tmp_path)
     text = str(caught.value)
     assert "arms.text.model.encoder: encoder 'bilstm' needs" in text
     assert "arms.eyes.recipe.views.augmentation: unknown augmentation, got 'rotate'; known: light, none, shift" in text
     assert "arms.eyes.data.shot_rule: unknown shot rule, got 'official'; known: counts" in text
     with pytest.raises(InputError, match="the cluster has 2 and 0"):
-        dirtune.sweep(study_file(resources={"workers": 3}), data=digits, results=tmp_path)
+        dirtune.sweep(study_file(base=DIGITS["base"], resources={"workers": 3}), data=digits, results=tmp_path)
     assert not (tmp_path / "tiny" / "results").exists()
 
 
 def test_resume_without_a_sweep_names_the_existing_ones(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sweep of this study to resume, got 'tiny'"):
         dirtune.resume("tiny", data=digits, results=tmp_path)
+
+
+EPOCHS = 60
+"""Long enough for the first trial to be recorded a while before the last one."""
 
 
 class Killer(View):
@@ -208,18 +211,18 @@ class Killer(View):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_killed_worker_is_replaced_and_its_trial_resumes(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 8}}
-    path = study_file(base=base, seeds=[0])
+    path = study_file(**with_epochs(20), seeds=[0])
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     killer = Killer(killed / "tiny", times=1)
-    summary = dirtune.sweep(path, data=digits, results=killed, view=killer)
+    summary = dirtune.sweep(path, data=data_root, results=killed, view=killer)
     ((lost, _),) = killer.killed
     assert killer.said == [(lost, "The actor is dead because its worker process has died")]
     assert (summary.run, dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
-    dirtune.sweep(path, data=digits, results=undisturbed)
+    sweep_without_ray(path, data_root, undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
 
 
@@ -235,13 +238,13 @@ def kill_when(command: list[str], is_time: Callable[[], bool]) -> None:
     child.wait()
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_killed_driver_loses_no_record_and_resume_ends_with_equal_tables_bit_for_bit(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 12}}
-    path = study_file(base=base)
+    path = study_file(**with_epochs(EPOCHS))
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(digits), "--results", str(killed)]
+    command = [sys.executable, "-m", "dirtune.cli", "sweep", path, "--data", str(data_root), "--results", str(killed)]
 
     def is_half_done() -> bool:
         recorded = list((killed / "tiny/results/trials").glob("*.parquet"))
@@ -249,18 +252,18 @@ def test_a_killed_driver_loses_no_record_and_resume_ends_with_equal_tables_bit_f
         if not (recorded and started):
             return False
         with pytest.raises(InputError, match="is being swept by process"):
-            dirtune.resume("tiny", data=digits, results=killed)
+            dirtune.resume("tiny", data=data_root, results=killed)
         return True
 
     kill_when(command, is_half_done)
     before = dirtune.status("tiny", results=killed)
     assert 1 <= before.done < 4
-    assert all(0 < trial.epochs_run < 12 for trial in before.started)
-    resumed = dirtune.resume("tiny", data=digits, results=killed)
+    assert all(0 < trial.epochs_run < EPOCHS for trial in before.started)
+    resumed = dirtune.resume("tiny", data=data_root, results=killed)
     assert resumed.reused >= before.done
     assert (dict(resumed.crashed), resumed.left) == ({}, 0)
     assert resumed.reused + resumed.run["complete"] == 4
-    dirtune.sweep(path, data=digits, results=undisturbed)
+    sweep_without_ray(path, data_root, undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     order = "select arm, seed, sample_order_digest, best_epoch, objective from trials order by all"
     pd.testing.assert_frame_equal(rows(order, killed), rows(order, undisturbed), check_exact=True)
@@ -270,7 +273,7 @@ def test_a_killed_driver_loses_no_record_and_resume_ends_with_equal_tables_bit_f
 def test_a_sweep_under_fire_ends_with_the_tables_of_an_undisturbed_one(
     digits: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    base = {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": 20}}
+    base = {**DIGITS["base"], "recipe": {**DIGITS["base"]["recipe"], "epochs": 20}}
     path = Path(study_file(base=base, seeds=[0, 1, 2]))
     campaign = Campaign(path, digits, tmp_path, random.Random(7))
     campaign.run(6)
@@ -278,10 +281,11 @@ def test_a_sweep_under_fire_ends_with_the_tables_of_an_undisturbed_one(
     assert len(campaign.kills) == 6
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_study_that_does_not_fit_the_cluster_leaves_nothing_behind(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     path = study_file(resources={"cpus": 64})
     with pytest.raises(InputError, match="one trial needs 64 CPUs"):
-        dirtune.sweep(path, data=digits, results=tmp_path / "results")
+        dirtune.sweep(path, data=data_root, results=tmp_path / "results")
     assert not (tmp_path / "results").exists()

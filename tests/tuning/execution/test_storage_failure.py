@@ -23,7 +23,7 @@ from dirtune.training.trial import TrialJob
 from dirtune.tuning.execution import driver
 from dirtune.tuning.execution.storage_failure import capture_storage_errors, raise_storage_failure
 from dirtune.tuning.interface import View
-from tests.tuning.sweeps import metrics
+from tests.tuning.sweeps import DIGITS, metrics, with_epochs
 
 
 class Recorder:
@@ -100,7 +100,7 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_resume_completes_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = study_file()
+    path = study_file(base=DIGITS["base"])
     monkeypatch.setattr(driver, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(sys, "argv", ["dirtune", "sweep", path, "--data", str(digits), "--results", str(small_disk)])
     filling = threading.Thread(target=fill_after_a_record, args=(small_disk,))
@@ -138,22 +138,6 @@ class FullWhereOnlyTheDriverWrites(View):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.ray
-def test_a_storage_failure_of_the_driver_alone_leaves_running_trials_to_be_resumed(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
-) -> None:
-    path = study_file(seeds=[0])
-    with pytest.raises(InputError, match=r"No space left on device\), so the sweep has ended"):
-        dirtune.sweep(path, data=digits, results=tmp_path, view=FullWhereOnlyTheDriverWrites())
-    left = dirtune.status("tiny", results=tmp_path)
-    assert left.started
-    # None is taken for pruned
-    assert {status for _, status in left.recorded} <= {"complete"}
-    resumed = dirtune.resume("tiny", data=digits, results=tmp_path)
-    assert (resumed.reused, resumed.left) == (left.done, 0)
-    assert dict(resumed.run) == {"complete": 2 - left.done}
-
-
 class OutOfReach(View):
     """Moves the results away for a while after the first epoch, like a share that is not mounted; counts epochs."""
 
@@ -175,13 +159,23 @@ class OutOfReach(View):
 
 
 @pytest.mark.ray
-def test_results_that_are_out_of_reach_for_a_while_cost_a_sweep_nothing(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str]
+@pytest.mark.usefixtures("ray_session")
+def test_a_storage_failure_of_the_driver_leaves_running_trials_to_be_resumed_and_a_short_outage_costs_nothing(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    view = OutOfReach(tmp_path / "results/tiny", seconds=3.0)
-    path = study_file(seeds=[0], resources={"checkpoint_seconds": 0, "concurrent": 1})
-    summary = dirtune.sweep(path, data=digits, results=tmp_path / "results", view=view)
+    resources = {"checkpoint_seconds": 0, "concurrent": 1}
+    path, results = study_file(**with_epochs(30), seeds=[0], resources=resources), tmp_path / "results"
+    with pytest.raises(InputError, match=r"No space left on device\), so the sweep has ended"):
+        dirtune.sweep(path, data=data_root, results=results, view=FullWhereOnlyTheDriverWrites())
+    left = dirtune.status("tiny", results=results)
+    (started,) = left.started
+    # None is taken for pruned
+    assert {status for _, status in left.recorded} <= {"complete"}
+    view = OutOfReach(results / "tiny", seconds=3.0)
+    resumed = dirtune.resume("tiny", data=data_root, results=results, view=view)
     view.timer.join()
-    assert (dict(summary.run), dict(summary.crashed), summary.left) == ({"complete": 2}, {}, 0)
+    assert (resumed.reused, resumed.left, dict(resumed.crashed)) == (left.done, 0, {})
+    assert dict(resumed.run) == {"complete": 2 - left.done}
     # No epoch was trained twice.
-    assert view.epochs == [(arm, epoch) for arm in ("vanilla", "conr") for epoch in (1, 2, 3)]
+    first = [(started.arm, epoch) for epoch in range(started.epochs_run + 1, 31)]
+    assert view.epochs == [*first, *[("conr", epoch) for epoch in range(1, 31)]]
