@@ -35,9 +35,10 @@ from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
+from dirtune.tuning.execution.trainable import TrialWorker
 
 VICTIMS = ("driver", "worker", "raylet")
-WORKER_TITLE = "ray::ResourceTrainable"
+WORKER_TITLE = f"ray::{TrialWorker.__name__}"
 """Title of the process of a trial worker."""
 KILL_SECONDS = (5.0, 40.0)
 """Range of the time from a start, or from the last kill, to the next kill."""

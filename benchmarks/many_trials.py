@@ -23,8 +23,9 @@ import yaml
 
 import dirtune
 from dirtune.study.files import find_study
+from dirtune.tuning.execution.trainable import TrialWorker
 
-WORKER_TITLE = b"ray::ResourceTrainable"
+WORKER_TITLE = f"ray::{TrialWorker.__name__}".encode()
 """Title of the process of a trial worker."""
 PARTS = 5
 
