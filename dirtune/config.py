@@ -17,6 +17,7 @@ from dirtune.frozen import Added, Frozen, hash_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
+from dirtune.randomness import SEED_LIMIT
 from dirtune.recipe import Constant, Optimizer, Recipe, Schedule, Views, check_micro_batches
 from dirtune.reweighting import Reweighting
 
@@ -189,7 +190,7 @@ class TrialConfig(Frozen):
     its own; the recipe's epochs and schedule are those of the first stage."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=SEED_LIMIT)
 
     @model_validator(mode="after")
     def _check_stages(self) -> "TrialConfig":

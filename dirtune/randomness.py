@@ -8,6 +8,10 @@ generator state.
 import hashlib
 
 
+SEED_LIMIT = 2**63
+"""Seeds are below this number, which is the limit of 64 bits with a sign in the records."""
+
+
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """Return a 63-bit seed for one purpose, such as `derive_seed(3, "order", epoch)`."""
     text = "/".join(str(part) for part in (seed, *purpose))

@@ -116,14 +116,14 @@ def describe_columns(roles: Mapping[str, str | Sequence[str] | None], sheet: She
     lists = {role: [names] if isinstance(names, str) else list(names or ()) for role, names in roles.items()}
     used = {name for names in lists.values() for name in names}
     unused = [name for name in sheet.table.column_names if name not in used]
-    parts = [f"{role.replace('_', ' ')}: {_shorten(names)}" for role, names in lists.items() if names]
+    parts = [f"{role.replace('_', ' ')}: {_format_names(names)}" for role, names in lists.items() if names]
     notes = [f"columns: {'; '.join(parts)}"]
     if unused:
-        notes.append(f"columns that are not used: {_shorten(unused)}")
+        notes.append(f"columns that are not used: {_format_names(unused)}")
     return notes
 
 
-def _shorten(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     hidden = len(names) - _SHOWN_COLUMNS
     return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {hidden} more" if hidden > 0 else "")
 

@@ -442,15 +442,15 @@ def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
 
 
 def _is_list_of_numbers(kind: pa.DataType) -> bool:
-    return _is_list(kind) and (
-        pa.types.is_floating(kind.value_type)
-        or pa.types.is_integer(kind.value_type)
-        or pa.types.is_boolean(kind.value_type)
-    )
+    if not _is_list(kind):
+        return False
+    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
+    return any(test(kind.value_type) for test in tests)
 
 
 def _is_blank(cell: object) -> bool:

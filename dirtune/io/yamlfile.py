@@ -6,7 +6,7 @@ of any content takes little time and memory: its size, its depth, and the values
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -34,8 +34,8 @@ class _Loader(yaml.SafeLoader):
     """Loader of the core schema of YAML 1.2 with merge keys."""
 
     # Without those of YAML 1.1, such as octal and sexagesimal numbers, dates, and booleans of other words
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    yaml_constructors: dict[str | None, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
     depth = 0
     count = 0
 
@@ -45,13 +45,17 @@ class _Loader(yaml.SafeLoader):
         self.count += 1
         if self.count > MAX_VALUES:
             rule = f"more than {MAX_VALUES:,} values"
-            raise yaml.composer.ComposerError(None, None, rule, self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, rule, self._get_mark())
         if self.depth > MAX_DEPTH:
             rule = f"more than {MAX_DEPTH} lists and mappings inside one another"
-            raise yaml.composer.ComposerError(None, None, rule, self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, rule, self._get_mark())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _get_mark(self) -> Any:
+        peek_event: Any = self.peek_event
+        return peek_event().start_mark
 
     def get_single_node(self) -> yaml.Node | None:
         """Compose the document; raise if aliases repeat too many values."""
@@ -101,7 +105,7 @@ class _Loader(yaml.SafeLoader):
 
 for _name, _expression, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
-_CONSTRUCTORS = {
+_CONSTRUCTORS: dict[str, Any] = {
     "null": lambda loader, node: None,
     "bool": lambda loader, node: node.value.lower() == "true",
     "int": _Loader.construct_integer,
@@ -114,7 +118,7 @@ _CONSTRUCTORS = {
 }
 for _name, _construct in _CONSTRUCTORS.items():
     _Loader.add_constructor(_TAG + _name, _construct)
-_Loader.add_constructor(None, _Loader.construct_undefined)
+_Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
 class _Dumper(yaml.SafeDumper):

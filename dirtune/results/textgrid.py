@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -21,9 +20,10 @@ def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
     heading = Text(title, no_wrap=True, overflow="ignore") if title else None
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if position else "left")
+        table.add_column(Text(name), justify="right" if position else "left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        # `Text`, because a name may contain brackets and backslashes, which rich reads as markup.
+        table.add_row(*map(Text, row))
     return table
 
 

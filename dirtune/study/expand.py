@@ -42,6 +42,7 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
         arms.setdefault("+".join(parts) or NO_PART, compose([study.parts[part] for part in parts]))
     # Last, since the reference may be a derived arm.
     arms |= _vary_reference(study, arms)
+    axis_names = _shorten_paths(list(study.axes))
     for arm, overlay in arms.items():
         for combination in itertools.product(*study.axes.values()):
             values = dict(zip(study.axes, combination, strict=True))
@@ -49,7 +50,7 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
             # After the arm's own settings: an axis compares its values in every arm.
             for path, value in values.items():
                 settings = merge(settings, nest(path, value))
-            words = [f"{_get_last_key(path)}={json.dumps(value)}" for path, value in values.items()]
+            words = [f"{name}={json.dumps(value)}" for name, value in zip(axis_names, values.values(), strict=True)]
             # The axis values alone identify the arms of a study that declares a single one.
             name = " ".join([arm, *words] if len(arms) > 1 or not words else words)
             yield DeclaredArm(name, values, settings, is_derived=arm not in study.arms)
@@ -113,16 +114,17 @@ def _vary_reference(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Over
     # Reported as an unknown arm.
     if reference is None:
         return {}
-    # Two settings may end alike, as terms.conr.tau and terms.accon.tau do.
-    counts = Counter(map(_get_last_key, factors))
     varied = {}
-    for path, values in factors.items():
-        key = _get_last_key(path)
-        for value in values:
-            name = f"{study.reference} {key if counts[key] == 1 else path}={json.dumps(value)}"
+    for path, short in zip(factors, _shorten_paths(list(factors)), strict=True):
+        for value in factors[path]:
+            name = f"{study.reference} {short}={json.dumps(value)}"
             varied[name] = compose([reference, nest(path, value)])
     return varied
 
 
-def _get_last_key(path: str) -> str:
-    return path.rsplit(".", 1)[-1]
+def _shorten_paths(paths: Sequence[str]) -> list[str]:
+    """Return the last key of each path, or the whole path where another one ends alike."""
+    # As terms.conr.tau and terms.accon.tau do
+    keys = [path.rsplit(".", 1)[-1] for path in paths]
+    counts = Counter(keys)
+    return [key if counts[key] == 1 else path for path, key in zip(paths, keys, strict=True)]

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from dirtune.frozen import Frozen
 
+# Samplers compute with 64 bits.
+_LARGEST = 1e18
 Scalar: TypeAlias = bool | int | float | str | None
 
 
@@ -30,6 +32,8 @@ class _Interval(_Distribution):
     def _check_order(self) -> "_Interval":
         if not self.low < self.high:
             raise ValueError(f"low < high must hold, got low={self.low}, high={self.high}")
+        if not math.isfinite(self.high - self.low) or max(abs(self.low), abs(self.high)) > _LARGEST:
+            raise ValueError(f"low and high must be within {_LARGEST:.0e}, got low={self.low}, high={self.high}")
         return self
 
 
@@ -83,6 +87,13 @@ class Choice(_Distribution):
 
     distribution: Literal["choice"]
     values: tuple[Scalar, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> "Choice":
+        # By value, because 1 and 1.0 are one configuration, and a search would wait for the second one.
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("values must differ, also as numbers: 1 and 1.0 are the same")
+        return self
 
     def contains(self, value: Scalar) -> bool:
         """Return True if a value is in the support."""
