@@ -41,11 +41,20 @@ class InputSpec(Frozen):
     """image: raw for small images; jpeg or png bytes, decoded once when read, for large ones. dense_label: raw or 16-bit png."""
     quality: int | None = Field(default=None, ge=1, le=100)
     """jpeg: quality setting of the encoder."""
+    view: tuple[int, int] | None = None
+    """image: height and width of a view, if it is smaller than the stored image: an evaluation sees the center, and resized
+    crops in training are of the whole stored image. None: the stored size."""
 
     @property
     def size(self) -> int:
         """Number of elements of one sample."""
         return math.prod(self.shape)
+
+    def make_seen(self) -> InputSpec:
+        """Return the spec of a view."""
+        if self.view is None:
+            return self
+        return self.model_copy(update={"shape": (*self.shape[:1], *self.view), "view": None})
 
     @property
     def element(self) -> str:
@@ -62,12 +71,16 @@ class InputSpec(Frozen):
         # Otherwise the setting would change the identity of an ingest without an effect.
         if self.quality is not None and self.encoding != "jpeg":
             raise ValueError("quality is a setting of jpeg alone")
+        if self.view is not None and (
+            self.kind != "image" or any(seen > stored for seen, stored in zip(self.view, self.shape[1:], strict=True))
+        ):
+            raise ValueError("view must be within the stored images")
         return self
 
     def _check_dense_label(self) -> InputSpec:
         if len(self.shape) != 3 or self.shape[0] != 1:
             raise ValueError("a dense_label has the shape (1, height, width)")
-        if self.encoding == "jpeg" or self.quality is not None:
+        if self.encoding == "jpeg" or self.quality is not None or self.view is not None:
             raise ValueError("a dense_label is stored raw or as png: jpeg would change its numbers")
         return self
 
@@ -244,10 +257,10 @@ class Manifest(Frozen):
 
     @property
     def features(self) -> dict[str, InputSpec]:
-        """Inputs that an encoder may read: all except per-pixel labels and their mask."""
+        """Inputs that an encoder may read, as views: all except per-pixel labels and their mask."""
         # An encoder that could read the labels would predict them.
         hidden = () if self.label.dense is None else self.label.dense.columns
-        return {name: spec for name, spec in self.inputs.items() if name not in hidden}
+        return {name: spec.make_seen() for name, spec in self.inputs.items() if name not in hidden}
 
     @property
     def train_counts(self) -> tuple[int, ...]:

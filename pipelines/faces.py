@@ -5,9 +5,15 @@ The list has the columns `age`, `path` and, if the list contains the split, `spl
     age,path,split
     31,AgeDB/11706_OliviaHussey_31_f.jpg,train
 
-Images are resized without keeping their aspect, bilinear, and stored as JPEG files of the training size: decoded and resized
-once, not in every trial. The papers' scripts do the same to every image in every epoch, without storing it, so that the
-images here have a second JPEG compression. A rotation in the EXIF data is not applied, as in the papers' scripts.
+Images are resized, bilinear, and stored as JPEG files: decoded and resized once, not in every trial. The scripts resize every
+image in every epoch, without storing it, so that the images here have a second JPEG compression. A rotation in the EXIF data
+is not applied, as in the scripts. They have two forms of an image:
+
+    frame=whole    the whole image, squashed to the size of a view: DIR, RankSim and ConR; ACCon on IMDB-WIKI
+    frame=center   the shorter side is resized to 8/7 of a view, an evaluation sees the center: ACCon and Rank-N-Contrast on AgeDB
+
+With `center` the crops of the strong augmentation are from the square in the middle, at that resolution; the scripts crop the
+original file, whose ends on the longer side are lost here.
 
 The identity of an ingest consists of its options, its lists, and the names and sizes of all image files: an image that is
 replaced by one of the same size is not detected, which spares reading gigabytes to find that nothing has changed.
@@ -17,7 +23,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +34,7 @@ from pydantic import Field
 from dirtune.data import session, splits, store, verify
 from dirtune.data.images import JPEG_QUALITY
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import hash_json
+from dirtune.frozen import Added, hash_json, to_identity
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
 from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
@@ -56,7 +62,9 @@ class FaceOptions(splits.Splitting):
     """Settings of the ingest that the sets of faces share; the settings of the splits are inherited."""
 
     image_size: int = Field(default=224, ge=8)
-    """Height and width of the stored images, in pixels."""
+    """Height and width of a view, in pixels."""
+    frame: Annotated[Literal["whole", "center"], Added()] = "whole"
+    """whole: the whole image without its aspect ratio; center: the center of the image with it."""
     quality: int = Field(default=JPEG_QUALITY, ge=1, le=100)
     """JPEG quality of the stored images."""
     skip_bad: int = Field(default=0, ge=0)
@@ -65,8 +73,13 @@ class FaceOptions(splits.Splitting):
     @property
     def image_spec(self) -> InputSpec:
         """Spec of the stored images."""
-        shape = (3, self.image_size, self.image_size)
-        return InputSpec(kind="image", shape=shape, encoding="jpeg", quality=self.quality)
+        size = self.image_size
+        if self.frame == "whole":
+            return InputSpec(kind="image", shape=(3, size, size), encoding="jpeg", quality=self.quality)
+        # 256 for 224
+        stored = round(size * 8 / 7)
+        shape, view = (3, stored, stored), (size, size)
+        return InputSpec(kind="image", shape=shape, view=view, encoding="jpeg", quality=self.quality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +190,7 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
         {
             "pipeline": faces.name,
             "recipe": RECIPE_VERSION,
-            "options": options.model_dump(),
+            "options": to_identity(options),
             "lists": faces.hashes,
             # Names and sizes instead of hashes: reading gigabytes to find that nothing changed would take minutes.
             "images": [[face.path, get_file_size(faces.folder / face.path)] for face in faces.faces],

@@ -6,6 +6,7 @@ Both use Pillow. On one core it decodes 1,900 JPEGs of 224 x 224 pixels per seco
 
 import io
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 def convert_image(image: Image.Image, spec: InputSpec, *, white: float | None = None) -> Image.Image:
-    """Return an image of any format in the colors and size of an input, bilinear, without keeping the aspect ratio.
+    """Return an image of any format in the colors and size of an input, bilinear.
 
-    The papers resize in the same way. Transparent pixels are shown on white, as on a page.
+    The whole image is resized without keeping its aspect ratio, as in the papers on imbalanced regression. An input with
+    `view` keeps it: the shorter side is resized and the center is cut out, as torchvision's Resize and CenterCrop do.
+    Transparent pixels are shown on white, as on a page.
 
     Args:
         image: of any mode of Pillow.
@@ -41,7 +44,15 @@ def convert_image(image: Image.Image, spec: InputSpec, *, white: float | None = 
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(background, image)
-    return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
+    image = image.convert(_MODES[channels])
+    if spec.view is None:
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    # torchvision resizes to the exact shorter side and rounds the longer one down.
+    scale = max(Fraction(width, image.width), Fraction(height, image.height))
+    size = (int(scale * image.width), int(scale * image.height))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (round((full - part) / 2) for full, part in zip(size, (width, height), strict=True))
+    return image.crop((left, top, left + width, top + height))
 
 
 def is_deep(image: Image.Image) -> bool:

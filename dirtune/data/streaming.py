@@ -223,7 +223,7 @@ def make_streamed_split(
         exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=groups,
-        transform=views.make_transform(manifest.label),
+        transform=views.make_transform(manifest.label, manifest.inputs),
         specs=manifest.inputs,
         chunks=chunks,
         positions=positions,

@@ -5,7 +5,7 @@ With per-pixel labels a view holds the labels too (`dirtune.data.dense_views`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dirtune import manifest, randomness
 from dirtune.batch import Inputs
-from dirtune.data.augmentations import AUGMENTATIONS, Draws, to_float
+from dirtune.data.augmentations import AUGMENTATIONS, Draws, Size, crop_center, to_float
 from dirtune.data.dense_views import DenseTransform
 
 
@@ -36,6 +36,9 @@ class Transform(Protocol):
 class SampleTransform:
     """Transforms for one label per sample: images become floats in [0, 1], other inputs stay unchanged."""
 
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """Height and width of the views of each image input that is stored larger."""
+
     @property
     def augmentations(self) -> Mapping[str, object]:
         """The augmentations of images, by name."""
@@ -44,16 +47,24 @@ class SampleTransform:
     def apply_augmentation(self, inputs: Inputs, augmentation: str, draws: Draws) -> Inputs:
         """Return one view for training; `augmentation` is a name of `AUGMENTATIONS`."""
         augment = AUGMENTATIONS[augmentation]
-        return {name: augment(value, draws) if is_image(value) else value for name, value in inputs.items()}
+        return {
+            name: augment(value, draws, self.sizes.get(name)) if is_image(value) else value
+            for name, value in inputs.items()
+        }
 
     def apply_evaluation(self, inputs: Inputs) -> Inputs:
         """Return the view for evaluation, without augmentation."""
-        return {name: to_float(value) if is_image(value) else value for name, value in inputs.items()}
+        return {
+            name: to_float(crop_center(value, self.sizes.get(name))) if is_image(value) else value
+            for name, value in inputs.items()
+        }
 
 
-def make_transform(label: manifest.LabelSpec) -> Transform:
-    """Return the transforms for a data set's kind of label: one per sample, or one per pixel."""
-    return SampleTransform() if label.dense is None else DenseTransform(label.dense)
+def make_transform(label: manifest.LabelSpec, inputs: Mapping[str, manifest.InputSpec]) -> Transform:
+    """Return the transforms of a data set's inputs for its kind of label: one per sample, or one per pixel."""
+    if label.dense is not None:
+        return DenseTransform(label.dense)
+    return SampleTransform({name: spec.view for name, spec in inputs.items() if spec.view is not None})
 
 
 def make_views(

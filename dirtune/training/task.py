@@ -63,7 +63,7 @@ class Task(ABC):
     @property
     def augmentations(self) -> Mapping[str, object]:
         """The augmentations that fit the data set, by name."""
-        return make_transform(self.manifest.label).augmentations
+        return make_transform(self.manifest.label, self.manifest.inputs).augmentations
 
     def check(self, config: TrialConfig) -> None:
         """Raise an error if objective, loss, terms or smoothing do not fit the labels.

@@ -6,13 +6,17 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from dirtune.data.images import JPEG_QUALITY, convert_image, decode_images, encode_image
+from dirtune.data.views import make_transform
 from dirtune.errors import InputError
-from dirtune.manifest import InputSpec
+from dirtune.manifest import InputSpec, LabelSpec
 
+LABEL = LabelSpec(name="age", unit="years", low=0, high=120, bin_width=1, num_bins=120)
 JPEG = InputSpec(kind="image", shape=(3, 32, 48), encoding="jpeg", quality=95)
 PNG = InputSpec(kind="image", shape=(3, 32, 48), encoding="png")
 
@@ -43,6 +47,28 @@ def test_a_lower_quality_needs_fewer_bytes_and_the_default_is_95() -> None:
     assert JPEG_QUALITY == 95
     assert len(encode_image(image, low)) < len(encode_image(image, JPEG))
     assert encode_image(image, unsaid) == encode_image(image, JPEG)
+
+
+@pytest.mark.parametrize("size", [(300, 300), (341, 257), (257, 400), (120, 90), (64, 203), (224, 225)])
+def test_the_center_of_an_input_with_a_view_is_that_of_torchvision(size: tuple[int, int]) -> None:
+    """Resize(256) and CenterCrop(224), on which ACCon and Rank-N-Contrast evaluate AgeDB."""
+    spec = InputSpec(kind="image", shape=(3, 256, 256), encoding="png", view=(224, 224))
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    image = Image.open(stream).convert("RGB")
+    stored = decode_images([encode_image(convert_image(image, spec), spec)], spec, name="image")
+    inputs = {"image": torch.from_numpy(stored)}
+    found = make_transform(LABEL, {"image": spec}).apply_evaluation(inputs)["image"]
+    judge = Compose([Resize(256), CenterCrop(224), ToTensor()])
+    assert torch.equal(found[0], judge(image))
+    assert spec.make_seen().shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("changes", [{"view": (33, 20)}, {"kind": "vector", "shape": (3,), "encoding": "raw"}])
+def test_a_view_is_within_the_stored_images(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="view must be within the stored images"):
+        InputSpec(**{**PNG.model_dump(), "view": (20, 20), **changes})
 
 
 def test_gray_images_have_one_channel() -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from dirtune.data.inspection import Inspection, inspect
 from dirtune.data.store import decode, read_manifest, read_split
+from dirtune.data.views import make_transform
 from dirtune.errors import InputError
+from dirtune.frozen import to_identity
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.reweighting.density import label_bins, label_density
@@ -69,6 +73,26 @@ def test_rows_are_split_as_the_list_says(small: tuple[Storage, Manifest]) -> Non
         assert arrays["image"].shape == (len(expected), 3, 16, 16)
 
 
+def test_the_frame_of_an_image_keeps_its_aspect_and_a_margin_for_crops(
+    small: tuple[Storage, Manifest], tmp_path: Path
+) -> None:
+    manifest = _ingest(tmp_path / "data", _raw(tmp_path / "raw"), Options(image_size=16, frame="center"))
+    spec = manifest.inputs["image"]
+    assert (spec.shape, spec.view, manifest.features["image"].shape) == ((3, 18, 18), (16, 16), (3, 16, 16))
+    arrays = decode(read_split(Storage.open(tmp_path / "data"), manifest, "test"), manifest)
+    stored = torch.from_numpy(arrays["image"])
+    found = make_transform(manifest.label, manifest.inputs).apply_evaluation({"image": stored})["image"]
+    _picture(6).save(tmp_path / "a.jpg", quality=95)
+    square = Compose([Resize(18), CenterCrop(18)])(Image.open(tmp_path / "a.jpg"))
+    # The second JPEG compression
+    square.save(tmp_path / "b.jpg", quality=95)
+    expected = Compose([CenterCrop(16), ToTensor()])(Image.open(tmp_path / "b.jpg"))
+    assert torch.equal(found[arrays["sample_id"].tolist().index("AgeDB/11684_MireilleDarc_59_f.jpg")], expected)
+    assert manifest.fingerprint != small[1].fingerprint
+    # Sets that were ingested before the option existed are found again.
+    assert "frame" not in to_identity(SMALL)
+
+
 def test_images_are_resized_without_their_aspect_and_nearly_kept_by_jpeg(
     small: tuple[Storage, Manifest], tmp_path: Path
 ) -> None:
@@ -84,6 +108,7 @@ def test_images_are_resized_without_their_aspect_and_nearly_kept_by_jpeg(
         "vocabulary": None,
         "encoding": "jpeg",
         "quality": 95,
+        "view": None,
     }
 
 
