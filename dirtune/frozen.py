@@ -180,6 +180,15 @@ def _resolve_location(model: type[BaseModel], location: list[str]) -> tuple[list
     return path, current
 
 
+def find_annotations(model: type[BaseModel], path: str) -> list[Any]:
+    """Return the annotations that a setting has in a model and the members of its unions; path is dotted."""
+    models, found = [model], list[Any]()
+    for part in path.split("."):
+        found = [each.model_fields[part].annotation for each in models if part in each.model_fields]
+        models = [inner for annotation in found for inner in _list_models(annotation)]
+    return found
+
+
 def _list_tags(model: type[BaseModel]) -> set[str]:
     """Return the values of all fields that admit exactly one text: the tags by which a union selects a member."""
     options = [get_args(field.annotation) for field in model.model_fields.values()]

@@ -25,7 +25,7 @@ from dirtune.data.images import decode_images
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
-from pipelines.own import Division, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
+from pipelines.own import Column, Division, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 NAME = "images"
@@ -38,7 +38,7 @@ RAW_UP_TO = 64
 class Options(OwnOptions):
     """Settings of the ingest."""
 
-    image: str = "path"
+    image: Column = "path"
     """Column of the image paths."""
     image_size: int = Field(default=224, ge=8)
     """Height and width of the stored images, in pixels."""

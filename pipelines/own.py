@@ -11,12 +11,12 @@ from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.data.store import write_dataset
@@ -30,6 +30,8 @@ from pipelines.sheets import Sheet, TextFormat
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+Column = Annotated[str, StringConstraints(strip_whitespace=True)]
+"""Name of a column; headers are trimmed, too."""
 BINS = 100
 """Approximate number of label bins if no width is given."""
 _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
@@ -53,15 +55,15 @@ class OwnOptions(Splitting, TextFormat):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the data set, by which studies refer to it."""
-    label: str
+    label: Column
     """Column of the label."""
     unit: str = "units"
     """Unit of the label, for display."""
-    id: str | None = None
+    id: Column | None = None
     """Column of the sample ids; null: the number of the row in the file (`images`: the path)."""
-    group: str | None = None
+    group: Column | None = None
     """Column of groups that must not cross splits with `split=grouped`, such as the person."""
-    split_column: str | None = None
+    split_column: Column | None = None
     """Column with the split of each row: train, val, test or left_out."""
     low: float | None = None
     """Lower end of the label bins; null: from the data. Labels below it are faults."""

@@ -33,7 +33,7 @@ from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.own import OwnOptions, describe_columns, divide, make_request, read_entries, write_own
+from pipelines.own import Column, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ _FEW_PERCENT = 0.02
 class Options(OwnOptions):
     """Settings of the ingest."""
 
-    features: tuple[str, ...] | None = None
+    features: tuple[Column, ...] | None = None
     """Columns of numbers, or of lists of numbers; null: all columns without another role that are no row numbers."""
-    one_hot: tuple[str, ...] = ()
+    one_hot: tuple[Column, ...] = ()
     """Columns of texts, such as a category."""
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[Column, ...] = ()
     """Columns that are not features, if `features` is not given."""
     standardize: bool = True
     """True: numbers are standardized with the mean and standard deviation of the training rows."""

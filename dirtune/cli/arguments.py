@@ -1,28 +1,85 @@
 """Parsing of command-line texts: settings, configurations, devices."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.yamlfile import parse_yaml, read_yaml
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-def parse_assignments(texts: list[str], flag: str) -> dict[str, Any]:
-    """Return `["a.b=1e-4"]` as `{"a.b": 0.0001}`; values are parsed as YAML.
+
+def parse_assignments(texts: list[str], flag: str, model: "type[BaseModel]") -> dict[str, Any]:
+    """Return `["a.b=1e-4"]` as `{"a.b": 0.0001}`; values are parsed as YAML, unless the setting is a text.
+
+    A text is taken as it is typed, so that every name can be given: `label=# of rings`, `unit=%`, `name=2024`.
 
     Args:
         texts: assignments of the form `name=value`.
         flag: the option that they come from, for error messages.
+        model: has the settings; a name is a dotted path in it.
 
     Raises:
-        InputError: an assignment has no name, or a value is not valid YAML.
+        InputError: an assignment has no name, a name is given twice, or a value is not valid YAML.
     """
+    # pydantic is not loaded before a command needs it.
+    from dirtune.frozen import find_annotations
+
+    pairs = [(*text.partition("=")[::2], text) for text in texts]
     # All wrong texts are reported at once, as in a study file.
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
+    _check_names([(name if "=" in text else "", text) for name, _, text in pairs], flag)
+    return {name: _parse_value(value, find_annotations(model, name), f"{flag} {name}") for name, value, _ in pairs}
+
+
+def parse_names(texts: list[str], flag: str) -> dict[str, str]:
+    """Return `["beta=0.1=ConR"]` as `{"beta=0.1": "ConR"}`: names of arms have equals signs, those of papers have none.
+
+    Raises:
+        InputError: an assignment has no name, or a name is given twice.
+    """
+    pairs = [(*text.rpartition("=")[::2], text) for text in texts]
+    _check_names([(name, text) for name, _, text in pairs], flag)
+    return {name: value for name, value, _ in pairs}
+
+
+def _check_names(names: list[tuple[str, str]], flag: str) -> None:
+    if wrong := [text for name, text in names if not name]:
         raise InputError([Fault(where=flag, rule="must be name=value", got=text) for text in wrong])
-    pairs = (text.split("=", 1) for text in texts)
-    return {name: parse_yaml(value, where=f"{flag} {name}") for name, value in pairs}
+    counts = Counter(name for name, _ in names)
+    if twice := [name for name, number in counts.items() if number > 1]:
+        raise InputError([Fault(where=flag, key=name, rule="is given more than once") for name in twice])
+
+
+def _parse_value(text: str, annotations: list[Any], where: str) -> Any:
+    kinds = {kind for annotation in annotations for kind in _list_kinds(annotation)} - {type(None)}
+    if kinds == {str}:
+        return text
+    # Names in a list are texts, too, and one name needs no brackets.
+    if kinds == {tuple}:
+        return parse_yaml(text, where=where, only_texts=True) if text.lstrip().startswith("[") else [text]
+    return parse_yaml(text, where=where)
+
+
+def _list_kinds(annotation: Any) -> Iterator[type]:
+    """Yield the Python types of an annotation: `str` for texts, `tuple` for lists of texts, `object` for all others."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _list_kinds(inner[0])
+    elif origin is Literal:
+        yield from {str if isinstance(value, str) else object for value in inner}
+    elif origin in {Union, UnionType}:
+        for each in inner:
+            yield from _list_kinds(each)
+    elif origin is tuple:
+        yield tuple if set(_list_kinds(inner[0])) == {str} else object
+    elif annotation in {str, type(None)}:
+        yield annotation
+    else:
+        yield object
 
 
 def read_trial_settings(

@@ -24,9 +24,10 @@ def ingest(
 ) -> None:
     """Write a data set as sharded Parquet files with a manifest."""
     from dirtune.data.ingest import ingest as ingest_dataset
+    from dirtune.data.ingest import load_pipeline
     from dirtune.io.storage import Storage
 
-    options = parse_assignments(option or [], "--option")
+    options = parse_assignments(option or [], "--option", load_pipeline(name).Options)
     if sentence_model is not None:
         options["sentence_model"] = sentence_model
     manifest = ingest_dataset(name, root=data, raw=raw, options=options, download=download)

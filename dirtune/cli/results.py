@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dirtune.cli.app import ResultsRoot, SweepName, app, show
-from dirtune.cli.arguments import parse_assignments
+from dirtune.cli.arguments import parse_names
 from dirtune.errors import Fault
 
 # Options of both tables and figures
@@ -149,9 +149,7 @@ def table(
         spread=spread,
         bold=bold,
         published=published,
-        published_as={
-            name: str(method) for name, method in parse_assignments(published_as or [], "--published-as").items()
-        },
+        published_as=parse_names(published_as or [], "--published-as"),
     )
     if check is not None:
         from dirtune.results.tables.check import check_file

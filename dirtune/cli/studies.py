@@ -58,11 +58,12 @@ def train(
 ) -> None:
     """Train one trial: from a file, from an arm of a study, or from settings alone."""
     from dirtune.cli.display import format_train_result, show_epochs
+    from dirtune.config import TrialConfig
     from dirtune.training.train import train as train_trial
 
     # Checked first, because reading a study and its data takes longer.
     check_device(device)
-    settings = parse_assignments(set_ or [], "--set")
+    settings = parse_assignments(set_ or [], "--set", TrialConfig)
     config, where = read_trial_settings(file, study, arm, seed, settings)
     with show_epochs(make_console()) as on_epoch:
         result = train_trial(

@@ -171,7 +171,10 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
     """
     where = storage.path(f"{name}/{MANIFEST}")
     if not storage.exists(f"{name}/{MANIFEST}"):
-        rule = f"data set is not ingested (`dirtune ingest {name}` does it)"
+        rule = (
+            f"data set is not ingested (`dirtune ingest {name}` does it if `dirtune list data` has the name, and for own "
+            f"data `dirtune ingest table --raw FILE --option name={name} --option label=COLUMN`)"
+        )
         raise InputError(Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage)))
     try:
         raw = json.loads(storage.read(f"{name}/{MANIFEST}"))

@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     """Loader of the core schema of YAML 1.2 with merge keys."""
 
     # Without those of YAML 1.1, such as octal and sexagesimal numbers, dates, and booleans of other words
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
     depth = 0
     count = 0
@@ -121,6 +121,12 @@ for _name, _construct in _CONSTRUCTORS.items():
 _Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
+class _TextLoader(_Loader):
+    """Loader that reads every scalar as a text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
 class _Dumper(yaml.SafeDumper):
     """Dumper that quotes the texts that either version of YAML would read as something else."""
 
@@ -133,8 +139,13 @@ for _name, _expression, _first in _RESOLVERS:
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
 
 
-def parse_yaml(text: str, *, where: str) -> Any:
+def parse_yaml(text: str, *, where: str, only_texts: bool = False) -> Any:
     """Return plain data from YAML text.
+
+    Args:
+        text: one document.
+        where: name of the source in faults.
+        only_texts: True reads every scalar as the text that it is.
 
     Raises:
         InputError: the text is not YAML, or too large; the error names `where` and the line.
@@ -143,7 +154,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         rule = f"is larger than {MAX_CHARACTERS:,} characters"
         raise InputError(Fault(where=where, rule=rule, got=len(text)))
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_TextLoader if only_texts else _Loader)
     except yaml.MarkedYAMLError as error:
         line = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
         raise InputError(Fault(where=line, rule=f"not readable as YAML ({error.problem})")) from None

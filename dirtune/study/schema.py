@@ -11,6 +11,7 @@ from dirtune.config import Objective, TrialConfig
 from dirtune.frozen import Frozen, to_canonical_json
 from dirtune.nested import merge, nest
 from dirtune.presets import PresetUse
+from dirtune.randomness import SEED_LIMIT
 from dirtune.study.search_settings import Search, Sequential
 from dirtune.study.space import Distribution
 
@@ -62,7 +63,7 @@ class Study(Frozen):
     arms: dict[str, dict[str, Any]] = {"base": {}}
     """Named arms, as overlays of `base`."""
     parts: dict[str, dict[str, Any]] = {}
-    """Named overlays of `base` from which `derive` composes arms."""
+    """Named overlays of `base` from which `derive` composes arms; null, for parts and arms, is an empty overlay."""
     derive: Derive = Derive()
     """Arms composed of the parts, or varied from the reference."""
     axes: dict[str, tuple[Any, ...]] = {}
@@ -82,6 +83,21 @@ class Study(Frozen):
     representations: int = Field(default=0, ge=0)
     """Test samples of every trial whose representations are stored, for figures; not part of a trial's id."""
     resources: Resources = Resources()
+
+    @field_validator("arms", "parts", mode="before")
+    @classmethod
+    def _read_empty_overlays(cls, overlays: Any) -> Any:
+        # `vanilla:` with nothing behind it is how YAML names an arm without settings of its own.
+        if not isinstance(overlays, dict):
+            return overlays
+        return {name: {} if overlay is None else overlay for name, overlay in overlays.items()}
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [seed for seed in seeds if not 0 <= seed < SEED_LIMIT]:
+            raise ValueError(f"must be at least 0 and less than 2**63, but {wrong[0]} is not")
+        return seeds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from dirtune.config import Objective
 from dirtune.frozen import Frozen
+from dirtune.randomness import SEED_LIMIT
 
 
 class Asha(Frozen):
@@ -58,7 +59,7 @@ class Sequential(Frozen):
     Paired t tests decide, with the level spent over the looks (`dirtune.results.statistics.sequential`).
     """
 
-    most_seeds: int = Field(ge=3)
+    most_seeds: int = Field(ge=3, le=100_000)
     """Largest number of seeds of an arm, including the study's own; added seeds follow the largest of those."""
     step: int = Field(default=1, ge=1)
     """Seeds added per look."""
@@ -71,7 +72,7 @@ class Sequential(Frozen):
 class Search(Frozen):
     """Search over the settings of `space`, with the same budget in every arm that has any of them."""
 
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=20, ge=1, le=10_000_000)
     """Configurations tried per arm."""
     sampler: Literal["tpe", "random", "gp", "qmc", "grid"] = "tpe"
     """Optuna's sampler; grid needs a finite space."""
@@ -80,11 +81,11 @@ class Search(Frozen):
     default of ten for every budget would turn a search of ten trials into a random one."""
     scheduler: Annotated[Asha | Median, Field(discriminator="name")] | None = None
     """None: every trial runs all its epochs."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=SEED_LIMIT)
     """Seed of the sampler; the trials use `tuning_seed`, or without `confirm` the first of the study's seeds."""
     confirm: bool = False
     """Train the selected configuration of an arm with every seed of the study, like the arms without a search."""
-    tuning_seed: int | None = Field(default=None, ge=0)
+    tuning_seed: int | None = Field(default=None, ge=0, lt=SEED_LIMIT)
     """Seed of the search's trials, with `confirm`; not one of the study's seeds."""
     transfer: Literal["none", "only", "both"] = "none"
     """Transfer of the settings selected in the reference arm to the other arms with the same tuned settings. only:

@@ -1,17 +1,21 @@
 """Validation of a study: every rule between its parts; `dirtune.study.resolve.resolve` raises all faults at once."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
+from dirtune.randomness import SEED_LIMIT
 from dirtune.study.expand import format_transfer_name
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
 
+LONGEST_NAME = 200
+"""Largest number of characters of an arm's name, from which names of files are made."""
 _OWNERS = {"seed": "seeds", "objective": "objective"}
 _NO_POPULATION = (
     "was removed, since an arm whose settings change during training is no configuration to compare; "
@@ -48,6 +52,8 @@ def split_removed_options(raw: Mapping[str, Any], where: str) -> tuple[dict[str,
 
 def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
     """Find the faults of axes, parts and derivations, without which no arm can be expanded."""
+    yield from _find_name_faults("arms", study.arms, where)
+    yield from _find_name_faults("parts", study.parts, where)
     varied = {f"axes.{path}": values for path, values in study.axes.items()}
     varied |= {f"derive.one_factor.{path}": values for path, values in study.derive.one_factor.items()}
     kinds = ("add_one_in", "leave_one_out", "ladder", "pairs")
@@ -61,6 +67,23 @@ def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
         for part in composed.get(key, ()):
             if part not in study.parts:
                 yield Fault(where=where, key=key, rule="unknown part", got=part, known=list(study.parts))
+
+
+def _find_name_faults(section: str, names: Iterable[str], where: str) -> Iterator[Fault]:
+    """Find names that a table could not show, or not tell apart from others."""
+    seen = dict[str, str]()
+    for name in names:
+        rule = None
+        if not name.strip():
+            rule = "a name must not be blank"
+        elif name != name.strip() or not name.isprintable():
+            rule = "a name must not begin or end with a blank, or have line breaks or invisible characters"
+        elif len(name) > LONGEST_NAME:
+            rule = f"a name must have at most {LONGEST_NAME} characters"
+        elif (first := seen.setdefault(unicodedata.normalize("NFKC", name), name)) != name:
+            rule = f"the name looks like {first!r}"
+        if rule is not None:
+            yield Fault(where=where, key=section, rule=rule, got=name)
 
 
 def find_study_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
@@ -141,6 +164,10 @@ def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Ite
     # A paired t test has no variance with one pair.
     if count < 2:
         yield Fault(where=where, key="seeds", rule="the first look needs at least two seeds", got=list(study.seeds))
+    # Added seeds follow the largest one.
+    if max(study.seeds) + most >= SEED_LIMIT:
+        rule = "the largest seed leaves no seeds to add below 2**63"
+        yield Fault(where=where, key="seeds", rule=rule, got=max(study.seeds))
     if most <= count:
         rule = f"must be more than the {count} of `seeds`, or no seed can be added"
         yield Fault(where=where, key="sequential.most_seeds", rule=rule, got=most)
