@@ -6,6 +6,7 @@ machine and the encoder are checked in `dirtune.training.numerics`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -84,6 +85,25 @@ class Views(Frozen):
         return self
 
 
+class EarlyStopping(Frozen):
+    """Rule by which a stage ends before its epochs do, from the validation objective; the best weights are kept."""
+
+    patience: int = Field(ge=1)
+    """Number of epochs that the rule compares."""
+    rule: Literal["plateau", "newest_worst"] = "plateau"
+    """plateau: end after `patience` epochs without a new best one; newest_worst: end when the newest epoch is no better than
+    any of the `patience` epochs before it, from epoch `patience` + 2 on, which is the rule of the STS-B trainer
+    (github.com/YyzHarry/imbalanced-regression, `sts-b-dir/trainer.py`; patience 10 there, 30 in ACCon and RankSim)."""
+
+    def is_over(self, objectives: Sequence[float], *, maximize: bool) -> bool:
+        """Return True if a stage ends after the epochs that have these objectives; an undefined one is the worst."""
+        losses = [math.inf if math.isnan(value) else -value if maximize else value for value in objectives]
+        if self.rule == "plateau":
+            # The first of several equal ones is the best.
+            return len(losses) - 1 - losses.index(min(losses)) >= self.patience if losses else False
+        return len(losses) > self.patience + 1 and losses[-1] >= max(losses[-self.patience - 1 :])
+
+
 class Recipe(Frozen):
     """All settings of a training except the method under test."""
 
@@ -95,6 +115,17 @@ class Recipe(Frozen):
     """Used by sgd only."""
     schedule: Schedule = Constant()
     epochs: int = Field(default=10, ge=1)
+    """Number of epochs; the largest number with early stopping."""
+    steps_per_epoch: Annotated[int | None, Added()] = Field(default=None, ge=1)
+    """Steps of an epoch, the unit of validation, schedule, early stopping and records: steps continue over passes through
+    the shuffled training rows, within epochs and across them. Feature smoothing counts passes. None: an epoch is one pass.
+    STS-B's scripts: 400."""
+    early_stopping: Annotated[EarlyStopping | None, Added()] = None
+    """Rule by which a stage that validates ends before its epochs do. None: no such rule."""
+    last_batch: Annotated[Literal["keep", "drop", "drop_single"], Added()] = "keep"
+    """Last batch of a pass if it has fewer rows than the others. keep: it is a step; drop: it is left out, so that other rows
+    are left out in every pass (ACCon's scripts on ages); drop_single: it is left out if it is a single row and the stage has
+    terms, which compare rows (ACCon's script on STS-B)."""
     batch_size: int = Field(default=128, ge=1)
     """Samples per step over all workers; a sample counts once, whatever its number of views."""
     gradient_clip: float | None = Field(default=None, gt=0)

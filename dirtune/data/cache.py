@@ -173,21 +173,23 @@ def make_train_batches(
     rank: int = 0,
     world: int = 1,
     accumulation: int = 1,
+    steps: range | None = None,
 ) -> Iterator[batch.Batch]:
-    """Yield one rank's part of every global batch of an epoch; the last batch may be smaller.
+    """Yield one rank's part of the global batches of a pass over the rows; the last batch may be smaller.
 
     Args:
         split: of the samples.
         weights: re-weighting of every row of the split.
-        order: the epoch's order, of `Split.make_order`.
+        order: the pass's order, of `Split.make_order`, without rows that no batch has.
         batch_size: samples in a global batch.
         views: number of views, and their augmentation.
         seed: of the trial.
-        epoch: counted from 1.
+        epoch: number of the pass, from 1.
         rank: of this process.
         world: number of ranks.
         accumulation: micro-batches of a global batch, each of them shared by the ranks. A sample has the same views as in
             the whole batch. The last batch may have fewer.
+        steps: consecutive batches to yield, from 0; None: all.
     """
     size = batch_size // accumulation
     parts = [
@@ -195,8 +197,9 @@ def make_train_batches(
         for start, rows in zip(range(0, len(order), size), order.split(size), strict=True)
         for own in [get_rank_share(len(rows), rank, world)]
     ]
-    local = [order[part] for part in parts]
-    for at, inputs in enumerate(split.read(local)):
+    begin, end = (0, len(parts)) if steps is None else (steps.start * accumulation, steps.stop * accumulation)
+    local = [order[part] for part in parts[:end]]
+    for at, inputs in enumerate(split.read(local[begin:]), start=begin):
         step, piece = divmod(at, accumulation)
         first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
         # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.

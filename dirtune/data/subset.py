@@ -29,12 +29,17 @@ class SubsetSplit(Split):
         return self.whole.read(self.selected[rows] for rows in batches)
 
 
+def count_rows(rows: int, fraction: float) -> int:
+    """Return the number of rows of the subset of a training split: this share, rounded, at least one row."""
+    return max(1, round(fraction * rows))
+
+
 def select_training_subset(data: ResidentData, fraction: float) -> ResidentData:
-    """Return the data set with this share of its training rows, rounded, at least one row."""
+    """Return the data set with this share of its training rows."""
     if fraction == 1.0:
         return data
     train = data.splits["train"]
-    size = max(1, round(fraction * len(train)))
+    size = count_rows(len(train), fraction)
     ids, bins = np.asarray(train.sample_ids), train.label_bins.cpu().numpy()
     selected = torch.from_numpy(select_stratified(ids, bins, size, seed=_SEED)).nonzero()[:, 0]
     groups = None

@@ -4,7 +4,6 @@ A command-line run, an in-process trial worker and a distributed group all run t
 `Training` value is complete: it can be saved, restored and continued with identical results.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.randomness import derive_seed
-from dirtune.training import evaluation, memory, numerics, smoothing, stages
+from dirtune.training import evaluation, memory, numerics, passes, smoothing, stages
 from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.state import Seconds, Training
 
@@ -30,14 +29,12 @@ def run_epochs(training: Training) -> Iterator[Training]:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
         OutOfMemory: memory ran out in a step; names its batch.
     """
-    for stage in stages.list_stages(training.config):
-        if training.epoch >= stage.end:
-            continue
-        if training.stage != stage:
-            training.start_stage(stage)
+    while not training.is_finished:
+        if training.is_stage_finished:
+            training.start_stage(stages.list_stages(training.config)[training.stage.number + 1])
         model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
         weights = _compute_sample_weights(training)
-        while training.epoch < stage.end:
+        while not training.is_stage_finished:
             _train_epoch(training, model, weights)
             yield training
 
@@ -48,7 +45,10 @@ def run_steps(training: Training) -> Iterator[Loss]:
     The iterator may be abandoned at any step. After a step the parameters have the gradients that the optimizer used.
     """
     model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
-    yield from _run_steps(training, model, _compute_sample_weights(training))
+    weights = _compute_sample_weights(training)
+    _begin_epoch(training)
+    for part in training.passes.iter_parts(training.epoch + 1):
+        yield from _run_part(training, model, weights, part)
 
 
 def _compute_sample_weights(training: Training) -> Tensor:
@@ -57,38 +57,50 @@ def _compute_sample_weights(training: Training) -> Tensor:
 
 def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
-    with memory.name_batch_on_out_of_memory(training, means):
-        for loss in _run_steps(training, model, sample_weights):
-            means.add(loss)
+    _begin_epoch(training)
+    for part in training.passes.iter_parts(epoch):
+        with memory.name_batch_on_out_of_memory(training, means):
+            for loss in _run_part(training, model, sample_weights, part):
+                means.add(loss)
+        # Before validation, so that the best weights include the statistics of their own epoch.
+        if part.ends_pass and _smooths_features(training):
+            started = time.perf_counter()
+            smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
+            training.seconds.train += time.perf_counter() - started
     values = means.compute() | training.loss.get_learned_values()
     values = {f"train/{name}": value for name, value in values.items()}
     values["learning_rate"] = training.stage.compute_learning_rate(epoch)
-    # Before validation, so that the best weights include the statistics of their own epoch.
-    if _smooths_features(training):
-        started = time.perf_counter()
-        smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
-        training.seconds.train += time.perf_counter() - started
     if training.stage.trains_predictor:
         values |= _validate(training)
+    training.samples += training.passes.count_rows(epoch)
     training.history.append(values)
     # The first of two stages may have no predictor, and so no objective.
     if training.stage.trains_predictor:
         _keep_best_weights(training)
 
 
-def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> Iterator[Loss]:
-    """Run the steps of the next epoch one by one."""
-    config, split, epoch = training.config, training.data.splits["train"], training.epoch + 1
-    recipe = training.stage.recipe
-    # Micro-batches, not batches: ranks share each of them.
-    order = split.make_order(config.seed, epoch, batch_size=recipe.micro_batch, world=training.ranks.world)
-    training.order_digest = update_digest(training.order_digest, order)
+def _begin_epoch(training: Training) -> None:
+    """Set the learning rate and the random state of the next epoch."""
+    epoch = training.epoch + 1
     # Losses with parameters have constant rates of their own.
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
             group["lr"] = training.stage.compute_learning_rate(epoch)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
-    torch.manual_seed(derive_seed(config.seed, "dropout", epoch, training.ranks.rank))
+    torch.manual_seed(derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank))
+
+
+def _run_part(
+    training: Training, model: torch.nn.Module, sample_weights: Tensor, part: passes.PassPart
+) -> Iterator[Loss]:
+    """Run the steps of a part of the next epoch one by one."""
+    config, split = training.config, training.data.splits["train"]
+    recipe, ranks = training.stage.recipe, training.ranks
+    # Micro-batches, not batches: ranks share each of them.
+    order = split.make_order(config.seed, part.number, batch_size=recipe.micro_batch, world=ranks.world)
+    order = order[: training.passes.used_rows]
+    if part.steps.start == 0:
+        training.order_digest = update_digest(training.order_digest, order)
     batches = make_train_batches(
         split,
         sample_weights,
@@ -96,10 +108,11 @@ def _run_steps(training: Training, model: torch.nn.Module, sample_weights: Tenso
         batch_size=recipe.batch_size,
         views=recipe.views,
         seed=config.seed,
-        epoch=epoch,
-        rank=training.ranks.rank,
-        world=training.ranks.world,
+        epoch=part.number,
+        rank=ranks.rank,
+        world=ranks.world,
         accumulation=recipe.accumulation,
+        steps=part.steps,
     )
     stages.set_modes(model, training.model, training.stage)
     # The sum over the micro-batches of the step so far
@@ -175,8 +188,7 @@ def _validate(training: Training) -> dict[str, float]:
     predictions, rows = evaluation.evaluate(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
-        steps = math.ceil(len(training.data.splits["train"]) / training.stage.recipe.batch_size)
-        raise NonFiniteLoss("predictions", training.epoch + 1, steps)
+        raise NonFiniteLoss("predictions", training.epoch + 1, training.passes.steps_per_epoch)
     training.seconds.eval += time.perf_counter() - started
     return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
 

@@ -38,9 +38,7 @@ def name_batch_on_out_of_memory(training: state.Training, means: objective.LossM
             raise
         step = means.steps + 1
         place = f"out of memory at epoch {means.epoch}, step {step}"
-        # The last batch of an epoch may have fewer rows.
-        size = training.stage.recipe.batch_size
-        rows = min(size, len(training.data.splits["train"]) - (step - 1) * size)
+        rows = training.passes.count_rows_of_step(means.epoch, step)
         batch = format_batch(training.stage.recipe, rows=rows, views=training.stage.recipe.views.count)
         advice = suggest_accumulation(training.stage.recipe, workers=training.ranks.world)
         allocation = _ALLOCATION.search(str(error))

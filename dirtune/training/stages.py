@@ -27,8 +27,12 @@ class Stage:
     trains only one of the two has only that part of the loss.
     """
 
+    number: int = 0
+    """Position among the stages of the trial."""
     start: int
     """Number of epochs before the stage."""
+    passes_before: int
+    """Number of passes over the training rows that have begun before the stage."""
     config: TrialConfig
     """The trial's configuration with the stage's own recipe, regression loss and re-weighting."""
     trains_representation: bool = True
@@ -46,6 +50,11 @@ class Stage:
         """Number of finished epochs at the end of the stage."""
         return self.start + self.recipe.epochs
 
+    @property
+    def has_terms(self) -> bool:
+        """True if terms, which compare rows, are parts of the loss."""
+        return self.trains_representation and bool(self.config.terms.get_active())
+
     def compute_learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch of the run, counted from 1."""
         recipe = self.recipe
@@ -53,9 +62,9 @@ class Stage:
 
 
 def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
-    """Return the stages of a run in order."""
+    """Return the stages of a run in order, none of which ends early."""
     scheme = config.scheme
-    joint = Stage(start=0, config=config)
+    joint = Stage(start=0, passes_before=0, config=config)
     if isinstance(scheme, Joint):
         return (joint,)
     own = {
@@ -63,7 +72,13 @@ def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
         "loss": scheme.loss or config.loss,
         "reweighting": scheme.reweighting or config.reweighting,
     }
-    second = Stage(start=joint.end, config=config.model_copy(update=own), trains_representation=False)
+    second = Stage(
+        number=1,
+        start=joint.end,
+        passes_before=joint.end,
+        config=config.model_copy(update=own),
+        trains_representation=False,
+    )
     if isinstance(scheme, TwoStage):
         return replace(joint, trains_predictor=False), second
     if scheme.reweighting is None:
@@ -74,7 +89,7 @@ def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
 
 
 def find_stage(config: TrialConfig, epoch: int) -> Stage:
-    """Return the stage of an epoch, counted from 1."""
+    """Return the stage of an epoch, counted from 1, if no stage ends early."""
     return next(stage for stage in list_stages(config) if epoch <= stage.end)
 
 

@@ -1,6 +1,6 @@
 """State of a run between two epochs, complete enough to be saved, restored and continued with identical results."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,13 +10,18 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data import cache, subset
+from dirtune.errors import InputError
 from dirtune.models.regressor import Regressor
 from dirtune.reweighting.density import shot_regions
 from dirtune.training import distributed, numerics, objective
+from dirtune.training.passes import Passes, find_batch_faults
 from dirtune.training.stages import Stage, build_optimizer, find_stage, freeze, list_stages, restart_predictor
 from dirtune.training.task import Task, make_task
 
 Weights = dict[str, Tensor]
+
+_STAGE_STATE = ("number", "start", "passes_before")
+"""What is known of a stage only when it starts."""
 
 
 @dataclass
@@ -54,6 +59,8 @@ class Training:
     """Counted from 1; 0 means no epoch of the stage has a defined objective yet."""
     best_weights: Weights = field(default_factory=dict)
     order_digest: str = ""
+    samples: int = 0
+    """Number of rows in all steps so far; a row counts once per pass, whatever its number of views."""
     seconds: Seconds = field(default_factory=Seconds)
 
     def __post_init__(self) -> None:
@@ -65,9 +72,23 @@ class Training:
         return len(self.history)
 
     @property
+    def passes(self) -> Passes:
+        """Passes of the stage over the training rows."""
+        return Passes(self.stage, len(self.data.splits["train"]))
+
+    @property
+    def is_stage_finished(self) -> bool:
+        """True after the last epoch of the stage, which early stopping may decide."""
+        rule, objective = self.stage.recipe.early_stopping, self.config.objective
+        if rule is None or not self.stage.trains_predictor:
+            return self.epoch >= self.stage.end
+        values = [epoch[objective.name] for epoch in self.history[self.stage.start :]]
+        return self.epoch >= self.stage.end or rule.is_over(values, maximize=objective.mode == "max")
+
+    @property
     def is_finished(self) -> bool:
         """True after the last epoch of the last stage."""
-        return self.epoch >= self.config.epochs_planned
+        return self.is_stage_finished and self.stage.number == len(list_stages(self.config)) - 1
 
     @property
     def best_objective(self) -> float | None:
@@ -102,7 +123,9 @@ class Training:
         load_best_weights(self)
         self.best_epoch, self.best_weights = 0, {}
         restart_predictor(self.model, self.config.seed)
-        self.prepare(stage)
+        # The stage before may have ended early.
+        begun = self.stage.passes_before + self.passes.count_begun(self.epoch - self.stage.start)
+        self.prepare(replace(stage, start=self.epoch, passes_before=begun))
 
     def get_state(self) -> dict[str, Any]:
         """Return all that `load_state` needs, as tensors and plain data."""
@@ -115,6 +138,8 @@ class Training:
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
             "order_digest": self.order_digest,
+            "samples": self.samples,
+            "stage": {name: getattr(self.stage, name) for name in _STAGE_STATE},
             "seconds": vars(self.seconds).copy(),
         }
 
@@ -122,7 +147,11 @@ class Training:
         """Restore a state from `get_state`, in the stage of its last epoch."""
         # The stage first: it decides which parameters the optimizer has.
         self.history = state["history"]
-        self.prepare(find_stage(self.config, self.epoch))
+        # Older checkpoints have no stage, and are of recipes in which an epoch is a pass and no stage ends early.
+        found = state.get("stage")
+        stage = list_stages(self.config)[found["number"]] if found else find_stage(self.config, self.epoch)
+        self.prepare(replace(stage, **(found or {})))
+        self.samples = state.get("samples", self.epoch * self.passes.used_rows)
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -149,14 +178,17 @@ def begin_training(
         vocabulary: tokens by id, for encoders that start from word vectors.
 
     Raises:
-        InputError: see `dirtune.training.task.Task.check`, `dirtune.models.build` and
+        InputError: no step has rows; or see `dirtune.training.task.Task.check`, `dirtune.models.build` and
             `dirtune.training.numerics.check_layers`.
     """
     task = make_task(data.manifest)
     task.check(config)
+    data = subset.select_training_subset(data, config.data.fraction)
+    if faults := [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]:
+        raise InputError(faults)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.
     model = numerics.prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
-    return Training(config, subset.select_training_subset(data, config.data.fraction), ranks, model, task)
+    return Training(config, data, ranks, model, task)
 
 
 def load_best_weights(training: Training) -> None:

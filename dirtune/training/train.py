@@ -10,13 +10,13 @@ import torch
 
 from dirtune import nested, presets
 from dirtune.config import TrialConfig
-from dirtune.data import memory_budget, store
+from dirtune.data import memory_budget, store, subset
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
 from dirtune.results.records import parquetfile, schema
-from dirtune.training import numerics, provenance, task
+from dirtune.training import numerics, passes, provenance, task
 from dirtune.training.trial import TrialJob, TrialRun
 
 # Study folder of single runs, below the results root
@@ -155,6 +155,9 @@ def check_data_settings(config: TrialConfig, manifest: Manifest, *, where: str, 
         known = tuple(manifest.shot_rules)
         place = f"{prefix}data.shot_rule"
         faults.append(Fault(where=where, key=place, rule="unknown shot rule", got=rule, known=known))
+    if "train" in manifest.splits:
+        rows = subset.count_rows(manifest.splits["train"].rows, config.data.fraction)
+        faults += passes.find_batch_faults(config, rows, where=where, key=key)
     known = tuple(task.make_task(manifest).augmentations)
     for part, views in {"recipe": config.recipe.views, "scheme": getattr(config.scheme, "views", None)}.items():
         if views is not None and views.augmentation not in known:

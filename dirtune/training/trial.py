@@ -233,7 +233,6 @@ class TrialRun:
         job, training = self.job, self.training
         seconds, device = training.seconds, training.data.device
         is_gpu = device.type == "cuda"
-        samples = training.epoch * len(training.data.splits["train"])
         trial = {
             **job.to_row(),
             "epochs_run": training.epoch,
@@ -244,7 +243,7 @@ class TrialRun:
             "seconds_data": seconds.data,
             "seconds_overhead": self._overhead,
             # Without evaluation and overhead, so that runs with other evaluation sets compare.
-            "samples_per_second": samples / max(seconds.train + seconds.data, 1e-9),
+            "samples_per_second": training.samples / max(seconds.train + seconds.data, 1e-9),
             "peak_memory_bytes": memory_budget.get_peak_memory(device),
             "device_memory_bytes": torch.cuda.get_device_properties(device).total_memory if is_gpu else None,
             "device": torch.cuda.get_device_name(device) if is_gpu else f"cpu ({torch.get_num_threads()} threads)",

@@ -19,9 +19,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from dirtune.config import TrialConfig
+from dirtune.data import subset
 from dirtune.data.cache import ResidentData
 from dirtune.manifest import Manifest
 from dirtune.study import resolve, schema, space
+from dirtune.training.passes import Passes
 from dirtune.training.stages import list_stages
 from dirtune.tuning.plan import first_steps
 
@@ -223,12 +225,15 @@ class _TrainingComparison:
 
 
 def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:
-    plan = list_stages(config)
+    plan, rows = list_stages(config), subset.count_rows(manifest.splits["train"].rows, config.data.fraction)
     return {
         "epochs": [stage.recipe.epochs for stage in plan],
         "learning rate": [
             stage.compute_learning_rate(epoch) for stage in plan for epoch in range(stage.start + 1, stage.end + 1)
         ],
+        "steps per epoch": config.recipe.steps_per_epoch,
+        "early stopping": config.recipe.early_stopping,
+        "last batch": Passes(plan[0], rows).used_rows,
         "gradient clipping": config.recipe.gradient_clip,
         "shot regions": manifest.shot_rules[config.data.shot_rule or manifest.default_shot_rule],
     }

@@ -27,7 +27,14 @@ START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 """Start and end of Ray and its workers, in-process and as a group, measured on two cores. More cores take less."""
 
 _TIMES = ("epochs_run", "seconds_train", "seconds_eval", "seconds_data", "seconds_overhead")
-_ADDED = ("recipe.precision", "recipe.channels_last", "recipe.accumulation", "recipe.compile")
+_ADDED = (
+    "recipe.precision",
+    "recipe.channels_last",
+    "recipe.accumulation",
+    "recipe.compile",
+    "recipe.steps_per_epoch",
+    "recipe.batch_norm_groups",
+)
 """Settings that older records lack."""
 _SPEED = ("data.name", "model.encoder.", "recipe.batch_size", "recipe.views.count", *_ADDED)
 """Settings that determine the speed of a trial, or prefixes of their dotted paths."""
@@ -55,7 +62,7 @@ class RuntimeForecast:
     """Until the last trial ends; None if the speed of some arm is not known."""
     gpu_hours: float | None
     is_bound: bool
-    """True if trials may be stopped early."""
+    """True if trials may end early, by a scheduler or by their recipe."""
 
 
 def forecast_runtime(
@@ -86,7 +93,8 @@ def forecast_runtime(
         left=left,
         seconds=compute_makespan(known, concurrent) + (start if known else 0.0) if is_known else None,
         gpu_hours=sum(known) * need.workers * need.gpus / 3600 if is_known else None,
-        is_bound=bool(study.searched_arms) and study.search.scheduler is not None,
+        is_bound=(bool(study.searched_arms) and study.search.scheduler is not None)
+        or any(arm.config.recipe.early_stopping is not None for arm in study.arms),
     )
 
 

@@ -8,7 +8,6 @@ that concurrent trials share caches and memory bandwidth, that ranks wait for ea
 shared a step without loss), and a data set so large that it is read from disk in every epoch.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +17,11 @@ from statistics import median
 
 import torch
 
-from dirtune.data import cache, memory_budget
+from dirtune.data import cache, memory_budget, subset
 from dirtune.errors import Fault, InputError
 from dirtune.results.records.names import EVALUATED_SPLITS
 from dirtune.study import resolve, schema
-from dirtune.training import evaluation, loop, smoothing, stages, state
+from dirtune.training import evaluation, loop, passes, smoothing, stages, state
 from dirtune.tuning.plan.runtime import TimeEstimate
 
 TIMED_STEPS = 10
@@ -61,6 +60,7 @@ def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabula
     planned = stages.list_stages(arm.config)
     batch_size = max(stage.recipe.batch_size for stage in planned)
     rows = {name: len(split) for name, split in data.splits.items()}
+    rows["train"] = subset.count_rows(rows["train"], arm.config.data.fraction)
     order = data.splits["train"].make_order(arm.config.seed, 1, batch_size=batch_size, world=1)
     probed = {name: split.reading_order[:EVALUATED_ROWS] for name, split in data.splits.items()}
     probed["train"] = order[: batch_size * (TIMED_STEPS + 1)]
@@ -70,20 +70,21 @@ def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabula
     train = training.data.splits["train"]
     seconds, steps = 0.0, 0
     for stage in planned:
-        if training.stage != stage:
+        if training.stage.number != stage.number:
             training.start_stage(stage)
         # Each stage is timed by itself: a second stage computes no gradient of the frozen encoder.
         timed = _time_steps(training)
         steps += len(timed)
         # The median ignores a step that another process has disturbed.
-        in_epoch = median(timed) * math.ceil(rows["train"] / stage.recipe.batch_size)
+        of_stage = passes.Passes(stage, rows["train"])
+        in_epoch = median(timed) * of_stage.steps_per_epoch
         if stage.trains_predictor:
             in_epoch += _time_evaluation(training, "val", rows["val"])
         if stage.trains_representation and training.model.smoothing is not None:
             update = _time_call(
                 lambda: smoothing.update_smoothing(training.model, train, training.ranks, training.task)
             )
-            in_epoch += update * rows["train"] / len(train)
+            in_epoch += update * rows["train"] / len(train) * of_stage.per_epoch
         seconds += stage.recipe.epochs * in_epoch / workers
     # The last and the best epoch are evaluated.
     final = 2 * sum(_time_evaluation(training, split, rows[split]) for split in EVALUATED_SPLITS)

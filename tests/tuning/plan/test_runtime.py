@@ -114,13 +114,14 @@ def test_one_unknown_speed_makes_the_run_time_unknown() -> None:
     assert (found.seconds, found.gpu_hours) == (None, None)
 
 
-def test_a_scheduler_makes_the_run_time_of_a_search_a_bound() -> None:
+def test_a_scheduler_of_a_search_or_early_stopping_makes_the_run_time_a_bound() -> None:
     halved = {"scheduler": {"name": "asha"}}
     estimates, left = {"a": None, "b": None}, {"a": 0, "b": 0}
     for changes, is_bound in (
         ({"space": OMEGA, "search": halved}, True),
         ({"space": OMEGA}, False),
         ({"search": halved}, False),
+        ({"arms": {"a": {}, "b": {"recipe": {"early_stopping": {"patience": 2}}}}}, True),
     ):
         found = forecast_runtime(study(**changes), estimates, left=left, concurrent=1)
         assert found.is_bound == is_bound
