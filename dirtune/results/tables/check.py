@@ -258,11 +258,17 @@ def _is_supported(cell: str, now: str) -> bool:
         return False
     return all(
         # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss.
-        abs(float(old) - float(new)) <= 0.5000001 * 10.0 ** -len(old.partition(".")[2])
+        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old)
         if "." in old
         else float(old) == float(new)
         for old, new in zip(written, stored, strict=False)
     )
+
+
+def _compute_last_digit(number: str) -> float:
+    """Return the value of one unit of the last digit of a number with decimals."""
+    mantissa, _, exponent = number.partition("e")
+    return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
 
 
 def _check_csv(root: str | Path, text: str) -> CheckReport:

@@ -1,6 +1,6 @@
 """Text of one cell: a mean with its spread, a difference with its interval, a published number; and of headings.
 
-The number of decimals of a table follows from its smallest mean, and is the same in all its cells.
+The number of decimals of a table follows from its smallest mean, and is the same in all its cells (`numbers`).
 """
 
 import math
@@ -8,6 +8,7 @@ import math
 from dirtune.results.tables.comparison import ABSENT
 from dirtune.results.tables.marks import SIGNIFICANT, Spread
 from dirtune.results.tables.published import PublishedRow
+from dirtune.results.tables.render import numbers
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
 METRIC_LABELS = {
@@ -33,10 +34,7 @@ def format_metric(metric: str, unit: str) -> str:
 
 def count_decimals(table: ArmTable) -> int:
     """Return the decimals that show three digits of the smallest mean, as papers print."""
-    means = [abs(cell.mean) for row in table.rows for cell in row.cells.values()]
-    # An exact zero has no leading digit that decimals could show.
-    smallest = min((value for value in means if value > 0), default=1.0)
-    return 2 if smallest >= 1 else 3
+    return numbers.count_decimals(cell.mean for row in table.rows for cell in row.cells.values())
 
 
 def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
@@ -44,7 +42,8 @@ def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
     if not cell.n:
         return ABSENT
     size = spread.compute(cell)
-    text = f"{cell.mean:.{decimals}f}" + ("" if math.isnan(size) else f" ± {size:.{decimals}f}")
+    text = numbers.format_number(cell.mean, decimals, digits=numbers.DIGITS)
+    text += "" if math.isnan(size) else f" ± {numbers.format_number(size, decimals)}"
     # Means over different seeds are not comparable, so the exception is marked at the cell.
     return text + ("" if cell.n == usual else f" (n={cell.n})")
 
@@ -57,9 +56,9 @@ def format_difference(row: ArmRow | None, region: str, decimals: int) -> str:
         return ABSENT
     # One pair has a difference and no interval.
     if math.isnan(found.low):
-        return f"{found.mean:+.{decimals}f}"
+        return numbers.format_change(found.mean, decimals=decimals)
     mark = "*" if cell.p_holm < SIGNIFICANT else ""
-    return f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]{mark}"
+    return f"{numbers.format_change(found.mean, found.low, found.high, decimals=decimals)}{mark}"
 
 
 def format_verdict(row: ArmRow | None, region: str) -> str:
@@ -78,4 +77,5 @@ def format_published(row: PublishedRow | None, region: str, decimals: int) -> st
     if value is None:
         return ABSENT
     # A number does not keep the final zeros of its source.
-    return f"{value:.{max(decimals, len(str(value).partition('.')[2]))}f}"
+    text = str(value)
+    return text if "e" in text else f"{value:.{max(decimals, len(text.partition('.')[2]))}f}"
