@@ -50,12 +50,18 @@ def build_regressor(
     if encoder.is_dense:
         raise _mismatch(spec, "makes an embedding for each pixel, but a sample of this data set has one label")
     smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
-    projection, read_dim = None, encoder.embedding_dim
+    projection: nn.Linear | nn.Sequential | None = None
+    read_dim = dim = encoder.embedding_dim
     if spec.projection_dim is not None:
+        size = spec.projection_heads * spec.projection_dim
         with _random_stream(seed, "projection"):
-            projection = nn.Linear(encoder.embedding_dim, spec.projection_heads * spec.projection_dim)
+            projection = (
+                nn.Linear(dim, size)
+                if spec.projection_layers == 1
+                else nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, size))
+            )
         if spec.predictor_input != "embedding":
-            read_dim = projection.out_features
+            read_dim = size
     with _random_stream(seed, "predictor"):
         predictor = nn.Linear(read_dim, label_dim)
     return Regressor(spec, encoder, projection, predictor, smooth)

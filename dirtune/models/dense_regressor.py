@@ -34,6 +34,8 @@ class DenseRegressor(Regressor):
         embeddings = read = self.encoder(inputs)
         if self.smoothing is not None and label_bins is not None:
             read = self.smoothing(embeddings, downsample_nearest(label_bins, embeddings))
+            if self.smoothing.settings.smooths_terms:
+                embeddings = read
         raw = to_at_least_float32(self.predictor(read).squeeze(1))
         predictions = self.spec.label_offset + self.spec.label_scale * raw
         return RegressorOutput(embeddings, normalize_rows(embeddings.mean(dim=(-2, -1))), predictions)

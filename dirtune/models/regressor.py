@@ -6,7 +6,8 @@
 
 With H projection heads `z = (g_1(e) / |g_1(e)|, ..., g_H(e) / |g_H(e)|) / sqrt(H)`, again of unit length: the cosine of
 two representations is the mean of their heads' cosines. With feature smoothing (`dirtune.models.fds`) the input of `h`
-in training is computed from the smoothed `e`; the representations that the terms read are of the unsmoothed one.
+in training is computed from the smoothed `e`; the representations that the terms read are of the unsmoothed one, unless
+`FDS.smooths_terms` is set.
 
 Source: Zhao et al., "ACCon", AAAI 2025 (its framework and its official code); Keramati et al., "ConR", ICLR 2024 (no
 projection, the predictor reads `e`); heads after Wang et al., "Adaptive Multi-head Contrastive Learning", ECCV 2024,
@@ -29,7 +30,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dirtune.batch import Inputs
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 from dirtune.losses.pairs import to_at_least_float32
 from dirtune.models import encoders, fds
 from dirtune.models.encoders.encoder import Encoder
@@ -49,6 +50,9 @@ class ModelSpec(Frozen):
     """Size of the representation, or of each head's part of it; None means no projection layer."""
     projection_heads: int = Field(default=1, gt=0)
     """Number of parallel projections, each normalized on its own."""
+    projection_layers: Annotated[Literal[1, 2], Added()] = 1
+    """Linear layers of the projection. 2: linear, of the size of e, ReLU, linear, as ACCon's code has for SupCon and AdaSupCon
+    (`contraNet_scl`, `contraNet_ada`), whose predictors read e."""
     predictor_input: PredictorInput = "representation"
     """Input of the predictor: z, the projection before normalization, or e. Without projection it is always e."""
     label_scale: float = Field(default=1.0, gt=0)
@@ -59,8 +63,9 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="after")
     def _check_heads(self) -> "ModelSpec":
-        if self.projection_heads > 1 and self.projection_dim is None:
-            raise ValueError("projection_heads > 1 needs a projection_dim")
+        for name in ("projection_heads", "projection_layers"):
+            if getattr(self, name) > 1 and self.projection_dim is None:
+                raise ValueError(f"{name} > 1 needs a projection_dim")
         return self
 
 
@@ -86,7 +91,7 @@ class Regressor(nn.Module):
         self,
         spec: ModelSpec,
         encoder: Encoder,
-        projection: nn.Linear | None,
+        projection: nn.Linear | nn.Sequential | None,
         predictor: nn.Linear | nn.Conv2d,
         smoothing: fds.FeatureSmoothing | None = None,
     ) -> None:
@@ -111,13 +116,15 @@ class Regressor(nn.Module):
             smoothed = self.smoothing(embeddings, label_bins)
             # Before smoothing has begun, nothing is projected twice.
             read = vectors if smoothed is embeddings else self._project(smoothed)
+            if self.smoothing.settings.smooths_terms:
+                vectors = read
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
         raw = to_at_least_float32(self.predictor(read[predictor_input]))
         predictions = self.spec.label_offset + self.spec.label_scale * raw
         # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
-        return RegressorOutput(embeddings, vectors["representation"], predictions)
+        return RegressorOutput(vectors["embedding"], vectors["representation"], predictions)
 
     def _project(self, embeddings: Tensor) -> dict[PredictorInput, Tensor]:
         projected = embeddings if self.projection is None else self.projection(embeddings)

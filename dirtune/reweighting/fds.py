@@ -1,10 +1,10 @@
 """Settings of feature distribution smoothing (FDS); its module is `dirtune.models.fds`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 from dirtune.reweighting.lds import Kernel
 
 ZeroVariance = Literal["skip_dimension", "skip_bin"]
@@ -36,6 +36,9 @@ class FDS(Frozen):
     published_aliasing: bool = False
     """Reproduce the official scripts for ages and STS-B: the current statistics are updated in place after the smoothed
     ones, so that the two are an epoch apart, and the statistics are computed from smoothed features."""
+    smooths_terms: Annotated[bool, Added()] = False
+    """Terms read the smoothed features, too, as in RankSim's and ConR's scripts, which smooth in place. Views without
+    regression loss are never smoothed."""
 
     @field_validator("size")
     @classmethod

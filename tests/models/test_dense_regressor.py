@@ -60,6 +60,9 @@ def test_the_predictor_reads_smoothed_embeddings_except_at_unlabeled_pixels():
     moved = output.embeddings - read[0]
     torch.testing.assert_close(moved[..., :20], torch.ones(2, 80, 32, 20), atol=1e-4, rtol=0)
     assert torch.equal(moved[..., 20:], torch.zeros(2, 80, 32, 20))
+    terms = _regressor(FDS(size=3, start_smooth=0, smooths_terms=True)).train()
+    terms.smoothing.frozen[0].fill_(1.0)
+    torch.testing.assert_close(terms(_images(), bins).embeddings, read[0])
 
 
 @pytest.mark.parametrize("size", [(32, 40), (20, 26), (63, 81)])

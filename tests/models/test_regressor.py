@@ -87,9 +87,9 @@ def test_one_label_dimension_more_gives_one_column_more():
     assert _start_equal(regressor, _regressor(spec), "encoder")
 
 
-def _smoothing(spec, *, epochs: int = 3):
+def _smoothing(spec, *, epochs: int = 3, **settings):
     """A regressor in training whose feature smoothing has seen some epochs, and label bins for 6 samples."""
-    regressor = build_regressor(spec, VECTOR, 0, smoothing=FDS(size=3), num_bins=BINS)
+    regressor = build_regressor(spec, VECTOR, 0, smoothing=FDS(size=3, **settings), num_bins=BINS)
     label_bins = torch.arange(6) % BINS
     for epoch in range(epochs):
         embeddings = regressor.encoder(random_inputs(VECTOR, 24, seed=epoch + 1)).detach()
@@ -111,6 +111,41 @@ def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(predic
     expected = _from_embeddings(regressor, smoothed)[2]
     torch.testing.assert_close(output.predictions, expected)
     assert not torch.allclose(output.predictions, plain.predictions)
+
+
+@pytest.mark.parametrize("projection_dim", [None, 3])
+def test_terms_read_smoothed_embeddings_if_they_are_asked_to(projection_dim):
+    regressor, label_bins = _smoothing(_spec(projection_dim=projection_dim), smooths_terms=True)
+    inputs = random_inputs(VECTOR, 6)
+    output, plain = regressor(inputs, label_bins), regressor(inputs)
+    smoothed = regressor.smoothing(plain.embeddings, label_bins)
+    for found, expected in zip(output, _from_embeddings(regressor, smoothed), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert not torch.allclose(output.embeddings, plain.embeddings)
+    # The views of the terms alone, and evaluation, are as without.
+    torch.testing.assert_close(regressor(inputs, label_bins - BINS).embeddings, plain.embeddings)
+    assert torch.equal(regressor.eval()(inputs, label_bins).embeddings, plain.embeddings)
+
+
+@pytest.mark.parametrize("predictor_input", ["projection", "embedding"])
+def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predictor_input):
+    spec = _spec(projection_dim=3, projection_layers=2, predictor_input=predictor_input)
+    regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
+    first, second = regressor.projection[0], regressor.projection[2]
+    assert (first.weight.shape, second.weight.shape) == ((5, 5), (3, 5))
+    e = regressor.encoder(inputs)
+    g = (e @ first.weight.T + first.bias).clamp(min=0) @ second.weight.T + second.bias
+    z = g / g.square().sum(dim=1, keepdim=True).sqrt()
+    read = e if predictor_input == "embedding" else g
+    predictions = (read @ regressor.predictor.weight.T + regressor.predictor.bias)[:, 0]
+    for found, expected in zip(regressor(inputs), (e, z, predictions), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert _start_equal(regressor, _regressor(_spec(projection_dim=3, predictor_input=predictor_input)), "encoder")
+
+
+def test_layers_of_a_projection_need_one():
+    with pytest.raises(InputError, match="projection_layers > 1 needs a projection_dim"):
+        read(ModelSpec, {"encoder": {"name": "mlp"}, "projection_layers": 2}, where="test")
 
 
 def test_smoothing_stays_out_of_evaluation_and_of_rows_without_a_bin():
