@@ -12,7 +12,7 @@ from dirtune.data.dense_views import DENSE_AUGMENTATIONS
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.nested import get_leaf, merge
-from dirtune.presets import ANY, Preset, expand_presets, read_methods, read_recipes
+from dirtune.presets import ANY, Preset, PresetUse, expand_presets, read_methods, read_recipes
 from dirtune.study.resolve import resolve
 
 NEEDS_A_TERM = {"two_stage": {"terms": {"accon": {}}, "model": {"projection_dim": 8}}}
@@ -133,21 +133,48 @@ def test_a_difference_of_one_script_holds_with_its_recipe_alone() -> None:
         assert _config("sts_b", plain).loss.beta == beta
 
 
-@pytest.mark.parametrize("presets", [read_methods(), read_recipes()], ids=["methods", "recipes"])
-def test_every_difference_is_a_configuration_and_changes_the_intended_one(presets: dict[str, Preset]) -> None:
-    kind = "recipe" if presets.keys() == read_recipes().keys() else "methods"
-    for name, preset in presets.items():
-        for data, settings in preset.data.items():
-            for difference in settings.published:
-                plain = merge(NEEDS_A_TERM.get(name, {}), {kind: name, "presets": "published"})
-                if difference.recipe:
-                    plain["recipe"] = difference.recipe
-                published, intended = _config(data, plain), _config(data, {**plain, "presets": "intended"})
-                # The data sets that are scaled down have no official script.
-                assert data != "digits"
-                assert published != intended, f"{name} on {data}: {difference.reason}"
-                for path, value in _leaves(difference.set):
-                    assert get_leaf(published.to_plain(), path) == value, f"{name} on {data}: {path}"
+def _differences(presets: dict[str, Preset]) -> list[Any]:
+    return [
+        pytest.param(name, data, number, id=f"{name}-{data}-{number}")
+        for name, preset in presets.items()
+        for data, settings in preset.data.items()
+        for number in range(len(settings.published))
+    ]
+
+
+@pytest.mark.parametrize(("name", "data", "number"), [*_differences(read_methods()), *_differences(read_recipes())])
+def test_every_difference_is_a_configuration_and_changes_one(name: str, data: str, number: int) -> None:
+    is_method = (name, data, number) in {each.values for each in _differences(read_methods())}
+    settings = (read_methods() if is_method else read_recipes())[name].data[data]
+    difference = settings.published[number]
+    # The data sets that are scaled down have no official script.
+    assert data != "digits"
+    recipe = {"recipe": difference.recipe or "dir"} if is_method else {"recipe": name}
+    plain = {**NEEDS_A_TERM.get(name, {}), **recipe, **({"methods": name} if is_method else {}), "presets": "published"}
+    encoder = {"encoder": {"name": difference.encoder}} if difference.encoder else {}
+    published = _config(data, merge(plain, {"model": encoder})).to_plain()
+    assert difference.recipe is None or difference.recipe in read_recipes()
+    changed = [path for path, value in _leaves(difference.set) if get_leaf(published, path) == value]
+    assert changed == [path for path, _ in _leaves(difference.set)]
+    others = settings.model_copy(update={"published": settings.published[:number] + settings.published[number + 1 :]})
+    use = PresetUse(data, "published", difference.recipe)
+    assert others.get_overlay(use) != settings.get_overlay(use)
+
+
+def test_a_difference_of_one_encoder_is_left_out_with_another() -> None:
+    groups = {
+        encoder: _config("agedb", {"recipe": "dir", "presets": "published", "model": model}).recipe.batch_norm_groups
+        for encoder, model in (("recipe's", {}), ("other", {"encoder": {"name": "mlp"}}))
+    }
+    assert groups == {"recipe's": 4, "other": 1}
+
+
+def test_a_method_may_have_settings_of_a_recipe_in_both_variants() -> None:
+    for presets in ("intended", "published"):
+        plain = {"recipe": "rnc", "methods": ["rnc", "two_stage"], "presets": presets}
+        assert _config("agedb", plain).scheme.epochs == 100
+        assert _config("agedb", {**plain, "recipe": "accon"}).scheme.epochs == 10
+        assert _config("digits", plain).scheme.epochs == 10
 
 
 def test_arms_inherit_the_variant_of_the_base_and_an_axis_compares_both() -> None:
@@ -175,10 +202,7 @@ def test_an_unknown_variant_is_one_fault_of_the_base() -> None:
     with pytest.raises(InputError) as caught:
         resolve(raw, where="s.yaml")
     first, second = caught.value.faults
-    assert (
-        str(first)
-        == "s.yaml: base.presets: unknown variant, got 'official'; known: intended, published"
-    )
+    assert str(first) == "s.yaml: base.presets: unknown variant, got 'official'; known: intended, published"
     assert second.key == "arms.b.alpha"
 
 

@@ -106,6 +106,8 @@ def _describe_preset(name: str, preset: Preset) -> Entry:
     rows = []
     for data, settings in preset.data.items():
         rows.append((data, "\n".join(_format_leaves(settings.set)), settings.source))
+        for recipe, own in settings.with_recipe.items():
+            rows.append((f"{data}: recipe {recipe}", "\n".join(_format_leaves(own.set)), own.source))
         for difference in settings.published:
             script = f", recipe {difference.recipe}" if difference.recipe else ""
             changes = ", ".join(_format_leaves(difference.set))

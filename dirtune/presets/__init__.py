@@ -37,8 +37,19 @@ class Difference(Frozen):
     """What the script does, and where."""
     recipe: str | None = None
     """The recipe whose script this is; None: with any recipe."""
+    encoder: str | None = None
+    """The encoder that it concerns, without which it is left out; None: with any encoder."""
     set: dict[str, Any]
     """Overlay of the intended settings."""
+
+
+class RecipeSettings(Frozen):
+    """Settings of a method in one recipe."""
+
+    source: str
+    """Origin of the values."""
+    set: dict[str, Any]
+    """Overlay of the method's other settings."""
 
 
 class PresetSettings(Frozen):
@@ -48,14 +59,19 @@ class PresetSettings(Frozen):
     """Origin of the values."""
     set: dict[str, Any] = {}
     """Overlay of the configuration."""
+    with_recipe: dict[str, RecipeSettings] = {}
+    """Settings of a method by recipe, in both variants."""
     published: tuple[Difference, ...] = ()
     """Differences of the official scripts, which the published variant has."""
 
     def get_overlay(self, use: "PresetUse") -> dict[str, Any]:
         """Return the overlay of the configuration in a variant and recipe."""
         overlay = self.set
+        if isinstance(use.recipe, str) and use.recipe in self.with_recipe:
+            overlay = merge(overlay, self.with_recipe[use.recipe].set)
         for difference in self.published if use.variant == "published" else ():
-            if difference.recipe in {None, use.recipe}:
+            fits_encoder = use.encoder is None or difference.encoder in {None, use.encoder}
+            if fits_encoder and difference.recipe in {None, use.recipe}:
                 overlay = merge(overlay, difference.set)
         return overlay
 
@@ -85,6 +101,8 @@ class PresetUse:
     """As written; `expand_presets` raises an error for a wrong one."""
     recipe: object = None
     """Name of the recipe, a preset or a label."""
+    encoder: object = None
+    """Name of the encoder; None: that of the recipe."""
     methods: tuple[object, ...] = ()
 
     @classmethod
@@ -98,6 +116,7 @@ class PresetUse:
                 data=get_leaf(layer, "data.name") or use.data,
                 variant=layer.get("presets", use.variant),
                 recipe=use.recipe if recipe is None else name,
+                encoder=get_leaf(layer, "model.encoder.name") or use.encoder,
                 methods=(*use.methods, *_list_methods(layer)),
             )
         return use

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +18,14 @@ from torch import Tensor
 import pipelines.agedb
 import pipelines.imdb_wiki
 import pipelines.sts_b
+from dirtune.batch import Inputs
 from dirtune.config import TrialConfig
 from dirtune.data import cache as data_cache
 from dirtune.frozen import read
 from dirtune.manifest import InputSpec, Manifest, ShotRule, SplitInfo
 from dirtune.presets import expand_presets
 from dirtune.reweighting.density import label_bins
+from dirtune.training import loop
 from dirtune.training.loop import run_epochs
 from dirtune.training.objective import Loss
 from dirtune.training.stages import list_stages
@@ -143,7 +145,12 @@ def run_steps(run: OfficialRun, config: TrialConfig) -> Steps:
         assert not unexpected
         assert all(name.startswith("smoothing.") for name in missing), missing
         recorder = _Recorder(training)
-        for _ in islice(run_epochs(training), run.meta["epochs"]):
+        epochs: Iterable[object] = islice(run_epochs(training), run.meta["epochs"])
+        # An epoch of the recipe is longer than the recorded pass.
+        if training.stage.recipe.steps_per_epoch is not None:
+            assert run.meta["epochs"] == 1
+            epochs = islice(loop.run_steps(training), run.meta["steps_per_epoch"])
+        for _ in epochs:
             pass
     return recorder.get_steps()
 
@@ -178,8 +185,8 @@ def _serve_stored_views(run: OfficialRun) -> Iterator[None]:
     """Train on the rows in their stored order, and on the stored views instead of augmented ones."""
 
     def serve(
-        inputs: data_cache.batch.Inputs, transform: object, *, count: int, stream: tuple[int, int, int], **_: object
-    ) -> tuple[data_cache.batch.Inputs, ...]:
+        inputs: Inputs, transform: object, *, count: int, stream: tuple[int, int, int], **_: object
+    ) -> tuple[Inputs, ...]:
         stored = run.arrays.get("views")
         # Sentences are not augmented.
         if stored is None:
