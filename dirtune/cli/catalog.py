@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
+from dirtune.nested import get_leaf, iter_leaves
 from dirtune.presets import Preset, read_methods, read_recipes
 from dirtune.study.files import list_shipped_studies
 
@@ -110,10 +111,21 @@ def _describe_preset(name: str, preset: Preset) -> Entry:
             rows.append((f"{data}: recipe {recipe}", "\n".join(_format_leaves(own.set)), own.source))
         for difference in settings.published:
             script = f", recipe {difference.recipe}" if difference.recipe else ""
-            changes = ", ".join(_format_leaves(difference.set))
-            rows.append((f"{data}: published{script}", changes, difference.reason))
+            rows.append(
+                (f"{data}: published{script}", _format_changes(difference.set, settings.set), difference.reason)
+            )
     about = f"{preset.adds} {preset.paper}."
     return Entry(name=name, about=about, columns=("data set", "settings", "source"), rows=rows)
+
+
+def _format_changes(changes: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Return changed settings in one line, each with the value that it replaces if there is one."""
+    texts = []
+    for path, value in iter_leaves(changes):
+        before = get_leaf(settings, path)
+        replaced = "" if before is None else f" instead of {_format_value(before)}"
+        texts.append(f"{path}: {_format_value(value)}{replaced}")
+    return ", ".join(texts)
 
 
 def _format_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

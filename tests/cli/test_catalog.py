@@ -94,6 +94,21 @@ def test_a_method_shows_its_settings_and_their_source_by_data_set() -> None:
     assert all(len(source) > 5 for _, _, source in found.rows)
 
 
+def test_a_preset_shows_how_the_published_variant_differs_in_one_line_each() -> None:
+    rows = describe_entry("methods", "conr").rows
+    text = "terms.conr.beta: 8 instead of 4"
+    assert ("imdb_wiki: published", text, "imdb-wiki-dir/train.py adds beta times the term in two places") in rows
+    rows = describe_entry("methods", "focal_r").rows
+    assert ("sts_b: published, recipe accon", "loss.beta: 0.2 instead of 20") in {row[:2] for row in rows}
+    rows = describe_entry("methods", "two_stage").rows
+    assert {"agedb: recipe rnc", "imdb_wiki: recipe rnc"} <= {data for data, _, _ in rows}
+    published = [
+        row for name in read_recipes() for row in describe_entry("recipes", name).rows if "published" in row[0]
+    ]
+    assert len(published) >= 8
+    assert not any("\n" in text for row in published for text in row)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [("terms", "comr", "did you mean 'conr'"), ("metrics", "mae", "no details on this kind")],
