@@ -54,6 +54,8 @@ class TermInputs:
     num_views: int
     label_range: float
     """Width of the label's range, from the manifest."""
+    label_scale: float = 1.0
+    """Divisor of the labels that the regression loss is given."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class ACCon(supcon.BinTerm):
         return accon(
             inputs.representations,
             inputs.labels,
-            inputs.label_bins,
+            self.find_classes(inputs),
             tau=tau,
             label_range=inputs.label_range,
             epsilon=self.epsilon,

@@ -9,7 +9,7 @@ The margin makes a negative look more similar than it is, so that labels far apa
 harder. The distribution is that of the training split, not of the batch: the term is called through what `fit` returns.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dirtune.batch import TermInputs, TrainingLabels
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 from dirtune.losses import blocks, pairs
 from dirtune.losses.pairs import Reduction
 
@@ -38,6 +38,10 @@ class AdaSupCon(Frozen):
     and smooths the mean as its SupCon does."""
     reduction: Reduction = "all"
     """all: mean over all anchors, as both codes; valid: only over those that have a positive."""
+
+    label_decimals: Annotated[int | None, Added()] = Field(default=None, ge=0)
+    """Decimals to which labels are rounded before they are compared: positives have equal rounded labels. null: they are of
+    one label bin. ACCon's code on STS-B: 1."""
 
     @property
     def weight(self) -> float:
@@ -79,7 +83,7 @@ class FittedAdaSupCon(nn.Module):
         return adasupcon(
             inputs.representations,
             interpolate(values.to(self.knots.dtype), self.knots, self.positions),
-            inputs.label_bins,
+            pairs.find_label_classes(inputs.labels, inputs.label_bins, settings.label_decimals),
             tau=default_tau if settings.tau is None else settings.tau,
             smoothing=1e-5 if settings.variant == "accon_repo" else 0.0,
             reduction=settings.reduction,

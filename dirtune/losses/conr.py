@@ -50,10 +50,12 @@ class ConR(PairTerm):
 
     beta: float = Field(default=4.0, ge=0)
     """Weight of the term in the total loss; 0 switches it off. Official: 4 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
-    variant: Literal["official", "nyu", "paper"] = "official"
-    """official: the code of AgeDB and IMDB-WIKI, the default because the published numbers were made with it; nyu: the
-    code of NYUD2, for one label, prediction and weight per image, the means of its maps; paper: without the additions of
-    the code. It sets pushing, denominator and outer_weight, which separate them."""
+    variant: Literal["official", "official_sts", "nyu", "paper"] = "official"
+    """official: the code of AgeDB and IMDB-WIKI, the default because the published numbers were made with it; official_sts:
+    the same as in ACCon's code for STS-B, which rounds to 0.1, compares labels in their unit but predictions divided by the
+    label scale, and has no sample weights (it adds its weight of 10 twice: beta 20); nyu: the code of NYUD2, for one label,
+    prediction and weight per image, the means of its maps; paper: without the additions of the code. It sets pushing,
+    denominator and outer_weight, which separate them."""
     pushing: Pushing | None = None
     """Pushing weight of a negative: exp `w_i exp(e D_ij)`; linear `w_i e D_ij`; none 1; null: linear in nyu, else exp."""
 
@@ -62,12 +64,18 @@ class ConR(PairTerm):
         return self.beta
 
     def evaluate_at(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
-        is_official = self.variant == "official"
+        is_official = self.variant in ("official", "official_sts")
+        labels, predictions, weights = inputs.labels, inputs.predictions, inputs.weights
+        if self.variant == "official_sts":
+            labels, predictions = (
+                torch.round(values, decimals=1) for values in (labels, predictions / inputs.label_scale)
+            )
+            weights = torch.ones_like(weights)
         return conr(
             inputs.representations,
-            inputs.labels,
-            inputs.predictions,
-            inputs.weights,
+            labels,
+            predictions,
+            weights,
             omega=self.omega,
             tau=tau,
             push_power=self.push_power,

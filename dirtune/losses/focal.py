@@ -7,13 +7,14 @@ Source: Yang et al., "Delving into Deep Imbalanced Regression", ICML 2021; offic
 github.com/YyzHarry/imbalanced-regression, `agedb-dir/loss.py`, `sts-b-dir/loss.py`.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from dirtune.frozen import Added
 from dirtune.losses.pointwise import PointLoss
 
 Activation = Literal["sigmoid", "tanh", "unshifted"]
@@ -29,6 +30,17 @@ class _Focal(PointLoss):
     by 5 (STS-B)."""
     gamma: float = Field(default=1.0, ge=0)
     """Power of the factor; 0: no factor. Official: 1."""
+    weighted: Annotated[bool, Added()] = True
+    """False: sample weights do not count, as in ConR's repository, whose script passes them in the place of another argument
+    (`agedb-dir/train.py`)."""
+
+    def __call__(
+        self,
+        predictions: Float[Tensor, "rows *label"],
+        labels: Float[Tensor, "rows *label"],
+        weights: Float[Tensor, " rows"] | None = None,
+    ) -> Float[Tensor, ""]:
+        return super().__call__(predictions, labels, weights if self.weighted else None)
 
     def _compute_factors(self, errors: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         if self.activation == "unshifted":

@@ -120,6 +120,17 @@ def compare_bins(
     return label_bins[:, None] == (label_bins if others is None else others)[None, :]
 
 
+def find_label_classes(
+    labels: Float[Tensor, "rows *label"], label_bins: Int[Tensor, " rows"], decimals: int | None
+) -> Int[Tensor, " rows"]:
+    """Return one number per row, equal for rows whose labels are equal after rounding; without `decimals`, the label bin."""
+    if decimals is None:
+        return label_bins
+    # The numerators of `torch.round`
+    rounded = (labels * 10.0**decimals).round().long()
+    return rounded if rounded.ndim == 1 else rounded.unique(dim=0, return_inverse=True)[1]
+
+
 def remove_self(mask: Bool[Tensor, "anchors rows"], anchors: slice) -> Bool[Tensor, "anchors rows"]:
     """Return a copy of the mask without the pairs of an anchor and itself; `anchors` are the rows of the mask's first axis."""
     # A copy, because callers still need the mask with the diagonal.

@@ -4,13 +4,14 @@ The naive baseline of ACCon (Eq. 1 of Zhao et al., AAAI 2025; the loss is that o
 bins as classes). Official code: github.com/Haifengtao/ACCon, `SupConLoss` in `agedb/loss.py` and `sts-b/loss.py`.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from dirtune.batch import TermInputs
+from dirtune.frozen import Added
 from dirtune.losses import blocks, pairs
 from dirtune.losses.pairs import Positives, Reduction
 from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
@@ -30,10 +31,17 @@ class BinTerm(TemperedTerm):
     """all: mean over all anchors, as paper and code; valid: only over those that have a positive."""
     positives: Positives = "each"
     """each: one logarithm per positive, as paper and code; joint: one for all of them."""
+    label_decimals: Annotated[int | None, Added()] = Field(default=None, ge=0)
+    """Decimals to which labels are rounded before they are compared: positives have equal rounded labels. null: they are of
+    one label bin. ACCon's code on STS-B: 1."""
 
     @property
     def weight(self) -> float:
         return self.gamma
+
+    def find_classes(self, inputs: TermInputs) -> Int[Tensor, " rows"]:
+        """Return one number per row, equal for rows that are positives of each other."""
+        return pairs.find_label_classes(inputs.labels, inputs.label_bins, self.label_decimals)
 
 
 class SupCon(BinTerm):
@@ -51,7 +59,7 @@ class SupCon(BinTerm):
     def evaluate_at(self, inputs: TermInputs, tau: Tau, *, rho: float | None = None) -> Float[Tensor, ""]:
         return supcon(
             inputs.representations,
-            inputs.label_bins,
+            self.find_classes(inputs),
             tau=tau,
             smoothing=self.epsilon if self.variant == "official" else 0.0,
             reduction=self.reduction,
@@ -82,7 +90,7 @@ def supcon(
     `l_i = 0` without.
 
     Departures from the official code: (1) label bins replace exactly equal labels, which are the case of one bin per
-    label; the STS-B script's rounding to 0.1 is the case of bins centered on the tenths. (2) The maximum is subtracted
+    label; the STS-B script's rounding to 0.1 is `label_decimals`. (2) The maximum is subtracted
     inside the log-sum-exp only, so that the gradient is exact without unit norm, too.
 
     Adaptations of others' ideas, each off by default: (3) similarity `neg_euclidean`; equal representations get no

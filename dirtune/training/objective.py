@@ -188,6 +188,7 @@ class TrainingLoss(nn.Module):
             predictions=seen.flatten(0, 1),
             num_views=len(seen),
             label_range=self.label_range,
+            label_scale=self.label_scale,
         )
         views = len(batch.views)
         # Sorted: every rank must gather in the same order.

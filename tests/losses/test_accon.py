@@ -236,3 +236,11 @@ def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
 def test_the_sts_form_refuses_other_reductions_and_positives(changed, rule):
     with pytest.raises(ValidationError, match=rule):
         ACCon(variant="official_sts", **changed)
+
+
+def test_positives_may_be_equal_rounded_labels(term_inputs):
+    inputs = replace(term_inputs(labels=[0.12, 0.08, 0.3, 0.34, 4.96, 5.0]), label_bins=torch.arange(12))
+    classes = (10 * inputs.labels).round().long()
+    found = ACCon(variant="official_sts", tau=1.0, label_decimals=1)(inputs)
+    assert torch.equal(found, ACCon(variant="official_sts", tau=1.0)(replace(inputs, label_bins=classes)))
+    assert found != ACCon(variant="official_sts", tau=1.0)(inputs)

@@ -209,3 +209,18 @@ def test_impossible_hyperparameters_are_all_named():
     with pytest.raises(InputError) as caught:
         read(AdaSupCon, {"tau": 0, "gamma": -1, "variant": "adacon"}, where="study.yaml")
     assert sorted(fault.key for fault in caught.value.faults) == ["gamma", "tau", "variant"]
+
+
+def test_positives_may_be_equal_rounded_labels(term_inputs):
+    inputs = replace(term_inputs(labels=[0.12, 0.08, 0.3, 0.34, 4.96, 5.0]), label_bins=torch.arange(12))
+    term = AdaSupCon(label_decimals=1).fit(_training_labels([0.0, 0.1, 2.0, 5.0]))
+    positions = interpolate(inputs.labels, term.knots, term.positions)
+    classes = [round(10 * label) for label in inputs.labels.tolist()]
+    expected = _adasupcon_by_loops(
+        replace(inputs, label_bins=torch.tensor(classes)),
+        positions.tolist(),
+        tau=0.05,
+        smoothing=0.0,
+        reduction="all",
+    )
+    assert term(inputs).item() == pytest.approx(expected, rel=1e-10)

@@ -278,3 +278,19 @@ def test_impossible_hyperparameters_are_all_named():
 def test_linear_pushing_without_a_slope_is_refused(given):
     with pytest.raises(InputError, match="push_power must be positive with pushing 'linear'"):
         read(ConR, {**given, "push_power": 0}, where="study.yaml")
+
+
+def test_the_variant_of_sts_b_rounds_and_has_no_weights(term_inputs):
+    generator = torch.Generator().manual_seed(3)
+    labels = (5 * torch.rand(12, generator=generator, dtype=torch.float64)).tolist()
+    inputs = replace(term_inputs(labels=labels, views=1), label_scale=5.0)
+    rounded = replace(
+        inputs,
+        labels=torch.tensor([round(label, 1) for label in labels], dtype=torch.float64),
+        predictions=torch.tensor([round(value / 5, 1) for value in inputs.predictions.tolist()], dtype=torch.float64),
+        weights=torch.ones(12),
+    )
+    settings = {**SETTINGS, "tau": 1.0, "push_power": 0.01}
+    found = ConR(variant="official_sts", tau=1.0)(inputs).item()
+    assert found == pytest.approx(_conr_by_loops(rounded, **settings), rel=1e-10)
+    assert found != pytest.approx(_conr_by_loops(inputs, **settings), rel=1e-3)

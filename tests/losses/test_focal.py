@@ -96,3 +96,11 @@ def test_losses_and_gradients_are_the_published_ones_and_zero_where_those_are_na
         compared += 1
     assert compared == 64
     assert not_finite == set(meta["non_finite_keys"])
+
+
+@pytest.mark.parametrize("kind", [FocalL1, FocalMSE])
+def test_sample_weights_do_not_count_where_they_are_not_to(kind):
+    predictions, labels, weights = (torch.tensor(v, dtype=torch.float64) for v in (PREDICTIONS, LABELS, WEIGHTS))
+    unweighted = kind(weighted=False)(predictions, labels, weights)
+    assert torch.equal(unweighted, kind()(predictions, labels, torch.ones_like(weights)))
+    assert unweighted != kind()(predictions, labels, weights)

@@ -14,6 +14,7 @@ from dirtune.losses.pairs import (
     count_bin_members,
     distance_matrix,
     euclidean_matrix,
+    find_label_classes,
     full_precision,
     logsumexp,
     masked_logsumexp,
@@ -312,3 +313,24 @@ def test_bin_sizes_count_the_rows_of_each_rows_bin():
 def test_a_mean_is_over_at_least_one_anchor(bins):
     assert count_anchors(torch.tensor(bins, dtype=torch.long), "valid") == 1
     assert count_anchors(torch.tensor(bins, dtype=torch.long), "all") == max(len(bins), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_labels_are_of_one_class_if_they_are_equal_after_rounding(dtype):
+    labels = torch.cat([torch.arange(0, 5.01, 0.05), torch.rand(99, generator=torch.Generator().manual_seed(0)) * 5])
+    labels, bins = labels.to(dtype), torch.zeros(len(labels), dtype=torch.long)
+    classes = find_label_classes(labels, bins, 1)
+    rounded = torch.round(labels, decimals=1)
+    assert torch.equal(compare_bins(classes), rounded[:, None] == rounded[None, :])
+    assert find_label_classes(labels, bins, None) is bins
+
+
+def test_labels_of_several_dimensions_are_rounded_each():
+    labels = torch.tensor([[0.11, 2.0], [0.09, 2.04], [0.11, 2.06], [0.0, 2.0]])
+    classes = find_label_classes(labels, torch.zeros(4, dtype=torch.long), 1)
+    assert compare_bins(classes).tolist() == [
+        [True, True, False, False],
+        [True, True, False, False],
+        [False, False, True, False],
+        [False, False, False, True],
+    ]

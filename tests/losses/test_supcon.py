@@ -134,3 +134,13 @@ def test_pulling_a_positive_nearer_lowers_the_loss():
     bins = torch.tensor([0, 0, 1, 1])
     losses = [supcon(torch.stack([t.cos(), t.sin()], 1), bins, tau=0.5) for t in (turns, nearer)]
     assert losses[1] < losses[0]
+
+
+def test_positives_may_be_equal_rounded_labels(term_inputs):
+    inputs = term_inputs(labels=[0.12, 0.08, 0.3, 0.34, 0.26, 4.96, 5.0])
+    inputs = replace(inputs, label_bins=torch.zeros(14, dtype=torch.long))
+    classes = [round(10 * label) for label in inputs.labels.tolist()]
+    assert len(set(classes)) == 3
+    expected = _supcon_by_loops(inputs.representations.tolist(), classes, **{**PLAIN, "smoothing": 1e-5})
+    assert SupCon(tau=0.5, label_decimals=1)(inputs).item() == pytest.approx(expected, rel=1e-10)
+    assert SupCon(tau=0.5)(inputs).item() != pytest.approx(expected, rel=1e-3)

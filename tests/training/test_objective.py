@@ -271,3 +271,13 @@ def test_views_are_stacked_one_after_the_other() -> None:
     one, three = batch_of(1), batch_of(3)
     assert stack_views(one) is one.views[0]
     assert stack_views(three)["x"][:, 0].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9
+
+
+def test_a_term_may_compare_predictions_in_the_scale_of_the_regression_loss(configuration: Configure) -> None:
+    batch, output = batch_of(1), output_for(1)
+    settings = {"variant": "official_sts", "tau": 1.0}
+    config = configuration(terms={"conr": settings}, model={"label_scale": 0.5})
+    found = total_loss(config, output, batch).parts["conr"]
+    inputs = term_inputs_by_hand([0], output, batch)
+    assert torch.equal(found, ConR(**settings)(replace(inputs, label_scale=0.5)))
+    assert not torch.equal(found, ConR(**settings)(inputs))
