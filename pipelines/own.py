@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Column = Annotated[str, StringConstraints(strip_whitespace=True)]
 """Name of a column; headers are trimmed, too."""
+MOST_BINS = 100_000
+"""Largest number of label bins."""
 BINS = 100
 """Approximate number of label bins if no width is given."""
 _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
@@ -302,7 +304,12 @@ def choose_label_spec(
     # A width below the smallest gap would leave bins empty by construction.
     gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
     width = bin_width or _round_digits(max(round_to_nice_width((end - start) / BINS), gap))
-    if width < _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end)):
+    smallest = _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end))
+    if bin_width is not None and (bin_width < smallest or (end - start) / bin_width > MOST_BINS):
+        least = max(smallest, (end - start) / MOST_BINS)
+        rule = f"must be at least {least:.2g} for labels from {start:g} to {end:g}"
+        raise InputError(Fault(where=where, key="bin_width", rule=rule, got=bin_width))
+    if width < smallest:
         rule = "the labels are too large for their differences; subtract a constant, bin width"
         raise InputError(Fault(where=where, key=name, rule=rule, got=width))
     if width < np.finfo(np.float32).tiny:

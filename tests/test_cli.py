@@ -171,7 +171,9 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (
         ["inspect", "digits", "--data", "@empty"],
-        ["@empty: data set is not ingested (`dirtune ingest digits` does it if `dirtune list data` has the name, and for own data `dirtune ingest table --raw FILE --option name=digits --option label=COLUMN`), got 'digits'"],
+        [
+            "@empty: data set is not ingested (`dirtune ingest digits` does it if `dirtune list data` has the name, and for own data `dirtune ingest table --raw FILE --option name=digits --option label=COLUMN`), got 'digits'"
+        ],
     ),
     (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
     (["sweep", "quickstart", "--data", "@empty", "--results", "@nowhere"], ["@empty: data set is not ingested"]),
@@ -712,3 +714,31 @@ def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: 
     assert outcome.out.startswith(f"requested process {os.getpid()} on ")
     assert "`dirtune resume study` continues the sweep" in outcome.out
     assert folder.exists(STOP_REQUEST)
+
+
+def test_a_console_that_cannot_write_a_letter_does_not_end_a_command(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("\u03b2=0.5 \u2264", seed) for seed in (0, 1)], arms=["\u03b2=0.5 \u2264"])
+    for command in (["table", "study"], ["status", "study"], ["query", "select arm, '\u00b1' from trials"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dirtune.cli", *command, "--results", str(tmp_path)],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\\u03b2=0.5 \\u2264" in done.stdout
+
+
+def test_sql_may_begin_with_a_comment_and_come_from_a_file(
+    call: Call, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = "-- mean by arm\nselect count(*) n from trials"
+    expected = "n\n5\n"
+    where = ["--results", places / "store", "--format", "csv"]
+    assert call("query", sql, *where).out == expected
+    assert call("query", *where, sql).out == expected
+    assert call("query", *where, "--", sql).out == expected
+    (tmp_path / "mean.sql").write_text(sql)
+    assert call("query", tmp_path / "mean.sql", *where).out == expected
+    monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
+    assert call("query", "-", *where).out == expected
+    assert call("query", "--formt", "csv", "select 1").code == 2

@@ -4,6 +4,7 @@ Heavy imports are inside the command that needs them, so that `--help` answers a
 neither torch nor Ray. An invalid input ends with one message and exit code 2, never with a traceback.
 """
 
+import io
 import sys
 
 from dirtune.cli import cluster, data, results, studies
@@ -17,6 +18,10 @@ def main() -> None:
     from dirtune.errors import InputError
     from dirtune.io.storage import remove_credentials
 
+    # A console that cannot write a letter, such as the β of an arm's name, must not end a sweep.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     # An OSError of a file or URL that cannot be reached, read or written names it.

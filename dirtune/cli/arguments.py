@@ -1,13 +1,17 @@
 """Parsing of command-line texts: settings, configurations, devices."""
 
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
+from typer.core import TyperCommand
+
 from dirtune.errors import Fault, InputError
-from dirtune.io.yamlfile import parse_yaml, read_yaml
+from dirtune.io.yamlfile import parse_yaml, read_text, read_yaml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -117,6 +121,29 @@ def read_trial_settings(
     for path, value in settings.items():
         plain = merge(plain, nest(path, value))
     return (plain if seed is None else {**plain, "seed": seed}), where
+
+
+class SqlCommand(TyperCommand):
+    """Command whose SQL may begin with a comment, `--`, as an option does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments with the SQL behind a `--` of its own."""
+        # No option has a line break or blank behind its hyphens.
+        comments = [text for text in args if re.match(r"--(\s|[^\n]*\n)", text)]
+        if comments and "--" not in args:
+            args = [*(text for text in args if text not in comments), "--", *comments]
+        return super().parse_args(ctx, args)
+
+
+def read_sql(text: str) -> str:
+    """Return SQL that is given as text, as a file with the suffix .sql, or as - for standard input.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if text == "-":
+        return sys.stdin.read()
+    return read_text(Path(text)) if text.endswith(".sql") and "\n" not in text else text
 
 
 def check_device(name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dirtune.cli.app import ResultsRoot, SweepName, app, show
-from dirtune.cli.arguments import parse_names
+from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
 from dirtune.errors import Fault
 
 # Options of both tables and figures
@@ -39,10 +39,14 @@ def tensorboard(
     show(f"curves of {number:,} trials: {output / study}")
 
 
-@app.command()
+@app.command(cls=SqlCommand)
 def query(
     sql: Annotated[
-        str, typer.Argument(help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves.")
+        str,
+        typer.Argument(
+            help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves; a file (.sql), or - for "
+            "standard input."
+        ),
     ],
     results: ResultsRoot = "results",
     format_: Annotated[
@@ -65,7 +69,7 @@ def query(
         print(f"dirtune: left out: {fault}", file=sys.stderr)
 
     on_damaged = report_damage if skip_damaged else None
-    found = run_query(sql, results, limit=limit, timeout=timeout, on_damaged=on_damaged)
+    found = run_query(read_sql(sql), results, limit=limit, timeout=timeout, on_damaged=on_damaged)
     if output is None:
         print(format_table(found, format_ or "table"))
     else:

@@ -23,6 +23,7 @@ from dirtune.cluster import roots
 from dirtune.cluster.checks import Check, NodeReport, check_nodes, list_names
 from dirtune.cluster.machine import Machine, measure_machine
 from dirtune.data.connect import connect_to_cluster, get_auth_mode
+from dirtune.data.session import find_socket_fault
 from dirtune.io.storage import Storage
 from dirtune.tuning.plan.capacity import Node
 
@@ -72,6 +73,8 @@ def doctor(
         driver_fault = stack.enter_context(roots.write_driver_file(probe))
         report = measure_cluster(probe) if ray.is_initialized() else measure_this_machine(probe)
         checks = [_check_address()]
+        if not ray.is_initialized() and (fault := find_socket_fault()):
+            checks.append(Check(subject="sockets", value=fault, state="problem", advice="set RAY_TMPDIR=/tmp"))
         if report.failures:
             checks.append(check_failures(report.failures))
         if report.nodes:

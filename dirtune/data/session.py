@@ -8,13 +8,31 @@ ports, which Ray 2.60 opens on all interfaces, require a token that Ray generate
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment, silence_loggers
 
+# Characters of the path of a Unix socket, and Ray's part of it, which ends with the number of the process
+_LONGEST_SOCKET = 107
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
+
+
+def find_socket_fault() -> str | None:
+    """Return why a local Ray could not open its sockets, with the remedy, or None if it can."""
+    # As Ray chooses it
+    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+    folder = os.environ[source] if source else tempfile.gettempdir()
+    most = _LONGEST_SOCKET - len(_SOCKET)
+    if len(os.fsencode(folder)) <= most:
+        return None
+    return (
+        f"the path of its folder ({source or 'the temporary one'}) has {len(os.fsencode(folder))} characters, and its "
+        f"sockets leave {most}; set RAY_TMPDIR=/tmp"
+    )
 
 
 @contextmanager
@@ -39,6 +57,8 @@ def ray_session() -> Iterator[None]:
             with connect_to_cluster(address):
                 yield
         else:
+            if fault := find_socket_fault():
+                raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             # Ray raises no narrower class when its processes do not start in time.

@@ -5,6 +5,7 @@ that they write after every epoch. Every trial has a folder of its own, `<arm>/s
 from the start each time, so that no point appears twice.
 """
 
+import hashlib
 import json
 import shutil
 from collections import defaultdict
@@ -12,11 +13,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records import store, studies
 
+# Bytes; file systems have 255, and a study's folder may be encrypted, which takes more.
+_LONGEST_FOLDER = 140
+_UNSAFE = '/\\%:*?"<>|'
 Curves = Mapping[int, Mapping[str, float | None]]
 """Values by epoch and name."""
 
@@ -39,7 +44,7 @@ def write_logs(study: str, *, results: str | Path = "results", output: Path) -> 
 
     number = 0
     for trial in _read_curves(studies.open_study(results, study)):
-        logs = output / trial.arm.replace("/", "_") / f"seed-{trial.seed}-{trial.trial_id}"
+        logs = output / format_folder(trial.arm) / format_folder(f"seed-{trial.seed}-{trial.trial_id}")
         shutil.rmtree(logs, ignore_errors=True)
         with SummaryWriter(str(logs)) as writer:
             for epoch, values in sorted(trial.curves.items()):
@@ -48,6 +53,20 @@ def write_logs(study: str, *, results: str | Path = "results", output: Path) -> 
                         writer.add_scalar(name, value, epoch)
         number += 1
     return number
+
+
+def format_folder(name: str) -> str:
+    """Return the name of the folder of an arm or trial: one level, another for each name, not too long for a file system."""
+    # As in URLs; names of dots alone would lead out of the folder.
+    safe = "".join(
+        character if character.isprintable() and character not in _UNSAFE else quote(character, safe="")
+        for character in name
+    )
+    safe = safe.replace(".", "%2E") if not safe.strip(".") else safe
+    if len(safe.encode()) <= _LONGEST_FOLDER:
+        return safe or "%"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{safe.encode()[: _LONGEST_FOLDER - 20].decode(errors='ignore')}...{digest}"
 
 
 def _read_curves(folder: Storage) -> Iterator[_TrialCurves]:

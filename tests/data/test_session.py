@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.data.connect import REFUSED
+from dirtune.data.session import find_socket_fault
 from dirtune.data.session import ray_session as session
 
 pytestmark = pytest.mark.ray
@@ -118,7 +119,20 @@ def test_a_ray_that_does_not_start_is_a_one_line_error(tmp_path: Path) -> None:
         command, capture_output=True, text=True, env={**plain, "RAY_TMPDIR": str(tmp_path / ("x" * 100))}
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("dirtune: Ray: does not start: ")
-    assert done.stderr.endswith("(`dirtune doctor` examines the cause)\n")
+    assert done.stderr.startswith("dirtune: Ray: does not start: the path of its folder (RAY_TMPDIR) has ")
+    assert done.stderr.endswith("set RAY_TMPDIR=/tmp\n")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_whose_path_is_too_long_for_sockets_is_found_before_ray_starts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(other, raising=False)
+    assert find_socket_fault() is None
+    monkeypatch.setenv(name, "/x" * 60)
+    assert f"({name}) has 120 characters" in str(find_socket_fault())
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert find_socket_fault() is None

@@ -270,3 +270,11 @@ def test_splits_are_published_with_a_column_and_made_without_by_default() -> Non
     assert _options(split_column="part").splitting.split == "published"
     assert _options(split="natural").splitting.split == "natural"
     assert _options(split="grouped", split_column="part").splitting.split == "grouped"
+
+
+@pytest.mark.parametrize("width", [1e-6, 1e-9, 1e-5])
+def test_a_width_of_too_many_or_too_narrow_bins_is_refused_with_the_least(width: float) -> None:
+    labels = np.linspace(0, 28, 300)
+    with pytest.raises(InputError, match=r"mine: bin_width: must be at least 0\.00028 for labels from 0 to 28, got "):
+        choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=width)
+    assert choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=0.001).num_bins == 28_000

@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from dirtune.errors import InputError
 from dirtune.results.analysis.status import PROGRESS
-from dirtune.results.tensorboard import write_logs
+from dirtune.results.tensorboard import format_folder, write_logs
 from tests.results.record_factory import record, write_study
 
 Scalars = dict[tuple[str, int], float]
@@ -49,11 +49,11 @@ def test_every_trial_has_a_folder_with_its_curves(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     assert write_logs("study", results=tmp_path, output=logs) == 3
     folders = {str(path.relative_to(logs)) for path in logs.glob("*/*")}
-    assert folders == {"vanilla/seed-3-t-vanilla", "conr omega=1.0/seed-3-t-conr omega=1.0", "a_b/seed-0-running"}
+    assert folders == {"vanilla/seed-3-t-vanilla", "conr omega=1.0/seed-3-t-conr omega=1.0", "a%2Fb/seed-0-running"}
     expected = {("train/loss", 1): 2.0, ("val/all/mae", 1): 7.5, ("train/loss", 2): 1.5}
     # What is undefined is left out
     assert scalars(logs / "vanilla/seed-3-t-vanilla") == expected
-    assert scalars(logs / "a_b/seed-0-running") == {("train/loss", 1): 9.0}
+    assert scalars(logs / "a%2Fb/seed-0-running") == {("train/loss", 1): 9.0}
 
 
 def test_writing_again_doubles_nothing(tmp_path: Path) -> None:
@@ -69,3 +69,23 @@ def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
     store(tmp_path)
     with pytest.raises(InputError, match="unknown study, got 'stdy'; known: study"):
         write_logs("stdy", results=tmp_path, output=tmp_path / "logs")
+
+
+NAMES = ["..", ".", "conr/b", "conr_b", "conr%2Fb", "../../up", "a b", "x" * 300, "x" * 299 + "y", "\u03b2=0.5", "a\nb"]
+
+
+def test_every_arm_has_a_folder_of_its_own_inside_of_the_output(tmp_path: Path) -> None:
+    folders = [format_folder(name) for name in NAMES]
+    assert len(set(folders)) == len(NAMES)
+    for folder in folders:
+        assert (tmp_path / "logs" / folder).resolve().parent == (tmp_path / "logs").resolve()
+        (tmp_path / "logs" / folder).mkdir(parents=True)
+    assert format_folder("conr omega=1.0") == "conr omega=1.0"
+    assert format_folder("\u03b2=0.5") == "\u03b2=0.5"
+
+
+def test_names_in_records_do_not_lead_out_of_the_output(tmp_path: Path) -> None:
+    write_study(tmp_path / "r", [replace(record("..", 3, trial_id="t"), epochs=EPOCHS)], arms=[".."])
+    write_logs("study", results=tmp_path / "r", output=tmp_path / "logs" / "study")
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["study"]
+    assert [path.name for path in (tmp_path / "logs" / "study").iterdir()] == ["%2E%2E"]

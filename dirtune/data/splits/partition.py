@@ -86,11 +86,16 @@ def _make_grouped(rows: Rows, request: Splitting, recipe: SplitRecipe | None) ->
     else:
         val, test = _get_sizes(rows, recipe)
         targets = np.outer([len(rows.ids) - val - test, val, test], density / len(rows.ids))
+    number = len(np.unique(rows.groups))
+    if number < len(SPLITS):
+        rule = f"grouped splits need at least {len(SPLITS)} groups"
+        raise InputError(Fault(where=rows.name, key="split", rule=rule, got=number))
     splits = split_by_group(rows.ids, bins, rows.groups, targets, seed=request.split_seed)
+    counts = {name: len(np.unique(rows.groups[splits == name])) for name in (VAL, TEST)}
     distances = ", ".join(f"{name} {far:.3f}" for name, far in compute_imbalance(splits, bins, targets).items())
     return splits, (
-        f"split: {len(np.unique(rows.groups)):,} groups, none in two splits, seed {request.split_seed}; total variation "
-        f"distance of the label densities from the {request.balance} ones: {distances}"
+        f"split: {number:,} groups, none in two splits ({counts[VAL]:,} in val, {counts[TEST]:,} in test), seed "
+        f"{request.split_seed}; total variation distance of the label densities from the {request.balance} ones: {distances}"
     )
 
 
@@ -170,8 +175,38 @@ def split_by_group(
             have[chosen[group]] += contents[group]
         if (before == chosen).all():
             break
+    _fill_splits(chosen, have, contents, targets)
     splits: SplitNames = np.asarray(SPLITS)[chosen[group_of_row]]
     return splits
+
+
+def _fill_splits(
+    chosen: NDArray[np.int64], have: NDArray[np.float64], contents: NDArray[np.float64], targets: NDArray[np.float64]
+) -> None:
+    """Move groups of training to validation and test splits that have no more than half of their share of the groups.
+
+    Where a group has more rows of a bin than a split should have, no single move lowers the cost, and the split would stay
+    empty or have one group, whose errors say little about other groups. The moved groups raise the cost least.
+
+    Args:
+        chosen: split of each group, changed in place.
+        have: rows in each split and bin, changed in place.
+        contents: rows of each group in each bin.
+        targets: desired rows in each split and bin.
+    """
+    for split in (1, 2):
+        wanted = max(1, round(targets[split].sum() / targets.sum() * len(chosen)))
+        if np.count_nonzero(chosen == split) > wanted / 2:
+            continue
+        while np.count_nonzero(chosen == split) < wanted and np.count_nonzero(chosen == 0) > 1:
+            train = np.flatnonzero(chosen == 0)
+            moved = contents[train]
+            change = moved * (2 * (have[split] - targets[split]) + moved) / (targets[split] + 1)
+            change -= moved * (2 * (have[0] - targets[0]) - moved) / (targets[0] + 1)
+            group = train[np.argmin(change.sum(axis=1))]
+            have[0] -= contents[group]
+            have[split] += contents[group]
+            chosen[group] = split
 
 
 def compute_imbalance(splits: SplitNames, bins: NDArray[np.int64], targets: NDArray[np.float64]) -> dict[str, float]:

@@ -78,10 +78,29 @@ def find_held_out_bins(density: NDArray[np.int64], label: LabelSpec, settings: S
                 distances = np.abs(middles - (low + min(high, 1.0)) / 2)
                 inside[np.argmin(np.where(density > 0, distances, np.inf))] = True
             held |= inside
+    if settings.bands is None:
+        _check_heaviest_bin(density, held, label, settings)
     if not density[held].any() or not density[~held].any():
         rule = "the held-out bands must contain some of the rows and not all; bins held out"
         raise InputError(Fault(where="split", key="bands", rule=rule, got=int(held.sum())))
     return tuple(np.flatnonzero(held).tolist())
+
+
+def _check_heaviest_bin(
+    density: NDArray[np.int64], held: NDArray[np.bool_], label: LabelSpec, settings: Splitting
+) -> None:
+    """Raise if a bin with many more rows than are to be held out would be held out, as that of zeros of rain is."""
+    share = settings.held_share or HELD_SHARES[settings.hold_out]
+    heaviest = int(np.argmax(np.where(held, density, 0)))
+    part = density[heaviest] / density.sum()
+    if part > max(0.5, 2 * share):
+        low = label.low + heaviest * label.bin_width
+        rule = (
+            f"the label bin [{low:g}, {low + label.bin_width:g}) has {part:.0%} of all rows, so that it cannot be among "
+            f"the {share:.0%} that {settings.hold_out} holds out; give the bands, such as "
+            f"bands=[[{low + label.bin_width:g}, {label.high:g}]]"
+        )
+        raise InputError(Fault(where="split", key="hold_out", rule=rule))
 
 
 def _make_quantile_intervals(settings: Splitting) -> list[tuple[float, float]]:

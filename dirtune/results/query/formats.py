@@ -5,6 +5,8 @@ import io
 import json
 import math
 from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": PARQU
 def format_table(table: pa.Table, format: str = "table") -> str:
     """Return a table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
 
-    Numbers are rounded to six digits in the first two only. Null is empty, and null in JSON, as is a number that JSON
-    cannot write.
+    Numbers are rounded to six digits in the first two only. Durations are seconds. Null is empty, and null in JSON, as is a
+    number that JSON cannot write.
 
     Raises:
         InputError: unknown format, or Parquet, which is not text.
@@ -33,7 +35,7 @@ def format_table(table: pa.Table, format: str = "table") -> str:
     if format not in _FORMATS:
         known = [*_FORMATS, PARQUET]
         raise InputError(Fault(where="format", rule="unknown format", got=format, known=known))
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [[_to_number(value) for value in column.to_pylist()] for column in table.columns]
     return _FORMATS[format](table.column_names, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -48,12 +50,24 @@ def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
         raise InputError(Fault(where="output", rule="unknown suffix", got=file.suffix, known=list(SUFFIXES)))
     if form == PARQUET:
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        try:
+            pq.write_table(table, sink, compression="zstd")
+        except pa.ArrowException as error:
+            raise InputError(Fault(where="output", rule=f"parquet cannot hold this result ({error})")) from None
         content: bytes = sink.getvalue().to_pybytes()
     else:
         content = f"{format_table(table, form)}\n".encode()
     Storage.open(file.parent).write(file.name, content)
     return file
+
+
+def _to_number(value: Any) -> Any:
+    """Return sums of integers and decimals as numbers, and durations as seconds; other values as they are."""
+    if isinstance(value, Decimal):
+        # Sums of integers are decimals without a fraction, which may have more digits than a float.
+        exponent = value.as_tuple().exponent
+        return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _as_csv(names: list[str], rows: list[list[Any]]) -> str:

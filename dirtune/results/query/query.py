@@ -16,6 +16,7 @@ from threading import Event, Thread
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
@@ -61,7 +62,7 @@ def query(
             _check_is_query(database, sql)
             with _limit_time(timeout, database):
                 relation = database.sql(sql)
-                return (relation if limit is None else relation.limit(limit)).to_arrow_table()
+                return _make_plain((relation if limit is None else relation.limit(limit)).to_arrow_table())
         except duckdb.InterruptException:
             rule = f"took longer than {timeout:g} seconds"
             raise InputError(Fault(where="query", rule=rule)) from None
@@ -75,6 +76,38 @@ def query(
             columns |= {"trials": trials.column_names, **COLUMNS}
             known = [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]
             raise InputError([Fault(where="query", rule=str(error).strip()), *known]) from None
+
+
+def _make_plain(table: pa.Table) -> pa.Table:
+    """Return the table with a name for each column, which JSON objects and Parquet files need, and durations for intervals.
+
+    Raises:
+        InputError: an interval has months, which have no fixed length.
+    """
+    names: list[str] = []
+    for name in table.column_names:
+        count = 1
+        while (unique := name if count == 1 else f"{name}_{count}") in names:
+            count += 1
+        names.append(unique)
+    table = table.rename_columns(names)
+    for place, column in enumerate(table.columns):
+        if pa.types.is_interval(column.type):
+            table = table.set_column(place, names[place], _to_durations(column, names[place]))
+    return table
+
+
+def _to_durations(column: pa.ChunkedArray, name: str) -> pa.Array:
+    # Arrow converts no intervals; each is months and days of 32 bits, then nanoseconds of 64.
+    values = column.combine_chunks()
+    parts = np.frombuffer(values.buffers()[1], dtype=[("months", "<i4"), ("days", "<i4"), ("nanoseconds", "<i8")])
+    parts = parts[values.offset : values.offset + len(values)]
+    missing = values.is_null().to_numpy(zero_copy_only=False)
+    if parts["months"][~missing].any():
+        rule = "an interval of months or years has no fixed length: use date_diff, or a number of days"
+        raise InputError(Fault(where="query", key=name, rule=rule))
+    microseconds = parts["days"].astype(np.int64) * 86_400_000_000 + parts["nanoseconds"] // 1000
+    return pa.array(microseconds, pa.int64(), mask=missing).cast(pa.duration("us"))
 
 
 def _load_tables(

@@ -97,7 +97,9 @@ def test_notes_name_the_steps_and_the_leaks_of_the_result(ages):
     )
     assert any("groups in both train and test" in note for note in found.notes)
     grouped = split_rows(ages, Splitting(split="grouped"), RECIPE)
-    assert grouped.notes[0].startswith("split: 60 groups, none in two splits, seed 0; total variation")
+    assert grouped.notes[0].startswith(
+        "split: 60 groups, none in two splits (14 in val, 13 in test), seed 0; total variation"
+    )
     assert len(grouped.notes) == 1
 
 

@@ -204,3 +204,35 @@ def test_agedb_can_be_split_by_person_and_stay_balanced(agedb, seed):
     assert max(found["val"], found["test"]) < 0.045
     for split in ("val", "test"):
         assert abs(np.count_nonzero(splits == split) - 2140) < 60
+
+
+def _subjects(number: int, rows: int, seed: int = 0) -> Rows:
+    """Subjects with as many rows each, whose labels are near the subject's own."""
+    drawn = np.random.default_rng(seed)
+    labels = np.clip(np.repeat(drawn.uniform(0, 100, number), rows) + drawn.normal(0, 3, number * rows), 0, 99.9)
+    label = LabelSpec(name="score", unit="points", low=0, high=100, bin_width=1, num_bins=100)
+    ids = np.array([f"row-{row:05d}" for row in range(len(labels))], dtype=object)
+    groups = np.repeat([f"s{subject:02d}" for subject in range(number)], rows)
+    return Rows(name="subjects", label=label, ids=ids, labels=labels, groups=groups)
+
+
+@pytest.mark.parametrize("balance", ["made", "natural"])
+@pytest.mark.parametrize(("number", "rows"), [(40, 25), (40, 5), (20, 50), (12, 200), (100, 10)])
+def test_val_and_test_have_about_a_tenth_of_the_groups_each(balance, number, rows):
+    subjects = _subjects(number, rows)
+    recipe = SplitRecipe(per_bin=1, bin_width=1)
+    splits, note = make_partition(subjects, Splitting(split="grouped", balance=balance), recipe)
+    groups = {split: set(subjects.groups[splits == split]) for split in SPLITS}
+    assert not groups["val"] & groups["test"] | groups["train"] & groups["val"] | groups["train"] & groups["test"]
+    share = compute_quotas(np.bincount(subjects.bins), recipe).sum() / len(subjects.ids)
+    for split in ("val", "test"):
+        assert 0.5 * share * number < len(groups[split]) <= max(1, 2 * share * number + 1)
+    assert f"({len(groups['val'])} in val, {len(groups['test'])} in test)" in note
+    assert len(groups["train"]) > number / 2
+
+
+def test_splits_without_three_groups_are_refused():
+    with pytest.raises(InputError, match="grouped splits need at least 3 groups, got 2"):
+        make_partition(_subjects(2, 100), Splitting(split="grouped"), SplitRecipe(per_bin=1))
+    splits, _ = make_partition(_subjects(3, 100), Splitting(split="grouped"), SplitRecipe(per_bin=1))
+    assert set(splits.tolist()) == set(SPLITS)

@@ -197,3 +197,12 @@ def test_subsets_depend_on_the_ids_and_the_seed():
     assert select_stratified(IDS[turned], BINS[turned], 100, seed=0).tolist() == kept[turned].tolist()
     assert (select_stratified(IDS, BINS, 100, seed=1) != kept).any()
     assert (select_at_random(IDS, 100, seed=1) != select_at_random(IDS, 100, seed=0)).any()
+
+
+@pytest.mark.parametrize("kind", ["extrapolation", "interpolation", "blind_spots"])
+def test_a_bin_with_most_of_the_rows_is_not_held_out_without_a_word(kind):
+    """As rain has it: 85 of 100 rows are zero."""
+    density = np.array([850, *[8] * 18, 6])
+    with pytest.raises(InputError, match=r"the label bin \[0, 1\) has 85% of all rows, .* such as bands=\[\[1, 20\]\]"):
+        _held(density, hold_out=kind)
+    assert _held(density, hold_out=kind, bands=((15, 20),)) == [15, 16, 17, 18, 19]

@@ -96,3 +96,45 @@ def test_a_suffix_without_a_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix, got '.xlsx'; known: .csv, .json"):
         save_table(MIXED, tmp_path / "a.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_one_name_are_numbered_in_every_format(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)])
+    found = query(
+        "select t.arm as x, m.metric as x, 1 as x_2, m.* from trials t join metrics m using (trial_id)", tmp_path
+    )
+    assert len(set(found.column_names)) == len(found.column_names)
+    assert found.column_names[:3] == ["x", "x_2", "x_2_2"]
+    (first, *_) = json.loads(format_table(found, "json"))
+    assert (first["x"], first["x_2"], first["x_2_2"]) == ("a", "mae", 1)
+    both = "select * from trials t join metrics m on t.trial_id = m.trial_id"
+    assert {"trial_id", "trial_id_2"} <= set(query(both, tmp_path).column_names)
+    saved = save_table(found, tmp_path / "a.parquet")
+    assert pq.read_table(saved).column_names == found.column_names
+
+
+def test_sums_and_decimals_are_numbers(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", seed) for seed in range(3)])
+    sql = (
+        "select sum(seed) e, sum(case when status = 'complete' then 1 else 0 end) done, 100.0 * count(*) p, 0.10 d, "
+        "sum(9223372036854775807::hugeint) big, 1e30 f, 12.50::decimal(9, 2) t from trials"
+    )
+    found = query(sql, tmp_path)
+    (row,) = json.loads(format_table(found, "json"))
+    assert row == {"e": 3, "done": 3, "p": 300.0, "d": 0.1, "big": 3 * 9223372036854775807, "f": 1e30, "t": 12.5}
+    (line,) = csv.DictReader(io.StringIO(format_table(found, "csv")))
+    assert {name: float(text) for name, text in line.items()} == {name: float(value) for name, value in row.items()}
+
+
+def test_intervals_are_durations_in_every_format(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)])
+    found = query("select interval '26.5 seconds' + interval '2 days' took, null::interval no from trials", tmp_path)
+    seconds = 2 * 86400 + 26.5
+    assert json.loads(format_table(found, "json")) == [{"took": seconds, "no": None}]
+    assert format_table(found, "csv") == f"took,no\n{seconds},"
+    (read,) = pq.read_table(save_table(found, tmp_path / "took.parquet"))["took"].to_pylist()
+    assert read.total_seconds() == seconds
+    between = "select timestamp '2026-01-02 03:00:00' - timestamp '2026-01-01 00:00:01' took from trials"
+    assert json.loads(format_table(query(between, tmp_path), "json")) == [{"took": 97199.0}]
+    with pytest.raises(InputError, match="took: an interval of months or years has no fixed length"):
+        query("select interval '1 month' took from trials", tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.grids import Column, Grid, make_grids
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import metric_rows, record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)
@@ -74,25 +75,40 @@ def test_the_first_grid_has_means_with_their_named_spread(root: Path) -> None:
     assert rows[2] == ["[x]", "-", "-", "-", "-", "0/3", "1"]
 
 
-def test_the_second_grid_has_differences_with_intervals(root: Path) -> None:
+def test_the_second_grid_has_changes_in_percent_and_a_column_of_words(root: Path) -> None:
     grid = grids(root, "one")[1]
 
-    # differences -1.0, -0.9, -1.05: mean -0.983, sd 0.0764, t(0.975, 2) = 4.303
-    assert "difference to vanilla, paired by seed" in grid.title
-    assert texts(grid)[0] == ["conr", *["-0.98 [-1.17, -0.79]*"] * 4, "3"]
-    assert texts(grid)[1] == ["[x]", "-", "-", "-", "-", "0"]
+    # Differences -1.0, -0.9, -1.05: mean -0.983, sd 0.0764, t(0.975, 2) = 4.303; the reference's mean is 5.2 in region all
+    assert grid.title == "change against vanilla in % of its mean [95 % interval for new seeds on these test samples]"
+    assert grid.header == ["arm", "all (10)", "word", "many (10)", "medium (10)", "few (10)", "pairs"]
+    assert texts(grid)[0][:3] == ["conr", "-18.9 [-22.6, -15.3]", "-"]
+    assert texts(grid)[1] == ["[x]", *["-"] * 5, "0"]
 
 
-def test_the_third_grid_has_the_verdicts(root: Path) -> None:
-    grid = grids(root, "one", margin="0.5")[2]
+def test_words_stand_behind_the_claims_column(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "medium", "margin": "10%"})
+    table = compare(tmp_path, TableRequest(studies=("study",)))
 
-    assert grid.title == "verdict against vanilla, margin: 0.5 in the metric's unit"
-    assert grid.header == ["arm", "all", "many", "medium", "few"]
-    assert texts(grid) == [["conr", *["helps"] * 4], ["[x]", *["-"] * 4]]
+    grid = make_grids(table)[1]
+
+    assert grid.title.endswith("[95 % interval for new seeds and new test samples]")
+    assert [name.split(" (")[0] for name in grid.header] == ["arm", "all", "many", "medium", "word", "few", "pairs"]
+    words = {row.keys[0]: row.cells[3].text for row in grid.rows}
+    assert words == {row.arm: str(row.cells["medium"].verdict) for row in table.parts[0].rows[1:]}
+    assert "hurts" in words.values()
+
+
+def test_a_column_that_was_chosen_after_the_study_says_so(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all"})
+
+    for options in ({"regions": ("few",)}, {"margin": "3%"}, {"metrics": ("rmse",)}, {"reference": "conr"}):
+        headings = grids(tmp_path, "study", **options)[1].header
+        assert "word, chosen after the study" in headings
+    assert "word" in grids(tmp_path, "study", metrics=("mae", "rmse"))[1].header[2]
 
 
 def test_regions_and_arms_are_shown_in_the_order_asked(root: Path) -> None:
-    means, differences, _ = grids(root, "one", regions=("few", "all"), arms=("conr", "vanilla"))
+    means, differences = grids(root, "one", regions=("few", "all"), arms=("conr", "vanilla"))
 
     assert means.header == ["arm", "few", "all", "seeds", "configs"]
     assert [row[:3] for row in texts(means)] == [
@@ -128,12 +144,12 @@ def test_several_metrics_stand_in_groups_of_columns(root: Path) -> None:
 def test_studies_below_each_other_have_their_own_grids(root: Path) -> None:
     found = grids(root, "one", "two", regions=("all",))
 
-    assert [grid.header[0] for grid in found] == [*["one: arm"] * 3, *["two: arm"] * 3]
-    assert [row.keys for row in found[3].rows] == [("vanilla",), ("accon",)]
+    assert [grid.header[0] for grid in found] == [*["one: arm"] * 2, *["two: arm"] * 2]
+    assert [row.keys for row in found[2].rows] == [("vanilla",), ("accon",)]
 
 
 def test_studies_in_a_wide_layout_share_the_rows_of_equal_names(root: Path) -> None:
-    means, differences, _ = grids(root, "one", "two", regions=("all",), layout="wide")
+    means, differences = grids(root, "one", "two", regions=("all",), layout="wide")
 
     assert means.columns == (Column("one MAE [years]", "all"), Column("two MSE [score²]", "all"))
     assert texts(means) == [
@@ -143,7 +159,7 @@ def test_studies_in_a_wide_layout_share_the_rows_of_equal_names(root: Path) -> N
         ["accon", "-", "0.900 ± 0.707"],
     ]
     assert [row.keys for row in differences.rows] == [("conr",), ("[x]",), ("accon",)]
-    assert texts(differences)[2][1:] == ["-", "+0.000 [+0.000, +0.000]"]
+    assert texts(differences)[2][1:] == ["-", "-", "+0.0 [+0.0, +0.0]", "-"]
 
 
 def test_axes_name_rows(tmp_path: Path) -> None:
@@ -168,7 +184,7 @@ def test_axes_name_rows(tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_below_the_arm_and_are_never_bold(root: Path) -> None:
-    means, differences, _ = grids(root, "one", "two", published="dir", layout="wide", bold="best")
+    means, differences = grids(root, "one", "two", published="dir", layout="wide", bold="best")
 
     rows = {row.keys[0]: row for row in means.rows}
     assert list(rows)[:2] == ["vanilla", "published Vanilla [1]"]
@@ -205,8 +221,8 @@ def test_a_cell_with_fewer_seeds_than_its_row_shows_their_number(tmp_path: Path)
     assert row[4] == "7.00 (n=1)"
 
 
-def test_small_numbers_have_three_decimals(tmp_path: Path) -> None:
+def test_decimals_are_those_of_three_digits_of_the_smallest_mean(tmp_path: Path) -> None:
     trial = record("a", 0, metrics=metric_rows(0.9736, metric="mse"))
     write_study(tmp_path, [trial], objective={"metric": "mse"})
 
-    assert texts(grids(tmp_path, "study")[0])[0][1] == "0.974"
+    assert texts(grids(tmp_path, "study")[0])[0][1] == "0.9736"
