@@ -22,9 +22,6 @@ GRADIENT_CLIP = 5.0
 DEPARTURES = {
     "accon_with_relu": "dirtune.models.regressor",
     "learned_sigma": "dirtune.losses.balanced_mse",
-    "conr_focal": "dirtune.losses.focal",
-    "ranksim_agedb_fds": "dirtune.losses.ranksim",
-    "rounding": "dirtune.losses.supcon",
 }
 
 
