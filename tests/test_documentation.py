@@ -109,9 +109,14 @@ def write_sentence_pairs(folder: Path) -> None:
 
 
 def shorten(study: str, folder: Path) -> files.StudyFile:
-    """Return a shipped study with one epoch, written into a folder."""
+    """Return a shipped study with one epoch, two seeds and one concurrent trial, written into a folder."""
     plain = files.find_study(study).read_plain()
     plain["base"]["recipe"]["epochs"] = 1
+    plain["seeds"] = plain["seeds"][:2]
+    if plain["base"]["data"]["name"] == "digits":
+        plain["base"]["data"]["fraction"] = 0.1
+    # One worker: another one would take longer to start than the trials.
+    plain["resources"] = {**plain.get("resources", {}), "concurrent": 1}
     path = folder / f"{study}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return files.StudyFile(path=path)
@@ -125,6 +130,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     (study,) = blocks("yaml", README)
     shorter = yaml.safe_load(study) | {"seeds": [0], "search": {"trials": 4}}
     shorter["base"]["recipe"]["epochs"] = 1
+    shorter["resources"] = {"concurrent": 1}
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
     shipped = files.list_shipped_studies() | {name: shorten(name, tmp_path) for name in ["quickstart", "sts_b_accon"]}
     monkeypatch.setattr(files, "list_shipped_studies", lambda: shipped)

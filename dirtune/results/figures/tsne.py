@@ -77,6 +77,7 @@ def draw_tsne(data: Embeddings) -> Figure:
 def _compute_embedding(arm: _representations.ArmVectors) -> Embedding:
     # Imported here because it takes a second.
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     # scikit-learn requires a perplexity below the number of samples.
     perplexity = min(MAX_PERPLEXITY, (len(arm.labels) - 1) / 3)
@@ -85,4 +86,6 @@ def _compute_embedding(arm: _representations.ArmVectors) -> Embedding:
     np.fill_diagonal(distances, 0.0)
     # The default start, by principal components, needs vectors and not distances.
     tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=0)
-    return Embedding(arm=arm.arm, positions=tsne.fit_transform(distances), labels=arm.labels)
+    # Its threads wait for one another in busy loops: on cores that others use as well, two take eight times as long as one.
+    with threadpool_limits(limits=1):
+        return Embedding(arm=arm.arm, positions=tsne.fit_transform(distances), labels=arm.labels)
