@@ -65,7 +65,9 @@ def _get_workers(world: int) -> list[tuple[Any, Connection]]:
 
 
 def _start_worker() -> tuple[Any, Connection]:
-    context = mp.get_context("spawn")
+    # All ranks are forked from one process that has imported what takes seconds, and has run nothing.
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "dirtune.training.trial"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()

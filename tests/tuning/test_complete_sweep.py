@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses
 from dirtune.tuning.folder.layout import ORPHANED
+from dirtune.tuning.interface import SweepSummary
 from tests.tuning.sweeps import open_folder, sweep_without_ray
 
 TOY: dict[str, Any] = {
@@ -31,18 +31,20 @@ SEARCH: dict[str, Any] = {
     "space": {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 9.0}},
 }
 CALL = """
-import json, sys, dirtune
-verb, study, data, results = sys.argv[1:]
-summary = getattr(dirtune, verb)(study, data=data, results=results)
-print(json.dumps([summary.reused, summary.orphaned, dict(summary.run), summary.left, "ray" in sys.modules]))
+import sys, dirtune
+study, data, results = sys.argv[1:]
+print(dirtune.sweep(study, data=data, results=results).reused, "ray" in sys.modules)
 """
 
 
-def call_in_new_process(verb: str, study: str, data_root: Path, results: Path) -> Any:
-    """Return reused, orphaned, run and left trials of a sweep, and whether it has imported Ray."""
-    command = [sys.executable, "-c", CALL, verb, study, str(data_root), str(results)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a sweep fail that needs Ray."""
+    monkeypatch.setitem(sys.modules, "dirtune.tuning.execution.run", None)
+
+
+def summarize(summary: SweepSummary) -> list[Any]:
+    return [summary.reused, summary.orphaned, dict(summary.run), summary.left]
 
 
 @pytest.mark.parametrize(("changes", "trials"), [({}, 4), (SEARCH, 2 + 3 + 2)], ids=["fixed arms", "a search"])
@@ -56,8 +58,20 @@ def test_a_complete_study_is_swept_and_resumed_without_ray(
     assert not folder.find_reuse().is_complete
     assert sweep_without_ray(path, data_root, tmp_path) == 1
     assert folder.find_reuse().is_complete
-    for verb, study in (("sweep", path), ("resume", "tiny")):
-        assert call_in_new_process(verb, study, data_root, tmp_path) == [trials, 0, {}, 0, False]
+    for summary in (
+        dirtune.sweep(path, data=data_root, results=tmp_path),
+        dirtune.resume("tiny", data=data_root, results=tmp_path),
+    ):
+        assert summarize(summary) == [trials, 0, {}, 0]
+
+
+def test_a_complete_study_is_swept_without_importing_ray(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(**TOY)
+    sweep_without_ray(path, data_root, tmp_path)
+    command = [sys.executable, "-c", CALL, path, str(data_root), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "4 False\n"
 
 
 def test_records_that_the_study_no_longer_plans_are_orphaned_without_ray(
@@ -65,12 +79,12 @@ def test_records_that_the_study_no_longer_plans_are_orphaned_without_ray(
 ) -> None:
     sweep_without_ray(study_file(**TOY), data_root, tmp_path)
     smaller = study_file(**{**TOY, "arms": {"vanilla": {}}})
-    assert call_in_new_process("sweep", smaller, data_root, tmp_path) == [2, 2, {}, 0, False]
+    assert summarize(dirtune.sweep(smaller, data=data_root, results=tmp_path)) == [2, 2, {}, 0]
     storage = Storage.open(tmp_path / "tiny")
     assert len(read_statuses(storage)) == 2
     assert len(storage.list_files(f"{ORPHANED}/trials", suffix=".parquet")) == 2
     # The larger study restores them.
-    assert call_in_new_process("sweep", study_file(**TOY), data_root, tmp_path) == [4, 0, {}, 0, False]
+    assert summarize(dirtune.sweep(study_file(**TOY), data=data_root, results=tmp_path)) == [4, 0, {}, 0]
     assert not storage.list_files(f"{ORPHANED}/trials", suffix=".parquet")
 
 
