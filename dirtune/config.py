@@ -50,7 +50,7 @@ class Joint(Frozen):
 
 
 class _SecondStage(Frozen):
-    """Settings of a second stage, which trains a new predictor alone; None: as in the recipe, or as in the trial."""
+    """Settings of a second stage, which trains a new predictor alone; None means the setting of the recipe or of the trial."""
 
     optimizer: Annotated[Optimizer | None, Added()] = None
     schedule: Annotated[Schedule | None, Added()] = None

@@ -189,7 +189,7 @@ def make_train_batches(
         world: number of ranks.
         accumulation: micro-batches of a global batch, each of them shared by the ranks. A sample has the same views as in
             the whole batch. The last batch may have fewer.
-        steps: consecutive batches to yield, from 0; None: all.
+        steps: consecutive batches to yield, from 0; None means all.
     """
     size = batch_size // accumulation
     parts = [

@@ -67,6 +67,25 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 67, "epochs": 2, "optimizer": "sgd", "gradient_clip": 0.5},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
+    "passes apart, and a second stage with a recipe of its own": {
+        "terms": TERMS,
+        "model": {"projection_dim": 4},
+        "recipe": {
+            "batch_size": 67,
+            "epochs": 2,
+            "views": {"count": 3, "regression": "first", "passes": "apart"},
+            "last_batch": "drop_single",
+        },
+        "scheme": {
+            "name": "rrt",
+            "epochs": 2,
+            "learning_rate": 0.01,
+            "optimizer": "sgd",
+            "batch_size": 33,
+            "loss": {"name": "mse"},
+            "views": {"count": 2},
+        },
+    },
     "micro-batches of three rows, the last of one": {
         "terms": TERMS,
         "model": {"projection_dim": 4},

@@ -60,6 +60,22 @@ RESUMED: dict[str, dict[str, Any]] = {
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
         "reweighting": {"scheme": "inverse", "fds": {"size": 3, "start_smooth": 0}},
     },
+    "a second stage with a recipe of its own": {
+        "terms": TERMS,
+        "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},
+        "recipe": {"epochs": 2, "views": {"count": 3, "regression": "first", "passes": "apart"}},
+        "scheme": {
+            "name": "two_stage",
+            "epochs": 3,
+            "optimizer": "adamw",
+            "learning_rate": 0.01,
+            "schedule": {"name": "cosine", "floor": 0.1, "position": "end"},
+            "batch_size": 30,
+            "views": {"count": 2},
+            "loss": {"name": "gai", "components": 2},
+            "reweighting": {"scheme": "inverse"},
+        },
+    },
     "bf16, micro-batches, clipping": {
         "terms": TERMS,
         "model": {"encoder": {"dropout": 0.3}, "projection_dim": 4},

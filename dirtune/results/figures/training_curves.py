@@ -15,6 +15,8 @@ from dirtune.results.figures._request import PlotRequest
 from dirtune.results.records import names, store, studies
 from dirtune.results.tables.render.cells import format_metric
 
+_ENDS_NOTE = " Some trials of an arm end earlier than others; later means are over those that go on."
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCurves:
@@ -61,6 +63,7 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
         label=label,
         caption=f"{request.study}: {name} after every epoch, mean over seeds ± sd; trials: {rule.description}."
         + (f" Without this value or a complete trial: {without} of {len(runs.arms)} arms." if without else "")
+        + (_ENDS_NOTE if any(_have_other_ends(by_name[name], values) for name in shown.arms) else "")
         + shown.note,
     )
 
@@ -88,6 +91,11 @@ def _read_values(epochs: pa.Table, name: str) -> dict[str, dict[int, float]]:
         if value is not None:
             found.setdefault(trial_id, {})[epoch] = value
     return found
+
+
+def _have_other_ends(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> bool:
+    """Return True if trials of an arm have different last epochs."""
+    return len({max(values[chosen.trial_id]) for chosen in arm.chosen.values() if chosen.trial_id in values}) > 1
 
 
 def _make_epoch_band(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:

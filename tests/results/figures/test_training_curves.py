@@ -46,6 +46,9 @@ def test_trials_of_unequal_length_and_arms_without_the_value_are_noted(tmp_path:
     (band,) = data.bands
     assert (band.means, band.n) == ((4.0, 2.0), (2, 1))
     assert "Without this value or a complete trial: 1 of 2 arms." in data.caption
+    assert "Some trials of an arm end earlier than others; later means are over those that go on." in data.caption
+    equal = build_training_curves(make_request(write_compared_arms(tmp_path / "equal")))
+    assert "earlier" not in equal.caption
 
 
 def test_arms_beyond_the_maximum_are_dropped_by_a_stated_rule(tmp_path: Path) -> None:
