@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 
 import pytest
 import torch
 
-from tests.golden.vectors import list_vectors
+from tests.golden.vectors import FOLDER, list_vectors
 from tests.training.official_steps import OfficialRun, Steps, make_config, read_official, run_steps
 
 NAMES = list_vectors("training")
@@ -23,6 +24,11 @@ DEPARTURES = {
     "accon_with_relu": "dirtune.models.regressor",
     "learned_sigma": "dirtune.losses.balanced_mse",
 }
+
+
+def choose_variant(run: OfficialRun) -> str:
+    """Return the variant whose presets, with the settings over them, are those of the script."""
+    return "intended" if run.meta["expect"] == "equal" else "published"
 
 
 def find_departure(name: str) -> str | None:
@@ -46,14 +52,17 @@ def measure_difference(found: Steps, run: OfficialRun) -> float:
 
 def test_every_vector_is_read() -> None:
     assert len(NAMES) >= 47
-    assert {read_official(name).meta["expect"] for name in NAMES} == {"equal", "departure", "differs"}
+    index = json.loads((FOLDER / "training" / "index.json").read_text(encoding="utf-8"))
+    for name, entry in index.items():
+        assert (entry["equal_in"] is None) == (find_departure(name) is not None)
+        assert entry["equal_in"] in {None, choose_variant(read_official(name))}
+        assert read_official(name).meta["source"] == entry["source"]
 
 
 def test_presets_train_the_official_steps(name: str) -> None:
     """As their settings name them, or in the published variant where an earlier version was not equal."""
     run = read_official(name)
-    variant = "intended" if run.meta["expect"] == "equal" else "published"
-    difference = measure_difference(run_steps(run, make_config(run, presets=variant)), run)
+    difference = measure_difference(run_steps(run, make_config(run, presets=choose_variant(run))), run)
     assert difference < (ROUNDED if run.has_float32_weights else EXACT)
 
 

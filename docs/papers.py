@@ -1,0 +1,401 @@
+"""Write `docs/papers.md`, by `python docs/papers.py`: what papers, official scripts and this library do, side by side.
+
+The settings come from the presets, the departures from the docstrings of the modules that have them, and the number of
+compared steps from the golden vectors; a test compares the page with what this script writes.
+"""
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dirtune.cli.catalog import describe_entry
+from dirtune.presets import DEFAULT_VARIANT, read_methods
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "papers.md"
+VECTORS = ROOT / "tests" / "golden" / "training" / "index.json"
+
+INTRODUCTION = f"""# Papers, scripts and presets
+
+`recipe: NAME` is a paper's training, `methods: [NAME, ...]` its methods. Both have two variants, chosen by `presets` in `base`, in an
+arm, or as an axis:
+
+```yaml
+base: {{data: {{name: agedb}}, recipe: accon, presets: published}}
+axes: {{presets: [intended, published]}}      # instead: what do the differences change?
+```
+
+* `intended` has the losses of the official code (their own `variant: paper` follows the text) in the training that paper and script
+  intend, without errors such as a term that is added twice.
+* `published` is what the official script does when it is run with the paper's command line, its errors included.
+
+The default is `{DEFAULT_VARIANT}`: a comparison of methods must not measure the errors of their scripts. To reproduce a paper's numbers, ask
+for `published`. Every difference is a plain setting, listed below and by `dirtune list recipes NAME` and `dirtune list methods NAME`; a
+study may set it by itself, and settings of the study are over those of the presets. The footer of a table names the variant and the
+presets of its arms. The presets on `digits` are scaled down by this project and have one variant.
+
+In the tables below a dash means that the paper's text was not compared, or has nothing on it.
+"""
+
+LIMITS = """## Scripts that cannot run as published
+
+* ACCon, AgeDB: `train.py` imports classes that `resnet.py` does not have; the README's command names an argument of the first commit.
+* ACCon, IMDB-WIKI: the loop leaves every epoch after its first batch, at the first commit as well. No variant reproduces that.
+* ACCon, STS-B: the command for plain training has a weight without a term; it fails before its first step.
+* ACCon, AgeDB: the branches for ACCon+ConR, ConR and RankSim cannot be reached or fail.
+* ConR, AgeDB: `--conr` is on by default, so that the command for plain training trains ConR; another line unpacks four values of three.
+* ConR, IMDB-WIKI: without ConR the loop returns a loss that was never set.
+* Balanced MSE, NYUD2: its script for the Gaussian mixture has other arguments than its call.
+
+Where their steps were compared, the smallest repair was made.
+
+## Batch normalization on several GPUs
+
+`torch.nn.DataParallel` gives each GPU a part of the batch, and each part has batch statistics of its own; the running statistics are
+those of the first GPU. Four GPUs therefore train another network than one does, from the first step on.
+`recipe.batch_norm_groups` cuts the rows of each forward pass in the same way on any number of devices. The published variant sets it
+where the command line names the GPUs, for the encoder of the paper. It is apart from `passes: apart`, ConR's two forward passes.
+
+## Numbers that can be expected to match
+
+* Compared step by step, in float64 and on the CPU: loss, gradient norm, learning rate and weights of the official training loops on
+  AgeDB, IMDB-WIKI and STS-B, with small encoders without dropout and without batch normalization.
+* Not compared: decoded photographs, augmentations as drawn by the scripts, dropout, and training to the end on a GPU. No published
+  mean has been reproduced yet.
+* The second JPEG compression of stored faces, and crops in training from a square of 256 pixels with `frame=center` instead of the
+  original file: their effect on the error was not measured.
+* STS-B: RankSim has a split of its own, which shares 170 of 1,000 test pairs with that of DIR; ACCon's is unknown. GloVe's vectors are
+  needed (`model.encoder.vectors_file`).
+* NYUD2: read, not run. Compared are the term of ConR, the statistics of FDS, the smoothed counts, and the lists of shots, but no training
+  step. The scripts select the epoch on test data and draw the balanced pixels without a seed; see `pipelines/nyud2.py`.
+* MPIIGaze: nothing is published but the data: no split, bins, shots, backbone or settings. Those here are this project's own, and no
+  number is comparable with ConR's.
+* IMDB-WIKI by Balanced MSE: its tables are of the balanced error (`balanced_mae`), not of the mean over samples.
+"""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper, its presets, and what distinguishes paper, script and library."""
+
+    title: str
+    sources: tuple[str, ...]
+    """Repositories whose steps were compared, as `OWNER/NAME`."""
+    recipe: str | None
+    methods: tuple[str, ...]
+    modules: tuple[str, ...]
+    """Modules whose docstrings list departures."""
+    rows: tuple[tuple[str, str, str, str], ...]
+    """Ingredient, paper, official script, library."""
+
+
+PAPERS = (
+    Paper(
+        title="DIR: LDS, FDS, RRT, Focal-R (Yang et al., ICML 2021)",
+        sources=("YyzHarry/imbalanced-regression",),
+        recipe="dir",
+        methods=("inverse", "sqrt_inverse", "lds", "fds", "rrt", "focal_r"),
+        modules=("dirtune/reweighting/lds.py", "dirtune/models/fds.py", "dirtune/training/smoothing.py"),
+        rows=(
+            ("inverse weights", "of the counts", "counts within 5..1000 on ages", "as the script"),
+            (
+                "LDS with sqrt_inverse",
+                "root of the smoothed density",
+                "smooths the roots",
+                "as the script; `lds.root: after` is the paper",
+            ),
+            ("LDS with inverse", "smoothed counts", "cut to integers", "fractional; published: cut"),
+            ("FDS, calibration", "full covariances", "each dimension by itself", "as the script"),
+            (
+                "FDS, statistics",
+                "of an epoch, frozen",
+                "change with the running ones; of smoothed features",
+                "frozen, unsmoothed; published: as the script",
+            ),
+            (
+                "FDS, feature pass",
+                "-",
+                "training mode, augmented, moves batch statistics",
+                "evaluation mode in both variants",
+            ),
+            (
+                "FDS, ages beyond its bins",
+                "-",
+                "left alone, unless a label of the last bin is in the batch",
+                "in the last bin, in both variants",
+            ),
+            (
+                "RRT, frozen encoder",
+                "frozen",
+                "batch statistics move, dropout is on",
+                "frozen; published: as the script",
+            ),
+            ("length on STS-B", "-", "checks every 400 steps, at most 100, patience 10", "as the script"),
+            (
+                "epoch that is kept",
+                "-",
+                "best mae (ages), mse (STS-B) on validation data; NYUD2: on test data",
+                "the recipe's objective, on validation data",
+            ),
+        ),
+    ),
+    Paper(
+        title="Balanced MSE (Ren et al., CVPR 2022)",
+        sources=("jiawei-ren/BalancedMSE",),
+        recipe=None,
+        methods=("bmc", "gai", "bni", "rrt_bmc", "rrt_gai", "rrt_bni"),
+        modules=("dirtune/losses/balanced_mse.py",),
+        rows=(
+            (
+                "training on IMDB-WIKI",
+                "predictor trained again",
+                "l1 without weights, then the loss on the predictor, 10 epochs at 1e-4",
+                "`rrt_bmc`, `rrt_gai`, `rrt_bni`; `bmc`, `gai`, `bni` train from scratch",
+            ),
+            (
+                "noise sigma",
+                "learned",
+                "a plain parameter at a rate of 0.01",
+                "the exponential of one, in both variants; equal if fixed",
+            ),
+            (
+                "epoch that is kept",
+                "-",
+                "best balanced mae on validation data",
+                "set `objective: {metric: balanced_mae}`",
+            ),
+        ),
+    ),
+    Paper(
+        title="RankSim (Gong et al., ICML 2022)",
+        sources=("BorealisAI/ranksim-imbalanced-regression",),
+        recipe="ranksim",
+        methods=("ranksim",),
+        modules=("dirtune/losses/ranksim.py",),
+        rows=(
+            (
+                "rows of one label",
+                "one of them",
+                "a random one, without a seed",
+                "one by lot, from the sample's position",
+            ),
+            ("ties of ranks", "-", "unstable sort on ages", "by position; equal where labels are unique"),
+            (
+                "with FDS",
+                "-",
+                "sees features that FDS has smoothed in place",
+                "unsmoothed; published: smoothed (of `fds`)",
+            ),
+            ("training on AgeDB", "DIR's", "batch 64, 2.5e-4, 120 epochs", "recipe `ranksim`"),
+            ("training on IMDB-WIKI", "DIR's", "DIR's", "recipe `dir`"),
+            ("training on STS-B", "DIR's", "batch 16, 2.5e-4, at most 300 checks, patience 30", "recipe `ranksim`"),
+        ),
+    ),
+    Paper(
+        title="Rank-N-Contrast (Zha et al., NeurIPS 2023)",
+        sources=("kaiwenzha/Rank-N-Contrast",),
+        recipe="rnc",
+        methods=("rnc", "two_stage"),
+        modules=("dirtune/losses/rnc.py", "dirtune/data/augmentations.py"),
+        rows=(
+            ("loss", "formula", "the same, without stabilization", "the same, stabilized"),
+            ("schedule", "cosine", "epochs from 1, ends at lr * 0.001", "as the script (`floor`, `position: end`)"),
+            (
+                "second stage",
+                "linear predictor",
+                "100 epochs, SGD 0.05, cosine, batch 64, one view, no decay",
+                "as the script (`two_stage` with this recipe)",
+            ),
+            (
+                "evaluation image",
+                "-",
+                "shorter side to 256, center of 224",
+                "`dirtune ingest agedb --option frame=center`",
+            ),
+        ),
+    ),
+    Paper(
+        title="Ordinal Entropy (Zhang et al., ICLR 2023)",
+        sources=("needylove/OrdinalEntropy",),
+        recipe=None,
+        methods=("ordinal_entropy",),
+        modules=("dirtune/losses/ordinal_entropy.py",),
+        rows=(("training on AgeDB", "DIR's", "the term put into DIR's script", "recipe `dir` with `ordinal_entropy`"),),
+    ),
+    Paper(
+        title="ConR (Keramati et al., ICLR 2024)",
+        sources=("BorealisAI/ConR",),
+        recipe="conr",
+        methods=("conr",),
+        modules=("dirtune/losses/conr.py",),
+        rows=(
+            (
+                "denominator",
+                "positives and weighted negatives",
+                "adds 1 for every row that is no positive",
+                "as the script; `variant: paper`",
+            ),
+            (
+                "sample weight",
+                "in the pushing weight",
+                "there and on the anchor's loss",
+                "as the script; `variant: paper`",
+            ),
+            ("temperature on AgeDB", "0.2 (README)", "0.07, whatever is asked for", "0.07"),
+            (
+                "weight of the term",
+                "4",
+                "4 on AgeDB; added twice on IMDB-WIKI and, by ACCon, on STS-B",
+                "once; published: twice",
+            ),
+            (
+                "forward passes",
+                "-",
+                "two: the term's views, then the regression's",
+                "as the script (`passes: apart`)",
+            ),
+            ("Focal-R with weights", "weighted", "weights are passed as another argument", "weighted; published: not"),
+            (
+                "kernels of LDS and FDS on AgeDB",
+                "-",
+                "defaults of its arguments: 9, sigma 1",
+                "those of `lds` and `fds`: 5, sigma 2",
+            ),
+            (
+                "predictions on STS-B (ACCon's script)",
+                "in the label's unit",
+                "divided by 5, all rounded to 0.1, no weights",
+                "in the label's unit; published: as the script",
+            ),
+        ),
+    ),
+    Paper(
+        title="ACCon (Zhao et al., AAAI 2025)",
+        sources=("Haifengtao/ACCon",),
+        recipe="accon",
+        methods=("projection", "accon", "acconr", "supcon", "adasupcon"),
+        modules=(
+            "dirtune/models/regressor.py",
+            "dirtune/losses/accon.py",
+            "dirtune/losses/supcon.py",
+            "dirtune/losses/adasupcon.py",
+        ),
+        rows=(
+            (
+                "predictor",
+                "linear without bias on z",
+                "bias and ReLU, on the projection before its normalization (z on STS-B)",
+                "bias, no ReLU, in both variants",
+            ),
+            ("negatives", "Eq. 4", "times exp(1 / tau)", "as the script; `variant: paper`"),
+            ("range on IMDB-WIKI", "of the labels", "100, beyond which angles fold back", "100, clipped"),
+            (
+                "epochs on AgeDB",
+                "-",
+                "90 (README; 100 at the first commit)",
+                "90; `recipe: {name: accon, epochs: 100}`",
+            ),
+            ("last batch", "-", "left out on ages; on STS-B if it is a single row", "as the script"),
+            ("views of the rows without a contrastive term", "two", "one", "two; published: one"),
+            ("views on STS-B", "two", "one", "two, by dropout; published: one"),
+            (
+                "positives on STS-B",
+                "label bins",
+                "equal when rounded to 0.1; a sample is its own positive",
+                "label bins; published: as the script",
+            ),
+            ("length on STS-B", "-", "checks every 400 steps, at most 100, patience 30", "as the script"),
+            (
+                "SupCon and AdaSupCon",
+                "framework of ACCon",
+                "two-layer projection, predictor on the embedding; no command line on AgeDB",
+                "framework of ACCon; published: as the script",
+            ),
+            (
+                "AdaSupCon, distribution",
+                "of the labels",
+                "sums labels instead of counts",
+                "counts; published: as the script",
+            ),
+            ("Focal-R on STS-B", "DIR's 20", "0.2", "20; published: 0.2"),
+            (
+                "evaluation image on AgeDB",
+                "-",
+                "shorter side to 256, center of 224",
+                "`dirtune ingest agedb --option frame=center`",
+            ),
+        ),
+    ),
+)
+
+
+def make_page() -> str:
+    """Return the text of the page."""
+    parts = [INTRODUCTION, *_describe_vectors(), *(line for paper in PAPERS for line in _describe_paper(paper)), LIMITS]
+    return "\n".join(parts)
+
+
+def _describe_vectors() -> Iterator[str]:
+    vectors = json.loads(VECTORS.read_text(encoding="utf-8"))
+    equal = [entry for entry in vectors.values() if entry["equal_in"]]
+    yield "## Steps that were compared\n"
+    yield (
+        f"{len(vectors)} runs of official training loops are golden vectors (`tests/golden/training`). {len(equal)} are "
+        "reproduced: losses and weights to 1e-9, and to 5e-7 where weights enter as float32. The others depart as documented:\n"
+    )
+    counts = Counter((entry["source"][0], bool(entry["equal_in"])) for entry in vectors.values())
+    yield "| repository | runs | equal | departures |\n|---|---|---|---|"
+    for source in sorted({source for source, _ in counts}):
+        names = [name for name, entry in vectors.items() if entry["source"][0] == source and not entry["equal_in"]]
+        departures = ", ".join(f"`{name}`" for name in names) or "none"
+        yield f"| {source} | {counts[source, True] + counts[source, False]} | {counts[source, True]} | {departures} |"
+    yield ""
+
+
+def _describe_paper(paper: Paper) -> Iterator[str]:
+    yield f"## {paper.title}\n"
+    yield f"Official code: {', '.join(f'github.com/{source}' for source in paper.sources)}.\n"
+    yield "| ingredient | paper | official script | here |\n|---|---|---|---|"
+    yield from (f"| {' | '.join(row)} |" for row in paper.rows)
+    yield ""
+    differences = dict[tuple[str, str, str, str], list[str]]()
+    for kind, names in (("recipe", [paper.recipe] if paper.recipe else []), ("method", paper.methods)):
+        for name in names:
+            for place, settings, reason in describe_entry(f"{kind}s", name).rows:
+                data, is_variant, variant = place.partition(": ")
+                if is_variant:
+                    differences.setdefault((f"{kind} `{name}`", variant, settings, reason), []).append(data)
+    if differences:
+        yield "| preset | variant | on | settings | because |\n|---|---|---|---|---|"
+        for (preset, variant, settings, reason), data in differences.items():
+            changes = ", ".join(f"`{line}`" for line in settings.split("\n"))
+            yield f"| {preset} | {variant} | {', '.join(data)} | {changes} | {reason} |"
+        yield ""
+    yield from (f"`{module}`: {text}\n" for module in paper.modules for text in _find_departures(ROOT / module))
+
+
+def _find_departures(path: Path) -> Iterator[str]:
+    """Yield the departures in the docstrings of a module, each from its word to the end of the paragraph."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
+            _, found, text = paragraph.partition("Departure")
+            if found:
+                yield " ".join((found + text).split())
+
+
+def list_unused_methods() -> list[str]:
+    """Return the methods with a published variant that no paper of the page has."""
+    shown = {name for paper in PAPERS for name in paper.methods}
+    methods = read_methods()
+    return [
+        name for name in methods if name not in shown and any(each.published for each in methods[name].data.values())
+    ]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(make_page(), encoding="utf-8")
