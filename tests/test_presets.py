@@ -161,6 +161,42 @@ def test_every_difference_is_a_configuration_and_changes_one(name: str, data: st
     assert others.get_overlay(use) != settings.get_overlay(use)
 
 
+@pytest.mark.parametrize(
+    ("methods", "views", "layers", "predictor_input"),
+    [
+        ([], 1, 1, "representation"),
+        (["ranksim"], 1, 1, "representation"),
+        (["rnc"], 1, 1, "representation"),
+        (["accon"], 2, 1, "projection"),
+        (["accon", "conr"], 2, 1, "projection"),
+        (["supcon"], 2, 2, "embedding"),
+        (["adasupcon"], 2, 2, "embedding"),
+    ],
+    ids=str,
+)
+def test_the_rows_of_accons_table_are_those_of_its_scripts(
+    methods: list[str], views: int, layers: int, predictor_input: str
+) -> None:
+    plain = {"recipe": "accon", "methods": methods}
+    config = _config("agedb", {**plain, "presets": "published"})
+    assert config.recipe.views.count == views
+    assert (config.model.projection_layers, config.model.predictor_input) == (layers, predictor_input)
+    assert (config.recipe.epochs, config.recipe.last_batch) == (90, "drop")
+    intended = _config("agedb", plain)
+    assert (intended.recipe.views.count, intended.model.projection_layers) == (2, 1)
+
+
+def test_accons_script_on_text_has_one_view_and_checks_with_patience() -> None:
+    config = _config("sts_b", {"recipe": "accon", "methods": ["accon"], "presets": "published"})
+    recipe, accon = config.recipe, config.terms.accon
+    assert (recipe.views.count, config.model.encoder.name) == (1, "bilstm")
+    assert (accon.variant, accon.label_decimals, accon.gamma, accon.tau) == ("official_sts", 1, 10.0, 1.0)
+    assert not config.model.encoder.train_vectors
+    assert (recipe.epochs, recipe.steps_per_epoch, recipe.last_batch) == (100, 400, "drop_single")
+    assert (recipe.early_stopping.patience, recipe.early_stopping.rule) == (30, "newest_worst")
+    assert config.objective.name == "val/all/mse"
+
+
 def test_a_difference_of_one_encoder_is_left_out_with_another() -> None:
     groups = {
         encoder: _config("agedb", {"recipe": "dir", "presets": "published", "model": model}).recipe.batch_norm_groups
