@@ -71,10 +71,11 @@ EXACT: dict[str, dict[str, Any]] = {
         "terms": TERMS,
         "model": {"projection_dim": 4},
         "recipe": {
-            "batch_size": 67,
+            "batch_size": 66,
+            "accumulation": 3,
             "epochs": 2,
             "views": {"count": 3, "regression": "first", "passes": "apart"},
-            "last_batch": "drop_single",
+            "last_batch": "drop",
         },
         "scheme": {
             "name": "rrt",
