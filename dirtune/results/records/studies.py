@@ -47,6 +47,8 @@ class StudyInfo:
     """Unit of the label."""
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Resolved configurations by arm."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variant and names of the presets by arm, without the arms that name none."""
     spaces: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Search spaces by searched arm, then by dotted path of the setting."""
     secondary: tuple[tuple[str, str], ...] = ()
@@ -117,6 +119,7 @@ def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] =
         data=data.get("name") or "",
         unit=(data.get("label") or data).get("unit") or "",
         configs=raw.get("configs") or {},
+        presets=raw.get("presets") or {},
         spaces=raw.get("spaces") or {},
         secondary=tuple((each["metric"], each["region"]) for each in raw.get("secondary") or ()),
         sequential=raw.get("sequential") or {},

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
@@ -114,6 +114,8 @@ class ArmTable:
     rows: tuple[ArmRow, ...]
     arms: tuple[str, ...]
     """All of the study, shown or not."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variant and names of the presets by arm, without the arms that name none."""
     data: str
     fingerprints: tuple[str, ...]
     orphans: int
@@ -227,6 +229,7 @@ def make_arm_tables(
         seeds=info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried})),
         rows=(),
         arms=tuple(arm.arm for arm in runs.arms),
+        presets=info.presets,
         data=info.data,
         fingerprints=runs.fingerprints,
         orphans=runs.orphans,

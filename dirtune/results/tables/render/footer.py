@@ -73,11 +73,26 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     ]
     yield f"Missing: {'; '.join(missing) or 'none'}."
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
+    yield from _describe_presets(first)
     # The correction counts them, so a reader must know of them.
     if hidden := [arm for arm in first.arms if arm not in {row.arm for row in first.rows}]:
         yield f"Arms not shown: {', '.join(hidden)}."
     if first.orphans:
         yield f"Left out: {first.orphans} recorded trials that the study no longer plans."
+
+
+def _describe_presets(part: ArmTable) -> Iterator[str]:
+    """Describe the presets of the shown arms, one sentence for each variant, with its arms if there are several."""
+    used = {row.arm: part.presets[row.arm] for row in part.rows if row.arm in part.presets}
+    variants = sorted({str(presets["variant"]) for presets in used.values()})
+    for variant in variants:
+        arms = [arm for arm, presets in used.items() if presets["variant"] == variant]
+        names = []
+        for kind in ("recipes", "methods"):
+            if found := dict.fromkeys(name for arm in arms for name in used[arm][kind]):
+                names.append(f"{kind} {', '.join(found)}")
+        where = f" ({', '.join(arms)})" if len(variants) > 1 else ""
+        yield f"Presets, {variant}{where}: {'; '.join(names)}; the settings of the study are over them."
 
 
 def _describe_pairing(part: ArmTable) -> Iterator[str]:

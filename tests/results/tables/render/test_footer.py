@@ -63,6 +63,23 @@ def test_arms_that_are_not_shown_are_named_and_still_corrected_for(root: Path) -
     assert "(at most 3), shown or not" in text
 
 
+def test_it_names_the_presets_of_the_arms_by_variant(tmp_path: Path) -> None:
+    intended = {"variant": "intended", "recipes": ["dir"], "methods": []}
+    presets = {"vanilla": intended, "conr": {**intended, "methods": ["lds", "conr"]}}
+    arms = ["vanilla", "conr", "own"]
+    write_study(tmp_path, [record(arm, 0) for arm in arms], arms=arms, reference="vanilla", presets=presets)
+    assert [line for line in make_lines(tmp_path) if line.startswith("Presets")] == [
+        "Presets, intended: recipes dir; methods lds, conr; the settings of the study are over them."
+    ]
+
+    presets["conr"]["variant"] = "published"
+    write_study(tmp_path, [record(arm, 0) for arm in arms], arms=arms, reference="vanilla", presets=presets)
+    assert [line for line in make_lines(tmp_path) if line.startswith("Presets")] == [
+        "Presets, intended (vanilla): recipes dir; the settings of the study are over them.",
+        "Presets, published (conr): recipes dir; methods lds, conr; the settings of the study are over them.",
+    ]
+
+
 def test_it_names_the_meaning_of_every_mark(root: Path) -> None:
     for spread, bold, words in (
         ("sd", "better", "the standard deviation over seeds. Bold (in plain text *): significantly better"),
