@@ -6,6 +6,7 @@ schedule, batch, epochs, augmentation) are separate branches, because on AgeDB t
 method does.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field, create_model, field_validator, model_serializer, model_validator
 
-from dirtune.frozen import Added, Frozen, hash_json, to_identity
+from dirtune.frozen import Added, Frozen, hash_json, hash_text, to_canonical_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.models.regressor import ModelSpec
@@ -228,3 +229,14 @@ class TrialConfig(Frozen):
     def compute_trial_id(self, data_fingerprint: str) -> str:
         """Return the id of this run on the data with that fingerprint: 16 hexadecimal digits."""
         return hash_json({"config": to_identity(self), "data": data_fingerprint})
+
+    def make_trial_ids(self, data_fingerprint: str) -> Callable[[int], str]:
+        """Return a function that computes `compute_trial_id` of this configuration with another seed, a hundred times faster."""
+        # Below the limit of seeds, and no number of any other setting
+        mark = SEED_LIMIT - 1_234_567
+        marked = to_identity(self.model_copy(update={"seed": mark}))
+        before, seed, after = to_canonical_json({"config": marked, "data": data_fingerprint}).partition(
+            f'"seed":{mark}'
+        )
+        assert seed, "the seed is part of every identity"
+        return lambda seed: hash_text(f'{before}"seed":{seed}{after}')

@@ -60,7 +60,12 @@ def to_canonical_json(value: object) -> str:
 
 def hash_json(value: object, *, length: int = 16) -> str:
     """Return the first `length` hexadecimal digits of the SHA-256 of a JSON value's canonical text."""
-    return hashlib.sha256(to_canonical_json(value).encode()).hexdigest()[:length]
+    return hash_text(to_canonical_json(value), length=length)
+
+
+def hash_text(text: str, *, length: int = 16) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def read(model: type[FrozenT], raw: object, *, where: str, prefix: str = "") -> FrozenT:

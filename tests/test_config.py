@@ -152,3 +152,11 @@ def test_the_epochs_of_a_trial_are_the_sum_over_its_stages() -> None:
 def test_the_objective_has_a_direction() -> None:
     assert configuration().objective.mode == "min"
     assert configuration(objective={"metric": "pearson"}).objective.mode == "max"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**63 - 1])
+def test_ids_of_other_seeds_are_those_of_the_configurations_with_these_seeds(seed: int) -> None:
+    config = configuration(terms={"conr": {"omega": 2}}, seed=3)
+    seeded = config.model_copy(update={"seed": seed})
+    assert config.make_trial_ids("data")(seed) == seeded.compute_trial_id("data")
+    assert config.make_trial_ids("data")(seed) != config.make_trial_ids("other")(seed)

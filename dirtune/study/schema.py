@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -115,7 +116,7 @@ class Arm:
     """Settings, by dotted path, that take the values selected in the reference arm."""
     presets: PresetUse = field(default_factory=PresetUse)
 
-    @property
+    @cached_property
     def axis_values_json(self) -> str:
         return to_canonical_json(self.axis_values)
 

@@ -4,8 +4,8 @@ A job follows from the study and, for a search or a selection, its settings alon
 compute the same trial ids.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dirtune.results.records.schema import Role
 from dirtune.study import resolve, schema
@@ -21,6 +21,7 @@ class JobMaker:
     fingerprint: str
     """Fingerprint of the data."""
     code_version: str = ""
+    _trial_ids: dict[str, Callable[[int], str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def make_planned_jobs(self) -> list[TrialJob]:
         """Return the trials of all fixed arms, sorted by seed, so that arms can be compared early."""
@@ -32,12 +33,13 @@ class JobMaker:
 
     def make_jobs(self, seeds: Mapping[str, Sequence[int]]) -> list[TrialJob]:
         """Return the trials of fixed arms with these seeds by arm, sorted by seed."""
+        chosen, arms = {arm: frozenset(own) for arm, own in seeds.items()}, self.study.fixed_arms
         # Over all possible seeds, so that the replicate of a seed does not depend on how many a study has added
         return [
             self.make_job(arm, {}, seed, replicate)
             for replicate, seed in enumerate(self.study.possible_seeds)
-            for arm in self.study.fixed_arms
-            if seed in seeds[arm.name]
+            for arm in arms
+            if seed in chosen[arm.name]
         ]
 
     def make_search_job(self, arm: schema.Arm, settings: Settings) -> TrialJob:
@@ -59,17 +61,29 @@ class JobMaker:
         self, arm: schema.Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
     ) -> TrialJob:
         """Return the trial of an arm with these settings and this seed."""
-        config = arm.with_settings(settings, seed)
+        if settings:
+            config = arm.with_settings(settings, seed)
+            trial_id = config.compute_trial_id(self.fingerprint)
+        else:
+            # Nothing but the seed is new, which needs no validation.
+            config = arm.with_seed(seed)
+            trial_id = self._get_trial_ids(arm)(seed)
         return TrialJob(
             study=self.study.name,
             arm=arm.name,
             cell=arm.axis_values_json,
             role=role,
             replicate=replicate,
-            trial_id=config.compute_trial_id(self.fingerprint),
+            trial_id=trial_id,
             config=config,
             code_version=self.code_version,
         )
+
+    def _get_trial_ids(self, arm: schema.Arm) -> Callable[[int], str]:
+        """Return the function that computes the ids of an arm without tuned settings."""
+        if arm.name not in self._trial_ids:
+            self._trial_ids[arm.name] = arm.config.make_trial_ids(self.fingerprint)
+        return self._trial_ids[arm.name]
 
 
 def select_settings(arm: schema.Arm, settings: Settings) -> Settings:

@@ -144,7 +144,8 @@ class _Comparison:
             for job in maker.make_evaluation_jobs(searched, selected.settings) if selected else ():
                 arms_by_trial.setdefault(job.trial_id, set()).add(job.arm)
         needed = set(arms_by_trial)
-        arms_by_trial |= {job.trial_id: {job.arm} for job in maker.make_possible_jobs()}
+        possible = maker.make_possible_jobs()
+        arms_by_trial |= {job.trial_id: {job.arm} for job in possible}
         # Arms that will use the selection of a search whose budget is not spent yet
         undecided = self.find_unchanged_users(unchanged - selections.keys())
         fixed = {arm.name for arm in study.fixed_arms}
@@ -162,9 +163,7 @@ class _Comparison:
         kept = frozenset(each.trial_id for each in trials if is_planned(each))
         restored = frozenset(records.list_orphans(storage) & arms_by_trial.keys())
         rule = make_sequential_rule(self.folder.to_info())
-        due = maker.make_planned_jobs()
-        if rule is not None:
-            due = maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
+        due = possible if rule is None else maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
         needed |= {job.trial_id for job in due}
         has_spent_budgets = all(
             len(records.select_search_trials(unchanged_trials, arm.name, study)) >= study.get_budget(arm)

@@ -98,10 +98,12 @@ def plan(
         )
     else:
         estimates = runtime.estimate_from_records(folder.study, results)
-    jobs = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint).make_possible_jobs()
     rows = read_table(folder.storage, "trials", columns=["trial_id", "arm"])
-    recorded = zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True)
-    arms = {job.trial_id: job.arm for job in jobs} | dict(recorded)
+    arms = dict(zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True))
+    # A study can have a hundred thousand jobs, of which only restored ones are looked up.
+    if not reuse.trial_ids <= arms.keys():
+        jobs = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint).make_possible_jobs()
+        arms = {job.trial_id: job.arm for job in jobs} | arms
     # A restored trial of an earlier selection has no arm here: it is planned only if the search selects it again.
     reused = [arms[trial] for trial in reuse.trial_ids if trial in arms]
     left = runtime.count_missing_trials(folder.study, reused)
