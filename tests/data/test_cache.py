@@ -55,6 +55,7 @@ def batches(
     epoch: int = 1,
     accumulation: int = 1,
     augmentation: str = "none",
+    steps: range | None = None,
 ) -> list[Batch]:
     order = split.make_order(7, epoch, batch_size=8, world=world)
     return list(
@@ -69,6 +70,7 @@ def batches(
             rank=rank,
             world=world,
             accumulation=accumulation,
+            steps=steps,
         )
     )
 
@@ -94,6 +96,23 @@ def test_a_batch_holds_the_labels_bins_and_inputs_of_its_rows() -> None:
         assert torch.equal(batch.label_bins, split.label_bins[batch.rows])
         assert torch.equal(batch.views[0]["x"], split.inputs["x"][batch.rows])
         assert len(batch.views) == 2
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("steps", [range(1), range(1, 3), range(2, 3), range(3)])
+def test_some_steps_are_those_of_the_whole_pass(steps: range, accumulation: int) -> None:
+    images = torch.randint(0, 256, (21, 1, 12, 12), dtype=torch.uint8)
+    split = replace(split_of(21), inputs={"image": images})
+    whole = batches(split, accumulation=accumulation, augmentation="shift")
+    ends = [0, *(at + 1 for at, batch in enumerate(whole) if batch.ends_step)]
+    found = batches(split, accumulation=accumulation, augmentation="shift", steps=steps)
+    expected = whole[ends[steps.start] : ends[steps.stop]]
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.rows, other.rows)
+        assert (one.share, one.ends_step) == (other.share, other.ends_step)
+        for view, same_view in zip(one.views, other.views, strict=True):
+            assert torch.equal(view["image"], same_view["image"])
 
 
 def test_ranks_share_the_same_global_batches() -> None:
