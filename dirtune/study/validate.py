@@ -225,7 +225,7 @@ def find_space_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator
         if path in study.axes:
             yield Fault(where=where, key=key, rule="is already an axis: a setting is either compared or tuned")
         # Rungs and medians compare trials at equal epochs of equally long schedules.
-        if path in {"recipe.epochs", "scheme.epochs"} and study.search.scheduler is not None:
+        if path in {"recipe.epochs", "recipe.steps_per_epoch", "scheme.epochs"} and study.search.scheduler is not None:
             rule = "cannot be tuned under a scheduler that stops trials by their epoch"
             yield Fault(where=where, key=key, rule=rule)
         # A wrong condition of the distribution is a fault already, and the reason why no arm uses it.

@@ -152,11 +152,11 @@ def test_an_invalid_distribution_is_reported_with_its_path(
     assert any(f"space.{path}" in text and message in text for text in faults_of(study(space={path: distribution})))
 
 
-def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them() -> None:
-    space = {"recipe.epochs": {"distribution": "int", "low": 5, "high": 20}}
-    assert (
-        "cannot be tuned under a scheduler" in faults_of(study(space=space, search={"scheduler": {"name": "asha"}}))[0]
-    )
+@pytest.mark.parametrize("path", ["recipe.epochs", "recipe.steps_per_epoch"])
+def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them(path: str) -> None:
+    changes = {"base": {"recipe": {"steps_per_epoch": 8}}, "search": {"scheduler": {"name": "asha"}}}
+    space = {path: {"distribution": "int", "low": 5, "high": 20}}
+    assert "cannot be tuned under a scheduler" in faults_of(study(space=space, **changes))[0]
 
 
 def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
