@@ -112,12 +112,14 @@ class PresetUse:
         for layer in layers:
             recipe = layer.get("recipe")
             name = recipe.get("name", use.recipe) if isinstance(recipe, Mapping) else recipe
+            # Values of other types are faults of the configuration, and no names.
+            data, encoder = get_leaf(layer, "data.name"), get_leaf(layer, "model.encoder.name")
             use = cls(
-                data=get_leaf(layer, "data.name") or use.data,
+                data=data if isinstance(data, str) and data else use.data,
                 variant=layer.get("presets", use.variant),
-                recipe=use.recipe if recipe is None else name,
-                encoder=get_leaf(layer, "model.encoder.name") or use.encoder,
-                methods=(*use.methods, *_list_methods(layer)),
+                recipe=name if isinstance(name, str) else use.recipe,
+                encoder=encoder if isinstance(encoder, str) else use.encoder,
+                methods=(*use.methods, *(each for each in _list_methods(layer) if isinstance(each, str))),
             )
         return use
 
@@ -167,7 +169,7 @@ def expand_presets(
     if isinstance(recipe, str):
         del own["recipe"]
         named.append(("recipe", recipe, read_recipes()))
-    elif isinstance(recipe, Mapping) and recipe.get("name") in read_recipes():
+    elif isinstance(recipe, Mapping) and isinstance(recipe.get("name"), str) and recipe["name"] in read_recipes():
         named.append(("recipe", recipe["name"], read_recipes()))
     own.pop("methods", None)
     named += [("methods", name, read_methods()) for name in _list_methods(overlay)]
