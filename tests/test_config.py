@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -10,16 +11,27 @@ from dirtune.config import Terms, TrialConfig
 from dirtune.errors import InputError
 from dirtune.frozen import hash_json, read
 from dirtune.losses import LOSSES, TERMS
-from dirtune.nested import merge
-from dirtune.recipe import Recipe
+from dirtune.nested import get_leaf, merge, nest
 
 MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
-ADDED_TO_RECIPES: dict[str, Any] = {
-    "precision": "bf16",
-    "channels_last": True,
-    "accumulation": 2,
-    "compile": True,
-    "sync_batch_norm": True,
+ADDED: dict[str, Any] = {
+    "data.fraction": 0.5,
+    "model.projection_layers": 2,
+    "recipe.precision": "bf16",
+    "recipe.channels_last": True,
+    "recipe.accumulation": 2,
+    "recipe.compile": True,
+    "recipe.sync_batch_norm": True,
+    "recipe.batch_norm_groups": 2,
+    "recipe.steps_per_epoch": 400,
+    "recipe.early_stopping": {"patience": 3},
+    "recipe.last_batch": "drop",
+    "recipe.views.passes": "apart",
+}
+"""Settings that came after trials had been recorded, with another value than their default."""
+VALID_WITH: dict[str, dict[str, Any]] = {
+    "model.projection_layers": {"model": {"projection_dim": 8}},
+    "recipe.views.passes": {"recipe": {"views": {"count": 2, "regression": "first"}}},
 }
 ID_BEFORE_THEY_CAME = "a73f5db91c2f8711"
 
@@ -48,23 +60,24 @@ def test_equal_settings_have_the_same_trial_id() -> None:
     assert one.compute_trial_id("data") != configuration(terms={"conr": {"omega": 1}}, seed=1).compute_trial_id("data")
 
 
-def test_a_fraction_of_the_data_changes_the_trial_id_and_one_does_not() -> None:
+def test_the_id_of_a_trial_is_the_hash_of_its_configuration_without_what_came_later() -> None:
     whole = configuration().to_plain()
     assert whole["data"]["fraction"] == 1.0
-    half = configuration(data={**whole["data"], "fraction": 0.5})
-    assert half.compute_trial_id("data") != configuration().compute_trial_id("data")
-    del whole["data"]["fraction"]
-    for added in ADDED_TO_RECIPES:
-        del whole["recipe"][added]
+    for path in ADDED:
+        *parents, name = path.split(".")
+        del reduce(dict.__getitem__, parents, whole)[name]
     assert configuration().compute_trial_id("data") == hash_json({"config": whole, "data": "data"})
+    assert configuration().compute_trial_id("data") == ID_BEFORE_THEY_CAME
 
 
-@pytest.mark.parametrize("option", ADDED_TO_RECIPES)
-def test_a_numerics_option_changes_the_trial_id_unless_it_has_its_default(option: str) -> None:
-    plain = configuration(recipe={option: ADDED_TO_RECIPES[option]})
-    default = Recipe.model_fields[option].default
-    assert plain.compute_trial_id("data") != configuration().compute_trial_id("data")
-    assert configuration(recipe={option: default}).compute_trial_id("data") == ID_BEFORE_THEY_CAME
+@pytest.mark.parametrize("path", ADDED)
+def test_a_setting_that_came_later_changes_the_trial_id_unless_it_has_its_default(path: str) -> None:
+    base = VALID_WITH.get(path, {})
+    changed = configuration(**merge(base, nest(path, ADDED[path])))
+    default = get_leaf(configuration().to_plain(), path)
+    assert changed.compute_trial_id("data") != configuration(**base).compute_trial_id("data")
+    same = configuration(**merge(base, nest(path, default)))
+    assert same.compute_trial_id("data") == configuration(**base).compute_trial_id("data")
 
 
 def test_terms_need_two_samples_per_micro_batch() -> None:

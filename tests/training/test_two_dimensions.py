@@ -236,7 +236,7 @@ def test_weights_are_those_of_the_cells(gazes: ResidentData, config: TrialConfig
     split = gazes.splits["train"]
     cells = [_cell(*label) for label in split.exact_labels.tolist()]
     expected = np.array([1 / math.sqrt(cells.count(cell)) for cell in cells])
-    weights = training.stage.reweighting.compute_weights(
+    weights = training.stage.config.reweighting.compute_weights(
         split.label_bins.numpy(), GAZE.num_bins, labels=split.exact_labels
     )
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-12)
