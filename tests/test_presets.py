@@ -232,6 +232,26 @@ def test_arms_inherit_the_variant_of_the_base_and_an_axis_compares_both() -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("base", "overlay"),
+    [
+        # Scaled down, without an official script
+        ({"data": {"name": "digits"}, "recipe": "dir"}, {}),
+        # No script of ConR's AgeDB differs from what is intended
+        ({"data": {"name": "agedb"}, "recipe": "conr"}, {"methods": ["conr"]}),
+        # No presets
+        ({"data": {"name": "agedb"}, "model": {"encoder": {"name": "mlp"}}}, {}),
+    ],
+    ids=["digits", "equal", "none"],
+)
+def test_a_published_variant_that_changes_nothing_is_refused(base: dict[str, Any], overlay: dict[str, Any]) -> None:
+    raw = _study(base={**base, "presets": "published"}, reference="a", arms={"a": overlay})
+    with pytest.raises(InputError, match=r"s: base\.presets: changes nothing: the scripts of the presets"):
+        resolve(raw, where="s")
+    raw["base"]["presets"] = "intended"
+    assert len(resolve(raw, where="s").arms) == 1
+
+
 def test_an_unknown_variant_is_one_fault_of_the_base() -> None:
     raw = _study(reference="vanilla", arms={"vanilla": {}, "b": {"alpha": -1}})
     raw["base"] = {**raw["base"], "presets": "official"}

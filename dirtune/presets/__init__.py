@@ -13,7 +13,7 @@ The values are in `methods.yaml` and `recipes.yaml`, each with its source; `any`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,7 +67,7 @@ class PresetSettings(Frozen):
     def get_overlay(self, use: "PresetUse") -> dict[str, Any]:
         """Return the overlay of the configuration in a variant and recipe."""
         overlay = self.set
-        if isinstance(use.recipe, str) and use.recipe in self.with_recipe:
+        if use.recipe in self.with_recipe:
             overlay = merge(overlay, self.with_recipe[use.recipe].set)
         for difference in self.published if use.variant == "published" else ():
             fits_encoder = use.encoder is None or difference.encoder in {None, use.encoder}
@@ -93,35 +93,40 @@ class Preset(Frozen):
 
 @dataclass(frozen=True)
 class PresetUse:
-    """Presets that the layers of a configuration name together."""
+    """Presets that the layers of a configuration name together; what is no name is left out, as if it were not there."""
 
     data: str = ""
     """The data set."""
-    variant: object = DEFAULT_VARIANT
-    """As written; `expand_presets` raises an error for a wrong one."""
-    recipe: object = None
+    variant: str = DEFAULT_VARIANT
+    recipe: str | None = None
     """Name of the recipe, a preset or a label."""
-    encoder: object = None
+    encoder: str | None = None
     """Name of the encoder; None: that of the recipe."""
-    methods: tuple[object, ...] = ()
+    methods: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, *layers: Mapping[str, Any]) -> "PresetUse":
         """Return the presets of a configuration, given as plain data and overlays of it in their order."""
-        use = cls()
+        found: dict[str, Any] = {}
+        methods: list[str] = []
         for layer in layers:
             recipe = layer.get("recipe")
-            name = recipe.get("name", use.recipe) if isinstance(recipe, Mapping) else recipe
-            # Values of other types are faults of the configuration, and no names.
-            data, encoder = get_leaf(layer, "data.name"), get_leaf(layer, "model.encoder.name")
-            use = cls(
-                data=data if isinstance(data, str) and data else use.data,
-                variant=layer.get("presets", use.variant),
-                recipe=name if isinstance(name, str) else use.recipe,
-                encoder=encoder if isinstance(encoder, str) else use.encoder,
-                methods=(*use.methods, *(each for each in _list_methods(layer) if isinstance(each, str))),
-            )
-        return use
+            named = {
+                "data": get_leaf(layer, "data.name"),
+                "variant": layer.get("presets"),
+                "recipe": recipe.get("name") if isinstance(recipe, Mapping) else recipe,
+                "encoder": get_leaf(layer, "model.encoder.name"),
+            }
+            found |= {key: name for key, name in named.items() if isinstance(name, str)}
+            methods += [name for name in _list_methods(layer) if isinstance(name, str)]
+        return cls(**found, methods=tuple(methods))
+
+    def has_differences(self) -> bool:
+        """Return True if the published variant of its presets differs from the intended one."""
+        presets = [read_recipes().get(self.recipe or ""), *(read_methods().get(name) for name in self.methods)]
+        settings = [each for preset in presets if preset and (each := preset.get_settings(self.data))]
+        intended, published = (replace(self, variant=variant) for variant in get_args(Variant))
+        return any(each.get_overlay(intended) != each.get_overlay(published) for each in settings)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the variant and the names as plain data; empty without any preset."""
@@ -160,6 +165,8 @@ def expand_presets(
     """
     own, named = dict(overlay), list[tuple[str, object, dict[str, Preset]]]()
     use = use or PresetUse.find(overlay)
+    # A name of another type is reported where the configuration is read.
+    known_data = data if isinstance(data, str) else ""
     prefix = f"{key}." if key else ""
     recipe, variant = own.get("recipe"), own.pop("presets", DEFAULT_VARIANT)
     faults = []
@@ -178,14 +185,14 @@ def expand_presets(
     result = dict[str, Any]()
     for kind, name, presets in named:
         preset = presets.get(name) if isinstance(name, str) else None
-        settings = preset and preset.get_settings(data or "")
+        settings = preset and preset.get_settings(known_data)
         if settings:
             result = merge(result, settings.get_overlay(use))
             continue
         rule, known = f"unknown {kind} preset", tuple(presets)
         if preset:
             rule = f"nothing is published on {data!r} for this {kind} preset"
-            known = tuple(known for known, each in presets.items() if each.get_settings(data or ""))
+            known = tuple(known for known, each in presets.items() if each.get_settings(known_data))
         faults.append(Fault(where=where, key=f"{prefix}{kind}", rule=rule, got=name, known=known))
     if faults:
         raise InputError(faults)

@@ -150,10 +150,10 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         raise InputError(faults)
     declared = list(expand.expand_arms(study))
     names = [each.name for each in declared]
+    study = study.model_copy(update={"objective": _choose_objective(study, declared, where)})
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
     faults += validate.find_sequential_faults(study, names, where)
-    study = study.model_copy(update={"objective": _choose_objective(study, declared, where)})
     # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
     _, base_faults = _read_config(study.base | own, {}, where, "base")
@@ -183,6 +183,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     arms = [arm for arm in arms if arm.name not in merged_arms]
     # Without the invalid arms, settings that only they have would be reported as settings of no arm.
     if is_complete:
+        faults += validate.find_preset_faults(study, arms, where)
         faults += validate.find_space_faults(study, arms, where)
         faults += axis_faults or validate.find_arm_faults(arms, where)
         faults += validate.find_search_faults(study, arms, where)

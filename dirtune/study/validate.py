@@ -202,6 +202,15 @@ def find_axis_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
             yield Fault(where=where, key=f"axes.{path}", rule=rule, got=list(values))
 
 
+def find_preset_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find a variant of presets that changes no arm."""
+    written = {"base": study.base, **{f"arms.{name}": overlay for name, overlay in study.arms.items()}}
+    keys = [f"{section}.presets" for section, overlay in written.items() if overlay.get("presets") == "published"]
+    if keys and not any(arm.presets.has_differences() for arm in arms):
+        rule = "changes nothing: the scripts of the presets in these arms do what is intended, or there are no presets"
+        yield Fault(where=where, key=keys[0], rule=rule, got="published")
+
+
 def find_arm_faults(arms: Sequence[Arm], where: str) -> Iterator[Fault]:
     """Find arms with equal configurations, at once or once their tuned settings are selected."""
     seen: dict[str, Arm] = {}
