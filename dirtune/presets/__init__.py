@@ -13,7 +13,7 @@ The values are in `methods.yaml` and `recipes.yaml`, each with its source; `any`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,12 +121,12 @@ class PresetUse:
             methods += [name for name in _list_methods(layer) if isinstance(name, str)]
         return cls(**found, methods=tuple(methods))
 
-    def has_differences(self) -> bool:
-        """Return True if the published variant of its presets differs from the intended one."""
-        presets = [read_recipes().get(self.recipe or ""), *(read_methods().get(name) for name in self.methods)]
-        settings = [each for preset in presets if preset and (each := preset.get_settings(self.data))]
-        intended, published = (replace(self, variant=variant) for variant in get_args(Variant))
-        return any(each.get_overlay(intended) != each.get_overlay(published) for each in settings)
+    def has_script(self) -> bool:
+        """Return True if it names a preset, and official scripts on its data set differ from what is intended."""
+        presets = (*read_recipes().values(), *read_methods().values())
+        return bool(self.to_plain()) and any(
+            self.data in preset.data and preset.data[self.data].published for preset in presets
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """Return the variant and the names as plain data; empty without any preset."""

@@ -203,11 +203,11 @@ def find_axis_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[
 
 
 def find_preset_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
-    """Find a variant of presets that changes no arm."""
+    """Find a published variant without an official script."""
     written = {"base": study.base, **{f"arms.{name}": overlay for name, overlay in study.arms.items()}}
     keys = [f"{section}.presets" for section, overlay in written.items() if overlay.get("presets") == "published"]
-    if keys and not any(arm.presets.has_differences() for arm in arms):
-        rule = "changes nothing: the scripts of the presets in these arms do what is intended, or there are no presets"
+    if keys and not any(arm.presets.has_script() for arm in arms):
+        rule = "has no effect: no arm names a preset, or no official script on the data set was compared"
         yield Fault(where=where, key=keys[0], rule=rule, got="published")
 
 
