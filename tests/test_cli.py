@@ -222,10 +222,10 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (["table", "study", "--results", "@store", "--format", "tex"], ["format: unknown format, got 'tex'; known: csv, "]),
     (
-        ["table", "study", "--results", "@store", "--over", "runs"],
-        ["over: unknown over, got 'runs'; known: both, samples, seeds"],
+        ["table", "study", "--results", "@store", "--margin", "0%"],
+        ["margin: must be a share of the reference's mean"],
     ),
-    (["table", "study", "--results", "@store", "--over", "both"], ["manifest.json: is not there"]),
+    (["table", "study", "--results", "@store", "--shots", "50/10"], ["manifest.json: is not there"]),
     (
         ["table", "study", "--results", "@store", "--selection", "best"],
         ["selection: unknown rule, got 'best'; known: best_val, last, oracle"],
@@ -444,7 +444,9 @@ def test_a_table_is_formatted_for_a_terminal_markdown_and_csv(call: Call, places
     plain, markdown, sheet = (call(*command, "--format", style) for style in ("table", "markdown", "csv"))
     assert {outcome.code for outcome in (plain, markdown, sheet)} == {0}
     assert re.search(r"^ *vanilla +5\.50 ± 0\.71 +4\.50 ", plain.out, re.MULTILINE)
-    assert "difference to conr, paired by seed" in plain.out
+    assert "change against conr in % of its mean" in plain.out
+    # Two seeds have no word, and another reference is a choice after the study
+    assert "word, chosen after the study" in plain.out
     assert "| vanilla | 5.50 ± 0.71 | 4.50 ± 0.71 |" in markdown.out
     rows = {(row["arm"], row["region"]): row for row in csv.DictReader(io.StringIO(sheet.out))}
     assert len(rows) == 2 * 4

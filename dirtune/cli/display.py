@@ -63,7 +63,7 @@ def format_plan(plan: Plan) -> Table:
         compared, most = study.compared_objective, len(study.possible_seeds) * len(study.arms)
         lines.append(
             f"seeds are added by {sequential.step} to arms whose {compared.metric} in region {compared.region} is "
-            f"undecided against {study.reference}, {most} trials at most; times are without them"
+            f"open against {study.reference}, {most} trials at most; times are without them"
         )
     lines += [str(node_type) for node_type in plan.startable_nodes]
     lines += [f"{name} is the same as {kept}" for name, kept in study.merged_arms.items()]

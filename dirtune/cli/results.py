@@ -83,7 +83,7 @@ def table(
     studies: Annotated[list[str], typer.Argument(help="Names of studies in the results.")],
     results: ResultsRoot = "results",
     metric: Annotated[
-        list[str] | None, typer.Option(help="Metric to show; default: that of the objective. Repeatable.")
+        list[str] | None, typer.Option(help="Metric to show; default: that of the study's claim. Repeatable.")
     ] = None,
     region: Annotated[
         list[str] | None, typer.Option(help="all, many, medium or few; default: all four. Repeatable.")
@@ -97,15 +97,11 @@ def table(
     selection: Selection = "best_val",
     reference: Reference = None,
     margin: Annotated[
-        str, typer.Option(help="Margin of equivalence: 2% of the reference's mean, or 0.5 in the metric's unit.")
-    ] = "2%",
-    over: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Population of intervals, tests and verdicts: new seeds, new test samples, or both (the last two from the "
-            "stored predictions)."
+            help="Margin of equivalence: 2% of the reference's mean, or 0.5 in the metric's unit; default: the study's."
         ),
-    ] = "seeds",
+    ] = None,
     shots: Annotated[
         str | None,
         typer.Option(help="Other limits of many and few, such as 50/10; computed from the stored predictions."),
@@ -130,7 +126,10 @@ def table(
         ),
     ] = None,
 ) -> None:
-    """Compare the arms of studies by shot region, with paired differences to a reference."""
+    """Compare the arms of studies by shot region, with changes against a reference and a word for the study's claim.
+
+    A region, metric, margin, reference or shot rule that is chosen here and not in the study file is marked.
+    """
     from dirtune.metrics import REGIONS
     from dirtune.results.tables.comparison import TableRequest, compare
     from dirtune.results.tables.provenance import format_provenance
@@ -147,7 +146,6 @@ def table(
         selection=selection,
         reference=reference,
         margin=margin,
-        over=over,
         shots=shots,
         bin_width=bin_width,
         spread=spread,
@@ -203,10 +201,7 @@ def plot(
     arm: Arms = None,
     each: Annotated[
         str | None,
-        typer.Option(
-            help="pareto: a point per arm or trial; critical_difference: ranks per seed or region; "
-            "ablation_path: add or remove parts."
-        ),
+        typer.Option(help="pareto: a point per arm or trial; ablation_path: add or remove parts."),
     ] = None,
     method: Annotated[str, typer.Option(help="importance: Estimator, ped_anova or fanova.")] = "ped_anova",
     relative: Annotated[

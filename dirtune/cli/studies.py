@@ -96,9 +96,30 @@ def plan(
             help="Measure on one batch what every arm and tuned setting changes; exit code 1 if one changes nothing.",
         ),
     ] = False,
+    power: Annotated[
+        bool,
+        typer.Option(
+            "--power",
+            help="Estimate from recorded trials how many seeds and test samples the study's claim needs to find a change.",
+        ),
+    ] = False,
+    detect: Annotated[
+        str | None,
+        typer.Option(help="With --power: the smallest change that matters, in % or in the metric's unit; default: 5%."),
+    ] = None,
     expect: Expect = None,
 ) -> None:
     """Show the trials, run time and GPU memory that a study needs, estimated from recorded trials; run nothing."""
+    # A change to find has no other meaning.
+    if power or detect is not None:
+        from dirtune.results.records.studies import open_studies
+        from dirtune.results.tables.power_plan import plan_power
+        from dirtune.study.resolve import load_study
+
+        # A study file has the name of its folder inside; a folder may be all that is left of a study.
+        name = study if study in open_studies(results) else load_study(study).name
+        show(str(plan_power(results, name, detect or "5%")))
+        return
     from dirtune.cli.display import format_plan, format_setting_effects
     from dirtune.tuning.plan.plan import plan as make_plan
 

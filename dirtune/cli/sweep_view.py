@@ -85,7 +85,7 @@ class SweepView(View):
         for job in jobs:
             seeds.setdefault(job.config.seed, []).append(job.arm)
         trials = "; ".join(f"seed {seed} of {', '.join(arms)}" for seed, arms in seeds.items())
-        self._print(f"undecided, added trials: {trials}")
+        self._print(f"still open, added trials: {trials}")
 
     def report_stop(self, reason: str) -> None:
         self._print(f"{reason}: the sweep ends after the current epoch of every trial; Ctrl-C ends it at once")

@@ -13,7 +13,7 @@ from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, merge
 from dirtune.presets import PRESET_KEYS, PresetUse, expand_presets
 from dirtune.study import expand, files, search_settings, space, validate
-from dirtune.study.schema import Arm, Resources, Study
+from dirtune.study.schema import Arm, Claim, Resources, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class ResolvedStudy:
     seeds: tuple[int, ...]
     search: search_settings.Search
     objective: Objective
+    claim: Claim
     secondary: tuple[Objective, ...]
     sequential: search_settings.Sequential | None
     representations: int
@@ -59,7 +60,8 @@ class ResolvedStudy:
     @property
     def compared_objective(self) -> Objective:
         """Metric and region by which a sequential study compares its arms."""
-        return (self.sequential and self.sequential.compare) or self.objective
+        claim, objective = self.claim, self.objective
+        return Objective(metric=claim.metric or objective.metric, region=claim.region or objective.region)
 
     def arms_using(self, searched: str) -> tuple[Arm, ...]:
         """Return the arms that are trained with the selection of an arm's search: itself and its transfer variants."""
@@ -90,7 +92,7 @@ class ResolvedStudy:
             sequential = {
                 "seeds": list(self.possible_seeds),
                 "step": self.sequential.step,
-                "margin": self.sequential.margin,
+                "margin": self.claim.margin,
                 **self.compared_objective.model_dump(mode="json"),
             }
         return {
@@ -99,6 +101,12 @@ class ResolvedStudy:
             "reference": self.reference,
             "seeds": list(self.seeds),
             "objective": self.objective.model_dump(mode="json"),
+            "claim": {
+                "metric": self.compared_objective.metric,
+                # The default region depends on the number of test samples; looks need one before there are any.
+                "region": self.claim.region if sequential is None else self.compared_objective.region,
+                "margin": self.claim.margin,
+            },
             # None for a study without a search, so that changed search settings do not make it another study.
             "search": self.search.model_dump(mode="json") if self.searched_arms else None,
             "sequential": sequential,
@@ -154,6 +162,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
     faults += validate.find_sequential_faults(study, names, where)
+    faults += validate.find_claim_faults(study, where)
     # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
     _, base_faults = _read_config(study.base | own, {}, where, "base")
@@ -196,6 +205,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         seeds=study.seeds,
         search=study.search,
         objective=study.objective,
+        claim=study.claim,
         secondary=study.secondary,
         sequential=study.sequential,
         representations=study.representations,

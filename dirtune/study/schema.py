@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from dirtune.config import Objective, TrialConfig
 from dirtune.frozen import Frozen, to_canonical_json
+from dirtune.metrics import EXTRA_METRICS, METRICS, REGIONS
 from dirtune.nested import merge, nest
 from dirtune.presets import PresetUse
 from dirtune.randomness import SEED_LIMIT
@@ -30,6 +31,39 @@ class Derive(Frozen):
     """The base, each of these parts alone, and every two of them: the arms from which interactions are computed."""
     one_factor: dict[str, tuple[Any, ...]] = {}
     """Settings by dotted path, and the values that each takes alone, the others being those of the reference arm."""
+
+
+class Claim(Frozen):
+    """The one column of the results that words such as helps are about, fixed before they are seen."""
+
+    metric: str | None = None
+    """None: that of the objective."""
+    region: str | None = None
+    """None: few if it has at least 100 test samples, else all; in a sequential study that of the objective."""
+    margin: str | None = None
+    """Largest difference that counts as none: 2% of the reference's mean, or 0.5 in the metric's unit. None: no difference is
+    called the same."""
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, metric: str | None) -> str | None:
+        if metric is not None and metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
+            raise ValueError(f"must be one of {', '.join(sorted(known))}")
+        return metric
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, region: str | None) -> str | None:
+        if region is not None and region not in REGIONS:
+            raise ValueError(f"must be one of {', '.join(REGIONS)}")
+        return region
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _format_number(cls, margin: Any) -> Any:
+        # A number needs no quotes in YAML.
+        is_number = isinstance(margin, int | float) and not isinstance(margin, bool)
+        return str(margin) if is_number else margin
 
 
 class Resources(Frozen):
@@ -77,10 +111,12 @@ class Study(Frozen):
     search: Search = Search()
     objective: Objective = Objective()
     """None given: that of the reference arm's recipe, or the mean absolute error."""
+    claim: Claim = Claim()
+    """Metric, region and margin that the study's words are about."""
     secondary: tuple[Objective, ...] = ()
     """Validation metrics that a search optimizes together with the objective; the objective alone selects."""
     sequential: Sequential | None = None
-    """Seeds added while a comparison is undecided. None: every arm has the seeds above."""
+    """Seeds added while a comparison is open. None: every arm has the seeds above."""
     representations: int = Field(default=0, ge=0)
     """Test samples of every trial whose representations are stored, for figures; not part of a trial's id."""
     resources: Resources = Resources()

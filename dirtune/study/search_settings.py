@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dirtune.config import Objective
 from dirtune.frozen import Frozen
 from dirtune.randomness import SEED_LIMIT
 
@@ -54,19 +53,16 @@ class WarmStart(Frozen):
 
 
 class Sequential(Frozen):
-    """Sequential seeds: an arm gets seeds until its comparison with the reference is decided, or no seed is left.
+    """Sequential seeds: an arm gets seeds until the study's claim about it is settled over them, or no seed is left.
 
-    Paired t tests decide, with the level spent over the looks (`dirtune.results.statistics.sequential`).
+    Paired t tests of the claim's metric and region decide, with the level spent over the looks
+    (`dirtune.results.statistics.sequential`).
     """
 
     most_seeds: int = Field(ge=3, le=100_000)
     """Largest number of seeds of an arm, including the study's own; added seeds follow the largest of those."""
     step: int = Field(default=1, ge=1)
     """Seeds added per look."""
-    compare: Objective | None = None
-    """Metric and shot region compared on test data. None: those of the study's objective."""
-    margin: float = Field(default=0.02, gt=0)
-    """Largest difference that counts as none, as a share of the reference's mean."""
 
 
 class Search(Frozen):

@@ -10,6 +10,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
 from dirtune.randomness import SEED_LIMIT
+from dirtune.results.statistics.margin import Margin
 from dirtune.study.expand import format_transfer_name
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
@@ -30,6 +31,8 @@ REMOVED = {
     ("search", "population", None): _NO_POPULATION,
     ("search", "scheduler", "pbt"): _NO_POPULATION,
     ("search", "sampler", "cmaes"): "was removed; use `tpe` or `gp`",
+    ("sequential", "compare", None): "was removed: seeds are added until the study's `claim` is settled; set it there",
+    ("sequential", "margin", None): "was removed: set `margin` of the study's `claim`, such as 2%",
 }
 """Options of earlier studies by section, key and value (None: every value), and what replaces them."""
 
@@ -171,6 +174,16 @@ def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Ite
     if most <= count:
         rule = f"must be more than the {count} of `seeds`, or no seed can be added"
         yield Fault(where=where, key="sequential.most_seeds", rule=rule, got=most)
+
+
+def find_claim_faults(study: Study, where: str) -> Iterator[Fault]:
+    """Find a margin that cannot be read, or that says nothing about the claim's metric."""
+    if study.claim.margin is None:
+        return
+    try:
+        Margin.parse(study.claim.margin, metric=study.claim.metric or study.objective.metric)
+    except InputError as error:
+        yield from (Fault(where=where, key="claim.margin", rule=each.rule, got=each.got) for each in error.faults)
 
 
 def read_config(plain: dict[str, Any], where: str, prefix: str) -> tuple[TrialConfig | None, list[Fault]]:

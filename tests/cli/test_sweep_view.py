@@ -85,7 +85,7 @@ def test_added_trials_are_reported_and_counted() -> None:
         view.report_new_trials([make_job("vanilla", 2), make_job(ODD, 2), make_job("vanilla", 3)])
         view.report_end(make_job(), COMPLETE)
     text = get_output(console)
-    assert f"undecided, added trials: seed 2 of vanilla, {ODD}; seed 3 of vanilla\n" in text
+    assert f"still open, added trials: seed 2 of vanilla, {ODD}; seed 3 of vanilla\n" in text
     assert "[ 1/10]" in text
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.metrics import compute_region_metrics
 from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.reweighting.density import label_bins, label_density, shot_regions
-from tests.results.record_factory import record
+from tests.results.record_factory import record, write_study
 
 LABEL = LabelSpec(name="angle", unit="degrees", low=0.0, high=10.0, bin_width=1.0, num_bins=10)
 RULES = {"counts": ShotRule(many_above=40, few_below=15), "published": ShotRule(many_bins=(0, 1), medium_bins=(2, 9))}
@@ -63,3 +67,47 @@ def make_trial(
         arm, seed, metrics=rows, config={"data": {"shot_rule": rule}}, fingerprint=make_manifest().fingerprint
     )
     return replace(made, predictions=predictions)
+
+
+SHIFTS = {"vanilla": 0.0, "conr": -0.12, "same": 0.0, "ranksim": 0.3}
+
+
+def make_crossed_predictions(arm: str, seed: int, shift: float, *, samples: int = 300) -> dict[str, SplitPredictions]:
+    """Predictions whose errors are larger than the reference's by a share, on samples that all arms have; some suit an arm."""
+    found = {}
+    for split in ("val", "test"):
+        shared = np.random.default_rng([7, samples, len(split)])
+        labels = shared.uniform(0.0, 9.5, samples)
+        difficulty = np.exp(0.5 * shared.normal(size=samples))
+        # An arm that is nearly the same as the reference has its luck.
+        name = ord("v" if arm == "same" else arm[0])
+        suits = np.random.default_rng([name, samples]).normal(0.0, 0.15, samples)
+        own = np.random.default_rng([name, seed, samples])
+        luck, signs = 1 + 0.02 * own.normal(), own.choice([-1, 1], samples)
+        noise = np.exp(0.2 * own.normal(size=samples))
+        if arm == "same":
+            noise *= np.exp(0.05 * np.random.default_rng([1, seed, samples]).normal(size=samples))
+        found[split] = SplitPredictions(
+            sample_ids=[f"{split}{i}" for i in range(samples)],
+            labels=labels,
+            predictions=labels + (1 + shift + suits) * difficulty * luck * signs * noise,
+        )
+    return found
+
+
+@cache
+def _make_crossed_trials(trained: int, samples: int) -> list[TrialRecord]:
+    return [
+        make_trial(arm, seed, "counts", make_crossed_predictions(arm, seed, shift, samples=samples))
+        for arm, shift in SHIFTS.items()
+        for seed in range(trained)
+    ]
+
+
+def write_predicted_study(root: Path, *, trained: int = 5, samples: int = 300, **keys: Any) -> Storage:
+    """A study with predictions and manifest: an arm that helps, one that is nearly the same, and one that hurts."""
+    known = {"reference": "vanilla", "arms": list(SHIFTS), "seeds": [*range(trained)], "objective": {"metric": "mae"}}
+    data = {"data": {"name": "angles", "unit": "degrees"}}
+    storage = write_study(root, _make_crossed_trials(trained, samples), **{**known, **data, **keys})
+    storage.write("manifest.json", make_manifest().model_dump_json().encode())
+    return storage

@@ -40,15 +40,26 @@ def test_a_sequential_study_that_can_add_no_seed_is_rejected_with_every_reason()
     assert faults_of(**searched(), sequential={"most_seeds": 3}) == [
         "t: sequential: needs arms without a search, but conr would be searched"
     ]
-    (unknown,) = faults_of(sequential={"most_seeds": 3, "compare": {"region": "rare"}})
-    assert unknown.startswith("t: sequential.compare.region: ")
-    assert "all, many, medium, few" in unknown
+
+
+def test_a_claim_is_of_a_known_metric_and_region_and_has_a_readable_margin() -> None:
+    region, metric = faults_of(claim={"region": "rare", "metric": "mea"})
+    assert region.startswith("t: claim.metric: ")
+    assert metric.startswith("t: claim.region: ")
+    assert "all, many, medium, few" in metric
+    assert faults_of(claim={"margin": "two"})[0].startswith("t: claim.margin: must be a share")
+    assert faults_of(claim={"margin": "0%"})[0].startswith("t: claim.margin: must be a share")
+    (share,) = faults_of(claim={"metric": "pearson", "margin": "2%"})
+    assert share.startswith("t: claim.margin: a share of pearson says nothing where it is near zero")
+    for margin, text in (("5%", "5%"), (0.5, "0.5"), (1, "1")):
+        assert resolve({**STUDY, "claim": {"margin": margin}}, where="t").to_plain()["claim"]["margin"] == text
 
 
 def test_every_removed_option_is_named_in_one_sentence_with_the_faults_of_the_rest() -> None:
     found = faults_of(
         resources={"fuse": "auto", "memory_retries": 3, "cpus": 0},
         search={"sampler": "cmaes", "scheduler": {"name": "pbt", "interval": 2}, "population": 4},
+        sequential={"most_seeds": 5, "compare": {"region": "few"}, "margin": 0.05},
     )
     *removed, other = found
     assert [text.split(",")[0].removesuffix("; use `tpe` or `gp`") for text in removed] == [
@@ -57,6 +68,8 @@ def test_every_removed_option_is_named_in_one_sentence_with_the_faults_of_the_re
         "t: search.population: was removed",
         "t: search.scheduler: was removed",
         "t: search.sampler: was removed",
+        "t: sequential.compare: was removed: seeds are added until the study's `claim` is settled; set it there",
+        "t: sequential.margin: was removed: set `margin` of the study's `claim`",
     ]
     assert other.startswith("t: resources.cpus: ")
     assert "recipe.accumulation" in removed[1]

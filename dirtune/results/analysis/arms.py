@@ -33,7 +33,7 @@ TRIAL_COLUMNS = (
     "objective",
     "data_fingerprint",
 )
-METRIC_COLUMNS = ("split", "selection", "region", "metric", "value")
+METRIC_COLUMNS = ("split", "selection", "region", "metric", "value", "n")
 LONGEST_REASON = 100
 """Characters of an error that are shown in a table."""
 

@@ -5,7 +5,7 @@ depend on the training labels too, which no record has: they come from the manif
 sweep keeps in its study's folder, or which the caller gives. With nothing changed, the results are the stored metrics
 to the last bit, because they are made by the same functions from the same numbers.
 
-One trial is one file, read by itself, so that memory does not grow with the study (except for errors by sample).
+One trial is one file, read by itself, so that memory does not grow with the study (except for `read_sample_predictions`).
 """
 
 import json
@@ -24,9 +24,10 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
 from dirtune.metrics import METRICS, REGIONS, compute_metrics
+from dirtune.results.analysis.arms import filter_rows
 from dirtune.results.analysis.binning import check_bin_lists, make_binning
-from dirtune.results.records import store, studies
-from dirtune.results.records.names import EVALUATED_SPLITS, check_known
+from dirtune.results.records import parquetfile, store, studies
+from dirtune.results.records.names import EVALUATED_SPLITS, GROUPS, check_known
 from dirtune.reweighting.density import label_bins, shot_regions
 
 RULE_COLUMN = "config.data.shot_rule"
@@ -59,13 +60,21 @@ class BinErrors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleErrors:
-    """Errors of several trials on the same samples, in one order."""
+class SamplePredictions:
+    """Predictions of several trials for the same samples, in one order."""
 
-    errors: Mapping[str, NDArray[np.float64]]
-    """Prediction minus label by trial, shape `(samples,)`, in the label's unit."""
+    predictions: Mapping[str, NDArray[np.float64]]
+    """By trial, of the labels' shape, in their unit; only trials whose predictions are stored."""
+    labels: NDArray[np.float64]
+    """Shape `(samples,)`, or `(samples, L)` for labels of L dimensions."""
+    bins: NDArray[np.int64]
+    """Label bin of each sample, shape `(samples,)`."""
     regions: Mapping[str, NDArray[np.bool_]]
     """Membership of the samples, shape `(samples,)`, by region."""
+    groups: NDArray[np.int64] | None
+    """Number of each sample's group, shape `(samples,)`; None if the data set has no groups."""
+    group: str = ""
+    """What a group is, such as "person"; empty without groups."""
 
 
 @dataclass(frozen=True)
@@ -124,61 +133,59 @@ def recompute(
     return values
 
 
-def read_sample_errors(
-    root: str | Path,
-    study: str,
+def read_sample_predictions(
+    storage: Storage,
+    trials: Collection[str],
     *,
     split: str = "test",
     rule: ShotRule | None = None,
     bin_width: float | None = None,
-    trials: Collection[str],
-) -> SampleErrors:
-    """Read the errors of trials on every sample of a split, so that trials can be compared sample by sample.
+) -> SamplePredictions:
+    """Read the predictions of trials for every sample of a split, so that trials can be compared sample by sample.
 
     Args:
-        root: the results root, a path or URL.
-        study: name of the study's folder.
+        storage: the study's folder.
+        trials: identities of trials; those without stored predictions are left out.
         split: test or val.
         rule: which bins are many, medium and few; None means the trials' own, which must be one.
         bin_width: of the label bins, in the label's unit; None means the data set's.
-        trials: identities of trials.
 
     Raises:
-        InputError: trials have no stored predictions, or differ in their samples or shot rules; labels have several
-            dimensions; or as `recompute`.
+        InputError: no trial has predictions, or trials differ in their samples or shot rules; or as `recompute`.
     """
-    storage, manifest = _open_study(root, study, split, None)
-    where = f"study {study}"
-    if manifest.label.components:
-        raise InputError(Fault(where=where, rule="has labels of several dimensions, which have no errors by sample"))
-    rules = {rule} if rule else {own for trial, own in _read_rules(storage, manifest).items() if trial in trials}
+    where = _name_study(storage)
+    names = [f"results/predictions/{trial}.parquet" for trial in sorted(trials)]
+    tables = parquetfile.read_files(
+        storage, names, ["trial_id", "split", "sample_id", "component", "label", "prediction"]
+    )
+    found = [_to_predictions(rows) for rows in (filter_rows(table, split=split) for table in tables) if rows.num_rows]
+    if not found:
+        raise InputError(Fault(where=where, rule=f"has no stored predictions of split {split}"))
+    manifest = _read_own_manifest(storage, None)
+    own = _read_rules(storage, manifest) if rule is None else {}
+    rules = {own[each.trial_id] for each in found} if rule is None else {rule}
     # The regions are masks over one list of samples: under two rules a sample would be in two regions.
     if len(rules) > 1:
         raise InputError(Fault(where=where, rule="has trials of several shot rules; choose one (shots)"))
     check_bin_lists(rules, bin_width, manifest.label.bin_width)
-    errors: dict[str, NDArray[np.float64]] = {}
-    labels: NDArray[np.float64] = np.empty(0)
-    sample_ids: list[str] = []
-    for found in _read_predictions(root, study, split, trials):
-        # Sorted by name, for trials may have been evaluated in different orders.
-        order = sorted(range(len(found.sample_ids)), key=found.sample_ids.__getitem__)
-        own = [found.sample_ids[position] for position in order]
-        if errors and not (own == sample_ids and np.array_equal(found.labels[order], labels)):
-            rule_ = f"has trials with different samples in split {split}: {next(iter(errors))}, {found.trial_id}"
-            raise InputError(Fault(where=where, rule=rule_))
-        sample_ids, labels = own, found.labels[order]
-        errors[found.trial_id] = found.predictions[order] - labels
-    if lacking := sorted(set(trials) - errors.keys()):
-        names = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-        rule_ = (
-            f"has no stored predictions of split {split} for {len(lacking)} of {len(trials)} trials ({names}), "
-            "which intervals over samples need"
-        )
-        raise InputError(Fault(where=where, rule=rule_))
+    first = _sort_samples(found[0])
+    predictions = {}
+    for each in found:
+        ordered = each if each.sample_ids == first.sample_ids else _sort_samples(each)
+        if ordered.sample_ids != first.sample_ids or not np.array_equal(ordered.labels, first.labels):
+            text = f"has trials with different samples in split {split}: {first.trial_id}, {each.trial_id}"
+            raise InputError(Fault(where=where, rule=text))
+        predictions[each.trial_id] = ordered.predictions
     binning = make_binning(manifest, bin_width)
-    by_bin = shot_regions(binning.train_counts, next(iter(rules))) if rules else np.empty(0, dtype=np.str_)
-    by_sample = by_bin[label_bins(labels, binning.label)] if len(labels) else np.empty(0, dtype=np.str_)
-    return SampleErrors(errors=errors, regions=_select_regions(by_sample))
+    bins = label_bins(first.labels, binning.label)
+    return SamplePredictions(
+        predictions=predictions,
+        labels=first.labels,
+        bins=bins,
+        regions=_select_regions(shot_regions(binning.train_counts, next(iter(rules)))[bins]),
+        groups=_read_groups(storage, split, first.sample_ids),
+        group=manifest.group or "",
+    )
 
 
 def compute_bin_errors(
@@ -244,16 +251,54 @@ def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | N
     """Return the study's folder and the manifest of its data, after checking that its predictions can be used."""
     check_known("split", split, EVALUATED_SPLITS)
     storage = studies.open_study(root, study)
+    return storage, _read_own_manifest(storage, manifest)
+
+
+def _read_own_manifest(storage: Storage, manifest: Manifest | None) -> Manifest:
+    """Return the manifest of the study's data, after checking that it is the one of its predictions."""
     manifest = manifest or read_stored_manifest(storage)
+    where = _name_study(storage)
     if manifest.label.dense is not None:
         rule = "has per-pixel labels, of which only the means of each image are stored"
-        raise InputError(Fault(where=f"study {study}", rule=rule, got=manifest.name))
+        raise InputError(Fault(where=where, rule=rule, got=manifest.name))
     # Older records may lack the fingerprint; those of other data would be binned by the wrong counts.
     strangers = {print_ for print_ in _read_fingerprints(storage).values() if print_} - {manifest.fingerprint}
     if strangers:
         rule = f"has trials on other data than {manifest.name} {manifest.fingerprint}"
-        raise InputError(Fault(where=f"study {study}", rule=rule, got=sorted(strangers)))
-    return storage, manifest
+        raise InputError(Fault(where=where, rule=rule, got=sorted(strangers)))
+    return manifest
+
+
+def _name_study(storage: Storage) -> str:
+    return f"study {storage.root.rsplit('/', 1)[-1]}"
+
+
+def _to_predictions(rows: pa.Table) -> _TrialPredictions:
+    labels, predictions = store.stack_components(rows)
+    # Every sample has a row for each dimension of its label.
+    ids = rows["sample_id"].to_pylist()[:: rows.num_rows // len(labels)]
+    return _TrialPredictions(rows["trial_id"][0].as_py(), ids, labels, predictions)
+
+
+def _sort_samples(found: _TrialPredictions) -> _TrialPredictions:
+    """Return the predictions in the order of the sample ids, as trials may have been evaluated in different orders."""
+    order = sorted(range(len(found.sample_ids)), key=found.sample_ids.__getitem__)
+    ids = [found.sample_ids[position] for position in order]
+    return _TrialPredictions(found.trial_id, ids, found.labels[order], found.predictions[order])
+
+
+def _read_groups(storage: Storage, split: str, sample_ids: Collection[str]) -> NDArray[np.int64] | None:
+    """Return the number of each sample's group; None if the study's folder has no groups, or not of all samples."""
+    if not storage.exists(GROUPS):
+        return None
+    (rows,) = parquetfile.read_files(storage, [GROUPS])
+    rows = filter_rows(rows, split=split)
+    by_sample = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
+    names = [by_sample.get(sample) for sample in sample_ids]
+    if None in names:
+        return None
+    numbers: NDArray[np.int64] = np.unique(np.array(names, dtype=str), return_inverse=True)[1]
+    return numbers
 
 
 def _read_fingerprints(storage: Storage) -> dict[str, str | None]:

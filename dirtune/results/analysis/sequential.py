@@ -1,7 +1,7 @@
 """State of the comparisons of a sequential study, read from its records: decisions, and seeds that are due.
 
-A study with `sequential` in its file trains further seeds of the arms whose comparison with the reference is undecided
-(`dirtune.results.statistics.sequential`). None of it is stored: it follows from `study.json` and the test metrics, so
+A study with `sequential` in its file trains further seeds of the arms whose comparison with the reference is open over the
+seeds (`dirtune.results.statistics.sequential`). None of it is stored: it follows from `study.json` and the test metrics, so
 that a sweep that was killed at any moment resumes with the same seeds, and a table agrees with the sweep.
 """
 
@@ -14,13 +14,11 @@ from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.arms import METRIC_COLUMNS, get_values_by_trial
 from dirtune.results.records import parquetfile, store, studies
+from dirtune.results.statistics.margin import Margin
 from dirtune.results.statistics.sequential import ComparisonState, LookSchedule, run_looks
 
 Values = Mapping[str, Mapping[int, float]]
 """The compared test metric by arm and seed."""
-
-SequentialSummary = tuple[str, Mapping[str, str]]
-"""How seeds are added, and the state of every arm, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +34,33 @@ class SequentialRule:
     step: int
     metric: str
     region: str
-    margin: float
-    """Share of the reference's mean."""
+    margin: Margin | None
+    """None: no comparison ends because it is small."""
 
     @property
     def looks(self) -> LookSchedule:
         return LookSchedule(first=self.first, step=self.step, most=len(self.seeds), comparisons=len(self.arms) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialSummary:
+    """How seeds are added, and the state of every arm."""
+
+    rule: SequentialRule
+    values: Values
+    states: Mapping[str, ComparisonState]
+
+    def __str__(self) -> str:
+        rule = self.rule
+        margin = "" if rule.margin is None else f", margin {rule.margin}"
+        return (
+            f"{rule.metric} in region {rule.region} against {rule.reference}, looked at after {rule.looks.sizes[0]} seeds and every "
+            f"{rule.step} more up to {len(rule.seeds)}{margin}"
+        )
+
+    def describe_states(self) -> dict[str, str]:
+        """Return why each arm's seeds have ended, or what they wait for."""
+        return {arm: describe_state(state, len(self.rule.seeds)) for arm, state in self.states.items()}
 
 
 def make_sequential_rule(info: studies.StudyInfo) -> SequentialRule | None:
@@ -57,7 +76,7 @@ def make_sequential_rule(info: studies.StudyInfo) -> SequentialRule | None:
         step=raw["step"],
         metric=raw["metric"],
         region=raw["region"],
-        margin=raw["margin"],
+        margin=None if raw["margin"] is None else Margin.parse(str(raw["margin"]), metric=raw["metric"]),
     )
 
 
@@ -123,27 +142,17 @@ def plan_due_seeds(storage: Storage, info: studies.StudyInfo) -> tuple[studies.S
         seeds=due[rule.reference],
         plans={arm: studies.ArmPlan(seeds=seeds, trials=len(seeds)) for arm, seeds in due.items()},
     )
-    return planned, summarize(rule, values)
-
-
-def summarize(rule: SequentialRule, values: Values) -> SequentialSummary:
-    """Describe how seeds are added in a study, and the state of every arm."""
-    most = len(rule.seeds)
-    text = (
-        f"{rule.metric} in region {rule.region} against {rule.reference}, looked at after {rule.first} seeds and every "
-        f"{rule.step} more up to {most}, margin {100 * rule.margin:g} %, levels spent over looks and arms"
-    )
-    return text, {arm: describe_state(state, most) for arm, state in compute_states(rule, values).items()}
+    return planned, SequentialSummary(rule=rule, values=values, states=compute_states(rule, values))
 
 
 def describe_state(state: ComparisonState, most: int) -> str:
-    """Return the state of a comparison, and why its seeds have ended, as text."""
+    """Return the state of a comparison, and why its seeds have ended, as text; the word is the table's."""
     if state.needed is not None:
-        looked = f"undecided after {state.seeds}" if state.seeds else "not looked at yet"
+        looked = f"open after {state.seeds}" if state.seeds else "not looked at yet"
         return f"{looked}, waits for {state.needed} seeds"
-    if state.decision == "undecided":
-        return f"undecided, all {most} seeds are used up"
-    return f"{state.decision}, decided after {state.seeds} seeds"
+    if state.decision == "open":
+        return f"all {most} seeds are used up"
+    return f"stopped after {state.seeds} seeds"
 
 
 def _get_values(metrics: pa.Table, rule: SequentialRule) -> dict[str, float | None]:

@@ -10,12 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.figures._style import BAD, GOOD
+from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.statistics.paired import PairedDifference
 from dirtune.results.tables.marks import SIGNIFICANT
 
 EXTENT = 3.0
 """Maximum reach of an axis, as a multiple of the median distance from zero to an interval's far end."""
 COLOR_KEY = "Blue is better, orange worse; filled:"
+CLAIM_KEY = "Blue is better, orange worse; filled: the word helps or hurts, which only the claim's column has"
+INTERVALS = (
+    "95 % intervals one by one, the larger of two t intervals: over seeds, and over seeds and test samples (where predictions "
+    "are stored)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,7 @@ class Effect:
     """Ends of the 95 % interval; NaN for fewer than two pairs."""
     high: float
     significant: bool
-    """After the Holm correction."""
+    """After the correction over the comparisons, which a table makes in the claim's column alone."""
     good: bool
     """The mean is an improvement."""
 
@@ -36,7 +42,7 @@ class Effect:
 NO_EFFECT = Effect(mean=math.nan, low=math.nan, high=math.nan, significant=False, good=False)
 
 
-def make_effect(found: PairedDifference | None, p_holm: float, metric: str) -> Effect:
+def make_effect(found: PairedDifference | JointDifference | None, p_holm: float, metric: str) -> Effect:
     """Return a paired difference of a metric as an effect."""
     if found is None or not found.n:
         return NO_EFFECT

@@ -1,7 +1,7 @@
 """Figure `ablation_path`: the greedy path from the reference to an arm of several parts, or back, best part first.
 
-Every step compares the trained arms that are one part away on *validation* data, so that the differences shown, of the
-test split, are not selected by their own size. The caption names the arms that were not trained: a greedy path through
+Every step is selected on *validation* data of one half of the seeds, and its difference shown on test data of the other half:
+validation and test errors of one run go together, so a step that was selected by the same runs would look too large. The caption names the arms that were not trained: a greedy path through
 half of the arms is not the greedy path. The effect of a part depends on the parts before it; `interactions` shows by how
 much.
 
@@ -38,6 +38,7 @@ class PathStage:
     label: str
     """The parts that were added or removed; the name of the arm for the first stage."""
     values: _arms.Values
+    """Of the seeds that did not select the path."""
     effect: _effects.Effect
     """Difference to the stage before; `NO_EFFECT` for the first."""
 
@@ -73,15 +74,21 @@ def build_ablation_path(request: PlotRequest) -> AblationPath:
     start, end = (State(), arms.top) if direction == ADD else (arms.top, State())
     # Steps are selected on validation data, whichever split is shown.
     validation = found.table if request.split == "val" else replace(request, split="val").build_table()
+    recorded = _group_by_state(arms, _arms.get_values(validation, request.region))
+    selecting = _select_first_half(recorded)
     losses = {
-        state: {seed: to_loss(value, validation.metric) for seed, value in values.items()}
-        for state, values in _group_by_state(arms, _arms.get_values(validation, request.region)).items()
+        state: {seed: to_loss(value, validation.metric) for seed, value in values.items() if seed in selecting}
+        for state, values in recorded.items()
     }
     steps = find_greedy_path(losses, start, end)
-    values = _group_by_state(arms, _arms.get_values(found.table, request.region))
+    values = {
+        state: {seed: value for seed, value in of_state.items() if seed not in selecting}
+        for state, of_state in _group_by_state(arms, _arms.get_values(found.table, request.region)).items()
+    }
     differences = [compare_by_seed(values[step.after], values[step.before]) for step in steps]
     if not any(difference.n for difference in differences):
-        raise request.make_error(f"has no two arms on the path to {arms.target} with a common seed")
+        rule = f"needs two common seeds of arms on the path to {arms.target}: one half selects it, the other is shown"
+        raise request.make_error(rule)
     whole = compare_by_seed(values[steps[-1].after], values[start])
     rows = [*differences, whole]
     corrected = apply_holm({str(row): difference.p for row, difference in enumerate(rows)})
@@ -109,7 +116,7 @@ def build_ablation_path(request: PlotRequest) -> AblationPath:
         label=format_metric(found.table.metric, found.table.unit),
     )
     stop = "" if steps[-1].after == end else f" Stops before {arms.arms[end]}: no common seed."
-    return replace(path, caption=_format_caption(request, found, path, direction) + stop)
+    return replace(path, caption=_format_caption(found, path, direction, selecting) + stop)
 
 
 def draw_ablation_path(data: AblationPath) -> Figure:
@@ -152,17 +159,23 @@ def _find_target(request: PlotRequest, found: _arms.ComposedArms) -> Lattice:
     return largest
 
 
+def _select_first_half(values: Mapping[State, _arms.Values]) -> list[int]:
+    """Return the smaller half of the seeds, which select the path."""
+    seeds = sorted({seed for of_state in values.values() for seed in of_state})
+    return seeds[: len(seeds) // 2]
+
+
 def _group_by_state(arms: Lattice, values: Mapping[str, _arms.Values]) -> dict[State, _arms.Values]:
     return {state: values[arm] for state, arm in arms.arms.items()}
 
 
-def _format_caption(request: PlotRequest, found: _arms.ComposedArms, path: AblationPath, direction: str) -> str:
-    same = "the same numbers, which flatters the intervals" if request.split == "val" else "validation data"
+def _format_caption(found: _arms.ComposedArms, path: AblationPath, direction: str, selecting: list[int]) -> str:
     verb = "adds" if direction == ADD else "removes"
     text = (
-        f"{format_source(found.table)} Each step {verb} the part after which the metric is best, selected on {same} among the "
-        "nearest trained arms. Left: means, and seeds; right: difference to the arm before, paired by seed, mean and 95 % interval "
-        f"(Student's t). {_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."
+        f"{format_source(found.table)} Each step {verb} the part after which the metric is best, selected among the nearest trained "
+        f"arms on validation data of seeds {', '.join(map(str, selecting))}; shown are the other seeds. Left: means, and seeds; "
+        "right: difference to the arm before, paired by seed, mean and 95 % interval (Student's t over seeds, on these test "
+        f"samples). {_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."
     )
     if not path.untrained:
         return f"{text} All arms that are one part away are trained."

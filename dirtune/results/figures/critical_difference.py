@@ -1,8 +1,7 @@
 """Figure `critical_difference`: mean ranks of the arms, and groups without a significant difference (Demsar, JMLR 2006).
 
-Arms are ranked in blocks: the seeds of the study in one shot region. With `each="region"` every seed gives three blocks,
-one each for many, medium and few, which are not independent: the critical difference is then too small, as the caption
-states.
+Arms are ranked in blocks: the seeds of the study in one shot region. They are independent given the data, so the ranks are
+about these test samples. Below five blocks the critical difference is longer than the axis for most numbers of arms.
 """
 
 import math
@@ -20,8 +19,7 @@ from dirtune.results.statistics.ranks import LEVEL, Ranking, rank_arms
 from dirtune.results.tables.render.cells import format_metric
 from dirtune.results.tables.table import ArmTable
 
-EACH = ("seed", "region")
-SHOTS = ("many", "medium", "few")
+MIN_BLOCKS = 5
 MAX_COLUMN_ARMS = 6
 """Arms that the width of a column has room for."""
 
@@ -43,20 +41,14 @@ def build_critical_difference(request: PlotRequest) -> CriticalDifference:
     """Rank the arms by the table's values; the caption names arms that miss blocks of the others and are left out.
 
     Raises:
-        InputError: a name is unknown, or there are not two arms with a common seed.
+        InputError: a name is unknown, or there are not two arms with five common seeds.
     """
-    each = request.choose_each(EACH)
     table = request.build_table()
     check_known("region", request.region, table.regions)
-    regions = SHOTS if each == "region" else (request.region,)
     shown = _arms.select_arms(table.rows, request.arms, reference=table.reference, most=_style.MAX_ROWS)
     rows = [row for row in table.rows if row.arm in shown.arms]
     losses: dict[str, dict[object, float]] = {
-        row.arm: {
-            (region, seed): to_loss(value, table.metric)
-            for region in regions
-            for seed, value in row.cells[region].values.items()
-        }
+        row.arm: {seed: to_loss(value, table.metric) for seed, value in row.cells[request.region].values.items()}
         for row in rows
     }
     # Ranks need complete blocks, so that an arm with a missing seed is left out.
@@ -65,14 +57,18 @@ def build_critical_difference(request: PlotRequest) -> CriticalDifference:
     if len(used) < 2 or not set.intersection(*(set(own) for own in used.values())):
         raise request.make_error("has no two arms with trials of the same seeds yet")
     found = rank_arms(used)
+    if found.blocks < MIN_BLOCKS:
+        raise request.make_error(
+            f"needs {MIN_BLOCKS} seeds that all arms have, for ranks to differ; has {found.blocks}"
+        )
     names = [arm for arm in losses if arm not in used]
     left_out = f" Left out, with missing seeds: {', '.join(names)}." if names else ""
     return CriticalDifference(
         ranks=tuple(found.mean_ranks.items()),
         cliques=tuple((found.mean_ranks[c[0]], found.mean_ranks[c[-1]]) for c in found.cliques),
         difference=found.critical_difference,
-        label=f"mean rank by {format_metric(table.metric, '')}, {'each shot region' if each == 'region' else request.region}",
-        caption=_format_caption(table, found, each) + left_out + shown.note,
+        label=f"mean rank by {format_metric(table.metric, '')}, {request.region}",
+        caption=_format_caption(table, found) + left_out + shown.note,
     )
 
 
@@ -118,11 +114,9 @@ def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int,
     axes.text(end, row, text, va="center", ha="right" if is_left else "left")
 
 
-def _format_caption(table: ArmTable, found: Ranking, each: str) -> str:
-    of_region = each == "region"
-    blocks = "seeds x shot regions (not independent: CD is too small)" if of_region else "seeds"
+def _format_caption(table: ArmTable, found: Ranking) -> str:
     p_text = "" if math.isnan(found.p_friedman) else f" Friedman's p = {found.p_friedman:.2g}."
     return (
-        f"{format_source(table)} Mean ranks over {found.blocks} {blocks}, 1 is best. Bars join arms whose ranks are less than the "
+        f"{format_source(table)} Mean ranks over {found.blocks} seeds, on these test samples, 1 is best. Bars join arms whose ranks are less than the "
         f"critical difference CD = {found.critical_difference:.2f} apart (Nemenyi, level {LEVEL:g}).{p_text}"
     )

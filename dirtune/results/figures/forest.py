@@ -1,8 +1,7 @@
 """Figure `forest`: the paired difference of every arm to the reference with its interval, in one panel per shot region.
 
-An interval without zero is a difference that is significant in a single comparison; a filled marker is one that is still
-significant after the correction for all comparisons. Intervals of three seeds are long, and the one of a diverged arm
-would compress all others. An axis therefore reaches at most three times the median distance of the intervals' far ends
+Intervals are those of the table, over seeds and test samples, for orientation; a filled marker is a word of the table, in the
+panel of the study's claim alone. Intervals of three seeds are long, and the one of a diverged arm would compress all others. An axis therefore reaches at most three times the median distance of the intervals' far ends
 from zero; an arrow and a number mark what is beyond it.
 """
 
@@ -15,7 +14,6 @@ from matplotlib.figure import Figure
 
 from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._request import PlotRequest, format_source
-from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import format_metric
 
 MIN_ROWS = 3
@@ -37,7 +35,7 @@ class Forest:
 
 
 def build_forest(request: PlotRequest) -> Forest:
-    """Compute the table's paired differences with Student's t intervals (`dirtune.results.statistics.paired`).
+    """Read the table's paired differences with their intervals (`dirtune.results.statistics.joint`).
 
     Raises:
         InputError: there is no reference or no arm to compare with it, and as `make_arm_table`.
@@ -59,9 +57,8 @@ def build_forest(request: PlotRequest) -> Forest:
         effects=effects,
         limits=tuple(_effects.compute_limits(row) for row in effects),
         label=f"{format_metric(table.metric, table.unit)}: difference to {table.reference}",
-        caption=f"{format_source(table)} Difference to {table.reference}, paired by seed: mean and 95 % interval (Student's t). "
-        f"{_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a "
-        f"region: {len(table.arms) - 1}). Arrows: beyond the axis; a number is a mean there.{shown.note}",
+        caption=f"{format_source(table)} Difference to {table.reference}: mean, and {_effects.INTERVALS}. "
+        f"{_effects.CLAIM_KEY}. {table.claim.describe()} Arrows: beyond the axis; a number is a mean there.{shown.note}",
     )
 
 

@@ -73,8 +73,8 @@ def build_heatmap(request: PlotRequest) -> Heatmap:
         good_sign=1 if table.metric in HIGHER_IS_BETTER else -1,
         label=f"{label}: difference to {table.reference}",
         decimals=PERCENT_DECIMALS if request.relative else count_decimals(table),
-        caption=f"{format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * "
-        f"p < {SIGNIFICANT:g}, paired t test, Holm-corrected (comparisons of a column: {len(table.arms) - 1}). "
+        caption=f"{format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * the word "
+        f"helps or hurts, which only the claim's column has. {table.claim.describe()} "
         f"Colors end at ±{limit:.3g}; an empty cell has no common seed.{shown.note}",
     )
 

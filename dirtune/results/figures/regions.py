@@ -1,13 +1,20 @@
-"""Figure `regions`: bars of the arms by shot region, with a dot per seed."""
+"""Figure `regions`: bars of the arms by shot region, with a dot per seed.
 
+The error bar of an arm is the table's interval of its difference to the reference, drawn at the arm's mean: where it does not
+reach the reference's bar, the interval excludes zero. A standard deviation over seeds would look smaller and say nothing on
+the test samples.
+"""
+
+import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from dirtune.metrics import REGIONS
-from dirtune.results.figures import _arms, _style
+from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._request import PlotRequest, format_source
 from dirtune.results.tables.render.cells import format_metric
+from dirtune.results.tables.table import ArmTable, Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +24,8 @@ class RegionBars:
     arms: tuple[str, ...]
     regions: tuple[str, ...]
     means: tuple[tuple[float, ...], ...]
-    sds: tuple[tuple[float, ...], ...]
-    """Standard deviations over seeds; NaN for a single seed."""
+    intervals: tuple[tuple[float, ...], ...]
+    """Half the 95 % interval of the difference to the reference; NaN for the reference and for a single seed."""
     seeds: tuple[tuple[tuple[float, ...], ...], ...]
     """Values of the single seeds."""
     reference: str | None
@@ -43,13 +50,23 @@ def build_regions(request: PlotRequest) -> RegionBars:
         arms=shown.arms,
         regions=REGIONS,
         means=tuple(tuple(cell.mean for cell in row) for row in cells),
-        sds=tuple(tuple(cell.sd for cell in row) for row in cells),
+        intervals=tuple(tuple(_get_half_interval(cell) for cell in row) for row in cells),
         seeds=tuple(tuple(tuple(cell.values.values()) for cell in row) for row in cells),
         reference=table.reference,
         label=format_metric(table.metric, table.unit),
-        caption=f"{format_source(table)} Bars: mean over seeds; error bars: ± sd over seeds; dots: "
-        f"single seeds.{left_out}{shown.note}",
+        caption=f"{format_source(table)} Bars: mean over seeds; dots: single seeds. {_format_intervals(table)}"
+        f"{left_out}{shown.note}",
     )
+
+
+def _get_half_interval(cell: Cell) -> float:
+    return math.nan if cell.difference is None else (cell.difference.high - cell.difference.low) / 2
+
+
+def _format_intervals(table: ArmTable) -> str:
+    if table.reference is None:
+        return "Without a reference there are no intervals."
+    return f"Error bars: the difference to {table.reference}, {_effects.INTERVALS}."
 
 
 def draw_regions(bars: RegionBars) -> Figure:
@@ -74,7 +91,7 @@ def draw_regions(bars: RegionBars) -> Figure:
         axes.errorbar(
             [center + 0.25 * width for center in centers],
             means,
-            bars.sds[position],
+            bars.intervals[position],
             fmt="none",
             ecolor="black",
             elinewidth=0.8,

@@ -10,11 +10,15 @@ PROVENANCE = "provenance.json"
 """Versions of code and libraries, and the machine."""
 SELECTED = "selected.json"
 """The configuration that each search selected, and the trials that evaluate it."""
+GROUPS = "groups.parquet"
+"""Groups of the evaluated samples, if the data set has groups: columns `split`, `sample_id` and `group`."""
 
 EVALUATED_SPLITS = ("val", "test")
 """Column `split` of the table `metrics`."""
 EVALUATED_EPOCHS = ("best_val", "last")
 """Column `selection` of the table `metrics`: the epochs of a trial that are evaluated."""
+PREDICTED_EPOCH = EVALUATED_EPOCHS[0]
+"""The only epoch whose predictions are stored."""
 
 
 def check_known(what: str, name: str, known: Sequence[str]) -> None:

@@ -53,6 +53,10 @@ class StudyInfo:
     """Search spaces by searched arm, then by dotted path of the setting."""
     secondary: tuple[tuple[str, str], ...] = ()
     """Metric and region of each secondary objective."""
+    claim: Mapping[str, Any] = field(default_factory=dict)
+    """Metric, region and margin that the study's words are about; None means the default."""
+    transfers: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that an arm takes from the reference's search, by arm."""
     sequential: Mapping[str, Any] = field(default_factory=dict)
     """Rule by which seeds are added; empty if they are not."""
 
@@ -122,6 +126,8 @@ def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] =
         presets=raw.get("presets") or {},
         spaces=raw.get("spaces") or {},
         secondary=tuple((each["metric"], each["region"]) for each in raw.get("secondary") or ()),
+        claim=raw.get("claim") or {},
+        transfers=raw.get("transfers") or {},
         sequential=raw.get("sequential") or {},
     )
 

@@ -1,13 +1,14 @@
 """Means, spreads and paired comparisons over seeds: pure functions on plain numbers.
 
 A study has few seeds (three to eleven), so every interval is Student's t, and two arms are compared seed by seed: the
-same seed gives both the same start and the same sample order, and their common luck cancels in the difference. What
-cannot be estimated is NaN, never an exception: one seed has no spread.
+same seed gives both the same start and the same sample order. How much luck they share depends on the arms (correlations
+over seeds of -0.4 to 0.97 were seen); the test is valid for any. What cannot be estimated is NaN, never an exception: one
+seed has no spread.
 
 Coverage of the 95 % interval over five and ten seeds in simulations (`benchmarks/coverage.py`, each figure ± 0.6): 95 to
 96 % where the seeds' luck is normal or heavy-tailed, 92 to 93 % where it is skewed in one arm only. Percentile and BCa
-bootstraps of the same differences cover 82 to 91 %. All of this is about new seeds on the same test samples; intervals for
-new samples are in `dirtune.results.statistics.two_way`.
+bootstraps of the same differences cover 82 to 91 %. All of this is about new seeds on the same test samples; comparisons
+that hold for new samples, too, are in `dirtune.results.statistics.joint`.
 
 Source: Student's paired t test; S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
 Statistics, 1979; Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", Journal of
@@ -16,16 +17,12 @@ Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 # scipy.stats takes three times as long to import.
 from scipy.special import stdtr, stdtrit
-
-Over = Literal["seeds", "samples", "both"]
-"""The population that an interval and its test are about: new seeds, new test samples, or both."""
 
 CONFIDENCE = 0.95
 
@@ -50,8 +47,6 @@ class PairedDifference:
     """Two-sided t test; NaN where `error` is NaN or zero."""
     unpaired_seeds: tuple[int, ...] = ()
     """Seeds that only one of the two has; they are not used."""
-    over: Over = "seeds"
-    """Population of the interval and the test."""
 
 
 def mean(values: Iterable[float]) -> float:
@@ -113,12 +108,7 @@ def compute_interaction(
 
 
 def make_difference(
-    differences: Sequence[float],
-    *,
-    error: float,
-    df: float,
-    unpaired_seeds: tuple[int, ...] = (),
-    over: Over = "seeds",
+    differences: Sequence[float], *, error: float, df: float, unpaired_seeds: tuple[int, ...] = ()
 ) -> PairedDifference:
     """Build the t interval and the t test of a mean difference from its standard error and degrees of freedom.
 
@@ -127,23 +117,28 @@ def make_difference(
         error: standard error of their mean.
         df: degrees of freedom, of any size and not necessarily whole.
         unpaired_seeds: seeds that were not used.
-        over: the population that `error` is about.
     """
-    center = mean(differences)
-    # df may be infinite: the quantile is then the normal one.
-    half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * error if df > 0 else math.nan
-    return PairedDifference(
-        mean=center,
+    found = PairedDifference(
+        mean=mean(differences),
         sd=compute_sd(differences),
         n=len(differences),
         error=error,
         df=df,
-        low=center - half,
-        high=center + half,
-        p=float(2 * stdtr(df, -abs(center / error))) if df > 0 and error > 0 else math.nan,
+        low=math.nan,
+        high=math.nan,
+        p=math.nan,
         unpaired_seeds=unpaired_seeds,
-        over=over,
     )
+    return make_interval(found, CONFIDENCE)
+
+
+def make_interval(difference: PairedDifference, confidence: float) -> PairedDifference:
+    """Return a difference with its t test and the t interval of a confidence, from its standard error."""
+    center, error, df = difference.mean, difference.error, difference.df
+    # df may be infinite: the quantile is then the normal one.
+    half = float(stdtrit(df, (1 + confidence) / 2)) * error if df > 0 else math.nan
+    p = float(2 * stdtr(df, -abs(center / error))) if df > 0 and error > 0 else math.nan
+    return replace(difference, low=center - half, high=center + half, p=p)
 
 
 def apply_holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""Number of seeds that a paired comparison needs: power of the paired t test and of the test of equivalence.
+"""Numbers of seeds and test samples that a comparison needs: power of the tests of a difference and of equivalence.
 
 Plan on the smallest difference that matters, not on the one that was observed: the power at the observed difference is
 only the p value in other words, and a difference that was noticed because it was large is smaller the next time (Hoenig
 and Heisey, "The Abuse of Power", The American Statistician, 2001). The standard deviation must come from somewhere, and
-from few seeds it is rough: from five, the true one is between 0.6 and 2.9 times the estimate, so the number of seeds
-between 0.4 and 8 times. Read it as an order of magnitude.
+from few seeds it is rough: from five, the true one is between 0.6 and 2.9 times the estimate. So a plan needs five pairs, is
+made in coarse steps, and has a range.
 
 Source: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, section 2.3.5; Schuirmann, Journal of
 Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
@@ -12,94 +12,116 @@ Pharmacokinetics and Biopharmaceutics, 1987, for equivalence.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 # scipy.stats takes three times as long to import.
-from scipy.special import gammaincinv, nctdtr, ndtr, ndtri, stdtrit
+from scipy.special import gammaincinv, nctdtr, ndtr, stdtrit
 
 ALPHA, POWER = 0.05, 0.8
-MOST_SEEDS = 100_000
-"""A larger number of seeds is reported as None."""
 GRID = 128
 """Points in the distribution of the standard deviation."""
+MIN_PAIRS = 5
+"""Pairs of seeds from which a plan is made."""
+SEED_STEPS = (3, 5, 10, 20, 50, 100)
+SAMPLE_STEPS = (1, 2, 5, 10, 20, 50, 100)
+"""Multiples of the present test samples."""
+RANGE = 0.8
+"""Probability that the true standard deviation is inside the range of a plan."""
 
 
-def compute_detection_power(n: int, *, sd: float, effect: float, alpha: float = ALPHA) -> float:
-    """Return the probability that the two-sided paired t test of `n` seeds sees a true difference.
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Uncertainty of a difference, by its source."""
 
-    `P(|T| > t)` with `T` of the noncentral t distribution, `n - 1` degrees of freedom, noncentrality
-    `|effect| sqrt(n) / sd`, and `t` the two-sided critical value at `alpha`.
+    sd: float
+    """Standard deviation of the differences by seed, in the metric's unit."""
+    sample_variance: float
+    """Variance that the choice of the present test samples adds to the mean difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Numbers with which a comparison has a power of 80 %, in coarse steps."""
+
+    seeds: int | None
+    """One of `SEED_STEPS`; None means more than the last."""
+    samples: int | None
+    """Multiple of the present test samples, one of `SAMPLE_STEPS`; None means more than the last."""
+
+
+def compute_joint_power(seeds: int, *, spread: Spread, effect: float, alpha: float = ALPHA) -> float:
+    """Return the power of the joint test over seeds and test samples (`dirtune.results.statistics.joint`).
+
+    The smaller power of its two tests: over seeds, and over both with `(S - 1) (total / own)^2` degrees of freedom.
 
     Args:
-        n: seeds, at least two.
-        sd: true standard deviation of the differences, in the metric's unit, above zero.
+        seeds: at least two.
+        spread: true values, above zero.
         effect: true difference, in the metric's unit.
-        alpha: level of the test; divided by the number of arms, a bound for Holm's correction.
+        alpha: level of the test.
     """
-    shift, critical = abs(effect) * math.sqrt(n) / sd, stdtrit(n - 1, 1 - alpha / 2)
-    return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+    return min(_compute_t_power(effect, error=error, df=df, alpha=alpha) for error, df in _list_errors(seeds, spread))
 
 
-def compute_equivalence_power(n: int, *, sd: float, margin: float, alpha: float = ALPHA) -> float:
-    """Return the probability that two one-sided t tests of `n` seeds show equivalence of arms that are equal.
+def compute_joint_equivalence_power(seeds: int, *, spread: Spread, margin: float, alpha: float = ALPHA) -> float:
+    """Return the probability that the joint test shows the equivalence of equal arms; arguments as above."""
+    return min(
+        _compute_tost_power(margin, error=error, df=df, alpha=alpha) for error, df in _list_errors(seeds, spread)
+    )
 
-    Given the observed standard deviation `s`, the mean must be within `margin - t s / sqrt(n)` of zero; the probability of
-    that is averaged over the distribution of `s`, `sd sqrt(chi2(n - 1) / (n - 1))`, at 128 equally likely points.
+
+def find_needs(has_power: Callable[[int, Spread], bool], spread: Spread) -> Needs:
+    """Return the fewest test samples, then the fewest seeds, with which a comparison has its power.
 
     Args:
-        n: seeds, at least two.
-        sd: true standard deviation of the differences, in the metric's unit, above zero.
-        margin: the largest difference that counts as none, in the metric's unit.
-        alpha: level of each one-sided test.
+        has_power: True if a number of seeds is enough for a spread.
+        spread: with the present test samples.
     """
-    freedom = n - 1
+    for samples in SAMPLE_STEPS:
+        # The samples' variance falls with their number, the seeds' does not.
+        thinned = Spread(sd=spread.sd, sample_variance=spread.sample_variance / samples)
+        seeds = next((each for each in SEED_STEPS if has_power(each, thinned)), None)
+        # More samples help only where more seeds do not.
+        if seeds is not None or not has_power(SEED_STEPS[-1], Spread(sd=spread.sd, sample_variance=0.0)):
+            return Needs(seeds=seeds, samples=samples)
+    return Needs(seeds=SEED_STEPS[-1], samples=None)
+
+
+def bound_sd(sd: float, pairs: int) -> tuple[float, float]:
+    """Return the limits of the true standard deviation, by the chi-square distribution, with probability `RANGE`."""
+    half, tail = (pairs - 1) / 2, (1 - RANGE) / 2
+    low, high = (sd * math.sqrt(half / gammaincinv(half, share)) for share in (1 - tail, tail))
+    return low, high
+
+
+def _list_errors(seeds: int, spread: Spread) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return standard error and degrees of freedom of both tests."""
+    own = spread.sd**2 / seeds
+    total = own + spread.sample_variance
+    return (math.sqrt(own), seeds - 1), (math.sqrt(total), (seeds - 1) * (total / own) ** 2)
+
+
+def _compute_t_power(effect: float, *, error: float, df: float, alpha: float) -> float:
+    """Return `P(|T| > t)`, `T` of the noncentral t distribution with noncentrality `|effect| / error`."""
+    shift, critical = abs(effect) / error, stdtrit(df, 1 - alpha / 2)
+    if not math.isfinite(shift):
+        return math.nan
+    # scipy's series does not converge for some probabilities below 1e-15.
+    below, above = np.nan_to_num([nctdtr(df, shift, critical), nctdtr(df, shift, -critical)])
+    return float(1 - below + above)
+
+
+def _compute_tost_power(margin: float, *, error: float, df: float, alpha: float) -> float:
+    """Return the probability that both one-sided t tests of equal arms reject.
+
+    Given the observed standard error `e`, the mean must be within `margin - t e` of zero; the probability of that is averaged
+    over the distribution of `e`, `error sqrt(chi2(df) / df)`, at 128 equally likely points.
+    """
     # Midpoints of equally likely intervals: an average without numerical integration.
     shares = (np.arange(GRID) + 0.5) / GRID
-    spreads = sd * np.sqrt(2 * gammaincinv(freedom / 2, shares) / freedom)
-    room = margin * math.sqrt(n) - stdtrit(freedom, 1 - alpha) * spreads
+    spreads = error * np.sqrt(2 * gammaincinv(df / 2, shares) / df)
+    room = margin - stdtrit(df, 1 - alpha) * spreads
     # With a large observed spread the room is negative: no mean, not even zero, would show equivalence.
-    return float(np.maximum(2 * ndtr(room / sd) - 1, 0).mean())
-
-
-def count_seeds_to_detect(*, sd: float, effect: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """Return the smallest number of seeds with which the paired t test sees a true difference with this power.
-
-    Arguments and units as in `compute_detection_power`.
-
-    Returns:
-        None where there is nothing to see or to estimate (no effect, no spread, a NaN), or above 100,000.
-    """
-    quantile = ndtri(1 - alpha / 2) + ndtri(power)
-    return _find_smallest(
-        lambda n: compute_detection_power(n, sd=sd, effect=effect, alpha=alpha) >= power,
-        quantile=quantile,
-        sd=sd,
-        effect=effect,
-    )
-
-
-def count_seeds_for_equivalence(*, sd: float, margin: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """Return the smallest number of seeds with which equal arms are shown to be equivalent with this power.
-
-    Arguments and units as in `compute_equivalence_power`; None as in `count_seeds_to_detect`.
-    """
-    quantile = ndtri(1 - alpha) + ndtri((1 + power) / 2)
-    return _find_smallest(
-        lambda n: compute_equivalence_power(n, sd=sd, margin=margin, alpha=alpha) >= power,
-        quantile=quantile,
-        sd=sd,
-        effect=margin,
-    )
-
-
-def _find_smallest(is_enough: Callable[[int], bool], *, quantile: float, sd: float, effect: float) -> int | None:
-    """Return the smallest number of seeds that is enough; None if it is above `MOST_SEEDS` or cannot be estimated."""
-    # If the standard deviation were known, this many would do: a lower bound that is a few seeds away.
-    start = float((quantile * sd / effect) ** 2) if sd > 0 and abs(effect) > 0 else math.inf
-    if not start <= MOST_SEEDS:
-        return None
-    n = max(2, math.floor(start))
-    while not is_enough(n):
-        n += 1
-    return n
+    return float(np.maximum(2 * ndtr(room / error) - 1, 0).mean())

@@ -6,8 +6,8 @@ ranks are further apart than `CD = q * sqrt(k (k + 1) / (6 N))`, for k arms and 
 studentized range of k groups and infinitely many degrees of freedom, over `sqrt(2)`.
 
 Trade-off: the blocks must be independent. Seeds of one data set are, given the data, but are about that data set only; the
-shot regions of one seed are not, and the difference is then too small. With three seeds it is so large that hardly
-anything is significantly different: this is the price of comparing all pairs.
+shot regions of one seed are not. With three seeds the difference is so large that hardly anything is significantly different:
+this is the price of comparing all pairs.
 
 Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006; Friedman, JASA 1937.
 """

@@ -1,21 +1,49 @@
-"""Seeds added until a comparison is decided, without the errors that repeated looks would add.
+"""Seeds added until a comparison is settled, without the errors that repeated looks would add.
 
-A test at 5 % after every new seed errs in far more than 5 % of all studies. So the level is spent: the look at `n` seeds of
-at most `N` gets the share `(n - n_before) / N` of it, divided by the number of arms that are compared. By the union bound
-the probability of any wrong decision, over all looks and arms, is then at most the level. There are two tests in a look,
-the paired t test (helps, hurts) and two one-sided ones (equivalent); they err under different truths and share no level.
+A test at 5 % after every new seed errs in far more than 5 % of all studies. So a look at `n` of at most `N` seeds tests at a
+level proportional to `(n / N)^3`: early looks stop only for large effects, and the last one has nearly the whole level. The
+factor makes the probability of a crossing at any look equal to the level, divided by the number of arms that are compared.
+Under normal differences the joint law of the looks' t statistics has no parameter, so the factor is a quantile of simulated
+paths, exact for any number of seeds. There are two tests in a look, the paired t test (a difference) and two one-sided ones
+(equivalence); they err under different truths and share no level.
 
-Trade-off: boundaries from the joint law of the looks would stop a little sooner; they hold for many seeds, not for five.
+A look is about the seeds alone, because test samples are no more at the next one. The word for a comparison whose seeds have
+ended needs the test over seeds and samples at the same level (`dirtune.results.tables.verdicts`).
 
-Source: Lan and DeMets, "Discrete Sequential Boundaries for Clinical Trials", Biometrika 1983, for spending the level.
+Trade-off: the difference of a comparison that stopped early is too large on average, as it stopped because it was large.
+Its interval is that of its look's level, which covers over all looks.
+
+Source: Lan and DeMets, "Discrete Sequential Boundaries for Clinical Trials", Biometrika 1983, for spending the level;
+Jennison and Turnbull, "Repeated Confidence Intervals for Group Sequential Clinical Trials", Controlled Clinical Trials, 1984.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from dirtune.results.statistics.margin import Margin
 from dirtune.results.statistics.paired import compare_by_seed, compute_equivalence_p, mean
 from dirtune.results.statistics.power import ALPHA
-from dirtune.results.statistics.verdict import Decision
+from dirtune.results.statistics.verdict import MIN_PAIRS, Decision
+
+EXPONENT = 3
+"""Of the share of the seeds to which a look's level is proportional."""
+PATHS, PATHS_AT_ONCE = 200_000, 20_000
+"""Simulated studies from which the boundaries are computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookLevels:
+    """Levels of one look."""
+
+    difference: float
+    """Of the two-sided t test."""
+    equivalence: float
+    """Of each of the two one-sided t tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +57,73 @@ class LookSchedule:
     """Arms that are compared with the reference."""
 
     def __post_init__(self) -> None:
-        if not (2 <= self.first <= self.most and self.step >= 1 and self.comparisons >= 1):
-            rule = "`2 <= first <= most`, `step >= 1` and `comparisons >= 1` must hold"
+        if not (2 <= self.first <= self.most >= MIN_PAIRS and self.step >= 1 and self.comparisons >= 1):
+            rule = f"`2 <= first <= most`, `most >= {MIN_PAIRS}`, `step >= 1` and `comparisons >= 1` must hold"
             raise ValueError(f"{rule}, got {self}")
 
     @property
-    def sizes(self) -> list[int]:
-        """Number of seeds at each look; the last is `most`."""
-        return sorted({*range(self.first, self.most, self.step), self.most})
+    def sizes(self) -> tuple[int, ...]:
+        """Number of seeds at each look; the last is `most`. There is no word, and so no look, below `MIN_PAIRS`."""
+        sizes = {*range(self.first, self.most, self.step), self.most}
+        return tuple(sorted(size for size in sizes if size >= MIN_PAIRS))
 
-    def get_level(self, look: int) -> float:
-        """Return the level that look number `look`, from 0, may spend."""
-        before = self.sizes[look - 1] if look else 0
-        return ALPHA * (self.sizes[look] - before) / self.most / self.comparisons
+    def get_levels(self, seeds: int, *, comparisons: int | None = None) -> LookLevels:
+        """Return the levels of the look at a number of seeds.
+
+        Args:
+            seeds: one of `sizes`.
+            comparisons: None means all, so that the levels are those of decisions; 1 is for the interval of a single arm.
+        """
+        share = (seeds / self.most) ** EXPONENT
+        two_sided, one_sided = compute_factors(self.sizes, ALPHA / (comparisons or self.comparisons))
+        return LookLevels(difference=two_sided * share, equivalence=one_sided * share)
+
+
+@lru_cache
+def compute_factors(sizes: tuple[int, ...], level: float) -> tuple[float, float]:
+    """Return the factors of `(n / N)^3` with which a null path crosses the boundary with this probability.
+
+    Args:
+        sizes: seeds at each look.
+        level: probability that any look rejects, below 1.
+
+    Returns:
+        For the two-sided and for a one-sided t test, rounded down to three digits, so that machines agree.
+    """
+    most = sizes[-1]
+    smallest: tuple[list[np.typing.NDArray[np.float64]], ...] = ([], [])
+    random = np.random.default_rng(0)
+    for _ in range(PATHS // PATHS_AT_ONCE):
+        drawn = random.normal(size=(PATHS_AT_ONCE, most))
+        sums, squares = drawn.cumsum(axis=1), (drawn * drawn).cumsum(axis=1)
+        ratios = np.ones((2, PATHS_AT_ONCE))
+        for n in sizes:
+            total, share = sums[:, n - 1], (n / most) ** EXPONENT
+            variance = (squares[:, n - 1] - total * total / n) / (n - 1)
+            t = total / np.sqrt(n * variance)
+            # The factor is at most the level, so a path counts only where its p is below the share of it.
+            for side, (value, bound) in enumerate(((-np.abs(t), level * share / 2), (t, level * share))):
+                far = np.flatnonzero(value < stdtrit(n - 1, bound))
+                ratios[side, far] = np.minimum(ratios[side, far], (2 - side) * stdtr(n - 1, value[far]) / share)
+        for side in (0, 1):
+            smallest[side].append(ratios[side])
+    both = [float(np.quantile(np.concatenate(side), level)) for side in smallest]
+    # Paths that never come near have the ratio 1.
+    two_sided, one_sided = (_round_down(min(factor, level)) for factor in both)
+    return two_sided, one_sided
+
+
+def _round_down(number: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(number)) - 2)
+    return math.floor(number / unit) * unit
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonState:
-    """State of a comparison after the looks that its values allow."""
+    """State of a comparison over the seeds after the looks that its values allow."""
 
     decision: Decision
+    """About these test samples."""
     seeds: int
     """Seeds of the last look; 0 before the first."""
     needed: int | None
@@ -61,10 +136,10 @@ def run_looks(
     *,
     seeds: Sequence[int],
     looks: LookSchedule,
-    margin: float,
+    margin: Margin | None,
     higher_is_better: bool = False,
 ) -> ComparisonState:
-    """Look at the values, seed by seed, until the comparison is decided or the seeds are used up.
+    """Look at the values, seed by seed, until the comparison is settled or the seeds are used up.
 
     Values of later seeds are not looked at before their turn, so that the decision does not depend on the order in which
     trainings end.
@@ -74,25 +149,35 @@ def run_looks(
         reference: value by seed, in the same unit.
         seeds: in the order in which they are used; `looks.most` of them.
         looks: the schedule.
-        margin: what counts as no difference, as a share of the reference's mean at the first look.
+        margin: what counts as no difference; a share is of the reference's mean at the first look. None means that no
+            comparison ends because it is small.
         higher_is_better: True for correlations and R2, False for errors.
     """
     both = arm.keys() & reference.keys()
-    size, seen = 0.0, 0
-    for look, wanted in enumerate(looks.sizes):
+    seen = 0
+    for wanted in looks.sizes:
         turn = seeds[:wanted]
         if not both.issuperset(turn):
-            return ComparisonState(decision="undecided", seeds=seen, needed=wanted)
+            return ComparisonState(decision="open", seeds=seen, needed=wanted)
         seen = wanted
-        # Fixed at the first look: a margin that moved with the data would be chosen by them.
-        size = size or margin * abs(mean(reference[seed] for seed in turn))
         difference = compare_by_seed({s: arm[s] for s in turn}, {s: reference[s] for s in turn})
-        level = looks.get_level(look)
-        if difference.p < level:
+        levels = looks.get_levels(wanted)
+        if difference.p < levels.difference:
             is_better = (difference.mean > 0) == higher_is_better
             return ComparisonState(decision="helps" if is_better else "hurts", seeds=seen, needed=None)
         # Differences that are all zero have no test.
         is_same = difference.sd == 0 and difference.mean == 0
-        if is_same or compute_equivalence_p(difference, margin=size) < level:
-            return ComparisonState(decision="equivalent", seeds=seen, needed=None)
-    return ComparisonState(decision="undecided", seeds=seen, needed=None)
+        size = compute_first_margin(margin, reference, seeds, looks)
+        if is_same or (size is not None and compute_equivalence_p(difference, margin=size) < levels.equivalence):
+            return ComparisonState(decision="same", seeds=seen, needed=None)
+    return ComparisonState(decision="open", seeds=seen, needed=None)
+
+
+def compute_first_margin(
+    margin: Margin | None, reference: Mapping[int, float], seeds: Sequence[int], looks: LookSchedule
+) -> float | None:
+    """Return the margin in the metric's unit, of the reference's mean at the first look, or None without one."""
+    if margin is None:
+        return None
+    # Fixed at the first look: a margin that moved with the data would be chosen by them.
+    return margin.compute_size(mean(reference[seed] for seed in seeds[: looks.sizes[0]] if seed in reference))

@@ -16,22 +16,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from dirtune.errors import Fault, InputError
+from dirtune.metrics import REGIONS
 from dirtune.results import textgrid
-from dirtune.results.statistics.verdict import Decision
-from dirtune.results.tables import comparison, verdicts
+from dirtune.results.tables import comparison
 from dirtune.results.tables.render import flat, formats, grids, latex
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-_VERDICT = re.compile(rf"\b({'|'.join(get_args(Decision))})\b")
+_WORD = re.compile(r"\b(?:helps|hurts|same|open)\b(?:, within the margin| \((?:seeds|test samples)\))?|\bearly\b")
 _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 
 CSV_KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")
 """Columns by which a CSV is recognized and its lines are identified."""
-CSV_DEFAULTS = {"over": "seeds", "shots": "", "bin_width": "", "margin_requested": verdicts.DEFAULT_MARGIN}
+CSV_DEFAULTS = {"shots": "", "bin_width": "", "margin_requested": "", "regions_requested": " ".join(REGIONS)}
 """Columns that belong to the request, too, and may have been taken out."""
 CSV_NUMBERS = (
     "mean",
@@ -42,14 +42,18 @@ CSV_NUMBERS = (
     "low",
     "high",
     "pairs",
-    "p",
-    "p_holm",
+    "reference_mean",
+    "p_seeds",
+    "p_seeds_and_samples",
+    "units",
+    "p_corrected",
     "margin",
     "p_equivalence",
-    "further_seeds",
     "configurations",
 )
-CSV_WORDS = ("verdict",)
+CSV_WORDS = ("word",)
+CSV_MARKS = ("chosen_after", "early")
+"""Columns that must be there with a word or a difference if the store has them."""
 CSV_TOLERANCE = 1e-9
 """Relative: another numpy may add up in another order."""
 
@@ -76,12 +80,12 @@ class CheckReport:
     """Result of a check."""
 
     numbers: int
-    """Numbers and verdicts that were compared."""
+    """Numbers and words that were compared."""
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
         cells = len(self.findings)
-        last = f"{self.numbers} numbers and verdicts checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
+        last = f"{self.numbers} numbers and words checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
         return "\n".join([*map(str, self.findings), last])
 
 
@@ -213,6 +217,13 @@ def _compare_lines(lines: Sequence[TextLine], stored: Sequence[StoredGrid]) -> I
         if heading is not None:
             last, positions = heading
             current = stored[last]
+            lost = [
+                Finding(line.number, "headings", "whole line", cell, current.header[at])
+                for cell, at in zip(line.cells, positions, strict=True)
+                if cell != current.header[at]
+            ]
+            if lost:
+                yield 0, lost
         elif len(line.cells) == len(positions):
             yield _compare_line(line, current, positions)
         elif row := current.rows.get(tuple(line.cells[: current.keys])):
@@ -221,13 +232,17 @@ def _compare_lines(lines: Sequence[TextLine], stored: Sequence[StoredGrid]) -> I
 
 
 def _find_headings(cells: Sequence[str], stored: StoredGrid) -> list[int] | None:
-    """Return the positions of a text's headings in those of a grid; None unless they are some of them, in that order."""
+    """Return the positions of a text's headings in those of a grid; None unless they are some of them, in that order.
+
+    A mark at the heading of the words makes no other heading; that it is missing is a finding.
+    """
+    known = [heading.replace(grids.CHOSEN_AFTER, "") for heading in stored.header]
     found: list[int] = []
     for cell in cells:
-        start = found[-1] + 1 if found else 0
-        if cell not in stored.header[start:]:
+        start, name = found[-1] + 1 if found else 0, cell.replace(grids.CHOSEN_AFTER, "")
+        if name not in known[start:]:
             return None
-        found.append(stored.header.index(cell, start))
+        found.append(known.index(name, start))
     return found if found[: stored.keys] == list(range(stored.keys)) else None
 
 
@@ -237,7 +252,7 @@ def _compare_line(line: TextLine, stored: StoredGrid, positions: Sequence[int]) 
     row = stored.rows.get(label)
     findings, count = [], 0
     for cell, position in list(zip(line.cells, positions, strict=True))[stored.keys :]:
-        claims = [*_find_numbers(cell), *_VERDICT.findall(cell)]
+        claims = [*_find_numbers(cell), *_WORD.findall(cell)]
         count += len(claims)
         now = None if row is None else row[position]
         if claims and (now is None or not _is_supported(cell, now)):
@@ -251,16 +266,14 @@ def _find_numbers(cell: str) -> list[str]:
 
 
 def _is_supported(cell: str, now: str) -> bool:
-    """Return True if the verdicts agree and the store's numbers, or the first of them, round to the written ones."""
+    """Return True if the words agree and the store's numbers, or the first of them, round to the written ones."""
     written, stored = _find_numbers(cell), _find_numbers(now)
     # Fewer numbers than the store has are no fault: spreads and intervals may have been taken out.
-    if len(written) > len(stored) or _VERDICT.findall(cell) not in ([], _VERDICT.findall(now)):
+    if len(written) > len(stored) or _WORD.findall(cell) not in ([], _WORD.findall(now)):
         return False
     return all(
         # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss.
-        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old)
-        if "." in old
-        else float(old) == float(new)
+        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old) if "." in old else float(old) == float(new)
         for old, new in zip(written, stored, strict=False)
     )
 
@@ -272,7 +285,7 @@ def _compute_last_digit(number: str) -> float:
 
 
 def _check_csv(root: str | Path, text: str) -> CheckReport:
-    """Compare every number and verdict of every line of a CSV at full precision.
+    """Compare every number and word of every line of a CSV at full precision.
 
     Raises:
         InputError: a study, metric or reference is not in the store any more, or there are no lines.
@@ -280,7 +293,7 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
     lines = [{**CSV_DEFAULTS, **line} for line in csv.DictReader(io.StringIO(text))]
     if not lines:
         raise InputError(Fault(where="check", rule="the CSV has no lines"))
-    keys = (*CSV_KEYS, "over", "shots", "bin_width")
+    keys = (*CSV_KEYS, "shots", "bin_width")
     asked = ("study", "split", "selection", "reference", *CSV_DEFAULTS)
     stored: dict[tuple[str, ...], Mapping[str, str]] = {}
     # One comparison per distinct request and not per line, because each reads the records of a study.
@@ -291,8 +304,8 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
             split=line["split"],
             selection=line["selection"],
             reference=line["reference"] or None,
-            margin=line["margin_requested"],
-            over=line["over"],
+            margin=line["margin_requested"] or None,
+            regions=tuple(line["regions_requested"].split()),
             shots=line["shots"] or None,
             bin_width=float(line["bin_width"]) if line["bin_width"] else None,
         )
@@ -307,6 +320,12 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
             if line.get(name) and not _is_equal(line[name], value):
                 label = " ".join(line[key] for key in CSV_KEYS[:-1])
                 findings.append(Finding(number, label, name, line[name], value))
+        # A word without its mark would be taken for the study's claim.
+        for name in CSV_MARKS if now is not None and line.get("word") else ():
+            written, stored_mark = line.get(name) or "nothing", (now or {}).get(name) or "nothing"
+            if written != stored_mark:
+                label = " ".join(line[key] for key in CSV_KEYS[:-1])
+                findings.append(Finding(number, label, name, written, stored_mark))
     return CheckReport(sum(bool(line.get(name)) for line in lines for name in CSV_NUMBERS), tuple(findings))
 
 

@@ -13,10 +13,10 @@ from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import match_arms
 from dirtune.results.records.names import check_known
+from dirtune.results.statistics.margin import Margin
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, find_published
-from dirtune.results.tables.table import POPULATIONS, ArmRow, ArmTable, make_arm_tables
-from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin
+from dirtune.results.tables.table import ArmRow, ArmTable, make_arm_tables
 
 ARM = "arm"
 """The row key that every study has; the others are its axes."""
@@ -35,7 +35,7 @@ class TableRequest:
 
     studies: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    """Empty for the metric of each study's objective."""
+    """Empty for the metric of each study's claim."""
     regions: tuple[str, ...] = REGIONS
     arms: tuple[str, ...] = ()
     """Names or patterns such as conr*, in the order shown; empty for all."""
@@ -47,10 +47,8 @@ class TableRequest:
     selection: str = "best_val"
     reference: str | None = None
     """None means each study's."""
-    margin: str = DEFAULT_MARGIN
-    """The largest difference that counts as none: 2%, or 0.5 in the metric's unit."""
-    over: str = "seeds"
-    """Population of intervals, tests and verdicts: seeds, samples or both."""
+    margin: str | None = None
+    """The largest difference that counts as none: 2%, or 0.5 in the metric's unit; None means each study's."""
     mix_data: bool = False
     shots: str | None = None
     """Other limits of many and few: 50/10; None means as recorded."""
@@ -71,11 +69,11 @@ class TableRequest:
         for region in self.regions:
             check_known("region", region, REGIONS)
         check_known("layout", self.layout, LAYOUTS)
-        check_known("over", self.over, POPULATIONS)
         check_known("spread", self.spread, tuple(SPREADS))
         check_known("bold", self.bold, tuple(BOLD))
         # Parsed here to fail before any record is read.
-        Margin.parse(self.margin)
+        if self.margin is not None:
+            Margin.parse(self.margin)
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
             if self.shots is not None or self.bin_width is not None:
@@ -119,7 +117,6 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
             selection=request.selection,
             reference=request.reference,
             margin=request.margin,
-            over=request.over,
             mix_data=request.mix_data,
             shots=request.shots,
             bin_width=request.bin_width,
@@ -161,8 +158,7 @@ def from_table(table: ArmTable) -> Comparison:
         split=table.split,
         selection=table.selection,
         reference=table.reference,
-        margin=table.margin.text,
-        over=table.over,
+        margin=table.margin_requested,
         shots=table.shots,
         bin_width=table.bin_width,
     )

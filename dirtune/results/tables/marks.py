@@ -1,8 +1,8 @@
 """Marks of a table: the number after ±, and bold. Named rules, each printed with its description.
 
-`better` is the default for bold because it is the one claim that a study makes in advance: its reference arm is named
-before anything is run. `best`, the usual mark in papers, picks the arm to compare with by the numbers that are then
-tested, and with few seeds marks nearly everything.
+`better` is the default for bold because it is the one claim that a study makes in advance: its reference arm and the column
+are named before anything is run. `best`, the usual mark in papers, picks the arm to compare with by the numbers that are
+then tested, and with few seeds marks nearly everything.
 """
 
 import math
@@ -53,12 +53,9 @@ def compute_half_interval(cell: Cell) -> float:
 
 
 def choose_better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """Return the arms that are significantly better than the reference."""
-    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    """Return the arms whose word is helps; only the claim's column has words."""
     return frozenset(
-        arm
-        for arm, cell in cells.items()
-        if cell.difference is not None and sign * cell.difference.mean < 0 and cell.p_holm < SIGNIFICANT
+        arm for arm, cell in cells.items() if cell.verdict is not None and cell.verdict.decision == "helps"
     )
 
 
@@ -95,9 +92,7 @@ SPREADS = {
 }
 
 BOLD = {
-    "better": Bold(
-        description=f"significantly better than the reference (corrected p < {SIGNIFICANT})", choose=choose_better
-    ),
+    "better": Bold(description="better than the reference (its word is helps)", choose=choose_better),
     "best": Bold(
         description="the best mean of the rows shown, and every arm that is not significantly different from it by the "
         f"paired t test by seed, Holm-corrected over them, at {SIGNIFICANT}",

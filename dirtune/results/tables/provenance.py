@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.tables.comparison import ABSENT, Comparison
+from dirtune.results.tables.render.grids import CHOSEN_AFTER
 from dirtune.results.textgrid import as_markdown
 
 FORMATS = ("markdown", "json")
@@ -22,8 +23,8 @@ class CellProvenance:
     arm: str
     region: str
     mean: float
-    verdict: str | None
-    """Against the reference."""
+    word: str | None
+    """Against the reference, in the column of the claim."""
     seeds: tuple[int, ...]
     trial_ids: tuple[str, ...]
     epochs: tuple[str, ...]
@@ -40,7 +41,7 @@ def list_provenance(table: Comparison) -> list[CellProvenance]:
             arm=row.arm,
             region=region,
             mean=cell.mean,
-            verdict=None if cell.verdict is None else cell.verdict.decision,
+            word=None if cell.verdict is None else f"{cell.verdict}{CHOSEN_AFTER if part.claim.chosen_after else ''}",
             seeds=tuple(cell.values),
             trial_ids=tuple(row.chosen[seed].trial_id for seed in cell.values),
             epochs=tuple(row.chosen[seed].epoch for seed in cell.values),
@@ -64,11 +65,10 @@ def format_provenance(table: Comparison, style: str = "markdown") -> str:
     cells = list_provenance(table)
     if style == "json":
         return json.dumps([asdict(cell) for cell in cells], indent=1)
-    header = ["study", "metric", "arm", "region", "mean", "verdict", "trials (seed: trial at epoch = value)"]
+    header = ["study", "metric", "arm", "region", "mean", "word", "trials (seed: trial at epoch = value)"]
     lines = []
     for cell in cells:
         seeds = zip(cell.seeds, cell.trial_ids, cell.epochs, cell.values, strict=True)
         trials = ", ".join(f"{seed}: {trial} at {epoch} = {value:.6g}" for seed, trial, epoch, value in seeds)
-        verdict = cell.verdict or ABSENT
-        lines.append([cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", verdict, trials])
+        lines.append([cell.study, cell.metric, cell.arm, cell.region, f"{cell.mean:.6g}", cell.word or ABSENT, trials])
     return as_markdown(header, lines)

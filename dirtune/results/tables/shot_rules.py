@@ -17,8 +17,6 @@ from dirtune.metrics import REGIONS
 from dirtune.results.analysis.recompute import read_stored_manifest, recompute
 from dirtune.results.records import names, studies
 
-PREDICTED_EPOCH = names.EVALUATED_EPOCHS[0]
-"""The only epoch whose predictions are stored."""
 _LIMITS = re.compile(r"(\d+)/(\d+)")
 
 
@@ -99,6 +97,6 @@ class RegionDefinition:
             manifest=self.manifest,
         )
         return {
-            (region, PREDICTED_EPOCH): {trial: regions[region].value for trial, regions in found.items()}
+            (region, names.PREDICTED_EPOCH): {trial: regions[region].value for trial, regions in found.items()}
             for region in REGIONS
         }

@@ -11,12 +11,15 @@ Importing this module imports neither torch nor Ray nor scipy.stats, so that `di
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import (
     ArmRuns,
@@ -27,20 +30,19 @@ from dirtune.results.analysis.arms import (
     get_values_by_trial,
     read_study_runs,
 )
+from dirtune.results.analysis.claims import Claim, choose_column, count_samples, make_claim
 from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
 from dirtune.results.records import names, studies
-from dirtune.results.statistics.paired import Over, PairedDifference, compute_sd, mean
-from dirtune.results.statistics.two_way import SAMPLE_METRICS, compare_by_sample
+from dirtune.results.statistics.joint import JointDifference
+from dirtune.results.statistics.paired import compute_sd, mean
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.tables.verdicts import DEFAULT_MARGIN, Margin, compare_arms
+from dirtune.results.tables.verdicts import ArmVerdict, ColumnArm, compare_arms, judge_arms
 
 if TYPE_CHECKING:
-    from dirtune.results.analysis.recompute import SampleErrors
+    from dirtune.results.analysis.recompute import SamplePredictions
+    from dirtune.results.analysis.sample_parts import SampleParts
     from dirtune.results.tables.shot_rules import RegionDefinition
-
-POPULATIONS: tuple[Over, ...] = get_args(Over)
-"""Values of `over`."""
 
 Values = Mapping[tuple[str, str], Mapping[str, float | None]]
 """A metric by region and epoch, and by trial."""
@@ -58,12 +60,18 @@ class Cell:
     """NaN below two values."""
     n: int
     """Seeds with a value."""
-    difference: PairedDifference | None = None
+    difference: JointDifference | None = None
     """To the reference arm; None for the reference itself."""
+    reference_mean: float = math.nan
+    """Of the paired seeds."""
     p_holm: float = math.nan
-    """The difference's p, corrected over the arms of this region."""
+    """The difference's p, corrected over the arms; only in the claim's column."""
     verdict: Verdict | None = None
-    """None for the reference, and without a pair."""
+    """None for the reference, in all columns but the claim's, and where there is a reason for no word."""
+    no_word: str = ""
+    """Reason for having no word in the claim's column."""
+    is_early: bool = False
+    """The arm's seeds ended at an early look at this column, so that the difference is too large on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +95,11 @@ class ArmRow:
     """Pruned and failed trials."""
     missing: tuple[MissingValue, ...]
 
+    @property
+    def configurations(self) -> int:
+        """The most configurations that any seed had, or the search beforehand."""
+        return max([*self.tried.values(), self.searched], default=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTable:
@@ -106,10 +119,18 @@ class ArmTable:
     objective: str
     """The objective that the selection uses."""
     reference: str | None
-    margin: Margin
-    """The largest difference to the reference that counts as none."""
-    over: Over = "seeds"
-    """Population that differences and verdicts are about."""
+    claim: Claim
+    """The column that has words; it may be of another metric."""
+    margin_requested: str | None = None
+    """None means the study's."""
+    samples: Mapping[str, int]
+    """Samples of the split, by region."""
+    group: str = ""
+    """What the samples are grouped by, such as "person"; empty if each counts by itself."""
+    no_predictions: str = ""
+    """Why no interval and no word can be about new test samples; empty if they are."""
+    is_searched_once: bool = False
+    """Some arm has settings that one search has selected."""
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
     arms: tuple[str, ...]
@@ -138,8 +159,7 @@ def make_arm_table(
     split: str = "test",
     selection: str = "best_val",
     reference: str | None = None,
-    margin: str = DEFAULT_MARGIN,
-    over: str = "seeds",
+    margin: str | None = None,
     mix_data: bool = False,
 ) -> ArmTable:
     """Compare the arms of a study by one metric in all regions; arguments and errors as in `make_arm_tables`."""
@@ -151,7 +171,6 @@ def make_arm_table(
         selection=selection,
         reference=reference,
         margin=margin,
-        over=over,
         mix_data=mix_data,
     )[0]
 
@@ -165,8 +184,7 @@ def make_arm_tables(
     split: str = "test",
     selection: str = "best_val",
     reference: str | None = None,
-    margin: str = DEFAULT_MARGIN,
-    over: str = "seeds",
+    margin: str | None = None,
     mix_data: bool = False,
     shots: str | None = None,
     bin_width: float | None = None,
@@ -176,34 +194,30 @@ def make_arm_tables(
     Args:
         root: the results root, a path or URL.
         study: name of the study's folder.
-        metrics: empty for the metric of the study's objective.
+        metrics: empty for the metric of the study's claim.
         regions: the columns, in this order.
         split: test or val.
         selection: a rule of `dirtune.results.analysis.selection.SELECTIONS`.
         reference: the arm that the others are compared with; None means the study's.
         margin: the largest difference that is no difference, as a share of the reference's mean (`2%`), or a number in the
-            metric's unit.
-        over: the population that intervals, tests and verdicts are about: new `seeds` on these test samples, new test
-            `samples` with these models, or `both`. The last two compare the stored predictions, sample by sample, and
-            exist for the metrics of `dirtune.results.statistics.two_way.SAMPLE_METRICS`.
+            metric's unit; None means that of the study's claim.
         mix_data: allow trials that saw different data in one table.
         shots: other limits of many and few, such as `50/10`: regions are then recomputed from the stored predictions.
         bin_width: of wider label bins, in the label's unit: likewise.
 
     Raises:
         InputError: a name is unknown, the margin or the limits are unreadable, trials saw different data, predictions
-            are needed and not stored, the metric has no interval over samples, or a file is damaged.
+            are needed and not stored, or a file is damaged.
     """
     storage = studies.open_study(root, study)
     rule = get_selection(selection)
     info, outcome = plan_due_seeds(storage, studies.read_study(storage))
     names.check_known("split", split, names.EVALUATED_SPLITS)
-    names.check_known("over", over, POPULATIONS)
     for region in regions:
         names.check_known("region", region, REGIONS)
     runs = read_study_runs(storage, info, rule)
     # A study without a reference has a table without differences.
-    if reference := reference or info.reference:
+    if reference:
         names.check_known("arm", reference, [arm.arm for arm in runs.arms])
     if not mix_data and len(runs.fingerprints) > 1:
         text = (
@@ -211,6 +225,16 @@ def make_arm_tables(
             f"data fingerprints: {', '.join(runs.fingerprints)}"
         )
         raise InputError(Fault(where=f"study {study}", rule=text))
+    claim = make_claim(info, runs.metrics)
+    metrics = [check_metric(runs.metrics, each) for each in metrics or (claim.metric,)]
+    asked = {
+        "reference": None if reference in {None, info.reference} else reference,
+        "split": None if split == "test" else split,
+        "selection": None if selection == "best_val" else selection,
+        "shots": shots,
+        "bin width": None if bin_width is None else f"{bin_width:g}",
+    }
+    judged = choose_column(claim, metrics=metrics, regions=regions, margin=margin, others=asked)
     template = ArmTable(
         study=study,
         question=info.question,
@@ -221,26 +245,34 @@ def make_arm_tables(
         selection=selection,
         description=rule.description,
         objective=f"{info.metric} in region {info.region}",
-        reference=reference,
-        margin=Margin.parse(margin),
-        # Taken from the tuple, so that the checked text has the literal type.
-        over=next(each for each in POPULATIONS if each == over),
+        reference=reference or info.reference,
+        claim=judged,
+        margin_requested=margin,
+        samples={},
+        is_searched_once=any(info.spaces.values()),
         # Without a study file, the seeds are those of the records.
         seeds=info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried})),
         rows=(),
         arms=tuple(arm.arm for arm in runs.arms),
-        presets=info.presets,
         data=info.data,
         fingerprints=runs.fingerprints,
+        presets=info.presets,
         orphans=runs.orphans,
         sequential=outcome,
         shots=shots,
         bin_width=bin_width,
     )
-    return _fill_tables(root, template, tuple(metrics) or (info.metric,), runs)
+    return _fill_tables(root, storage, template, metrics, runs, tuple(info.transfers))
 
 
-def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], runs: StudyRuns) -> tuple[ArmTable, ...]:
+def _fill_tables(
+    root: str | Path,
+    storage: Storage,
+    template: ArmTable,
+    metrics: Sequence[str],
+    runs: StudyRuns,
+    transfers: Collection[str],
+) -> tuple[ArmTable, ...]:
     """Return one table per metric, from the recorded values or, where these do not do, from the stored predictions."""
     definition = None
     if template.shots is not None or template.bin_width is not None:
@@ -254,7 +286,6 @@ def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], r
     values: Values
     for metric in metrics:
         if definition is None:
-            metric = check_metric(runs.metrics, metric)
             # Filtered once by metric and split, which is most of the work.
             recorded = filter_rows(runs.metrics, metric=metric, split=template.split)
             epochs = {one.epoch for arm in runs.arms for one in arm.chosen.values()} or {names.EVALUATED_EPOCHS[0]}
@@ -268,49 +299,41 @@ def _fill_tables(root: str | Path, template: ArmTable, metrics: Sequence[str], r
             trials = {one.trial_id for arm in runs.arms for one in arm.chosen.values()}
             values = definition.compute_values(metric, template.split, trials)
         rows = [_make_row(arm, metric, values, template.regions) for arm in runs.arms]
-        tables.append(replace(template, metric=metric, rows=tuple(rows)))
+        samples = count_samples(runs.metrics, metric=metric, split=template.split)
+        tables.append(replace(template, metric=metric, rows=tuple(rows), samples=samples))
+    if not any(row.arm == template.reference for row in tables[0].rows) or len(template.arms) < 2:
+        return tuple(tables)
     # Read once for all metrics and regions.
-    errors = None if template.over == "seeds" else _read_sample_errors(root, template, metrics, runs, definition)
-    return tuple(replace(table, rows=_compare_rows(table, errors)) for table in tables)
+    found = _read_predictions(storage, template, runs, definition)
+    return tuple(_compare_rows(table, found, transfers) for table in tables)
 
 
 def _check_epochs(template: ArmTable, runs: StudyRuns) -> None:
     """Raise if the selection has chosen an epoch whose predictions are not stored."""
-    from dirtune.results.tables.shot_rules import PREDICTED_EPOCH
-
-    if any(one.epoch != PREDICTED_EPOCH for arm in runs.arms for one in arm.chosen.values()):
-        rule = f"has chosen another epoch than {PREDICTED_EPOCH}, the only one whose predictions are stored"
+    if any(one.epoch != names.PREDICTED_EPOCH for arm in runs.arms for one in arm.chosen.values()):
+        rule = f"has chosen another epoch than {names.PREDICTED_EPOCH}, the only one whose predictions are stored"
         raise InputError(Fault(where="selection", rule=rule, got=template.selection))
 
 
-def _read_sample_errors(
-    root: str | Path,
-    template: ArmTable,
-    metrics: Sequence[str],
-    runs: StudyRuns,
-    definition: RegionDefinition | None,
-) -> SampleErrors:
-    """Read the errors of all chosen trials by sample.
+def _read_predictions(
+    storage: Storage, template: ArmTable, runs: StudyRuns, definition: RegionDefinition | None
+) -> SamplePredictions | str:
+    """Return the predictions of the chosen trials, or why they cannot be used."""
+    from dirtune.results.analysis.recompute import read_sample_predictions
+    from dirtune.results.analysis.sample_parts import select_seeds
 
-    Raises:
-        InputError: a metric has no interval over samples, or predictions are not stored.
-    """
-    from dirtune.results.analysis.recompute import read_sample_errors
-
-    # Before the predictions of all trials are read.
-    for metric in metrics:
-        if metric not in SAMPLE_METRICS:
-            rule = f"has no interval over {template.over}: it is no function of a mean over samples; use seeds"
-            raise InputError(Fault(where=f"metric {metric}", rule=rule, known=tuple(SAMPLE_METRICS)))
-    _check_epochs(template, runs)
-    return read_sample_errors(
-        root,
-        template.study,
-        split=template.split,
-        rule=None if definition is None else definition.rule,
-        bin_width=template.bin_width,
-        trials={one.trial_id for arm in runs.arms for one in arm.chosen.values()},
-    )
+    try:
+        _check_epochs(template, runs)
+        return read_sample_predictions(
+            storage,
+            {arm.chosen[seed].trial_id for arm in runs.arms for seed in select_seeds(arm.chosen)},
+            split=template.split,
+            rule=None if definition is None else definition.rule,
+            bin_width=template.bin_width,
+        )
+    except InputError as error:
+        # A table is possible without: it then has no words.
+        return "; ".join(str(fault).replace(f"{storage.path()}/", "") for fault in error.faults)
 
 
 def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str]) -> ArmRow:
@@ -339,39 +362,63 @@ def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str])
     )
 
 
-def _compare_rows(table: ArmTable, errors: SampleErrors | None) -> tuple[ArmRow, ...]:
-    """Return the rows with their differences to the reference arm and their verdicts.
+def _compare_rows(table: ArmTable, predictions: SamplePredictions | str, transfers: Collection[str]) -> ArmTable:
+    """Return the table with its differences to the reference arm, and the words of the claim's column.
 
     Args:
         table: with rows that have values only.
-        errors: by sample, for differences that are not over seeds.
+        predictions: or why there are none.
+        transfers: arms with the settings that the reference's search has selected.
     """
-    base = next((row for row in table.rows if row.arm == table.reference), None)
-    if base is None:
-        return table.rows
+    base = next(row for row in table.rows if row.arm == table.reference)
     others = [row for row in table.rows if row is not base]
+    table, parts = _add_samples(table, predictions)
     cells: dict[str, dict[str, Cell]] = {row.arm: {} for row in others}
     for region, level in base.cells.items():
-        differences = None
-        if errors is not None and table.over != "seeds":
-            mask = errors.regions[region]
-            # The seeds with a value in this region, as in the differences over seeds.
-            by_seed = {
-                row.arm: {seed: errors.errors[row.chosen[seed].trial_id][mask] for seed in row.cells[region].values}
-                for row in table.rows
-            }
-            differences = {
-                row.arm: compare_by_sample(by_seed[row.arm], by_seed[base.arm], over=table.over, metric=table.metric)
-                for row in others
-            }
-        # One family of tests per region: the correction is over all arms, shown or not.
-        found = compare_arms(
-            {row.arm: row.cells[region].values for row in others},
-            level.values,
-            metric=table.metric,
-            margin=table.margin,
-            differences=differences,
-        )
+        columns = {}
         for row in others:
-            cells[row.arm][region] = replace(row.cells[region], **vars(found[row.arm]))
-    return tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in table.rows)
+            seeds = sorted(row.cells[region].values.keys() & level.values.keys())
+            ours, theirs = ({seed: each.chosen[seed].trial_id for seed in seeds} for each in (row, base))
+            columns[row.arm] = ColumnArm(
+                values=row.cells[region].values,
+                parts=None if parts is None else parts.compute_difference(ours, theirs, region),
+                configurations=base.configurations if row.arm in transfers else row.configurations,
+            )
+        reference = ColumnArm(values=level.values, parts=None, configurations=base.configurations)
+        for arm, found in _judge_column(table, region, columns, reference).items():
+            paired = level.values.keys() & columns[arm].values.keys()
+            reference_mean = mean(level.values[seed] for seed in sorted(paired))
+            row = next(each for each in others if each.arm == arm)
+            cells[arm][region] = replace(row.cells[region], reference_mean=reference_mean, **vars(found))
+    return replace(table, rows=tuple(replace(row, cells=cells.get(row.arm, row.cells)) for row in table.rows))
+
+
+def _add_samples(table: ArmTable, predictions: SamplePredictions | str) -> tuple[ArmTable, SampleParts | None]:
+    """Return the table with the facts on its samples, and their parts, if predictions can be used."""
+    if isinstance(predictions, str):
+        return replace(table, no_predictions=predictions), None
+    from dirtune.results.analysis.sample_parts import SampleParts
+
+    parts = SampleParts(table.metric, predictions)
+    regions = predictions.regions
+    table = replace(
+        table,
+        no_predictions="" if parts.is_known else f"{table.metric} is not computed from predictions",
+        group="" if predictions.groups is None else predictions.group,
+        samples={region: int(np.count_nonzero(regions[region])) for region in REGIONS},
+    )
+    return table, parts
+
+
+def _judge_column(
+    table: ArmTable, region: str, columns: Mapping[str, ColumnArm], reference: ColumnArm
+) -> dict[str, ArmVerdict]:
+    """Compare the arms of a column, with words if it is the claim's."""
+    claim = table.claim
+    if (table.metric, region) != (claim.metric, claim.region):
+        return compare_arms(columns, reference)
+    # Seeds that were added by looks at one column cannot be tested in another as if they were fixed.
+    if table.sequential is not None and claim.chosen_after:
+        reason = "seeds were added by looks at the study's claim"
+        return {arm: replace(found, no_word=reason) for arm, found in compare_arms(columns, reference).items()}
+    return judge_arms(columns, reference, claim=claim, sequential=table.sequential)

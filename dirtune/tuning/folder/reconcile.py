@@ -129,7 +129,14 @@ class _Comparison:
     def read(cls, folder: StudyFolder) -> "_Comparison":
         storage = folder.storage
         before = json.loads(storage.read(layout.RESOLVED_STUDY)) if storage.exists(layout.RESOLVED_STUDY) else None
-        return cls(folder, before, folder.to_plain())
+        now = folder.to_plain()
+        if before is not None and "claim" in before:
+            claim = dict(before["claim"])
+            was_changed = claim.pop("is_changed", False)
+            # A claim that is chosen once results may have been seen is marked, for good.
+            if was_changed or (claim != now["claim"] and records.read_recorded_trials(storage)):
+                now["claim"]["is_changed"] = True
+        return cls(folder, before, now)
 
     def find_reuse(self) -> Reuse:
         self._check_identity()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
@@ -12,7 +13,8 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
 from dirtune.metrics import METRICS
-from dirtune.results.analysis.recompute import compute_bin_errors, read_sample_errors, recompute
+from dirtune.results.analysis.recompute import compute_bin_errors, read_sample_predictions, recompute
+from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.records.store import read_table, write_record
 from tests.results.predicted import RULES, TRAIN, make_manifest, make_predictions, make_trial
 from tests.results.record_factory import record
@@ -172,34 +174,52 @@ def shared(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [{}, {"rule": ShotRule(many_above=60, few_below=30)}, {"bin_width": 2.0}])
-def test_errors_by_sample_have_the_recomputed_metrics_as_their_means(shared: Path, options: dict[str, object]) -> None:
+def test_predictions_by_sample_have_the_recomputed_metrics(shared: Path, options: dict[str, object]) -> None:
     trials = ["a-0", "a-1", "b-0"]
 
-    found = read_sample_errors(shared, "study", trials=trials, **options)
+    found = read_sample_predictions(Storage.open(shared / "study"), trials, **options)
 
     judge = recompute(shared, "study", metric="mae", **options)
-    assert set(found.errors) == set(trials)
-    for trial_id, errors in found.errors.items():
+    assert set(found.predictions) == set(trials)
+    for trial_id, predictions in found.predictions.items():
         for region, rows in found.regions.items():
-            assert np.abs(errors[rows]).mean() == pytest.approx(judge[trial_id][region].value, rel=1e-12)
+            error = np.abs(predictions - found.labels)[rows].mean()
+            assert error == pytest.approx(judge[trial_id][region].value, rel=1e-12)
             assert rows.sum() == judge[trial_id][region].n
 
 
-def test_errors_by_sample_are_in_one_order_for_all_trials(shared: Path) -> None:
-    found = read_sample_errors(shared, "study", trials=["a-0", "b-0"])
+def test_predictions_by_sample_are_in_one_order_for_all_trials(shared: Path) -> None:
+    found = read_sample_predictions(Storage.open(shared / "study"), ["a-0", "b-0"])
 
     for trial_id, seed in (("a-0", 971), ("b-0", 981)):
         test = make_predictions(seed, labels_seed=3)["test"]
         order = sorted(range(60), key=lambda i: test.sample_ids[i])
-        assert found.errors[trial_id] == pytest.approx((test.predictions - test.labels)[order])
+        assert found.predictions[trial_id].tolist() == test.predictions[order].tolist()
+        assert found.labels.tolist() == test.labels[order].tolist()
 
 
-def test_trials_without_predictions_or_on_other_samples_have_no_errors_by_sample(shared: Path, root: Path) -> None:
-    write_record(Storage.open(shared / "study"), record("c", 0, fingerprint=make_manifest().fingerprint))
+def test_trials_without_predictions_are_left_out_and_those_on_other_samples_refused(shared: Path, root: Path) -> None:
+    storage, other = Storage.open(shared / "study"), Storage.open(root / "study")
+    write_record(storage, record("c", 0, fingerprint=make_manifest().fingerprint))
 
-    with pytest.raises(InputError, match=r"no stored predictions of split test for 1 of 2 trials \(c-0\)"):
-        read_sample_errors(shared, "study", trials=["a-0", "c-0"])
+    assert set(read_sample_predictions(storage, ["a-0", "c-0"]).predictions) == {"a-0"}
+    with pytest.raises(InputError, match="has no stored predictions of split test"):
+        read_sample_predictions(storage, ["c-0"])
     with pytest.raises(InputError, match="different samples in split test: a-0, a-1"):
-        read_sample_errors(root, "study", trials=["a-0", "a-1"])
+        read_sample_predictions(other, ["a-0", "a-1"])
     with pytest.raises(InputError, match=r"several shot rules; choose one \(shots\)"):
-        read_sample_errors(root, "study", trials=["a-0", "b-0"])
+        read_sample_predictions(other, ["a-0", "b-0"])
+
+
+def test_groups_are_those_of_the_studys_folder_if_it_has_all_samples(shared: Path) -> None:
+    storage = Storage.open(shared / "study")
+    trials = ["a-0", "b-0"]
+    assert read_sample_predictions(storage, trials).groups is None
+
+    ids = sorted(make_predictions(971, labels_seed=3)["test"].sample_ids)
+    columns = {"split": ["test"] * 60, "sample_id": ids, "group": [f"p{i % 7}" for i in range(60)]}
+    storage.write("groups.parquet", encode_table(pa.table(columns)))
+    assert read_sample_predictions(storage, trials).groups.tolist() == [i % 7 for i in range(60)]
+
+    storage.write("groups.parquet", encode_table(pa.table(columns).slice(1)))
+    assert read_sample_predictions(storage, trials).groups is None

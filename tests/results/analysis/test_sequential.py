@@ -22,7 +22,7 @@ STUDY: dict[str, Any] = {
     "reference": "vanilla",
     "seeds": [4, 5],
     "objective": {"metric": "mae", "region": "all"},
-    "sequential": {"seeds": [4, 5, 6, 7, 8], "step": 1, "metric": "mae", "region": "few", "margin": 0.02},
+    "sequential": {"seeds": [4, 5, 6, 7, 8], "step": 1, "metric": "mae", "region": "few", "margin": "2%"},
 }
 
 
@@ -58,9 +58,9 @@ def test_the_values_are_the_compared_test_errors_of_complete_trials(tmp_path: Pa
 
 def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_none(tmp_path: Path) -> None:
     none = written(tmp_path / "none")
-    assert due(none) == {"vanilla": 2, "conr": 2, "accon": 2}
-    two = written(tmp_path / "two", vanilla=SAME[:2], conr=BETTER[:2], accon=UNSURE[:2])
-    assert due(two) == {"vanilla": 3, "conr": 3, "accon": 3}
+    assert due(none) == {"vanilla": 3, "conr": 3, "accon": 3}
+    three = written(tmp_path / "three", vanilla=SAME[:3], conr=BETTER[:3], accon=UNSURE[:3])
+    assert due(three) == {"vanilla": 4, "conr": 3, "accon": 4}
     four = written(tmp_path / "four", vanilla=SAME[:4], conr=BETTER[:3], accon=UNSURE[:4])
     assert due(four) == {"vanilla": 5, "conr": 3, "accon": 5}
     all_five = written(tmp_path / "five", vanilla=SAME, conr=BETTER[:3], accon=UNSURE)
@@ -68,11 +68,11 @@ def test_undecided_arms_and_their_reference_need_one_seed_more_and_decided_ones_
 
 
 def test_a_trial_that_failed_is_waited_for_and_no_further_seed_is_due(tmp_path: Path) -> None:
-    storage = written(tmp_path, vanilla=SAME[:3], conr=BETTER[:3], accon=[4.5, 5.6, None])
-    assert due(storage) == {"vanilla": 3, "conr": 3, "accon": 3}
+    storage = written(tmp_path, vanilla=SAME[:4], conr=BETTER[:3], accon=[4.5, 5.6, 4.9, None])
+    assert due(storage) == {"vanilla": 4, "conr": 3, "accon": 4}
     _, found = plan_due_seeds(storage, read_study(storage))
     assert found is not None
-    assert found[1]["accon"] == "undecided after 2, waits for 3 seeds"
+    assert found.describe_states()["accon"] == "open after 3, waits for 4 seeds"
 
 
 def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tmp_path: Path) -> None:
@@ -85,9 +85,11 @@ def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tm
     assert [row.missing for row in table.parts[0].rows] == [(), (), ()]
     text = "\n".join(make_footer(table))
     assert "Seeds (5): 4, 5, 6, 7, 8." in text
-    assert "conr helps, decided after 3 seeds; accon undecided, all 5 seeds are used up." in text
-    assert "looked at after 2 seeds and every 1 more up to 5, margin 2 %" in text
-    assert "take no account of that" in text
+    assert "conr stopped after 3 seeds; accon all 5 seeds are used up." in text
+    assert "looked at after 3 seeds and every 1 more up to 5, margin 2 %" in text
+    assert "early: the arm's seeds ended before the last look" in text
+    # Without predictions there is no word, whatever the seeds say
+    assert "conr, accon: no stored predictions" in text
 
 
 def test_a_seed_that_is_due_and_not_recorded_is_missing(tmp_path: Path) -> None:

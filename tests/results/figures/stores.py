@@ -56,15 +56,26 @@ def add_epochs(made: TrialRecord, values: Sequence[float]) -> TrialRecord:
     return replace(made, epochs=[{"val/all/mae": value, "train/loss": 2 * value} for value in values])
 
 
-def write_many_arms(root: Path, count: int) -> Path:
+def write_ranked_arms(root: Path) -> Path:
+    """Three arms with five seeds, and one with four."""
+    records = [
+        record(arm, seed, value + ((seed * 7 + int(10 * value)) % 5) / 10, metrics=make_metrics(value + seed % 3 / 5))
+        for arm, value in (("vanilla", 5.0), ("conr", 4.1), ("lds", 5.2), ("half", 4.5))
+        for seed in range(4 if arm == "half" else 5)
+    ]
+    write_study(root, records, **(KEYS | {"seeds": [*range(5)]}))
+    return root
+
+
+def write_many_arms(root: Path, count: int, *, seeds: int = 3) -> Path:
     """Arms with long names; `arm 00` is the reference, and the later an arm the better it is."""
     names = [f"a rather long name of arm {position:02d}" for position in range(count)]
     records = [
         add_epochs(record(name, seed, 9.0 - position / 10 + seed / 50), [9.5, 9.0 - position / 10])
         for position, name in enumerate(names)
-        for seed in range(3)
+        for seed in range(seeds)
     ]
-    write_study(root, records, **(KEYS | {"arms": names, "reference": names[0]}))
+    write_study(root, records, **(KEYS | {"seeds": [*range(seeds)], "arms": names, "reference": names[0]}))
     return root
 
 

@@ -26,14 +26,15 @@ def test_parts_are_added_best_first_with_the_paired_intervals_of_scipy(tmp_path:
     assert labels == ["plain", f"+ {LDS}", f"+ {HEAD}", f"+ {CONR}"]
     arms = ["plain", "weighted", "weighted head", "everything"]
     for stage, arm in zip(data.stages, arms, strict=True):
-        expected = [value + OFFSETS["few"] for value in BUILT[arm][1]]
+        # The first seed has selected the path.
+        expected = [value + OFFSETS["few"] for value in BUILT[arm][1][1:]]
         assert list(stage.values.values()) == pytest.approx(expected)
     pairs = [*itertools.pairwise(arms), ("plain", "everything")]
     for effect, (before, after) in zip([s.effect for s in data.stages[1:]] + [data.whole], pairs, strict=True):
-        test = stats.ttest_rel(BUILT[after][1], BUILT[before][1])
+        test = stats.ttest_rel(BUILT[after][1][1:], BUILT[before][1][1:])
         ends = test.confidence_interval()
         assert (effect.low, effect.high) == pytest.approx((ends.low, ends.high))
-        assert effect.mean == pytest.approx(np.mean(BUILT[after][1]) - np.mean(BUILT[before][1]))
+        assert effect.mean == pytest.approx(np.mean(BUILT[after][1][1:]) - np.mean(BUILT[before][1][1:]))
         assert effect.good == (effect.mean < 0)
     assert math.isnan(data.stages[0].effect.mean)
     steps = [stage.effect.mean for stage in data.stages[1:]]
@@ -78,9 +79,35 @@ def test_the_order_is_selected_on_validation_data(tmp_path: Path) -> None:
 
     assert [stage.label for stage in data.stages] == ["plain", f"+ {HEAD}", f"+ {LDS}"]
     assert data.whole.mean == pytest.approx(-3.0)
-    assert "selected on validation data" in data.caption
-    on_validation = build_ablation_path(make_request(tmp_path, split="val"))
-    assert "the same numbers, which flatters the intervals" in on_validation.caption
+    assert "on validation data of seeds 0; shown are the other seeds." in data.caption
+
+
+def test_the_seeds_that_select_the_path_are_not_shown(tmp_path: Path) -> None:
+    """The first half of the seeds prefers the weights, by validation and test; the other half the projection."""
+    errors = {"plain": (9.0, 9.0), "weighted": (5.0, 8.9), "head": (8.0, 6.0), "weighted head": (4.0, 6.0)}
+    records = [
+        record(arm, seed, values[seed >= 2] + seed / 10, trial_id=f"{arm}-{seed}")
+        for arm, values in errors.items()
+        for seed in range(5)
+    ]
+    configs = {arm: make_configuration(BUILT[arm][0]) for arm in errors}
+    keys = {"arms": [*errors], "reference": "plain", "configs": configs, "seeds": [*range(5)]}
+    write_study(tmp_path, records, **(KEYS | keys))
+
+    data = build_ablation_path(make_request(tmp_path))
+
+    assert [stage.label for stage in data.stages] == ["plain", f"+ {LDS}", f"+ {HEAD}"]
+    assert data.stages[1].effect.mean == pytest.approx(-0.1)
+    assert [sorted(stage.values) for stage in data.stages] == [[2, 3, 4]] * 3
+
+
+def test_a_single_seed_cannot_select_and_be_shown(tmp_path: Path) -> None:
+    records = [record(arm, 0, BUILT[arm][1][0]) for arm in BUILT]
+    root = write_composed_arms(tmp_path, without=BUILT)
+    configs = {arm: make_configuration(BUILT[arm][0]) for arm in BUILT}
+    write_study(root, records, **(KEYS | {"arms": [*BUILT], "reference": "plain", "configs": configs}))
+    with pytest.raises(InputError, match="needs two common seeds of arms on the path to everything"):
+        build_ablation_path(make_request(root))
 
 
 def test_the_target_can_be_given_and_larger_can_be_better(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from scipy import stats
 from dirtune.errors import InputError
 from dirtune.results.figures._style import BAD, GOOD
 from dirtune.results.figures.forest import build_forest, draw_forest
+from dirtune.results.tables.table import make_arm_table
 from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import record, write_study
 
 
@@ -84,6 +86,25 @@ def test_an_infinite_difference_is_beyond_the_axis_of_the_others(tmp_path: Path,
     assert data.limits[0] == pytest.approx((-0.03, 0.53))
     (axes, *_) = draw_forest(data).axes
     assert [text.get_text() for text in axes.texts] == ["+inf"]
+
+
+def test_the_claims_panel_alone_has_filled_markers_and_intervals_are_the_tables(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "medium"})
+    table = make_arm_table(tmp_path, "study")
+
+    data = build_forest(make_request(tmp_path))
+
+    for region, effects in zip(data.regions, data.effects, strict=True):
+        for row, effect in zip(table.rows[1:], effects, strict=True):
+            cell = row.cells[region]
+            assert (effect.low, effect.high) == (cell.difference.low, cell.difference.high)
+            is_word = cell.verdict is not None and cell.verdict.decision in ("helps", "hurts")
+            assert effect.significant == is_word
+    assert [any(effect.significant for effect in effects) for effects in data.effects] == [False, False, True, False]
+    assert "the larger of two t intervals" in data.caption
+    assert "Claim: mae in region medium" in data.caption
+    chosen = build_forest(make_request(tmp_path, reference="conr"))
+    assert "chosen after the study: reference conr" in chosen.caption
 
 
 def test_equal_arms_have_an_axis_too(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.results.figures.heatmap import build_heatmap, draw_heatmap
 from tests.results.figures.stores import KEYS, VALUES, make_request, write_compared_arms, write_many_arms
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import OFFSETS, record, write_study
 
 
@@ -49,7 +50,8 @@ def test_better_is_blue_for_errors_and_correlations(tmp_path: Path) -> None:
 
 
 def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> None:
-    data = build_heatmap(make_request(write_compared_arms(tmp_path)))
+    write_predicted_study(tmp_path, claim={"region": "many"})
+    data = build_heatmap(make_request(tmp_path))
 
     (axes, bar) = draw_heatmap(data).axes
 
@@ -57,7 +59,9 @@ def test_every_cell_has_its_number_and_significance_a_star(tmp_path: Path) -> No
     flat = [value for row in data.differences for value in row]
     assert [float(text.rstrip("*")) for text in texts] == pytest.approx(flat, abs=0.005)
     assert [text.endswith("*") for text in texts] == [s for row in data.significant for s in row]
-    assert any(s for row in data.significant for s in row)
+    # In the claim's column alone
+    assert data.significant[-1] == (False, True, False, False)
+    assert "Claim: mae in region many, no margin." in data.caption
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list(data.arms)
     assert bar.get_xlabel() == data.label
 

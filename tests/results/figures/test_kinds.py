@@ -20,6 +20,7 @@ from tests.results.figures.stores import (
     write_fractions,
     write_many_arms,
     write_predictions,
+    write_ranked_arms,
     write_representations,
     write_search,
 )
@@ -36,6 +37,7 @@ STORES = {
     "similarity": write_representations,
     "anchors": write_representations,
     "ablation_path": write_composed_arms,
+    "critical_difference": write_ranked_arms,
     "interactions": write_composed_arms,
 }
 OPTIONS: dict[str, dict[str, Any]] = {"curve": {"x": "data.fraction"}}

@@ -14,6 +14,7 @@ from dirtune.errors import InputError
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.curves import read_curve
 from dirtune.results.figures import COLORS, REFERENCE_COLOR, PlotRequest, build_regions, draw_curve, draw_regions, plot
+from dirtune.results.tables.table import make_arm_table
 from tests.results.record_factory import OFFSETS, record, write_study
 
 
@@ -46,9 +47,15 @@ def test_the_bars_are_the_numbers_of_the_table(root: Path) -> None:
         values = np.array([5.0, 5.1, 5.2]) + OFFSETS[region]
         assert bars.seeds[0][position] == pytest.approx(values)
         assert bars.means[0][position] == pytest.approx(values.mean())
-        assert bars.sds[0][position] == pytest.approx(values.std(ddof=1))
+        # The reference has no difference; the intervals of the other arm are those of the table.
+        assert math.isnan(bars.intervals[0][position])
+        difference = make_arm_table(root, "study").rows[1].cells[region].difference
+        assert bars.intervals[1][position] == pytest.approx((difference.high - difference.low) / 2)
     assert bars.label == "MAE [degrees]"
-    assert "± sd over seeds" in bars.caption
+    assert (
+        "Error bars: the difference to vanilla, 95 % intervals one by one, the larger of two t intervals"
+        in bars.caption
+    )
     assert "2 values are missing" in bars.caption
 
 
@@ -57,7 +64,8 @@ def test_a_single_seed_has_no_error_bar(tmp_path: Path) -> None:
 
     bars = build_regions(PlotRequest(root=tmp_path, study="study"))
 
-    assert all(math.isnan(sd) for row in bars.sds for sd in row)
+    assert all(math.isnan(half) for row in bars.intervals for half in row)
+    assert "Without a reference there are no intervals." in bars.caption
     (axes,) = draw_regions(bars).axes
     assert _error_bars(axes) == []
 
@@ -72,7 +80,7 @@ def test_regions_draw_a_bar_per_arm_and_region_and_a_dot_per_seed(root: Path) ->
     )
     dots = [part for part in axes.collections if isinstance(part, PathCollection)]
     assert sum(len(part.get_offsets()) for part in dots) == 2 * len(REGIONS) * 3
-    assert len(_error_bars(axes)) == 2 * len(REGIONS)
+    assert len(_error_bars(axes)) == len(REGIONS)
     assert axes.get_ylabel() == "MAE [degrees]"
     assert axes.get_ylim()[0] == 0
 

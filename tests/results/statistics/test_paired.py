@@ -100,7 +100,7 @@ def test_holm_stays_below_one_and_does_not_count_what_was_not_tested() -> None:
 
 
 def test_the_statistics_are_loaded_without_scipys_slow_half() -> None:
-    names = ("paired", "power", "sequential", "two_way", "verdict")
+    names = ("influence", "joint", "margin", "paired", "power", "sequential", "verdict")
     loaded = "; ".join(f"import dirtune.results.statistics.{name}" for name in names)
     done = subprocess.run(
         [sys.executable, "-c", f"{loaded}; import sys; print('scipy.stats' in sys.modules)"],

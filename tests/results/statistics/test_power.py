@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from dirtune.results.statistics.power import (
-    compute_detection_power,
-    compute_equivalence_power,
-    count_seeds_for_equivalence,
-    count_seeds_to_detect,
+    SEED_STEPS,
+    Needs,
+    Spread,
+    bound_sd,
+    compute_joint_equivalence_power,
+    compute_joint_power,
+    find_needs,
 )
+
+
+def seeds_only(sd: float) -> Spread:
+    return Spread(sd=sd, sample_variance=0.0)
 
 
 @pytest.mark.parametrize("n", [2, 5, 11, 60])
@@ -22,14 +30,15 @@ def test_power_is_the_noncentral_t_beyond_both_critical_values(n: int, effect: f
     critical = stats.t.ppf(0.975, n - 1)
     judge = stats.nct(n - 1, effect * math.sqrt(n) / 2.0)
 
-    found = compute_detection_power(n, sd=2.0, effect=effect)
+    found = compute_joint_power(n, spread=seeds_only(2.0), effect=effect)
 
     assert found == pytest.approx(judge.sf(critical) + judge.cdf(-critical), abs=1e-8)
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
 def test_seeds_for_cohens_small_medium_and_large_effects_are_the_known_ones(effect: float, n: int) -> None:
-    assert count_seeds_to_detect(sd=1.0, effect=effect) == n
+    fewer, enough = (compute_joint_power(each, spread=seeds_only(1.0), effect=effect) for each in (n - 1, n))
+    assert fewer < 0.8 <= enough
 
 
 def test_power_to_show_equivalence_is_the_share_of_simulated_studies_that_show_it() -> None:
@@ -38,29 +47,54 @@ def test_power_to_show_equivalence_is_the_share_of_simulated_studies_that_show_i
     half = stats.t.ppf(0.95, n - 1) * found.std(axis=1, ddof=1) / math.sqrt(n)
     share = np.mean(np.abs(found.mean(axis=1)) + half < margin)
 
-    power = compute_equivalence_power(n, sd=1.0, margin=margin)
+    power = compute_joint_equivalence_power(n, spread=seeds_only(1.0), margin=margin)
 
     assert 0.2 < share < 0.9
     assert power == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / repetitions))
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
-@pytest.mark.parametrize("sd", [0.05, 0.5, 1.0, 3.0])
-def test_the_number_of_seeds_is_the_smallest_that_is_enough(sd: float, alpha: float) -> None:
-    detect = count_seeds_to_detect(sd=sd, effect=1.0, alpha=alpha)
-    equate = count_seeds_for_equivalence(sd=sd, margin=1.0, alpha=alpha)
+def test_test_samples_take_power_that_seeds_do_not_give_back() -> None:
+    spread = Spread(sd=1.0, sample_variance=0.25)
+    # With many seeds the samples alone are left, whose standard error is 0.5
+    expected = stats.norm.sf(1.96 - 1.0 / 0.5) + stats.norm.cdf(-1.96 - 1.0 / 0.5)
 
-    assert detect == next(n for n in range(2, 500) if compute_detection_power(n, sd=sd, effect=1.0, alpha=alpha) >= 0.8)
-    assert equate == next(
-        n for n in range(2, 500) if compute_equivalence_power(n, sd=sd, margin=1.0, alpha=alpha) >= 0.8
-    )
+    powers = [compute_joint_power(n, spread=spread, effect=1.0) for n in (10, 50, 5_000)]
 
-
-def test_the_unit_cancels() -> None:
-    assert count_seeds_to_detect(sd=3.0, effect=-2.0) == count_seeds_to_detect(sd=0.03, effect=0.02)
+    assert powers == sorted(powers)
+    assert powers[-1] == pytest.approx(expected, abs=1e-3)
+    assert compute_joint_power(50, spread=seeds_only(1.0), effect=1.0) > 0.99
+    assert compute_joint_equivalence_power(50, spread=spread, margin=1.0) < 0.5
+    assert compute_joint_equivalence_power(50, spread=seeds_only(1.0), margin=1.0) > 0.99
 
 
-@pytest.mark.parametrize(("sd", "effect"), [(0.0, 1.0), (1.0, 0.0), (math.nan, 1.0), (1.0, math.nan), (1e6, 1.0)])
-def test_no_number_of_seeds_where_there_is_nothing_to_plan(sd: float, effect: float) -> None:
-    assert count_seeds_to_detect(sd=sd, effect=effect) is None
-    assert count_seeds_for_equivalence(sd=sd, margin=effect) is None
+def find(sd: float, variance: float, effect: float = 1.0) -> Needs:
+    has_power = partial(_has_power, effect=effect)
+    return find_needs(has_power, Spread(sd=sd, sample_variance=variance))
+
+
+def _has_power(seeds: int, spread: Spread, *, effect: float) -> bool:
+    return compute_joint_power(seeds, spread=spread, effect=effect) >= 0.8
+
+
+def test_needs_are_the_first_step_that_is_enough() -> None:
+    found = find(1.5, 0.0)
+    assert found.samples == 1
+    powers = [compute_joint_power(n, spread=seeds_only(1.5), effect=1.0) >= 0.8 for n in SEED_STEPS]
+    assert found.seeds == SEED_STEPS[powers.index(True)] == 20
+
+
+def test_more_samples_are_planned_only_where_more_seeds_do_not_help() -> None:
+    few_samples, few_seeds, hopeless = find(0.5, 0.5), find(40.0, 0.0), find(0.5, 1e6)
+
+    assert few_samples.samples == 5
+    assert few_samples.seeds is not None
+    assert few_seeds == Needs(seeds=None, samples=1)
+    assert hopeless == Needs(seeds=100, samples=None)
+
+
+def test_the_range_of_a_standard_deviation_has_the_true_one_in_four_of_five_studies() -> None:
+    observed = np.random.default_rng(1).normal(size=(4_000, 5)).std(axis=1, ddof=1)
+
+    inside = [low <= 1.0 <= high for low, high in (bound_sd(sd, 5) for sd in observed)]
+
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.025)

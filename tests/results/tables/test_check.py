@@ -10,6 +10,7 @@ from dirtune.errors import InputError
 from dirtune.results.tables.check import check, check_file, read_request
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import metric_rows, record, write_study
 
 FORMS = ("table", "markdown", "latex", "csv")
@@ -103,8 +104,8 @@ def test_the_second_study_is_not_taken_for_the_first(tmp_path: Path) -> None:
     findings = check(tmp_path, text).findings
 
     first = text.split("\n").index(next(one for one in text.split("\n") if one.startswith("| two: arm")))
-    # Four means, four differences, four verdicts
-    assert len(findings) == 12
+    # Four means, four changes
+    assert len(findings) == 8
     assert all(finding.line > first for finding in findings)
 
 
@@ -168,51 +169,67 @@ def test_a_csv_line_of_an_arm_that_is_gone_is_found(root: Path) -> None:
 def test_the_outcome_counts_what_it_compared(root: Path) -> None:
     text = render(compare(root, TableRequest(studies=("one",))), "csv")
 
-    assert str(check(root, text)).endswith("numbers and verdicts checked, no cells not supported")
+    assert str(check(root, text)).endswith("numbers and words checked, no cells not supported")
     assert str(check(root, text.replace("conr", "gone"))).count("\n") > 1
 
 
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    write_predicted_study(tmp_path, name="one", claim={"region": "all", "margin": "5%"})
+    return tmp_path
+
+
 @pytest.mark.parametrize("form", ["table", "markdown", "latex"])
-def test_a_verdict_is_a_claim_and_is_checked(root: Path, form: str) -> None:
-    text = render(compare(root, REQUEST), form)
+@pytest.mark.parametrize(("arm", "word"), [("ranksim", "hurts"), ("same", "same")])
+def test_a_word_is_a_claim_and_is_checked(judged: Path, form: str, arm: str, word: str) -> None:
+    request = TableRequest(studies=("one",))
+    text = render(compare(judged, request), form)
     lines = text.split("\n")
-    at = next(i for i, one in enumerate(lines) if "conr" in one and " helps" in one)
-    lines[at] = lines[at].replace(" helps", " hurts", 1)
+    at = next(
+        i for i, one in enumerate(lines) if arm in one and f" {word} " in one and "%" not in one and "±" not in one
+    )
+    head, _, tail = lines[at].rpartition(f" {word} ")
+    lines[at] = f"{head} helps {tail}"
 
-    (finding,) = check(root, "\n".join(lines), REQUEST).findings
+    (finding,) = check(judged, "\n".join(lines), request).findings
 
-    assert (finding.line, finding.row) == (at + 1, "conr")
-    assert "hurts" in finding.written
-    assert "helps" in finding.now
+    assert (finding.line, finding.row) == (at + 1, arm)
+    assert "helps" in finding.written
+    assert word in finding.now
 
 
-def test_a_verdict_in_a_csv_is_checked_with_the_margin_that_was_asked_for(root: Path) -> None:
-    request = TableRequest(studies=("one",), regions=("all",), margin="60%")
-    text = render(compare(root, request), "csv")
-    assert ",helps," in text
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_the_mark_of_a_choice_after_the_study_must_not_be_taken_out(judged: Path, form: str) -> None:
+    request = TableRequest(studies=("one",), margin="9%")
+    text = render(compare(judged, request), form)
 
-    assert check(root, text).findings == ()
-    (finding,) = check(root, text.replace(",helps,", ",undecided,")).findings
-    assert (finding.column, finding.written, finding.now) == ("verdict", "undecided", "helps")
-    (margin, *_) = check(root, text.replace(",60%,", ",2%,")).findings
+    assert check(judged, text, request).findings == ()
+    (finding,) = check(judged, text.replace("word, chosen after the study", "word"), request).findings
+    assert (finding.row, finding.written, finding.now) == ("headings", "word", "word, chosen after the study")
+
+
+def test_a_word_in_a_csv_is_checked_with_the_margin_that_was_asked_for(judged: Path) -> None:
+    request = TableRequest(studies=("one",), regions=("all",), margin="9%")
+    text = render(compare(judged, request), "csv")
+    assert ",hurts," in text
+
+    assert check(judged, text).findings == ()
+    (finding,) = check(judged, text.replace(",hurts,", ",open,")).findings
+    assert (finding.column, finding.written, finding.now) == ("word", "open", "hurts")
+    (margin, *_) = check(judged, text.replace(",9%,", ",2%,")).findings
     assert margin.column == "margin"
+    lost = check(judged, text.replace(",margin 9%,", ",,")).findings
+    assert {(each.column, each.written, each.now) for each in lost} == {("chosen_after", "nothing", "margin 9%")}
+    assert len(lost) == 3
 
 
-def test_a_table_from_before_there_were_verdicts_is_still_supported(root: Path) -> None:
-    request = TableRequest(studies=("one",), regions=("all",))
-    lines = render(compare(root, request), "markdown").split("\n")
-    older = lines[: next(i for i, one in enumerate(lines) if "verdict against" in one)]
-    assert any("difference to" in one for one in older)
-    table = list(csv.reader(io.StringIO(render(compare(root, request), "csv"))))
-    kept = [
-        at
-        for at, name in enumerate(table[0])
-        if name not in {"verdict", "margin", "margin_requested", "p_equivalence", "further_seeds"}
-    ]
+def test_columns_of_a_csv_may_have_been_taken_out(judged: Path) -> None:
+    text = render(compare(judged, TableRequest(studies=("one",), regions=("all",))), "csv")
+    table = list(csv.reader(io.StringIO(text)))
+    kept = [at for at, name in enumerate(table[0]) if name not in {"word", "margin", "p_equivalence", "units"}]
     plain = "\n".join(",".join(line[at] for at in kept) for line in table)
 
-    assert check(root, "\n".join(older), request).findings == ()
-    assert check(root, plain).findings == ()
+    assert check(judged, plain).findings == ()
 
 
 def test_a_file_is_checked_as_its_text(root: Path, tmp_path: Path) -> None:

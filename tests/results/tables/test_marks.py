@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from dirtune.results.statistics.paired import compare_by_seed, compute_sd, mean
+from dirtune.results.statistics.joint import compare_jointly
+from dirtune.results.statistics.paired import compute_sd, mean
+from dirtune.results.statistics.verdict import Decision, Verdict
 from dirtune.results.tables.marks import BOLD, SPREADS, choose_best, choose_better, choose_none
 from dirtune.results.tables.table import Cell
 
@@ -20,21 +23,20 @@ ARMS = {
 }
 
 
-def make_cell(values: Mapping[int, float], p_holm: float = math.nan) -> Cell:
-    difference = None if values is REFERENCE else compare_by_seed(values, REFERENCE)
+def make_cell(values: Mapping[int, float]) -> Cell:
+    difference = None if values is REFERENCE else compare_jointly(values, REFERENCE)
     return Cell(
         values=values,
         mean=mean(values.values()),
         sd=compute_sd(values.values()),
         n=len(values),
         difference=difference,
-        p_holm=p_holm,
     )
 
 
 @pytest.fixture
 def column() -> dict[str, Cell]:
-    return {arm: make_cell(values, 0.01) for arm, values in ARMS.items()}
+    return {arm: make_cell(values) for arm, values in ARMS.items()}
 
 
 def test_spreads_agree_with_scipy() -> None:
@@ -50,11 +52,17 @@ def test_one_seed_has_no_spread_of_any_kind() -> None:
     assert all(math.isnan(spread.compute(make_cell({0: 1.0}))) for spread in SPREADS.values())
 
 
-def test_better_needs_the_sign_and_the_corrected_test(column: dict[str, Cell]) -> None:
-    assert choose_better(column, "mae") == {"much", "like_much"}
-    assert choose_better(column, "pearson") == {"worse"}
-    assert choose_better({"much": make_cell(ARMS["much"], 0.06)}, "mae") == frozenset()
-    assert choose_better({"much": make_cell(ARMS["much"])}, "mae") == frozenset()
+def test_better_is_what_the_word_says() -> None:
+    cells = {
+        decision: replace(make_cell(REFERENCE), verdict=make_word(decision))
+        for decision in ("helps", "hurts", "same", "open")
+    }
+
+    assert choose_better({**cells, "none": make_cell(ARMS["much"])}, "mae") == {"helps"}
+
+
+def make_word(decision: Decision) -> Verdict:
+    return Verdict(decision=decision, margin=None, is_negligible=False, p_equivalence=math.nan, limit="seeds")
 
 
 def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dict[str, Cell]) -> None:

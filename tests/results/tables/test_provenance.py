@@ -9,6 +9,7 @@ from dirtune.errors import InputError
 from dirtune.results.records.store import read_table
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 from dirtune.results.tables.provenance import format_provenance, list_provenance
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import metric_rows, record, write_study
 
 
@@ -65,14 +66,10 @@ def test_an_unknown_form_is_refused(table: Comparison) -> None:
         format_provenance(table, "csv")
 
 
-def test_the_trace_has_the_verdict(tmp_path: Path) -> None:
-    records = [
-        record(arm, seed, value + seed / 10 + seed * value / 100)
-        for arm, value in (("a", 5.0), ("b", 4.0))
-        for seed in (0, 1, 2)
-    ]
-    write_study(tmp_path / "judged", records, reference="a")
-    made = compare(tmp_path / "judged", TableRequest(studies=("study",), regions=("all",)))
+def test_the_trace_has_the_word_and_its_mark(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path / "judged")
+    for regions, word in ((("all",), "helps"), (("few",), "helps, chosen after the study")):
+        made = compare(tmp_path / "judged", TableRequest(studies=("study",), regions=regions))
 
-    assert [cell.verdict for cell in list_provenance(made)] == [None, "helps"]
-    assert "| study | mae | b | all | 4.14 | helps |" in format_provenance(made)
+        assert [cell.word for cell in list_provenance(made)][:2] == [None, word]
+        assert f" | {word} |" in format_provenance(made)

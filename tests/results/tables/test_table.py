@@ -1,27 +1,24 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
 import dirtune
 from dirtune.errors import InputError
-from dirtune.results.records.schema import SplitPredictions
-from dirtune.results.statistics.paired import compare_by_seed
+from dirtune.results.records.parquetfile import encode_table
+from dirtune.results.records.store import write_record
 from dirtune.results.tables.check import check
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
-from dirtune.results.tables.table import make_arm_table, make_arm_tables
-from tests.results.predicted import TRAIN, make_manifest, make_predictions, make_trial
+from dirtune.results.tables.table import ArmTable, make_arm_table, make_arm_tables
+from tests.results.predicted import SHIFTS, TRAIN, make_crossed_predictions, make_manifest, write_predicted_study
 from tests.results.record_factory import OFFSETS, metric_rows, record, write_study
 
 ERRORS = {
@@ -73,14 +70,6 @@ def test_differences_are_paired_by_seed_and_the_reference_has_none(root: Path) -
     assert conr.difference.low == pytest.approx(judge.confidence_interval(0.95).low)
     assert (accon.difference.n, accon.difference.unpaired_seeds) == (3, (3,))
     assert accon.difference.mean == pytest.approx(np.mean([-0.1, 0.1, -0.2]))
-
-
-def test_p_values_are_corrected_over_the_arms_of_a_region(root: Path) -> None:
-    rows = make_arm_table(root, "study").rows[1:]
-    p = [compare_by_seed(ERRORS[row.arm], ERRORS["vanilla"]).p for row in rows]
-
-    assert rows[0].cells["all"].p_holm == pytest.approx(2 * p[0])
-    assert rows[1].cells["all"].p_holm == pytest.approx(max(2 * p[0], p[1]))
 
 
 def test_failed_seeds_are_missing_and_not_averaged(root: Path) -> None:
@@ -243,153 +232,264 @@ def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-SAMPLED_SEEDS = (0, 1, 2)
+def sum_squares(parts: np.ndarray) -> tuple[float, float, float]:
+    """Standard errors over seeds and over both, and degrees of freedom of the second."""
+    seeds, samples = parts.shape
+    a = samples * parts.mean(axis=1).var(ddof=1)
+    b = seeds * parts.mean(axis=0).var(ddof=1)
+    residual = parts - parts.mean(axis=1, keepdims=True) - parts.mean(axis=0) + parts.mean()
+    e = (residual**2).sum() / ((seeds - 1) * (samples - 1))
+    total = a + max(b - e, 0)
+    return math.sqrt(a / parts.size), math.sqrt(total / parts.size), (seeds - 1) * (total / a) ** 2
 
 
-def make_sampled(arm: str, seed: int) -> dict[str, SplitPredictions]:
-    """Predictions of an arm on common samples, some of which suit it at every seed."""
-    found = make_predictions(100 * ord(arm) + seed, labels_seed=7)
-    suits = {split: np.random.default_rng(ord(arm)).normal(0.0, 1.0, len(one.labels)) for split, one in found.items()}
-    return {split: replace(one, predictions=one.predictions + suits[split]) for split, one in found.items()}
+def get_absolute_errors(arm: str, region: str) -> np.ndarray:
+    """Errors on the test samples of a region, by seed, with a loop over the training labels."""
+    rows = []
+    for seed in range(5):
+        test = make_crossed_predictions(arm, seed, SHIFTS[arm])["test"]
+        counts = [sum(math.floor(other) == math.floor(label) for other in TRAIN) for label in test.labels]
+        names = ["many" if n > 40 else "few" if n < 15 else "medium" for n in counts]
+        kept = [region in ("all", name) for name in names]
+        rows.append(np.abs(test.predictions - test.labels)[kept])
+    return np.array(rows)
 
 
 @pytest.fixture
-def sampled(tmp_path: Path) -> Path:
-    """Three arms that predict the same test samples; arm c lacks a seed."""
-    records = [
-        make_trial(arm, seed, "counts", make_sampled(arm, seed))
-        for arm in "abc"
-        for seed in SAMPLED_SEEDS
-        if (arm, seed) != ("c", 2)
-    ]
-    storage = write_study(tmp_path, records, reference="a", arms=["a", "b", "c"], seeds=[*SAMPLED_SEEDS])
-    storage.write("manifest.json", make_manifest().model_dump_json().encode())
+def predicted(tmp_path: Path) -> Path:
+    write_predicted_study(tmp_path, claim={"metric": "mae", "region": "all", "margin": "5%"})
     return tmp_path
 
 
-def get_absolute_errors(arm: str, seed: int, region: str) -> np.ndarray:
-    """Errors on the test samples of a region, by a loop over the training labels."""
-    test = make_sampled(arm, seed)["test"]
-    counts = [sum(math.floor(other) == math.floor(label) for other in TRAIN) for label in test.labels]
-    names = ["many" if n > 40 else "few" if n < 15 else "medium" for n in counts]
-    rows = [region in ("all", name) for name in names]
-    return np.abs(test.predictions - test.labels)[rows]
+@pytest.mark.parametrize("region", ["all", "few"])
+def test_differences_are_tested_over_seeds_and_over_samples(predicted: Path, region: str) -> None:
+    table = make_arm_table(predicted, "study")
+    reference = get_absolute_errors("vanilla", region)
 
-
-@pytest.mark.parametrize("region", ["all", "many", "few"])
-def test_over_samples_differences_are_paired_by_test_sample(sampled: Path, region: str) -> None:
-    table = make_arm_table(sampled, "study", metric="mae", over="samples")
-
-    for row, seeds in zip(table.rows[1:], (SAMPLED_SEEDS, (0, 1)), strict=True):
-        ours, theirs = (np.mean([get_absolute_errors(arm, s, region) for s in seeds], axis=0) for arm in (row.arm, "a"))
-        judge = stats.ttest_rel(ours, theirs)
-        found = row.cells[region].difference
-        interval = judge.confidence_interval(0.95)
-        assert (found.mean, found.low, found.high) == pytest.approx(
-            ((ours - theirs).mean(), interval.low, interval.high)
-        )
-        assert (found.p, found.n, found.over) == (pytest.approx(judge.pvalue), len(seeds), "samples")
-
-
-@pytest.mark.parametrize("metric", ["mae", "rmse", "gmean"])
-def test_every_population_has_the_same_means_and_its_own_interval(sampled: Path, metric: str) -> None:
-    seeds, samples, both = (
-        make_arm_table(sampled, "study", metric=metric, over=over) for over in ("seeds", "samples", "both")
-    )
-
-    for by_seed, by_sample, by_both in zip(seeds.rows, samples.rows, both.rows, strict=True):
-        for region, cell in by_seed.cells.items():
-            assert (by_sample.cells[region].mean, by_sample.cells[region].sd) == (cell.mean, cell.sd)
-            if cell.difference is None:
-                continue
-            found = [each.cells[region].difference for each in (by_seed, by_sample, by_both)]
-            assert [one.mean for one in found] == pytest.approx([found[0].mean] * 3)
-            assert [one.sd for one in found] == pytest.approx([found[0].sd] * 3)
-            widths = [one.high - one.low for one in found]
-            assert widths[1] != pytest.approx(widths[0], rel=1e-3)
-            assert widths[1] != pytest.approx(widths[2], rel=1e-3)
-            assert [one.unpaired_seeds for one in found] == [found[0].unpaired_seeds] * 3
-
-
-def test_verdicts_and_corrected_p_values_follow_the_population(sampled: Path) -> None:
-    table = make_arm_table(sampled, "study", metric="mae", over="both", margin="1000%")
-
-    p = {row.arm: row.cells["all"].difference.p for row in table.rows[1:]}
     for row in table.rows[1:]:
-        cell = row.cells["all"]
-        other = next(value for arm, value in p.items() if arm != row.arm)
-        assert cell.p_holm == pytest.approx(2 * p[row.arm] if p[row.arm] <= other else max(p[row.arm], 2 * other))
-        assert cell.verdict.is_negligible
-    undecided = make_arm_table(sampled, "study", metric="mae", over="both", margin="0.001").rows[1].cells["few"].verdict
-    assert (undecided.decision, undecided.further_seeds) == ("undecided", None)
+        parts = get_absolute_errors(row.arm, region) - reference
+        own, both, df = sum_squares(parts)
+        p_seeds = 2 * stats.t.sf(abs(parts.mean() / own), 4)
+        p_both = 2 * stats.t.sf(abs(parts.mean() / both), df)
+        half = max(stats.t.ppf(0.975, 4) * own, stats.t.ppf(0.975, df) * both)
+        found = row.cells[region].difference
+        assert (found.mean, found.p) == pytest.approx((parts.mean(), max(p_seeds, p_both)))
+        assert (found.low, found.high) == pytest.approx((parts.mean() - half, parts.mean() + half))
+        assert (found.n, found.units) == (5, parts.shape[1])
+        assert row.cells[region].reference_mean == pytest.approx(reference.mean())
 
 
-def test_intervals_over_samples_are_of_the_regions_asked_for(sampled: Path) -> None:
-    (table,) = make_arm_tables(sampled, "study", metrics=("mae",), over="samples", shots="60/30")
-
-    test = make_sampled("a", 0)["test"]
-    counts = np.array([sum(math.floor(other) == math.floor(label) for other in TRAIN) for label in test.labels])
-    errors = {
-        arm: np.mean([get_absolute_errors(arm, seed, "all")[counts > 60] for seed in SAMPLED_SEEDS], axis=0)
-        for arm in "ab"
+def get_words(table: ArmTable) -> dict[tuple[str, str], str]:
+    return {
+        (row.arm, region): str(cell.verdict)
+        for row in table.rows
+        for region, cell in row.cells.items()
+        if cell.verdict is not None
     }
-    found = table.rows[1].cells["many"].difference
-    assert found.p == pytest.approx(stats.ttest_rel(errors["b"], errors["a"]).pvalue)
+
+
+def test_words_are_in_the_column_of_the_claim_alone(predicted: Path) -> None:
+    table = make_arm_table(predicted, "study")
+
+    assert get_words(table) == {("conr", "all"): "helps", ("same", "all"): "same", ("ranksim", "all"): "hurts"}
+    assert table.claim.chosen_after == ()
+    assert [math.isnan(row.cells["few"].p_holm) for row in table.rows] == [True] * 4
+    p = {row.arm: row.cells["all"].difference.p for row in table.rows[1:]}
+    first, second = sorted(p, key=lambda arm: p[arm])[:2]
+    corrected = {row.arm: row.cells["all"].p_holm for row in table.rows[1:]}
+    assert corrected[first] == pytest.approx(3 * p[first])
+    assert corrected[second] == pytest.approx(max(3 * p[first], 2 * p[second]))
+
+
+def test_without_a_margin_in_the_claim_nothing_is_the_same(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all"})
+
+    assert get_words(make_arm_table(tmp_path, "study"))["same", "all"].startswith("open (")
+    table = make_arm_table(tmp_path, "study", margin="5%")
+    assert get_words(table)["same", "all"] == "same"
+    assert table.claim.chosen_after == ("margin 5%",)
+
+
+@pytest.mark.parametrize(("samples", "region"), [(300, "all"), (330, "few")])
+def test_the_default_claim_is_few_where_it_has_a_hundred_samples(tmp_path: Path, samples: int, region: str) -> None:
+    write_predicted_study(tmp_path, trained=3, samples=samples)
+
+    table = make_arm_table(tmp_path, "study")
+
+    assert (table.samples["few"] >= 100) == (region == "few")
+    assert (table.claim.region, table.claim.chosen_after) == (region, ())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "after", "column"),
     [
-        ({"over": "runs"}, "unknown over, got 'runs'; known: both, samples, seeds"),
-        (
-            {"over": "both", "metric": "pearson"},
-            "metric pearson: has no interval over both: it is no function of a mean over samples; use seeds; "
-            "known: gmean, mae, mse, rmse",
-        ),
-        ({"over": "samples", "metric": "balanced_mae"}, "metric balanced_mae: has no interval over samples"),
-        ({"over": "samples", "metric": "mae", "selection": "last"}, "the only one whose predictions are stored"),
+        ({"regions": ("few",)}, ("region few",), ("mae", "few")),
+        ({"regions": ("few", "all")}, (), ("mae", "all")),
+        ({"metrics": ("rmse", "gmean")}, ("metric rmse",), ("rmse", "all")),
+        ({"metrics": ("rmse", "mae")}, (), ("mae", "all")),
+        ({"reference": "conr"}, ("reference conr",), ("mae", "all")),
+        ({"reference": "vanilla"}, (), ("mae", "all")),
+        ({"margin": "5%"}, (), ("mae", "all")),
+        ({"margin": "0.3"}, ("margin 0.3",), ("mae", "all")),
+        ({"shots": "60/30"}, ("shots 60/30",), ("mae", "all")),
+        ({"split": "val"}, ("split val",), ("mae", "all")),
+        ({"selection": "oracle"}, ("selection oracle",), ("mae", "all")),
     ],
 )
-def test_intervals_that_do_not_exist_are_refused(sampled: Path, options: dict[str, str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        make_arm_table(sampled, "study", **{"metric": "mae", **options})
+def test_what_is_chosen_after_the_study_is_part_of_the_table(
+    predicted: Path, options: dict[str, object], after: tuple[str, ...], column: tuple[str, str]
+) -> None:
+    tables = make_arm_tables(predicted, "study", **options)
+
+    assert {table.claim.chosen_after for table in tables} == {after}
+    words = [(table.metric, region) for table in tables for _, region in get_words(table)]
+    assert set(words) == {column}
 
 
-def test_predictions_that_are_not_stored_are_no_reason_to_fall_back_on_seeds(sampled: Path) -> None:
-    (sampled / "study/results/predictions/b-1.parquet").unlink()
+def test_a_claim_that_was_changed_in_the_study_file_is_chosen_after_it(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"metric": "mae", "region": "few", "margin": None, "is_changed": True})
 
-    make_arm_table(sampled, "study", metric="mae")
-    with pytest.raises(InputError, match=r"no stored predictions of split test for 1 of 8 trials \(b-1\)"):
-        make_arm_table(sampled, "study", metric="mae", over="both")
+    assert make_arm_table(tmp_path, "study").claim.chosen_after == ("the claim in the study file",)
+
+
+def test_two_seeds_have_differences_and_no_word(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, trained=2)
+
+    table = make_arm_table(tmp_path, "study")
+
+    assert get_words(table) == {}
+    assert {row.cells["all"].no_word for row in table.rows[1:]} == {"fewer than 3 pairs"}
+    assert not math.isnan(table.rows[1].cells["all"].difference.low)
+
+
+def test_without_predictions_there_is_no_word(predicted: Path) -> None:
+    for file in (predicted / "study/results/predictions").glob("conr-*"):
+        file.unlink()
+
+    table = make_arm_table(predicted, "study")
+
+    assert table.rows[1].cells["all"].no_word == "no stored predictions to count test samples by"
+    assert {arm for arm, _ in get_words(table)} == {"same", "ranksim"}
+    for file in (predicted / "study/results/predictions").iterdir():
+        file.unlink()
+    table = make_arm_table(predicted, "study")
+    assert get_words(table) == {}
+    assert "has no stored predictions of split test" in table.no_predictions
+
+
+def test_three_seeds_with_predictions_are_enough_for_the_samples(predicted: Path) -> None:
+    whole = make_arm_table(predicted, "study").rows[1].cells["all"]
+    for seed in (1, 3):
+        (predicted / f"study/results/predictions/conr-{seed}.parquet").unlink()
+
+    some = make_arm_table(predicted, "study").rows[1].cells["all"]
+
+    assert some.difference.over_seeds == whole.difference.over_seeds
+    assert some.difference.over_both.error == pytest.approx(whole.difference.over_both.error, rel=0.3)
+    assert str(some.verdict) == "helps"
+
+
+@pytest.mark.parametrize("selection", ["last"])
+def test_an_epoch_without_predictions_has_no_word(predicted: Path, selection: str) -> None:
+    table = make_arm_table(predicted, "study", selection=selection)
+
+    assert get_words(table) == {}
+    assert table.rows[0].cells["all"].n == 0 or "the only one whose predictions are stored" in table.no_predictions
+
+
+def test_samples_of_one_group_count_as_one(predicted: Path) -> None:
+    units = make_arm_table(predicted, "study").rows[1].cells["all"].difference.units
+    manifest = make_manifest().model_copy(update={"group": "person"})
+    (predicted / "study/manifest.json").write_text(manifest.model_dump_json())
+    rows = [(split, f"{split}{i}", f"p{i % 60}") for split in ("val", "test") for i in range(300)]
+    names = ("split", "sample_id", "group")
+    groups = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    (predicted / "study/groups.parquet").write_bytes(encode_table(groups))
+
+    table = make_arm_table(predicted, "study")
+
+    parts = get_absolute_errors("conr", "all") - get_absolute_errors("vanilla", "all")
+    by_group = np.stack([parts[:, person::60].mean(axis=1) for person in range(60)], axis=1)
+    found = table.rows[1].cells["all"].difference
+    assert (units, found.units, table.group) == (300, 60, "person")
+    assert found.over_both.error == pytest.approx(sum_squares(by_group)[1])
+
+
+def test_arms_with_searches_of_another_size_have_no_word(tmp_path: Path) -> None:
+    storage = write_predicted_study(tmp_path, claim={"region": "all"}, transfers={"same": ["x"]})
+    write_record(storage, record("conr", 0, 99.0, trial_id="worse", fingerprint=make_manifest().fingerprint))
+    write_record(storage, record("vanilla", 0, 99.0, trial_id="other", fingerprint=make_manifest().fingerprint))
+
+    table = make_arm_table(tmp_path, "study")
+
+    assert table.rows[3].cells["all"].no_word == "another number of configurations than the reference"
+    # The transfer variant has the settings of the reference's search
+    assert {arm for arm, _ in get_words(table)} == {"conr", "same"}
+
+
+SEQUENTIAL = {
+    "claim": {"metric": "mae", "region": "all", "margin": "5%"},
+    "seeds": [0, 1],
+    "sequential": {"seeds": [*range(8)], "step": 1, "metric": "mae", "region": "all", "margin": "5%"},
+}
+
+
+def test_a_sequential_study_has_the_word_of_its_last_look(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, trained=8, **SEQUENTIAL)
+
+    table = make_arm_table(tmp_path, "study")
+
+    for row in table.rows[1:]:
+        state, cell = table.sequential.states[row.arm], row.cells["all"]
+        looks = table.sequential.rule.looks
+        used = {seed: row.cells["all"].values[seed] for seed in range(state.seeds)}
+        differences = [value - table.rows[0].cells["all"].values[seed] for seed, value in used.items()]
+        level = looks.get_levels(state.seeds).difference
+        p = max(stats.ttest_1samp(differences, 0.0).pvalue, cell.difference.over_both.p)
+        assert cell.p_holm == pytest.approx(min(1.0, 0.05 * p / level))
+        assert (cell.verdict.decision in ("helps", "hurts")) == (p < level)
+        assert cell.is_early == (state.seeds < 8)
+        assert cell.difference.n == state.seeds
+        confidence = 1 - looks.get_levels(state.seeds, comparisons=1).difference
+        ends = stats.ttest_1samp(differences, 0.0).confidence_interval(confidence)
+        over_seeds = cell.difference.over_seeds
+        assert (over_seeds.low, over_seeds.high) == pytest.approx((ends.low, ends.high))
+    assert get_words(table)["ranksim", "all"] == "hurts"
+    assert table.rows[3].cells["all"].is_early
+
+
+def test_another_column_of_a_sequential_study_has_no_word(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, trained=8, **SEQUENTIAL)
+
+    (table,) = make_arm_tables(tmp_path, "study", regions=("few",))
+
+    assert get_words(table) == {}
+    assert table.rows[1].cells["few"].no_word == "seeds were added by looks at the study's claim"
+
+
+@pytest.mark.parametrize("metric", ["rmse", "gmean", "pearson", "spearman", "r2", "balanced_mae"])
+def test_every_metric_has_a_word_over_seeds_and_samples(predicted: Path, metric: str) -> None:
+    table = make_arm_table(predicted, "study", metric=metric)
+
+    assert get_words(table)["ranksim", "all"] == "hurts"
+    assert table.rows[3].cells["all"].difference.over_both.error > 0
 
 
 @pytest.mark.parametrize("style", ["table", "markdown", "latex", "csv"])
-@pytest.mark.parametrize("over", ["samples", "both"])
-def test_a_written_table_is_checked_over_its_own_population(sampled: Path, style: str, over: str) -> None:
-    request = TableRequest(studies=("study",), metrics=("mae",), over=over)
-    text = render(compare(sampled, request), style)
+@pytest.mark.parametrize("options", [{}, {"regions": ("few",)}, {"margin": "1%"}])
+def test_a_written_table_is_supported_and_its_words_are_checked(
+    predicted: Path, style: str, options: dict[str, object]
+) -> None:
+    request = TableRequest(studies=("study",), **options)
+    text = render(compare(predicted, request), style)
 
-    found = check(sampled, text, request)
+    found = check(predicted, text, request)
 
     assert found.numbers > 20
     assert not found.findings
-    if style != "table":
-        assert check(sampled, text) == found
-        assert check(
-            sampled, text.replace(f'"over": "{over}"', '"over": "seeds"').replace(f",{over},", ",seeds,")
-        ).findings
-
-
-def test_the_population_is_part_of_csv_json_and_footer(sampled: Path) -> None:
-    table = compare(sampled, TableRequest(studies=("study",), metrics=("mae",), over="both"))
-
-    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
-    assert {line["over"] for line in lines} == {"both"}
-    plain = json.loads(render(table, "json"))
-    assert (plain["request"]["over"], plain["tables"][0]["over"]) == ("both", "both")
-    assert plain["tables"][0]["rows"][1]["cells"]["all"]["difference"]["over"] == "both"
-    text = render(table, "table")
-    assert "difference to a, paired by seed and test sample, mean [95 % interval]" in text
-    assert "two-way t over seeds and test samples, for new seeds on new test samples, 95 %" in text
-    assert "95 to 96 %), of the mean difference" in text
-    assert "more seeds" not in text
+    assert check(predicted, text.replace("hurts", "helps"), request).findings
+    marked = "chosen after the study" in text or "region few" in text or "margin 1%" in text
+    assert marked == bool(options)
+    if options:
+        lost = text.replace(", chosen after the study", "").replace("region few,", ",").replace("margin 1%,", ",")
+        assert check(predicted, lost, request).findings

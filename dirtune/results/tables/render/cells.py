@@ -1,16 +1,18 @@
-"""Text of one cell: a mean with its spread, a difference with its interval, a published number; and of headings.
+"""Text of one cell: a mean with its spread, a change with its interval, a word, a published number; and of headings.
 
 The number of decimals of a table follows from its smallest mean, and is the same in all its cells (`numbers`).
 """
 
 import math
 
+from dirtune.results.statistics.margin import NO_SHARES
 from dirtune.results.tables.comparison import ABSENT
-from dirtune.results.tables.marks import SIGNIFICANT, Spread
+from dirtune.results.tables.marks import Spread
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.render import numbers
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
+PERCENT_DECIMALS = 1
 METRIC_LABELS = {
     "mae": ("MAE", "{}"),
     "balanced_mae": ("balanced MAE", "{}"),
@@ -48,27 +50,30 @@ def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
     return text + ("" if cell.n == usual else f" (n={cell.n})")
 
 
-def format_difference(row: ArmRow | None, region: str, decimals: int) -> str:
-    """Return the difference to the reference with its interval, and a star where it is significant."""
+def format_change(row: ArmRow | None, region: str, part: ArmTable) -> str:
+    """Return the difference to the reference with its interval, in percent of the reference where that says something."""
     cell = None if row is None else row.cells[region]
     found = None if cell is None else cell.difference
     if cell is None or found is None or not found.n:
         return ABSENT
-    # One pair has a difference and no interval.
-    if math.isnan(found.low):
-        return numbers.format_change(found.mean, decimals=decimals)
-    mark = "*" if cell.p_holm < SIGNIFICANT else ""
-    return f"{numbers.format_change(found.mean, found.low, found.high, decimals=decimals)}{mark}"
+    scale, decimals = 1.0, count_decimals(part)
+    if is_relative(part):
+        if not cell.reference_mean:
+            return ABSENT
+        scale, decimals = 100 / abs(cell.reference_mean), PERCENT_DECIMALS
+    change = (scale * each for each in (found.mean, found.low, found.high))
+    return f"{numbers.format_change(*change, decimals=decimals)}{' early' if cell.is_early else ''}"
 
 
-def format_verdict(row: ArmRow | None, region: str) -> str:
-    """Return the verdict, and for an undecided one the number of further seeds, where that can be estimated."""
+def is_relative(part: ArmTable) -> bool:
+    """Return True if changes are shown in percent of the reference; a share of a correlation says nothing."""
+    return part.metric not in NO_SHARES
+
+
+def format_word(row: ArmRow | None, region: str) -> str:
+    """Return the word of a cell, with what limits an open one."""
     found = None if row is None else row.cells[region].verdict
-    if found is None:
-        return ABSENT
-    # No estimate without a spread, nor over test samples, of which more seeds add none.
-    is_open = found.decision == "undecided" and found.further_seeds is not None
-    return f"undecided (+{found.further_seeds})" if is_open else found.decision
+    return ABSENT if found is None else str(found)
 
 
 def format_published(row: PublishedRow | None, region: str, decimals: int) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.render.footer import make_footer
-from dirtune.results.tables.table import ArmRow, ArmTable
+from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
 
 def as_csv(table: Comparison) -> str:
@@ -52,22 +53,29 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "sd": lambda table, row, region: row.cells[region].sd,
     "n": lambda table, row, region: row.cells[region].n,
     "reference": lambda table, row, region: table.reference,
-    "over": lambda table, row, region: table.over,
     # The reference has neither a difference nor a verdict: these columns are empty in its lines.
     "difference": lambda table, row, region: getattr(row.cells[region].difference, "mean", None),
     "difference_sd": lambda table, row, region: getattr(row.cells[region].difference, "sd", None),
     "low": lambda table, row, region: getattr(row.cells[region].difference, "low", None),
     "high": lambda table, row, region: getattr(row.cells[region].difference, "high", None),
     "pairs": lambda table, row, region: getattr(row.cells[region].difference, "n", None),
-    "p": lambda table, row, region: getattr(row.cells[region].difference, "p", None),
-    "p_holm": lambda table, row, region: row.cells[region].p_holm,
-    "verdict": lambda table, row, region: getattr(row.cells[region].verdict, "decision", None),
+    "reference_mean": lambda table, row, region: row.cells[region].reference_mean,
+    "p_seeds": lambda table, row, region: _get_p(row.cells[region], "over_seeds"),
+    "p_seeds_and_samples": lambda table, row, region: _get_p(row.cells[region], "over_both"),
+    "units": lambda table, row, region: getattr(row.cells[region].difference, "units", None),
+    "p_corrected": lambda table, row, region: row.cells[region].p_holm,
+    "word": lambda table, row, region: row.cells[region].verdict,
+    "no_word": lambda table, row, region: row.cells[region].no_word,
+    "chosen_after": lambda table, row, region: (
+        "; ".join(table.claim.chosen_after) if row.cells[region].verdict else None
+    ),
+    "early": lambda table, row, region: "early" if row.cells[region].is_early else None,
     "margin": lambda table, row, region: getattr(row.cells[region].verdict, "margin", None),
-    "margin_requested": lambda table, row, region: table.margin.text,
     "p_equivalence": lambda table, row, region: getattr(row.cells[region].verdict, "p_equivalence", None),
-    "further_seeds": lambda table, row, region: getattr(row.cells[region].verdict, "further_seeds", None),
+    "margin_requested": lambda table, row, region: table.margin_requested,
+    "regions_requested": lambda table, row, region: " ".join(table.regions),
     # The most that any seed had, because a column of numbers has no room for a list.
-    "configurations": lambda table, row, region: max([*row.tried.values(), row.searched], default=0),
+    "configurations": lambda table, row, region: row.configurations,
     "missing": lambda table, row, region: "; ".join(f"{each.seed}: {each.reason}" for each in row.missing),
     "shots": lambda table, row, region: table.shots,
     "bin_width": lambda table, row, region: table.bin_width,
@@ -89,7 +97,9 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
             "description",
             "objective",
             "reference",
-            "over",
+            "samples",
+            "group",
+            "no_predictions",
             "seeds",
             "arms",
             "data",
@@ -98,7 +108,7 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
         )
     }
     if part.sequential is not None:
-        plain["sequential"] = {"rule": part.sequential[0], "arms": dict(part.sequential[1])}
+        plain["sequential"] = {"rule": str(part.sequential), "arms": part.sequential.describe_states()}
     rows = []
     for row in part.rows:
         cells = {}
@@ -107,9 +117,12 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
                 "mean": cell.mean,
                 "sd": cell.sd,
                 "n": cell.n,
-                "difference": None if cell.difference is None else asdict(cell.difference),
-                "p_holm": cell.p_holm,
-                "verdict": None if cell.verdict is None else asdict(cell.verdict),
+                "difference": None if cell.difference is None else _to_plain_difference(cell.difference),
+                "reference_mean": cell.reference_mean,
+                "p_corrected": cell.p_holm,
+                "word": None if cell.verdict is None else {"text": str(cell.verdict), **asdict(cell.verdict)},
+                "no_word": cell.no_word,
+                "is_early": cell.is_early,
                 "seeds": {
                     seed: {"trial_id": row.chosen[seed].trial_id, "epoch": row.chosen[seed].epoch, "value": value}
                     for seed, value in cell.values.items()
@@ -127,7 +140,18 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
                 "cells": cells,
             }
         )
-    return {**plain, "margin": asdict(part.margin), "rows": rows}
+    return {**plain, "claim": asdict(part.claim), "rows": rows}
+
+
+def _to_plain_difference(difference: JointDifference) -> dict[str, Any]:
+    summary = {
+        name: getattr(difference, name) for name in ("mean", "sd", "n", "low", "high", "p", "unpaired_seeds", "limit")
+    }
+    return {**summary, **asdict(difference)}
+
+
+def _get_p(cell: Cell, test: str) -> float | None:
+    return getattr(getattr(cell.difference, test, None), "p", None)
 
 
 def _is_undefined(value: object) -> bool:

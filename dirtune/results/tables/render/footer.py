@@ -2,27 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from dirtune.results.statistics.paired import CONFIDENCE, Over
-from dirtune.results.statistics.power import ALPHA, POWER
+from dirtune.results.statistics.paired import CONFIDENCE
+from dirtune.results.statistics.power import ALPHA
+from dirtune.results.statistics.verdict import MIN_PAIRS
 from dirtune.results.tables.comparison import Comparison
-from dirtune.results.tables.marks import BOLD, SIGNIFICANT, SPREADS
-from dirtune.results.tables.render.grids import format_configurations, list_origins
+from dirtune.results.tables.marks import BOLD, SPREADS
+from dirtune.results.tables.render.grids import CHOSEN_AFTER, format_configurations, has_words, list_origins
 from dirtune.results.tables.table import ArmTable
-
-INTERVALS: dict[Over, str] = {
-    "seeds": "Student's t over seeds, for new seeds on these test samples, {:g} % (in simulations of 5 and 10 seeds "
-    "92 to 96 %)",
-    "samples": "Student's t over test samples, for new test samples with these trained models, {:g} % (in simulations of "
-    "200 test samples 94 to 96 %)",
-    "both": "two-way t over seeds and test samples, for new seeds on new test samples, {:g} % (in simulations of 5 and 10 "
-    "seeds and 200 test samples 95 to 96 %)",
-}
-"""Intervals by population, with their coverage as `benchmarks/coverage.py` measures it."""
-TESTS: dict[Over, str] = {
-    "seeds": "paired t test",
-    "samples": "paired t test over test samples",
-    "both": "two-way t test",
-}
 
 
 def make_footer(table: Comparison) -> list[str]:
@@ -53,9 +39,13 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     yield f"Seeds ({len(first.seeds)}): {_format_numbers(first.seeds) or 'none'}."
     yield from _describe_pairing(first)
     if first.sequential is not None:
-        rule, arms = first.sequential
-        yield f"Seeds were added until decided ({rule}): {'; '.join(f'{arm} {text}' for arm, text in arms.items())}."
-        yield "The other p-values and verdicts of this table take no account of that."
+        states = "; ".join(f"{arm} {text}" for arm, text in first.sequential.describe_states().items())
+        yield f"Seeds were added until a comparison was settled over the seeds ({first.sequential}): {states}."
+        if any(cell.is_early for part in parts for row in part.rows for cell in row.cells.values()):
+            yield (
+                "early: the arm's seeds ended before the last look, because its difference was large; on average such a "
+                "difference is larger than the true one."
+            )
     tried = []
     for row in first.rows:
         counts = [f"{n} {status}" for status, n in sorted(row.unfinished.items())]
@@ -72,8 +62,13 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
         f"{arm} seed{'s' * (len(own) > 1)} {_format_numbers([*own])}: {reason}" for (arm, reason), own in seeds.items()
     ]
     yield f"Missing: {'; '.join(missing) or 'none'}."
-    yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}."
+    by_region = ", ".join(f"{region} {count}" for region, count in first.samples.items())
+    grouped = f"; those of one {first.group} count together" if first.group else ""
+    sizes = f"; {first.split} samples: {by_region}{grouped}" if by_region else ""
+    yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}{sizes}."
     yield from _describe_presets(first)
+    if first.reference is not None and len(first.arms) > 1:
+        yield from _describe_claim(parts)
     # The correction counts them, so a reader must know of them.
     if hidden := [arm for arm in first.arms if arm not in {row.arm for row in first.rows}]:
         yield f"Arms not shown: {', '.join(hidden)}."
@@ -114,36 +109,59 @@ def _describe_pairing(part: ArmTable) -> Iterator[str]:
         f"seeds {_format_numbers(seeds)} ({', '.join(names)})" if seeds else f"none ({', '.join(names)})"
         for seeds, names in arms.items()
     )
-    yield (
-        f"Pairing with {part.reference}: {pairs}. Correction: Holm's, over the arms of a column "
-        f"(at most {len(part.arms) - 1}), shown or not."
-    )
+    yield f"Pairing with {part.reference}: {pairs}."
+
+
+def _describe_claim(parts: Sequence[ArmTable]) -> Iterator[str]:
+    """Describe the column with words, and the arms that have none."""
+    claim = parts[0].claim
+    # It may be of a metric that is not shown.
+    judged = [part for part in parts if part.metric == claim.metric] or list(parts)
+    yield claim.describe()
+    reasons: dict[str, list[str]] = {}
+    for row in judged[0].rows:
+        cell = row.cells.get(claim.region)
+        if cell is not None and cell.no_word:
+            reasons.setdefault(cell.no_word, []).append(row.arm)
+    if reasons:
+        texts = "; ".join(f"{', '.join(arms)}: {reason}" for reason, arms in reasons.items())
+        yield f"No word: {texts}. A word needs {MIN_PAIRS} pairs of seeds, better 5 or more, and stored predictions."
+    if reason := judged[0].no_predictions:
+        yield f"Intervals are over the seeds alone, for these test samples: {reason}."
 
 
 def _describe_marks(table: Comparison) -> Iterator[str]:
-    """Describe ±, bold, intervals, stars, verdicts and margin."""
+    """Describe ±, bold, words and intervals."""
     spread, bold = SPREADS[table.request.spread], BOLD[table.request.bold]
     yield f"±: {spread.description}. Bold (in plain text *): {bold.description}."
-    if not any(part.reference is not None and len(part.arms) > 1 for part in table.parts):
+    compared = [part for part in table.parts if part.reference is not None and len(part.arms) > 1]
+    if not compared:
         return
-    over = table.parts[0].over
-    test = TESTS[over]
-    yield (
-        f"Intervals: {INTERVALS[over].format(100 * CONFIDENCE)}, of the mean difference, not corrected. "
-        f"* on a difference: {test}, corrected p < {SIGNIFICANT}."
-    )
-    yield (
-        f"Verdicts: helps, hurts: {test}, two-sided, corrected p < {ALPHA}; equivalent: within ± the margin by two "
-        f"one-sided {test}s, Bonferroni-corrected over the same arms, p < {ALPHA}; else undecided, which is not "
-        '"no effect". n: the pairs of the differences.'
-    )
-    if over == "seeds":
+    judged = [part for part in compared if any(has_words(part, region) for region in part.regions)]
+    if judged:
+        arms = max(len(part.arms) - 1 for part in judged)
+        over = "the arm alone" if arms == 1 else f"at most {arms} arms, shown or not"
         yield (
-            f"Margin: {table.parts[0].margin}. (+m): m more seeds distinguish a difference of the margin from none with "
-            f"{100 * POWER:g} % power, at the observed spread; add them once."
+            "Words: helps, hurts: the change holds over the seeds and over the test samples (both tests, p < "
+            f"{ALPHA}, corrected by Holm over {over}). same: shown to be smaller than the claim's margin. "
+            'open: neither is shown, which is not "no effect"; in brackets what limits it.'
         )
-    else:
-        yield f"Margin: {table.parts[0].margin}."
+        reference = ", ".join(dict.fromkeys(str(part.reference) for part in judged))
+        yield f"If no arm differed from {reference}, about 1 study in 20 would still have a false helps or hurts."
+        if any(part.claim.chosen_after for part in judged):
+            yield (
+                f"{CHOSEN_AFTER.removeprefix(', ').capitalize()}: a word that was looked for among several is false more "
+                "often than that."
+            )
+    yield (
+        f"Intervals: {100 * CONFIDENCE:g} % each, one by one (the larger of two t intervals, over seeds and over seeds and test "
+        "samples): of 20, one misses by chance. Columns without a word are for orientation, not for claims."
+    )
+    searched = any(part.is_searched_once for part in compared)
+    yield (
+        "Not covered: another split of the data, another data set"
+        + (", a second search. One search each: arms that are alike may still be told apart." if searched else ".")
+    )
 
 
 def _format_numbers(numbers: Sequence[int]) -> str:

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.statistics.paired import Over
 from dirtune.results.tables.comparison import ABSENT, Comparison, get_row_key
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.render import cells as celltext
 from dirtune.results.tables.table import ArmRow, ArmTable
 
-PAIRING: dict[Over, str] = {
-    "seeds": "paired by seed",
-    "samples": "paired by test sample",
-    "both": "paired by seed and test sample",
-}
-"""Heading of the differences, by the population of their intervals."""
+WORD = "word"
+"""Heading of the claim's words."""
+CHOSEN_AFTER = ", chosen after the study"
+"""Mark behind it if the column, the margin or the reference is not the study's."""
 
 
 class Shown(NamedTuple):
@@ -66,13 +63,13 @@ class Grid:
 
 
 def make_grids(table: Comparison) -> list[Grid]:
-    """Return the grid of the means, and, with a reference and other arms, those of differences and verdicts."""
+    """Return the grid of the means, and, with a reference and other arms, that of changes and words."""
     grids = []
     for parts in table.blocks:
         grids.append(_make_means(table, parts))
         compared = [part for part in parts if part.reference is not None]
         if any(row.arm != part.reference for part in compared for row in part.rows):
-            grids += [_make_comparison(table, compared, kind) for kind in ("differences", "verdicts")]
+            grids.append(_make_changes(table, compared))
     return grids
 
 
@@ -123,44 +120,66 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
     )
 
 
-def _make_comparison(table: Comparison, parts: Sequence[ArmTable], kind: str) -> Grid:
-    """Return the differences to the reference or the verdicts on them.
+def _make_changes(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+    """Return the changes against the reference, with a column of words behind the claim's.
 
     Args:
         table: the whole comparison.
         parts: of one grid, with a reference.
-        kind: differences, which have the number of pairs if there is a single study, or verdicts.
     """
     references = ", ".join(dict.fromkeys(str(part.reference) for part in parts))
-    has_pairs = kind == "differences" and len({part.study for part in parts}) == 1
+    has_pairs = len({part.study for part in parts}) == 1
     rows = []
     for keys, arms in _group_rows(table, parts).items():
         # A row that has nothing but the reference is left out.
         if all(arm is None or arm.arm == part.reference for part, arm in zip(parts, arms, strict=True)):
             continue
-        cells = [
-            Shown(
-                celltext.format_difference(arm, region, celltext.count_decimals(part))
-                if kind == "differences"
-                else celltext.format_verdict(arm, region)
-            )
-            for part, arm in zip(parts, arms, strict=True)
-            for region in part.regions
-        ]
+        cells = []
+        for part, arm in zip(parts, arms, strict=True):
+            for region in part.regions:
+                cells.append(Shown(celltext.format_change(arm, region, part)))
+                if has_words(part, region):
+                    cells.append(Shown(celltext.format_word(arm, region)))
         if has_pairs:
             pairs = [cell.difference.n for arm in arms if arm for cell in arm.cells.values() if cell.difference]
             cells.append(Shown(str(max(pairs, default=0))))
         rows.append(Row(keys, tuple(cells)))
-    if kind == "differences":
-        title = f"difference to {references}, {PAIRING[parts[0].over]}, mean [95 % interval]"
-    else:
-        title = f"verdict against {references}, margin: {parts[0].margin}"
+    units = " or ".join(
+        dict.fromkeys("in % of its mean" if celltext.is_relative(part) else "in the metric's unit" for part in parts)
+    )
+    is_about_new_samples = not any(part.no_predictions for part in parts)
+    about = "new seeds and new test samples" if is_about_new_samples else "new seeds on these test samples"
+    columns = [
+        column
+        for part, own in zip(parts, _group_columns(parts), strict=True)
+        for region, shown in zip(part.regions, own, strict=True)
+        for column in (
+            _with_samples(shown, part, region),
+            *([Column(shown.group, format_word_heading(part))] if has_words(part, region) else []),
+        )
+    ]
     return Grid(
-        title=title,
+        title=f"change against {references} {units} [95 % interval for {about}]",
         keys=_make_key_headings(table, parts),
-        columns=(*_make_columns(parts), *((Column("", "pairs"),) if has_pairs else ())),
+        columns=(*columns, *((Column("", "pairs"),) if has_pairs else ())),
         rows=tuple(rows),
     )
+
+
+def has_words(part: ArmTable, region: str) -> bool:
+    """Return True if a column is the claim's."""
+    return (part.metric, region) == (part.claim.metric, part.claim.region)
+
+
+def format_word_heading(part: ArmTable) -> str:
+    """Return the heading of the words, marked if they are not those of the study's claim."""
+    return f"{WORD}{CHOSEN_AFTER if part.claim.chosen_after else ''}"
+
+
+def _with_samples(column: Column, part: ArmTable, region: str) -> Column:
+    """Return a heading with the number of test samples, where it is known."""
+    count = part.samples.get(region)
+    return column if count is None else Column(column.group, f"{column.name} ({count})")
 
 
 def _make_key_headings(table: Comparison, parts: Sequence[ArmTable]) -> tuple[str, ...]:
@@ -171,13 +190,17 @@ def _make_key_headings(table: Comparison, parts: Sequence[ArmTable]) -> tuple[st
 
 
 def _make_columns(parts: Sequence[ArmTable]) -> list[Column]:
-    """Return the columns; studies and metrics are named in the groups where there are several of them."""
+    return [column for columns in _group_columns(parts) for column in columns]
+
+
+def _group_columns(parts: Sequence[ArmTable]) -> list[list[Column]]:
+    """Return the columns of every part; studies and metrics are named in the groups where there are several of them."""
     studies, metrics = ({getattr(part, name) for part in parts} for name in ("study", "metric"))
     columns = []
     for part in parts:
         names = [part.study] if len(studies) > 1 else []
         names += [celltext.format_metric(part.metric, part.unit)] if len(metrics) > 1 else []
-        columns += [Column(" ".join(names), region) for region in part.regions]
+        columns.append([Column(" ".join(names), region) for region in part.regions])
     return columns
 
 

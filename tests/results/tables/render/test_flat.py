@@ -10,6 +10,7 @@ import pytest
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 from dirtune.results.tables.render.flat import as_csv, as_json
 from dirtune.results.tables.render.footer import make_footer
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import record, write_study
 
 
@@ -39,11 +40,11 @@ def test_csv_has_one_line_per_arm_and_region_at_full_precision(table: Comparison
     ]
     conr, cell = rows[3], table.parts[0].rows[1].cells["few"]
     assert float(conr["mean"]) == cell.mean
-    assert [float(conr[name]) for name in ("low", "high", "p", "p_holm")] == [
+    assert [float(conr[name]) for name in ("low", "high", "p_seeds", "reference_mean")] == [
         cell.difference.low,
         cell.difference.high,
-        cell.difference.p,
-        cell.p_holm,
+        cell.difference.over_seeds.p,
+        cell.reference_mean,
     ]
     assert (conr["configurations"], conr["data_fingerprint"]) == ("2", "data-a")
 
@@ -51,7 +52,7 @@ def test_csv_has_one_line_per_arm_and_region_at_full_precision(table: Comparison
 def test_csv_has_nothing_where_something_is_undefined(table: Comparison) -> None:
     failed = list(csv.DictReader(io.StringIO(as_csv(table))))[-1]
 
-    assert (failed["mean"], failed["sd"], failed["n"], failed["p"]) == ("", "", "0", "")
+    assert (failed["mean"], failed["sd"], failed["n"], failed["p_seeds"]) == ("", "", "0", "")
     assert failed["missing"] == "0: failed: not finite; 1: not recorded; 2: not recorded"
 
 
@@ -82,14 +83,41 @@ def test_json_has_the_request(table: Comparison) -> None:
     assert TableRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}) == table.request
 
 
-def test_verdicts_are_columns_of_the_csv_and_part_of_the_json(table: Comparison) -> None:
+def test_words_are_columns_of_the_csv_and_part_of_the_json(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all", "margin": "5%"})
+    table = compare(tmp_path, TableRequest(studies=("study",), regions=("all", "few"), margin="6%"))
     rows = list(csv.DictReader(io.StringIO(as_csv(table))))
-    verdict = table.parts[0].rows[1].cells["few"].verdict
+    cell = table.parts[0].rows[1].cells["all"]
 
-    assert [row["verdict"] for row in rows] == ["", "", "helps", "helps", "", ""]
-    assert (rows[3]["margin_requested"], float(rows[3]["margin"])) == ("2%", verdict.margin)
-    assert (float(rows[3]["p_equivalence"]), rows[3]["further_seeds"]) == (verdict.p_equivalence, "0")
+    words = {(row["arm"], row["region"]): row["word"] for row in rows if row["word"]}
+    assert words == {("conr", "all"): "helps", ("same", "all"): "same", ("ranksim", "all"): "hurts"}
+    assert {row["chosen_after"] for row in rows if row["word"]} == {"margin 6%"}
+    assert {row["chosen_after"] for row in rows if not row["word"]} == {""}
+    conr = rows[2]
+    assert (float(conr["p_corrected"]), float(conr["p_equivalence"])) == (cell.p_holm, cell.verdict.p_equivalence)
+    assert (float(conr["p_seeds_and_samples"]), conr["units"]) == (cell.difference.over_both.p, "300")
+    assert (conr["margin_requested"], conr["regions_requested"]) == ("6%", "all few")
     (part,) = json.loads(as_json(table))["tables"]
-    assert part["margin"] == {"text": "2%", "number": 0.02, "is_share": True}
-    assert part["rows"][1]["cells"]["few"]["verdict"]["decision"] == "helps"
-    assert part["rows"][2]["cells"]["few"]["verdict"] is None
+    assert part["claim"]["chosen_after"] == ["margin 6%"]
+    assert part["claim"]["margin"] == {"text": "6%", "number": 0.06, "is_share": True}
+    word = part["rows"][1]["cells"]["all"]["word"]
+    assert (word["text"], word["decision"]) == ("helps", "helps")
+    assert part["rows"][1]["cells"]["few"]["word"] is None
+    assert part["rows"][1]["cells"]["all"]["difference"]["over_both"]["p"] == cell.difference.over_both.p
+
+
+def test_the_reason_for_no_word_is_in_both(table: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+
+    assert {row["word"] for row in rows} == {""}
+    # The claim is about all, as no trial of this store has a hundred samples
+    assert [row["no_word"] for row in rows] == [
+        "",
+        "",
+        "another number of configurations than the reference",
+        "",
+        "no pair",
+        "",
+    ]
+    (part,) = json.loads(as_json(table))["tables"]
+    assert part["rows"][2]["cells"]["all"]["no_word"] == "no pair"

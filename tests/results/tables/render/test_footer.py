@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.footer import make_footer
+from tests.results.predicted import make_manifest, write_predicted_study
 from tests.results.record_factory import record, write_study
 
 
@@ -44,45 +47,25 @@ def test_the_footer_lists_split_selection_seeds_pairs_missing_values_and_data(ro
         "[x] 1 (1 failed, 2 not recorded)." in text
     )
     assert "Missing: accon seed 1: not recorded; [x] seed 0: failed: not finite; [x] seeds 1, 2: not recorded." in text
-    assert "Data: agedb data-a." in text
+    assert "Data: agedb data-a; test samples: all 10, many 10, medium 10, few 10." in text
 
 
-def test_it_names_the_seeds_of_every_pairing_and_the_correction(root: Path) -> None:
+def test_it_names_the_seeds_of_every_pairing(root: Path) -> None:
     (line,) = [line for line in make_lines(root) if line.startswith("Pairing")]
 
-    assert line == (
-        "Pairing with vanilla: seeds 0, 1, 2 (conr); seeds 0, 2 (accon); none ([x]). "
-        "Correction: Holm's, over the arms of a column (at most 3), shown or not."
-    )
+    assert line == "Pairing with vanilla: seeds 0, 1, 2 (conr); seeds 0, 2 (accon); none ([x])."
 
 
 def test_arms_that_are_not_shown_are_named_and_still_corrected_for(root: Path) -> None:
     text = "\n".join(make_lines(root, arms=("vanilla", "conr")))
 
     assert "Arms not shown: accon, [x]." in text
-    assert "(at most 3), shown or not" in text
-
-
-def test_it_names_the_presets_of_the_arms_by_variant(tmp_path: Path) -> None:
-    intended = {"variant": "intended", "recipes": ["dir"], "methods": []}
-    presets = {"vanilla": intended, "conr": {**intended, "methods": ["lds", "conr"]}}
-    arms = ["vanilla", "conr", "own"]
-    write_study(tmp_path, [record(arm, 0) for arm in arms], arms=arms, reference="vanilla", presets=presets)
-    assert [line for line in make_lines(tmp_path) if line.startswith("Presets")] == [
-        "Presets, intended: recipes dir; methods lds, conr; the settings of the study are over them."
-    ]
-
-    presets["conr"]["variant"] = "published"
-    write_study(tmp_path, [record(arm, 0) for arm in arms], arms=arms, reference="vanilla", presets=presets)
-    assert [line for line in make_lines(tmp_path) if line.startswith("Presets")] == [
-        "Presets, intended (vanilla): recipes dir; the settings of the study are over them.",
-        "Presets, published (conr): recipes dir; methods lds, conr; the settings of the study are over them.",
-    ]
+    assert "corrected by Holm over at most 3 arms, shown or not" in text
 
 
 def test_it_names_the_meaning_of_every_mark(root: Path) -> None:
     for spread, bold, words in (
-        ("sd", "better", "the standard deviation over seeds. Bold (in plain text *): significantly better"),
+        ("sd", "better", "the standard deviation over seeds. Bold (in plain text *): better than the reference"),
         (
             "se",
             "best",
@@ -95,11 +78,63 @@ def test_it_names_the_meaning_of_every_mark(root: Path) -> None:
         ),
     ):
         assert words in "\n".join(make_lines(root, spread=spread, bold=bold))
-    intervals = (
-        "Intervals: Student's t over seeds, for new seeds on these test samples, 95 % (in simulations of 5 and 10 seeds "
-        "92 to 96 %)"
+
+
+def test_it_names_the_claim_what_words_mean_and_what_they_do_not_cover(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all", "margin": "5%"})
+    lines = make_lines(tmp_path)
+    text = "\n".join(lines)
+
+    assert "Claim: mae in region all, margin 5 % of the reference's mean." in lines
+    assert (
+        "Words: helps, hurts: the change holds over the seeds and over the test samples (both tests, p < 0.05" in text
     )
-    assert intervals in "\n".join(make_lines(root))
+    assert "same: shown to be smaller than the claim's margin" in text
+    assert "If no arm differed from vanilla, about 1 study in 20 would still have a false helps or hurts." in lines
+    assert "of 20, one misses by chance. Columns without a word are for orientation, not for claims." in text
+    assert "Not covered: another split of the data, another data set." in lines
+    assert "hosen after" not in text
+    # What a reader has to know is ten lines or so
+    assert len(lines) <= 12
+
+
+def test_what_is_chosen_after_the_study_is_named(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all"})
+    lines = make_lines(tmp_path, regions=("few",), margin="0.5")
+
+    assert (
+        "Claim: mae in region few, margin 0.5 in the metric's unit; chosen after the study: region few, margin 0.5."
+        in lines
+    )
+    assert "Chosen after the study: a word that was looked for among several is false more often than that." in lines
+
+
+def test_arms_without_a_word_are_listed_with_the_reason(root: Path) -> None:
+    text = "\n".join(make_lines(root))
+
+    assert "conr: another number of configurations than the reference; accon: fewer than 3 pairs; [x]: no pair." in text
+    assert "A word needs 3 pairs of seeds, better 5 or more, and stored predictions." in text
+    assert "Intervals are over the seeds alone, for these test samples: " in text
+    assert "has no stored predictions of split test" in text
+
+
+def test_samples_of_one_group_are_said_to_count_together(tmp_path: Path) -> None:
+    storage = write_predicted_study(tmp_path)
+    ids = [f"test{i}" for i in range(300)]
+    groups = pa.table({"split": ["test"] * 300, "sample_id": ids, "group": [sample[:6] for sample in ids]})
+    storage.write("groups.parquet", encode_table(groups))
+    storage.write("manifest.json", make_manifest().model_copy(update={"group": "person"}).model_dump_json().encode())
+
+    assert "; those of one person count together." in "\n".join(make_lines(tmp_path))
+
+
+def test_settings_of_one_search_are_said_to_rest_on_it(tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, spaces={"conr": {"x": {}}})
+
+    assert make_lines(tmp_path)[-1] == (
+        "Not covered: another split of the data, another data set, a second search. One search each: arms that are alike may "
+        "still be told apart."
+    )
 
 
 def test_without_a_reference_the_footer_has_no_pairing(tmp_path: Path) -> None:
@@ -137,13 +172,3 @@ def test_sentences_about_one_study_come_once_per_study(root: Path) -> None:
     assert "study: Seeds (3): 0, 1, 2." in found
     assert "other: Seeds (1): 7." in found
     assert sum(line.startswith("±") for line in found) == 1
-
-
-def test_it_names_the_rule_of_the_verdicts(root: Path) -> None:
-    text = "\n".join(make_lines(root, margin="0.5"))
-
-    assert "paired t test, two-sided, corrected p < 0.05; equivalent: within ± the margin" in text
-    assert "Bonferroni-corrected over the same arms" in text
-    assert "Margin: 0.5 in the metric's unit." in text
-    assert "with 80 % power" in text
-    assert "Margin: 2 % of the reference's mean." in "\n".join(make_lines(root))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dirtune.results.tables.comparison import Comparison, TableRequest, compare,
 from dirtune.results.tables.render.footer import make_footer
 from dirtune.results.tables.render.formats import STYLES, as_rich, render
 from dirtune.results.tables.table import make_arm_table
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import record, write_study
 
 VANILLA, CONR = (5.0, 5.2, 5.4), (4.0, 4.3, 4.35)
@@ -43,11 +45,25 @@ def test_the_terminal_shows_everything_and_takes_no_name_for_markup(table: Compa
     assert all(line in text for line in make_footer(table))
 
 
-def test_what_is_bold_elsewhere_has_a_star_in_plain_text(table: Comparison) -> None:
-    assert "4.22 ± 0.19*" in render(table, "table")
-    assert "**4.22 ± 0.19**" in render(table, "markdown")
-    assert r"\textbf{4.22 $\pm$ 0.19}" in render(table, "latex")
-    assert "<strong>4.22 ± 0.19</strong>" in render(table, "html")
+@pytest.fixture
+def judged(tmp_path: Path) -> Comparison:
+    write_predicted_study(tmp_path / "judged", claim={"region": "all", "margin": "5%"})
+    return compare(tmp_path / "judged", TableRequest(studies=("study",)))
+
+
+def test_what_is_bold_elsewhere_has_a_star_in_plain_text(judged: Comparison) -> None:
+    cell = judged.parts[0].rows[1].cells["all"]
+    mean, sd = f"{cell.mean:.3f}", f"{cell.sd:.3f}"
+    for metric_text, style in (
+        (f"{mean} ± {sd}*", "table"),
+        (f"**{mean} ± {sd}**", "markdown"),
+        (rf"\textbf{{{mean} $\pm$ {sd}}}", "latex"),
+        (f"<strong>{mean} ± {sd}</strong>", "html"),
+    ):
+        text = render(judged, style)
+        assert metric_text in text
+        # The one arm that helps, in the claim's column
+        assert text.count({"table": "*  ", "markdown": "**" + mean, "latex": "textbf", "html": "<strong>"}[style]) == 1
 
 
 def test_a_narrow_console_folds_and_does_not_fail(table: Comparison) -> None:
@@ -57,18 +73,18 @@ def test_a_narrow_console_folds_and_does_not_fail(table: Comparison) -> None:
     assert "vanilla" in console.file.getvalue()
 
 
-def test_markdown_has_three_tables_and_a_list(table: Comparison) -> None:
+def test_markdown_has_two_tables_and_a_list(table: Comparison) -> None:
     lines = render(table, "markdown").split("\n")
 
     assert "| vanilla | 5.20 ± 0.20 | 4.20 ± 0.20 | 6.20 ± 0.20 | 7.20 ± 0.20 | 3/3 | 1 |" in lines
-    assert sum(line.startswith("| arm |") for line in lines) == 3
+    assert sum(line.startswith("| arm |") for line in lines) == 2
     assert [line for line in lines if line.startswith("* ")] == [f"* {line}" for line in make_footer(table)]
 
 
 def test_latex_has_a_table_per_grid_and_the_footer_below_the_last(table: Comparison) -> None:
     text = render(table, "latex")
 
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     assert text.count(r"\footnotesize") == len(make_footer(table))
     assert text.index(r"\footnotesize") > text.rindex(r"\end{tabular}")
 
@@ -119,7 +135,18 @@ def test_an_unknown_style_is_refused(table: Comparison) -> None:
 
 
 @pytest.mark.parametrize("style", ["table", "markdown", "latex", "html"])
-def test_every_form_for_readers_has_the_verdicts(table: Comparison, style: str) -> None:
-    text = render(table, style)
+def test_every_form_for_readers_has_the_words_and_the_mark_of_a_choice(judged: Comparison, style: str) -> None:
+    text = render(judged, style)
+    later = compare_again(judged, margin="50%")
 
-    assert text.index("verdict against vanilla") < text.index("helps") < text.index("Verdicts:")
+    assert text.index("change against vanilla") < text.index("helps") < text.index("Words: helps")
+    assert "chosen after the study" not in text
+    assert "word, chosen after the study" in render(later, style)
+
+
+def compare_again(table: Comparison, **changes: object) -> Comparison:
+    parts = tuple(
+        replace(part, claim=replace(part.claim, chosen_after=tuple(f"{k} {v}" for k, v in changes.items())))
+        for part in table.parts
+    )
+    return replace(table, parts=parts)
