@@ -299,7 +299,7 @@ def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
     form = form or TextFormat()
     try:
         if path.suffix.lower() == ".parquet":
-            table = pq.ParquetFile(path).read()
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
             check_columns(table.schema, where=str(path))
             sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
         else:

@@ -146,6 +146,7 @@ def _write_shards(
         min_bytes_per_file=SHARD_BYTES,
         row_group_size=rows_per_group,
         compression="zstd",
+        write_page_checksum=True,
     )
     return [f"{folder}/{name}" for name in home.list_files(folder, suffix=".parquet")]
 
@@ -227,6 +228,22 @@ def read_split(storage: Storage, manifest: Manifest, split: str) -> pa.Table:
     return table.sort_by("sample_id")
 
 
+def read_groups(storage: Storage, manifest: Manifest, splits: Sequence[str]) -> pa.Table:
+    """Return the group of every sample of some splits: columns `split`, `sample_id` and `group`.
+
+    Raises:
+        InputError: no such split, or a shard is missing or damaged.
+    """
+    parts = []
+    for split in splits:
+        for file in list_shards(storage, manifest, split):
+            with open_shard(storage, file) as parquet:
+                rows = parquet.read(["sample_id", "group"])
+            names = pa.array([split] * rows.num_rows, pa.string())
+            parts.append(pa.table({"split": names, "sample_id": rows["sample_id"], "group": rows["group"]}))
+    return pa.concat_tables(parts)
+
+
 @contextmanager
 def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
     """Open a shard for reading.
@@ -241,7 +258,7 @@ def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = N
     """
     try:
         with storage.filesystem.open_input_file(file) as stream:
-            parquet = pq.ParquetFile(stream, metadata=metadata)
+            parquet = pq.ParquetFile(stream, metadata=metadata, page_checksum_verification=True)
             check_columns(parquet.schema_arrow, where=file)
             yield parquet
     except (OSError, pa.ArrowException) as error:

@@ -1,12 +1,18 @@
 """Parquet files of results: encoding, and reading with the damaged files named.
 
+Pages have checksums, and the footer has one of the columns, so that a changed byte is a damaged file and no other number.
+
 Files are decoded from bytes by `ParquetFile`, not through a pyarrow dataset: a dataset opens every file twice to unify the
 schemas, cannot name the damaged one of 10,000 files, and takes as long to import as everything else together.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +20,12 @@ import pyarrow.parquet as pq
 from dirtune.errors import Fault, InputError
 from dirtune.io.parquet_safety import find_column_fault
 from dirtune.io.storage import Storage
-from dirtune.results.records.schema import READABLE_VERSIONS, SCHEMA_VERSION
+from dirtune.results.records.schema import READABLE_VERSIONS, SCHEMA_VERSION, SCHEMAS
 
 VERSION_KEY = b"dirtune.schema_version"
+COLUMNS_KEY = b"dirtune.columns"
+COMPACTED = "compacted"
+"""Folder of the files that hold a table of many trials."""
 OnDamaged = Callable[[Fault], None]
 """Callback for each damaged file, which is then skipped."""
 # Concurrent requests to an object store; on a local disk, more threads than cores only slow each other down
@@ -25,13 +34,47 @@ REMOTE_REQUESTS = 32
 
 def encode_table(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -> bytes:
     """Return the content of a Parquet file with the schema version, and `metadata`, in its metadata."""
-    table = table.replace_schema_metadata({VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})})
+    own = {VERSION_KEY: str(SCHEMA_VERSION), COLUMNS_KEY: hash_columns(table.schema, table.num_rows)}
+    table = table.replace_schema_metadata({**own, **(metadata or {})})
     # For one row, dictionaries and statistics of every column would be most of the file and of the time to open it
     many = table.num_rows > 1
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd" if many else "none", use_dictionary=many, write_statistics=many)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd" if many else "none",
+        use_dictionary=many,
+        write_statistics=many,
+        write_page_checksum=True,
+    )
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def hash_columns(schema: pa.Schema, rows: int) -> str:
+    """Return a checksum of the names and types of the columns and of the number of rows, which pages do not cover."""
+    return _hash_columns(schema.remove_metadata(), rows)
+
+
+@lru_cache(maxsize=256)
+def _hash_columns(schema: pa.Schema, rows: int) -> str:
+    columns = "\n".join(f"{field.name}: {field.type}" for field in schema)
+    return hashlib.sha256(f"{rows}\n{columns}".encode()).hexdigest()[:16]
+
+
+def open_verified(source: Any) -> pq.ParquetFile:
+    """Open a file of results; pages are verified as they are read.
+
+    Raises:
+        ValueError: the footer was changed.
+    """
+    file = pq.ParquetFile(source, page_checksum_verification=True)
+    schema = file.schema_arrow
+    written = (schema.metadata or {}).get(COLUMNS_KEY)
+    # Files of earlier releases have none.
+    if written is not None and written.decode(errors="replace") != hash_columns(schema, file.metadata.num_rows):
+        raise ValueError("its columns are not those that were written")
+    return file
 
 
 def read_files(
@@ -56,7 +99,7 @@ def read_files(
         where = storage.path(name)
         try:
             content = pa.BufferReader(storage.read(name))
-            table = pq.ParquetFile(content).read(columns=columns, use_threads=decode_in_parallel)
+            table = open_verified(content).read(columns=columns, use_threads=decode_in_parallel)
         except FileNotFoundError:
             return None
         # ValueError: raised by the class of an extension type
@@ -68,12 +111,49 @@ def read_files(
         if version not in READABLE_VERSIONS:
             known = ", ".join(READABLE_VERSIONS)
             return Fault(where=where, rule=f"has schema version {version}, but this dirtune reads {known}")
-        return table
+        return _find_foreign_rows(table, name, where) or table
 
     with ThreadPoolExecutor(min(threads, len(names) or 1)) as pool:
         results = list(pool.map(read, names))
     _report_faults([result for result in results if isinstance(result, Fault)], on_damaged)
     return [result for result in results if isinstance(result, pa.Table)]
+
+
+def _find_foreign_rows(table: pa.Table, name: str, where: str) -> Fault | None:
+    """Return the fault of a file with another table's columns or another trial's rows, as of a file that was renamed."""
+    path = PurePosixPath(name)
+    is_compacted = path.parent.name == COMPACTED
+    kind = path.stem if is_compacted else path.parent.name
+    if kind not in SCHEMAS:
+        return None
+    if wrong := _find_foreign_columns(table.schema.remove_metadata(), kind):
+        return Fault(where=where, rule=f"has not the columns of the table {kind!r}", got=list(wrong))
+    if not is_compacted and "trial_id" in table.column_names:
+        trials = set(table["trial_id"].unique().to_pylist())
+        if trials - {path.stem}:
+            return Fault(where=where, rule="has rows of another trial", got=sorted(map(str, trials - {path.stem}))[:3])
+    return None
+
+
+# Thousands of files have one schema.
+@lru_cache(maxsize=256)
+def _find_foreign_columns(schema: pa.Schema, kind: str) -> tuple[str, ...]:
+    expected = SCHEMAS[kind]
+    own, others = set(expected.names), {name for other in SCHEMAS.values() for name in other.names}
+    wrong = [
+        each.name
+        for each in schema
+        if each.name in own and not _is_convertible(each.type, expected.field(each.name).type)
+    ]
+    # Settings, and columns of other releases, are columns of trials; those of another table are not.
+    wrong += [name for name in schema.names if name not in own and (kind != "trials" or name in others)]
+    return tuple(wrong)
+
+
+def _is_convertible(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Return True if a column has the type of the schema, or numbers of another size."""
+    numbers = [pa.types.is_integer(each) or pa.types.is_floating(each) for each in (found, expected)]
+    return found == expected or pa.types.is_null(found) or all(numbers)
 
 
 def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamaged) -> list[str]:
@@ -82,8 +162,8 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
     def find_fault(name: str) -> Fault | None:
         try:
             with storage.filesystem.open_input_file(storage.path(name)) as file:
-                pq.read_metadata(file)
-        except (pa.ArrowException, OSError) as error:
+                open_verified(file)
+        except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
         return None
 

@@ -152,7 +152,9 @@ def scan_predictions(
         names = list_row_files(folder, "predictions", stamps)
         names = names if on_damaged is None else select_readable(folder, names, on_damaged)
         files += [folder.path(name) for name in names]
-    return pads.dataset(files, schema=SCHEMAS["predictions"], filesystem=folders[0].filesystem, format="parquet")
+    verified = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+    form = pads.ParquetFileFormat(default_fragment_scan_options=verified)
+    return pads.dataset(files, schema=SCHEMAS["predictions"], filesystem=folders[0].filesystem, format=form)
 
 
 def stack_components(rows: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -351,7 +351,7 @@ def test_predictions_without_the_column_component_have_one_dimension(tmp_path: P
         tmp_path, [full_record(), replace(full_record(), trial={**full_record().trial, "trial_id": "t1"})]
     )
     path = tmp_path / "study/results/predictions/t0.parquet"
-    pq.write_table(pq.ParquetFile(path).read().drop_columns(["component"]), path)
+    path.write_bytes(encode_table(pq.ParquetFile(path).read().drop_columns(["component"])))
 
     old, new = (
         read_table(storage, "predictions").filter(pc.field("trial_id") == trial).drop_columns("trial_id")

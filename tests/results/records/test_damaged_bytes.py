@@ -1,0 +1,101 @@
+"""Run with `pytest tests/results/records/test_damaged_bytes.py`: a changed file is refused, or its numbers are the same."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dirtune.errors import InputError
+from dirtune.results.query.query import query
+from dirtune.results.records.compaction import compact_study
+from dirtune.results.records.parquetfile import encode_table
+from tests.results.record_factory import record, write_study
+
+TABLES = ("trials", "metrics")
+
+
+def _store(root: Path) -> list[Path]:
+    write_study(root, [record(arm, seed, 4.0 + seed) for arm in ("vanilla", "conr") for seed in (0, 1)])
+    return sorted(root.rglob("*.parquet"))
+
+
+def _read(root: Path, table: str) -> str:
+    return str(query(f"select * from {table} order by all", root).to_pylist())
+
+
+def _damage(content: bytes, others: list[bytes], drawn: random.Random) -> bytes:
+    changed = bytearray(content)
+    kind = drawn.choice(("flip", "flip", "flip", "cut", "zero", "swap"))
+    if kind == "flip":
+        for _ in range(drawn.choice((1, 1, 3))):
+            changed[drawn.randrange(len(changed))] ^= 1 << drawn.randrange(8)
+    elif kind == "cut":
+        changed = changed[: drawn.randrange(len(changed))]
+    elif kind == "zero":
+        at = drawn.randrange(len(changed))
+        end = min(len(changed), at + drawn.choice((1, 8, 64)))
+        changed[at:end] = bytes(end - at)
+    else:
+        changed = bytearray(drawn.choice(others))
+    return bytes(changed)
+
+
+def _count_outcomes(root: Path, seeds: range, *, compacted: bool = False) -> Counter[str]:
+    files = _store(root)
+    if compacted:
+        compact_study("study", results=root)
+        files = sorted((root / "study/results/compacted").glob("*.parquet"))
+    before = {table: _read(root, table) for table in TABLES}
+    contents = {file: file.read_bytes() for file in files}
+    outcomes = Counter[str]()
+    for seed in seeds:
+        drawn = random.Random(seed)
+        file = drawn.choice(files)
+        table = file.stem if compacted else file.parent.name
+        file.write_bytes(_damage(contents[file], list(contents.values()), drawn))
+        try:
+            outcomes["equal" if _read(root, table) == before[table] else f"other numbers with seed {seed}"] += 1
+        except InputError as error:
+            assert len(str(error)) <= 2000  # noqa: PT017
+            outcomes["refused"] += 1
+        file.write_bytes(contents[file])
+    return outcomes
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_changed_bytes_give_the_same_numbers_or_one_sentence(tmp_path: Path, compacted: bool) -> None:
+    outcomes = _count_outcomes(tmp_path, range(60), compacted=compacted)
+    assert outcomes.keys() <= {"equal", "refused"}
+    assert outcomes["refused"] > 20
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("compacted", [False, True])
+def test_many_changed_bytes(tmp_path: Path, compacted: bool) -> None:
+    outcomes = _count_outcomes(tmp_path, range(1000, 3000), compacted=compacted)
+    assert outcomes.keys() <= {"equal", "refused"}
+
+
+def test_a_retyped_column_is_refused(tmp_path: Path) -> None:
+    _store(tmp_path)
+    path = tmp_path / "study/results/metrics/conr-0.parquet"
+    table = pq.ParquetFile(path).read()
+    texts = table.set_column(table.column_names.index("value"), "value", table["value"].cast(pa.string()))
+    path.write_bytes(encode_table(texts.replace_schema_metadata(None)))
+    with pytest.raises(
+        InputError, match=r"conr-0.parquet: has not the columns of the table 'metrics', got \['value'\]"
+    ):
+        _read(tmp_path, "metrics")
+
+
+def test_the_rows_of_another_trial_are_refused(tmp_path: Path) -> None:
+    _store(tmp_path)
+    folder = tmp_path / "study/results/metrics"
+    (folder / "conr-0.parquet").write_bytes((folder / "conr-1.parquet").read_bytes())
+    with pytest.raises(InputError, match=r"conr-0.parquet: has rows of another trial, got \['conr-1'\]"):
+        _read(tmp_path, "metrics")
