@@ -3,6 +3,7 @@
     study.yaml                        the study as written by the user
     study.json                        every arm as a full configuration; commits the folder to the study
     manifest.json, provenance.json    copies: the data set's manifest; versions of code and libraries, and the machine
+    groups.parquet                    groups of the evaluated samples, if the data set has groups
     selected.json                     selections of the searches
     results/TABLE/TRIAL.parquet       records (`dirtune.results.records.store`)
     orphaned/TABLE/TRIAL.parquet      records that the study no longer plans
@@ -14,9 +15,10 @@ Names that readers of results need are defined in `dirtune.results.records.names
 """
 
 from dirtune.manifest import MANIFEST
-from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
+from dirtune.results.records.names import GROUPS, PROVENANCE, RESOLVED_STUDY, SELECTED
 
 __all__ = [
+    "GROUPS",
     "LOCK",
     "MANIFEST",
     "OPTUNA_DB",

@@ -22,11 +22,13 @@ import optuna
 from pydantic import ValidationError
 
 from dirtune.config import TrialConfig
+from dirtune.data.store import read_groups
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
-from dirtune.results.records import schema, studies
+from dirtune.results.records import names, schema, studies
+from dirtune.results.records.parquetfile import encode_table
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
@@ -61,6 +63,8 @@ class StudyFolder:
     manifest: Manifest
     text: str
     """Content of the study file."""
+    data: Storage | None = None
+    """Root of the ingested data sets, from which the groups of the evaluated samples are copied."""
 
     def check_unlocked(self) -> None:
         """Raise `InputError` if a driver is sweeping the study."""
@@ -223,7 +227,12 @@ class _Comparison:
         if self.before is None:
             storage.write(layout.PROVENANCE, json.dumps(collect_provenance(), indent=1).encode())
             # A copy, so that metrics with other label bins can be computed without the data
-            storage.write(layout.MANIFEST, self.folder.manifest.model_dump_json(indent=1).encode())
+            manifest = self.folder.manifest
+            storage.write(layout.MANIFEST, manifest.model_dump_json(indent=1).encode())
+            # Samples of one group count as one in tests over test samples
+            if manifest.group is not None and self.folder.data is not None:
+                groups = read_groups(self.folder.data, manifest, names.EVALUATED_SPLITS)
+                storage.write(layout.GROUPS, encode_table(groups))
         else:
             reuse = self.find_reuse()
             # A driver that was killed here may have moved only some files of a record

@@ -33,10 +33,11 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
         InputError: the study is invalid, does not fit the data, or starts from results that do not exist.
     """
     study = resolve(parse_yaml(text, where=where), where=where)
-    manifest = read_manifest(Storage.open(data), get_data_set(study))
+    root = Storage.open(data)
+    manifest = read_manifest(root, get_data_set(study))
     check_study(study, manifest)
     find_first_settings(study, Storage.open(results))
-    return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text)
+    return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text, root)
 
 
 def get_data_set(study: ResolvedStudy) -> str:

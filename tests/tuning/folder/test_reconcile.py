@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+
+from dirtune.io.storage import Storage
+from dirtune.results.records.parquetfile import encode_table, read_files
 from dirtune.tuning.folder.layout import STUDY_YAML
+from tests.tuning.plan.test_checks import MANIFEST
 from tests.tuning.simulated_sweep import SimulatedSweep
 
 
@@ -18,3 +24,45 @@ def test_the_study_file_is_updated_even_if_only_the_resources_differ(tmp_path: P
         kept = json.loads(found.folder.read(STUDY_YAML))
         assert kept == {"resources": {"cpus": cpus}}
         assert found.folder.read("study.json") == before
+
+
+def test_a_claim_that_is_changed_once_there_are_results_is_marked_for_good(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path)
+
+    def read_claim() -> dict[str, object]:
+        return json.loads(found.folder.read("study.json"))["claim"]
+
+    first, second = {"region": "few"}, {"region": "many", "margin": "5%"}
+    found.make_folder(claim=first).reconcile(found.optuna_url)
+    found.make_folder(claim=second).reconcile(found.optuna_url)
+    # Without a result, nothing has been seen
+    assert read_claim() == {"metric": "mae", **second}
+    found.sweep(claim=second)
+    assert read_claim() == {"metric": "mae", **second}
+    found.make_folder(claim=first).reconcile(found.optuna_url)
+    assert read_claim() == {"metric": "mae", "region": "few", "margin": None, "is_changed": True}
+    found.make_folder(claim=second).reconcile(found.optuna_url)
+    assert read_claim()["is_changed"]
+    assert found.sweep(claim=second) == []
+
+
+def test_groups_of_the_evaluated_samples_are_copied_into_the_folder(tmp_path: Path) -> None:
+    data, found = Storage.open(tmp_path / "data"), SimulatedSweep(tmp_path / "results")
+    splits = {}
+    for split in ("train", "val", "test"):
+        file = f"v/{split}.parquet"
+        rows = {"sample_id": [f"{split}0", f"{split}1"], "label": [1.0, 2.0], "group": ["p0", f"p{len(split)}"]}
+        data.write(f"toy/{file}", encode_table(pa.table(rows)))
+        splits[split] = MANIFEST.splits["train"].model_copy(update={"files": (file,), "rows": 2})
+    manifest = MANIFEST.model_copy(update={"group": "person", "splits": splits})
+    folder = replace(found.make_folder(), manifest=manifest, data=data)
+
+    folder.reconcile(found.optuna_url)
+
+    (rows,) = read_files(found.folder, ["groups.parquet"])
+    assert rows.to_pylist() == [
+        {"split": split, "sample_id": f"{split}{i}", "group": group}
+        for split in ("val", "test")
+        for i, group in enumerate(("p0", f"p{len(split)}"))
+    ]
+    found.make_folder().reconcile(found.optuna_url)
