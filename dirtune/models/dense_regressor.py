@@ -37,7 +37,7 @@ class DenseRegressor(Regressor):
             if self.smoothing.settings.smooths_terms:
                 embeddings = read
         raw = to_at_least_float32(self.predictor(read).squeeze(1))
-        predictions = self.spec.label_offset + self.spec.label_scale * raw
+        predictions = self.label_offset + self.label_scale * raw
         return RegressorOutput(embeddings, normalize_rows(embeddings.mean(dim=(-2, -1))), predictions)
 
 

@@ -26,7 +26,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from dirtune.batch import Inputs
@@ -55,11 +55,12 @@ class ModelSpec(Frozen):
     (`contraNet_scl`, `contraNet_ada`), whose predictors read e."""
     predictor_input: PredictorInput = "representation"
     """Input of the predictor: z, the projection before normalization, or e. Without projection it is always e."""
-    label_scale: float = Field(default=1.0, gt=0)
+    label_scale: PositiveFloat | Literal["auto"] = "auto"
     """Label units per unit of the predictor's output; the regression loss is computed on labels divided by it, terms and
-    metrics in label units. Papers: 1 on ages, 5 on STS-B-DIR."""
-    label_offset: float = 0.0
-    """Prediction, in label units, at a predictor output of zero. Papers: 0."""
+    metrics in label units. auto: the spread of the training labels (`dirtune.data.label_units`), which is recorded as a number.
+    Papers: 1 on ages, 5 on STS-B-DIR."""
+    label_offset: float | Literal["auto"] = "auto"
+    """Prediction, in label units, at a predictor output of zero. auto: the median of the training labels. Papers: 0."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> "ModelSpec":
@@ -67,6 +68,16 @@ class ModelSpec(Frozen):
             if getattr(self, name) > 1 and self.projection_dim is None:
                 raise ValueError(f"{name} > 1 needs a projection_dim")
         return self
+
+    def get_label_units(self) -> tuple[float, float]:
+        """Return scale and offset.
+
+        Raises:
+            ValueError: one of them is still "auto"; `dirtune.data.label_units` makes it a number.
+        """
+        if self.label_scale == "auto" or self.label_offset == "auto":
+            raise ValueError("label_scale and label_offset must be numbers")
+        return self.label_scale, self.label_offset
 
 
 class RegressorOutput(NamedTuple):
@@ -97,6 +108,7 @@ class Regressor(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.label_scale, self.label_offset = spec.get_label_units()
         self.encoder = encoder
         self.projection = projection
         self.predictor = predictor
@@ -120,7 +132,7 @@ class Regressor(nn.Module):
                 vectors = read
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
         raw = to_at_least_float32(self.predictor(read[predictor_input]))
-        predictions = self.spec.label_offset + self.spec.label_scale * raw
+        predictions = self.label_offset + self.label_scale * raw
         # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)

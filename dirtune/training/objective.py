@@ -92,7 +92,7 @@ class TrainingLoss(nn.Module):
         regression_labels: TrainingLabels | None = None,
     ) -> None:
         super().__init__()
-        self.label_scale = config.model.label_scale
+        self.label_scale, _ = config.model.get_label_units()
         self.label_range = labels.spec.label_range
         self.first_view_is_apart = config.recipe.views.regression == "first"
         self.regression = config.loss if regression else None

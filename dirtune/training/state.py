@@ -107,11 +107,12 @@ class Training:
         self.stage = stage
         freeze(self.model, stage)
         split = self.data.splits["train"]
+        label_scale, _ = self.config.model.get_label_units()
         labels = TrainingLabels(
             labels=split.labels,
             label_bins=split.label_bins,
             spec=self.data.manifest.label,
-            label_scale=self.config.model.label_scale,
+            label_scale=label_scale,
         )
         self.loss = self.task.make_loss(labels, stage)
         self.optimizer = build_optimizer(stage.recipe, self.model, self.loss)

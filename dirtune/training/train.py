@@ -10,7 +10,7 @@ import torch
 
 from dirtune import nested, presets
 from dirtune.config import TrialConfig
-from dirtune.data import memory_budget, store, subset
+from dirtune.data import label_units, memory_budget, store, subset
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
@@ -73,6 +73,7 @@ def train(
     storage = Storage.open(data)
     manifest = store.read_manifest(storage, config.data.name)
     check_data_settings(config, manifest, where=where)
+    config = label_units.resolve_label_units(config, manifest)
     task.make_task(manifest).check(config)
     numerics.check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
     torch.set_num_threads(threads)

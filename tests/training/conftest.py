@@ -30,7 +30,7 @@ LABEL = LabelSpec(name="length", unit="m", low=0, high=20, bin_width=2, num_bins
 SHOT_RULES = {"toy": ShotRule(many_above=40, few_below=10), "no_few": ShotRule(many_above=40, few_below=0)}
 SETTINGS: dict[str, Any] = {
     "data": {"name": "toy"},
-    "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_offset": 4.0},
+    "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_scale": 1.0, "label_offset": 4.0},
     "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.01},
 }
 

@@ -43,7 +43,7 @@ SPEC = LabelSpec(
 CONR = {"variant": "nyu", "omega": 0.5, "beta": 0.2, "push_power": 0.2, "tau": 0.2}
 SETTINGS: dict[str, Any] = {
     "data": {"name": "nyud2"},
-    "model": {"encoder": {"name": "depth_resnet"}, "label_scale": 2.0},
+    "model": {"encoder": {"name": "depth_resnet"}, "label_scale": 2.0, "label_offset": 0.0},
     "loss": {"name": "mse"},
     "alpha": 0.5,
 }

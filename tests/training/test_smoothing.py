@@ -49,7 +49,7 @@ def _split(rows, inputs=VECTOR):
 
 
 def _model(settings=FDS(size=3), *, encoder=None, inputs=VECTOR):  # noqa: B008 - frozen
-    spec = ModelSpec(encoder=encoder or MLP(hidden=(8, 5)), projection_dim=3)
+    spec = ModelSpec(encoder=encoder or MLP(hidden=(8, 5)), projection_dim=3, label_scale=1.0, label_offset=0.0)
     return build_regressor(spec, inputs, 0, smoothing=settings, num_bins=BINS)
 
 

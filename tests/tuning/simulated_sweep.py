@@ -29,7 +29,11 @@ STUDY: dict[str, Any] = {
     "question": "?",
     "reference": "conr",
     "seeds": [3, 4],
-    "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 3}},
+    "base": {
+        "data": {"name": "toy"},
+        "model": {"encoder": {"name": "cnn"}, "label_scale": 1, "label_offset": 0},
+        "recipe": {"epochs": 3},
+    },
     "arms": {
         "vanilla": {},
         "conr": {"terms": {"conr": {}}},

@@ -25,7 +25,7 @@ STUDY: dict[str, Any] = {
     "seeds": [0, 1],
     "base": {
         "data": {"name": "toy"},
-        "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_offset": 4.0},
+        "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_scale": 1.0, "label_offset": 4.0},
         "recipe": {"epochs": 3, "batch_size": 64, "learning_rate": 0.01},
     },
     "arms": {"vanilla": {}, "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {"beta": 0.1, "omega": 3.0}}}},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from dirtune.data.label_units import resolve_label_units
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
@@ -35,9 +36,31 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
     study = resolve(parse_yaml(text, where=where), where=where)
     root = Storage.open(data)
     manifest = read_manifest(root, get_data_set(study))
+    study = _resolve_label_units(study, manifest)
     check_study(study, manifest)
     find_first_settings(study, Storage.open(results))
     return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text, root)
+
+
+def _resolve_label_units(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy:
+    """Return a study whose configurations have numbers for what is `auto`.
+
+    Raises:
+        InputError: a search would try `auto`, of which nothing but a number can be recorded.
+    """
+    faults = [
+        Fault(
+            where=study.name, key=f"space.{path}", rule="a search tries numbers; auto is for configurations", got="auto"
+        )
+        for path in ("model.label_scale", "model.label_offset")
+        if any("auto" in getattr(arm.space.get(path), "values", ()) for arm in study.arms)
+    ]
+    if faults:
+        raise InputError(faults)
+    if "train" not in manifest.splits:
+        return study
+    arms = tuple(replace(arm, config=resolve_label_units(arm.config, manifest)) for arm in study.arms)
+    return replace(study, arms=arms)
 
 
 def get_data_set(study: ResolvedStudy) -> str:

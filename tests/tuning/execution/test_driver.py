@@ -130,14 +130,14 @@ def test_a_failed_trial_is_recorded_with_its_error_class_which_decides_what_is_k
 
 def test_the_record_of_a_trial_without_memory_names_its_batch_and_the_next_accumulation(driver: Driver) -> None:
     first, second = start_trial(driver), start_trial(driver)
-    said = "out of memory at epoch 1, step 1: a batch of 512 rows x 2 views, 512 rows at a time"
+    said = "out of memory at epoch 1, step 1: a batch of 64 rows x 1 view, 64 rows at a time"
     driver.on_trial_ended(first, make_result(first, failure=OutOfMemory(said, 1)))
     killed = RayActorError(None, "Task was killed due to the node running low on memory.")
     driver.on_trial_failed(second, killed)
     rows = {row["trial_id"]: row for row in read_table(driver.storage, "trials").to_pylist()}
     assert {row["error_class"] for row in rows.values()} == {"out_of_memory"}
     assert (rows[first.trial_id]["error"], rows[first.trial_id]["error_epoch"]) == (said, 1)
-    assert rows[second.trial_id]["error"].endswith("; try recipe.accumulation: 2, which has 256 rows at a time")
+    assert rows[second.trial_id]["error"].endswith("; try recipe.accumulation: 2, which has 32 rows at a time")
     assert driver.counts == {"failed": 2}
     assert driver.to_retry == set()
 

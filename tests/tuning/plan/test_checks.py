@@ -24,7 +24,7 @@ MANIFEST = Manifest(
     content_hash="c" * 64,
     split_fingerprint="s" * 64,
 )
-CNN: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}}
+CNN: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}, "label_scale": 1, "label_offset": 0}
 
 
 def study(**changes: Any) -> ResolvedStudy:
@@ -146,7 +146,10 @@ def test_a_weights_file_is_read_before_any_trial(tmp_path: Path) -> None:
         "question": "?",
         "reference": "base",
         "seeds": [0],
-        "base": {"data": {"name": "toy"}, "model": {"encoder": {"name": "resnet18", "weights_file": str(weights)}}},
+        "base": {
+            "data": {"name": "toy"},
+            "model": {**CNN, "encoder": {"name": "resnet18", "weights_file": str(weights)}},
+        },
     }
     study = resolve(raw, where="faces.yaml")
     with pytest.raises(InputError, match=r"weights\.pth: no such file"):

@@ -1,0 +1,106 @@
+"""Run with `pytest tests/tuning/plan/test_label_units.py`: scale and offset of predictions from the training labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dirtune
+from dirtune.config import TrialConfig
+from dirtune.data.cache import ResidentData
+from dirtune.data.label_units import estimate_label_units, resolve_label_units
+from dirtune.errors import InputError
+from dirtune.frozen import read
+from dirtune.manifest import LabelSpec
+from tests.training.conftest import configuration
+from tests.tuning.sweeps import STUDY, open_folder, rows, sweep_without_ray
+
+__all__ = ["configuration"]
+
+WIDE = LabelSpec(name="price", unit="EUR", low=0, high=1000, bin_width=1, num_bins=1000)
+AUTO = {"model": {"encoder": {"name": "mlp", "hidden": [4]}, "label_scale": "auto", "label_offset": "auto"}}
+
+
+def count(labels: np.ndarray, spec: LabelSpec = WIDE) -> list[int]:
+    bins = np.clip((labels - spec.low) // spec.bin_width, 0, spec.num_bins - 1).astype(int)
+    return np.bincount(bins, minlength=spec.num_bins).tolist()
+
+
+def test_of_normal_labels_they_are_mean_and_standard_deviation() -> None:
+    labels = np.random.default_rng(0).normal(500, 60, 200_000)
+    center, spread = estimate_label_units(WIDE, count(labels))
+    assert center == pytest.approx(500, abs=1.5)
+    assert spread == pytest.approx(60, rel=0.01)
+
+
+def test_a_few_labels_far_away_change_little() -> None:
+    labels = np.random.default_rng(0).normal(100, 10, 10_000)
+    outliers = np.concatenate([labels, np.full(300, 999.0)])
+    before, after = (estimate_label_units(WIDE, count(each)) for each in (labels, outliers))
+    assert after == pytest.approx(before, rel=0.1)
+    assert np.std(outliers) > 10 * after[1]
+
+
+def test_most_labels_in_one_bin_have_the_standard_deviation_of_all() -> None:
+    labels = np.concatenate([np.zeros(950), np.full(50, 100.0)])
+    center, spread = estimate_label_units(WIDE, count(labels))
+    assert 0 <= center <= 1
+    assert spread == pytest.approx(np.std(labels), rel=0.01)
+    assert estimate_label_units(WIDE, count(np.full(10, 7.0))) == (7.5, 1.0)
+
+
+def test_labels_of_several_dimensions_have_the_means_of_their_dimensions() -> None:
+    axes = tuple(
+        LabelSpec(name=name, unit="deg", low=-50, high=50, bin_width=1, num_bins=100) for name in ("pitch", "yaw")
+    )
+    spec = LabelSpec.grid("gaze", "deg", axes)
+    drawn = np.random.default_rng(0)
+    pitch, yaw = drawn.normal(-10, 4, 50_000), drawn.normal(5, 8, 50_000).clip(-50, 49)
+    grid = np.zeros((100, 100), dtype=int)
+    np.add.at(grid, ((pitch + 50).astype(int), (yaw + 50).astype(int)), 1)
+    center, spread = estimate_label_units(spec, grid.ravel().tolist())
+    assert center == pytest.approx(-2.5, abs=0.2)
+    assert spread == pytest.approx(6, rel=0.02)
+
+
+def test_numbers_that_are_given_stay(toy: ResidentData, configuration: Callable[..., TrialConfig]) -> None:
+    config = configuration()
+    assert resolve_label_units(config, toy.manifest) is config
+    half = configuration(model={"label_offset": "auto"})
+    labels = toy.splits["train"].labels.double().numpy()
+    found = resolve_label_units(half, toy.manifest).model
+    assert found.label_scale == config.model.label_scale
+    assert found.label_offset == pytest.approx(np.median(labels), abs=toy.manifest.label.bin_width / 2)
+
+
+def test_without_numbers_no_regressor_is_built() -> None:
+    config = read(TrialConfig, {"data": {"name": "toy"}, **AUTO}, where="test")
+    with pytest.raises(ValueError, match="must be numbers"):
+        config.model.get_label_units()
+
+
+def test_a_study_records_the_numbers_and_equal_numbers_are_the_same_trials(
+    data_root: Path, toy: ResidentData, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    path = study_file(seeds=[0], base={**STUDY["base"], **AUTO})
+    assert sweep_without_ray(path, data_root, tmp_path) == 2
+    center, spread = estimate_label_units(toy.manifest.label, toy.manifest.train_counts)
+    sql = 'select distinct "config.model.label_scale", "config.model.label_offset" from trials'
+    assert rows(sql, tmp_path).values.tolist() == [[spread, center]]
+    written = {**AUTO["model"], "label_scale": spread, "label_offset": center}
+    path = study_file(seeds=[0], base={**STUDY["base"], "model": written})
+    assert open_folder(path, data_root, tmp_path).find_reuse().is_complete
+    plain = {"data": {"name": "toy"}, **AUTO, "recipe": STUDY["base"]["recipe"]}
+    single = dirtune.train(plain, data=data_root, results=tmp_path)
+    trial_ids = rows("select trial_id from trials where study = 'tiny' and arm = 'vanilla'", tmp_path)
+    assert [single.trial_id] == trial_ids["trial_id"].tolist()
+
+
+def test_a_search_tries_numbers_alone(data_root: Path, tmp_path: Path, study_file: Callable[..., str]) -> None:
+    space = {"model.label_scale": {"distribution": "choice", "values": [1.0, "auto"]}}
+    path = study_file(seeds=[0], space=space, search={"trials": 2})
+    with pytest.raises(InputError, match="a search tries numbers"):
+        open_folder(path, data_root, tmp_path)
