@@ -42,7 +42,7 @@ _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
 _DIGITS = 12
 # Columns of one role that a note names
-_SHOWN_COLUMNS = 30
+_SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 80
 # Labels at each end that a note names
 _OUTERMOST = 3
 # Share of the rows beyond which one bin is probably the work of a wrong label
@@ -120,16 +120,20 @@ def describe_columns(roles: Mapping[str, str | Sequence[str] | None], sheet: She
     lists = {role: [names] if isinstance(names, str) else list(names or ()) for role, names in roles.items()}
     used = {name for names in lists.values() for name in names}
     unused = [name for name in sheet.table.column_names if name not in used]
-    parts = [f"{role.replace('_', ' ')}: {_format_names(names)}" for role, names in lists.items() if names]
+    parts = [f"{role.replace('_', ' ')}: {format_names(names)}" for role, names in lists.items() if names]
     notes = [f"columns: {'; '.join(parts)}"]
     if unused:
-        notes.append(f"columns that are not used: {_format_names(unused)}")
+        notes.append(f"columns that are not used: {format_names(unused)}")
     return notes
 
 
-def _format_names(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
+    """Return names of columns for a note: the first of many, and the begin of long ones."""
     hidden = len(names) - _SHOWN_COLUMNS
-    return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {hidden} more" if hidden > 0 else "")
+    cut = [
+        name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}..." for name in names[:_SHOWN_COLUMNS]
+    ]
+    return ", ".join(cut) + (f" and {hidden} more" if hidden > 0 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -304,8 +304,10 @@ def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
             sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
         else:
             sheet = _read_text(path, form)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
+    # UnicodeDecodeError: names of columns in a damaged Parquet file
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(Fault(where=str(path), rule=f"cannot be read ({reason})")) from None
     index = _list_index_columns(sheet.table)
     # With the names that pandas gives them, so that options can refer to them
     names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(sheet.table.column_names)]
@@ -320,9 +322,14 @@ def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
 
 def _list_index_columns(table: pa.Table) -> list[int]:
     """Return the positions of columns without a name of their own, and of those with the index of a pandas frame."""
-    stored = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    try:
+        stored = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    except ValueError:
+        # Another program's, or damaged
+        stored = {}
+    columns = stored.get("index_columns") if isinstance(stored, dict) else None
     # A range has no column; pandas describes it by a mapping.
-    index = [name for name in stored.get("index_columns", []) if isinstance(name, str)]
+    index = [name for name in columns if isinstance(name, str)] if isinstance(columns, list) else []
     return [
         place for place, name in enumerate(table.column_names) if name in index or _INDEX_NAME.fullmatch(name.strip())
     ]

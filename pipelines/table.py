@@ -33,7 +33,16 @@ from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.own import Column, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
+from pipelines.own import (
+    Column,
+    OwnOptions,
+    describe_columns,
+    divide,
+    format_names,
+    make_request,
+    read_entries,
+    write_own,
+)
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
@@ -119,7 +128,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     notes = [*describe_columns(described, sheet), *describe_row_numbers(sheet, cells, columns, options)]
     notes += describe_outliers(cells, used, sheet)
     if constant := [each["name"] for each in features if each.get("sd") == 0]:
-        notes.append(f"constant in training: {', '.join(constant)}")
+        notes.append(f"constant in training: {format_names(constant)}")
     with session.ray_session():
         return write_own(
             storage,
@@ -182,7 +191,7 @@ def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], opt
     used |= {name.rpartition(".")[0] for name in cells.names}
     notes = []
     if left_out := [name for name in columns if name not in used] if options.features is None else []:
-        notes.append(f"left out as row numbers: {', '.join(left_out)}; `features` can name them")
+        notes.append(f"left out as row numbers: {format_names(left_out)}; `features` can name them")
     counters = [
         name
         for name, column in zip(cells.names, cells.numbers.T, strict=True)
@@ -190,7 +199,7 @@ def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], opt
     ]
     if counters:
         notes.append(
-            f"every integer of a range once, as row numbers have: {', '.join(counters)}; `ignore` leaves them out"
+            f"every integer of a range once, as row numbers have: {format_names(counters)}; `ignore` leaves them out"
         )
     return notes
 
@@ -239,7 +248,7 @@ def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: Sh
             number = sheet.row_numbers[used[rows[0]]]
             rest = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
             notes.append(
-                f"{name}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
+                f"{format_names([name])}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
                 "cell, remove it"
             )
     return notes

@@ -61,6 +61,8 @@ ODD_VALUES: tuple[Any, ...] = (
     {"a": {"b": {"c": [{}]}}},
 )
 
+PIECES = [*"::-\n\t'\"{}[]#|~%@\0\u2028\ufeff", "", "", "- ", "  ", "&a ", "*a", "<<: ", "!!int ", "010", "e9"]
+
 Path = tuple[Any, ...]
 
 
@@ -79,31 +81,7 @@ def mutate_text(text: str, drawn: random.Random, changes: int) -> str:
     for _ in range(changes):
         at = drawn.randrange(len(text) + 1)
         end = min(len(text), at + drawn.choice((1, 1, 2, 5, 40)))
-        piece = drawn.choice(
-            (
-                "",
-                "",
-                ":",
-                "- ",
-                "\n",
-                "\t",
-                "  ",
-                "'",
-                '"',
-                "{",
-                "}",
-                "[",
-                "]",
-                "&a ",
-                "*a",
-                "<<: ",
-                "!!int ",
-                "#",
-                "|",
-                "\0",
-            )
-            + ("010", "~", "%", "@", "\u2028", "\ufeff", "e9", text[at:end], text[at:end] * 3)
-        )
+        piece = drawn.choice([*PIECES, text[at:end], text[at:end] * 3])
         text = text[:at] + piece + text[drawn.choice((at, end)) :]
     return text
 
