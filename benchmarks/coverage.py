@@ -390,7 +390,7 @@ def measure_sequential_words(arms: int, samples: int, *, studies: int) -> Share:
 
 
 def measure_searched(ratio: float, seeds: int, *, studies: int, repeats: int = 1) -> Share:
-    """Return the share of pairs of identical methods, each tuned by itself, that the t test over seeds tells apart.
+    """Return the share of pairs of identical methods, each tuned by itself, that the t test over seeds finds different.
 
     Args:
         ratio: standard deviation between configurations over that between seeds.

@@ -37,6 +37,7 @@ from rich.table import Table
 
 import dirtune.results
 from dirtune.io.storage import Storage
+from dirtune.manifest import MANIFEST, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.metrics import REGIONS
 from dirtune.results.query.query import query
 from dirtune.results.records.compaction import compact
@@ -44,7 +45,7 @@ from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.results.records.store import write_record
 
 ARMS, SETTINGS, METRICS = 10, 40, ("mae", "rmse", "gmean")
-STUDY = "synthetic"
+STUDY, FINGERPRINT = "synthetic", "synthetic".ljust(16, "0")
 SAME = 1e-9
 """Relative tolerance of the two numbers."""
 BATCH = 1_000
@@ -103,8 +104,24 @@ def write_store(root: Path, trials: int, predicted: int, samples: int) -> None:
             else {"test": SplitPredictions(sample_ids=ids, labels=labels, predictions=predicted_labels)}
         )
         write_record(storage, make_record(number, random, of_test))
+    storage.write(MANIFEST, make_manifest().model_dump_json().encode())
     # Written last, so that its existence means that the store is complete.
     storage.write("study.json", b'{"reference": "arm-0"}')
+
+
+def make_manifest() -> Manifest:
+    """A data set of 100 bins, a long tail of training samples, so that tables compare arms in every shot region."""
+    counts = tuple(int(500 * 0.95**position) for position in range(100))
+    return Manifest(
+        name=STUDY,
+        inputs={},
+        label=LabelSpec(name="label", unit="", low=0.0, high=100.0, bin_width=1.0, num_bins=100),
+        shot_rules={"counts": ShotRule()},
+        default_shot_rule="counts",
+        splits={"train": SplitInfo(files=("a",), rows=sum(counts), bin_counts=counts)},
+        content_hash=FINGERPRINT.ljust(64, "0"),
+        split_fingerprint="1" * 64,
+    )
 
 
 def make_record(number: int, random: np.random.Generator, predictions: dict[str, SplitPredictions]) -> TrialRecord:
@@ -134,7 +151,7 @@ def make_record(number: int, random: np.random.Generator, predictions: dict[str,
             "replicate": number // ARMS,
             "status": "complete",
             "objective": error,
-            "data_fingerprint": "synthetic",
+            "data_fingerprint": FINGERPRINT,
         },
         config={f"setting_{at}": float(random.normal()) for at in range(SETTINGS)},
         metrics=metrics,

@@ -10,7 +10,9 @@ samples and `E` of the residual, there are two t tests of the mean difference:
     over seeds and samples:  sqrt((A + max(B - E, 0)) / (S N)),                     (S - 1) ((A + max(B - E, 0)) / A)^2
 
 The second alone errs with few seeds, where `B - E` is often estimated as zero; so the larger p of the two counts, and the
-larger interval is shown. False words about new samples and seeds, over the arms of a study: `benchmarks/coverage.py`.
+larger interval is shown. In simulations of 1 to 20 equal arms, 3 to 10 seeds and 74 to 1,000 samples (`benchmarks/coverage.py`),
+at most 5.9 % of studies have a false word about new samples by the larger p, 15 % by the second test alone, and 86 % by the
+seeds alone. The larger 95 % interval covers 94 to 98 %.
 
 Samples that belong together (the images of one person) are one unit: their parts are added up first.
 
@@ -101,7 +103,7 @@ class JointDifference:
 
     @property
     def limit(self) -> Limit | None:
-        """What contributes more to the uncertainty; None where that is not known."""
+        """The factor with the larger part in the uncertainty; None where that is not known."""
         if self.over_both is None or not self.over_both.error > 0:
             return None
         return "test samples" if self.over_both.error**2 > 2 * self.over_seeds.error**2 else "seeds"

@@ -51,7 +51,7 @@ def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
 
 
 def format_change(row: ArmRow | None, region: str, part: ArmTable) -> str:
-    """Return the difference to the reference with its interval, in percent of the reference where that says something."""
+    """Return the difference to the reference with its interval, in percent of the reference unless that means nothing."""
     cell = None if row is None else row.cells[region]
     found = None if cell is None else cell.difference
     if cell is None or found is None or not found.n:
@@ -66,7 +66,7 @@ def format_change(row: ArmRow | None, region: str, part: ArmTable) -> str:
 
 
 def is_relative(part: ArmTable) -> bool:
-    """Return True if changes are shown in percent of the reference; a share of a correlation says nothing."""
+    """Return True if changes are shown in percent of the reference; a share of a correlation means nothing."""
     return part.metric not in NO_SHARES
 
 
