@@ -4,8 +4,8 @@ The table is made again from its request and put into the same format; then both
 by line, and their numbers compared. A line belongs to the last grid whose headings were read (columns may have been
 taken out) and is found by its row keys. A number is supported if the store's number rounds to it.
 
-Markdown, LaTeX, plain text and our CSV are read; the numbers of a CSV are compared at full precision. A verdict is a claim
-and is compared too; other words, marks and bold are not.
+Markdown, LaTeX, plain text and our CSV are read; the numbers of a CSV are compared at full precision. A word such as helps is
+a claim and is compared, too, with its mark "chosen after the study"; other words and bold are not.
 """
 
 import csv

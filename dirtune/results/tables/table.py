@@ -229,8 +229,6 @@ def make_arm_tables(
     metrics = [check_metric(runs.metrics, each) for each in metrics or (claim.metric,)]
     asked = {
         "reference": None if reference in {None, info.reference} else reference,
-        "split": None if split == "test" else split,
-        "selection": None if selection == "best_val" else selection,
         "shots": shots,
         "bin width": None if bin_width is None else f"{bin_width:g}",
     }
@@ -417,8 +415,18 @@ def _judge_column(
     claim = table.claim
     if (table.metric, region) != (claim.metric, claim.region):
         return compare_arms(columns, reference)
-    # Seeds that were added by looks at one column cannot be tested in another as if they were fixed.
-    if table.sequential is not None and claim.chosen_after:
-        reason = "seeds were added by looks at the study's claim"
+    if reason := _find_bias(table):
         return {arm: replace(found, no_word=reason) for arm, found in compare_arms(columns, reference).items()}
     return judge_arms(columns, reference, claim=claim, sequential=table.sequential)
+
+
+def _find_bias(table: ArmTable) -> str:
+    """Return why the tests of a table would not keep their level; empty if they do."""
+    if table.split != "test":
+        return "the models were chosen on these data; words are about test data"
+    if table.selection == "oracle":
+        return "the models were chosen on the test data"
+    # Seeds that were added by looks at one column cannot be tested in another as if they were fixed.
+    if table.sequential is not None and table.claim.chosen_after:
+        return "seeds were added by looks at the study's claim"
+    return ""

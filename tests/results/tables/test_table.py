@@ -332,8 +332,6 @@ def test_the_default_claim_is_few_where_it_has_a_hundred_samples(tmp_path: Path,
         ({"margin": "5%"}, (), ("mae", "all")),
         ({"margin": "0.3"}, ("margin 0.3",), ("mae", "all")),
         ({"shots": "60/30"}, ("shots 60/30",), ("mae", "all")),
-        ({"split": "val"}, ("split val",), ("mae", "all")),
-        ({"selection": "oracle"}, ("selection oracle",), ("mae", "all")),
     ],
 )
 def test_what_is_chosen_after_the_study_is_part_of_the_table(
@@ -344,6 +342,14 @@ def test_what_is_chosen_after_the_study_is_part_of_the_table(
     assert {table.claim.chosen_after for table in tables} == {after}
     words = [(table.metric, region) for table in tables for _, region in get_words(table)]
     assert set(words) == {column}
+
+
+@pytest.mark.parametrize(("option", "reason"), [("split", "these data"), ("selection", "the test data")])
+def test_data_that_the_models_were_chosen_on_have_no_word(predicted: Path, option: str, reason: str) -> None:
+    table = make_arm_table(predicted, "study", **{option: {"split": "val", "selection": "oracle"}[option]})
+
+    assert get_words(table) == {}
+    assert f"the models were chosen on {reason}" in table.rows[1].cells["all"].no_word
 
 
 def test_a_claim_that_was_changed_in_the_study_file_is_chosen_after_it(tmp_path: Path) -> None:

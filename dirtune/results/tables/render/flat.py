@@ -53,7 +53,7 @@ CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
     "sd": lambda table, row, region: row.cells[region].sd,
     "n": lambda table, row, region: row.cells[region].n,
     "reference": lambda table, row, region: table.reference,
-    # The reference has neither a difference nor a verdict: these columns are empty in its lines.
+    # The reference has neither a difference nor a word: these columns are empty in its lines.
     "difference": lambda table, row, region: getattr(row.cells[region].difference, "mean", None),
     "difference_sd": lambda table, row, region: getattr(row.cells[region].difference, "sd", None),
     "low": lambda table, row, region: getattr(row.cells[region].difference, "low", None),
