@@ -137,7 +137,8 @@ def test_crops_are_inside_the_image_at_all_positions() -> None:
     assert middles.std() > 0.05
 
 
-def test_changes_of_color_are_those_of_torchvision_in_any_order() -> None:
+@pytest.mark.parametrize("by_image", [True, False])
+def test_changes_of_color_are_those_of_torchvision_in_any_order(*, by_image: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     pictures = images(24, size=12, channels=3).double()
     # Gray, primary colors and their mixtures, where the hue is undefined or at an edge
@@ -159,8 +160,9 @@ def test_changes_of_color_are_those_of_torchvision_in_any_order() -> None:
         for number in order:
             expected[index] = changes[number](expected[index], float(factors[index, number]))
     # Of a tensor torchvision's luma has 0.2989 of red, of a Pillow image 0.299.
-    torch.testing.assert_close(jitter_colors(pictures, factors, orders), expected, atol=1e-4, rtol=0)
-    assert torch.equal(jitter_colors(pictures, factors, torch.full((24, 4), -1)), pictures)
+    found = jitter_colors(pictures, factors, orders, by_image=by_image)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert torch.equal(jitter_colors(pictures, factors, torch.full((24, 4), -1), by_image=by_image), pictures)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (40, 20), (9, 60)])
