@@ -202,6 +202,8 @@ def format_summary(summary: SweepSummary) -> str:
         text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
         if summary.tracebacks:
             text += f"\nTracebacks: {', '.join(summary.tracebacks)}"
+    if summary.floors_problem:
+        text += f"\n{summary.floors_problem}"
     if summary.left:
         text += f"\n{summary.left} trials are left, `dirtune resume` continues them."
     return text

@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-import ray.data
 import torch
 
 from dirtune.data import memory_budget, store, streaming
@@ -60,6 +58,10 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
         manifest: of the data set.
         budget_bytes: memory on each node; None for half of the smallest object store.
     """
+    # Importing Ray takes a second, which a process that reads from disk need not wait for.
+    import ray
+    import ray.data
+
     if budget_bytes is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         # A head node without CPUs has no workers, hence no blocks.
@@ -128,6 +130,8 @@ def _get_tables(references: Sequence[Any]) -> list[pa.Table] | None:
 
     Ray reads the blocks of a lost node again by tasks that need a CPU, and the workers that wait for them occupy all CPUs.
     """
+    import ray
+
     waiting = list(references)
     while waiting:
         arrived, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=ARRIVAL_TIMEOUT)

@@ -14,7 +14,7 @@ from torch import Tensor
 from dirtune.data.cache import Split, get_rank_share
 from dirtune.manifest import Manifest
 from dirtune.metrics import PixelSums, RegionMetric, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
-from dirtune.models import dense_regressor, regressor
+from dirtune.models import dense_regressor
 from dirtune.reweighting.density import label_bins
 from dirtune.training.distributed import Ranks
 
@@ -23,12 +23,12 @@ WHOLE = "whole_"
 
 
 def evaluate_dense(
-    model: regressor.Regressor, split: Split, ranks: Ranks, manifest: Manifest, regions: np.typing.NDArray[Any]
+    model: torch.nn.Module, split: Split, ranks: Ranks, manifest: Manifest, regions: np.typing.NDArray[Any]
 ) -> tuple[np.typing.NDArray[np.float64], list[RegionMetric]]:
     """Return each sample's mean prediction over its labeled pixels, shape `(rows,)`, and all metrics of a split.
 
     Args:
-        model: the regressor itself, not its distributed wrapper.
+        model: the regressor itself, not its distributed wrapper, or any module whose output has `predictions` by pixel.
         split: the split, of which every rank evaluates its share.
         ranks: this rank in its group.
         manifest: the data set, with per-pixel labels.

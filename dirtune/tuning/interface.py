@@ -73,3 +73,5 @@ class SweepSummary:
     """Trials that `resume` runs: not recorded, or failed by infrastructure."""
     stopped: str | None = None
     """Source of the stop request: a signal, or `dirtune stop`; None if the sweep was not stopped."""
+    floors_problem: str = ""
+    """Why the reference predictors of the study could not be recorded; empty if they are."""

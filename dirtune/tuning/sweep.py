@@ -10,7 +10,7 @@ from pathlib import Path
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.study import files, resolve
-from dirtune.tuning.folder import layout, reconcile
+from dirtune.tuning.folder import floors, layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
 from dirtune.tuning.plan import autoscaling, checks
@@ -98,6 +98,13 @@ def _run(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> Swee
         return run_missing_trials(folder, options, view)
     with folder.lock(), folder.open_optuna_storage() as optuna_url:
         recorded = folder.reconcile(optuna_url, options.retry)
+        problem = floors.record_missing_floors(folder, options.data)
     return SweepSummary(
-        folder=folder.storage.path(), reused=len(recorded), orphaned=len(reuse.orphaned), run={}, crashed={}, left=0
+        folder=folder.storage.path(),
+        reused=len(recorded),
+        orphaned=len(reuse.orphaned),
+        run={},
+        crashed={},
+        left=0,
+        floors_problem=problem,
     )

@@ -23,8 +23,10 @@ from dirtune.manifest import Manifest
 from dirtune.metrics import REGIONS
 from dirtune.nested import merge
 from dirtune.results.analysis.recompute import recompute
+from dirtune.results.records.store import read_table
 from dirtune.study.files import list_shipped_studies
 from dirtune.study.resolve import resolve
+from dirtune.training import floors
 from dirtune.training.evaluation import evaluate
 from dirtune.training.loop import run_epochs, run_steps
 from dirtune.training.state import Training, begin_training
@@ -144,6 +146,30 @@ def test_dense_metrics_equal_a_plain_loop_over_pixels(
             assert row["n"] == len(labels)
             assert row["value"] == pytest.approx(value, rel=1e-5), (region, name)
     np.testing.assert_allclose(found.predictions, constants, rtol=1e-6)
+
+
+def test_the_floors_of_pixels_are_those_of_their_histogram(
+    storage: Storage, manifest: Manifest, rooms: ResidentData, tmp_path: Path
+) -> None:
+    counts = manifest.train_counts
+    # Half of the pixels are in bins of 0.1 m below the median; the rest of the way is a share of its own bin.
+    below = next(index for index in range(100) if sum(counts[: index + 1]) >= sum(counts) / 2)
+    median = 0.1 * (below + (sum(counts) / 2 - sum(counts[:below])) / counts[below])
+    mean = sum((index + 0.5) * 0.1 * count for index, count in enumerate(counts)) / sum(counts)
+    study = Storage.open(tmp_path)
+    assert floors.record_floors(study, storage, manifest, [manifest.default_shot_rule]) == ("median", "mean")
+    folder = study.get_folder("floors")
+    depths = decode(read_split(storage, manifest, "test"), manifest)["depth"][:, 0, 6:42, 8:56] / 1000
+    trials = {row["arm"]: row["trial_id"] for row in read_table(folder, "trials").to_pylist()}
+    for arm, value in (("median", median), ("mean", mean)):
+        rows = [row for row in read_table(folder, "metrics").to_pylist() if row["trial_id"] == trials[arm]]
+        (whole,) = (
+            row["value"] for row in rows if (row["split"], row["region"], row["metric"]) == ("test", "all", "whole_mae")
+        )
+        # Predictions are float32.
+        assert whole == pytest.approx(np.abs(depths[depths > 0] - value).mean(), rel=1e-5)
+        images = [row for row in read_table(folder, "predictions").to_pylist() if row["trial_id"] == trials[arm]]
+        assert {round(row["prediction"], 4) for row in images} == {round(value, 4)}
 
 
 @pytest.fixture(scope="module")

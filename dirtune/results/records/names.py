@@ -13,6 +13,11 @@ SELECTED = "selected.json"
 GROUPS = "groups.parquet"
 """Groups of the evaluated samples, if the data set has groups: columns `split`, `sample_id` and `group`."""
 
+FLOORS = "floors"
+"""Folder of a study's floors (`dirtune.training.floors`), with the layout of a study's folder: `results/TABLE/ID.parquet`."""
+CONSTANT_FLOORS = ("median", "mean")
+LEARNED_FLOORS = ("ridge", "ridge_weighted", "boosting", "boosting_weighted")
+
 EVALUATED_SPLITS = ("val", "test")
 """Column `split` of the table `metrics`."""
 EVALUATED_EPOCHS = ("best_val", "last")

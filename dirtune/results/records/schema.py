@@ -23,8 +23,9 @@ READABLE_VERSIONS = ("5",)
 """Earlier versions were never released."""
 TABLES = ("metrics", "epochs", "predictions", "representations", "trials")
 """Names in the order in which a record is written: the file in `trials/` commits."""
-Role = Literal["search", "evaluation"]
-"""A `search` trial only helps to select a configuration; `evaluation` trials are the ones that tables compare.
+Role = Literal["search", "evaluation", "floor"]
+"""A `search` trial only helps to select a configuration; `evaluation` trials are the ones that tables compare. A `floor` is no
+trial but a reference predictor, without a seed, and is recorded in a folder of its own (`names.FLOORS`).
 
 Where a search does not confirm its selection, its trials are both, and are recorded as `evaluation`.
 """

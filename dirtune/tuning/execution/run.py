@@ -8,7 +8,7 @@ from dirtune.training import provenance, train
 from dirtune.tuning.execution import storage_failure, tune_run, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
-from dirtune.tuning.folder import reconcile, stop_request
+from dirtune.tuning.folder import floors, reconcile, stop_request
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
 from dirtune.tuning.plan.capacity import list_cluster_nodes
 from dirtune.tuning.plan.plan import count_trials, make_plan
@@ -58,4 +58,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 tune_run.run_with_tune(driver, settings, blocks.materialize(options.data, manifest), concurrency)
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compact(storage)
-            return driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))
+            # At the end, when no trial needs the CPUs; not after a stop request, which must end soon.
+            problem = "" if stop.reason else floors.record_missing_floors(folder, options.data)
+            summary = driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))
+            return replace(summary, floors_problem=problem)
