@@ -84,7 +84,7 @@ def test_tables_and_status_know_the_seeds_that_are_due_and_say_why_they_ended(tm
     table = compare(tmp_path, TableRequest(studies=("study",)))
     assert [row.missing for row in table.parts[0].rows] == [(), (), ()]
     text = "\n".join(make_footer(table))
-    assert "Seeds (5): 4, 5, 6, 7, 8." in text
+    assert "Seeds (5): 4, 5, 6, 7, 8; paired with vanilla" in text
     assert "conr stopped after 3 seeds; accon all 5 seeds are used up." in text
     assert "looked at after 3 seeds and every 1 more up to 5, margin 2 %" in text
     assert "early: the arm's seeds ended before the last look" in text

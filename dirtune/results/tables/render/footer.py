@@ -36,8 +36,7 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     yield f"Split: {first.split}. Selection {first.selection}: {first.description} (objective: {first.objective})."
     if first.region_note:
         yield first.region_note
-    yield f"Seeds ({len(first.seeds)}): {_format_numbers(first.seeds) or 'none'}."
-    yield from _describe_pairing(first)
+    yield f"Seeds ({len(first.seeds)}): {_format_numbers(first.seeds) or 'none'}{_describe_pairing(first)}."
     if first.sequential is not None:
         states = "; ".join(f"{arm} {text}" for arm, text in first.sequential.describe_states().items())
         yield f"Seeds were added until a comparison was settled over the seeds ({first.sequential}): {states}."
@@ -90,8 +89,8 @@ def _describe_presets(part: ArmTable) -> Iterator[str]:
         yield f"Presets, {variant}{where}: {'; '.join(names)}; the settings of the study are over them."
 
 
-def _describe_pairing(part: ArmTable) -> Iterator[str]:
-    """Describe the seeds that the differences are computed from, the arms of equal seeds together."""
+def _describe_pairing(part: ArmTable) -> str:
+    """Describe the seeds that the differences are computed from, the arms of equal seeds together; empty without any."""
     arms: dict[tuple[int, ...], list[str]] = {}
     for row in part.rows:
         if row.arm != part.reference:
@@ -104,12 +103,14 @@ def _describe_pairing(part: ArmTable) -> Iterator[str]:
             }
             arms.setdefault(tuple(sorted(paired)), []).append(row.arm)
     if part.reference is None or not arms:
-        return
+        return ""
+    if [*arms] == [tuple(sorted(part.seeds))]:
+        return f", in all arms paired with {part.reference}"
     pairs = "; ".join(
         f"seeds {_format_numbers(seeds)} ({', '.join(names)})" if seeds else f"none ({', '.join(names)})"
         for seeds, names in arms.items()
     )
-    yield f"Pairing with {part.reference}: {pairs}."
+    return f"; paired with {part.reference}: {pairs}"
 
 
 def _describe_claim(parts: Sequence[ArmTable]) -> Iterator[str]:
@@ -141,13 +142,13 @@ def _describe_marks(table: Comparison) -> Iterator[str]:
     if judged:
         arms = max(len(part.arms) - 1 for part in judged)
         over = "the arm alone" if arms == 1 else f"at most {arms} arms, shown or not"
+        reference = ", ".join(dict.fromkeys(str(part.reference) for part in judged))
         yield (
             "Words: helps, hurts: the change holds over the seeds and over the test samples (both tests, p < "
             f"{ALPHA}, corrected by Holm over {over}). same: shown to be smaller than the claim's margin. "
-            'open: neither is shown, which is not "no effect"; in brackets what limits it.'
+            'open: neither is shown, which is not "no effect"; in brackets what limits it. '
+            f"If no arm differed from {reference}, about 1 study in 20 would still have a false helps or hurts."
         )
-        reference = ", ".join(dict.fromkeys(str(part.reference) for part in judged))
-        yield f"If no arm differed from {reference}, about 1 study in 20 would still have a false helps or hurts."
         if any(part.claim.chosen_after for part in judged):
             yield (
                 f"{CHOSEN_AFTER.removeprefix(', ').capitalize()}: a word that was looked for among several is false more "
