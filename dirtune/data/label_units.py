@@ -1,34 +1,63 @@
-"""Scale and offset of predictions from the training labels, where a configuration leaves them open (`auto`).
+"""Settings with the unit of the label, from the data where a configuration leaves them open.
 
 An encoder's output is of the order of one. If labels are counted in units of which the data spread over hundreds, most of a
 short training is spent on reaching them, and its error says nothing about the method. So a predictor's output of zero is the
 median of the training labels, and one unit of it their spread: the distance of their 10th and 90th percentile, divided by that
 of a normal distribution, so that on normal labels it is the standard deviation and a few labels far away do not change it.
 Both are read off the manifest's histogram, so that a study is resolved without its data.
+
+Settings of losses and terms that are differences of labels are counted in label bins (`dirtune.losses.units.InBins`).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dirtune.config import TrialConfig
+from dirtune.frozen import read
+from dirtune.losses.units import InBins
 from dirtune.manifest import LabelSpec, Manifest
+from dirtune.nested import get_leaf, merge, nest
 
 _NORMAL_DECILES = 2.5631031310892007
 """Distance of the 10th and 90th percentile of a normal distribution, in standard deviations."""
 
 
 def resolve_label_units(config: TrialConfig, manifest: Manifest) -> TrialConfig:
-    """Return a configuration whose `model.label_scale` and `model.label_offset` are numbers."""
-    model = config.model
-    if "auto" not in (model.label_scale, model.label_offset):
+    """Return a configuration with a number for every setting that is taken from the data; the others are as before."""
+    if not (open_settings := find_open_settings(config)):
         return config
-    center, spread = estimate_label_units(manifest.label, manifest.train_counts)
-    numbers = {
-        "label_scale": spread if model.label_scale == "auto" else model.label_scale,
-        "label_offset": center if model.label_offset == "auto" else model.label_offset,
+    model, label = config.model, manifest.label
+    center, spread = estimate_label_units(label, manifest.train_counts)
+    scale = spread if model.label_scale == "auto" else model.label_scale
+    numbers: dict[str, Any] = {}
+    for path, mark in open_settings.items():
+        if mark is None:
+            number = spread if path == "model.label_scale" else center
+        else:
+            number = mark.convert(get_leaf(config.to_plain(), path), label.bin_width, scale)
+        numbers = merge(numbers, nest(path, number))
+    return read(TrialConfig, merge(config.to_plain(), numbers), where=config.data.name)
+
+
+def find_open_settings(config: TrialConfig) -> dict[str, InBins | None]:
+    """Return the settings that are taken from the data, by dotted path: a mark, or None for those of the model."""
+    found: dict[str, InBins | None] = {
+        f"model.{name}": None for name in ("label_scale", "label_offset") if getattr(config.model, name) == "auto"
     }
-    return config.model_copy(update={"model": model.model_copy(update=numbers)})
+    # Losses and terms, which their protocols do not call models.
+    parts: dict[str, Any] = {
+        "loss": config.loss,
+        "scheme.loss": getattr(config.scheme, "loss", None),
+        **{f"terms.{name}": term for name, term in config.terms.get_active().items()},
+    }
+    for path, part in parts.items():
+        for name, field in type(part).model_fields.items() if part is not None else ():
+            marks = [mark for mark in field.metadata if isinstance(mark, InBins)]
+            if marks and name not in part.model_fields_set:
+                found[f"{path}.{name}"] = marks[0]
+    return found
 
 
 def estimate_label_units(label: LabelSpec, counts: Sequence[int]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ Pair matrices dominate the cost of this term, so operations are in place where p
 block of anchors at a time: 8,192 rows of 128 dimensions take 20 MiB in float32, their gradient included.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ from dirtune.batch import TermInputs
 from dirtune.losses.blocks import sum_over_anchors
 from dirtune.losses.pairs import LabelDistance, cosine_matrix, distance_matrix, full_precision, logsumexp, remove_self
 from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
+from dirtune.losses.units import InBins
 
 Pushing = Literal["exp", "linear", "none"]
 Denominator = Literal["official", "paper"]
@@ -27,14 +28,14 @@ Denominator = Literal["official", "paper"]
 class PairTerm(TemperedTerm):
     """The settings of ConR's choice of pairs, for the terms that build on it."""
 
-    omega: float = Field(default=1.0, ge=0)
-    """Similarity window for labels and predictions, in the label's unit. ConR's and ACCon's code: 1 year (AgeDB,
+    omega: Annotated[float, InBins()] = Field(default=1.0, ge=0)
+    """Similarity window for labels and predictions, in the label's unit; not given: one label bin. ConR's and ACCon's code: 1 year (AgeDB,
     IMDB-WIKI); ConR's: 0.2 m (NYUD2)."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature, without unit; where it is learned, its starting value. Effective in both codes: 0.07 (AgeDB, whatever
     their flags say; IMDB-WIKI); in ConR's: 0.2 (NYUD2)."""
-    push_power: float = Field(default=0.01, ge=0)
-    """The pushing weight's growth with the label distance, per label unit; 0 with pushing `exp`: the sample weight alone;
+    push_power: Annotated[float, InBins(power=-1)] = Field(default=0.01, ge=0)
+    """The pushing weight's growth with the label distance, per label unit; not given: 0.01 per label bin; 0 with pushing `exp`: the sample weight alone;
     unused with pushing `none`. ConR's code ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
     label_distance: LabelDistance = "l2"
     """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""

@@ -7,7 +7,7 @@ batch of rare labels counts for more. This is the definition of the code of Yang
 github.com/YyzHarry/imbalanced-regression, and of its followers. Half-precision predictions are compared in float32.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.frozen import Frozen
+from dirtune.losses.units import InBins
 
 
 class PointLoss(Frozen):
@@ -63,8 +64,8 @@ class Huber(PointLoss):
     """
 
     name: Literal["huber"] = "huber"
-    beta: float = Field(default=1.0, gt=0)
-    """Largest error with a squared loss, in the label's unit; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on
+    beta: Annotated[float, InBins(of_loss=True)] = Field(default=1.0, gt=0)
+    """Largest error with a squared loss, in the unit of the labels that the loss is given; not given: one label bin; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on
     labels divided by 5 (STS-B)."""
 
     def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:

@@ -14,13 +14,11 @@ import pandas as pd
 import pytest
 
 import dirtune
-from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
-from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
 from dirtune.tuning.interface import SweepSummary, View
-from tests.tuning.sweeps import DIGITS, STUDY, metrics, rows, with_epochs
+from tests.tuning.sweeps import DIGITS, STUDY, metrics, open_folder, rows, with_epochs
 
 pytestmark = pytest.mark.ray
 
@@ -183,8 +181,9 @@ def test_an_exception_in_a_group_is_an_error_of_the_code(
 
 def break_checkpoint(path: str, arm: str, data: Path, results: Path) -> Path:
     """Write a checkpoint that cannot be read for an arm's trial of seed 0, and return its file."""
-    broken = next(each for each in load_study(path).arms if each.name == arm)
-    trial_id = broken.with_seed(0).compute_trial_id(read_manifest(Storage.open(data), "toy").fingerprint)
+    folder = open_folder(path, data, results)
+    broken = next(each for each in folder.study.arms if each.name == arm)
+    trial_id = broken.with_seed(0).compute_trial_id(folder.manifest.fingerprint)
     state = results / "tiny/trials" / trial_id / "checkpoint/state.pt"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"no checkpoint")

@@ -98,7 +98,10 @@ def test_the_resolved_study_has_the_compared_metric_and_all_possible_seeds() -> 
 
 
 def test_a_claim_is_the_objectives_metric_and_a_sequential_study_knows_its_region() -> None:
-    plain = [resolve({**STUDY, **SEQUENTIAL, "sequential": each}, where="test").to_plain() for each in ({"most_seeds": 5}, None)]
+    plain = [
+        resolve({**STUDY, **SEQUENTIAL, "sequential": each}, where="test").to_plain()
+        for each in ({"most_seeds": 5}, None)
+    ]
     assert [each["claim"] for each in plain] == [
         {"metric": "mae", "region": "all", "margin": None},
         {"metric": "mae", "region": None, "margin": None},

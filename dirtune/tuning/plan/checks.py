@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dirtune.data.label_units import resolve_label_units
+from dirtune.data.label_units import find_open_settings, resolve_label_units
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
@@ -14,6 +14,7 @@ from dirtune.io.storage import Storage
 from dirtune.io.yamlfile import parse_yaml
 from dirtune.manifest import Manifest
 from dirtune.models.regressor import Regressor
+from dirtune.nested import get_leaf
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.study.schema import Arm
 from dirtune.training import numerics, task, train
@@ -43,7 +44,7 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
 
 
 def _resolve_label_units(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy:
-    """Return a study whose configurations have numbers for what is `auto`.
+    """Return a study whose configurations have numbers for what is taken from the data.
 
     Raises:
         InputError: a search would try `auto`, of which nothing but a number can be recorded.
@@ -59,8 +60,13 @@ def _resolve_label_units(study: ResolvedStudy, manifest: Manifest) -> ResolvedSt
         raise InputError(faults)
     if "train" not in manifest.splits:
         return study
-    arms = tuple(replace(arm, config=resolve_label_units(arm.config, manifest)) for arm in study.arms)
-    return replace(study, arms=arms)
+    arms = []
+    for arm in study.arms:
+        config = resolve_label_units(arm.config, manifest)
+        plain = config.to_plain()
+        taken = {path: get_leaf(plain, path) for path in find_open_settings(arm.config) if path not in arm.space}
+        arms.append(replace(arm, config=config, from_data=taken))
+    return replace(study, arms=tuple(arms))
 
 
 def get_data_set(study: ResolvedStudy) -> str:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import dirtune
+from dirtune.cli.display import format_plan
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.data.label_units import estimate_label_units, resolve_label_units
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import LabelSpec
+from dirtune.presets import expand_presets
 from tests.training.conftest import configuration
 from tests.tuning.sweeps import STUDY, open_folder, rows, sweep_without_ray
 
@@ -74,6 +76,48 @@ def test_numbers_that_are_given_stay(toy: ResidentData, configuration: Callable[
     found = resolve_label_units(half, toy.manifest).model
     assert found.label_scale == config.model.label_scale
     assert found.label_offset == pytest.approx(np.median(labels), abs=toy.manifest.label.bin_width / 2)
+
+
+def test_settings_with_the_unit_of_the_label_are_counted_in_bins_unless_they_are_given(
+    toy: ResidentData, configuration: Callable[..., TrialConfig]
+) -> None:
+    width = toy.manifest.label.bin_width
+    assert width == 2
+    model = {"label_scale": 5.0}
+    left_open = configuration(model=model, loss={"name": "huber"}, terms={"conr": {}, "acconr": {"omega": 0.5}})
+    found = resolve_label_units(left_open, toy.manifest)
+    assert (found.terms.conr.omega, found.terms.conr.push_power) == (width, 0.01 / width)
+    assert (found.terms.acconr.omega, found.terms.acconr.push_power) == (0.5, 0.01 / width)
+    assert found.loss.beta == width / 5
+    assert resolve_label_units(found, toy.manifest) is found
+    focal = resolve_label_units(configuration(model=model, loss={"name": "focal_l1"}), toy.manifest)
+    assert focal.loss.beta == 0.2 * 5 / width
+    scheme = {"name": "rrt", "loss": {"name": "huber"}}
+    assert resolve_label_units(configuration(model=model, scheme=scheme), toy.manifest).scheme.loss.beta == width / 5
+    given = configuration(terms={"conr": {"omega": 1.0, "push_power": 0.01}})
+    assert resolve_label_units(given, toy.manifest) is given
+
+
+def test_ages_and_their_years_have_the_published_settings(toy: ResidentData) -> None:
+    years = toy.manifest.label.model_copy(update={"bin_width": 1.0})
+    ages = toy.manifest.model_copy(update={"label": years})
+    for name in ("conr", "focal_r"):
+        asked = {"data": {"name": "agedb"}, "recipe": "conr", "methods": [name]}
+        published = read(TrialConfig, expand_presets(asked, "agedb", where="test"), where="test")
+        model = {**AUTO["model"], "label_scale": 1.0, "label_offset": 0.0}
+        other = {"data": {"name": "own"}, "model": model, "methods": [name]}
+        own = read(TrialConfig, expand_presets(other, "own", where="test"), where="test")
+        found = resolve_label_units(own, ages)
+        assert (found.loss, found.terms) == (published.loss, published.terms)
+
+
+def test_a_plan_shows_what_is_taken_from_the_data(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    base = {**STUDY["base"], "model": {**STUDY["base"]["model"], "label_offset": "auto"}}
+    shown = format_plan(dirtune.plan(study_file(base=base), data=data_root, results=tmp_path)).caption
+    # Of 202 training labels, 60 are below 2 and 45 in the next bin, which ends at 4.
+    assert "from the data: model.label_offset 3.82, terms.conr.push_power 0.005" in str(shown)
 
 
 def test_without_numbers_no_regressor_is_built() -> None:
