@@ -7,6 +7,7 @@ benchmarks.
 
 import hashlib
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "
 _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
 _DIGITS = 12
+_TURNS = {"°": 360.0, "deg": 360.0, "degree": 360.0, "degrees": 360.0, "rad": 2 * math.pi, "radians": 2 * math.pi}
+_ANGLE_NAME = re.compile(
+    r"angle|azimuth|bearing|direction|heading|longitude|orientation|phase|pitch|roll|yaw", re.IGNORECASE
+)
 # Columns of one role that a note names
 _SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 80
 # Labels at each end that a note names
@@ -362,7 +367,7 @@ def choose_recipe(rows: Rows, share: float) -> SplitRecipe:
     # The number of selected rows grows with the size, so that bisection finds the largest one.
     sizes = range(1, int(most.max()) + 1)
     per_bin = bisect_right(sizes, wanted, key=lambda size: int(np.minimum(most, size).sum()))
-    return SplitRecipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width)
+    return SplitRecipe(per_bin=max(1, per_bin), one_in=one_in, bin_width=width, group_share=share)
 
 
 def describe_labels(division: Division, sheet: Sheet) -> list[str]:
@@ -384,14 +389,26 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
             f"one label bin of {label.bin_width:g} {label.unit} holds {counts[fullest]:,} of {len(labels):,} rows with "
             f"{len(values):,} different labels: correct the outermost labels, or set low, high and bin_width"
         )
-    turn = {"°": 360, "deg": 360, "degree": 360, "degrees": 360, "rad": 2 * math.pi, "radians": 2 * math.pi}
-    full = turn.get(label.unit.lower())
-    if full is not None and labels.max() - labels.min() > 0.9 * full:
+    if (turn := _find_turn(labels, label)) is not None:
         notes.append(
-            f"angles of a full turn: errors are differences of numbers, so that {label.low:g} and {label.high:g} are "
-            f"{label.range:g} {label.unit} apart; sine and cosine, one set for each, do not have this jump"
+            f"labels of a full turn ({turn:.4g}): errors are differences of numbers, so that {labels.min():g} and "
+            f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"
         )
     return notes
+
+
+def _find_turn(labels: NDArray[np.float64], label: LabelSpec) -> float | None:
+    """Return the length of a turn in the label's unit if the labels look like angles that cover it, else None."""
+    low, high = float(labels.min()), float(labels.max())
+    unit = _TURNS.get(label.unit.lower())
+    for turn in (360.0, 2 * math.pi) if unit is None else (unit,):
+        # From end to end, which is no chance at 360; standardized labels reach from -pi to pi.
+        ends = ((0.0, turn), (-turn / 2, turn / 2)) if turn == _TURNS["°"] else ()
+        covers = any(abs(low - start) < 0.02 * turn and abs(high - end) < 0.02 * turn for start, end in ends)
+        is_named = unit is not None or _ANGLE_NAME.search(label.name) is not None
+        if covers or (is_named and 0.9 * turn < high - low <= turn):
+            return turn
+    return None
 
 
 def write_own(

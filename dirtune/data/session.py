@@ -42,12 +42,13 @@ def ray_session() -> Iterator[None]:
     Raises:
         InputError: the cluster at `RAY_ADDRESS` refuses the connection, or no local Ray starts.
     """
+    # Imported here, because pipelines and the command line import this module before they need Ray; and before the silence,
+    # because the first import sets the level of the log.
+    import ray.data
+
     # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
     # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
     with silence_loggers("ray.data"), set_environment({IGNORE_UNHANDLED: "1"}):
-        # Imported here, because pipelines and the command line import this module before they need Ray.
-        import ray
-
         address = os.environ.get("RAY_ADDRESS")
         if ray.is_initialized():
             yield

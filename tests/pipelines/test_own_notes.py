@@ -179,5 +179,8 @@ def test_usual_labels_and_many_zeros_are_not_called_wrong(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("unit", "turn"), [("degrees", 360.0), ("°", 360.0), ("rad", 2 * math.pi)])
 def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float) -> None:
     angles = np.random.default_rng(0).uniform(-turn / 2, turn / 2, 400)
-    assert any("angles of a full turn" in note for note in _label_notes(tmp_path, angles, unit=unit))
-    assert not any("angles of a full turn" in note for note in _label_notes(tmp_path, angles / 3, unit=unit))
+    assert any("labels of a full turn" in note for note in _label_notes(tmp_path, angles, unit=unit))
+    assert not any("labels of a full turn" in note for note in _label_notes(tmp_path, angles / 3, unit=unit))
+    # From end to end, without a word of the user
+    noted = any("labels of a full turn" in note for note in _label_notes(tmp_path, angles + turn / 2))
+    assert noted == (turn == 360)

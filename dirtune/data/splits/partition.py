@@ -90,7 +90,8 @@ def _make_grouped(rows: Rows, request: Splitting, recipe: SplitRecipe | None) ->
     if number < len(SPLITS):
         rule = f"grouped splits need at least {len(SPLITS)} groups"
         raise InputError(Fault(where=rows.name, key="split", rule=rule, got=number))
-    splits = split_by_group(rows.ids, bins, rows.groups, targets, seed=request.split_seed)
+    share = None if recipe is None else recipe.group_share
+    splits = split_by_group(rows.ids, bins, rows.groups, targets, seed=request.split_seed, group_share=share)
     counts = {name: len(np.unique(rows.groups[splits == name])) for name in (VAL, TEST)}
     distances = ", ".join(f"{name} {far:.3f}" for name, far in compute_imbalance(splits, bins, targets).items())
     return splits, (
@@ -140,7 +141,13 @@ def split_at_random(ids: Ids, *, val: int, test: int, seed: int) -> SplitNames:
 
 
 def split_by_group(
-    ids: Ids, bins: NDArray[np.int64], groups: NDArray[Any], targets: NDArray[np.float64], *, seed: int
+    ids: Ids,
+    bins: NDArray[np.int64],
+    groups: NDArray[Any],
+    targets: NDArray[np.float64],
+    *,
+    seed: int,
+    group_share: float | None = None,
 ) -> SplitNames:
     """Assign every group to one split so that the counts per bin approximate the targets.
 
@@ -153,6 +160,7 @@ def split_by_group(
         groups: group of each row, shape `(rows,)`.
         targets: desired rows in each split and bin, shape `(3, num_bins)`, in the order of `SPLITS`.
         seed: of the order in which groups are assigned.
+        group_share: see `SplitRecipe`.
     """
     _, group_of_row = np.unique(groups, return_inverse=True)
     number = int(group_of_row.max()) + 1
@@ -175,13 +183,17 @@ def split_by_group(
             have[chosen[group]] += contents[group]
         if (before == chosen).all():
             break
-    _fill_splits(chosen, have, contents, targets)
+    _fill_splits(chosen, have, contents, targets, group_share)
     splits: SplitNames = np.asarray(SPLITS)[chosen[group_of_row]]
     return splits
 
 
 def _fill_splits(
-    chosen: NDArray[np.int64], have: NDArray[np.float64], contents: NDArray[np.float64], targets: NDArray[np.float64]
+    chosen: NDArray[np.int64],
+    have: NDArray[np.float64],
+    contents: NDArray[np.float64],
+    targets: NDArray[np.float64],
+    share: float | None,
 ) -> None:
     """Move groups of training to validation and test splits that have no more than half of their share of the groups.
 
@@ -193,9 +205,10 @@ def _fill_splits(
         have: rows in each split and bin, changed in place.
         contents: rows of each group in each bin.
         targets: desired rows in each split and bin.
+        share: of the groups; None for that of the rows.
     """
     for split in (1, 2):
-        wanted = max(1, round(targets[split].sum() / targets.sum() * len(chosen)))
+        wanted = max(1, round((share or targets[split].sum() / targets.sum()) * len(chosen)))
         if np.count_nonzero(chosen == split) > wanted / 2:
             continue
         while np.count_nonzero(chosen == split) < wanted and np.count_nonzero(chosen == 0) > 1:

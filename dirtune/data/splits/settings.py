@@ -32,6 +32,9 @@ class SplitRecipe(Frozen):
     instead."""
     bin_width: float | None = Field(default=None, gt=0)
     """Width of the bins that are drawn from, in the label's unit; None for the label bins."""
+    group_share: float | None = Field(default=None, gt=0, lt=0.5)
+    """grouped: share of the groups for val, and again for test, if the rows of the recipe take far fewer; None for the
+    recipe's share of the rows."""
 
 
 class Splitting(Frozen):

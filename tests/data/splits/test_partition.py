@@ -231,6 +231,15 @@ def test_val_and_test_have_about_a_tenth_of_the_groups_each(balance, number, row
     assert len(groups["train"]) > number / 2
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_a_share_of_the_groups_is_met_where_the_rows_of_the_recipe_take_fewer(share):
+    subjects = _subjects(40, 25)
+    recipe = SplitRecipe(per_bin=1, bin_width=4, group_share=share)
+    splits, _ = make_partition(subjects, Splitting(split="grouped"), recipe)
+    counts = [len(set(subjects.groups[splits == split])) for split in ("val", "test")]
+    assert counts == [40 * share] * 2
+
+
 def test_splits_without_three_groups_are_refused():
     with pytest.raises(InputError, match="grouped splits need at least 3 groups, got 2"):
         make_partition(_subjects(2, 100), Splitting(split="grouped"), SplitRecipe(per_bin=1))
