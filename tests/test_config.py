@@ -13,7 +13,10 @@ from dirtune.frozen import hash_json, read
 from dirtune.losses import LOSSES, TERMS
 from dirtune.nested import get_leaf, merge, nest
 
-MINIMAL: dict[str, Any] = {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}}
+MINIMAL: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "model": {"encoder": {"name": "cnn"}, "label_scale": 1, "label_offset": 0},
+}
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
     "model.projection_layers": 2,
