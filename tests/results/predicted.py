@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -96,18 +98,25 @@ def make_crossed_predictions(arm: str, seed: int, shift: float, *, samples: int 
 
 
 @cache
-def _make_crossed_trials(trained: int, samples: int) -> list[TrialRecord]:
-    return [
+def _write_crossed_trials(trained: int, samples: int) -> TemporaryDirectory[str]:
+    """Write the records once for all tests: flushing files to the disk takes most of the time."""
+    folder = TemporaryDirectory()
+    records = [
         make_trial(arm, seed, "counts", make_crossed_predictions(arm, seed, shift, samples=samples))
         for arm, shift in SHIFTS.items()
         for seed in range(trained)
     ]
+    write_study(Path(folder.name), records)
+    return folder
 
 
-def write_predicted_study(root: Path, *, trained: int = 5, samples: int = 300, **keys: Any) -> Storage:
+def write_predicted_study(
+    root: Path, *, name: str = "study", trained: int = 5, samples: int = 300, **keys: Any
+) -> Storage:
     """A study with predictions and manifest: an arm that helps, one that is nearly the same, and one that hurts."""
     known = {"reference": "vanilla", "arms": list(SHIFTS), "seeds": [*range(trained)], "objective": {"metric": "mae"}}
     data = {"data": {"name": "angles", "unit": "degrees"}}
-    storage = write_study(root, _make_crossed_trials(trained, samples), **{**known, **data, **keys})
+    copytree(Path(_write_crossed_trials(trained, samples).name) / "study", root / name, dirs_exist_ok=True)
+    storage = write_study(root, [], name=name, **{**known, **data, **keys})
     storage.write("manifest.json", make_manifest().model_dump_json().encode())
     return storage
