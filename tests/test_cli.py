@@ -25,6 +25,7 @@ from dirtune.losses import TERMS
 from dirtune.tuning.folder.layout import STOP_REQUEST
 from dirtune.tuning.folder.lock import lock
 from dirtune.tuning.interface import SweepSummary
+from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import record, write_study
 
 VERBS = {
@@ -226,6 +227,10 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["margin: must be a share of the reference's mean"],
     ),
     (["table", "study", "--results", "@store", "--shots", "50/10"], ["manifest.json: is not there"]),
+    (
+        ["plan", "study", "--detect", "5%", "--results", "@store"],
+        ["study study: has no arm that a plan can be made from"],
+    ),
     (
         ["table", "study", "--results", "@store", "--selection", "best"],
         ["selection: unknown rule, got 'best'; known: best_val, last, oracle"],
@@ -452,6 +457,16 @@ def test_a_table_is_formatted_for_a_terminal_markdown_and_csv(call: Call, places
     assert len(rows) == 2 * 4
     assert float(rows["vanilla", "few"]["mean"]) == pytest.approx(5.5 + 2.0)
     assert float(rows["vanilla", "all"]["difference"]) == pytest.approx(1.0)
+
+
+def test_a_plan_of_power_is_made_from_the_records_alone(call: Call, tmp_path: Path) -> None:
+    write_predicted_study(tmp_path, claim={"region": "all"})
+    by_default, asked = (
+        call("plan", "--power", "study", "--results", tmp_path, *more) for more in ((), ("--detect", "10%"))
+    )
+    assert {by_default.code, asked.code} == {0}
+    assert "to find that mae in region all changes by 5 % of the reference's mean" in by_default.out
+    assert re.search(r"^conr: about \d+ seeds", asked.out, re.MULTILINE)
 
 
 def test_a_query_is_printed_in_every_format(call: Call, places: Path) -> None:
