@@ -46,14 +46,15 @@ def make_claim(info: StudyInfo, metrics: pa.Table) -> Claim:
     Raises:
         InputError: the margin in `study.json` is unreadable.
     """
-    metric = info.claim.get("metric") or info.metric
-    margin = info.claim.get("margin")
+    # Seeds are added by looks at one column, which is then the claim also in a study that names none.
+    declared = {**info.sequential, **{name: value for name, value in info.claim.items() if value is not None}}
+    metric, margin = declared.get("metric") or info.metric, declared.get("margin")
     few = count_samples(metrics, metric=metric, split="test").get("few", 0)
     return Claim(
         metric=metric,
-        region=info.claim.get("region") or ("few" if few >= MIN_FEW_SAMPLES else "all"),
+        region=declared.get("region") or ("few" if few >= MIN_FEW_SAMPLES else "all"),
         margin=None if margin is None else Margin.parse(str(margin), metric=metric),
-        chosen_after=("the claim in the study file",) if info.claim.get("is_changed") else (),
+        chosen_after=("the claim in the study file",) if declared.get("is_changed") else (),
     )
 
 

@@ -128,7 +128,7 @@ def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] =
         secondary=tuple((each["metric"], each["region"]) for each in raw.get("secondary") or ()),
         claim=raw.get("claim") or {},
         transfers=raw.get("transfers") or {},
-        sequential=raw.get("sequential") or {},
+        sequential=_parse_sequential(raw.get("sequential") or {}),
     )
 
 
@@ -152,6 +152,12 @@ def _read_json(storage: Storage, name: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(Fault(where=storage.path(name), rule="must be a JSON object"))
     return raw
+
+
+def _parse_sequential(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the rule by which seeds are added; a number as margin is a share, as earlier studies wrote it."""
+    margin = raw.get("margin")
+    return {**raw, "margin": f"{100 * margin:g}%"} if isinstance(margin, float) else raw
 
 
 def _parse_plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> ArmPlan:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.io.storage import Storage
+from dirtune.results.analysis.claims import make_claim
 from dirtune.results.analysis.sequential import (
     list_due_seeds,
     make_sequential_rule,
@@ -12,6 +13,7 @@ from dirtune.results.analysis.sequential import (
     read_values,
 )
 from dirtune.results.analysis.status import status
+from dirtune.results.records import store
 from dirtune.results.records.studies import read_study
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.footer import make_footer
@@ -97,6 +99,19 @@ def test_a_seed_that_is_due_and_not_recorded_is_missing(tmp_path: Path) -> None:
     (part,) = compare(tmp_path, TableRequest(studies=("study",))).parts
     holes = {row.arm: [(gap.seed, gap.reason) for gap in row.missing] for row in part.rows}
     assert holes == {"vanilla": [], "conr": [(6, "not recorded")], "accon": [(6, "not recorded")]}
+
+
+def test_the_column_of_the_looks_is_the_claim_of_a_study_that_names_none(tmp_path: Path) -> None:
+    keys = {**STUDY, "sequential": {**STUDY["sequential"], "margin": 0.05}}
+    info = read_study(write_study(tmp_path, [record("vanilla", 4)], **keys))
+
+    claim = make_claim(info, store.read_table(tmp_path, "metrics"))
+
+    # Earlier studies wrote the margin as a share
+    assert (claim.metric, claim.region, claim.margin.text) == ("mae", "few", "5%")
+    rule = make_sequential_rule(info)
+    assert rule is not None
+    assert rule.margin == claim.margin
 
 
 def test_a_study_of_fixed_seeds_is_left_as_it_is(tmp_path: Path) -> None:
