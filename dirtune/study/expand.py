@@ -41,7 +41,7 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
     for parts in _list_compositions(study):
         arms.setdefault("+".join(parts) or NO_PART, compose([study.parts[part] for part in parts]))
     # Last, since the reference may be a derived arm.
-    arms |= _vary_reference(study, arms)
+    arms = {**arms, **{name: varied for name, varied in _vary_reference(study, arms).items() if name not in arms}}
     axis_names = _shorten_paths(list(study.axes))
     for arm, overlay in arms.items():
         for combination in itertools.product(*study.axes.values()):
@@ -54,6 +54,18 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
             # The axis values alone identify the arms of a study that declares a single one.
             name = " ".join([arm, *words] if len(arms) > 1 or not words else words)
             yield DeclaredArm(name, values, settings, is_derived=arm not in study.arms)
+
+
+def find_reference(study: Study, declared: Sequence[DeclaredArm]) -> str:
+    """Return the name of the reference, which may be written with the last keys of axes that end alike."""
+    names = [each.name for each in declared]
+    short = []
+    for name in names:
+        for path in study.axes:
+            name = name.replace(f"{path}=", f"{path.rsplit('.', 1)[-1]}=", 1)
+        short.append(name)
+    is_unique = study.reference not in names and short.count(study.reference) == 1
+    return names[short.index(study.reference)] if is_unique else study.reference
 
 
 def compose(overlays: Sequence[Mapping[str, Any]]) -> Overlay:

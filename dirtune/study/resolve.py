@@ -158,7 +158,8 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         raise InputError(faults)
     declared = list(expand.expand_arms(study))
     names = [each.name for each in declared]
-    study = study.model_copy(update={"objective": _choose_objective(study, declared, where)})
+    reference, objective = expand.find_reference(study, declared), _choose_objective(study, declared, where)
+    study = study.model_copy(update={"reference": reference, "objective": objective})
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
     faults += validate.find_sequential_faults(study, names, where)

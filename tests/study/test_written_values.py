@@ -123,6 +123,31 @@ axes: {terms.conr.tau: [0.1, 0.2], terms.accon.tau: [0.1, 0.2]}
     ]
 
 
+@pytest.mark.parametrize("written", ["tau=0.1 tau=0.2", "terms.conr.tau=0.1 terms.accon.tau=0.2"])
+def test_a_reference_may_be_written_with_last_keys_if_one_arm_is_meant(written: str) -> None:
+    text = (
+        f"reference: {written}\n"
+        + """
+seeds: [0]
+arms: {both: {terms: {conr: {}, accon: {}}}}
+axes: {terms.conr.tau: [0.1, 0.2], terms.accon.tau: [0.1, 0.2]}
+"""
+    )
+    assert _resolve(text).reference == "terms.conr.tau=0.1 terms.accon.tau=0.2"
+
+
+def test_a_named_arm_replaces_a_derived_one_of_the_same_name() -> None:
+    study = _resolve(
+        """
+reference: base
+seeds: [0]
+arms: {base: {}, base alpha=2.0: {alpha: 3.0}}
+derive: {one_factor: {alpha: [2.0, 4.0]}}
+"""
+    )
+    assert {arm.name: arm.config.alpha for arm in study.arms}["base alpha=2.0"] == 3.0
+
+
 @pytest.mark.parametrize("values", ["[1, 1.0, 0.5]", "[0.1, 1e-1]", "[2, 2]", "[true, true]", "[a, a]"])
 def test_a_choice_with_a_value_twice_is_refused(values: str) -> None:
     (fault,) = _faults(
