@@ -17,7 +17,7 @@ from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.randomness import derive_seed
-from dirtune.training import evaluation, memory, numerics, passes, smoothing, stages
+from dirtune.training import evaluation, gradient_shares, memory, numerics, passes, smoothing, stages
 from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.state import Seconds, Training
 
@@ -57,10 +57,11 @@ def _compute_sample_weights(training: Training) -> Tensor:
 
 def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
+    shares = gradient_shares.start_measurement(training)
     _begin_epoch(training)
     for part in training.passes.iter_parts(epoch):
         with memory.name_batch_on_out_of_memory(training, means):
-            for loss in _run_part(training, model, sample_weights, part):
+            for loss in _run_part(training, model, sample_weights, part, shares):
                 means.add(loss)
         # Before validation, so that the best weights include the statistics of their own epoch.
         if part.ends_pass and _smooths_features(training):
@@ -72,8 +73,12 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
     values["learning_rate"] = training.stage.compute_learning_rate(epoch)
     if training.stage.trains_predictor:
         values |= _validate(training)
+    if shares is not None:
+        values |= shares.values
     training.samples += training.passes.count_rows(epoch)
     training.history.append(values)
+    if shares is not None:
+        gradient_shares.drop_earlier_shares(training.history)
     # The first of two stages may have no predictor, and so no objective.
     if training.stage.trains_predictor:
         _keep_best_weights(training)
@@ -91,9 +96,13 @@ def _begin_epoch(training: Training) -> None:
 
 
 def _run_part(
-    training: Training, model: torch.nn.Module, sample_weights: Tensor, part: passes.PassPart
+    training: Training,
+    model: torch.nn.Module,
+    sample_weights: Tensor,
+    part: passes.PassPart,
+    shares: gradient_shares.GradientShares | None = None,
 ) -> Iterator[Loss]:
-    """Run the steps of a part of the next epoch one by one."""
+    """Run the steps of a part of the next epoch one by one; measure the gradient shares in the first, if they are given."""
     config, split = training.config, training.data.splits["train"]
     recipe, ranks = training.stage.recipe, training.ranks
     # Micro-batches, not batches: ranks share each of them.
@@ -122,7 +131,9 @@ def _run_part(
         if step_loss is None:
             # None instead of zeros: Adam would move parameters without a gradient by their momentum.
             training.optimizer.zero_grad(set_to_none=True)
-        loss = _add_gradient(training, model, batch)
+        if shares is not None and shares.is_finished:
+            shares = None
+        loss = _add_gradient(training, model, batch, shares)
         step_loss = loss if step_loss is None else step_loss + loss
         if batch.ends_step:
             _update_parameters(training, model)
@@ -143,16 +154,21 @@ def _count_waiting(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch
         yield batch
 
 
-def _add_gradient(training: Training, model: torch.nn.Module, batch: Batch) -> Loss:
+def _add_gradient(
+    training: Training, model: torch.nn.Module, batch: Batch, shares: gradient_shares.GradientShares | None = None
+) -> Loss:
     """Add the gradient of a batch, or of a micro-batch of one; return its part of the step's loss."""
     recipe = training.stage.recipe
+    watch = nullcontext() if shares is None else shares.watch(training.model.encoder)
     # Gradients are reduced over the ranks once per step, with its last micro-batch.
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
-        with numerics.make_autocast(recipe, training.data.device):
+        with numerics.make_autocast(recipe, training.data.device), watch:
             inputs = numerics.to_memory_format(stack_views(batch), recipe)
             output = model(inputs, _make_smoothing_bins(training, batch))
         # Outside autocast: losses are sums over many pairs, too inexact in half precision.
         loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
+        if shares is not None:
+            shares.measure(loss, training.loss, training.scaler)
         training.scaler.scale(loss.total).backward()
     return loss.detach()
 

@@ -56,6 +56,11 @@ def same(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def without_shares(values: dict[str, float]) -> dict[str, float]:
+    """An epoch without the gradient shares, which neither a group nor a compiled trial measures."""
+    return {name: value for name, value in values.items() if not name.startswith("gradient/")}
+
+
 def job_of(config: TrialConfig, data: ResidentData) -> TrialJob:
     return TrialJob(
         study="study",
