@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.text import Text
 
 from dirtune.errors import Fault, InputError
 from dirtune.results import textgrid
@@ -44,7 +44,7 @@ def as_rich(table: Comparison) -> RenderableType:
     """Return the table for a rich console."""
     grids = [textgrid.as_rich(grid.header, to_plain_rows(grid), grid.title) for grid in make_grids(table)]
     # rich would read brackets in a name as markup.
-    return Group(*grids, *(escape(line) for line in make_footer(table)))
+    return Group(*grids, *map(Text, make_footer(table)))
 
 
 def as_text(table: Comparison) -> str:
