@@ -96,7 +96,7 @@ def read_rows(
     if table in COMPACTED_TABLES:
         parts = parquetfile.read_files(storage, [f"results/compacted/{table}.parquet"], columns, on_damaged)
     if parts:
-        cached_stamps = json.loads(parts[0].schema.metadata[STAMPS_KEY])
+        cached_stamps = _read_cached_stamps(parts[0])
         cached = {trial_id for trial_id, stamp in cached_stamps.items() if stamps.get(trial_id) == stamp}
         if len(cached) < len(cached_stamps):
             valid = pa.array(sorted(cached), pa.string())
@@ -111,6 +111,16 @@ def read_rows(
     if faults:
         raise InputError(faults)
     return parts
+
+
+def _read_cached_stamps(part: pa.Table) -> dict[str, str]:
+    """Return the stamps of the trials in a compacted table; none if they are damaged, so that every trial's own file is read."""
+    try:
+        stamps = json.loads((part.schema.metadata or {})[STAMPS_KEY])
+    except (KeyError, ValueError):
+        stamps = None
+    # One entry that no trial has leaves all rows of the cache out.
+    return stamps if isinstance(stamps, dict) else {"": ""}
 
 
 def list_row_files(storage: Storage, table: str, trial_ids: Iterable[str]) -> list[str]:
