@@ -5,7 +5,7 @@ keys: a table must remain possible when only the trials have survived.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -61,6 +61,49 @@ class StudyInfo:
     """Rule by which seeds are added; empty if they are not."""
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of(kind: type) -> Callable[[object], bool]:
+    # A boolean is an integer to Python.
+    return lambda value: (
+        isinstance(value, list) and all(isinstance(each, kind) and not isinstance(each, bool) for each in value)
+    )
+
+
+def _is_mapping_of(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(isinstance(each, kind) for each in value.values())
+
+
+def _is_mapping_of_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_list_of(str)(each) for each in value.values())
+
+
+def _is_data(value: object) -> bool:
+    # Earlier studies have the unit in a mapping of the label.
+    return isinstance(value, dict) and all(
+        _is_mapping_of(_SCALARS)(each) if name == "label" else isinstance(each, str | None)
+        for name, each in value.items()
+    )
+
+
+_SCALARS = (str, int, float, type(None))
+_FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("question", "description", "reference"), ("a text", _is_text)),
+    "arms": ("a list of texts", _is_list_of(str)),
+    "seeds": ("a list of integers", _is_list_of(int)),
+    **dict.fromkeys(("objective", "claim"), ("a mapping of texts and numbers", _is_mapping_of(_SCALARS))),
+    **dict.fromkeys(("configs", "presets", "spaces"), ("a mapping of mappings", _is_mapping_of(dict))),
+    **dict.fromkeys(("planned", "secondary"), ("a list of mappings", _is_list_of(dict))),
+    "data": ("a mapping of texts", _is_data),
+    "trials": ("a mapping of integers", _is_mapping_of(int)),
+    "transfers": ("a mapping of lists of texts", _is_mapping_of_texts),
+    **dict.fromkeys(("search", "sequential"), ("a mapping", _is_mapping_of(object))),
+}
+"""Form of each key of `study.json` that results read."""
+
+
 def open_studies(root: str | Path, studies: Sequence[str] | None = None) -> dict[str, Storage]:
     """Return the folders of the studies under a root by name; `studies` selects some.
 
@@ -100,10 +143,22 @@ def read_study(storage: Storage) -> StudyInfo:
     """Return the facts in the `study.json` of a study's folder.
 
     Raises:
-        InputError: the file exists and is not a JSON object.
+        InputError: the file exists and is not a JSON object, or does not have the form of a study.
     """
-    name = storage.root.rsplit("/", 1)[-1]
-    return parse_study(name, _read_json(storage, RESOLVED_STUDY), _read_json(storage, SELECTED))
+    name, where = storage.root.rsplit("/", 1)[-1], storage.path(RESOLVED_STUDY)
+    raw = _read_json(storage, RESOLVED_STUDY)
+    if faults := [
+        Fault(where=where, key=key, rule=f"damaged study file: must be {form}", got=raw[key])
+        for key, (form, is_valid) in _FORMS.items()
+        if raw.get(key) is not None and not is_valid(raw[key])
+    ]:
+        raise InputError(faults)
+    try:
+        return parse_study(name, raw, _read_json(storage, SELECTED))
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(Fault(where=where, rule=f"damaged study file ({error})")) from None
 
 
 def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] = MappingProxyType({})) -> StudyInfo:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from dirtune.errors import InputError
+from dirtune.results.analysis.status import status as read_status
 from dirtune.results.query.query import query
 from dirtune.results.records.compaction import compact_study
 from dirtune.results.records.parquetfile import encode_table
+from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.render.formats import render
 from tests.results.record_factory import record, write_study
+from tests.study.mutations import mutate, mutate_text
 
 TABLES = ("trials", "metrics")
 
@@ -99,3 +105,52 @@ def test_the_rows_of_another_trial_are_refused(tmp_path: Path) -> None:
     (folder / "conr-0.parquet").write_bytes((folder / "conr-1.parquet").read_bytes())
     with pytest.raises(InputError, match=r"conr-0.parquet: has rows of another trial, got \['conr-1'\]"):
         _read(tmp_path, "metrics")
+
+
+STUDY = {
+    "question": "q",
+    "reference": "vanilla",
+    "seeds": [0, 1],
+    "objective": {"metric": "mae", "region": "all"},
+    "claim": {"metric": "mae", "region": "all", "margin": "2%"},
+    "data": {"name": "digits", "fingerprint": "data-a", "unit": "px"},
+    "configs": {"vanilla": {}, "conr": {}},
+    "transfers": {},
+    "trials": {"vanilla": 2, "conr": 2},
+    "spaces": {},
+}
+
+
+def _find_study_failures(root: Path, seeds: range) -> tuple[Counter[str], list[str]]:
+    write_study(
+        root, [record(arm, seed) for arm in ("vanilla", "conr") for seed in (0, 1)], arms=["vanilla", "conr"], **STUDY
+    )
+    path = root / "study/study.json"
+    text, outcomes, failures = path.read_text(), Counter[str](), list[str]()
+    for seed in seeds:
+        drawn = random.Random(seed)
+        changes = drawn.choice((1, 1, 2))
+        changed = mutate(json.loads(text), drawn, changes)
+        path.write_text(mutate_text(text, drawn, changes) if seed % 3 == 0 else json.dumps(changed))
+        try:
+            render(compare(root, TableRequest(studies=("study",))), "table")
+            read_status("study", results=root)
+            outcomes["shown"] += 1
+        except InputError as error:
+            outcomes["refused" if len(str(error)) <= 2000 else "long"] += 1
+        except Exception:
+            failures.append(f"seed {seed}: {traceback.format_exc(limit=-3)}")
+    return outcomes, failures
+
+
+def test_a_changed_study_file_is_read_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    outcomes, failures = _find_study_failures(tmp_path, range(100))
+    assert not failures, failures[0]
+    assert outcomes.keys() == {"shown", "refused"}
+
+
+@pytest.mark.soak
+def test_many_changed_study_files(tmp_path: Path) -> None:
+    outcomes, failures = _find_study_failures(tmp_path, range(1000, 3000))
+    assert not failures, "\n".join(failures[:5])
+    assert outcomes.keys() == {"shown", "refused"}
