@@ -29,6 +29,7 @@ from tests.results.predicted import write_predicted_study
 from tests.results.record_factory import record, write_study
 
 VERBS = {
+    "init",
     "ingest",
     "inspect",
     "train",
