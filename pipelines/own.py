@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from dirtune.data.shot_rule import fit_shot_rule
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.data.store import write_dataset
 from dirtune.errors import Fault, InputError
@@ -37,6 +38,8 @@ MOST_BINS = 100_000
 """Largest number of label bins."""
 BINS = 100
 """Approximate number of label bins if no width is given."""
+SMALL_TEST = 150
+"""Rows that val and test of a small set aim for."""
 _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
 # Twice the tolerance of `label_bins` at the edges of bins
 _FLOAT32_STEPS = 8
@@ -78,12 +81,14 @@ class OwnOptions(Splitting, TextFormat):
     """Upper end of the label bins; null: from the data. Labels above it are faults."""
     bin_width: float | None = Field(default=None, gt=0)
     """Width of the label bins; null: about 100 bins, see `choose_label_spec`."""
-    held_back: float = Field(default=0.1, gt=0, le=0.3)
-    """Maximum share of the rows in val, and again in test, if the splits are made here; see `choose_recipe`."""
-    many_above: int = Field(default=100, ge=0)
-    """Shot region many: label bins with more training rows than this. The published limits suit sets of ten thousand."""
-    few_below: int = Field(default=20, ge=0)
-    """Shot region few: label bins with fewer training rows than this."""
+    held_back: float | None = Field(default=None, gt=0, le=0.3)
+    """Maximum share of the rows in val, and again in test, if the splits are made here (`choose_recipe`); null: a tenth, of
+    small sets up to a fifth, which gives 150 rows."""
+    many_above: int | None = Field(default=None, ge=0)
+    """Shot region many: label bins with more training rows than this, 100 if only `few_below` is given. If neither is given,
+    the regions have a third of the test rows each (`dirtune.data.shot_rule`)."""
+    few_below: int | None = Field(default=None, ge=0)
+    """Shot region few: label bins with fewer training rows than this, 20 if only `many_above` is given."""
     skip_bad: int = Field(default=0, ge=0)
     """Maximum number of unusable rows, which are left out and listed in the manifest's notes; more are an error."""
 
@@ -98,9 +103,15 @@ class OwnOptions(Splitting, TextFormat):
     def _check_limits(self) -> "OwnOptions":
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low < high must hold, but got low={self.low:g}, high={self.high:g}")
-        if self.few_below > self.many_above + 1:
+        limits = self.make_count_rule()
+        if limits.few_below > limits.many_above + 1:
             raise ValueError("a bin must not be many and few: few_below <= many_above + 1")
         return self
+
+    def make_count_rule(self) -> ShotRule:
+        """Return the shot rule by counts, with the published limits for what is not given."""
+        given = {"many_above": self.many_above, "few_below": self.few_below}
+        return ShotRule.model_validate({name: value for name, value in given.items() if value is not None})
 
     @property
     def splitting(self) -> Splitting:
@@ -269,7 +280,7 @@ def divide(
         published=None if entries.published is None else entries.published[positions],
     )
     # Chosen after unusable rows are out: they would count in the shares.
-    recipe = choose_recipe(rows, options.held_back)
+    recipe = choose_recipe(rows, options.held_back or float(np.clip(SMALL_TEST / len(rows.ids), 0.1, 0.2)))
     assignment = split_rows(rows, options.splitting, recipe, contents=contents)
     return Division(options=options, rows=rows, positions=positions, assignment=assignment)
 
@@ -424,8 +435,15 @@ def write_own(
 ) -> Manifest:
     """Write the data set; see `write_dataset`."""
     options, label, held = division.options, division.rows.label, division.assignment.held_out
-    limits = ShotRule(many_above=options.many_above, few_below=options.few_below)
-    rules = {"counts": limits}
+    rules, notes = {"counts": options.make_count_rule()}, [*notes]
+    if options.many_above is None and options.few_below is None:
+        counts = {
+            split: np.bincount(division.rows.bins[division.assignment.find_rows(split)], minlength=label.num_bins)
+            for split in ("train", "test")
+        }
+        if (fitted := fit_shot_rule(counts["train"].tolist(), counts["test"].tolist())) is not None:
+            rules["thirds"] = fitted
+            notes.append("shot regions: a third of the test rows each, by the density of the training labels")
     if held:
         rules["held_out"] = make_held_out_rule(held, label.num_bins)
     return write_dataset(
@@ -436,7 +454,7 @@ def write_own(
         label=label,
         group=options.group,
         shot_rules=rules,
-        default_shot_rule="counts",
+        default_shot_rule="thirds" if "thirds" in rules else "counts",
         source={"raw": str(sheet.path), "request": request},
         notes=(*division.assignment.notes, *describe_labels(division, sheet), *notes, *sheet.notes),
         side_files=side_files,

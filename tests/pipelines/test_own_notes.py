@@ -138,7 +138,8 @@ def test_numbers_that_would_become_equal_are_refused(
     tmp_path: Path, column: np.ndarray, settings: dict[str, bool]
 ) -> None:
     with pytest.raises(InputError, match=r"b: 60 different numbers would be \d+ as standardized numbers of 32 bits"):
-        _ingest(tmp_path / "a.csv", _frame(b=column), **settings)
+        # The odd row is in training, whose numbers it standardizes.
+        _ingest(tmp_path / "a.csv", _frame(b=column), held_back=0.1, **settings)
 
 
 def test_a_code_for_missing_cells_among_numbers_is_noted(tmp_path: Path) -> None:
