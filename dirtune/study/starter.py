@@ -120,9 +120,11 @@ def _choose_encoder(manifest: Manifest) -> tuple[str, str, bool]:
     kinds: dict[str, list[InputSpec]] = {}
     for spec in manifest.features.values():
         kinds.setdefault(spec.kind, []).append(spec)
-    if set(kinds) == {"vector"}:
-        pair = len(kinds["vector"]) == 2
-        return f"{{name: {'pair_mlp' if pair else 'mlp'}, dropout: 0.1}}", "{count: 1}", True
+    # Sentence features, beside which the tokens need not be read.
+    if {"first_features", "second_features"} <= manifest.features.keys():
+        return "{name: pair_mlp, dropout: 0.1}", "{count: 1}", True
+    if set(kinds) == {"vector"} and len(kinds["vector"]) == 1:
+        return "{name: mlp, dropout: 0.1}", "{count: 1}", True
     if set(kinds) == {"image"} and len(kinds["image"]) == 1:
         side = max(kinds["image"][0].shape[1:])
         if side > _LARGE_IMAGE:

@@ -37,13 +37,13 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
     study = resolve(parse_yaml(text, where=where), where=where)
     root = Storage.open(data)
     manifest = read_manifest(root, get_data_set(study))
-    study = _resolve_label_units(study, manifest)
+    study = resolve_from_data(study, manifest)
     check_study(study, manifest)
     find_first_settings(study, Storage.open(results))
     return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text, root)
 
 
-def _resolve_label_units(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy:
+def resolve_from_data(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy:
     """Return a study whose configurations have numbers for what is taken from the data.
 
     Raises:
