@@ -140,6 +140,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
+        "init",
         "ingest",
         "inspect",
         "plan",
