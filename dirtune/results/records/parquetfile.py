@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,23 +57,22 @@ def hash_columns(schema: pa.Schema, rows: int) -> str:
 
 @lru_cache(maxsize=256)
 def _hash_columns(schema: pa.Schema, rows: int) -> str:
-    columns = "\n".join(f"{field.name}: {field.type}" for field in schema)
+    columns = "\n".join(f"{field.name}: {_format_type(field.type)}" for field in schema)
     return hashlib.sha256(f"{rows}\n{columns}".encode()).hexdigest()[:16]
 
 
-def open_verified(source: Any) -> pq.ParquetFile:
-    """Open a file of results; pages are verified as they are read.
+def _format_type(kind: pa.DataType) -> str:
+    # Parquet may rename the elements of a list, which are part of the name of its type.
+    return f"list<{_format_type(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
-    Raises:
-        ValueError: the footer was changed.
-    """
-    file = pq.ParquetFile(source, page_checksum_verification=True)
+
+def _verify_footer(file: pq.ParquetFile) -> None:
+    """Raise ValueError if the columns of a file are not those that were written."""
     schema = file.schema_arrow
     written = (schema.metadata or {}).get(COLUMNS_KEY)
     # Files of earlier releases have none.
     if written is not None and written.decode(errors="replace") != hash_columns(schema, file.metadata.num_rows):
         raise ValueError("its columns are not those that were written")
-    return file
 
 
 def read_files(
@@ -99,14 +97,17 @@ def read_files(
         where = storage.path(name)
         try:
             content = pa.BufferReader(storage.read(name))
-            table = open_verified(content).read(columns=columns, use_threads=decode_in_parallel)
+            file = pq.ParquetFile(content, page_checksum_verification=True)
+            # Before any value is read, because those of an extension type may be made by code
+            if (fault := find_column_fault(file.schema_arrow, where=where)) is not None:
+                return fault
+            _verify_footer(file)
+            table = file.read(columns=columns, use_threads=decode_in_parallel)
         except FileNotFoundError:
             return None
         # ValueError: raised by the class of an extension type
         except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=where, rule=f"damaged Parquet file ({error})")
-        if (fault := find_column_fault(table.schema, where=where)) is not None:
-            return fault
         version = (table.schema.metadata or {}).get(VERSION_KEY, b"unknown").decode()
         if version not in READABLE_VERSIONS:
             known = ", ".join(READABLE_VERSIONS)
@@ -162,7 +163,7 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
     def find_fault(name: str) -> Fault | None:
         try:
             with storage.filesystem.open_input_file(storage.path(name)) as file:
-                open_verified(file)
+                _verify_footer(pq.ParquetFile(file))
         except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
         return None
