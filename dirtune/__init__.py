@@ -9,6 +9,7 @@ from typing import Any
 
 _HOMES = {
     "catalog": "dirtune.cli.catalog:list_catalog",
+    "check": "dirtune.results.analysis.soundness:check_study",
     "compact": "dirtune.results.records.compaction:compact_study",
     "compare": "dirtune.results.tables.comparison:compare",
     "doctor": "dirtune.cluster.doctor:doctor",

@@ -39,6 +39,7 @@ VERBS = {
     "status",
     "query",
     "table",
+    "check",
     "plot",
     "list",
     "compact",
@@ -521,6 +522,15 @@ def test_a_study_is_compacted(call: Call, places: Path) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     assert re.fullmatch(r"compacted: \d+ rows of trials, \d+ rows of metrics\n", outcome.out)
     assert (places / "store/study/results/compacted/trials.parquet").is_file()
+
+
+def test_findings_are_printed_and_fail_only_a_strict_check(call: Call, places: Path) -> None:
+    command = ["check", "study", "--results", places / "store"]
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "study: no floors are recorded" in outcome.out
+    assert call(*command, "--strict").code == 1
+    assert_input_error(call("check", "other", "--results", places / "store"), "unknown study")
 
 
 def test_report_prints_the_file_that_it_writes(call: Call, places: Path, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
         "resume",
         "train",
         "table",
+        "check",
         "plot",
         "query",
         "list",

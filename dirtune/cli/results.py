@@ -1,4 +1,4 @@
-"""Commands on results: query, table, plot, report, compact, tensorboard."""
+"""Commands on results: query, table, check, plot, report, compact, tensorboard."""
 
 import sys
 from pathlib import Path
@@ -163,6 +163,20 @@ def table(
     # A trace has no form for terminals, where its markdown is readable.
     style = "markdown" if trace and format_ == "table" else format_
     print(format_provenance(made, style) if trace else render(made, style))
+
+
+@app.command()
+def check(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there are findings.")] = False,
+) -> None:
+    """Check whether the trials that a study compares are any good: floors, convergence, gradients, representations."""
+    from dirtune.results.analysis.soundness import check_study
+
+    found = check_study(results, study)
+    show(*(map(str, found) if found else ["no findings"]))
+    raise typer.Exit(1 if found and strict else 0)
 
 
 @app.command()

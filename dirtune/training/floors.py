@@ -173,6 +173,7 @@ def predict_learned(floor: str, fitted: FittedRows, vectors: Mapping[str, Array]
     # Importing scikit-learn takes a second, which a data set of images need not wait for.
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import RidgeCV
+    from threadpoolctl import threadpool_limits
 
     weights = fitted.weights if floor.endswith("_weighted") else None
     center, spread = fitted.inputs.mean(axis=0), fitted.inputs.std(axis=0)
@@ -185,8 +186,10 @@ def predict_learned(floor: str, fitted: FittedRows, vectors: Mapping[str, Array]
         else:
             # Without early stopping, which would hold out rows at random.
             model = HistGradientBoostingRegressor(early_stopping=False, random_state=0)
-        model.fit((fitted.inputs - center) / spread, labels, sample_weight=weights)
-        by_dimension.append({name: model.predict((rows - center) / spread) for name, rows in vectors.items()})
+        # One thread: several, which wait for each other in every node of a tree, take twenty times as long on a busy machine.
+        with threadpool_limits(1):
+            model.fit((fitted.inputs - center) / spread, labels, sample_weight=weights)
+            by_dimension.append({name: model.predict((rows - center) / spread) for name, rows in vectors.items()})
     has_dimensions = fitted.labels.ndim == 2
     return {
         name: np.stack([each[name] for each in by_dimension], axis=1) if has_dimensions else by_dimension[0][name]

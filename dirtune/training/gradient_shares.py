@@ -14,7 +14,7 @@ Nothing is recorded where the loss has one part, where a frozen encoder gets no 
 through a wrapper that counts its backward passes, with several workers per trial or under `recipe.compile`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -60,7 +60,7 @@ class GradientShares:
         for name, part in loss.parts.items():
             # Scaled as in the step, because the gradients of fp16 would underflow.
             weighted = scaler.scale(objective.factors[name] * part)
-            gradients = []
+            gradients: Sequence[Tensor | None] = ()
             if part.requires_grad:
                 gradients = torch.autograd.grad(weighted, embeddings, retain_graph=True, allow_unused=True)
             squares = [each.detach().double().square().sum() for each in gradients if each is not None]
