@@ -63,7 +63,8 @@ def _hash_columns(schema: pa.Schema, rows: int) -> str:
 
 def _format_type(kind: pa.DataType) -> str:
     # Parquet may rename the elements of a list, which are part of the name of its type.
-    return f"list<{_format_type(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+    is_any_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return f"list<{_format_type(kind.value_type)}>" if is_any_list else str(kind)
 
 
 def _verify_footer(file: pq.ParquetFile) -> None:
