@@ -24,6 +24,7 @@ CALLS = {
     "status": "results",
     "query": "root",
     "table": "root",
+    "check": "root",
     "plot": "root",
     "compact": "results",
     "report": "root",
