@@ -769,4 +769,4 @@ def test_sql_may_begin_with_a_comment_and_come_from_a_file(
     assert call("query", tmp_path / "mean.sql", *where).out == expected
     monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
     assert call("query", "-", *where).out == expected
-    assert call("query", "--formt", "csv", "select 1").code == 2
+    assert call("query", "--strenght", "csv", "select 1").code == 2
