@@ -13,6 +13,7 @@ from dirtune.results.figures._representations import read_study_vectors
 from dirtune.results.figures.anchors import build_anchors, draw_anchors, select_anchor_labels
 from dirtune.results.figures.similarity import CELLS, build_similarity, draw_similarity
 from dirtune.results.figures.tsne import build_tsne, draw_tsne
+from dirtune.results.records.parquetfile import encode_table
 from tests.results.figures.stores import (
     make_predictions,
     make_request,
@@ -150,4 +151,4 @@ def test_anchors_are_distinct_labels_of_the_data() -> None:
 def _keep_first(path: Path, rows: int) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(pq.read_table(path).slice(0, rows), path)
+    path.write_bytes(encode_table(pq.read_table(path).slice(0, rows)))
