@@ -29,7 +29,7 @@ from dirtune.data.cache import ResidentData, Split
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import Manifest
+from dirtune.manifest import MANIFEST, Manifest
 from dirtune.metrics import RegionMetric, compute_region_metrics
 from dirtune.results.records import names
 from dirtune.results.records.schema import SplitPredictions, TrialRecord
@@ -96,6 +96,8 @@ def record_floors(
     ]
     if not missing:
         return ()
+    # Of the data of the records, so that their predictions can be evaluated in other regions without the study.
+    folder.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     # Labels alone are kept in memory: inputs are read once, batch by batch, if a floor needs them.
     found = blocks.read_without_ray(data, manifest, torch.device("cpu"), MemoryBudget(device_bytes=0, host_bytes=0))
     floors = tuple(dict.fromkeys(floor for floor, _ in missing))

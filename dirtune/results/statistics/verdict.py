@@ -38,8 +38,13 @@ class Verdict:
     """Of the two one-sided tests, times the number of comparisons; NaN without a margin or a spread."""
     limit: Limit | None
     """What the uncertainty is made of; None if there is none."""
+    caveats: tuple[str, ...] = ()
+    """Why the trainings are no ground for the word (`dirtune.results.analysis.soundness`); empty if they are sound."""
 
     def __str__(self) -> str:
+        return f"{self._get_word()}, but: {'; '.join(self.caveats)}" if self.caveats else self._get_word()
+
+    def _get_word(self) -> str:
         if self.decision == "open":
             return f"open ({self.limit})" if self.limit else "open"
         if self.decision in ("helps", "hurts") and self.is_negligible:

@@ -26,7 +26,9 @@ from dirtune.results.tables.render import flat, formats, grids, latex
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-_WORD = re.compile(r"\b(?:helps|hurts|same|open)\b(?:, within the margin| \((?:seeds|test samples)\))?|\bearly\b")
+_WORD = re.compile(
+    r"\b(?:helps|hurts|same|open)\b(?:, within the margin| \((?:seeds|test samples)\))?(?:, but: [^*]*[^*}\s])?|\bearly\b"
+)
 _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 
 CSV_KEYS = ("study", "arm", "split", "selection", "metric", "region", "reference")

@@ -53,9 +53,11 @@ def compute_half_interval(cell: Cell) -> float:
 
 
 def choose_better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """Return the arms whose word is helps; only the claim's column has words."""
+    """Return the arms whose word is helps without a caveat; only the claim's column has words."""
     return frozenset(
-        arm for arm, cell in cells.items() if cell.verdict is not None and cell.verdict.decision == "helps"
+        arm
+        for arm, cell in cells.items()
+        if cell.verdict is not None and cell.verdict.decision == "helps" and not cell.verdict.caveats
     )
 
 
@@ -92,7 +94,7 @@ SPREADS = {
 }
 
 BOLD = {
-    "better": Bold(description="better than the reference (its word is helps)", choose=choose_better),
+    "better": Bold(description="better than the reference (its word is helps, without a but)", choose=choose_better),
     "best": Bold(
         description="the best mean of the rows shown, and every arm that is not significantly different from it by the "
         f"paired t test by seed, Holm-corrected over them, at {SIGNIFICANT}",

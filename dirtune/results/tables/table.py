@@ -33,10 +33,18 @@ from dirtune.results.analysis.arms import (
 from dirtune.results.analysis.claims import Claim, choose_column, count_samples, make_claim
 from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
+from dirtune.results.analysis.soundness import find_unconverged
 from dirtune.results.records import names, studies
 from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.statistics.paired import compute_sd, mean
 from dirtune.results.statistics.verdict import Verdict
+from dirtune.results.tables.floors import (
+    FloorRow,
+    describe_cautions,
+    describe_caveats,
+    find_unbeaten,
+    make_floor_rows,
+)
 from dirtune.results.tables.verdicts import ArmVerdict, ColumnArm, compare_arms, judge_arms
 
 if TYPE_CHECKING:
@@ -149,6 +157,10 @@ class ArmTable:
     """Width of the label bins; None means as recorded."""
     region_note: str = ""
     """Description of regions that are not the recorded ones, for a footer."""
+    floors: tuple[FloorRow, ...] = ()
+    """Reference predictors without training, shown below the arms."""
+    cautions: tuple[str, ...] = ()
+    """Sentences on arms whose trainings are not sound, for a footer."""
 
 
 def make_arm_table(
@@ -260,7 +272,57 @@ def make_arm_tables(
         shots=shots,
         bin_width=bin_width,
     )
-    return _fill_tables(root, storage, template, metrics, runs, tuple(info.transfers))
+    tables = _fill_tables(root, storage, template, metrics, runs, tuple(info.transfers))
+    unconverged = _find_unconverged(storage, info, runs)
+    return tuple(_add_soundness(root, table, storage, info, unconverged) for table in tables)
+
+
+def _find_unconverged(storage: Storage, info: studies.StudyInfo, runs: StudyRuns) -> frozenset[str] | None:
+    """Return the trials among the chosen ones that have not converged; None if that is not known."""
+    try:
+        return find_unconverged(storage, [one.trial_id for arm in runs.arms for one in arm.chosen.values()], info)
+    except InputError:
+        # A table is possible without learning curves; `dirtune check` reports the damaged file.
+        return None
+
+
+def _add_soundness(
+    root: str | Path, table: ArmTable, storage: Storage, info: studies.StudyInfo, unconverged: frozenset[str] | None
+) -> ArmTable:
+    """Return the table with its floors, and with caveats at its words."""
+    definition = None
+    if table.shots is not None or table.bin_width is not None:
+        from dirtune.results.tables.shot_rules import RegionDefinition
+
+        definition = RegionDefinition.parse(root, table.study, shots=table.shots, bin_width=table.bin_width)
+    floors = make_floor_rows(
+        storage, info, metric=table.metric, split=table.split, regions=table.regions, definition=definition
+    )
+    region = table.claim.region
+    late = {
+        row.arm: [one.trial_id for one in row.chosen.values() if one.trial_id in (unconverged or ())]
+        for row in table.rows
+    }
+    unbeaten = {row.arm: find_unbeaten(row.cells[region].mean, region, table.metric, floors) for row in table.rows}
+    base = next((row for row in table.rows if row.arm == table.reference), None)
+    rows = []
+    for row in table.rows:
+        cell = row.cells[region]
+        if cell.verdict is not None and base is not None:
+            caveats = describe_caveats(
+                unbeaten[row.arm],
+                unbeaten[base.arm],
+                unconverged=len(late[row.arm]) + len(late[base.arm]),
+                trials=len(row.chosen) + len(base.chosen),
+            )
+            cell = replace(cell, verdict=replace(cell.verdict, caveats=caveats))
+        rows.append(replace(row, cells={**row.cells, region: cell}))
+    cautions = describe_cautions(
+        unbeaten, {row.arm: (len(late[row.arm]), len(row.chosen)) for row in table.rows}, table.metric, region
+    )
+    if unconverged is None:
+        cautions += (f"Convergence is not judged here: dirtune check {table.study}.",)
+    return replace(table, rows=tuple(rows), floors=floors, cautions=cautions)
 
 
 def _fill_tables(

@@ -116,6 +116,12 @@ def test_sound_trials_have_no_findings(tmp_path: Path) -> None:
         ([9.0, 5.0, 4.0, 4.1, 3.85, 4.0, 4.1, 3.8], True),
         # The line falls, and no epoch is better than those before.
         ([3.0, 3.0, 3.0, 5.0, 4.8, 4.6, 4.4, 4.2], True),
+        # Creeping: a thousandth an epoch, of which the last quarter has 3 of 9
+        ([10.0 - 0.01 * epoch for epoch in range(10)], False),
+        # The last half falls as steadily, and has next to nothing of what was gained.
+        ([20.0, 15.0, 12.0, 11.0, 10.0, *(9.99 - 0.01 * epoch for epoch in range(5))], True),
+        # Too few epochs to tell a creep from noise
+        ([10.0 - 0.01 * epoch for epoch in range(8)], True),
         ([3.0, 2.0, 1.0], None),
         ([3.0, math.nan, 2.0, math.nan, 1.0], None),
         ([], None),

@@ -76,6 +76,11 @@ def format_word(row: ArmRow | None, region: str) -> str:
     return ABSENT if found is None else str(found)
 
 
+def format_floor(value: float, decimals: int) -> str:
+    """Return the value of a floor, which has no spread."""
+    return ABSENT if math.isnan(value) else numbers.format_number(value, decimals, digits=numbers.DIGITS)
+
+
 def format_published(row: PublishedRow | None, region: str, decimals: int) -> str:
     """Return a published number with the digits of its source, or more where the table has more."""
     value = None if row is None else row.values.get(region)

@@ -28,6 +28,21 @@ def as_csv(table: Comparison) -> str:
             for region in part.regions:
                 values = (value(part, row, region) for value in CSV_COLUMNS.values())
                 writer.writerow("" if _is_undefined(value) else value for value in values)
+        for floor in part.floors:
+            for region in part.regions:
+                known = {
+                    **{name: getattr(part, name) for name in ("study", "split", "selection", "metric", "reference")},
+                    "arm": floor.label,
+                    "region": region,
+                    "mean": floor.values[region],
+                    "regions_requested": " ".join(part.regions),
+                    "margin_requested": part.margin_requested,
+                    "shots": part.shots,
+                    "bin_width": part.bin_width,
+                    "data_fingerprint": " ".join(part.fingerprints),
+                }
+                line = (known.get(name) for name in CSV_COLUMNS)
+                writer.writerow("" if _is_undefined(value) else value for value in line)
     return text.getvalue().rstrip("\n")
 
 
@@ -140,7 +155,8 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
                 "cells": cells,
             }
         )
-    return {**plain, "claim": asdict(part.claim), "rows": rows}
+    floors = [asdict(floor) for floor in part.floors]
+    return {**plain, "claim": asdict(part.claim), "rows": rows, "floors": floors, "cautions": part.cautions}
 
 
 def _to_plain_difference(difference: JointDifference) -> dict[str, Any]:

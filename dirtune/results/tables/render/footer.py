@@ -66,6 +66,7 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     sizes = f"; {first.split} samples: {by_region}{grouped}" if by_region else ""
     yield f"Data: {' '.join([first.data, *first.fingerprints]).strip() or 'unknown'}{sizes}."
     yield from _describe_presets(first)
+    yield from _describe_floors(parts)
     if first.reference is not None and len(first.arms) > 1:
         yield from _describe_claim(parts)
     # The correction counts them, so a reader must know of them.
@@ -73,6 +74,18 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
         yield f"Arms not shown: {', '.join(hidden)}."
     if first.orphans:
         yield f"Left out: {first.orphans} recorded trials that the study no longer plans."
+
+
+def _describe_floors(parts: Sequence[ArmTable]) -> Iterator[str]:
+    """Describe the floors, and the arms whose trainings are not sound."""
+    first = parts[0]
+    if first.floors:
+        rows = ", ".join(f"{count:,}" for count in sorted({floor.rows for floor in first.floors}))
+        yield (
+            "Floors: predictions without a training run: median or mean of the training labels, ridge or boosting of the "
+            f"inputs (weighted: by the inverse root of a label's frequency); training samples used: {rows}."
+        )
+    yield from dict.fromkeys(caution for part in parts for caution in part.cautions)
 
 
 def _describe_presets(part: ArmTable) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Every format of a table that is read by people renders these grids and nothing else, so that one check serves all of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -111,6 +112,7 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
             cells += [Shown(f"{n}/{len(row.tried)}"), Shown(format_configurations(row))]
         rows.append(Row(keys, tuple(cells)))
         rows += _make_published_rows(table, parts, arms, len(counts))
+    rows += _make_floor_rows(table, parts, len(counts))
     return Grid(
         title=f"{', '.join(studies)}: {metrics}, {request.split} split, {request.selection}, "
         f"mean ± {spread.label} over seeds",
@@ -228,6 +230,20 @@ def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
             text = celltext.format_mean(row.cells[region], spread, usual, decimals)
             cells[row.arm].append(Shown(text, row.arm in bold))
     return cells
+
+
+def _make_floor_rows(table: Comparison, parts: Sequence[ArmTable], counts: int) -> list[Row]:
+    """Return a line for every floor; `counts` is the number of columns behind the regions."""
+    rows = []
+    for label in dict.fromkeys(floor.label for part in parts for floor in part.floors):
+        cells = []
+        for part in parts:
+            values = next((floor.values for floor in part.floors if floor.label == label), {})
+            decimals = celltext.count_decimals(part)
+            cells += [Shown(celltext.format_floor(values.get(region, math.nan), decimals)) for region in part.regions]
+        blanks = [ABSENT] * (len(table.request.rows) - 1)
+        rows.append(Row((label, *blanks), (*cells, *[Shown()] * counts)))
+    return rows
 
 
 def _make_published_rows(

@@ -1,0 +1,152 @@
+"""Floors in a table, and what keeps a word from being a conclusion: `but: both worse than the median; not converged`.
+
+A word compares two arms with each other and is silent on whether either has learned anything. The rules are those of
+`dirtune.results.analysis.soundness`, here for the means over seeds of the column's cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dirtune.errors import InputError
+from dirtune.io.storage import Storage
+from dirtune.metrics import compute_metrics
+from dirtune.results.analysis import floors, soundness
+from dirtune.results.records import names, studies
+
+if TYPE_CHECKING:
+    from dirtune.results.tables.shot_rules import RegionDefinition
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloorRow:
+    """A reference predictor in a table of one metric and split."""
+
+    name: str
+    label: str
+    """Name in a column of arms."""
+    rows: int
+    """Training rows that it was fitted to."""
+    values: Mapping[str, float]
+    """By region; NaN where undefined."""
+
+
+def make_floor_rows(
+    storage: Storage,
+    info: studies.StudyInfo,
+    *,
+    metric: str,
+    split: str,
+    regions: Sequence[str],
+    definition: RegionDefinition | None = None,
+) -> tuple[FloorRow, ...]:
+    """Return the floors of a study with their recorded values; none if a record is damaged, which `dirtune check` reports.
+
+    Args:
+        storage: the study's folder.
+        info: the study.
+        metric: of the table.
+        split: of the table.
+        regions: the columns.
+        definition: regions that are not the recorded ones, in which the stored predictions are evaluated instead.
+    """
+    try:
+        known = floors.read_floors(storage, info)
+        has_rules = len({floor.shot_rule for floor in known}) > 1
+        return tuple(
+            FloorRow(
+                name=floor.name,
+                label=f"{floor.name} (floor, rule {floor.shot_rule})" if has_rules else f"{floor.name} (floor)",
+                rows=floor.rows,
+                values=_get_recorded_values(floor, metric, split, regions)
+                if definition is None
+                else _recompute_values(storage, floor, metric, split, regions, definition),
+            )
+            for floor in known
+        )
+    except InputError:
+        return ()
+
+
+def _get_recorded_values(floor: floors.Floor, metric: str, split: str, regions: Sequence[str]) -> dict[str, float]:
+    return {region: floor.values.get((split, region, metric), math.nan) for region in regions}
+
+
+def _recompute_values(
+    storage: Storage, floor: floors.Floor, metric: str, split: str, regions: Sequence[str], definition: RegionDefinition
+) -> dict[str, float]:
+    from dirtune.results.analysis.recompute import read_sample_predictions
+
+    found = read_sample_predictions(
+        storage.get_folder(names.FLOORS),
+        [floor.trial_id],
+        split=split,
+        rule=definition.rule or definition.manifest.shot_rules[floor.shot_rule],
+        bin_width=definition.bin_width,
+    )
+    predictions = found.predictions[floor.trial_id]
+    values = {}
+    for region in regions:
+        rows = found.regions[region]
+        values[region] = compute_metrics([metric], found.labels[rows], predictions[rows], found.bins[rows])[metric]
+    return values
+
+
+def find_unbeaten(value: float, region: str, metric: str, rows: Iterable[FloorRow]) -> list[str]:
+    """Return the names of the floors than which a value is no better, from the least to beat."""
+    return [row.name for row in rows if soundness.is_no_better(value, row.values[region], metric)]
+
+
+def describe_caveats(arm: Sequence[str], reference: Sequence[str], *, unconverged: int, trials: int) -> tuple[str, ...]:
+    """Return the texts behind `but:`, the most severe first.
+
+    Args:
+        arm: floors that the arm does not beat, from the least to beat.
+        reference: those of the reference.
+        unconverged: number of trials of both that have not converged.
+        trials: number of their trials.
+    """
+    found = []
+    if both := [name for name in arm if name in reference]:
+        found.append(f"both worse than {format_floor(both[0])}")
+    elif arm:
+        found.append(f"worse than {format_floor(arm[0])}")
+    elif reference:
+        found.append(f"the reference is worse than {format_floor(reference[0])}")
+    if unconverged:
+        found.append(f"not converged ({unconverged} of {trials} trials)")
+    return tuple(found)
+
+
+def describe_cautions(
+    unbeaten: Mapping[str, Sequence[str]], late: Mapping[str, tuple[int, int]], metric: str, region: str
+) -> tuple[str, ...]:
+    """Return sentences on the arms that beat not every floor, and on trials that have not converged.
+
+    Args:
+        unbeaten: floors by arm, from the least to beat.
+        late: trials that have not converged, and all trials, by arm.
+        metric: of the floors.
+        region: of the floors.
+    """
+    by_floor: dict[str, list[str]] = {}
+    for arm, found in unbeaten.items():
+        if found:
+            by_floor.setdefault(found[0], []).append(arm)
+    texts = [
+        f"no better than {format_floor(name)}: {', '.join(by_floor[name])}"
+        for name in floors.FLOORS
+        if name in by_floor
+    ]
+    sentences = [f"In {metric}, region {region}, {'; '.join(texts)}."] if texts else []
+    if counts := [f"{arm} ({n} of {trials} trials)" for arm, (n, trials) in late.items() if n]:
+        sentences.append(f"Not converged: {', '.join(counts)}.")
+    return tuple(sentences)
+
+
+def format_floor(name: str) -> str:
+    """Return a floor as a text inside a sentence."""
+    return f"the {name}" if name in names.CONSTANT_FLOORS else name.replace("_", " ")
