@@ -14,6 +14,7 @@ _HOMES = {
     "compare": "dirtune.results.tables.comparison:compare",
     "doctor": "dirtune.cluster.doctor:doctor",
     "ingest": "dirtune.data.ingest:ingest",
+    "init": "dirtune.data.init:init",
     "inspect": "dirtune.data.inspection:inspect",
     "plan": "dirtune.tuning.plan.plan:plan",
     "plot": "dirtune.results.figures:plot",

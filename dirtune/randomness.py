@@ -7,7 +7,6 @@ generator state.
 
 import hashlib
 
-
 SEED_LIMIT = 2**63
 """Seeds are below this number, which is the limit of 64 bits with a sign in the records."""
 

@@ -38,7 +38,11 @@ STUDY = {
     "reference": "vanilla",
     "seeds": [0],
     "arms": {"vanilla": {}},
-    "base": {"data": {"name": "toy"}, "recipe": {"epochs": 1}, "model": {"encoder": {"name": "mlp"}}},
+    "base": {
+        "data": {"name": "toy"},
+        "recipe": {"epochs": 1},
+        "model": {"encoder": {"name": "mlp"}, "label_scale": 1, "label_offset": 0},
+    },
 }
 
 

@@ -16,6 +16,7 @@ from dirtune.cli import app
 # Parameter of the call that corresponds to `--data` or `--results` of the command
 CALLS = {
     "ingest": "root",
+    "init": "data",
     "inspect": "root",
     "train": "results",
     "plan": "results",

@@ -49,7 +49,7 @@ def test_a_table_becomes_a_data_set_and_a_study_that_can_be_planned(call: Call, 
     assert "columns: label: strength; features: cement, water, slag" in output
     assert output.splitlines()[-4:] == [
         "next:",
-        "  dirtune inspect my_concrete",
+        "  dirtune plan my_concrete_methods.yaml",
         "  dirtune sweep my_concrete_methods.yaml",
         "  dirtune table my_concrete_methods",
     ]
@@ -92,10 +92,10 @@ def test_a_folder_of_images_with_a_list_becomes_a_data_set(call: Call, tmp_path:
 def test_wrong_arguments_are_one_sentence_and_write_nothing(call: Call, tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv")
     code, _, errors = call("init", "t.csv")
-    assert (code, errors.strip()) == (2, "dirtune: init: --label: names the column of the label, and is needed")
+    assert (code, errors.strip()) == (2, "dirtune: init: label: names the column of the label, and is needed")
     code, _, errors = call("init", "t.csvv", "--label", "strength")
     assert code == 2
-    assert "is no file or folder, and an ingested data set takes no --label, got 't.csvv'" in errors
+    assert "is no file or folder, and an ingested data set takes no label, got 't.csvv'" in errors
     code, _, errors = call("init", "nothing")
     assert code == 2
     assert "nothing" in errors

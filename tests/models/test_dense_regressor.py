@@ -92,7 +92,7 @@ def test_bilinear_upsampling_aligns_the_corners():
         ),
         (
             build_dense_regressor,
-            ModelSpec(encoder=CNN()),
+            ModelSpec(encoder=CNN(), label_scale=1.0, label_offset=0.0),
             "makes one embedding for the whole sample, but this data set has per-pixel labels, got 'cnn'",
         ),
         (

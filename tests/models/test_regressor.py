@@ -16,7 +16,7 @@ from dirtune.reweighting.fds import FDS
 from tests.models.encoders.cases import CASES, VECTOR, random_inputs
 from tests.training.gloo import on_ranks
 
-MLP_SPEC = ModelSpec(encoder=MLP(hidden=(8, 5)))
+MLP_SPEC = ModelSpec(encoder=MLP(hidden=(8, 5)), label_scale=1.0, label_offset=0.0)
 BINS = 4
 
 
@@ -173,7 +173,7 @@ def test_every_encoder_makes_a_regressor(name):
     if encoder.build(inputs).is_dense:
         # Tested in tests/models/test_dense_regressor.py
         return
-    regressor = build_regressor(ModelSpec(encoder=encoder, projection_dim=6), inputs, 0)
+    regressor = build_regressor(_spec(encoder=encoder, projection_dim=6), inputs, 0)
     output = regressor(random_inputs(inputs, 2))
     assert output.embeddings.shape == (2, regressor.encoder.embedding_dim)
     assert output.representations.shape == (2, 6)
@@ -285,7 +285,7 @@ def test_a_wrong_spec_is_refused_at_its_key(raw, message):
 
 def test_inputs_that_do_not_fit_the_encoder_are_refused():
     with pytest.raises(InputError, match=r"model.encoder: encoder 'cnn' needs one image input"):
-        build_regressor(ModelSpec(encoder=CNN()), VECTOR, 0)
+        build_regressor(_spec(encoder=CNN()), VECTOR, 0)
 
 
 def _gradients(model, inputs):

@@ -169,7 +169,14 @@ def test_the_first_of_two_stages_has_no_regression_loss_and_nothing_to_validate(
     for _ in run_epochs(training):
         bests.append(training.best_epoch)
     first, second = training.history[:3], training.history[3:]
-    assert {*first[0]} == {"train/conr", "train/accon", "train/loss", "learning_rate"}
+    assert {*first[0]} == {
+        "train/conr",
+        "train/accon",
+        "train/loss",
+        "learning_rate",
+        "gradient/conr",
+        "gradient/accon",
+    }
     assert first[0]["train/loss"] == pytest.approx(
         0.5 * first[0]["train/conr"] + 0.3 * first[0]["train/accon"], rel=1e-5
     )

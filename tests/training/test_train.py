@@ -28,7 +28,7 @@ from dirtune.training.trial import TrialJob, TrialRun
 
 PLAIN: dict[str, Any] = {
     "data": {"name": "toy"},
-    "model": {"encoder": {"name": "mlp", "hidden": [8]}},
+    "model": {"encoder": {"name": "mlp", "hidden": [8]}, "label_scale": 1.0, "label_offset": 0.0},
     "recipe": {"epochs": 2, "batch_size": 64},
 }
 

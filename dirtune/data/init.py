@@ -1,0 +1,97 @@
+"""The beginning of a study on own data: ingest, and a study file to start from."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dirtune.data.ingest import ingest
+from dirtune.data.store import read_manifest
+from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
+from dirtune.manifest import MANIFEST, Manifest
+from dirtune.study.starter import write_starter_study
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+MOST_PIXELS = 224
+"""Height and width of stored images, unless the first one is smaller."""
+
+
+def init(
+    source: str | Path,
+    *,
+    label: str | None = None,
+    name: str | None = None,
+    unit: str | None = None,
+    group: str | None = None,
+    options: Mapping[str, object] | None = None,
+    output: str | Path | None = None,
+    data: str | Path = "data",
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Ingest own data, and write a study of common methods with settings that suit them; return its file.
+
+    Args:
+        source: a csv, tsv or Parquet file, a folder of images with one, or the name of an ingested data set.
+        label: column of the label, which own data need.
+        name: of the data set; None for that of the file or folder.
+        unit: of the label, for display.
+        group: column of groups that must not cross splits, such as the person.
+        options: further settings of the pipeline, `table` or `images`.
+        output: the study file; None for `NAME_methods.yaml` in the current folder.
+        data: root of the ingested data sets.
+        report: receives the outcome of the ingest, and its notes.
+
+    Raises:
+        InputError: the study file exists, there is no such source, the data cannot be ingested, or they have no methods to
+            begin with.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        _check_ingested(
+            str(source), data, {"label": label, "name": name, "unit": unit, "group": group, **(options or {})}
+        )
+    set_name = name or (re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") if path.exists() else str(source))
+    file = Path(output) if output is not None else Path(f"{set_name}_methods.yaml")
+    # Before the ingest, which may take a while.
+    if file.exists():
+        raise InputError(Fault(where=str(file), rule="exists, and is not overwritten; --output names another file"))
+    if path.exists():
+        given = {"name": set_name, "label": label, "unit": unit, "group": group}
+        chosen = {key: value for key, value in given.items() if value is not None} | dict(options or {})
+        manifest = _ingest_own(path, data, chosen, report)
+        for note in manifest.notes:
+            report(note)
+    else:
+        manifest = read_manifest(Storage.open(data), set_name)
+    file.write_text(write_starter_study(manifest, name=file.stem, file=str(file)))
+    return file
+
+
+def choose_pipeline(path: Path) -> str:
+    """Return the pipeline for a file or folder: `images` for a folder that has some, else `table`."""
+    return "table" if _find_image(path) is None else "images"
+
+
+def _check_ingested(source: str, data: str | Path, settings: Mapping[str, object]) -> None:
+    """Raise if settings of an ingest are given for what is neither a file nor a folder."""
+    if unused := [name for name, value in settings.items() if value is not None]:
+        root = Storage.open(data)
+        known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
+        rule = f"is no file or folder, and an ingested data set takes no {', '.join(unused)}"
+        raise InputError(Fault(where="init", rule=rule, got=source, known=known))
+
+
+def _ingest_own(path: Path, data: str | Path, options: dict[str, object], report: Callable[[str], None]) -> Manifest:
+    if "label" not in options:
+        raise InputError(Fault(where="init", key="label", rule="names the column of the label, and is needed"))
+    image = _find_image(path)
+    if image is not None and "image_size" not in options:
+        from PIL import Image
+
+        with Image.open(image) as opened:
+            options["image_size"] = max(8, min(MOST_PIXELS, *opened.size))
+    return ingest(choose_pipeline(path), root=data, raw=path, options=options, report=report)
+
+
+def _find_image(path: Path) -> Path | None:
+    return None if path.is_file() else next((each for each in path.rglob("*") if each.suffix.lower() in IMAGES), None)
