@@ -44,7 +44,7 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            help="SQL over trials, metrics, epochs, predictions and the views results, arms, curves; a file (.sql), or - for "
+            help="SQL over trials, metrics, epochs, predictions, floors and the views results, arms, curves; a file (.sql), or - for "
             "standard input."
         ),
     ],

@@ -38,6 +38,7 @@ from dirtune.reweighting import Reweighting
 from dirtune.reweighting.density import shot_regions
 from dirtune.training.dense_evaluation import evaluate_dense
 from dirtune.training.distributed import Ranks
+from dirtune.training.provenance import get_code_version
 
 MAX_FITTED_VALUES = 2_000_000
 """Training rows times inputs times label dimensions to which ridge and boosting are fitted: a few seconds on two cores."""
@@ -74,9 +75,7 @@ def compute_floor_id(floor: str, manifest: Manifest, shot_rule: str) -> str:
     return f"floor-{hash_json(value)}"
 
 
-def record_floors(
-    study: Storage, data: Storage, manifest: Manifest, shot_rules: Collection[str], *, code_version: str = ""
-) -> tuple[str, ...]:
+def record_floors(study: Storage, data: Storage, manifest: Manifest, shot_rules: Collection[str]) -> tuple[str, ...]:
     """Compute and record the floors that a study's folder lacks; return their names.
 
     Args:
@@ -84,7 +83,6 @@ def record_floors(
         data: the data root.
         manifest: of the data set.
         shot_rules: names of the shot rules of the study's arms.
-        code_version: of the records.
     """
     folder = study.get_folder(names.FLOORS)
     known = set(folder.list_files("results/trials", suffix=".parquet"))
@@ -101,6 +99,7 @@ def record_floors(
     # Labels alone are kept in memory: inputs are read once, batch by batch, if a floor needs them.
     found = blocks.read_without_ray(data, manifest, torch.device("cpu"), MemoryBudget(device_bytes=0, host_bytes=0))
     floors = tuple(dict.fromkeys(floor for floor, _ in missing))
+    code_version = get_code_version()
     for floor, predictions in predict_floors(found, floors):
         for rule in (rule for each, rule in missing if each == floor):
             write_record(folder, _make_record(study, floor, found, predictions, rule, code_version))

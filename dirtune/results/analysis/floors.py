@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
 
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.recompute import read_stored_manifest
 from dirtune.results.records import names, store, studies
+from dirtune.results.records.parquetfile import OnDamaged
+from dirtune.results.records.schema import SCHEMAS
 
 FLOORS = (*names.CONSTANT_FLOORS, *names.LEARNED_FLOORS)
 """Names, from the predictor that is the least to beat."""
@@ -31,6 +36,55 @@ class Floor:
     @property
     def is_constant(self) -> bool:
         return self.name in names.CONSTANT_FLOORS
+
+
+FLOOR_SCHEMA = pa.schema(
+    {
+        **{name: pa.string() for name in ("study", "floor", "shot_rule", "split", "region", "metric")},
+        "value": pa.float64(),
+        "n": pa.int64(),
+        "trial_id": pa.string(),
+    }
+)
+PREDICTION_SCHEMA = pa.schema([pa.field("study", pa.string()), pa.field("floor", pa.string()), *SCHEMAS["predictions"]])
+
+TABLES = {"floors": FLOOR_SCHEMA, "floor_predictions": PREDICTION_SCHEMA}
+"""Tables of queries."""
+
+
+def read_floor_tables(
+    root: str | Path, selected: Sequence[str] | None = None, on_damaged: OnDamaged | None = None
+) -> dict[str, pa.Table]:
+    """Return metrics and predictions of the floors of all studies below a root, for queries.
+
+    Args:
+        root: the results root, a path or URL.
+        selected: names of studies; None means all.
+        on_damaged: called with each damaged file, which is then skipped; None means to raise.
+
+    Raises:
+        InputError: no such study, or a file is damaged.
+    """
+    parts = {name: [pa.Table.from_batches([], schema)] for name, schema in TABLES.items()}
+    for study, storage in studies.open_studies(root, selected).items():
+        folder = storage.get_folder(names.FLOORS)
+        if not folder.exists("results/trials"):
+            continue
+        found = store.read_tables(
+            folder,
+            {"trials": ("arm", "config.data.shot_rule"), "metrics": None, "predictions": None},
+            on_damaged=on_damaged,
+        )
+        trials = {row["trial_id"]: row for row in found["trials"].to_pylist()}
+        for name, table in (("floors", found["metrics"]), ("floor_predictions", found["predictions"])):
+            # A record of which the file in `trials/` is damaged has no name.
+            rows = [trials.get(trial, {}) for trial in table["trial_id"].to_pylist()]
+            table = table.append_column("study", pa.array([study] * len(rows), pa.string()))
+            table = table.append_column("floor", pa.array([row.get("arm") for row in rows], pa.string()))
+            shot_rules = [row.get("config.data.shot_rule") for row in rows]
+            table = table.append_column("shot_rule", pa.array(shot_rules, pa.string()))
+            parts[name].append(table.select(TABLES[name].names).cast(TABLES[name]))
+    return {name: pa.concat_tables(tables) for name, tables in parts.items()}
 
 
 def read_floors(storage: Storage, info: studies.StudyInfo) -> tuple[Floor, ...]:

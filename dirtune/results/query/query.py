@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.analysis import floors
 from dirtune.results.query.views import COLUMNS, VIEWS, list_view_statements
 from dirtune.results.records.parquetfile import OnDamaged
 from dirtune.results.records.schema import SCHEMAS, TABLES
@@ -40,7 +41,7 @@ def query(
 
     Args:
         sql: a single SELECT (or FROM, WITH, PIVOT, DESCRIBE, EXPLAIN ...) over `trials`, `metrics`, `epochs`,
-            `predictions`, `results`, `arms` and `curves`.
+            `predictions`, `results`, `arms`, `curves`, `floors` and `floor_predictions`.
         root: the results root, a path or URL.
         studies: only these; None means all.
         limit: maximum number of rows; None means all.
@@ -72,6 +73,7 @@ def query(
         except duckdb.Error as error:
             # The columns follow DuckDB's message: most invalid statements misspell one.
             columns = {name: SCHEMAS[name].names for name in TABLES}
+            columns |= {name: schema.names for name, schema in floors.TABLES.items()}
             trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
             columns |= {"trials": trials.column_names, **COLUMNS}
             known = [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]
@@ -124,6 +126,9 @@ def _load_tables(
         tables |= read_tables(root, named, studies=studies, on_damaged=on_damaged)
     if "predictions" in words:
         tables["predictions"] = scan_predictions(root, studies=studies, on_damaged=on_damaged)
+    tables |= {name: pa.Table.from_batches([], schema) for name, schema in floors.TABLES.items()}
+    if words & floors.TABLES.keys():
+        tables |= floors.read_floor_tables(root, studies, on_damaged)
     return tables
 
 

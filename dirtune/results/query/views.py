@@ -6,6 +6,9 @@ mean, standard deviation and range over the arm's complete evaluation trials; wh
 configurations, because nothing is selected here (`dirtune table` does that), unless the selected configuration was trained
 on the study's seeds: then they are those trials alone. `curves` has one row per trial, epoch and name: `epochs` with the
 arm, seed and status it belongs to.
+
+Floors (`dirtune.training.floors`) are in two tables of their own, so that no statement on trials counts them: `floors` has one
+row per study, floor, split, region and metric, `floor_predictions` the rows of `predictions` with study and floor.
 """
 
 import pyarrow as pa

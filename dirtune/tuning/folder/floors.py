@@ -2,7 +2,6 @@
 
 from dirtune.io.storage import Storage
 from dirtune.training.floors import record_floors
-from dirtune.training.provenance import get_code_version
 from dirtune.tuning.folder.reconcile import StudyFolder
 
 
@@ -16,7 +15,7 @@ def record_missing_floors(folder: StudyFolder, data: Storage) -> str:
     manifest = folder.manifest
     rules = {arm.config.data.shot_rule or manifest.default_shot_rule for arm in folder.study.arms}
     try:
-        record_floors(folder.storage, data, manifest, rules, code_version=get_code_version())
+        record_floors(folder.storage, data, manifest, rules)
     # The trials are recorded: whatever keeps their floors from being computed must not end the sweep as a failure.
     except Exception as error:
         return f"no floors to compare the trials with: {type(error).__name__}: {error}"

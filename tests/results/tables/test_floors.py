@@ -221,3 +221,21 @@ def test_a_table_without_learning_curves_has_its_words(tmp_path: Path) -> None:
         file.write_bytes(b"damaged")
     assert word(root) == "helps"
     assert "Convergence is not judged here: dirtune check study" in render(make_arm_table(root, "study"))
+
+
+def test_floors_are_queried_by_tables_of_their_own(floored: Path) -> None:
+    sql = "select floor, shot_rule, value from floors where split = 'test' and region = 'all' and metric = 'mae'"
+    found = {(row["floor"], row["shot_rule"]): row["value"] for row in dirtune.query(sql, floored).to_pylist()}
+    labels = make_crossed_predictions("vanilla", 0, 0.0)["test"].labels
+    assert found == pytest.approx(
+        {("median", "counts"): np.abs(labels - 50.0).mean(), ("ridge", "counts"): np.abs(labels - 40.0).mean()}
+    )
+    sql = "select floor, avg(abs(prediction - label)) as mae from floor_predictions where split = 'test' group by all"
+    by_sample = {row["floor"]: row["mae"] for row in dirtune.query(sql, floored).to_pylist()}
+    assert by_sample == pytest.approx({floor: value for (floor, _), value in found.items()})
+    assert dirtune.query("select count(*) as n from floors", write_nothing(floored)).to_pylist() == [{"n": 0}]
+
+
+def write_nothing(root: Path) -> Path:
+    """Another root, with a study without floors."""
+    return write(root / "deeper")
