@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dirtune.results.figures import _arms, _effects, _style
+from dirtune.results.figures._floors import FLOOR_STYLES, format_floors, select_floors
 from dirtune.results.figures._request import PlotRequest, format_source
 from dirtune.results.tables.render.cells import format_metric
 
@@ -30,6 +31,8 @@ class Forest:
     """By region, then by arm."""
     limits: tuple[tuple[float, float], ...]
     """Limits of each region's axis."""
+    floors: tuple[tuple[float, ...], ...]
+    """By region, the differences of the drawn floors to the reference's mean."""
     label: str
     caption: str
 
@@ -56,9 +59,13 @@ def build_forest(request: PlotRequest) -> Forest:
         regions=table.regions,
         effects=effects,
         limits=tuple(_effects.compute_limits(row) for row in effects),
+        floors=tuple(
+            tuple(row.values[region] - shown.cells[shown.reference][region].mean for row in select_floors(table))
+            for region in table.regions
+        ),
         label=f"{format_metric(table.metric, table.unit)}: difference to {table.reference}",
         caption=f"{format_source(table)} Difference to {table.reference}: mean, and {_effects.INTERVALS}. "
-        f"{_effects.CLAIM_KEY}. {table.claim.describe()} Arrows: beyond the axis; a number is a mean there.{shown.note}",
+        f"{_effects.CLAIM_KEY}. {table.claim.describe()} Arrows: beyond the axis; a number is a mean there.{format_floors(table)}{shown.note}",
     )
 
 
@@ -66,9 +73,14 @@ def draw_forest(data: Forest) -> Figure:
     """Draw a panel per region with a row per arm."""
     figure = _style.make_figure(_style.PAGE, 0.6 + _style.ROW * max(len(data.arms), MIN_ROWS))
     panels: Sequence[Axes] = figure.subplots(1, len(data.regions), sharey=True, squeeze=False)[0]
-    for axes, region, effects, limit in zip(panels, data.regions, data.effects, data.limits, strict=True):
+    for axes, region, effects, limit, floors in zip(
+        panels, data.regions, data.effects, data.limits, data.floors, strict=True
+    ):
         axes.set_title(region)
         _effects.draw_effects(axes, effects, limit)
+        for value, style in zip(floors, FLOOR_STYLES, strict=False):
+            if limit[0] < value < limit[1]:
+                axes.axvline(value, color="black", linestyle=style, linewidth=0.6, zorder=1)
     panels[0].set_yticks(range(len(data.arms)), data.arms)
     # Reversed, so that the first arm is on top.
     panels[0].set_ylim(len(data.arms) - 0.4, -0.6)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dirtune.metrics import REGIONS
 from dirtune.results.figures import _arms, _effects, _style
+from dirtune.results.figures._floors import FLOOR_STYLES, format_floors, select_floors
 from dirtune.results.figures._request import PlotRequest, format_source
 from dirtune.results.tables.render.cells import format_metric
 from dirtune.results.tables.table import ArmTable, Cell
@@ -29,6 +30,8 @@ class RegionBars:
     seeds: tuple[tuple[tuple[float, ...], ...], ...]
     """Values of the single seeds."""
     reference: str | None
+    floors: tuple[tuple[str, tuple[float, ...]], ...]
+    """Names and values of the floors that are drawn as lines."""
     label: str
     """Metric and unit."""
     caption: str
@@ -53,9 +56,10 @@ def build_regions(request: PlotRequest) -> RegionBars:
         intervals=tuple(tuple(_get_half_interval(cell) for cell in row) for row in cells),
         seeds=tuple(tuple(tuple(cell.values.values()) for cell in row) for row in cells),
         reference=table.reference,
+        floors=tuple((row.name, tuple(row.values[region] for region in REGIONS)) for row in select_floors(table)),
         label=format_metric(table.metric, table.unit),
         caption=f"{format_source(table)} Bars: mean over seeds; dots: single seeds. {_format_intervals(table)}"
-        f"{left_out}{shown.note}",
+        f"{format_floors(table)}{left_out}{shown.note}",
     )
 
 
@@ -102,6 +106,12 @@ def draw_regions(bars: RegionBars) -> Figure:
             step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2
             x = [center - 0.12 * width + (i - middle) * step for i in range(len(values))]
             axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
+    # Within the limits of the bars: a floor far above them would leave the arms no room.
+    limits = axes.get_ylim()
+    for (_, values), style in zip(bars.floors, FLOOR_STYLES, strict=False):
+        for group, value in enumerate(values):
+            axes.plot([group - 0.46, group + 0.46], [value, value], color="black", linestyle=style, linewidth=0.6)
+    axes.set_ylim(*limits)
     axes.set_xticks(range(len(bars.regions)), bars.regions)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel("shot region")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.results.analysis.arms import list_arm_trials, list_search_trials, to_trial_rows
+from dirtune.results.analysis.soundness import check_study
 from dirtune.results.records import store, studies
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 
@@ -39,6 +40,8 @@ class Content:
     question: str
     description: str
     summary: tuple[tuple[str, str], ...]
+    findings: tuple[str, ...]
+    """What `dirtune check` reports."""
     table: Comparison
     failures: Listing
     holes: Listing
@@ -78,6 +81,7 @@ def read_content(root: str | Path, study: str) -> Content:
         question=info.question,
         description=info.description,
         summary=tuple(_summarize(info, table, trials)),
+        findings=tuple(map(str, check_study(root, study))),
         table=table,
         failures=_list_failures(trials),
         holes=_list_holes(table),
