@@ -8,7 +8,7 @@ nor lose its results.
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +88,22 @@ def restore_searches(folder: Storage, study: resolve.ResolvedStudy, optuna_url: 
                     user_attrs={TRIAL_ID: each.trial_id},
                 )
             )
+
+
+def add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> None:
+    """Add a running copy of each of these trials that the search has, unless its last one is running already."""
+    last = {trial.user_attrs[TRIAL_ID]: trial for trial in search.trials if TRIAL_ID in trial.user_attrs}
+    for trial_id in trial_ids:
+        trial = last.get(trial_id)
+        # Running already: an earlier retry was killed after this step
+        if trial is not None and trial.state != TrialState.RUNNING:
+            copy = create_trial(
+                state=TrialState.RUNNING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=trial.user_attrs,
+            )
+            search.add_trial(copy)
 
 
 def to_optuna_distribution(distribution: space.Distribution) -> BaseDistribution:

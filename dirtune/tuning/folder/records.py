@@ -61,8 +61,9 @@ class LearningCurves:
 
 
 def read_recorded_trials(folder: Storage) -> list[RecordedTrial]:
-    """Return all recorded trials of a study."""
+    """Return all recorded trials of a study; one that is complete without its metrics has lost them, and runs again."""
     columns = ("arm", "role", "seed", "status", "objective")
+    evaluated = {name.removesuffix(".parquet") for name in folder.list_files("results/metrics", suffix=".parquet")}
     return [
         RecordedTrial(
             trial_id=row["trial_id"],
@@ -72,6 +73,7 @@ def read_recorded_trials(folder: Storage) -> list[RecordedTrial]:
             outcome=TrialOutcome(status=row["status"], objective=row["objective"]),
         )
         for row in store.read_table(folder, "trials", columns=columns).to_pylist()
+        if row["status"] != "complete" or row["trial_id"] in evaluated
     ]
 
 

@@ -11,14 +11,13 @@ from collections.abc import Collection, Sequence
 from typing import get_args
 
 import optuna
-from optuna.trial import TrialState
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES, ErrorClass
 from dirtune.results.records.store import read_table
 from dirtune.training.trial import remove_temporary_files
-from dirtune.tuning.folder.optuna_storage import TRIAL_ID
+from dirtune.tuning.folder.optuna_storage import add_running_trials
 
 CLASSES_THAT_START_OVER: frozenset[ErrorClass] = frozenset({"nan", "code"})
 """Error classes whose retry starts over; a trial of another class resumes from its checkpoint, which its error left valid."""
@@ -72,7 +71,7 @@ def reset_failed_trials(
         return []
     present = set(optuna.get_all_study_names(optuna_url)) if search_names else set()
     for name in present.intersection(search_names):
-        _add_running_trials(optuna.load_study(study_name=name, storage=optuna_url), failed)
+        add_running_trials(optuna.load_study(study_name=name, storage=optuna_url), failed)
     for trial_id, error_class in failed.items():
         if error_class in CLASSES_THAT_START_OVER:
             remove_temporary_files(folder, trial_id)
@@ -80,19 +79,3 @@ def reset_failed_trials(
         for table in reversed(TABLES):
             folder.remove(f"results/{table}/{trial_id}.parquet")
     return sorted(failed)
-
-
-def _add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> None:
-    """Add a running copy of each of these trials that the search has, unless its last one is running already."""
-    last = {trial.user_attrs[TRIAL_ID]: trial for trial in search.trials if TRIAL_ID in trial.user_attrs}
-    for trial_id in trial_ids:
-        trial = last.get(trial_id)
-        # Running already: an earlier retry was killed after this step
-        if trial is not None and trial.state != TrialState.RUNNING:
-            copy = optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=trial.user_attrs,
-            )
-            search.add_trial(copy)

@@ -1,10 +1,11 @@
 """Search of one arm: a budget of configurations, asked from an Optuna study, which learns the outcomes.
 
-Optuna gets the real outcome of every trial (complete, pruned or failed), and each of its trials carries the trial id.
+Optuna gets the real outcome of every trial (complete, pruned or failed), and each of its trials carries the trial id. The
+records decide which trials have ended: a trial that has ended for Optuna and whose record was lost runs again.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import optuna
 from optuna.trial import TrialState
@@ -13,7 +14,13 @@ from dirtune.io.storage import Storage
 from dirtune.study.schema import Arm
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, jobs, records
-from dirtune.tuning.folder.optuna_storage import TRIAL_ID, open_search, to_optuna_distribution, to_optuna_result
+from dirtune.tuning.folder.optuna_storage import (
+    TRIAL_ID,
+    add_running_trials,
+    open_search,
+    to_optuna_distribution,
+    to_optuna_result,
+)
 from dirtune.tuning.search.samplers import make_sampler
 
 # Known configurations that a sampler may propose in a row before the space counts as exhausted
@@ -28,6 +35,7 @@ class ArmSearch:
         maker: maker of the study's jobs.
         arm: the searched arm.
         optuna_url: URL of the sweep's Optuna storage.
+        recorded: ids of all recorded trials of the study.
         first_settings: settings to try first, within the budget.
     """
 
@@ -38,6 +46,7 @@ class ArmSearch:
         arm: Arm,
         optuna_url: str,
         *,
+        recorded: Collection[str],
         first_settings: Sequence[records.Settings] = (),
     ) -> None:
         self.arm, self._folder, self._maker = arm, folder, maker
@@ -47,6 +56,8 @@ class ArmSearch:
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
+        asked = {trial.user_attrs[TRIAL_ID] for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs}
+        add_running_trials(self._optuna, sorted(asked.difference(recorded)))
         known = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
         self._settings: dict[str, records.Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in known}
         self._running = {

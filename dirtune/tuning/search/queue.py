@@ -44,7 +44,12 @@ class TrialQueue:
         first_settings = first_settings or {}
         self.searches = {
             arm.name: ArmSearch(
-                folder.storage, self._maker, arm, optuna_url, first_settings=first_settings.get(arm.name, ())
+                folder.storage,
+                self._maker,
+                arm,
+                optuna_url,
+                recorded={trial.trial_id for trial in recorded},
+                first_settings=first_settings.get(arm.name, ()),
             )
             for arm in folder.study.searched_arms
         }

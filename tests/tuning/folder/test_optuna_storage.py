@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,17 @@ def test_a_resumed_search_adds_no_trial_twice(tmp_path: Path) -> None:
     assert {omega(job.config) for job in jobs if job.role == "search"} == {
         trial.params["terms.conr.omega"] for trial in trials
     }
+
+
+@pytest.mark.parametrize("table", ["trials", "metrics"])
+def test_a_search_trial_whose_record_was_lost_runs_again(tmp_path: Path, table: str) -> None:
+    found = SimulatedSweep(tmp_path)
+    found.sweep(**CHANGES)
+    before, selections = found.read_trials(), found.folder.read("selected.json")
+    # The best trial, without which another one would be selected
+    lost = json.loads(selections)["conr"]["trial_id"]
+    Path(found.folder.path(f"results/{table}/{lost}.parquet")).unlink()
+    assert not found.find_reuse(**CHANGES).is_complete
+    assert [job.trial_id for job in found.sweep(**CHANGES)] == [lost]
+    assert found.find_reuse(**CHANGES).is_complete
+    assert (found.read_trials(), found.folder.read("selected.json")) == (before, selections)
