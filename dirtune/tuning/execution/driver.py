@@ -3,6 +3,7 @@
 `dirtune.tuning.execution.tune_run` connects it with Ray Tune; everything that must survive is in the study's folder.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from dirtune.training.trial import TRACEBACK, TrialJob, get_trial_folder, read_p
 from dirtune.tuning.execution import failures, worker
 from dirtune.tuning.execution.storage_failure import capture_storage_errors
 from dirtune.tuning.folder import reconcile, records, retry, stop_request
+from dirtune.tuning.folder.lock import HEARTBEAT_SECONDS
 from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan.plan import Plan
 from dirtune.tuning.search.queue import TrialQueue
@@ -32,6 +34,8 @@ class Driver:
     stop: stop_request.StopRequest
     concurrency: int
     """Number of concurrent trials; updated while nodes join and leave."""
+    check_lock: Callable[[], None]
+    """Raises if another driver has taken the study; called before anything is written."""
     storage: Storage = field(init=False)
     """The study's folder, with retries of failed operations."""
     counts: dict[schema.Status, int] = field(default_factory=dict)
@@ -51,6 +55,7 @@ class Driver:
     _on_worker: set[str] = field(default_factory=set)
     """Those of these trials that have a worker."""
     _crashes_in_a_row: int = 0
+    _lock_checked_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.storage = self.folder.storage.with_retry(RETRY_SECONDS)
@@ -72,7 +77,11 @@ class Driver:
 
     @capture_storage_errors
     def check_stop(self) -> None:
-        """Check whether a stop was requested; call it as often as you like."""
+        """Check whether a stop was requested and the lock is held; call it as often as you like."""
+        # A driver that was paused finds another one here, even if its trials take hours
+        if time.monotonic() - self._lock_checked_at >= HEARTBEAT_SECONDS:
+            self.check_lock()
+            self._lock_checked_at = time.monotonic()
         self._check_stop(self.stop.check)
 
     @capture_storage_errors
@@ -81,6 +90,7 @@ class Driver:
         self.check_stop()
         if self.is_finished or len(self._started_at) >= self.concurrency:
             return None
+        self.check_lock()
         # Asked for as late as possible, so that a sampler knows the results of as many trials as possible.
         job = self.queue.get_next()
         if job is not None:
@@ -106,6 +116,7 @@ class Driver:
     @capture_storage_errors
     def on_trial_ended(self, job: TrialJob, result: worker.StepResult) -> None:
         """Handle a trial that was recorded by its worker, handed back, has failed, or was stopped by the scheduler."""
+        self.check_lock()
         if result.handed_back:
             self._release(job)
             # At once: if no trial is left to start, the stop request would not be seen any more.
@@ -126,6 +137,7 @@ class Driver:
     @capture_storage_errors
     def on_trial_failed(self, job: TrialJob, error: BaseException) -> None:
         """Record a trial that failed and is not retried in this sweep; the class of the error decides which files stay."""
+        self.check_lock()
         record = failures.make_failed_record(
             job,
             read_progress(self.storage, job.trial_id),

@@ -28,7 +28,11 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
         # Before anything is written: a study that does not fit the cluster leaves nothing behind.
         plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
         # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
-        with stop_request.watch_for_stop(storage) as stop, folder.lock(), folder.open_optuna_storage() as optuna_url:
+        with (
+            stop_request.watch_for_stop(storage) as stop,
+            folder.lock() as lock,
+            folder.open_optuna_storage() as optuna_url,
+        ):
             # Again: another driver may have recorded trials between the plan and the lock.
             orphaned = folder.find_reuse().orphaned
             recorded = folder.reconcile(optuna_url, options.retry)
@@ -41,7 +45,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 first_settings=find_first_settings(study, options.results),
                 code_version=provenance.get_code_version(),
             )
-            driver = Driver(queue, folder, view, stop, plan.concurrency)
+            driver = Driver(queue, folder, view, stop, plan.concurrency, lock.check)
             view.begin(plan, recorded)
             if not queue.is_empty:
                 settings = worker.WorkerSettings(

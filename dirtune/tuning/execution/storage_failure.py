@@ -20,6 +20,7 @@ from optuna.exceptions import StorageInternalError
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.tuning.folder.lock import LockLostError
 
 
 class HasStorageFailure(Protocol):
@@ -40,7 +41,7 @@ def capture_storage_errors(method: Callable[Concatenate[_S, _P], _R]) -> Callabl
     def capture(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return method(self, *args, **kwargs)
-        except (OSError, StorageInternalError) as error:
+        except (OSError, StorageInternalError, LockLostError) as error:
             self.storage_failure = self.storage_failure or error
             return None
 
@@ -52,9 +53,12 @@ def raise_storage_failure(folder: Storage, failure: Exception | None) -> None:
 
     Raises:
         InputError: with the folder and the reason.
+        LockLostError: another driver has taken the study.
     """
     if failure is None:
         return
+    if isinstance(failure, LockLostError):
+        raise failure
     # Optuna's own text about a failed commit blames the data; its cause is the error of the database.
     error = failure.__cause__ or failure
     reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

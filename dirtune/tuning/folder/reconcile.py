@@ -70,7 +70,7 @@ class StudyFolder:
         """Raise `InputError` if a driver is sweeping the study."""
         lock.check_unlocked(self.storage)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[lock.Lock]:
         """Hold the folder's lock while the block runs; raise `InputError` if another driver owns it."""
         return lock.lock(self.storage)
 

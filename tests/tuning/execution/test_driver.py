@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
-from dirtune.errors import OutOfMemory
+from dirtune.errors import InputError, OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses, read_table
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, remove_temporary_files
 from dirtune.tuning.execution.driver import CRASHES_TO_STOP, Driver
 from dirtune.tuning.execution.failures import CodeError
+from dirtune.tuning.execution.storage_failure import raise_storage_failure
 from dirtune.tuning.execution.worker import StepResult
 from dirtune.tuning.folder import stop_request
-from dirtune.tuning.folder.layout import STOP_REQUEST
+from dirtune.tuning.folder.layout import LOCK, STOP_REQUEST
+from dirtune.tuning.folder.lock import Lock
 from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.folder.stop_request import StopRequest
 from dirtune.tuning.interface import View
@@ -33,7 +36,7 @@ def driver(tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.M
     storage = Storage.open(tmp_path / "tiny")
     folder = StudyFolder(storage, load_study(study_file(seeds=[0, 1, 2])), MANIFEST, "")
     queue = TrialQueue(folder, f"sqlite:///{tmp_path}/optuna.db", [])
-    return Driver(queue, folder, View(), StopRequest(storage), 2)
+    return Driver(queue, folder, View(), StopRequest(storage), 2, lambda: None)
 
 
 def start_trial(driver: Driver) -> TrialJob:
@@ -187,3 +190,17 @@ def test_failures_in_a_row_stop_the_sweep_unless_an_epoch_ends_between_them(driv
         driver.on_trial_failed(start_trial(driver), ActorDiedError())
     assert driver.is_finished
     assert not driver.queue.is_empty
+
+
+def test_a_driver_that_has_lost_its_lock_stops_and_records_nothing(driver: Driver) -> None:
+    first, second = start_trial(driver), start_trial(driver)
+    owner = {"token": "other", "host": "elsewhere", "pid": 7, "started": 0, "heartbeat": 0}
+    driver.storage.write(LOCK, json.dumps(owner).encode())
+    driver.check_lock = Lock(driver.storage, "own").check
+    driver.on_trial_failed(first, ActorDiedError())
+    driver.on_trial_ended(second, make_result(second, status="complete", best_objective=1.0))
+    assert driver.start_trial() is None
+    assert driver.is_stopped
+    assert (driver.counts, read_statuses(driver.storage)) == ({}, {})
+    with pytest.raises(InputError, match="has lost the study to process 7 on elsewhere; it has ended"):
+        raise_storage_failure(driver.storage, driver.storage_failure)

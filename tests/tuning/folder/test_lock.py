@@ -71,3 +71,37 @@ def test_the_lock_of_another_driver_is_not_removed(tmp_path: Path) -> None:
     with lock(Storage.open(tmp_path)):
         write_lock(tmp_path)
     assert (tmp_path / LOCK).exists()
+
+
+def test_a_process_of_this_host_owns_its_lock_however_long_it_was_paused(tmp_path: Path) -> None:
+    with lock(Storage.open(tmp_path)):
+        own = json.loads((tmp_path / LOCK).read_text())
+        folder = write_lock(tmp_path, **{**own, "heartbeat": time.time() - 10 * LOST_SECONDS})
+        with pytest.raises(InputError, match=f"process {os.getpid()} on"):
+            check_unlocked(folder)
+        # Another process that has got the number since
+        check_unlocked(write_lock(tmp_path, **{**own, "process_start": "1"}))
+
+
+def test_a_heartbeat_of_the_future_does_not_lock_for_good(tmp_path: Path) -> None:
+    check_unlocked(write_lock(tmp_path, heartbeat=time.time() + LOST_SECONDS + 9))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"token": 1}', "[" * 100_000])
+def test_a_torn_or_oddly_typed_lock_has_no_owner(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with lock(Storage.open(tmp_path)) as held:
+        held.check()
+
+
+def test_a_beat_does_not_overwrite_the_lock_of_another_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    with lock(Storage.open(tmp_path)) as held:
+        write_lock(tmp_path)
+        time.sleep(0.1)
+        assert json.loads((tmp_path / LOCK).read_text())["token"] == "other"
+        with pytest.raises(InputError, match="has lost the study to process 1 on elsewhere"):
+            held.check()
+        (tmp_path / LOCK).unlink()
+        with pytest.raises(InputError, match="has lost the study to a removed lock"):
+            held.check()
