@@ -59,6 +59,11 @@ def format_plan(plan: Plan) -> Table:
         lines.append(plan.gpu_memory_warning)
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
+    # Arms with one encoder and recipe share a sentence.
+    by_text: dict[str, list[str]] = {}
+    for fit in plan.label_fits:
+        by_text.setdefault(str(fit), []).append(fit.arm)
+    lines += [f"label units far off ({', '.join(arms)}): {text}" for text, arms in by_text.items()]
     if sequential is not None:
         compared, most = study.compared_objective, len(study.possible_seeds) * len(study.arms)
         lines.append(

@@ -19,6 +19,7 @@ from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import Reuse, StudyFolder
 from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, runtime, runtime_probe
 from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
+from dirtune.tuning.plan.label_fit import LabelFit, measure_label_fits
 
 PREVIEW_MEMORY = memory_budget.MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 """Memory for a data set of which only the first batches are needed; a larger one is read from disk, batch by batch."""
@@ -48,6 +49,8 @@ class Plan:
     """Set if trials that share a GPU need more memory than it has."""
     setting_effects: tuple[SettingEffect, ...] | None = None
     """Effects of the arms and tuned settings. None: not measured."""
+    label_fits: tuple[LabelFit, ...] = ()
+    """Arms whose label units are far off the training labels, if that was measured."""
 
     @property
     def inert_settings(self) -> tuple[SettingEffect, ...]:
@@ -75,7 +78,8 @@ def plan(
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the time of a trial is estimated from the trials recorded there.
         effects: measure the effects of all arms and tuned settings on a batch (`dirtune.tuning.plan.inert_settings`).
-        probe: estimate the time of a trial from some steps on this machine (`dirtune.tuning.plan.runtime_probe`).
+        probe: estimate the time of a trial from some steps on this machine (`dirtune.tuning.plan.runtime_probe`), and find
+            label units that a training cannot bridge (`dirtune.tuning.plan.label_fit`).
         expect: the cluster's file, whose startable nodes are included (`dirtune.tuning.plan.autoscaling`).
 
     Raises:
@@ -92,7 +96,9 @@ def plan(
         return blocks.read_without_ray(Storage.open(data), folder.manifest, device, PREVIEW_MEMORY)
 
     estimates: Mapping[str, runtime.TimeEstimate | None]
+    fits: list[LabelFit] = []
     if probe:
+        fits = measure_label_fits(folder.study, preview(torch.device("cpu")), vocabulary)
         estimates = runtime_probe.estimate_from_probe(
             folder.study, preview(runtime_probe.get_probe_device(folder.study)), vocabulary
         )
@@ -113,6 +119,7 @@ def plan(
         forecast=runtime.forecast_runtime(folder.study, estimates, left=left, concurrent=made.concurrency),
         gpu_memory_warning=gpu_memory.get_gpu_memory_warning(folder.study, results),
         setting_effects=None if measured is None else tuple(measured),
+        label_fits=tuple(fit for fit in fits if fit.is_far_off),
     )
 
 
