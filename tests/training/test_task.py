@@ -46,7 +46,7 @@ pytestmark = [
 
 SETTINGS: dict[str, Any] = {
     "data": {"name": "nyud2"},
-    "model": {"encoder": {"name": "depth_resnet", "base": "resnet18"}, "label_offset": 2.0},
+    "model": {"encoder": {"name": "depth_resnet", "base": "resnet18"}, "label_scale": 1.0, "label_offset": 2.0},
     "loss": {"name": "mse"},
     "recipe": {"epochs": 2, "batch_size": 6, "learning_rate": 0.002, "views": {"augmentation": "depth"}},
     "objective": {"metric": "rmse"},

@@ -43,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "data": {"name": "gazes"},
     "model": {
         "encoder": {"name": "mlp", "hidden": [16], "dropout": 0.2},
+        "label_scale": 1.0,
+        "label_offset": 0.0,
         "projection_dim": 8,
         "predictor_input": "embedding",
     },
