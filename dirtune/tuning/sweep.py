@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
+from dirtune.results.records.compaction import compact_if_outdated
 from dirtune.study import files, resolve
 from dirtune.tuning.folder import floors, layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
@@ -98,6 +99,8 @@ def _run(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> Swee
         return run_missing_trials(folder, options, view)
     with folder.lock(), folder.open_optuna_storage() as optuna_url:
         recorded = folder.reconcile(optuna_url, options.retry)
+        # The driver that ran the last trial may have been killed before it did
+        compact_if_outdated(folder.storage)
         problem = floors.record_missing_floors(folder, options.data)
     return SweepSummary(
         folder=folder.storage.path(),

@@ -59,6 +59,26 @@ def compact(storage: Storage) -> dict[str, int]:
     return row_counts
 
 
+def compact_if_outdated(storage: Storage) -> None:
+    """Compact the results in a study's folder unless its cache has all trials; a storage error leaves the cache as it is.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    stamps = list_stamps(storage)
+    try:
+        for table in COMPACTED_TABLES:
+            faults: list[Fault] = []
+            cache = [f"results/compacted/{table}.parquet"]
+            parts = parquetfile.read_files(storage, cache, ["trial_id"], faults.append)
+            if not parts or _read_cached_stamps(parts[0]) != stamps:
+                compact(storage)
+                return
+    # Readers do without the cache, and the next sweep tries again
+    except OSError:
+        return
+
+
 def list_stamps(storage: Storage) -> dict[str, str]:
     """Return the recorded trials of a study, sorted by id, each with the stamp of its file in `trials/`."""
     folder = pafs.FileSelector(storage.path("results/trials"), allow_not_found=True)
@@ -90,11 +110,15 @@ def read_rows(
 
     Raises:
         InputError: a file is damaged, or of an unreadable version.
+        OSError: the storage fails.
     """
     parts: list[pa.Table] = []
     cached: set[str] = set()
     if table in COMPACTED_TABLES:
-        parts = parquetfile.read_files(storage, [f"results/compacted/{table}.parquet"], columns, on_damaged)
+        # A damaged cache is as good as none: each trial's own files have its rows, and the next compaction replaces it
+        ignored: list[Fault] = []
+        cache = [f"results/compacted/{table}.parquet"]
+        parts = parquetfile.read_files(storage, cache, columns, on_damaged or ignored.append)
     if parts:
         cached_stamps = _read_cached_stamps(parts[0])
         cached = {trial_id for trial_id, stamp in cached_stamps.items() if stamps.get(trial_id) == stamp}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from dirtune.data import blocks, session
-from dirtune.results.records.compaction import compact
+from dirtune.results.records import compaction
 from dirtune.training import provenance, train
 from dirtune.tuning.execution import storage_failure, tune_run, worker
 from dirtune.tuning.execution.concurrency import Concurrency
@@ -61,7 +61,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
                 tune_run.run_with_tune(driver, settings, blocks.materialize(options.data, manifest), concurrency)
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
-                compact(storage)
+                compaction.compact_if_outdated(storage)
             # At the end, when no trial needs the CPUs; not after a stop request, which must end soon.
             problem = "" if stop.reason else floors.record_missing_floors(folder, options.data)
             summary = driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))

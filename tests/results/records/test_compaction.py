@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.records.compaction import compact, compact_study
+from dirtune.results.records.compaction import compact, compact_if_outdated, compact_study
 from dirtune.results.records.store import read_statuses, read_table, write_record
 from tests.results.record_factory import metric_rows, record, write_study
 
@@ -120,13 +120,28 @@ def test_an_empty_study_can_be_compacted(tmp_path: Path) -> None:
     assert read_statuses(storage) == {}
 
 
-def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+def test_a_damaged_cache_costs_no_rows_and_is_made_again(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     compact(storage)
-    storage.write("results/compacted/trials.parquet", b"damaged")
+    cache = tmp_path / "study/results/compacted/trials.parquet"
+    whole = cache.read_bytes()
+    cache.write_bytes(b"damaged")
 
-    with pytest.raises(InputError, match=r"compacted/trials.parquet: damaged Parquet file"):
-        read_statuses(storage)
+    assert read_statuses(storage) == {"a-0": "complete"}
+    compact_if_outdated(storage)
+    assert cache.read_bytes() == whole
+
+
+def test_only_an_outdated_cache_is_made_again(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact_if_outdated(storage)
+    cache = tmp_path / "study/results/compacted/trials.parquet"
+    made = cache.stat().st_ino
+    compact_if_outdated(storage)
+    assert cache.stat().st_ino == made
+    write_record(storage, record("a", 1))
+    compact_if_outdated(storage)
+    assert cache.stat().st_ino != made
 
 
 def test_a_study_is_compacted_by_name(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def _count_outcomes(root: Path, seeds: range, *, compacted: bool = False) -> Cou
 def test_changed_bytes_give_the_same_numbers_or_one_sentence(tmp_path: Path, compacted: bool) -> None:
     outcomes = _count_outcomes(tmp_path, range(60), compacted=compacted)
     assert outcomes.keys() <= {"equal", "refused"}
-    assert outcomes["refused"] > 20
+    # The trials' own files have the rows of a damaged cache
+    assert outcomes["refused"] == 0 if compacted else outcomes["refused"] > 20
 
 
 @pytest.mark.soak
