@@ -15,6 +15,7 @@ Storage can fail for a while: a share that hangs, a server that answers with an 
 computing, a result is written with retries (`Storage.with_retry`); everything else raises at once.
 """
 
+import errno
 import os
 import re
 import time
@@ -105,8 +106,16 @@ class Storage:
         path = self.path(name)
 
         def read() -> bytes:
-            with self.filesystem.open_input_stream(path) as stream:
-                return bytes(stream.read())
+            # A named pipe would wait for a writer
+            if self.is_local and Path(path).exists() and not Path(path).is_file():
+                raise OSError(errno.EINVAL, "Not a regular file", path)
+            try:
+                with self.filesystem.open_input_stream(path) as stream:
+                    return bytes(stream.read())
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) or path in str(error):
+                    raise
+                raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
 
         return self._retry(read)
 

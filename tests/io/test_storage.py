@@ -132,3 +132,9 @@ def test_retries_end_with_the_last_error_and_keep_the_old_file(tmp_path: Path) -
 def test_an_unknown_url_scheme_is_refused() -> None:
     with pytest.raises(InputError, match="no usable location"):
         Storage.open("gopher://somewhere/else")
+
+
+def test_a_named_pipe_is_refused_and_waits_for_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.json")
+    with pytest.raises(OSError, match=r"Not a regular file: '.*study.json'"):
+        Storage.open(tmp_path).read("study.json")

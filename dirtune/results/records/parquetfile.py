@@ -89,6 +89,7 @@ def read_files(
 
     Raises:
         InputError: files are damaged or of an unreadable version; one fault per file.
+        OSError: the storage fails; never skipped, because the rows may be there.
     """
     threads = (os.cpu_count() or 1) if storage.is_local else REMOTE_REQUESTS
     # Either the columns of one file are decoded in parallel, or several files
@@ -96,16 +97,18 @@ def read_files(
 
     def read(name: str) -> pa.Table | Fault | None:
         where = storage.path(name)
+        # Outside of the guard below: a storage that fails is an outage, which says nothing about the file
         try:
-            content = pa.BufferReader(storage.read(name))
-            file = pq.ParquetFile(content, page_checksum_verification=True)
+            content = storage.read(name)
+        except FileNotFoundError:
+            return None
+        try:
+            file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
             # Before any value is read, because those of an extension type may be made by code
             if (fault := find_column_fault(file.schema_arrow, where=where)) is not None:
                 return fault
             _verify_footer(file)
             table = file.read(columns=columns, use_threads=decode_in_parallel)
-        except FileNotFoundError:
-            return None
         # ValueError: raised by the class of an extension type
         except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=where, rule=f"damaged Parquet file ({error})")
@@ -162,9 +165,10 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
     """Return the files whose footer can be read; call `on_damaged` with the faults of the others."""
 
     def find_fault(name: str) -> Fault | None:
+        # Outside of the guard: a storage that fails is an outage, and no damage
+        footer = _read_footer(storage, name)
         try:
-            with storage.filesystem.open_input_file(storage.path(name)) as file:
-                _verify_footer(pq.ParquetFile(file))
+            _verify_footer(pq.ParquetFile(pa.BufferReader(footer)))
         except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
         return None
@@ -172,6 +176,17 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
     faults = {name: find_fault(name) for name in names}
     _report_faults([fault for fault in faults.values() if fault is not None], on_damaged)
     return [name for name, fault in faults.items() if fault is None]
+
+
+def _read_footer(storage: Storage, name: str) -> bytes:
+    """Return the end of a Parquet file from its index on, or the whole file if it has no such end."""
+    with storage.filesystem.open_input_file(storage.path(name)) as file:
+        size = file.size()
+        tail: bytes = file.read_at(min(size, 8), max(0, size - 8))
+        # The length of the index, and a marker
+        length = min(size, int.from_bytes(tail[:4], "little") + 8)
+        footer: bytes = file.read_at(length, size - length)
+        return footer
 
 
 def _report_faults(faults: Sequence[Fault], on_damaged: OnDamaged | None) -> None:

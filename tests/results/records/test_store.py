@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 from dataclasses import replace
@@ -16,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import dirtune.results
-from dirtune.errors import InputError
+from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.compaction import read_rows
+from dirtune.results.records import parquetfile
+from dirtune.results.records.compaction import compact_if_outdated, read_rows
 from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.records.schema import SCHEMAS, SplitPredictions, TrialRecord
 from dirtune.results.records.store import (
@@ -196,6 +198,43 @@ def test_all_damaged_files_are_named(tmp_path: Path) -> None:
         read_table(storage, "metrics")
 
     assert [Path(fault.where).name for fault in caught.value.faults] == ["a-0.parquet", "a-2.parquet"]
+
+
+@pytest.mark.parametrize("table", ["trials", "metrics"])
+def test_a_storage_error_is_no_damage_and_is_never_skipped(
+    tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = write_study(tmp_path, [record("a", seed) for seed in range(3)])
+    read = Storage.read
+
+    def fail(self: Storage, name: str) -> bytes:
+        if name == f"results/{table}/a-1.parquet":
+            raise OSError(errno.EIO, "Input/output error", name)
+        return read(self, name)
+
+    monkeypatch.setattr(Storage, "read", fail)
+    skipped: list[Fault] = []
+    with pytest.raises(OSError, match="Input/output error: 'results/"):
+        read_table(storage, table, on_damaged=skipped.append)
+    assert not skipped
+    # The cache can wait for the next sweep
+    compact_if_outdated(storage)
+    assert storage.list_files("results/compacted", suffix=f"{table}.parquet") == []
+
+
+def test_a_storage_error_while_predictions_are_selected_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, [record("a", 0)])
+
+    def fail(storage: Storage, name: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", name)
+
+    monkeypatch.setattr(parquetfile, "_read_footer", fail)
+    skipped: list[Fault] = []
+    with pytest.raises(OSError, match="Input/output error"):
+        scan_predictions(tmp_path, on_damaged=skipped.append)
+    assert not skipped
 
 
 def test_temporary_files_of_a_crash_are_not_read(tmp_path: Path) -> None:
