@@ -1,25 +1,32 @@
 """Optuna storage of a sweep: one Optuna study per searched arm, which can be rebuilt from the records.
 
 The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
-anybody may delete the file. The records remain, and with them the spent budget: a resumed search must neither spend it again
-nor lose its results.
+anybody may delete or damage the file. The records remain, and with them the spent budget: a resumed search must neither spend
+it again nor lose its results. A file that is no intact database is therefore removed; a search then asks again only for the
+trials that had started.
 """
 
 import contextlib
 import math
+import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
+from dirtune.errors import Fault, InputError
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.study import resolve, schema, space
 from dirtune.tuning.folder import layout, records
+from dirtune.tuning.folder.lock import LockLostError
 
 TRIAL_ID = "trial_id"
 """User attribute of an Optuna trial: its trial id in the sweep."""
@@ -29,21 +36,64 @@ TRIAL_ID = "trial_id"
 def open_optuna_storage(folder: Storage) -> Iterator[str]:
     """Yield the URL of a sweep's Optuna storage; for a remote folder, it is a local copy that is written back at exit."""
     if folder.is_local:
-        Path(folder.path()).mkdir(parents=True, exist_ok=True)
-        yield f"sqlite:///{folder.path(layout.OPTUNA_DB)}"
+        path = Path(folder.path(layout.OPTUNA_DB))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_if_damaged(path)
+        with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
+            yield f"sqlite:///{quote(str(path))}"
         return
     # SQLite needs a file on a local disk
     with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
         local = Path(scratch) / layout.OPTUNA_DB
         if folder.exists(layout.OPTUNA_DB):
             local.write_bytes(folder.read(layout.OPTUNA_DB))
+        _remove_if_damaged(local)
         try:
-            yield f"sqlite:///{local}"
+            with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
+                yield f"sqlite:///{local}"
+        # The driver that has taken the study writes its own
+        except LockLostError:
+            local.unlink(missing_ok=True)
+            raise
         finally:
             # If this fails, the next sweep restores the searches from the records
             with contextlib.suppress(OSError):
                 if local.exists():
                     folder.with_retry(RETRY_SECONDS).write(layout.OPTUNA_DB, local.read_bytes())
+
+
+def _remove_if_damaged(path: Path) -> None:
+    """Remove a file that is no intact SQLite database; one that another process has locked stays."""
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        return
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if verdict != "ok":
+        # With its journal, which would be played back into the new file
+        for each in (path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("journal", "wal", "shm"))):
+            each.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _name_storage_errors(where: str) -> Iterator[None]:
+    """Raise an error of Optuna's storage as one sentence.
+
+    Raises:
+        InputError: the database is locked by another process, cannot be written, or is of another release of Optuna.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        # Optuna's own text about a failed commit blames the data; its cause is the error of the database
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        rule = f"cannot be used ({reason}); records are complete, and without this file searches are rebuilt from them"
+        raise InputError(Fault(where=where, rule=rule)) from None
 
 
 def get_search_name(study: str, arm: str) -> str:

@@ -225,7 +225,7 @@ def test_a_storage_error_is_no_damage_and_is_never_skipped(
 def test_a_storage_error_while_predictions_are_selected_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_study(tmp_path, [record("a", 0)])
+    write_study(tmp_path, [record("a", 0)]).write("results/predictions/a-0.parquet", b"")
 
     def fail(storage: Storage, name: str) -> bytes:
         raise OSError(errno.EIO, "Input/output error", name)

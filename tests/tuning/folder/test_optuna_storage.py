@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from dirtune.config import TrialConfig
+from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.results.records.schema import Status
-from dirtune.tuning.folder.optuna_storage import to_optuna_result
+from dirtune.tuning.folder.optuna_storage import open_optuna_storage, to_optuna_result
 from dirtune.tuning.folder.records import TrialOutcome
 from tests.tuning.simulated_sweep import STUDY, Killed, SimulatedSweep, error_of, omega
 
@@ -111,3 +116,45 @@ def test_a_search_trial_whose_record_was_lost_runs_again(tmp_path: Path, table: 
     assert [job.trial_id for job in found.sweep(**CHANGES)] == [lost]
     assert found.find_reuse(**CHANGES).is_complete
     assert (found.read_trials(), found.folder.read("selected.json")) == (before, selections)
+
+
+def damage_middle(content: bytes) -> bytes:
+    return content[: len(content) // 3] + bytes(len(content) // 3) + content[2 * len(content) // 3 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"no database" * 99, lambda content: content[:5000], damage_middle])
+def test_a_damaged_storage_is_rebuilt_from_the_records(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    found = SimulatedSweep(tmp_path)
+    found.sweep(**CHANGES)
+    database = Path(found.folder.path("optuna.db"))
+    known = load_trials(found).keys()
+    database.write_bytes(damage(database.read_bytes()))
+    with open_optuna_storage(found.folder) as url:
+        assert not database.exists()
+        assert url == found.optuna_url
+        assert found.sweep(**CHANGES) == []
+    assert load_trials(found).keys() == known
+
+
+def test_a_locked_storage_is_one_sentence_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimulatedSweep(tmp_path)
+    found.sweep(**CHANGES)
+    database = Path(found.folder.path("optuna.db"))
+    before = database.read_bytes()
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(InputError, match=r"optuna.db: cannot be used \(database is locked\)"),
+            open_optuna_storage(found.folder) as url,
+        ):
+            # Optuna itself waits for seconds
+            optuna.get_all_study_names(f"{url}?timeout=0.1")
+    assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["what?x=1", "a%2Fb", "a b#c"])
+def test_the_storage_of_a_folder_of_any_name_is_inside_of_it(tmp_path: Path, name: str) -> None:
+    folder = Storage.open(tmp_path / name)
+    with open_optuna_storage(folder) as url:
+        optuna.create_study(study_name="s", storage=url)
+    assert (tmp_path / name / "optuna.db").exists()
