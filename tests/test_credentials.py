@@ -153,6 +153,17 @@ def run_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         ("s3://bucket/a@b", "s3://bucket/a@b"),
         ("/local/a:b@c", "/local/a:b@c"),
         ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
+        ("http://127.0.0.1:8265 answers a@b", "http://127.0.0.1:8265 answers a@b"),
+        ("abfs://:se+cr/et==@host/c", "abfs://host/c"),
+        ("s3://key:se?c#r@et@bucket/path", "s3://bucket/path"),
+        ("s3://key:se c r@bucket/path?region=x", "s3://bucket/path?region=x"),
+        ("s3://k:12/34@bucket and s3://k2:s@b2", "s3://bucket and s3://b2"),
+        (
+            "abfs://c@host/p?tenant_id=7&client_secret=a/b+c&enable_tls=true",
+            "abfs://host/p?tenant_id=7&client_secret=***&enable_tls=true",
+        ),
+        ("'https://host/p?sv=1&SIG=ab%2F' failed", "'https://host/p?sv=1&SIG=***' failed"),
+        ("s3://b?blob_storage_authority=h", "s3://b?blob_storage_authority=h"),
     ],
 )
 def test_keys_are_removed_from_urls(text: str, expected: str) -> None:

@@ -37,13 +37,23 @@ RETRY_SECONDS = 60.0
 """Time limit for retries of the operations of a running sweep."""
 
 _T = TypeVar("_T")
-# The part after the colon may contain slashes, because secret keys do
-_CREDENTIALS = re.compile(r"://[^/?#:@\s]+(:[^?#\s]*)?@")
+# A password may contain any character, because secret keys that were not quoted do: slashes, `?`, `#`, even blanks. The
+# user's name may be missing. A port is no password.
+_CREDENTIALS = re.compile(
+    r"""://(?:[^/?#:@\s]+@|[^/?#:@\s]*:(?:(?!\d{1,5}(?:[\s'")]|$))\S*@|(?!\d{1,5}(?:[/\s'")]|$))[^\n'"]*@))"""
+)
+_SECRET_PARAMETERS = re.compile(
+    r"""([?&;][^=&;?\s'"]*(?:secret|token|pass|key|cred|sig|sas|auth(?!ority))[^=&;?\s'"]*=)[^&\s'")]*""", re.IGNORECASE
+)
 
 
 def remove_credentials(text: str | Path) -> str:
-    """Return a location, or a text that contains locations, with user and password removed from its URLs."""
-    return _CREDENTIALS.sub("://", str(text))
+    """Return a location, or a text that contains locations, without the secrets of its URLs.
+
+    User and password are removed, and the values of parameters whose names are those of secrets, such as `client_secret`.
+    """
+    without_users = _CREDENTIALS.sub("://", str(text))
+    return _SECRET_PARAMETERS.sub(r"\1***", without_users) if "://" in without_users else without_users
 
 
 @dataclass(frozen=True)
