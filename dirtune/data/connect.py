@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import ray
 from ray._private.utils import check_version_info
 
+from dirtune.data.session import DEFAULT_TOKEN_PATH
 from dirtune.errors import Fault, InputError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
 CONNECT_TIMEOUT = 3.0
 """Seconds for a TCP connection."""
 HANDSHAKE_TIMEOUT = 15.0

@@ -2,15 +2,17 @@
 
 `dirtune.data.connect` connects to a cluster at `RAY_ADDRESS`, so that a wrong token, another version or an unreachable
 address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs. Its other
-ports, which Ray 2.60 opens on all interfaces, require a token that Ray generates (in `~/.ray/auth_token`), unless
-`RAY_AUTH_MODE` is set otherwise.
+ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth_token`, unless `RAY_AUTH_MODE` is set
+otherwise. Ray would write that file readable by all users of the machine, so it is made here.
 """
 
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment, silence_loggers
@@ -18,6 +20,7 @@ from dirtune.process import set_environment, silence_loggers
 # Characters of the path of a Unix socket, and Ray's part of it, which ends with the number of the process
 _LONGEST_SOCKET = 107
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
 IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
@@ -33,6 +36,19 @@ def find_socket_fault() -> str | None:
         f"the path of its folder ({source or 'the temporary one'}) has {len(os.fsencode(folder))} characters, and its "
         f"sockets leave {most}; set RAY_TMPDIR=/tmp"
     )
+
+
+def prepare_token(file: Path) -> None:
+    """Make the file of the token of local sessions private; create it, unless the environment chooses another way."""
+    # Another user's file, or a folder that cannot be written: Ray says so
+    with suppress(OSError):
+        if not file.exists() and not any(name.startswith("RAY_AUTH_") for name in os.environ):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Private before it has any content
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+                stream.write(secrets.token_hex(32))
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 @contextmanager
@@ -60,6 +76,7 @@ def ray_session() -> Iterator[None]:
         else:
             if fault := find_socket_fault():
                 raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
+            prepare_token(Path(DEFAULT_TOKEN_PATH).expanduser())
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             # Ray raises no narrower class when its processes do not start in time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 from pathlib import Path
@@ -21,6 +22,7 @@ from dirtune.data.connect import (
     get_auth_mode,
     get_cluster_versions,
 )
+from dirtune.data.session import prepare_token
 from dirtune.errors import InputError
 
 SECRET = "0123456789abcdef-secret"
@@ -110,3 +112,19 @@ def test_token_authentication_needs_a_token_in_a_variable_or_a_file(
     file.unlink()
     monkeypatch.setenv(TOKEN, SECRET)
     check_token(where="x")
+
+
+def test_the_token_of_local_sessions_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "home/.ray/auth_token"
+    prepare_token(file)
+    token = file.read_text()
+    assert len(token) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)
+    prepare_token(file)
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (token, 0o600)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    prepare_token(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
