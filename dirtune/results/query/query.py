@@ -10,6 +10,7 @@ rows that it selects.
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -62,8 +63,7 @@ def query(
         try:
             _check_is_query(database, sql)
             with _limit_time(timeout, database):
-                relation = database.sql(sql)
-                return _make_plain((relation if limit is None else relation.limit(limit)).to_arrow_table())
+                return _make_plain(_execute(database, sql, limit))
         except duckdb.InterruptException:
             rule = f"took longer than {timeout:g} seconds"
             raise InputError(Fault(where="query", rule=rule)) from None
@@ -78,6 +78,26 @@ def query(
             columns |= {"trials": trials.column_names, **COLUMNS}
             known = [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]
             raise InputError([Fault(where="query", rule=str(error).strip()), *known]) from None
+
+
+def _execute(database: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> pa.Table:
+    """Return the rows of a statement; Ctrl-C interrupts it."""
+
+    def execute() -> pa.Table:
+        relation = database.sql(sql)
+        return (relation if limit is None else relation.limit(limit)).to_arrow_table()
+
+    # In a thread of its own: Python notices Ctrl-C only in the main one, which DuckDB would block until the last row
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            # Repeatedly: an interrupt that comes before the statement has started is forgotten
+            while not running.done():
+                database.interrupt()
+                wait([running], timeout=0.05)
+            raise
 
 
 def _make_plain(table: pa.Table) -> pa.Table:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -296,3 +300,14 @@ def test_a_damaged_cache_costs_no_rows_when_damaged_files_are_left_out(root: Pat
 
     assert found.num_rows == 6
     assert [Path(name).name for name in named] == ["trials.parquet"]
+
+
+def test_ctrl_c_ends_a_long_statement(root: Path) -> None:
+    sql = "select count(*) from range(1000000000) a, range(1000000000) b where a.range + b.range = 7"
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        query(sql, root)
+    assert time.monotonic() - start < 20
+    timer.join()
