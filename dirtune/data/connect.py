@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import ray
 from ray._private.utils import check_version_info
 
-from dirtune.data.session import DEFAULT_TOKEN_PATH
+from dirtune.data.auth_token import DEFAULT_TOKEN_PATH
 from dirtune.errors import Fault, InputError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"

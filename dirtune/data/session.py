@@ -8,19 +8,18 @@ otherwise. Ray would write that file readable by all users of the machine, so it
 
 import logging
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from dirtune.data.auth_token import DEFAULT_TOKEN_PATH, prepare_token
 from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment, silence_loggers
 
 # Characters of the path of a Unix socket, and Ray's part of it, which ends with the number of the process
 _LONGEST_SOCKET = 107
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
-DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
 IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 
@@ -36,19 +35,6 @@ def find_socket_fault() -> str | None:
         f"the path of its folder ({source or 'the temporary one'}) has {len(os.fsencode(folder))} characters, and its "
         f"sockets leave {most}; set RAY_TMPDIR=/tmp"
     )
-
-
-def prepare_token(file: Path) -> None:
-    """Make the file of the token of local sessions private; create it, unless the environment chooses another way."""
-    # Another user's file, or a folder that cannot be written: Ray says so
-    with suppress(OSError):
-        if not file.exists() and not any(name.startswith("RAY_AUTH_") for name in os.environ):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Private before it has any content
-            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-                stream.write(secrets.token_hex(32))
-        if file.stat().st_mode & 0o077:
-            file.chmod(0o600)
 
 
 @contextmanager

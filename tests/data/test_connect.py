@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from dirtune.data.auth_token import prepare_token
 from dirtune.data.connect import (
     MODE,
     TOKEN,
@@ -22,7 +23,6 @@ from dirtune.data.connect import (
     get_auth_mode,
     get_cluster_versions,
 )
-from dirtune.data.session import prepare_token
 from dirtune.errors import InputError
 
 SECRET = "0123456789abcdef-secret"
