@@ -4,6 +4,7 @@ An `InputError` carries every fault found, not only the first; the command line 
 with code 2. A `TrialFailure` is recorded with its trial, and the sweep continues with the others.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +13,14 @@ from itertools import accumulate
 # Characters, so that a message stays readable whatever a file contains
 _LONGEST_PLACE, _LONGEST_VALUE, _LONGEST_NAMES, _LONGEST_FAULT = 400, 300, 500, 1500
 _LONGEST_MESSAGE = 1900
+# All but tabs and line breaks, which texts may have: characters that move the cursor of a terminal, change its title or
+# colors, or the direction of the text
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def escape_control_characters(text: str) -> str:
+    """Return a text with its control characters as Python writes them, such as `\\x1b`."""
+    return _CONTROL_CHARACTERS.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +48,7 @@ class Fault:
             # One name: a list of guesses would repeat the known ones.
             close = get_close_matches(str(self.got)[:_LONGEST_VALUE], list(self.known), n=1)
             text += f" (did you mean {close[0]!r}?)" if close else ""
-        return _cut(text, _LONGEST_FAULT)
+        return _cut(escape_control_characters(text), _LONGEST_FAULT)
 
 
 def _cut(text: str, length: int) -> str:

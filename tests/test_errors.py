@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dirtune.errors import Fault, InputError, NonFiniteLoss, OutOfMemory, TrialFailure
+from dirtune.errors import Fault, InputError, NonFiniteLoss, OutOfMemory, TrialFailure, escape_control_characters
 
 
 def test_a_fault_names_place_rule_value_and_known_names() -> None:
@@ -71,3 +71,22 @@ def test_a_close_name_is_found_among_names_that_are_not_shown() -> None:
     names = [f"arm-{number:04d}" for number in range(1000)]
     text = str(Fault(where="f", rule="unknown arm", got="arm-09990", known=names))
     assert text.endswith("(did you mean 'arm-0999'?)")
+
+
+HOSTILE = "\x1b]0;x\x07\x1b[31m\u202ename"
+SHOWN = r"\x1b]0;x\x07\x1b[31m\u202ename"
+
+
+def test_control_characters_are_shown_escaped_in_faults_and_on_consoles(capsys: pytest.CaptureFixture[str]) -> None:
+    from dirtune.cli.app import make_console, show
+    from dirtune.results.textgrid import as_markdown, as_rich, as_text
+
+    fault = Fault(where=HOSTILE, key=HOSTILE, rule=f"broken {HOSTILE}", got=HOSTILE, known=[HOSTILE])
+    assert str(fault).count(SHOWN) == 5 + 1
+    assert escape_control_characters("tab\tline\nβ é 日本") == "tab\tline\nβ é 日本"
+    show(HOSTILE, as_rich(["arm"], [[HOSTILE]], title=HOSTILE))
+    make_console().out(HOSTILE)
+    texts = [capsys.readouterr().out, as_text([HOSTILE], [[HOSTILE]]), as_markdown([HOSTILE], [[HOSTILE]])]
+    # rich itself leaves bells out
+    assert [text.replace(r"\x07", "").count(SHOWN.replace(r"\x07", "")) for text in texts] == [4, 2, 2]
+    assert not [text for text in texts if "\x1b" in text or "\x07" in text]

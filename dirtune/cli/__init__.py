@@ -15,7 +15,7 @@ __all__ = ["app", "cluster", "data", "init", "main", "results", "studies"]
 
 def main() -> None:
     """Run the command line; an invalid input ends with exit code 2 and without a traceback."""
-    from dirtune.errors import InputError
+    from dirtune.errors import InputError, escape_control_characters
     from dirtune.io.storage import remove_credentials
 
     # A console that cannot write a letter, such as the β of an arm's name, must not end a sweep.
@@ -26,5 +26,5 @@ def main() -> None:
         app()
     # An OSError of a file or URL that cannot be reached, read or written names it.
     except (InputError, OSError) as error:
-        print(f"dirtune: {remove_credentials(str(error))}", file=sys.stderr)
+        print(f"dirtune: {remove_credentials(escape_control_characters(str(error)))}", file=sys.stderr)
         sys.exit(2)

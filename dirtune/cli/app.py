@@ -36,9 +36,7 @@ def show(*renderables: Any) -> None:
 
 def make_console() -> Any:
     """Return a `rich` console of standard output."""
-    from rich.console import Console
-
-    from dirtune.results.textgrid import WIDTH
+    from dirtune.results.textgrid import WIDTH, EscapingConsole
 
     # A pipe has no width; rich would assume 80 columns and fold or cut what is written to it.
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    return EscapingConsole() if sys.stdout.isatty() else EscapingConsole(width=WIDTH)
