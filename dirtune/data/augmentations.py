@@ -164,9 +164,9 @@ def jitter_colors(
         by_image: one image after another, of which each fits into a processor's cache (two thirds of the time on a CPU); or
             all images of one change together, for a GPU.
     """
-    changes: tuple[Callable[[Images, Tensor], Images], ...] = (_scale_brightness, _scale_contrast)
+    changes: tuple[Callable[[Images, Tensor], Images], ...] = (scale_brightness, scale_contrast)
     if images.shape[1] == len(_GRAY):
-        changes = (*changes, _scale_saturation, _rotate_hue)
+        changes = (*changes, scale_saturation, rotate_hue)
     if by_image:
         parts = [_change_colors(*each, changes) for each in zip(images.split(1), factors, orders.tolist(), strict=True)]
         return torch.cat(parts) if parts else images
@@ -277,20 +277,23 @@ def _compute_luma(images: Images) -> Float[Tensor, "batch 1 height width"]:
     return torch.einsum("bchw,c->bhw", images, get_luma_weights(images))[:, None]
 
 
-def _scale_brightness(images: Images, factors: Tensor) -> Images:
+def scale_brightness(images: Images, factors: Tensor) -> Images:
+    """Blend images with black: `factor * image`, limited to [0, 1]."""
     return (images * factors).clamp_(0.0, 1.0)
 
 
-def _scale_contrast(images: Images, factors: Tensor) -> Images:
+def scale_contrast(images: Images, factors: Tensor) -> Images:
+    """Blend images with their mean luma: `factor * image + (1 - factor) * mean`, limited to [0, 1]."""
     means = _compute_luma(images).mean(dim=(-2, -1), keepdim=True)
     return (images * factors).add_((1 - factors) * means).clamp_(0.0, 1.0)
 
 
-def _scale_saturation(images: Images, factors: Tensor) -> Images:
+def scale_saturation(images: Images, factors: Tensor) -> Images:
+    """Blend images with their luma: `factor * image + (1 - factor) * luma`, limited to [0, 1]."""
     return (images * factors).add_((1 - factors) * _compute_luma(images)).clamp_(0.0, 1.0)
 
 
-def _rotate_hue(images: Images, turns: Tensor) -> Images:
+def rotate_hue(images: Images, turns: Tensor) -> Images:
     """Rotate the hue of HSV by shares of the circle; value and saturation stay."""
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)

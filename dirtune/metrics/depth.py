@@ -57,16 +57,19 @@ def _mean(name: str, labels: ArrayLike, predictions: ArrayLike) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _relative_errors(labels: Array, predictions: Array) -> Array:
+def compute_relative_errors(labels: Array, predictions: Array) -> Array:
+    """Compute `|prediction - label| / label` of every pixel."""
     return np.asarray(np.abs(predictions - labels) / labels)
 
 
-def _log_errors(labels: Array, predictions: Array) -> Array:
+def compute_log_errors(labels: Array, predictions: Array) -> Array:
+    """Compute `|log10 prediction - log10 label|` of every pixel, with predictions of at least `SMALLEST`."""
     logarithms = np.log10(np.maximum(predictions, SMALLEST))
     return np.asarray(np.abs(logarithms - np.log10(labels)), dtype=np.float64)
 
 
-def _hits(labels: Array, predictions: Array, *, power: int) -> Array:
+def compute_hits(labels: Array, predictions: Array, *, power: int) -> Array:
+    """Compute 1 for every pixel whose prediction is within a factor of `1.25^power` of the label, else 0."""
     # Without the bound, both ratios of a negative prediction would be below every threshold.
     predicted = np.maximum(predictions, SMALLEST)
     ratios = np.maximum(predicted / labels, labels / predicted)
@@ -74,10 +77,10 @@ def _hits(labels: Array, predictions: Array, *, power: int) -> Array:
 
 
 PIXEL_VALUES: dict[str, Callable[[Array, Array], Array]] = {
-    "abs_rel": _relative_errors,
-    "log10": _log_errors,
-    "delta1": partial(_hits, power=1),
-    "delta2": partial(_hits, power=2),
-    "delta3": partial(_hits, power=3),
+    "abs_rel": compute_relative_errors,
+    "log10": compute_log_errors,
+    "delta1": partial(compute_hits, power=1),
+    "delta2": partial(compute_hits, power=2),
+    "delta3": partial(compute_hits, power=3),
 }
 """Value of each pixel, of labels and predictions of one shape; the metric of that name is its mean."""

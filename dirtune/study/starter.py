@@ -1,7 +1,5 @@
 """The first study on a user's own data: a commented file with common methods, whose settings suit the data."""
 
-from collections.abc import Mapping, Sequence
-
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec, Manifest
 
@@ -132,10 +130,5 @@ def _choose_encoder(manifest: Manifest) -> tuple[str, str, bool]:
         return "{name: cnn}", "{count: 2, augmentation: shift}", False
     if set(kinds) == {"tokens"}:
         return "{name: bilstm, hidden: 128}", "{count: 1}", False
-    raise InputError(
-        Fault(where=manifest.name, rule="no encoder to begin with reads these inputs together", got=_describe(kinds))
-    )
-
-
-def _describe(kinds: Mapping[str, Sequence[InputSpec]]) -> str:
-    return ", ".join(f"{len(specs)} {kind}" for kind, specs in kinds.items())
+    got = ", ".join(f"{len(specs)} {kind}" for kind, specs in kinds.items())
+    raise InputError(Fault(where=manifest.name, rule="no encoder to begin with reads these inputs together", got=got))

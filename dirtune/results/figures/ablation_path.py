@@ -75,7 +75,9 @@ def build_ablation_path(request: PlotRequest) -> AblationPath:
     # Steps are selected on validation data, whichever split is shown.
     validation = found.table if request.split == "val" else replace(request, split="val").build_table()
     recorded = _group_by_state(arms, _arms.get_values(validation, request.region))
-    selecting = _select_first_half(recorded)
+    seeds = sorted({seed for values in recorded.values() for seed in values})
+    # The smaller half selects the path, the other is shown.
+    selecting = seeds[: len(seeds) // 2]
     losses = {
         state: {seed: to_loss(value, validation.metric) for seed, value in values.items() if seed in selecting}
         for state, values in recorded.items()
@@ -157,12 +159,6 @@ def _find_target(request: PlotRequest, found: _arms.ComposedArms) -> Lattice:
     if len(largest.parts) < 2:
         raise request.make_error("has no arm of two parts of which another arm has one")
     return largest
-
-
-def _select_first_half(values: Mapping[State, _arms.Values]) -> list[int]:
-    """Return the smaller half of the seeds, which select the path."""
-    seeds = sorted({seed for of_state in values.values() for seed in of_state})
-    return seeds[: len(seeds) // 2]
 
 
 def _group_by_state(arms: Lattice, values: Mapping[str, _arms.Values]) -> dict[State, _arms.Values]:

@@ -15,7 +15,6 @@ from dirtune.results.figures import _arms, _effects, _style
 from dirtune.results.figures._floors import FLOOR_STYLES, format_floors, select_floors
 from dirtune.results.figures._request import PlotRequest, format_source
 from dirtune.results.tables.render.cells import format_metric
-from dirtune.results.tables.table import ArmTable, Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +48,27 @@ def build_regions(request: PlotRequest) -> RegionBars:
     cells = [[rows[arm].cells[region] for region in REGIONS] for arm in shown.arms]
     holes = sum(len(rows[arm].missing) for arm in shown.arms)
     left_out = f" {holes} values are missing (see the table)." if holes else ""
+    intervals = "Without a reference there are no intervals."
+    if table.reference is not None:
+        intervals = f"Error bars: the difference to {table.reference}, {_effects.INTERVALS}."
     return RegionBars(
         arms=shown.arms,
         regions=REGIONS,
         means=tuple(tuple(cell.mean for cell in row) for row in cells),
-        intervals=tuple(tuple(_get_half_interval(cell) for cell in row) for row in cells),
+        intervals=tuple(
+            tuple(
+                math.nan if cell.difference is None else (cell.difference.high - cell.difference.low) / 2
+                for cell in row
+            )
+            for row in cells
+        ),
         seeds=tuple(tuple(tuple(cell.values.values()) for cell in row) for row in cells),
         reference=table.reference,
         floors=tuple((row.name, tuple(row.values[region] for region in REGIONS)) for row in select_floors(table)),
         label=format_metric(table.metric, table.unit),
-        caption=f"{format_source(table)} Bars: mean over seeds; dots: single seeds. {_format_intervals(table)}"
+        caption=f"{format_source(table)} Bars: mean over seeds; dots: single seeds. {intervals}"
         f"{format_floors(table)}{left_out}{shown.note}",
     )
-
-
-def _get_half_interval(cell: Cell) -> float:
-    return math.nan if cell.difference is None else (cell.difference.high - cell.difference.low) / 2
-
-
-def _format_intervals(table: ArmTable) -> str:
-    if table.reference is None:
-        return "Without a reference there are no intervals."
-    return f"Error bars: the difference to {table.reference}, {_effects.INTERVALS}."
 
 
 def draw_regions(bars: RegionBars) -> Figure:

@@ -54,6 +54,10 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
     shown = _arms.select_arms(having, request.arms, reference=reference, most=_style.MAX_LINES)
     by_name = {arm.arm: arm for arm in having}
     without = len(runs.arms) - len(having)
+    last_epochs = [
+        {max(values[chosen.trial_id]) for chosen in by_name[arm].chosen.values() if chosen.trial_id in values}
+        for arm in shown.arms
+    ]
     label, parts = name, name.split("/")
     if len(parts) == 3 and parts[0] == "val":
         label = f"validation {format_metric(parts[2], info.unit)}, {parts[1]}"
@@ -63,7 +67,7 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
         label=label,
         caption=f"{request.study}: {name} after every epoch, mean over seeds ± sd; trials: {rule.description}."
         + (f" Without this value or a complete trial: {without} of {len(runs.arms)} arms." if without else "")
-        + (_ENDS_NOTE if any(_have_other_ends(by_name[name], values) for name in shown.arms) else "")
+        + (_ENDS_NOTE if any(len(ends) > 1 for ends in last_epochs) else "")
         + shown.note,
     )
 
@@ -91,11 +95,6 @@ def _read_values(epochs: pa.Table, name: str) -> dict[str, dict[int, float]]:
         if value is not None:
             found.setdefault(trial_id, {})[epoch] = value
     return found
-
-
-def _have_other_ends(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> bool:
-    """Return True if trials of an arm have different last epochs."""
-    return len({max(values[chosen.trial_id]) for chosen in arm.chosen.values() if chosen.trial_id in values}) > 1
 
 
 def _make_epoch_band(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:

@@ -42,31 +42,39 @@ def compute_influence(metric: str, labels: ArrayLike, predictions: ArrayLike, bi
         return INFLUENCES[metric](truth, predicted, None if bins is None else np.asarray(bins))
 
 
-def _of_mae(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_mae_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the mean absolute error, each sample's own: `mean over dimensions |prediction - label|`."""
     influence: Array = np.abs(predictions - labels).mean(axis=1)
     return influence
 
 
-def _of_mse(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_mse_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the mean squared error, each sample's own."""
     influence: Array = np.square(predictions - labels).mean(axis=1)
     return influence
 
 
-def _of_rmse(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_rmse_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the root of the mean squared error, linear in each sample's squared error `s`.
+
+    With the mean squared error `m`, it is `sqrt(m) + (s - m) / (2 sqrt(m))`.
+    """
     squares = np.square(predictions - labels).mean(axis=1)
     mean = squares.mean()
     influence: Array = np.sqrt(mean) + 0.5 / np.sqrt(np.maximum(mean, TINY)) * (squares - mean)
     return influence
 
 
-def _of_gmean(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_gmean_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the geometric mean `g` of the errors, `g (1 + log |error| - mean log |error|)`."""
     errors = np.abs(predictions - labels)
     logs = np.log(np.where(errors == 0, ZERO_ERROR, errors)).mean(axis=1)
     influence: Array = np.exp(logs.mean()) * (1 + logs - logs.mean())
     return influence
 
 
-def _of_balanced_mae(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_balanced_mae_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the mean over the label bins that occur of each bin's mean absolute error."""
     errors = np.abs(predictions - labels).mean(axis=1)
     _, positions, counts = np.unique(labels[:, 0] if bins is None else bins, return_inverse=True, return_counts=True)
     by_bin = np.bincount(positions, errors) / counts
@@ -75,7 +83,8 @@ def _of_balanced_mae(labels: Array, predictions: Array, bins: NDArray[np.int64] 
     return influence
 
 
-def _of_r2(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_r2_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the coefficient of determination, the mean over the label's dimensions."""
     squares, spreads = np.square(predictions - labels), np.square(labels - labels.mean(axis=0))
     error, spread = squares.mean(axis=0), _nan_if_constant(labels, spreads.mean(axis=0))
     ratio = error / spread
@@ -84,7 +93,8 @@ def _of_r2(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) ->
     return influence
 
 
-def _of_pearson(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_pearson_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on Pearson's correlation `r`: `r + x y - r (x^2 + y^2) / 2` of standardized values."""
     first, second = (
         (each - each.mean(axis=0)) / _nan_if_constant(each, each.std(axis=0)) for each in (labels, predictions)
     )
@@ -94,13 +104,15 @@ def _of_pearson(labels: Array, predictions: Array, bins: NDArray[np.int64] | Non
     return influence
 
 
-def _of_spearman(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_spearman_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on Spearman's correlation, the mean over the label's dimensions."""
     pairs = zip(labels.T, predictions.T, strict=True)
     influence: Array = np.mean([_compute_rank_influence(*pair) for pair in pairs], axis=0)
     return influence
 
 
-def _of_angular_error(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+def compute_angular_error_influence(labels: Array, predictions: Array, bins: NDArray[np.int64] | None) -> Array:
+    """Compute the influence on the mean angle between the directions of gaze, each sample's own."""
     return compute_angular_errors(labels, predictions)
 
 
@@ -146,14 +158,14 @@ def _nan_if_constant(values: Array, spread: Array) -> Array:
 
 
 INFLUENCES: dict[str, Callable[[Array, Array, NDArray[np.int64] | None], Array]] = {
-    "mae": _of_mae,
-    "mse": _of_mse,
-    "rmse": _of_rmse,
-    "gmean": _of_gmean,
-    "balanced_mae": _of_balanced_mae,
-    "r2": _of_r2,
-    "pearson": _of_pearson,
-    "spearman": _of_spearman,
-    "angular_error": _of_angular_error,
+    "mae": compute_mae_influence,
+    "mse": compute_mse_influence,
+    "rmse": compute_rmse_influence,
+    "gmean": compute_gmean_influence,
+    "balanced_mae": compute_balanced_mae_influence,
+    "r2": compute_r2_influence,
+    "pearson": compute_pearson_influence,
+    "spearman": compute_spearman_influence,
+    "angular_error": compute_angular_error_influence,
 }
 """Metrics whose differences have an interval over test samples."""

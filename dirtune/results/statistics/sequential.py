@@ -109,13 +109,10 @@ def compute_factors(sizes: tuple[int, ...], level: float) -> tuple[float, float]
             smallest[side].append(ratios[side])
     both = [float(np.quantile(np.concatenate(side), level)) for side in smallest]
     # Paths that never come near have the ratio 1.
-    two_sided, one_sided = (_round_down(min(factor, level)) for factor in both)
+    factors = [min(factor, level) for factor in both]
+    units = [10.0 ** (math.floor(math.log10(factor)) - 2) for factor in factors]
+    two_sided, one_sided = (math.floor(factor / unit) * unit for factor, unit in zip(factors, units, strict=True))
     return two_sided, one_sided
-
-
-def _round_down(number: float) -> float:
-    unit = 10.0 ** (math.floor(math.log10(number)) - 2)
-    return math.floor(number / unit) * unit
 
 
 @dataclass(frozen=True, kw_only=True)
