@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import dirtune
+from dirtune.cli.display import format_summary
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.soundness import check_study
 from dirtune.results.records.schema import TABLES
@@ -100,3 +101,4 @@ def test_a_failure_of_the_floors_is_reported_and_no_failure_of_the_sweep(
     summary = dirtune.sweep(path, data=data_root, results=tmp_path)
     assert summary.reused == 4
     assert summary.floors_problem == "no floors to compare the trials with: MemoryError: too many inputs"
+    assert summary.floors_problem in format_summary(summary).splitlines()
