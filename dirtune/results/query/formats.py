@@ -25,7 +25,7 @@ def format_table(table: pa.Table, format: str = "table") -> str:
     """Return a table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
 
     Numbers are rounded to six digits in the first two only. Durations are seconds. Null is empty, and null in JSON, as is a
-    number that JSON cannot write.
+    number that JSON cannot write. In CSV, an apostrophe precedes texts that spreadsheets would run as formulas.
 
     Raises:
         InputError: unknown format, or Parquet, which is not text.
@@ -73,9 +73,14 @@ def _to_number(value: Any) -> Any:
 def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    writer.writerow([_defuse(name) for name in names])
+    writer.writerows(["" if value is None else _defuse(value) for value in row] for row in rows)
     return text.getvalue().rstrip("\n")
+
+
+def _defuse(value: Any) -> Any:
+    """Return a text that a spreadsheet would run as a formula with an apostrophe before it; other values as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:

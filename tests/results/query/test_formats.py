@@ -138,3 +138,11 @@ def test_intervals_are_durations_in_every_format(tmp_path: Path) -> None:
     assert json.loads(format_table(query(between, tmp_path), "json")) == [{"took": 97199.0}]
     with pytest.raises(InputError, match="took: an interval of months or years has no fixed length"):
         query("select interval '1 month' took from trials", tmp_path)
+
+
+def test_cells_that_spreadsheets_would_run_are_defused_in_csv() -> None:
+    table = pa.table({"=arm": ["=1+1", "@SUM(A1)", "-x", "+x", "\tx", "a=b", "β"], "n": [-1.5, -1, 0, 1, 2, 3, 4]})
+    lines = format_table(table, "csv").split("\n")
+    assert lines[0] == "'=arm,n"
+    assert [line.rpartition(",")[0] for line in lines[1:]] == ["'=1+1", "'@SUM(A1)", "'-x", "'+x", "'\tx", "a=b", "β"]
+    assert lines[1].endswith(",-1.5")
