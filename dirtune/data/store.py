@@ -179,7 +179,7 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
         raise InputError(Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage)))
     try:
         raw = json.loads(storage.read(f"{name}/{MANIFEST}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         rule = f"damaged manifest ({error}); ingest the data set again"
         raise InputError(Fault(where=where, rule=rule)) from None
     return read(Manifest, raw, where=where)

@@ -6,15 +6,14 @@ from the start each time, so that no point appears twice.
 """
 
 import hashlib
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records import store, studies
@@ -83,7 +82,7 @@ def _read_curves(folder: Storage) -> Iterator[_TrialCurves]:
         if trial_id in recorded:
             continue
         try:
-            progress: dict[str, Any] = json.loads(folder.read(f"trials/{trial_id}/{PROGRESS}"))
+            progress = read_json_object(folder, f"trials/{trial_id}/{PROGRESS}")
         except FileNotFoundError:
             # Before its first epoch, or recorded since the tables were read.
             continue

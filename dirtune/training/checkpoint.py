@@ -23,12 +23,21 @@ def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | None:
-    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if there is none."""
+    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if there is none.
+
+    A damaged one counts as none: the trial starts over, and ends with the same numbers.
+    """
     if not storage.exists(CHECKPOINT):
         return None
     content = io.BytesIO(storage.read(CHECKPOINT))
-    state: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
-    return state
+    try:
+        state = torch.load(content, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    # A torn file raises almost anything, as its bytes are read as a program of a small virtual machine
+    except Exception:
+        return None
+    return state if isinstance(state, dict) else None
 
 
 def remove_checkpoint(storage: Storage) -> None:

@@ -20,7 +20,8 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data import cache, memory_budget
-from dirtune.errors import NonFiniteLoss
+from dirtune.errors import InputError, NonFiniteLoss
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
@@ -90,11 +91,12 @@ def get_trial_folder(study: Storage, trial_id: str) -> Storage:
 
 
 def read_progress(study: Storage, trial_id: str) -> Progress | None:
-    """Read the progress of a running or killed trial; return None if there is none."""
-    folder = get_trial_folder(study, trial_id)
-    if not folder.exists(PROGRESS):
+    """Read the progress of a running or killed trial; return None if there is none, or if it is damaged."""
+    try:
+        return Progress(**read_json_object(get_trial_folder(study, trial_id), PROGRESS))
+    # TypeError: it has other keys
+    except (FileNotFoundError, InputError, TypeError):
         return None
-    return Progress(**json.loads(folder.read(PROGRESS)))
 
 
 def remove_temporary_files(study: Storage, trial_id: str) -> None:

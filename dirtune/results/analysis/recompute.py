@@ -8,7 +8,6 @@ to the last bit, because they are made by the same functions from the same numbe
 One trial is one file, read by itself, so that memory does not grow with the study (except for `read_sample_predictions`).
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
 from dirtune.metrics import METRICS, REGIONS, compute_metrics
@@ -240,11 +240,7 @@ def read_stored_manifest(storage: Storage) -> Manifest:
     if not storage.exists(MANIFEST):
         rule = "is not there; give the manifest of the data set"
         raise InputError(Fault(where=where, rule=rule))
-    try:
-        raw = json.loads(storage.read(MANIFEST))
-    except ValueError as error:
-        raise InputError(Fault(where=where, rule=f"not readable as JSON ({error})")) from None
-    return read(Manifest, raw, where=where)
+    return read(Manifest, read_json_object(storage, MANIFEST), where=where)
 
 
 def _open_study(root: str | Path, study: str, split: str, manifest: Manifest | None) -> tuple[Storage, Manifest]:

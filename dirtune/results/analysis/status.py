@@ -4,15 +4,14 @@ Needs no running process: recorded trials are counted from the results, started 
 after every epoch. A started trial whose last progress is long ago has been killed; `dirtune resume` continues it.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.results.analysis.sequential import plan_due_seeds
 from dirtune.results.records import names, store, studies
@@ -107,16 +106,20 @@ def _read_started(folder: Storage, trial_id: str) -> StartedTrial | None:
     if modified is None:
         return None
     try:
-        row: dict[str, Any] = json.loads(folder.read(name))["trial"]
+        row = read_json_object(folder, name)["trial"]
+        return StartedTrial(
+            trial_id=trial_id,
+            arm=row["arm"],
+            seed=int(row["seed"]),
+            epochs_run=int(row["epochs_run"]),
+            epochs_planned=int(row["epochs_planned"]),
+            objective=None if row["objective"] is None else float(row["objective"]),
+            seconds_since_progress=time.time() - modified / 1e9,
+        )
     except FileNotFoundError:
         # Recorded since its modification time was read: recording removes the file.
         return None
-    return StartedTrial(
-        trial_id=trial_id,
-        arm=row["arm"],
-        seed=row["seed"],
-        epochs_run=row["epochs_run"],
-        epochs_planned=row["epochs_planned"],
-        objective=row["objective"],
-        seconds_since_progress=time.time() - modified / 1e9,
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(Fault(where=folder.path(name), rule=f"damaged progress of a trial ({error})")) from None

@@ -4,7 +4,6 @@ A root is a folder with one folder per study. The results layer reads `study.jso
 keys: a table must remain possible when only the trials have survived.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
 
@@ -197,16 +197,7 @@ def read_provenance(storage: Storage) -> dict[str, Any]:
 
 
 def _read_json(storage: Storage, name: str) -> dict[str, Any]:
-    if not storage.exists(name):
-        return {}
-    try:
-        raw = json.loads(storage.read(name))
-    except ValueError as error:
-        where = storage.path(name)
-        raise InputError(Fault(where=where, rule=f"not readable as JSON ({error})")) from None
-    if not isinstance(raw, dict):
-        raise InputError(Fault(where=storage.path(name), rule="must be a JSON object"))
-    return raw
+    return read_json_object(storage, name) if storage.exists(name) else {}
 
 
 def _parse_sequential(raw: Mapping[str, Any]) -> Mapping[str, Any]:

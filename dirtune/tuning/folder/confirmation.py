@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dirtune.errors import InputError
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import TrialJob
@@ -40,6 +42,12 @@ def find_selections(
             settings = records.read_settings(folder, trial_id, tuple(arm.space))
             selections[arm.name] = SelectedTrial(trial_id, settings)
     return selections
+
+
+def are_recorded(folder: Storage, selections: Mapping[str, SelectedTrial | None]) -> bool:
+    """Return True if `selected.json` has these selections, by searched arm."""
+    recorded = {arm: entry.get("trial_id") for arm, entry in _read_selections(folder).items()}
+    return all(each is None or recorded.get(arm) == each.trial_id for arm, each in selections.items())
 
 
 def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jobs: Sequence[TrialJob]) -> set[str]:
@@ -90,8 +98,17 @@ def keep_selections(folder: Storage, arms: Collection[str]) -> None:
 
 
 def _read_selections(folder: Storage) -> dict[str, Any]:
-    selections: dict[str, Any] = json.loads(folder.read(layout.SELECTED)) if folder.exists(layout.SELECTED) else {}
-    return selections
+    """Return the recorded selections; none if the file is damaged, because it only repeats what the records say."""
+    try:
+        selections = read_json_object(folder, layout.SELECTED)
+    except (FileNotFoundError, InputError):
+        return {}
+    return {arm: entry for arm, entry in selections.items() if _is_selection(entry)}
+
+
+def _is_selection(entry: object) -> bool:
+    planned = entry.get("planned") if isinstance(entry, dict) else None
+    return isinstance(planned, list) and all(isinstance(each, dict) and "trial_id" in each for each in planned)
 
 
 def _write_selections(folder: Storage, selections: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from dirtune.config import TrialConfig
 from dirtune.data.store import read_groups
 from dirtune.errors import Fault, InputError
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
@@ -132,7 +133,7 @@ class _Comparison:
     @classmethod
     def read(cls, folder: StudyFolder) -> "_Comparison":
         storage = folder.storage
-        before = json.loads(storage.read(layout.RESOLVED_STUDY)) if storage.exists(layout.RESOLVED_STUDY) else None
+        before = read_json_object(storage, layout.RESOLVED_STUDY) if storage.exists(layout.RESOLVED_STUDY) else None
         now = folder.to_plain()
         if before is not None and "claim" in before:
             claim = dict(before["claim"])
@@ -183,6 +184,8 @@ class _Comparison:
         # The rule has not seen the values of restored records yet, which may add seeds
         can_add_seeds = rule is not None and bool(restored)
         is_complete = has_spent_budgets and needed <= kept | restored and not can_add_seeds
+        # Only a queue writes the selections again, of a file that was lost or damaged
+        is_complete = is_complete and confirmation.are_recorded(storage, selections)
         return Reuse(kept, recorded - kept, restored - kept, is_complete)
 
     @cached_property

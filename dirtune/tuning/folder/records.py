@@ -7,7 +7,6 @@ progress.
 Records that a study no longer plans are orphaned: moved out of all tables, and back when they are planned again.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.arms import get_values_by_trial
@@ -96,7 +96,7 @@ def find_best_trial(outcomes: Mapping[str, TrialOutcome], mode: Literal["min", "
 def read_settings(folder: Storage, trial_id: str, paths: Sequence[str]) -> Settings:
     """Return a trial's values of settings by dotted path."""
     # From the trial's own file, because a column of the table has one type for all trials
-    config = json.loads(get_trial_folder(folder, trial_id).read(CONFIG))
+    config = read_json_object(get_trial_folder(folder, trial_id), CONFIG)
     return {path: get_leaf(config, path) for path in paths}
 
 

@@ -3,13 +3,13 @@
 A search that begins with settings that are known to work cannot select worse ones; they cost budget like all others.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.selection import to_loss
@@ -65,7 +65,7 @@ def _read_earlier_settings(study: resolve.ResolvedStudy, results: Storage, earli
         arm.name: _remove_duplicates(
             values
             for trial_id in trial_ids.get(arm.name, ())
-            if (values := _select_values_in_space(arm, json.loads(get_trial_folder(folder, trial_id).read(CONFIG))))
+            if (values := _select_values_in_space(arm, read_json_object(get_trial_folder(folder, trial_id), CONFIG)))
             and not (needs_all and len(values) < len(arm.space))
         )
         for arm in study.searched_arms
