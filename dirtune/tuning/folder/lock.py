@@ -94,8 +94,9 @@ def lock(folder: Storage) -> Iterator[Lock]:
     """
     check_unlocked(folder)
     now = time.time()
-    own = {
-        "token": uuid.uuid4().hex,
+    token = uuid.uuid4().hex
+    own: dict[str, Any] = {
+        "token": token,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_start": _get_process_start(os.getpid()),
@@ -105,9 +106,9 @@ def lock(folder: Storage) -> Iterator[Lock]:
     _write_lock(folder, own)
     # Two drivers that start at the same moment both write: the one that wrote last owns the lock
     time.sleep(SETTLE_SECONDS)
-    if (_read_lock(folder) or own)["token"] != own["token"]:
+    if (_read_lock(folder) or own)["token"] != token:
         check_unlocked(folder)
-    held = Lock(folder, own["token"])
+    held = Lock(folder, token)
     released = threading.Event()
 
     def keep_alive() -> None:
@@ -124,14 +125,14 @@ def lock(folder: Storage) -> Iterator[Lock]:
     thread = threading.Thread(target=keep_alive, daemon=True)
     thread.start()
     try:
-        yield Lock(folder.with_retry(RETRY_SECONDS), own["token"])
+        yield Lock(folder.with_retry(RETRY_SECONDS), token)
     finally:
         released.set()
         thread.join()
         # If this fails, the lock expires
         with contextlib.suppress(OSError):
             lock = _read_lock(folder)
-            if lock is not None and lock["token"] == own["token"]:
+            if lock is not None and lock["token"] == token:
                 folder.remove(LOCK)
 
 
@@ -155,7 +156,8 @@ def _is_alive(lock: dict[str, Any]) -> bool:
     """Return True if the process exists, on its own host, or has a recent heartbeat, on another."""
     if lock["host"] != socket.gethostname():
         # The clock of a host that is far ahead must not lock the folder for good
-        return abs(time.time() - lock["heartbeat"]) <= LOST_SECONDS
+        age: float = time.time() - lock["heartbeat"]
+        return abs(age) <= LOST_SECONDS
     try:
         os.kill(lock["pid"], 0)
     # OverflowError: no process has such a number
