@@ -19,9 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from dirtune.data.shot_rule import fit_shot_rule
+from dirtune.data import shot_rule, store
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
-from dirtune.data.store import write_dataset
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
@@ -441,12 +440,12 @@ def write_own(
             split: np.bincount(division.rows.bins[division.assignment.find_rows(split)], minlength=label.num_bins)
             for split in ("train", "test")
         }
-        if (fitted := fit_shot_rule(counts["train"].tolist(), counts["test"].tolist())) is not None:
+        if (fitted := shot_rule.fit_shot_rule(counts["train"].tolist(), counts["test"].tolist())) is not None:
             rules["thirds"] = fitted
             notes.append("shot regions: a third of the test rows each, by the density of the training labels")
     if held:
         rules["held_out"] = make_held_out_rule(held, label.num_bins)
-    return write_dataset(
+    return store.write_dataset(
         storage,
         options.name,
         splits,

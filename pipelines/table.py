@@ -27,23 +27,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dirtune.data import session, store
+from dirtune.data import session, store, verify
 from dirtune.data.columns import Columns
-from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.own import (
-    Column,
-    OwnOptions,
-    describe_columns,
-    divide,
-    format_names,
-    make_request,
-    read_entries,
-    write_own,
-)
-from pipelines.sheets import Sheet, find_data_file, read_sheet
+from pipelines import own, sheets
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -65,14 +54,14 @@ _FEWEST_COUNTED = 10
 _FEW_PERCENT = 0.02
 
 
-class Options(OwnOptions):
+class Options(own.OwnOptions):
     """Settings of the ingest."""
 
-    features: tuple[Column, ...] | None = None
+    features: tuple[own.Column, ...] | None = None
     """Columns of numbers, or of lists of numbers; null: all columns without another role that are no row numbers."""
-    one_hot: tuple[Column, ...] = ()
+    one_hot: tuple[own.Column, ...] = ()
     """Columns of texts, such as a category."""
-    ignore: tuple[Column, ...] = ()
+    ignore: tuple[own.Column, ...] = ()
     """Columns that are not features, if `features` is not given."""
     standardize: bool = True
     """True: numbers are standardized with the mean and standard deviation of the training rows."""
@@ -107,30 +96,30 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         InputError: the file or a column does not exist, a column of texts is among the features, more than `skip_bad` rows
             cannot be used (the first 20 are listed, and their number), or the rows cannot be split as the options ask.
     """
-    file = find_data_file(NAME, raw)
-    request = make_request(NAME, RECIPE, file, options)
+    file = sheets.find_data_file(NAME, raw)
+    request = own.make_request(NAME, RECIPE, file, options)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = read_sheet(file, options)
+    sheet = sheets.read_sheet(file, options)
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
     sheet.require({**options.roles, **roles})
     columns = sheet.table.column_names
-    entries, cells = read_entries(sheet, options), read_cells(sheet, options)
+    entries, cells = own.read_entries(sheet, options), read_cells(sheet, options)
     used = sheet.select_usable(options.skip_bad)
     cells = cells.select_rows(used)
-    division = divide(options, entries, used, cells.list_contents(entries.labels[used]))
+    division = own.divide(options, entries, used, cells.list_contents(entries.labels[used]))
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
     check_vectors(sheet, cells, values, used)
     lists_of_values = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     rows = division.make_table({"features": lists_of_values})
     described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
-    notes = [*describe_columns(described, sheet), *describe_row_numbers(sheet, cells, columns, options)]
+    notes = [*own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, columns, options)]
     notes += describe_outliers(cells, used, sheet)
     if constant := [each["name"] for each in features if each.get("sd") == 0]:
-        notes.append(f"constant in training: {format_names(constant)}")
+        notes.append(f"constant in training: {own.format_names(constant)}")
     with session.ray_session():
-        return write_own(
+        return own.write_own(
             storage,
             division,
             {split: _make_dataset(rows, split) for split in SPLITS},
@@ -142,7 +131,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         )
 
 
-def read_cells(sheet: Sheet, options: Options) -> Cells:
+def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     """Read the feature columns of a sheet; faults are added to the sheet.
 
     Raises:
@@ -167,7 +156,7 @@ def read_cells(sheet: Sheet, options: Options) -> Cells:
     return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
 
 
-def _has_distinct_integers(sheet: Sheet, name: str) -> bool:
+def _has_distinct_integers(sheet: sheets.Sheet, name: str) -> bool:
     """Return True if the cells of a column are different integers, as the numbers of rows are."""
     cells = sheet.table.column(name)
     if not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
@@ -177,7 +166,7 @@ def _has_distinct_integers(sheet: Sheet, name: str) -> bool:
     return len(texts) > 1 and bool(are_integers) and pc.count_distinct(texts).as_py() == len(texts)
 
 
-def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], options: Options) -> list[str]:
+def describe_row_numbers(sheet: sheets.Sheet, cells: Cells, columns: Sequence[str], options: Options) -> list[str]:
     """Return notes on columns that are left out as numbers of rows, and on features that may be such numbers.
 
     Args:
@@ -191,7 +180,7 @@ def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], opt
     used |= {name.rpartition(".")[0] for name in cells.names}
     notes = []
     if left_out := [name for name in columns if name not in used] if options.features is None else []:
-        notes.append(f"left out as row numbers: {format_names(left_out)}; `features` can name them")
+        notes.append(f"left out as row numbers: {own.format_names(left_out)}; `features` can name them")
     counters = [
         name
         for name, column in zip(cells.names, cells.numbers.T, strict=True)
@@ -199,7 +188,7 @@ def describe_row_numbers(sheet: Sheet, cells: Cells, columns: Sequence[str], opt
     ]
     if counters:
         notes.append(
-            f"every integer of a range once, as row numbers have: {format_names(counters)}; `ignore` leaves them out"
+            f"every integer of a range once, as row numbers have: {own.format_names(counters)}; `ignore` leaves them out"
         )
     return notes
 
@@ -211,7 +200,7 @@ def _counts_rows(column: np.typing.NDArray[np.float64]) -> bool:
 
 
 def check_vectors(
-    sheet: Sheet, cells: Cells, values: np.typing.NDArray[np.float32], used: np.typing.NDArray[np.int64]
+    sheet: sheets.Sheet, cells: Cells, values: np.typing.NDArray[np.float32], used: np.typing.NDArray[np.int64]
 ) -> None:
     """Raise if different numbers of a column are equal as vectors of 32 bits, or infinite.
 
@@ -230,10 +219,10 @@ def check_vectors(
             f"column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
         )
         faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=float(column[far])))
-    raise_faults(faults, where=str(sheet.path))
+    verify.raise_faults(faults, where=str(sheet.path))
 
 
-def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: Sheet) -> list[str]:
+def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: sheets.Sheet) -> list[str]:
     """Return a note for each column of which one number makes nearly all the variance, as a code for missing cells does."""
     notes = []
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
@@ -248,7 +237,7 @@ def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: Sh
             number = sheet.row_numbers[used[rows[0]]]
             rest = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
             notes.append(
-                f"{format_names([name])}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
+                f"{own.format_names([name])}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
                 "cell, remove it"
             )
     return notes

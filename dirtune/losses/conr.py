@@ -16,10 +16,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dirtune.batch import TermInputs
-from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import LabelDistance, cosine_matrix, distance_matrix, full_precision, logsumexp, remove_self
+from dirtune.losses import blocks, pairs, units
 from dirtune.losses.temperature import Tau, TemperedTerm, compute_robust_sums, expand_temperatures
-from dirtune.losses.units import InBins
 
 Pushing = Literal["exp", "linear", "none"]
 Denominator = Literal["official", "paper"]
@@ -28,16 +26,16 @@ Denominator = Literal["official", "paper"]
 class PairTerm(TemperedTerm):
     """The settings of ConR's choice of pairs, for the terms that build on it."""
 
-    omega: Annotated[float, InBins()] = Field(default=1.0, ge=0)
+    omega: Annotated[float, units.InBins()] = Field(default=1.0, ge=0)
     """Similarity window for labels and predictions, in the label's unit; not given: one label bin. ConR's and ACCon's code: 1 year (AgeDB,
     IMDB-WIKI); ConR's: 0.2 m (NYUD2)."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature, without unit; where it is learned, its starting value. Effective in both codes: 0.07 (AgeDB, whatever
     their flags say; IMDB-WIKI); in ConR's: 0.2 (NYUD2)."""
-    push_power: Annotated[float, InBins(power=-1)] = Field(default=0.01, ge=0)
+    push_power: Annotated[float, units.InBins(power=-1)] = Field(default=0.01, ge=0)
     """The pushing weight's growth with the label distance, per label unit; not given: 0.01 per label bin; 0 with pushing `exp`: the sample weight alone;
     unused with pushing `none`. ConR's code ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
-    label_distance: LabelDistance = "l2"
+    label_distance: pairs.LabelDistance = "l2"
     """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""
     denominator: Denominator | None = None
     """official: every non-positive, the anchor included, adds one to the denominator; paper: nothing is added; null: as
@@ -112,7 +110,7 @@ def conr(
     denominator: Denominator,
     outer_weight: bool,
     counts_self: bool = False,
-    label_distance: LabelDistance = "l2",
+    label_distance: pairs.LabelDistance = "l2",
     rho: float | None = None,
 ) -> Float[Tensor, ""]:
     """Return the mean over all anchors of `l_i = 1/|P_i| sum_{j in P_i} (log Z_i - s_ij)`, times `w_i` under `outer_weight`.
@@ -134,7 +132,7 @@ def conr(
     in one log-sum-exp, so that no temperature overflows; (6) labels may have several dimensions, where the code fails;
     (7) a temperature per anchor, and with `rho` the robust form, `compute_robust_sums`, over the summands of `Z_i`.
     """
-    with full_precision(representations) as z:
+    with pairs.full_precision(representations) as z:
         labels, predictions, weights = (values.detach().to(z.dtype) for values in (labels, predictions, weights))
 
         def sum_block(anchors: slice, z: Tensor, taus: Tensor) -> Tensor:
@@ -149,13 +147,13 @@ def conr(
                 label_distance=label_distance,
             )
             # Dividing the anchors and adding to the offsets, not to the products, saves two pair matrices.
-            logits = offsets.add_(cosine_matrix(z[anchors] / taus[anchors, None], z))
+            logits = offsets.add_(pairs.cosine_matrix(z[anchors] / taus[anchors, None], z))
             losses = compute_anchor_losses(
                 logits, positives, negatives, taus[anchors], denominator=denominator, counts_self=counts_self, rho=rho
             )
             return (losses * weights[anchors] if outer_weight else losses).sum()
 
-        return sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)
+        return blocks.sum_over_anchors(sum_block, z, expand_temperatures(tau, z)) / len(z)
 
 
 def select_pairs(
@@ -167,19 +165,19 @@ def select_pairs(
     omega: float,
     push_power: float,
     pushing: Pushing,
-    label_distance: LabelDistance,
+    label_distance: pairs.LabelDistance,
 ) -> tuple[Bool[Tensor, "anchors rows"], Bool[Tensor, "anchors rows"], Float[Tensor, "anchors rows"]]:
     """Return the masks of `P_i` and `N_i`, and the offsets of the logits: 0 in `P_i`, `log S_ij` in `N_i`.
 
     All other pairs, the anchor itself among them, get a huge negative number. A pushing weight of 0 gives minus infinity,
     which is harmless, because the anchor itself keeps every row finite.
     """
-    distances = distance_matrix(labels[anchors], labels, label_distance=label_distance)
+    distances = pairs.distance_matrix(labels[anchors], labels, label_distance=label_distance)
     similar = distances <= omega
     negatives = (
-        distance_matrix(predictions[anchors], predictions, label_distance=label_distance) <= omega
+        pairs.distance_matrix(predictions[anchors], predictions, label_distance=label_distance) <= omega
     ).logical_and_(~similar)
-    positives = remove_self(similar, anchors)
+    positives = pairs.remove_self(similar, anchors)
     # The distances are not needed any more, so the logarithms of the pushing weights overwrite them.
     if pushing == "none":
         offsets = distances.zero_()
@@ -208,7 +206,7 @@ def compute_anchor_losses(
     counts = positives.sum(dim=1, dtype=logits.dtype)
     num_negatives = negatives.sum(dim=1, dtype=logits.dtype)
     attraction = torch.where(positives, logits, 0.0).sum(dim=1)
-    log_normalizers = logsumexp(logits)
+    log_normalizers = pairs.logsumexp(logits)
     num_others = counts + num_negatives
     if denominator == "official":
         # At least 1, because the anchor is no positive of its own

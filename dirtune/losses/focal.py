@@ -15,18 +15,17 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.frozen import Added
-from dirtune.losses.pointwise import PointLoss
-from dirtune.losses.units import InBins
+from dirtune.losses import pointwise, units
 
 Activation = Literal["sigmoid", "tanh", "unshifted"]
 
 
-class _Focal(PointLoss):
+class _Focal(pointwise.PointLoss):
     activation: Activation = "sigmoid"
     """Factor of an error e. sigmoid: `2 sigma(beta e) - 1`, as in the official code, the default because the published
     numbers were made with it; tanh: `tanh(beta e)`, the code's other choice; unshifted: `sigma(beta e)`, as the paper
     writes it, which is one half without an error."""
-    beta: Annotated[float, InBins(power=-1, of_loss=True)] = Field(default=0.2, gt=0)
+    beta: Annotated[float, units.InBins(power=-1, of_loss=True)] = Field(default=0.2, gt=0)
     """Growth rate of the factor, per unit of the labels that the loss is given; not given: 0.2 per label bin. Official: 0.2 (ages), 20 on labels divided
     by 5 (STS-B)."""
     gamma: float = Field(default=1.0, ge=0)

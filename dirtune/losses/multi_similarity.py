@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dirtune.batch import TermInputs
 from dirtune.frozen import Frozen
-from dirtune.losses.blocks import sum_over_anchors
-from dirtune.losses.pairs import compare_bins, cosine_matrix, full_precision, masked_logsumexp, remove_self
+from dirtune.losses import blocks, pairs
 
 
 class MultiSimilarity(Frozen):
@@ -72,12 +71,12 @@ def multi_similarity(
     not by a cosine beyond `1 - 1e-5`, so that true duplicates remain positives; (3) an anchor without positives or
     negatives gives 0 instead of an error.
     """
-    with full_precision(representations) as z:
+    with pairs.full_precision(representations) as z:
 
         def sum_block(anchors: slice, z: Tensor) -> Tensor:
-            cosines = cosine_matrix(z[anchors], z)
-            same = compare_bins(label_bins[anchors], label_bins)
-            positives, negatives = remove_self(same, anchors), ~same
+            cosines = pairs.cosine_matrix(z[anchors], z)
+            same = pairs.compare_bins(label_bins[anchors], label_bins)
+            positives, negatives = pairs.remove_self(same, anchors), ~same
             if margin is not None:
                 # A row without pairs of a kind has none of the other kind either: its extreme is infinite.
                 # Mining is a selection, so that no gradient flows through it.
@@ -90,12 +89,12 @@ def multi_similarity(
             pushes = _compute_soft_counts((cosines - threshold).mul_(beta), negatives) / beta
             return (pulls + pushes).sum()
 
-        return sum_over_anchors(sum_block, z) / len(z)
+        return blocks.sum_over_anchors(sum_block, z) / len(z)
 
 
 def _compute_soft_counts(
     exponents: Float[Tensor, "anchors rows"], mask: Bool[Tensor, "anchors rows"]
 ) -> Float[Tensor, " anchors"]:
     """Return `log(1 + sum_{j in mask_i} exp(exponents_ij))`, 0 for an empty row."""
-    sums = masked_logsumexp(exponents, mask)
+    sums = pairs.masked_logsumexp(exponents, mask)
     return torch.logaddexp(sums, torch.zeros_like(sums))

@@ -13,16 +13,14 @@ from torch import nn
 
 from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
-from dirtune.models.dense_regressor import PREDICTOR_SIZE, DenseRegressor
+from dirtune.models import dense_regressor, fds, regressor
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.encoder import Encoder
-from dirtune.models.fds import FeatureSmoothing
-from dirtune.models.regressor import ModelSpec, Regressor
 from dirtune.reweighting.fds import FDS
 
 
 def build_regressor(
-    spec: ModelSpec,
+    spec: regressor.ModelSpec,
     inputs: dict[str, manifest.InputSpec],
     seed: int,
     vocabulary: Sequence[str] | None = None,
@@ -30,7 +28,7 @@ def build_regressor(
     smoothing: FDS | None = None,
     num_bins: int = 0,
     label_dim: int = 1,
-) -> Regressor:
+) -> regressor.Regressor:
     """Return a regressor for one label per sample.
 
     Args:
@@ -49,7 +47,7 @@ def build_regressor(
     encoder = _build_encoder(spec, inputs, seed, vocabulary)
     if encoder.is_dense:
         raise _mismatch(spec, "makes an embedding for each pixel, but a sample of this data set has one label")
-    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
+    smooth = fds.FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
     projection: nn.Linear | nn.Sequential | None = None
     read_dim = dim = encoder.embedding_dim
     if spec.projection_dim is not None:
@@ -64,18 +62,18 @@ def build_regressor(
             read_dim = size
     with _random_stream(seed, "predictor"):
         predictor = nn.Linear(read_dim, label_dim)
-    return Regressor(spec, encoder, projection, predictor, smooth)
+    return regressor.Regressor(spec, encoder, projection, predictor, smooth)
 
 
 def build_dense_regressor(
-    spec: ModelSpec,
+    spec: regressor.ModelSpec,
     inputs: dict[str, manifest.InputSpec],
     seed: int,
     vocabulary: Sequence[str] | None = None,
     *,
     smoothing: FDS | None = None,
     num_bins: int = 0,
-) -> DenseRegressor:
+) -> dense_regressor.DenseRegressor:
     """Return a regressor for per-pixel labels; the arguments are those of `build_regressor`.
 
     Raises:
@@ -88,14 +86,16 @@ def build_dense_regressor(
     if spec.projection_dim is not None:
         rule = "per-pixel embeddings have no projection"
         raise InputError(Fault(where="model.projection_dim", rule=rule, got=spec.projection_dim))
-    smooth = FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
+    smooth = fds.FeatureSmoothing(smoothing, encoder.embedding_dim, num_bins) if smoothing else None
     with _random_stream(seed, "predictor"):
-        predictor = nn.Conv2d(encoder.embedding_dim, 1, PREDICTOR_SIZE, padding=PREDICTOR_SIZE // 2)
-    return DenseRegressor(spec, encoder, None, predictor, smooth)
+        predictor = nn.Conv2d(
+            encoder.embedding_dim, 1, dense_regressor.PREDICTOR_SIZE, padding=dense_regressor.PREDICTOR_SIZE // 2
+        )
+    return dense_regressor.DenseRegressor(spec, encoder, None, predictor, smooth)
 
 
 def _build_encoder(
-    spec: ModelSpec, inputs: dict[str, manifest.InputSpec], seed: int, vocabulary: Sequence[str] | None
+    spec: regressor.ModelSpec, inputs: dict[str, manifest.InputSpec], seed: int, vocabulary: Sequence[str] | None
 ) -> Encoder:
     # To a type checker, a union computed from ENCODERS is no type.
     encoder: Any = spec.encoder
@@ -104,7 +104,7 @@ def _build_encoder(
     return built
 
 
-def _mismatch(spec: ModelSpec, rule: str) -> InputError:
+def _mismatch(spec: regressor.ModelSpec, rule: str) -> InputError:
     encoder: Any = spec.encoder
     return InputError(Fault(where="model.encoder", rule=rule, got=encoder.name))
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
-from dirtune.losses import Fittable, Term
-from dirtune.losses.pairs import to_at_least_float32
+from dirtune.losses import Fittable, Term, pairs
 from dirtune.models.regressor import RegressorOutput, normalize_rows
 from dirtune.training.distributed import Ranks
 
@@ -61,7 +60,7 @@ def stack_views(batch: Batch) -> Inputs:
 def gather_views(rows: Tensor, views: int, ranks: Ranks) -> Float[Tensor, "views batch *rest"]:
     """Gather rows, stacked view-major on every rank, as (view, sample of the global batch, ...), in at least float32."""
     # The conversion precedes the gather, whose backward pass sums the gradients of all ranks.
-    by_view = to_at_least_float32(rows).unflatten(0, (views, -1))
+    by_view = pairs.to_at_least_float32(rows).unflatten(0, (views, -1))
     return ranks.gather(by_view.transpose(0, 1)).transpose(0, 1)
 
 

@@ -41,7 +41,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         raise _Written([*given["sheet"].notes, *given["notes"]], features, splits["train"])
 
     monkeypatch.setattr(table.session, "ray_session", session)
-    monkeypatch.setattr(table, "write_own", write)
+    monkeypatch.setattr(table.own, "write_own", write)
     monkeypatch.setattr(table, "_make_dataset", lambda rows, split: np.stack(rows["features"].to_pylist()))
 
 

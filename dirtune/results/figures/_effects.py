@@ -10,8 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.figures._style import BAD, GOOD
-from dirtune.results.statistics.joint import JointDifference
-from dirtune.results.statistics.paired import PairedDifference
+from dirtune.results.statistics import joint, paired
 from dirtune.results.tables.marks import SIGNIFICANT
 
 EXTENT = 3.0
@@ -42,7 +41,7 @@ class Effect:
 NO_EFFECT = Effect(mean=math.nan, low=math.nan, high=math.nan, significant=False, good=False)
 
 
-def make_effect(found: PairedDifference | JointDifference | None, p_holm: float, metric: str) -> Effect:
+def make_effect(found: paired.PairedDifference | joint.JointDifference | None, p_holm: float, metric: str) -> Effect:
     """Return a paired difference of a metric as an effect."""
     if found is None or not found.n:
         return NO_EFFECT

@@ -7,15 +7,7 @@ import numpy as np
 
 from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER, REGIONS
-from dirtune.results.analysis.arms import (
-    TRIAL_COLUMNS,
-    StudyRuns,
-    check_metric,
-    get_values_by_trial,
-    list_arm_trials,
-    list_search_trials,
-    to_trial_rows,
-)
+from dirtune.results.analysis import arms
 from dirtune.results.records import names, store, studies
 from dirtune.results.tables.render.cells import format_metric
 
@@ -39,7 +31,7 @@ class Quantity:
         return f"{format_metric(self.metric, unit)}, {self.region}"
 
 
-def parse_quantity(text: str, metric: str, runs: StudyRuns) -> Quantity:
+def parse_quantity(text: str, metric: str, runs: arms.StudyRuns) -> Quantity:
     """Parse a quantity such as `few` or `few/gmean`.
 
     Args:
@@ -52,10 +44,10 @@ def parse_quantity(text: str, metric: str, runs: StudyRuns) -> Quantity:
     """
     region, _, own = text.partition("/")
     names.check_known("region", region, REGIONS)
-    return Quantity(region=region, metric=check_metric(runs.metrics, own or metric))
+    return Quantity(region=region, metric=arms.check_metric(runs.metrics, own or metric))
 
 
-def select_chosen_models(runs: StudyRuns) -> dict[str, list[Model]]:
+def select_chosen_models(runs: arms.StudyRuns) -> dict[str, list[Model]]:
     """Return the selected models of every arm, one per seed."""
     return {arm.arm: [(chosen.trial_id, chosen.epoch) for chosen in arm.chosen.values()] for arm in runs.arms}
 
@@ -70,11 +62,11 @@ def select_complete_models(storage: Storage, info: studies.StudyInfo, selection:
     """
     # The oracle selects configurations by test error; within a trial it uses the best validation epoch.
     epoch = selection if selection in names.EVALUATED_EPOCHS else names.EVALUATED_EPOCHS[0]
-    trials = to_trial_rows(store.read_table(storage, "trials", columns=TRIAL_COLUMNS))
-    searches = list_search_trials(trials, info)
+    trials = arms.to_trial_rows(store.read_table(storage, "trials", columns=arms.TRIAL_COLUMNS))
+    searches = arms.list_search_trials(trials, info)
     return {
         arm: [(row.trial_id, epoch) for row in (*rows, *searches[arm]) if row.status == "complete"]
-        for arm, rows in list_arm_trials(trials, info).items()
+        for arm, rows in arms.list_arm_trials(trials, info).items()
     }
 
 
@@ -85,12 +77,12 @@ def make_pairs(
     return [(x[model], y[model]) for model in models if model in x and model in y]
 
 
-def get_quantity(quantity: Quantity, runs: StudyRuns, split: str) -> dict[Model, float]:
+def get_quantity(quantity: Quantity, runs: arms.StudyRuns, split: str) -> dict[Model, float]:
     """Return the defined values of a quantity by model."""
     return {
         (trial_id, epoch): value
         for epoch in names.EVALUATED_EPOCHS
-        for trial_id, value in get_values_by_trial(
+        for trial_id, value in arms.get_values_by_trial(
             runs.metrics, metric=quantity.metric, region=quantity.region, split=split, selection=epoch
         ).items()
         if value is not None

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from dirtune.results.analysis.parts import Lattice, State, make_lattice
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.figures import _arms, _effects, _style
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _effects, _request, _style
 from dirtune.results.records.names import check_known
 from dirtune.results.statistics.greedy import find_greedy_path
 from dirtune.results.statistics.paired import apply_holm, compare_by_seed, mean
@@ -57,7 +56,7 @@ class AblationPath:
     caption: str
 
 
-def build_ablation_path(request: PlotRequest) -> AblationPath:
+def build_ablation_path(request: _request.PlotRequest) -> AblationPath:
     """Find the greedy path of parts, with the paired difference and Student's t interval of every step.
 
     Args:
@@ -145,7 +144,7 @@ def draw_ablation_path(data: AblationPath) -> Figure:
     return figure
 
 
-def _find_target(request: PlotRequest, found: _arms.ComposedArms) -> Lattice:
+def _find_target(request: _request.PlotRequest, found: _arms.ComposedArms) -> Lattice:
     asked = request.get_arm()
     if asked is not None:
         check_known("arm", asked, tuple(found.configs))
@@ -168,7 +167,7 @@ def _group_by_state(arms: Lattice, values: Mapping[str, _arms.Values]) -> dict[S
 def _format_caption(found: _arms.ComposedArms, path: AblationPath, direction: str, selecting: list[int]) -> str:
     verb = "adds" if direction == ADD else "removes"
     text = (
-        f"{format_source(found.table)} Each step {verb} the part after which the metric is best, selected among the nearest trained "
+        f"{_request.format_source(found.table)} Each step {verb} the part after which the metric is best, selected among the nearest trained "
         f"arms on validation data of seeds {', '.join(map(str, selecting))}; shown are the other seeds. Left: means, and seeds; "
         "right: difference to the arm before, paired by seed, mean and 95 % interval (Student's t over seeds, on these test "
         f"samples). {_effects.COLOR_KEY} p < {SIGNIFICANT:g}, paired t test, Holm-corrected over the {len(path.stages)} rows."

@@ -12,9 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dirtune.diagnostics import compute_anchor_curve
-from dirtune.results.figures import _bands, _representations, _style
-from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures.error_by_label import choose_bin_width
+from dirtune.results.figures import _bands, _representations, _request, _style, error_by_label
 
 PERCENTILES = (10, 50, 90)
 POINTS = 100
@@ -44,14 +42,14 @@ class Anchors:
     caption: str
 
 
-def build_anchors(request: PlotRequest) -> Anchors:
+def build_anchors(request: _request.PlotRequest) -> Anchors:
     """Compute the curve of every arm from each anchor label.
 
     Raises:
         InputError: as `read_study_vectors`.
     """
     found = _representations.read_study_vectors(request, most=_style.MAX_LINES)
-    width, label = choose_bin_width(found.label), found.label
+    width, label = error_by_label.choose_bin_width(found.label), found.label
     labels = select_anchor_labels(found.arms[0].labels)
     unit = _style.format_unit(label.unit)
     distances = np.linspace(0.0, max(float(np.ptp(arm.labels)) for arm in found.arms), POINTS)

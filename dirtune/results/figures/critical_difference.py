@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.figures import _arms, _style
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.records.names import check_known
 from dirtune.results.statistics.ranks import LEVEL, Ranking, rank_arms
 from dirtune.results.tables.render.cells import format_metric
@@ -37,7 +36,7 @@ class CriticalDifference:
     caption: str
 
 
-def build_critical_difference(request: PlotRequest) -> CriticalDifference:
+def build_critical_difference(request: _request.PlotRequest) -> CriticalDifference:
     """Rank the arms by the table's values; the caption names arms that miss blocks of the others and are left out.
 
     Raises:
@@ -117,6 +116,6 @@ def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int,
 def _format_caption(table: ArmTable, found: Ranking) -> str:
     p_text = "" if math.isnan(found.p_friedman) else f" Friedman's p = {found.p_friedman:.2g}."
     return (
-        f"{format_source(table)} Mean ranks over {found.blocks} seeds, on these test samples, 1 is best. Bars join arms whose ranks are less than the "
+        f"{_request.format_source(table)} Mean ranks over {found.blocks} seeds, on these test samples, 1 is best. Bars join arms whose ranks are less than the "
         f"critical difference CD = {found.critical_difference:.2f} apart (Nemenyi, level {LEVEL:g}).{p_text}"
     )

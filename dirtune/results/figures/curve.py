@@ -5,15 +5,14 @@ from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.analysis.curves import Curve, CurveLine, read_curve
-from dirtune.results.figures import _arms, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.tables.render.cells import format_metric
 
 MAX_TICKS = 8
 """Levels that are labeled one by one."""
 
 
-def build_curve(request: PlotRequest) -> Curve:
+def build_curve(request: _request.PlotRequest) -> Curve:
     """Read the lines of the arms.
 
     Raises:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.results.analysis.curves import CurveLine, read_curve
-from dirtune.results.figures import _arms, _bands, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _bands, _request, _style
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
 
@@ -34,7 +33,7 @@ class DataEfficiency:
     caption: str
 
 
-def build_data_efficiency(request: PlotRequest) -> DataEfficiency:
+def build_data_efficiency(request: _request.PlotRequest) -> DataEfficiency:
     """Group every arm's trials by the value of the setting.
 
     Raises:

@@ -16,8 +16,7 @@ from dirtune.manifest import LabelSpec
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.recompute import BinErrors, compute_bin_errors, read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures import _arms, _bands, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _bands, _request, _style
 from dirtune.results.records.studies import open_study, read_study
 
 MAX_BINS = 30
@@ -41,7 +40,7 @@ class ErrorByLabel:
     caption: str
 
 
-def build_error_by_label(request: PlotRequest) -> ErrorByLabel:
+def build_error_by_label(request: _request.PlotRequest) -> ErrorByLabel:
     """Compute the mean absolute error by label bin, averaged over the seeds of every arm.
 
     Raises:

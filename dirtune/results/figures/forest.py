@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dirtune.results.figures import _arms, _effects, _style
-from dirtune.results.figures._floors import FLOOR_STYLES, format_floors, select_floors
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _effects, _floors, _request, _style
 from dirtune.results.tables.render.cells import format_metric
 
 MIN_ROWS = 3
@@ -37,7 +35,7 @@ class Forest:
     caption: str
 
 
-def build_forest(request: PlotRequest) -> Forest:
+def build_forest(request: _request.PlotRequest) -> Forest:
     """Read the table's paired differences with their intervals (`dirtune.results.statistics.joint`).
 
     Raises:
@@ -60,12 +58,14 @@ def build_forest(request: PlotRequest) -> Forest:
         effects=effects,
         limits=tuple(_effects.compute_limits(row) for row in effects),
         floors=tuple(
-            tuple(row.values[region] - shown.cells[shown.reference][region].mean for row in select_floors(table))
+            tuple(
+                row.values[region] - shown.cells[shown.reference][region].mean for row in _floors.select_floors(table)
+            )
             for region in table.regions
         ),
         label=f"{format_metric(table.metric, table.unit)}: difference to {table.reference}",
-        caption=f"{format_source(table)} Difference to {table.reference}: mean, and {_effects.INTERVALS}. "
-        f"{_effects.CLAIM_KEY}. {table.claim.describe()} Arrows: beyond the axis; a number is a mean there.{format_floors(table)}{shown.note}",
+        caption=f"{_request.format_source(table)} Difference to {table.reference}: mean, and {_effects.INTERVALS}. "
+        f"{_effects.CLAIM_KEY}. {table.claim.describe()} Arrows: beyond the axis; a number is a mean there.{_floors.format_floors(table)}{shown.note}",
     )
 
 
@@ -78,7 +78,7 @@ def draw_forest(data: Forest) -> Figure:
     ):
         axes.set_title(region)
         _effects.draw_effects(axes, effects, limit)
-        for value, style in zip(floors, FLOOR_STYLES, strict=False):
+        for value, style in zip(floors, _floors.FLOOR_STYLES, strict=False):
             if limit[0] < value < limit[1]:
                 axes.axvline(value, color="black", linestyle=style, linewidth=0.6, zorder=1)
     panels[0].set_yticks(range(len(data.arms)), data.arms)

@@ -12,8 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
-from dirtune.results.figures import _arms, _style
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import count_decimals, format_metric
 from dirtune.results.tables.table import Cell
@@ -44,7 +43,7 @@ class Heatmap:
     caption: str
 
 
-def build_heatmap(request: PlotRequest) -> Heatmap:
+def build_heatmap(request: _request.PlotRequest) -> Heatmap:
     """Compute the table's paired differences, with `relative` in percent of the reference's mean over the same seeds.
 
     Raises:
@@ -73,7 +72,7 @@ def build_heatmap(request: PlotRequest) -> Heatmap:
         good_sign=1 if table.metric in HIGHER_IS_BETTER else -1,
         label=f"{label}: difference to {table.reference}",
         decimals=PERCENT_DECIMALS if request.relative else count_decimals(table),
-        caption=f"{format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * the word "
+        caption=f"{_request.format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * the word "
         f"helps or hurts, which only the claim's column has. {table.claim.describe()} "
         f"Colors end at ±{limit:.3g}; an empty cell has no common seed.{shown.note}",
     )

@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.searches import EndedTrial, list_ended_trials
 from dirtune.results.analysis.selection import SELECTIONS, to_loss
-from dirtune.results.figures import _arms, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
 
@@ -41,7 +40,7 @@ class History:
     caption: str
 
 
-def build_history(request: PlotRequest) -> History:
+def build_history(request: _request.PlotRequest) -> History:
     """Read the recorded trials of the arms in the order of their end.
 
     Raises:

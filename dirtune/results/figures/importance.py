@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dirtune.results.analysis.searches import SearchHistory, read_search_history
-from dirtune.results.analysis.selection import to_loss
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.analysis import searches, selection
+from dirtune.results.figures import _request
 from dirtune.results.figures._style import COLORS, COLUMN, ROW, finish_figure, make_figure, mix_with_white
 from dirtune.results.statistics.importance import compute_importance, compute_target_share
 
@@ -27,7 +26,7 @@ class Importances:
     caption: str
 
 
-def build_importance(request: PlotRequest) -> Importances:
+def build_importance(request: _request.PlotRequest) -> Importances:
     """Compute importances from the complete trials of one searched arm.
 
     Args:
@@ -36,11 +35,11 @@ def build_importance(request: PlotRequest) -> Importances:
     Raises:
         InputError: no arm was searched, the arm or method is unknown, or there are too few trials.
     """
-    search = read_search_history(request.root, request.study, request.get_arm())
+    search = searches.read_search_history(request.root, request.study, request.get_arm())
     used = [trial for trial in search.trials if trial.status == "complete" and not math.isnan(trial.objective)]
     shares = compute_importance(
         [trial.settings for trial in used],
-        [to_loss(trial.objective, search.info.metric) for trial in used],
+        [selection.to_loss(trial.objective, search.info.metric) for trial in used],
         search.space,
         method=request.method,
     )
@@ -70,7 +69,7 @@ def draw_importance(data: Importances) -> Figure:
     return figure
 
 
-def _format_caption(search: SearchHistory, used: int, method: str) -> str:
+def _format_caption(search: searches.SearchHistory, used: int, method: str) -> str:
     target = f" (best {compute_target_share(used):.0%} against all)" if method == "ped_anova" else ""
     left_out = len(search.trials) - used
     return (

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.results.analysis.parts import Change, Lattice, make_lattice
-from dirtune.results.figures import _arms, _effects, _style
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _effects, _request, _style
 from dirtune.results.statistics.paired import PairedDifference, apply_holm, compute_interaction
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render.cells import format_metric
@@ -49,7 +48,7 @@ class Interactions:
     caption: str
 
 
-def build_interactions(request: PlotRequest) -> Interactions:
+def build_interactions(request: _request.PlotRequest) -> Interactions:
     """Compute every two-factor interaction of the trained arms, with Student's t interval and Holm's correction.
 
     Args:
@@ -80,7 +79,7 @@ def build_interactions(request: PlotRequest) -> Interactions:
         squares=tuple(squares[row] for row in shown),
         effects=tuple(effects[row] for row in shown),
         label=f"interaction, {format_metric(found.table.metric, found.table.unit)}, {request.region}",
-        caption=f"{format_source(found.table)} Effect of both parts minus the effect of each alone, paired by seed: mean and 95 % "
+        caption=f"{_request.format_source(found.table)} Effect of both parts minus the effect of each alone, paired by seed: mean and 95 % "
         f"interval (Student's t); zero where effects add up. Blue: better than the sum, orange: worse; filled: "
         f"p < {SIGNIFICANT:g}, Holm-corrected (interactions: {len(order)}).{note}",
     )

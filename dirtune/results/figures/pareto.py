@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.selection import get_selection
-from dirtune.results.figures import _arms, _quantities, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _quantities, _request, _style
 from dirtune.results.records import names, studies
 from dirtune.results.statistics.paired import compute_sd, mean
 
@@ -53,7 +52,7 @@ class Pareto:
     caption: str
 
 
-def build_pareto(request: PlotRequest) -> Pareto:
+def build_pareto(request: _request.PlotRequest) -> Pareto:
     """Compute both quantities of every arm, as means over its selected trials, or with `each="trial"` of every complete trial.
 
     Raises:
@@ -161,7 +160,7 @@ def _compute_limits(marked: Sequence[tuple[float, float]], every: Sequence[float
 
 
 def _format_caption(
-    request: PlotRequest,
+    request: _request.PlotRequest,
     rule: str,
     each: str,
     pairs: Mapping[str, Sequence[tuple[float, float]]],

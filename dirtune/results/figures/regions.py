@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.metrics import REGIONS
-from dirtune.results.figures import _arms, _effects, _style
-from dirtune.results.figures._floors import FLOOR_STYLES, format_floors, select_floors
-from dirtune.results.figures._request import PlotRequest, format_source
+from dirtune.results.figures import _arms, _effects, _floors, _request, _style
 from dirtune.results.tables.render.cells import format_metric
 
 
@@ -36,7 +34,7 @@ class RegionBars:
     caption: str
 
 
-def build_regions(request: PlotRequest) -> RegionBars:
+def build_regions(request: _request.PlotRequest) -> RegionBars:
     """Read the means, standard deviations and values of the study's table.
 
     Raises:
@@ -64,10 +62,12 @@ def build_regions(request: PlotRequest) -> RegionBars:
         ),
         seeds=tuple(tuple(tuple(cell.values.values()) for cell in row) for row in cells),
         reference=table.reference,
-        floors=tuple((row.name, tuple(row.values[region] for region in REGIONS)) for row in select_floors(table)),
+        floors=tuple(
+            (row.name, tuple(row.values[region] for region in REGIONS)) for row in _floors.select_floors(table)
+        ),
         label=format_metric(table.metric, table.unit),
-        caption=f"{format_source(table)} Bars: mean over seeds; dots: single seeds. {intervals}"
-        f"{format_floors(table)}{left_out}{shown.note}",
+        caption=f"{_request.format_source(table)} Bars: mean over seeds; dots: single seeds. {intervals}"
+        f"{_floors.format_floors(table)}{left_out}{shown.note}",
     )
 
 
@@ -106,7 +106,7 @@ def draw_regions(bars: RegionBars) -> Figure:
             axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
     # Within the limits of the bars: a floor far above them would leave the arms no room.
     limits = axes.get_ylim()
-    for (_, values), style in zip(bars.floors, FLOOR_STYLES, strict=False):
+    for (_, values), style in zip(bars.floors, _floors.FLOOR_STYLES, strict=False):
         for group, value in enumerate(values):
             axes.plot([group - 0.46, group + 0.46], [value, value], color="black", linestyle=style, linewidth=0.6)
     axes.set_ylim(*limits)

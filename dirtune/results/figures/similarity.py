@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dirtune.results.figures import _representations, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _representations, _request, _style
 
 CELLS = 40
 """Cells of the density in each direction."""
@@ -40,7 +39,7 @@ class Densities:
     caption: str
 
 
-def build_similarity(request: PlotRequest) -> Densities:
+def build_similarity(request: _request.PlotRequest) -> Densities:
     """Count all pairs of different samples in cells.
 
     Raises:

@@ -8,10 +8,8 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dirtune.results.analysis.arms import ArmRuns, read_study_runs
-from dirtune.results.analysis.selection import get_selection
-from dirtune.results.figures import _arms, _bands, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.analysis import arms, selection
+from dirtune.results.figures import _arms, _bands, _request, _style
 from dirtune.results.records import names, store, studies
 from dirtune.results.tables.render.cells import format_metric
 
@@ -28,7 +26,7 @@ class TrainingCurves:
     caption: str
 
 
-def build_training_curves(request: PlotRequest) -> TrainingCurves:
+def build_training_curves(request: _request.PlotRequest) -> TrainingCurves:
     """Read the epochs of the selected trials of every arm.
 
     Args:
@@ -38,14 +36,14 @@ def build_training_curves(request: PlotRequest) -> TrainingCurves:
         InputError: a name is unknown, or no epoch is recorded.
     """
     storage = studies.open_study(request.root, request.study)
-    info, rule = studies.read_study(storage), get_selection(request.selection)
+    info, rule = studies.read_study(storage), selection.get_selection(request.selection)
     epochs = store.read_table(storage, "epochs")
     if not epochs.num_rows:
         raise request.make_error("has no recorded epochs yet")
     name = request.y or f"val/{request.region}/{request.metric or info.metric}"
     names.check_known("value of the epochs", name, sorted(pc.unique(epochs["name"]).to_pylist()))
     values = _read_values(epochs, name)
-    runs = read_study_runs(storage, info, rule)
+    runs = arms.read_study_runs(storage, info, rule)
     # Selected before the best arms are, so that arms without the value take no places.
     having = [arm for arm in runs.arms if any(c.trial_id in values for c in arm.chosen.values())]
     if not having:
@@ -97,7 +95,7 @@ def _read_values(epochs: pa.Table, name: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def _make_epoch_band(arm: ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:
+def _make_epoch_band(arm: arms.ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:
     by_epoch: dict[float, list[float]] = {}
     for chosen in arm.chosen.values():
         for epoch, value in values.get(chosen.trial_id, {}).items():

@@ -12,8 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dirtune.results.figures import _representations, _style
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _representations, _request, _style
 
 MAX_PERPLEXITY = 30.0
 MIN_SAMPLES = 8
@@ -39,7 +38,7 @@ class Embeddings:
     caption: str
 
 
-def build_tsne(request: PlotRequest) -> Embeddings:
+def build_tsne(request: _request.PlotRequest) -> Embeddings:
     """Compute the embeddings; equal input gives equal ones on the same machine.
 
     Raises:

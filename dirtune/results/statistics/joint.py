@@ -28,13 +28,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dirtune.results.statistics.paired import (
-    CONFIDENCE,
-    PairedDifference,
-    compare_by_seed,
-    compute_equivalence_p,
-    make_interval,
-)
+from dirtune.results.statistics import paired
 
 Array = NDArray[np.float64]
 
@@ -46,9 +40,9 @@ Limit = Literal["seeds", "test samples"]
 class JointDifference:
     """An arm minus its reference, with the larger interval and p of two tests."""
 
-    over_seeds: PairedDifference
+    over_seeds: paired.PairedDifference
     """For new seeds on these test samples."""
-    over_both: PairedDifference | None
+    over_both: paired.PairedDifference | None
     """For new seeds on new test samples; None where the samples' part is not known."""
     units: int = 0
     """Test samples, or groups of them, from which their part is estimated."""
@@ -72,7 +66,7 @@ class JointDifference:
         return self.over_seeds.unpaired_seeds
 
     @property
-    def wider(self) -> PairedDifference:
+    def wider(self) -> paired.PairedDifference:
         """The comparison with the larger interval."""
         both = self.over_both
         # A comparison without an interval (one seed) is not wider.
@@ -110,9 +104,9 @@ class JointDifference:
 
     def with_confidence(self, confidence: float) -> "JointDifference":
         """Return the same difference with intervals of another confidence."""
-        over_both = None if self.over_both is None else make_interval(self.over_both, confidence)
+        over_both = None if self.over_both is None else paired.make_interval(self.over_both, confidence)
         return JointDifference(
-            over_seeds=make_interval(self.over_seeds, confidence), over_both=over_both, units=self.units
+            over_seeds=paired.make_interval(self.over_seeds, confidence), over_both=over_both, units=self.units
         )
 
 
@@ -126,7 +120,7 @@ def compare_jointly(
         reference: value by seed, in the same unit.
         parts: each sample's part in each seed's difference, shape `(seeds, units)`, of some of the paired seeds.
     """
-    over_seeds = compare_by_seed(arm, reference)
+    over_seeds = paired.compare_by_seed(arm, reference)
     variance = math.nan if parts is None else estimate_sample_variance(parts)
     if parts is None or math.isnan(variance) or math.isnan(over_seeds.error):
         return JointDifference(over_seeds=over_seeds, over_both=None)
@@ -155,13 +149,13 @@ def estimate_sample_variance(parts: Array) -> float:
     return float(np.maximum(between - residual, 0.0)) / parts.size
 
 
-def add_variance(over_seeds: PairedDifference, variance: float) -> PairedDifference:
+def add_variance(over_seeds: paired.PairedDifference, variance: float) -> paired.PairedDifference:
     """Return the comparison over seeds and samples, for a variance that the samples add to the mean difference."""
     own = over_seeds.error**2
     total = own + variance
     # Seeds that agree exactly leave the samples alone, whose t distribution is taken for the normal one.
     growth = total / own if own > 0 else math.inf
-    found = PairedDifference(
+    found = paired.PairedDifference(
         mean=over_seeds.mean,
         sd=over_seeds.sd,
         n=over_seeds.n,
@@ -172,7 +166,7 @@ def add_variance(over_seeds: PairedDifference, variance: float) -> PairedDiffere
         p=math.nan,
         unpaired_seeds=over_seeds.unpaired_seeds,
     )
-    return make_interval(found, CONFIDENCE)
+    return paired.make_interval(found, paired.CONFIDENCE)
 
 
 def sum_groups(parts: Array, groups: NDArray[np.int64]) -> Array:
@@ -195,5 +189,5 @@ def sum_groups(parts: Array, groups: NDArray[np.int64]) -> Array:
 def compute_joint_equivalence_p(difference: JointDifference, *, margin: float) -> float:
     """Return the larger p of the two one-sided tests over seeds, and over seeds and samples; NaN without a spread."""
     tests = [difference.over_seeds] if difference.over_both is None else [difference.over_seeds, difference.over_both]
-    found = [compute_equivalence_p(each, margin=margin) for each in tests]
+    found = [paired.compute_equivalence_p(each, margin=margin) for each in tests]
     return max(found, key=lambda p: (math.isnan(p), p))

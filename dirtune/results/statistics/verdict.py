@@ -15,8 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from dirtune.results.statistics.joint import JointDifference, Limit, compute_joint_equivalence_p
-from dirtune.results.statistics.power import ALPHA
+from dirtune.results.statistics import joint, power
 
 Decision = Literal["helps", "hurts", "same", "open"]
 
@@ -36,7 +35,7 @@ class Verdict:
     """The difference was shown to be within the margin, whatever its sign."""
     p_equivalence: float
     """Of the two one-sided tests, times the number of comparisons; NaN without a margin or a spread."""
-    limit: Limit | None
+    limit: joint.Limit | None
     """What the uncertainty is made of; None if there is none."""
     caveats: tuple[str, ...] = ()
     """Why the trainings are no ground for the word (`dirtune.results.analysis.soundness`); empty if they are sound."""
@@ -53,7 +52,7 @@ class Verdict:
 
 
 def make_verdict(
-    difference: JointDifference,
+    difference: joint.JointDifference,
     *,
     p_holm: float,
     correction: float = 1.0,
@@ -77,11 +76,11 @@ def make_verdict(
     """
     if (margin is not None and margin < 0) or correction < 1:
         raise ValueError(f"`margin >= 0, correction >= 1` must hold, got {margin=}, {correction=}")
-    p = math.nan if margin is None else compute_joint_equivalence_p(difference, margin=margin)
+    p = math.nan if margin is None else joint.compute_joint_equivalence_p(difference, margin=margin)
     p_equivalence = p if math.isnan(p) else min(1.0, p * correction)
-    is_negligible = difference.is_exactly_zero or p_equivalence < ALPHA
+    is_negligible = difference.is_exactly_zero or p_equivalence < power.ALPHA
     decision: Decision = "same" if is_negligible else "open"
-    if p_holm < ALPHA:
+    if p_holm < power.ALPHA:
         decision = "helps" if (difference.mean > 0) == higher_is_better else "hurts"
     return Verdict(
         decision=decision,
