@@ -224,7 +224,7 @@ class _Comparison:
         storage, text = self.folder.storage, self.folder.text.encode()
         if self.before == self.now:
             # Other resources, comments, ...
-            if storage.read(layout.STUDY_YAML) != text:
+            if not storage.exists(layout.STUDY_YAML) or storage.read(layout.STUDY_YAML) != text:
                 storage.write(layout.STUDY_YAML, text)
             return
         if self.before is None:

@@ -39,6 +39,13 @@ def test_a_damaged_selection_is_written_again_from_the_records(finished: Simulat
     assert finished.find_reuse().is_complete
 
 
+def test_a_lost_study_file_is_written_again(finished: SimulatedSweep) -> None:
+    before = finished.folder.read("study.yaml")
+    finished.folder.remove("study.yaml")
+    assert finished.sweep() == []
+    assert finished.folder.read("study.yaml") == before
+
+
 def test_a_damaged_study_or_configuration_is_one_sentence_with_its_name(finished: SimulatedSweep) -> None:
     trial_id = json.loads(finished.folder.read("selected.json"))["conr"]["trial_id"]
     for name in ("study.json", f"trials/{trial_id}/config.json"):
