@@ -15,7 +15,7 @@ def prepare_token(file: Path) -> None:
         if not file.exists() and not any(name.startswith("RAY_AUTH_") for name in os.environ):
             file.parent.mkdir(parents=True, exist_ok=True)
             # Private before it has any content
-            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-                stream.write(secrets.token_hex(32))
+            file.touch(mode=0o600, exist_ok=False)
+            file.write_text(secrets.token_hex(32))
         if file.stat().st_mode & 0o077:
             file.chmod(0o600)

@@ -23,9 +23,9 @@ def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | None:
-    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if there is none.
+    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if it is missing or damaged.
 
-    A damaged one counts as none: the trial starts over, and ends with the same numbers.
+    A trial without a checkpoint starts over, and ends with the same numbers.
     """
     if not storage.exists(CHECKPOINT):
         return None
