@@ -380,7 +380,9 @@ def test_the_real_command_lists_tables_and_columns_after_an_error_in_sql(places:
     outcome = run_process("query", "select few from trials", "--results", places / "store")
     assert_input_error(outcome, 'Referenced column "few" not found', "config.terms.conr.omega")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
-    assert tables | {"results", "arms", "curves"} == set(re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE))
+    assert tables | {"results", "arms", "curves", "floors", "floor_predictions"} == set(
+        re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE)
+    )
 
 
 @pytest.mark.parametrize(
