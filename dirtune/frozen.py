@@ -173,8 +173,13 @@ def _resolve_location(model: type[BaseModel], location: list[str]) -> tuple[list
     current: list[type[BaseModel]] = [model]
     for part in location:
         fields = [each.model_fields[part] for each in current if part in each.model_fields]
-        chosen = [each for each in current if part in _list_tags(each)]
-        # pydantic inserts the tag of a union's member into the location; the input has no such key.
+        # A union selects its member by a field that admits exactly one text, the tag. pydantic inserts the tag into the
+        # location; the input has no such key.
+        chosen = [
+            each
+            for each in current
+            if any(get_args(field.annotation) == (part,) for field in each.model_fields.values())
+        ]
         if chosen and not fields:
             current = chosen
             continue
@@ -192,12 +197,6 @@ def find_annotations(model: type[BaseModel], path: str) -> list[Any]:
         found = [each.model_fields[part].annotation for each in models if part in each.model_fields]
         models = [inner for annotation in found for inner in _list_models(annotation)]
     return found
-
-
-def _list_tags(model: type[BaseModel]) -> set[str]:
-    """Return the values of all fields that admit exactly one text: the tags by which a union selects a member."""
-    options = [get_args(field.annotation) for field in model.model_fields.values()]
-    return {each[0] for each in options if len(each) == 1 and isinstance(each[0], str)}
 
 
 def _list_models(annotation: Any) -> list[type[BaseModel]]:

@@ -12,7 +12,6 @@ Everything depends on the option `seed` alone; the content hash is the same on e
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,12 +102,12 @@ def _make_dataset(rows: Columns) -> ray.data.Dataset:
 
     dataset = ray.data.from_arrow(pa.table(rows), override_num_blocks=_BLOCKS)
     pixels = load_digits().images
-    return dataset.map_batches(_render, fn_kwargs={"pixels": pixels}, batch_format="numpy")
 
+    def render(batch: Columns) -> Columns:
+        images = [rotate(pixels[source], angle) for source, angle in zip(batch["source"], batch["label"], strict=True)]
+        return {"sample_id": batch["sample_id"], "label": batch["label"], "image": np.stack(images)[:, None]}
 
-def _render(batch: dict[str, NDArray[Any]], pixels: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    images = [rotate(pixels[source], angle) for source, angle in zip(batch["source"], batch["label"], strict=True)]
-    return {"sample_id": batch["sample_id"], "label": batch["label"], "image": np.stack(images)[:, None]}
+    return dataset.map_batches(render, batch_format="numpy")
 
 
 def rotate(image: NDArray[np.float64], angle: float) -> NDArray[np.uint8]:

@@ -181,9 +181,10 @@ class Sheet:
     def expand_lists(self, columns: Sequence[str]) -> list[str]:
         """Replace the columns of lists of numbers by one column per element, `NAME.0`, `NAME.1` ..., and return all names."""
         names = list[str]()
+        numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
         for name in columns:
             column = self.table.column(name)
-            if not _is_list_of_numbers(column.type):
+            if not _is_list(column.type) or not any(test(column.type.value_type) for test in numbers):
                 names.append(name)
                 continue
             lengths = sorted(pc.list_value_length(column).fill_null(0).unique().to_pylist())
@@ -451,13 +452,6 @@ def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _is_list(kind: pa.DataType) -> bool:
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
-
-
-def _is_list_of_numbers(kind: pa.DataType) -> bool:
-    if not _is_list(kind):
-        return False
-    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
-    return any(test(kind.value_type) for test in tests)
 
 
 def _is_blank(cell: object) -> bool:

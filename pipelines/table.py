@@ -184,19 +184,18 @@ def describe_row_numbers(sheet: sheets.Sheet, cells: Cells, columns: Sequence[st
     counters = [
         name
         for name, column in zip(cells.names, cells.numbers.T, strict=True)
-        if options.features is None and _counts_rows(column)
+        if options.features is None
+        and len(column) >= _FEWEST_COUNTED
+        # Every integer of the range once
+        and np.ptp(column) == len(column) - 1
+        and (column == np.round(column)).all()
+        and len(np.unique(column)) == len(column)
     ]
     if counters:
         notes.append(
             f"every integer of a range once, as row numbers have: {own.format_names(counters)}; `ignore` leaves them out"
         )
     return notes
-
-
-def _counts_rows(column: np.typing.NDArray[np.float64]) -> bool:
-    if len(column) < _FEWEST_COUNTED or np.ptp(column) != len(column) - 1:
-        return False
-    return bool((column == np.round(column)).all() and len(np.unique(column)) == len(column))
 
 
 def check_vectors(

@@ -72,9 +72,12 @@ def doctor(
         # The driver's file exists while the nodes probe the root, and until their files are checked.
         driver_fault = stack.enter_context(roots.write_driver_file(probe))
         report = measure_cluster(probe) if ray.is_initialized() else measure_this_machine(probe)
-        checks = [_check_address()]
-        if not ray.is_initialized() and (fault := find_socket_fault()):
-            checks.append(Check(subject="sockets", value=fault, state="problem", advice="set RAY_TMPDIR=/tmp"))
+        if ray.is_initialized():
+            checks = [check_authentication(str(ray.get_runtime_context().gcs_address), get_auth_mode())]
+        else:
+            checks = [Check(subject="cluster", value="none; a sweep starts one on this machine")]
+            if fault := find_socket_fault():
+                checks.append(Check(subject="sockets", value=fault, state="problem", advice="set RAY_TMPDIR=/tmp"))
         if report.failures:
             checks.append(check_failures(report.failures))
         if report.nodes:
@@ -113,12 +116,6 @@ def check_authentication(address: str, mode: str) -> Check:
         return Check(subject="cluster", value=value)
     advice = "start every node, and this command, with RAY_AUTH_MODE=token: without it anyone who reaches the ports runs code"
     return Check(subject="cluster", value=value, state="warning", advice=advice)
-
-
-def _check_address() -> Check:
-    if not ray.is_initialized():
-        return Check(subject="cluster", value="none; a sweep starts one on this machine")
-    return check_authentication(str(ray.get_runtime_context().gcs_address), get_auth_mode())
 
 
 def measure_this_machine(probe: roots.RootProbe) -> ClusterReport:

@@ -41,14 +41,11 @@ class Tukey(PointLoss):
 
     def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         if self.scale == "mad":
-            residuals = residuals / _estimate_deviations(residuals.detach())
+            errors = residuals.detach()
+            # `torch.median` returns the lower of two middle values, which is defined for one row, too.
+            from_median = (errors - errors.median(dim=0).values).abs()
+            deviations = _MAD_TO_DEVIATION * from_median.median(dim=0).values
+            residuals = residuals / torch.where(deviations > 0, deviations, 1.0)
         x = (residuals / self.c).square().clamp(max=1)
         # 1 - (1 - x)^3, in a form that keeps its digits near zero
         return self.c**2 / 6 * x * (3 - 3 * x + x.square())
-
-
-def _estimate_deviations(residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "*label"]:
-    # `torch.median` returns the lower of two middle values, which is defined for one row, too.
-    from_median = (residuals - residuals.median(dim=0).values).abs()
-    deviations = _MAD_TO_DEVIATION * from_median.median(dim=0).values
-    return torch.where(deviations > 0, deviations, 1.0)

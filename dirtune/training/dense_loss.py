@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
@@ -118,7 +118,12 @@ def make_dense_term_inputs(
         samples: positions of the images in the training split.
     """
     has_label = labels > 0
-    means = [_mean_over_pixels(values.detach(), has_label).flatten() for values in (labels, predictions, weights)]
+    # The mean of an image without a labeled pixel is zero.
+    counts = has_label.sum(dim=(-2, -1)).clamp(min=1)
+    means = [
+        (torch.where(has_label, values.detach(), 0.0).sum(dim=(-2, -1)) / counts).flatten()
+        for values in (labels, predictions, weights)
+    ]
     return TermInputs(
         representations=representations,
         labels=means[0],
@@ -129,14 +134,6 @@ def make_dense_term_inputs(
         num_views=len(labels),
         label_range=spec.label_range,
     )
-
-
-def _mean_over_pixels(
-    values: Float[Tensor, "*images height width"], chosen: Bool[Tensor, "*images height width"]
-) -> Float[Tensor, "*images"]:
-    """Return the mean over an image's chosen pixels; zero if there are none."""
-    counts = chosen.sum(dim=(-2, -1)).clamp(min=1)
-    return torch.where(chosen, values, 0.0).sum(dim=(-2, -1)) / counts
 
 
 def compute_dense_bins(labels: Float[Tensor, "*shape"], spec: LabelSpec) -> Int[Tensor, "*shape"]:

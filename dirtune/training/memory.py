@@ -43,7 +43,11 @@ def name_batch_on_out_of_memory(training: state.Training, means: objective.LossM
         advice = suggest_accumulation(training.stage.recipe, workers=training.ranks.world)
         allocation = _ALLOCATION.search(str(error))
         requested = f", {allocation[1]} requested" if allocation else ""
-        reserved = _format_reserved(training.data.device)
+        reserved, device = "", training.data.device
+        if device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory / _GIB
+            of_process = torch.cuda.memory_reserved(device) / _GIB
+            reserved = f"; this process has reserved {of_process:.1f} of the GPU's {total:.1f} GiB"
         raise OutOfMemory(f"{place}: {batch}{requested}{reserved}; {advice}", means.epoch) from error
 
 
@@ -72,11 +76,3 @@ def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:
     if pieces is None:
         return "no larger recipe.accumulation leaves two rows for each worker"
     return f"try recipe.accumulation: {pieces}, which has {recipe.batch_size // pieces} rows at a time"
-
-
-def _format_reserved(device: torch.device) -> str:
-    if device.type != "cuda":
-        return ""
-    reserved = torch.cuda.memory_reserved(device) / _GIB
-    total = torch.cuda.get_device_properties(device).total_memory / _GIB
-    return f"; this process has reserved {reserved:.1f} of the GPU's {total:.1f} GiB"

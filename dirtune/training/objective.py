@@ -189,20 +189,14 @@ class TrainingLoss(nn.Module):
             label_range=self.label_range,
             label_scale=self.label_scale,
         )
-        views = len(batch.views)
+        found = {}
         # Sorted: every rank must gather in the same order.
-        return {
-            kind: inputs(
-                representations=gather_views(_select_vectors(output, kind), views, ranks)[of_terms].flatten(0, 1)
-            )
-            for kind in sorted({get_term_input(term) for term in self.terms.values()})
-        }
-
-
-def _select_vectors(output: RegressorOutput, kind: str) -> Float[Tensor, "rows dim"]:
-    if kind == "direction":
-        return normalize_rows(output.embeddings)
-    return output.embeddings if kind == "embedding" else output.representations
+        for kind in sorted({get_term_input(term) for term in self.terms.values()}):
+            vectors = output.representations if kind == "representation" else output.embeddings
+            vectors = normalize_rows(vectors) if kind == "direction" else vectors
+            gathered = gather_views(vectors, len(batch.views), ranks)[of_terms]
+            found[kind] = inputs(representations=gathered.flatten(0, 1))
+        return found
 
 
 def _repeat_rows(rows: Tensor, times: int) -> Tensor:

@@ -14,9 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from dirtune.results.analysis.selection import to_loss
 from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.records.names import check_known
-from dirtune.results.statistics.ranks import LEVEL, Ranking, rank_arms
+from dirtune.results.statistics.ranks import LEVEL, rank_arms
 from dirtune.results.tables.render.cells import format_metric
-from dirtune.results.tables.table import ArmTable
 
 MIN_BLOCKS = 5
 MAX_COLUMN_ARMS = 6
@@ -62,12 +61,15 @@ def build_critical_difference(request: _request.PlotRequest) -> CriticalDifferen
         )
     names = [arm for arm in losses if arm not in used]
     left_out = f" Left out, with missing seeds: {', '.join(names)}." if names else ""
+    p_text = "" if math.isnan(found.p_friedman) else f" Friedman's p = {found.p_friedman:.2g}."
     return CriticalDifference(
         ranks=tuple(found.mean_ranks.items()),
         cliques=tuple((found.mean_ranks[c[0]], found.mean_ranks[c[-1]]) for c in found.cliques),
         difference=found.critical_difference,
         label=f"mean rank by {format_metric(table.metric, '')}, {request.region}",
-        caption=_format_caption(table, found) + left_out + shown.note,
+        caption=f"{_request.format_source(table)} Mean ranks over {found.blocks} seeds, on these test samples, 1 is best. "
+        f"Bars join arms whose ranks are less than the critical difference CD = {found.critical_difference:.2f} apart "
+        f"(Nemenyi, level {LEVEL:g}).{p_text}{left_out}{shown.note}",
     )
 
 
@@ -111,11 +113,3 @@ def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int,
     end = 1 - 0.04 * (count - 1) if is_left else count + 0.04 * (count - 1)
     axes.plot([rank, rank, end], [0, row, row], color="black", linewidth=0.7, clip_on=False)
     axes.text(end, row, text, va="center", ha="right" if is_left else "left")
-
-
-def _format_caption(table: ArmTable, found: Ranking) -> str:
-    p_text = "" if math.isnan(found.p_friedman) else f" Friedman's p = {found.p_friedman:.2g}."
-    return (
-        f"{_request.format_source(table)} Mean ranks over {found.blocks} seeds, on these test samples, 1 is best. Bars join arms whose ranks are less than the "
-        f"critical difference CD = {found.critical_difference:.2f} apart (Nemenyi, level {LEVEL:g}).{p_text}"
-    )

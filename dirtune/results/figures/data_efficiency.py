@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dirtune.results.analysis.curves import CurveLine, read_curve
+from dirtune.results.analysis.curves import read_curve
 from dirtune.results.figures import _arms, _bands, _request, _style
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
@@ -57,8 +57,14 @@ def build_data_efficiency(request: _request.PlotRequest) -> DataEfficiency:
     words = [word for word in reference.split() if not word.startswith(level)]
     levels = sorted({level for line in curve.lines for level in line.levels})
     reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(curve.left_out.items()))
+    bands = []
+    for line in curve.lines:
+        by_level: dict[float, list[float]] = defaultdict(list)
+        for x, value in zip(line.x, line.values, strict=True):
+            by_level[x].append(value)
+        bands.append(_bands.make_band(line.label, by_level))
     return DataEfficiency(
-        bands=tuple(_make_level_band(line) for line in curve.lines),
+        bands=tuple(bands),
         reference=" ".join(words) or None,
         ticks=tuple(levels) if len(levels) <= MAX_TICKS else (),
         # A single level has no logarithmic axis.
@@ -86,10 +92,3 @@ def draw_data_efficiency(data: DataEfficiency) -> Figure:
     axes.grid()
     _style.finish_figure(figure, data.caption, axes)
     return figure
-
-
-def _make_level_band(line: CurveLine) -> _bands.Band:
-    by_level: dict[float, list[float]] = defaultdict(list)
-    for x, value in zip(line.x, line.values, strict=True):
-        by_level[x].append(value)
-    return _bands.make_band(line.label, by_level)

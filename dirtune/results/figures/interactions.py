@@ -87,9 +87,14 @@ def build_interactions(request: _request.PlotRequest) -> Interactions:
 
 def draw_interactions(data: Interactions) -> Figure:
     """Draw a row per pair of parts, the largest interaction on top."""
-    labels = [_format_label(square) for square in data.squares]
-    lines = sum(label.count("\n") + 2 for label in labels)
-    figure = _style.make_figure(_style.COLUMN, 0.5 + 0.75 * _style.ROW * lines)
+    labels = []
+    for square in data.squares:
+        lines = textwrap.wrap(f" {TIMES} ".join(square.parts), LABEL_CHARACTERS)
+        if square.given:
+            lines += textwrap.wrap(f"given {' + '.join(square.given)}", LABEL_CHARACTERS)
+        labels.append("\n".join(lines))
+    height = sum(label.count("\n") + 2 for label in labels)
+    figure = _style.make_figure(_style.COLUMN, 0.5 + 0.75 * _style.ROW * height)
     axes = figure.subplots()
     _effects.draw_effects(axes, data.effects, _effects.compute_limits(data.effects))
     axes.set_yticks(range(len(labels)), labels)
@@ -131,10 +136,3 @@ def _select_nearest(squares: Iterator[tuple[Pair, int, Square]]) -> list[Square]
         if pair not in best or shared < best[pair][0]:
             best[pair] = (shared, square)
     return [square for _, square in best.values()]
-
-
-def _format_label(square: Square) -> str:
-    lines = textwrap.wrap(f" {TIMES} ".join(square.parts), LABEL_CHARACTERS)
-    if square.given:
-        lines += textwrap.wrap(f"given {' + '.join(square.given)}", LABEL_CHARACTERS)
-    return "\n".join(lines)

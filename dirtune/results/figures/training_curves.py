@@ -1,6 +1,5 @@
 """Figure `training_curves`: a value of the epochs table by epoch, with a line per arm and its spread over seeds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -52,20 +51,25 @@ def build_training_curves(request: _request.PlotRequest) -> TrainingCurves:
     shown = _arms.select_arms(having, request.arms, reference=reference, most=_style.MAX_LINES)
     by_name = {arm.arm: arm for arm in having}
     without = len(runs.arms) - len(having)
-    last_epochs = [
-        {max(values[chosen.trial_id]) for chosen in by_name[arm].chosen.values() if chosen.trial_id in values}
-        for arm in shown.arms
-    ]
+    bands, have_other_ends = [], False
+    for arm in shown.arms:
+        curves = [values[chosen.trial_id] for chosen in by_name[arm].chosen.values() if chosen.trial_id in values]
+        by_epoch: dict[float, list[float]] = {}
+        for curve in curves:
+            for epoch, value in curve.items():
+                by_epoch.setdefault(epoch, []).append(value)
+        bands.append(_bands.make_band(arm, by_epoch))
+        have_other_ends |= len({max(curve) for curve in curves}) > 1
     label, parts = name, name.split("/")
     if len(parts) == 3 and parts[0] == "val":
         label = f"validation {format_metric(parts[2], info.unit)}, {parts[1]}"
     return TrainingCurves(
-        bands=tuple(_make_epoch_band(by_name[name], values) for name in shown.arms),
+        bands=tuple(bands),
         reference=reference,
         label=label,
         caption=f"{request.study}: {name} after every epoch, mean over seeds ± sd; trials: {rule.description}."
         + (f" Without this value or a complete trial: {without} of {len(runs.arms)} arms." if without else "")
-        + (_ENDS_NOTE if any(len(ends) > 1 for ends in last_epochs) else "")
+        + (_ENDS_NOTE if have_other_ends else "")
         + shown.note,
     )
 
@@ -93,11 +97,3 @@ def _read_values(epochs: pa.Table, name: str) -> dict[str, dict[int, float]]:
         if value is not None:
             found.setdefault(trial_id, {})[epoch] = value
     return found
-
-
-def _make_epoch_band(arm: arms.ArmRuns, values: Mapping[str, Mapping[int, float]]) -> _bands.Band:
-    by_epoch: dict[float, list[float]] = {}
-    for chosen in arm.chosen.values():
-        for epoch, value in values.get(chosen.trial_id, {}).items():
-            by_epoch.setdefault(epoch, []).append(value)
-    return _bands.make_band(arm.arm, by_epoch)

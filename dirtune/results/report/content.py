@@ -76,6 +76,10 @@ def read_content(root: str | Path, study: str) -> Content:
     trials = [{**row, "arm": arms.get(row["trial_id"], f"{row['arm']} {UNPLANNED}")} for row in found.to_pylist()]
     order = {arm: position for position, arm in enumerate(members)}
     trials.sort(key=lambda row: (order.get(row["arm"], len(order)), row["seed"]))
+    searched = [path for space in info.spaces.values() for path in space]
+    levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
+    # bool is a subclass of int.
+    compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]
     return Content(
         study=study,
         question=info.question,
@@ -88,7 +92,7 @@ def read_content(root: str | Path, study: str) -> Content:
         settings=_list_settings(info),
         provenance=_list_provenance(studies.read_provenance(storage), trials),
         trials=_list_trials(trials),
-        varied=tuple(_list_varied(info, table)),
+        varied=tuple(dict.fromkeys([*searched, *compared])),
         is_search=any(info.spaces.values()),
     )
 
@@ -173,11 +177,3 @@ def _format_value(value: object, *, nothing: str = "") -> str:
     if value is None:
         return nothing
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _list_varied(info: studies.StudyInfo, table: Comparison) -> list[str]:
-    searched = [path for space in info.spaces.values() for path in space]
-    levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
-    # bool is a subclass of int.
-    compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]
-    return list(dict.fromkeys([*searched, *compared]))
