@@ -161,8 +161,8 @@ def _is_convertible(found: pa.DataType, expected: pa.DataType) -> bool:
     return found == expected or pa.types.is_null(found) or all(numbers)
 
 
-def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamaged) -> list[str]:
-    """Return the files whose footer can be read; call `on_damaged` with the faults of the others."""
+def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamaged | None) -> list[str]:
+    """Return the files whose footer is intact; call `on_damaged` with the faults of the others, or raise them if it is None."""
 
     def find_fault(name: str) -> Fault | None:
         # Outside of the guard: a storage that fails is an outage, and no damage

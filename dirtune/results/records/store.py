@@ -138,10 +138,10 @@ def scan_predictions(
 ) -> Dataset:
     """Return the predictions of all recorded trials as a dataset, which decodes columns on demand.
 
-    With `on_damaged`, a file whose footer is unreadable is reported and skipped; without, reading it raises.
+    With `on_damaged`, a file whose footer is damaged is reported and skipped. Damaged pages raise while they are decoded.
 
     Raises:
-        InputError: there is no such study.
+        InputError: there is no such study, or, without `on_damaged`, a footer is damaged.
     """
     # Importing pyarrow.dataset takes as long as all other imports of this module
     import pyarrow.dataset as pads
@@ -150,8 +150,7 @@ def scan_predictions(
     files = []
     for folder, stamps in _remove_repeated_trials([(folder, list_stamps(folder)) for folder in folders]):
         names = list_row_files(folder, "predictions", stamps)
-        names = names if on_damaged is None else select_readable(folder, names, on_damaged)
-        files += [folder.path(name) for name in names]
+        files += [folder.path(name) for name in select_readable(folder, names, on_damaged)]
     verified = pads.ParquetFragmentScanOptions(page_checksum_verification=True)
     form = pads.ParquetFileFormat(default_fragment_scan_options=verified)
     return pads.dataset(files, schema=SCHEMAS["predictions"], filesystem=folders[0].filesystem, format=form)

@@ -6,8 +6,10 @@ import json
 import random
 import traceback
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +19,7 @@ from dirtune.results.analysis.status import status as read_status
 from dirtune.results.query.query import query
 from dirtune.results.records.compaction import compact_study
 from dirtune.results.records.parquetfile import encode_table
+from dirtune.results.records.schema import SplitPredictions
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import render
 from tests.results.record_factory import record, write_study
@@ -86,6 +89,26 @@ def test_changed_bytes_give_the_same_numbers_or_one_sentence(tmp_path: Path, com
 def test_many_changed_bytes(tmp_path: Path, compacted: bool) -> None:
     outcomes = _count_outcomes(tmp_path, range(1000, 3000), compacted=compacted)
     assert outcomes.keys() <= {"equal", "refused"}
+
+
+def test_flipped_bits_of_predictions_give_the_same_numbers_or_one_sentence(tmp_path: Path) -> None:
+    values = np.arange(300.0)
+    found = SplitPredictions(sample_ids=[str(each) for each in range(300)], labels=values, predictions=values / 3)
+    write_study(tmp_path, [replace(record("a", 0), predictions={"test": found})])
+    file = tmp_path / "study/results/predictions/a-0.parquet"
+    content, before = file.read_bytes(), _read(tmp_path, "predictions")
+    outcomes = Counter[str]()
+    # The end of the file, where bits change the index and not the checked pages
+    for at in range(len(content) - 1600, len(content), 23):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        file.write_bytes(bytes(changed))
+        try:
+            outcomes["equal" if _read(tmp_path, "predictions") == before else f"other numbers at {at}"] += 1
+        except InputError:
+            outcomes["refused"] += 1
+    assert outcomes.keys() <= {"equal", "refused"}
+    assert outcomes["refused"] > 10
 
 
 def test_a_retyped_column_is_refused(tmp_path: Path) -> None:
