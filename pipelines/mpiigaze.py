@@ -17,7 +17,7 @@ memory during the ingest.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -113,6 +113,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         labels=np.array([eye.gaze for eye in eyes]),
         groups=np.array([eye.person for eye in eyes]),
     )
+    people, cells = len({eye.person for eye in eyes}), len(np.unique(label_bins(rows.labels, LABEL)))
     assignment = splits.split_rows(rows, options, MADE, contents=[eye.image for eye in eyes])
     with session.ray_session():
         return store.write_dataset(
@@ -127,7 +128,9 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             default_shot_rule="counts",
             source={**hashes, "folder": str(folder), "request": request},
             notes=(
-                *_make_notes(eyes),
+                "no split of this data set for imbalanced regression is published; this one is dirtune's own",
+                f"{len(eyes):,} eyes of {people} participants, {cells:,} of {LABEL.num_bins:,} label bins of {CELL} x {CELL} "
+                "degrees occupied; right eyes are mirrored",
                 *assignment.notes,
                 *make_fault_notes(faults, "lines that cannot be used, left out; faults"),
             ),
@@ -177,13 +180,3 @@ def _make_dataset(eyes: Sequence[Eye], assignment: splits.Assignment, split: str
         }
 
     return ray.data.from_arrow(table).map_batches(to_stored_columns, batch_format="numpy")
-
-
-def _make_notes(eyes: Sequence[Eye]) -> Iterator[str]:
-    cells = len(np.unique(label_bins([eye.gaze for eye in eyes], LABEL)))
-    people = len({eye.person for eye in eyes})
-    yield "no split of this data set for imbalanced regression is published; this one is dirtune's own"
-    yield (
-        f"{len(eyes):,} eyes of {people} participants, {cells:,} of {LABEL.num_bins:,} label bins of {CELL} x {CELL} "
-        "degrees occupied; right eyes are mirrored"
-    )

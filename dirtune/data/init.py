@@ -47,9 +47,13 @@ def init(
     """
     path = Path(source).expanduser()
     if not path.exists():
-        _check_ingested(
-            str(source), data, {"label": label, "name": name, "unit": unit, "group": group, **(options or {})}
-        )
+        # A data set that has been ingested keeps the settings of its ingest.
+        settings = {"label": label, "name": name, "unit": unit, "group": group, **(options or {})}
+        if unused := [key for key, value in settings.items() if value is not None]:
+            root = Storage.open(data)
+            known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
+            rule = f"is no file or folder, and an ingested data set takes no {', '.join(unused)}"
+            raise InputError(Fault(where="init", rule=rule, got=str(source), known=known))
     set_name = name or (re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") if path.exists() else str(source))
     file = Path(output) if output is not None else Path(f"{set_name}_methods.yaml")
     # Before the ingest, which may take a while.
@@ -70,15 +74,6 @@ def init(
 def choose_pipeline(path: Path) -> str:
     """Return the pipeline for a file or folder: `images` for a folder that has some, else `table`."""
     return "table" if _find_image(path) is None else "images"
-
-
-def _check_ingested(source: str, data: str | Path, settings: Mapping[str, object]) -> None:
-    """Raise if settings of an ingest are given for what is neither a file nor a folder."""
-    if unused := [name for name, value in settings.items() if value is not None]:
-        root = Storage.open(data)
-        known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
-        rule = f"is no file or folder, and an ingested data set takes no {', '.join(unused)}"
-        raise InputError(Fault(where="init", rule=rule, got=source, known=known))
 
 
 def _ingest_own(path: Path, data: str | Path, options: dict[str, object], report: Callable[[str], None]) -> Manifest:

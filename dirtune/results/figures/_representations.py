@@ -12,8 +12,7 @@ from dirtune.manifest import LabelSpec
 from dirtune.results.analysis.arms import ArmRuns, read_study_runs
 from dirtune.results.analysis.recompute import read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
-from dirtune.results.figures._arms import select_arms
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures import _arms, _request
 from dirtune.results.records import store, studies
 
 
@@ -39,7 +38,7 @@ class StudyVectors:
     """First sentences of the caption."""
 
 
-def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
+def read_study_vectors(request: _request.PlotRequest, *, most: int) -> StudyVectors:
     """Read the representations of the selected arms.
 
     Args:
@@ -59,7 +58,7 @@ def read_study_vectors(request: PlotRequest, *, most: int) -> StudyVectors:
         raise request.make_error("has labels of several dimensions, which this figure cannot order")
     reference = request.reference or info.reference
     runs = read_study_runs(storage, info, SELECTIONS["best_val"])
-    shown = select_arms(runs.arms, request.arms, reference=reference, most=most)
+    shown = _arms.select_arms(runs.arms, request.arms, reference=reference, most=most)
     chosen = [arm for name in shown.arms for arm in runs.arms if arm.arm == name and arm.chosen]
     # Filtered before conversion: representations are the largest table of a study.
     trials = pa.array([_get_first_trial(arm) for arm in chosen], pa.string())

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from dirtune.results.analysis import searches, selection
-from dirtune.results.figures import _request
-from dirtune.results.figures._style import COLORS, COLUMN, ROW, finish_figure, make_figure, mix_with_white
+from dirtune.results.figures import _request, _style
 from dirtune.results.statistics.importance import compute_importance, compute_target_share
 
 FEW_TRIALS = 30
@@ -53,10 +52,12 @@ def build_importance(request: _request.PlotRequest) -> Importances:
 
 def draw_importance(data: Importances) -> Figure:
     """Draw a bar per setting with its share."""
-    figure = make_figure(COLUMN, 0.5 + 1.3 * ROW * len(data.settings))
+    figure = _style.make_figure(_style.COLUMN, 0.5 + 1.3 * _style.ROW * len(data.settings))
     axes = figure.add_subplot()
     rows = range(len(data.settings))
-    bars = axes.barh(rows, data.shares, 0.7, color=mix_with_white(COLORS[0]), edgecolor=COLORS[0], linewidth=0.8)
+    bars = axes.barh(
+        rows, data.shares, 0.7, color=_style.mix_with_white(_style.COLORS[0]), edgecolor=_style.COLORS[0], linewidth=0.8
+    )
     axes.bar_label(bars, [f"{share:.0%}" for share in data.shares], padding=2)
     axes.set_yticks(rows, data.settings)
     # Rows count from the bottom, and the largest belongs to the top.
@@ -65,7 +66,7 @@ def draw_importance(data: Importances) -> Figure:
     # Room for the percentages at the ends of the bars.
     axes.set_xlim(0, 1.12 * max(*data.shares, 0.1))
     axes.set_xlabel(data.label)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.searches import EndedTrial, read_search_history
-from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLUMN, PAGE, PALE, finish_figure, make_figure
+from dirtune.results.figures import _request, _style
 from dirtune.results.tables.render.cells import format_metric
 
 COLORMAP = "viridis"
@@ -55,7 +54,7 @@ class Parallel:
     caption: str
 
 
-def build_parallel(request: PlotRequest) -> Parallel:
+def build_parallel(request: _request.PlotRequest) -> Parallel:
     """Read the trials of one searched arm.
 
     Args:
@@ -98,11 +97,11 @@ def build_parallel(request: PlotRequest) -> Parallel:
 def draw_parallel(data: Parallel) -> Figure:
     """Draw a vertical line per coordinate and a polyline per trial."""
     count = len(data.coordinates)
-    figure = make_figure(COLUMN if count <= MAX_COLUMN_AXES else PAGE, 2.3)
+    figure = _style.make_figure(_style.COLUMN if count <= MAX_COLUMN_AXES else _style.PAGE, 2.3)
     axes = figure.add_subplot()
     # Pruned trials first, so that they are behind the complete ones.
     for positions in data.pruned:
-        axes.plot(range(count - 1), positions, color=PALE, linewidth=0.7, zorder=1)
+        axes.plot(range(count - 1), positions, color=_style.PALE, linewidth=0.7, zorder=1)
     colormap = mpl.colormaps[COLORMAP]
     for positions in data.complete:
         # Up to 0.92, because the light end of the color map is hard to see on white.
@@ -116,7 +115,7 @@ def draw_parallel(data: Parallel) -> Figure:
     axes.set_ylim(-MARGIN, 1 + MARGIN)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    finish_figure(figure, data.caption)
+    _style.finish_figure(figure, data.caption)
     return figure
 
 

@@ -25,10 +25,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from dirtune.results.statistics import power, verdict
 from dirtune.results.statistics.margin import Margin
 from dirtune.results.statistics.paired import compare_by_seed, compute_equivalence_p, mean
-from dirtune.results.statistics.power import ALPHA
-from dirtune.results.statistics.verdict import MIN_PAIRS, Decision
 
 EXPONENT = 3
 """Of the share of the seeds to which a look's level is proportional."""
@@ -57,15 +56,15 @@ class LookSchedule:
     """Arms that are compared with the reference."""
 
     def __post_init__(self) -> None:
-        if not (2 <= self.first <= self.most >= MIN_PAIRS and self.step >= 1 and self.comparisons >= 1):
-            rule = f"`2 <= first <= most`, `most >= {MIN_PAIRS}`, `step >= 1` and `comparisons >= 1` must hold"
+        if not (2 <= self.first <= self.most >= verdict.MIN_PAIRS and self.step >= 1 and self.comparisons >= 1):
+            rule = f"`2 <= first <= most`, `most >= {verdict.MIN_PAIRS}`, `step >= 1` and `comparisons >= 1` must hold"
             raise ValueError(f"{rule}, got {self}")
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of seeds at each look; the last is `most`. There is no word, and so no look, below `MIN_PAIRS`."""
         sizes = {*range(self.first, self.most, self.step), self.most}
-        return tuple(sorted(size for size in sizes if size >= MIN_PAIRS))
+        return tuple(sorted(size for size in sizes if size >= verdict.MIN_PAIRS))
 
     def get_levels(self, seeds: int, *, comparisons: int | None = None) -> LookLevels:
         """Return the levels of the look at a number of seeds.
@@ -75,7 +74,7 @@ class LookSchedule:
             comparisons: None means all, so that the levels are those of decisions; 1 is for the interval of a single arm.
         """
         share = (seeds / self.most) ** EXPONENT
-        two_sided, one_sided = compute_factors(self.sizes, ALPHA / (comparisons or self.comparisons))
+        two_sided, one_sided = compute_factors(self.sizes, power.ALPHA / (comparisons or self.comparisons))
         return LookLevels(difference=two_sided * share, equivalence=one_sided * share)
 
 
@@ -119,7 +118,7 @@ def compute_factors(sizes: tuple[int, ...], level: float) -> tuple[float, float]
 class ComparisonState:
     """State of a comparison over the seeds after the looks that its values allow."""
 
-    decision: Decision
+    decision: verdict.Decision
     """About these test samples."""
     seeds: int
     """Seeds of the last look; 0 before the first."""

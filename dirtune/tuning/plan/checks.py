@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dirtune.data.label_units import find_open_settings, resolve_label_units
-from dirtune.data.store import read_manifest
+from dirtune.data import label_units, store
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
@@ -36,7 +35,7 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
     """
     study = resolve(parse_yaml(text, where=where), where=where)
     root = Storage.open(data)
-    manifest = read_manifest(root, get_data_set(study))
+    manifest = store.read_manifest(root, get_data_set(study))
     study = resolve_from_data(study, manifest)
     check_study(study, manifest)
     find_first_settings(study, Storage.open(results))
@@ -62,9 +61,11 @@ def resolve_from_data(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy
         return study
     arms = []
     for arm in study.arms:
-        config = resolve_label_units(arm.config, manifest)
+        config = label_units.resolve_label_units(arm.config, manifest)
         plain = config.to_plain()
-        taken = {path: get_leaf(plain, path) for path in find_open_settings(arm.config) if path not in arm.space}
+        taken = {
+            path: get_leaf(plain, path) for path in label_units.find_open_settings(arm.config) if path not in arm.space
+        }
         arms.append(replace(arm, config=config, from_data=taken))
     return replace(study, arms=tuple(arms))
 

@@ -19,12 +19,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from dirtune.config import TrialConfig
-from dirtune.data import subset
-from dirtune.data.cache import ResidentData
+from dirtune.data import cache, subset
 from dirtune.manifest import Manifest
 from dirtune.study import resolve, schema, space
-from dirtune.training.passes import Passes
-from dirtune.training.stages import list_stages
+from dirtune.training import passes, stages
 from dirtune.tuning.plan import first_steps
 
 COMPARED_STEPS = 3
@@ -85,7 +83,7 @@ class SettingEffect:
 
 
 def measure_setting_effects(
-    study: resolve.ResolvedStudy, data: ResidentData, vocabulary: list[str] | None = None
+    study: resolve.ResolvedStudy, data: cache.ResidentData, vocabulary: list[str] | None = None
 ) -> Iterator[SettingEffect]:
     """Yield the effect of every arm except the reference, and of every tuned setting.
 
@@ -152,7 +150,7 @@ class _FirstStep(NamedTuple):
 class _TrainingComparison:
     """Comparison of two configurations, with the costly measurements only if the cheap ones find no difference."""
 
-    data: ResidentData
+    data: cache.ResidentData
     vocabulary: list[str] | None
 
     def train(self, config: TrialConfig) -> _FirstStep:
@@ -216,7 +214,7 @@ class _TrainingComparison:
             return False
         begins = max(max(fds.start_smooth, fds.start_update + 1) for fds in both if fds is not None)
         # Three epochs more: how the statistics are updated matters from their second update on.
-        epochs = min(begins + 3, *(list_stages(config)[0].recipe.epochs for config in (one, other)))
+        epochs = min(begins + 3, *(stages.list_stages(config)[0].recipe.epochs for config in (one, other)))
         updates = [
             first_steps.record_smoothed_updates(config, self.data, self.vocabulary, epochs=epochs)
             for config in (one, other)
@@ -225,7 +223,7 @@ class _TrainingComparison:
 
 
 def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, Any]:
-    plan, rows = list_stages(config), subset.count_rows(manifest.splits["train"].rows, config.data.fraction)
+    plan, rows = stages.list_stages(config), subset.count_rows(manifest.splits["train"].rows, config.data.fraction)
     return {
         "epochs": [stage.recipe.epochs for stage in plan],
         "learning rate": [
@@ -233,7 +231,7 @@ def _get_later_settings(config: TrialConfig, manifest: Manifest) -> dict[str, An
         ],
         "steps per epoch": config.recipe.steps_per_epoch,
         "early stopping": config.recipe.early_stopping,
-        "last batch": Passes(plan[0], rows).used_rows,
+        "last batch": passes.Passes(plan[0], rows).used_rows,
         "gradient clipping": config.recipe.gradient_clip,
         "shot regions": manifest.shot_rules[config.data.shot_rule or manifest.default_shot_rule],
     }

@@ -21,8 +21,7 @@ from statistics import median
 import numpy as np
 from torch import Tensor, nn
 
-from dirtune.data import cache, subset
-from dirtune.data.label_units import estimate_label_units
+from dirtune.data import cache, label_units, subset
 from dirtune.study import resolve, schema
 from dirtune.training import evaluation, passes, stages, state
 
@@ -98,7 +97,7 @@ def _measure_arm(
     handle = training.model.predictor.register_forward_pre_hook(note)
     first = evaluation.evaluate(training, "train").predictions
     handle.remove()
-    center, spread = estimate_label_units(data.manifest.label, data.manifest.train_counts)
+    center, spread = label_units.estimate_label_units(data.manifest.label, data.manifest.train_counts)
     gap = abs(float(np.median(first)) - center)
     rows = subset.count_rows(len(data.splits["train"]), config.data.fraction)
     steps, moved = 0, 0.0

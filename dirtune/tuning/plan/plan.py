@@ -17,9 +17,8 @@ from dirtune.study import files, resolve
 from dirtune.training.train import read_vocabulary
 from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.reconcile import Reuse, StudyFolder
-from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, runtime, runtime_probe
+from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, label_fit, runtime, runtime_probe
 from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
-from dirtune.tuning.plan.label_fit import LabelFit, measure_label_fits
 
 PREVIEW_MEMORY = memory_budget.MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 """Memory for a data set of which only the first batches are needed; a larger one is read from disk, batch by batch."""
@@ -49,7 +48,7 @@ class Plan:
     """Set if trials that share a GPU need more memory than it has."""
     setting_effects: tuple[SettingEffect, ...] | None = None
     """Effects of the arms and tuned settings. None: not measured."""
-    label_fits: tuple[LabelFit, ...] = ()
+    label_fits: tuple[label_fit.LabelFit, ...] = ()
     """Arms whose label units are far off the training labels, if that was measured."""
 
     @property
@@ -96,9 +95,9 @@ def plan(
         return blocks.read_without_ray(Storage.open(data), folder.manifest, device, PREVIEW_MEMORY)
 
     estimates: Mapping[str, runtime.TimeEstimate | None]
-    fits: list[LabelFit] = []
+    fits: list[label_fit.LabelFit] = []
     if probe:
-        fits = measure_label_fits(folder.study, preview(torch.device("cpu")), vocabulary)
+        fits = label_fit.measure_label_fits(folder.study, preview(torch.device("cpu")), vocabulary)
         estimates = runtime_probe.estimate_from_probe(
             folder.study, preview(runtime_probe.get_probe_device(folder.study)), vocabulary
         )
