@@ -1,6 +1,6 @@
 """dirtune: ablation sweeps for deep imbalanced regression.
 
-The verbs of the command line are also calls: `dirtune.sweep("quickstart")`, `dirtune.query("select ...")`. They are
+The verbs of the command line are also calls: `dirtune.sweep("quickstart")`, `dirtune.query("select ...", "results")`. They are
 imported when first used, so that `import dirtune` costs nothing and reading results needs neither torch nor Ray.
 """
 

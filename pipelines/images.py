@@ -38,8 +38,8 @@ RAW_UP_TO = 64
 class Options(OwnOptions):
     """Settings of the ingest."""
 
-    image: Column = "path"
-    """Column of the image paths."""
+    image: Column | None = None
+    """Column of the image paths; null: `path`, or the only column whose first cell is a file."""
     image_size: int = Field(default=224, ge=8)
     """Height and width of the stored images, in pixels."""
     channels: Literal[1, 3] = 3
@@ -79,8 +79,9 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """
     file = find_data_file(NAME, raw)
     sheet = read_sheet(file, options)
-    sheet.require({**options.roles, "image": options.image})
-    paths = sheet.read_texts(options.image)
+    column = options.image or find_image_column(sheet)
+    sheet.require({**options.roles, "image": column})
+    paths = sheet.read_texts(column)
     sizes = [get_file_size(file.parent / path) for path in paths]
     request = make_request(NAME, RECIPE, file, options, sizes)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
@@ -89,12 +90,12 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     for row in np.flatnonzero(np.array(sizes) < 0).tolist():
         # An empty cell is a fault already.
         if paths[row].strip():
-            sheet.add_fault(row, options.image, "no such image", paths[row])
+            sheet.add_fault(row, column, "no such image", paths[row])
     # Before Ray starts, so that missing files are reported at once
     readable = sheet.select_usable(options.skip_bad)
     with session.ray_session():
         spec = options.image_spec
-        images = _read_images(sheet, paths, readable, options)
+        images = _read_images(sheet, column, paths, readable, options)
         used = sheet.select_usable(options.skip_bad)
         division = divide(options, entries, used, [images.contents[path] for path in paths[used]])
         return write_own(
@@ -105,14 +106,22 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             sheet=sheet,
             request=request,
             notes=[
-                *describe_columns({**options.roles, "image": options.image}, sheet),
+                *describe_columns({**options.roles, "image": column}, sheet),
                 *describe_traits(images.traits),
             ],
         )
 
 
+def find_image_column(sheet: Sheet) -> str:
+    """Return the column of image paths: `path`, or the only one whose first cell is a file beside the list."""
+    names = [name for name in sheet.table.column_names if name != "path"]
+    cells = {name: str(sheet.table[name][0].as_py()).strip() for name in names} if sheet.table.num_rows else {}
+    found = [name for name, cell in cells.items() if cell and (sheet.path.parent / cell).is_file()]
+    return found[0] if len(found) == 1 and "path" not in sheet.table.column_names else "path"
+
+
 def _read_images(
-    sheet: Sheet, paths: np.typing.NDArray[Any], rows: np.typing.NDArray[np.int64], options: Options
+    sheet: Sheet, column: str, paths: np.typing.NDArray[Any], rows: np.typing.NDArray[np.int64], options: Options
 ) -> EncodedImages:
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
@@ -122,7 +131,7 @@ def _read_images(
     rules = {fault.where: fault.rule for fault in images.faults}
     for row in rows.tolist():
         if (rule := rules.get(str(folder / paths[row]))) is not None:
-            sheet.add_fault(row, options.image, rule, paths[row])
+            sheet.add_fault(row, column, rule, paths[row])
     return images
 
 

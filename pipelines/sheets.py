@@ -245,7 +245,9 @@ class Sheet:
         """
         bad = len(self.unreadable) + len(self.row_faults)
         if self.column_faults or bad > skip_bad:
-            raise_faults([*self.column_faults, *self.faults], where=str(self.path))
+            # A fault of a column is mended in the file or by its options alone.
+            remedy = "" if self.column_faults else f"skip_bad={bad} leaves out the rows that cannot be used"
+            raise_faults([*self.column_faults, *self.faults], where=str(self.path), remedy=remedy)
         rows = np.arange(len(self.row_numbers))
         good = rows[~np.isin(rows, list(self.row_faults))]
         if not len(good):

@@ -12,6 +12,7 @@ from dirtune.manifest import MANIFEST, Manifest
 from dirtune.study.starter import write_starter_study
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+TABLES = {".csv", ".tsv", ".txt", ".parquet"}
 MOST_PIXELS = 224
 """Height and width of stored images, unless the first one is smaller."""
 
@@ -47,6 +48,8 @@ def init(
     """
     path = Path(source).expanduser()
     if not path.exists():
+        if path.suffix.lower() in TABLES or "/" in str(source):
+            raise InputError(Fault(where=str(source), rule="no such file or folder"))
         # A data set that has been ingested keeps the settings of its ingest.
         settings = {"label": label, "name": name, "unit": unit, "group": group, **(options or {})}
         if unused := [key for key, value in settings.items() if value is not None]:
@@ -57,6 +60,8 @@ def init(
     set_name = name or (re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") if path.exists() else str(source))
     file = Path(output) if output is not None else Path(f"{set_name}_methods.yaml")
     # Before the ingest, which may take a while.
+    if not file.absolute().parent.is_dir():
+        raise InputError(Fault(where=str(file), rule="there is no folder to write it into"))
     if file.exists():
         raise InputError(Fault(where=str(file), rule="exists, and is not overwritten; --output names another file"))
     if path.exists():

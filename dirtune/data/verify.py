@@ -140,11 +140,10 @@ def _find_faults(
                 yield Fault(where=where, key=key, rule=rule, got=number)
 
 
-def raise_faults(faults: Sequence[Fault], *, where: str) -> None:
-    """Raise an `InputError` with the first 20 faults and their count, if there are any."""
+def raise_faults(faults: Sequence[Fault], *, where: str, remedy: str = "") -> None:
+    """Raise an `InputError` with the first 20 faults, their count and the remedy, if there are any."""
     hidden = len(faults) - SHOWN_FAULTS
-    if hidden > 0:
-        rule = f"{len(faults)} faults in all, {hidden} of them not shown"
-        raise InputError([*faults[:SHOWN_FAULTS], Fault(where=where, rule=rule)])
+    count = [f"{len(faults)} faults in all, {hidden} of them not shown"] if hidden > 0 else []
+    last = "; ".join([*count, *([remedy] if remedy else [])])
     if faults:
-        raise InputError(faults)
+        raise InputError([*faults[:SHOWN_FAULTS], *([Fault(where=where, rule=last)] if last else [])])

@@ -93,6 +93,10 @@ def test_wrong_arguments_are_one_sentence_and_write_nothing(call: Call, tmp_path
     write_table(tmp_path / "t.csv")
     code, _, errors = call("init", "t.csv")
     assert (code, errors.strip()) == (2, "dirtune: init: label: names the column of the label, and is needed")
+    code, _, errors = call("init", "t2.csv", "--label", "strength")
+    assert (code, errors.strip()) == (2, "dirtune: t2.csv: no such file or folder")
+    code, _, errors = call("init", "t.csv", "--label", "strength", "--output", "no/study.yaml")
+    assert (code, errors.strip()) == (2, "dirtune: no/study.yaml: there is no folder to write it into")
     code, _, errors = call("init", "t.csvv", "--label", "strength")
     assert code == 2
     assert "is no file or folder, and an ingested data set takes no label, got 't.csvv'" in errors

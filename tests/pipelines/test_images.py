@@ -16,6 +16,7 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from pipelines import images
 from pipelines.images import Options
+from pipelines.sheets import read_sheet
 
 SPLITS = ["train", "train", "val", "test", "train", "test"]
 
@@ -131,7 +132,20 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
         ":4: id: the sample id is already in row 2, got 'no.png'",
         ":4: age: must be a finite number, got 'old'",
         ":4: path: no such image, got 'no.png'",
+        ": skip_bad=3 leaves out the rows that cannot be used",
     ]
+
+
+def test_the_column_of_paths_is_found_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"any")
+    listed = tmp_path / "list.csv"
+    listed.write_text("age,file,note\n3,a.png,b.png\n")
+    assert images.find_image_column(read_sheet(listed)) == "file"
+    # Two columns of files, and a column of the usual name: nothing is guessed.
+    (tmp_path / "b.png").write_bytes(b"any")
+    assert images.find_image_column(read_sheet(listed)) == "path"
+    listed.write_text("path,file\nx.png,a.png\n")
+    assert images.find_image_column(read_sheet(listed)) == "path"
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,22 @@ def test_a_wrong_label_that_fills_one_bin_with_all_others_is_named(tmp_path: Pat
 
 def test_usual_labels_and_many_zeros_are_not_called_wrong(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
-    assert len(_label_notes(tmp_path, drawn.uniform(20, 96, 300).round(2))) == 1
+    assert len(_label_notes(tmp_path, drawn.uniform(20, 96, 600).round(2))) == 1
     rain = np.where(drawn.random(1000) < 0.85, 0.0, drawn.exponential(4.0, 1000).round(1))
-    assert len(_label_notes(tmp_path, rain)) == 1
+    assert not any("correct the outermost labels" in note for note in _label_notes(tmp_path, rain))
+
+
+def test_labels_that_need_a_thought_are_noted(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0)
+    rain = np.where(drawn.random(1000) < 0.85, 0.0, drawn.exponential(4.0, 1000).round(1))
+    assert any(f"{np.count_nonzero(rain == 0)} of 1,000 labels are 0" in note for note in _label_notes(tmp_path, rain))
+    prices = drawn.lognormal(12, 1.5, 1000).round()
+    assert any("the logarithm of such labels" in note for note in _label_notes(tmp_path, prices))
+    classes = drawn.integers(0, 2, 400).astype(float)
+    assert any("the label has 2 values" in note for note in _label_notes(tmp_path, classes))
+    usual = drawn.uniform(20, 96, 1000).round(2)
+    assert len(_label_notes(tmp_path, usual)) == 1
+    assert any("test rows: only large differences" in note for note in _label_notes(tmp_path, usual[:100]))
 
 
 @pytest.mark.parametrize(("unit", "turn"), [("degrees", 360.0), ("°", 360.0), ("rad", 2 * math.pi)])

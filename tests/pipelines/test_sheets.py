@@ -115,7 +115,8 @@ def test_as_many_bad_rows_as_allowed_are_left_out_and_noted(tmp_path: Path) -> N
     sheet.read_numbers("b")
     with pytest.raises(InputError) as caught:
         sheet.select_usable(skip_bad=1)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.faults) == 3 + 1
+    assert caught.value.faults[3].rule == "skip_bad=2 leaves out the rows that cannot be used"
     assert sheet.select_usable(skip_bad=2).tolist() == [0, 2, 3, 4]
     assert sheet.notes == [
         "rows that cannot be used, left out: 2",
@@ -131,7 +132,9 @@ def test_of_many_faults_twenty_are_shown_and_all_are_counted(tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         sheet.select_usable(skip_bad=29)
     assert len(caught.value.faults) == 21
-    assert caught.value.faults[20].rule == "30 faults in all, 10 of them not shown"
+    assert caught.value.faults[20].rule == (
+        "30 faults in all, 10 of them not shown; skip_bad=30 leaves out the rows that cannot be used"
+    )
     assert len(sheet.notes) == 0 + 1 + 20
 
 

@@ -171,6 +171,7 @@ def test_bad_cells_of_all_columns_are_named_with_their_rows(tmp_path: Path) -> N
         "a.csv:5: strength: must be a finite number, got 'hard'",
         "a.csv:5: cement: must be a finite number, got 'much'",
         "a.csv:9: kind: the cell is empty",
+        "a.csv: skip_bad=2 leaves out the rows that cannot be used",
     ]
 
 

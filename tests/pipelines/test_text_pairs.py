@@ -103,6 +103,7 @@ def test_empty_texts_and_bad_labels_are_named_by_row(tmp_path: Path) -> None:
         "a.csv:2: question: the cell is empty",
         "a.csv:4: grade: must be a finite number, got 'good'",
         "a.csv:5: key: the sample id is already in row 2, got 'q1'",
+        "a.csv: skip_bad=3 leaves out the rows that cannot be used",
     ]
 
 
