@@ -56,6 +56,8 @@ _OUTERMOST = 3
 _NEARLY_ALL = 0.8
 # Share of the rows from which one label, or one bin, is noted
 _MANY = 0.3
+# Rows of a set that tells nothing about its labels
+_TINY = 30
 # Fewer values than this, and fewer test rows, are noted.
 _FEW_LEVELS, _SMALL_TEST_NOTED = 5, 60
 
@@ -403,7 +405,7 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
             f"one label bin of {label.bin_width:g} {label.unit} holds {counts[fullest]:,} of {len(labels):,} rows with "
             f"{len(values):,} different labels: correct the outermost labels, or set low, high and bin_width"
         )
-    elif counts[fullest] > _MANY * len(labels):
+    elif len(labels) > _TINY and counts[fullest] > _MANY * len(labels):
         spike = float(values[np.argmax([np.count_nonzero(labels == value) for value in values])])
         share = np.count_nonzero(labels == spike)
         if share > _MANY * len(labels):
@@ -415,10 +417,10 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
                 f"{counts[fullest]:,} of {len(labels):,} labels are in one bin of {label.bin_width:g} {label.unit}, of "
                 f"{label.num_bins}: the logarithm of such labels, in a column of its own, is learned and binned better"
             )
-    if (levels := len(np.unique(labels))) <= _FEW_LEVELS:
+    if (levels := len(np.unique(labels))) <= _FEW_LEVELS and len(labels) > _TINY:
         notes.append(f"the label has {levels} values: it may be a class, for which regression is no method")
     if (tested := len(division.assignment.find_rows("test"))) < _SMALL_TEST_NOTED:
-        notes.append(f"{tested} test rows: only large differences between methods can be shown")
+        notes.append(f"test rows: {tested}; only large differences between methods can be shown")
     if (turn := _find_turn(labels, label)) is not None:
         notes.append(
             f"labels of a full turn ({turn:.4g}): errors are differences of numbers, so that {labels.min():g} and "

@@ -76,6 +76,7 @@ def test_equal_images_in_two_splits_are_leaks(ingested: tuple[Storage, Manifest]
         "split: as published",
         "1 content in both train and test: 1 of 2 test rows, 1 train rows",
         "labels: lowest 10 (row 2), 10 (row 7), 20 (row 3); highest 50 (row 6), 40 (row 5), 30 (row 4)",
+        "test rows: 2; only large differences between methods can be shown",
         "columns: label: age; split column: part; image: path",
         "image modes: 2 L, 4 RGB",
     )

@@ -187,7 +187,7 @@ def test_labels_that_need_a_thought_are_noted(tmp_path: Path) -> None:
     assert any("the label has 2 values" in note for note in _label_notes(tmp_path, classes))
     usual = drawn.uniform(20, 96, 1000).round(2)
     assert len(_label_notes(tmp_path, usual)) == 1
-    assert any("test rows: only large differences" in note for note in _label_notes(tmp_path, usual[:100]))
+    assert any(note.startswith("test rows: ") for note in _label_notes(tmp_path, usual[:100]))
 
 
 @pytest.mark.parametrize(("unit", "turn"), [("degrees", 360.0), ("°", 360.0), ("rad", 2 * math.pi)])

@@ -77,6 +77,7 @@ def test_equal_pairs_with_equal_labels_are_leaks(ingested: tuple[Storage, Manife
         "split: as published",
         "1 content in both train and test: 1 of 1 test rows, 1 train rows",
         "labels: lowest 1.5 (row 1), 2 (row 3); highest 4 (row 4), 4 (row 2)",
+        "test rows: 1; only large differences between methods can be shown",
         "columns: label: grade; id: key; split column: part; first: question; second: answer",
     )
 

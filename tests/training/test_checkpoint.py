@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 from pathlib import Path
 
 import pytest
@@ -71,12 +70,11 @@ def test_there_is_nothing_to_load_before_the_first_and_after_the_last(storage: S
     assert not storage.exists("checkpoint")
 
 
-def test_a_checkpoint_that_holds_an_object_is_refused_and_not_executed(storage: Storage, tmp_path: Path) -> None:
+def test_a_checkpoint_that_holds_an_object_is_none_and_not_executed(storage: Storage, tmp_path: Path) -> None:
     mark, content = tmp_path / "executed", io.BytesIO()
     torch.save({"model": Touch(mark)}, content)
     storage.write(CHECKPOINT, content.getvalue())
-    with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(storage, CPU)
+    assert load_checkpoint(storage, CPU) is None
     assert not mark.exists()
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     # It would have run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
+from dirtune.training.checkpoint import save_checkpoint
 from dirtune.training.trial import TrialJob, get_trial_folder
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
 from dirtune.tuning.folder.layout import STOP_REQUEST
@@ -89,10 +89,10 @@ def test_a_trial_that_diverges_is_recorded_and_one_that_cannot_begin_raises(
 ) -> None:
     wild = job_of(configuration(recipe={**EXPLODING, "epochs": 3}), toy)
     state = get_trial_folder(Storage.open(tmp_path), jobs[0].trial_id)
-    state.write("checkpoint/state.pt", b"no checkpoint")
+    save_checkpoint(state, {"of": "another program"})
     worker = make_worker(data_root, tmp_path)
     found = run_to_the_end(worker, [wild])
-    with pytest.raises(UnpicklingError):
+    with pytest.raises(KeyError):
         worker.start(jobs[0])
     found += run_to_the_end(worker, jobs[1:])
     assert [result.status for result in found] == ["failed", "complete", "complete"]
