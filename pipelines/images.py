@@ -113,11 +113,12 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
 
 
 def find_image_column(sheet: Sheet) -> str:
-    """Return the column of image paths: `path`, or the only one whose first cell is a file beside the list."""
-    names = [name for name in sheet.table.column_names if name != "path"]
-    cells = {name: str(sheet.table[name][0].as_py()).strip() for name in names} if sheet.table.num_rows else {}
+    """Return the column of image paths: `path`, or the only one whose first cell is a file in the folder of the list."""
+    if "path" in sheet.table.column_names or not sheet.table.num_rows:
+        return "path"
+    cells = {name: str(sheet.table[name][0].as_py()).strip() for name in sheet.table.column_names}
     found = [name for name, cell in cells.items() if cell and (sheet.path.parent / cell).is_file()]
-    return found[0] if len(found) == 1 and "path" not in sheet.table.column_names else "path"
+    return found[0] if len(found) == 1 else "path"
 
 
 def _read_images(

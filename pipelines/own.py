@@ -399,15 +399,14 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
     counts = np.bincount(division.rows.bins, minlength=label.num_bins)
     fullest = int(counts.argmax())
     # One label of many rows, such as zero, fills a bin of any width.
-    values = np.unique(labels[division.rows.bins == fullest])
+    values, repeats = np.unique(labels[division.rows.bins == fullest], return_counts=True)
     if counts[fullest] > _NEARLY_ALL * len(labels) and len(values) > len(np.unique(labels)) / 2:
         notes.append(
             f"one label bin of {label.bin_width:g} {label.unit} holds {counts[fullest]:,} of {len(labels):,} rows with "
             f"{len(values):,} different labels: correct the outermost labels, or set low, high and bin_width"
         )
     elif len(labels) > _TINY and counts[fullest] > _MANY * len(labels):
-        spike = float(values[np.argmax([np.count_nonzero(labels == value) for value in values])])
-        share = np.count_nonzero(labels == spike)
+        spike, share = float(values[repeats.argmax()]), int(repeats.max())
         if share > _MANY * len(labels):
             notes.append(
                 f"{share:,} of {len(labels):,} labels are {spike:g}: errors on the others are in the rarer regions"

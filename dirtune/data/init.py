@@ -90,7 +90,7 @@ def _ingest_own(path: Path, data: str | Path, options: dict[str, object], report
 
         with Image.open(image) as opened:
             options["image_size"] = max(8, min(MOST_PIXELS, *opened.size))
-    return ingest(choose_pipeline(path), root=data, raw=path, options=options, report=report)
+    return ingest("table" if image is None else "images", root=data, raw=path, options=options, report=report)
 
 
 def _find_image(path: Path) -> Path | None:

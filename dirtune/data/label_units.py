@@ -1,7 +1,7 @@
 """Settings with the unit of the label, from the data where a configuration leaves them open.
 
 An encoder's output is of the order of one. If labels are counted in units of which the data spread over hundreds, most of a
-short training is spent on reaching them, and its error says nothing about the method. So a predictor's output of zero is the
+short training is spent on reaching them, and its error does not depend on the method. So a predictor's output of zero is the
 median of the training labels, and one unit of it their spread: the distance of their 10th and 90th percentile, divided by that
 of a normal distribution, so that on normal labels it is the standard deviation and a few labels far away do not change it.
 Both are read off the manifest's histogram, so that a study is resolved without its data.
@@ -31,14 +31,14 @@ def resolve_label_units(config: TrialConfig, manifest: Manifest) -> TrialConfig:
     model, label = config.model, manifest.label
     center, spread = estimate_label_units(label, manifest.train_counts)
     scale = spread if model.label_scale == "auto" else model.label_scale
-    numbers: dict[str, Any] = {}
+    plain, numbers = config.to_plain(), dict[str, Any]()
     for path, mark in open_settings.items():
         if mark is None:
             number = spread if path == "model.label_scale" else center
         else:
-            number = mark.convert(get_leaf(config.to_plain(), path), label.bin_width, scale)
+            number = mark.convert(get_leaf(plain, path), label.bin_width, scale)
         numbers = merge(numbers, nest(path, number))
-    return read(TrialConfig, merge(config.to_plain(), numbers), where=config.data.name)
+    return read(TrialConfig, merge(plain, numbers), where=config.data.name)
 
 
 def find_open_settings(config: TrialConfig) -> dict[str, InBins | None]:

@@ -177,7 +177,7 @@ def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Ite
 
 
 def find_claim_faults(study: Study, where: str) -> Iterator[Fault]:
-    """Find a margin that cannot be read, or that says nothing about the claim's metric."""
+    """Find a margin that cannot be read, or that has no meaning for the claim's metric."""
     if study.claim.margin is None:
         return
     try:

@@ -61,12 +61,13 @@ def resolve_from_data(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy
         return study
     arms = []
     for arm in study.arms:
-        config = label_units.resolve_label_units(arm.config, manifest)
-        plain = config.to_plain()
-        taken = {
-            path: get_leaf(plain, path) for path in label_units.find_open_settings(arm.config) if path not in arm.space
-        }
-        arms.append(replace(arm, config=config, from_data=taken))
+        # Arms of presets leave nothing open, and a study may have thousands.
+        if open_settings := label_units.find_open_settings(arm.config):
+            config = label_units.resolve_label_units(arm.config, manifest)
+            plain = config.to_plain()
+            taken = {path: get_leaf(plain, path) for path in open_settings if path not in arm.space}
+            arm = replace(arm, config=config, from_data=taken)
+        arms.append(arm)
     return replace(study, arms=tuple(arms))
 
 
