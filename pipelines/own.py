@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from dirtune.data import shot_rule, store
+from dirtune.data.columns import Columns
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
@@ -445,7 +446,7 @@ def _find_turn(labels: NDArray[np.float64], label: LabelSpec) -> float | None:
 def write_own(
     storage: Storage,
     division: Division,
-    splits: "Mapping[str, Dataset]",
+    splits: "Mapping[str, Dataset | Iterator[Columns]]",
     inputs: Mapping[str, InputSpec],
     *,
     sheet: Sheet,

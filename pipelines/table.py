@@ -17,32 +17,28 @@ There are no weights for single rows: re-weighting is a setting of the trial, no
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dirtune.data import session, store, verify
+from dirtune.data import store, verify
 from dirtune.data.columns import Columns
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from pipelines import own, sheets
 
-if TYPE_CHECKING:
-    from ray.data import Dataset
-
 NAME = "table"
 # Incremented whenever the same file and options would give other samples
 RECIPE = 2
 MOST_LEVELS = 256
 """Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
-_BLOCK_BYTES = 64 * 2**20
+_BATCH_ROWS = 65_536
 # Names under which tables hold the numbers of their rows; a column of such a name is one if its integers differ.
 _ROW_NUMBER_NAME = re.compile(
     r"^(index|level_\d+|id|idx|row|row[ _.]?(id|number|num|no|nr|name|names|index)|no\.?|nr\.?|number|#|s\.?\s?no\.?|"
@@ -104,31 +100,28 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
     sheet.require({**options.roles, **roles})
-    columns = sheet.table.column_names
+    names = sheet.table.column_names
     entries, cells = own.read_entries(sheet, options), read_cells(sheet, options)
     used = sheet.select_usable(options.skip_bad)
     cells = cells.select_rows(used)
     division = own.divide(options, entries, used, cells.list_contents(entries.labels[used]))
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
     check_vectors(sheet, cells, values, used)
-    lists_of_values = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-    rows = division.make_table({"features": lists_of_values})
     described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
-    notes = [*own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, columns, options)]
+    notes = [*own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, names, options)]
     notes += describe_outliers(cells, used, sheet)
     if constant := [each["name"] for each in features if each.get("sd") == 0]:
         notes.append(f"constant in training: {own.format_names(constant)}")
-    with session.ray_session():
-        return own.write_own(
-            storage,
-            division,
-            {split: _make_dataset(rows, split) for split in SPLITS},
-            {"features": InputSpec(kind="vector", shape=values.shape[1:])},
-            sheet=sheet,
-            request=request,
-            notes=notes,
-            side_files={"features.json": json.dumps(features, indent=1, allow_nan=False).encode()},
-        )
+    return own.write_own(
+        storage,
+        division,
+        {split: _iterate_batches(division, values, split) for split in SPLITS},
+        {"features": InputSpec(kind="vector", shape=values.shape[1:])},
+        sheet=sheet,
+        request=request,
+        notes=notes,
+        side_files={"features.json": json.dumps(features, indent=1, allow_nan=False).encode()},
+    )
 
 
 def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
@@ -252,31 +245,33 @@ def make_vectors(
         train: positions of the training rows, from which mean, standard deviation and one-hot texts are taken.
         standardize: True standardizes the columns of numbers.
     """
-    columns, features = [], []
+    levels = {name: sorted(set(texts[train].tolist())) for name, texts in cells.texts.items()}
+    width = len(cells.names) + sum(map(len, levels.values()))
+    vectors, features = np.empty((len(cells.numbers), width), dtype=np.float32), list[dict[str, Any]]()
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
         mean, sd = 0.0, 1.0
         if standardize:
             values = column[train]
             # The computed deviation of equal numbers can be a rounding error, by which nothing must be divided.
             mean, sd = float(values.mean()), 0.0 if np.ptp(values) == 0 else float(values.std())
-        columns.append((column - mean) / (sd or 1.0))
+        vectors[:, len(features)] = (column - mean) / (sd or 1.0)
         features.append({"name": name, "mean": mean, "sd": sd})
     for name, texts in cells.texts.items():
-        for text in sorted(set(texts[train].tolist())):
-            columns.append((texts == text).astype(np.float64))
+        for text in levels[name]:
+            vectors[:, len(features)] = texts == text
             features.append({"name": name, "text": text})
-    return np.stack(columns, axis=1).astype(np.float32), features
+    return vectors, features
 
 
-def _make_dataset(rows: pa.Table, split: str) -> "Dataset":
-    import ray.data
-
-    members = rows.filter(pc.equal(rows["split"], split))
-    blocks = max(1, ceil(members.nbytes / _BLOCK_BYTES))
-    dataset = ray.data.from_arrow(members, override_num_blocks=blocks)
-
-    def stack(batch: Columns) -> Columns:
-        return {**batch, "features": np.stack(list(batch["features"]))}
-
-    # A numpy batch holds lists of fixed size as objects, of which the data set needs an array.
-    return dataset.map_batches(stack, batch_format="numpy")
+def _iterate_batches(division: own.Division, values: np.typing.NDArray[np.float32], split: str) -> Iterator[Columns]:
+    """Yield the rows of a split in batches."""
+    rows, members = division.rows, division.assignment.find_rows(split)
+    for start in range(0, len(members), _BATCH_ROWS):
+        chosen = members[start : start + _BATCH_ROWS]
+        groups = {} if rows.groups is None else {"group": rows.groups[chosen]}
+        yield {
+            "sample_id": rows.ids[chosen],
+            "label": rows.labels[chosen],
+            **groups,
+            "features": values[chosen],
+        }

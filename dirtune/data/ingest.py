@@ -51,8 +51,8 @@ def ingest(
 ) -> Manifest:
     """Ingest a data set below a data root, unless it was ingested from the same raw files and options before.
 
-    The pipeline uses the Ray of this process; if there is none, it starts one and shuts it down again. An unchanged set
-    needs none. An interrupted, failed or killed ingest leaves the previous version of the set as it was; the next ingest
+    Images and texts are read with the Ray of this process; if there is none, one is started and shut down again. Tables and
+    unchanged sets need none. An interrupted, failed or killed ingest leaves the previous version of the set as it was; the next ingest
     removes the files of a killed one.
 
     Args:

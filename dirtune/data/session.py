@@ -64,7 +64,8 @@ def ray_session() -> Iterator[None]:
                 raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
             prepare_token(Path(DEFAULT_TOKEN_PATH).expanduser())
             try:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             # Ray raises no narrower class when its processes do not start in time.
             except Exception as error:
                 rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"

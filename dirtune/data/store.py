@@ -2,16 +2,15 @@
 
 ```
 <root>/<name>/manifest.json                          names the current version; written last
-<root>/<name>/version-<hex>/<split>/part_*.parquet   shards, written by Ray Data
+<root>/<name>/version-<hex>/<split>/part_*.parquet   shards (`dirtune.data.shards`)
 <root>/<name>/version-<hex>/<side file>              e.g. vocabulary.json
 ```
 A set is the version that its manifest names. A new version is written next to the previous one, read once from disk
 (rows, label histogram, hashes, faults), and becomes current by one atomic write of the manifest; versions that the manifest
 does not name are then removed. So a killed ingest costs disk space until the next one, never data. Reading needs pyarrow
-only; Ray is imported by the write alone. All nodes of a cluster must reach the root: a shared disk or a URL.
+only. All nodes of a cluster must reach the root: a shared disk or a URL.
 
-Small blocks are merged into shards of at least 128 MB, so that a large set is a few files, in row groups small enough to
-stream. Trade-off: one extra read of the whole set at ingest buys a manifest that describes the files on disk.
+Trade-off: one extra read of the whole set at ingest buys a manifest that describes the files on disk.
 """
 
 import json
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import Columns, get_stored_size, to_arrow, to_numpy
+from dirtune.data.columns import Columns, to_numpy
+from dirtune.data.shards import write_shards
 from dirtune.data.verify import check_rows, hash_digests, read_shards
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _VERSION = "version-"
-SHARD_BYTES = 128 * 2**20
-ROW_GROUP_BYTES = 16 * 2**20
 # File in an uncommitted version. Another ingest that finishes first removes it with the folder, even if shards follow.
 _OPEN = "open"
 
@@ -46,7 +44,7 @@ _OPEN = "open"
 def write_dataset(
     storage: Storage,
     name: str,
-    splits: "Mapping[str, Dataset]",
+    splits: "Mapping[str, Dataset | Iterator[Columns]]",
     *,
     inputs: Mapping[str, InputSpec],
     label: LabelSpec,
@@ -65,8 +63,8 @@ def write_dataset(
     Args:
         storage: the data root.
         name: of the data set.
-        splits: a Ray data set per split; batches in numpy format hold `sample_id`, `label` (in the label's unit) and
-            one column per input, of the shape in `inputs`; an encoded image as bytes; a label of several dimensions as a
+        splits: a Ray data set or an iterator over batches per split; batches in numpy format hold `sample_id`, `label` (in
+            the label's unit) and one column per input, of the shape in `inputs`; an encoded image as bytes; a label of several dimensions as a
             vector.
         inputs: specification of each input.
         label: specification of the label.
@@ -96,7 +94,7 @@ def write_dataset(
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
-            files = _write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
+            files = write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
             # Read from disk, so that the manifest describes the files and not the intention.
             rows[split] = read_shards(home, split, files, inputs, label)
         check_rows(rows, label, where=name)
@@ -123,32 +121,6 @@ def write_dataset(
         # The last write commits: readers see the previous version or this one, never a mixture.
         home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
-
-
-def _write_shards(
-    home: Storage, folder: str, dataset: "Dataset", inputs: Mapping[str, InputSpec], *, has_groups: bool
-) -> list[str]:
-    """Write a split's shards and return their names relative to the manifest."""
-    from ray.data.datasource import FilenameProvider
-
-    # A plain dictionary is pickled to the tasks.
-    specs = dict(inputs)
-
-    def convert_batch(batch: Columns) -> pa.Table:
-        return to_arrow(batch, specs, has_groups=has_groups)
-
-    # A row group is the least that a reader holds in memory.
-    rows_per_group = max(1, ROW_GROUP_BYTES // max(1, sum(get_stored_size(spec) for spec in inputs.values())))
-    dataset.map_batches(convert_batch, batch_format="numpy").write_parquet(
-        home.path(folder),
-        filesystem=home.filesystem,
-        filename_provider=FilenameProvider(dataset_uuid="part", file_format="parquet"),
-        min_bytes_per_file=SHARD_BYTES,
-        row_group_size=rows_per_group,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return [f"{folder}/{name}" for name in home.list_files(folder, suffix=".parquet")]
 
 
 def _remove_old_versions(home: Storage) -> None:

@@ -70,7 +70,7 @@ def _write(storage: Storage, splits: Mapping[str, list[Row]], *, blocks: int = 1
 
 @pytest.fixture
 def one_shard_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dirtune.data.store.SHARD_BYTES", 1)
+    monkeypatch.setattr("dirtune.data.shards.SHARD_BYTES", 1)
 
 
 def _versions(storage: Storage) -> list[str]:
@@ -136,7 +136,7 @@ def test_small_blocks_are_merged_into_one_shard(storage: Storage) -> None:
 
 def test_a_row_group_is_a_small_part_of_a_shard(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of 6 + 16 bytes a row
-    monkeypatch.setattr("dirtune.data.store.ROW_GROUP_BYTES", 110)
+    monkeypatch.setattr("dirtune.data.shards.ROW_GROUP_BYTES", 110)
     manifest = _write(storage, {"train": _rows("train", 12)}, blocks=2)
     (file,) = list_shards(storage, manifest, "train")
     found = pq.ParquetFile(file)

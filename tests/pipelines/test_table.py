@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ def _frame(rows: int = 240) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Storage, Manifest]:
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
     folder = tmp_path_factory.mktemp("table")
     frame = _frame()
     # A copy
@@ -65,11 +64,6 @@ def ingested(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tup
     return Storage.open(folder / "data"), manifest
 
 
-def _forbidden() -> AbstractContextManager[None]:
-    raise AssertionError("Ray was started")
-
-
-@pytest.mark.ray
 def test_the_set_is_ingested_under_its_own_name(ingested: tuple[Storage, Manifest]) -> None:
     storage, manifest = ingested
     assert storage.list_folders() == ["mine"]
@@ -81,7 +75,6 @@ def test_the_set_is_ingested_under_its_own_name(ingested: tuple[Storage, Manifes
     assert manifest.inputs["features"].shape == (6,)
 
 
-@pytest.mark.ray
 def test_stored_vectors_are_the_standardized_columns_and_the_one_hot_kinds(ingested: tuple[Storage, Manifest]) -> None:
     frame, splits = _frame(), {}
     for split in ("train", "val", "test"):
@@ -103,7 +96,6 @@ def test_stored_vectors_are_the_standardized_columns_and_the_one_hot_kinds(inges
         assert arrays["group"].tolist() == frame["batch"].iloc[rows].astype(str).tolist()
 
 
-@pytest.mark.ray
 def test_a_side_file_describes_each_number(ingested: tuple[Storage, Manifest]) -> None:
     features = json.loads(read_side_file(*ingested, "features.json"))
     assert [each["name"] for each in features] == ["cement", "water", "always", "kind", "kind", "kind"]
@@ -111,7 +103,6 @@ def test_a_side_file_describes_each_number(ingested: tuple[Storage, Manifest]) -
     assert (features[2]["mean"], features[2]["sd"]) == (pytest.approx(0.1), 0.0)
 
 
-@pytest.mark.ray
 def test_the_notes_say_how_rows_were_split_and_which_were_left_out(ingested: tuple[Storage, Manifest]) -> None:
     notes = ingested[1].notes
     assert notes[0].startswith("split: made, min(n // 3, ")
@@ -122,16 +113,19 @@ def test_the_notes_say_how_rows_were_split_and_which_were_left_out(ingested: tup
     assert sum(info.rows for info in ingested[1].splits.values()) == 241
 
 
-@pytest.mark.ray
-def test_an_unchanged_request_returns_the_set_without_starting_ray(
+def test_an_unchanged_request_returns_the_set_without_reading_it_again(
     ingested: tuple[Storage, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, manifest = ingested
     raw = Path(manifest.source["raw"])
     options = _options(one_hot=["kind"], group="batch", unit="MPa", skip_bad=1, many_above=5, few_below=2)
-    monkeypatch.setattr(table.session, "ray_session", _forbidden)
+
+    def forbidden(*given: object) -> None:
+        raise AssertionError("the file was read")
+
+    monkeypatch.setattr(table.sheets, "read_sheet", forbidden)
     assert table.ingest(storage, raw, options) == manifest
-    with pytest.raises(AssertionError, match="Ray was started"):
+    with pytest.raises(AssertionError, match="the file was read"):
         table.ingest(storage, raw, options.model_copy(update={"fraction": 0.5}))
 
 
