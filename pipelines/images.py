@@ -25,7 +25,17 @@ from dirtune.data.images import decode_images
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
-from pipelines.own import Column, Division, OwnOptions, describe_columns, divide, make_request, read_entries, write_own
+from pipelines.own import (
+    Column,
+    Division,
+    OwnOptions,
+    describe_columns,
+    describe_source,
+    divide,
+    make_request,
+    read_entries,
+    write_own,
+)
 from pipelines.sheets import Sheet, find_data_file, read_sheet
 
 NAME = "images"
@@ -105,6 +115,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             {"image": spec},
             sheet=sheet,
             request=request,
+            source=describe_source(NAME, sheet, options, image=column),
             notes=[
                 *describe_columns({**options.roles, "image": column}, sheet),
                 *describe_traits(images.traits),

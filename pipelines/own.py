@@ -21,6 +21,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from dirtune.data import shot_rule, store
 from dirtune.data.columns import Columns
+from dirtune.data.contract import SOURCE_FILE, RawSource
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
@@ -196,6 +197,19 @@ class Division:
                 **columns,
             }
         )
+
+
+def describe_source(pipeline: str, sheet: Sheet, options: OwnOptions, **chosen: str) -> RawSource:
+    """Return the source of a data set, from which new rows of the same form are read.
+
+    Args:
+        pipeline: its name.
+        sheet: the raw file, as it was read.
+        options: settings of the ingest.
+        chosen: settings that the ingest has chosen itself.
+    """
+    plain = options.model_dump(mode="json") | chosen
+    return RawSource(pipeline=pipeline, options=plain, columns=tuple(sheet.table.column_names))
 
 
 def make_request(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
@@ -451,10 +465,11 @@ def write_own(
     *,
     sheet: Sheet,
     request: str,
+    source: RawSource,
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write the data set; see `write_dataset`."""
+    """Write the data set, with a side file on its raw file; see `write_dataset`."""
     options, label, held = division.options, division.rows.label, division.assignment.held_out
     rules, notes = {"counts": options.make_count_rule()}, [*notes]
     if options.many_above is None and options.few_below is None:
@@ -478,5 +493,5 @@ def write_own(
         default_shot_rule="thirds" if "thirds" in rules else "counts",
         source={"raw": str(sheet.path), "request": request},
         notes=(*division.assignment.notes, *describe_labels(division, sheet), *notes, *sheet.notes),
-        side_files=side_files,
+        side_files={**(side_files or {}), SOURCE_FILE: source.model_dump_json(indent=1).encode()},
     )

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from dirtune.data import store, verify
 from dirtune.data.columns import Columns
+from dirtune.data.contract import FEATURES_FILE
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
@@ -100,7 +101,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
     sheet.require({**options.roles, **roles})
-    names = sheet.table.column_names
+    names, source = sheet.table.column_names, own.describe_source(NAME, sheet, options)
     entries, cells = own.read_entries(sheet, options), read_cells(sheet, options)
     used = sheet.select_usable(options.skip_bad)
     cells = cells.select_rows(used)
@@ -119,8 +120,9 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
         {"features": InputSpec(kind="vector", shape=values.shape[1:])},
         sheet=sheet,
         request=request,
+        source=source,
         notes=notes,
-        side_files={"features.json": json.dumps(features, indent=1, allow_nan=False).encode()},
+        side_files={FEATURES_FILE: json.dumps(features, indent=1, allow_nan=False).encode()},
     )
 
 

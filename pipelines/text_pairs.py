@@ -61,6 +61,7 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
             encoded.inputs,
             sheet=sheet,
             request=request,
+            source=own.describe_source(NAME, sheet, options),
             notes=own.describe_columns({**options.roles, "first": options.first, "second": options.second}, sheet),
             side_files=encoded.side_files,
         )

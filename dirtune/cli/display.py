@@ -59,6 +59,8 @@ def format_plan(plan: Plan) -> Table:
         lines.append(plan.gpu_memory_warning)
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
+    kept = f"{plan.kept_models} ({study.keep_models}), {format_bytes(plan.kept_bytes)} on disk"
+    lines.append(f"models kept: {kept if plan.kept_models else 'none'}")
     # Arms with one encoder and recipe share a sentence.
     by_text: dict[str, list[str]] = {}
     for fit in plan.label_fits:
@@ -110,6 +112,16 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def format_bytes(number: float) -> str:
+    """Return a size with a decimal unit, such as "3.4 MB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        # 999.6 kB would read "1e+03 kB".
+        if round(number) < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"
+
+
 def format_setting_effects(effects: Sequence[SettingEffect]) -> Table:
     """Return the table of what every arm and tuned setting changes, as a share of the gradient."""
     table = make_table("what changes the training")
@@ -147,9 +159,15 @@ def format_status(status: SweepStatus) -> Table:
             "\n".join("-" if trial.objective is None else f"{trial.objective:.4g}" for trial in started),
             "\n".join(f"{trial.seconds_since_progress:.0f} s ago" for trial in started),
         )
+    lines = []
     if status.failures:
         classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))
-        table.caption = f"failed: {classes}; `dirtune resume --retry CLASS` runs them again"
+        lines.append(f"failed: {classes}; `dirtune resume --retry CLASS` runs them again")
+    if status.models:
+        lines.append(f"models kept: {status.models}, {format_bytes(status.model_bytes)} on disk")
+    if status.without_model:
+        lines.append(f"recorded without a model: {', '.join(status.without_model)}")
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
 
 

@@ -55,6 +55,9 @@ def train(
     representations: Annotated[
         int, typer.Option(help="Number of test samples whose representations are recorded.", min=0)
     ] = 0,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model/--no-model", help="Keep the trained model below results/train/models.")
+    ] = True,
 ) -> None:
     """Train one trial: from a file, from an arm of a study, or from settings alone."""
     from dirtune.cli.display import format_train_result, show_epochs
@@ -74,6 +77,7 @@ def train(
             threads=threads,
             device=device,
             representations=representations,
+            keep_model=keep_model,
             on_epoch=on_epoch,
             where=where,
         )

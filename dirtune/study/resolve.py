@@ -13,7 +13,7 @@ from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, merge
 from dirtune.presets import PRESET_KEYS, PresetUse, expand_presets
 from dirtune.study import expand, files, search_settings, space, validate
-from dirtune.study.schema import Arm, Claim, Resources, Study
+from dirtune.study.schema import Arm, Claim, KeepModels, Resources, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class ResolvedStudy:
     secondary: tuple[Objective, ...]
     sequential: search_settings.Sequential | None
     representations: int
+    keep_models: KeepModels
     resources: Resources
     arms: tuple[Arm, ...]
     merged_arms: Mapping[str, str] = field(default_factory=dict)
@@ -210,6 +211,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         secondary=study.secondary,
         sequential=study.sequential,
         representations=study.representations,
+        keep_models=study.keep_models,
         resources=study.resources,
         arms=tuple(expand.add_transfer_variants(study, arms)),
         merged_arms=merged_arms,

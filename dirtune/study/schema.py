@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,8 @@ from dirtune.presets import PresetUse
 from dirtune.randomness import SEED_LIMIT
 from dirtune.study.search_settings import Search, Sequential
 from dirtune.study.space import Distribution
+
+KeepModels = Literal["best", "all", "none"]
 
 
 class Derive(Frozen):
@@ -119,6 +121,9 @@ class Study(Frozen):
     """Seeds added while a comparison is open. None: every arm has the seeds above."""
     representations: int = Field(default=0, ge=0)
     """Test samples of every trial whose representations are stored, for figures; not part of a trial's id."""
+    keep_models: KeepModels = "best"
+    """Trained models that are kept, for `dirtune predict` and `dirtune export`; not part of a trial's id. best: for every arm those
+    of its selected configuration, one per seed; all: those of every complete trial, also of searches."""
     resources: Resources = Resources()
 
     @field_validator("arms", "parts", mode="before")

@@ -11,6 +11,7 @@ import torch
 from dirtune import nested, presets
 from dirtune.config import TrialConfig
 from dirtune.data import label_units, memory_budget, store, subset
+from dirtune.data.contract import VOCABULARY_FILE, list_tokens, read_contract
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
@@ -49,6 +50,7 @@ def train(
     arm: str = "train",
     threads: int = 1,
     representations: int = 0,
+    keep_model: bool = True,
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     where: str = "configuration",
@@ -59,6 +61,7 @@ def train(
         config: a configuration, or plain data that is read as one, presets included (`where` names its source in faults).
         threads: torch threads on the CPU.
         representations: test samples whose representations are kept.
+        keep_model: keep the trained model, for `dirtune.load`.
         on_epoch: called after every epoch.
 
     Raises:
@@ -92,7 +95,12 @@ def train(
     place = torch.device(device)
     resident = read_without_ray(storage, manifest, place, memory_budget.measure_memory_budget(place, threads=threads))
     trial = TrialRun(
-        job, resident, study, vocabulary=read_vocabulary(manifest, storage), representations=representations
+        job,
+        resident,
+        study,
+        vocabulary=read_vocabulary(manifest, storage),
+        representations=representations,
+        contract=read_contract(storage, manifest) if keep_model else None,
     )
     values: dict[str, float] = {}
     while trial.status is None:
@@ -170,11 +178,6 @@ def check_data_settings(config: TrialConfig, manifest: Manifest, *, where: str, 
 
 def read_vocabulary(manifest: Manifest, storage: Storage) -> list[str] | None:
     """Read the tokens of a text data set by id; return None for other data."""
-    sizes = [spec.vocabulary for spec in manifest.inputs.values() if spec.vocabulary is not None]
-    if not sizes:
+    if all(spec.vocabulary is None for spec in manifest.inputs.values()):
         return None
-    # Padding and the unknown token have no text.
-    tokens = [""] * sizes[0]
-    for token, index in json.loads(store.read_side_file(storage, manifest, "vocabulary.json")).items():
-        tokens[index] = token
-    return tokens
+    return list_tokens(json.loads(store.read_side_file(storage, manifest, VOCABULARY_FILE)))

@@ -1,8 +1,8 @@
 """One trial from its start (or its checkpoint) to its record. `dirtune train` and every sweep run this.
 
 Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
-`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes, and
-the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
+`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes,
+`models/<id>/` if the model is kept, and the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
 between, the trial is either recorded or resumes.
 """
 
@@ -20,13 +20,14 @@ import torch
 
 from dirtune.config import TrialConfig
 from dirtune.data import cache, memory_budget
+from dirtune.data.contract import InputContract
 from dirtune.errors import InputError, NonFiniteLoss
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
-from dirtune.training import checkpoint, distributed, loop
+from dirtune.training import checkpoint, distributed, kept_model, loop
 from dirtune.training.evaluation import evaluate_last_and_best
 from dirtune.training.state import begin_training
 
@@ -119,6 +120,7 @@ class TrialRun:
         checkpoint_seconds: minimum time between two checkpoints.
         vocabulary: tokens by id, for encoders that start from word vectors.
         representations: number of test samples whose representation is recorded.
+        contract: input contract of the data set, which is kept with the model; None means no model is kept.
     """
 
     def __init__(
@@ -132,9 +134,11 @@ class TrialRun:
         checkpoint_seconds: float = 0.0,
         vocabulary: list[str] | None = None,
         representations: int = 0,
+        contract: InputContract | None = None,
     ) -> None:
         self.job, self.study, self.ranks = job, study, ranks
         self.representations = representations
+        self.contract = contract
         self.status: Status | None = None
         self.error: str | None = None
         """Reason of a failure, else None."""
@@ -206,6 +210,9 @@ class TrialRun:
         evaluation = evaluate_last_and_best(self.training, representations=self.representations)
         self.training.seconds.eval += time.perf_counter() - started
         self._count_overhead(spent_before)
+        # Before the record: a recorded trial has its model. The evaluation has left the best weights in it.
+        if self.contract is not None and self.ranks.is_first:
+            kept_model.write_model(self.study, self.job.trial_id, self.training, self.contract)
         record = self._make_progress().make_record("complete")
         self._record(replace(record, **vars(evaluation)))
 

@@ -15,6 +15,7 @@ from torch import nn
 from dirtune.config import TrialConfig
 from dirtune.data.blocks import fetch, materialize, read_without_ray
 from dirtune.data.cache import ResidentData
+from dirtune.data.contract import InputContract
 from dirtune.data.store import decode, read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -27,7 +28,9 @@ from dirtune.results.records.store import read_table
 from dirtune.study.files import list_shipped_studies
 from dirtune.study.resolve import resolve
 from dirtune.training import floors
+from dirtune.training.distributed import Ranks
 from dirtune.training.evaluation import evaluate
+from dirtune.training.kept_model import read_model
 from dirtune.training.loop import run_epochs, run_steps
 from dirtune.training.state import Training, begin_training
 from dirtune.training.task import make_task
@@ -211,7 +214,9 @@ def test_dense_training_runs_in_half_precision_and_channels_last(rooms: Resident
 def run(rooms: ResidentData, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialRun, Path, TrialConfig]:
     config = _config(recipe={"epochs": 3}, **EVERYTHING)
     root = tmp_path_factory.mktemp("results")
-    return finish(TrialRun(job_of(config, rooms), rooms, Storage.open(root / "study"))), root, config
+    contract = InputContract(manifest=rooms.manifest)
+    trial = TrialRun(job_of(config, rooms), rooms, Storage.open(root / "study"), contract=contract)
+    return finish(trial), root, config
 
 
 def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
@@ -226,6 +231,9 @@ def test_a_trial_with_smoothing_weights_and_conr_is_recorded(
     assert {name for _, _, name in named}.isdisjoint({"pearson", "spearman", "r2"})
     means = [row for row in found["predictions"] if row["split"] == "test"]
     assert len(means) == len(rooms.splits["test"])
+    kept = read_model(Storage.open(root / "study"), trial.job.trial_id)
+    again = kept.task.evaluate(kept.regressor, rooms.splits["test"], Ranks(), trial.training.regions).predictions
+    assert again.tolist() == [row["prediction"] for row in means]
     assert sorted(row["label"] for row in means) == sorted(rooms.splits["test"].exact_labels)
 
 

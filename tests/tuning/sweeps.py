@@ -10,6 +10,7 @@ import torch
 
 import dirtune
 from dirtune.data.blocks import Blocks
+from dirtune.data.contract import read_contract
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.io.storage import Storage
 from dirtune.tuning.execution.worker import ResidentWorker, WorkerSettings
@@ -56,7 +57,11 @@ def sweep_without_ray(study: str, data: Path, results: Path, *, limit: int | Non
     """Run up to `limit` missing trials of a study's file in this process and return their number."""
     folder = open_folder(study, data, results)
     memory = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
-    settings = WorkerSettings(study=folder.storage, manifest=folder.manifest, budget=memory)
+    contract = read_contract(Storage.open(data), folder.manifest)
+    kept = folder.study.keep_models
+    settings = WorkerSettings(
+        study=folder.storage, manifest=folder.manifest, budget=memory, keep_models=kept, contract=contract
+    )
     worker = ResidentWorker(settings, Blocks(Storage.open(data), None), torch.device("cpu"))
     count = 0
     with folder.open_optuna_storage() as optuna_url:

@@ -22,6 +22,7 @@ import dirtune
 from benchmarks.kills import Campaign
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
+from dirtune.results.records.kept import measure_models
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.interface import View
@@ -105,6 +106,9 @@ def test_a_resident_group_trains_the_same_trials(
     one, two = metrics(tmp_path, "alone"), metrics(tmp_path, "together")
     chosen = one["metric"].isin(["mae", "rmse"])
     pd.testing.assert_frame_equal(one[chosen], two[chosen], rtol=0.02)
+    kept = {name: measure_models(Storage.open(tmp_path / name)) for name in ("alone", "together")}
+    assert len(kept["alone"]) == 2
+    assert kept["alone"].keys() == kept["together"].keys()
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -127,6 +131,9 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
     assert sum(summary.run.values()) == 1 + 8
     trials = rows("select * from trials where arm = 'conr'", tmp_path)
     assert trials["config.terms.conr.beta"].dtype == "float64"
+    complete = trials[trials["status"] == "complete"]
+    best = complete.sort_values(["objective", "trial_id"])["trial_id"].iloc[0]
+    assert set(trials["trial_id"]) & measure_models(Storage.open(tmp_path / "tiny")).keys() == {best}
     assert trials["config.model.projection_dim"].dtype.kind in "iIf"
     assert trials["config.terms.conr.beta"].nunique() == 8
     told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db").trials

@@ -6,15 +6,17 @@ after every epoch. A started trial whose last progress is long ago has been kill
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.results.analysis.sequential import plan_due_seeds
-from dirtune.results.records import names, store, studies
+from dirtune.results.records import kept, names, store, studies
 
 PROGRESS = "progress.json"
 """Written by a started trial after every epoch."""
@@ -47,6 +49,12 @@ class SweepStatus:
     started: tuple[StartedTrial, ...]
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failed trials by error class."""
+    models: int = 0
+    """Number of kept models."""
+    model_bytes: int = 0
+    """Their size on disk."""
+    without_model: tuple[str, ...] = ()
+    """Recorded trials whose model is missing, of a study that keeps models."""
 
     @property
     def total(self) -> int:
@@ -68,12 +76,14 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         InputError: there is no sweep of that name below `results`.
     """
     folder = open_sweep(study, results=results)
-    plans = plan_due_seeds(folder, studies.read_study(folder))[0].plans
-    trials = store.read_table(folder, "trials", columns=["arm", "status", "error_class"])
+    info = studies.read_study(folder)
+    plans = plan_due_seeds(folder, info)[0].plans
+    trials = store.read_table(folder, "trials", columns=["arm", "role", "status", "error_class"])
     failures = Counter(row["error_class"] for row in trials.to_pylist() if row["status"] == "failed")
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
     # The folder of a recorded trial may remain until its files are removed.
     ended = set(trials["trial_id"].to_pylist())
+    models = kept.measure_models(folder)
     started = [_read_started(folder, name) for name in folder.list_folders("trials") if name not in ended]
     return SweepStatus(
         study=study,
@@ -82,6 +92,9 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
         # A searched arm plans a number of trials, not one per seed.
         planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
+        models=len(models),
+        model_bytes=sum(models.values()),
+        without_model=kept.find_missing_models(models, _list_evaluated(trials, info.spaces)),
     )
 
 
@@ -97,6 +110,18 @@ def open_sweep(study: str, *, results: str | Path = "results") -> Storage:
         known = [name for name in root.list_folders() if root.exists(f"{name}/{names.RESOLVED_STUDY}")]
         raise InputError(Fault(where=remove_credentials(results), rule="no sweep of this name", got=study, known=known))
     return root.get_folder(study)
+
+
+def _list_evaluated(trials: pa.Table, searched: Collection[str]) -> list[str]:
+    """Return the complete trials whose models a study keeps."""
+    rows = trials.to_pylist()
+    # Of a search whose trials are the runs of its arm, only the best model is kept.
+    unconfirmed = set(searched) - {row["arm"] for row in rows if row["role"] == "search"}
+    return [
+        row["trial_id"]
+        for row in rows
+        if row["status"] == "complete" and row["role"] != "search" and row["arm"] not in unconfirmed
+    ]
 
 
 def _read_started(folder: Storage, trial_id: str) -> StartedTrial | None:

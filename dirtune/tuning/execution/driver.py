@@ -14,7 +14,8 @@ from dirtune.results.records import schema, store
 from dirtune.training.trial import TRACEBACK, TrialJob, get_trial_folder, read_progress, remove_temporary_files
 from dirtune.tuning.execution import failures, worker
 from dirtune.tuning.execution.storage_failure import capture_storage_errors
-from dirtune.tuning.folder import reconcile, records, retry, stop_request
+from dirtune.tuning.folder import models, reconcile, records, retry, stop_request
+from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.lock import HEARTBEAT_SECONDS
 from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan.plan import Plan
@@ -194,10 +195,19 @@ class Driver:
         self._release(job)
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
         self.queue.tell(job, outcome)
+        self._remove_unselected_models(job)
         self.view.report_end(job, outcome)
         if new := self.queue.add_new_trials():
             self.added += len(new)
             self.view.report_new_trials(new)
+
+    def _remove_unselected_models(self, job: TrialJob) -> None:
+        """Remove the models that a better trial of the same search has replaced."""
+        study = self.folder.study
+        # The records are read only where a model may have been replaced.
+        if study.keep_models == "best" and not study.search.confirm and job.arm in self.queue.searches:
+            maker = JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
+            models.remove_unselected_models(self.storage, maker, records.read_recorded_trials(self.storage))
 
     def _release(self, job: TrialJob) -> None:
         self._started_at.pop(job.trial_id, None)

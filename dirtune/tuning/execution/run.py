@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from dirtune.data import blocks, session
+from dirtune.data.contract import read_contract
 from dirtune.results.records import compaction
 from dirtune.training import provenance, train
 from dirtune.tuning.execution import storage_failure, tune_run, worker
@@ -57,6 +58,8 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                     workers=study.resources.workers,
                     checkpoint_seconds=study.resources.checkpoint_seconds,
                     representations=study.representations,
+                    keep_models=study.keep_models,
+                    contract=None if study.keep_models == "none" else read_contract(options.data, manifest),
                 )
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
                 tune_run.run_with_tune(driver, settings, blocks.materialize(options.data, manifest), concurrency)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from dirtune.data.blocks import Blocks, fetch
+from dirtune.data.contract import InputContract
 from dirtune.data.memory_budget import MemoryBudget, count_sharers, keep_freed_memory, measure_memory_budget
 from dirtune.errors import OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.records.schema import Status
+from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.execution.failures import CodeError
@@ -39,6 +41,15 @@ class WorkerSettings:
     """Memory for the data; None means that a worker measures it when it starts."""
     representations: int = 0
     """Test samples of a trial whose representations are kept."""
+    keep_models: KeepModels = "none"
+    contract: InputContract | None = None
+    """Input contract of the data set, which is kept with every model; None if no model is kept."""
+
+    def get_contract(self, job: TrialJob) -> InputContract | None:
+        """Return the contract to keep with a trial's model, or None if its model is not kept."""
+        # Other trials evaluate what a search selects; those of a search without them are removed once a better one ends.
+        is_kept = self.keep_models == "all" or (self.keep_models == "best" and job.role != "search")
+        return self.contract if is_kept else None
 
     @property
     def resources(self) -> dict[str, float]:
@@ -108,6 +119,7 @@ class ResidentWorker:
             checkpoint_seconds=self._settings.checkpoint_seconds,
             vocabulary=self._settings.vocabulary,
             representations=self._settings.representations,
+            contract=self._settings.get_contract(job),
         )
 
     def step(self) -> StepResult:

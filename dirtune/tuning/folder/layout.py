@@ -8,6 +8,8 @@
     results/TABLE/TRIAL.parquet       records (`dirtune.results.records.store`)
     orphaned/TABLE/TRIAL.parquet      records that the study no longer plans
     trials/TRIAL/                     files of one trial (`dirtune.training.trial`)
+    models/TRIAL/                     kept model of one trial (`dirtune.training.kept_model`)
+    orphaned/models/TRIAL/            models of trials that the study no longer plans
     optuna.db                         Optuna studies of the searches
     driver.json, stop.json            lock of the running driver; request to stop it
 

@@ -33,7 +33,7 @@ from dirtune.results.records.parquetfile import encode_table
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
-from dirtune.tuning.folder import confirmation, jobs, layout, lock, optuna_storage, records
+from dirtune.tuning.folder import confirmation, jobs, layout, lock, models, optuna_storage, records
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 
@@ -114,6 +114,9 @@ class StudyFolder:
         searches = [optuna_storage.get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
         reset_failed_trials(self.storage, retry, optuna_url, searches)
         recorded = records.read_recorded_trials(self.storage)
+        maker = jobs.JobMaker(study=self.study, fingerprint=self.manifest.fingerprint)
+        # A driver that was killed, or an earlier `keep_models`, may have left some
+        models.remove_unselected_models(self.storage, maker, recorded)
         for trial in recorded:
             # For failed trials, the error class has decided which files a retry still needs
             if trial.outcome.status != "failed":

@@ -18,7 +18,7 @@ from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.arms import get_values_by_trial
-from dirtune.results.records import parquetfile, schema, store
+from dirtune.results.records import kept, parquetfile, schema, store
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.trial import CONFIG, get_trial_folder, read_progress
 from dirtune.tuning.folder.layout import ORPHANED
@@ -145,11 +145,14 @@ def orphan_records(folder: Storage, trial_ids: Iterable[str]) -> None:
         # The file in `trials/`, the last of `TABLES`, commits a record: it is moved out first, and back last
         for table in reversed(schema.TABLES):
             _move(folder, f"results/{table}/{trial_id}.parquet", f"{ORPHANED}/{table}/{trial_id}.parquet")
+        _move_model(folder, "", f"{ORPHANED}/", trial_id)
 
 
 def restore_records(folder: Storage, trial_ids: Iterable[str]) -> None:
     """Move the records of trials back into the tables."""
     for trial_id in trial_ids:
+        # Before the record, which a model is written before, too
+        _move_model(folder, f"{ORPHANED}/", "", trial_id)
         for table in schema.TABLES:
             _move(folder, f"{ORPHANED}/{table}/{trial_id}.parquet", f"results/{table}/{trial_id}.parquet")
 
@@ -169,6 +172,14 @@ def _read_curve(folder: Storage, name: str, trial_id: str) -> Curve:
 
 def _is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def _move_model(folder: Storage, before: str, after: str, trial_id: str) -> None:
+    model = kept.get_model_folder(trial_id)
+    # The last file commits a model
+    for name in kept.MODEL_FILES:
+        _move(folder, f"{before}{model}/{name}", f"{after}{model}/{name}")
+    folder.remove(f"{before}{model}")
 
 
 def _move(folder: Storage, name: str, to: str) -> None:

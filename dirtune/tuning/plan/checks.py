@@ -121,6 +121,18 @@ def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]
     }
 
 
+def measure_model_bytes(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:
+    """Return the bytes of the weights of every arm's regressor."""
+    regressors: dict[str, Regressor] = {}
+    return {
+        arm.name: sum(
+            each.numel() * each.element_size()
+            for each in _build_meta_regressor(arm, manifest, regressors).state_dict().values()
+        )
+        for arm in study.arms
+    }
+
+
 def _find_arm_faults(
     study: ResolvedStudy, arm: Arm, manifest: Manifest, regressors: dict[str, Regressor]
 ) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from dirtune.results.records.store import read_table
 from dirtune.study import files, resolve
 from dirtune.training.train import read_vocabulary
 from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.models import count_kept_models
 from dirtune.tuning.folder.reconcile import Reuse, StudyFolder
 from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, label_fit, runtime, runtime_probe
 from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
@@ -43,6 +44,10 @@ class Plan:
     """Nodes that an autoscaler may start, which `concurrency` includes."""
     parameters: dict[str, int]
     """Trainable parameters by arm."""
+    kept_models: int = 0
+    """Number of trained models that the finished sweep keeps."""
+    kept_bytes: int = 0
+    """Their size on disk."""
     forecast: runtime.RuntimeForecast | None = None
     gpu_memory_warning: str | None = None
     """Set if trials that share a GPU need more memory than it has."""
@@ -134,13 +139,17 @@ def make_plan(
         InputError: the nodes cannot hold a trial.
     """
     study, manifest, startable = folder.study, folder.manifest, autoscaling.find_startable_nodes(types, nodes)
+    trials, sizes = count_trials(folder), checks.measure_model_bytes(study, manifest)
+    models = count_kept_models(study, trials)
     return Plan(
         study=study,
         recorded_trials=len(reuse.trial_ids),
         orphaned_trials=len(reuse.orphaned),
         parameters=checks.count_parameters(study, manifest),
         samples={name: split.rows for name, split in manifest.splits.items()},
-        trials=count_trials(folder),
+        trials=trials,
+        kept_models=sum(models.values()),
+        kept_bytes=sum(number * sizes[arm] for arm, number in models.items()),
         concurrency=capacity.compute_concurrency(study, [*nodes, *autoscaling.list_nodes(startable)]),
         startable_nodes=startable,
     )
