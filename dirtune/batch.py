@@ -20,7 +20,7 @@ class Batch:
 
     views: tuple[Inputs, ...]
     labels: Float[Tensor, "batch *label"]
-    """In the label's unit."""
+    """In the unit of training, which is the label's or that of its transform, as everything in this module."""
     label_bins: Int[Tensor, " batch"]
     """Index of the label bin."""
     weights: Float[Tensor, " batch"]
@@ -44,16 +44,16 @@ class TermInputs:
     representations: Float[Tensor, "rows dim"]
     """Vectors that the term reads: z, e / |e| or e."""
     labels: Float[Tensor, "rows *label"]
-    """In the label's unit; (rows, L) for labels of L dimensions."""
+    """(rows, L) for labels of L dimensions."""
     label_bins: Int[Tensor, " rows"]
     predictions: Float[Tensor, "rows *label"]
-    """In the label's unit, detached."""
+    """Detached."""
     weights: Float[Tensor, " rows"]
     samples: Int[Tensor, " rows"]
     """Position in the training split; equal for the views of a sample."""
     num_views: int
     label_range: float
-    """Width of the label's range, from the manifest."""
+    """Width of the label's range (`LabelSpec.label_range`)."""
     label_scale: float = 1.0
     """Divisor of the labels that the regression loss is given."""
 
@@ -63,7 +63,6 @@ class TrainingLabels:
     """Labels of the training split, for losses and terms that are fitted to their distribution."""
 
     labels: Float[Tensor, "samples *label"]
-    """In the label's unit."""
     label_bins: Int[Tensor, " samples"]
     spec: LabelSpec
     label_scale: float = 1.0

@@ -23,6 +23,9 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION: Final = 2
 SPLITS = ("train", "val", "test")
 
+LabelTransform = Literal["none", "log", "log1p"]
+"""Function of a label, for labels over orders of magnitude (`dirtune.label_transform`)."""
+
 Pixels = TypeVar("Pixels", bound=Any)
 """A numpy array or a tensor; this module imports neither torch nor numpy."""
 
@@ -116,6 +119,8 @@ class DenseLabels(Frozen):
 class LabelSpec(Frozen):
     """The label and its bins: bin `b` is `[low + b * bin_width, low + (b + 1) * bin_width)`, clipped to the existing bins.
 
+    With a `transform`, these are numbers of the transformed label: `bin_width` has its unit, and `low` and `high` the label's.
+
     Every label is in `[low, high]`. A label of several dimensions, such as a direction, has a `LabelSpec` for each of them
     (`components`); its own bins are the cells of their grid, with the last component changing fastest, and `[low, high]`
     encloses their ranges. `LabelSpec.grid` makes one.
@@ -132,6 +137,8 @@ class LabelSpec(Frozen):
     and labels reach 186, while its `R` is 100."""
     components: tuple[LabelSpec, ...] = ()
     """Dimensions of a label of several, in the order of its columns; empty if the label is one number."""
+    transform: LabelTransform = "none"
+    """Function of the label in which bins have equal widths."""
     dense: DenseLabels | None = None
     """Per-pixel labels; None means one label per sample. With them the column `label` holds the mean over a sample's
     labeled pixels, and every histogram of the manifest counts pixels."""
@@ -179,6 +186,12 @@ class LabelSpec(Frozen):
             return self.contrast_range
         # The largest distance of two labels in the grid, as `high - low` is in one dimension.
         return math.hypot(*(axis.range for axis in self.axes))
+
+    @model_validator(mode="after")
+    def _check_transform(self) -> LabelSpec:
+        if self.transform != "none" and (self.components or self.dense is not None):
+            raise ValueError(f"bins of {self.transform} are made for one label of one dimension per sample")
+        return self
 
     @model_validator(mode="after")
     def _check_components(self) -> LabelSpec:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,8 @@ from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitti
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
-from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.label_transform import compute_binned_range, get_lower_limit, restore_labels, transform_labels
+from dirtune.manifest import SPLITS, InputSpec, LabelSpec, LabelTransform, Manifest, ShotRule
 from pipelines import PIPELINES
 from pipelines.sheets import Sheet, TextFormat
 
@@ -56,6 +57,8 @@ _SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 80
 _OUTERMOST = 3
 # Share of the rows beyond which one bin is probably the work of a wrong label
 _NEARLY_ALL = 0.8
+# Factor between high and low labels from which logarithms are looked at
+_MAGNITUDE = 10.0
 # Share of the rows from which one label, or one bin, is noted
 _MANY = 0.3
 # Rows of a set that tells nothing about its labels
@@ -88,6 +91,10 @@ class OwnOptions(Splitting, TextFormat):
     """Upper end of the label bins; null: from the data. Labels above it are faults."""
     bin_width: float | None = Field(default=None, gt=0)
     """Width of the label bins; null: about 100 bins, see `choose_label_spec`."""
+    label_transform: LabelTransform | Literal["auto"] = "none"
+    """Function of the label in which bins have equal widths, for labels over orders of magnitude: log, or log1p for labels
+    that begin at zero; studies then set `model.label_transform`. auto: log for positive labels that span a factor of ten
+    or more and are less skewed in logarithms (`choose_label_transform`)."""
     held_back: float | None = Field(default=None, gt=0, le=0.3)
     """Maximum share of the rows in val, and again in test, if the splits are made here (`choose_recipe`); null: a tenth, of
     small sets up to a fifth, which gives 150 rows."""
@@ -218,6 +225,9 @@ def make_request(pipeline: str, recipe: int, file: Path, options: OwnOptions, mo
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     asked = options.model_dump()
+    # Added later: sets that were ingested without it keep their identity.
+    if asked["label_transform"] == "none":
+        del asked["label_transform"]
     return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more})
 
 
@@ -282,8 +292,10 @@ def divide(
         InputError: the labels are all equal, or the rows cannot be split as the options ask.
     """
     labels = entries.labels[positions]
+    transform = options.label_transform
     label = choose_label_spec(
         labels,
+        transform=choose_label_transform(labels) if transform == "auto" else transform,
         where=options.name,
         name=options.label,
         unit=options.unit,
@@ -314,13 +326,14 @@ def choose_label_spec(
     low: float | None = None,
     high: float | None = None,
     bin_width: float | None = None,
+    transform: LabelTransform = "none",
 ) -> LabelSpec:
     """Return the label's bins; ends and width that are not given come from the labels of all rows.
 
     Val and test must be in range, too, hence all rows. The width is the number among 1, 2 and 5 times a power of ten that is
     nearest to a hundredth of the range, on a logarithmic scale, but not less than the smallest distance of two labels: whole
     years are binned by the year. The ends are multiples of it. If all labels are on bin edges, a label at the upper end has a
-    bin of its own, else it is in the last bin.
+    bin of its own, else it is in the last bin. With a transform, all of this is about the transformed labels.
 
     Args:
         labels: shape `(rows,)`, finite, within `low..high` where these are given.
@@ -329,18 +342,29 @@ def choose_label_spec(
         unit: of the label.
         low: lower end of the bins.
         high: upper end of the bins.
-        bin_width: in the label's unit.
+        bin_width: in the unit of the transformed label.
+        transform: of the label.
 
     Raises:
         InputError: all labels are equal, or so large compared with their differences that float32, in which models are
-            trained, cannot represent neighboring bins.
+            trained, cannot represent neighboring bins; or the transform is not defined for all of them.
     """
+    ends = [each for each in (low, high) if each is not None]
+    outside = np.count_nonzero(labels <= get_lower_limit(transform)) + sum(
+        each <= get_lower_limit(transform) for each in ends
+    )
+    if outside:
+        other = "; log1p is made for labels that begin at zero" if transform == "log" and labels.min() >= 0 else ""
+        rule = f"{transform} needs labels above {get_lower_limit(transform):g}, and {outside:,} are not{other}; the lowest is"
+        raise InputError(Fault(where=where, key="label_transform", rule=rule, got=float(min([labels.min(), *ends]))))
+    labels = transform_labels(labels, transform)
+    low, high = (None if each is None else float(transform_labels(each, transform)) for each in (low, high))
     distinct = np.unique(labels)
     start = float(distinct[0]) if low is None else low
     end = float(distinct[-1]) if high is None else high
     if start >= end:
         rule = "the labels must differ, or low and high must be given; all are"
-        raise InputError(Fault(where=where, key=name, rule=rule, got=start))
+        raise InputError(Fault(where=where, key=name, rule=rule, got=float(restore_labels(start, transform))))
     # A width below the smallest gap would leave bins empty by construction.
     gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
     width = bin_width or _round_digits(max(round_to_nice_width((end - start) / BINS), gap))
@@ -365,7 +389,35 @@ def choose_label_spec(
     positions = (distinct - low) / width
     on_edges = bool(np.allclose(positions, np.round(positions), rtol=0, atol=1e-6))
     has_last_edge = high <= float(distinct[-1]) and on_edges
-    return LabelSpec(name=name, unit=unit, low=low, high=high, bin_width=width, num_bins=inner + has_last_edge)
+    # Rounding of the exponential must not put an end out of range either.
+    low, high = (float(each) for each in restore_labels([low, high], transform))
+    exact = restore_labels(distinct[[0, -1]], transform)
+    return LabelSpec(
+        name=name,
+        unit=unit,
+        low=min(low, float(exact[0])),
+        high=max(high, float(exact[1])),
+        bin_width=width,
+        num_bins=inner + has_last_edge,
+        transform=transform,
+    )
+
+
+def choose_label_transform(labels: NDArray[np.float64]) -> LabelTransform:
+    """Return log for positive labels whose 5th and 95th percentile are a factor of ten apart, and that it makes less skewed.
+
+    Skewness is that of the deciles around the median, which a few labels far away do not change. Labels that begin at zero
+    are never chosen for: log1p is nearly linear below one, so that it depends on their unit.
+    """
+    if labels.min() <= 0 or np.quantile(labels, 0.95) < _MAGNITUDE * np.quantile(labels, 0.05):
+        return "none"
+    before, after = (_compute_skewness(each) for each in (labels, np.log(labels)))
+    return "log" if after < before else "none"
+
+
+def _compute_skewness(labels: NDArray[np.float64]) -> float:
+    low, center, high = np.quantile(labels, [0.1, 0.5, 0.9])
+    return abs(float(low + high - 2 * center)) / float(high - low)
 
 
 def round_to_nice_width(width: float) -> float:
@@ -393,7 +445,7 @@ def choose_recipe(rows: Rows, share: float) -> SplitRecipe:
         width = rows.label.bin_width * multiple
         most = np.bincount(rows.compute_bins(width)) // one_in
         fits = np.count_nonzero(most) <= wanted <= most.sum()
-        if fits or width >= rows.label.range:
+        if fits or width >= compute_binned_range(rows.label):
             break
     # The number of selected rows grows with the size, so that bisection finds the largest one.
     sizes = range(1, int(most.max()) + 1)
@@ -422,15 +474,25 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
         )
     elif len(labels) > _TINY and counts[fullest] > _MANY * len(labels):
         spike, share = float(values[repeats.argmax()]), int(repeats.max())
+        positive = labels[labels > 0]
+        is_wide = spike == 0 == labels.min() and choose_label_transform(positive) == "log"
+        log1p_hint = "; they span orders of magnitude, for which there is label_transform=log1p" if is_wide else ""
         if share > _MANY * len(labels):
             notes.append(
                 f"{share:,} of {len(labels):,} labels are {spike:g}: errors on the others are in the rarer regions"
+                + log1p_hint
             )
-        elif labels.min() > 0:
+        elif choose_label_transform(labels) == "log" and label.transform == "none":
             notes.append(
                 f"{counts[fullest]:,} of {len(labels):,} labels are in one bin of {label.bin_width:g} {label.unit}, of "
-                f"{label.num_bins}: the logarithm of such labels, in a column of its own, is learned and binned better"
+                f"{label.num_bins}: the logarithm of such labels is learned and binned better (option label_transform=log)"
             )
+    if label.transform != "none":
+        low, high = np.quantile(labels, [0.05, 0.95])
+        notes.append(
+            f"labels from {low:.3g} to {high:.3g} (5th and 95th percentile): bins are of {label.transform}(label), which "
+            f"model.label_transform={label.transform} trains"
+        )
     if (levels := len(np.unique(labels))) <= _FEW_LEVELS and len(labels) > _TINY:
         notes.append(f"the label has {levels} values: it may be a class, for which regression is no method")
     if (tested := len(division.assignment.find_rows("test"))) < _SMALL_TEST_NOTED:

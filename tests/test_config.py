@@ -19,6 +19,7 @@ MINIMAL: dict[str, Any] = {
 }
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
+    "model.label_transform": "log",
     "model.projection_layers": 2,
     "recipe.precision": "bf16",
     "recipe.channels_last": True,

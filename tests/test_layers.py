@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "errors process randomness frozen nested",
     "io",
-    "manifest reweighting batch metrics diagnostics",
+    "manifest label_transform reweighting batch metrics diagnostics",
     "losses models results",
     "recipe config presets",
     "study",
@@ -37,6 +37,7 @@ WITHOUT_TORCH_AND_RAY = [
     "frozen",
     "nested",
     "manifest",
+    "label_transform",
     "reweighting",
     "metrics",
     "diagnostics",

@@ -1,7 +1,7 @@
 """Command that begins a study on own data."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,10 @@ def init(
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set. Default: that of the file or folder.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the label, for display.")] = None,
+    transform: Annotated[
+        Literal["auto", "log", "log1p", "none"],
+        typer.Option(help="Transform of the label. auto: log for positive labels over orders of magnitude."),
+    ] = "auto",
     group: Annotated[
         str | None, typer.Option(help="Column of groups that must not cross splits, such as the person.")
     ] = None,
@@ -43,6 +47,7 @@ def init(
         label=label,
         name=name,
         unit=unit,
+        transform=None if transform == "auto" else transform,
         group=group,
         options=options,
         output=output,

@@ -10,7 +10,7 @@ each of them once (`make_windowed_order`); ranks still get equal, disjoint share
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dirtune import batch, randomness, recipe
 from dirtune.data.views import SampleTransform, Transform, make_views
-from dirtune.manifest import Manifest
+from dirtune.label_transform import transform_labels
+from dirtune.manifest import LabelTransform, Manifest
 from dirtune.reweighting.density import shot_regions
 
 Rows = Int[Tensor, " batch"]
@@ -96,6 +97,15 @@ class ResidentData:
         rule = self.manifest.shot_rules[shot_rule]
         per_bin = shot_regions(np.asarray(self.manifest.train_counts), rule)
         return np.asarray(per_bin[self.splits[split].label_bins.cpu().numpy()])
+
+
+def transform_training_labels(data: ResidentData, transform: LabelTransform) -> ResidentData:
+    """Return a data set whose training labels are in the unit of training; the exact labels, and inputs, are the same."""
+    if transform == "none":
+        return data
+    train = data.splits["train"]
+    labels = torch.from_numpy(transform_labels(train.exact_labels, transform)).to(train.labels)
+    return replace(data, splits={**data.splits, "train": replace(train, labels=labels)})
 
 
 def select_rows(split: Split, rows: Rows) -> ResidentSplit:

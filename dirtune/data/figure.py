@@ -22,6 +22,7 @@ from dirtune.data.inspection import Inspection
 from dirtune.data.region_samples import RegionSamples, read_region_samples
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import LabelSpec
 from dirtune.metrics import SHOT_REGIONS
 from dirtune.results.figures import FILE_TYPES, PAGE, STYLE
@@ -82,7 +83,7 @@ def draw_figure(inspection: Inspection, samples: Sequence[RegionSamples]) -> Fig
 def _draw_histograms(part: FigureBase, inspection: Inspection) -> None:
     """Draw a panel per split over the same labels; the density is that of the training split."""
     splits, label = inspection.manifest.splits, inspection.manifest.label
-    edges = label.low + np.arange(label.num_bins + 1) * label.bin_width
+    edges = compute_bin_edges(label)
     panels = part.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (split, info) in zip(panels, splits.items(), strict=True):
         # Neighboring bins of one region are shaded as one span, because the seams of single spans are visible.
@@ -99,6 +100,8 @@ def _draw_histograms(part: FigureBase, inspection: Inspection) -> None:
         _format_plain_numbers(axes.yaxis)
         axes.set_ylim(_BASELINE, 2 * max(info.bin_counts))
         axes.set_xlim(edges[0], edges[-1])
+        if label.transform != "none":
+            axes.set_xscale("log" if label.transform == "log" else "symlog")
         axes.set_ylabel(f"{split}\n{info.rows:,} samples")
     panels[-1].set_xlabel(f"{label.name} [{label.unit}]")
     handles = [Patch(color=TINTS[region], label=f"{region}-shot bins") for region in SHOT_REGIONS]

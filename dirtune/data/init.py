@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from dirtune.data.ingest import ingest
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.manifest import MANIFEST, Manifest
+from dirtune.manifest import MANIFEST, LabelTransform, Manifest
 from dirtune.study.starter import write_starter_study
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
@@ -23,6 +24,7 @@ def init(
     label: str | None = None,
     name: str | None = None,
     unit: str | None = None,
+    transform: LabelTransform | Literal["auto"] | None = None,
     group: str | None = None,
     options: Mapping[str, object] | None = None,
     output: str | Path | None = None,
@@ -36,6 +38,7 @@ def init(
         label: column of the label, which own data need.
         name: of the data set; None for that of the file or folder.
         unit: of the label, for display.
+        transform: of the label: log, log1p or none; None is auto, which is log for positive labels over orders of magnitude.
         group: column of groups that must not cross splits, such as the person.
         options: further settings of the pipeline, `table` or `images`.
         output: the study file; None for `NAME_methods.yaml` in the current folder.
@@ -51,7 +54,14 @@ def init(
         if path.suffix.lower() in TABLES or "/" in str(source):
             raise InputError(Fault(where=str(source), rule="no such file or folder"))
         # A data set that has been ingested keeps the settings of its ingest.
-        settings = {"label": label, "name": name, "unit": unit, "group": group, **(options or {})}
+        settings = {
+            "label": label,
+            "name": name,
+            "unit": unit,
+            "transform": transform,
+            "group": group,
+            **(options or {}),
+        }
         if unused := [key for key, value in settings.items() if value is not None]:
             root = Storage.open(data)
             known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
@@ -65,8 +75,9 @@ def init(
     if file.exists():
         raise InputError(Fault(where=str(file), rule="exists, and is not overwritten; --output names another file"))
     if path.exists():
-        given = {"name": set_name, "label": label, "unit": unit, "group": group}
+        given = {"name": set_name, "label": label, "unit": unit, "group": group, "label_transform": transform}
         chosen = {key: value for key, value in given.items() if value is not None} | dict(options or {})
+        chosen.setdefault("label_transform", "auto")
         manifest = _ingest_own(path, data, chosen, report)
         for note in manifest.notes:
             report(note)

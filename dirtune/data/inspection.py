@@ -5,7 +5,7 @@ them. All of them come from the manifest, one small file, so a set of any size i
 """
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from dirtune.data.splits import describe_split
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import Manifest
 from dirtune.reweighting import LDS, Reweighting, Scheme
 from dirtune.reweighting.density import shot_regions
@@ -89,10 +90,7 @@ class Inspection:
         """Return all label bins in order."""
         splits, axes = self.manifest.splits.items(), self.manifest.label.axes
         # In a grid, the last dimension changes fastest.
-        steps = [
-            [(axis.low + at * axis.bin_width, axis.low + (at + 1) * axis.bin_width) for at in range(axis.num_bins)]
-            for axis in axes
-        ]
+        steps = [list(pairwise(compute_bin_edges(axis).tolist())) for axis in axes]
         return [
             LabelBin(
                 bin=index,

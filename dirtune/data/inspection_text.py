@@ -41,6 +41,8 @@ def _format_heading(inspection: Inspection) -> list[str]:
         inputs.append(f"{name} ({text})")
     for axis in manifest.label.axes:
         bins = f"{axis.num_bins} bins of {axis.bin_width:g}"
+        if axis.transform != "none":
+            bins += f" in {axis.transform}(label)"
         labels.append(f"label: {axis.name} [{axis.unit}], {axis.low:g}..{axis.high:g}, {bins}")
     lines = [
         f"{manifest.name}: content {manifest.fingerprint}, split {manifest.split_fingerprint[:16]}",

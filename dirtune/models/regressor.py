@@ -2,7 +2,7 @@
 
     e = f(x)                                embedding
     z = g(e) / |g(e)|                       representation on the hypersphere; without projection z = e / |e|
-    prediction = offset + scale * h(...)    in the label's unit; h reads z, g(e) or e
+    prediction = offset + scale * h(...)    in the label's unit, or of its `label_transform`; h reads z, g(e) or e
 
 With H projection heads `z = (g_1(e) / |g_1(e)|, ..., g_H(e) / |g_H(e)|) / sqrt(H)`, again of unit length: the cosine of
 two representations is the mean of their heads' cosines. With feature smoothing (`dirtune.models.fds`) the input of `h`
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.frozen import Added, Frozen
 from dirtune.losses.pairs import to_at_least_float32
+from dirtune.manifest import LabelTransform
 from dirtune.models import encoders, fds
 from dirtune.models.encoders.encoder import Encoder
 
@@ -61,6 +62,10 @@ class ModelSpec(Frozen):
     Papers: 1 on ages, 5 on STS-B-DIR."""
     label_offset: float | Literal["auto"] = "auto"
     """Prediction, in label units, at a predictor output of zero. auto: the median of the training labels. Papers: 0."""
+    label_transform: Annotated[LabelTransform, Added()] = "none"
+    """Function of the label that is trained, for labels over orders of magnitude: log, or log1p for labels that begin at zero
+    (`dirtune.label_transform`). `label_scale`, `label_offset`, losses and terms are then in its unit; records and metrics are
+    in the label's."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> "ModelSpec":
@@ -92,7 +97,7 @@ class RegressorOutput(NamedTuple):
     representations: Float[Tensor, "batch representation_dim"]
     """The representation z, L2-normalized, at least float32."""
     predictions: Float[Tensor, "batch *label"]
-    """In the label's unit, at least float32."""
+    """In the unit of training, which is the label's unless `label_transform` is set; at least float32."""
 
 
 class Regressor(nn.Module):

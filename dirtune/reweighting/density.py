@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dirtune.errors import Fault, InputError
+from dirtune.label_transform import transform_labels
 from dirtune.manifest import LabelSpec, ShotRule
 
 # Rounding to float32 moves a label by half a step; the rest allows for arithmetic on it.
@@ -23,6 +24,8 @@ FLOAT32_TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 
 def label_bins(labels: np.typing.ArrayLike, label: LabelSpec) -> np.typing.NDArray[np.int64]:
     """Return the bin index of each label: `floor((y - low) / bin_width)`, clipped to `0..num_bins - 1`.
+
+    With a transform, `y` and `low` are transformed before. A label at which it is not defined is in the first bin.
 
     A label of several dimensions is in the cell of the grid of its components' bins, the last component's changing fastest.
 
@@ -50,10 +53,15 @@ def label_bins(labels: np.typing.ArrayLike, label: LabelSpec) -> np.typing.NDArr
         count = int(np.count_nonzero(~np.isfinite(values)))
         rule = "every label must be finite; labels that are not"
         raise InputError(Fault(where=f"label {label.name!r}", rule=rule, got=count))
+    low, high = label.low, label.high
+    if label.transform != "none":
+        low, high = transform_labels([low, high], label.transform)
+        # Labels that a table is asked about later may be below the range.
+        values = transform_labels(np.maximum(values, label.low), label.transform)
     # The rounding error of a float32 is relative to its magnitude, not to the bin width.
-    magnitude = max(abs(label.low), abs(label.high))
+    magnitude = max(abs(low), abs(high))
     tolerance = FLOAT32_TOLERANCE * magnitude / label.bin_width
-    positions = np.floor((values - label.low) / label.bin_width + tolerance)
+    positions = np.floor((values - low) / label.bin_width + tolerance)
     return np.clip(positions, 0, label.num_bins - 1).astype(np.int64)
 
 

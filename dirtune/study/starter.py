@@ -8,7 +8,7 @@ _LARGE_IMAGE = 64
 _BATCH = 64
 _TEMPLATE = """\
 # Which method lowers the error of rare {label_name}? Written by `dirtune init`; every line may be changed.
-# {rows:,} training rows; {label_name} from {low:g} to {high:g} {unit}, in bins of {bin_width:g} {unit}.
+# {rows:,} training rows; {label_name} from {low:g} to {high:g} {unit}, in bins of {bin_width:g} {bin_unit}.
 # What the labels determine is taken from the data unless it is given here, and `dirtune plan {file}` shows it: predictions
 # are the median of the training labels plus an output times their spread, and ConR's window is one label bin.
 name: {name}
@@ -22,7 +22,7 @@ objective: {{metric: balanced_mae}}
 base:
   data: {{name: {data}}}
   model:
-    encoder: {encoder}
+    encoder: {encoder}{transform}
   loss: {{name: l1}}
   recipe:
     name: starter
@@ -48,6 +48,9 @@ space:
 resources:
   cpus: 1
 """
+_TRANSFORM = """
+    # Trained on {transform}(label), in which the label bins have equal widths; errors are in the label's unit.
+    label_transform: {transform}"""
 _WEIGHTED = (
     "  sqrt_inverse_lds:\n    reweighting: {scheme: sqrt_inverse, lds: {kernel: gaussian, size: 5, sigma: 2.0}}\n"
 )
@@ -97,10 +100,12 @@ def write_starter_study(manifest: Manifest, *, name: str, file: str) -> str:
         low=label.low,
         high=label.high,
         bin_width=label.bin_width,
+        bin_unit=label.unit if label.transform == "none" else f"of its {label.transform}",
         name=name,
         data=manifest.name,
         file=file,
         encoder=encoder,
+        transform="" if label.transform == "none" else _TRANSFORM.format(transform=label.transform),
         views=views,
         # At least four batches, or most steps would see the same rows together.
         batch_size=max(2, min(_BATCH, rows // 4)),

@@ -14,6 +14,7 @@ import numpy as np
 
 from dirtune.data.cache import Split
 from dirtune.diagnostics import EmbeddedSamples, compute_representation_metrics
+from dirtune.label_transform import transform_labels
 from dirtune.metrics import RegionMetric
 from dirtune.results.records import names, schema
 from dirtune.training.state import Training, load_best_weights
@@ -39,10 +40,7 @@ def evaluate(training: Training, split: str) -> Evaluation:
 
 def predict(training: Training, split: str) -> np.typing.NDArray[np.float64]:
     """Return predictions for every row of a split, in the label's unit; shape `(rows,)` or `(rows, L)`."""
-    predictions = training.task.collect_outputs(
-        training.model, training.data.splits[split], training.ranks, lambda output: output.predictions
-    )
-    return predictions.double().cpu().numpy()
+    return training.task.predict(training.model, training.data.splits[split], training.ranks)
 
 
 def represent(training: Training, split: str) -> np.typing.NDArray[np.float32]:
@@ -65,9 +63,9 @@ def evaluate_representations(training: Training, split: str) -> list[RegionMetri
     return compute_representation_metrics(
         EmbeddedSamples(
             representations=represent(training, split)[kept],
-            labels=rows.exact_labels[kept],
+            labels=transform_labels(rows.exact_labels[kept], training.config.model.label_transform),
             bins=rows.label_bins.cpu().numpy()[kept],
-            label_range=training.data.manifest.label.label_range,
+            label_range=training.label_spec.label_range,
         )
     )
 

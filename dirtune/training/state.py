@@ -11,6 +11,8 @@ from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data import cache, subset
 from dirtune.errors import InputError
+from dirtune.label_transform import make_training_spec
+from dirtune.manifest import LabelSpec
 from dirtune.models.regressor import Regressor
 from dirtune.reweighting.density import shot_regions
 from dirtune.training import distributed, numerics, objective
@@ -102,6 +104,11 @@ class Training:
         rule = manifest.shot_rules[self.config.data.shot_rule or manifest.default_shot_rule]
         return shot_regions(manifest.train_counts, rule)
 
+    @property
+    def label_spec(self) -> LabelSpec:
+        """The label in the unit of training."""
+        return make_training_spec(self.data.manifest.label, self.config.model.label_transform)
+
     def prepare(self, stage: Stage) -> None:
         """Freeze the parts that a stage does not train; make its loss, fitted to the training labels, and optimizer."""
         self.stage = stage
@@ -111,7 +118,7 @@ class Training:
         labels = TrainingLabels(
             labels=split.labels,
             label_bins=split.label_bins,
-            spec=self.data.manifest.label,
+            spec=self.label_spec,
             label_scale=label_scale,
         )
         self.loss = self.task.make_loss(labels, stage)
@@ -182,9 +189,10 @@ def begin_training(
         InputError: no step has rows; or see `dirtune.training.task.Task.check`, `dirtune.models.build` and
             `dirtune.training.numerics.check_layers`.
     """
-    task = make_task(data.manifest)
+    transform = config.model.label_transform
+    task = make_task(data.manifest, transform)
     task.check(config)
-    data = subset.select_training_subset(data, config.data.fraction)
+    data = subset.select_training_subset(cache.transform_training_labels(data, transform), config.data.fraction)
     if faults := [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]:
         raise InputError(faults)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from dirtune.batch import Batch, Inputs, TrainingLabels
 from dirtune.config import TrialConfig
+from dirtune.data import label_units
 from dirtune.data.cache import Rows, Split, get_rank_share
 from dirtune.data.views import make_transform
 from dirtune.errors import Fault, InputError
+from dirtune.label_transform import restore_labels, transform_labels
 from dirtune.losses.balanced_mse import BMC
-from dirtune.manifest import Manifest
+from dirtune.manifest import LabelTransform, Manifest
 from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
 from dirtune.models import build, dense_regressor
 from dirtune.models.regressor import Regressor, RegressorOutput
@@ -45,6 +47,8 @@ class Task(ABC):
     """The parts of training and evaluation that depend on the kind of label of a data set."""
 
     manifest: Manifest
+    label_transform: LabelTransform = "none"
+    """Function of the labels in which the regressor predicts."""
 
     general_metrics: ClassVar[Sequence[str]]
     """The metrics of every data set of this kind."""
@@ -70,9 +74,10 @@ class Task(ABC):
 
         Raises:
             InputError: the data set does not have the objective's metric, labels of several dimensions are to be
-                smoothed, or a setting is not defined for the kind of label.
+                smoothed, a setting is not defined for the kind of label, or the labels cannot be transformed.
         """
         where, metric, dims = self.manifest.name, config.objective.metric, len(self.manifest.label.axes)
+        label_units.check_label_transform(config, self.manifest)
         if faults := list(self.find_faults(config)):
             raise InputError(faults)
         if metric not in self.metrics:
@@ -104,6 +109,11 @@ class Task(ABC):
             ]
             as_read = ranks.gather(torch.cat(parts))
             return as_read[order.argsort().to(as_read.device)]
+
+    def predict(self, model: Regressor, split: Split, ranks: distributed.Ranks) -> np.typing.NDArray[np.float64]:
+        """Return predictions for every row of a split in the label's unit, gathered from all ranks."""
+        predictions = self.collect_outputs(model, split, ranks, lambda output: output.predictions)
+        return restore_labels(predictions.double().cpu().numpy(), self.label_transform)
 
     @abstractmethod
     def find_faults(self, config: TrialConfig) -> Iterable[Fault]:
@@ -195,7 +205,8 @@ class SampleTask(Task):
         """Return the weight of every row by its label."""
         # In NumPy and float64 on the CPU, so that weights are equal on every device.
         bins = split.label_bins.cpu().numpy()
-        weights = reweighting.compute_weights(bins, self.manifest.label.num_bins, labels=split.exact_labels)
+        labels = transform_labels(split.exact_labels, self.label_transform)
+        weights = reweighting.compute_weights(bins, self.manifest.label.num_bins, labels=labels)
         return torch.from_numpy(weights).to(split.labels.device, torch.float32)
 
     def stack_bins(self, batch: Batch) -> Int[Tensor, " rows"]:
@@ -212,9 +223,8 @@ class SampleTask(Task):
     def evaluate(
         self, model: Regressor, split: Split, ranks: distributed.Ranks, regions: np.typing.NDArray[Any]
     ) -> Evaluation:
-        """Return predictions `(rows,)` or `(rows, L)`, and their metrics."""
-        predictions = self.collect_outputs(model, split, ranks, lambda output: output.predictions)
-        values, bins = predictions.double().cpu().numpy(), split.label_bins.cpu().numpy()
+        """Return predictions `(rows,)` or `(rows, L)` in the label's unit, and their metrics."""
+        values, bins = self.predict(model, split, ranks), split.label_bins.cpu().numpy()
         own = self.manifest.metrics
         # `exact_labels` are float64 as stored; the labels on the device are float32.
         return Evaluation(
@@ -301,6 +311,6 @@ class DenseTask(Task):
         return Evaluation(*dense_evaluation.evaluate_dense(model, split, ranks, self.manifest, regions))
 
 
-def make_task(manifest: Manifest) -> Task:
+def make_task(manifest: Manifest, label_transform: LabelTransform = "none") -> Task:
     """Return the task of a data set: one label per sample, or per-pixel labels."""
-    return SampleTask(manifest) if manifest.label.dense is None else DenseTask(manifest)
+    return SampleTask(manifest, label_transform) if manifest.label.dense is None else DenseTask(manifest)

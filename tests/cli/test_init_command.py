@@ -55,8 +55,12 @@ def test_a_table_becomes_a_data_set_and_a_study_that_can_be_planned(call: Call, 
     ]
     plan = dirtune.plan("my_concrete_methods.yaml", data="data", results="results")
     assert plan.total_trials == 6 * (6 + 5)
-    (scale,) = {arm.config.model.label_scale for arm in plan.study.arms}
-    assert 5 < float(scale) < 15
+    # exp(n) * 10 spans a factor of 27, which is trained in logarithms: n + log(10).
+    ((transform, scale, offset),) = {
+        (arm.config.model.label_transform, *arm.config.model.get_label_units()) for arm in plan.study.arms
+    }
+    assert transform == "log"
+    assert (scale, offset) == pytest.approx((1, np.log(10)), abs=0.25)
     # What is there is not overwritten, and nothing is ingested for it.
     before = Path("my_concrete_methods.yaml").read_text()
     code, _, errors = call("init", "my concrete.csv", "--label", "water")

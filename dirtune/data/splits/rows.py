@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
+from dirtune.label_transform import compute_binned_range
 from dirtune.reweighting.density import label_bins
 
 LEFT_OUT = "left_out"
@@ -66,7 +67,7 @@ class Rows:
             rule = "the cells of a label of several dimensions have no single width"
             raise InputError(Fault(where=self.name, key="bin_width", rule=rule, got=width))
         # The subtrahend absorbs the rounding error of a range that is a multiple of the width.
-        number = int(np.ceil(self.label.range / width - 1e-9))
+        number = int(np.ceil(compute_binned_range(self.label) / width - 1e-9))
         return label_bins(self.labels, self.label.model_copy(update={"bin_width": width, "num_bins": number}))
 
 

@@ -22,6 +22,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
+from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import MANIFEST, Manifest, ShotRule
 from dirtune.metrics import METRICS, REGIONS, compute_metrics
 from dirtune.results.analysis.arms import filter_rows
@@ -208,6 +209,7 @@ def compute_bin_errors(
         raise InputError(Fault(where=f"study {study}", rule="has labels of several dimensions"))
     binning = make_binning(manifest, bin_width, train_labels)
     label, size = binning.label, binning.label.num_bins
+    edges = compute_bin_edges(label).tolist()
     by_trial: dict[str, list[BinErrors]] = {}
     for found in _read_predictions(root, study, split, trials):
         bins, errors = label_bins(found.labels, label), found.predictions - found.labels
@@ -218,8 +220,8 @@ def compute_bin_errors(
             absolute = np.bincount(bins, np.abs(errors), size) / counts
         by_trial[found.trial_id] = [
             BinErrors(
-                low=label.low + position * label.bin_width,
-                high=label.low + (position + 1) * label.bin_width,
+                low=edges[position],
+                high=edges[position + 1],
                 train=int(binning.train_counts[position]),
                 n=int(counts[position]),
                 signed=float(signed[position]),

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
-from dirtune.manifest import LabelSpec
+from dirtune.label_transform import make_training_spec, transform_labels
+from dirtune.manifest import LabelSpec, LabelTransform
 from dirtune.results.analysis.arms import ArmRuns, read_study_runs
 from dirtune.results.analysis.recompute import read_stored_manifest
 from dirtune.results.analysis.selection import SELECTIONS
@@ -22,7 +23,7 @@ class ArmVectors:
 
     arm: str
     labels: NDArray[np.float64]
-    """(n,), in the label's unit."""
+    """(n,), in the label's unit, or that of its bins' transform."""
     vectors: NDArray[np.float64]
     """(n, dim), L2-normalized."""
 
@@ -56,6 +57,11 @@ def read_study_vectors(request: _request.PlotRequest, *, most: int) -> StudyVect
     info, label = studies.read_study(storage), read_stored_manifest(storage).label
     if len(label.axes) > 1:
         raise request.make_error("has labels of several dimensions, which this figure cannot order")
+    # Distances of labels over orders of magnitude mean something in logarithms only.
+    transform = label.transform
+    if transform != "none":
+        named = {"name": f"{transform}({label.name})", "unit": ""}
+        label = make_training_spec(label, transform).model_copy(update=named)
     reference = request.reference or info.reference
     runs = read_study_runs(storage, info, SELECTIONS["best_val"])
     shown = _arms.select_arms(runs.arms, request.arms, reference=reference, most=most)
@@ -69,7 +75,7 @@ def read_study_vectors(request: _request.PlotRequest, *, most: int) -> StudyVect
             store.read_table(storage, "predictions", columns=["split", "sample_id", "label"]),
         )
     )
-    arms = [found for arm in chosen if (found := _join_labels(arm, kept, known)) is not None]
+    arms = [found for arm in chosen if (found := _join_labels(arm, kept, known, transform)) is not None]
     if not arms:
         rule = "has no recorded representations; `representations: 500` in the study file records them, from its first sweep on"
         raise request.make_error(rule)
@@ -89,7 +95,7 @@ def _get_first_trial(arm: ArmRuns) -> str:
     return arm.chosen[min(arm.chosen)].trial_id
 
 
-def _join_labels(arm: ArmRuns, kept: pa.Table, known: pa.Table) -> ArmVectors | None:
+def _join_labels(arm: ArmRuns, kept: pa.Table, known: pa.Table, transform: LabelTransform) -> ArmVectors | None:
     """Return the representations of an arm with the labels of its predictions, or None if it has none."""
     of_trial = pc.field("trial_id") == _get_first_trial(arm)
     own = kept.filter(of_trial)
@@ -100,6 +106,6 @@ def _join_labels(arm: ArmRuns, kept: pa.Table, known: pa.Table) -> ArmVectors | 
     by_sample = dict(zip(labels["sample_id"].to_pylist(), labels["label"].to_pylist(), strict=True))
     return ArmVectors(
         arm=arm.arm,
-        labels=np.array([by_sample[name] for name in own["sample_id"].to_pylist()]),
+        labels=transform_labels([by_sample[name] for name in own["sample_id"].to_pylist()], transform),
         vectors=np.array(own["vector"].to_pylist(), dtype=np.float64),
     )

@@ -32,7 +32,10 @@ class ErrorByLabel:
     reference: str | None
     centers: tuple[float, ...]
     """Centers of the bins, in the label's unit."""
-    width: float
+    widths: tuple[float, ...]
+    """Widths of the bins, in the label's unit."""
+    is_logarithmic: bool
+    """True if bins are of equal width in the logarithm of the label."""
     train: tuple[int, ...]
     """Number of training samples by bin."""
     x_label: str
@@ -77,16 +80,18 @@ def build_error_by_label(request: _request.PlotRequest) -> ErrorByLabel:
     names = [one.label for one in bands if not one.x]
     missing = f" Without predictions: {', '.join(names)}." if names else ""
     unit = _style.format_unit(label.unit)
+    transformed = "" if label.transform == "none" else f" in {label.transform}(label)"
     return ErrorByLabel(
         bands=tuple(one for one in bands if one.x),
         reference=reference,
         centers=tuple(_get_center(one) for one in bins),
-        width=width,
+        widths=tuple(one.high - one.low for one in bins),
+        is_logarithmic=label.transform == "log",
         train=tuple(one.train for one in bins),
         x_label=f"{label.name}{unit}",
         y_label=f"absolute error{unit}",
         caption=f"{request.study}, {request.split} split, {SELECTIONS['best_val'].description}. Lines: mean absolute error in "
-        f"label bins of width {width:g}, mean over seeds ± sd; bars: training samples in the bin; lines connect the "
+        f"label bins of width {width:g}{transformed}, mean over seeds ± sd; bars: training samples in the bin; lines connect the "
         f"neighbors of bins without {request.split} samples.{missing}{shown.note}",
     )
 
@@ -95,7 +100,9 @@ def draw_error_by_label(data: ErrorByLabel) -> Figure:
     """Draw lines with bands on the left axis, in front of the histogram on the right one."""
     figure = _style.make_figure(_style.COLUMN, 2.1)
     behind = figure.add_subplot()
-    behind.bar(data.centers, data.train, data.width, color="#E2E2E2")
+    behind.bar(data.centers, data.train, data.widths, color="#E2E2E2")
+    if data.is_logarithmic:
+        behind.set_xscale("log")
     behind.set_xlabel(data.x_label)
     behind.set_ylabel("training samples", color="#6E6E6E")
     # The error needs the left axis, where readers look first, and must be in front: matplotlib draws twin axes last.

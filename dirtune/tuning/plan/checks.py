@@ -55,6 +55,11 @@ def resolve_from_data(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy
         for path in ("model.label_scale", "model.label_offset")
         if any("auto" in getattr(arm.space.get(path), "values", ()) for arm in study.arms)
     ]
+    # Units that are taken from the data are those of one transform.
+    faults += [
+        Fault(where=study.name, key="space.model.label_transform", rule="is compared by axes or arms, not searched")
+        for _ in range(any("model.label_transform" in arm.space for arm in study.arms))
+    ]
     if faults:
         raise InputError(faults)
     if "train" not in manifest.splits:

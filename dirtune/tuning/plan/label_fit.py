@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from dirtune.data import cache, label_units, subset
+from dirtune.label_transform import transform_labels
 from dirtune.study import resolve, schema
 from dirtune.training import evaluation, passes, stages, state
 
@@ -95,9 +96,10 @@ def _measure_arm(
         inputs.append(fan_in * float(arguments[0].detach().abs().mean()))
 
     handle = training.model.predictor.register_forward_pre_hook(note)
-    first = evaluation.evaluate(training, "train").predictions
+    first = transform_labels(evaluation.predict(training, "train"), config.model.label_transform)
     handle.remove()
-    center, spread = label_units.estimate_label_units(data.manifest.label, data.manifest.train_counts)
+    transform = config.model.label_transform
+    center, spread = label_units.estimate_label_units(data.manifest.label, data.manifest.train_counts, transform)
     gap = abs(float(np.median(first)) - center)
     rows = subset.count_rows(len(data.splits["train"]), config.data.fraction)
     steps, moved = 0, 0.0

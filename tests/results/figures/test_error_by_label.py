@@ -20,7 +20,7 @@ from tests.results.figures.stores import (
 def test_errors_and_densities_are_those_of_loops_over_the_samples(tmp_path: Path) -> None:
     data = build_error_by_label(make_request(write_predictions(tmp_path)))
 
-    assert data.width == 2.0
+    assert set(data.widths) == {2.0}
     counts = make_manifest().train_counts
     assert data.train == tuple(counts[i] + counts[i + 1] for i in range(0, 60, 2))
     assert [band.label for band in data.bands] == ["vanilla", "conr"]
