@@ -48,7 +48,7 @@ class KeptModel:
     @property
     def task(self) -> Task:
         """Task of the data set."""
-        return make_task(self.contract.manifest)
+        return make_task(self.contract.manifest, self.config.model.label_transform)
 
 
 def write_model(study: Storage, trial_id: str, training: "Training", contract: InputContract) -> None:
