@@ -90,3 +90,14 @@ def test_control_characters_are_shown_escaped_in_faults_and_on_consoles(capsys: 
     # rich itself leaves bells out
     assert [text.replace(r"\x07", "").count(SHOWN.replace(r"\x07", "")) for text in texts] == [4, 2, 2]
     assert not [text for text in texts if "\x1b" in text or "\x07" in text]
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "'=a\\x1b[31m,1\n"), (False, "'=a\x1b[31m,1\n")])
+def test_a_csv_is_escaped_on_a_terminal_and_exact_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool, shown: str
+) -> None:
+    from dirtune.cli.app import print_result
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    print_result("'=a\x1b[31m,1")
+    assert capsys.readouterr().out == shown

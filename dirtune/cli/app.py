@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dirtune.errors import escape_control_characters
+
 app = typer.Typer(
     name="dirtune",
     no_args_is_help=True,
@@ -32,6 +34,11 @@ def show(*renderables: Any) -> None:
         # Names given by users may contain what rich reads as markup or emoji. Texts are not folded, so that a path
         # remains one word that can be copied.
         console.print(renderable, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(renderable, str))
+
+
+def print_result(text: str) -> None:
+    """Print text whose format must stay as it is, such as CSV; only a terminal gets control characters escaped."""
+    print(escape_control_characters(text) if sys.stdout.isatty() else text)
 
 
 def make_console() -> Any:

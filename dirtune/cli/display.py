@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from dirtune.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from dirtune.cli.catalog import Entry
@@ -42,7 +44,7 @@ def format_plan(plan: Plan) -> Table:
             seeds = f"{plan.trials[arm.name]} to {len(study.possible_seeds)}"
         estimate = None if plan.forecast is None else plan.forecast.trials[arm.name]
         table.add_row(
-            Text(name),
+            name,
             str(plan.trials[arm.name]),
             seeds,
             str(arm.config.epochs_planned),
@@ -130,7 +132,7 @@ def format_setting_effects(effects: Sequence[SettingEffect]) -> Table:
     for each in effects:
         is_gradient = each.change.kind == "gradient"
         size, remark = (f"{each.change.size:.1e}", "") if is_gradient else ("-", each.description)
-        table.add_row(Text(each.arm), Text(each.setting or "-"), Text(each.compared), size, Text(remark))
+        table.add_row(each.arm, each.setting or "-", each.compared, size, remark)
     return table
 
 
@@ -151,7 +153,7 @@ def format_status(status: SweepStatus) -> Table:
     for arm, planned in status.planned.items():
         started = [trial for trial in status.started if trial.arm == arm]
         table.add_row(
-            Text(arm),
+            arm,
             str(planned),
             *(str(status.count(arm, state)) for state in STATUSES),
             str(len(started)),
@@ -178,7 +180,7 @@ def format_checks(checks: Sequence[Check]) -> Table:
         table.add_column(column, overflow="fold")
     for each in checks:
         value = f"{each.value}\n-> {each.advice}" if each.advice else each.value
-        table.add_row(each.state, each.subject, Text(value))
+        table.add_row(each.state, each.subject, value)
     return table
 
 
@@ -187,7 +189,7 @@ def format_catalog(kind: str, sentences: Mapping[str, str]) -> Table:
     table = make_table(kind)
     table.show_header = False
     for name, sentence in sentences.items():
-        table.add_row(name, Text(sentence))
+        table.add_row(name, sentence)
     return table
 
 
@@ -198,15 +200,24 @@ def format_entry(entry: Entry) -> Table:
     for column in entry.columns:
         table.add_column(column)
     for row in entry.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*row)
     return table
+
+
+class _LiteralTable(Table):
+    """Table whose cells are shown as they are, whatever names contain: no markup, and control characters escaped."""
+
+    def add_row(self, *cells: Any, **settings: Any) -> None:
+        # Escaped here, before the widths are measured; `Text`, because rich reads brackets in a str as markup
+        super().add_row(
+            *(Text(escape_control_characters(each)) if isinstance(each, str) else each for each in cells), **settings
+        )
 
 
 def make_table(title: str = "") -> Table:
     """Return an empty table in the common style."""
-    # `Text` instead of str, here and in cells: names given by users may contain brackets, which rich reads as markup.
-    return Table(
-        title=Text(title) if title else None,
+    return _LiteralTable(
+        title=Text(escape_control_characters(title)) if title else None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

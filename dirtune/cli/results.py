@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import ResultsRoot, SweepName, app, show
+from dirtune.cli.app import ResultsRoot, SweepName, app, print_result, show
 from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
 from dirtune.errors import Fault
 
@@ -71,7 +71,7 @@ def query(
     on_damaged = report_damage if skip_damaged else None
     found = run_query(read_sql(sql), results, limit=limit, timeout=timeout, on_damaged=on_damaged)
     if output is None:
-        print(format_table(found, format_ or "table"))
+        print_result(format_table(found, format_ or "table"))
     else:
         show(f"answer: {save_table(found, output, format_)}")
     if found.num_rows == limit:
@@ -162,7 +162,7 @@ def table(
     made = compare(results, request)
     # A trace has no form for terminals, where its markdown is readable.
     style = "markdown" if trace and format_ == "table" else format_
-    print(format_provenance(made, style) if trace else render(made, style))
+    print_result(format_provenance(made, style) if trace else render(made, style))
 
 
 @app.command()

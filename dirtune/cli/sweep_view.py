@@ -128,12 +128,12 @@ def format_arms(progress: SweepProgress, *, most: int) -> Table:
         arm = progress.arms[name]
         running = ", ".join(f"seed {each.seed} {each.epoch}/{each.epochs}" for each in arm.running.values())
         table.add_row(
-            Text(name),
+            name,
             str(arm.trials),
             *(str(arm.counts[status]) for status in STATUSES),
             running,
             "-" if arm.best is None else f"{arm.best:.4g}",
         )
     if len(names) > most:
-        table.add_row(Text(f"and {len(names) - most} more arms"))
+        table.add_row(f"and {len(names) - most} more arms")
     return table

@@ -13,10 +13,12 @@ only. All nodes of a cluster must reach the root: a shared disk or a URL.
 Trade-off: one extra read of the whole set at ingest buys a manifest that describes the files on disk.
 """
 
+import errno
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -227,15 +229,67 @@ def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = N
 
     Raises:
         InputError: it is missing or damaged, at the start or while it is read, or it has columns of unsafe types.
+        OSError: the storage fails, which says nothing about the file.
     """
     try:
-        with storage.filesystem.open_input_file(file) as stream:
-            parquet = pq.ParquetFile(stream, metadata=metadata, page_checksum_verification=True)
+        stream = storage.filesystem.open_input_file(file)
+    except FileNotFoundError:
+        raise InputError(
+            Fault(where=file, rule="shard cannot be read (no such file); ingest the data set again")
+        ) from None
+    except OSError as error:
+        raise _name_file(error, file) from error
+    with stream:
+        watched = _WatchedFile(stream)
+        try:
+            parquet = pq.ParquetFile(pa.PythonFile(watched), metadata=metadata, page_checksum_verification=True)
             check_columns(parquet.schema_arrow, where=file)
             yield parquet
-    except (OSError, pa.ArrowException) as error:
-        rule = f"shard cannot be read ({error}); ingest the data set again"
-        raise InputError(Fault(where=file, rule=rule)) from None
+        except (OSError, pa.ArrowException) as error:
+            if watched.failure is not None:
+                raise _name_file(watched.failure, file) from error
+            rule = f"shard cannot be read ({error}); ingest the data set again"
+            raise InputError(Fault(where=file, rule=rule)) from None
+
+
+@dataclass
+class _WatchedFile:
+    """File that keeps the error of its storage; Arrow raises `OSError` for that and for damaged content alike."""
+
+    stream: pa.NativeFile
+    failure: OSError | None = None
+    mode: str = "rb"
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.stream.closed)
+
+    def size(self) -> int:
+        return int(self.stream.size())
+
+    def tell(self) -> int:
+        return int(self.stream.tell())
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return int(self.stream.seek(position, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self.read_buffer(size))
+
+    # Arrow calls this, if there is one, instead of `read`, and copies nothing
+    def read_buffer(self, size: int = -1) -> pa.Buffer:
+        try:
+            return self.stream.read_buffer(None if size < 0 else size)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _name_file(error: OSError, file: str) -> OSError:
+    return OSError(error.errno or errno.EIO, error.strerror or str(error), file)
 
 
 def read_side_file(storage: Storage, manifest: Manifest, name: str) -> bytes:

@@ -305,3 +305,11 @@ def test_a_terminal_shows_a_trial_as_a_bar_over_epochs() -> None:
     assert "2/2" in text
     assert "val/few/mae 41.7" in text
     assert "epoch 1/2" not in text
+
+
+def test_columns_are_aligned_where_names_have_control_characters() -> None:
+    lines = render(format_catalog("\x1b[1mkind", {"\x1b[31mred\x07": "x", "long enough to be last": "x"})).splitlines()
+    assert lines[0].startswith(r"\x1b[1mkind")
+    first, second = [line.strip() for line in lines[1:] if line.strip()]
+    assert first.startswith(r"\x1b[31mred\x07 ")
+    assert first.rindex("x") == second.rindex("x")

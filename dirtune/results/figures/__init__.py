@@ -25,7 +25,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from dirtune.results.figures._request import PlotRequest
-from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE
+from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE, show_names_literally
 from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
 from dirtune.results.figures.anchors import build_anchors, draw_anchors
 from dirtune.results.figures.critical_difference import build_critical_difference, draw_critical_difference
@@ -157,6 +157,7 @@ def plot(
     # A context, so that the settings of a caller's own figures stay as they are.
     with mpl.rc_context(STYLE):
         figure = FIGURES[kind].draw(FIGURES[kind].build(request))
+        show_names_literally(figure)
         # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
         output.parent.mkdir(parents=True, exist_ok=True)
         # 300 dpi is what journals ask of images; in a vector file it applies to rasterized parts alone.

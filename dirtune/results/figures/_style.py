@@ -8,11 +8,16 @@ without its text.
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
+
+from dirtune.errors import escape_control_characters
 
 FILE_TYPES = (".pdf", ".png", ".svg")
 COLUMN, PAGE = 3.5, 7.0
@@ -113,6 +118,28 @@ def finish_figure(figure: Figure, caption: str, legend: Axes | None = None) -> N
     lines = textwrap.wrap(caption, int(figure.get_figwidth() * CAPTION_CHARACTERS_PER_INCH))
     figure.supxlabel("\n".join(lines), fontsize=6, color="#555555")
     figure.set_figheight(figure.get_figheight() + ROW * rows + CAPTION_ROW * len(lines))
+
+
+def show_names_literally(figure: Figure) -> None:
+    """Let all texts of a figure be shown as they are: `$` begins no formula, and control characters are shown escaped.
+
+    matplotlib ends a figure with a traceback if a formula is wrong, and copies control characters, which XML does not have,
+    into an SVG file.
+    """
+    for text in figure.findobj(Text):
+        text.set_text(_make_literal(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        # `set_xticks` with labels, which are names, makes such a formatter; the others write numbers, some as formulas
+        if isinstance(formatter := axis.get_major_formatter(), FuncFormatter):
+            formatter.func = partial(_format_literally, formatter.func)
+
+
+def _format_literally(format_label: Callable[..., str], x: float, position: int | None = None) -> str:
+    return _make_literal(format_label(x, position))
+
+
+def _make_literal(text: str) -> str:
+    return escape_control_characters(text).replace("$", r"\$")
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> int:

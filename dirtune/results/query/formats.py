@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.results.spreadsheets import defuse
 from dirtune.results.textgrid import as_markdown, as_text
 
 PARQUET = "parquet"
@@ -73,14 +74,9 @@ def _to_number(value: Any) -> Any:
 def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_defuse(name) for name in names])
-    writer.writerows(["" if value is None else _defuse(value) for value in row] for row in rows)
+    writer.writerow([defuse(name) for name in names])
+    writer.writerows(["" if value is None else defuse(value) for value in row] for row in rows)
     return text.getvalue().rstrip("\n")
-
-
-def _defuse(value: Any) -> Any:
-    """Return a text that a spreadsheet would run as a formula with an apostrophe before it; other values as they are."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from dirtune.errors import escape_control_characters
 from dirtune.results.figures import plot
 
 REPORT_FIGURES = {
@@ -75,8 +74,7 @@ def prefix_identifiers(svg: str, *, prefix: str) -> str:
     # Without registered names ElementTree would write every element as ns0:...
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    # XML has no control characters, and matplotlib copies those of names
-    root = ElementTree.fromstring(escape_control_characters(svg))
+    root = ElementTree.fromstring(svg)
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     # Prefixes come from settings, whose names contain dots.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
-from dirtune.results import textgrid
+from dirtune.results import spreadsheets, textgrid
 from dirtune.results.tables import comparison
 from dirtune.results.tables.render import flat, formats, grids, latex
 
@@ -292,7 +292,7 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
     Raises:
         InputError: a study, metric or reference is not in the store any more, or there are no lines.
     """
-    lines = [{**CSV_DEFAULTS, **line} for line in csv.DictReader(io.StringIO(text))]
+    lines = [{**CSV_DEFAULTS, **line} for line in _read_csv(text)]
     if not lines:
         raise InputError(Fault(where="check", rule="the CSV has no lines"))
     keys = (*CSV_KEYS, "shots", "bin_width")
@@ -311,7 +311,7 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
             shots=line["shots"] or None,
             bin_width=float(line["bin_width"]) if line["bin_width"] else None,
         )
-        made = csv.DictReader(io.StringIO(flat.as_csv(comparison.compare(root, request))))
+        made = _read_csv(flat.as_csv(comparison.compare(root, request)))
         stored |= {tuple(row[name] for name in keys): row for row in made}
     findings = []
     # Line 1 has the names of the columns.
@@ -329,6 +329,15 @@ def _check_csv(root: str | Path, text: str) -> CheckReport:
                 label = " ".join(line[key] for key in CSV_KEYS[:-1])
                 findings.append(Finding(number, label, name, written, stored_mark))
     return CheckReport(sum(bool(line.get(name)) for line in lines for name in CSV_NUMBERS), tuple(findings))
+
+
+def _read_csv(text: str) -> list[dict[str, str]]:
+    """Return the lines of a CSV by column, with texts as they were before they were written."""
+    return [
+        # The reader has None for the missing cells of a short line, and as the name of the further ones of a long line
+        {name: spreadsheets.restore(cell or "") for name, cell in line.items() if name is not None}
+        for line in csv.DictReader(io.StringIO(text))
+    ]
 
 
 def _is_equal(written: str, now: str | None) -> bool:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+from xml.etree import ElementTree
+
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -10,12 +14,16 @@ from dirtune.results.figures._style import (
     DIVERGING,
     GOOD,
     REFERENCE_COLOR,
+    STYLE,
     assign_colors,
     choose_text_color,
     finish_figure,
     make_figure,
     mix_with_white,
+    show_names_literally,
 )
+
+SVG = "http://www.w3.org/2000/svg"
 
 
 def test_the_reference_is_gray_and_takes_no_color_from_the_others() -> None:
@@ -56,3 +64,25 @@ def test_a_figure_grows_by_its_legend_and_caption() -> None:
     (legend,) = figure.legends
     assert len(legend.get_texts()) == 3
     assert figure.get_figheight() == pytest.approx(2.0 + 0.165 * 3 + 0.1 * 3)
+
+
+def test_names_begin_no_formula_and_have_no_control_characters() -> None:
+    names = [r"$\undefined$ a$", "\x1b]0;title\x07", r"50\$", "$x^2$"]
+    figure = make_figure(COLUMN, 2.0)
+    axes = figure.add_subplot()
+    for name in names:
+        axes.plot([1, 1000], label=name)
+    axes.set_title(names[0])
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), names)
+    finish_figure(figure, names[1], axes)
+    svg = io.StringIO()
+    with mpl.rc_context(STYLE):
+        show_names_literally(figure)
+        figure.savefig(svg, format="svg")
+
+    # Raises for a control character
+    shown = ["".join(each.itertext()) for each in ElementTree.fromstring(svg.getvalue()).iter(f"{{{SVG}}}text")]
+
+    expected = [r"$\undefined$ a$", r"\x1b]0;title\x07", r"50\$", "$x^2$"]
+    assert [shown.count(name) for name in expected] == [3, 3, 2, 2]

@@ -30,11 +30,6 @@ def test_text_is_unchanged() -> None:
     assert '<text>id="x" &lt;script&gt; url(#no)</text>' in prefix_identifiers(SMALL, prefix="p-")
 
 
-def test_control_characters_of_names_are_escaped() -> None:
-    found = prefix_identifiers(SMALL.replace("(#no)", "\x1b[31m\x07"), prefix="p-")
-    assert "url\\x1b[31m\\x07</text>" in found
-
-
 def test_a_varied_setting_has_a_curve_and_identifiers_are_unique(tmp_path: Path) -> None:
     records = [
         record(f"conr {omega}", seed, omega + seed, config={"omega": omega}) for omega in (1.0, 2.0) for seed in (0, 1)

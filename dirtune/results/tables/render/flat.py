@@ -1,6 +1,7 @@
 """CSV and JSON of a comparison: CSV with one line per study, metric, arm and region, JSON with the trials as well.
 
-Everything is at full precision; undefined values are empty in CSV and null in JSON.
+Everything is at full precision; undefined values are empty in CSV and null in JSON. In CSV, an apostrophe precedes texts that
+spreadsheets would run as formulas.
 """
 
 import csv
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dirtune.results.spreadsheets import defuse
 from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.tables.comparison import Comparison
 from dirtune.results.tables.render.footer import make_footer
@@ -27,7 +29,7 @@ def as_csv(table: Comparison) -> str:
         for row in part.rows:
             for region in part.regions:
                 values = (value(part, row, region) for value in CSV_COLUMNS.values())
-                writer.writerow("" if _is_undefined(value) else value for value in values)
+                writer.writerow("" if _is_undefined(value) else defuse(value) for value in values)
         for floor in part.floors:
             for region in part.regions:
                 known = {
@@ -42,7 +44,7 @@ def as_csv(table: Comparison) -> str:
                     "data_fingerprint": " ".join(part.fingerprints),
                 }
                 line = (known.get(name) for name in CSV_COLUMNS)
-                writer.writerow("" if _is_undefined(value) else value for value in line)
+                writer.writerow("" if _is_undefined(value) else defuse(value) for value in line)
     return text.getvalue().rstrip("\n")
 
 

@@ -1,9 +1,10 @@
 """HTML table of a grid; every text is escaped."""
 
+import html
 from collections.abc import Iterable
-from html import escape
 from itertools import groupby
 
+from dirtune.errors import escape_control_characters
 from dirtune.results.tables.render.grids import Grid
 
 
@@ -41,3 +42,8 @@ def make_table(grid: Grid) -> str:
 def make_list(texts: Iterable[str]) -> str:
     """Return an unordered list."""
     return "\n".join(["<ul>", *(f"<li>{escape(text)}</li>" for text in texts), "</ul>"])
+
+
+def escape(text: str) -> str:
+    """Return text that HTML shows as it is; it has no control characters, which are shown escaped."""
+    return html.escape(escape_control_characters(text))

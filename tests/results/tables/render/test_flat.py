@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dirtune.results.tables.check import check
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare
 from dirtune.results.tables.render.flat import as_csv, as_json
 from dirtune.results.tables.render.footer import make_footer
@@ -121,3 +122,17 @@ def test_the_reason_for_no_word_is_in_both(table: Comparison) -> None:
     ]
     (part,) = json.loads(as_json(table))["tables"]
     assert part["rows"][2]["cells"]["all"]["no_word"] == "no pair"
+
+
+def test_names_that_spreadsheets_would_run_are_defused_in_csv_and_checked_as_they_are(tmp_path: Path) -> None:
+    names = ["=1+1", "@sum", "+a", "-a", "'quoted", "plain"]
+    records = [record(name, seed, 5.0 + seed) for name in names for seed in (0, 1)]
+    write_study(tmp_path, records, reference="=1+1", arms=names, seeds=[0, 1])
+    text = as_csv(compare(tmp_path, TableRequest(studies=("study",))))
+
+    arms = dict.fromkeys(row["arm"] for row in csv.DictReader(io.StringIO(text)))
+
+    assert list(arms) == ["'=1+1", "'@sum", "'+a", "'-a", "'quoted", "plain"]
+    assert not any(cell.startswith(("=", "@")) for line in csv.reader(io.StringIO(text)) for cell in line)
+    report = check(tmp_path, text)
+    assert (report.findings, report.numbers > len(names)) == ((), True)
