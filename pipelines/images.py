@@ -22,6 +22,7 @@ from ray.data import Dataset
 
 from dirtune.data import columns, session, store
 from dirtune.data.images import decode_images
+from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
@@ -80,20 +81,20 @@ class Options(OwnOptions):
         return InputSpec(kind="image", shape=shape, encoding=self._encoding, quality=self.quality)
 
 
-def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Manifest:
     """Read the list and the images and write the data set, unless equal files and options have been ingested.
 
     Raises:
         InputError: the file or a column does not exist, more than `skip_bad` rows or images cannot be used (the first 20
             are listed, and their number), or the rows cannot be split as the options ask.
     """
-    file = find_data_file(NAME, raw)
-    sheet = read_sheet(file, options)
+    source = find_data_file(NAME, raw)
+    sheet = read_sheet(source, options)
     column = options.image or find_image_column(sheet)
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
-    sizes = [get_file_size(file.parent / path) for path in paths]
-    request = make_request(NAME, RECIPE, file, options, sizes)
+    sizes = [get_file_size(source.folder / path) for path in paths]
+    request = make_request(NAME, RECIPE, source, options, sizes)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
     entries = read_entries(sheet, options, ids=paths)
@@ -128,7 +129,7 @@ def find_image_column(sheet: Sheet) -> str:
     if "path" in sheet.table.column_names or not sheet.table.num_rows:
         return "path"
     cells = {name: str(sheet.table[name][0].as_py()).strip() for name in sheet.table.column_names}
-    found = [name for name, cell in cells.items() if cell and (sheet.path.parent / cell).is_file()]
+    found = [name for name, cell in cells.items() if cell and (sheet.folder / cell).is_file()]
     return found[0] if len(found) == 1 else "path"
 
 
@@ -137,7 +138,7 @@ def _read_images(
 ) -> EncodedImages:
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
-    folder = sheet.path.parent
+    folder = sheet.folder
     spec = _make_lossless(options.image_spec)
     images = encode_images(table, folder, spec, upright=True, white=options.white)
     rules = {fault.where: fault.rule for fault in images.faults}

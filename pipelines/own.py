@@ -5,13 +5,11 @@ data unless they are given. Without a column with the splits they are made: bala
 benchmarks.
 """
 
-import hashlib
 import math
 import re
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -22,6 +20,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from dirtune.data import shot_rule, store
 from dirtune.data.columns import Columns
 from dirtune.data.contract import SOURCE_FILE, RawSource
+from dirtune.data.sources import Source
 from dirtune.data.splits import LEFT_OUT, Assignment, Rows, SplitRecipe, Splitting, make_held_out_rule, split_rows
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
@@ -219,16 +218,15 @@ def describe_source(pipeline: str, sheet: Sheet, options: OwnOptions, **chosen: 
     return RawSource(pipeline=pipeline, options=plain, columns=tuple(sheet.table.column_names))
 
 
-def make_request(pipeline: str, recipe: int, file: Path, options: OwnOptions, more: object = None) -> str:
-    """Return the identity of an ingest: a hash of the options, the content of the file, and further dependencies."""
-    # By content, unlike image files: a table is read as a whole anyway.
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+def make_request(pipeline: str, recipe: int, source: Source, options: OwnOptions, more: object = None) -> str:
+    """Return the identity of an ingest: a hash of the options, the content of the table, and further dependencies."""
     asked = options.model_dump()
     # Added later: sets that were ingested without it keep their identity.
     if asked["label_transform"] == "none":
         del asked["label_transform"]
-    return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": sha256, "more": more})
+    # By content, unlike image files: a table is read as a whole anyway.
+    raw = source.compute_hash()
+    return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": raw, "more": more})
 
 
 def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None = None) -> Entries:
@@ -553,7 +551,7 @@ def write_own(
         group=options.group,
         shot_rules=rules,
         default_shot_rule="thirds" if "thirds" in rules else "counts",
-        source={"raw": str(sheet.path), "request": request},
+        source={"raw": sheet.where, "request": request},
         notes=(*division.assignment.notes, *describe_labels(division, sheet), *notes, *sheet.notes),
         side_files={**(side_files or {}), SOURCE_FILE: source.model_dump_json(indent=1).encode()},
     )

@@ -1,8 +1,8 @@
-"""Sheets: tables of own data, read from a csv, tsv or Parquet file, with all faults of their rows.
+"""Sheets: tables of own data (`dirtune.data.sources`) with all faults of their rows.
 
 Cells of text files are read as text and converted to numbers afterwards, so that a bad cell is a fault of its row, and not a
-column of another type. Rows are numbered as in the file: the header of a text file is row 1, the first row of a Parquet file
-is row 1. Blank lines are skipped.
+column of another type. Rows are numbered as in the file: the header of a text file is row 1; of all other sources, the first
+row is row 1. Blank lines are skipped.
 
 Columns without a name, and those that pandas writes for the index of a frame, hold the position of a row: they are
 `index_columns`, which are data only if an option names them.
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +25,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
+from dirtune.data.sources import SUFFIXES, Source, find_source, read_arrays, read_json_lines
 from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.io.parquet_safety import check_columns
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number that a model, which computes with 32 bits, can represent."""
 _EMPTY = "the cell is empty"
@@ -124,6 +125,13 @@ class Sheet:
     """Format of the numbers of a text file."""
     index_columns: Sequence[str] = ()
     """Columns without a name of their own, and those with the index of a pandas frame."""
+    where: str = ""
+    """Location for messages; that of the file if it is not given."""
+    folder: Path = Path()
+    """Folder of relative paths in the table."""
+
+    def __post_init__(self) -> None:
+        self.where = self.where or str(self.path)
 
     def require(self, columns: Mapping[str, str | None]) -> None:
         """Raise an error if a column does not exist or has two roles.
@@ -138,15 +146,15 @@ class Sheet:
         for option, column in columns.items():
             if column is not None and column not in known:
                 rule = "no such column" + self._suggest_header()
-                faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column, known=known))
+                faults.append(Fault(where=self.where, key=option, rule=rule, got=column, known=known))
             elif column is not None and roles.setdefault(column, option) != option:
                 rule = f"the column is {roles[column]!r} already"
-                faults.append(Fault(where=str(self.path), key=option, rule=rule, got=column))
-        raise_faults(faults, where=str(self.path))
+                faults.append(Fault(where=self.where, key=option, rule=rule, got=column))
+        raise_faults(faults, where=self.where)
 
     def add_fault(self, row: int, column: str, rule: str, got: object = None) -> None:
         """Add a fault of a cell."""
-        where = f"{self.path}:{self.row_numbers[row]}"
+        where = f"{self.where}:{self.row_numbers[row]}"
         fault = Fault(where=where, key=column, rule=rule, got=got)
         self.row_faults.setdefault(row, []).append(fault)
 
@@ -190,7 +198,7 @@ class Sheet:
             lengths = sorted(pc.list_value_length(column).fill_null(0).unique().to_pylist())
             if len(lengths) != 1 or lengths == [0]:
                 rule = "the lists of a column must have the same length, at least one, in all rows"
-                self.column_faults.append(Fault(where=str(self.path), key=name, rule=rule, got=lengths[:5]))
+                self.column_faults.append(Fault(where=self.where, key=name, rule=rule, got=lengths[:5]))
                 continue
             flat = column.combine_chunks().flatten()
             index = self.table.column_names.index(name)
@@ -208,7 +216,7 @@ class Sheet:
     def _suggest_header(self) -> str:
         """Return the reason why a file with one column has not the expected one, and its remedy."""
         names = self.table.column_names
-        if len(names) > 1 or self.path.suffix.lower() == ".parquet":
+        if len(names) > 1 or self.path.suffix.lower() not in (".csv", ".tsv"):
             return ""
         header = names[0]
         if header.startswith(_COMMENTS):
@@ -219,7 +227,7 @@ class Sheet:
         return ""
 
     def _add_column_fault(self, column: str, rule: str, got: object = None) -> np.typing.NDArray[np.float64]:
-        self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule, got=got))
+        self.column_faults.append(Fault(where=self.where, key=column, rule=rule, got=got))
         return np.full(len(self.row_numbers), np.nan)
 
     def read_texts(self, column: str) -> np.typing.NDArray[Any]:
@@ -229,7 +237,7 @@ class Sheet:
             found = pc.fill_null(pc.cast(cells, pa.string()), "").to_pylist()
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             rule = f"a column of {cells.type} cannot be read as texts"
-            self.column_faults.append(Fault(where=str(self.path), key=column, rule=rule))
+            self.column_faults.append(Fault(where=self.where, key=column, rule=rule))
             found = [""] * len(self.row_numbers)
         else:
             for row, text in enumerate(found):
@@ -247,11 +255,11 @@ class Sheet:
         if self.column_faults or bad > skip_bad:
             # A fault of a column is mended in the file or by its options alone.
             remedy = "" if self.column_faults else f"skip_bad={bad} leaves out the rows that cannot be used"
-            raise_faults([*self.column_faults, *self.faults], where=str(self.path), remedy=remedy)
+            raise_faults([*self.column_faults, *self.faults], where=self.where, remedy=remedy)
         rows = np.arange(len(self.row_numbers))
         good = rows[~np.isin(rows, list(self.row_faults))]
         if not len(good):
-            raise InputError(Fault(where=str(self.path), rule="no row can be used"))
+            raise InputError(Fault(where=self.where, rule="no row can be used"))
         return good
 
     @property
@@ -269,48 +277,40 @@ class Sheet:
         return [f"rows that cannot be used, left out: {count}", *shown]
 
 
-def find_data_file(pipeline: str, raw: Path | None) -> Path:
-    """Return the given file, or the only data file of the given folder.
+def find_data_file(pipeline: str, raw: Path | Source | None) -> Source:
+    """Return the table of a source, which must be given.
 
     Raises:
         InputError: nothing was given, or there is no such file, or more than one.
     """
-    kinds = ", ".join(SUFFIXES)
     if raw is None:
+        kinds = ", ".join(SUFFIXES)
         rule = f"needs a file ({kinds}) or the folder of one (`dirtune ingest {pipeline} --raw FILE`)"
         raise InputError(Fault(where=pipeline, key="raw", rule=rule))
-    if not raw.exists():
-        raise InputError(Fault(where=str(raw), rule="no such file or folder"))
-    found = sorted(raw.iterdir()) if raw.is_dir() else [raw]
-    files = [file for file in found if file.suffix.lower() in SUFFIXES]
-    if len(files) != 1:
-        names = [file.name for file in files] if raw.is_dir() else raw.name
-        raise InputError(Fault(where=str(raw), rule=f"must be one file of {kinds}", got=names))
-    return files[0].resolve()
+    return raw if isinstance(raw, Source) else find_source(raw)
 
 
-def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
-    """Read a whole file; its suffix determines the format.
+def read_sheet(source: Path | Source, form: TextFormat | None = None) -> Sheet:
+    """Read a whole table; the suffix of a file determines its format.
 
     Args:
-        path: the file.
+        source: the table.
         form: of a text file.
 
     Raises:
         InputError: the file cannot be read as a table, or has two columns of one name.
     """
-    form = form or TextFormat()
+    source = Source(where=str(source), path=source) if isinstance(source, Path) else source
+    form, where = form or TextFormat(), source.where
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pq.ParquetFile(path, page_checksum_verification=True).read()
-            check_columns(table.schema, where=str(path))
-            sheet = Sheet(path, table, np.arange(1, 1 + table.num_rows))
-        else:
-            sheet = _read_text(path, form)
-    # UnicodeDecodeError: names of columns in a damaged Parquet file
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        sheet = _read(source, form)
+    # UnicodeDecodeError: names of columns in a damaged Parquet file; BadZipFile: a damaged npz file
+    except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())
-        raise InputError(Fault(where=str(path), rule=f"cannot be read ({reason})")) from None
+        raise InputError(Fault(where=where, rule=f"cannot be read ({reason})")) from None
+    sheet.folder = source.folder
     index = _list_index_columns(sheet.table)
     # With the names that pandas gives them, so that options can refer to them
     names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(sheet.table.column_names)]
@@ -319,8 +319,22 @@ def read_sheet(path: Path, form: TextFormat | None = None) -> Sheet:
     # Arrow accepts equal names, and a lookup by name would then fail later.
     twice = sorted({name for name in names if names.count(name) > 1})
     rule = "two columns have this name"
-    raise_faults([Fault(where=str(path), rule=rule, got=name) for name in twice], where=str(path))
+    raise_faults([Fault(where=where, rule=rule, got=name) for name in twice], where=where)
     return sheet
+
+
+def _read(source: Source, form: TextFormat) -> Sheet:
+    suffix = source.path.suffix.lower()
+    if source.table is not None:
+        table = source.table
+    elif suffix == ".parquet":
+        table = pq.ParquetFile(source.path, page_checksum_verification=True).read()
+        check_columns(table.schema, where=source.where)
+    elif suffix in (".jsonl", ".npz"):
+        table = read_json_lines(source.path) if suffix == ".jsonl" else read_arrays(source.path)
+    else:
+        return _read_text(source, form)
+    return Sheet(source.path, table, np.arange(1, 1 + table.num_rows), where=source.where)
 
 
 def _list_index_columns(table: pa.Table) -> list[int]:
@@ -338,9 +352,10 @@ def _list_index_columns(table: pa.Table) -> list[int]:
     ]
 
 
-def _read_text(path: Path, form: TextFormat) -> Sheet:
+def _read_text(source: Source, form: TextFormat) -> Sheet:
+    path, where = source.path, source.where
     is_tsv, invalid = path.suffix.lower() == ".tsv", list[tuple[int, int, int]]()
-    text, skipped = _decode(path, form)
+    text, skipped = _decode(source, form)
     delimiter = form.delimiter or ("\t" if is_tsv else ",")
     # The line by which spreadsheets write the delimiter
     if written := re.match(r"\"?sep=([^\r\n])\"?\r?\n", text):
@@ -353,7 +368,7 @@ def _read_text(path: Path, form: TextFormat) -> Sheet:
 
     has_quotes = not is_tsv if form.quoted is None else form.quoted
     if len(delimiter.encode()) > 1:
-        raise InputError(Fault(where=str(path), key="delimiter", rule="must be an ASCII character", got=delimiter))
+        raise InputError(Fault(where=where, key="delimiter", rule="must be an ASCII character", got=delimiter))
     table = pyarrow.csv.read_csv(
         io.BytesIO(text.encode()),
         # With threads, invalid rows have no number.
@@ -380,21 +395,21 @@ def _read_text(path: Path, form: TextFormat) -> Sheet:
             rule += _SKIP_COMMENT
         elif {actual - expected for _, expected, actual in invalid} == {1}:
             rule += ": either the rows end with a delimiter, or the first column has no name; correct the header"
-        raise InputError(Fault(where=str(path), rule=rule))
+        raise InputError(Fault(where=where, rule=rule))
     unreadable = [
-        Fault(where=f"{path}:{number + skipped}", rule=f"must have {expected} cells", got=actual)
+        Fault(where=f"{where}:{number + skipped}", rule=f"must have {expected} cells", got=actual)
         for number, expected, actual in invalid
     ]
-    return Sheet(path, table.take(rows), numbers[rows] + skipped, unreadable, form=form)
+    return Sheet(path, table.take(rows), numbers[rows] + skipped, unreadable, form=form, where=where)
 
 
-def _decode(path: Path, form: TextFormat) -> tuple[str, int]:
+def _decode(source: Source, form: TextFormat) -> tuple[str, int]:
     """Return the text of a file after the lines to skip, and their number.
 
     Raises:
         InputError: the file is not in the given encoding, or has fewer lines.
     """
-    content = path.read_bytes()
+    content, where = source.path.read_bytes(), source.where
     rule = f"is not text in {form.text_encoding}"
     start = content[:4096]
     # Half of the bytes of Western text in UTF-16 are zeros.
@@ -406,15 +421,15 @@ def _decode(path: Path, form: TextFormat) -> tuple[str, int]:
         line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
         others = "utf-16" if wide else "latin-1 or cp1252"
         rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
-        raise InputError(Fault(where=str(path), rule=rule)) from None
+        raise InputError(Fault(where=where, rule=rule)) from None
     if "\0" in text:
         rule = f"{rule}: it has null characters" + (" (`--option text_encoding=utf-16`?)" if wide else "")
-        raise InputError(Fault(where=str(path), rule=rule))
+        raise InputError(Fault(where=where, rule=rule))
     if form.skip_lines:
         lines = text.splitlines(keepends=True)
         if len(lines) <= form.skip_lines:
             rule = f"the file has only {len(lines)} lines"
-            raise InputError(Fault(where=str(path), key="skip_lines", rule=rule, got=form.skip_lines))
+            raise InputError(Fault(where=where, key="skip_lines", rule=rule, got=form.skip_lines))
         text = "".join(lines[form.skip_lines :])
     return text, form.skip_lines
 

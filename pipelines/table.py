@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from dirtune.data import store, verify
 from dirtune.data.columns import Columns
 from dirtune.data.contract import FEATURES_FILE
+from dirtune.data.sources import Source
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
@@ -86,18 +87,18 @@ class Cells:
         return list(zip(numbers, *self.texts.values(), strict=True))
 
 
-def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Manifest:
     """Read the file and write the data set, unless an equal file and options have been ingested.
 
     Raises:
         InputError: the file or a column does not exist, a column of texts is among the features, more than `skip_bad` rows
             cannot be used (the first 20 are listed, and their number), or the rows cannot be split as the options ask.
     """
-    file = sheets.find_data_file(NAME, raw)
-    request = own.make_request(NAME, RECIPE, file, options)
+    found = sheets.find_data_file(NAME, raw)
+    request = own.make_request(NAME, RECIPE, found, options)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = sheets.read_sheet(file, options)
+    sheet = sheets.read_sheet(found, options)
     lists = {"features": options.features or (), "one_hot": options.one_hot, "ignore": options.ignore}
     roles = {f"{role}.{index}": name for role, names in lists.items() for index, name in enumerate(names)}
     sheet.require({**options.roles, **roles})
@@ -138,7 +139,7 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     others = [name for name in others if not (_ROW_NUMBER_NAME.match(name) and _has_distinct_integers(sheet, name))]
     names = sheet.expand_lists(others if options.features is None else options.features)
     if not names and not options.one_hot and not sheet.column_faults:
-        raise InputError(Fault(where=str(sheet.path), key="features", rule="no column is left"))
+        raise InputError(Fault(where=sheet.where, key="features", rule="no column is left"))
     # Columns that were listed by the user are not left out by another option.
     hint = "; name it in one_hot or in ignore" if options.features is None else ""
     numbers = [sheet.read_numbers(name, hint=hint) for name in names]
@@ -146,7 +147,7 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
-            sheet.column_faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=levels))
+            sheet.column_faults.append(Fault(where=sheet.where, key=name, rule=rule, got=levels))
     shape = (len(names), len(sheet.row_numbers))
     return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
 
@@ -212,8 +213,8 @@ def check_vectors(
             f"{before:,} different numbers would be {after:,} as standardized numbers of 32 bits; correct or rescale the "
             f"column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
         )
-        faults.append(Fault(where=str(sheet.path), key=name, rule=rule, got=float(column[far])))
-    verify.raise_faults(faults, where=str(sheet.path))
+        faults.append(Fault(where=sheet.where, key=name, rule=rule, got=float(column[far])))
+    verify.raise_faults(faults, where=sheet.where)
 
 
 def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: sheets.Sheet) -> list[str]:

@@ -10,6 +10,7 @@ of `sts_b`, so that its encoders and studies fit; `pipelines.tokens` encodes tex
 from pathlib import Path
 
 from dirtune.data import session, store
+from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from pipelines import own, sentence_features, sheets, tokens
@@ -31,19 +32,19 @@ class Options(own.OwnOptions):
     stored as the inputs `first_features` and `second_features`; null: token ids only."""
 
 
-def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
+def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Manifest:
     """Read the file and write the data set, unless an equal file and options have been ingested.
 
     Raises:
         InputError: the file or a column does not exist, more than `skip_bad` rows cannot be used (the first 20 are listed,
             and their number), the sentence model cannot be used, or the rows cannot be split as the options ask.
     """
-    file = sheets.find_data_file(NAME, raw)
+    source = sheets.find_data_file(NAME, raw)
     model = sentence_features.find_model(options.sentence_model) if options.sentence_model else None
-    request = own.make_request(NAME, RECIPE, file, options, sentence_features.hash_model(model) if model else None)
+    request = own.make_request(NAME, RECIPE, source, options, sentence_features.hash_model(model) if model else None)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    sheet = sheets.read_sheet(file, options)
+    sheet = sheets.read_sheet(source, options)
     sheet.require({**options.roles, "first": options.first, "second": options.second})
     entries = own.read_entries(sheet, options)
     texts = {"first": sheet.read_texts(options.first), "second": sheet.read_texts(options.second)}

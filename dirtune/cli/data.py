@@ -12,7 +12,9 @@ from dirtune.cli.arguments import parse_assignments
 @app.command()
 def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
-    raw: Annotated[Path | None, typer.Option(help="The raw file, or the folder of the raw files.")] = None,
+    raw: Annotated[
+        str | None, typer.Option(help="The raw file, or the folder of the raw files; own data: also a URL of either.")
+    ] = None,
     data: DataRoot = "data",
     download: Annotated[bool, typer.Option("--download", help="Download the raw files into --raw first.")] = False,
     sentence_model: Annotated[

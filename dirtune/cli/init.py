@@ -14,7 +14,8 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="A csv, tsv or Parquet file, a folder of images with one, or an ingested data set."
+            metavar="DATA",
+            help="A csv, tsv, Parquet, jsonl or npz file, a folder of images with one or by label, a URL, or an ingested data set.",
         ),
     ],
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,

@@ -1,4 +1,4 @@
-"""Ingest of a data set by name: its pipeline, and one line with the outcome.
+"""Ingest of a data set by name, or of own data: its pipeline, and one line with the outcome.
 
 `load_pipeline` is the only place where dirtune reaches a pipeline module: by name, through the list that the `pipelines`
 package keeps, so that the library never depends on a data set.
@@ -7,15 +7,20 @@ package keeps, so that the library never depends on a data set.
 import errno
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
+from dirtune.data.sources import LABEL, SPLIT, Source, open_source
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 
+MOST_PIXELS = 224
+"""Height and width of stored images of own data, unless the first one is smaller or `image_size` is given."""
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -24,7 +29,7 @@ class Pipeline(Protocol):
 
     Options: type[Frozen]
 
-    def ingest(self, storage: Storage, raw: Path | None, options: Any) -> Manifest: ...
+    def ingest(self, storage: Storage, raw: Any, options: Any) -> Manifest: ...
 
 
 def load_pipeline(name: str) -> Pipeline:
@@ -41,10 +46,14 @@ def load_pipeline(name: str) -> Pipeline:
 
 
 def ingest(
-    name: str,
+    data: Any,
     *,
-    root: str | Path,
-    raw: str | Path | None = None,
+    name: str | None = None,
+    label: str | None = None,
+    unit: str | None = None,
+    group: str | None = None,
+    root: str | Path = "data",
+    raw: Any = None,
     options: Mapping[str, object] | None = None,
     download: bool = False,
     report: Callable[[str], None] = print,
@@ -52,32 +61,91 @@ def ingest(
     """Ingest a data set below a data root, unless it was ingested from the same raw files and options before.
 
     Images and texts are read with the Ray of this process; if there is none, one is started and shut down again. Tables and
-    unchanged sets need none. An interrupted, failed or killed ingest leaves the previous version of the set as it was; the next ingest
-    removes the files of a killed one.
+    unchanged sets need none. An interrupted, failed or killed ingest leaves the previous version of the set as it was; the
+    next ingest removes the files of a killed one.
 
     Args:
-        name: the data set.
+        data: the name of a pipeline, or own data: a path, a URL, a data frame, a `datasets.Dataset`, a pair of arrays
+            `(X, y)`, and what else `dirtune.data.sources` reads.
+        name: own data: the name of the data set; None for that of the file or folder.
+        label: own data: column of the label.
+        unit: own data: of the label, for display.
+        group: own data: column of groups that must not cross splits, such as the person.
         root: the data root, a path or URL.
-        raw: the raw file, or the folder of the raw files, for pipelines that need them.
+        raw: with the name of a pipeline: the raw file, or the folder of the raw files, for pipelines that need them.
         options: settings of the pipeline (its `Options`).
         download: download the raw files into the folder `raw` first, if their source permits it.
         report: receives one line with the outcome, also after Ctrl-C.
 
     Raises:
-        InputError: unknown data set or option, raw files that cannot be used, or a full disk.
+        InputError: unknown data set or option, raw files or data that cannot be used, or a full disk.
     """
+    given = {"name": name, "label": label, "unit": unit, "group": group}
+    chosen = {key: value for key, value in given.items() if value is not None} | dict(options or {})
+    if is_pipeline(data):
+        own_data = hasattr(load_pipeline(data).Options, "splitting")
+        if download and raw is not None:
+            importlib.import_module("pipelines.downloads").download_raw(data, Path(raw).expanduser(), report=report)
+        elif download:
+            raise InputError(Fault(where=data, key="raw", rule="a download needs the folder to fill"))
+        if raw is None or not own_data:
+            folder = None if raw is None else _check_local(data, raw)
+            return _ingest(data, folder, root, chosen, report)
+        with open_source(raw, label=label) as source:
+            return _ingest(data, source, root, chosen, report)
+    if raw is not None or download:
+        rule = "raw files and a download need the name of a pipeline before them"
+        raise InputError(Fault(where="ingest", rule=rule, got=data if isinstance(data, str) else None))
+    with open_source(data, label=label) as source:
+        if isinstance(data, str | Path):
+            chosen = {"name": make_name(data), **chosen}
+        # Columns that the source made, and those of the splits of a data set
+        made = {"label": LABEL, "split_column": SPLIT}
+        chosen = {key: column for key, column in made.items() if column in source.columns} | chosen
+        if "label" not in chosen:
+            raise InputError(Fault(where="ingest", key="label", rule="names the column of the label, and is needed"))
+        if source.first_image is None:
+            return _ingest("table", source, root, chosen, report)
+        # Tables need no Pillow.
+        from PIL import Image
+
+        with Image.open(source.first_image) as image:
+            chosen = {"image_size": max(8, min(MOST_PIXELS, *image.size)), **chosen}
+        return _ingest("images", source, root, chosen, report)
+
+
+def is_pipeline(data: Any) -> bool:
+    """Return True for the name of a pipeline, and for a text that is no path or URL but may be a misspelled name."""
+    if not isinstance(data, str):
+        return False
+    if data in importlib.import_module("pipelines").PIPELINES:
+        return True
+    return "/" not in data and not Path(data).suffix and not Path(data).expanduser().exists()
+
+
+def make_name(location: str | Path) -> str:
+    """Return the name of a data set for a file, a folder or a URL."""
+    path = urlsplit(str(location)).path if "://" in str(location) else str(location)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(path).stem).strip("_.-")
+
+
+def _check_local(name: str, raw: Any) -> Path:
+    if not isinstance(raw, str | Path) or "://" in str(raw):
+        rule = "its raw files must be in a folder of this machine"
+        raise InputError(Fault(where=name, key="raw", rule=rule))
+    return Path(raw).expanduser()
+
+
+def _ingest(
+    name: str, raw: Path | Source | None, root: str | Path, options: dict[str, object], report: Callable[[str], None]
+) -> Manifest:
     module, storage = load_pipeline(name), Storage.open(root)
-    chosen = read(module.Options, dict(options or {}), where=f"options of {name}")
+    chosen = read(module.Options, options, where=f"options of {name}")
     # The set of a generic pipeline, for a user's own data, is named by an option.
     set_name = getattr(chosen, "name", name)
     before = _read_manifest_text(storage, set_name)
-    folder = None if raw is None else Path(raw).expanduser()
-    if download:
-        if folder is None:
-            raise InputError(Fault(where=name, key="raw", rule="a download needs the folder to fill"))
-        importlib.import_module("pipelines.downloads").download_raw(name, folder, report=report)
     try:
-        manifest = module.ingest(storage, folder, chosen)
+        manifest = module.ingest(storage, raw, chosen)
     except KeyboardInterrupt:
         unchanged = before == _read_manifest_text(storage, set_name)
         report(f"{set_name}: interrupted; {'nothing was changed' if unchanged else 'it is complete'}")

@@ -1,25 +1,20 @@
 """The beginning of a study on own data: ingest, and a study file to start from."""
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from dirtune.data.ingest import ingest
+from dirtune.data.ingest import ingest, make_name
+from dirtune.data.sources import SUFFIXES, find_image
 from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.manifest import MANIFEST, LabelTransform, Manifest
+from dirtune.manifest import MANIFEST, LabelTransform
 from dirtune.study.starter import write_starter_study
-
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
-TABLES = {".csv", ".tsv", ".txt", ".parquet"}
-MOST_PIXELS = 224
-"""Height and width of stored images, unless the first one is smaller."""
 
 
 def init(
-    source: str | Path,
+    source: Any,
     *,
     label: str | None = None,
     name: str | None = None,
@@ -34,7 +29,7 @@ def init(
     """Ingest own data, and write a study of common methods with settings that suit them; return its file.
 
     Args:
-        source: a csv, tsv or Parquet file, a folder of images with one, or the name of an ingested data set.
+        source: own data, as `ingest` reads them, or the name of an ingested data set.
         label: column of the label, which own data need.
         name: of the data set; None for that of the file or folder.
         unit: of the label, for display.
@@ -49,9 +44,9 @@ def init(
         InputError: the study file exists, there is no such source, the data cannot be ingested, or they have no methods to
             begin with.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        if path.suffix.lower() in TABLES or "/" in str(source):
+    is_own = not isinstance(source, str | Path) or "://" in str(source) or Path(source).expanduser().exists()
+    if not is_own:
+        if Path(source).suffix.lower() in (*SUFFIXES, ".txt") or "/" in str(source):
             raise InputError(Fault(where=str(source), rule="no such file or folder"))
         # A data set that has been ingested keeps the settings of its ingest.
         settings = {
@@ -67,18 +62,20 @@ def init(
             known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
             rule = f"is no file or folder, and an ingested data set takes no {', '.join(unused)}"
             raise InputError(Fault(where="init", rule=rule, got=str(source), known=known))
-    set_name = name or (re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") if path.exists() else str(source))
+    if not isinstance(source, str | Path) and name is None:
+        raise InputError(Fault(where="init", key="name", rule="names the data set, and is needed for data in memory"))
+    set_name = name or (make_name(source) if is_own else str(source))
     file = Path(output) if output is not None else Path(f"{set_name}_methods.yaml")
     # Before the ingest, which may take a while.
     if not file.absolute().parent.is_dir():
         raise InputError(Fault(where=str(file), rule="there is no folder to write it into"))
     if file.exists():
         raise InputError(Fault(where=str(file), rule="exists, and is not overwritten; --output names another file"))
-    if path.exists():
-        given = {"name": set_name, "label": label, "unit": unit, "group": group, "label_transform": transform}
-        chosen = {key: value for key, value in given.items() if value is not None} | dict(options or {})
-        chosen.setdefault("label_transform", "auto")
-        manifest = _ingest_own(path, data, chosen, report)
+    if is_own:
+        given = {"label_transform": transform or "auto", **(options or {})}
+        manifest = ingest(
+            source, name=set_name, label=label, unit=unit, group=group, root=data, options=given, report=report
+        )
         for note in manifest.notes:
             report(note)
     else:
@@ -89,20 +86,4 @@ def init(
 
 def choose_pipeline(path: Path) -> str:
     """Return the pipeline for a file or folder: `images` for a folder that has some, else `table`."""
-    return "table" if _find_image(path) is None else "images"
-
-
-def _ingest_own(path: Path, data: str | Path, options: dict[str, object], report: Callable[[str], None]) -> Manifest:
-    if "label" not in options:
-        raise InputError(Fault(where="init", key="label", rule="names the column of the label, and is needed"))
-    image = _find_image(path)
-    if image is not None and "image_size" not in options:
-        from PIL import Image
-
-        with Image.open(image) as opened:
-            options["image_size"] = max(8, min(MOST_PIXELS, *opened.size))
-    return ingest("table" if image is None else "images", root=data, raw=path, options=options, report=report)
-
-
-def _find_image(path: Path) -> Path | None:
-    return None if path.is_file() else next((each for each in path.rglob("*") if each.suffix.lower() in IMAGES), None)
+    return "table" if find_image(path) is None else "images"

@@ -96,7 +96,7 @@ def test_a_folder_of_images_with_a_list_becomes_a_data_set(call: Call, tmp_path:
 def test_wrong_arguments_are_one_sentence_and_write_nothing(call: Call, tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv")
     code, _, errors = call("init", "t.csv")
-    assert (code, errors.strip()) == (2, "dirtune: init: label: names the column of the label, and is needed")
+    assert (code, errors.strip()) == (2, "dirtune: ingest: label: names the column of the label, and is needed")
     code, _, errors = call("init", "t2.csv", "--label", "strength")
     assert (code, errors.strip()) == (2, "dirtune: t2.csv: no such file or folder")
     code, _, errors = call("init", "t.csv", "--label", "strength", "--output", "no/study.yaml")

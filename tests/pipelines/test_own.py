@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from dirtune.data.sources import Source
 from dirtune.data.splits import Rows
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -155,13 +156,13 @@ def test_sparse_bins_are_joined_until_the_share_can_be_drawn() -> None:
 
 
 def test_the_request_depends_on_content_options_and_dependencies(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_text("a")
-    other.write_text("a")
+    one, other = (Source(where=name, path=tmp_path / name) for name in ("one.csv", "other.csv"))
+    one.path.write_text("a")
+    other.path.write_text("a")
     options = _options()
     first = make_request("table", 1, one, options)
     assert make_request("table", 1, other, options) == first
-    other.write_text("b")
+    other.path.write_text("b")
     changed = [
         make_request("table", 1, other, options),
         make_request("table", 2, one, options),

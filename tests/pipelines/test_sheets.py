@@ -168,7 +168,7 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_the_only_table_of_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.CSV").write_text("a\n1\n")
     (tmp_path / "readme.txt").write_text("")
-    assert find_data_file("table", tmp_path) == (tmp_path / "a.CSV").resolve()
+    assert find_data_file("table", tmp_path).path == (tmp_path / "a.CSV").resolve()
     (tmp_path / "b.tsv").write_text("a\n1\n")
     with pytest.raises(InputError, match=r"must be one file of .*, got \['a.CSV', 'b.tsv'\]"):
         find_data_file("table", tmp_path)
