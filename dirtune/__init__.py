@@ -16,6 +16,7 @@ _HOMES = {
     "ingest": "dirtune.data.ingest:ingest",
     "init": "dirtune.data.init:init",
     "inspect": "dirtune.data.inspection:inspect",
+    "load": "dirtune.prediction.arm:load",
     "plan": "dirtune.tuning.plan.plan:plan",
     "plot": "dirtune.results.figures:plot",
     "query": "dirtune.results.query.query:query",

@@ -69,6 +69,20 @@ def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
     )
 
 
+def encode_new_texts(
+    texts: Mapping[str, np.typing.NDArray[Any]], vocabulary: Sequence[str]
+) -> dict[str, np.typing.NDArray[np.int32]]:
+    """Return the token ids of new texts.
+
+    Args:
+        texts: by input.
+        vocabulary: tokens by id.
+    """
+    ids = {token: index for index, token in enumerate(vocabulary) if index >= FIRST_TOKEN}
+    tokenized = _tokenize(dict(texts))
+    return {name: _to_ids(tokenized[f"{name}_tokens"], ids) for name in TEXTS}
+
+
 def _prepare(pairs: pa.Table, model: str | None) -> "Dataset":
     """Compute `<name>_tokens` (joined by spaces) and, with a model, `<name>_features` of all pairs."""
     import ray.data

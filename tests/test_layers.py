@@ -24,7 +24,7 @@ FLOORS = [
     "study",
     "data",
     "training",
-    "tuning",
+    "tuning prediction",
     "cluster",
     "cli",
 ]

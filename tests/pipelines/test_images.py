@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dirtune.data.contract import read_contract
+from dirtune.data.new_samples import read_new_samples
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -68,6 +70,36 @@ def test_small_images_are_stored_as_the_pixels_of_the_resized_files(
             seen.append((name, split))
     listed = pd.read_csv(raw / "list.csv")
     assert sorted(seen) == sorted(zip(listed["path"], listed["part"], strict=True))
+
+
+@pytest.mark.ray
+def test_new_images_become_the_pixels_of_the_ingested_ones(raw: Path, ingested: tuple[Storage, Manifest]) -> None:
+    contract = read_contract(*ingested)
+    arrays = decode(read_split(*ingested, "train"), ingested[1])
+    stored = dict(zip(arrays["sample_id"], arrays["image"], strict=True))
+    files = [raw / name for name in stored]
+    frame = pd.DataFrame({"path": list(map(str, files))})
+    for given, expected in (
+        (raw, None),
+        (raw / "list.csv", None),
+        (frame, None),
+        (files, None),
+        (raw / "a.png", ["a.png"]),
+    ):
+        samples = read_new_samples(given, contract)
+        found = dict(zip(samples.sample_ids, samples.read(np.arange(len(samples)))["image"], strict=True))
+        names = [name for name in stored if name in found or str(raw / name) in found]
+        assert names == (expected or list(stored))
+        for name in names:
+            np.testing.assert_array_equal(found.get(name, found.get(str(raw / name))), stored[name])
+    for wrong, sentence in (([raw / "none.png"], "no such image"), (raw / "list.txt", "no such image")):
+        with pytest.raises(InputError, match=sentence):
+            read_new_samples(wrong, contract)
+    (raw / "bad.png").write_text("no image")
+    samples = read_new_samples([raw / "bad.png"], contract)
+    with pytest.raises(InputError, match="the image cannot be read"):
+        samples.read(np.arange(1))
+    (raw / "bad.png").unlink()
 
 
 @pytest.mark.ray

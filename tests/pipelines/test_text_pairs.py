@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from dirtune.data.contract import read_contract
+from dirtune.data.new_samples import read_new_samples
 from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -69,6 +72,25 @@ def test_both_texts_are_ids_of_one_vocabulary_as_in_sts_b(ingested: tuple[Storag
     spelt = [[words[index] for index in row if index] for row in arrays["first"].tolist()]
     assert spelt == [["What", "is", "``", "x", "''", "?"], ["Why", "?"]]
     assert {"Unused", "count"} < set(vocabulary)
+
+
+@pytest.mark.ray
+def test_new_rows_become_the_ids_of_the_ingested_ones(ingested: tuple[Storage, Manifest]) -> None:
+    contract = read_contract(*ingested)
+    arrays = decode(read_split(*ingested, "test"), ingested[1])
+    frame = _frame()[["answer", "question", "key"]]
+    frame = frame[frame["key"].isin(arrays["sample_id"])]
+    for given in (frame, frame[["question", "answer"]].to_numpy().tolist()):
+        found = read_new_samples(given, contract).read(np.arange(len(frame)))
+        for name in ("first", "second"):
+            np.testing.assert_array_equal(found[name], arrays[name])
+    for change, sentence in (
+        (frame.drop(columns="answer"), "answer: missing column"),
+        (frame.assign(question=""), "the cell is empty"),
+        (["alone"], "must be pairs of texts"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            read_new_samples(change, contract)
 
 
 @pytest.mark.ray

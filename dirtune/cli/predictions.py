@@ -1,0 +1,59 @@
+"""Commands on trained models: predict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dirtune.cli.app import ResultsRoot, SweepName, app, show
+
+Arm = Annotated[str | None, typer.Option(help="The arm; may be left out if the study has only one.")]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Use the model of this seed; default: all. Repeatable.")
+]
+
+
+@app.command()
+def predict(
+    study: SweepName,
+    raw: Annotated[
+        Path,
+        typer.Option(help="New samples: a csv, tsv or Parquet file as at the ingest, an image, or a folder of images."),
+    ],
+    arm: Arm = None,
+    results: ResultsRoot = "results",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File for the predictions (.csv, .parquet, .json); default: predictions/STUDY-ARM.csv."),
+    ] = None,
+    seed: Seeds = None,
+    each_seed: Annotated[
+        bool, typer.Option("--each-seed", help="Add a column with the predictions of every seed.")
+    ] = False,
+    unknown_categories: Annotated[
+        str, typer.Option(help="A text that is no category of the training rows: error, or zeros for none of them.")
+    ] = "error",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Predict new samples with the trained models of an arm: mean and spread over its seeds, and the error to expect."""
+    from dirtune.cli.arguments import check_device
+    from dirtune.errors import Fault, InputError
+    from dirtune.results.query.formats import SUFFIXES, save_table
+
+    if unknown_categories not in {"error", "zeros"}:
+        rule = "unknown value"
+        raise InputError(
+            Fault(where="--unknown-categories", rule=rule, got=unknown_categories, known=("error", "zeros"))
+        )
+    # Before the models are read and run
+    if output is not None and output.suffix not in SUFFIXES:
+        raise InputError(Fault(where="--output", rule="unknown suffix", got=output.suffix, known=tuple(SUFFIXES)))
+    check_device(device)
+    from dirtune.prediction.arm import load
+
+    trained = load(study, arm=arm, root=results, seeds=seed, device=device)
+    table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)  # type: ignore[arg-type]
+    file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
+    show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
+    if note := trained.describe_range(table):
+        show(note)
