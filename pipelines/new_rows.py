@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from dirtune.data.columns import Columns
 from dirtune.data.contract import InputContract
 from dirtune.data.images import decode_images
 from dirtune.data.new_samples import NewSamples, UnknownCategories
+from dirtune.data.sources import IMAGES, SUFFIXES, Source, open_source
 from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from pipelines import sheets
 
-IMAGE_SUFFIXES = tuple(sorted(Image.registered_extensions()))
 _GIVEN = "new rows"
 
 
 def read_new_rows(
-    data: Path | pa.Table | Sequence[Any], contract: InputContract, *, unknown_categories: UnknownCategories
+    data: Path | str | pa.Table | Sequence[Any], contract: InputContract, *, unknown_categories: UnknownCategories
 ) -> NewSamples:
     """Return new samples from a table, a file or folder, or a list of image files or of pairs of texts.
 
@@ -47,23 +46,23 @@ def read_new_rows(
     raise InputError(Fault(where=contract.manifest.name, rule=rule, known=list(specs)))
 
 
-def _open_sheet(data: Path | pa.Table, options: Mapping[str, Any]) -> sheets.Sheet:
+def _open_sheet(data: Path | str | pa.Table, options: Mapping[str, Any]) -> sheets.Sheet:
     """Return a table, or read the file in the format of the data set's raw file."""
     form = sheets.TextFormat(**{name: options[name] for name in sheets.TextFormat.model_fields if name in options})
     if isinstance(data, pa.Table):
-        names = [str(name).strip() for name in data.column_names]
-        return sheets.Sheet(Path(_GIVEN), data.rename_columns(names), np.arange(1, 1 + data.num_rows), form=form)
-    if not isinstance(data, Path):
+        return sheets.read_sheet(Source(where=_GIVEN, path=Path(), table=data), form)
+    if not isinstance(data, Path | str):
         rule = "must be a table, a file, or arrays by input"
         raise InputError(Fault(where=_GIVEN, rule=rule, got=type(data).__name__))
-    return sheets.read_sheet(sheets.find_data_file("predict", data), form)
+    with open_source(data) as source:
+        return sheets.read_sheet(source, form)
 
 
 def _check_columns(
     sheet: sheets.Sheet, needed: Sequence[str], contract: InputContract, options: Mapping[str, Any]
 ) -> None:
     """Raise if a needed column is missing, or a column is none of the raw file's."""
-    where, present = str(sheet.path), sheet.table.column_names
+    where, present = sheet.where, sheet.table.column_names
     known = {*needed, contract.manifest.label.name, *(contract.source.columns if contract.source else ())}
     # Names of columns by role, which a file may have that was written from other sources
     known |= {options[role] for role in ("label", "id", "group", "split_column") if options.get(role)}
@@ -114,7 +113,7 @@ def _read_table(
             vectors[:, place] = (sheet.read_numbers(each.name) - (each.mean or 0.0)) / (each.sd or 1.0)
         else:
             rule = "the lists of this column have fewer numbers than in training"
-            sheet.column_faults.append(Fault(where=str(sheet.path), key=each.name, rule=rule))
+            sheet.column_faults.append(Fault(where=sheet.where, key=each.name, rule=rule))
     if unknown_categories == "error":
         for name, column in texts.items():
             known = [str(each.text) for each in features if each.name == name]
@@ -123,7 +122,7 @@ def _read_table(
                 if column[row].strip():
                     rule = f"unknown category; training had {', '.join(map(repr, known))}"
                     sheet.add_fault(row, name, rule, column[row])
-    raise_faults([*sheet.column_faults, *sheet.faults], where=str(sheet.path))
+    raise_faults([*sheet.column_faults, *sheet.faults], where=sheet.where)
     (name,) = contract.manifest.features
     return NewSamples(sample_ids=ids, read=lambda rows: {name: vectors[rows]})
 
@@ -132,7 +131,7 @@ def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) 
     """Return pairs of texts as token ids and, if the data set has them, as sentence features."""
     from pipelines import sentence_features, tokens
 
-    if not isinstance(data, Path | pa.Table):
+    if not isinstance(data, Path | str | pa.Table):
         pairs = [each for each in data if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == 2]
         if len(pairs) != len(data):
             raise InputError(Fault(where=_GIVEN, rule="must be pairs of texts, a table or a file"))
@@ -143,7 +142,7 @@ def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) 
     _check_columns(sheet, list(columns.values()), contract, options)
     ids = _read_ids(sheet, options)
     texts = {name: sheet.read_texts(column) for name, column in columns.items()}
-    raise_faults([*sheet.column_faults, *sheet.faults], where=str(sheet.path))
+    raise_faults([*sheet.column_faults, *sheet.faults], where=sheet.where)
     inputs = tokens.encode_new_texts(texts, contract.vocabulary)
     model = options.get("sentence_model")
     if any(spec.kind == "vector" for spec in contract.manifest.features.values()):
@@ -168,12 +167,14 @@ def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any])
         if not (folder / path).is_file()
     ]
     raise_faults(faults, where=str(folder))
+    # Only the pipeline of one's own images turns them as their EXIF data say.
+    upright = contract.source is not None
     lossless = spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
 
     def read(rows: np.typing.NDArray[np.int64]) -> Columns:
         encoded, faults = list[bytes](), list[Fault]()
         for row in rows.tolist():
-            content, rule, _ = encode_file(folder / paths[row], lossless, upright=True, white=options.get("white"))
+            content, rule, _ = encode_file(folder / paths[row], lossless, upright=upright, white=options.get("white"))
             encoded.append(content)
             if rule is not None:
                 faults.append(Fault(where=str(folder / paths[row]), rule=rule))
@@ -186,17 +187,17 @@ def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any])
 def _list_images(data: Any, contract: InputContract, options: Mapping[str, Any]) -> tuple[Path, list[str]]:
     """Return the folder and the relative paths of images: one file, all of a folder, those of a list, or of a column."""
     if isinstance(data, Path) and data.is_dir():
-        files = sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.suffix.lower() in IMAGES)
         if not files:
             raise InputError(Fault(where=str(data), rule="the folder has no images"))
         return data, files
-    if isinstance(data, Path) and data.suffix.lower() not in sheets.SUFFIXES:
+    if isinstance(data, Path) and data.suffix.lower() not in SUFFIXES:
         return data.parent, [data.name]
-    if not isinstance(data, Path | pa.Table):
+    if not isinstance(data, Path | str | pa.Table):
         return Path(), [os.fspath(each) for each in data]
     sheet = _open_sheet(data, options)
     column = str(options.get("image") or "path")
     _check_columns(sheet, [column], contract, options)
     paths = sheet.read_texts(column).tolist()
-    raise_faults([*sheet.column_faults, *sheet.faults], where=str(sheet.path))
-    return (data.parent if isinstance(data, Path) else Path()), paths
+    raise_faults([*sheet.column_faults, *sheet.faults], where=sheet.where)
+    return sheet.folder, paths

@@ -17,8 +17,8 @@ Seeds = Annotated[
 def predict(
     study: SweepName,
     raw: Annotated[
-        Path,
-        typer.Option(help="New samples: a csv, tsv or Parquet file as at the ingest, an image, or a folder of images."),
+        str,
+        typer.Option(help="New samples: a table as at the ingest (file or URL), an image, or a folder of images."),
     ],
     arm: Arm = None,
     results: ResultsRoot = "results",

@@ -19,7 +19,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec
 
 NewData = Any
-"""Table of raw columns (pandas, Arrow), file or folder, list of image files or of pairs of texts, array of raw numbers or images
+"""Table of raw columns (pandas, Arrow), file, folder or URL, list of image files or of pairs of texts, array of raw numbers or images
 (NumPy, torch), or a mapping from input to array."""
 UnknownCategories = Literal["error", "zeros"]
 """zeros: a text that is no category of the training rows is none of them, as in the data set's own val and test rows."""
@@ -71,7 +71,8 @@ def read_new_samples(
         return from_arrays({name: np.asarray(values) for name, values in data.items()}, specs)
     # Imported by name, as the pipelines of ingests are.
     read: Any = importlib.import_module("pipelines.new_rows").read_new_rows
-    source: Any = Path(data).expanduser() if isinstance(data, str | os.PathLike) else data
+    is_path = isinstance(data, str | os.PathLike) and "://" not in str(data)
+    source: Any = Path(data).expanduser() if is_path else data
     samples: NewSamples = read(source, contract, unknown_categories=unknown_categories)
     return samples
 

@@ -17,6 +17,7 @@ from dirtune.data.contract import InputContract
 from dirtune.data.new_samples import NewData, NewSamples, UnknownCategories, read_new_samples
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.label_transform import restore_labels
 from dirtune.metrics import SHOT_REGIONS
 from dirtune.prediction.module import PredictionModule
 from dirtune.results.analysis.arms import StudyRuns, filter_rows, read_study_runs
@@ -116,7 +117,8 @@ class TrainedArm:
                 self._mean_over_pixels(part) for part in _predict_batches(module, samples, order, workers, self.rows)
             ]
             for place, seed in enumerate(seeds):
-                values = torch.cat([part[place] for part in parts]).double().numpy()
+                transform = self.models[seed].config.model.label_transform
+                values = restore_labels(torch.cat([part[place] for part in parts]).double().numpy(), transform)
                 predictions[seed] = np.empty_like(values)
                 predictions[seed][order] = values
         return {seed: predictions[seed] for seed in self.models}

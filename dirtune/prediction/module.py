@@ -24,16 +24,22 @@ class PredictionModule(nn.Module):
         self.members = nn.ModuleList(model.regressor for model in models)
         self._transform = make_transform(manifest.label, manifest.inputs)
         self._dense = manifest.label.dense
+        self._label_transform = models[0].config.model.label_transform
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions `(batch, *label)` and their standard deviation over the members, zero of one member."""
         each = self.predict_each(*inputs)
+        if self._label_transform != "none":
+            each = each.exp() if self._label_transform == "log" else each.expm1()
         # Not `std`, which is NaN for one member
         spread = (each - each.mean(dim=0)).square().sum(dim=0) / max(len(self.members) - 1, 1)
         return each.mean(dim=0), spread.sqrt()
 
     def predict_each(self, *inputs: Tensor) -> Tensor:
-        """Return the predictions of every member; shape `(members, batch, *label)`, with per-pixel labels at their size."""
+        """Return the predictions of every member, in the unit of training; shape `(members, batch, *label)`.
+
+        That is the label's unit unless `model.label_transform` is set. Per-pixel predictions have the size of the labels.
+        """
         view = dict(zip(self.input_names, inputs, strict=True))
         if self._dense is None:
             view = self._transform.apply_evaluation(view)

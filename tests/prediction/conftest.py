@@ -26,6 +26,7 @@ STUDY: dict[str, Any] = {
     },
     "arms": {
         "plain": {},
+        "logarithms": {"model": {"label_transform": "log"}},
         "smooth": {"model": {"projection_dim": 4}, "terms": {"conr": {}}, "reweighting": {"fds": {"size": 3}}},
     },
 }

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import dirtune
 from dirtune.cli import app
+from dirtune.data.new_samples import read_new_samples
 from dirtune.data.store import read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
@@ -50,6 +51,18 @@ def test_the_test_file_gets_the_recorded_predictions_bit_for_bit(
     each = recorded[[0, 1, 5]].to_numpy()
     np.testing.assert_allclose(found["prediction"], each.mean(axis=1), rtol=1e-12)
     np.testing.assert_allclose(found["spread"], each.std(axis=1, ddof=1), rtol=1e-9)
+
+
+def test_a_model_of_logarithms_predicts_in_the_labels_unit(results: Path, test_file: Path) -> None:
+    trained = dirtune.load("mine", arm="logarithms", root=results, seeds=[0])
+    found = trained.predict(test_file).set_index("sample_id")["prediction"]
+    sql = """select sample_id, prediction from predictions join trials using (trial_id)
+             where arm = 'logarithms' and split = 'test' and seed = 0"""
+    expected = dirtune.query(sql, results).to_pandas().set_index("sample_id")["prediction"].loc[found.index]
+    np.testing.assert_array_equal(found, expected)
+    inputs = read_new_samples(test_file, trained.contract).read(np.arange(len(found)))
+    mean, _ = trained.module(torch.from_numpy(inputs["features"]))
+    np.testing.assert_allclose(mean.detach(), expected, rtol=1e-5)
 
 
 def test_every_prediction_has_its_region_and_the_test_error_there(
@@ -158,7 +171,7 @@ def test_arrays_of_another_form_are_refused(results: Path, given: object, senten
 
 def test_unknown_arms_seeds_and_lost_models_are_named(results: Path, tmp_path: Path) -> None:
     for given, sentence in (
-        ({}, "an arm must be named.*known: plain, smooth"),
+        ({}, "an arm must be named.*known: logarithms, plain, smooth"),
         ({"arm": "plan"}, "unknown arm.*'plan'"),
         ({"arm": "plain", "seeds": [0, 3]}, "no complete trial of this seed, got 3; known: 0, 1, 5"),
     ):
