@@ -9,15 +9,18 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from PIL import Image, ImageOps
 
 from dirtune.data.images import convert_image, encode_image, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 _IMAGES_PER_TASK = 512
 _IMAGE, _CONTENT, _FAULT, _TRAITS = "image", "content", "fault", "traits"
@@ -30,7 +33,7 @@ _DARK = 32
 class EncodedImages:
     """Rows of a table with their images."""
 
-    dataset: ray.data.Dataset
+    dataset: "Dataset"
     """The table with `image`, empty for a row with a fault."""
     contents: dict[str, bytes]
     """SHA-256 of the encoded image by sample id, without the rows with a fault."""
@@ -52,6 +55,8 @@ def encode_images(
         upright: True turns every image as its EXIF data say, as viewers do.
         white: see `convert_image`.
     """
+    import ray.data
+
     blocks = max(1, math.ceil(table.num_rows / _IMAGES_PER_TASK))
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
     settings = {"folder": folder, "spec": spec, "upright": upright, "white": white}

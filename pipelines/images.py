@@ -12,13 +12,12 @@ by one of the same size is not detected, which spares reading all of them to fin
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
-from ray.data import Dataset
 
 from dirtune.data import columns, session, store
 from dirtune.data.images import decode_images
@@ -38,6 +37,9 @@ from pipelines.own import (
     write_own,
 )
 from pipelines.sheets import Sheet, find_data_file, read_sheet
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 NAME = "images"
 # Incremented whenever the same files and options would give other samples
@@ -153,7 +155,7 @@ def _make_lossless(spec: InputSpec) -> InputSpec:
     return spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
 
 
-def _select_split(images: EncodedImages, division: Division, split: str, spec: InputSpec) -> Dataset:
+def _select_split(images: EncodedImages, division: Division, split: str, spec: InputSpec) -> "Dataset":
     rows = division.make_table({"row": division.positions})
     rows = rows.filter(pc.equal(rows["split"], split)).drop_columns("split")
 

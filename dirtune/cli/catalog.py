@@ -6,12 +6,14 @@ presets, so the catalog cannot disagree with the code.
 
 import ast
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -62,23 +64,26 @@ class Entry:
 
     name: str
     about: str
-    columns: tuple[str, str, str]
-    rows: list[tuple[str, str, str]]
-    """Setting, value, and its meaning or source."""
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    """Setting, for a data set its type, value, and its meaning or source."""
 
 
 def describe_entry(kind: str, name: str) -> Entry:
-    """Return a loss, term or encoder with its hyperparameters, or a method or recipe with its published settings.
+    """Return a loss, term or encoder with its hyperparameters, a method or recipe with its published settings, or a data set
+    with the options of its ingest.
 
     Raises:
         InputError: the kind has no details, or `name` is unknown.
     """
     settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders")}
-    known = [*settings_of, *PRESETS]
+    known = [*settings_of, *PRESETS, "data"]
     if kind not in known:
         raise InputError(Fault(where="list", rule="no details on this kind", got=kind, known=known))
     things: Mapping[str, Any]
-    if kind in settings_of:
+    if kind == "data":
+        things = import_module("pipelines").PIPELINES
+    elif kind in settings_of:
         module, registry = settings_of[kind]
         things = getattr(import_module(module), registry)
     else:
@@ -86,25 +91,67 @@ def describe_entry(kind: str, name: str) -> Entry:
     if name not in things:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))
     thing = things[name]
+    if kind == "data":
+        return _describe_pipeline(name, str(thing), import_module(f"pipelines.{name}").Options)
     return _describe_preset(name, thing) if isinstance(thing, Preset) else _describe_settings(name, thing)
 
 
 def _describe_settings(name: str, settings: type[Frozen]) -> Entry:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             field,
             "" if about.default is PydanticUndefined else _format_value(about.default),
             " ".join((about.description or "").split()),
         )
         for field, about in settings.model_fields.items()
-        if field != "name"
+        # That of a registry's entry
+        if field != "name" or about.is_required()
     ]
     about = " ".join((inspect.getdoc(settings) or "").split())
     return Entry(name=name, about=about, columns=("setting", "default", "meaning"), rows=rows)
 
 
+def _describe_pipeline(name: str, about: str, options: type[Frozen]) -> Entry:
+    """Return the options of a pipeline."""
+    # Required options first, then those of the class itself, which are of this data set
+    defined = {field: place for place, cls in enumerate(options.__mro__) for field in inspect.get_annotations(cls)}
+    fields = options.model_fields
+    rows: list[tuple[str, ...]] = [
+        (
+            field,
+            format_type(fields[field].annotation),
+            "required" if fields[field].is_required() else _format_written(fields[field].default),
+            meaning,
+        )
+        for field, _, meaning in _describe_settings(name, options).rows
+    ]
+    rows.sort(key=lambda row: (not fields[row[0]].is_required(), defined[row[0]]))
+    return Entry(name=name, about=about, columns=("option", "type", "default", "meaning"), rows=rows)
+
+
+def _format_written(value: object) -> str:
+    """Return a value as it is written for `--option`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def format_type(annotation: Any) -> str:
+    """Return the type of an option in words: `list of texts`, `made | natural`; null, if it is allowed, is left out."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return format_type(inner[0])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in {Union, UnionType}:
+        return " | ".join(format_type(each) for each in inner if each is not type(None))
+    if origin is tuple:
+        kinds = [format_type(each) for each in inner if each is not Ellipsis]
+        plural = "" if kinds[0].endswith("]") else "s"
+        return f"list of {kinds[0]}{plural}" if inner[-1] is Ellipsis else f"[{', '.join(kinds)}]"
+    return {str: "text", bool: "true | false", int: "integer", float: "number"}.get(annotation, str(annotation))
+
+
 def _describe_preset(name: str, preset: Preset) -> Entry:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for data, settings in preset.data.items():
         rows.append((data, "\n".join(_format_leaves(settings.set)), settings.source))
         for recipe, own in settings.with_recipe.items():

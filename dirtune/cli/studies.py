@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def list_(
     kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None,
     name: Annotated[
-        str | None, typer.Argument(help="A loss, term, encoder, method or recipe to show in detail.")
+        str | None, typer.Argument(help="A loss, term, encoder, method, recipe or data set to show in detail.")
     ] = None,
 ) -> None:
     """List the names that a study may use, or show one of them in detail."""

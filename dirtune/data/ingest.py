@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dirtune.data.sources import LABEL, SPLIT, Source, open_source
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen, read
+from dirtune.frozen import Frozen, find_annotations, read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 
@@ -129,6 +129,27 @@ def make_name(location: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(path).stem).strip("_.-")
 
 
+def wrap_single_values(model: type[Frozen], options: Mapping[str, object]) -> dict[str, object]:
+    """Return options with a single value where the model has a list as a list of one."""
+    wrapped = dict(options)
+    for name, value in options.items():
+        lists = [kind for annotation in find_annotations(model, name) for kind in _find_lists(annotation)]
+        for element in (get_args(kind)[0] for kind in lists if value is not None):
+            inner = list(value) if isinstance(value, list | tuple) else None
+            # A single band is a list of two numbers, not of two lists.
+            is_band = get_origin(element) is tuple and inner and not isinstance(inner[0], list | tuple)
+            if inner is None or is_band:
+                wrapped[name] = [value]
+    return wrapped
+
+
+def _find_lists(annotation: Any) -> list[Any]:
+    """Return the annotations of lists of any length in a union."""
+    if get_origin(annotation) is tuple:
+        return [annotation] if get_args(annotation)[-1] is Ellipsis else []
+    return [found for inner in get_args(annotation) for found in _find_lists(inner)]
+
+
 def _check_local(name: str, raw: Any) -> Path:
     if not isinstance(raw, str | Path) or "://" in str(raw):
         rule = "its raw files must be in a folder of this machine"
@@ -140,7 +161,7 @@ def _ingest(
     name: str, raw: Path | Source | None, root: str | Path, options: dict[str, object], report: Callable[[str], None]
 ) -> Manifest:
     module, storage = load_pipeline(name), Storage.open(root)
-    chosen = read(module.Options, options, where=f"options of {name}")
+    chosen = read(module.Options, wrap_single_values(module.Options, options), where=f"options of {name}")
     # The set of a generic pipeline, for a user's own data, is named by an option.
     set_name = getattr(chosen, "name", name)
     before = _read_manifest_text(storage, set_name)

@@ -20,6 +20,7 @@ from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import EXTRA_METRICS, METRICS, spearman
 from dirtune.models.encoders import ENCODERS
 from dirtune.presets import read_methods, read_recipes
+from pipelines import PIPELINES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +85,22 @@ def test_every_setting_is_explained_with_its_default(kind: str, registry: Mappin
         assert [row[0] for row in found.rows] == [f for f in settings.model_fields if f != "name"]
         for setting, _, meaning in found.rows:
             assert len(meaning.split()) >= 2, f"{name}.{setting} is not documented"
+
+
+def test_a_data_set_shows_the_options_of_its_ingest_the_required_ones_first() -> None:
+    found = describe_entry("data", "table")
+    assert found.columns == ("option", "type", "default", "meaning")
+    rows = {row[0]: row for row in found.rows}
+    assert [row[0] for row in found.rows[:5]] == ["name", "label", "features", "one_hot", "ignore"]
+    assert rows["name"][1:3] == ("text", "required")
+    assert rows["one_hot"][1:3] == ("list of texts", "[]")
+    assert rows["features"][1:3] == ("list of texts", "null")
+    assert rows["bands"][1:3] == ("list of [number, number]", "null")
+    assert rows["split"][1:3] == ("published | made | natural | grouped", "published")
+    assert rows["standardize"][1:3] == ("true | false", "true")
+    for name in PIPELINES:
+        for option, _, _, meaning in describe_entry("data", name).rows:
+            assert len(meaning.split()) >= 2, f"{name}.{option} is not documented"
 
 
 def test_a_method_shows_its_settings_and_their_source_by_data_set() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtune.data.ingest import ingest, load_pipeline
+from dirtune.data.ingest import ingest, load_pipeline, wrap_single_values
 from dirtune.errors import InputError
 from dirtune.frozen import Frozen
 from pipelines import PIPELINES
@@ -47,6 +47,21 @@ def test_an_unknown_option_lists_the_known_ones_before_anything_runs(tmp_path: P
     assert (wrong.key, wrong.got) == ("seed", "one")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"one_hot": "kind"}, {"one_hot": ["kind"]}),
+        ({"features": ["a", "b"], "label": "y"}, {"features": ["a", "b"], "label": "y"}),
+        ({"peaks": 3, "features": None}, {"peaks": [3], "features": None}),
+        ({"bands": [1, 2]}, {"bands": [[1, 2]]}),
+        ({"bands": [[1, 2], [3, 4]]}, {"bands": [[1, 2], [3, 4]]}),
+        ({"bands": [], "unknown": 1}, {"bands": [], "unknown": 1}),
+    ],
+)
+def test_a_single_value_is_a_list_of_one(given: dict[str, object], expected: dict[str, object]) -> None:
+    assert wrap_single_values(load_pipeline("table").Options, given) == expected
+
+
 def test_a_root_that_is_a_file_raises_its_own_error(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("no folder")
     with pytest.raises(OSError, match="root") as caught:
@@ -79,7 +94,7 @@ def test_a_repeated_ingest_changes_and_reports_nothing_new(tmp_path: Path) -> No
 
 
 SCRIPT = (
-    "import sys, ray; from dirtune.data.ingest import ingest; "
+    "import sys, ray; from dirtune.data.ingest import ingest, load_pipeline, wrap_single_values; "
     "ingest('digits', root=sys.argv[1]); sys.exit(ray.is_initialized())"
 )
 
