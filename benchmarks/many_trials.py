@@ -119,7 +119,7 @@ def main() -> None:
         watcher.join()
         sql = """select seconds_overhead, seconds_train + seconds_eval + seconds_data as spent, finished_at
                  from trials order by finished_at"""
-        rows = dirtune.query(sql, scratch).to_pylist()
+        rows = dirtune.query(sql, results=scratch).to_dict("records")
         size = sum(file.stat().st_size for file in Path(scratch).rglob("*") if file.is_file())
     assert summary.run == {"complete": options.trials}, summary
     print(f"{options.trials} trials: {wall:.1f} s wall, {size / 2**20:.1f} MB on disk")

@@ -44,7 +44,7 @@ def write_study_file(folder: Path, sampler: str, seed: int, trials: int) -> Path
 
 def compute_best_so_far(results: Path, study: str, arm: str) -> NDArray[np.float64]:
     sql = f"select objective, status from trials where study = '{study}' and arm = '{arm}' order by started_at"
-    rows = dirtune.query(sql, results).to_pylist()
+    rows = dirtune.query(sql, results=results).to_dict("records")
     values = [row["objective"] if row["status"] == "complete" else np.inf for row in rows]
     return np.minimum.accumulate(values)
 

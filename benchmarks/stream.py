@@ -44,8 +44,8 @@ from dirtune.data.memory_budget import MemoryBudget, keep_freed_memory
 from dirtune.data.store import read_manifest, write_dataset
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, ShotRule
+from dirtune.pipelines.image_files import encode_images
 from dirtune.recipe import Views
-from pipelines.image_files import encode_images
 
 SIZE = 224
 SPEC = InputSpec(kind="image", shape=(3, SIZE, SIZE), encoding="jpeg", quality=95)

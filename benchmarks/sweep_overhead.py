@@ -108,7 +108,7 @@ def time_sweep(data: str, epochs: int, trials: int, workers: int) -> tuple[float
             "select seconds_overhead, seconds_train + seconds_eval + seconds_data as spent, status "
             "from trials order by started_at"
         )
-        rows = dirtune.query(sql, scratch).to_pylist()
+        rows = dirtune.query(sql, results=scratch).to_dict("records")
     assert [row["status"] for row in rows] == ["complete"] * trials
     return (wall, [row["seconds_overhead"] for row in rows], sum(row["spent"] for row in rows) / trials)
 

@@ -18,6 +18,20 @@ _LONGEST_MESSAGE = 1900
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+_TRAINING_PACKAGES = {
+    "fsspec",
+    "jaxtyping",
+    "nltk",
+    "optuna",
+    "pooch",
+    "ray",
+    "safetensors",
+    "sqlalchemy",
+    "torch",
+    "torchvision",
+}
+
+
 def escape_control_characters(text: str) -> str:
     """Return a text with its control characters as Python writes them, such as `\\x1b`."""
     return _CONTROL_CHARACTERS.sub(lambda found: repr(found.group())[1:-1], text)
@@ -87,6 +101,14 @@ def _join(faults: Sequence[Fault]) -> str:
             return "\n".join([*lines, f"and {len(faults) - number:,} more faults"])
         lines.append(line)
     return "\n".join(lines)
+
+
+def name_missing_package(error: ModuleNotFoundError) -> str | None:
+    """Return what to install if the missing package belongs to the extra `train`, without which results can be read."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _TRAINING_PACKAGES:
+        return None
+    return f"this needs the package {package}, which training and ingesting use: `pip install 'dirtune[train]'`"
 
 
 class TrialFailure(RuntimeError):

@@ -1,6 +1,6 @@
 """Images and depths at the stored size, encoded with Ray Data: each file is opened once, a fault of one stops no other.
 
-Trade-off: as with `pipelines.image_files`, the encoded files are kept in Ray's object store, which spills to disk, until the
+Trade-off: as with `dirtune.pipelines.image_files`, the encoded files are kept in Ray's object store, which spills to disk, until the
 data set is written, because the balanced pixels depend on all of them.
 """
 
@@ -20,9 +20,9 @@ from PIL import Image
 from dirtune.data.images import decode_images, encode_counts, encode_image
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec, LabelSpec
+from dirtune.pipelines.balanced_pixels import PixelSelection, compute_pixel_bins, make_mask
+from dirtune.pipelines.depth_files import Pair, read_photograph
 from dirtune.reweighting.density import label_density
-from pipelines.balanced_pixels import PixelSelection, compute_pixel_bins, make_mask
-from pipelines.depth_files import Pair, read_photograph
 
 _PAIRS_PER_TASK = 256
 

@@ -22,8 +22,8 @@ from scipy.ndimage import affine_transform
 from dirtune.data.columns import Columns
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, LabelSpec, Manifest
+from dirtune.pipelines.synthetic import Options, SyntheticSet, ingest_synthetic
 from dirtune.randomness import derive_seed
-from pipelines.synthetic import Options, SyntheticSet, ingest_synthetic
 
 NAME = "digits"
 # Incremented whenever the same options would give other samples

@@ -37,7 +37,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import Added, hash_json, to_identity
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
+from dirtune.pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
 
 # Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1

@@ -24,8 +24,8 @@ from dirtune.data.images import decode_images
 from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
-from pipelines.own import (
+from dirtune.pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
+from dirtune.pipelines.own import (
     Column,
     Division,
     OwnOptions,
@@ -36,7 +36,7 @@ from pipelines.own import (
     read_entries,
     write_own,
 )
-from pipelines.sheets import Sheet, find_data_file, read_sheet
+from dirtune.pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
     from ray.data import Dataset

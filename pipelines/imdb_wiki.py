@@ -31,7 +31,7 @@ from dirtune.data.splits import SplitRecipe
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
-from pipelines.faces import Face, FaceOptions, FaceSet, ingest_faces, read_list, require_raw_folder
+from dirtune.pipelines.faces import Face, FaceOptions, FaceSet, ingest_faces, read_list, require_raw_folder
 
 NAME = "imdb_wiki"
 ARCHIVES = ("imdb", "wiki")

@@ -1,7 +1,7 @@
 """mpiigaze: MPIIGaze, gray images of single eyes and their gaze: pitch and yaw, a label of two dimensions.
 
 Source: Zhang et al., "Appearance-Based Gaze Estimation in the Wild", CVPR 2015 (MPIIGaze.tar.gz from
-datasets.d2.mpi-inf.mpg.de/MPIIGaze, CC BY-NC-SA 4.0). The raw folder is the unpacked archive, of which `pipelines.eyes`
+datasets.d2.mpi-inf.mpg.de/MPIIGaze, CC BY-NC-SA 4.0). The raw folder is the unpacked archive, of which `dirtune.pipelines.eyes`
 reads the evaluation subset, 3,000 lines for each of 15 participants, with normalized images.
 
 Keramati et al. ("ConR", ICLR 2024) made an imbalanced benchmark of it without publishing its split, bins or shot rule. Those
@@ -32,9 +32,9 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, get_list_path, read_eyes
+from dirtune.pipelines.faces import make_fault_notes
 from dirtune.reweighting.density import label_bins
-from pipelines.eyes import DAYS, HEIGHT, LISTS, PERSONS, WIDTH, Eye, get_list_path, read_eyes
-from pipelines.faces import make_fault_notes
 
 NAME = "mpiigaze"
 # Incremented whenever the same raw files and options would give other samples

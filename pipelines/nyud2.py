@@ -2,7 +2,7 @@
 
 Source: NYU Depth v2 (Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012), made a
 benchmark for imbalanced regression by Yang et al. ("Delving into Deep Imbalanced Regression", ICML 2021;
-YyzHarry/imbalanced-regression, `nyud2-dir`). The raw folder holds two lists and what they name (`pipelines.depth_files`):
+YyzHarry/imbalanced-regression, `nyud2-dir`). The raw folder holds two lists and what they name (`dirtune.pipelines.depth_files`):
 
     nyu2_train.csv, nyu2_test.csv                   50,688 and 654 lines: an image and its depth
     nyu2_train/bookstore_0001f_out/642.{jpg,png}    640 x 480 pixels
@@ -15,7 +15,7 @@ published thresholds scaled to the number of training pixels, for other scenes o
 
 Departures: 1. the papers choose the best epoch on the test set; here whole places of the training list become a validation
 split; 2. validation and test are evaluated on balanced pixels drawn from a seed, because the official mask was drawn
-without one (`pipelines.balanced_pixels`); 3. a pixel without depth has no label, where the papers learn a depth of zero.
+without one (`dirtune.pipelines.balanced_pixels`); 3. a pixel without depth has no label, where the papers learn a depth of zero.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, DenseLabels, InputSpec, LabelSpec, Manifest, ShotRule
+from dirtune.pipelines import balanced_pixels, depth_files, depth_images, faces, image_files
 from dirtune.randomness import derive_seed
-from pipelines import balanced_pixels, depth_files, depth_images, faces, image_files
 
 NAME = "nyud2"
 # Incremented whenever the same raw files and options would give other samples

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from dirtune import manifest, randomness
 from dirtune.data.columns import Columns
 from dirtune.io.storage import Storage
+from dirtune.pipelines.synthetic import Options, SyntheticSet, ingest_synthetic
 from dirtune.reweighting.density import label_bins
-from pipelines.synthetic import Options, SyntheticSet, ingest_synthetic
 
 NAME = "operator"
 # Incremented whenever the same options would give other samples

@@ -27,8 +27,8 @@ from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.label_transform import compute_binned_range, get_lower_limit, restore_labels, transform_labels
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, LabelTransform, Manifest, ShotRule
-from pipelines import PIPELINES
-from pipelines.sheets import Sheet, TextFormat
+from dirtune.pipelines import PIPELINES
+from dirtune.pipelines.sheets import Sheet, TextFormat
 
 if TYPE_CHECKING:
     from ray.data import Dataset

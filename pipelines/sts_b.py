@@ -6,10 +6,10 @@ Regression", ICML 2021; YyzHarry/imbalanced-regression, `sts-b-dir`). The raw fo
 
     0	main-captions	MSRvid	2012test	0178	none	none	A woman is dancing.	A man is eating.	0.143
 
-`pipelines.tokens` encodes sentences as token ids. A sample's id is its raw file and line, such as `train-00002`, also in other
+`dirtune.pipelines.tokens` encodes sentences as token ids. A sample's id is its raw file and line, such as `train-00002`, also in other
 splits of the same pairs.
 
-Departures from the official code: 1. tokens are those of `pipelines.tokens`, where a period inside a text of several
+Departures from the official code: 1. tokens are those of `dirtune.pipelines.tokens`, where a period inside a text of several
 sentences remains part of its word; 2. the split "dev" is called "val"; 3. label bins as in
 `dirtune.reweighting.density.label_bins`; 4. pairs that are in two splits are listed in the manifest's notes, and can be left
 out.
@@ -28,7 +28,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, LabelSpec, Manifest, ShotRule
-from pipelines import sentence_features, tokens
+from dirtune.pipelines import sentence_features, tokens
 
 NAME = "sts_b"
 # Incremented whenever the same raw files and options would give other samples

@@ -33,7 +33,7 @@ from dirtune.data.sources import Source
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from pipelines import own, sheets
+from dirtune.pipelines import own, sheets
 
 NAME = "table"
 # Incremented whenever the same file and options would give other samples

@@ -4,7 +4,7 @@
 
 The file has a column for each text and one for the label; columns for ids, groups and splits are optional (`OwnOptions`).
 In tsv files quotes are text, as in the files of GLUE; `quoted=true` if a spreadsheet wrote them. The set has the inputs
-of `sts_b`, so that its encoders and studies fit; `pipelines.tokens` encodes texts as token ids.
+of `sts_b`, so that its encoders and studies fit; `dirtune.pipelines.tokens` encodes texts as token ids.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from dirtune.data import session, store
 from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from pipelines import own, sentence_features, sheets, tokens
+from dirtune.pipelines import own, sentence_features, sheets, tokens
 
 NAME = "text_pairs"
 # Incremented whenever the same file and options would give other samples

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from dirtune.manifest import SPLITS, InputSpec
-from pipelines.sentence_features import SentenceFeatures, make_feature_inputs
+from dirtune.pipelines.sentence_features import SentenceFeatures, make_feature_inputs
 
 if TYPE_CHECKING:
     from ray.data import Dataset

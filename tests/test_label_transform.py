@@ -15,10 +15,10 @@ from dirtune.data.label_units import estimate_label_units, resolve_label_units
 from dirtune.errors import InputError
 from dirtune.label_transform import compute_bin_edges, make_training_spec, restore_labels, transform_labels
 from dirtune.manifest import LabelSpec
+from dirtune.pipelines.own import choose_label_spec, choose_label_transform
 from dirtune.reweighting.density import label_bins, label_density
 from dirtune.training import evaluation, loop
 from dirtune.training.state import begin_training
-from pipelines.own import choose_label_spec, choose_label_transform
 from tests.training.conftest import configuration, data_root, toy
 
 __all__ = ["configuration", "data_root", "toy"]

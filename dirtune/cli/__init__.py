@@ -15,7 +15,7 @@ __all__ = ["app", "cluster", "data", "init", "main", "predictions", "results", "
 
 def main() -> None:
     """Run the command line; an invalid input ends with exit code 2 and without a traceback."""
-    from dirtune.errors import InputError, escape_control_characters
+    from dirtune.errors import InputError, escape_control_characters, name_missing_package
     from dirtune.io.storage import remove_credentials
 
     # A console that cannot write a letter, such as the β of an arm's name, must not end a sweep.
@@ -27,4 +27,9 @@ def main() -> None:
     # An OSError of a file or URL that cannot be reached, read or written names it.
     except (InputError, OSError) as error:
         print(f"dirtune: {remove_credentials(escape_control_characters(str(error)))}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (sentence := name_missing_package(error)) is None:
+            raise
+        print(f"dirtune: {sentence}", file=sys.stderr)
         sys.exit(2)

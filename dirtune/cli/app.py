@@ -4,17 +4,34 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dirtune.errors import escape_control_characters
 
+# The groups of `dirtune --help`
+DATA, STUDIES, RESULTS, CLUSTERS = "Data", "Studies", "Results", "Clusters"
+_ORDER = (
+    *("init", "ingest", "inspect"),
+    *("list", "schema", "plan", "train", "sweep", "resume", "status", "stop"),
+    *("check", "table", "plot", "report", "query", "compact", "tensorboard"),
+    *("doctor", "submit"),
+)
+
+
+class _Commands(TyperGroup):
+    """The commands in the order in which a person needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in this order; one that the order does not have comes last."""
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
 app = typer.Typer(
     name="dirtune",
+    cls=_Commands,
     no_args_is_help=True,
-    # Completion would start the application, with its imports, at every Tab.
-    add_completion=False,
     # Internal errors have Python's own traceback; the pretty one shows local variables, which may hold credentials.
     pretty_exceptions_enable=False,
-    help="Ablation sweeps for deep imbalanced regression.",
 )
 
 DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
@@ -25,6 +42,23 @@ Expect = Annotated[
     str | None,
     typer.Option(help="cluster.yaml as for `ray up`: also count the nodes that its autoscaler may start."),
 ]
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"dirtune {version('dirtune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Ablation sweeps for deep imbalanced regression."""
 
 
 def show(*renderables: Any) -> None:

@@ -39,6 +39,25 @@ def parse_assignments(texts: list[str], flag: str, model: "type[BaseModel]") -> 
     return {name: _parse_value(value, find_annotations(model, name), f"{flag} {name}") for name, value, _ in pairs}
 
 
+def parse_changes(texts: list[str]) -> dict[str, Any]:
+    """Return changes of a study, `["seeds=[0,1]"]`, as `{"seeds": [0, 1]}`.
+
+    Raises:
+        InputError: as `parse_assignments`, or a path begins with a setting of a trial, which is below `base` or an arm.
+    """
+    if not texts:
+        return {}
+    from dirtune.config import TrialConfig
+    from dirtune.study.schema import Study
+
+    changes = parse_assignments(texts, "--set", Study)
+    settings = TrialConfig.model_fields.keys() - Study.model_fields.keys()
+    rule = "is a setting of the arms: write base.{0} for all of them, or arms.ARM.{0}"
+    if wrong := [path for path in changes if path.split(".")[0] in settings]:
+        raise InputError([Fault(where="--set", key=path, rule=rule.format(path)) for path in wrong])
+    return changes
+
+
 def parse_names(texts: list[str], flag: str) -> dict[str, str]:
     """Return `["beta=0.1=ConR"]` as `{"beta=0.1": "ConR"}`: names of arms have equals signs, those of papers have none.
 

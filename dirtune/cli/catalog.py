@@ -41,7 +41,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
     found = {kind: _read_registries(registries) for kind, registries in REGISTRIES.items()}
     for kind, read_presets in PRESETS.items():
         found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
-    found["data"] = dict(import_module("pipelines").PIPELINES)
+    found["data"] = dict(import_module("dirtune.pipelines").PIPELINES)
     found["studies"] = {name: str(file.read_plain()["question"]) for name, file in list_shipped_studies().items()}
     order = (
         "losses",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dirtune.cli.app import Expect, StudyName, app, show
+from dirtune.cli.app import CLUSTERS, Expect, StudyName, app, show
 
 if TYPE_CHECKING:
     from dirtune.cluster.jobs import Job
@@ -62,7 +62,7 @@ def follow_job(job: "Job") -> int:
         return 128 + signal.SIGINT
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTERS)
 def doctor(
     address: Annotated[
         str | None,
@@ -97,7 +97,7 @@ def doctor(
     raise typer.Exit(1 if has_problem(checks) else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTERS)
 def submit(
     study: StudyName,
     address: Annotated[str, typer.Option(help="Address of the cluster's jobs: http://host:8265.")],

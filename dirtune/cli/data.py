@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import DataRoot, app, show
+from dirtune.cli.app import DATA, DataRoot, app, show
 from dirtune.cli.arguments import parse_assignments
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
     raw: Annotated[
@@ -37,7 +37,7 @@ def ingest(
     show(f"{manifest.name}: {rows}; {Storage.open(data).path(manifest.name)}", *manifest.notes)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def inspect(
     name: Annotated[str, typer.Argument(help="An ingested data set.")],
     data: DataRoot = "data",

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from dirtune.cli.app import DataRoot, app, show
+from dirtune.cli.app import DATA, DataRoot, app, show
 from dirtune.cli.arguments import parse_assignments
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def init(
     source: Annotated[
         str,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import ResultsRoot, SweepName, app, print_result, show
+from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, print_result, show
 from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
 from dirtune.errors import Fault
 
@@ -17,7 +17,7 @@ SplitName = Annotated[str, typer.Option(help="test or val.")]
 Selection = Annotated[str, typer.Option(help="Epoch of a trial that is compared: best_val, last or oracle.")]
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def compact(study: SweepName, results: ResultsRoot = "results") -> None:
     """Copy a study's many small result files into a few large ones, which tables read faster; also during a sweep."""
     from dirtune.results.records.compaction import compact_study
@@ -26,7 +26,7 @@ def compact(study: SweepName, results: ResultsRoot = "results") -> None:
     show("compacted: " + ", ".join(f"{count:,} rows of {name}" for name, count in rows.items()))
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def tensorboard(
     study: SweepName,
     results: ResultsRoot = "results",
@@ -39,7 +39,7 @@ def tensorboard(
     show(f"curves of {number:,} trials: {output / study}")
 
 
-@app.command(cls=SqlCommand)
+@app.command(cls=SqlCommand, rich_help_panel=RESULTS)
 def query(
     sql: Annotated[
         str,
@@ -49,6 +49,9 @@ def query(
         ),
     ],
     results: ResultsRoot = "results",
+    study: Annotated[
+        list[str] | None, typer.Option(help="Only this study; default: all in the results. Repeatable.")
+    ] = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", help="table, csv, json, markdown or parquet; default: table, or the file's suffix."),
@@ -69,7 +72,7 @@ def query(
         print(f"dirtune: left out: {fault}", file=sys.stderr)
 
     on_damaged = report_damage if skip_damaged else None
-    found = run_query(read_sql(sql), results, limit=limit, timeout=timeout, on_damaged=on_damaged)
+    found = run_query(read_sql(sql), results, studies=study, limit=limit, timeout=timeout, on_damaged=on_damaged)
     if output is None:
         print_result(format_table(found, format_ or "table"))
     else:
@@ -78,7 +81,7 @@ def query(
         print(f"dirtune: stopped at {limit} rows (--limit)", file=sys.stderr)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def table(
     studies: Annotated[list[str], typer.Argument(help="Names of studies in the results.")],
     results: ResultsRoot = "results",
@@ -165,7 +168,7 @@ def table(
     print_result(format_provenance(made, style) if trace else render(made, style))
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def check(
     study: SweepName,
     results: ResultsRoot = "results",
@@ -179,7 +182,7 @@ def check(
     raise typer.Exit(1 if found and strict else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def plot(
     study: SweepName,
     kind: Annotated[
@@ -245,7 +248,7 @@ def plot(
     show(f"figure: {file}")
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(
     study: SweepName,
     results: ResultsRoot = "results",

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dirtune.cli.app import DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, make_console, show
-from dirtune.cli.arguments import check_device, parse_assignments, read_trial_settings
+from dirtune.cli.app import STUDIES, DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, make_console, show
+from dirtune.cli.arguments import check_device, parse_assignments, parse_changes, read_trial_settings
 from dirtune.cli.cluster import JobsAddress, Python, run_on_cluster
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change of the study, such as base.recipe.epochs=2 or seeds=[0,1]; recorded with it. Repeatable."
+    ),
+]
 
 if TYPE_CHECKING:
     from dirtune.tuning.interface import SweepSummary
 
 
-@app.command(name="list")
+@app.command(name="list", rich_help_panel=STUDIES)
 def list_(
     kind: Annotated[str | None, typer.Argument(help="losses, terms, encoders, data, studies, ...")] = None,
     name: Annotated[
@@ -38,7 +45,17 @@ def list_(
         show(format_catalog(each, catalog[each]))
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
+def schema() -> None:
+    """Print the JSON Schema of a study file, with which editors complete and check it while you write."""
+    import json
+
+    from dirtune.study.json_schema import make_json_schema
+
+    print(json.dumps(make_json_schema(), indent=1, ensure_ascii=False))
+
+
+@app.command(rich_help_panel=STUDIES)
 def train(
     file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
     study: Annotated[str | None, typer.Option(help="Train an arm of this study.")] = None,
@@ -85,11 +102,12 @@ def train(
     raise typer.Exit(1 if result.status == "failed" else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def plan(
     study: StudyName,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
+    set_: Changes = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Estimate the run time from a few timed steps of every arm.")
     ] = False,
@@ -127,18 +145,20 @@ def plan(
     from dirtune.cli.display import format_plan, format_setting_effects
     from dirtune.tuning.plan.plan import plan as make_plan
 
-    made = make_plan(study, data=data, results=results, probe=probe, effects=effects, expect=expect)
+    changes = parse_changes(set_ or [])
+    made = make_plan(study, changes=changes, data=data, results=results, probe=probe, effects=effects, expect=expect)
     show(format_plan(made))
     if made.setting_effects is not None:
         show(format_setting_effects(made.setting_effects), *map(str, made.inert_settings))
     raise typer.Exit(1 if made.inert_settings else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def sweep(
     study: StudyName,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
+    set_: Changes = None,
     expect: Expect = None,
 ) -> None:
     """Run every trial of a study that is not recorded yet.
@@ -148,10 +168,10 @@ def sweep(
     """
     from dirtune.tuning.sweep import sweep as run_sweep
 
-    _show_sweep(partial(run_sweep, expect=expect), study, data, results)
+    _show_sweep(partial(run_sweep, changes=parse_changes(set_ or []), expect=expect), study, data, results)
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def resume(
     study: SweepName,
     data: DataRoot = "data",
@@ -171,7 +191,7 @@ def resume(
     _show_sweep(partial(resume_sweep, retry=retry or [], expect=expect), study, data, results)
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def stop(
     study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:
@@ -184,7 +204,7 @@ def stop(
     show(f"requested {owner} to stop; `dirtune resume {study}` continues the sweep")
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def status(
     study: SweepName, results: ResultsRoot = "results", address: JobsAddress = None, python: Python = "python"
 ) -> None:

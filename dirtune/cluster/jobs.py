@@ -8,7 +8,6 @@ cluster, its Ray version must not.
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import shutil
 import tempfile
@@ -26,7 +25,6 @@ from dirtune.errors import Fault, InputError
 from dirtune.process import set_environment
 from dirtune.training.provenance import get_code_version
 
-PACKAGES = ("dirtune", "pipelines", "search_spaces")
 POLL_SECONDS = 1.0
 STOPPED = 143
 """Exit code of a job that was stopped: Ray ends it by SIGTERM."""
@@ -144,9 +142,8 @@ def write_working_directory(folder: Path, files: Mapping[str, str], *, with_sour
         (folder / name).write_text(text)
     if not with_sources:
         return
-    for package in PACKAGES:
-        source = Path(importlib.import_module(package).__path__[0])
-        shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    # In a checkout the pipelines and the studies are links, which are copied as what they lead to.
+    shutil.copytree(Path(__file__).parents[1], folder / "dirtune", ignore=shutil.ignore_patterns("__pycache__"))
     # `importlib.metadata` finds a package by this folder, with this checkout's version, without an installation.
     metadata = folder / "dirtune-0.dist-info"
     metadata.mkdir()

@@ -17,7 +17,7 @@ from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
-from dirtune.study.files import StudyFile, find_study
+from dirtune.study.files import StudyFile, StudySource, StudyText, find_study
 from dirtune.study.resolve import resolve
 from dirtune.tuning.plan import autoscaling, checks
 
@@ -38,7 +38,7 @@ class Destination:
 
 
 def submit(
-    study: str,
+    study: StudySource,
     *,
     address: str,
     data: str,
@@ -50,7 +50,8 @@ def submit(
     """Sweep a study on a cluster, as a job that continues when this process has ended.
 
     Args:
-        study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
+        study: a file, one of its variants as `FILE:VARIANT`, the name of a shipped study, the content of a file as a
+            mapping, or a `dirtune.Study`.
         address: of the cluster's jobs, `http://host:8265`.
         data: root of the ingested data sets, as every node reaches it: a URL or an absolute path.
         results: root of the results, as every node reaches it.
@@ -143,7 +144,7 @@ def find_root_faults(option: str, root: str) -> Iterator[Fault]:
         yield Fault(where=option, rule=rule)
 
 
-def _find_study_faults(file: StudyFile, data: str) -> Sequence[Fault]:
+def _find_study_faults(file: StudyFile | StudyText, data: str) -> Sequence[Fault]:
     """Find the faults of a study, and those against its data if this machine reaches them."""
     try:
         study = resolve(file.read_plain(), where=file.where)

@@ -39,10 +39,10 @@ def load_pipeline(name: str) -> Pipeline:
         InputError: there is no such pipeline.
     """
     # Imported by name, so that the library has no import of a data set.
-    known = importlib.import_module("pipelines").PIPELINES
+    known = importlib.import_module("dirtune.pipelines").PIPELINES
     if name not in known:
         raise InputError(Fault(where="data set", rule="unknown name", got=name, known=tuple(known)))
-    return cast(Pipeline, importlib.import_module(f"pipelines.{name}"))
+    return cast(Pipeline, importlib.import_module(f"dirtune.pipelines.{name}"))
 
 
 def ingest(
@@ -85,7 +85,9 @@ def ingest(
     if is_pipeline(data):
         own_data = hasattr(load_pipeline(data).Options, "splitting")
         if download and raw is not None:
-            importlib.import_module("pipelines.downloads").download_raw(data, Path(raw).expanduser(), report=report)
+            importlib.import_module("dirtune.pipelines.downloads").download_raw(
+                data, Path(raw).expanduser(), report=report
+            )
         elif download:
             raise InputError(Fault(where=data, key="raw", rule="a download needs the folder to fill"))
         if raw is None or not own_data:
@@ -118,7 +120,7 @@ def is_pipeline(data: Any) -> bool:
     """Return True for the name of a pipeline, and for a text that is no path or URL but may be a misspelled name."""
     if not isinstance(data, str):
         return False
-    if data in importlib.import_module("pipelines").PIPELINES:
+    if data in importlib.import_module("dirtune.pipelines").PIPELINES:
         return True
     return "/" not in data and not Path(data).suffix and not Path(data).expanduser().exists()
 

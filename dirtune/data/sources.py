@@ -1,6 +1,6 @@
 """Sources of own data: a file, a folder or a URL, or a table in memory, as one local table with its location.
 
-    .csv .tsv .parquet .jsonl .npz     files, read by `pipelines.sheets` and `read_json_lines`, `read_arrays`
+    .csv .tsv .parquet .jsonl .npz     files, read by `dirtune.pipelines.sheets` and `read_json_lines`, `read_arrays`
     a folder                           with one such file, or of images in folders that are named by their label
     s3:// gs:// https:// hf:// ...     the same, copied to a temporary folder: pyarrow's file systems, else those of fsspec
     hf://datasets/OWNER/NAME           all splits of a data set of the Hugging Face hub (package `datasets`)

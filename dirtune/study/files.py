@@ -7,17 +7,40 @@ out in its folder, so that it resumes without the original file.
 """
 
 import importlib.resources
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dirtune.errors import Fault, InputError
+from dirtune.frozen import Frozen
 from dirtune.io.yamlfile import dump_yaml, parse_yaml, read_text
-from dirtune.nested import merge
+from dirtune.nested import merge, nest
+
+if TYPE_CHECKING:
+    from dirtune.study.schema import Study
 
 VARIANTS = "variants"
 _SUFFIXES = {".yaml", ".yml"}
+
+StudySource: TypeAlias = "str | Path | Mapping[str, Any] | Study"
+"""A study file, the name of a shipped study, the content of a file as a mapping, or a `dirtune.Study`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyText:
+    """A study as YAML text that is no file: given in Python, or a file with changed settings."""
+
+    yaml: str
+    where: str
+    """Name of the study in faults."""
+
+    def read_yaml(self) -> str:
+        return self.yaml
+
+    def read_plain(self) -> Any:
+        return parse_yaml(self.yaml, where=self.where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +84,7 @@ def list_shipped_studies() -> dict[str, StudyFile]:
     """Return the studies that are installed with dirtune, by name."""
     studies = {}
     # A package of files only: the checkout and the wheel have it, wherever it is installed.
-    with importlib.resources.as_file(importlib.resources.files("search_spaces")) as folder:
+    with importlib.resources.as_file(importlib.resources.files("dirtune.search_spaces")) as folder:
         for path in folder.glob("*.yaml"):
             for variant in _get_variants(parse_yaml(read_text(path), where=str(path))) or [None]:
                 name = f"{variant}_{path.stem}" if variant else path.stem
@@ -69,12 +92,57 @@ def list_shipped_studies() -> dict[str, StudyFile]:
     return dict(sorted(studies.items()))
 
 
-def find_study(name_or_path: str) -> StudyFile:
-    """Find a study by `FILE`, by `FILE:VARIANT`, or by the name of a shipped study.
+def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> StudyFile | StudyText:
+    """Find a study by `FILE`, by `FILE:VARIANT`, or by the name of a shipped study, or take one that is given in Python.
+
+    Args:
+        changes: values by dotted path of the study file, such as `base.recipe.epochs`, that replace those of the study.
 
     Raises:
-        InputError: there is no such file and no such shipped study.
+        InputError: there is no such file and no such shipped study, or `study` is something else.
     """
+    if isinstance(study, Frozen):
+        study = study.model_dump(mode="json", exclude_unset=True)
+    if isinstance(study, Mapping):
+        found: StudyFile | StudyText = StudyText(yaml=_to_yaml(study, "study"), where="study")
+    elif isinstance(study, str | Path):
+        found = _find_file(str(study))
+    else:
+        rule = "must be a file, the name of a shipped study, a mapping or a dirtune.Study"
+        raise InputError(Fault(where="study", rule=f"{rule}, got a {type(study).__name__}"))
+    if not changes:
+        return found
+    plain = found.read_plain()
+    if isinstance(plain, Mapping):
+        for path, value in changes.items():
+            plain = merge(plain, nest(path, value))
+    return StudyText(yaml=_to_yaml(plain, found.where), where=found.where)
+
+
+def get_study_name(study: StudySource) -> str:
+    """Return the name of a study's results: a name as it is; of a file, a mapping or a `dirtune.Study` the one inside.
+
+    Raises:
+        InputError: as `find_study`, or there is no name inside.
+    """
+    if isinstance(study, str) and not is_file_name(study):
+        return study
+    found = find_study(study)
+    plain = found.read_plain()
+    name = plain.get("name") if isinstance(plain, Mapping) else None
+    if not isinstance(name, str):
+        raise InputError(Fault(where=found.where, key="name", rule="must be a text", got=name))
+    return name
+
+
+def is_file_name(name_or_path: str) -> bool:
+    """Return True if a study is given by its file, not by its name."""
+    path, _, _ = name_or_path.rpartition(":")
+    is_yaml = Path(name_or_path).suffix in _SUFFIXES or Path(path).suffix in _SUFFIXES
+    return is_yaml or Path(name_or_path).is_file()
+
+
+def _find_file(name_or_path: str) -> StudyFile:
     if is_file_name(name_or_path):
         path, colon, variant = name_or_path.rpartition(":")
         # A colon may also be a part of the path; the variant is named after the suffix.
@@ -88,11 +156,12 @@ def find_study(name_or_path: str) -> StudyFile:
     return shipped[name_or_path]
 
 
-def is_file_name(name_or_path: str) -> bool:
-    """Return True if a study is given by its file, not by its name."""
-    path, _, _ = name_or_path.rpartition(":")
-    is_yaml = Path(name_or_path).suffix in _SUFFIXES or Path(path).suffix in _SUFFIXES
-    return is_yaml or Path(name_or_path).is_file()
+def _to_yaml(plain: Any, where: str) -> str:
+    # As JSON, which turns tuples into lists and refuses what a file could not hold.
+    try:
+        return dump_yaml(json.loads(json.dumps(plain)))
+    except (TypeError, ValueError) as error:
+        raise InputError(Fault(where=where, rule=f"must be plain data: {error}")) from None
 
 
 def _get_variants(plain: Any) -> dict[str, dict[str, Any] | None]:

@@ -127,13 +127,13 @@ class ResolvedStudy:
         }
 
 
-def load_study(name_or_path: str) -> ResolvedStudy:
-    """Read and resolve a study.
+def load_study(source: files.StudySource, changes: Mapping[str, Any] | None = None) -> ResolvedStudy:
+    """Read and resolve a study; the arguments are those of `files.find_study`.
 
     Raises:
         InputError: every fault of the file.
     """
-    file = files.find_study(name_or_path)
+    file = files.find_study(source, changes)
     return resolve(file.read_plain(), where=file.where)
 
 

@@ -4,13 +4,14 @@ The study's folder is the state: a recorded trial is not run again, a started on
 stops trials; what it remembers is deleted at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.results.records.compaction import compact_if_outdated
-from dirtune.study import files, resolve
+from dirtune.study import files
 from dirtune.tuning.folder import floors, layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
@@ -18,8 +19,9 @@ from dirtune.tuning.plan import autoscaling, checks
 
 
 def sweep(
-    study: str,
+    study: files.StudySource,
     *,
+    changes: Mapping[str, Any] | None = None,
     data: str | Path = "data",
     results: str | Path = "results",
     expect: str | Path | None = None,
@@ -28,7 +30,9 @@ def sweep(
     """Run the trials of a study that are not recorded.
 
     Args:
-        study: a file, one of its variants as `FILE:VARIANT`, or the name of a shipped study.
+        study: a file, one of its variants as `FILE:VARIANT`, the name of a shipped study, the content of a file as a
+            mapping, or a `dirtune.Study`.
+        changes: values by dotted path of the study file, such as `base.recipe.epochs`; the stored study has them.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
         expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.plan.autoscaling`).
@@ -43,13 +47,13 @@ def sweep(
         retry=ALWAYS_RETRIED,
         node_types=autoscaling.read_node_types(expect),
     )
-    file = files.find_study(study)
+    file = files.find_study(study, changes)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     return _run(folder, options, view or View())
 
 
 def resume(
-    study: str,
+    study: files.StudySource,
     *,
     data: str | Path = "data",
     results: str | Path = "results",
@@ -60,7 +64,7 @@ def resume(
     """Continue a sweep from its folder: recorded trials are kept, started ones resume from their checkpoints.
 
     Args:
-        study: name of the study, or its file.
+        study: name of the study, or where it comes from, as for `sweep`.
         data: root of the ingested data sets; a path or URL.
         results: root of the results.
         retry: error classes of failed trials to run again (`out_of_memory`, `nan`, `code`), or `failed` for all of them;
@@ -77,7 +81,7 @@ def resume(
         retry=parse_error_classes(retry),
         node_types=autoscaling.read_node_types(expect),
     )
-    name = resolve.load_study(study).name if files.is_file_name(study) else study
+    name = files.get_study_name(study)
     storage = options.results.get_folder(name)
     if not storage.exists(layout.STUDY_YAML):
         known = [

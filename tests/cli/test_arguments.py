@@ -10,7 +10,7 @@ from dirtune.cli.arguments import parse_assignments, parse_names
 from dirtune.config import TrialConfig
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from pipelines import images, table
+from dirtune.pipelines import images, table
 
 UCI = "Concrete compressive strength(MPa, megapascals) "
 

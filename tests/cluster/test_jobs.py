@@ -99,7 +99,7 @@ def test_the_sent_sources_run_without_an_installation_and_have_the_version(tmp_p
     assert (tmp_path / "study.yaml").read_text() == "name: x\n"
     assert not list(tmp_path.rglob("__pycache__"))
     script = (
-        "import dirtune, search_spaces, pipelines; from importlib.metadata import version;"
+        "import dirtune, dirtune.pipelines; from importlib.metadata import version;"
         "from dirtune.study.files import list_shipped_studies;"
         "print(dirtune.__file__, version('dirtune'), 'quickstart' in list_shipped_studies())"
     )

@@ -13,7 +13,7 @@ import pytest
 from dirtune.data.ingest import ingest, load_pipeline, wrap_single_values
 from dirtune.errors import InputError
 from dirtune.frozen import Frozen
-from pipelines import PIPELINES
+from dirtune.pipelines import PIPELINES
 
 
 @pytest.mark.parametrize("name", sorted(PIPELINES))

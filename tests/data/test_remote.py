@@ -207,7 +207,7 @@ def results(remote_digits: str, bucket: Bucket) -> str:
 
 def _metrics(results: str | Path) -> list[dict[str, Any]]:
     sql = "select split, selection, region, metric, value from metrics order by all"
-    return dirtune.query(sql, results).to_pylist()
+    return dirtune.query(sql, results=results).to_dict("records")
 
 
 @pytest.mark.ray

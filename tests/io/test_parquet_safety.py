@@ -19,9 +19,9 @@ from dirtune.data.store import read_manifest
 from dirtune.errors import InputError
 from dirtune.io.parquet_safety import check_columns, find_column_fault
 from dirtune.io.storage import Storage
+from dirtune.pipelines.sheets import read_sheet
 from dirtune.results.records.store import read_table
 from dirtune.training.trial import get_trial_folder
-from pipelines.sheets import read_sheet
 from tests.results.record_factory import record, write_study
 from tests.training.conftest import data_root
 

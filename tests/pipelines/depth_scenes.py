@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.nyud2 import Options
+from dirtune.pipelines.nyud2 import Options
 
 WIDTH, HEIGHT = 128, 96
 # Three places

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from pipelines.eyes import DAYS, LISTS, PERSONS, get_list_path
+from dirtune.pipelines.eyes import DAYS, LISTS, PERSONS, get_list_path
 
 
 class Photographs(NamedTuple):

@@ -19,8 +19,8 @@ from dirtune.errors import InputError
 from dirtune.frozen import to_identity
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.pipelines.agedb import LABEL, Options, ingest, parse_person
 from dirtune.reweighting.density import label_bins, label_density
-from pipelines.agedb import LABEL, Options, ingest, parse_person
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "agedb" / "agedb.csv"
 SMALL = Options(image_size=16)

@@ -15,8 +15,8 @@ from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
+from dirtune.pipelines.digits import LABEL, compute_training_counts, draw_plans, rotate
 from dirtune.reweighting.density import label_bins, shot_regions
-from pipelines.digits import LABEL, compute_training_counts, draw_plans, rotate
 
 
 def test_training_bins_are_18_many_29_medium_and_73_few_shot() -> None:

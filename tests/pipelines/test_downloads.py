@@ -9,7 +9,7 @@ import pytest
 
 from dirtune.data.downloads import RawFile
 from dirtune.errors import InputError
-from pipelines.downloads import RAW_DATA, RawData, download_raw
+from dirtune.pipelines.downloads import RAW_DATA, RawData, download_raw
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -10,7 +10,7 @@ from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from dirtune.errors import Fault
-from pipelines.eyes import DAYS, Eye, compute_gaze_angles, compute_pose_angles, get_list_path, read_eyes
+from dirtune.pipelines.eyes import DAYS, Eye, compute_gaze_angles, compute_pose_angles, get_list_path, read_eyes
 from tests.pipelines.gaze_files import photographs, vector, write_day, write_list
 
 ANGLES = [(-10.0, 20.0), (5.0, -7.5), (0.0, 0.0)]

@@ -8,7 +8,7 @@ import pytest
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import LabelSpec
-from pipelines.faces import Face, read_list
+from dirtune.pipelines.faces import Face, read_list
 
 LABEL = LabelSpec(name="age", unit="years", low=0, high=120, bin_width=1, num_bins=120)
 

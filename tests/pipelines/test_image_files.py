@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dirtune.manifest import InputSpec
-from pipelines.image_files import EncodedImages, encode_images
+from dirtune.pipelines.image_files import EncodedImages, encode_images
 
 SPEC = InputSpec(kind="image", shape=(3, 16, 16), encoding="jpeg", quality=90)
 GOOD = ("color.jpg", "gray.jpg", "palette.png", "transparent.png", "wide.jpg")
@@ -69,7 +69,7 @@ def test_a_fault_of_an_image_is_reported_and_stops_no_other(folder: Path, found:
 
 
 def test_many_images_are_read_by_several_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.image_files._IMAGES_PER_TASK", 2)
+    monkeypatch.setattr("dirtune.pipelines.image_files._IMAGES_PER_TASK", 2)
     table = pa.table({"sample_id": list(GOOD)})
     images = encode_images(table, folder, SPEC)
     assert images.dataset.num_blocks() == 3

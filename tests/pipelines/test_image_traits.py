@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dirtune.manifest import InputSpec
-from pipelines.image_files import describe_traits, encode_file
+from dirtune.pipelines.image_files import describe_traits, encode_file
 
 SPEC = InputSpec(kind="image", shape=(1, 16, 16), encoding="png")
 

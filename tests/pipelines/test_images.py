@@ -16,9 +16,9 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from pipelines import images
-from pipelines.images import Options
-from pipelines.sheets import read_sheet
+from dirtune.pipelines import images
+from dirtune.pipelines.images import Options
+from dirtune.pipelines.sheets import read_sheet
 
 SPLITS = ["train", "train", "val", "test", "train", "test"]
 

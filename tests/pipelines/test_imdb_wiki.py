@@ -14,8 +14,8 @@ from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.pipelines.imdb_wiki import LABEL, Options, compute_ages, ingest, parse_person, read_metadata
 from dirtune.reweighting.density import label_bins
-from pipelines.imdb_wiki import LABEL, Options, compute_ages, ingest, parse_person, read_metadata
 
 SMALL = Options(image_size=16)
 

@@ -12,9 +12,9 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.pipelines.eyes import DAYS, PERSONS, Eye, get_list_path, read_eyes
+from dirtune.pipelines.mpiigaze import LABEL, Options, ingest
 from dirtune.reweighting.density import label_bins
-from pipelines.eyes import DAYS, PERSONS, Eye, get_list_path, read_eyes
-from pipelines.mpiigaze import LABEL, Options, ingest
 from tests.pipelines.gaze_files import photographs, write_all, write_day, write_list
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

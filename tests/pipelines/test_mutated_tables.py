@@ -17,9 +17,9 @@ import pytest
 
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from pipelines.own import describe_columns, describe_labels, divide, read_entries
-from pipelines.sheets import read_sheet
-from pipelines.table import (
+from dirtune.pipelines.own import describe_columns, describe_labels, divide, read_entries
+from dirtune.pipelines.sheets import read_sheet
+from dirtune.pipelines.table import (
     Options,
     check_vectors,
     describe_outliers,

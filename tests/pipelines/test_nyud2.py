@@ -18,8 +18,8 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.pipelines.nyud2 import FIRST_BIN, OFFICIAL, Options, ingest
 from dirtune.reweighting.density import shot_regions
-from pipelines.nyud2 import FIRST_BIN, OFFICIAL, Options, ingest
 from tests.pipelines.depth_scenes import (
     HEIGHT,
     OPTIONS,
@@ -264,7 +264,7 @@ def test_the_lists_of_the_benchmark_are_read_whole() -> None:
     shared = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "nyud2"
     if not shared.is_dir():
         pytest.skip("the lists of the benchmark are not here")
-    from pipelines.depth_files import read_list
+    from dirtune.pipelines.depth_files import read_list
 
     pairs = read_list(shared, "test")
     assert len(pairs) == 654

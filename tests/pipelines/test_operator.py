@@ -13,8 +13,7 @@ from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import ShotRule
-from dirtune.reweighting.density import label_bins, shot_regions
-from pipelines.operator import (
+from dirtune.pipelines.operator import (
     LABEL,
     SENSORS,
     compute_training_counts,
@@ -23,6 +22,7 @@ from pipelines.operator import (
     evaluate_antiderivatives,
     evaluate_at_sensors,
 )
+from dirtune.reweighting.density import label_bins, shot_regions
 
 
 def test_training_bins_are_14_many_28_medium_and_58_few_shot() -> None:

@@ -13,8 +13,7 @@ from dirtune.data.splits import Rows
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.manifest import LabelSpec
-from dirtune.reweighting.density import label_bins
-from pipelines.own import (
+from dirtune.pipelines.own import (
     Division,
     OwnOptions,
     choose_label_spec,
@@ -24,7 +23,8 @@ from pipelines.own import (
     read_entries,
     round_to_nice_width,
 )
-from pipelines.sheets import Sheet, read_sheet
+from dirtune.pipelines.sheets import Sheet, read_sheet
+from dirtune.reweighting.density import label_bins
 
 HEADER = "who,person,part,y"
 ROWS = ["a,ann,train,1", "b,ann,Dev,2", "c,bob,test,3", "d,bob,left_out,4", "e,cid,training,5"]

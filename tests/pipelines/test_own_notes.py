@@ -14,8 +14,8 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
-from pipelines import table
-from pipelines.table import Options
+from dirtune.pipelines import table
+from dirtune.pipelines.table import Options
 
 ROWS = 60
 
@@ -146,8 +146,8 @@ def test_a_code_for_missing_cells_among_numbers_is_noted(tmp_path: Path) -> None
 
 
 def _label_notes(folder: Path, labels: np.ndarray, **given: Any) -> list[str]:
-    from pipelines.own import describe_labels, divide, read_entries
-    from pipelines.sheets import read_sheet
+    from dirtune.pipelines.own import describe_labels, divide, read_entries
+    from dirtune.pipelines.sheets import read_sheet
 
     pd.DataFrame({"y": labels}).to_csv(folder / "a.csv", index=False)
     options = read(Options, {"name": "mine", "label": "y", **given}, where="options")

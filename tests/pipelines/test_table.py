@@ -15,9 +15,9 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest, ShotRule
-from pipelines import table
-from pipelines.sheets import read_sheet
-from pipelines.table import Cells, Options, make_vectors, read_cells
+from dirtune.pipelines import table
+from dirtune.pipelines.sheets import read_sheet
+from dirtune.pipelines.table import Cells, Options, make_vectors, read_cells
 
 COLUMNS = {"name": "mine", "label": "strength"}
 

@@ -16,8 +16,8 @@ from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from pipelines import text_pairs
-from pipelines.text_pairs import Options
+from dirtune.pipelines import text_pairs
+from dirtune.pipelines.text_pairs import Options
 
 ROWS = [
     ("q1", "train", 'What is "x"?', "A letter.", 1.5),

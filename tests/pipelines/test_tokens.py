@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from nltk.tokenize import NLTKWordTokenizer
 
-from pipelines import tokens
-from pipelines.tokens import EncodedTexts, encode_texts
+from dirtune.pipelines import tokens
+from dirtune.pipelines.tokens import EncodedTexts, encode_texts
 
 ROWS = [
     ("a", "train", "A cat sat.", 'He said "no" and left.', 0.0),

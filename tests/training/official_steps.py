@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import pipelines.agedb
-import pipelines.imdb_wiki
-import pipelines.sts_b
+import dirtune.pipelines.agedb
+import dirtune.pipelines.imdb_wiki
+import dirtune.pipelines.sts_b
 from dirtune.batch import Inputs
 from dirtune.config import TrialConfig
 from dirtune.data import cache as data_cache
@@ -33,9 +33,9 @@ from dirtune.training.state import Training, begin_training
 from tests.golden.vectors import FOLDER
 
 LABELS = {
-    "agedb": pipelines.agedb.LABEL,
-    "imdb_wiki": pipelines.imdb_wiki.LABEL,
-    "sts_b": pipelines.sts_b.LABEL,
+    "agedb": dirtune.pipelines.agedb.LABEL,
+    "imdb_wiki": dirtune.pipelines.imdb_wiki.LABEL,
+    "sts_b": dirtune.pipelines.sts_b.LABEL,
 }
 VOCABULARY = 40
 """Rows of the word vectors in the vectors of STS-B."""

@@ -23,6 +23,7 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.metrics import REGIONS
 from dirtune.nested import merge
+from dirtune.pipelines.nyud2 import ingest
 from dirtune.results.analysis.recompute import recompute
 from dirtune.results.records.store import read_table
 from dirtune.study.files import list_shipped_studies
@@ -37,7 +38,6 @@ from dirtune.training.task import make_task
 from dirtune.training.train import check_data_settings
 from dirtune.training.trial import TrialRun
 from dirtune.tuning.plan.checks import check_study
-from pipelines.nyud2 import ingest
 from tests.pipelines.depth_scenes import OPTIONS, write_scenes
 from tests.training.runs import Weights, finish, job_of, lasting, same, tables, trained, weights_of
 

@@ -78,7 +78,7 @@ def sweep_without_ray(study: str, data: Path, results: Path, *, limit: int | Non
 
 
 def rows(sql: str, results: Path) -> pd.DataFrame:
-    return dirtune.query(sql, results).to_pandas()
+    return dirtune.query(sql, results=results)
 
 
 def metrics(results: Path, study: str = "tiny") -> pd.DataFrame:

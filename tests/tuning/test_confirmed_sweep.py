@@ -47,13 +47,13 @@ def study_file(folder: Path, **changes: Any) -> str:
 
 def rows(columns: str, results: Path) -> pd.DataFrame:
     sql = f"select {columns} from trials order by arm, replicate, trial_id"
-    return dirtune.query(sql, results).to_pandas()
+    return dirtune.query(sql, results=results)
 
 
 def metrics(results: Path) -> pd.DataFrame:
     sql = """select arm, seed, trial_id, split, selection, region, metric, value
              from metrics join trials using (trial_id) order by all"""
-    return dirtune.query(sql, results).to_pandas()
+    return dirtune.query(sql, results=results)
 
 
 def kill_once_selected(command: list[str], folder: Path) -> None:

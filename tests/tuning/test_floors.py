@@ -51,8 +51,8 @@ def test_trials_are_bitwise_the_same_without_floors_and_shares(
     found, plain = tables_of(tmp_path / "with"), tables_of(tmp_path / "without")
     assert len(plain["trials"]) == 4
     assert found == plain
-    shares = dirtune.query("select distinct arm from curves where name like 'gradient/%'", tmp_path / "with")
-    assert shares["arm"].to_pylist() == ["conr"]
+    shares = dirtune.query("select distinct arm from curves where name like 'gradient/%'", results=tmp_path / "with")
+    assert shares["arm"].tolist() == ["conr"]
     assert (tmp_path / "with/tiny/floors").is_dir()
     assert not (tmp_path / "without/tiny/floors").exists()
 
@@ -70,8 +70,8 @@ def test_a_second_sweep_computes_no_floor_again_and_a_resume_none(
     assert dirtune.resume("tiny", data=data_root, results=tmp_path).floors_problem == ""
     # Floors are no records of trials that a study could have planned.
     assert not open_folder(path, data_root, tmp_path).find_reuse().orphaned
-    rows = dirtune.query("select floor, count(*) as n from floors where metric = 'mae' group by all", tmp_path)
-    assert {row["floor"]: row["n"] for row in rows.to_pylist()} == {"median": 8, "mean": 8}
+    rows = dirtune.query("select floor, count(*) as n from floors where metric = 'mae' group by all", results=tmp_path)
+    assert {row["floor"]: row["n"] for row in rows.to_dict("records")} == {"median": 8, "mean": 8}
 
 
 def test_arms_of_two_shot_rules_have_floors_of_both(
@@ -80,11 +80,13 @@ def test_arms_of_two_shot_rules_have_floors_of_both(
     path = study_file(arms={"vanilla": {}, "other": {"data": {"shot_rule": "no_few"}}})
     sweep_without_ray(path, data_root, tmp_path)
     dirtune.sweep(path, data=data_root, results=tmp_path)
-    rows = dirtune.query("select distinct floor, shot_rule from floors order by all", tmp_path).to_pylist()
+    rows = dirtune.query("select distinct floor, shot_rule from floors order by all", results=tmp_path).to_dict(
+        "records"
+    )
     assert [tuple(row.values()) for row in rows] == [
         (floor, rule) for floor in ("mean", "median") for rule in ("no_few", "toy")
     ]
-    labels = [row.label for row in dirtune.table(tmp_path, "tiny").floors]
+    labels = [row.label for row in dirtune.table("tiny", results=tmp_path).comparison.parts[0].floors]
     assert labels[:2] == ["median (floor, rule no_few)", "median (floor, rule toy)"]
 
 

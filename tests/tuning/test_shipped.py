@@ -6,10 +6,10 @@ from functools import cache
 
 import pytest
 
-import pipelines.agedb
-import pipelines.imdb_wiki
-import pipelines.nyud2
-import pipelines.sts_b
+import dirtune.pipelines.agedb
+import dirtune.pipelines.imdb_wiki
+import dirtune.pipelines.nyud2
+import dirtune.pipelines.sts_b
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.nested import get_leaf
 from dirtune.presets import read_methods
@@ -33,17 +33,17 @@ def load_shipped(name: str) -> ResolvedStudy:
 @cache
 def manifest_of(data: str) -> Manifest:
     """The set's inputs, label and shot rules as its pipeline writes them, without rows."""
-    rooms = pipelines.nyud2.Options()
+    rooms = dirtune.pipelines.nyud2.Options()
     inputs, label, rules = {
-        "agedb": (FACE, pipelines.agedb.LABEL, {"counts": ShotRule()}),
-        "imdb_wiki": (FACE, pipelines.imdb_wiki.LABEL, {"counts": ShotRule()}),
-        "sts_b": (PAIR, pipelines.sts_b.LABEL, pipelines.sts_b.SHOT_RULES),
+        "agedb": (FACE, dirtune.pipelines.agedb.LABEL, {"counts": ShotRule()}),
+        "imdb_wiki": (FACE, dirtune.pipelines.imdb_wiki.LABEL, {"counts": ShotRule()}),
+        "sts_b": (PAIR, dirtune.pipelines.sts_b.LABEL, dirtune.pipelines.sts_b.SHOT_RULES),
         "digits": (
             {"image": InputSpec(kind="image", shape=(1, 24, 24))},
             LabelSpec(name="angle", unit="degrees", low=0.0, high=120.0, bin_width=1.0, num_bins=120),
             {"counts": ShotRule()},
         ),
-        "nyud2": (rooms.inputs, rooms.label, {"official": pipelines.nyud2.OFFICIAL}),
+        "nyud2": (rooms.inputs, rooms.label, {"official": dirtune.pipelines.nyud2.OFFICIAL}),
     }[data]
     # As many as in STS-B-DIR, so that a recipe that drops the last batch has others.
     split = SplitInfo(files=("part_0.parquet",), rows=5249, bin_counts=(3,) * label.num_bins)

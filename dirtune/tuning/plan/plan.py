@@ -6,6 +6,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ PREVIEW_MEMORY = memory_budget.MemoryBudget(device_bytes=2**28, host_bytes=2**28
 """Memory for a data set of which only the first batches are needed; a larger one is read from disk, batch by batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """Trials, resources and run time of a study."""
 
@@ -56,6 +57,10 @@ class Plan:
     label_fits: tuple[label_fit.LabelFit, ...] = ()
     """Arms whose label units are far off the training labels, if that was measured."""
 
+    def __repr__(self) -> str:
+        numbers = f"{self.total_trials} trials of {len(self.trials)} arms, {self.recorded_trials} recorded"
+        return f"Plan({self.study.name}: {numbers}, {self.concurrency} at once)"
+
     @property
     def inert_settings(self) -> tuple[SettingEffect, ...]:
         """Arms and tuned settings that change nothing, among the measured ones."""
@@ -67,8 +72,9 @@ class Plan:
 
 
 def plan(
-    study: str,
+    study: files.StudySource,
     *,
+    changes: Mapping[str, Any] | None = None,
     data: str | Path = "data",
     results: str | Path = "results",
     effects: bool = False,
@@ -78,7 +84,8 @@ def plan(
     """Return what `sweep` would run; trains nothing but the requested measurements.
 
     Args:
-        study: a file, or the name of a shipped study.
+        study: a file, the name of a shipped study, the content of a file as a mapping, or a `dirtune.Study`.
+        changes: values by dotted path of the study file, such as `base.recipe.epochs`.
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the time of a trial is estimated from the trials recorded there.
         effects: measure the effects of all arms and tuned settings on a batch (`dirtune.tuning.plan.inert_settings`).
@@ -90,7 +97,7 @@ def plan(
         InputError: the study or the data are invalid, or the nodes cannot hold a trial.
     """
     types = autoscaling.read_node_types(expect)
-    file = files.find_study(study)
+    file = files.find_study(study, changes)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     reuse = folder.find_reuse()
     made = make_plan(folder, reuse, capacity.list_available_nodes(), types)

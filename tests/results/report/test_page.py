@@ -163,7 +163,7 @@ def test_the_file_is_written_to_the_given_or_the_default_path(
     monkeypatch.chdir(tmp_path)
 
     assert write_report(root, "study", output=asked) == asked
-    assert dirtune.report(root, "study") == Path("reports/study.html")
+    assert dirtune.report("study", results=root) == Path("reports/study.html")
     for file in (asked, tmp_path / "reports/study.html"):
         assert Page(file.read_text(encoding="utf-8")).get_texts("h1") == ["study"]
 

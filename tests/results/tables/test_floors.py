@@ -201,8 +201,8 @@ def test_floors_are_no_trials(floored: Path) -> None:
     assert sum(status("study", results=floored).recorded.values()) == 12
     assert compact_study("study", results=floored)["trials"] == 12
     for table in ("trials", "results"):
-        assert dirtune.query(f"select count(*) as n from {table}", floored).to_pylist() == [{"n": 12}]
-    assert dirtune.query("select distinct arm from arms order by arm", floored)["arm"].to_pylist() == [
+        assert dirtune.query(f"select count(*) as n from {table}", results=floored).to_dict("records") == [{"n": 12}]
+    assert dirtune.query("select distinct arm from arms order by arm", results=floored)["arm"].tolist() == [
         "conr",
         "vanilla",
     ]
@@ -225,15 +225,19 @@ def test_a_table_without_learning_curves_has_its_words(tmp_path: Path) -> None:
 
 def test_floors_are_queried_by_tables_of_their_own(floored: Path) -> None:
     sql = "select floor, shot_rule, value from floors where split = 'test' and region = 'all' and metric = 'mae'"
-    found = {(row["floor"], row["shot_rule"]): row["value"] for row in dirtune.query(sql, floored).to_pylist()}
+    found = {
+        (row["floor"], row["shot_rule"]): row["value"] for row in dirtune.query(sql, results=floored).to_dict("records")
+    }
     labels = make_crossed_predictions("vanilla", 0, 0.0)["test"].labels
     assert found == pytest.approx(
         {("median", "counts"): np.abs(labels - 50.0).mean(), ("ridge", "counts"): np.abs(labels - 40.0).mean()}
     )
     sql = "select floor, avg(abs(prediction - label)) as mae from floor_predictions where split = 'test' group by all"
-    by_sample = {row["floor"]: row["mae"] for row in dirtune.query(sql, floored).to_pylist()}
+    by_sample = {row["floor"]: row["mae"] for row in dirtune.query(sql, results=floored).to_dict("records")}
     assert by_sample == pytest.approx({floor: value for (floor, _), value in found.items()})
-    assert dirtune.query("select count(*) as n from floors", write_nothing(floored)).to_pylist() == [{"n": 0}]
+    assert dirtune.query("select count(*) as n from floors", results=write_nothing(floored)).to_dict("records") == [
+        {"n": 0}
+    ]
 
 
 def write_nothing(root: Path) -> Path:

@@ -93,9 +93,10 @@ def test_the_run_time_is_estimated_from_recorded_trials(
     assert mse is not None
     assert (vanilla.source, mse.source) == ("from 2 recorded trials of the arm", "from 1 recorded trial of the arm")
     rows = dirtune.query(
-        "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'", results
+        "select seconds_train + seconds_eval + seconds_data + seconds_overhead s from trials where arm = 'mse'",
+        results=results,
     )
-    (seconds,) = rows.to_pandas()["s"]
+    (seconds,) = rows["s"]
     assert mse.seconds == pytest.approx(seconds)
     assert forecast.seconds == pytest.approx(seconds + START_SECONDS)
 

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -25,11 +25,17 @@ def as_csv(table: Comparison) -> str:
     # As in all other formats; the default of the csv module is CR LF.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
+    for line in make_lines(table):
+        writer.writerow("" if _is_undefined(value) else defuse(value) for value in line.values())
+    return text.getvalue().rstrip("\n")
+
+
+def make_lines(table: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the CSV format: one per study, metric, arm or floor, and region."""
     for part in table.parts:
         for row in part.rows:
             for region in part.regions:
-                values = (value(part, row, region) for value in CSV_COLUMNS.values())
-                writer.writerow("" if _is_undefined(value) else defuse(value) for value in values)
+                yield {name: value(part, row, region) for name, value in CSV_COLUMNS.items()}
         for floor in part.floors:
             for region in part.regions:
                 known = {
@@ -43,9 +49,7 @@ def as_csv(table: Comparison) -> str:
                     "bin_width": part.bin_width,
                     "data_fingerprint": " ".join(part.fingerprints),
                 }
-                line = (known.get(name) for name in CSV_COLUMNS)
-                writer.writerow("" if _is_undefined(value) else defuse(value) for value in line)
-    return text.getvalue().rstrip("\n")
+                yield {name: known.get(name) for name in CSV_COLUMNS}
 
 
 def as_json(table: Comparison) -> str:

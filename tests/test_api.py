@@ -1,0 +1,147 @@
+"""Run with `pytest tests/test_api.py`: the calls of Python users, by the names and in the order that they would guess."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import dirtune
+from dirtune.errors import InputError
+from dirtune.io.yamlfile import read_yaml
+from dirtune.results.tables.render.formats import render
+from dirtune.study.files import find_study, get_study_name, list_shipped_studies
+from tests.results.record_factory import record, write_study
+
+ARMS = ("vanilla", "conr")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working directory whose results have a study."""
+    records = [record(arm, seed, 5.0 + seed - (arm == "conr")) for arm in ARMS for seed in (0, 1, 2)]
+    write_study(tmp_path / "results", records, arms=ARMS, reference="vanilla")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_table_needs_a_name_only_and_shows_itself(folder: Path) -> None:
+    table = dirtune.table("study")
+    assert "vanilla" in str(table)
+    assert str(table) == repr(table) == render(table.comparison)
+    assert table._repr_html_().startswith("<table")
+    assert r"\begin{table}" in table.to_latex()
+    assert table.to_dict()["tables"][0]["study"] == "study"
+    frame = table.to_frame().set_index(["arm", "region"])
+    assert frame.loc[("vanilla", "all"), "mean"] == pytest.approx(6.0)
+    assert frame.loc[("conr", "few"), "difference"] == pytest.approx(-1.0)
+    assert frame.loc[("conr", "few"), "n"] == 3
+
+
+def test_one_name_and_a_list_of_names_are_the_same(folder: Path) -> None:
+    assert str(dirtune.table(["study"], arm="conr", region="few")) == str(
+        dirtune.table("study", arm=["conr"], region=["few"])
+    )
+
+
+def test_a_query_is_a_frame(folder: Path) -> None:
+    rows = dirtune.query("select arm, count(*) as n from trials group by arm order by arm")
+    pd.testing.assert_frame_equal(rows, pd.DataFrame({"arm": ["conr", "vanilla"], "n": [3, 3]}))
+    assert dirtune.query("select distinct study from trials", study="study")["study"].tolist() == ["study"]
+    with pytest.raises(InputError, match="other"):
+        dirtune.query("select 1", study="other")
+
+
+def test_a_figure_and_a_report_have_default_files(folder: Path) -> None:
+    figure = dirtune.plot("study")
+    assert str(figure) == "figures/study-regions.png"
+    assert figure._repr_png_()[:4] == b"\x89PNG"
+    drawn = dirtune.plot("study", "forest", output="forest.svg", arm="conr")
+    assert "<svg" in drawn._repr_svg_()
+    assert drawn._repr_png_() is None
+    assert dirtune.report("study") == Path("reports/study.html")
+
+
+def test_the_other_calls_take_the_same_arguments(folder: Path) -> None:
+    assert dirtune.compact("study")["trials"] == 6
+    assert dirtune.status("study").done == 6
+    assert isinstance(dirtune.check("study"), list)
+    with pytest.raises(InputError, match="give the manifest"):
+        dirtune.recompute("study", metric="mae")
+    with pytest.raises(InputError, match="study"):
+        dirtune.stop("unknown")
+
+
+def test_a_study_is_given_in_four_ways() -> None:
+    path = list_shipped_studies()["quickstart"].path
+    plain = read_yaml(path)
+    for study in ("quickstart", str(path), path, plain, dirtune.Study(**_as_tuples(plain))):
+        assert get_study_name(study) == "quickstart"
+        assert find_study(study).read_plain()["arms"].keys() == plain["arms"].keys()
+
+
+def _as_tuples(plain: dict[str, object]) -> dict[str, object]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+
+
+@pytest.mark.parametrize("study", [3, None, ["quickstart"], b"quickstart"])
+def test_what_is_no_study_is_said_in_a_sentence(study: object) -> None:
+    with pytest.raises(
+        InputError, match=r"must be a file, the name of a shipped study, a mapping or a dirtune\.Study, got a"
+    ):
+        dirtune.sweep(study)
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        ({"name": "x", "base": {"seed": object()}}, "must be plain data"),
+        ({"name": "x"}, "question: is missing"),
+        ({}, "name: is missing"),
+    ],
+)
+def test_a_mapping_has_the_faults_of_a_file(study: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        dirtune.plan(study)
+
+
+def test_changes_are_part_of_the_study() -> None:
+    changed = find_study("quickstart", {"seeds": (7,), "base.recipe.epochs": 2, "arms.conr": None})
+    plain = changed.read_plain()
+    assert (plain["seeds"], plain["base"]["recipe"]["epochs"], plain["arms"]["conr"]) == ([7], 2, None)
+    assert changed.where == find_study("quickstart").where
+    before = find_study("quickstart").read_plain()["base"]
+    assert plain["base"]["data"] == before["data"]
+
+
+def test_results_are_read_where_nothing_can_be_trained(folder: Path) -> None:
+    """Without the packages of the extra `train` the calls on results work, and the others say what to install."""
+    script = """
+import sys
+missing = ("ray", "torch", "torchvision", "optuna", "sqlalchemy", "jaxtyping", "pooch", "nltk", "fsspec")
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import dirtune
+from dirtune import cli
+assert len(dirtune.table("study").to_frame()) == 8
+assert len(dirtune.query("select * from trials")) == 6
+dirtune.plot("study", output="x.svg"), dirtune.report("study"), dirtune.status("study"), dirtune.__version__
+try:
+    dirtune.sweep
+except ImportError as error:
+    print(error)
+sys.argv = ["dirtune", "sweep", "quickstart"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    sentence = "this needs the package {}, which training and ingesting use: `pip install 'dirtune[train]'`"
+    assert done.stdout.startswith(sentence.partition("{}")[0])
+    assert done.returncode == 2
+    assert done.stderr.startswith("dirtune: this needs the package ")
+    assert done.stderr.count("\n") == 1
