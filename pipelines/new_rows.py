@@ -20,7 +20,7 @@ from dirtune.data.new_samples import NewSamples, UnknownCategories
 from dirtune.data.sources import IMAGES, SUFFIXES, Source, open_source
 from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
-from pipelines import sheets
+from dirtune.pipelines import sheets
 
 _GIVEN = "new rows"
 
@@ -129,7 +129,7 @@ def _read_table(
 
 def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) -> NewSamples:
     """Return pairs of texts as token ids and, if the data set has them, as sentence features."""
-    from pipelines import sentence_features, tokens
+    from dirtune.pipelines import sentence_features, tokens
 
     if not isinstance(data, Path | str | pa.Table):
         pairs = [each for each in data if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == 2]
@@ -156,7 +156,7 @@ def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) 
 
 def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any]) -> NewSamples:
     """Return images, opened, resized and encoded as at the ingest when they are needed."""
-    from pipelines.image_files import encode_file
+    from dirtune.pipelines.image_files import encode_file
 
     (name,) = contract.manifest.features
     spec = contract.manifest.inputs[name]

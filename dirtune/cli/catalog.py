@@ -82,7 +82,7 @@ def describe_entry(kind: str, name: str) -> Entry:
         raise InputError(Fault(where="list", rule="no details on this kind", got=kind, known=known))
     things: Mapping[str, Any]
     if kind == "data":
-        things = import_module("pipelines").PIPELINES
+        things = import_module("dirtune.pipelines").PIPELINES
     elif kind in settings_of:
         module, registry = settings_of[kind]
         things = getattr(import_module(module), registry)
@@ -92,7 +92,7 @@ def describe_entry(kind: str, name: str) -> Entry:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))
     thing = things[name]
     if kind == "data":
-        return _describe_pipeline(name, str(thing), import_module(f"pipelines.{name}").Options)
+        return _describe_pipeline(name, str(thing), import_module(f"dirtune.pipelines.{name}").Options)
     return _describe_preset(name, thing) if isinstance(thing, Preset) else _describe_settings(name, thing)
 
 

@@ -70,7 +70,7 @@ def read_new_samples(
     elif isinstance(data, Mapping):
         return from_arrays({name: np.asarray(values) for name, values in data.items()}, specs)
     # Imported by name, as the pipelines of ingests are.
-    read: Any = importlib.import_module("pipelines.new_rows").read_new_rows
+    read: Any = importlib.import_module("dirtune.pipelines.new_rows").read_new_rows
     is_path = isinstance(data, str | os.PathLike) and "://" not in str(data)
     source: Any = Path(data).expanduser() if is_path else data
     samples: NewSamples = read(source, contract, unknown_categories=unknown_categories)

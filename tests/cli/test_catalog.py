@@ -19,8 +19,8 @@ from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import EXTRA_METRICS, METRICS, spearman
 from dirtune.models.encoders import ENCODERS
+from dirtune.pipelines import PIPELINES
 from dirtune.presets import read_methods, read_recipes
-from pipelines import PIPELINES
 
 ROOT = Path(__file__).resolve().parents[2]
 
