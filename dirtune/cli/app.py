@@ -10,10 +10,10 @@ from dirtune.errors import escape_control_characters
 
 # The groups of `dirtune --help`
 DATA, STUDIES, RESULTS, CLUSTERS = "Data", "Studies", "Results", "Clusters"
-_ORDER = (
+ORDER = (
     *("init", "ingest", "inspect"),
     *("list", "schema", "plan", "train", "sweep", "resume", "status", "stop"),
-    *("check", "table", "plot", "report", "query", "compact", "tensorboard"),
+    *("check", "table", "plot", "report", "query", "predict", "compact", "tensorboard"),
     *("doctor", "submit"),
 )
 
@@ -23,7 +23,7 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in this order; one that the order does not have comes last."""
-        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 app = typer.Typer(

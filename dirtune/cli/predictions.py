@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import ResultsRoot, SweepName, app, show
+from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, show
 
 Arm = Annotated[str | None, typer.Option(help="The arm; may be left out if the study has only one.")]
 Seeds = Annotated[
@@ -13,7 +13,7 @@ Seeds = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def predict(
     study: SweepName,
     raw: Annotated[
