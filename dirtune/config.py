@@ -39,6 +39,36 @@ class DataConfig(Frozen):
     """Share of the training rows used: the same rows in every arm, and a smaller share is a subset of a larger one."""
 
 
+class Objective(Frozen):
+    """Validation metric that selects the epoch of a trial and the configuration of an arm."""
+
+    metric: str = "mae"
+    region: str = "all"
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, metric: str) -> str:
+        if metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
+            raise ValueError(f"must be one of {', '.join(sorted(known))}")
+        return metric
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, region: str) -> str:
+        if region not in REGIONS:
+            raise ValueError(f"must be one of {', '.join(REGIONS)}")
+        return region
+
+    @property
+    def name(self) -> str:
+        """Name of the metric among the values of an epoch."""
+        return f"val/{self.region}/{self.metric}"
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        return "max" if self.metric in HIGHER_IS_BETTER else "min"
+
+
 class Joint(Frozen):
     """One stage: encoder, projection and predictor are trained together with the whole loss."""
 
@@ -121,39 +151,12 @@ class RRT(_SecondStage):
     """Learning rate of the second stage."""
     published_batch_norm: bool = False
     """Keep the frozen parts in training mode, with updates of the batch-norm statistics and with dropout."""
+    first_objective: Annotated[Objective | None, Added()] = None
+    """Validation metric that selects the epoch of the first stage. None: the trial's objective, which is that of the second
+    stage. Balanced MSE's scripts: mae for the base model, balanced_mae for the second stage."""
 
 
 Scheme = Annotated[Joint | TwoStage | RRT, Field(discriminator="name")]
-
-
-class Objective(Frozen):
-    """Validation metric that selects the epoch of a trial and the configuration of an arm."""
-
-    metric: str = "mae"
-    region: str = "all"
-
-    @field_validator("metric")
-    @classmethod
-    def _check_metric(cls, metric: str) -> str:
-        if metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
-            raise ValueError(f"must be one of {', '.join(sorted(known))}")
-        return metric
-
-    @field_validator("region")
-    @classmethod
-    def _check_region(cls, region: str) -> str:
-        if region not in REGIONS:
-            raise ValueError(f"must be one of {', '.join(REGIONS)}")
-        return region
-
-    @property
-    def name(self) -> str:
-        """Name of the metric among the values of an epoch."""
-        return f"val/{self.region}/{self.metric}"
-
-    @property
-    def mode(self) -> Literal["min", "max"]:
-        return "max" if self.metric in HIGHER_IS_BETTER else "min"
 
 
 class _Terms(Frozen):

@@ -133,6 +133,29 @@ def test_a_difference_of_one_script_holds_with_its_recipe_alone() -> None:
         assert _config("sts_b", plain).loss.beta == beta
 
 
+@pytest.mark.parametrize(
+    ("recipe", "data", "kernel"),
+    [
+        ("dir", "agedb", (5, 2.0)),
+        ("ranksim", "agedb", (5, 2.0)),
+        ("conr", "agedb", (9, 1.0)),
+        ("conr", "imdb_wiki", (5, 1.0)),
+        ("accon", "agedb", (9, 1.0)),
+        ("accon", "imdb_wiki", (9, 1.0)),
+        ("accon", "sts_b", (5, 2.0)),
+    ],
+)
+def test_a_kernel_that_no_command_names_is_the_default_of_the_script(
+    recipe: str, data: str, kernel: tuple[int, float]
+) -> None:
+    for variant, expected in (("published", kernel), ("intended", (5, 2.0))):
+        config = _config(data, {"recipe": recipe, "methods": ["lds"], "presets": variant})
+        assert (config.reweighting.lds.size, config.reweighting.lds.sigma) == expected
+        if recipe != "accon":
+            config = _config(data, {"recipe": recipe, "methods": ["fds"], "presets": variant})
+            assert (config.reweighting.fds.size, config.reweighting.fds.sigma) == expected
+
+
 def _differences(presets: dict[str, Preset]) -> list[Any]:
     return [
         pytest.param(name, data, number, id=f"{name}-{data}-{number}")
@@ -162,25 +185,26 @@ def test_every_difference_is_a_configuration_and_changes_one(name: str, data: st
 
 
 @pytest.mark.parametrize(
-    ("methods", "views", "layers", "predictor_input"),
+    ("methods", "views", "layers", "predictor_input", "output"),
     [
-        ([], 1, 1, "representation"),
-        (["ranksim"], 1, 1, "representation"),
-        (["rnc"], 1, 1, "representation"),
-        (["accon"], 2, 1, "projection"),
-        (["accon", "conr"], 2, 1, "projection"),
-        (["supcon"], 2, 2, "embedding"),
-        (["adasupcon"], 2, 2, "embedding"),
+        ([], 1, 1, "representation", "linear"),
+        (["ranksim"], 1, 1, "representation", "linear"),
+        (["rnc"], 1, 1, "representation", "linear"),
+        (["accon"], 2, 1, "projection", "relu"),
+        (["accon", "conr"], 2, 1, "projection", "relu"),
+        (["supcon"], 2, 2, "embedding", "relu"),
+        (["adasupcon"], 2, 2, "embedding", "relu"),
     ],
     ids=str,
 )
 def test_the_rows_of_accons_table_are_those_of_its_scripts(
-    methods: list[str], views: int, layers: int, predictor_input: str
+    methods: list[str], views: int, layers: int, predictor_input: str, output: str
 ) -> None:
     plain = {"recipe": "accon", "methods": methods}
     config = _config("agedb", {**plain, "presets": "published"})
     assert config.recipe.views.count == views
     assert (config.model.projection_layers, config.model.predictor_input) == (layers, predictor_input)
+    assert config.model.predictor_output == output
     assert (config.recipe.epochs, config.recipe.last_batch) == (90, "drop")
     intended = _config("agedb", plain)
     assert (intended.recipe.views.count, intended.model.projection_layers) == (2, 1)

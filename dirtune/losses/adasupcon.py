@@ -3,7 +3,7 @@
 Dai et al., "Adaptive Contrast for Image Regression in Computer-Aided Disease Assessment" (AdaCon), IEEE TMI 2021. Official
 code: github.com/xmed-lab/AdaCon, `SupConLoss_admargin` in `echonet/models/rnet2dp1.py`, its labels in
 `echonet/datasets/echo.py`. ACCon's comparison has a version of its own: github.com/Haifengtao/ACCon, first commit,
-`agedb/loss.py` and `agedb/datasets.py`.
+`agedb/loss.py` and `agedb/datasets.py`; on STS-B `sts-b/loss.py` and `sts-b/tasks.py`.
 
 The margin makes a negative look more similar than it is, so that labels far apart in the distribution are pushed apart
 harder. The distribution is that of the training split, not of the batch: the term is called through what `fit` returns.
@@ -22,6 +22,9 @@ from dirtune.frozen import Added, Frozen
 from dirtune.losses import blocks, pairs
 from dirtune.losses.pairs import Reduction
 
+# `norm_val` of ACCon's sts-b/loss.py
+_STS_MARGIN_WEIGHT = 0.2
+
 
 class AdaSupCon(Frozen):
     """AdaSupCon: SupCon with margins from the training labels (AdaCon, Dai et al., IEEE TMI 2021); formula: `adasupcon`."""
@@ -31,11 +34,12 @@ class AdaSupCon(Frozen):
     tau: float | None = Field(default=None, gt=0)
     """Temperature, without unit; null: 1/150 in official (its scale of 150 at temperature 1), else 0.05, as in ACCon's
     code."""
-    variant: Literal["corrected", "official", "accon_repo"] = "corrected"
+    variant: Literal["corrected", "official", "accon_repo", "accon_repo_sts"] = "corrected"
     """corrected: margins from the labels themselves and an exact mean; the default, because it is the method at the
     temperature of the terms it is compared with. official: AdaCon's code, with margins from label bins. accon_repo: ACCon's
     code, which adds up the bins' labels where their counts are meant, so that its margins are none of the distribution's,
-    and smooths the mean as its SupCon does."""
+    and smooths the mean as its SupCon does; accon_repo_sts: the same on STS-B, where the sums are not divided by the number of
+    samples but weighted by 0.2, so that most margins are at their bound, and bins are `floor(label / 0.1)` in float32."""
     reduction: Reduction = "all"
     """all: mean over all anchors, as both codes; valid: only over those that have a positive."""
 
@@ -56,9 +60,14 @@ class AdaSupCon(Frozen):
         if labels.labels.ndim > 1:
             rule, dims = "is made for labels of one dimension", labels.labels.shape[1]
             raise InputError(Fault(where="term adasupcon", key="variant", rule=rule, got=dims))
+        if self.variant == "accon_repo_sts":
+            knots, sums = compute_accon_repo_sums(_to_tenths(labels.labels), first_key=0.0)
+            # The margin is twice the difference of two positions.
+            return FittedAdaSupCon(self, knots, _STS_MARGIN_WEIGHT / 2 * sums)
         if self.variant == "accon_repo":
             first_key = labels.spec.low / labels.spec.bin_width
-            return FittedAdaSupCon(self, *compute_accon_repo_positions(labels.label_bins, first_key=first_key))
+            knots, sums = compute_accon_repo_sums(labels.label_bins, first_key=first_key)
+            return FittedAdaSupCon(self, knots, sums / len(labels.label_bins))
         values = labels.labels if self.variant == "corrected" else labels.label_bins
         return FittedAdaSupCon(self, *compute_midranks(values))
 
@@ -77,15 +86,16 @@ class FittedAdaSupCon(nn.Module):
 
     def forward(self, inputs: TermInputs) -> Float[Tensor, ""]:
         settings = self.settings
-        by_label = settings.variant == "corrected"
-        values = inputs.labels if by_label else inputs.label_bins
+        values = inputs.labels if settings.variant == "corrected" else inputs.label_bins
+        if settings.variant == "accon_repo_sts":
+            values = _to_tenths(inputs.labels)
         default_tau = 1 / 150 if settings.variant == "official" else 0.05
         return adasupcon(
             inputs.representations,
             interpolate(values.to(self.knots.dtype), self.knots, self.positions),
             pairs.find_label_classes(inputs.labels, inputs.label_bins, settings.label_decimals),
             tau=default_tau if settings.tau is None else settings.tau,
-            smoothing=1e-5 if settings.variant == "accon_repo" else 0.0,
+            smoothing=1e-5 if settings.variant in {"accon_repo", "accon_repo_sts"} else 0.0,
             reduction=settings.reduction,
         )
 
@@ -139,16 +149,22 @@ def compute_midranks(values: Tensor) -> tuple[Tensor, Tensor]:
     return knots, (counts.cumsum(0) - counts / 2) / len(values)
 
 
-def compute_accon_repo_positions(label_bins: Tensor, *, first_key: float) -> tuple[Tensor, Tensor]:
-    """Return the distinct bins in ascending order, and the values that ACCon's code uses in place of `F`.
+def compute_accon_repo_sums(label_bins: Tensor, *, first_key: float) -> tuple[Tensor, Tensor]:
+    """Return the distinct bins in ascending order, and the values that ACCon's code uses in place of cumulative counts.
 
     A bin's key is its lower edge in bin widths (for ages: the age), `first_key` that of bin 0. Starting from the count of
-    the first bin, the code adds up keys, subtracts half of a bin's own key, and divides by the number of samples.
+    the first bin, the code adds up keys, and subtracts half of a bin's own key. It divides by the number of samples, except
+    on STS-B.
     """
     knots, counts = label_bins.double().unique(return_counts=True)
     keys = knots + first_key
     cumulated = torch.cat([counts[:1], keys[1:]]).cumsum(0)
-    return knots, (cumulated - keys / 2) / len(label_bins)
+    return knots, cumulated - keys / 2
+
+
+def _to_tenths(labels: Tensor) -> Tensor:
+    """Return `labels // 0.1` as the STS-B script computes it, in float32: 4 at 0.5, 6 at 0.7."""
+    return labels.float() // 0.1
 
 
 def interpolate(

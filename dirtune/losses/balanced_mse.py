@@ -13,15 +13,16 @@ Source: Ren et al., "Balanced MSE for Imbalanced Visual Regression", CVPR 2022; 
 github.com/jiawei-ren/BalancedMSE, `imdb-wiki-dir/balanaced_mse.py`, `nyud2-dir`, `synthetic_benchmark/loss.py` (labels of
 several dimensions). As there, each is multiplied by `2 sigma^2`, detached, which gives it the scale of a squared error;
 values at different sigma are then not comparable, and may be negative. Departures: 1. the noise sigma is `exp` of the
-trained parameter, so that it stays positive: a step of Adam changes it by 1 %, officially by 0.01; 2. sample weights w:
-the loss is the mean over samples of `w_i l_i`; 3. everything is computed in float32 or float64.
+trained parameter, so that it stays positive: a step of Adam changes it by 1 %, officially by 0.01 (`sigma_parameter: plain`
+is the code's); 2. sample weights w: the loss is the mean over samples of `w_i l_i`; 3. everything is computed in float32
+or float64.
 
 Labels of L dimensions are points: `|.|^2` sums over dimensions, where `mse` takes their mean.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dirtune.batch import TrainingLabels
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 from dirtune.losses import label_prior, pairs, pointwise
 from dirtune.reweighting.lds import LDS
 
@@ -41,7 +42,10 @@ class _Noisy(Frozen):
     learn_sigma: bool = True
     """True: sigma is trained; officially true on ages, false on NYUD2."""
     sigma_learning_rate: float = Field(default=1e-2, gt=0)
-    """Constant learning rate of the logarithm of sigma, which has no weight decay. Official: 1e-2, of sigma itself."""
+    """Constant learning rate of the parameter of sigma, which has no weight decay. Official: 1e-2."""
+    sigma_parameter: Annotated[Literal["logarithm", "plain"], Added()] = "logarithm"
+    """Parameter that is trained. logarithm: that of sigma, so that no step makes sigma zero; plain: sigma itself, as in the
+    official code, of which only the square enters the loss."""
 
 
 class GAI(_Noisy):
@@ -94,15 +98,18 @@ class BalancedMSE(nn.Module):
         super().__init__()
         self.learning_rate = settings.sigma_learning_rate
         self.formula = formula
-        # The logarithm is trained, so that no step makes sigma negative.
-        log_sigma = torch.tensor(math.log(settings.sigma))
-        self.log_sigma = nn.Parameter(log_sigma, requires_grad=settings.learn_sigma)
+        self.is_logarithm = settings.sigma_parameter == "logarithm"
+        # A name of its own for each form, so that no saved state is read as the other one.
+        self.parameter_name = "log_sigma" if self.is_logarithm else "plain_sigma"
+        start = torch.tensor(math.log(settings.sigma) if self.is_logarithm else settings.sigma)
+        self.register_parameter(self.parameter_name, nn.Parameter(start, requires_grad=settings.learn_sigma))
         for name, values in prior.items():
             self.register_buffer(name, values)
 
     @property
     def sigma(self) -> Float[Tensor, ""]:
-        return self.log_sigma.exp()
+        parameter: Tensor = self.get_parameter(self.parameter_name)
+        return parameter.exp() if self.is_logarithm else parameter
 
     def values(self) -> dict[str, float]:
         """Return the noise, for the record of an epoch."""

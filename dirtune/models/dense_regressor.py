@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dirtune.batch import Inputs
-from dirtune.losses.pairs import to_at_least_float32
 from dirtune.models.regressor import Regressor, RegressorOutput, normalize_rows
 
 PREDICTOR_SIZE = 5
@@ -36,8 +35,7 @@ class DenseRegressor(Regressor):
             read = self.smoothing(embeddings, downsample_nearest(label_bins, embeddings))
             if self.smoothing.settings.smooths_terms:
                 embeddings = read
-        raw = to_at_least_float32(self.predictor(read).squeeze(1))
-        predictions = self.label_offset + self.label_scale * raw
+        predictions = self._scale_output(self.predictor(read).squeeze(1))
         return RegressorOutput(embeddings, normalize_rows(embeddings.mean(dim=(-2, -1))), predictions)
 
 

@@ -13,10 +13,10 @@ Source: Zhao et al., "ACCon", AAAI 2025 (its framework and its official code); K
 projection, the predictor reads `e`); heads after Wang et al., "Adaptive Multi-head Contrastive Learning", ECCV 2024,
 without its adaptive temperatures. ACCon's text puts `h` on the normalized `z`; its code does so on STS-B-DIR only
 (label divided by 5) and reads the projection before normalization on ages. All three are offered; the default is the
-text's. Departures: 1. `h` has a bias everywhere (ACCon's text has none; its code has one, and a ReLU on the output, which
-stops learning where the output is negative and is left out here); 2. a vector of zero length has the representation zero
-and passes no gradient, where division by a tiny number would pass an enormous one; a head of zero length reduces the
-length of the whole representation by its share.
+text's. Departures: 1. `h` has a bias everywhere (ACCon's text has none, its code has one); 2. the ReLU on the output, which
+ACCon's code has on ages and which stops learning where the output is negative, is there only if `predictor_output` asks
+for it; 3. a vector of zero length has the representation zero and passes no gradient, where division by a tiny number
+would pass an enormous one; a head of zero length reduces the length of the whole representation by its share.
 """
 
 import math
@@ -56,6 +56,9 @@ class ModelSpec(Frozen):
     (`contraNet_scl`, `contraNet_ada`), whose predictors read e."""
     predictor_input: PredictorInput = "representation"
     """Input of the predictor: z, the projection before normalization, or e. Without projection it is always e."""
+    predictor_output: Annotated[Literal["linear", "relu"], Added()] = "linear"
+    """relu: outputs below zero become zero, as in ACCon's code on ages for the arms with a projection; such a row has no
+    gradient through its prediction."""
     label_scale: PositiveFloat | Literal["auto"] = "auto"
     """Label units per unit of the predictor's output; the regression loss is computed on labels divided by it, terms and
     metrics in label units. auto: the spread of the training labels (`dirtune.data.label_units`), which is recorded as a number.
@@ -136,12 +139,18 @@ class Regressor(nn.Module):
             if self.smoothing.settings.smooths_terms:
                 vectors = read
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
-        raw = to_at_least_float32(self.predictor(read[predictor_input]))
-        predictions = self.label_offset + self.label_scale * raw
+        predictions = self._scale_output(self.predictor(read[predictor_input]))
         # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
         return RegressorOutput(vectors["embedding"], vectors["representation"], predictions)
+
+    def _scale_output(self, raw: Tensor) -> Tensor:
+        """Return predictions in the label's unit from outputs of the predictor."""
+        raw = to_at_least_float32(raw)
+        if self.spec.predictor_output == "relu":
+            raw = raw.relu()
+        return self.label_offset + self.label_scale * raw
 
     def _project(self, embeddings: Tensor) -> dict[PredictorInput, Tensor]:
         projected = embeddings if self.projection is None else self.projection(embeddings)

@@ -210,11 +210,12 @@ def _validate(training: Training) -> dict[str, float]:
 
 
 def _keep_best_weights(training: Training) -> None:
-    objective = training.config.objective
-    value, best = training.history[-1][objective.name], training.best_objective
+    objective = training.stage.config.objective
+    value = training.history[-1][objective.name]
     # An undefined metric, such as that of an empty region, is no improvement.
     if np.isnan(value):
         return
+    best = training.history[training.best_epoch - 1][objective.name] if training.best_epoch else None
     if best is None or (value < best if objective.mode == "min" else value > best):
         training.best_epoch = training.epoch
         weights = training.model.state_dict()

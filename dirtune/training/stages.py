@@ -34,7 +34,7 @@ class Stage:
     passes_before: int
     """Number of passes over the training rows that have begun before the stage."""
     config: TrialConfig
-    """The trial's configuration with the stage's own recipe, regression loss and re-weighting."""
+    """The trial's configuration with the stage's own recipe, regression loss, re-weighting and objective."""
     trains_representation: bool = True
     trains_predictor: bool = True
     published_batch_norm: bool = False
@@ -85,6 +85,8 @@ def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
         # Re-weighting is for the second stage alone; feature smoothing belongs to the representation.
         unweighted = Reweighting(fds=config.reweighting.fds)
         joint = replace(joint, config=config.model_copy(update={"reweighting": unweighted}))
+    if scheme.first_objective is not None:
+        joint = replace(joint, config=joint.config.model_copy(update={"objective": scheme.first_objective}))
     return joint, replace(second, published_batch_norm=scheme.published_batch_norm)
 
 

@@ -81,7 +81,7 @@ class Training:
     @property
     def is_stage_finished(self) -> bool:
         """True after the last epoch of the stage, which early stopping may decide."""
-        rule, objective = self.stage.recipe.early_stopping, self.config.objective
+        rule, objective = self.stage.recipe.early_stopping, self.stage.config.objective
         if rule is None or not self.stage.trains_predictor:
             return self.epoch >= self.stage.end
         values = [epoch[objective.name] for epoch in self.history[self.stage.start :]]

@@ -76,13 +76,19 @@ class Task(ABC):
             InputError: the data set does not have the objective's metric, labels of several dimensions are to be
                 smoothed, a setting is not defined for the kind of label, or the labels cannot be transformed.
         """
-        where, metric, dims = self.manifest.name, config.objective.metric, len(self.manifest.label.axes)
+        where, dims = self.manifest.name, len(self.manifest.label.axes)
         label_units.check_label_transform(config, self.manifest)
         if faults := list(self.find_faults(config)):
             raise InputError(faults)
-        if metric not in self.metrics:
-            rule = "the data set has no such metric"
-            raise InputError(Fault(where=where, key="objective.metric", rule=rule, got=metric, known=self.metrics))
+        for key, chosen in (
+            ("objective", config.objective),
+            ("scheme.first_objective", getattr(config.scheme, "first_objective", None)),
+        ):
+            if chosen is not None and chosen.metric not in self.metrics:
+                rule = "the data set has no such metric"
+                raise InputError(
+                    Fault(where=where, key=f"{key}.metric", rule=rule, got=chosen.metric, known=self.metrics)
+                )
         if dims > 1 and config.reweighting.fds is not None:
             # The window runs over neighboring bins, and consecutive cells of a grid are no neighbors.
             rule = "is made for labels of one dimension"

@@ -12,7 +12,7 @@ from dirtune.batch import TrainingLabels
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.losses import blocks
-from dirtune.losses.adasupcon import AdaSupCon, adasupcon, compute_accon_repo_positions, compute_midranks, interpolate
+from dirtune.losses.adasupcon import AdaSupCon, adasupcon, compute_accon_repo_sums, compute_midranks, interpolate
 from dirtune.losses.supcon import supcon
 from dirtune.manifest import LabelSpec
 
@@ -115,11 +115,30 @@ def test_a_midrank_is_the_share_below_and_half_of_the_share_at_a_label():
 
 def test_accons_code_adds_up_ages_where_it_means_counts():
     ages = [20, 20, 20, 21, 21, 25]
-    knots, positions = compute_accon_repo_positions(torch.tensor(ages) - 5, first_key=5.0)
+    knots, sums = compute_accon_repo_sums(torch.tensor(ages) - 5, first_key=5.0)
     # The first age's count, then ages; minus half of the own age.
-    cumulated = [3 - 10, 3 + 21 - 10.5, 3 + 21 + 25 - 12.5]
     assert knots.tolist() == [15, 16, 20]
-    assert positions.tolist() == pytest.approx([value / 6 for value in cumulated])
+    assert sums.tolist() == [3 - 10, 3 + 21 - 10.5, 3 + 21 + 25 - 12.5]
+
+
+def test_accons_code_on_text_weights_the_sums_of_tenths(term_inputs):
+    scores = [0.0, 0.0, 0.5, 0.5, 0.5, 1.25, 4.7, 5.0]
+    # `0.5 // 0.1` is 4 in float32, as in numpy.
+    keys = [float(np.float32(score) // np.float32(0.1)) for score in scores]
+    assert keys == [0, 0, 4, 4, 4, 12, 46, 49]
+    sums, cumulated = {}, 0.0
+    for key in sorted(set(keys)):
+        cumulated += keys.count(key) if not sums else key
+        sums[key] = cumulated - key / 2
+    spec = LabelSpec(name="similarity", unit="score", low=0, high=5, bin_width=0.1, num_bins=50)
+    inputs = term_inputs(labels=scores, views=1)
+    inputs = replace(inputs, label_bins=torch.tensor([0, 0, 5, 5, 5, 12, 47, 49]))
+    # The margin of two samples, 0.2 times the difference of their sums, is twice that of their positions.
+    positions = [0.1 * sums[key] for key in keys]
+    expected = _adasupcon_by_loops(inputs, positions, tau=1.0, smoothing=1e-5, reduction="all")
+    fitted = AdaSupCon(variant="accon_repo_sts", tau=1.0).fit(_training_labels(scores, spec=spec))
+    assert fitted(inputs).item() == pytest.approx(expected, rel=1e-12)
+    assert 0.2 * (sums[12] - sums[4]) < 2 < 0.2 * (sums[46] - sums[12])
 
 
 def test_unseen_labels_are_interpolated_and_held_at_the_ends():
@@ -148,7 +167,8 @@ def test_the_variant_sets_distribution_temperature_and_smoothing(variant, by_bin
     training = _training_labels([0.5, 0.7, 1.2, 3.1, 3.2, 3.9, 8.5])
     fitted = AdaSupCon(variant=variant).fit(training)
     if variant == "accon_repo":
-        distribution = compute_accon_repo_positions(training.label_bins, first_key=0.0)
+        knots, sums = compute_accon_repo_sums(training.label_bins, first_key=0.0)
+        distribution = knots, sums / 7
     else:
         distribution = compute_midranks(training.label_bins if by_bin else training.labels)
     values = inputs.label_bins.double() if by_bin else inputs.labels
@@ -161,8 +181,8 @@ def test_the_first_key_is_the_lowest_label_in_bin_widths(term_inputs):
     halves = LabelSpec(name="y", unit="", low=2, high=7, bin_width=0.5, num_bins=10)
     training = _training_labels([2.0, 2.6, 6.9], spec=halves)
     fitted = AdaSupCon(variant="accon_repo").fit(training)
-    expected = compute_accon_repo_positions(torch.tensor([0, 1, 9]), first_key=4.0)
-    assert torch.equal(fitted.positions, expected[1])
+    _, sums = compute_accon_repo_sums(torch.tensor([0, 1, 9]), first_key=4.0)
+    assert torch.equal(fitted.positions, sums / 3)
 
 
 def test_the_term_passes_its_hyperparameters_to_the_formula(term_inputs):
@@ -185,7 +205,7 @@ def test_the_distribution_is_saved_with_the_state(variant, term_inputs):
     assert other(inputs) == fitted(inputs)
 
 
-@pytest.mark.parametrize("variant", ["corrected", "official", "accon_repo"])
+@pytest.mark.parametrize("variant", ["corrected", "official", "accon_repo", "accon_repo_sts"])
 @pytest.mark.parametrize("tau", [None, 0.01])
 def test_duplicates_and_antipodes_have_finite_gradients(variant, tau, term_inputs):
     inputs = term_inputs(dtype=torch.float32)

@@ -247,6 +247,24 @@ def test_the_fitted_loss_starts_at_the_given_noise_and_can_train_it(kind):
 
 
 @every_kind
+def test_a_plain_noise_is_trained_by_itself(kind):
+    labels, rows = _training_labels(_ages()), _rows(dtype=torch.float32)
+    plain = kind(sigma=7.0, sigma_parameter="plain").fit(labels)
+    logarithm = kind(sigma=7.0).fit(labels)
+    losses = [fitted(*rows) for fitted in (plain, logarithm)]
+    for loss in losses:
+        loss.backward()
+    assert [name for name, _ in plain.named_parameters()] == ["plain_sigma"]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    # The chain rule: d/d log sigma = sigma d/d sigma.
+    assert 7.0 * plain.plain_sigma.grad.item() == pytest.approx(logarithm.log_sigma.grad.item(), rel=1e-4)
+    sign = plain.plain_sigma.grad.sign().item()
+    torch.optim.Adam(plain.parameters(), lr=0.01).step()
+    assert plain.sigma.item() == pytest.approx(7.0 - 0.01 * sign, rel=1e-5)
+    assert plain.values() == {"sigma": plain.sigma.item()}
+
+
+@every_kind
 def test_a_fixed_noise_has_no_gradient(kind):
     fitted = kind(learn_sigma=False).fit(_training_labels(_ages()))
     predictions, labels, weights = _rows(dtype=torch.float32)

@@ -143,6 +143,19 @@ def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predict
     assert _start_equal(regressor, _regressor(_spec(projection_dim=3, predictor_input=predictor_input)), "encoder")
 
 
+def test_a_relu_cuts_off_the_outputs_below_zero():
+    inputs = random_inputs(VECTOR, 32)
+    linear = _regressor(_spec(label_scale=2.0))
+    relu = _regressor(_spec(label_scale=2.0, predictor_output="relu"))
+    expected = linear(inputs).predictions
+    assert (expected < 0).any()
+    assert (expected > 0).any()
+    assert torch.equal(relu(inputs).predictions, expected.clamp(min=0.0))
+    relu(inputs).predictions.sum().backward()
+    # Each row with an output above zero has a gradient of the label scale.
+    assert relu.predictor.bias.grad.item() == 2.0 * (expected > 0).sum().item()
+
+
 def test_layers_of_a_projection_need_one():
     with pytest.raises(InputError, match="projection_layers > 1 needs a projection_dim"):
         read(ModelSpec, {"encoder": {"name": "mlp"}, "projection_layers": 2}, where="test")

@@ -23,6 +23,7 @@ from dirtune.config import TrialConfig
 from dirtune.data import cache as data_cache
 from dirtune.frozen import read
 from dirtune.manifest import InputSpec, Manifest, ShotRule, SplitInfo
+from dirtune.nested import merge
 from dirtune.presets import expand_presets
 from dirtune.reweighting.density import label_bins
 from dirtune.training import loop
@@ -88,6 +89,9 @@ def make_config(run: OfficialRun, **settings: Any) -> TrialConfig:
     """Return the configuration of a run, with settings over it."""
     data = run.settings["data"]
     plain = {**run.settings, **settings, "data": {"name": data}}
+    # Named by the commands of these runs, not by those of ConR's and ACCon's papers.
+    if "--lds_ks 5 --lds_sigma 2" in run.meta.get("argv", ""):
+        plain = merge(plain, {"reweighting": {"lds": {"size": 5, "sigma": 2.0}}})
     return read(TrialConfig, expand_presets(plain, data, where=run.name), where=run.name)
 
 
@@ -159,7 +163,7 @@ class _Recorder:
     """Records the steps of a run by hooks of its loss and its optimizer."""
 
     def __init__(self, training: Training) -> None:
-        self.model = training.model
+        self.model, self.loss = training.model, training.loss
         self.losses: list[Tensor] = []
         self.rates: list[float] = []
         self.grad_norms: list[Tensor] = []
@@ -171,7 +175,9 @@ class _Recorder:
 
     def _record_step(self, optimizer: torch.optim.Optimizer, *arguments: object) -> None:
         self.rates.append(optimizer.param_groups[0]["lr"])
-        gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
+        # The official norm includes the noise of Balanced MSE.
+        trained = [*self.model.parameters(), *self.loss.parameters()]
+        gradients = [value.grad for value in trained if value.grad is not None]
         self.grad_norms.append(torch.nn.utils.get_total_norm(gradients))
 
     def get_steps(self) -> Steps:

@@ -6,8 +6,6 @@ other machines, which steps amplify. Sample weights and the noise scale of Balan
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 
 import pytest
@@ -19,20 +17,11 @@ from tests.training.official_steps import OfficialRun, Steps, make_config, read_
 NAMES = list_vectors("training")
 EXACT, ROUNDED = 1e-9, 5e-7
 GRADIENT_CLIP = 5.0
-# Substring of a vector's name, and the module that describes the departure
-DEPARTURES = {
-    "accon_with_relu": "dirtune.models.regressor",
-    "learned_sigma": "dirtune.losses.balanced_mse",
-}
 
 
 def choose_variant(run: OfficialRun) -> str:
     """Return the variant whose presets, with the settings over them, are those of the script."""
     return "intended" if run.meta["expect"] == "equal" else "published"
-
-
-def find_departure(name: str) -> str | None:
-    return next((module for part, module in DEPARTURES.items() if part in name), None)
 
 
 def measure_difference(found: Steps, run: OfficialRun) -> float:
@@ -54,11 +43,11 @@ def test_every_vector_is_read() -> None:
     assert len(NAMES) >= 47
     index = json.loads((FOLDER / "training" / "index.json").read_text(encoding="utf-8"))
     for name, entry in index.items():
-        assert (entry["equal_in"] is None) == (find_departure(name) is not None)
-        assert entry["equal_in"] in {None, choose_variant(read_official(name))}
+        assert entry["equal_in"] == choose_variant(read_official(name))
         assert read_official(name).meta["source"] == entry["source"]
 
 
+@pytest.mark.parametrize("name", NAMES)
 def test_presets_train_the_official_steps(name: str) -> None:
     """As their settings name them, or in the published variant where an earlier version was not equal."""
     run = read_official(name)
@@ -66,14 +55,7 @@ def test_presets_train_the_official_steps(name: str) -> None:
     assert difference < (ROUNDED if run.has_float32_weights else EXACT)
 
 
-def test_a_departure_is_one_and_is_documented(name: str) -> None:
+@pytest.mark.parametrize("name", ["accon_agedb_accon_with_relu_agedb", "bmse_imdb_wiki_bni_learned_sigma_agedb"])
+def test_the_intended_variant_departs_from_a_script(name: str) -> None:
     run = read_official(name)
-    difference = measure_difference(run_steps(run, make_config(run, presets="published")), run)
-    assert difference > 1e-4
-    assert "Departure" in inspect.getsource(importlib.import_module(find_departure(name) or ""))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "name" in metafunc.fixturenames:
-        is_departure = "departure" in metafunc.function.__name__
-        metafunc.parametrize("name", [name for name in NAMES if (find_departure(name) is not None) == is_departure])
+    assert measure_difference(run_steps(run, make_config(run, presets="intended")), run) > 1e-4

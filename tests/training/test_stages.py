@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
+from dirtune.errors import InputError
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.randomness import derive_seed
 from dirtune.reweighting import LDS, Reweighting
@@ -209,6 +210,18 @@ def test_retraining_starts_from_the_best_weights_of_the_first_stage(
     load_best_weights(joint)
     assert same(part(retrained, "encoder"), part(joint, "encoder"))
     assert not same(part(retrained, "encoder"), last)
+
+
+def test_the_first_stage_may_be_selected_by_a_metric_of_its_own(configuration: Configure, toy: ResidentData) -> None:
+    scheme = {**RRT, "first_objective": {"metric": "pearson"}}
+    training = begin_training(configuration(scheme=scheme, recipe=WANDERING), toy)
+    bests = [training.best_epoch for _ in run_epochs(training)]
+    first, second = ([values[name] for values in training.history] for name in ("val/all/pearson", "val/all/mae"))
+    assert bests[7] == 1 + int(np.argmax(first[:8]))
+    assert bests[7] != 1 + int(np.argmin(second[:8]))
+    assert bests[-1] == 9 + int(np.argmin(second[8:]))
+    with pytest.raises(InputError, match=r"scheme\.first_objective\.metric: the data set has no such metric"):
+        begin_training(configuration(scheme={**RRT, "first_objective": {"metric": "delta1"}}), toy)
 
 
 def test_the_best_epoch_is_one_of_the_second_stage(configuration: Configure, toy: ResidentData) -> None:
