@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from dirtune.data.images import convert_image, encode_image, has_transparent_pixels, is_deep
+from dirtune.data.progress import progress_bar
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
 
@@ -60,7 +61,14 @@ def encode_images(
     blocks = max(1, math.ceil(table.num_rows / _IMAGES_PER_TASK))
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
     settings = {"folder": folder, "spec": spec, "upright": upright, "white": white}
-    dataset = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow").materialize()
+    encoded = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow")
+    # Instead of `materialize`, which reports nothing until its end
+    blocks_done = []
+    with progress_bar("reading images", table.num_rows) as advance:
+        for bundle in encoded.iter_internal_ref_bundles():
+            blocks_done += bundle.block_refs
+            advance(bundle.num_rows() or 0)
+    dataset = ray.data.from_arrow_refs(blocks_done)
     contents, rules, traits = {}, {}, Counter[str]()
     # Without the image column, which stays in the object store
     found = dataset.select_columns(["sample_id", _CONTENT, _FAULT, _TRAITS])

@@ -6,8 +6,10 @@ ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth
 otherwise. Ray would write that file readable by all users of the machine, so it is made here.
 """
 
+import atexit
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +52,7 @@ def ray_session() -> Iterator[None]:
 
     # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
     # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
-    with silence_loggers("ray.data"), set_environment({IGNORE_UNHANDLED: "1"}):
+    with silence_loggers("ray.data"), _hide_progress_bars(), set_environment({IGNORE_UNHANDLED: "1"}):
         address = os.environ.get("RAY_ADDRESS")
         if ray.is_initialized():
             yield
@@ -74,3 +76,19 @@ def ray_session() -> Iterator[None]:
                 yield
             finally:
                 ray.shutdown()
+
+
+@contextmanager
+def _hide_progress_bars() -> Iterator[None]:
+    """Let Ray Data draw no bars, of which there is one for every pass, and an escape code at the end of the process."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    before, context.enable_progress_bars = context.enable_progress_bars, False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before
+        # Ray's logger of its command line initializes the colors of the terminal, which colorama resets.
+        if (colors := sys.modules.get("colorama.initialise")) is not None:
+            atexit.unregister(colors.reset_all)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dirtune.data.connect import REFUSED
+from dirtune.data.progress import progress_bar
 from dirtune.data.session import find_socket_fault
 from dirtune.data.session import ray_session as session
 
@@ -37,6 +38,24 @@ def test_the_level_of_the_data_logger_is_restored_after_an_error(ray_session: No
         assert logger.level == 17
     finally:
         logger.setLevel(outside)
+
+
+def test_a_session_writes_neither_bars_nor_escape_codes(
+    ray_session: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.data
+
+    registered = []
+    monkeypatch.setattr("atexit.unregister", registered.append)
+    before = ray.data.DataContext.get_current().enable_progress_bars
+    with session():
+        assert ray.data.range(3).map(lambda row: row).materialize().count() == 3
+        with progress_bar("reading", 3) as advance:
+            advance(3)
+    assert ray.data.DataContext.get_current().enable_progress_bars == before
+    assert capfd.readouterr() == ("", "")
+    # Otherwise it would write an escape code at the end of the process.
+    assert [each.__module__ for each in registered] == ["colorama.initialise"]
 
 
 def test_an_inner_session_does_not_end_the_outer_one(ray_session: None) -> None:
