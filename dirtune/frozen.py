@@ -6,6 +6,7 @@ it. `read` reports all faults at once, each with key, rule, value and the known 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -122,6 +123,8 @@ def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, pre
             if kind == "union_tag_invalid":
                 rule, got = f"unknown {discriminator}", context["tag"]
                 known = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        elif kind == "member":
+            rule, got = f"should be {detail['msg']}", detail["input"]
         elif kind != "missing":
             rule = _RULES.get(kind) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
             got = detail["input"]
@@ -134,6 +137,8 @@ def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, pre
 
 
 _SCALARS = {"bool", "int", "float", "str"}
+# Members of a union as pydantic names them in locations: numbers within limits, and certain texts
+_LIMITED_MEMBER = re.compile(r"constrained-\w+$|literal\[")
 # Of YAML, where pydantic has the words of JSON
 _RULES = {
     "model_type": "must be a mapping of settings",
@@ -146,7 +151,7 @@ _RULES = {
 
 
 def _drop_consequences(details: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return pydantic's errors with one for each value that is none of several scalars, and without false lengths.
+    """Return pydantic's errors with one for each value that is no member of a union, and without false lengths.
 
     pydantic reports every member of a union, and counts only the valid elements of a list.
     """
@@ -154,7 +159,16 @@ def _drop_consequences(details: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     for detail in details:
         location = tuple(detail["loc"])
         is_member = bool(location) and location[-1] in _SCALARS and str(detail["type"]).endswith("_type")
-        if is_member:
+        if location and _LIMITED_MEMBER.match(str(location[-1])):
+            place, rule = (*location[:-1], "member"), detail["msg"].removeprefix("Input ")
+            others = f"{kept[place]['msg']} or " if place in kept else ""
+            kept[place] = {
+                **detail,
+                "loc": location[:-1],
+                "type": "member",
+                "msg": others + rule.removeprefix("should be "),
+            }
+        elif is_member:
             kept.setdefault((*location[:-1], "scalar"), {**detail, "loc": location[:-1], "type": "scalar"})
         else:
             kept[(*location, detail["type"], len(kept))] = detail

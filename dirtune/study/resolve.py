@@ -153,7 +153,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     try:
         study = read(Study, kept, where=where)
     except InputError as error:
-        raise InputError([*removed, *error.faults]) from None
+        raise InputError([*removed, *error.faults, *_find_faults_of_arms(kept, error.faults, where)]) from None
     # Raised here, since a wrong part or axis would make every arm wrong.
     if faults := [*removed, *validate.find_declaration_faults(study, where)]:
         raise InputError(faults)
@@ -216,6 +216,22 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         arms=tuple(expand.add_transfer_variants(study, arms)),
         merged_arms=merged_arms,
     )
+
+
+def _find_faults_of_arms(raw: Mapping[str, Any], found: Sequence[Fault], where: str) -> list[Fault]:
+    """Return the faults of arms and reference in a study whose other sections are invalid, so that all are said at once."""
+    invalid = {fault.key.split(".")[0] for fault in found}
+    if invalid & {"base", "arms", "parts", "derive", "axes"}:
+        return []
+    first_arm = next(iter(raw.get("arms") or {"base": {}}))
+    stand_ins = {"name": "study", "question": "", "base": {}, "reference": first_arm, "seeds": [0]}
+    try:
+        resolve(stand_ins | {key: value for key, value in raw.items() if key not in invalid}, where=where)
+    except InputError as error:
+        # Rules between the sections would be about the stand-ins.
+        sections = {"base", "arms", "reference"} - invalid
+        return [fault for fault in error.faults if fault.key.split(".")[0] in sections]
+    return []
 
 
 def _choose_objective(study: Study, declared: Sequence[expand.DeclaredArm], where: str) -> Objective:

@@ -113,6 +113,35 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
     assert any("reference: unknown arm, got 'vanila'" in text and "'vanilla'" in text for text in faults)
 
 
+def test_wrong_sections_do_not_hide_the_faults_of_the_arms() -> None:
+    raw = {
+        "name": "bad",
+        "question": ["a"],
+        "seeds": 0,
+        "seed": 3,
+        "reference": "vanila",
+        "objective": {"metric": "mea"},
+        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}, "label_scale": "60"}},
+        "arms": {"vanilla": {}, "conr": {"terms": {"conr": {"omga": 2}}}},
+        "space": {"terms.conr.tau": {"distribution": "uniform", "low": 3, "high": 1}},
+    }
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="bad.yaml")
+    faults = {fault.key: fault.rule for fault in caught.value.faults}
+    assert set(faults) == {
+        "question",
+        "seeds",
+        "seed",
+        "reference",
+        "objective.metric",
+        "base.model.label_scale",
+        "arms.conr.terms.conr.omga",
+        "space.terms.conr.tau",
+    }
+    assert faults["base.model.label_scale"] == "should be a valid number or 'auto'"
+    assert len(caught.value.faults) == len(faults)
+
+
 def test_a_fault_of_the_base_is_reported_once() -> None:
     raw = study(base={"recipe": {"epochs": "ten"}})
     assert faults_of(raw) == ["tiny.yaml: base.recipe.epochs: should be a valid integer, got 'ten'"]
