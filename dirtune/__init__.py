@@ -33,6 +33,9 @@ _HOMES = {
     "train": "dirtune.training.train:train",
 }
 
+_MODULES = ("register", "testing")
+"""Submodules for the authors of plug-ins."""
+
 __all__ = sorted(_HOMES)
 
 
@@ -41,6 +44,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("dirtune")
+    if name in _MODULES:
+        return import_module(f"dirtune.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'dirtune' has no attribute {name!r}")
     # Python asks a module's `__getattr__` (PEP 562) only for names that it does not find.

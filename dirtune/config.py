@@ -6,20 +6,26 @@ schedule, batch, epochs, augmentation) are separate branches, because on AgeDB t
 method does.
 """
 
-from collections.abc import Callable
+import json
+import operator
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, SupportsIndex
 
 import pydantic
 from pydantic import Field, create_model, field_validator, model_serializer, model_validator
+from pydantic.fields import FieldInfo
 
+from dirtune import plugins
 from dirtune.frozen import Added, Frozen, hash_json, hash_text, to_canonical_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
-from dirtune.models.regressor import ModelSpec
+from dirtune.models.encoders import ENCODERS
+from dirtune.models.regressor import ModelSpec, make_encoder_union
 from dirtune.randomness import SEED_LIMIT
 from dirtune.recipe import Constant, Optimizer, Recipe, Schedule, Views, check_micro_batches
+from dirtune.registry import Plugin
 from dirtune.reweighting import Reweighting
 
 if TYPE_CHECKING:
@@ -165,7 +171,7 @@ class _Terms(Frozen):
     def get_active(self) -> dict[str, Term]:
         """Return the terms in use, sorted by name."""
         # Sorted, because the order of a sum of floats changes its last digits.
-        return {name: term for name in sorted(TERMS) if (term := getattr(self, name)) is not None}
+        return {name: term for name in sorted(TERMS) if (term := getattr(self, name, None)) is not None}
 
     @model_serializer(mode="wrap")
     def _serialize_active(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -194,7 +200,18 @@ class TrialConfig(Frozen):
     its own; the recipe's epochs and schedule are those of the first stage."""
     recipe: Recipe = Recipe()
     objective: Objective = Objective()
+    metrics: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
+    """Metrics of plug-ins that are recorded with those of the data set. That of the objective is in any case."""
     seed: int = Field(default=0, ge=0, lt=SEED_LIMIT)
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        known = EXTRA_METRICS.get_added()
+        for metric in metrics:
+            if metric not in known:
+                raise ValueError(f"must be metrics of plug-ins ({', '.join(sorted(known)) or 'there are none'})")
+        return tuple(sorted(set(metrics)))
 
     @model_validator(mode="after")
     def _check_stages(self) -> "TrialConfig":
@@ -225,21 +242,84 @@ class TrialConfig(Frozen):
         """Epochs of all stages."""
         return self.recipe.epochs + self.scheme.epochs
 
+    @property
+    def plugin_metrics(self) -> tuple[str, ...]:
+        """Metrics of plug-ins that are recorded, that of the objective included."""
+        objectives = (self.objective, getattr(self.scheme, "first_objective", None))
+        selecting = {each.metric for each in objectives if each is not None} & EXTRA_METRICS.get_added().keys()
+        return tuple(sorted(selecting.union(self.metrics)))
+
+    def list_plugins(self) -> list[Plugin]:
+        """Return the plug-ins whose parts this run uses, sorted by name."""
+        parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
+        parts += [type(term) for term in self.terms.get_active().values()]
+        parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
+        found = {plugin for part in parts if (plugin := plugins.get_plugin(part)) is not None}
+        return sorted(found, key=lambda plugin: plugin.name)
+
     def to_plain(self) -> dict[str, Any]:
         """Return the configuration as plain JSON data."""
         return self.model_dump(mode="json")
 
     def compute_trial_id(self, data_fingerprint: str) -> str:
         """Return the id of this run on the data with that fingerprint: 16 hexadecimal digits."""
-        return hash_json({"config": to_identity(self), "data": data_fingerprint})
+        return hash_json({"config": to_identity(self), "data": data_fingerprint, **self._identify_outside()})
 
     def make_trial_ids(self, data_fingerprint: str) -> Callable[[int], str]:
         """Return a function that computes `compute_trial_id` of this configuration with another seed, a hundred times faster."""
         # Below the limit of seeds, and no number of any other setting
         mark = SEED_LIMIT - 1_234_567
         marked = to_identity(self.model_copy(update={"seed": mark}))
-        before, seed, after = to_canonical_json({"config": marked, "data": data_fingerprint}).partition(
-            f'"seed":{mark}'
-        )
+        identity = {"config": marked, "data": data_fingerprint, **self._identify_outside()}
+        before, seed, after = to_canonical_json(identity).partition(f'"seed":{mark}')
         assert seed, "the seed is part of every identity"
         return lambda seed: hash_text(f'{before}"seed":{seed}{after}')
+
+    def _identify_outside(self) -> dict[str, Any]:
+        """Return hashes of what a run uses from outside of dirtune; empty, and so without effect on an id, for most runs."""
+        fingerprints = sorted({plugin.fingerprint for plugin in self.list_plugins()})
+        return {"plugins": fingerprints} if fingerprints else {}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # With plug-ins as plain data and their sources: the other process may not have imported them.
+        used = self.list_plugins()
+        if not used:
+            return super().__reduce_ex__(protocol)
+        return restore_config, (json.dumps(self.to_plain()), used)
+
+
+def restore_config(text: str, used: Sequence[Plugin]) -> TrialConfig:
+    """Load plug-ins, and return the configuration that uses them, from its JSON.
+
+    Raises:
+        InputError: a plug-in cannot be loaded here.
+    """
+    for plugin in used:
+        plugin.load()
+    return TrialConfig.model_validate_json(text)
+
+
+def _rebuild_models() -> None:
+    """Let the models accept the parts that the registries have now."""
+    loss: Any = reduce(or_, LOSSES.values())
+    optional = Annotated[loss, Field(discriminator="name")] | None
+    for stage in (TwoStage, RRT):
+        stage.model_fields["loss"].annotation = optional
+    TrialConfig.model_fields["loss"].annotation = loss
+    ModelSpec.model_fields["encoder"].annotation = make_encoder_union()
+    fields = Terms.model_fields
+    for name in fields.keys() - TERMS.keys():
+        del fields[name]
+    for name in TERMS:
+        optional_term: Any = TERMS[name] | None
+        fields[name] = FieldInfo.from_annotated_attribute(optional_term, None)
+    # The inner ones first, of whose schemas that of the trial is made
+    for model in (ModelSpec, Terms, TwoStage, RRT):
+        model.model_rebuild(force=True)
+    TrialConfig.model_fields["terms"].default = Terms()
+    TrialConfig.model_rebuild(force=True)
+
+
+for _registry in (LOSSES, TERMS, ENCODERS):
+    _registry.watch(_rebuild_models)
+plugins.load_installed()

@@ -46,8 +46,11 @@ def to_identity(value: Frozen) -> dict[str, Any]:
     """Return the value as plain JSON data without `Added` fields at their defaults: the input of its hash."""
     plain: dict[str, Any] = value.model_dump(mode="json")
     for name, field in type(value).model_fields.items():
+        # A term that is not in use
+        if name not in plain:
+            continue
         inner = getattr(value, name)
-        if name in plain and isinstance(inner, Frozen):
+        if isinstance(inner, Frozen):
             plain[name] = to_identity(inner)
         elif inner == field.default and any(isinstance(mark, Added) for mark in field.metadata):
             del plain[name]

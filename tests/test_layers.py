@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors from the bottom to the top: a module imports only from its own floor and those below it.
 # A package whose subpackages are on several floors is listed by subpackage.
 FLOORS = [
-    "errors process randomness frozen nested",
+    "errors process randomness frozen nested registry plugins",
     "io",
     "manifest label_transform reweighting batch metrics diagnostics",
     "losses models results",
-    "recipe config presets",
+    "recipe config presets register testing",
     "study",
     "data",
     "training",
@@ -36,6 +36,8 @@ WITHOUT_TORCH_AND_RAY = [
     "io",
     "frozen",
     "nested",
+    "registry",
+    "plugins",
     "manifest",
     "label_transform",
     "reweighting",

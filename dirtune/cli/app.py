@@ -42,6 +42,17 @@ Expect = Annotated[
     str | None,
     typer.Option(help="cluster.yaml as for `ray up`: also count the nodes that its autoscaler may start."),
 ]
+PluginFiles = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A Python file with losses, terms, encoders or metrics of your own. Repeatable."),
+]
+AllowPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plugins",
+        help="Run the code of plug-ins of a study from elsewhere, or of those that a sweep has recorded.",
+    ),
+]
 
 
 def _show_version(is_asked: bool) -> None:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -105,6 +105,21 @@ def _list_kinds(annotation: Any) -> Iterator[type]:
         yield object
 
 
+def load_plugins(study: str | None, files: Sequence[str], *, allow: bool) -> None:
+    """Load the plug-ins of a study, and those of further files.
+
+    Raises:
+        InputError: one of them cannot be loaded, or must not be.
+    """
+    from dirtune import plugins
+    from dirtune.study import files as study_files
+
+    if study is None:
+        plugins.load_files(files)
+    else:
+        study_files.load_plugins(study_files.find_study(study), files, allow=allow)
+
+
 def read_trial_settings(
     file: Path | None, study: str | None, arm: str | None, seed: int | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
@@ -129,9 +144,12 @@ def read_trial_settings(
         raise InputError(Fault(where=where, rule="a configuration must be a mapping"))
     if study is not None:
         # Imported here because it imports torch, which an error above does not need.
-        from dirtune.study.resolve import load_study
+        from dirtune.study.files import find_study
+        from dirtune.study.resolve import resolve
 
-        resolved, where = load_study(study), study
+        # Its plug-ins are loaded, and a file given for one of them must not be replaced.
+        file_of_study = find_study(study)
+        resolved, where = resolve(file_of_study.read_plain(), where=file_of_study.where), study
         arms = {each.name: each for each in resolved.arms}
         name = arm or resolved.reference
         if name not in arms:

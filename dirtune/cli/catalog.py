@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from dirtune import plugins
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.nested import get_leaf, iter_leaves
@@ -33,6 +34,8 @@ REGISTRIES = {
     "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.extra:EXTRA_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
 }
+PLUGIN_KINDS = {"loss": "losses", "term": "terms", "encoder": "encoders", "metric": "metrics", "pipeline": "data"}
+"""Kinds of parts that installed packages may add (`dirtune.plugins`), with their names here."""
 PRESETS = {"methods": read_methods, "recipes": read_recipes}
 
 
@@ -42,6 +45,11 @@ def list_catalog() -> dict[str, dict[str, str]]:
     for kind, read_presets in PRESETS.items():
         found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
     found["data"] = dict(import_module("dirtune.pipelines").PIPELINES)
+    for kind, name in PLUGIN_KINDS.items():
+        # By name alone, because their sentences would need an import of packages that import torch.
+        for entry in plugins.list_entry_points(kind):
+            package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+            found[name][entry.name] = f"Of the package {package}."
     found["studies"] = {name: str(file.read_plain()["question"]) for name, file in list_shipped_studies().items()}
     order = (
         "losses",
@@ -84,6 +92,7 @@ def describe_entry(kind: str, name: str) -> Entry:
     if kind == "data":
         things = import_module("dirtune.pipelines").PIPELINES
     elif kind in settings_of:
+        plugins.load_installed()
         module, registry = settings_of[kind]
         things = getattr(import_module(module), registry)
     else:
@@ -227,8 +236,11 @@ def _find_literal(tree: ast.Module, variable: str) -> ast.Dict:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         is_named = any(isinstance(target, ast.Name) and target.id == variable for target in targets)
-        if is_named and isinstance(value := getattr(node, "value", None), ast.Dict):
-            return value
+        value = getattr(node, "value", None)
+        # The literal may be wrapped: `Registry("term", {...})`.
+        parts = value.args if isinstance(value, ast.Call) else [value]
+        if is_named and (literals := [part for part in parts if isinstance(part, ast.Dict)]):
+            return literals[0]
     raise LookupError(f"no literal dict {variable}")
 
 

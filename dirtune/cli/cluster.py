@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dirtune.cli.app import CLUSTERS, Expect, StudyName, app, show
+from dirtune.cli.app import CLUSTERS, AllowPlugins, Expect, PluginFiles, StudyName, app, show
 
 if TYPE_CHECKING:
     from dirtune.cluster.jobs import Job
@@ -107,6 +107,8 @@ def submit(
     python: Python = "python",
     installed: Installed = False,
     expect: Expect = None,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Sweep a study on a cluster, as a job that continues when this terminal closes; Ctrl-C stops only the following.
 
@@ -117,7 +119,15 @@ def submit(
     from dirtune.cluster.submission import submit as submit_study
 
     job = submit_study(
-        study, address=address, data=data, results=results, python=python, installed=installed, expect=expect
+        study,
+        address=address,
+        data=data,
+        results=results,
+        python=python,
+        installed=installed,
+        expect=expect,
+        plugins=plugin or (),
+        allow_plugins=allow_plugins,
     )
     show(f"submitted as job {job.id}; follow it again by `{job.follow_command}`")
     raise typer.Exit(0 if no_follow else follow_job(job))

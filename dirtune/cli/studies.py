@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dirtune.cli.app import STUDIES, DataRoot, Expect, ResultsRoot, StudyName, SweepName, app, make_console, show
-from dirtune.cli.arguments import check_device, parse_assignments, parse_changes, read_trial_settings
+from dirtune.cli.app import (
+    STUDIES,
+    AllowPlugins,
+    DataRoot,
+    Expect,
+    PluginFiles,
+    ResultsRoot,
+    StudyName,
+    SweepName,
+    app,
+    make_console,
+    show,
+)
+from dirtune.cli.arguments import check_device, load_plugins, parse_assignments, parse_changes, read_trial_settings
 from dirtune.cli.cluster import JobsAddress, Python, run_on_cluster
 
 Changes = Annotated[
@@ -75,6 +87,8 @@ def train(
     keep_model: Annotated[
         bool, typer.Option("--keep-model/--no-model", help="Keep the trained model below results/train/models.")
     ] = True,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Train one trial: from a file, from an arm of a study, or from settings alone."""
     from dirtune.cli.display import format_train_result, show_epochs
@@ -83,6 +97,7 @@ def train(
 
     # Checked first, because reading a study and its data takes longer.
     check_device(device)
+    load_plugins(study, plugin or [], allow=allow_plugins)
     settings = parse_assignments(set_ or [], "--set", TrialConfig)
     config, where = read_trial_settings(file, study, arm, seed, settings)
     with show_epochs(make_console()) as on_epoch:
@@ -130,6 +145,8 @@ def plan(
         typer.Option(help="With --power: the smallest change that matters, in % or in the metric's unit; default: 5%."),
     ] = None,
     expect: Expect = None,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Show the trials, run time and GPU memory that a study needs, estimated from recorded trials; run nothing."""
     # A change to find has no other meaning.
@@ -139,14 +156,27 @@ def plan(
         from dirtune.study.resolve import load_study
 
         # A study file has the name of its folder inside; a folder may be all that is left of a study.
-        name = study if study in open_studies(results) else load_study(study).name
+        name = (
+            study
+            if study in open_studies(results)
+            else load_study(study, plugins=plugin or (), allow_plugins=allow_plugins).name
+        )
         show(str(plan_power(results, name, detect or "5%")))
         return
     from dirtune.cli.display import format_plan, format_setting_effects
     from dirtune.tuning.plan.plan import plan as make_plan
 
-    changes = parse_changes(set_ or [])
-    made = make_plan(study, changes=changes, data=data, results=results, probe=probe, effects=effects, expect=expect)
+    made = make_plan(
+        study,
+        changes=parse_changes(set_ or []),
+        data=data,
+        results=results,
+        probe=probe,
+        effects=effects,
+        expect=expect,
+        plugins=plugin or (),
+        allow_plugins=allow_plugins,
+    )
     show(format_plan(made))
     if made.setting_effects is not None:
         show(format_setting_effects(made.setting_effects), *map(str, made.inert_settings))
@@ -160,6 +190,8 @@ def sweep(
     results: ResultsRoot = "results",
     set_: Changes = None,
     expect: Expect = None,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Run every trial of a study that is not recorded yet.
 
@@ -168,7 +200,9 @@ def sweep(
     """
     from dirtune.tuning.sweep import sweep as run_sweep
 
-    _show_sweep(partial(run_sweep, changes=parse_changes(set_ or []), expect=expect), study, data, results)
+    changes = parse_changes(set_ or [])
+    run = partial(run_sweep, changes=changes, expect=expect, plugins=plugin or (), allow_plugins=allow_plugins)
+    _show_sweep(run, study, data, results)
 
 
 @app.command(rich_help_panel=STUDIES)
@@ -184,11 +218,14 @@ def resume(
         ),
     ] = None,
     expect: Expect = None,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as resume_sweep
 
-    _show_sweep(partial(resume_sweep, retry=retry or [], expect=expect), study, data, results)
+    run = partial(resume_sweep, retry=retry or [], expect=expect, plugins=plugin or (), allow_plugins=allow_plugins)
+    _show_sweep(run, study, data, results)
 
 
 @app.command(rich_help_panel=STUDIES)

@@ -139,6 +139,7 @@ def connect(address: str) -> JobSubmissionClient:
 def write_working_directory(folder: Path, files: Mapping[str, str], *, with_sources: bool) -> None:
     """Write the working directory of a job: texts by name and, if asked, the sources of dirtune."""
     for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     if not with_sources:
         return

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from dirtune.cluster.jobs import Job, connect, submit_job
@@ -17,12 +17,14 @@ from dirtune.data.store import read_manifest
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST
-from dirtune.study.files import StudyFile, StudySource, StudyText, find_study
+from dirtune.plugins import FilePlugin, find_obstacle
+from dirtune.registry import Plugin
+from dirtune.study.files import StudyFile, StudySource, StudyText, find_study, load_plugins
 from dirtune.study.resolve import resolve
 from dirtune.tuning.plan import autoscaling, checks
 
-STUDY, CLUSTER = "study.yaml", "cluster.yaml"
-"""Files in the working directory of the job."""
+STUDY, CLUSTER, PLUGINS = "study.yaml", "cluster.yaml", "plugins"
+"""Files in the working directory of the job, and the folder of its plug-ins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ def submit(
     python: str = "python",
     installed: bool = False,
     expect: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
 ) -> Job:
     """Sweep a study on a cluster, as a job that continues when this process has ended.
 
@@ -58,6 +62,8 @@ def submit(
         python: Python executable of the cluster, as the shell of its head finds it.
         installed: run the dirtune that is installed there; its version must be the same as here.
         expect: the cluster's file, of which only the node types are sent (`dirtune.tuning.plan.autoscaling`).
+        plugins: as for `dirtune.sweep`; files that the study uses are sent with it.
+        allow_plugins: as for `dirtune.sweep`.
 
     Raises:
         InputError: with every fault of the study and the roots, before anything is sent; or the cluster is not reachable
@@ -67,17 +73,20 @@ def submit(
     types = autoscaling.read_node_types(expect)
     faults = [*find_root_faults("--data", data), *find_root_faults("--results", results)]
     file = find_study(study)
-    faults += _find_study_faults(file, data)
+    sent = {f"{PLUGINS}/{each.name}": each.source for each in load_plugins(file, plugins, allow=allow_plugins)}
+    used, study_faults = _check_study(file, data)
+    faults += study_faults
+    sent |= {f"{PLUGINS}/{each.name}": each.source for each in used if isinstance(each, FilePlugin)}
     if faults:
         raise InputError(faults)
     # The study and the roots are validated before the cluster is contacted.
     client = connect(destination.address)
     return submit_job(
         client,
-        build_entrypoint(destination, data=data, results=results, expect=bool(types)),
+        build_entrypoint(destination, data=data, results=results, expect=bool(types), plugins=list(sent)),
         address=destination.address,
         with_sources=not destination.installed,
-        files={STUDY: file.read_yaml()} | ({CLUSTER: autoscaling.format_node_types(types)} if types else {}),
+        files={STUDY: file.read_yaml()} | ({CLUSTER: autoscaling.format_node_types(types)} if types else {}) | sent,
     )
 
 
@@ -106,7 +115,9 @@ def submit_command(destination: Destination, verb: str, *arguments: str, roots: 
     )
 
 
-def build_entrypoint(destination: Destination, *, data: str, results: str, expect: bool = False) -> str:
+def build_entrypoint(
+    destination: Destination, *, data: str, results: str, expect: bool = False, plugins: Sequence[str] = ()
+) -> str:
     """Return the shell command of a study's job: check the roots on every node, then sweep.
 
     Args:
@@ -114,13 +125,15 @@ def build_entrypoint(destination: Destination, *, data: str, results: str, expec
         data: root of the data sets.
         results: root of the results.
         expect: the job's working directory has the node types of the cluster.
+        plugins: files of plug-ins in the job's working directory.
     """
     roots = ("--data", data, "--results", results)
     # Sent sources have this version by themselves.
     dirtune = ("--dirtune", version("dirtune")) if destination.installed else ()
     node_types = ("--expect", CLUSTER) if expect else ()
     doctor = build_command(destination, "doctor", *roots, *dirtune)
-    return f"{doctor} && {build_command(destination, 'sweep', STUDY, *roots, *node_types)}"
+    files = [part for name in plugins for part in ("--plugin", name)]
+    return f"{doctor} && {build_command(destination, 'sweep', STUDY, *roots, *node_types, *files)}"
 
 
 def build_command(destination: Destination, verb: str, *arguments: str) -> str:
@@ -144,8 +157,8 @@ def find_root_faults(option: str, root: str) -> Iterator[Fault]:
         yield Fault(where=option, rule=rule)
 
 
-def _find_study_faults(file: StudyFile | StudyText, data: str) -> Sequence[Fault]:
-    """Find the faults of a study, and those against its data if this machine reaches them."""
+def _check_study(file: StudyFile | StudyText, data: str) -> tuple[Sequence[Plugin], Sequence[Fault]]:
+    """Return the plug-ins that a study uses, and its faults, against its data only if this machine reaches them."""
     try:
         study = resolve(file.read_plain(), where=file.where)
         # Data that only the cluster reaches are checked there.
@@ -155,5 +168,6 @@ def _find_study_faults(file: StudyFile | StudyText, data: str) -> Sequence[Fault
                 manifest = read_manifest(root, name)
                 checks.check_study(study, manifest)
     except InputError as error:
-        return error.faults
-    return ()
+        return (), error.faults
+    obstacles = [fault for plugin in study.plugins if (fault := find_obstacle(plugin)) is not None]
+    return study.plugins, obstacles

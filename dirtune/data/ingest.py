@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
+from dirtune import plugins
 from dirtune.data.sources import LABEL, SPLIT, Source, open_source
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, find_annotations, read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
+from dirtune.registry import Registry
 
 MOST_PIXELS = 224
 """Height and width of stored images of own data, unless the first one is smaller or `image_size` is given."""
@@ -32,6 +34,10 @@ class Pipeline(Protocol):
     def ingest(self, storage: Storage, raw: Any, options: Any) -> Manifest: ...
 
 
+PLUGIN_PIPELINES: Registry["Pipeline"] = Registry("pipeline", {})
+"""Pipelines of plug-ins."""
+
+
 def load_pipeline(name: str) -> Pipeline:
     """Return the pipeline module of a data set.
 
@@ -40,8 +46,12 @@ def load_pipeline(name: str) -> Pipeline:
     """
     # Imported by name, so that the library has no import of a data set.
     known = importlib.import_module("dirtune.pipelines").PIPELINES
+    plugins.load_entry_points("pipeline")
+    if name in PLUGIN_PIPELINES:
+        return PLUGIN_PIPELINES[name]
     if name not in known:
-        raise InputError(Fault(where="data set", rule="unknown name", got=name, known=tuple(known)))
+        known = (*known, *PLUGIN_PIPELINES)
+        raise InputError(Fault(where="data set", rule="unknown name", got=name, known=known))
     return cast(Pipeline, importlib.import_module(f"dirtune.pipelines.{name}"))
 
 

@@ -1,8 +1,8 @@
-"""Regression losses and regularizer terms, and the two literal dicts that name them.
+"""Regression losses and regularizer terms, and the two registries that name them.
 
 Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function in the same file.
 A loss of single errors is a `PointLoss`, which implements the loss of a residual. To add one: write its file, add its line
-here. A loss or term that is fitted to the training labels, or that has parameters of its own, has a method `fit`
+here; from outside of the package, see `dirtune.plugins`. A loss or term that is fitted to the training labels, or that has parameters of its own, has a method `fit`
 (`Fittable`) and is called through the module that `fit` returns.
 """
 
@@ -26,29 +26,36 @@ from dirtune.losses import (
     supcon,
     tukey,
 )
+from dirtune.registry import Registry
 
-LOSSES = {
-    "bmc": balanced_mse.BMC,
-    "bni": balanced_mse.BNI,
-    "focal_l1": focal.FocalL1,
-    "focal_mse": focal.FocalMSE,
-    "gai": balanced_mse.GAI,
-    "huber": pointwise.Huber,
-    "l1": pointwise.L1,
-    "mse": pointwise.MSE,
-    "tukey": tukey.Tukey,
-}
-TERMS = {
-    "accon": accon.ACCon,
-    "acconr": acconr.ACConR,
-    "adasupcon": adasupcon.AdaSupCon,
-    "conr": conr.ConR,
-    "multi_similarity": multi_similarity.MultiSimilarity,
-    "ordinal_entropy": ordinal_entropy.OrdinalEntropy,
-    "ranksim": ranksim.RankSim,
-    "rnc": rnc.RnC,
-    "supcon": supcon.SupCon,
-}
+LOSSES = Registry(
+    "loss",
+    {
+        "bmc": balanced_mse.BMC,
+        "bni": balanced_mse.BNI,
+        "focal_l1": focal.FocalL1,
+        "focal_mse": focal.FocalMSE,
+        "gai": balanced_mse.GAI,
+        "huber": pointwise.Huber,
+        "l1": pointwise.L1,
+        "mse": pointwise.MSE,
+        "tukey": tukey.Tukey,
+    },
+)
+TERMS = Registry(
+    "term",
+    {
+        "accon": accon.ACCon,
+        "acconr": acconr.ACConR,
+        "adasupcon": adasupcon.AdaSupCon,
+        "conr": conr.ConR,
+        "multi_similarity": multi_similarity.MultiSimilarity,
+        "ordinal_entropy": ordinal_entropy.OrdinalEntropy,
+        "ranksim": ranksim.RankSim,
+        "rnc": rnc.RnC,
+        "supcon": supcon.SupCon,
+    },
+)
 
 
 class RegressionLoss(Protocol):

@@ -14,6 +14,7 @@ import numpy as np
 
 from dirtune.metrics.depth import abs_rel, delta1, delta2, delta3, log10
 from dirtune.metrics.sums import Array
+from dirtune.registry import Registry
 
 
 def angular_error(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> float:
@@ -52,11 +53,14 @@ def _to_directions(gazes: np.typing.ArrayLike) -> Array:
     return -np.stack([flat * np.sin(yaw), np.sin(pitch), flat * np.cos(yaw)], axis=1)
 
 
-EXTRA_METRICS: dict[str, Callable[[np.typing.ArrayLike, np.typing.ArrayLike], float]] = {
-    "abs_rel": abs_rel,
-    "angular_error": angular_error,
-    "delta1": delta1,
-    "delta2": delta2,
-    "delta3": delta3,
-    "log10": log10,
-}
+EXTRA_METRICS: Registry[Callable[[np.typing.ArrayLike, np.typing.ArrayLike], float]] = Registry(
+    "metric",
+    {
+        "abs_rel": abs_rel,
+        "angular_error": angular_error,
+        "delta1": delta1,
+        "delta2": delta2,
+        "delta3": delta3,
+        "log10": log10,
+    },
+)

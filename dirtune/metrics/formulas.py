@@ -11,11 +11,12 @@ Zhao et al., AAAI 2025, for r2. Departures: 1. an empty region is NaN (officiall
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Set
 
 import numpy as np
 
 from dirtune.metrics.sums import ErrorSums, as_rows, sum_errors
+from dirtune.registry import Registry
 
 
 def mae(sums: ErrorSums) -> float:
@@ -85,19 +86,53 @@ def spearman(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> f
     return pearson(sum_errors(*rankdata(pair, axis=1)))
 
 
-METRICS: dict[str, Callable[[ErrorSums], float] | None] = {
-    "mae": mae,
-    "mse": mse,
-    "rmse": rmse,
-    "gmean": gmean,
-    "zero_errors": zero_errors,
-    "balanced_mae": balanced_mae,
-    "r2": r2,
-    "pearson": pearson,
-    # Not a function of sums
-    "spearman": None,
-}
-HIGHER_IS_BETTER = frozenset({"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"})
+METRICS: Registry[Callable[[ErrorSums], float] | None] = Registry(
+    "metric",
+    {
+        "mae": mae,
+        "mse": mse,
+        "rmse": rmse,
+        "gmean": gmean,
+        "zero_errors": zero_errors,
+        "balanced_mae": balanced_mae,
+        "r2": r2,
+        "pearson": pearson,
+        # Not a function of sums
+        "spearman": None,
+    },
+)
+
+
+class Directions(Set[str]):
+    """Metrics for which more is better.
+
+    Args:
+        names: those of dirtune itself; plug-ins and recorded studies add theirs.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._own = frozenset(names)
+        self._noted: dict[str, bool] = {}
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
+        return frozenset(it)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or (isinstance(name, str) and self._noted.get(name, False))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._own, *(name for name, is_higher in self._noted.items() if is_higher)])
+
+    def __len__(self) -> int:
+        return len([*self])
+
+    def note(self, name: str, *, higher_is_better: bool) -> None:
+        """Note the direction of a metric of a plug-in, as it is registered or as a study has recorded it."""
+        self._noted[name] = higher_is_better
+
+
+HIGHER_IS_BETTER = Directions({"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"})
 """Metrics for which more is better, among all in tables: the deltas are of `dirtune.metrics.depth`, tolerance is of
 `dirtune.diagnostics`."""
 

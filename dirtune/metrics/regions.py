@@ -77,7 +77,7 @@ def compute_metrics(
     values = {}
     for name in names:
         if name in EXTRA_METRICS:
-            values[name] = EXTRA_METRICS[name](labels, predictions)
+            values[name] = float(EXTRA_METRICS[name](labels, predictions))
             continue
         metric = METRICS[name]
         each = [metric(of_one) for of_one in sums] if metric else [spearman(*pair) for pair in pairs]

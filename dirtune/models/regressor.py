@@ -22,7 +22,7 @@ would pass an enormous one; a head of zero length reduces the length of the whol
 import math
 from functools import reduce
 from operator import or_
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +37,14 @@ from dirtune.models import encoders, fds
 from dirtune.models.encoders.encoder import Encoder
 
 PredictorInput = Literal["representation", "projection", "embedding"]
-AnyEncoder = Annotated[reduce(or_, encoders.ENCODERS.values()), Field(discriminator="name")]  # type: ignore[valid-type]
+
+
+def make_encoder_union() -> Any:
+    """Return the union of all registered encoders."""
+    return reduce(or_, encoders.ENCODERS.values())
+
+
+AnyEncoder = Annotated[make_encoder_union(), Field(discriminator="name")]  # type: ignore[valid-type]
 
 # The direction of a shorter vector is rounding noise.
 _MIN_LENGTH = 1e-6

@@ -18,10 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from dirtune import plugins
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read
 from dirtune.io.yamlfile import read_yaml
 from dirtune.nested import get_leaf, merge
+from dirtune.registry import Registry
 
 ANY = "any"
 PRESET_KEYS = ("recipe", "methods", "presets")
@@ -136,9 +138,15 @@ class PresetUse:
         return {"variant": self.variant, "recipes": recipes, "methods": list(dict.fromkeys(self.methods))}
 
 
+PLUGIN_METHODS: Registry[Mapping[str, Any]] = Registry("method", {})
+"""Methods of plug-ins, as plain data."""
+
+
 def read_methods() -> dict[str, Preset]:
     """Return all methods by name."""
-    return _read_presets("methods.yaml")
+    plugins.load_entry_points("method")
+    own = {name: read(Preset, plain, where=f"method {name!r}") for name, plain in PLUGIN_METHODS.items()}
+    return _read_presets("methods.yaml") | own
 
 
 def read_recipes() -> dict[str, Preset]:

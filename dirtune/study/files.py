@@ -8,11 +8,12 @@ out in its folder, so that it resumes without the original file.
 
 import importlib.resources
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dirtune import plugins
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.io.yamlfile import dump_yaml, parse_yaml, read_text
@@ -35,6 +36,8 @@ class StudyText:
     yaml: str
     where: str
     """Name of the study in faults."""
+    folder: Path = Path()
+    """Folder to which the names of its plug-ins are relative."""
 
     def read_yaml(self) -> str:
         return self.yaml
@@ -49,6 +52,11 @@ class StudyFile:
 
     path: Path
     variant: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder to which the names of its plug-ins are relative."""
+        return self.path.parent
 
     @property
     def where(self) -> str:
@@ -116,7 +124,26 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
     if isinstance(plain, Mapping):
         for path, value in changes.items():
             plain = merge(plain, nest(path, value))
-    return StudyText(yaml=_to_yaml(plain, found.where), where=found.where)
+    return StudyText(yaml=_to_yaml(plain, found.where), where=found.where, folder=found.folder)
+
+
+def load_plugins(
+    study: StudyFile | StudyText, given: Iterable[str | Path] = (), *, allow: bool = False
+) -> list[plugins.FilePlugin]:
+    """Load the plug-ins that a study names, and return all files; to be called before the study is resolved.
+
+    Args:
+        study: as `find_study` returns it.
+        given: further files, which replace those of the same name.
+        allow: run the code of a study that does not lie below the current directory.
+
+    Raises:
+        InputError: the study or a plug-in cannot be read, or a plug-in must not be run.
+    """
+    plain = study.read_plain()
+    named = plain.get("plugins") if isinstance(plain, Mapping) else None
+    loaded = plugins.load_files(given)
+    return loaded + plugins.load_study_files(named, study.folder, where=study.where, allow=allow, given=loaded)
 
 
 def get_study_name(study: StudySource) -> str:

@@ -3,15 +3,19 @@
 A study is data: nothing in it names a path or a machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from dirtune import plugins
 from dirtune.config import Objective, TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
+from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.nested import get_leaf, merge
 from dirtune.presets import PRESET_KEYS, PresetUse, expand_presets
+from dirtune.registry import Plugin
 from dirtune.study import expand, files, search_settings, space, validate
 from dirtune.study.schema import Arm, Claim, KeepModels, Resources, Study
 
@@ -116,6 +120,7 @@ class ResolvedStudy:
             "transfers": {arm.name: list(arm.transferred_settings) for arm in self.arms if arm.transferred_settings},
             "trials": {arm.name: self.count_trials(arm) for arm in self.arms},
             "configs": {arm.name: arm.config.model_dump(mode="json", exclude={"seed"}) for arm in self.arms},
+            **self._describe_plugins(),
             "presets": {arm.name: used for arm in self.arms if (used := arm.presets.to_plain())},
             "spaces": {
                 arm.name: {
@@ -126,14 +131,36 @@ class ResolvedStudy:
             },
         }
 
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Plug-ins that the arms use, sorted by name."""
+        found = {plugin for arm in self.arms for plugin in arm.config.list_plugins()}
+        return tuple(sorted(found, key=lambda plugin: plugin.name))
 
-def load_study(source: files.StudySource, changes: Mapping[str, Any] | None = None) -> ResolvedStudy:
-    """Read and resolve a study; the arguments are those of `files.find_study`.
+    def _describe_plugins(self) -> dict[str, Any]:
+        """Return the plug-ins of each arm, and what readers must know of their metrics; empty if there are none."""
+        arms = {arm.name: plugins.describe(used) for arm in self.arms if (used := arm.config.list_plugins())}
+        metrics = {
+            metric: {"higher_is_better": metric in HIGHER_IS_BETTER}
+            for metric in sorted({metric for arm in self.arms for metric in arm.config.plugin_metrics})
+        }
+        return ({"plugins": arms} if arms else {}) | ({"metrics": metrics} if metrics else {})
+
+
+def load_study(
+    source: files.StudySource,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    plugins: Iterable[str | Path] = (),
+    allow_plugins: bool = False,
+) -> ResolvedStudy:
+    """Read and resolve a study; the arguments are those of `files.find_study` and `files.load_plugins`.
 
     Raises:
         InputError: every fault of the file.
     """
     file = files.find_study(source, changes)
+    files.load_plugins(file, plugins, allow=allow_plugins)
     return resolve(file.read_plain(), where=file.where)
 
 

@@ -125,6 +125,8 @@ class Study(Frozen):
     """Trained models that are kept, for `dirtune predict` and `dirtune export`; not part of a trial's id. best: for every arm those
     of its selected configuration, one per seed; all: those of every complete trial, also of searches."""
     resources: Resources = Resources()
+    plugins: tuple[str, ...] = ()
+    """Python files with losses, terms, encoders or metrics of your own, relative to the study's file (`dirtune.plugins`)."""
 
     @field_validator("arms", "parts", mode="before")
     @classmethod

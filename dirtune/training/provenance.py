@@ -5,9 +5,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from dirtune import plugins
+from dirtune.registry import Plugin
 
 LIBRARIES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "pandas", "numpy", "scikit-learn")
 
@@ -32,14 +36,20 @@ def get_code_version() -> str:
     return f"{package}+{commit}.{state.hexdigest()[:8]}"
 
 
-def collect_provenance() -> dict[str, Any]:
-    """Return the contents of a sweep's `provenance.json`."""
+def collect_provenance(used: Iterable[Plugin] = ()) -> dict[str, Any]:
+    """Return the contents of a sweep's `provenance.json`.
+
+    Args:
+        used: plug-ins of the study, of which names and fingerprints are noted.
+    """
+    described = plugins.describe(used)
     return {
         "code_version": get_code_version(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "libraries": {name: version(name) for name in LIBRARIES},
+        **({"plugins": described} if described else {}),
     }
 
 

@@ -190,7 +190,7 @@ def begin_training(
             `dirtune.training.numerics.check_layers`.
     """
     transform = config.model.label_transform
-    task = make_task(data.manifest, transform)
+    task = make_task(data.manifest, transform, config.plugin_metrics)
     task.check(config)
     data = subset.select_training_subset(cache.transform_training_labels(data, transform), config.data.fraction)
     if faults := [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]:

@@ -49,6 +49,8 @@ class Task(ABC):
     manifest: Manifest
     label_transform: LabelTransform = "none"
     """Function of the labels in which the regressor predicts."""
+    plugin_metrics: tuple[str, ...] = ()
+    """Metrics of plug-ins that are evaluated with those of the data set."""
 
     general_metrics: ClassVar[Sequence[str]]
     """The metrics of every data set of this kind."""
@@ -78,17 +80,16 @@ class Task(ABC):
         """
         where, dims = self.manifest.name, len(self.manifest.label.axes)
         label_units.check_label_transform(config, self.manifest)
+        known = (*self.metrics, *config.plugin_metrics)
         if faults := list(self.find_faults(config)):
             raise InputError(faults)
         for key, chosen in (
             ("objective", config.objective),
             ("scheme.first_objective", getattr(config.scheme, "first_objective", None)),
         ):
-            if chosen is not None and chosen.metric not in self.metrics:
+            if chosen is not None and chosen.metric not in known:
                 rule = "the data set has no such metric"
-                raise InputError(
-                    Fault(where=where, key=f"{key}.metric", rule=rule, got=chosen.metric, known=self.metrics)
-                )
+                raise InputError(Fault(where=where, key=f"{key}.metric", rule=rule, got=chosen.metric, known=known))
         if dims > 1 and config.reweighting.fds is not None:
             # The window runs over neighboring bins, and consecutive cells of a grid are no neighbors.
             rule = "is made for labels of one dimension"
@@ -231,7 +232,7 @@ class SampleTask(Task):
     ) -> Evaluation:
         """Return predictions `(rows,)` or `(rows, L)` in the label's unit, and their metrics."""
         values, bins = self.predict(model, split, ranks), split.label_bins.cpu().numpy()
-        own = self.manifest.metrics
+        own = (*self.manifest.metrics, *self.plugin_metrics)
         # `exact_labels` are float64 as stored; the labels on the device are float32.
         return Evaluation(
             values, [*compute_region_metrics(split.exact_labels, values, regions[bins], bins=bins, extra=own)]
@@ -250,6 +251,8 @@ class DenseTask(Task):
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for per-pixel labels."""
         found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
+        if config.plugin_metrics:
+            found["metrics"] = config.plugin_metrics[0]
         for prefix, part in (("", config), ("scheme.", config.scheme)):
             # A second stage without settings of its own has those of the trial.
             reweighting, loss = getattr(part, "reweighting", None), getattr(part, "loss", None)
@@ -317,6 +320,10 @@ class DenseTask(Task):
         return Evaluation(*dense_evaluation.evaluate_dense(model, split, ranks, self.manifest, regions))
 
 
-def make_task(manifest: Manifest, label_transform: LabelTransform = "none") -> Task:
+def make_task(
+    manifest: Manifest, label_transform: LabelTransform = "none", plugin_metrics: tuple[str, ...] = ()
+) -> Task:
     """Return the task of a data set: one label per sample, or per-pixel labels."""
-    return SampleTask(manifest, label_transform) if manifest.label.dense is None else DenseTask(manifest)
+    if manifest.label.dense is not None:
+        return DenseTask(manifest)
+    return SampleTask(manifest, label_transform, plugin_metrics)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from dirtune import plugins
 from dirtune.config import TrialConfig
 from dirtune.data import cache, memory_budget
 from dirtune.data.contract import InputContract
@@ -53,6 +54,7 @@ class TrialJob:
 
     def to_row(self) -> dict[str, Any]:
         """Return the columns of the trials table that are known before the trial starts."""
+        used = plugins.describe(self.config.list_plugins())
         return {
             "study": self.study,
             "arm": self.arm,
@@ -62,6 +64,7 @@ class TrialJob:
             "replicate": self.replicate,
             "seed": self.config.seed,
             "epochs_planned": self.config.epochs_planned,
+            "plugins": json.dumps(used) if used else None,
         }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage, remove_credentials
+from dirtune.plugins import load_files, load_recorded_files
 from dirtune.results.records.compaction import compact_if_outdated
 from dirtune.study import files
 from dirtune.tuning.folder import floors, layout, reconcile
@@ -25,6 +26,8 @@ def sweep(
     data: str | Path = "data",
     results: str | Path = "results",
     expect: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
     view: View | None = None,
 ) -> SweepSummary:
     """Run the trials of a study that are not recorded.
@@ -36,6 +39,8 @@ def sweep(
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
         expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.plan.autoscaling`).
+        plugins: files with parts of your own, in addition to those that the study names (`dirtune.plugins`).
+        allow_plugins: run the code of a study that does not lie below the current directory.
         view: receives the events of the sweep.
 
     Raises:
@@ -48,6 +53,7 @@ def sweep(
         node_types=autoscaling.read_node_types(expect),
     )
     file = files.find_study(study, changes)
+    files.load_plugins(file, plugins, allow=allow_plugins)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     return _run(folder, options, view or View())
 
@@ -59,6 +65,8 @@ def resume(
     results: str | Path = "results",
     retry: Sequence[str] = (),
     expect: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
     view: View | None = None,
 ) -> SweepSummary:
     """Continue a sweep from its folder: recorded trials are kept, started ones resume from their checkpoints.
@@ -70,6 +78,8 @@ def resume(
         retry: error classes of failed trials to run again (`out_of_memory`, `nan`, `code`), or `failed` for all of them;
             trials that failed by `infrastructure` always run again.
         expect: as for `sweep`.
+        plugins: files that replace the recorded ones of the same name.
+        allow_plugins: run the code of the recorded plug-ins.
         view: as for `sweep`.
 
     Raises:
@@ -89,6 +99,7 @@ def resume(
         ]
         rule = "no sweep of this study to resume"
         raise InputError(Fault(where=remove_credentials(results), rule=rule, got=name, known=known))
+    load_recorded_files(storage, layout.PLUGINS, allow=allow_plugins, given=load_files(plugins))
     text, where = storage.read(layout.STUDY_YAML).decode(), storage.path(layout.STUDY_YAML)
     return _run(checks.open_study_folder(text, where, data=data, results=results), options, view or View())
 

@@ -1,18 +1,22 @@
-"""Encoders, and the dict of their names.
+"""Encoders, and the registry of their names.
 
 Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's inputs. To add one, write its file and add
 its line here; the contract test covers it.
 """
 
 from dirtune.models.encoders import bilstm, cnn, depth_resnet, lenet, mlp, pair_mlp, resnet
+from dirtune.registry import Registry
 
-ENCODERS = {
-    "bilstm": bilstm.BiLSTM,
-    "cnn": cnn.CNN,
-    "depth_resnet": depth_resnet.DepthResNet,
-    "lenet": lenet.LeNet,
-    "mlp": mlp.MLP,
-    "pair_mlp": pair_mlp.PairMLP,
-    "resnet18": resnet.ResNet18,
-    "resnet50": resnet.ResNet50,
-}
+ENCODERS = Registry(
+    "encoder",
+    {
+        "bilstm": bilstm.BiLSTM,
+        "cnn": cnn.CNN,
+        "depth_resnet": depth_resnet.DepthResNet,
+        "lenet": lenet.LeNet,
+        "mlp": mlp.MLP,
+        "pair_mlp": pair_mlp.PairMLP,
+        "resnet18": resnet.ResNet18,
+        "resnet50": resnet.ResNet50,
+    },
+)

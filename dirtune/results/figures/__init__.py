@@ -24,6 +24,8 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dirtune import plugins
+from dirtune.registry import Registry
 from dirtune.results.figures._request import PlotRequest
 from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE, show_names_literally
 from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
@@ -72,25 +74,28 @@ class FigureKind(Generic[Data]):
     draw: Callable[[Data], Figure]
 
 
-FIGURES: dict[str, FigureKind[Any]] = {
-    "regions": FigureKind(build_regions, draw_regions),
-    "curve": FigureKind(build_curve, draw_curve),
-    "heatmap": FigureKind(build_heatmap, draw_heatmap),
-    "forest": FigureKind(build_forest, draw_forest),
-    "critical_difference": FigureKind(build_critical_difference, draw_critical_difference),
-    "ablation_path": FigureKind(build_ablation_path, draw_ablation_path),
-    "interactions": FigureKind(build_interactions, draw_interactions),
-    "pareto": FigureKind(build_pareto, draw_pareto),
-    "error_by_label": FigureKind(build_error_by_label, draw_error_by_label),
-    "training_curves": FigureKind(build_training_curves, draw_training_curves),
-    "data_efficiency": FigureKind(build_data_efficiency, draw_data_efficiency),
-    "tsne": FigureKind(build_tsne, draw_tsne),
-    "similarity": FigureKind(build_similarity, draw_similarity),
-    "anchors": FigureKind(build_anchors, draw_anchors),
-    "history": FigureKind(build_history, draw_history),
-    "parallel": FigureKind(build_parallel, draw_parallel),
-    "importance": FigureKind(build_importance, draw_importance),
-}
+FIGURES: Registry[FigureKind[Any]] = Registry(
+    "figure",
+    {
+        "regions": FigureKind(build_regions, draw_regions),
+        "curve": FigureKind(build_curve, draw_curve),
+        "heatmap": FigureKind(build_heatmap, draw_heatmap),
+        "forest": FigureKind(build_forest, draw_forest),
+        "critical_difference": FigureKind(build_critical_difference, draw_critical_difference),
+        "ablation_path": FigureKind(build_ablation_path, draw_ablation_path),
+        "interactions": FigureKind(build_interactions, draw_interactions),
+        "pareto": FigureKind(build_pareto, draw_pareto),
+        "error_by_label": FigureKind(build_error_by_label, draw_error_by_label),
+        "training_curves": FigureKind(build_training_curves, draw_training_curves),
+        "data_efficiency": FigureKind(build_data_efficiency, draw_data_efficiency),
+        "tsne": FigureKind(build_tsne, draw_tsne),
+        "similarity": FigureKind(build_similarity, draw_similarity),
+        "anchors": FigureKind(build_anchors, draw_anchors),
+        "history": FigureKind(build_history, draw_history),
+        "parallel": FigureKind(build_parallel, draw_parallel),
+        "importance": FigureKind(build_importance, draw_importance),
+    },
+)
 
 
 def plot(
@@ -137,6 +142,7 @@ def plot(
         InputError: a name is unknown, there is nothing to draw, or a file is damaged.
     """
     # Checked before any data is read.
+    plugins.load_entry_points("figure")
     check_known("plot", kind, tuple(FIGURES))
     check_known("type of file", output.suffix, FILE_TYPES)
     request = PlotRequest(

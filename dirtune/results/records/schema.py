@@ -79,6 +79,8 @@ SCHEMAS = {
             "data": pa.string(),
             "data_fingerprint": pa.string(),
             "code_version": pa.string(),
+            # Fingerprints of the plug-ins that the trial uses, by name, as JSON; null if it uses none
+            "plugins": pa.string(),
             "started_at": pa.timestamp("us", tz="UTC"),
             "finished_at": pa.timestamp("us", tz="UTC"),
         }

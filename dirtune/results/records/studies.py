@@ -13,6 +13,7 @@ from typing import Any
 from dirtune.errors import Fault, InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage, remove_credentials
+from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
 
 
@@ -94,7 +95,7 @@ _FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "arms": ("a list of texts", _is_list_of(str)),
     "seeds": ("a list of integers", _is_list_of(int)),
     **dict.fromkeys(("objective", "claim"), ("a mapping of texts and numbers", _is_mapping_of(_SCALARS))),
-    **dict.fromkeys(("configs", "presets", "spaces"), ("a mapping of mappings", _is_mapping_of(dict))),
+    **dict.fromkeys(("configs", "presets", "spaces", "metrics"), ("a mapping of mappings", _is_mapping_of(dict))),
     **dict.fromkeys(("planned", "secondary"), ("a list of mappings", _is_list_of(dict))),
     "data": ("a mapping of texts", _is_data),
     "trials": ("a mapping of integers", _is_mapping_of(int)),
@@ -165,6 +166,9 @@ def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] =
     """Return the facts in the content of a `study.json` and of the `selected.json` of the same folder."""
     objective = raw.get("objective") or {}
     data = raw.get("data") or {}
+    # Readers do not load plug-ins.
+    for metric, about in (raw.get("metrics") or {}).items():
+        HIGHER_IS_BETTER.note(metric, higher_is_better=about["higher_is_better"] is True)
     return StudyInfo(
         name=name,
         question=raw.get("question") or "",

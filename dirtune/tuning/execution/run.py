@@ -6,7 +6,7 @@ from dirtune.data import blocks, session
 from dirtune.data.contract import read_contract
 from dirtune.results.records import compaction
 from dirtune.training import provenance, train
-from dirtune.tuning.execution import storage_failure, tune_run, worker
+from dirtune.tuning.execution import plugin_check, storage_failure, tune_run, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
 from dirtune.tuning.folder import floors, reconcile, stop_request
@@ -28,6 +28,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
     with session.ray_session():
         # Before anything is written: a study that does not fit the cluster leaves nothing behind.
         plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
+        plugin_check.check_nodes(study.plugins)
         # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
         with (
             stop_request.watch_for_stop(storage) as stop,

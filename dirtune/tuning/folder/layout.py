@@ -7,6 +7,7 @@
     selected.json                     selections of the searches
     results/TABLE/TRIAL.parquet       records (`dirtune.results.records.store`)
     orphaned/TABLE/TRIAL.parquet      records that the study no longer plans
+    plugins/FILE.py                   plug-ins that the study's arms use (`dirtune.plugins`)
     trials/TRIAL/                     files of one trial (`dirtune.training.trial`)
     models/TRIAL/                     kept model of one trial (`dirtune.training.kept_model`)
     orphaned/models/TRIAL/            models of trials that the study no longer plans
@@ -25,6 +26,7 @@ __all__ = [
     "MANIFEST",
     "OPTUNA_DB",
     "ORPHANED",
+    "PLUGINS",
     "PROVENANCE",
     "RESOLVED_STUDY",
     "SELECTED",
@@ -35,5 +37,6 @@ __all__ = [
 STUDY_YAML = "study.yaml"
 OPTUNA_DB = "optuna.db"
 ORPHANED = "orphaned"
+PLUGINS = "plugins"
 LOCK = "driver.json"
 STOP_REQUEST = "stop.json"

@@ -21,6 +21,7 @@ from typing import Any
 import optuna
 from pydantic import ValidationError
 
+from dirtune import plugins
 from dirtune.config import TrialConfig
 from dirtune.data.store import read_groups
 from dirtune.errors import Fault, InputError
@@ -230,8 +231,10 @@ class _Comparison:
             if not storage.exists(layout.STUDY_YAML) or storage.read(layout.STUDY_YAML) != text:
                 storage.write(layout.STUDY_YAML, text)
             return
+        self._write_plugins()
         if self.before is None:
-            storage.write(layout.PROVENANCE, json.dumps(collect_provenance(), indent=1).encode())
+            provenance = collect_provenance(self.folder.study.plugins)
+            storage.write(layout.PROVENANCE, json.dumps(provenance, indent=1).encode())
             # A copy, so that metrics with other label bins can be computed without the data
             manifest = self.folder.manifest
             storage.write(layout.MANIFEST, manifest.model_dump_json(indent=1).encode())
@@ -249,12 +252,23 @@ class _Comparison:
         storage.write(layout.STUDY_YAML, text)
         storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
 
+    def _write_plugins(self) -> None:
+        """Write the files of the plug-ins, from which `resume` loads them, and remove those that no arm uses any more."""
+        storage = self.folder.storage
+        files = {each.name: each for each in self.folder.study.plugins if isinstance(each, plugins.FilePlugin)}
+        for name, plugin in files.items():
+            storage.write(f"{layout.PLUGINS}/{name}", plugin.source.encode())
+        for name in storage.list_files(layout.PLUGINS, suffix=".py"):
+            if name not in files:
+                storage.remove(f"{layout.PLUGINS}/{name}")
+
     def _is_unchanged(self, arm: str) -> bool:
         """Return True if an arm has the same configuration, space and transferred settings as before."""
         before = self.before or {}
         config = (before.get("configs") or {}).get(arm)
         return _add_new_defaults(config) == self.now["configs"][arm] and all(
-            (before.get(key) or {}).get(arm) == self.now[key].get(arm) for key in ("spaces", "transfers")
+            (before.get(key) or {}).get(arm) == (self.now.get(key) or {}).get(arm)
+            for key in ("spaces", "transfers", "plugins")
         )
 
     def _check_identity(self) -> None:

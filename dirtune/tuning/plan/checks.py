@@ -1,19 +1,22 @@
 """Checks of a study against its data set and the machine, before a sweep runs anything."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from dirtune.config import Objective
 from dirtune.data import label_units, store
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.io.yamlfile import parse_yaml
 from dirtune.manifest import Manifest
+from dirtune.metrics import EXTRA_METRICS
 from dirtune.models.regressor import Regressor
 from dirtune.nested import get_leaf
+from dirtune.plugins import find_obstacle
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.study.schema import Arm
 from dirtune.training import numerics, task, train
@@ -37,6 +40,8 @@ def open_study_folder(text: str, where: str, *, data: str | Path, results: str |
     root = Storage.open(data)
     manifest = store.read_manifest(root, get_data_set(study))
     study = resolve_from_data(study, manifest)
+    if obstacles := [fault for plugin in study.plugins if (fault := find_obstacle(plugin)) is not None]:
+        raise InputError(obstacles)
     check_study(study, manifest)
     find_first_settings(study, Storage.open(results))
     return StudyFolder(Storage.open(results).get_folder(study.name), study, manifest, text, root)
@@ -104,6 +109,10 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
     if faults:
         raise InputError(faults.values())
     objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
+    objectives["claim"] = study.compared_objective
+    if unrecorded := [*_find_unrecorded_metrics(study, objectives)]:
+        raise InputError(unrecorded)
+    del objectives["claim"]
     if study.sequential is not None:
         objectives["sequential.compare"] = study.compared_objective
     further = []
@@ -115,6 +124,15 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
             further += [replace(fault, where=study.name, key=f"{key}.metric") for fault in error.faults]
     if further:
         raise InputError(further)
+
+
+def _find_unrecorded_metrics(study: ResolvedStudy, objectives: Mapping[str, Objective]) -> Iterator[Fault]:
+    """Find metrics of plug-ins that the study needs of all trials, and that an arm does not record."""
+    for key, objective in objectives.items():
+        metric = objective.metric
+        if metric in EXTRA_METRICS.get_added() and any(metric not in arm.config.plugin_metrics for arm in study.arms):
+            rule = f"is a metric of a plug-in, which is recorded if `base` has `metrics: [{metric}]`"
+            yield Fault(where=study.name, key=f"{key}.metric", rule=rule, got=metric)
 
 
 def count_parameters(study: ResolvedStudy, manifest: Manifest) -> dict[str, int]:

@@ -80,6 +80,8 @@ def plan(
     effects: bool = False,
     probe: bool = False,
     expect: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
 ) -> Plan:
     """Return what `sweep` would run; trains nothing but the requested measurements.
 
@@ -92,12 +94,15 @@ def plan(
         probe: estimate the time of a trial from some steps on this machine (`dirtune.tuning.plan.runtime_probe`), and find
             label units that a training cannot bridge (`dirtune.tuning.plan.label_fit`).
         expect: the cluster's file, whose startable nodes are included (`dirtune.tuning.plan.autoscaling`).
+        plugins: as for `sweep`.
+        allow_plugins: as for `sweep`.
 
     Raises:
         InputError: the study or the data are invalid, or the nodes cannot hold a trial.
     """
     types = autoscaling.read_node_types(expect)
     file = files.find_study(study, changes)
+    files.load_plugins(file, plugins, allow=allow_plugins)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     reuse = folder.find_reuse()
     made = make_plan(folder, reuse, capacity.list_available_nodes(), types)

@@ -1,0 +1,102 @@
+"""Decorators that register parts of a plug-in, such as `@dirtune.register.term("spread")`.
+
+They belong into a Python file, which a study names under `plugins:`, or which is imported; `dirtune.plugins` says how its
+parts reach workers. Installed packages may use entry points instead.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+from dirtune import plugins
+from dirtune.errors import Fault, InputError
+
+PartT = TypeVar("PartT")
+_NAME = re.compile("[a-z][a-z0-9_]*")
+
+
+def term(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a regularizer term: a `Frozen` class with a field `weight`, called with `dirtune.batch.TermInputs`."""
+    return _make_decorator("term", name)
+
+
+def loss(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a regression loss: a `Frozen` class with `name: Literal[NAME]`, called with predictions, labels, weights."""
+    return _make_decorator("loss", name)
+
+
+def encoder(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register an encoder: a `Frozen` class with `name: Literal[NAME]` and `build(inputs)`."""
+    return _make_decorator("encoder", name)
+
+
+def metric(name: str, *, higher_is_better: bool) -> Callable[[PartT], PartT]:
+    """Register a metric: a function of all labels and predictions, two NumPy arrays, that returns a number."""
+
+    def decorate(part: PartT) -> PartT:
+        part.higher_is_better = higher_is_better  # type: ignore[attr-defined]
+        return _register("metric", name, part)
+
+    return decorate
+
+
+def figure(name: str) -> Callable[[PartT], PartT]:
+    """Register a figure: a `dirtune.results.figures.FigureKind`, called as `register.figure(NAME)(kind)`."""
+    return _make_decorator("figure", name)
+
+
+def method(name: str) -> Callable[[PartT], PartT]:
+    """Register a method: a mapping with the keys of an entry of `dirtune/presets/methods.yaml`."""
+    return _make_decorator("method", name)
+
+
+def file(path: str) -> None:
+    """Load a plug-in from its file, as `plugins:` in a study does."""
+    plugins.load_files([path])
+
+
+def check_part(kind: str, name: str, part: Any) -> None:
+    """Raise if a part does not have the form of its kind.
+
+    Raises:
+        InputError: with what is missing.
+    """
+    if rule := _find_fault(kind, name, part):
+        raise InputError(Fault(where=f"{kind} {name!r}", rule=rule))
+
+
+def _make_decorator(kind: str, name: str) -> Callable[[PartT], PartT]:
+    return lambda part: _register(kind, name, part)
+
+
+def _register(kind: str, name: str, part: PartT) -> PartT:
+    check_part(kind, name, part)
+    plugins.register(kind, name, part)
+    return part
+
+
+def _find_fault(kind: str, name: str, part: Any) -> str | None:
+    from dirtune.frozen import Frozen
+
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return "a name has small letters, digits and underscores"
+    if kind == "metric":
+        from dirtune.metrics import METRICS
+
+        if name in METRICS:
+            return "the name belongs to a metric of every data set"
+        is_said = isinstance(getattr(part, "higher_is_better", None), bool)
+        return None if callable(part) and is_said else "must be a function with an attribute higher_is_better"
+    if kind not in {"loss", "term", "encoder"}:
+        return None
+    if not (isinstance(part, type) and issubclass(part, Frozen)):
+        return "must be a class derived from dirtune.frozen.Frozen"
+    if kind == "term":
+        has_weight = "weight" in part.model_fields
+        return None if has_weight and hasattr(part, "__call__") else "needs a field `weight` and a method `__call__`"  # noqa: B004
+    tag = part.model_fields.get("name")
+    if tag is None or get_args(tag.annotation) != (name,) or tag.default != name:
+        return f'needs the field `name: Literal["{name}"] = "{name}"`'
+    if kind == "encoder" and not hasattr(part, "build"):
+        return "needs a method `build`"
+    return None
