@@ -22,7 +22,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.nested import get_leaf, iter_leaves
 from dirtune.presets import Preset, read_methods, read_recipes
-from dirtune.study.files import list_shipped_studies
+from dirtune.study.files import StudyFile, list_shipped_studies
 
 # The literal dict that names each kind, as "module:NAME". They are read from their source, because importing them
 # imports torch, which takes two seconds of CPU time.
@@ -78,31 +78,50 @@ class Entry:
 
 
 def describe_entry(kind: str, name: str) -> Entry:
-    """Return a loss, term or encoder with its hyperparameters, a method or recipe with its published settings, or a data set
-    with the options of its ingest.
+    """Return one name in detail: losses, terms and encoders with their hyperparameters, methods and recipes with their
+    published settings, data sets with the options of their ingest, studies with their arms, functions with what they say.
 
     Raises:
-        InputError: the kind has no details, or `name` is unknown.
+        InputError: the kind or `name` is unknown.
     """
     settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders")}
-    known = [*settings_of, *PRESETS, "data"]
-    if kind not in known:
-        raise InputError(Fault(where="list", rule="no details on this kind", got=kind, known=known))
+    if kind not in (known := [*REGISTRIES, *PRESETS, "data", "studies"]):
+        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=known))
     things: Mapping[str, Any]
-    if kind == "data":
+    if kind == "studies":
+        things = list_shipped_studies()
+    elif kind == "data":
         things = import_module("dirtune.pipelines").PIPELINES
     elif kind in settings_of:
         plugins.load_installed()
         module, registry = settings_of[kind]
         things = getattr(import_module(module), registry)
-    else:
+    elif kind in PRESETS:
         things = PRESETS[kind]()
+    else:
+        things = _read_docstrings(REGISTRIES[kind])
     if name not in things:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))
     thing = things[name]
     if kind == "data":
         return _describe_pipeline(name, str(thing), import_module(f"dirtune.pipelines.{name}").Options)
+    if isinstance(thing, StudyFile):
+        return _describe_study(name, thing.read_plain())
+    if isinstance(thing, str):
+        return Entry(name=name, about=thing, columns=(), rows=[])
     return _describe_preset(name, thing) if isinstance(thing, Preset) else _describe_settings(name, thing)
+
+
+def _describe_study(name: str, plain: Mapping[str, Any]) -> Entry:
+    sections = ("base", "arms", "parts", "derive", "axes", "space", "search", "seeds", "objective", "claim")
+    rows: list[tuple[str, ...]] = [
+        (f"{section}.{key}", "\n".join(_format_leaves(value)) if isinstance(value, Mapping) else str(value))
+        for section in sections
+        if isinstance(plain.get(section), Mapping)
+        for key, value in plain[section].items()
+    ]
+    rows += [(each, str(plain[each])) for each in sections if each in plain and not isinstance(plain[each], Mapping)]
+    return Entry(name=name, about=str(plain["question"]), columns=("key", "value"), rows=rows)
 
 
 def _describe_settings(name: str, settings: type[Frozen]) -> Entry:
@@ -200,7 +219,12 @@ def _format_value(value: object) -> str:
 
 def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
     """Return the first docstring sentence of every entry of literal dicts, without importing them."""
-    sentences: dict[str, str] = {}
+    texts = _read_docstrings(registries)
+    return {name: text.split("\n\n")[0].replace("\n", " ") for name, text in texts.items()}
+
+
+def _read_docstrings(registries: tuple[str, ...]) -> dict[str, str]:
+    texts: dict[str, str] = {}
     for registry in registries:
         module, _, variable = registry.partition(":")
         literal = _find_literal(_parse(module), variable)
@@ -209,8 +233,8 @@ def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
             name = ast.literal_eval(key)
             # An entry may be None where the function of the entry's name needs other arguments than the rest.
             target = name if isinstance(value, ast.Constant) else ast.unparse(value)
-            sentences[name] = _read_docstring(module, target).split("\n\n")[0].replace("\n", " ")
-    return sentences
+            texts[name] = _read_docstring(module, target)
+    return texts
 
 
 def _read_docstring(module: str, name: str) -> str:

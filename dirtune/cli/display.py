@@ -193,8 +193,10 @@ def format_catalog(kind: str, sentences: Mapping[str, str]) -> Table:
     return table
 
 
-def format_entry(entry: Entry) -> Table:
-    """Return the table of one name of the catalog in detail."""
+def format_entry(entry: Entry) -> Table | str:
+    """Return the table of one name of the catalog in detail; of a function, which has no settings, what it says."""
+    if not entry.columns:
+        return f"{entry.name}: {entry.about}"
     table = make_table(entry.name)
     table.caption = Text(entry.about)
     for column in entry.columns:

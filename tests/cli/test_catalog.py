@@ -126,9 +126,24 @@ def test_a_preset_shows_how_the_published_variant_differs_in_one_line_each() -> 
     assert not any("\n" in text for row in published for text in row)
 
 
+def test_every_listed_name_can_be_shown_in_detail() -> None:
+    for kind, names in list_catalog().items():
+        for name in names:
+            entry = describe_entry(kind, name)
+            assert entry.about, f"{kind}: {name}"
+    assert "gain of 0.7 to 1" in describe_entry("augmentations", "shift").about
+    rows = dict(describe_entry("studies", "quickstart").rows)
+    assert rows["base.data"] == "name: digits"
+    assert "arms.vanilla" in rows
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
-    [("terms", "comr", "did you mean 'conr'"), ("metrics", "mae", "no details on this kind")],
+    [
+        ("terms", "comr", "did you mean 'conr'"),
+        ("metrics", "spearmn", "did you mean 'spearman'"),
+        ("metric", "mae", "unknown kind"),
+    ],
 )
 def test_an_unknown_entry_is_an_error_that_lists_the_known_ones(kind: str, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
