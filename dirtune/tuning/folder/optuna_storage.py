@@ -2,8 +2,8 @@
 
 The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
 anybody may delete or damage the file. The records remain, and with them the spent budget: a resumed search must neither spend
-it again nor lose its results. A file that is no intact database is therefore removed; a search then asks again only for the
-trials that had started.
+it again nor lose its results. A file that is no intact database of this release of Optuna is therefore removed; a search then
+asks again only for the trials that had started.
 """
 
 import contextlib
@@ -38,19 +38,19 @@ def open_optuna_storage(folder: Storage) -> Iterator[str]:
     if folder.is_local:
         path = Path(folder.path(layout.OPTUNA_DB))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_if_damaged(path)
+        _remove_if_unusable(path)
         with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
-            yield f"sqlite:///{quote(str(path))}"
+            yield _make_url(path)
         return
     # SQLite needs a file on a local disk
     with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
         local = Path(scratch) / layout.OPTUNA_DB
         if folder.exists(layout.OPTUNA_DB):
             local.write_bytes(folder.read(layout.OPTUNA_DB))
-        _remove_if_damaged(local)
+        _remove_if_unusable(local)
         try:
             with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
-                yield f"sqlite:///{local}"
+                yield _make_url(local)
         # The driver that has taken the study writes its own
         except LockLostError:
             local.unlink(missing_ok=True)
@@ -62,21 +62,42 @@ def open_optuna_storage(folder: Storage) -> Iterator[str]:
                     folder.with_retry(RETRY_SECONDS).write(layout.OPTUNA_DB, local.read_bytes())
 
 
-def _remove_if_damaged(path: Path) -> None:
-    """Remove a file that is no intact SQLite database; one that another process has locked stays."""
-    if not path.exists():
-        return
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
-            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:
-        return
-    except sqlite3.DatabaseError as error:
-        verdict = str(error)
-    if verdict != "ok":
+def _remove_if_unusable(path: Path) -> None:
+    """Remove a file that is no intact database of this release of Optuna; one that another process has locked stays."""
+    if path.exists() and _find_database_fault(path) is not None:
         # With its journal, which would be played back into the new file
         for each in (path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("journal", "wal", "shm"))):
             each.unlink(missing_ok=True)
+
+
+def _find_database_fault(path: Path) -> str | None:
+    """Return why Optuna cannot use a database, or None if it can, or if that cannot be told now."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            # Locked by another process, if this fails
+            database.execute("BEGIN IMMEDIATE").close()
+    except sqlite3.OperationalError:
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    if verdict != "ok":
+        return str(verdict)
+    try:
+        storage = optuna.storages.RDBStorage(_make_url(path))
+        for study in storage.get_all_studies():
+            storage.get_all_trials(study._study_id)
+    # A disk that fails is an outage. RuntimeError: of another release; the others: tables of another program, or values that
+    # Optuna has not written
+    except (StorageInternalError, SQLAlchemyError) as error:
+        return str(error) if "no such" in str(error.__cause__ or error) else None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _make_url(path: Path) -> str:
+    return f"sqlite:///{quote(str(path))}"
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ Optuna gets the real outcome of every trial (complete, pruned or failed), and ea
 records decide which trials have ended: a trial that has ended for Optuna and whose record was lost runs again.
 """
 
+import contextlib
 import warnings
 from collections.abc import Collection, Sequence
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from dirtune.io.storage import Storage
 from dirtune.study.schema import Arm
@@ -56,9 +58,11 @@ class ArmSearch:
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
-        asked = {trial.user_attrs[TRIAL_ID] for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs}
-        add_running_trials(self._optuna, sorted(asked.difference(recorded)))
-        known = [trial for trial in self._optuna.trials if TRIAL_ID in trial.user_attrs]
+        add_running_trials(
+            self._optuna,
+            sorted({trial.user_attrs[TRIAL_ID] for trial in self._list_known(recorded)}.difference(recorded)),
+        )
+        known = self._list_known(recorded)
         self._settings: dict[str, records.Settings] = {trial.user_attrs[TRIAL_ID]: trial.params for trial in known}
         self._running = {
             trial.user_attrs[TRIAL_ID]: optuna.Trial(self._optuna, trial._trial_id)
@@ -85,7 +89,26 @@ class ArmSearch:
     def find_best(self) -> confirmation.SelectedTrial | None:
         """Return the best complete trial, or None if there is none."""
         trial_id = records.find_best_trial(self._outcomes, self._maker.study.objective.mode)
-        return None if trial_id is None else confirmation.SelectedTrial(trial_id, self._settings[trial_id])
+        if trial_id is None:
+            return None
+        settings = self._settings[trial_id]
+        # Optuna's database has no checksums
+        if self._maker.make_search_job(self.arm, settings).trial_id != trial_id:
+            settings = records.read_settings(self._folder, trial_id, tuple(self.arm.space))
+        return confirmation.SelectedTrial(trial_id, settings)
+
+    def _list_known(self, recorded: Collection[str]) -> list[FrozenTrial]:
+        """Return Optuna's trials of this search; one without a record must have the id of its settings."""
+        known = []
+        for trial in self._optuna.trials:
+            trial_id = trial.user_attrs.get(TRIAL_ID)
+            if trial_id in recorded:
+                known.append(trial)
+            elif trial_id is not None:
+                with contextlib.suppress(ValidationError):
+                    if self._maker.make_search_job(self.arm, trial.params).trial_id == trial_id:
+                        known.append(trial)
+        return known
 
     def make_running_jobs(self) -> list[TrialJob]:
         """Return the jobs of trials that an earlier driver started and that have no outcome."""

@@ -136,6 +136,51 @@ def test_a_damaged_storage_is_rebuilt_from_the_records(tmp_path: Path, damage: C
     assert load_trials(found).keys() == known
 
 
+OTHER_DATABASES = {
+    "another release": "update alembic_version set version_num = 'v9.0.0.a'",
+    "another program": "alter table studies rename column study_name to title",
+    "no table": "drop table trial_params",
+    "a changed distribution": 'update trial_params set distribution_json = \'{"name": "FloatDistrib\'',
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DATABASES)
+def test_a_storage_that_optuna_cannot_use_is_rebuilt_from_the_records(tmp_path: Path, name: str) -> None:
+    found = SimulatedSweep(tmp_path)
+    found.sweep(**CHANGES)
+    known = load_trials(found).keys()
+    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database:
+        database.execute(OTHER_DATABASES[name])
+        database.commit()
+    with open_optuna_storage(found.folder):
+        assert found.sweep(**CHANGES) == []
+    assert load_trials(found).keys() == known
+
+
+CHANGED_VALUES = {
+    "the settings of a running trial": "update trial_params set param_value = param_value + 1",
+    "the id of a running trial": "update trial_user_attributes set value_json = '\"0123456789abcdef\"' where trial_id = 3",
+    "the settings of the best trial": "update trial_params set param_value = 5.5 where trial_id = 1",
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_VALUES)
+def test_changed_values_in_the_storage_change_no_record(tmp_path: Path, name: str) -> None:
+    changes = {**CHANGES, "space": STUDY["space"], "search": {**STUDY["search"], "trials": 3}}
+    undisturbed = SimulatedSweep(tmp_path / "undisturbed")
+    undisturbed.sweep(concurrent=1, **changes)
+    found = SimulatedSweep(tmp_path / "found")
+    with pytest.raises(Killed):
+        found.sweep(concurrent=1, die_after=3, **changes)
+    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database:
+        database.execute(CHANGED_VALUES[name])
+        database.commit()
+    with open_optuna_storage(found.folder):
+        found.sweep(concurrent=1, **changes)
+    assert found.find_reuse(**changes).is_complete
+    assert sorted(found.read_trials(), key=str) == sorted(undisturbed.read_trials(), key=str)
+
+
 def test_a_locked_storage_is_one_sentence_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimulatedSweep(tmp_path)
     found.sweep(**CHANGES)
