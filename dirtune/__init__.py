@@ -21,6 +21,7 @@ _HOMES = {
     "plan": "dirtune.tuning.plan.plan:plan",
     "plot": "dirtune.api:plot",
     "query": "dirtune.api:query",
+    "recommend": "dirtune.tuning.recommend:recommend",
     "recompute": "dirtune.api:recompute",
     "report": "dirtune.api:report",
     "resume": "dirtune.tuning.sweep:resume",

@@ -22,6 +22,7 @@ CALLS = {
     "plan": "results",
     "sweep": "results",
     "resume": "results",
+    "recommend": "results",
     "status": "results",
     "query": "root",
     "table": "root",

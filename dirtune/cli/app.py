@@ -11,7 +11,7 @@ from dirtune.errors import escape_control_characters
 # The groups of `dirtune --help`
 DATA, STUDIES, RESULTS, CLUSTERS = "Data", "Studies", "Results", "Clusters"
 ORDER = (
-    *("init", "ingest", "inspect"),
+    *("init", "recommend", "ingest", "inspect"),
     *("list", "schema", "plan", "train", "sweep", "resume", "status", "stop"),
     *("check", "table", "plot", "report", "query", "predict", "compact", "tensorboard"),
     *("doctor", "submit"),

@@ -37,7 +37,7 @@ def init(
 ) -> None:
     """Ingest own data and write a study of common methods, with settings that suit the data."""
     from dirtune.data.ingest import load_pipeline
-    from dirtune.data.init import choose_pipeline
+    from dirtune.data.init import choose_pipeline, choose_study_name
     from dirtune.data.init import init as begin
 
     options = None
@@ -55,5 +55,5 @@ def init(
         data=data,
         report=show,
     )
-    plan, table = f"  dirtune plan {file}", f"  dirtune table {file.stem}"
+    plan, table = f"  dirtune plan {file}", f"  dirtune table {choose_study_name(file.stem)}"
     show(f"study: {file}", "next:", plan, f"  dirtune sweep {file}", table)

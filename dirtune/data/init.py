@@ -1,5 +1,6 @@
 """The beginning of a study on own data: ingest, and a study file to start from."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,7 @@ def init(
         InputError: the study file exists, there is no such source, the data cannot be ingested, or they have no methods to
             begin with.
     """
-    is_own = not isinstance(source, str | Path) or "://" in str(source) or Path(source).expanduser().exists()
+    is_own = _is_own(source)
     if not is_own:
         if Path(source).suffix.lower() in (*SUFFIXES, ".txt") or "/" in str(source):
             raise InputError(Fault(where=str(source), rule="no such file or folder"))
@@ -62,9 +63,7 @@ def init(
             known = [each for each in root.list_folders() if root.exists(f"{each}/{MANIFEST}")]
             rule = f"is no file or folder, and an ingested data set takes no {', '.join(unused)}"
             raise InputError(Fault(where="init", rule=rule, got=str(source), known=known))
-    if not isinstance(source, str | Path) and name is None:
-        raise InputError(Fault(where="init", key="name", rule="names the data set, and is needed for data in memory"))
-    set_name = name or (make_name(source) if is_own else str(source))
+    set_name = choose_set_name(source, name)
     file = Path(output) if output is not None else Path(f"{set_name}_methods.yaml")
     # Before the ingest, which may take a while.
     if not file.absolute().parent.is_dir():
@@ -80,10 +79,33 @@ def init(
             report(note)
     else:
         manifest = read_manifest(Storage.open(data), set_name)
-    file.write_text(write_starter_study(manifest, name=file.stem, file=str(file)))
+    file.write_text(write_starter_study(manifest, name=choose_study_name(file.stem), file=str(file)))
     return file
+
+
+def choose_set_name(source: Any, name: str | None = None) -> str:
+    """Return the name of the data set of a source: the given one, or that of the file, folder or ingested set.
+
+    Raises:
+        InputError: data in memory have no name.
+    """
+    if name is not None:
+        return name
+    if not isinstance(source, str | Path):
+        raise InputError(Fault(where="init", key="name", rule="names the data set, and is needed for data in memory"))
+    return make_name(source) if _is_own(source) else str(source)
+
+
+def choose_study_name(stem: str) -> str:
+    """Return the name of a study for the name of its file."""
+    return re.sub(r"[^a-z0-9_-]+", "_", stem.lower()).strip("_-") or "study"
 
 
 def choose_pipeline(path: Path) -> str:
     """Return the pipeline for a file or folder: `images` for a folder that has some, else `table`."""
     return "table" if find_image(path) is None else "images"
+
+
+def _is_own(source: Any) -> bool:
+    """Return True if a source is to be ingested, False if it may be the name of a set that has been."""
+    return not isinstance(source, str | Path) or "://" in str(source) or Path(source).expanduser().exists()

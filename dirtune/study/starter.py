@@ -6,6 +6,8 @@ from dirtune.manifest import InputSpec, Manifest
 _LARGE_IMAGE = 64
 """Height or width beyond which images get a residual network, in pixels."""
 _BATCH = 64
+EPOCHS, STEPS, PATIENCE = 60, 50, 10
+"""Longest training, steps of an epoch, at least, and epochs without a better one after which a training ends."""
 _TEMPLATE = """\
 # Which method lowers the error of rare {label_name}? Written by `dirtune init`; every line may be changed.
 # {rows:,} training rows; {label_name} from {low:g} to {high:g} {unit}, in bins of {bin_width:g} {bin_unit}.
@@ -109,9 +111,9 @@ def write_starter_study(manifest: Manifest, *, name: str, file: str) -> str:
         views=views,
         # At least four batches, or most steps would see the same rows together.
         batch_size=max(2, min(_BATCH, rows // 4)),
-        steps=50 if is_small else max(50, rows // _BATCH),
-        epochs=60,
-        patience=10,
+        steps=STEPS if is_small else max(STEPS, rows // _BATCH),
+        epochs=EPOCHS,
+        patience=PATIENCE,
         arms=(_WEIGHTED + _RANKSIM if is_scalar else "") + _PAIRS,
         trials=6,
         space=(_RANKSIM_SPACE if is_scalar else "") + _SPACE,

@@ -1,0 +1,125 @@
+"""Recommendation from a finished study: one sentence about its claim, then where the method costs something.
+
+The sentence says no more than the table's words: a method is named if its word is `helps`, after the correction over all
+arms, and otherwise plain training is. A floor that no arm beats comes first, because then no training is worth its time.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.results.analysis.selection import to_loss
+from dirtune.results.tables.floors import FloorRow, format_floor
+from dirtune.results.tables.render.numbers import format_change
+from dirtune.results.tables.table import ArmRow, ArmTable, make_arm_table
+
+
+def describe_recommendation(root: str | Path, study: str) -> list[str]:
+    """Return the recommended method as a sentence, and one sentence each on costs, undecided methods and floors.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+
+    Raises:
+        InputError: there is no such study, or a file is damaged.
+    """
+    table = make_arm_table(root, study)
+    region, rows = table.claim.region, {row.arm: row for row in table.rows}
+    measured = {name: row for name, row in rows.items() if row.cells[region].n}
+    if table.reference not in measured:
+        return [
+            f"No recommendation: no trial of {table.reference} on fresh seeds is recorded; more minutes, or run it again."
+        ]
+    base = measured.pop(str(table.reference))
+    by_word: dict[str, list[ArmRow]] = {}
+    for row in measured.values():
+        verdict = row.cells[region].verdict
+        by_word.setdefault(verdict.decision if verdict is not None else "open", []).append(row)
+    # The largest gain first: its interval is one of several, which Holm's correction of the words accounts for.
+    helping = sorted(by_word.get("helps", ()), key=lambda row: to_loss(row.cells[region].mean, table.metric))
+    best = helping[0] if helping else base
+    answer = [_describe_best(table, best, base) if helping else _describe_none(table, base)]
+    answer += _describe_costs(table, best)
+    others = {
+        "also helps": [row.arm for row in helping[1:]],
+        "hurts": [row.arm for row in by_word.get("hurts", ())],
+        "makes no difference": [row.arm for row in by_word.get("same", ())],
+        "undecided": [_describe_open(table, row) for row in by_word.get("open", ())],
+        "not measured": [name for name in rows if name not in measured and name != base.arm],
+    }
+    answer += [f"{word.capitalize()}: {', '.join(arms)}." for word, arms in others.items() if arms]
+    return [*answer, *_describe_floors(table, best), *table.cautions]
+
+
+def _describe_best(table: ArmTable, best: ArmRow, base: ArmRow) -> str:
+    cell = best.cells[table.claim.region]
+    verdict, level = cell.verdict, cell.reference_mean
+    share = abs(cell.mean - level) / abs(level) if level else math.nan
+    verb = "raises" if table.metric in HIGHER_IS_BETTER else "lowers"
+    caveats = f"; but: {'; '.join(verdict.caveats)}" if verdict is not None and verdict.caveats else ""
+    return (
+        f"Use {best.arm}: it {verb} {_name_column(table)} by {share:.1%} against {base.arm}, from {level:.4g} to "
+        f"{cell.mean:.4g}{_format_unit(table)} (difference {_format_difference(best, table)}{caveats})."
+    )
+
+
+def _describe_none(table: ArmTable, base: ArmRow) -> str:
+    return (
+        f"Keep {base.arm}: no method is shown to be better in {_name_column(table)}, where it has "
+        f"{base.cells[table.claim.region].mean:.4g}{_format_unit(table)}."
+    )
+
+
+def _describe_costs(table: ArmTable, best: ArmRow) -> list[str]:
+    """Return a sentence on the regions in which an arm is worse than the reference, beyond its interval."""
+    worse = []
+    for region, cell in best.cells.items():
+        if region == table.claim.region or cell.difference is None:
+            continue
+        # As losses, so that a positive difference is worse for every metric.
+        low, high = sorted(to_loss(end, table.metric) for end in (cell.difference.low, cell.difference.high))
+        if low > 0 and not math.isnan(high):
+            worse.append(f"{region} ({_format_difference(best, table, region)})")
+    return [f"It is worse in region {', '.join(worse)}."] if worse else []
+
+
+def _describe_open(table: ArmTable, row: ArmRow) -> str:
+    cell = row.cells[table.claim.region]
+    reason = cell.no_word or (str(cell.verdict.limit) if cell.verdict is not None and cell.verdict.limit else "")
+    more = f"; {reason}" if reason else ""
+    return f"{row.arm} ({_format_difference(row, table)}{more})"
+
+
+def _describe_floors(table: ArmTable, best: ArmRow) -> list[str]:
+    region = table.claim.region
+    known = [floor for floor in table.floors if not math.isnan(floor.values[region])]
+    if not known:
+        return []
+
+    def get_loss(floor: FloorRow) -> float:
+        return to_loss(floor.values[region], table.metric)
+
+    strongest = min(known, key=get_loss)
+    name, level = format_floor(strongest.name), strongest.values[region]
+    if get_loss(strongest) <= to_loss(best.cells[region].mean, table.metric):
+        return [f"Without a training run, {name} is better than {best.arm}: {level:.4g}{_format_unit(table)}."]
+    return [f"{best.arm} is better than every floor; the best of them is {name} with {level:.4g}{_format_unit(table)}."]
+
+
+def _format_difference(row: ArmRow, table: ArmTable, region: str | None = None) -> str:
+    difference = row.cells[region or table.claim.region].difference
+    if difference is None or not difference.n:
+        return "no pair"
+    counted = f"{difference.n} seeds" + (f" and {difference.units} test samples" if difference.units else "")
+    return f"{format_change(difference.mean, difference.low, difference.high, decimals=2)} over {counted}"
+
+
+def _name_column(table: ArmTable) -> str:
+    return f"{table.metric} in region {table.claim.region}"
+
+
+def _format_unit(table: ArmTable) -> str:
+    return f" {table.unit}" if table.unit and table.metric in {"mae", "balanced_mae", "rmse", "gmean"} else ""
