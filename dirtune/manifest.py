@@ -47,6 +47,10 @@ class InputSpec(Frozen):
     view: tuple[int, int] | None = None
     """image: height and width of a view, if it is smaller than the stored image: an evaluation sees the center, and resized
     crops in training are of the whole stored image. None: the stored size."""
+    pixel_mean: tuple[float, ...] | None = None
+    """image: mean of each channel over the training rows, of pixels in [0, 1]; None if it was not computed."""
+    pixel_deviation: tuple[float, ...] | None = None
+    """image: standard deviation of each channel over the training rows."""
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ faults and duplicates are known only after all images have been read.
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _IMAGES_PER_TASK = 512
-_IMAGE, _CONTENT, _FAULT, _TRAITS = "image", "content", "fault", "traits"
+_IMAGE, _CONTENT, _FAULT, _TRAITS, _MOMENTS = "image", "content", "fault", "traits", "moments"
 _ORIENTATION = 0x0112
 # An eighth of 8 bits
 _DARK = 32
@@ -38,6 +39,8 @@ class EncodedImages:
     """The table with `image`, empty for a row with a fault."""
     contents: dict[str, bytes]
     """SHA-256 of the encoded image by sample id, without the rows with a fault."""
+    moments: dict[str, list[float]]
+    """For each channel the mean of its pixels in [0, 1], then for each the mean of their squares, by sample id."""
     faults: list[Fault]
     """Sorted by file."""
     traits: Counter[str]
@@ -69,30 +72,41 @@ def encode_images(
             blocks_done += bundle.block_refs
             advance(bundle.num_rows() or 0)
     dataset = ray.data.from_arrow_refs(blocks_done)
-    contents, rules, traits = {}, {}, Counter[str]()
+    contents, moments, rules, traits = {}, {}, {}, Counter[str]()
     # Without the image column, which stays in the object store
-    found = dataset.select_columns(["sample_id", _CONTENT, _FAULT, _TRAITS])
+    found = dataset.select_columns(["sample_id", _CONTENT, _FAULT, _TRAITS, _MOMENTS])
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        for sample_id, content, rule, own in rows:
+        for sample_id, content, rule, own, pixels in rows:
             if rule is None:
-                contents[sample_id] = content
+                contents[sample_id], moments[sample_id] = content, pixels
                 traits.update(own)
             else:
                 rules[sample_id] = rule
     faults = [Fault(where=str(folder / path), rule=rules[path]) for path in sorted(rules)]
-    return EncodedImages(dataset=dataset, contents=contents, faults=faults, traits=traits)
+    return EncodedImages(dataset=dataset, contents=contents, moments=moments, faults=faults, traits=traits)
+
+
+def compute_pixel_units(moments: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel, rounded to four digits, from the moments of images of one size.
+
+    The deviation of a channel that is constant is 1.
+    """
+    mean, square = np.split(np.mean(moments, axis=0), 2)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0)).round(4)
+    return tuple(mean.round(4).tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
 
 
 def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool, white: float | None) -> pa.Table:
     paths = batch.column("sample_id").to_pylist()
-    results = [encode_file(folder / path, spec, upright=upright, white=white) for path in paths]
-    images = [image for image, _, _ in results]
+    results = [_read_file(folder / path, spec, upright=upright, white=white) for path in paths]
+    images = [image for image, _, _, _ in results]
     columns = {
         _IMAGE: pa.array(images, pa.large_binary()),
         _CONTENT: pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
-        _FAULT: pa.array([rule for _, rule, _ in results], pa.string()),
-        _TRAITS: pa.array([traits for _, _, traits in results], pa.list_(pa.string())),
+        _FAULT: pa.array([rule for _, rule, _, _ in results], pa.string()),
+        _TRAITS: pa.array([traits for _, _, traits, _ in results], pa.list_(pa.string())),
+        _MOMENTS: pa.array([moments for _, _, _, moments in results], pa.list_(pa.float64())),
     }
     for name, column in columns.items():
         batch = batch.append_column(name, column)
@@ -103,6 +117,14 @@ def encode_file(
     path: Path, spec: InputSpec, *, upright: bool = False, white: float | None = None
 ) -> tuple[bytes, str | None, list[str]]:
     """Return the encoded image, the rule that the file breaks, and the traits of the image."""
+    encoded, rule, traits, _ = _read_file(path, spec, upright=upright, white=white)
+    return encoded, rule, traits
+
+
+def _read_file(
+    path: Path, spec: InputSpec, *, upright: bool, white: float | None
+) -> tuple[bytes, str | None, list[str], list[float]]:
+    """Return what `encode_file` does, and the moments of the pixels."""
     try:
         with Image.open(path) as image:
             traits = [f"mode {image.mode}"]
@@ -120,12 +142,14 @@ def encode_file(
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
             elif has_transparent_pixels(image):
                 traits.append("transparent pixels, shown on white")
-            return encode_image(converted, spec), None, traits
+            pixels = np.asarray(converted, dtype=np.float32).reshape(-1, spec.shape[0]) / 255
+            moments = [*pixels.mean(axis=0, dtype=np.float64), *(pixels**2).mean(axis=0, dtype=np.float64)]
+            return encode_image(converted, spec), None, traits, moments
     except FileNotFoundError:
-        return b"", "no such image", []
+        return b"", "no such image", [], []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return b"", f"the image cannot be read ({error})", []
+        return b"", f"the image cannot be read ({error})", [], []
 
 
 def describe_traits(traits: Counter[str]) -> list[str]:

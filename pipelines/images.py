@@ -5,6 +5,9 @@
 The list has a column of paths, relative to its folder or absolute, and one for the label; columns for ids, groups and
 splits are optional (`OwnOptions`). An image's id is its path as listed, unless a column holds ids.
 
+Mean and standard deviation of the pixels of the training rows are stored in the manifest, and standardize the images in
+training (`model.pixel_units`).
+
 Images are turned as their EXIF data say, as viewers do, resized to the training size once, bilinear, without keeping the
 aspect, and stored as raw pixels if they are small and as JPEG files if not. Images of 16 bits keep 8 of them; those of 32 bits
 and floats need `white`, the pixel value of white. Transparent pixels are shown on white. An image that is missing or cannot be decoded is a fault of its row. An image file that is replaced
@@ -24,7 +27,13 @@ from dirtune.data.images import decode_images
 from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from dirtune.pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
+from dirtune.pipelines.image_files import (
+    EncodedImages,
+    compute_pixel_units,
+    describe_traits,
+    encode_images,
+    get_file_size,
+)
 from dirtune.pipelines.own import (
     Column,
     Division,
@@ -111,11 +120,12 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
         images = _read_images(sheet, column, paths, readable, options)
         used = sheet.select_usable(options.skip_bad)
         division = divide(options, entries, used, [images.contents[path] for path in paths[used]])
+        mean, deviation = compute_pixel_units([images.moments[path] for path in paths[used][division.train]])
         return write_own(
             storage,
             division,
             {split: _select_split(images, division, split, spec) for split in SPLITS},
-            {"image": spec},
+            {"image": spec.model_copy(update={"pixel_mean": mean, "pixel_deviation": deviation})},
             sheet=sheet,
             request=request,
             source=describe_source(NAME, sheet, options, image=column),

@@ -20,6 +20,7 @@ MINIMAL: dict[str, Any] = {
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
     "model.label_transform": "log",
+    "model.pixel_units": None,
     "model.projection_layers": 2,
     "model.predictor_output": "relu",
     "recipe.precision": "bf16",

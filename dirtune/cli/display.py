@@ -74,7 +74,11 @@ def format_plan(plan: Plan) -> Table:
             f"seeds are added by {sequential.step} to arms whose {compared.metric} in region {compared.region} is "
             f"open against {study.reference}, {most} trials at most; times are without them"
         )
-    taken = dict.fromkeys(f"{path} {number:g}" for arm in study.arms for path, number in arm.from_data.items())
+    taken = dict.fromkeys(
+        f"{path} {' '.join(f'{number:g}' for number in (value if isinstance(value, list) else [value]))}"
+        for arm in study.arms
+        for path, value in arm.from_data.items()
+    )
     if taken:
         lines.append(f"from the data: {', '.join(taken)}")
     lines += [str(node_type) for node_type in plan.startable_nodes]

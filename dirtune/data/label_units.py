@@ -1,4 +1,4 @@
-"""Settings with the unit of the label, from the data where a configuration leaves them open.
+"""Settings with the unit of the label or of pixels, from the data where a configuration leaves them open.
 
 An encoder's output is of the order of one. If labels are counted in units of which the data spread over hundreds, most of a
 short training is spent on reaching them, and its error does not depend on the method. So a predictor's output of zero is the
@@ -24,6 +24,8 @@ from dirtune.losses.units import InBins
 from dirtune.manifest import LabelSpec, LabelTransform, Manifest
 from dirtune.nested import get_leaf, merge, nest
 
+# Of ImageNet's training images, with which torchvision's weights were trained
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NORMAL_DECILES = 2.5631031310892007
 """Distance of the 10th and 90th percentile of a normal distribution, in standard deviations."""
 
@@ -31,13 +33,16 @@ _NORMAL_DECILES = 2.5631031310892007
 def resolve_label_units(config: TrialConfig, manifest: Manifest) -> TrialConfig:
     """Return a configuration with a number for every setting that is taken from the data; the others are as before."""
     check_label_transform(config, manifest)
-    if not (open_settings := find_open_settings(config)):
+    open_settings, pixels = find_open_settings(config), choose_pixel_units(config, manifest)
+    if not open_settings and not pixels:
         return config
     model, label = config.model, manifest.label
     center, spread = estimate_label_units(label, manifest.train_counts, model.label_transform)
     bin_width = make_training_spec(label, model.label_transform).bin_width
     scale = spread if model.label_scale == "auto" else model.label_scale
     plain, numbers = config.to_plain(), dict[str, Any]()
+    for path, values in pixels.items():
+        numbers = merge(numbers, nest(path, list(values)))
     for path, mark in open_settings.items():
         if mark is None:
             number = spread if path == "model.label_scale" else center
@@ -45,6 +50,23 @@ def resolve_label_units(config: TrialConfig, manifest: Manifest) -> TrialConfig:
             number = mark.convert(get_leaf(plain, path), bin_width, scale)
         numbers = merge(numbers, nest(path, number))
     return read(TrialConfig, merge(plain, numbers), where=config.data.name)
+
+
+def choose_pixel_units(config: TrialConfig, manifest: Manifest) -> dict[str, tuple[float, ...]]:
+    """Return the settings that standardize images, by dotted path; none if they are given or not known.
+
+    Pretrained weights expect the units of their own training, otherwise images have those of the data set.
+    """
+    if config.model.pixel_units != "auto":
+        return {}
+    known = [spec for spec in manifest.features.values() if spec.pixel_mean is not None]
+    if len(known) != 1 or known[0].pixel_mean is None or known[0].pixel_deviation is None:
+        return {}
+    mean, deviation = known[0].pixel_mean, known[0].pixel_deviation
+    encoder: Any = config.model.encoder
+    if getattr(encoder, "weights_file", None) is not None and len(mean) == len(_IMAGENET_MEAN):
+        mean, deviation = _IMAGENET_MEAN, _IMAGENET_DEVIATION
+    return {"model.pixel_units.mean": mean, "model.pixel_units.deviation": deviation}
 
 
 def find_open_settings(config: TrialConfig) -> dict[str, InBins | None]:

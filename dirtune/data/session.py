@@ -90,5 +90,5 @@ def _hide_progress_bars() -> Iterator[None]:
     finally:
         context.enable_progress_bars = before
         # Ray's logger of its command line initializes the colors of the terminal, which colorama resets.
-        if (colors := sys.modules.get("colorama.initialise")) is not None:
+        if (colors := sys.modules.get("colorama.initialise")) is not None:  # codespell:ignore
             atexit.unregister(colors.reset_all)

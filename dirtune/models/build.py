@@ -16,6 +16,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.models import dense_regressor, fds, regressor
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.encoder import Encoder
+from dirtune.models.pixels import PixelStandardization
 from dirtune.reweighting.fds import FDS
 
 
@@ -101,7 +102,14 @@ def _build_encoder(
     encoder: Any = spec.encoder
     with _random_stream(seed, "encoder"):
         built: Encoder = encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
-    return built
+    if not isinstance(spec.pixel_units, regressor.PixelUnits):
+        return built
+    channels = {name: each.shape[0] for name, each in inputs.items() if each.kind == "image"}
+    mean, deviation = spec.pixel_units.mean, spec.pixel_units.deviation
+    if any(number != len(mean) for number in channels.values()):
+        rule = "must have a number for each channel of the images"
+        raise InputError(Fault(where="model.pixel_units", rule=rule, got=len(mean)))
+    return PixelStandardization(built, tuple(channels), mean, deviation)
 
 
 def _mismatch(spec: regressor.ModelSpec, rule: str) -> InputError:

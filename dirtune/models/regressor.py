@@ -50,6 +50,19 @@ AnyEncoder = Annotated[make_encoder_union(), Field(discriminator="name")]  # typ
 _MIN_LENGTH = 1e-6
 
 
+class PixelUnits(Frozen):
+    """Units of the pixels that an encoder reads: `(pixel - mean) / deviation` for each channel of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> "PixelUnits":
+        if len(self.mean) != len(self.deviation):
+            raise ValueError("mean and deviation must have a number for each channel")
+        return self
+
+
 class ModelSpec(Frozen):
     """Settings of a regressor, as a value."""
 
@@ -76,6 +89,11 @@ class ModelSpec(Frozen):
     """Function of the label that is trained, for labels over orders of magnitude: log, or log1p for labels that begin at zero
     (`dirtune.label_transform`). `label_scale`, `label_offset`, losses and terms are then in its unit; records and metrics are
     in the label's."""
+
+    pixel_units: Annotated[PixelUnits | Literal["auto"] | None, Added()] = "auto"
+    """Mean and deviation with which images are standardized. auto: those of the training images if the data set's manifest has
+    them, as that of own images does, or those of ImageNet if the encoder then has a `weights_file` and images three channels;
+    published data sets, and null, leave pixels in [0, 1]."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> "ModelSpec":

@@ -158,7 +158,7 @@ class Arm:
     transferred_settings: tuple[str, ...] = ()
     """Settings, by dotted path, that take the values selected in the reference arm."""
     presets: PresetUse = field(default_factory=PresetUse)
-    from_data: Mapping[str, float] = field(default_factory=dict)
+    from_data: Mapping[str, float | list[float]] = field(default_factory=dict)
     """Settings that the study does not give, by dotted path, with their numbers from the data (`dirtune.data.label_units`)."""
 
     @cached_property

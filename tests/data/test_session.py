@@ -55,7 +55,7 @@ def test_a_session_writes_neither_bars_nor_escape_codes(
     assert ray.data.DataContext.get_current().enable_progress_bars == before
     assert capfd.readouterr() == ("", "")
     # Otherwise it would write an escape code at the end of the process.
-    assert [each.__module__ for each in registered] == ["colorama.initialise"]
+    assert [each.__module__ for each in registered] == ["colorama.initialise"]  # codespell:ignore
 
 
 def test_an_inner_session_does_not_end_the_outer_one(ray_session: None) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dirtune.manifest import InputSpec
-from dirtune.pipelines.image_files import EncodedImages, encode_images
+from dirtune.pipelines.image_files import EncodedImages, compute_pixel_units, encode_images
 
 SPEC = InputSpec(kind="image", shape=(3, 16, 16), encoding="jpeg", quality=90)
 GOOD = ("color.jpg", "gray.jpg", "palette.png", "transparent.png", "wide.jpg")
@@ -74,3 +74,18 @@ def test_many_images_are_read_by_several_tasks(folder: Path, monkeypatch: pytest
     images = encode_images(table, folder, SPEC)
     assert images.dataset.num_blocks() == 3
     assert set(images.contents) == set(GOOD)
+
+
+def test_pixel_units_are_those_of_all_pixels_together(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    pixels[..., 2] = 51
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    table = pa.table({"sample_id": [f"{number}.png" for number in range(3)]})
+    spec = InputSpec(kind="image", shape=(3, 32, 32), encoding="png")
+    images = encode_images(table, tmp_path, spec)
+    mean, deviation = compute_pixel_units([images.moments[f"{number}.png"] for number in (0, 2)])
+    chosen = pixels[[0, 2]].reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, chosen.mean(axis=0), atol=6e-5)
+    # A constant channel is not divided.
+    np.testing.assert_allclose(deviation, [*chosen.std(axis=0)[:2], 1], atol=6e-5)

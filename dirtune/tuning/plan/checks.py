@@ -72,10 +72,12 @@ def resolve_from_data(study: ResolvedStudy, manifest: Manifest) -> ResolvedStudy
     arms = []
     for arm in study.arms:
         # Arms of presets leave nothing open, and a study may have thousands.
-        if open_settings := label_units.find_open_settings(arm.config):
+        open_settings = label_units.find_open_settings(arm.config)
+        pixels = label_units.choose_pixel_units(arm.config, manifest)
+        if open_settings or pixels:
             config = label_units.resolve_label_units(arm.config, manifest)
             plain = config.to_plain()
-            taken = {path: get_leaf(plain, path) for path in open_settings if path not in arm.space}
+            taken = {path: get_leaf(plain, path) for path in (*open_settings, *pixels) if path not in arm.space}
             arm = replace(arm, config=config, from_data=taken)
         arms.append(arm)
     return replace(study, arms=tuple(arms))

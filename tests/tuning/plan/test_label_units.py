@@ -15,8 +15,10 @@ from dirtune.data.cache import ResidentData
 from dirtune.data.label_units import estimate_label_units, resolve_label_units
 from dirtune.errors import InputError
 from dirtune.frozen import read
-from dirtune.manifest import LabelSpec
+from dirtune.manifest import LabelSpec, Manifest
+from dirtune.models.regressor import PixelUnits
 from dirtune.presets import expand_presets
+from tests.data.manifests import AGES
 from tests.training.conftest import configuration
 from tests.tuning.sweeps import STUDY, open_folder, rows, sweep_without_ray
 
@@ -148,3 +150,23 @@ def test_a_search_tries_numbers_alone(data_root: Path, tmp_path: Path, study_fil
     path = study_file(seeds=[0], space=space, search={"trials": 2})
     with pytest.raises(InputError, match="a search tries numbers"):
         open_folder(path, data_root, tmp_path)
+
+
+def test_images_are_standardized_by_their_own_units_or_by_those_of_the_weights() -> None:
+    spec = AGES.inputs["image"].model_copy(update={"pixel_mean": (0.1, 0.2, 0.3), "pixel_deviation": (1.0, 2.0, 3.0)})
+    known = AGES.model_copy(update={"inputs": {"image": spec}})
+    units = {"label_scale": 1, "label_offset": 0}
+
+    def resolve(manifest: Manifest, **model: object) -> TrialConfig:
+        config = {"data": {"name": "ages"}, "model": {"encoder": {"name": "resnet18"}, **units, **model}}
+        return resolve_label_units(read(TrialConfig, config, where="test"), manifest)
+
+    assert resolve(known).model.pixel_units == PixelUnits(mean=(0.1, 0.2, 0.3), deviation=(1.0, 2.0, 3.0))
+    pretrained = resolve(known, encoder={"name": "resnet18", "weights_file": "a.pt"}).model.pixel_units
+    assert pretrained == PixelUnits(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+    given = {"mean": [0, 0, 0], "deviation": [1, 1, 1]}
+    assert resolve(known, pixel_units=given).model.pixel_units == PixelUnits(mean=(0, 0, 0), deviation=(1, 1, 1))
+    assert resolve(known, pixel_units=None).model.pixel_units is None
+    # Published data sets have no such units, and the ids of their trials stay.
+    assert resolve(AGES) == resolve(AGES, pixel_units="auto")
+    assert resolve(AGES).compute_trial_id("data") != resolve(known).compute_trial_id("data")
