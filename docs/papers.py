@@ -62,7 +62,7 @@ where the command line names the GPUs, for the encoder of the paper. It is apart
 ## Numbers that can be expected to match
 
 * Compared step by step, in float64 and on the CPU: loss, gradient norm, learning rate and weights of the official training loops on
-  AgeDB, IMDB-WIKI and STS-B, with small encoders without dropout and without batch normalization.
+  AgeDB, IMDB-WIKI and STS-B, with small encoders without dropout and without batch normalization (NYUD2: below).
 * Not compared: decoded photographs, augmentations as drawn by the scripts, dropout, and training to the end on a GPU. No published
   mean has been reproduced yet.
 * The second JPEG compression of stored faces, and crops in training from a square of 256 pixels with `frame=center` instead of the
@@ -70,10 +70,14 @@ where the command line names the GPUs, for the encoder of the paper. It is apart
 * STS-B: RankSim has a split of its own, which shares 170 of 1,000 test pairs with that of DIR. ACCon's README trains on its natural
   split (`--datatype natural`); its table on STS-B-DIR needs `--datatype balanced`, which reads the files of DIR. GloVe's vectors are
   needed (`model.encoder.vectors_file`).
-* NYUD2: read, not run. Compared are the term of ConR, the statistics of FDS, the smoothed counts, and the lists of shots, but no training
-  step. The scripts select the epoch on test data and draw the balanced pixels without a seed; see `pipelines/nyud2.py`.
-* MPIIGaze: nothing is published but the data: no split, bins, shots, backbone or settings. Those here are this project's own, and no
-  number is comparable with ConR's.
+* NYUD2, compared: two training steps of DIR's and of ConR's script (`tests/golden/dense`; their network, loss, pixel weights, optimizer
+  and rate, on random images, with ResNet-18 for ResNet-50), equal to 1e-9, and with pixel weights the losses to 5e-7; the term of ConR,
+  the statistics of FDS, the smoothed counts, and the lists of shots. Read only: images and augmentation, FDS, Balanced MSE and RRT in
+  training, evaluation. The scripts select the epoch on test data, learn a depth of zero where a pixel has none, and draw the balanced
+  pixels without a seed; see `pipelines/nyud2.py`.
+* MPIIGaze: nothing is published but the data: no code, split, bins, shots, backbone or settings. Those here are this project's own, and no
+  number is comparable with ConR's. Compared are the angular error (with github.com/hysts/pytorch_mpiigaze) and ConR's term on labels of two
+  dimensions (with its formula).
 * IMDB-WIKI by Balanced MSE: its tables are of the balanced error (`balanced_mae`), not of the mean over samples.
 """
 
@@ -133,6 +137,18 @@ PAPERS = (
                 "frozen",
                 "batch statistics move, dropout is on",
                 "frozen; published: as the script",
+            ),
+            (
+                "RRT on NYUD2",
+                "last layer",
+                "trains the whole refinement again",
+                "trains the last convolution again, in both variants",
+            ),
+            (
+                "up-projections on NYUD2",
+                "-",
+                "torch's default, which does not align corners",
+                "as the script (`align_corners: false`)",
             ),
             ("length on STS-B", "-", "checks every 400 steps, at most 100, patience 10", "as the script"),
             (

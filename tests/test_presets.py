@@ -261,12 +261,12 @@ def test_arms_inherit_the_variant_of_the_base_and_an_axis_compares_both() -> Non
     [
         # Scaled down, without an official script
         ({"data": {"name": "digits"}, "recipe": "dir"}, {}),
-        # Read, but not run
-        ({"data": {"name": "nyud2"}, "recipe": "conr"}, {"methods": ["conr"]}),
+        # No script is published
+        ({"data": {"name": "mpiigaze"}, "model": {"encoder": {"name": "lenet"}}}, {"methods": ["conr"]}),
         # No presets
         ({"data": {"name": "agedb"}, "model": {"encoder": {"name": "mlp"}}}, {}),
     ],
-    ids=["digits", "nyud2", "none"],
+    ids=["digits", "mpiigaze", "none"],
 )
 def test_a_published_variant_without_a_script_is_refused(base: dict[str, Any], overlay: dict[str, Any]) -> None:
     raw = _study(base={**base, "presets": "published"}, reference="a", arms={"a": overlay})

@@ -10,11 +10,12 @@ ResNet-50 the embedding has 128 values for each pixel, with ResNet-18 80.
 
 Source: Hu et al., "Revisiting Single Image Depth Estimation: Toward Higher Resolution Maps with Accurate Object Boundaries",
 WACV 2019, the network of NYUD2-DIR (Yang et al., ICML 2021, `nyud2-dir`); up-projection after Laina et al., "Deeper Depth
-Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departure: images arrive in [0, 1] and are normalized
-here with the mean and deviation of ImageNet, there by the data set.
+Prediction with Fully Convolutional Residual Networks", 3DV 2016. Departures: 1. images arrive in [0, 1] and are normalized
+here with the mean and deviation of ImageNet, there by the data set; 2. up-projections align the corners of two grids, unless
+`align_corners` is off, as in NYUD2-DIR.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dirtune import batch, manifest
-from dirtune.frozen import Frozen
+from dirtune.frozen import Added, Frozen
 from dirtune.models.encoders import encoder, resnet
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,6 +40,9 @@ class DepthResNet(Frozen):
     weights_file: str | None = None
     """A state dict of the base as torchvision saves it (its last layer is ignored), in the papers that of ImageNet; None
     means random weights."""
+    align_corners: Annotated[bool, Added()] = True
+    """Alignment of the pixels in up-projections. True: corners of both grids coincide, the only way of torch when Hu et al.
+    wrote the network; False: the default of the torch versions that NYUD2-DIR was published with."""
 
     def build(self, inputs: dict[str, manifest.InputSpec]) -> encoder.Encoder:
         """Return the encoder, initialized from torch's global generator or the weights file.
@@ -56,7 +60,7 @@ class DepthResNet(Frozen):
         coarsest, network.fc = int(network.fc.in_features), nn.Identity()
         if self.weights_file is not None:
             resnet.load_weights(network, self.weights_file)
-        return _DepthResNet(name, network, coarsest)
+        return _DepthResNet(name, network, coarsest, align_corners=self.align_corners)
 
 
 class _DepthResNet(encoder.Encoder):
@@ -64,15 +68,16 @@ class _DepthResNet(encoder.Encoder):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, reads: str, network: Any, coarsest: int) -> None:
+    def __init__(self, reads: str, network: Any, coarsest: int, *, align_corners: bool) -> None:
         super().__init__()
         self.reads = reads
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.scales = nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
         channels = [coarsest // 8, coarsest // 4, coarsest // 2, coarsest]
         self.bridge = _make_convolution(coarsest, coarsest // 2, size=1)
-        self.decoder = nn.ModuleList([_UpProjection(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)])
-        self.lifts = nn.ModuleList([_UpProjection(each, _FUSED) for each in channels])
+        halved = [(coarsest >> step, coarsest >> (step + 1)) for step in range(1, 5)]
+        self.decoder = nn.ModuleList([_UpProjection(*each, align_corners=align_corners) for each in halved])
+        self.lifts = nn.ModuleList([_UpProjection(each, _FUSED, align_corners=align_corners) for each in channels])
         fused = _FUSED * len(channels)
         self.fusion = _make_convolution(fused, fused, size=5)
         self.embedding_dim = coarsest // 32 + fused
@@ -104,8 +109,9 @@ class _DepthResNet(encoder.Encoder):
 class _UpProjection(nn.Module):
     """Bilinear upsampling, then the sum of two branches: a 5x5 and a 3x3 convolution, and one 5x5 convolution."""
 
-    def __init__(self, given: int, made: int) -> None:
+    def __init__(self, given: int, made: int, *, align_corners: bool) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.long = nn.Sequential(
             _make_convolution(given, made, size=5),
             nn.Conv2d(made, made, 3, padding=1, bias=False),
@@ -115,7 +121,7 @@ class _UpProjection(nn.Module):
 
     def forward(self, features: Tensor, size: Any) -> Tensor:
         # To a given size instead of by a factor of two: the encoder rounds odd sizes up.
-        upsampled = F.interpolate(features, tuple(size), mode="bilinear", align_corners=True)
+        upsampled = F.interpolate(features, tuple(size), mode="bilinear", align_corners=self.align_corners)
         return F.relu(self.long(upsampled) + self.short(upsampled))
 
 

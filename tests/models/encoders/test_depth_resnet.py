@@ -45,6 +45,19 @@ def test_embeddings_are_half_as_high_and_wide_as_the_image(height, width):
     assert (embeddings >= 0).all()
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_up_projections_place_pixels_as_they_are_asked_to(align_corners):
+    encoder = DepthResNet(base="resnet18", align_corners=align_corners).build(_image(3, 32, 32))
+    seen = []
+    encoder.decoder[0].short.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    bridge = torch.tensor([1.0, 3.0]).expand(1, 256, 1, 2)
+    encoder.decoder[0](bridge, (1, 4))
+    # Of four new pixels over two old ones, between the old centers or between the outer edges
+    expected = [1, 5 / 3, 7 / 3, 3] if align_corners else [1, 1.5, 2.5, 3]
+    torch.testing.assert_close(seen[0][0, 0, 0], torch.tensor(expected))
+    assert DepthResNet().align_corners
+
+
 def test_images_are_normalized_as_imagenet_is():
     encoder = DepthResNet(base="resnet18").build(_image())
     seen = []
