@@ -266,6 +266,13 @@ class Manifest(Frozen):
     notes: tuple[str, ...] = ()
     """Findings of the ingest that were kept (leaks, splits similar to published ones), for display."""
 
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{split.rows:,} {name}" for name, split in self.splits.items())
+        return f"Manifest({self.name}: {rows}; label {self.label.name} in {self.label.unit}, {self.fingerprint})"
+
+    # pydantic's own would be that of `BaseModel`.
+    __str__ = __repr__
+
     @property
     def fingerprint(self) -> str:
         """Identity of the data, which enters trial ids."""
