@@ -23,6 +23,7 @@ import torch
 from dirtune.data import memory_budget, store, streaming
 from dirtune.data.cache import DecodeCount, ResidentData, Split
 from dirtune.data.columns import decode_table, get_decoded_size, to_values
+from dirtune.data.verify import check_labels
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
@@ -220,6 +221,8 @@ def _load_splits(
     manifest: Manifest, stored: dict[str, _StoredRows], device: torch.device, budget: memory_budget.MemoryBudget
 ) -> ResidentData:
     """Load splits onto the device while the budget lasts, the smallest first, and stream the others."""
+    found = {name: (rows.ids, rows.labels) for name, rows in stored.items()}
+    check_labels(found, manifest.split_fingerprint, where=manifest.name)
     count, left = DecodeCount(), budget.device_bytes
     streamed = {
         name: streaming.make_streamed_split(

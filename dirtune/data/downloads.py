@@ -5,12 +5,15 @@ starts from the beginning each time and the archives of faces have gigabytes. A 
 in `SHA256SUMS` at its first download, in the format that `sha256sum -c` reads, and checked against it from then on.
 """
 
+import gzip
+import lzma
 import os
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -25,6 +28,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from dirtune.errors import Fault, InputError
 
 SUMS = "SHA256SUMS"
+MAX_UNPACKED_RATIO = 100
+"""Largest size of the members of an archive, as a multiple of the archive's, beyond `MAX_UNPACKED_BYTES`."""
+MAX_UNPACKED_BYTES = 2**30
 Report = Callable[[str], None]
 """Receives one line of progress."""
 
@@ -170,7 +176,20 @@ def unpack(archive: Path, folder: Path) -> None:
             raise InputError(Fault(where=str(archive), rule=rule, got=str(folder / name)) for name in present)
         for entry in entries:
             entry.replace(folder / entry.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    # Damaged compression, encrypted or unknown members (RuntimeError, NotImplementedError), links to nothing (KeyError)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        lzma.LZMAError,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
         rule = f"the archive is damaged or unsafe and was not unpacked ({error})"
         raise InputError(Fault(where=str(archive), rule=rule)) from None
     finally:
@@ -179,6 +198,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _unpack_zip(archive: Path, target: Path) -> None:
     with zipfile.ZipFile(archive) as content:
+        _check_size(archive, sum(member.file_size for member in content.infolist()))
         for name in content.namelist():
             # `extractall` would write it elsewhere without an error.
             if _is_outside(name):
@@ -187,7 +207,12 @@ def _unpack_zip(archive: Path, target: Path) -> None:
 
 
 def _unpack_tar(archive: Path, target: Path) -> None:
+    size = 0
+
     def check_member(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        nonlocal size
+        size += member.size
+        _check_size(archive, size)
         # The standard filter would make an absolute name relative.
         if _is_outside(member.name):
             raise tarfile.OutsideDestinationError(member, path)
@@ -198,7 +223,23 @@ def _unpack_tar(archive: Path, target: Path) -> None:
         return tarfile.data_filter(member, path)
 
     with tarfile.open(archive) as content:
-        content.extractall(target, filter=check_member)
+        # One by one: a bomb must end before its last member was found
+        for member in content:
+            content.extract(member, target, filter=check_member)
+        # A damaged header ends an archive like its end, which is followed by zeros alone
+        assert content.fileobj is not None
+        content.fileobj.seek(content.offset)
+        while rest := content.fileobj.read(_CHUNK_BYTES):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("it does not end where its last member ends")
+
+
+def _check_size(archive: Path, size: int) -> None:
+    """Raise if what an archive unpacks to is out of all proportion, as of a bomb."""
+    most = MAX_UNPACKED_RATIO * archive.stat().st_size + MAX_UNPACKED_BYTES
+    if size > most:
+        rule = f"the archive unpacks to more than {most:,} bytes, {MAX_UNPACKED_RATIO} times its size; not unpacked"
+        raise InputError(Fault(where=str(archive), rule=rule))
 
 
 def _is_outside(name: str) -> bool:

@@ -126,6 +126,7 @@ def write_dataset(
 
 
 def _remove_old_versions(home: Storage) -> None:
+    home.remove_abandoned_files()
     # A search in the text, not in the parsed manifest, also keeps a version that a manifest of another release names.
     text = home.read(MANIFEST).decode(errors="replace") if home.exists(MANIFEST) else ""
     for folder in home.list_folders():

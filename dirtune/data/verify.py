@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +100,35 @@ def read_shards(
                 if label is not None and label.dense is not None:
                     rows.add_pixel_counts(batch, inputs[label.dense.column], label, label.dense)
     return rows
+
+
+def check_labels(
+    rows: Mapping[str, tuple[np.typing.NDArray[np.object_], np.typing.NDArray[np.float64]]],
+    expected: str,
+    *,
+    where: str,
+) -> None:
+    """Raise if ids or labels of a data set are not those of its manifest, as of a shard that was written again.
+
+    Args:
+        rows: ids and labels of every sample, by split.
+        expected: the split fingerprint of the manifest.
+        where: name of the data set.
+
+    Raises:
+        InputError: they have another fingerprint.
+    """
+    digests: list[bytes] = []
+    for split, (ids, labels) in rows.items():
+        start, values = f"[{encode_basestring_ascii(split)},", labels.astype(np.float64, copy=False)
+        # The canonical JSON of split and id, written directly: a large set has millions of rows
+        digests += [
+            hashlib.sha256(f"{start}{encode_basestring_ascii(sample_id)}]".encode() + value.tobytes()).digest()
+            for sample_id, value in zip(ids.tolist(), values, strict=True)
+        ]
+    if hash_digests(digests) != expected:
+        rule = "its shards have other ids or labels than those that were ingested; ingest the data set again"
+        raise InputError(Fault(where=where, rule=rule))
 
 
 def hash_digests(digests: Iterable[bytes]) -> str:

@@ -15,6 +15,7 @@ Storage can fail for a while: a share that hangs, a server that answers with an 
 computing, a result is written with retries (`Storage.with_retry`); everything else raises at once.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -36,7 +37,12 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 5.0
 RETRY_SECONDS = 60.0
 """Time limit for retries of the operations of a running sweep."""
 
+ABANDONED_SECONDS = 60.0
+"""Time since the last write to a temporary file after which its process counts as dead."""
+
 _T = TypeVar("_T")
+# As `_write_local` names them
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 # A password may contain any character, because secret keys that were not quoted do: slashes, `?`, `#`, even blanks. The
 # user's name may be missing. A port is no password.
 _CREDENTIALS = re.compile(
@@ -181,6 +187,18 @@ class Storage:
             self.filesystem.move(path, new_path)
 
         self._retry(move)
+
+    def remove_abandoned_files(self) -> None:
+        """Remove the temporary files that killed processes have left below this folder.
+
+        One that was changed within the last minute may still be written. An object store has none.
+        """
+        for place, _, names in os.walk(self.root) if self.is_local else ():
+            for path in (Path(place, name) for name in names if _TEMPORARY.fullmatch(name)):
+                # Another process may remove it as well, and a file that cannot be removed does no harm
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                        path.unlink()
 
     def _list_entries(self, folder: str) -> Iterator[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)

@@ -10,6 +10,7 @@ adds while nothing else changes, as the fixed rows of the papers' tables do.
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +55,14 @@ def expand_arms(study: Study) -> Iterator[DeclaredArm]:
             # The axis values alone identify the arms of a study that declares a single one.
             name = " ".join([arm, *words] if len(arms) > 1 or not words else words)
             yield DeclaredArm(name, values, settings, is_derived=arm not in study.arms)
+
+
+def count_arms(study: Study) -> int:
+    """Return the number of arms that a study declares, with compositions that several derivations share counted for each."""
+    derive, parts = study.derive, len(study.derive.pairs)
+    declared = len(study.arms) + len(derive.ladder) + len(derive.add_one_in) + parts + math.comb(parts, 2)
+    declared += len(derive.leave_one_out) + sum(map(len, derive.one_factor.values()))
+    return declared * math.prod(map(len, study.axes.values()))
 
 
 def find_reference(study: Study, declared: Sequence[DeclaredArm]) -> str:

@@ -11,12 +11,15 @@ from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
 from dirtune.randomness import SEED_LIMIT
 from dirtune.results.statistics.margin import Margin
-from dirtune.study.expand import format_transfer_name
+from dirtune.study.expand import count_arms, format_transfer_name
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
 
 LONGEST_NAME = 200
 """Largest number of characters of an arm's name, from which names of files are made."""
+MAX_ARMS = 10_000
+MAX_TRIALS = 1_000_000
+"""Of all arms together, without those of searches. A study is listed in full for every plan and sweep."""
 _OWNERS = {"seed": "seeds", "objective": "objective"}
 _NO_POPULATION = (
     "was removed, since an arm whose settings change during training is no configuration to compare; "
@@ -55,6 +58,14 @@ def split_removed_options(raw: Mapping[str, Any], where: str) -> tuple[dict[str,
 
 def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
     """Find the faults of axes, parts and derivations, without which no arm can be expanded."""
+    arms = count_arms(study)
+    if arms > MAX_ARMS:
+        key = "axes" if study.axes else "derive" if arms > len(study.arms) else "arms"
+        yield Fault(where=where, key=key, rule=f"a study has at most {MAX_ARMS:,} arms, got {arms:,}")
+    seeds = study.sequential.most_seeds if study.sequential else len(study.seeds)
+    if arms <= MAX_ARMS and arms * seeds > MAX_TRIALS:
+        rule = f"a study has at most {MAX_TRIALS:,} trials, got {arms:,} arms with {seeds:,} seeds"
+        yield Fault(where=where, key="seeds", rule=rule)
     yield from _find_name_faults("arms", study.arms, where)
     yield from _find_name_faults("parts", study.parts, where)
     varied = {f"axes.{path}": values for path, values in study.axes.items()}

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from dirtune.data import downloads
 from dirtune.data.downloads import SUMS, RawFile, download, unpack
 from dirtune.errors import InputError
 
@@ -316,3 +317,65 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"b\.tar\.gz: the archive is damaged or unsafe"):
             unpack(tmp_path / "b.tar.gz", tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "b.tar.gz"]
+
+
+def test_an_encrypted_zip_a_corrupt_xz_and_a_link_to_nothing_are_named(tmp_path: Path) -> None:
+    encrypted = bytearray(_zip(tmp_path / "e.zip", {"faces/a": b"a"}).read_bytes())
+    # The flag of encryption, of the member and in the directory
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        encrypted[encrypted.index(signature) + at] |= 1
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("faces/a"))
+    xz = bytearray(content.getvalue())
+    xz[len(xz) // 2] ^= 8
+    dangling = _tar(tmp_path / "d.tar", {"faces/l": _special(tarfile.LNKTYPE, "faces/nothing")}).read_bytes()
+    for name, damaged in {"e.zip": encrypted, "x.tar.xz": xz, "d.tar": dangling}.items():
+        folder = tmp_path / f"of {name}"
+        folder.mkdir()
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{name}: the archive is damaged or unsafe and was not unpacked"):
+            unpack(folder / name, folder)
+        assert os.listdir(folder) == [name]
+
+
+@pytest.mark.parametrize("position", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_with_a_changed_byte_unpacks_to_its_files_or_not_at_all(
+    tmp_path: Path, mode: str, position: float
+) -> None:
+    members, content = {f"faces/{number}": bytes([number]) * 600 for number in range(20)}, io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    # In a header of the plain archive: its checksum is wrong then
+    at = int(len(content.getvalue()) * position)
+    at = at // 1536 * 1536 + 100 if mode == "w" else at
+    damaged = bytearray(content.getvalue())
+    damaged[at] ^= 64
+    (tmp_path / "a.tar").write_bytes(damaged)
+    try:
+        unpack(tmp_path / "a.tar", tmp_path)
+    except InputError as error:
+        assert "damaged or unsafe and was not unpacked" in str(error)
+        assert os.listdir(tmp_path) == ["a.tar"]
+    else:
+        # Some bits of a compressed file say nothing
+        assert mode == "w:gz"
+        assert {name: (tmp_path / name).read_bytes() for name in members} == members
+
+
+@pytest.mark.parametrize("make", [_tar, _zip])
+def test_an_archive_that_unpacks_to_a_multiple_of_its_size_is_refused(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "MAX_UNPACKED_BYTES", 1000)
+    archive = make(tmp_path / "a", {f"faces/{number}": bytes(2**18) for number in range(8)})
+    if make is _zip:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as content:
+            content.writestr("faces/a", bytes(2**21))
+    with pytest.raises(InputError, match=r"a: the archive unpacks to more than [\d,]+ bytes, 100 times its size"):
+        unpack(archive, tmp_path)
+    assert os.listdir(tmp_path) == ["a"]

@@ -20,6 +20,7 @@ from dirtune.data.blocks import read_without_ray
 from dirtune.data.cache import DecodeCount, ResidentData, ResidentSplit, Split, make_epoch_order, make_train_batches
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import MemoryBudget
+from dirtune.data.splits import compute_split_fingerprint
 from dirtune.data.streaming import (
     Chunk,
     DiskChunks,
@@ -240,7 +241,9 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
     file = manifest.splits["train"].files[0]
     pq.write_table(to_arrow(columns, spec), storage.path(f"faces/{file}"), row_group_size=2)
     info = manifest.splits["train"].model_copy(update={"files": (file,), "rows": rows})
-    large = manifest.model_copy(update={"inputs": spec, "splits": {"train": info}})
+    fingerprint = compute_split_fingerprint(np.array(["train"] * rows), columns["sample_id"], columns["label"])
+    changes = {"inputs": spec, "splits": {"train": info}, "split_fingerprint": fingerprint}
+    large = manifest.model_copy(update=changes)
     split = read_without_ray(storage, large, CPU, BUDGETS["on disk"]).splits["train"]
 
     before, peaks = pa.total_allocated_bytes(), []
@@ -254,6 +257,24 @@ def test_memory_stays_flat_over_the_epochs_of_a_set_on_disk(tmp_path: Path) -> N
         assert pa.total_allocated_bytes() - before < 8 * 65_536
     # A window, and the one that is prefetched
     assert max(peaks) < 0.6 * rows * 65_536
+
+
+def test_labels_that_were_changed_inside_a_shard_are_found(tmp_path: Path) -> None:
+    storage, manifest = write_faces(tmp_path)
+    file = storage.path(f"faces/{manifest.splits['val'].files[0]}")
+    table = pq.read_table(file)
+    labels = table["label"].to_numpy().copy()
+    for changed in (np.nextafter(labels, 100), labels[::-1]):
+        at = table.column_names.index("label")
+        pq.write_table(table.set_column(at, "label", pa.array(changed)), file, write_page_checksum=True)
+        for name in BUDGETS:
+            with pytest.raises(
+                InputError, match="faces: its shards have other ids or labels than those that were ingested"
+            ):
+                read_without_ray(storage, manifest, CPU, BUDGETS[name])
+    # Rows may be in any order, and in other row groups
+    pq.write_table(table.take(list(range(len(labels)))[::-1]), file, row_group_size=3)
+    assert len(read_without_ray(storage, manifest, CPU).splits["val"]) == SIZES["val"]
 
 
 def test_a_damaged_shard_or_a_missing_row_is_an_input_error(tmp_path: Path) -> None:

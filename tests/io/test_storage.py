@@ -138,3 +138,21 @@ def test_a_named_pipe_is_refused_and_waits_for_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "study.json")
     with pytest.raises(OSError, match=r"Not a regular file: '.*study.json'"):
         Storage.open(tmp_path).read("study.json")
+
+
+def test_files_that_a_killed_write_has_left_are_removed_once_they_are_old(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path)
+    storage.write("results/trials/a.parquet", b"record")
+    token = "0" * 32
+    old, new = (tmp_path / "results/trials" / f".{name}.parquet.{token}" for name in ("old", "new"))
+    kept = tmp_path / "results" / ".hidden"
+    for path in (old, new, kept):
+        path.write_bytes(b"half")
+    for path in (old, kept, tmp_path / "results/trials/a.parquet"):
+        os.utime(path, (1.0, 1.0))
+    assert storage.list_files("results/trials") == ["a.parquet"]
+    storage.remove_abandoned_files()
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        [new.name, ".hidden", "a.parquet"]
+    )
+    Storage.open(tmp_path / "nothing").remove_abandoned_files()

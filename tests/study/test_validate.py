@@ -231,3 +231,18 @@ def test_a_distribution_that_excludes_the_value_of_an_arm_is_rejected() -> None:
     assert faults_of(arms=arms, **searched()) == [
         "t: space.terms.conr.omega: excludes the value of arm 'strict', got 9.0"
     ]
+
+
+def test_a_study_that_could_never_be_listed_is_refused_at_once() -> None:
+    values = list(range(1, 3001))
+    wide = {"arms": {"a": {}}, "reference": "a", "axes": {"recipe.epochs": values, "recipe.batch_size": values}}
+    assert faults_of(**wide) == ["t: axes: a study has at most 10,000 arms, got 9,000,000"]
+    parts = {f"p{number}": {} for number in range(3000)}
+    paired = {"parts": parts, "derive": {"pairs": list(parts)}, "arms": {"a": {}}, "reference": "a"}
+    assert faults_of(**paired) == ["t: derive: a study has at most 10,000 arms, got 4,501,501"]
+    many = {"arms": {f"a{number}": {} for number in range(6)}, "reference": "a0", "seeds": list(range(200_000))}
+    assert faults_of(**many) == ["t: seeds: a study has at most 1,000,000 trials, got 6 arms with 200,000 seeds"]
+    added = {"arms": {f"a{number}": {} for number in range(11)}, "reference": "a0", "seeds": [0, 1]}
+    assert faults_of(**added, sequential={"most_seeds": 100_000}) == [
+        "t: seeds: a study has at most 1,000,000 trials, got 11 arms with 100,000 seeds"
+    ]

@@ -109,6 +109,7 @@ class StudyFolder:
             optuna_url: URL of the sweep's Optuna storage.
             retry: error classes of failed trials to run again.
         """
+        self.storage.remove_abandoned_files()
         comparison = _Comparison.read(self)
         comparison.remove_changed_searches(optuna_url)
         comparison.write()
