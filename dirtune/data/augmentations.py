@@ -11,13 +11,16 @@ image, everything else acts on its center.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from dirtune.data import batched_crops
+from dirtune.data.transfer import make_constant, to_device
 
 Images = Float[Tensor, "batch channels height width"]
 Stored = Images | UInt8[Tensor, "batch channels height width"]
@@ -75,7 +78,7 @@ class Draws:
         return self._select_own(torch.rand(self.total, count, generator=self.generator)).argsort(dim=1)
 
     def _select_own(self, values: Tensor) -> Tensor:
-        return values[self.rows].to(self.device)
+        return to_device(values[self.rows], self.device)
 
 
 Size = tuple[int, int]
@@ -99,7 +102,7 @@ def get_luma_weights(images: Images) -> Float[Tensor, " channels"]:
     """Return the weights of the channels in a pixel's luma; equal weights if they are not red, green and blue."""
     channels = images.shape[1]
     weights = _GRAY if channels == len(_GRAY) else (1 / channels,) * channels
-    return torch.tensor(weights, device=images.device, dtype=images.dtype)
+    return make_constant(weights, images.dtype, images.device)
 
 
 def crop_center(images: Stored, size: Size | None) -> Tensor:
@@ -143,12 +146,15 @@ def strong(images: Stored, draws: Draws, size: Size | None = None) -> View:
     have no saturation, hue or gray.
     """
     cropped = to_float(_resized_crop(images, draws, size, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), mirror=0.5))
+    # On the CPU, where it is known which images each change has: a GPU that selects them itself makes the host wait.
+    draws = replace(draws, device=torch.device("cpu"))
     factors = torch.stack([draws.draw_uniform(0.6, 1.4) for _ in range(3)] + [draws.draw_uniform(-0.1, 0.1)], dim=1)
     orders, is_jittered, is_gray = draws.draw_orders(4), draws.draw_bernoulli(0.8), draws.draw_bernoulli(0.2)
     orders = torch.where(is_jittered[:, None], orders, -1)
     jittered = jitter_colors(cropped, factors, orders, by_image=not cropped.is_cuda)
     if jittered.shape[1] == len(_GRAY):
-        jittered[is_gray] = _compute_luma(jittered[is_gray])
+        gray = to_device(is_gray.nonzero().squeeze(1), jittered.device)
+        jittered[gray] = _compute_luma(jittered[gray])
     return jittered
 
 
@@ -159,8 +165,8 @@ def jitter_colors(
 
     Args:
         images: in [0, 1].
-        factors: of brightness, contrast and saturation, and the share of the circle by which the hue is rotated.
-        orders: the changes of each image by their number, one after another; -1 means none.
+        factors: of brightness, contrast and saturation, and the share of the circle by which the hue is rotated; on the CPU.
+        orders: the changes of each image by their number, one after another; -1 means none. On the CPU.
         by_image: one image after another, of which each fits into a processor's cache (two thirds of the time on a CPU); or
             all images of one change together, for a GPU.
     """
@@ -170,10 +176,13 @@ def jitter_colors(
     if by_image:
         parts = [_change_colors(*each, changes) for each in zip(images.split(1), factors, orders.tolist(), strict=True)]
         return torch.cat(parts) if parts else images
-    changed = images.clone()
-    for place in range(orders.shape[1]):
-        for number, change in enumerate(changes):
-            (rows,) = (orders[:, place] == number).nonzero(as_tuple=True)
+    changed, factors = images.clone(), to_device(factors, images.device)
+    # The images of each change, for each place in the order: known here, sent in one copy.
+    by_change = to_device(orders.argsort(dim=0, stable=True), images.device)
+    for place, numbers in enumerate(orders.unbind(1)):
+        counts = torch.bincount(numbers + 1, minlength=len(changes) + 1).tolist()
+        parts = by_change[:, place].split(counts)[1 : len(changes) + 1]
+        for number, (change, rows) in enumerate(zip(changes, parts, strict=True)):
             if len(rows):
                 changed[rows] = change(changed[rows], factors[rows, number, None, None, None])
     return changed
@@ -195,6 +204,9 @@ def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0
     """Return a random window of each image padded with zeros, mirrored with some probability; bytes stay bytes."""
     height, width = images.shape[-2:]
     corners = draws.draw_corners(2 * padding + 1)
+    if images.is_cuda:
+        mirrored = draws.draw_choices(mirror) if mirror else [False] * len(corners)
+        return batched_crops.cut_windows(F.pad(images, (padding,) * 4), corners, mirrored, (height, width))
     # Slices of one image after the other take a tenth of the time of a gather over the batch.
     windows = [
         image[:, y : y + height, x : x + width]
@@ -218,13 +230,15 @@ def _resized_crop(
 
     On a CPU bytes stay bytes and are rounded, as in Pillow, which halves the time.
     """
-    # CUDA has no bilinear interpolation of bytes.
-    if images.is_cuda:
-        images = to_float(images)
     stored = (images.shape[-2], images.shape[-1])
     size = size or stored
     boxes = _draw_boxes(stored, draws, area=area, ratio=ratio)
     mirrored = draws.draw_choices(mirror) if mirror else [False] * len(boxes)
+    if images.is_cuda:
+        # CUDA has no bilinear interpolation of bytes.
+        images = to_float(images)
+        if all(height <= size[0] and width <= size[1] for _, _, height, width in boxes):
+            return batched_crops.resize_boxes(images, boxes, mirrored, size)
     cropped = []
     for image, (y, x, height, width), flips in zip(images, boxes, mirrored, strict=True):
         part = image[None, :, y : y + height, x : x + width]

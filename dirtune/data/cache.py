@@ -70,8 +70,12 @@ class ResidentSplit(Split):
     inputs: batch.Inputs
 
     def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:
-        for rows in batches:
-            local = rows.to(self.labels.device)
+        batches = list(batches)
+        if not batches:
+            return
+        # All at once: a copy of rows makes the host wait for a GPU.
+        on_device = torch.cat(batches).to(self.labels.device)
+        for local in on_device.split([len(rows) for rows in batches]):
             # Indexing with brackets takes ten times as long on a CPU.
             yield {name: column.index_select(0, local) for name, column in self.inputs.items()}
 
@@ -208,12 +212,13 @@ def make_train_batches(
         for own in [get_rank_share(len(rows), rank, world)]
     ]
     begin, end = (0, len(parts)) if steps is None else (steps.start * accumulation, steps.stop * accumulation)
-    local = [order[part] for part in parts[:end]]
-    for at, inputs in enumerate(split.read(local[begin:]), start=begin):
+    # Once for all steps, as in `ResidentSplit.read`
+    on_device = order.to(split.labels.device)
+    for at, inputs in enumerate(split.read([order[part] for part in parts[begin:end]]), start=begin):
         step, piece = divmod(at, accumulation)
         first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
         # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.
-        rows = local[at].to(split.labels.device)
+        rows = on_device[parts[at]]
         yield batch.Batch(
             views=make_views(
                 inputs,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dirtune.batch import Inputs
 from dirtune.data.augmentations import Draws, Images, Stored, get_luma_weights, to_float
+from dirtune.data.transfer import make_constant
 from dirtune.manifest import DenseLabels
 
 Counts = Int16[Tensor, "batch 1 height width"]
@@ -126,8 +127,8 @@ def _jitter_colors(images: Images, draws: Draws) -> Images:
 
 def _draw_lighting(images: Images, draws: Draws) -> Float[Tensor, "batch channels 1"]:
     """Draw a normally distributed step along the axes of natural colors; images of one channel take its mean."""
-    steps = draws.draw_normal(_LIGHTING, len(_DEVIATIONS)) * images.new_tensor(_DEVIATIONS)
-    colors = steps @ images.new_tensor(_AXES).T
+    deviations, axes = (make_constant(each, images.dtype, images.device) for each in (_DEVIATIONS, _AXES))
+    colors = (draws.draw_normal(_LIGHTING, len(_DEVIATIONS)) * deviations) @ axes.T
     if images.shape[1] != colors.shape[1]:
         colors = colors.mean(dim=1, keepdim=True)
     return colors[:, :, None]

@@ -34,6 +34,8 @@ Result = TypeVar("Result")
 
 # Rows that are read at a time while a split is loaded onto the device.
 _LOAD_ROWS = 256
+_MIN_DEPTH = 2
+"""Batches that are read ahead of the training, at least: one is waited for while the next is decoded."""
 
 
 class Chunks(Protocol):
@@ -129,9 +131,9 @@ class StreamedSplit(cache.Split):
         # Slices of memory are not worth a thread.
         threads = 0 if self.is_shared else self.threads
         steps = zip(positions, chunks, strict=True)
-        for rows, inputs in map_with_prefetch(self._gather, steps, threads=threads, depth=threads):
+        for rows, inputs in map_with_prefetch(self._gather, steps, threads=threads, depth=max(threads, _MIN_DEPTH)):
             self.decoded.images += rows * self._count_encoded()
-            yield {name: torch.from_numpy(value).to(self.device) for name, value in inputs.items()}
+            yield {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
 
     def _count_encoded(self) -> int:
         """Return the number of inputs that must be decoded."""
@@ -140,10 +142,8 @@ class StreamedSplit(cache.Split):
         columns = next(iter(self.chunks.chunks.values()), {}).values()
         return sum(isinstance(column, pa.Array) for column in columns)
 
-    def _gather(
-        self, step: tuple[np.typing.NDArray[np.int64], Mapping[int, Chunk]]
-    ) -> tuple[int, dict[str, np.typing.NDArray[Any]]]:
-        """Return the number of rows of a step, and their inputs as arrays."""
+    def _gather(self, step: tuple[np.typing.NDArray[np.int64], Mapping[int, Chunk]]) -> tuple[int, Inputs]:
+        """Return the number of rows of a step, and their inputs on the CPU, in pinned memory for a GPU."""
         positions, chunks = step
         columns = {}
         for name, spec in self.specs.items():
@@ -154,7 +154,11 @@ class StreamedSplit(cache.Split):
             columns[name] = np.empty((len(rows), *spec.shape), spec.element)
             for at, row in enumerate(rows):
                 columns[name][at] = row
-        return len(positions), columns
+        values = {name: torch.from_numpy(column) for name, column in columns.items()}
+        if self.device.type == "cuda":
+            # Here, in a thread: from other memory the training would wait for each copy.
+            values = {name: value.pin_memory() for name, value in values.items()}
+        return len(positions), values
 
 
 def map_with_prefetch(

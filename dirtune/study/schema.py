@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dirtune.config import Objective, TrialConfig
 from dirtune.frozen import Frozen, to_canonical_json
@@ -74,7 +74,7 @@ class Resources(Frozen):
     cpus: int = Field(default=1, ge=1)
     """CPU cores, and torch threads, of each worker."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each worker; a fraction lets trials share one."""
+    """GPUs of each worker, at most 1; a fraction lets trials of one worker share a GPU."""
     workers: int = Field(default=1, ge=1)
     """1: the trial runs inside its Tune actor; 2 or more: a resident Ray Train group."""
     concurrent: int | None = Field(default=None, ge=1)
@@ -85,9 +85,16 @@ class Resources(Frozen):
     @field_validator("gpus")
     @classmethod
     def _check_share(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError("must be a share of one GPU or a whole number of them")
+        if gpus > 1:
+            raise ValueError("a worker trains on one GPU at most; for more of them give the trial several workers")
         return gpus
+
+    @model_validator(mode="after")
+    def _check_group(self) -> "Resources":
+        if self.workers > 1 and 0 < self.gpus < 1:
+            # NCCL refuses two ranks on one GPU, and where Ray places them is known only when they start.
+            raise ValueError("a trial of several workers needs whole GPUs: set gpus to 1, or to 0 for CPUs")
+        return self
 
 
 class Study(Frozen):

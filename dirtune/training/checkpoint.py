@@ -22,8 +22,8 @@ def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
     storage.write(CHECKPOINT, buffer.getvalue())
 
 
-def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | None:
-    """Return the checkpoint in a trial's folder, its tensors on `device`, or None if it is missing or damaged.
+def load_checkpoint(storage: Storage) -> dict[str, Any] | None:
+    """Return the checkpoint in a trial's folder, its tensors on the CPU, or None if it is missing or damaged.
 
     A trial without a checkpoint starts over, and ends with the same numbers.
     """
@@ -31,8 +31,10 @@ def load_checkpoint(storage: Storage, device: torch.device) -> dict[str, Any] | 
         return None
     content = io.BytesIO(storage.read(CHECKPOINT))
     try:
-        state = torch.load(content, map_location=device, weights_only=True)
-    except torch.OutOfMemoryError:
+        # On the CPU: models and optimizers copy what they need to their device. A step count of Adam that is loaded onto a GPU
+        # would stay there, and every later step would wait for it.
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except MemoryError:
         raise
     # A torn file raises almost anything, as its bytes are read as a program of a small virtual machine
     except Exception:

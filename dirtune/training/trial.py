@@ -191,7 +191,7 @@ class TrialRun:
         return {"training": self.training.get_state(), "overhead": self._overhead, "started_at": self._started_at}
 
     def _resume(self) -> None:
-        state = checkpoint.load_checkpoint(self._folder, self.training.data.device)
+        state = checkpoint.load_checkpoint(self._folder)
         if state is not None:
             # The times of the killed run count, too: the record describes the whole trial.
             self._overhead, self._started_at = state["overhead"], state["started_at"]

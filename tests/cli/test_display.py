@@ -48,7 +48,7 @@ def make_plan(**changes: Any) -> Plan:
         "arms": {"vanilla": {}, ODD: {"terms": {"conr": {}}}},
         "space": OMEGA,
         "search": {"trials": 5},
-        "resources": {"workers": 2, "gpus": 0.5},
+        "resources": {"workers": 2, "gpus": 1},
     }
     study = resolve({**raw, **changes}, where="test")
     return Plan(
@@ -103,7 +103,7 @@ def test_a_plan_shows_every_arm_with_its_budget_and_tuned_settings() -> None:
     text = render(format_plan(make_plan()))
     assert read_cells(text, "vanilla (reference)") == ["vanilla (reference)", "2", "2", "7", "-", "67,073", "-"]
     assert read_cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057", "-"]
-    caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 1 GPU; samples: 4,809 train, 1,200"
+    caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 2 GPU; samples: 4,809 train, 1,200"
     assert caption in " ".join(text.split())
 
 

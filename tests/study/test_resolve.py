@@ -188,8 +188,15 @@ def test_epochs_are_not_tuned_under_a_scheduler_that_counts_them(path: str) -> N
     assert "cannot be tuned under a scheduler" in faults_of(study(space=space, **changes))[0]
 
 
-def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
-    assert "resources.gpus: must be a share of one GPU" in faults_of(study(resources={"gpus": 1.5}))[0]
+def test_a_worker_has_one_gpu_at_most_and_a_group_whole_ones() -> None:
+    for gpus in (1.5, 2):
+        assert (
+            "resources.gpus: a worker trains on one GPU at most; for more"
+            in faults_of(study(resources={"gpus": gpus}))[0]
+        )
+    shared = study(resources={"gpus": 0.5, "workers": 2})
+    assert "resources: a trial of several workers needs whole GPUs" in faults_of(shared)[0]
+    assert resolve(study(resources={"gpus": 1, "workers": 2}), where="t").resources.workers == 2
     assert resolve(study(resources={"gpus": 0.25}), where="t").resources.gpus == 0.25
 
 

@@ -12,8 +12,6 @@ import torch
 from dirtune.io.storage import Storage
 from dirtune.training.checkpoint import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
 
-CPU = torch.device("cpu")
-
 
 class Touch:
     """When it is unpickled, a file appears."""
@@ -43,7 +41,7 @@ def test_a_checkpoint_is_loaded_bit_for_bit(storage: Storage) -> None:
         "none": None,
     }
     save_checkpoint(storage, state)
-    loaded = load_checkpoint(storage, CPU)
+    loaded = load_checkpoint(storage)
     assert loaded is not None
     assert loaded.keys() == state.keys()
     assert torch.equal(loaded["model"]["weight"], model.weight)
@@ -57,16 +55,16 @@ def test_a_checkpoint_is_loaded_bit_for_bit(storage: Storage) -> None:
 def test_a_checkpoint_replaces_the_previous_one(storage: Storage) -> None:
     save_checkpoint(storage, {"epoch": 1})
     save_checkpoint(storage, {"epoch": 2})
-    assert load_checkpoint(storage, CPU) == {"epoch": 2}
+    assert load_checkpoint(storage) == {"epoch": 2}
     assert [path.name for path in Path(storage.path("checkpoint")).iterdir()] == ["state.pt"]
 
 
 def test_there_is_nothing_to_load_before_the_first_and_after_the_last(storage: Storage) -> None:
-    assert load_checkpoint(storage, CPU) is None
+    assert load_checkpoint(storage) is None
     remove_checkpoint(storage)
     save_checkpoint(storage, {"epoch": 1})
     remove_checkpoint(storage)
-    assert load_checkpoint(storage, CPU) is None
+    assert load_checkpoint(storage) is None
     assert not storage.exists("checkpoint")
 
 
@@ -74,7 +72,7 @@ def test_a_checkpoint_that_holds_an_object_is_none_and_not_executed(storage: Sto
     mark, content = tmp_path / "executed", io.BytesIO()
     torch.save({"model": Touch(mark)}, content)
     storage.write(CHECKPOINT, content.getvalue())
-    assert load_checkpoint(storage, CPU) is None
+    assert load_checkpoint(storage) is None
     assert not mark.exists()
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     # It would have run

@@ -113,7 +113,7 @@ def test_a_run_with_learned_losses_continues_bitwise_from_its_checkpoint(
         for _, _ in zip(range(stop), run_epochs(first), strict=False):
             pass
         save_checkpoint(Storage.open(tmp_path), first.get_state())
-        state = load_checkpoint(Storage.open(tmp_path), torch.device("cpu"))
+        state = load_checkpoint(Storage.open(tmp_path))
         assert state is not None
         again = begin_training(config, toy)
         again.load_state(state)

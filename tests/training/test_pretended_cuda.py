@@ -1,0 +1,143 @@
+"""Device and waits of training steps, on a pretended CUDA device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dirtune.data.augmentations import AUGMENTATIONS, Draws
+from dirtune.data.blocks import read_without_ray
+from dirtune.data.cache import ResidentData
+from dirtune.data.memory_budget import MemoryBudget
+from dirtune.data.store import read_manifest
+from dirtune.io.storage import Storage
+from dirtune.training.loop import run_steps
+from dirtune.training.state import Training, begin_training
+from dirtune.training.trial import TrialRun
+from tests.pretended_cuda import CUDA, HOST, Device, DeviceMismatch, Wait, is_on_device, pretended_cuda
+from tests.training.runs import Configure, job_of
+
+IMAGES: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}, "projection_dim": 4}
+EPOCH: dict[str, Any] = {"epochs": 2, "batch_size": 101}
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    with pretended_cuda(monkeypatch) as device:
+        yield device
+
+
+def read(root: Path, *, resident: bool = True) -> ResidentData:
+    storage = Storage.open(root)
+    budget = MemoryBudget(device_bytes=2**30 if resident else 0, host_bytes=2**30)
+    return read_without_ray(storage, read_manifest(storage, "toy"), CUDA, budget)
+
+
+def count_waits(device: Device, training: Training) -> list[Wait]:
+    """The waits in the second step of the run's next epoch."""
+    steps = run_steps(training)
+    next(steps)
+    with device.watch() as waits:
+        next(steps)
+    return waits
+
+
+def test_a_computation_that_mixes_devices_raises(device: Device) -> None:
+    ours, theirs = torch.ones(2), torch.ones(2, device=CUDA)
+    assert (ours.device.type, theirs.device.type, (theirs * 2).device.type) == ("cpu", "cuda", "cuda")
+    # A number of the host is an argument of the kernel.
+    assert is_on_device(theirs * torch.tensor(2.0))
+    for mix in (lambda: ours + theirs, lambda: torch.cat([ours, theirs]), theirs.numpy, lambda: ours[theirs.long()]):
+        with pytest.raises(DeviceMismatch, match=r"host|device"):
+            mix()
+
+
+def test_a_wait_is_recorded(device: Device) -> None:
+    there = torch.arange(4.0, device=CUDA)
+    pinned = torch.ones(4).pin_memory()
+    quiet = [
+        lambda: pinned.to(CUDA, non_blocking=True),
+        lambda: there[torch.arange(2, device=CUDA)],
+        lambda: there.masked_fill_(there > 1, 0.0),
+        lambda: there.clone().__setitem__(there > 1, 0.0),
+        lambda: torch.zeros(3, device=CUDA),
+    ]
+    waiting = [
+        lambda: float(there[0]),
+        lambda: there.tolist(),
+        lambda: there.cpu(),
+        lambda: there[there > 1],
+        lambda: there.nonzero(),
+        lambda: pinned.to(CUDA),
+        lambda: torch.ones(4).to(CUDA, non_blocking=True),
+        lambda: torch.tensor([1.0], device=CUDA),
+        lambda: there.new_tensor([1.0]),
+        lambda: there[[0, 1]],
+    ]
+    for number, act in enumerate([*quiet, *waiting]):
+        with device.watch() as waits:
+            act()
+        assert bool(waits) is (number >= len(quiet)), number
+
+
+def test_a_gradient_comes_back_to_the_host(device: Device) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    (weight * 2).to(CUDA).sum().backward()
+    assert weight.grad is not None
+    assert not is_on_device(weight.grad)
+    assert weight.grad.tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [None, (14, 18)])
+def test_a_view_is_that_of_the_cpu_and_made_without_a_wait(
+    device: Device, name: str, size: tuple[int, int] | None
+) -> None:
+    pictures = torch.rand(16, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    there = pictures.to(CUDA)
+
+    def make(images: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return AUGMENTATIONS[name](images, Draws(generator, 16, slice(None), images.device), size)
+
+    make(there)
+    with device.watch() as waits:
+        view = make(there)
+    assert waits == []
+    assert is_on_device(view)
+    expected = make(pictures)
+    # `strong` scales crops: the positions of its pixels are rounded differently.
+    torch.testing.assert_close(view.cpu(), expected, rtol=0, atol=2e-5 if name == "strong" else 0)
+    assert name == "none" or not torch.equal(
+        expected, AUGMENTATIONS["none"](pictures, Draws(torch.Generator(), 16, slice(None), HOST), size)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"terms": {"conr": {}}, "recipe": {"views": {"count": 3, "augmentation": "light", "regression": "first"}}},
+        {"terms": {"accon": {}}, "recipe": {"views": {"count": 2, "augmentation": "light"}}},
+        {"terms": {"accon": {}}, "recipe": {"views": {"count": 2, "augmentation": "strong"}}},
+    ],
+    ids=["plain", "conr", "accon", "accon-strong"],
+)
+@pytest.mark.parametrize("kind", ["resident", "streamed", "resumed"])
+def test_no_step_waits(
+    device: Device, configuration: Configure, data_root: Path, tmp_path: Path, settings: dict[str, Any], kind: str
+) -> None:
+    config = configuration(**{**settings, "model": IMAGES, "recipe": {**settings.get("recipe", {}), **EPOCH}})
+    data = read(data_root, resident=kind != "streamed")
+    if kind == "resumed":
+        TrialRun(job_of(config, data), data, Storage.open(tmp_path)).step()
+        training = TrialRun(job_of(config, data), data, Storage.open(tmp_path)).training
+        assert training.epoch == 1
+    else:
+        training = begin_training(config, data)
+    assert Counter(count_waits(device, training)) == {}
