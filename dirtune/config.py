@@ -24,7 +24,7 @@ from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.models.encoders import ENCODERS
 from dirtune.models.regressor import ModelSpec, make_encoder_union
 from dirtune.randomness import SEED_LIMIT
-from dirtune.recipe import Constant, Optimizer, Recipe, Schedule, Views, check_micro_batches
+from dirtune.recipe import Constant, LastBatch, Optimizer, Recipe, Schedule, Views, check_micro_batches
 from dirtune.registry import Plugin
 from dirtune.reweighting import Reweighting
 
@@ -93,6 +93,8 @@ class _SecondStage(Frozen):
     schedule: Annotated[Schedule | None, Added()] = None
     """Schedule over the epochs of the second stage. None: a constant learning rate."""
     batch_size: Annotated[int | None, Added()] = Field(default=None, ge=1)
+    last_batch: Annotated[LastBatch | None, Added()] = None
+    """Rank-N-Contrast's script: keep, where its first stage drops."""
     weight_decay: Annotated[float | None, Added()] = Field(default=None, ge=0)
     momentum: Annotated[float | None, Added()] = Field(default=None, ge=0, lt=1)
     """Used by sgd only."""
@@ -107,7 +109,7 @@ class _SecondStage(Frozen):
         """Return the recipe of the second stage of a trial that has this recipe."""
         # Only the views of the regression loss: the stage has no terms.
         seen = recipe.views if recipe.views.regression == "all" else Views(augmentation=recipe.views.augmentation)
-        names = ("epochs", "learning_rate", "optimizer", "batch_size", "weight_decay", "momentum")
+        names = ("epochs", "learning_rate", "optimizer", "batch_size", "last_batch", "weight_decay", "momentum")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return recipe.model_copy(update={"schedule": self.schedule or Constant(), "views": self.views or seen, **own})
 

@@ -15,6 +15,7 @@ from dirtune.frozen import Added, Frozen
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["float32", "bf16", "fp16"]
+LastBatch = Literal["keep", "drop", "drop_single"]
 
 
 class Constant(Frozen):
@@ -122,9 +123,9 @@ class Recipe(Frozen):
     STS-B's scripts: 400."""
     early_stopping: Annotated[EarlyStopping | None, Added()] = None
     """Rule by which a stage that validates ends before its epochs do. None: no such rule."""
-    last_batch: Annotated[Literal["keep", "drop", "drop_single"], Added()] = "keep"
+    last_batch: Annotated[LastBatch, Added()] = "keep"
     """Last batch of a pass if it has fewer rows than the others. keep: it is a step; drop: it is left out, so that other rows
-    are left out in every pass (ACCon's scripts on ages); drop_single: it is left out if it is a single row and the stage has
+    are left out in every pass (ACCon's scripts on ages, Rank-N-Contrast's); drop_single: it is left out if it is a single row and the stage has
     terms, which compare rows (ACCon's script on STS-B)."""
     batch_size: int = Field(default=128, ge=1)
     """Samples per step over all workers; a sample counts once, whatever its number of views."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dirtune.config import TrialConfig
+from dirtune.config import TrialConfig, TwoStage
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.dense_views import DENSE_AUGMENTATIONS
 from dirtune.errors import InputError
@@ -235,6 +235,17 @@ def test_a_method_may_have_settings_of_a_recipe_in_both_variants() -> None:
         assert _config("agedb", plain).scheme.epochs == 100
         assert _config("agedb", {**plain, "recipe": "accon"}).scheme.epochs == 10
         assert _config("digits", plain).scheme.epochs == 10
+
+
+def test_the_three_scripts_of_rank_n_contrast_are_the_stages_of_its_recipe() -> None:
+    plain = _config("agedb", {"recipe": "rnc", "presets": "published"})
+    both = _config("agedb", {"recipe": "rnc", "methods": ["rnc", "two_stage"], "presets": "published"})
+    assert isinstance(both.scheme, TwoStage)
+    found = [
+        (each.learning_rate, each.epochs, each.batch_size, each.last_batch, each.views.count)
+        for each in (plain.recipe, both.recipe, both.scheme.make_recipe(both.recipe))
+    ]
+    assert found == [(0.2, 400, 256, "keep", 1), (0.5, 400, 256, "drop", 2), (0.05, 100, 64, "keep", 1)]
 
 
 def test_arms_inherit_the_variant_of_the_base_and_an_axis_compares_both() -> None:
