@@ -20,7 +20,10 @@ demo: install
 	$(BIN)/dirtune sweep quickstart
 	$(BIN)/dirtune plot quickstart
 	$(BIN)/dirtune table quickstart
-	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results. Resume, query, plot: see README.md."
+	@echo
+	$(BIN)/dirtune table quickstart --answer
+	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results."
+	@echo "Next, your own table: $(BIN)/dirtune recommend my.csv --label COLUMN --minutes 20"
 
 # While working: everything that needs no Ray.
 check: install lint

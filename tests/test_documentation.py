@@ -14,8 +14,9 @@ import yaml
 
 from dirtune import cli
 from dirtune.batch import TermInputs
-from dirtune.study import files
+from dirtune.study import files, starter
 from dirtune.study.resolve import resolve
+from dirtune.tuning import recommend
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -138,9 +139,14 @@ def test_every_command_runs_in_the_order_of_the_pages(
     write_sentence_pairs(Path("DIR"))
     rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
+    Path("my.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    for module, values in {starter: {"EPOCHS": 2, "STEPS": 2}, recommend: {"MAX_SETTINGS": 1, "MAX_SEEDS": 3}}.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
         "init",
+        "recommend",
         "ingest",
         "inspect",
         "plan",

@@ -122,6 +122,10 @@ def table(
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="table, markdown, latex, html, csv or json.")] = "table",
     trace: Annotated[bool, typer.Option("--trace", help="Show the trials behind every cell.")] = False,
+    answer: Annotated[
+        bool,
+        typer.Option("--answer", help="Instead of the table: which arm to use, its costs, and what is undecided, in words."),
+    ] = False,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -138,6 +142,12 @@ def table(
     from dirtune.results.tables.provenance import format_provenance
     from dirtune.results.tables.render.formats import render
 
+    if answer:
+        from dirtune.results.tables.recommendation import describe_recommendation
+
+        for study in studies:
+            show(*describe_recommendation(results, study))
+        return
     request = TableRequest(
         studies=tuple(studies),
         metrics=tuple(metric or ()),
