@@ -35,6 +35,8 @@ def ingest(
     manifest = ingest_dataset(name, root=data, raw=raw, options=options, download=download)
     rows = ", ".join(f"{split.rows:,} {key}" for key, split in manifest.splits.items())
     show(f"{manifest.name}: {rows}; {Storage.open(data).path(manifest.name)}", *manifest.notes)
+    study = "" if manifest.label.dense else f"; dirtune init {manifest.name} writes a study of it"
+    show(f"next: dirtune inspect {manifest.name}{study}")
 
 
 @app.command(rich_help_panel=DATA)

@@ -247,9 +247,10 @@ def format_summary(summary: SweepSummary) -> str:
             text += f"\nTracebacks: {', '.join(summary.tracebacks)}"
     if summary.floors_problem:
         text += f"\n{summary.floors_problem}"
+    name = summary.folder.rstrip("/").rsplit("/", 1)[-1]
     if summary.left:
-        text += f"\n{summary.left} trials are left, `dirtune resume` continues them."
-    return text
+        return f"{text}\n{summary.left} trials are left, `dirtune resume {name}` continues them."
+    return f"{text}\nnext: dirtune table {name}; dirtune check {name}; dirtune report {name}"
 
 
 def format_train_result(result: TrainResult) -> str:

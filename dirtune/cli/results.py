@@ -124,7 +124,9 @@ def table(
     trace: Annotated[bool, typer.Option("--trace", help="Show the trials behind every cell.")] = False,
     answer: Annotated[
         bool,
-        typer.Option("--answer", help="Instead of the table: which arm to use, its costs, and what is undecided, in words."),
+        typer.Option(
+            "--answer", help="Instead of the table: which arm to use, its costs, and what is undecided, in words."
+        ),
     ] = False,
     check: Annotated[
         Path | None,

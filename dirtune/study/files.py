@@ -174,13 +174,26 @@ def _find_file(name_or_path: str) -> StudyFile:
         path, colon, variant = name_or_path.rpartition(":")
         # A colon may also be a part of the path; the variant is named after the suffix.
         if colon and Path(path).suffix in _SUFFIXES:
-            return StudyFile(path=Path(path), variant=variant)
-        return StudyFile(path=Path(name_or_path))
+            return StudyFile(path=_check_file(Path(path)), variant=variant)
+        return StudyFile(path=_check_file(Path(name_or_path)))
     shipped = list_shipped_studies()
     if name_or_path not in shipped:
         rule = "unknown study (or no such file)"
-        raise InputError(Fault(where="study", rule=rule, got=name_or_path, known=list(shipped)))
+        known = [*shipped, *list_study_files(Path())]
+        raise InputError(Fault(where="study", rule=rule, got=name_or_path, known=known))
     return shipped[name_or_path]
+
+
+def list_study_files(folder: Path) -> list[str]:
+    """Return the names of the YAML files in a folder, which may be studies."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix in _SUFFIXES)
+
+
+def _check_file(path: Path) -> Path:
+    """Return the path of a study file; raise an error that names the files of its folder if there is none."""
+    if not path.exists() and (known := list_study_files(path.parent)):
+        raise InputError(Fault(where=str(path), rule="no such file", got=path.name, known=known))
+    return path
 
 
 def _to_yaml(plain: Any, where: str) -> str:

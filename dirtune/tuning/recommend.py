@@ -5,9 +5,10 @@
     confirm   the selected settings of every arm are trained on fresh seeds, and compared on test data
 
 Budget: `SEARCH_SHARE` of the time for the search. When it is over, running trials are recorded as pruned, and of every arm as
-many settings count as of the arm with the fewest, in the order of their start, so that all arms have tried equally many. The
-rest, but for a reserve, is for fresh seeds: `MIN_SEEDS` first, then as many of `MAX_SEEDS` as fit by the recorded times. A probe of
-some steps shortens the trainings if `MIN_SETTINGS` settings do not fit, to `MIN_EPOCHS` at least.
+many settings count as of the arm with the fewest, in the order of their start, so that all arms have tried equally many. An arm
+without a complete trial is trained with its own settings next. The rest, but for a reserve, is for fresh seeds: one for every arm
+first, then as many of `MAX_SEEDS` as fit by the time that this took. A probe of some steps shortens the trainings if two
+whole ones and `MIN_SEEDS` seeds of every arm do not fit, to `MIN_EPOCHS` at least.
 
 All of it is the study file and the records. A call that was interrupted or killed is repeated, and goes on from there, with the
 time limit of the new call.
@@ -43,7 +44,7 @@ from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan import capacity, checks, plan, runtime_probe
 
 SEARCH_SHARE = 0.5
-MIN_SETTINGS, MAX_SETTINGS = 3, 60
+MAX_SETTINGS = 60
 """Settings per arm; the search ends before, if its time is over."""
 MIN_SEEDS, MAX_SEEDS = 3, 10
 MIN_EPOCHS = 10
@@ -190,14 +191,14 @@ class _Run:
                 f"search: {{trials: {MAX_SETTINGS}, sampler: random, scheduler: {{name: asha, grace_epochs: {grace}, "
                 f"reduction_factor: {REDUCTION}}}, warm_start: {{presets: true}}, confirm: true, tuning_seed: 100}}"
             ),
-            r"seeds: .*": f"seeds: {list(range(MIN_SEEDS))}",
+            r"seeds: .*": "seeds: [0]",
         }
         text = re.sub(r"(?m)\A#.*", lambda line: f"{_MARK} ({line[0].lstrip('# ')})\n{_SEARCHING}", text)
         self.write(_set_lines(text, lines))
         minutes = time_left / 60
         self.report(
             f"budget: {SEARCH_SHARE:.0%} of {minutes:.1f} minutes for a search of equally many settings in every arm (at most "
-            f"{MAX_SETTINGS}, of up to {fitting} epochs), the rest for {MIN_SEEDS} to {MAX_SEEDS} fresh seeds"
+            f"{MAX_SETTINGS}, of up to {fitting} epochs), the rest for up to {MAX_SEEDS} fresh seeds"
         )
 
     def write(self, text: str) -> None:
@@ -213,7 +214,7 @@ class _Run:
         if summary.stopped and summary.stopped.startswith("SIG"):
             return summary.stopped
         folder = self.open_folder()
-        _record_started_trials(folder)
+        _record_running_trials(folder)
         settings = _equalize_searches(folder)
         text = self.file.read_text().replace(_SEARCHING, _CONFIRMING)
         self.write(re.sub(r"(?m)^search: \{trials: \d+", f"search: {{trials: {settings}", text))
@@ -258,7 +259,12 @@ class _Run:
                 if problem := record_missing_floors(folder, Storage.open(self.data)):
                     self.report(problem)
         is_confirmed = stopped is None and self.count_confirmed() > 0
-        sentences = describe_recommendation(self.results, name) if is_confirmed else ()
+        sentences = describe_recommendation(self.results, name) if is_confirmed else []
+        planned = len(folder.study.seeds) * len(folder.study.arms)
+        if is_confirmed and (missing := planned - self.count_confirmed()) > 0:
+            sentences.append(
+                f"{missing} of {planned} trials on fresh seeds are missing: the same command goes on with them."
+            )
         seconds = time.monotonic() - self.started
         return Recommendation(
             study=name,
@@ -299,36 +305,33 @@ def _stop_at(until: float, study: str, results: str | Path, on_stop: Callable[[]
         thread.join()
 
 
-def _record_started_trials(folder: StudyFolder) -> None:
-    """Record the trials that were running at the end of the search as pruned, as a scheduler's are."""
+def _record_running_trials(folder: StudyFolder) -> None:
+    """Record the trials that were running at the end of the search as pruned, as a scheduler's are.
+
+    Those of an arm without a complete trial are left to be resumed: pruned, nothing could be selected.
+    """
     storage = folder.storage
-    recorded = {trial.trial_id for trial in records.read_recorded_trials(storage)}
+    known = records.read_recorded_trials(storage)
+    selectable = {trial.arm for trial in known if trial.role == "search" and trial.outcome.status == "complete"}
     with folder.lock():
-        for trial_id in sorted(set(storage.list_folders("trials")) - recorded):
+        for trial_id in sorted(set(storage.list_folders("trials")) - {trial.trial_id for trial in known}):
             progress = read_progress(storage, trial_id)
-            if progress is not None and progress.trial.get("role") == "search" and progress.epochs:
+            if progress is None or (progress.trial.get("arm") not in selectable and progress.epochs):
+                continue
+            if progress.epochs:
                 store.write_record(storage, progress.make_record("pruned"))
             remove_temporary_files(storage, trial_id)
 
 
 def _equalize_searches(folder: StudyFolder) -> int:
-    """Keep as many settings of every arm as of the arm with the fewest, in the order of their start; return the number.
-
-    Raises:
-        InputError: an arm has not recorded any.
-    """
+    """Keep as many settings of every arm as the arm with the fewest has, at least one, by their start; return the number."""
     storage, study = folder.storage, folder.study
     rows = store.read_table(storage, "trials", columns=("arm", "role", "started_at")).to_pylist()
     by_arm: dict[str, list[str]] = {arm.name: [] for arm in study.searched_arms}
     for row in sorted(rows, key=lambda row: (row["started_at"], row["trial_id"])):
         if row["role"] == "search" and row["arm"] in by_arm:
             by_arm[row["arm"]].append(row["trial_id"])
-    fewest = min(len(trials) for trials in by_arm.values())
-    if fewest == 0:
-        rule = (
-            "the time of the search is over before every arm has tried its own settings; more --minutes, and it goes on"
-        )
-        raise InputError(Fault(where="recommend", key="minutes", rule=rule))
+    fewest = max(1, min(len(trials) for trials in by_arm.values()))
     # The storage of the searches is restored from the records; a trial that it knows and that has none would run again.
     storage.remove(layout.OPTUNA_DB)
     records.orphan_records(storage, [trial for trials in by_arm.values() for trial in trials[fewest:]])

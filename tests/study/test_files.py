@@ -23,6 +23,16 @@ variants:
 """
 
 
+def test_a_mistyped_study_is_also_looked_for_among_the_files_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "houses_methods.yaml").write_text("name: houses_methods\n")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("houses_method", "house_methods.yaml"):
+        with pytest.raises(InputError, match=r"did you mean 'houses_methods\.yaml'"):
+            find_study(typed)
+
+
 def test_an_unknown_study_lists_the_shipped_ones() -> None:
     with pytest.raises(InputError, match=r"unknown study .*got 'quikstart'; known: .*did you mean 'quickstart'"):
         find_study("quikstart")
