@@ -46,6 +46,7 @@ LIMITS = """## Scripts that cannot run as published
 * ACCon, IMDB-WIKI: the loop leaves every epoch after its first batch, at the first commit as well. No variant reproduces that.
 * ACCon, STS-B: the command for plain training has a weight without a term; it fails before its first step.
 * ACCon, AgeDB: the branches for ACCon+ConR, ConR and RankSim cannot be reached or fail.
+* ACCon, STS-B: RankSim, which can be asked for, has no branch in the trainer, which then never makes a step.
 * ConR, AgeDB: `--conr` is on by default, so that the command for plain training trains ConR; another line unpacks four values of three.
 * ConR, IMDB-WIKI: without ConR the loop returns a loss that was never set.
 * RankSim, AgeDB: the command for RankSim with FDS is the one for RankSim with LDS.

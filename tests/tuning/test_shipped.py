@@ -108,6 +108,17 @@ def test_the_arms_of_the_dir_comparison_are_its_rows() -> None:
     assert len(arms) == 23
 
 
+def test_the_tuned_study_gives_every_arm_the_same_search_and_fresh_seeds() -> None:
+    study = load_shipped("sts_b_tuned")
+    for arm in study.arms:
+        assert {"recipe.learning_rate", "model.encoder.dropout"} <= arm.space.keys()
+        # A method's own settings are tuned with them.
+        assert len(arm.space) > 2 or arm.name in {"vanilla", "projection"}
+    assert study.search.confirm
+    assert len(study.seeds) == 5
+    assert study.search.tuning_seed not in study.seeds
+
+
 def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
     for data in ("agedb", "sts_b", "digits"):
         arms = {arm.name: arm.config for arm in load_shipped(f"{data}_accon_gamma").arms}
