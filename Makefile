@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Compiled modules are kept: without them every worker and every command compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo check test lint bench soak clean
+.PHONY: install demo check test lint docs bench soak clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site; a broken link is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install
 	$(BIN)/python benchmarks/sweep_overhead.py
