@@ -13,7 +13,8 @@ from dirtune.models.encoders.cnn import CNN
 from dirtune.models.encoders.mlp import MLP
 from dirtune.models.regressor import ModelSpec, normalize_rows
 from dirtune.reweighting.fds import FDS
-from tests.models.encoders.cases import CASES, VECTOR, random_inputs
+from dirtune.testing import make_inputs
+from tests.models.encoders.cases import CASES, VECTOR
 from tests.training.gloo import on_ranks
 
 MLP_SPEC = ModelSpec(encoder=MLP(hidden=(8, 5)), label_scale=1.0, label_offset=0.0)
@@ -50,7 +51,7 @@ def _from_embeddings(regressor, e):
 @pytest.mark.parametrize("projection_dim", [None, 3])
 def test_the_output_equals_the_formula(predictor_input, projection_dim):
     spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim, label_scale=5.0, label_offset=-2.0)
-    regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
+    regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
     for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -61,7 +62,7 @@ def test_the_output_equals_the_formula(predictor_input, projection_dim):
 @pytest.mark.parametrize("heads", [2, 3])
 def test_heads_are_normalized_apart_and_read_together(predictor_input, heads):
     spec = _spec(predictor_input=predictor_input, projection_dim=3, projection_heads=heads)
-    regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
+    regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
     for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -71,14 +72,14 @@ def test_heads_are_normalized_apart_and_read_together(predictor_input, heads):
 
 def test_the_cosine_is_the_mean_of_the_cosines_of_the_heads():
     regressor = _regressor(_spec(projection_dim=3, projection_heads=2))
-    one, other = regressor(random_inputs(VECTOR, 2)).representations
+    one, other = regressor(make_inputs(VECTOR, 2)).representations
     cosine = torch.nn.functional.cosine_similarity
     heads = [cosine(one[part], other[part], dim=0) for part in (slice(0, 3), slice(3, 6))]
     torch.testing.assert_close(one @ other, sum(heads) / 2)
 
 
 def test_one_label_dimension_more_gives_one_column_more():
-    inputs = random_inputs(VECTOR, 4)
+    inputs = make_inputs(VECTOR, 4)
     spec = _spec(projection_dim=3, label_scale=2.0, label_offset=1.0)
     regressor = build_regressor(spec, VECTOR, 0, label_dim=2)
     predictions = regressor(inputs).predictions
@@ -92,7 +93,7 @@ def _smoothing(spec, *, epochs: int = 3, **settings):
     regressor = build_regressor(spec, VECTOR, 0, smoothing=FDS(size=3, **settings), num_bins=BINS)
     label_bins = torch.arange(6) % BINS
     for epoch in range(epochs):
-        embeddings = regressor.encoder(random_inputs(VECTOR, 24, seed=epoch + 1)).detach()
+        embeddings = regressor.encoder(make_inputs(VECTOR, 24, seed=epoch + 1)).detach()
         statistics = regressor.smoothing.compute_statistics(embeddings, label_bins.repeat(4))
         regressor.smoothing.end_epoch(statistics)
     return regressor, label_bins
@@ -103,7 +104,7 @@ def _smoothing(spec, *, epochs: int = 3, **settings):
 def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(predictor_input, projection_dim):
     spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim)
     regressor, label_bins = _smoothing(spec)
-    inputs = random_inputs(VECTOR, 6)
+    inputs = make_inputs(VECTOR, 6)
     output, plain = regressor(inputs, label_bins), regressor(inputs)
     assert torch.equal(output.embeddings, plain.embeddings)
     assert torch.equal(output.representations, plain.representations)
@@ -116,7 +117,7 @@ def test_the_predictor_reads_smoothed_embeddings_and_the_terms_plain_ones(predic
 @pytest.mark.parametrize("projection_dim", [None, 3])
 def test_terms_read_smoothed_embeddings_if_they_are_asked_to(projection_dim):
     regressor, label_bins = _smoothing(_spec(projection_dim=projection_dim), smooths_terms=True)
-    inputs = random_inputs(VECTOR, 6)
+    inputs = make_inputs(VECTOR, 6)
     output, plain = regressor(inputs, label_bins), regressor(inputs)
     smoothed = regressor.smoothing(plain.embeddings, label_bins)
     for found, expected in zip(output, _from_embeddings(regressor, smoothed), strict=True):
@@ -130,7 +131,7 @@ def test_terms_read_smoothed_embeddings_if_they_are_asked_to(projection_dim):
 @pytest.mark.parametrize("predictor_input", ["projection", "embedding"])
 def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predictor_input):
     spec = _spec(projection_dim=3, projection_layers=2, predictor_input=predictor_input)
-    regressor, inputs = _regressor(spec), random_inputs(VECTOR, 4)
+    regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     first, second = regressor.projection[0], regressor.projection[2]
     assert (first.weight.shape, second.weight.shape) == ((5, 5), (3, 5))
     e = regressor.encoder(inputs)
@@ -144,7 +145,7 @@ def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predict
 
 
 def test_a_relu_cuts_off_the_outputs_below_zero():
-    inputs = random_inputs(VECTOR, 32)
+    inputs = make_inputs(VECTOR, 32)
     linear = _regressor(_spec(label_scale=2.0))
     relu = _regressor(_spec(label_scale=2.0, predictor_output="relu"))
     expected = linear(inputs).predictions
@@ -163,7 +164,7 @@ def test_layers_of_a_projection_need_one():
 
 def test_smoothing_stays_out_of_evaluation_and_of_rows_without_a_bin():
     regressor, label_bins = _smoothing(_spec(projection_dim=3))
-    inputs = random_inputs(VECTOR, 6)
+    inputs = make_inputs(VECTOR, 6)
     plain = regressor(inputs).predictions
     torch.testing.assert_close(regressor(inputs, label_bins - BINS).predictions, plain)
     assert torch.equal(regressor.eval()(inputs, label_bins).predictions, plain)
@@ -187,7 +188,7 @@ def test_every_encoder_makes_a_regressor(name):
         # Tested in tests/models/test_dense_regressor.py
         return
     regressor = build_regressor(_spec(encoder=encoder, projection_dim=6), inputs, 0)
-    output = regressor(random_inputs(inputs, 2))
+    output = regressor(make_inputs(inputs, 2))
     assert output.embeddings.shape == (2, regressor.encoder.embedding_dim)
     assert output.representations.shape == (2, 6)
     assert output.predictions.shape == (2,)
@@ -218,7 +219,7 @@ def test_the_gradient_of_normalization_is_right():
 def test_half_precision_embeddings_give_float32_outputs():
     regressor = _regressor(_spec(projection_dim=3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = regressor(random_inputs(VECTOR, 4))
+        output = regressor(make_inputs(VECTOR, 4))
     assert output.embeddings.dtype == torch.bfloat16
     assert output.representations.dtype == torch.float32
     assert output.predictions.dtype == torch.float32
@@ -308,14 +309,14 @@ def _gradients(model, inputs):
 
 def _gradients_of_rank(rank: int, world: int, spec: ModelSpec):
     model = DistributedDataParallel(build_regressor(spec, VECTOR, 0), static_graph=True)
-    inputs = random_inputs(VECTOR, 6)
+    inputs = make_inputs(VECTOR, 6)
     share = {name: value.chunk(world)[rank] for name, value in inputs.items()}
     return {name.removeprefix("module."): g for name, g in _gradients(model, share).items()}
 
 
 def test_several_ranks_have_the_gradient_of_the_whole_batch_from_the_first_step():
     spec = _spec(projection_dim=3)
-    expected = _gradients(_regressor(spec), random_inputs(VECTOR, 6))
+    expected = _gradients(_regressor(spec), make_inputs(VECTOR, 6))
     assert len(expected) == 8
     for found in on_ranks(2, _gradients_of_rank, spec):
         assert found.keys() == expected.keys()
@@ -327,7 +328,7 @@ def _gradients_while_smoothing_begins(model):
     """Gradients of each epoch of a run in which smoothing begins; all ranks see the same statistics."""
     regressor = getattr(model, "module", model)
     rank, world = (model.process_group.rank(), 2) if regressor is not model else (0, 1)
-    inputs, label_bins, found = random_inputs(VECTOR, 6), torch.arange(6) % BINS, []
+    inputs, label_bins, found = make_inputs(VECTOR, 6), torch.arange(6) % BINS, []
     share = {name: value.chunk(world)[rank] for name, value in inputs.items()}
     for _ in range(4):
         model.zero_grad()

@@ -13,10 +13,11 @@ from dirtune.models.encoders.cnn import CNN
 from dirtune.models.encoders.mlp import MLP
 from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
+from dirtune.testing import make_inputs
 from dirtune.training.distributed import Ranks
 from dirtune.training.smoothing import update_smoothing
 from dirtune.training.task import SampleTask
-from tests.models.encoders.cases import IMAGE, VECTOR, random_inputs
+from tests.models.encoders.cases import IMAGE, VECTOR
 from tests.training.gloo import on_ranks
 
 BINS = 4
@@ -35,7 +36,7 @@ TASK = SampleTask(
 
 
 def _split(rows, inputs=VECTOR):
-    columns = random_inputs(inputs, rows)
+    columns = make_inputs(inputs, rows)
     if "image" in columns:
         columns = {"image": (columns["image"] * 255).to(torch.uint8)}
     label_bins = torch.arange(rows) * 7 % BINS

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-from dirtune.batch import Inputs
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.cnn import CNN
@@ -36,18 +33,3 @@ CASES = {
     "resnet18": (ResNet18(), LARGE_IMAGE),
     "resnet50": (ResNet50(), LARGE_IMAGE),
 }
-
-
-def random_inputs(specs: dict[str, InputSpec], batch: int, seed: int = 0) -> Inputs:
-    """A batch as training makes it: images and vectors as floats, token rows with at least one token."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs: Inputs = {}
-    for name, spec in specs.items():
-        shape = (batch, *spec.shape)
-        if spec.kind != "tokens":
-            inputs[name] = torch.rand(shape, generator=generator)
-            continue
-        tokens = torch.randint(1, spec.vocabulary or 2, shape, generator=generator)
-        lengths = torch.randint(1, spec.shape[0] + 1, (batch, 1), generator=generator)
-        inputs[name] = (tokens * (torch.arange(spec.shape[0]) < lengths)).to(torch.int32)
-    return inputs

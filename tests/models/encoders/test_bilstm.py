@@ -8,7 +8,8 @@ import torch
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders.bilstm import BiLSTM, read_vectors
-from tests.models.encoders.cases import TOKENS, random_inputs
+from dirtune.testing import make_inputs
+from tests.models.encoders.cases import TOKENS
 
 SPEC = BiLSTM(vector_size=4, hidden=3)
 VOCABULARY = ["", "the", "cat", "sat"]
@@ -32,7 +33,7 @@ def _padded(inputs, more: int):
 
 
 def test_each_sentence_is_pooled_over_its_own_tokens():
-    encoder, inputs = _built(), random_inputs(TOKENS, 5)
+    encoder, inputs = _built(), make_inputs(TOKENS, 5)
     embeddings = encoder(inputs)
     for row in range(5):
         first, second = (_sentence_by_hand(encoder, inputs[name][row]) for name in TOKENS)
@@ -41,18 +42,18 @@ def test_each_sentence_is_pooled_over_its_own_tokens():
 
 
 def test_more_padding_changes_nothing():
-    encoder, inputs = _built(), random_inputs(TOKENS, 4)
+    encoder, inputs = _built(), make_inputs(TOKENS, 4)
     assert torch.equal(encoder(_padded(inputs, 6)), encoder(inputs))
 
 
 def test_padding_gets_no_gradient():
     encoder = _built()
-    encoder(random_inputs(TOKENS, 3)).sum().backward()
+    encoder(make_inputs(TOKENS, 3)).sum().backward()
     assert encoder.vectors.weight.grad[0].abs().max() == 0
 
 
 def test_a_sentence_without_tokens_is_a_vector_of_zeros():
-    encoder, inputs = _built(), random_inputs(TOKENS, 2)
+    encoder, inputs = _built(), make_inputs(TOKENS, 2)
     inputs["first"][1] = 0
     embeddings = encoder(inputs)
     assert embeddings[1, :6].abs().max() == 0
@@ -69,13 +70,13 @@ def test_word_dropout_removes_whole_words_in_training_only():
     kept = encoder.train()._drop_words(vectors)
     assert set(kept.sum(dim=-1).unique().tolist()) == {0.0, 4.0}
     assert kept.mean().item() == pytest.approx(0.5, abs=0.1)
-    inputs = random_inputs(TOKENS, 4)
+    inputs = make_inputs(TOKENS, 4)
     assert not torch.equal(encoder(inputs), encoder(inputs))
 
 
 def test_dropout_makes_two_views_differ_and_stays_finite():
     encoder = _built(SPEC.model_copy(update={"dropout": 0.5})).train()
-    inputs = random_inputs(TOKENS, 4)
+    inputs = make_inputs(TOKENS, 4)
     first, second = encoder(inputs), encoder(inputs)
     assert torch.isfinite(first).all()
     assert not torch.equal(first, second)
@@ -83,7 +84,7 @@ def test_dropout_makes_two_views_differ_and_stays_finite():
 
 def test_word_vectors_can_be_kept_as_they_are():
     encoder = _built(SPEC.model_copy(update={"train_vectors": False}))
-    encoder(random_inputs(TOKENS, 3)).sum().backward()
+    encoder(make_inputs(TOKENS, 3)).sum().backward()
     assert encoder.vectors.weight.grad is None
 
 
@@ -148,7 +149,7 @@ def test_a_vectors_file_needs_the_whole_vocabulary(vocabulary):
 
 def test_a_rank_without_rows_has_no_embeddings_and_zero_gradients():
     encoder = _built()
-    empty = {name: tokens[:0] for name, tokens in random_inputs(TOKENS, 3).items()}
+    empty = {name: tokens[:0] for name, tokens in make_inputs(TOKENS, 3).items()}
     embeddings = encoder(empty)
     assert embeddings.shape == (0, encoder.embedding_dim)
     embeddings.sum().backward()

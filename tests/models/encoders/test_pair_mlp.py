@@ -8,7 +8,8 @@ import torch
 from dirtune.errors import InputError
 from dirtune.manifest import InputSpec
 from dirtune.models.encoders.pair_mlp import PairMLP, compare_pair
-from tests.models.encoders.cases import VECTORS, random_inputs
+from dirtune.testing import make_inputs
+from tests.models.encoders.cases import VECTORS
 
 
 def test_a_pair_is_both_vectors_their_distance_and_their_product():
@@ -25,7 +26,7 @@ def test_equal_vectors_have_finite_gradients():
 @pytest.mark.parametrize("shared", [None, 4])
 def test_both_vectors_pass_the_same_layer(shared):
     encoder = PairMLP(shared=shared, hidden=(5,)).build(VECTORS).eval()
-    inputs = random_inputs(VECTORS, 3)
+    inputs = make_inputs(VECTORS, 3)
     sides = [inputs["first_features"], inputs["second_features"]]
     if shared:
         weight, bias = encoder.shared.parameters()
