@@ -280,7 +280,9 @@ class TrialConfig(Frozen):
     def _identify_outside(self) -> dict[str, Any]:
         """Return hashes of what a run uses from outside of dirtune; empty, and so without effect on an id, for most runs."""
         fingerprints = sorted({plugin.fingerprint for plugin in self.list_plugins()})
-        return {"plugins": fingerprints} if fingerprints else {}
+        encoder: Any = self.model.encoder
+        weights = encoder.hash_weights() if hasattr(encoder, "hash_weights") else None
+        return ({"plugins": fingerprints} if fingerprints else {}) | ({"weights": weights} if weights else {})
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # With plug-ins as plain data and their sources: the other process may not have imported them.

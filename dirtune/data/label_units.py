@@ -57,13 +57,14 @@ def choose_pixel_units(config: TrialConfig, manifest: Manifest) -> dict[str, tup
 
     Pretrained weights expect the units of their own training, otherwise images have those of the data set.
     """
-    if config.model.pixel_units != "auto":
+    encoder: Any = config.model.encoder
+    # Some encoders have the units of their network.
+    if config.model.pixel_units != "auto" or getattr(encoder, "standardizes_pixels", False):
         return {}
     known = [spec for spec in manifest.features.values() if spec.pixel_mean is not None]
     if len(known) != 1 or known[0].pixel_mean is None or known[0].pixel_deviation is None:
         return {}
     mean, deviation = known[0].pixel_mean, known[0].pixel_deviation
-    encoder: Any = config.model.encoder
     if getattr(encoder, "weights_file", None) is not None and len(mean) == len(_IMAGENET_MEAN):
         mean, deviation = _IMAGENET_MEAN, _IMAGENET_DEVIATION
     return {"model.pixel_units.mean": mean, "model.pixel_units.deviation": deviation}

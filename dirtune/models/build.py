@@ -14,7 +14,6 @@ from torch import nn
 from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
 from dirtune.models import dense_regressor, fds, regressor
-from dirtune.models.encoders.bilstm import BiLSTM
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.models.pixels import PixelStandardization
 from dirtune.reweighting.fds import FDS
@@ -101,9 +100,13 @@ def _build_encoder(
     # To a type checker, a union computed from ENCODERS is no type.
     encoder: Any = spec.encoder
     with _random_stream(seed, "encoder"):
-        built: Encoder = encoder.build(inputs, vocabulary) if isinstance(encoder, BiLSTM) else encoder.build(inputs)
+        reads_words = getattr(encoder, "reads_vocabulary", False)
+        built: Encoder = encoder.build(inputs, vocabulary) if reads_words else encoder.build(inputs)
     if not isinstance(spec.pixel_units, regressor.PixelUnits):
         return built
+    if getattr(encoder, "standardizes_pixels", False):
+        rule = "has no effect: the encoder standardizes images as its weights expect it; leave it out"
+        raise InputError(Fault(where="model.pixel_units", rule=rule))
     channels = {name: each.shape[0] for name, each in inputs.items() if each.kind == "image"}
     mean, deviation = spec.pixel_units.mean, spec.pixel_units.deviation
     if any(number != len(mean) for number in channels.values()):

@@ -123,7 +123,8 @@ def build_trained_regressor(
 def forget_weight_files(encoder: Frozen) -> Frozen:
     """Return an encoder's spec without the files from which its weights start."""
     files: Sequence[str] = [name for name in ("weights_file", "vectors_file") if getattr(encoder, name, None)]
-    return encoder.model_copy(update=dict.fromkeys(files))
+    of_hub = {"pretrained": False} if getattr(encoder, "pretrained", False) else {}
+    return encoder.model_copy(update={**dict.fromkeys(files), **of_hub})
 
 
 def _read_workers(content: bytes) -> int:

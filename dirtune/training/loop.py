@@ -90,7 +90,7 @@ def _begin_epoch(training: Training) -> None:
     # Losses with parameters have constant rates of their own.
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
-            group["lr"] = training.stage.compute_learning_rate(epoch)
+            group["lr"] = training.stage.compute_learning_rate(epoch) * group.get("rate_factor", 1.0)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank))
 

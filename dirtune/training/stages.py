@@ -144,7 +144,13 @@ def restart_predictor(model: Regressor, seed: int) -> None:
 def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> torch.optim.Optimizer:
     """Return the recipe's optimizer of all trained parameters; groups that follow its schedule are marked `scheduled`."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": trained, "scheduled": True}, *loss.make_parameter_groups()]
+    # Of a network of a library (`dirtune.models.encoders.backbone`), which may be trained more slowly
+    factor = getattr(model.encoder, "learning_rate_factor", 1.0)
+    slow = {id(parameter) for parameter in model.encoder.parameters()} if factor != 1.0 else set[int]()
+    groups = [{"params": [each for each in trained if id(each) not in slow], "scheduled": True}]
+    if own := [each for each in trained if id(each) in slow]:
+        groups.append({"params": own, "scheduled": True, "lr": factor * recipe.learning_rate, "rate_factor": factor})
+    groups += loss.make_parameter_groups()
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, weight_decay=decay, momentum=recipe.momentum)

@@ -4,7 +4,18 @@ Each is a `Frozen` spec whose `build(inputs)` makes the module for a data set's 
 its line here; the contract test covers it.
 """
 
-from dirtune.models.encoders import bilstm, cnn, depth_resnet, lenet, mlp, pair_mlp, resnet
+from dirtune.models.encoders import (
+    bilstm,
+    cnn,
+    depth_resnet,
+    lenet,
+    mlp,
+    pair_mlp,
+    resnet,
+    timm,
+    torchvision,
+    transformers,
+)
 from dirtune.registry import Registry
 
 ENCODERS = Registry(
@@ -18,5 +29,8 @@ ENCODERS = Registry(
         "pair_mlp": pair_mlp.PairMLP,
         "resnet18": resnet.ResNet18,
         "resnet50": resnet.ResNet50,
+        "timm": timm.Timm,
+        "torchvision": torchvision.Torchvision,
+        "transformers": transformers.Transformers,
     },
 )

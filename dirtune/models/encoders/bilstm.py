@@ -11,7 +11,7 @@ sentence without tokens is a vector of zeros instead of infinities.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,8 @@ _PADDING = 0
 
 class BiLSTM(Frozen):
     """Reads two token inputs with one vocabulary, `first` and `second`; `embedding_dim = 8 * hidden`."""
+
+    reads_vocabulary: ClassVar[bool] = True
 
     name: Literal["bilstm"] = "bilstm"
     vector_size: int = Field(default=300, gt=0)
