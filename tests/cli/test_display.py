@@ -259,7 +259,9 @@ def make_summary(**changes: Any) -> SweepSummary:
 
 def test_a_summary_counts_trials_by_status_and_names_the_folder() -> None:
     text = format_summary(make_summary(run={"complete": 3, "pruned": 1}))
-    assert text == "3 complete, 1 pruned; 2 reused. Parquet: /r/tiny/results"
+    first, second = text.splitlines()
+    assert first == "3 complete, 1 pruned; 2 reused. Parquet: /r/tiny/results"
+    assert second == "next: dirtune table tiny; dirtune check tiny; dirtune report tiny"
     assert format_summary(make_summary()).startswith("nothing to run; 2 reused.")
 
 
@@ -268,7 +270,7 @@ def test_a_summary_of_exceptions_shows_the_reason_and_the_resume_command() -> No
     first, second, third = format_summary(make_summary(crashed=crashed, left=5)).splitlines()
     assert first.startswith("nothing to run")
     assert second == "2 trials failed with an exception: the worker died (out of memory)."
-    assert third == "5 trials are left, `dirtune resume` continues them."
+    assert third == "5 trials are left, `dirtune resume tiny` continues them."
 
 
 def test_a_summary_of_a_stopped_sweep_names_the_source_of_the_stop() -> None:
