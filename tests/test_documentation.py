@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from dirtune import cli
-from dirtune.batch import TermInputs
 from dirtune.study import files, starter
 from dirtune.study.resolve import resolve
 from dirtune.tuning import recommend
+from tests.plugin_sources import forgotten_plugins
 
+__all__ = ["forgotten_plugins"]
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 # In the order in which their commands are run
@@ -37,6 +37,14 @@ def blocks(language: str, page: Path) -> list[str]:
             found += ["\n".join(lines)] if fence == language else []
             fence = None
     return found
+
+
+def write_named_blocks(page: Path, folder: Path) -> None:
+    """Write the Python and YAML blocks of a page that begin with the name of a file."""
+    for block in [*blocks("python", page), *blocks("yaml", page)]:
+        name, _, content = block.partition("\n")
+        if re.fullmatch(r"# [\w.]+\.(py|yaml)", name):
+            (folder / name[2:]).write_text(content + "\n")
 
 
 def commands() -> list[str]:
@@ -123,6 +131,7 @@ def shorten(study: str, folder: Path) -> files.StudyFile:
     return files.StudyFile(path=path)
 
 
+@pytest.mark.usefixtures("forgotten_plugins")
 def test_every_command_runs_in_the_order_of_the_pages(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +148,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     write_sentence_pairs(Path("DIR"))
     rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
+    write_named_blocks(ROOT / "docs/extending.md", Path())
     Path("my.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
     for module, values in {starter: {"EPOCHS": 2, "STEPS": 2}, recommend: {"MAX_SETTINGS": 1, "MAX_SEEDS": 3}}.items():
         for name, value in values.items():
@@ -181,28 +191,3 @@ def test_the_study_of_the_readme_resolves() -> None:
     (study,) = blocks("yaml", README)
     resolved = resolve(yaml.safe_load(study.replace("2e-3", "0.002")), where="README.md")
     assert [arm.name for arm in resolved.arms] == ["vanilla", "conr"]
-
-
-def test_the_loss_of_the_documentation_is_a_term(tmp_path: Path) -> None:
-    (source,) = blocks("python", ROOT / "docs" / "extending.md")
-    # Pydantic reads the source again, for the documentation of the fields
-    file = tmp_path / "spread.py"
-    file.write_text(source.replace("from __future__ import annotations\n", ""))
-    namespace: dict[str, object] = {"__name__": "readme"}
-    exec(compile(file.read_text(), file, "exec"), namespace)
-    spread = namespace["Spread"](weight=0.5)  # type: ignore[operator]
-    z = torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
-    bins = torch.tensor([0, 0, 1, 1, 2, 2])
-    inputs = TermInputs(
-        representations=z,
-        labels=bins.float(),
-        label_bins=bins,
-        predictions=bins.float(),
-        weights=torch.ones(6),
-        samples=torch.arange(6),
-        num_views=1,
-        label_range=2.0,
-    )
-    pairs = [(i, j) for i in range(6) for j in range(6) if bins[i] != bins[j]]
-    expected = sum(float(z[i] @ z[j]) for i, j in pairs) / len(pairs)
-    assert float(spread(inputs)) == pytest.approx(expected, abs=1e-6)
